@@ -1,0 +1,74 @@
+"""The clock that every model of the local cloud lives by: real time, plus what a test has added.
+
+No module of the local cloud reads the time in any other way; so `POST /clock/advance` moves ack deadlines, gauge lag
+and timeouts together, and nothing waits for real minutes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Clock:
+    """Unix seconds that pass with real time and jump forward on `advance`. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._offset_s = 0.0
+        self._listeners: list[Callable[[], None]] = []
+
+    def _base(self) -> float:
+        return time.time()
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._base() + self._offset_s
+
+    def advance(self, seconds: float) -> float:
+        """Move the clock forward and wake everyone who waits on it; returns the new time. Raises ValueError on a negative step."""
+        if seconds < 0:
+            raise ValueError(f"the clock only moves forward, got {seconds} s")
+        with self._lock:
+            self._offset_s += seconds
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+        return self.now()
+
+    def on_advance(self, listener: Callable[[], None]) -> None:
+        """Call `listener` (quick, not raising) after each `advance`, from the thread that advanced."""
+        with self._lock:
+            self._listeners.append(listener)
+
+    def watch(self, condition: threading.Condition) -> None:
+        """Wake all waiters of `condition` after each `advance`."""
+
+        def wake() -> None:
+            with condition:
+                condition.notify_all()
+
+        self.on_advance(wake)
+
+    def wait_until(self, condition: threading.Condition, until: float | None) -> None:
+        """Wait on a held and watched `condition` until somebody notifies it or this clock reaches `until` (None: no limit).
+
+        Like `Condition.wait` it may wake early: the caller checks again what it waits for.
+        """
+        condition.wait(None if until is None else max(0.0, until - self.now()))
+
+
+class ManualClock(Clock):
+    """A clock that stands still unless it is advanced: for tests of the models."""
+
+    def __init__(self, start: float = 1_700_000_000.0) -> None:
+        super().__init__()
+        self._start = start
+
+    def _base(self) -> float:
+        return self._start
+
+    def wait_until(self, condition: threading.Condition, until: float | None) -> None:
+        if until is None or until > self.now():
+            condition.wait()

@@ -1,0 +1,122 @@
+"""What every service process of the local cloud has in common: its options, its HTTP side, its ready line and its end.
+
+A service prints exactly one line on standard output, a JSON object with its addresses, once it can be used; everything
+else goes to standard error. It ends on SIGTERM, on SIGINT, and, with `--exit-with-stdin`, when its standard input is
+closed: so it never outlives the process that started it, even if that one was killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from local_cloud.clock import Clock
+
+
+def parser(service: str) -> argparse.ArgumentParser:
+    """The options that all services share; the service adds its own."""
+    options = argparse.ArgumentParser(prog=f"python -m local_cloud.{service}")
+    options.add_argument("--host", default="127.0.0.1", help="loopback address to bind")
+    options.add_argument("--port", type=int, default=0, help="port of the protocol; 0 takes a free one")
+    options.add_argument("--state-dir", type=Path, required=True, help="folder that this service may write to")
+    options.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
+    return options
+
+
+class HttpServer:
+    """A uvicorn server in a thread of its own, on a socket that is bound before it starts (so port 0 is known at once)."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.bind((host, port))
+        bound_host, bound_port = self._socket.getsockname()
+        self.address = f"{bound_host}:{bound_port}"
+        self._ready = threading.Event()
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", backlog=2048, timeout_graceful_shutdown=2)
+        self._server = _Server(config, self._ready)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
+
+    def start(self) -> str:
+        """Serve; returns `host:port` once requests are answered."""
+        self._thread.start()
+        while not self._ready.wait(0.1):
+            if not self._thread.is_alive():
+                raise RuntimeError(f"the HTTP server on {self.address} ended while it started")
+        return self.address
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=5)
+        self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    def install_signal_handlers(self) -> None:
+        return None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._ready.set()
+
+
+def clock_routes(clock: Clock) -> list[Route]:
+    """`GET /clock` and `POST /clock/advance` with `{"seconds": 60}`; both answer `{"now": <unix seconds>}`."""
+
+    async def read(request: Request) -> JSONResponse:
+        return JSONResponse({"now": clock.now()})
+
+    async def advance(request: Request) -> JSONResponse:
+        try:
+            seconds = float((await request.json())["seconds"])
+            now = clock.advance(seconds)
+        except (ValueError, KeyError, TypeError) as error:
+            return JSONResponse({"error": f'send {{"seconds": <a number, 0 or more>}}: {error}'}, status_code=400)
+        return JSONResponse({"now": now})
+
+    return [Route("/clock", read, methods=["GET"]), Route("/clock/advance", advance, methods=["POST"])]
+
+
+def announce(**addresses: str) -> None:
+    """Print the ready line."""
+    print(json.dumps(addresses), flush=True)
+
+
+def wait_for_end(*, exit_with_stdin: bool, stop: Callable[[], None]) -> None:
+    """Block the main thread until the service is told to end, then call `stop`. A second signal ends the process at once."""
+    ended = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if ended.is_set():
+            os._exit(128 + number)
+        ended.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    if exit_with_stdin:
+
+        def watch() -> None:
+            sys.stdin.buffer.read()
+            ended.set()
+
+        threading.Thread(target=watch, name="stdin", daemon=True).start()
+    ended.wait()
+    stop()
