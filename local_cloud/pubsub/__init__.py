@@ -1,0 +1,1 @@
+"""Pub/Sub over gRPC: topics, subscriptions and leases in memory behind the real wire protocol."""

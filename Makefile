@@ -1,0 +1,49 @@
+# `make help` lists the targets. Nothing is needed but Python 3.11 or newer, make and a package index.
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint format lock image clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Fanout needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@echo "Setting up $(VENV) (once, about half a minute) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(READY) ## Do the main job end to end on a local cloud, on real files
+	@$(BIN)/fanout demo $(DEMO)
+
+test: $(READY) ## Run the tests (under 5 minutes)
+	@$(PYTEST) -m "not slow"
+
+slow: $(READY) ## Run the tests that take longer (under 6 minutes)
+	@$(PYTEST) -m slow
+
+lint: $(READY) ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY) ## Put the sources into the house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --group dev --extra local --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements/dev.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra image --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/image.txt
+
+image: ## Build the container image (needs docker, podman or buildah)
+	@for tool in docker podman buildah; do command -v $$tool >/dev/null 2>&1 && exec $$tool build -t fanout .; done; echo "make image needs docker, podman or buildah" >&2; exit 1
+
+clean: ## Remove what the targets made
+	@rm -rf $(VENV) .local-cloud .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

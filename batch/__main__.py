@@ -1,0 +1,136 @@
+"""`python -m batch`: one worker, from the environment to its exit code.
+
+The main thread only waits for signals. After the last flush the process ends at once, so that a stuck handler cannot hold it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING
+
+from batch.clock import SystemClock
+from batch.config import WorkerSettings, worker_settings
+from batch.ends import EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, exit_code
+from batch.errors import SettingsError
+from batch.events import log, set_up_logging
+
+if TYPE_CHECKING:
+    from batch.worker import Worker
+
+ENDED = 0
+"""The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
+
+
+def options() -> argparse.ArgumentParser:
+    """Each setting as an option; an option wins over the environment."""
+    codes = "\n".join(f"  {code}  {meaning}" for code, meaning in EXIT_CODES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m batch",
+        description="Take a bounded share of a subscription's messages, process them, write results, acknowledge, end.",
+        epilog=f"exit codes:\n{codes}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for one in fields(WorkerSettings):
+        env = one.metadata["env"]
+        default = "" if one.default in (MISSING, None, "") else f" (default: {_shown(one.default)})"
+        parser.add_argument(
+            f"--{env.lower().replace('_', '-')}", dest=env, metavar="VALUE", help=f"{one.metadata['help']} [{env}]{default}"
+        )
+    return parser
+
+
+def _shown(default: object) -> str:
+    return ",".join(default) if isinstance(default, tuple) else f"{default}"
+
+
+def environment_with(arguments: Sequence[str], environment: Mapping[str, str], chance: random.Random) -> dict[str, str]:
+    """The environment, overridden by options. Outside Cloud Run an execution gets a name of its own, so that no two share their objects."""
+    given = {env: value for env, value in vars(options().parse_args(arguments)).items() if value is not None}
+    named = {"CLOUD_RUN_EXECUTION": f"local-{chance.getrandbits(40):010x}"}
+    return named | dict(environment) | given
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker; returns its exit code."""
+    chance = random.SystemRandom()
+    environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, chance)
+    set_up_logging(logging.INFO)
+    try:
+        settings = worker_settings(environment)
+        set_up_logging(
+            logging.INFO,
+            job=settings.job,
+            execution=settings.execution,
+            index=settings.index,
+            retry=settings.retry,
+            lane=settings.lane_name,
+        )
+        worker = build(settings, chance)
+    except SettingsError as error:
+        for problem in error.problems:
+            log("settings_wrong", error=problem)
+        return EXIT_SETTINGS
+    return _run(worker)
+
+
+def build(settings: WorkerSettings, chance: random.Random) -> Worker:
+    """The worker with the real clients. Raises SettingsError when a handler module cannot be imported."""
+    from batch.google_objects import GoogleObjectStore
+    from batch.google_pubsub import GoogleSubscription, GoogleTopic
+    from batch.registry import load_handlers
+    from batch.worker import Worker
+
+    registry = load_handlers(settings.handlers)
+    return Worker(
+        settings,
+        registry,
+        GoogleSubscription(settings.project, settings.subscription_name),
+        GoogleTopic(settings.project, settings.dead_letter_topic),
+        GoogleObjectStore(settings.bucket_name, project=settings.project, pool_size=settings.concurrency + 4),
+        SystemClock(),
+        chance,
+    )
+
+
+def _run(worker: Worker) -> int:
+    """Wait for the worker's end; turn signals into calls on it."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    codes: list[int] = []
+
+    def work() -> None:
+        try:
+            codes.append(exit_code(worker.run()))
+        except BaseException:  # noqa: BLE001 - the last stop of a fault: logged, and the exit code says it
+            log("worker_crashed", exception=traceback.format_exc())
+            codes.append(EXIT_CRASHED)
+        os.write(write_end, bytes([ENDED]))
+
+    signal.set_wakeup_fd(write_end)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
+        signal.signal(number, lambda _number, _frame: None)
+    threading.Thread(target=work, name="worker", daemon=True).start()
+    while True:
+        for byte in os.read(read_end, 64):
+            if byte == ENDED:
+                return codes[0]
+            if byte == signal.SIGTSTP:
+                worker.extend_leases()
+            else:
+                worker.stop()
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,50 @@
+"""Time, as a value that is passed in. No other module of `batch` reads the clock of the machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """`now` for what is written down, `monotonic` for durations, `wait` for pauses."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until `event` is set or the time is over; True if it was set."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        return event.wait(max(0.0, timeout_s))
+
+
+def iso(unix_s: float) -> str:
+    """`2026-01-31T12:00:00.123456Z`: what stands in messages, outcomes and objects. Sorts as text in the order of time."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def from_iso(text: str) -> float:
+    """Unix seconds of an ISO 8601 time; without a zone it is taken as UTC. Raises ValueError."""
+    parsed = datetime.fromisoformat(text)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def hour(unix_s: float) -> str:
+    """`2026013112`: the UTC hour that rolling outcome shards are named after."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y%m%d%H")

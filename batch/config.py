@@ -1,0 +1,67 @@
+"""The settings of a worker. Cloud Run and the controller set them in the environment; `python -m batch` mirrors each as an option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batch.errors import SettingsError
+from batch.settings import names, read, seconds, setting, text, whole
+from batch.shares import share
+
+SIGTERM_GRACE_S = 10.0
+"""Between SIGTERM and SIGKILL on Cloud Run."""
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What one worker needs to know. Seconds are floats; counts are whole numbers."""
+
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topic and bucket")
+    subscription_name: str = setting("SUBSCRIPTION_NAME", text, "the subscription to drain")
+    bucket_name: str = setting("BUCKET_NAME", text, "the bucket for inputs, outputs and outcomes")
+    topic_name: str = setting("TOPIC_NAME", text, "the lane's topic", default="")
+    dead_letter_topic: str = setting("DEAD_LETTER_TOPIC", text, "where messages that can never succeed go", default="dead-letters")
+    max_messages: int = setting("MAX_MESSAGES", whole(1), "how many messages one worker may take at most", default=1000)
+    backlog: int | None = setting(
+        "BACKLOG", whole(0), "messages this execution was launched for, split over its workers; set by the controller", default=None
+    )
+    decision_id: str = setting("DECISION_ID", text, "the decision that launched this execution; set by the controller", default="")
+    handlers: tuple[str, ...] = setting("HANDLERS", names, "modules whose handlers to load", default=("batch.handlers",))
+    concurrency: int = setting("CONCURRENCY", whole(1, 1000), "tasks that one worker runs at a time", default=8)
+    task_timeout_s: float = setting(
+        "TASK_TIMEOUT_S", seconds(1), "the manifest's task timeout, which Cloud Run does not tell", default=600.0
+    )
+    lane: str = setting("LANE", text, "the lane; the job's own name by default", default="")
+    progress_interval_s: float = setting("PROGRESS_INTERVAL_S", seconds(0.1), "how often progress is written", default=15.0)
+    flush_interval_s: float = setting("FLUSH_INTERVAL_S", seconds(0.05), "how long an outcome may wait to be written", default=5.0)
+    start_within_s: float = setting("START_WITHIN_S", seconds(0.01), "pull only what will start within this time", default=1.0)
+    drain_after_s: float = setting("DRAIN_AFTER_S", seconds(0), "how long the subscription must have been empty to be drained", default=5.0)
+    billing_floor_s: float = setting("BILLING_FLOOR_S", seconds(0), "the least time Cloud Run bills a worker for; 0 disables", default=60.0)
+    job: str = setting("CLOUD_RUN_JOB", text, "set by Cloud Run", default="local")
+    execution: str = setting("CLOUD_RUN_EXECUTION", text, "set by Cloud Run", default="local")
+    index: int = setting("CLOUD_RUN_TASK_INDEX", whole(0), "set by Cloud Run", default=0)
+    count: int = setting("CLOUD_RUN_TASK_COUNT", whole(1), "set by Cloud Run", default=1)
+    retry: int = setting("CLOUD_RUN_TASK_ATTEMPT", whole(0), "set by Cloud Run; 0 is the first try", default=0)
+
+    @property
+    def lane_name(self) -> str:
+        return self.lane or self.job
+
+    @property
+    def share(self) -> int:
+        """What this worker may take: its part of BACKLOG, else MAX_MESSAGES."""
+        return self.max_messages if self.backlog is None else share(self.backlog, self.count, self.index)
+
+    @property
+    def promised(self) -> bool:
+        """Whether a controller assigned messages to this worker."""
+        return self.backlog is not None
+
+
+def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
+    """Raises SettingsError with every problem."""
+    settings = read(WorkerSettings, environment)
+    if settings.index >= settings.count:
+        raise SettingsError([f"CLOUD_RUN_TASK_INDEX={settings.index} must be below CLOUD_RUN_TASK_COUNT={settings.count}"])
+    return settings

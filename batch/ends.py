@@ -1,0 +1,43 @@
+"""How a worker ends: a closed set of reasons, and the exit code of each.
+
+Exit code 0 tells Cloud Run that this worker needs no retry: what it did not do stays in the subscription for the next
+execution. Only an end that another try could mend is a failure.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ExitReason(StrEnum):
+    """Why a worker stopped; the last line it logs says which."""
+
+    SHARE_DONE = "share_done"
+    """It took its whole share, and everything in hand is finished."""
+    DRAINED = "drained"
+    """Several pulls in a row, over a least time, found nothing."""
+    OUT_OF_TIME = "out_of_time"
+    """The task timeout is near; what had not started was handed back."""
+    STOPPED = "stopped"
+    """SIGTERM or SIGINT; what had not started was handed back."""
+    FENCED = "fenced"
+    """Another execution does the work of this decision."""
+    BROKEN = "broken"
+    """A service it needs is missing, forbidden or down; everything was handed back and no attempt was spent."""
+
+
+EXIT_OK = 0
+EXIT_CRASHED = 1
+EXIT_SETTINGS = 2
+EXIT_BROKEN = 3
+
+EXIT_CODES = {
+    EXIT_OK: "ended as it should: share_done, drained, out_of_time, stopped or fenced",
+    EXIT_CRASHED: "a fault in Fanout itself; the log has the traceback",
+    EXIT_SETTINGS: "settings are missing or wrong; every problem was printed",
+    EXIT_BROKEN: "broken: a service is missing, forbidden or down; the log says which and what to do",
+}
+
+
+def exit_code(reason: ExitReason) -> int:
+    return EXIT_BROKEN if reason is ExitReason.BROKEN else EXIT_OK

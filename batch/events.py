@@ -1,0 +1,80 @@
+"""What Fanout logs: a closed table of events, each with its meaning; one JSON line each, as Cloud Logging reads it.
+
+No line per task: the outcome is the record of a task, INFO lines are per flush or rarer.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+from batch.clock import iso
+
+EVENTS: dict[str, tuple[str, str]] = {
+    "worker_started": ("INFO", "a worker begins; with its execution, index, share and lane"),
+    "worker_ended": ("INFO", "the last line of a worker: exit reason and counts"),
+    "worker_fenced": ("NOTICE", "another execution holds this decision's claim; this worker pulls nothing"),
+    "worker_broken": ("ERROR", "a service is missing, forbidden or down; everything is handed back"),
+    "worker_stopping": ("NOTICE", "SIGTERM or SIGINT came; no more pulls, what has not started goes back"),
+    "predecessor_broken": ("ERROR", "the try of this worker before this one ended broken; this one ends at once"),
+    "flushed": ("INFO", "outcomes written and messages acknowledged; with their counts"),
+    "flush_failed": ("WARNING", "outcomes could not be written or acknowledged; kept, and tried again"),
+    "acks_lost": ("WARNING", "messages whose acknowledgement was refused; they are delivered again and count as done then"),
+    "leases_lost": ("WARNING", "leases that could not be extended; the messages may be delivered again"),
+    "lease_extension_failed": ("WARNING", "a call to extend leases failed; tried again before they end"),
+    "pull_failed": ("WARNING", "a pull failed; tried again with a growing wait"),
+    "hand_back_failed": ("WARNING", "messages that could not be handed back; they return when their lease ends"),
+    "attempt_failed": ("WARNING", "a handler raised; the task is tried again later, or dead-lettered"),
+    "dead_lettered": ("ERROR", "a task is dead; with its id, type and reason"),
+    "dependency_failed": ("WARNING", "a handler could not reach a service; its task is handed back and spends no attempt"),
+    "progress_failed": ("WARNING", "progress could not be written; the controller sees the value before"),
+    "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was handed back"),
+    "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
+    "settings_wrong": ("ERROR", "settings are missing or wrong; every problem"),
+}
+
+_LEVELS = {"DEBUG": 10, "INFO": 20, "NOTICE": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_SEVERITY = {number: name for name, number in _LEVELS.items()}
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_logger = logging.getLogger("fanout")
+
+
+def log(event: str, **fields: Any) -> None:
+    """Log one event of the table with its fields. Raises KeyError on an event that is not in it."""
+    severity, meaning = EVENTS[event]
+    level = _LEVELS[severity]
+    if _logger.isEnabledFor(level):
+        detail = fields.get("error") or fields.get("reason") or fields.get("exit_reason")
+        _logger.log(level, f"{meaning.split(';')[0]}: {detail}" if detail else meaning, extra={"event": event, **fields})
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: `severity`, `time`, `event`, `message`, the fields, and a traceback under `exception`."""
+
+    def __init__(self, **constant: Any) -> None:
+        super().__init__()
+        self._constant = constant
+
+    def format(self, record: logging.LogRecord) -> str:
+        body: dict[str, Any] = {
+            "severity": _SEVERITY.get(record.levelno, record.levelname),
+            "time": iso(record.created),
+            "message": record.getMessage(),
+            **self._constant,
+        }
+        body.update((key, value) for key, value in vars(record).items() if key not in _OWN)
+        if record.exc_info:
+            body["exception"] = self.formatException(record.exc_info)
+        return json.dumps(body, default=str, ensure_ascii=False)
+
+
+def set_up_logging(level: int = logging.INFO, **constant: Any) -> None:
+    """Write every `fanout` line, and others' warnings, to standard output as JSON. `constant` fields stand in each line."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines(**constant))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    _logger.setLevel(level)

@@ -1,0 +1,32 @@
+"""Generated data sets: plausible measurements. The same seed gives the same rows, everywhere.
+
+A longer set begins with the rows of a shorter one. Only `Random.random` is used, whose sequence Python promises to keep.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from batch.handlers.tables import Row, Table
+
+COLUMNS = ("id", "category", "value", "quantity", "measured_at")
+NUMERIC_COLUMNS = ("value", "quantity")
+CATEGORIES = ("alpha", "beta", "gamma", "delta", "epsilon")
+_FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def dataset(size: int, seed: int) -> Table:
+    """`size` rows: `id` (text), `category`, `value` (about 100 ± 15, two digits), `quantity` (1–20), `measured_at` (one a minute, UTC)."""
+
+    def rows() -> Iterator[Row]:
+        chance = random.Random(seed).random
+        for number in range(size):
+            value = 55 + 30 * (chance() + chance() + chance())
+            category = CATEGORIES[int(chance() * len(CATEGORIES))]
+            quantity = 1 + int(chance() * 20)
+            measured_at = (_FIRST + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            yield [f"row-{number:07d}", category, f"{value:.2f}", str(quantity), measured_at]
+
+    return Table(f"the generated data set (seed {seed})", COLUMNS, rows, given_columns=NUMERIC_COLUMNS)

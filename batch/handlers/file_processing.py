@@ -1,0 +1,87 @@
+"""`file_processing`: reads `input/<filename>`, writes `processed/<filename>`: facts, digests, or gzip. It never changes the input.
+
+The simplest clients send only a name, without a file: for them a plain report is written, which says that there was no input.
+"""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any, Literal
+
+from batch.clock import iso
+from batch.context import Context
+from batch.errors import ObjectMissing
+from batch.handlers import digests
+from batch.handlers.describe import describe
+from batch.handlers.payload import ObjectName, Payload
+from batch.handlers.reports import write_report
+from batch.message import Task
+from batch.names import input_object, processed_object
+from batch.registry import task
+
+TOLD = (
+    "operation", "input_found", "processing_time", "size", "crc32c", "md5", "sha256", "media_type",
+    "encoding", "line_count", "word_count", "row_count", "column_count",
+)  # fmt: skip
+"""The facts of a report that also stand in the outcome line: all short, so that the line stays below 1 KB."""
+
+
+class FileProcessing(Payload):
+    """The fields of a `file_processing` task; others are allowed and ignored."""
+
+    filename: ObjectName
+    operation: Literal["describe", "checksum", "compress"] = "describe"
+
+
+@task("file_processing", payload=FileProcessing)
+def file_processing(task: Task, ctx: Context) -> dict[str, Any]:  # noqa: ARG001 - every handler takes both
+    """The outcome's facts: those of TOLD, for `compress` the sizes. Raises Superseded, DependencyError."""
+    started_s = ctx.clock.monotonic()
+    fields: FileProcessing = ctx.payload
+    if fields.processing_time:
+        ctx.sleep(fields.processing_time)
+    try:
+        data = ctx.read(input_object(fields.filename))
+    except ObjectMissing:
+        return _report(ctx, fields, started_s, {"input_found": False})
+    if fields.operation == "compress":
+        return _compress(ctx, fields, started_s, data)
+    facts = checksum(data) if fields.operation == "checksum" else describe(fields.filename, data)
+    return _report(ctx, fields, started_s, {"input_found": True, **facts})
+
+
+def checksum(data: bytes) -> dict[str, Any]:
+    """`size` in bytes and three digests."""
+    return {"size": len(data), "crc32c": digests.crc32c(data), "md5": digests.md5(data), "sha256": digests.sha256(data)}
+
+
+def _report(ctx: Context, fields: FileProcessing, started_s: float, facts: dict[str, Any]) -> dict[str, Any]:
+    report = {
+        "task_id": ctx.task.task_id,
+        "processed_at": iso(ctx.now()),
+        "original_file": fields.filename,
+        "operation": fields.operation,
+        "processing_time": _elapsed_s(ctx, started_s),
+        **facts,
+    }
+    standing = write_report(ctx, processed_object(fields.filename), report)
+    return {name: standing[name] for name in TOLD if name in standing}
+
+
+def _compress(ctx: Context, fields: FileProcessing, started_s: float, data: bytes) -> dict[str, Any]:
+    """Writes the gzip itself, without a time in it: the same input gives the same bytes. `ratio` is compressed ÷ original size."""
+    body = gzip.compress(data, mtime=0)
+    ctx.write(processed_object(fields.filename), body, "application/gzip")
+    return {
+        "operation": "compress",
+        "input_found": True,
+        "processing_time": _elapsed_s(ctx, started_s),
+        "size": len(data),
+        "compressed_size": len(body),
+        "ratio": round(len(body) / len(data), 6) if data else None,
+        "sha256": digests.sha256(data),
+    }
+
+
+def _elapsed_s(ctx: Context, started_s: float) -> float:
+    return round(ctx.clock.monotonic() - started_s, 6)

@@ -1,0 +1,140 @@
+"""The message: how a task travels through Pub/Sub. The envelope always wins over a client's fields.
+
+Data is one flat JSON object, `{"task_id", "task_type", "submitted_at", ...the task's own fields}`; attributes repeat what filters
+and dead-letter tools need (`task_id`, `task_type`, `submission_id`, `lane`, `shard`), so that they need not parse data.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batch.clock import from_iso, hour, iso
+from batch.errors import MessageRefused
+
+ENVELOPE = ("task_id", "task_type", "submitted_at")
+MAX_MESSAGE_BYTES = 9_000_000
+"""What the door accepts: Pub/Sub takes 10 MB a request, and a dead letter adds attributes to the same data."""
+MAX_TASK_TYPE_BYTES = 128
+ROLLING_BELOW = 100
+"""Submissions of fewer tasks share the rolling shard of their lane and hour, so that a flush writes few objects."""
+
+_KEY_NAMESPACE = uuid.UUID("6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11")
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work. `fields` are the client's own; `submitted_at` is ISO 8601; `shard` is where its outcome goes."""
+
+    task_id: str
+    task_type: str
+    submitted_at: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    submission_id: str = ""
+    lane: str = "default"
+    shard: str = ""
+
+    @property
+    def age_key(self) -> tuple[str, str]:
+        """Orders tasks that want the same output: by `submitted_at`, then `task_id`."""
+        return (self.submitted_at, self.task_id)
+
+
+def new_task_id(chance: random.Random, lane: str, idempotency_key: str | None = None) -> str:
+    """A random UUID; with a key, a UUIDv5 of lane and key, so that the same submission twice is the same task."""
+    if idempotency_key is None:
+        return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+    return str(uuid.uuid5(_KEY_NAMESPACE, f"{lane}\n{idempotency_key}"))
+
+
+def rolling_shard(lane: str, unix_s: float) -> str:
+    """The shard of single tasks and small submissions."""
+    return f"rolling-{lane}-{hour(unix_s)}"
+
+
+def encode(task: Task) -> tuple[bytes, dict[str, str]]:
+    """Message data and attributes. Raises MessageRefused (`invalid`) when a field cannot be JSON, or the data is over MAX_MESSAGE_BYTES."""
+    body = {**task.fields, "task_id": task.task_id, "task_type": task.task_type, "submitted_at": task.submitted_at}
+    try:
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise MessageRefused("invalid", f"task {task.task_id} cannot be written as JSON: {error}") from error
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageRefused("too_large", f"task {task.task_id} has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} can travel")
+    attributes = {"task_id": task.task_id, "task_type": task.task_type, "lane": task.lane, "shard": task.shard}
+    if task.submission_id:
+        attributes["submission_id"] = task.submission_id
+    return data, attributes
+
+
+def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, published_s: float, lane: str) -> Task:
+    """The task in a message, also one that a foreign client published without attributes or `submitted_at`.
+
+    `lane` is where the message was found; `published_s` stands in for a missing `submitted_at` and names the rolling shard.
+    Raises MessageRefused; whatever it says, the caller keeps data and attributes unchanged.
+    """
+    body = _json_object(data)
+    task_type = body.pop("task_type", None)
+    if not isinstance(task_type, str) or not task_type:
+        raise MessageRefused("no_task_type", f"the message has no usable task_type: {_short(task_type)}")
+    given_at = body.pop("submitted_at", None)
+    return Task(
+        task_id=task_id_of(body.pop("task_id", None), message_id),
+        task_type=task_type,
+        submitted_at=_normal_time(given_at, published_s),
+        fields=body,
+        submission_id=attributes.get("submission_id", ""),
+        lane=attributes.get("lane", lane),
+        shard=shard_of(attributes, lane=lane, published_s=published_s),
+    )
+
+
+def task_id_of(given: object, message_id: str) -> str:
+    """A readable task id, or one made from the message's own id."""
+    return given if isinstance(given, str) and _TASK_ID.fullmatch(given) else f"message-{message_id}"
+
+
+def readable_task_id(data: bytes, attributes: Mapping[str, str], message_id: str) -> str:
+    """The id to write down for a message that may be unreadable: from its data, else its attributes, else `message-<message_id>`."""
+    try:
+        given: object = _json_object(data).get("task_id")
+    except MessageRefused:
+        given = None
+    return task_id_of(given if isinstance(given, str) else attributes.get("task_id"), message_id)
+
+
+def shard_of(attributes: Mapping[str, str], *, lane: str, published_s: float) -> str:
+    """The outcome shard that a message names, or the rolling one when it names none, or one that could not be a folder."""
+    named = attributes.get("shard", "")
+    return named if _SHARD.fullmatch(named) else rolling_shard(lane, published_s)
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MessageRefused("not_json", f"the message is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise MessageRefused("not_an_object", f"the message is JSON but not an object: {_short(body)}")
+    return body
+
+
+def _normal_time(given: object, published_s: float) -> str:
+    if isinstance(given, str):
+        try:
+            return iso(from_iso(given))
+        except (ValueError, OverflowError):
+            return iso(published_s)
+    return iso(published_s)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,86 @@
+"""Names of objects: the layout of the bucket in one place, and the check that keeps clients' names inside their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+
+from batch.errors import NameRefused
+
+MAX_NAME_BYTES = 900
+"""Cloud Storage takes 1,024 bytes; the rest is for the folder before the name."""
+
+
+def checked(name: object, field: str = "filename") -> str:
+    """Return a client's object name unchanged, or raise NameRefused saying which rule it breaks."""
+    if not isinstance(name, str) or not name:
+        raise NameRefused(f"{field} must be a non-empty text, got {name!r}")
+    rule = _broken_rule(name)
+    if rule:
+        raise NameRefused(f"{field} {name[:200]!r} {rule}; give a relative name such as 'reports/2026.csv'")
+    return name
+
+
+def _broken_rule(name: str) -> str | None:
+    if name.startswith(("/", "\\")):
+        return "begins with a slash"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return "holds a control character"
+    if any(part in ("", ".", "..") for part in name.replace("\\", "/").split("/")):
+        return "has an empty, '.' or '..' part"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes"
+    return None
+
+
+def input_object(filename: str) -> str:
+    return f"input/{filename}"
+
+
+def processed_object(filename: str) -> str:
+    return f"processed/{filename}"
+
+
+def result_object(task_id: str) -> str:
+    return f"results/{task_id}.json"
+
+
+def result_data_object(task_id: str, attempt: int, extension: str) -> str:
+    return f"results/{task_id}-{attempt}.{extension}"
+
+
+def manifest_object(submission_id: str, part: int) -> str:
+    return f"submissions/{submission_id}/manifest-{part:06d}.jsonl"
+
+
+def submission_object(submission_id: str) -> str:
+    return f"submissions/{submission_id}/submission.json"
+
+
+def outcome_folder(shard: str) -> str:
+    return f"outcomes/{shard}/"
+
+
+def outcome_object(shard: str, execution: str, index: int, retry: int, sequence: int) -> str:
+    return f"outcomes/{shard}/{execution}-{index}-{retry}-{sequence}.jsonl"
+
+
+def progress_folder(execution: str) -> str:
+    """The hash comes first so that many executions do not write into one range of names (object stores split by name)."""
+    return f"workers/{hashlib.sha256(execution.encode()).hexdigest()[:4]}/{execution}/"
+
+
+def progress_object(execution: str, index: int, retry: int) -> str:
+    return f"{progress_folder(execution)}{index}-{retry}"
+
+
+def attempts_object(task_id: str) -> str:
+    return f"attempts/{task_id}.json"
+
+
+def lane_state_object(lane: str) -> str:
+    return f"controller/{lane}.json"
+
+
+def claim_object(decision_id: str) -> str:
+    return f"controller/claims/{decision_id}"

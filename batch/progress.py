@@ -1,0 +1,102 @@
+"""A worker's progress, as the metadata of one object: what the controller's ledger is computed from.
+
+Counters only grow: `taken` from the subscription, `acked` (whatever the outcome), `returned` (handed back).
+`taken - acked - returned` is what the worker holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MARK_EVERY_S = 15
+MARKS_KEPT = 40
+"""Ten minutes of marks: longer than any reading of the backlog may be old."""
+MAX_METADATA_BYTES = 8 * 1024
+DEFERRED_KEPT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One worker try. Times are Unix seconds; `marks` are (time, acked by then) on the 15 s grid, oldest first;
+    `deferred` are (due time, count) of messages handed back with a delay; `exit_reason` is empty while it runs."""
+
+    share: int
+    started_at: float
+    updated_at: float
+    taken: int = 0
+    acked: int = 0
+    returned: int = 0
+    succeeded: int = 0
+    superseded: int = 0
+    cancelled: int = 0
+    dead: int = 0
+    handler_s: float = 0.0
+    marks: tuple[tuple[int, int], ...] = ()
+    deferred: tuple[tuple[int, int], ...] = ()
+    exit_reason: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def held(self) -> int:
+        return max(0, self.taken - self.acked - self.returned)
+
+    def acked_at(self, unix_s: float) -> int:
+        """Acknowledged by then, by the last mark not after it: never too many."""
+        if unix_s >= self.updated_at:
+            return self.acked
+        return max((acked for time, acked in self.marks if time <= unix_s), default=0)
+
+
+_COUNTS = ("share", "taken", "acked", "returned", "succeeded", "superseded", "cancelled", "dead")
+_SECONDS = ("started_at", "updated_at", "handler_s")
+
+
+def to_metadata(progress: Progress) -> dict[str, str]:
+    """All values as texts, below 8 KiB: as many of the newest marks and of the next due deferrals as fit."""
+    metadata = {name: str(getattr(progress, name)) for name in _COUNTS}
+    metadata |= {name: f"{getattr(progress, name):.3f}" for name in _SECONDS}
+    metadata["marks"] = json.dumps(progress.marks[-MARKS_KEPT:], separators=(",", ":"))
+    metadata["deferred"] = json.dumps(_fewer(progress.deferred), separators=(",", ":"))
+    metadata["exit_reason"] = progress.exit_reason
+    return metadata | dict(progress.extra)
+
+
+def from_metadata(metadata: Mapping[str, str]) -> Progress:
+    """Raises ValueError when the metadata is not a worker's progress."""
+    try:
+        counts = {name: int(metadata[name]) for name in _COUNTS}
+        seconds = {name: float(metadata[name]) for name in _SECONDS}
+        marks = tuple((int(time), int(acked)) for time, acked in json.loads(metadata.get("marks", "[]")))
+        deferred = tuple((int(due), int(count)) for due, count in json.loads(metadata.get("deferred", "[]")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a worker's progress: {error!r}") from error
+    extra = {name: value for name, value in metadata.items() if name not in Progress.__dataclass_fields__}
+    return Progress(
+        share=counts["share"],
+        started_at=seconds["started_at"],
+        updated_at=seconds["updated_at"],
+        taken=counts["taken"],
+        acked=counts["acked"],
+        returned=counts["returned"],
+        succeeded=counts["succeeded"],
+        superseded=counts["superseded"],
+        cancelled=counts["cancelled"],
+        dead=counts["dead"],
+        handler_s=seconds["handler_s"],
+        marks=marks,
+        deferred=deferred,
+        exit_reason=metadata.get("exit_reason", ""),
+        extra=extra,
+    )
+
+
+def _fewer(deferred: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+    """At most DEFERRED_KEPT pairs: neighbours are joined at the later due time, so that the sum stays right."""
+    pairs = sorted(deferred)
+    while len(pairs) > DEFERRED_KEPT:
+        pairs = [
+            (max(pair[0] for pair in pairs[at : at + 2]), sum(pair[1] for pair in pairs[at : at + 2])) for at in range(0, len(pairs), 2)
+        ]
+    return pairs

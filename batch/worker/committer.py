@@ -1,0 +1,177 @@
+"""The committer: makes outcomes durable, then acknowledges. Its one rule: dead letter, then outcome line, then ack, never the other way.
+
+Outcome lines wait for company: they are written when there are enough of them, when the oldest has waited long enough, or when
+nothing else is in hand. Leases are kept until the acknowledgement is through.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+
+from batch.breaker import Breaker
+from batch.clock import Clock
+from batch.config import WorkerSettings
+from batch.errors import DependencyError, ObjectMissing, PreconditionFailed
+from batch.events import log
+from batch.leases import LeaseKeeper
+from batch.names import outcome_object
+from batch.objects import ObjectStore
+from batch.subscription import Subscription, Topic
+from batch.worker.finished import Ended, Finished, GoesBack
+from batch.worker.tally import Tally
+
+MAX_BUFFERED_COUNT = 2000
+MAX_BUFFERED_BYTES = 4 * 1024 * 1024
+MAX_FLUSH_FAILURES = 3
+"""Flushes that fail in a row; each has already been retried for about a minute by the client."""
+RETRY_FLUSH_S = 1.0
+
+
+@dataclass(slots=True)
+class Committer:
+    """One thread calls `run`; one round is `take`, then `flush` when `due`."""
+
+    settings: WorkerSettings
+    inbox: SimpleQueue[list[Finished] | None]
+    subscription: Subscription
+    dead_letters: Topic
+    store: ObjectStore
+    leases: LeaseKeeper
+    tally: Tally
+    breaker: Breaker
+    clock: Clock
+    _buffer: list[Ended] = field(default_factory=list)
+    _byte_count: int = 0
+    _oldest_s: float = 0.0
+    _sequence: int = 0
+    _failure_count: int = 0
+    _abandoned: set[str] = field(default_factory=set)
+
+    def run(self) -> None:
+        """Until `None` comes through the inbox; then what is buffered is flushed. Raises DependencyError when that cannot be done."""
+        while True:
+            try:
+                finished = self.inbox.get(timeout=self._wait_s())
+            except Empty:
+                finished = []
+            if finished is None:
+                break
+            self.take(finished)
+            if self.due():
+                self.try_flush()
+        self.flush()
+
+    def take(self, finished: Iterable[Finished]) -> None:
+        """Buffer what ended, hand back what goes back."""
+        back: dict[float, list[str]] = defaultdict(list)
+        for one in finished:
+            if one.ack_id in self._abandoned:
+                continue
+            if isinstance(one, GoesBack):
+                back[one.after_s].append(one.ack_id)
+                if one.dependency:
+                    self.breaker.failed(one.dependency)
+                continue
+            if not self._buffer:
+                self._oldest_s = self.clock.monotonic()
+            self.breaker.succeeded()
+            self._buffer.append(one)
+            self._byte_count += len(one.line)
+        for after_s, ack_ids in back.items():
+            self.hand_back(ack_ids, after_s)
+
+    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> None:
+        """Let others have these messages; when that fails they come back by themselves as their leases end."""
+        if not ack_ids:
+            return
+        try:
+            failed = self.subscription.hand_back(ack_ids, after_s)
+            if failed:
+                log("hand_back_failed", message_count=len(failed))
+        except DependencyError as error:
+            log("hand_back_failed", message_count=len(ack_ids), error=str(error))
+        self.leases.release(ack_ids)
+        self.tally.gave_back(len(ack_ids), after_s)
+
+    def abandon(self, ack_ids: Sequence[str]) -> None:
+        """Hand back messages whose handlers still run: what these may still return comes too late."""
+        self._abandoned.update(ack_ids)
+        self.hand_back(ack_ids)
+
+    def due(self) -> bool:
+        """Whether to flush now."""
+        if not self._buffer:
+            return False
+        if len(self._buffer) >= MAX_BUFFERED_COUNT or self._byte_count >= MAX_BUFFERED_BYTES:
+            return True
+        waited_s = self.clock.monotonic() - self._oldest_s
+        return waited_s >= self.settings.flush_interval_s or self.tally.held <= len(self._buffer)
+
+    def try_flush(self) -> None:
+        """Flush; a failure is kept and tried again, until the breaker opens."""
+        try:
+            self.flush()
+            self._failure_count = 0
+        except DependencyError as error:
+            self._failure_count += 1
+            log("flush_failed", outcome_count=len(self._buffer), failure_count=self._failure_count, error=str(error))
+            self._oldest_s = self.clock.monotonic() + RETRY_FLUSH_S - self.settings.flush_interval_s
+            if self._failure_count >= MAX_FLUSH_FAILURES:
+                self.breaker.trip(str(error))
+
+    def flush(self) -> None:
+        """Everything buffered: dead letters, outcome lines, acks. Repeating it after a failure does no harm. Raises DependencyError."""
+        if not self._buffer:
+            return
+        letters = [one.dead_letter for one in self._buffer if one.dead_letter is not None]
+        if letters:
+            self.dead_letters.publish(letters)
+            self._buffer = [Ended(one.ack_id, one.shard, one.outcome, one.line) for one in self._buffer]
+        shards: dict[str, list[Ended]] = defaultdict(list)
+        for one in self._buffer:
+            shards[one.shard].append(one)
+        for shard, ended in shards.items():
+            self._write(shard, b"".join(one.line for one in ended))
+            self._acknowledge(ended)
+            written = {one.ack_id for one in ended}
+            self._buffer = [one for one in self._buffer if one.ack_id not in written]
+        self._byte_count = sum(len(one.line) for one in self._buffer)
+        self._failure_count = 0
+
+    def _write(self, shard: str, data: bytes) -> None:
+        """Write one outcome object under the next free number. Finding our own bytes there means that an answer was lost."""
+        settings = self.settings
+        while True:
+            name = outcome_object(shard, settings.execution, settings.index, settings.retry, self._sequence)
+            self._sequence += 1
+            try:
+                self.store.write(name, data, content_type="application/x-ndjson", if_generation=0)
+                return
+            except PreconditionFailed:
+                if self._stands_there(name, data):
+                    return
+
+    def _stands_there(self, name: str, data: bytes) -> bool:
+        try:
+            return self.store.read(name) == data
+        except ObjectMissing:
+            return False
+
+    def _acknowledge(self, ended: Sequence[Ended]) -> None:
+        ack_ids = [one.ack_id for one in ended]
+        lost = set(self.subscription.ack(ack_ids))
+        if lost:
+            log("acks_lost", message_count=len(lost))
+        self.leases.release(ack_ids)
+        self.tally.acknowledged(len(ended) - len(lost), (one.outcome for one in ended if one.ack_id not in lost))
+        if lost:
+            self.tally.gave_back(len(lost))
+        log("flushed", outcome_count=len(ended), acked_count=len(ended) - len(lost))
+
+    def _wait_s(self) -> float:
+        if not self._buffer:
+            return 1.0
+        return min(1.0, max(0.01, self._oldest_s + self.settings.flush_interval_s - self.clock.monotonic()))

@@ -1,0 +1,115 @@
+"""What a worker has counted and measured so far. Written per list of messages, never per message; read by everybody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from batch.clock import Clock
+from batch.outcomes import Outcome
+from batch.progress import MARK_EVERY_S, MARKS_KEPT, Progress
+
+WEIGHT = 0.3
+"""How much the newest list counts in the running mean of seconds per message."""
+
+
+class Tally:
+    """Counters and measures of one worker try; thread-safe. `mean_s` is the seconds a message occupies a slot, None before the first."""
+
+    def __init__(self, clock: Clock, share: int) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._marks: list[tuple[int, int]] = []
+        self._deferred: dict[int, int] = {}
+        self.started_at = clock.now()
+        self.share = share
+        self.taken = self.acked = self.returned = 0
+        self.outcomes = {"succeeded": 0, "superseded": 0, "cancelled": 0, "dead": 0}
+        self.handler_s = 0.0
+        self.longest_s = 0.0
+        self.mean_s: float | None = None
+        self.exit_reason = ""
+
+    @property
+    def held(self) -> int:
+        return self.taken - self.acked - self.returned
+
+    @property
+    def share_left(self) -> int:
+        return max(0, self.share - self.taken)
+
+    def took(self, count: int) -> None:
+        with self._changed:
+            self.taken += count
+
+    def ran(self, count: int, total_s: float, longest_s: float) -> None:
+        """`count` messages went through a slot in `total_s` seconds; the slowest handler took `longest_s`."""
+        if count == 0:
+            return
+        with self._changed:
+            mean_s = total_s / count
+            self.mean_s = mean_s if self.mean_s is None else (1 - WEIGHT) * self.mean_s + WEIGHT * mean_s
+            self.handler_s += total_s
+            self.longest_s = max(self.longest_s, longest_s)
+
+    def acknowledged(self, count: int, outcomes: Iterable[Outcome]) -> None:
+        """`count` messages are acknowledged; `outcomes` are what was written for them."""
+        with self._changed:
+            self._mark()
+            self.acked += count
+            for outcome in outcomes:
+                self.outcomes[outcome.outcome] += 1
+            self._changed.notify_all()
+
+    def gave_back(self, count: int, after_s: float = 0.0) -> None:
+        with self._changed:
+            self.returned += count
+            if after_s > 0:
+                due = int(self._clock.now() + after_s) + 1
+                self._deferred[due] = self._deferred.get(due, 0) + count
+            self._changed.notify_all()
+
+    def wait_empty(self, until_s: float | None, unless: Callable[[], bool]) -> bool:
+        """Wait until nothing is held; False when `until_s` (monotonic) came first, or `unless()` became true (see `nudge`)."""
+        with self._changed:
+            while self.held > 0:
+                left_s = None if until_s is None else until_s - self._clock.monotonic()
+                if unless() or (left_s is not None and left_s <= 0):
+                    return False
+                self._changed.wait(1.0 if left_s is None else min(left_s, 1.0))
+            return True
+
+    def nudge(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def progress(self) -> Progress:
+        """The counters as they are now."""
+        with self._changed:
+            self._mark()
+            now = self._clock.now()
+            self._deferred = {due: count for due, count in self._deferred.items() if due > now}
+            return Progress(
+                share=self.share,
+                started_at=self.started_at,
+                updated_at=now,
+                taken=self.taken,
+                acked=self.acked,
+                returned=self.returned,
+                succeeded=self.outcomes["succeeded"],
+                superseded=self.outcomes["superseded"],
+                cancelled=self.outcomes["cancelled"],
+                dead=self.outcomes["dead"],
+                handler_s=self.handler_s,
+                marks=tuple(self._marks),
+                deferred=tuple(sorted(self._deferred.items())),
+                exit_reason=self.exit_reason,
+            )
+
+    def _mark(self) -> None:
+        """Note `acked` for each point of the 15 s grid that has passed, before it changes."""
+        grid = int(self._clock.now()) // MARK_EVERY_S * MARK_EVERY_S
+        if self._marks and self._marks[-1][0] >= grid:
+            return
+        self._marks.append((grid, self.acked))
+        del self._marks[:-MARKS_KEPT]

@@ -1,0 +1,27 @@
+"""Durations as people write them: `90s`, `10m`, `2h`, `1d`. A bare number is refused: nobody can tell its unit."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+
+
+def duration(text: str) -> float:
+    """Seconds, above 0. Raises ValueError with the rule."""
+    match = _DURATION.fullmatch(text.strip())
+    value_s = float(match[1]) * _UNITS_S[match[2]] if match else 0.0
+    if value_s <= 0:
+        raise ValueError("a duration above 0 such as 90s, 10m or 2h")
+    return value_s
+
+
+def spoken(seconds: float) -> str:
+    """`45 s`, `2 min 10 s`, `3 h 5 min`: for explanations."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")

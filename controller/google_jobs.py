@@ -1,0 +1,183 @@
+"""Cloud Run Jobs through Google's v2 client over REST: the same transport in production and against the local cloud.
+
+Every answer becomes one of our values and every failure one of our errors; nothing waits for an operation to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn
+
+from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, LaunchRefused, LaunchUnclear, RunRequest
+
+PAGE = 100
+TIMEOUT_S = 30.0
+_UNCLEAR_STATUS = frozenset({408, 499})
+"""The 4xx that do not say whether the call took effect."""
+_BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
+
+
+class GoogleJobRunner:
+    """The jobs of one project and region."""
+
+    def __init__(self, project: str, region: str, *, emulator_url: str = "", timeout_s: float = TIMEOUT_S) -> None:
+        """`emulator_url`, such as `http://127.0.0.1:1234`, is spoken to without credentials."""
+        from google.cloud import run_v2
+
+        options: dict[str, Any] = {"transport": "rest"}
+        if emulator_url:
+            from google.auth.credentials import AnonymousCredentials
+
+            options |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": emulator_url.rstrip("/")}}
+        self._run_v2 = run_v2
+        self._jobs = run_v2.JobsClient(**options)
+        self._executions = run_v2.ExecutionsClient(**options)
+        self._parent = f"projects/{project}/locations/{region}"
+        self._timeout_s = timeout_s
+
+    def jobs(self) -> list[JobInfo]:
+        try:
+            found = list(self._jobs.list_jobs(request={"parent": self._parent, "page_size": PAGE}, timeout=self._timeout_s))
+        except _failures() as error:
+            _raise(error, f"cannot list the jobs of {self._parent}")
+        return [job_info(job) for job in found if LANE_LABEL in job.labels]
+
+    def executions(self, job: str) -> Iterator[ExecutionInfo]:
+        try:
+            for execution in self._executions.list_executions(request={"parent": job, "page_size": PAGE}, timeout=self._timeout_s):
+                yield execution_info(execution)
+        except _failures() as error:
+            _raise(error, f"cannot list the executions of {job}")
+
+    def execution(self, full_name: str) -> ExecutionInfo | None:
+        from google.api_core.exceptions import NotFound
+
+        try:
+            return execution_info(self._executions.get_execution(request={"name": full_name}, timeout=self._timeout_s))
+        except NotFound:
+            return None
+        except _failures() as error:
+            _raise(error, f"cannot read {full_name}")
+
+    def run(self, job: str, request: RunRequest) -> ExecutionInfo:
+        """Without any retry: a call that is repeated may start a second execution."""
+        try:
+            operation = self._jobs.run_job(request=self._run_request(job, request), retry=None, timeout=self._timeout_s)
+        except _failures() as error:
+            raise launch_error(error, job) from error
+        try:
+            return execution_info(operation.metadata)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise LaunchUnclear(f"Cloud Run took the launch of {job} and its answer named no execution: {error}") from error
+
+    def close(self) -> None:
+        self._jobs.transport.close()
+        self._executions.transport.close()
+
+    def _run_request(self, job: str, request: RunRequest) -> Any:
+        overrides: dict[str, Any] = {"task_count": request.task_count}
+        if request.env:
+            overrides["container_overrides"] = [{"env": [{"name": name, "value": value} for name, value in request.env.items()]}]
+        if request.timeout_s is not None:
+            overrides["timeout"] = {"seconds": int(request.timeout_s)}
+        return self._run_v2.RunJobRequest(name=job, overrides=overrides)
+
+
+def job_info(job: Any) -> JobInfo:
+    """From a v2 Job."""
+    template = job.template.template
+    container = template.containers[0] if template.containers else None
+    limits = dict(container.resources.limits) if container is not None else {}
+    return JobInfo(
+        full_name=str(job.name),
+        labels={str(key): str(value) for key, value in job.labels.items()},
+        annotations={str(key): str(value) for key, value in job.annotations.items()},
+        env=_env(container),
+        task_timeout_s=float(template.timeout.total_seconds()) if template.timeout else 600.0,
+        parallelism=int(job.template.parallelism),
+        max_retries=int(template.max_retries),
+        vcpu=cpus(str(limits.get("cpu", "1"))),
+        memory_gib=gibibytes(str(limits.get("memory", "512Mi"))),
+        execution_count=int(job.execution_count),
+        latest_execution=str(job.latest_created_execution.name).rsplit("/", 1)[-1],
+    )
+
+
+def execution_info(execution: Any) -> ExecutionInfo:
+    """From a v2 Execution."""
+    return ExecutionInfo(
+        full_name=str(execution.name),
+        task_count=int(execution.task_count),
+        created_at=float(execution.create_time.timestamp()),
+        started_at=_unix(execution.start_time),
+        completed_at=_unix(execution.completion_time),
+        running_count=int(execution.running_count),
+        succeeded_count=int(execution.succeeded_count),
+        failed_count=int(execution.failed_count),
+        cancelled_count=int(execution.cancelled_count),
+        retried_count=int(execution.retried_count),
+        env=_env(execution.template.containers[0] if execution.template.containers else None),
+    )
+
+
+def cpus(text: str) -> float:
+    """`2`, `0.5` or `1000m`. Raises ValueError."""
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+
+
+def gibibytes(text: str) -> float:
+    """`512Mi`, `2Gi`, `1G` or bytes. Raises ValueError."""
+    number = text.rstrip("KMGTki")
+    unit = text[len(number) :]
+    if unit not in _BYTES:
+        raise ValueError(f"memory {text!r}: a number with Ki, Mi, Gi, k, M or G")
+    return float(number) * _BYTES[unit] / 2**30
+
+
+def _env(container: Any) -> Mapping[str, str]:
+    """Plain values only: what comes from a secret is nobody's business here."""
+    return {str(one.name): str(one.value) for one in container.env if "value_source" not in one} if container is not None else {}
+
+
+def _unix(moment: Any) -> float | None:
+    return float(moment.timestamp()) if moment else None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from google.api_core.exceptions import GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from requests.exceptions import RequestException
+
+    return (GoogleAPIError, GoogleAuthError, RequestException)
+
+
+def _raise(error: Exception, what: str) -> NoReturn:
+    from google.api_core.exceptions import Forbidden, NotFound, Unauthorized
+    from google.auth.exceptions import GoogleAuthError
+
+    text = f"{what}: {_short(error)}"
+    kind: type[FanoutError] = DependencyUnavailable
+    if isinstance(error, NotFound):
+        kind, text = DependencyMissing, f"{text}; compare GOOGLE_CLOUD_PROJECT and REGION with where the jobs were applied"
+    elif isinstance(error, Forbidden | Unauthorized | GoogleAuthError):
+        kind, text = DependencyForbidden, f"{text}; the controller's service account needs roles/run.developer"
+    raise kind(text) from error
+
+
+def launch_error(error: Exception, job: str) -> LaunchRefused | LaunchUnclear:
+    """Whether a failed launch certainly did nothing. Only a clear no is one: a lost answer, a timeout or a 5xx is not."""
+    from google.api_core.exceptions import ClientError, Forbidden, GoogleAPICallError
+    from google.auth.exceptions import GoogleAuthError
+
+    code = error.code if isinstance(error, GoogleAPICallError) else None
+    text = f"Cloud Run refused to run {job}: {_short(error)}"
+    if isinstance(error, Forbidden):
+        return LaunchRefused(f"{text}; grant roles/run.jobsExecutorWithOverrides, roles/run.invoker does not allow overrides")
+    if isinstance(error, GoogleAuthError) or (isinstance(error, ClientError) and code not in _UNCLEAR_STATUS):
+        return LaunchRefused(text)
+    return LaunchUnclear(f"no usable answer to the launch of {job}: {_short(error)}")
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"

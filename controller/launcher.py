@@ -1,0 +1,111 @@
+"""Launches an intent, and finds out what became of launches that gave no answer. Nothing unclear is ever tried again without looking.
+
+Cloud Run's API has no request id. The decision id travels as an environment override instead: an execution that carries it
+is the launch that took effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batch.errors import DependencyError
+from batch.fence import claim
+from batch.objects import ObjectStore
+from controller.intents import Intent, Part, PartState
+from controller.jobs import ExecutionInfo, JobRunner, LaunchRefused, LaunchUnclear, RunRequest
+from controller.lanes import Lane
+from controller.ledger import Unlisted
+from controller.survey import Survey
+
+GRACE_S = 180.0
+"""How long a launch may take to show in a listing before it counts as not having happened."""
+KEPT_S = 900.0
+CLOCKS_S = 60.0
+"""Cloud Run's clock may be this far behind ours."""
+NOBODY = "nobody"
+"""Holds the claim of an abandoned part. No execution has this name: theirs begin with the job's, and end in five more characters."""
+
+
+def launch(lane: Lane, intent: Intent, runner: JobRunner) -> Intent:
+    """Try each part once, in order; after one that failed the rest is not tried. Returns the intent as it stands then."""
+    failed = ""
+    for part in intent.parts:
+        done = replace(part, state=PartState.REFUSED, reason=f"not tried: {failed}") if failed else _launch_part(lane, part, intent, runner)
+        if done.state is not PartState.LAUNCHED and not failed:
+            failed = f"part {part.decision_id} failed"
+        intent = intent.with_part(done)
+    return intent
+
+
+def request_for(lane: Lane, part: Part) -> RunRequest:
+    """What one part asks of Cloud Run."""
+    timeout = f"{lane.task_timeout_s:.3f}".rstrip("0").rstrip(".")
+    return RunRequest(part.workers, {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout})
+
+
+def _launch_part(lane: Lane, part: Part, intent: Intent, runner: JobRunner) -> Part:
+    try:
+        execution = runner.run(lane.job, request_for(lane, part))
+    except LaunchRefused as error:
+        return replace(part, state=PartState.REFUSED, reason=str(error))
+    except LaunchUnclear as error:
+        return _looked_for(lane, part, intent.saved_at, runner, str(error))
+    return replace(part, state=PartState.LAUNCHED, execution=execution.name)
+
+
+def _looked_for(lane: Lane, part: Part, saved_at: float, runner: JobRunner, reason: str) -> Part:
+    try:
+        for info in runner.executions(lane.job):
+            if info.decision_id == part.decision_id:
+                return replace(part, state=PartState.LAUNCHED, execution=info.name, reason=f"found by listing after: {reason}")
+            if info.created_at < saved_at - CLOCKS_S:
+                break
+    except DependencyError as error:
+        return replace(part, reason=f"{reason}; nor could executions be listed: {error}")
+    return replace(part, reason=f"{reason}; not listed (yet): the next tick looks again")
+
+
+def settled(
+    lane: Lane, intent: Intent, seen: Survey, store: ObjectStore, runner: JobRunner, now: float
+) -> tuple[Intent, list[ExecutionInfo]]:
+    """The intent with pending parts resolved as far as can be known, and executions that only their claim told of.
+
+    A part that is not listed in time is given up by taking its claim: if its execution appears later, its workers find the
+    claim taken and end before they pull. Raises DependencyError.
+    """
+    found: list[ExecutionInfo] = []
+    for part in intent.parts:
+        if part.state is not PartState.PENDING:
+            continue
+        execution = seen.serving(part.decision_id)
+        if execution is not None:
+            intent = intent.with_part(replace(part, state=PartState.LAUNCHED, execution=execution.name))
+        elif now - intent.saved_at > GRACE_S:
+            holder = claim(store, part.decision_id, NOBODY)
+            if holder == NOBODY:
+                reason = f"no execution carried it within {GRACE_S:.0f} s; {part.reason}".rstrip("; ")
+                intent = intent.with_part(replace(part, state=PartState.ABANDONED, reason=reason))
+                continue
+            intent = intent.with_part(replace(part, state=PartState.LAUNCHED, execution=holder))
+            execution = runner.execution(f"{lane.job}/executions/{holder}")
+            found += [] if execution is None else [execution]
+    return intent, found
+
+
+def unlisted(intents: tuple[Intent, ...], seen: Survey, now: float) -> list[Unlisted]:
+    """What was launched, or may have been, and is not in the listing: it counts as assigned in full."""
+    lines: list[Unlisted] = []
+    for intent in intents:
+        for part in intent.parts:
+            if seen.serving(part.decision_id) is not None:
+                continue
+            if part.state is PartState.PENDING:
+                lines.append(Unlisted(part.decision_id, part.workers, part.backlog, "launch not confirmed yet"))
+            elif part.state is PartState.LAUNCHED and now - intent.saved_at <= GRACE_S:
+                lines.append(Unlisted(part.decision_id, part.workers, part.backlog, f"launched as {part.execution}, not listed yet"))
+    return lines
+
+
+def kept(intents: tuple[Intent, ...], now: float) -> tuple[Intent, ...]:
+    """Without intents that were resolved long ago."""
+    return tuple(intent for intent in intents if intent.pending or now - intent.saved_at <= KEPT_S)

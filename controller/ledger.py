@@ -1,0 +1,161 @@
+"""The ledger: messages a reading counted that were already somebody's at its sample time. Pure; every doubt counts as assigned.
+
+A message leaves the gauge when it is acknowledged. So what a worker is still going to acknowledge, plus what it has acknowledged
+since the sample, is its part of the reading. Counting too much delays a launch by a tick; counting too little pays for workers
+that find nothing. All executions count, whoever launched them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from batch.config import WorkerSettings
+from batch.progress import Progress
+from batch.shares import share, share_left
+from batch.subscription import MAX_EXTENSION_S
+from controller.jobs import ExecutionInfo
+
+GUARD_S = 30.0
+"""The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
+ACK_DEADLINE_S = 60.0
+
+Tries = Mapping[int, Sequence[Progress]]
+"""Progress by worker index; the tries of a worker in the order of their retries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """An execution and the progress of its workers, as far as they have written any."""
+
+    info: ExecutionInfo
+    tries: Tries = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A launch that the listing does not show: `backlog` messages that may have been given away."""
+
+    decision_id: str
+    workers: int
+    backlog: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One execution's part of the reading: `assigned_count` by its workers, `deferred_count` waiting for their time, `held_count` on
+    leases that a killed worker left."""
+
+    execution: str
+    decision_id: str
+    live: bool
+    worker_count: int
+    live_worker_count: int
+    assigned_count: int
+    deferred_count: int = 0
+    held_count: int = 0
+    note: str = ""
+
+    @property
+    def total_count(self) -> int:
+        return self.assigned_count + self.deferred_count + self.held_count
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """`since` is the time that acknowledgements are counted from: sample time minus guard. Lines without effect are left out."""
+
+    since: float
+    lines: tuple[Line, ...] = ()
+
+    @property
+    def total_count(self) -> int:
+        return sum(line.total_count for line in self.lines)
+
+    @property
+    def live_worker_count(self) -> int:
+        return sum(line.live_worker_count for line in self.lines)
+
+
+def horizon(since: float, now: float, ack_deadline_s: float = ACK_DEADLINE_S) -> float:
+    """An execution that completed before this time can have no part in any reading sampled at `since` or later."""
+    return min(since, now - max(ack_deadline_s, float(MAX_EXTENSION_S)))
+
+
+def ledger_of(
+    sampled_at: float,
+    executions: Sequence[Worked],
+    unlisted: Sequence[Unlisted] = (),
+    *,
+    now: float,
+    guard_s: float = GUARD_S,
+    ack_deadline_s: float = ACK_DEADLINE_S,
+) -> Ledger:
+    """The ledger for a reading sampled at `sampled_at` (Unix seconds)."""
+    since = sampled_at - guard_s
+    lines = [_line(one, since, now, ack_deadline_s) for one in executions]
+    lines += [Line(one.decision_id, one.decision_id, True, one.workers, one.workers, one.backlog, note=one.reason) for one in unlisted]
+    return Ledger(since, tuple(line for line in lines if line.total_count or line.live_worker_count))
+
+
+def _line(worked: Worked, since: float, now: float, ack_deadline_s: float) -> Line:
+    info = worked.info
+    assigned_count = sum(
+        _part(worked.tries.get(index, ()), promised(info, index), since) if info.live else _acked_since(worked.tries[index], since)
+        for index in (range(info.task_count) if info.live else worked.tries)
+    )
+    return Line(
+        execution=info.name,
+        decision_id=info.decision_id,
+        live=info.live,
+        worker_count=info.task_count,
+        live_worker_count=info.live_worker_count,
+        assigned_count=assigned_count,
+        deferred_count=sum(count for tries in worked.tries.values() for one in tries for due, count in one.deferred if due > now),
+        held_count=sum(_held(tries, info, now, ack_deadline_s) for tries in worked.tries.values()),
+    )
+
+
+def promised(info: ExecutionInfo, index: int) -> int:
+    """The share of a worker that has written nothing yet: its part of BACKLOG, else MAX_MESSAGES, else the worker's own default."""
+    backlog = _whole(info.env.get("BACKLOG", ""))
+    if backlog is not None:
+        return share(backlog, info.task_count, index)
+    most = _whole(info.env.get("MAX_MESSAGES", ""))
+    return WorkerSettings.max_messages if most is None else most
+
+
+def _part(tries: Sequence[Progress], promised_count: int, since: float) -> int:
+    """What a worker of a live execution has acknowledged since, and may still take. Its tries have one share together, of which a
+    retry takes what the earlier tries did not acknowledge (what they handed back is in the queue again)."""
+    if not tries:
+        return promised_count
+    *earlier, last = tries
+    if last.exit_reason:
+        return _acked_since(tries, since)
+    left = share_left(max(one.share for one in tries), sum(one.acked for one in earlier))
+    return _acked_since(earlier, since) + max(left, last.acked + last.returned) - last.returned - last.acked_at(since)
+
+
+def _acked_since(tries: Sequence[Progress], since: float) -> int:
+    return sum(one.acked - one.acked_at(since) for one in tries)
+
+
+def _held(tries: Sequence[Progress], info: ExecutionInfo, now: float, ack_deadline_s: float) -> int:
+    """Messages on leases that outlive their worker. While the execution lives its share covers them."""
+    if info.completed_at is None:
+        return 0
+    ends = [*(later.started_at for later in tries[1:]), info.completed_at]
+    return sum(one.held for one, ended_at in zip(tries, ends, strict=True) if not one.exit_reason and now < ended_at + ack_deadline_s)
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
+
+
+def seconds_per_message(executions: Sequence[Worked]) -> float | None:
+    """Handler seconds a message took in executions that have ended, to three digits; None when none has acknowledged anything."""
+    ended = [one for worked in executions if not worked.info.live for tries in worked.tries.values() for one in tries]
+    acked_count = sum(one.acked for one in ended)
+    return float(f"{sum(one.handler_s for one in ended) / acked_count:.3g}") if acked_count else None

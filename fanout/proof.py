@@ -1,0 +1,106 @@
+"""`fanout proof`: what became of a submission's tasks. Ends with 0 only when every task is accounted for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AbstractContextManager, closing
+
+import click
+
+from batch.errors import DependencyError, ObjectMissing
+from batch.objects import ObjectStore
+from batch.proof import Proof, prove
+
+SHOWN = 20
+"""How many missing or dead tasks are named in the text; `--json` names all."""
+
+
+def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]:
+    """The bucket, through Google's client."""
+    from batch.google_objects import GoogleObjectStore
+
+    return closing(GoogleObjectStore(bucket, project=project))
+
+
+@click.command()
+@click.argument("submission_id")
+@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", required=True, show_envvar=True, help="The project of the bucket.")
+@click.option("--bucket", envvar="BUCKET_NAME", required=True, show_envvar=True, help="The bucket with manifests and outcomes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole proof as JSON.")
+def command(submission_id: str, project: str, bucket: str, as_json: bool) -> None:
+    """Prove what became of a submission's tasks.
+
+    Ends with 0 when the submission is closed and every task has an outcome, whichever; else with 1.
+    """
+    try:
+        with open_store(project, bucket) as store:
+            proof = prove(store, submission_id)
+    except ObjectMissing as error:
+        raise click.ClickException(f"there is no submission {submission_id} in bucket {bucket} ({error})") from error
+    except DependencyError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(json.dumps(as_object(proof), indent=1) if as_json else as_text(proof))
+    sys.exit(0 if proof.complete else 1)
+
+
+def as_object(proof: Proof) -> dict[str, object]:
+    """The proof as JSON values."""
+    return {
+        "submission_id": proof.submission_id,
+        "complete": proof.complete,
+        "closed": proof.closed,
+        "submitted_count": proof.submitted_count,
+        **{f"{name}_count": count for name, count in proof.counts.items()},
+        "missing_count": len(proof.missing),
+        "missing": list(proof.missing),
+        "dead_reasons": dict(proof.reasons),
+        "repeated_line_count": proof.repeated_line_count,
+        "repeated_task_count": proof.repeated_task_count,
+        "unknown_count": proof.unknown_count,
+        "problems": list(proof.problems),
+        "workers": [{"execution": execution, "index": index, "count": count} for (execution, index), count in proof.workers.items()],
+        "submitted_at": proof.submitted_at,
+        "first_finished_at": proof.first_finished_at,
+        "last_finished_at": proof.last_finished_at,
+        "handler_s": round(proof.handler_s, 3),
+        "tasks_per_s": round(proof.tasks_per_s, 3),
+    }
+
+
+def as_text(proof: Proof) -> str:
+    """The proof as a person reads it."""
+    lines = [f"submission {proof.submission_id}: {verdict(proof)}", f"  {proof.submitted_count:>9,} submitted"]
+    lines += [f"  {count:>9,} {name}" for name, count in proof.counts.items()]
+    lines.append(f"  {len(proof.missing):>9,} missing")
+    lines += _named("missing", [(task_id, "") for task_id in proof.missing])
+    lines += _named("dead", list(proof.reasons.items()))
+    if proof.repeated_line_count:
+        lines.append(f"{proof.repeated_line_count:,} outcomes were written again after a redelivery; this is harmless")
+    if proof.repeated_task_count:
+        lines.append(f"{proof.repeated_task_count:,} tasks were submitted again under the same idempotency key; each counts once")
+    if proof.unknown_count:
+        lines.append(f"{proof.unknown_count:,} outcomes in this submission's folder are of tasks that it never had")
+    if proof.last_finished_at:
+        rate = f", {proof.tasks_per_s:,.1f} tasks a second" if proof.tasks_per_s else ""
+        lines.append(f"finished {proof.first_finished_at} to {proof.last_finished_at} ({proof.finishing_s:,.1f} s{rate})")
+        executions = {execution for execution, _ in proof.workers}
+        fewest, most = min(proof.workers.values()), max(proof.workers.values())
+        lines.append(f"by {len(proof.workers)} workers in {len(executions)} executions, {fewest:,} to {most:,} tasks each")
+    return "\n".join(lines + [f"problem: {problem}" for problem in proof.problems])
+
+
+def verdict(proof: Proof) -> str:
+    """One phrase."""
+    if proof.problems:
+        return "cannot be proven, its records are damaged"
+    if not proof.closed:
+        return "not closed: its client has not finished submitting, or stopped in the middle"
+    if proof.missing:
+        return f"not finished, {len(proof.missing):,} tasks have no outcome yet"
+    return "complete, every task is accounted for"
+
+
+def _named(what: str, tasks: list[tuple[str, str]]) -> list[str]:
+    lines = [f"    {what} {task_id}" + (f": {reason}" if reason else "") for task_id, reason in tasks[:SHOWN]]
+    return [*lines, f"    and {len(tasks) - SHOWN:,} more {what}; see --json"] if len(tasks) > SHOWN else lines

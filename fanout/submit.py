@@ -1,0 +1,245 @@
+"""`fanout submit`: tasks from the command line, a file, local files, or what lies in the bucket. Says which lines were refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+
+from batch.clock import SystemClock
+from batch.errors import DependencyError, MessageRefused, NameRefused, SettingsError
+from batch.names import checked, input_object
+from batch.objects import ObjectStore
+from batch.submit import Check, NewTask, Refusal, Report, Submission, SubmissionInterrupted, check_by, submit_one, task_from_line
+from batch.subscription import Topic
+
+UPLOADS = 8
+"""Local files that are uploaded at a time."""
+
+
+def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]:
+    """The bucket, through Google's client."""
+    from batch.google_objects import GoogleObjectStore
+
+    return closing(GoogleObjectStore(bucket, project=project))
+
+
+def open_topic(project: str, name: str) -> AbstractContextManager[Topic]:
+    """The topic, through Google's client."""
+    from batch.google_pubsub import GoogleTopic
+
+    return closing(GoogleTopic(project, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for. `paths` are an NDJSON file, or with `files` the local files to upload."""
+
+    task_type: str | None
+    fields: tuple[str, ...]
+    key: str | None
+    files: bool
+    folder: Path | None
+    from_prefix: str | None
+    paths: tuple[Path, ...]
+
+    def checked(self) -> Request:
+        """Raises click.UsageError unless exactly one source is named."""
+        lines = bool(self.paths) and not self.files
+        given = [self.task_type is not None, self.files, self.folder is not None, self.from_prefix is not None, lines]
+        if sum(given) != 1:
+            raise click.UsageError("name one source: an NDJSON file or '-', or --task-type, or --files F…, or --dir, or --from-prefix")
+        if self.files and not self.paths:
+            raise click.UsageError("--files needs the files to upload")
+        if lines and len(self.paths) > 1:
+            raise click.UsageError("one NDJSON file at a time; to upload files and submit a task for each, add --files")
+        if self.key is not None and self.task_type is None:
+            raise click.UsageError("--idempotency-key goes with --task-type; lines of NDJSON carry a field idempotency_key")
+        if self.task_type is None and self.fields and lines:
+            raise click.UsageError("--field does not go with NDJSON: the lines have their own fields")
+        return self
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True, allow_dash=True, dir_okay=False))
+@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", required=True, show_envvar=True, help="The project of topic and bucket.")
+@click.option("--topic", envvar="TOPIC_NAME", required=True, show_envvar=True, help="The lane's topic.")
+@click.option("--bucket", envvar="BUCKET_NAME", show_envvar=True, help="The bucket; a single task needs none.")
+@click.option("--lane", envvar="LANE", default="default", show_default=True, show_envvar=True, help="The lane that the topic belongs to.")
+@click.option("--task-type", help="Submit one task of this type.")
+@click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the task; a value that is JSON is taken as such.")
+@click.option("--idempotency-key", "key", help="Submitting again with the same key is the same task.")
+@click.option("--files", is_flag=True, help="Upload the files that are named and submit a file_processing task for each.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The same for all files of a folder.")
+@click.option("--from-prefix", metavar="gs://BUCKET/input/…", help="A file_processing task for each object below it.")
+@click.option("--handlers", envvar="HANDLERS", default="batch.handlers", show_default=True, show_envvar=True, help="Modules to check by.")
+@click.option("--any-type", is_flag=True, help="Accept task types that none of the handlers here knows.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(project: str, topic: str, bucket: str | None, lane: str, handlers: str, any_type: bool, as_json: bool, **source: Any) -> None:
+    """Submit tasks.
+
+    PATHS is a file of JSON objects, one a line ('-': standard input), each with task_type, its own fields and, if it is to be
+    repeatable, idempotency_key. Ends with 0 when everything was accepted, with 1 when something was refused or failed.
+    """
+    request = Request(**source).checked()
+    fields = _fields(request.fields)
+    if bucket is None and request.from_prefix is not None:
+        bucket = request.from_prefix.removeprefix("gs://").split("/")[0]
+    if bucket is None and request.task_type is None:
+        raise click.UsageError("--bucket is needed: set BUCKET_NAME; the submission is recorded there")
+    check = _check(handlers, any_type)
+    try:
+        if request.task_type is not None:
+            with open_topic(project, topic) as to:
+                _single(to, NewTask(request.task_type, fields, request.key), lane, check, as_json)
+            return
+        with open_store(project, bucket or "") as store, open_topic(project, topic) as to:
+            ok = _many(store, to, lane, check, _source(request, store, fields), as_json)
+    except DependencyError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(0 if ok else 1)
+
+
+def _check(handlers: str, any_type: bool) -> Check:
+    from batch.registry import load_handlers
+
+    try:
+        return check_by(load_handlers(handlers.split(",")), unknown_types=any_type)
+    except SettingsError as error:
+        raise click.UsageError("; ".join(error.problems)) from error
+
+
+def _fields(pairs: Iterable[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.UsageError(f"--field {pair!r} is not NAME=VALUE")
+        try:
+            fields[name] = json.loads(value)
+        except ValueError:
+            fields[name] = value
+    return fields
+
+
+def _single(topic: Topic, new: NewTask, lane: str, check: Check, as_json: bool) -> None:
+    try:
+        task_id, message_id = submit_one(topic, new, lane=lane, clock=SystemClock(), chance=random.SystemRandom(), check=check)
+    except MessageRefused as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps({"task_id": task_id, "message_id": message_id, "status": "submitted"}))
+    else:
+        click.echo(f"task {task_id} submitted to {topic.name}")
+
+
+def _many(store: ObjectStore, topic: Topic, lane: str, check: Check, tasks: Iterator[NewTask | Refusal], as_json: bool) -> bool:
+    def tell(refusal: Refusal) -> None:
+        click.echo(f"line {refusal.position}: {refusal.reason}", err=True)
+
+    submission = Submission(
+        lane=lane, topic=topic, store=store, clock=SystemClock(), chance=random.SystemRandom(), check=check, on_refusal=tell
+    )
+    failure = ""
+    try:
+        submission.add(tasks)
+        submission.close()
+    except DependencyError as error:
+        accepted = "" if isinstance(error, SubmissionInterrupted) else f" ({submission.report.accepted_count} tasks were submitted before)"
+        failure = f"{error}{accepted}"
+        click.echo(f"Error: {failure}", err=True)
+    report = submission.report
+    click.echo(json.dumps(_object(report, failure)) if as_json else _line(report, topic.name))
+    return report.closed and not report.refused_count
+
+
+def _object(report: Report, failure: str) -> dict[str, object]:
+    return {
+        "submission_id": report.submission_id,
+        "closed": report.closed,
+        "accepted_count": report.accepted_count,
+        "refused_count": report.refused_count,
+        "refused": [{"position": one.position, "reason": one.reason} for one in report.refusals],
+        "uncertain_count": report.uncertain_count,
+        "uncertain_positions": report.uncertain,
+        "failure": failure,
+    }
+
+
+def _line(report: Report, topic: str) -> str:
+    refused = f", {report.refused_count:,} refused" if report.refused_count else ""
+    maybe = f", {report.uncertain_count:,} uncertain" if report.uncertain_count else ""
+    state = "" if report.closed else ", not closed"
+    return f"submission {report.submission_id}: {report.accepted_count:,} tasks submitted to {topic}{refused}{maybe}{state}"
+
+
+def _source(request: Request, store: ObjectStore, fields: dict[str, Any]) -> Iterator[NewTask | Refusal]:
+    if request.folder is not None:
+        folder = request.folder
+        return _uploaded(store, ((path.relative_to(folder).as_posix(), path) for path in _files_below(folder)), fields)
+    if request.files:
+        return _uploaded(store, ((path.name, path) for path in request.paths), fields)
+    if request.from_prefix is not None:
+        return _stored(store, request.from_prefix, fields)
+    return _lines(request.paths[0])
+
+
+def _lines(path: Path) -> Iterator[NewTask | Refusal]:
+    stream: BinaryIO = sys.stdin.buffer if str(path) == "-" else path.open("rb")
+    with closing(stream):
+        for position, line in enumerate(stream, start=1):
+            if line.strip():
+                yield task_from_line(line, position)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _uploaded(store: ObjectStore, files: Iterable[tuple[str, Path]], fields: dict[str, Any]) -> Iterator[NewTask | Refusal]:
+    """Uploads run ahead of the tasks by a bounded number; a task is yielded when its file is in the bucket."""
+    seen: set[str] = set()
+    ahead: deque[Future[NewTask | Refusal]] = deque()
+    with ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload") as pool:
+        for position, (name, path) in enumerate(files, start=1):
+            ahead.append(pool.submit(_upload, store, name, path, position, fields, name in seen))
+            seen.add(name)
+            if len(ahead) >= 2 * UPLOADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _upload(store: ObjectStore, name: str, path: Path, position: int, fields: dict[str, Any], taken: bool) -> NewTask | Refusal:
+    if taken:
+        return Refusal(position, f"{path}: another file named {name} is submitted already; use --dir to keep folders in the names")
+    try:
+        store.write(input_object(checked(name)), path.read_bytes())
+    except NameRefused as error:
+        return Refusal(position, str(error))
+    except OSError as error:
+        return Refusal(position, f"{path} cannot be read: {error.strerror or error}")
+    return NewTask("file_processing", {**fields, "filename": name}, position=position)
+
+
+def _stored(store: ObjectStore, prefix: str, fields: dict[str, Any]) -> Iterator[NewTask | Refusal]:
+    bucket, _, path = prefix.removeprefix("gs://").partition("/")
+    root = input_object("")
+    if not prefix.startswith("gs://") or bucket != store.bucket_name or not path.startswith(root):
+        raise click.UsageError(f"--from-prefix {prefix!r} must begin with gs://{store.bucket_name}/{root}: that is where workers read")
+    names = (info.name.removeprefix(root) for info in store.list(path))
+    # Consoles show folders as empty objects whose name ends in a slash.
+    for position, name in enumerate((name for name in names if name and not name.endswith("/")), start=1):
+        try:
+            yield NewTask("file_processing", {**fields, "filename": checked(name)}, position=position)
+        except NameRefused as error:
+            yield Refusal(position, str(error))

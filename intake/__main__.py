@@ -1,0 +1,65 @@
+"""`python -m intake`: the front door as a process. After SIGTERM it answers what it accepted, then ends with 0."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from batch.clock import SystemClock
+from batch.errors import SettingsError
+from batch.registry import load_handlers
+from intake.collector import AsyncTopic
+from intake.config import IntakeSettings, intake_settings
+from intake.google_topic import GooglePublisher
+from intake.service import create_app
+
+log = logging.getLogger("fanout.intake")
+
+
+@asynccontextmanager
+async def google_topics(settings: IntakeSettings) -> AsyncIterator[Mapping[str, AsyncTopic]]:
+    """The topic of each lane, over one channel."""
+    publisher = GooglePublisher(settings.project, os.environ, random.Random(), timeout_s=settings.publish_timeout_s)
+    try:
+        yield {lane: publisher.topic(name) for lane, name in settings.topics.items()}
+    finally:
+        await publisher.close()
+
+
+def main() -> int:
+    """The exit code: 0 after a signal, 2 when settings are wrong."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = intake_settings(os.environ)
+        registry = load_handlers(settings.handlers)
+    except SettingsError as error:
+        for problem in error.problems:
+            log.error("%s", problem)
+        return 2
+    app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), chance=random.Random())
+    config = uvicorn.Config(
+        app, access_log=False, log_config=None, backlog=2048, timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s))
+    )
+    # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    with socket.create_server((settings.host, settings.port), backlog=2048) as listening:
+        log.info("listening on http://%s:%d", *listening.getsockname()[:2])
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _end(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The settings of the front door, from the environment. Nothing is read at import."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from batch.errors import SettingsError
+from batch.message import MAX_MESSAGE_BYTES
+from batch.settings import names, read, seconds, setting, text, whole
+
+_LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def lane_map(value: str) -> tuple[tuple[str, str], ...]:
+    """`default=topic-a,urgent=topic-b`: pairs of lane and topic."""
+    pairs: dict[str, str] = {}
+    for part in names(value):
+        lane, equals, topic = (piece.strip() for piece in part.partition("="))
+        if not equals or not topic or not _LANE.fullmatch(lane) or lane in pairs:
+            raise ValueError("pairs lane=topic, each lane once, separated by commas, such as default=topic-a,urgent=topic-b")
+        pairs[lane] = topic
+    return tuple(pairs.items())
+
+
+def lane_name(value: str) -> str:
+    """A name that can stand in the name of a folder."""
+    if not _LANE.fullmatch(value):
+        raise ValueError("a name of letters, digits, '.', '_' and '-', at most 63 long")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeSettings:
+    """What the front door needs to know. `lanes` maps lanes to topics; use `topics`, which also knows the single TOPIC_NAME."""
+
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds the topics")
+    topic_name: str = setting("TOPIC_NAME", text, "the topic of the default lane, when LANES is not set", default="")
+    lane: str = setting("LANE", lane_name, "the lane of a request that names none; the first of LANES by default", default="")
+    lanes: tuple[tuple[str, str], ...] = setting("LANES", lane_map, "lanes and their topics", default=())
+    handlers: tuple[str, ...] = setting("HANDLERS", names, "modules whose task types are accepted", default=("batch.handlers",))
+    host: str = setting("HOST", text, "the address to listen on", default="0.0.0.0")
+    port: int = setting("PORT", whole(0, 65535), "the port to listen on; set by Cloud Run", default=8080)
+    max_body_bytes: int = setting("MAX_BODY_BYTES", whole(1, MAX_MESSAGE_BYTES), "larger requests are refused", default=MAX_MESSAGE_BYTES)
+    max_waiting: int = setting("MAX_WAITING", whole(1), "tasks of a lane that may wait for the broker", default=10_000)
+    max_in_flight: int = setting("MAX_IN_FLIGHT", whole(1, 100), "publish requests of a lane under way at a time", default=4)
+    publish_timeout_s: float = setting("PUBLISH_TIMEOUT_S", seconds(0.1), "how long the broker may take to confirm", default=10.0)
+    stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "how long accepted requests may take after SIGTERM", default=8.0)
+
+    @property
+    def topics(self) -> dict[str, str]:
+        """Topic by lane; the default lane is among them."""
+        return dict(self.lanes) or {self.lane or "default": self.topic_name}
+
+    @property
+    def default_lane(self) -> str:
+        return self.lane or next(iter(self.topics))
+
+
+def intake_settings(environment: Mapping[str, str]) -> IntakeSettings:
+    """Raises SettingsError with every problem."""
+    settings = read(IntakeSettings, environment)
+    if not settings.lanes and not settings.topic_name:
+        raise SettingsError(["neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"])
+    if settings.default_lane not in settings.topics:
+        near = difflib.get_close_matches(settings.default_lane, settings.topics, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise SettingsError([f"LANE={settings.default_lane!r} is not one of LANES ({', '.join(settings.topics)}){hint}"])
+    return settings

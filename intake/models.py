@@ -1,0 +1,135 @@
+"""What the front door takes and answers: bodies, refusals, and their documentation. A refusal says which field breaks which rule."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from batch.errors import MessageRefused
+from batch.message import ENVELOPE
+from batch.registry import Registry
+from batch.submit import NewTask, check_key, field_problems, single_message
+from batch.subscription import Outgoing
+
+
+class Submitted(BaseModel):
+    """The broker has the task."""
+
+    task_id: str = Field(description="ask for the task by this id; the same for every request with the same Idempotency-Key")
+    message_id: str = Field(description="the broker's id of the message")
+    status: Literal["submitted"] = "submitted"
+
+
+class Refusal(BaseModel):
+    """Nothing was submitted, and why."""
+
+    error: str
+    field: str | None = Field(default=None, description="the first field that is wrong")
+    fields: list[str] | None = Field(default=None, description="all fields that are wrong")
+
+
+class TaskBody(BaseModel):
+    """A task: its type, and its own fields beside it."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"task_type": "file_processing", "filename": "a.csv"}]})
+
+    task_type: str = Field(description="which handler is to process it")
+
+
+class FileTaskBody(BaseModel):
+    """A file to process: the object input/<filename> of the bucket."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"filename": "reports/2026.csv", "operation": "describe"}]})
+
+    filename: str = Field(description="a relative name without '..'")
+
+
+class DataTaskBody(BaseModel):
+    """Data to transform."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"transformation": "normalize", "dataset_size": 1000}]})
+
+    transformation: str | None = Field(default=None, description="such as normalize or aggregation")
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What one endpoint needs to make a message of a body. `task_type` is None where the client names it."""
+
+    registry: Registry
+    task_type: str | None = None
+
+
+class RequestRefused(Exception):
+    """A request that gets an answer other than 200. `status` is the HTTP status."""
+
+    def __init__(self, status: int, error: str, fields: Sequence[str] = (), retry_after_s: int | None = None) -> None:
+        self.status, self.error, self.fields, self.retry_after_s = status, error, tuple(fields), retry_after_s
+        super().__init__(error)
+
+    def body(self) -> dict[str, Any]:
+        named: dict[str, Any] = {"field": self.fields[0], "fields": list(self.fields)} if self.fields else {}
+        # One line, also where a handler's own model wrote several.
+        return {"error": " ".join(self.error.split()), **named}
+
+
+def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: float, chance: random.Random) -> Outgoing:
+    """The message of a request's body. Raises RequestRefused."""
+    fields = json_object(body)
+    if door.task_type is None:
+        task_type = fields.pop("task_type", None)
+    else:
+        task_type = door.task_type
+        if fields.pop("task_type", task_type) != task_type:
+            raise RequestRefused(422, f"this endpoint takes {task_type} tasks only; use /submit-task for other types", ["task_type"])
+    check_own_fields(task_type, fields)
+    try:
+        check_key(key)
+    except MessageRefused as error:
+        raise RequestRefused(422, f"Idempotency-Key: {error}") from error
+    check_fields(door.registry, str(task_type), fields)
+    try:
+        return single_message(NewTask(str(task_type), fields, key), lane=lane, unix_s=unix_s, chance=chance)
+    except MessageRefused as error:
+        raise RequestRefused(413 if error.kind == "too_large" else 422, str(error)) from error
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Raises RequestRefused (400)."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused(400, f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise RequestRefused(400, f"the body must be a JSON object, got {_KINDS.get(type(value), 'null')}")
+    return value
+
+
+_KINDS = {list: "an array", str: "a text", int: "a number", float: "a number", bool: "true or false"}
+
+
+def check_own_fields(task_type: object, fields: Mapping[str, Any]) -> None:
+    """Raises RequestRefused (422) when the type is missing, or the client sets what the service sets."""
+    if not isinstance(task_type, str) or not task_type:
+        got = "" if task_type is None else f", got {str(task_type)[:80]!r}"
+        raise RequestRefused(422, f"task_type is required: a non-empty text{got}", ["task_type"])
+    taken = [name for name in ENVELOPE if name in fields]
+    if taken:
+        raise RequestRefused(422, f"{' and '.join(taken)} must be left out: the service sets it, and answers with the task_id", taken)
+    if "idempotency_key" in fields:
+        raise RequestRefused(422, "idempotency_key must be left out: send it as the header Idempotency-Key", ["idempotency_key"])
+
+
+def check_fields(registry: Registry, task_type: str, fields: Mapping[str, Any]) -> None:
+    """Raises RequestRefused (422) for an unknown type, and for fields that the type's model refuses."""
+    try:
+        problems = field_problems(registry, task_type, fields)
+    except MessageRefused as error:
+        raise RequestRefused(422, str(error), ["task_type"]) from error
+    if problems:
+        raise RequestRefused(422, "; ".join(f"{name}: {problem}" for name, problem in problems.items()), list(problems))

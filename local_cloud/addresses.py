@@ -1,0 +1,46 @@
+"""Where a local cloud can be reached: the addresses of its services, and the environment that sends clients there.
+
+Storage and Run take addresses with a scheme, Pub/Sub and Monitoring without one; the two last share a port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+PROJECT = "local"
+PASSED = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "CLOUD_RUN_EMULATOR_HOST", "CLOUD_MONITORING_EMULATOR_HOST")
+"""The variables that workers get as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """`pubsub` is `host:port` of Pub/Sub and Monitoring; `pubsub_http` (clock, gauges, health), `storage` and `run` are URLs."""
+
+    pubsub: str
+    pubsub_http: str
+    storage: str
+    run: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs in its environment."""
+        return {**emulators(pubsub=self.pubsub, storage=self.storage, run=self.run), "GOOGLE_CLOUD_PROJECT": PROJECT}
+
+    @property
+    def http(self) -> dict[str, str]:
+        """The URL of each service's HTTP side, which answers `GET /` and has the clock."""
+        return {"pubsub": self.pubsub_http, "storage": self.storage, "run": self.run}
+
+    def to_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def emulators(*, pubsub: str, storage: str, run: str) -> dict[str, str]:
+    """The values of PASSED."""
+    return dict(zip(PASSED, (pubsub, storage, run, pubsub), strict=True))
+
+
+def from_json(body: Mapping[str, str]) -> Addresses:
+    """Raises KeyError when an address is missing."""
+    return Addresses(pubsub=body["pubsub"], pubsub_http=body["pubsub_http"], storage=body["storage"], run=body["run"])

@@ -1,0 +1,81 @@
+"""The points of all gauges: when they were sampled, from when on they can be read, and what was set by hand.
+
+The rule: a point never changes. Safe to use from any thread; all times are unix seconds.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from dataclasses import dataclass
+
+KEPT_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """What a subscription (by short id) holds at one moment."""
+
+    project: str
+    subscription: str
+    undelivered_count: int
+    oldest_age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One sample of both gauges; nobody sees it before `visible_s`."""
+
+    sampled_s: float
+    visible_s: float
+    undelivered_count: int
+    oldest_age_s: float
+
+
+def _sampled_s(point: Point) -> float:
+    return point.sampled_s
+
+
+class Gauges:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._points: dict[tuple[str, str], list[Point]] = {}
+        self._absent: set[tuple[str, str]] = set()
+        self._errors: dict[str, str] = {}
+
+    def add(self, project: str, subscription: str, point: Point, now_s: float) -> None:
+        """Add a point, and forget those of the same gauge that are older than an hour."""
+        with self._lock:
+            points = self._points.setdefault((project, subscription), [])
+            bisect.insort(points, point, key=_sampled_s)
+            del points[: bisect.bisect_left(points, now_s - KEPT_S, key=_sampled_s)]
+
+    def set_absent(self, project: str, subscription: str, *, absent: bool) -> None:
+        """Hide or show the series; points go on being taken. A quiet real subscription sometimes has no series at all."""
+        with self._lock:
+            (self._absent.add if absent else self._absent.discard)((project, subscription))
+
+    def set_error(self, project: str, code: str | None) -> None:
+        """Let reading fail for `project` with a gRPC status name; None ends that."""
+        with self._lock:
+            if code is None:
+                self._errors.pop(project, None)
+            else:
+                self._errors[project] = code
+
+    def error(self, project: str) -> str | None:
+        with self._lock:
+            return self._errors.get(project)
+
+    def read(self, project: str, start_s: float, end_s: float, now_s: float) -> dict[str, list[Point]]:
+        """Visible points sampled within [start, end], newest first, by subscription in order; those without any are left out."""
+        oldest_s = max(start_s, now_s - KEPT_S)
+        found: dict[str, list[Point]] = {}
+        with self._lock:
+            for (owner, subscription), points in sorted(self._points.items()):
+                if owner != project or (owner, subscription) in self._absent:
+                    continue
+                shown = [point for point in reversed(points) if oldest_s <= point.sampled_s <= end_s and point.visible_s <= now_s]
+                if shown:
+                    found[subscription] = shown
+        return found

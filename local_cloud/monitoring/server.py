@@ -1,0 +1,110 @@
+"""The service google.monitoring.v3.MetricService, as far as reading the backlog gauges needs it.
+
+Reads only. Points come newest first, each with its own sample time: how old a point is, is for the reader to judge.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from google.cloud.monitoring_v3.types import metric, metric_service
+
+from local_cloud.clock import Clock
+from local_cloud.monitoring import paging
+from local_cloud.monitoring.gauges import Point
+from local_cloud.monitoring.sampler import Sampler
+from local_cloud.monitoring.series_filter import RESOURCE, UNDELIVERED, SeriesFilter, parse
+from local_cloud.pubsub import rpc
+from local_cloud.pubsub.refusal import Refusal, invalid
+
+SERVICE = "google.monitoring.v3.MetricService"
+
+_RESPONSE = metric_service.ListTimeSeriesResponse.pb()
+_POINT = metric.Point.pb()
+# google.api.MetricDescriptor: MetricKind.GAUGE, ValueType.INT64; ListTimeSeriesRequest.TimeSeriesView.HEADERS.
+_GAUGE = 1
+_INT64 = 2
+_HEADERS = 1
+
+
+class Monitoring:
+    def __init__(self, sampler: Sampler, clock: Clock) -> None:
+        self._sampler = sampler
+        self._clock = clock
+
+    def handlers(self) -> dict[str, Any]:
+        """gRPC handlers by method name."""
+        return {"ListTimeSeries": rpc.unary(self._list_time_series, metric_service.ListTimeSeriesRequest)}
+
+    def _list_time_series(self, request: Any, _context: Any) -> Any:
+        project = _project(request.name)
+        code = self._sampler.gauges.error(project)
+        if code is not None:
+            raise Refusal(code, f"Reading time series of project {project} fails, as it was asked to (PUT /gauges).")
+        selection = _selection(request)
+        start_s, end_s = _interval(request.interval)
+        self._sampler.prepare_reading(end_s)
+        found = self._sampler.gauges.read(project, start_s, end_s, self._clock.now())
+        if selection.subscriptions is not None:
+            found = {subscription: found[subscription] for subscription in found if subscription in selection.subscriptions}
+        if request.view == _HEADERS:
+            found = {subscription: points[:1] for subscription, points in found.items()}
+        try:
+            shown, token = paging.page(found, request.page_size, request.page_token)
+        except ValueError as error:
+            raise invalid(str(error)) from error
+        response = _RESPONSE(next_page_token=token)
+        for subscription, points in shown.items():
+            series = response.time_series.add()
+            _describe(series, selection.metric_type, project, subscription)
+            if request.view != _HEADERS:
+                series.points.extend(_raw_point(point, selection.metric_type) for point in points)
+        return response
+
+
+def _project(name: str) -> str:
+    match = re.fullmatch(r"projects/([^/\s]+)", name)
+    if match is None:
+        raise invalid(f"Name must be like projects/PROJECT, got: {name}")
+    return match.group(1)
+
+
+def _selection(request: Any) -> SeriesFilter:
+    for field in ("aggregation", "secondary_aggregation", "order_by"):
+        if field in {descriptor.name for descriptor, _value in request.ListFields()}:
+            raise invalid(f"The local Monitoring does not support {field}.")
+    try:
+        return parse(request.filter)
+    except ValueError as error:
+        raise invalid(f"The filter cannot be used: {error}") from error
+
+
+def _interval(interval: Any) -> tuple[float, float]:
+    """Start and end in unix seconds; a gauge without a start time is read at the end time."""
+    if not interval.HasField("end_time"):
+        raise invalid("Field interval.end_time is needed.")
+    end_s = interval.end_time.ToNanoseconds() / 1e9
+    start_s = interval.start_time.ToNanoseconds() / 1e9 if interval.HasField("start_time") else end_s
+    if start_s > end_s:
+        raise invalid(f"Field interval.start_time ({start_s}) is later than interval.end_time ({end_s}).")
+    return start_s, end_s
+
+
+def _describe(series: Any, metric_type: str, project: str, subscription: str) -> None:
+    series.metric.type = metric_type
+    series.resource.type = RESOURCE
+    series.resource.labels["project_id"] = project
+    series.resource.labels["subscription_id"] = subscription
+    series.metric_kind = _GAUGE
+    series.value_type = _INT64
+
+
+def _raw_point(point: Point, metric_type: str) -> Any:
+    raw = _POINT()
+    # Whole microseconds: the same float gives the same time in every answer.
+    time_ns = round(point.sampled_s * 1_000_000) * 1000
+    raw.interval.start_time.FromNanoseconds(time_ns)
+    raw.interval.end_time.FromNanoseconds(time_ns)
+    raw.value.int64_value = point.undelivered_count if metric_type == UNDELIVERED else int(point.oldest_age_s)
+    return raw

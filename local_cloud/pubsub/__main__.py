@@ -1,0 +1,62 @@
+"""Runs Pub/Sub and Cloud Monitoring as one process: `python -m local_cloud.pubsub --state-dir D`.
+
+One model and one clock stand behind both protocols and the HTTP side; the ready line names `grpc` and `http`.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable
+
+from starlette.applications import Starlette
+
+from local_cloud.clock import Clock
+from local_cloud.monitoring import server as monitoring
+from local_cloud.monitoring.gauges import QueueState
+from local_cloud.monitoring.sampler import Sampler
+from local_cloud.monitoring.web import gauges_route
+from local_cloud.pubsub.keeper import Keeper
+from local_cloud.pubsub.model import PubSub
+from local_cloud.pubsub.server import GrpcServer
+from local_cloud.pubsub.web import health_route
+from local_cloud.service import HttpServer, announce, clock_routes, parser, wait_for_end
+
+
+def _states(model: PubSub) -> Iterable[QueueState]:
+    for reading in model.readings():
+        yield QueueState(reading.project, reading.subscription, reading.undelivered_count, reading.oldest_age_s)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until told to end."""
+    options = parser("pubsub")
+    options.add_argument("--http-port", type=int, default=0, help="port of the HTTP side; 0 takes a free one")
+    options.add_argument("--sample-period-s", type=float, default=60.0, help="seconds between two points of a gauge; 0: at every request")
+    options.add_argument("--visibility-lag-s", type=float, default=120.0, help="seconds until a point can be read")
+    chosen = options.parse_args(arguments)
+    clock = Clock()
+    model = PubSub(clock, random.Random())
+    keeper = Keeper(model, clock)
+    sampler = Sampler(lambda: _states(model), clock, period_s=chosen.sample_period_s, lag_s=chosen.visibility_lag_s)
+    others = {monitoring.SERVICE: monitoring.Monitoring(sampler, clock).handlers()}
+    grpc_server = GrpcServer(model, clock, chosen.host, chosen.port, others)
+    routes = [health_route(model), gauges_route(sampler.gauges, clock), *clock_routes(clock)]
+    http_server = HttpServer(Starlette(routes=routes), chosen.host, chosen.http_port)
+    keeper.start()
+    sampler.start()
+    grpc_server.start()
+    http = http_server.start()
+
+    def stop() -> None:
+        http_server.stop()
+        grpc_server.stop()
+        sampler.stop()
+        keeper.stop()
+
+    announce(service="pubsub", grpc=grpc_server.address, http=f"http://{http}")
+    wait_for_end(exit_with_stdin=chosen.exit_with_stdin, stop=stop)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,82 @@
+"""The limits of one request, checked before any state changes.
+
+Numbers: https://cloud.google.com/pubsub/quotas#resource_limits. The texts are close to the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sized
+from typing import Any
+
+from local_cloud.pubsub.refusal import invalid, too_large, too_small
+
+PUBLISH_MAX_COUNT = 1_000
+PUBLISH_MAX_BYTES = 10 * 1024 * 1024
+ACK_MAX_BYTES = 512 * 1024
+ACK_DEADLINE_MAX_S = 600
+
+_ATTRIBUTE_MAX_COUNT = 100
+_KEY_MAX_BYTES = 256
+_VALUE_MAX_BYTES = 1_024
+
+
+def _check_bytes(request: Any, maximum: int) -> None:
+    if request.ByteSize() > maximum:
+        raise invalid(f"Request payload size exceeds the limit: {maximum} bytes.")
+
+
+def check_publish(request: Any) -> None:
+    """Of a raw PublishRequest."""
+    count = len(request.messages)
+    if count < 1:
+        raise too_small("message_count", count, 1)
+    if count > PUBLISH_MAX_COUNT:
+        raise too_large("message_count", count, PUBLISH_MAX_COUNT)
+    _check_bytes(request, PUBLISH_MAX_BYTES)
+    for message in request.messages:
+        attributes = message.attributes
+        if attributes:
+            _check_attributes(attributes)
+        elif not message.data:
+            raise invalid("One or more messages in the publish request is empty. Each message must contain data or attributes.")
+
+
+def _check_attributes(attributes: Any) -> None:
+    if len(attributes) > _ATTRIBUTE_MAX_COUNT:
+        raise too_large("attribute_count", len(attributes), _ATTRIBUTE_MAX_COUNT)
+    for key, value in attributes.items():
+        # A character takes at most 4 bytes: only long texts have to be encoded to be measured.
+        if not key or key.startswith("goog") or (len(key) > _KEY_MAX_BYTES // 4 and len(key.encode()) > _KEY_MAX_BYTES):
+            raise invalid(f"Invalid attribute key ({key[:80]}): a key has 1 to {_KEY_MAX_BYTES} bytes and does not begin with 'goog'.")
+        if len(value) > _VALUE_MAX_BYTES // 4 and len(value.encode()) > _VALUE_MAX_BYTES:
+            raise invalid(f"The value of attribute {key} is too long: at most {_VALUE_MAX_BYTES} bytes are allowed.")
+
+
+def check_ack_ids(request: Any) -> None:
+    """Of a raw AcknowledgeRequest or ModifyAckDeadlineRequest."""
+    ack_ids: Sized = request.ack_ids
+    if not ack_ids:
+        raise invalid("No ack ids specified.")
+    _check_bytes(request, ACK_MAX_BYTES)
+
+
+def check_deadline(seconds: int) -> None:
+    """Of ModifyAckDeadline, where 0 is a nack."""
+    if seconds < 0:
+        raise too_small("ack_deadline_seconds", seconds, 0)
+    if seconds > ACK_DEADLINE_MAX_S:
+        raise too_large("ack_deadline_seconds", seconds, ACK_DEADLINE_MAX_S)
+
+
+def check_max_messages(count: int) -> None:
+    if count < 1:
+        raise too_small("max_messages", count, 1)
+
+
+def page(names: Iterable[str], page_size: int, page_token: str) -> tuple[list[str], str]:
+    """One page of sorted `names` after the name `page_token`, and the token of the next page ("" after the last)."""
+    if page_size < 0:
+        raise too_small("page_size", page_size, 0)
+    rest = [name for name in names if name > page_token]
+    shown = rest[: page_size or None]
+    return shown, shown[-1] if len(shown) < len(rest) else ""

@@ -1,0 +1,81 @@
+"""The service google.pubsub.v1.Publisher: what it reads from requests and writes into responses.
+
+All state stands in the model; nothing here remembers anything between two calls.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+from google.pubsub_v1.types import pubsub
+
+from local_cloud.pubsub import limits, names, rpc
+from local_cloud.pubsub.model import PubSub
+from local_cloud.pubsub.refusal import unsupported
+
+SERVICE = "google.pubsub.v1.Publisher"
+
+_TOPIC = pubsub.Topic.pb()
+_PUBLISH_RESPONSE = pubsub.PublishResponse.pb()
+_LIST_TOPICS_RESPONSE = pubsub.ListTopicsResponse.pb()
+_LIST_SUBSCRIPTIONS_RESPONSE = pubsub.ListTopicSubscriptionsResponse.pb()
+_UNSUPPORTED = {
+    "ingestion_data_source_settings": "ingestion into topics",
+    "message_transforms": "message transforms",
+    "schema_settings": "schemas",
+}
+
+
+class Publisher:
+    def __init__(self, model: PubSub) -> None:
+        self._model = model
+
+    def handlers(self) -> dict[str, Any]:
+        """gRPC handlers by method name."""
+        return {
+            "CreateTopic": rpc.unary(self._create_topic, pubsub.Topic),
+            "GetTopic": rpc.unary(self._get_topic, pubsub.GetTopicRequest),
+            "ListTopics": rpc.unary(self._list_topics, pubsub.ListTopicsRequest),
+            "DeleteTopic": rpc.unary(self._delete_topic, pubsub.DeleteTopicRequest),
+            "ListTopicSubscriptions": rpc.unary(self._list_topic_subscriptions, pubsub.ListTopicSubscriptionsRequest),
+            "Publish": rpc.unary(self._publish, pubsub.PublishRequest),
+            "UpdateTopic": rpc.missing("changing topics"),
+            "ListTopicSnapshots": rpc.missing("snapshots"),
+            "DetachSubscription": rpc.missing("detaching subscriptions"),
+        }
+
+    def _create_topic(self, request: Any, _context: Any) -> Any:
+        name = names.check("topics", request.name)
+        present = {field.name for field, _value in request.ListFields()}
+        for field, what in _UNSUPPORTED.items():
+            if field in present:
+                raise unsupported(what)
+        self._model.create_topic(name, request.SerializeToString())
+        return request
+
+    def _get_topic(self, request: Any, _context: Any) -> Any:
+        return _TOPIC.FromString(self._model.topic(request.topic).settings)
+
+    def _list_topics(self, request: Any, _context: Any) -> Any:
+        topics = {topic.name: topic for topic in self._model.topics(names.check_project(request.project))}
+        shown, token = limits.page(topics, request.page_size, request.page_token)
+        response = _LIST_TOPICS_RESPONSE(next_page_token=token)
+        for name in shown:
+            response.topics.add().ParseFromString(topics[name].settings)
+        return response
+
+    def _delete_topic(self, request: Any, _context: Any) -> Any:
+        self._model.delete_topic(request.topic)
+        return Empty()
+
+    def _list_topic_subscriptions(self, request: Any, _context: Any) -> Any:
+        found = sorted(subscription.name for subscription in self._model.topic(request.topic).subscriptions())
+        shown, token = limits.page(found, request.page_size, request.page_token)
+        return _LIST_SUBSCRIPTIONS_RESPONSE(subscriptions=shown, next_page_token=token)
+
+    def _publish(self, request: Any, _context: Any) -> Any:
+        self._model.topic(request.topic)
+        limits.check_publish(request)
+        messages = self._model.publish(request.topic, request.messages)
+        return _PUBLISH_RESPONSE(message_ids=[message.message_id for message in messages])

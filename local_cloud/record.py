@@ -1,0 +1,56 @@
+"""The record of a running local cloud, `local-cloud.json` in its state folder: whose it is and where its services listen.
+
+A record counts only while the process that wrote it lives; its start time tells it from a stranger with the same id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cloud.addresses import Addresses, from_json
+from local_cloud.run.files import write_atomically
+from local_cloud.run.leftovers import start_mark
+
+FILE = "local-cloud.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`pid` is the supervisor's; `services` the process ids of its services by name."""
+
+    pid: int
+    started: str | None
+    addresses: Addresses
+    services: Mapping[str, int]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the supervisor that wrote this still runs."""
+        return self.started is not None and start_mark(self.pid) == self.started
+
+
+def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str, int]) -> None:
+    """Replace the record in one step."""
+    body = {"pid": pid, "started": start_mark(pid), "addresses": addresses.to_json(), "services": dict(services)}
+    write_atomically(state_dir / FILE, json.dumps(body, indent=1))
+
+
+def read(state_dir: Path) -> Record | None:
+    """The record of a running local cloud; None when there is none, or its supervisor has gone. Raises ValueError on a file that is
+    no record."""
+    path = state_dir / FILE
+    try:
+        body = json.loads(path.read_text())
+        record = Record(int(body["pid"]), body["started"], from_json(body["addresses"]), dict(body["services"]))
+    except FileNotFoundError:
+        return None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the record of a local cloud ({error!r}): delete it") from error
+    return record if record.alive else None
+
+
+def remove(state_dir: Path) -> None:
+    (state_dir / FILE).unlink(missing_ok=True)

@@ -1,0 +1,73 @@
+"""From an HTTP request to a function of plain values and back to JSON, the same way for both versions of the API.
+
+Handlers run in a thread, so that one that writes to disk does not hold up the others; refusals become the API's error JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from local_cloud.run.errors import ApiError, not_found
+
+
+@dataclass(frozen=True)
+class Call:
+    """`path`: the named parts of the path. `host`: as the client wrote it."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    host: str
+
+    def asked(self, name: str) -> bool:
+        return self.query.get(name, "").lower() in ("true", "1")
+
+    def json(self) -> object:
+        """The body, `{}` where there is none. Raises ApiError INVALID_ARGUMENT."""
+        try:
+            found: object = json.loads(self.body or b"{}")
+        except ValueError as error:
+            raise ApiError("INVALID_ARGUMENT", f"Invalid JSON payload received: {error}") from error
+        return found
+
+
+Handler = Callable[[Call], dict[str, object]]
+
+
+def route(method: str, path: str, handler: Handler) -> Route:
+    async def endpoint(request: Request) -> Response:
+        call = Call(request.path_params, request.query_params, await request.body(), request.headers.get("host", ""))
+        try:
+            return JSONResponse(await run_in_threadpool(handler, call))
+        except ApiError as error:
+            return JSONResponse(error.to_json(), status_code=error.code)
+
+    return Route(path, endpoint, methods=[method])
+
+
+async def answer_unknown(request: Request, reason: Exception) -> Response:
+    """For paths and methods that no route has."""
+    del reason
+    error = not_found("METHOD", f"{request.method} {request.url.path}")
+    return JSONResponse(error.to_json(), status_code=error.code)
+
+
+class AbsoluteTargets:
+    """Accepts `GET http://any.host/path`, as a client sends it that takes this server for its proxy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(("http://", "https://")):
+            path = "/" + scope["path"].partition("://")[2].partition("/")[2]
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await self._app(scope, receive, send)

@@ -1,0 +1,125 @@
+"""The worker processes: started in groups of their own, signalled as groups, reaped by one waiting thread each.
+
+A signal only ever goes to a group whose leader has not been reaped: a recycled process id is never hit. What a leader
+leaves behind in its group dies with it, as in a container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cloud.run.leftovers import Records
+
+
+@dataclass(frozen=True)
+class TryKey:
+    """One try of one task."""
+
+    execution: str
+    index: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to start: `argv` with exactly this `env`, output to the end of `log`."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    cwd: Path
+
+
+class CannotStart(Exception):
+    """The command does not exist or may not be run; the reason is in the worker's log as well."""
+
+
+OnExit = Callable[[TryKey, int], None]
+
+
+class Processes:
+    """All workers of the server. `on_exit(key, code)` is called from a waiting thread once per worker, with the exit code or
+    minus the signal's number, after its group is gone."""
+
+    def __init__(self, records: Records, on_exit: OnExit) -> None:
+        self._records = records
+        self._on_exit = on_exit
+        self._lock = threading.Lock()
+        self._running: dict[TryKey, subprocess.Popen[bytes]] = {}
+        self._waiters: set[threading.Thread] = set()
+
+    def spawn(self, key: TryKey, launch: Launch) -> None:
+        """Raises CannotStart."""
+        process = _start(launch)
+        self._records.add(process.pid)
+        waiter = threading.Thread(target=self._wait, args=(key, process), name=f"wait-{process.pid}", daemon=True)
+        with self._lock:
+            self._running[key] = process
+            self._waiters.add(waiter)
+        waiter.start()
+
+    def signal(self, key: TryKey, number: signal.Signals) -> None:
+        """Send to the worker's whole group; nothing happens if it has ended already."""
+        with self._lock:
+            process = self._running.get(key)
+            if process is not None:
+                _signal_group(process.pid, number)
+
+    def kill_all(self) -> None:
+        """SIGKILL to every worker, and wait until all are reaped and reported."""
+        with self._lock:
+            for process in self._running.values():
+                _signal_group(process.pid, signal.SIGKILL)
+            waiters = list(self._waiters)
+        for waiter in waiters:
+            waiter.join()
+
+    def _wait(self, key: TryKey, process: subprocess.Popen[bytes]) -> None:
+        _wait_without_reaping(process)
+        with self._lock:
+            # The dead leader still holds the group's id here, so this reaches its own children only.
+            _signal_group(process.pid, signal.SIGKILL)
+            code = process.wait()
+            del self._running[key]
+        self._records.remove(process.pid)
+        self._on_exit(key, code)
+        with self._lock:
+            self._waiters.discard(threading.current_thread())
+
+
+def _start(launch: Launch) -> subprocess.Popen[bytes]:
+    with launch.log.open("ab") as log:
+        try:
+            return subprocess.Popen(
+                list(launch.argv),
+                env=dict(launch.env),
+                cwd=launch.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        except OSError as error:
+            message = f"cannot start {launch.argv[0]!r} in {launch.cwd}: {error.strerror}"
+            log.write(f"{message}\n".encode())
+            raise CannotStart(message) from error
+
+
+def _wait_without_reaping(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    else:  # macOS before Python 3.13: the id is free for a moment before the group is swept
+        process.wait()
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    # macOS answers EPERM for a group of which only a zombie is left.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

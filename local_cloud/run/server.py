@@ -1,0 +1,66 @@
+"""The Cloud Run Jobs service: both versions of the API, the clock and a health check, on one port.
+
+`stop` returns only when no worker is left.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from local_cloud.clock import Clock
+from local_cloud.run import routes_v1, routes_v2
+from local_cloud.run.cloud import Cloud
+from local_cloud.run.endpoint import AbsoluteTargets, Call, answer_unknown, route
+from local_cloud.run.runner import Runner, Settings
+from local_cloud.run.store import Store
+from local_cloud.service import HttpServer, clock_routes
+
+
+class Server:
+    """`cloud` is open to tests. `on_crash` is called when executions can no longer be run."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: Settings,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        region: str = "us-central1",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        on_crash: Callable[[], None] | None = None,
+    ) -> None:
+        self.cloud = Cloud(Store(state_dir), clock, rng)
+        self._runner = Runner(self.cloud, settings, on_crash)
+        self._http = HttpServer(AbsoluteTargets(_application(self.cloud, clock, region)), host, port)
+
+    def start(self) -> str:
+        """Serve and run what an earlier server left unfinished; returns `host:port`."""
+        self._runner.start()
+        return self._http.start()
+
+    def stop(self) -> None:
+        self._http.stop()
+        self._runner.stop()
+
+
+def _application(cloud: Cloud, clock: Clock, region: str) -> Starlette:
+    routes: list[Route] = [
+        route("GET", "/", _health),
+        *clock_routes(clock),
+        *routes_v2.routes(cloud),
+        *routes_v1.routes(cloud, region),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: answer_unknown})
+
+
+def _health(call: Call) -> dict[str, object]:
+    del call
+    return {"service": "run", "status": "ok"}

@@ -1,0 +1,101 @@
+"""What a job says its executions are: containers, environment, counts and limits, as values; and what a run may override.
+
+Values only: a template never changes; `override` makes a new one, and the result must be checked again before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+DEFAULT_MAX_RETRIES = 3
+DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_TASK_COUNT = 1
+
+
+@dataclass(frozen=True)
+class Container:
+    """`env` in the order given; `extras` are fields of the v1 API that do nothing here and are shown again as they came."""
+
+    name: str = ""
+    image: str = ""
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    limits: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = ""
+    extras: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Template:
+    """One execution's shape. `parallelism` 0 means as many as the platform allows; labels and annotations go to the execution."""
+
+    containers: tuple[Container, ...]
+    parallelism: int = 0
+    task_count: int = DEFAULT_TASK_COUNT
+    max_retries: int = DEFAULT_MAX_RETRIES
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    service_account: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What a client writes about a job. `system_annotations` (run.googleapis.com/… and the like) are seen in v1 only."""
+
+    template: Template
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    system_annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ContainerOverride:
+    name: str = ""
+    args: tuple[str, ...] = ()
+    clear_args: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What one run changes of its job. None: as the job says."""
+
+    containers: tuple[ContainerOverride, ...] = ()
+    task_count: int | None = None
+    timeout_s: float | None = None
+
+
+def merge_env(base: tuple[tuple[str, str], ...], over: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """`base` with the values of `over` laid on by name; new names come last."""
+    merged = dict(base)
+    merged.update(over)
+    return tuple(merged.items())
+
+
+def target_of(override: ContainerOverride, template: Template) -> int | None:
+    """The index of the container that is meant: the named one, or the first when no name is given; None if there is none."""
+    if not override.name:
+        return 0
+    return next((index for index, container in enumerate(template.containers) if container.name == override.name), None)
+
+
+def override(template: Template, overrides: Overrides) -> Template:
+    """The template of a run. Raises ValueError when an override names a container that the job does not have."""
+    containers = list(template.containers)
+    for change in overrides.containers:
+        index = target_of(change, template)
+        if index is None:
+            raise ValueError(f"the job has no container named {change.name!r}")
+        container = containers[index]
+        args = () if change.clear_args else (change.args or container.args)
+        containers[index] = replace(container, args=args, env=merge_env(container.env, change.env))
+    return replace(
+        template,
+        containers=tuple(containers),
+        task_count=template.task_count if overrides.task_count is None else overrides.task_count,
+        timeout_s=template.timeout_s if overrides.timeout_s is None else overrides.timeout_s,
+    )

@@ -1,0 +1,35 @@
+"""Times as the API writes them: RFC 3339 in UTC with microseconds, and durations as seconds with an `s`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+
+def rfc3339(at_s: float) -> str:
+    """`at_s`: Unix seconds."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds of a text such as `600s` or `1.5s`; None when it is not one."""
+    number = text.removesuffix("s")
+    if number == text:
+        return None
+    try:
+        return float(number)
+    except ValueError:
+        return None
+
+
+def without_none(values: Mapping[str, object]) -> dict[str, object]:
+    """Absent fields are left out of the JSON, as the real API does."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def optional_time(at_s: float | None) -> str | None:
+    return None if at_s is None else rfc3339(at_s)

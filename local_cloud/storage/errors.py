@@ -1,0 +1,85 @@
+"""The errors of the storage model; each one is an answer that Cloud Storage gives, with its HTTP status and reason.
+
+The model raises nothing else on purpose, and only the server turns them into HTTP.
+
+StorageError
+├── InvalidArgument        400
+├── NotFound               404
+├── Conflict               409
+├── PreconditionFailed     412
+├── NotModified            304 (a read with a not-match condition)
+├── RangeNotSatisfiable    416
+├── Gone                   410 (a resumable upload that is over)
+├── Damaged                500 (somebody changed the files of the state folder by hand)
+└── NotSupported           501
+"""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """`message` is the text that the client sees; `status` and `reason` stand in the error JSON."""
+
+    status = 500
+    reason = "backendError"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidArgument(StorageError):
+    status = 400
+    reason = "invalid"
+
+
+class NotFound(StorageError):
+    status = 404
+    reason = "notFound"
+
+
+class Conflict(StorageError):
+    status = 409
+    reason = "conflict"
+
+
+class PreconditionFailed(StorageError):
+    status = 412
+    reason = "conditionNotMet"
+
+    def __init__(self, message: str = "At least one of the pre-conditions you specified did not hold.") -> None:
+        super().__init__(message)
+
+
+class NotModified(StorageError):
+    status = 304
+    reason = "notModified"
+
+    def __init__(self) -> None:
+        super().__init__("Not Modified")
+
+
+class RangeNotSatisfiable(StorageError):
+    """`size` is the object's length in bytes, for the Content-Range of the answer."""
+
+    status = 416
+    reason = "requestedRangeNotSatisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__("Request range not satisfiable")
+        self.size = size
+
+
+class Gone(StorageError):
+    status = 410
+    reason = "gone"
+
+
+class Damaged(StorageError):
+    status = 500
+    reason = "backendError"
+
+
+class NotSupported(StorageError):
+    status = 501
+    reason = "notImplemented"

@@ -1,0 +1,91 @@
+"""The HTTP side of the local Cloud Storage: one way in for every request, which finds the handler and renders its errors.
+
+Every call of the API, also one inside a batch, passes through `StorageServer.serve` and the `around` given to it: so a
+wrapper sees each operation by name, before and after its effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from local_cloud.clock import Clock
+from local_cloud.service import clock_routes
+from local_cloud.storage.batch_routes import BatchRoutes
+from local_cloud.storage.bucket_routes import BucketRoutes
+from local_cloud.storage.calls import Call, operation_of
+from local_cloud.storage.errors import NotModified, NotSupported, RangeNotSatisfiable, StorageError
+from local_cloud.storage.model import Storage
+from local_cloud.storage.object_routes import ObjectRoutes
+from local_cloud.storage.rendering import error_json
+from local_cloud.storage.upload_routes import UploadRoutes
+from local_cloud.storage.uploads import Uploads
+
+Handler = Callable[[Call], Awaitable[Response]]
+# Wraps every call: it may answer by itself, or await the handler and change or drop its answer.
+Around = Callable[[Call, Handler], Awaitable[Response]]
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_CLIENT_WENT_AWAY = 499
+
+
+async def straight(call: Call, handler: Handler) -> Response:
+    """The wrapper that does nothing."""
+    return await handler(call)
+
+
+class StorageServer:
+    def __init__(self, storage: Storage, uploads: Uploads, around: Around = straight) -> None:
+        self._around = around
+        self._handlers: dict[str, Handler] = {
+            **BucketRoutes(storage).handlers,
+            **ObjectRoutes(storage).handlers,
+            **UploadRoutes(storage, uploads).handlers,
+            **BatchRoutes(self.serve).handlers,
+        }
+
+    async def serve(self, request: Request) -> Response:
+        """Answer one request of the API; never raises a StorageError."""
+        is_media = request.query_params.get("alt") == "media"
+        try:
+            raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+            found = operation_of(request.method, raw_path.decode("latin-1").partition("?")[0])
+            if found is None:
+                raise NotSupported(f"The local Cloud Storage has no {request.method} {request.url.path}")
+            operation, names = found
+            call = Call(operation, request, request.query_params, names)
+            return await self._around(call, self._handlers[operation])
+        except StorageError as error:
+            return error_response(error, as_text=is_media)
+        except ClientDisconnect:
+            return Response(status_code=_CLIENT_WENT_AWAY)
+
+
+def error_response(error: StorageError, *, as_text: bool = False) -> Response:
+    """The error as JSON, or for downloads as plain text, like the real service."""
+    headers = {"content-range": f"bytes */{error.size}"} if isinstance(error, RangeNotSatisfiable) else None
+    if isinstance(error, NotModified):
+        return Response(status_code=304)
+    if as_text:
+        return PlainTextResponse(error.message, error.status, headers)
+    return JSONResponse(error_json(error), error.status, headers)
+
+
+def build_app(storage: Storage, uploads: Uploads, clock: Clock, around: Around = straight) -> Starlette:
+    """The whole HTTP side: health, clock and the API."""
+    server = StorageServer(storage, uploads, around)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"service": "storage", "buckets": len(storage.buckets())})
+
+    routes: list[Any] = [
+        Route("/", health, methods=["GET"]),
+        *clock_routes(clock),
+        Route("/{rest:path}", server.serve, methods=_METHODS),
+    ]
+    return Starlette(routes=routes)

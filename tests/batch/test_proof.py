@@ -1,0 +1,177 @@
+"""The proof in memory: every task is counted once, whatever the workers wrote, and a damaged record is never a complete one."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.clock import iso
+from batch.errors import ObjectMissing
+from batch.message import ROLLING_BELOW
+from batch.names import manifest_object, outcome_object, submission_object
+from batch.outcomes import PRECEDENCE, Outcome, to_line
+from batch.proof import Proof, prove
+from batch.submit import NewTask, Submission
+from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
+
+
+class Submitted:
+    """A submission of `count` tasks, and outcomes for it."""
+
+    def __init__(self, count: int, *, close: bool = True, tasks_per_part: int = 100) -> None:
+        self.clock = ManualClock()
+        self.store = MemoryObjectStore(clock=self.clock)
+        topic = MemoryBroker(self.clock).topic("default")
+        submission = Submission(
+            lane="default", topic=topic, store=self.store, clock=self.clock, chance=random.Random(3), tasks_per_part=tasks_per_part
+        )
+        submission.add(NewTask("work", {}) for _ in range(count))
+        if close:
+            submission.close()
+        self.submission_id = submission.submission_id
+        self.ids = [message.attributes["task_id"] for _, message in topic.published]
+        self.shard = topic.published[0][1].attributes["shard"] if topic.published else self.submission_id
+        self._sequence = 0
+
+    def outcome(self, task_id: str, outcome: str = "succeeded", index: int = 0) -> Outcome:
+        self.clock.advance(0.5)
+        return Outcome(task_id, "work", outcome, iso(self.clock.now()), 0.25, execution="run", index=index, reason="because")
+
+    def write(self, outcomes: Iterable[Outcome], shard: str = "") -> None:
+        self._sequence += 1
+        name = outcome_object(shard or self.shard, "run", 0, 0, self._sequence)
+        self.store.write(name, b"".join(to_line(outcome) for outcome in outcomes))
+
+    def prove(self) -> Proof:
+        return prove(self.store, self.submission_id)
+
+
+def accounted(proof: Proof) -> bool:
+    return proof.submitted_count == sum(proof.counts.values()) + len(proof.missing)
+
+
+@pytest.mark.parametrize("count", [3, ROLLING_BELOW, 250])
+def test_complete_when_every_task_has_an_outcome(count: int) -> None:
+    one = Submitted(count)
+    one.write(one.outcome(task_id, index=number % 2) for number, task_id in enumerate(one.ids))
+    proof = one.prove()
+    assert proof.complete
+    assert accounted(proof)
+    assert proof.counts == {"succeeded": count, "superseded": 0, "cancelled": 0, "dead": 0}
+    assert proof.workers == {("run", 0): (count + 1) // 2, ("run", 1): count // 2}
+    assert proof.finishing_s == pytest.approx(0.5 * (count - 1))
+    assert proof.tasks_per_s == pytest.approx(count / proof.finishing_s)
+    assert proof.handler_s == pytest.approx(0.25 * count)
+
+
+def test_missing_tasks_are_named() -> None:
+    one = Submitted(200)
+    one.write(one.outcome(task_id) for task_id in one.ids[5:])
+    proof = one.prove()
+    assert set(proof.missing) == set(one.ids[:5])
+    assert not proof.complete
+    assert accounted(proof)
+
+
+def test_an_unclosed_submission_is_never_complete() -> None:
+    one = Submitted(200, close=False)
+    one.write(one.outcome(task_id) for task_id in one.ids)
+    proof = one.prove()
+    assert not proof.closed
+    assert not proof.complete
+    assert len(proof.missing) == proof.submitted_count - len(one.ids) == 0
+
+
+def test_two_outcomes_of_a_task_count_once_by_precedence() -> None:
+    one = Submitted(150)
+    one.write(one.outcome(task_id, "dead") for task_id in one.ids)
+    one.write(one.outcome(task_id) for task_id in one.ids[:100])
+    proof = one.prove()
+    assert (proof.counts["succeeded"], proof.counts["dead"]) == (100, 50)
+    assert proof.repeated_line_count == 100
+    assert set(proof.reasons) == set(one.ids[100:])
+    assert set(proof.reasons.values()) == {"because"}
+
+
+def test_outcomes_of_other_tasks_do_not_count() -> None:
+    small, large = Submitted(5), Submitted(150)
+    for one in (small, large):
+        one.write([*(one.outcome(task_id) for task_id in one.ids), one.outcome("somebody-elses")])
+        assert one.prove().complete
+    assert small.prove().unknown_count == 0, "a rolling shard is shared"
+    assert large.prove().unknown_count == 1, "a submission's own shard is not"
+
+
+def test_the_same_task_twice_in_a_submission_is_one_task() -> None:
+    clock, store = ManualClock(), MemoryObjectStore()
+    topic = MemoryBroker(clock).topic("default")
+    submission = Submission(lane="default", topic=topic, store=store, clock=clock, chance=random.Random(1))
+    submission.add(NewTask("work", {}, "one key") for _ in range(3))
+    submission.close()
+    proof = prove(store, submission.submission_id)
+    assert (proof.submitted_count, proof.repeated_task_count, len(proof.missing)) == (1, 2, 1)
+
+
+def test_a_lost_manifest_is_a_problem_not_fewer_tasks() -> None:
+    one = Submitted(300)
+    one.write(one.outcome(task_id) for task_id in one.ids)
+    one.store.delete(manifest_object(one.submission_id, 1))
+    proof = one.prove()
+    assert not proof.complete
+    assert "2 manifests were found where 3 were written" in proof.problems[0]
+
+
+def test_a_changed_manifest_is_a_problem() -> None:
+    one = Submitted(300)
+    name = manifest_object(one.submission_id, 1)
+    lines = one.store.read(name).splitlines(keepends=True)
+    one.store.write(name, b"".join(lines[:-1]) + b"not a line\n")
+    problems = " ".join(one.prove().problems)
+    assert "299 tasks where 300" in problems
+    assert "not a line" in problems
+
+
+def test_a_line_that_is_no_outcome_is_a_problem() -> None:
+    one = Submitted(120)
+    one.write(one.outcome(task_id) for task_id in one.ids)
+    one.store.write(outcome_object(one.shard, "run", 1, 0, 1), b'{"task_id": "x"}\n\xff\n[]\n\n')
+    proof = one.prove()
+    assert len(proof.problems) == 3
+    assert accounted(proof)
+
+
+def test_an_empty_submission_is_complete_and_an_unknown_one_an_error() -> None:
+    one = Submitted(0)
+    assert one.prove().complete
+    with pytest.raises(ObjectMissing, match="s-unknown"):
+        prove(one.store, "s-unknown")
+
+
+def test_the_shards_of_the_summary_are_read_too() -> None:
+    one = Submitted(120)
+    name = submission_object(one.submission_id)
+    body = json.loads(one.store.read(name))
+    one.store.write(name, json.dumps({**body, "shards": [*body["shards"], "another"]}).encode())
+    one.write((one.outcome(task_id) for task_id in one.ids), shard="another")
+    assert one.prove().complete
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.sampled_from(PRECEDENCE)), max_size=40), st.randoms(use_true_random=False))
+def test_counts_always_sum_and_do_not_depend_on_the_order(found: list[tuple[int, str]], chance: random.Random) -> None:
+    one, other = Submitted(12), Submitted(12)
+    outcomes = [one.outcome(one.ids[number], outcome) for number, outcome in found]
+    shuffled = list(outcomes)
+    chance.shuffle(shuffled)
+    one.write(outcomes[:5])
+    one.write(outcomes[5:])
+    other.write(shuffled)
+    proof = one.prove()
+    assert accounted(proof)
+    assert (proof.counts, proof.missing) == (other.prove().counts, other.prove().missing)
+    best = {number: min(PRECEDENCE.index(name) for at, name in found if at == number) for number, _ in found}
+    assert proof.counts == {name: list(best.values()).count(rank) for rank, name in enumerate(PRECEDENCE)}

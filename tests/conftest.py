@@ -1,0 +1,54 @@
+"""Fixtures of all tests: services of the local cloud, started once a session. No cloud setting of the machine ever reaches a test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.google_emulator import google_pubsub
+from tests.support import Service, is_scrubbed, start_service
+
+__all__ = ["google_pubsub"]
+
+settings.register_profile("fanout", derandomize=True, deadline=None, database=None, print_blob=False)
+settings.load_profile("fanout")
+
+
+@pytest.fixture(autouse=True)
+def _scrubbed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [one for one in os.environ if is_scrubbed(one)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def project() -> str:
+    """A project id that no other test has: isolation without a reset."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def local_pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Pub/Sub and Monitoring on loopback: `grpc`, `http`. Gauges have no lag, so that a test sees what it has just done."""
+    yield from _running("pubsub", tmp_path_factory, "--sample-period-s", "0", "--visibility-lag-s", "0")
+
+
+@pytest.fixture(scope="session")
+def local_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Cloud Storage on loopback: `http`."""
+    yield from _running("storage", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def local_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Cloud Run Jobs on loopback: `http`."""
+    yield from _running("run", tmp_path_factory)
+
+
+def _running(name: str, tmp_path_factory: pytest.TempPathFactory, *options: str) -> Iterator[Service]:
+    service = start_service(name, tmp_path_factory.mktemp(name), *options)
+    yield service
+    service.stop()

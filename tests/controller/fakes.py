@@ -1,0 +1,133 @@
+"""In-memory twins of the controller's seams, scripted by a test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from batch.clock import Clock
+from batch.names import progress_object
+from batch.progress import Progress, to_metadata
+from batch.testing import ManualClock, MemoryObjectStore
+from controller.backlog import Idle, Reading, Value
+from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
+from controller.lanes import Lane, Policy
+from controller.tick import Outside
+
+JOB = "projects/p/locations/r/jobs/default"
+ANNOTATIONS = {"fanout/subscription": "tasks-sub", "fanout/topic": "tasks", "fanout/max-messages": "100", "fanout/max-workers": "1000"}
+
+
+def job(name: str = "default", **annotations: str) -> JobInfo:
+    """A lane's job; annotations are given with underscores: `max_workers="5"`."""
+    given = {f"fanout/{key.replace('_', '-')}": value for key, value in annotations.items()}
+    return JobInfo(
+        f"projects/p/locations/r/jobs/{name}",
+        labels={LANE_LABEL: name},
+        annotations={**ANNOTATIONS, "fanout/subscription": "tasks-sub" if name == "default" else f"{name}-sub", **given},
+        env={"CONCURRENCY": "4"},
+    )
+
+
+def lane(**changes: object) -> Lane:
+    """The lane `default`; the policy's own fields may be given beside the lane's."""
+    policy = {key: value for key, value in changes.items() if key in Policy.__dataclass_fields__}
+    others = {key: value for key, value in changes.items() if key not in policy}
+    base = Lane("default", JOB, "tasks-sub", "tasks", Policy(**{"share": 100, "max_workers": 1000, **policy}))  # type: ignore[arg-type]
+    return replace(base, **others)  # type: ignore[arg-type]
+
+
+def progress(share: int = 100, started_at: float = 0.0, **changes: object) -> Progress:
+    values: dict[str, object] = {"updated_at": started_at, **changes}
+    return Progress(share=share, started_at=started_at, **values)  # type: ignore[arg-type]
+
+
+def write_progress(store: MemoryObjectStore, execution: str, index: int, one: Progress, retry: int = 0) -> None:
+    store.write(progress_object(execution, index, retry), b"", metadata=to_metadata(one))
+
+
+@dataclass
+class FakeBacklog:
+    """Gives the reading it was told, or the one of its subscription."""
+
+    reading: Reading = field(default_factory=Idle)
+    by_name: dict[str, Reading] = field(default_factory=dict)
+    calls: list[list[str]] = field(default_factory=list)
+
+    def read(self, subscriptions: Sequence[str]) -> dict[str, Reading]:
+        self.calls.append(list(subscriptions))
+        return {name: self.by_name.get(name, self.reading) for name in subscriptions}
+
+
+class FakeRunner:
+    """Executions in memory. `run_errors` and `list_errors` are consumed in order; `effect_before_error` makes a failed run take effect."""
+
+    def __init__(self, clock: Clock, jobs: Sequence[JobInfo] = ()) -> None:
+        self._clock = clock
+        self._jobs = list(jobs) or [job()]
+        self.all: dict[str, ExecutionInfo] = {}
+        self.requests: list[tuple[str, RunRequest]] = []
+        self.run_errors: list[Exception | None] = []
+        self.list_errors: list[Exception | None] = []
+        self.effect_before_error = False
+        self.hidden: set[str] = set()
+        self.listing_count = 0
+
+    def jobs(self) -> list[JobInfo]:
+        return list(self._jobs)
+
+    def executions(self, job: str) -> Iterator[ExecutionInfo]:
+        self.listing_count += 1
+        error = self.list_errors.pop(0) if self.list_errors else None
+        if error is not None:
+            raise error
+        found = [one for one in self.all.values() if one.job == job and one.name not in self.hidden]
+        return iter(sorted(found, key=lambda one: one.created_at, reverse=True))
+
+    def execution(self, full_name: str) -> ExecutionInfo | None:
+        return next((one for one in self.all.values() if one.full_name == full_name), None)
+
+    def run(self, job: str, request: RunRequest) -> ExecutionInfo:
+        self.requests.append((job, request))
+        error = self.run_errors.pop(0) if self.run_errors else None
+        if error is not None and not self.effect_before_error:
+            raise error
+        info = self.add(request.task_count, request.env, job=job)
+        if error is not None:
+            raise error
+        return info
+
+    def add(self, task_count: int, env: Mapping[str, str], *, job: str = JOB, created_at: float | None = None) -> ExecutionInfo:
+        """An execution, also one that a person started."""
+        name = f"{job.rsplit('/', 1)[-1]}-{len(self.all):05d}"
+        created = self._clock.now() if created_at is None else created_at
+        info = ExecutionInfo(f"{job}/executions/{name}", task_count, created, running_count=task_count, env=dict(env))
+        self.all[name] = info
+        return info
+
+    def complete(self, name: str, completed_at: float) -> None:
+        info = self.all[name]
+        self.all[name] = replace(info, completed_at=completed_at, succeeded_count=info.task_count, running_count=0)
+
+
+@dataclass
+class World:
+    """A lane with everything around it."""
+
+    clock: ManualClock
+    store: MemoryObjectStore
+    runner: FakeRunner
+    backlog: FakeBacklog
+    outside: Outside
+
+    def backlog_is(self, count: int, age_s: float = 0.0) -> None:
+        self.backlog.reading = Value(count, self.clock.now() - age_s, 12.0)
+
+
+def world(jobs: Sequence[JobInfo] = ()) -> World:
+    clock = ManualClock()
+    store = MemoryObjectStore(clock=clock)
+    runner = FakeRunner(clock, jobs)
+    backlog = FakeBacklog()
+    return World(clock, store, runner, backlog, Outside(store, runner, backlog, clock, random.Random(7)))

@@ -1,0 +1,135 @@
+"""The ledger: what was assigned already when a gauge was sampled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.progress import Progress
+from controller.jobs import ExecutionInfo
+from controller.ledger import Unlisted, Worked, horizon, ledger_of, promised, seconds_per_message
+from tests.controller.fakes import JOB, progress
+
+T = 10_000.0
+
+
+def execution(task_count: int = 1, *, completed_at: float | None = None, **env: str) -> ExecutionInfo:
+    return ExecutionInfo(f"{JOB}/executions/default-abcde", task_count, T - 500, completed_at=completed_at, env=env)
+
+
+def total(info: ExecutionInfo, *tries: Progress, sampled_at: float = T, now: float = T + 100) -> int:
+    return ledger_of(sampled_at, [Worked(info, {0: tries} if tries else {})], now=now, guard_s=30).total_count
+
+
+def test_a_live_worker_counts_what_it_may_still_take_and_has_acked_since_the_sample() -> None:
+    one = progress(100, T - 400, updated_at=T + 90, taken=70, acked=60, returned=5, marks=((int(T) - 45, 20), (int(T) - 15, 30)))
+    assert total(execution(BACKLOG="100"), one) == 100 - 5 - 20  # by the mark before T - 30; the later one is too young
+
+
+@pytest.mark.parametrize(
+    ("live", "reason", "expected"),
+    [(True, "", 100 - 20), (True, "drained", 60 - 20), (False, "drained", 60 - 20), (False, "", 60 - 20)],
+)
+def test_a_finished_worker_counts_only_what_it_acked_since(live: bool, reason: str, expected: int) -> None:
+    one = progress(100, T - 400, updated_at=T + 90, taken=60, acked=60, marks=((int(T) - 45, 20),), exit_reason=reason)
+    assert total(execution(completed_at=None if live else T + 95), one) == expected
+
+
+def test_a_worker_that_took_more_than_its_share_counts_what_it_took() -> None:
+    assert total(execution(), progress(10, T, updated_at=T + 60, taken=25, acked=25)) == 25
+
+
+def test_a_worker_without_progress_counts_its_share() -> None:
+    assert total(execution(3, BACKLOG="11")) == 11
+    assert total(execution(3, MAX_MESSAGES="50")) == 150
+    assert total(execution(2)) == 2000
+    assert total(execution(3, BACKLOG="11", MAX_MESSAGES="50")) == 11
+    assert [promised(execution(3, BACKLOG="11"), index) for index in range(3)] == [4, 4, 3]
+
+
+def test_tries_of_a_worker_have_one_share_together() -> None:
+    first = progress(100, T - 300, updated_at=T - 200, taken=50, acked=40, returned=10)
+    second = progress(100, T - 100, updated_at=T + 90, taken=20, acked=15, marks=((int(T) - 60, 5),))
+    assert total(execution(BACKLOG="100"), first, second) == 60 - 5
+
+
+def test_a_retry_takes_again_what_its_predecessor_handed_back() -> None:
+    first = progress(100, T + 10, updated_at=T + 20, taken=50, acked=30, returned=20, exit_reason="broken")
+    second = progress(100, T + 30, updated_at=T + 31)
+    assert total(execution(BACKLOG="100"), first, second) == 100
+
+
+def test_deferred_messages_count_until_they_are_due() -> None:
+    info = execution(completed_at=T - 20)
+    one = progress(updated_at=T - 60, taken=9, returned=9, deferred=((int(T) + 50, 4), (int(T) + 300, 5)), exit_reason="share_done")
+    assert total(info, one, now=T + 10) == 9
+    assert total(info, one, now=T + 50) == 5
+    assert total(info, one, now=T + 300) == 0
+
+
+def test_what_a_killed_worker_held_counts_for_one_ack_deadline() -> None:
+    info = execution(completed_at=T + 20)
+    killed = progress(updated_at=T - 60, taken=30, acked=10, returned=2)
+    assert total(info, killed, now=T + 79) == 18
+    assert total(info, killed, now=T + 81) == 0
+    assert total(info, replace(killed, exit_reason="stopped"), now=T + 30) == 0
+
+
+def test_an_unlisted_launch_counts_in_full() -> None:
+    ledger = ledger_of(T, [], [Unlisted("d.0", 3, 250, "launch not confirmed yet")], now=T)
+    assert (ledger.total_count, ledger.live_worker_count, ledger.lines[0].note) == (250, 3, "launch not confirmed yet")
+
+
+def test_who_launched_an_execution_makes_no_difference() -> None:
+    by_controller, by_hand = execution(2, MAX_MESSAGES="7", DECISION_ID="x.0"), execution(2, MAX_MESSAGES="7")
+    assert total(by_controller) == total(by_hand) == 14
+
+
+def test_executions_without_effect_have_no_line() -> None:
+    done = Worked(execution(completed_at=T - 200), {0: [progress(updated_at=T - 250, taken=5, acked=5, exit_reason="drained")]})
+    assert ledger_of(T, [done], now=T).lines == ()
+
+
+def test_the_horizon_reaches_back_to_the_sample_and_to_the_longest_deferral() -> None:
+    assert horizon(T - 900, T) == T - 900
+    assert horizon(T, T) == T - 600
+
+
+def test_seconds_per_message_come_from_executions_that_ended() -> None:
+    ended = Worked(execution(completed_at=T), {0: [progress(acked=30, handler_s=6.0)], 1: [progress(acked=10, handler_s=4.0)]})
+    running = Worked(execution(), {0: [progress(acked=1, handler_s=100.0)]})
+    assert seconds_per_message([ended, running]) == 0.25
+    assert seconds_per_message([running]) is None
+
+
+counts = st.integers(0, 1000)
+
+
+@st.composite
+def tries(draw: st.DrawFn) -> list[Progress]:
+    """Tries of one worker as a worker writes them: counters only grow, marks never lie above."""
+    found = []
+    share = draw(counts)
+    for retry in range(draw(st.integers(1, 3))):
+        marks = sorted(draw(st.lists(counts, max_size=4)))
+        acked = draw(st.integers(marks[-1] if marks else 0, 1000))
+        returned = draw(counts)
+        pairs = tuple((int(T) - 100 + 15 * at + 60 * retry, count) for at, count in enumerate(marks))
+        updated_at = T + 60 * retry
+        found.append(progress(share, T - 200, updated_at=updated_at, taken=acked + returned, acked=acked, returned=returned, marks=pairs))
+    return found
+
+
+@given(tries(), st.floats(T - 300, T + 200), st.floats(0, 300))
+def test_an_older_sample_never_makes_the_ledger_smaller(found: list[Progress], sampled_at: float, older_s: float) -> None:
+    for info in (execution(BACKLOG="500"), execution(completed_at=T + 200)):
+        assert total(info, *found, sampled_at=sampled_at - older_s) >= total(info, *found, sampled_at=sampled_at) >= 0
+
+
+@given(tries(), st.floats(T - 300, T + 200))
+def test_a_live_worker_never_counts_less_than_the_same_worker_ended(found: list[Progress], sampled_at: float) -> None:
+    ended = [*found[:-1], replace(found[-1], exit_reason="drained")]
+    assert total(execution(), *found, sampled_at=sampled_at) >= total(execution(), *ended, sampled_at=sampled_at)

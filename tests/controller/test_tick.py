@@ -1,0 +1,255 @@
+"""The tick: one order, nothing launched on a guess, nothing launched twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from batch.errors import DependencyUnavailable
+from batch.fence import claim
+from batch.names import claim_object, lane_state_object
+from controller.backlog import Idle, Reading, Unknown, Value
+from controller.decision import HoldCause, Kind
+from controller.intents import PartState
+from controller.jobs import ExecutionInfo, LaunchRefused, LaunchUnclear, RunRequest
+from controller.launcher import GRACE_S
+from controller.state import LaneState, load, save
+from controller.tick import TickResult, tick
+from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
+
+DOWN = DependencyUnavailable("503")
+
+
+@pytest.fixture
+def here() -> World:
+    return world()
+
+
+def ticked(here: World, **changes: object) -> TickResult:
+    return tick(lane(**changes), here.outside)
+
+
+def states(result: TickResult) -> list[PartState]:
+    assert result.intent is not None
+    return [part.state for part in result.intent.parts]
+
+
+def test_a_launch_carries_its_backlog_its_decision_and_its_timeout(here: World) -> None:
+    here.backlog_is(250, age_s=60)
+    result = ticked(here, task_timeout_s=1800.0)
+    ((job, request),) = here.runner.requests
+    assert job == JOB
+    assert request == RunRequest(3, {"BACKLOG": "250", "DECISION_ID": f"{result.decision.decision_id}.0", "TASK_TIMEOUT_S": "1800"})
+    assert result.launched == ("default-00000",)
+
+
+def test_two_ticks_with_the_same_reading_launch_once(here: World) -> None:
+    here.backlog_is(1000)
+    assert ticked(here).decision.workers == 10
+    here.clock.advance(60)
+    second = ticked(here)
+    assert (second.decision.kind, len(here.runner.requests)) == (Kind.NOTHING_TO_DO, 1)
+
+
+def test_a_launch_that_is_not_listed_yet_counts_in_full(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.hidden.add(ticked(here).launched[0])
+    here.clock.advance(20)
+    second = ticked(here)
+    assert second.decision.kind is Kind.NOTHING_TO_DO
+    assert second.decision.ledger is not None
+    assert "not listed yet" in second.decision.ledger.lines[0].note
+
+
+@pytest.mark.parametrize("reading", [Idle(), Unknown("UNAVAILABLE"), Value(0, 0.0)])
+def test_without_a_known_backlog_nothing_is_launched_or_listed(here: World, reading: Reading) -> None:
+    here.backlog.reading = reading
+    assert ticked(here).decision.kind is (Kind.HOLD if isinstance(reading, Unknown) else Kind.NOTHING_TO_DO)
+    assert (here.runner.requests, here.runner.listing_count) == ([], 0)
+
+
+def test_when_listing_fails_nothing_is_launched(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.list_errors = [DOWN]
+    decision = ticked(here).decision
+    assert (decision.kind, decision.hold_cause) == (Kind.HOLD, HoldCause.LISTING_FAILED)
+    assert here.runner.requests == []
+
+
+def test_when_progress_cannot_be_read_nothing_is_launched(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.add(2, {"BACKLOG": "10"})
+    here.store.fail_next("list", DOWN)
+    assert ticked(here).decision.hold_cause is HoldCause.LISTING_FAILED
+    assert here.runner.requests == []
+
+
+def test_when_the_state_cannot_be_read_nothing_is_launched(here: World) -> None:
+    here.backlog_is(1000)
+    here.store.fail_next("read_with_info", DOWN)
+    assert ticked(here).decision.hold_cause is HoldCause.STATE_UNREADABLE
+    here.store.write(lane_state_object("default"), b'{"format": 99}')
+    unreadable = ticked(here).decision
+    assert unreadable.hold_cause is HoldCause.STATE_UNREADABLE
+    assert "delete it" in unreadable.reason
+    assert here.runner.requests == []
+
+
+def test_the_intent_is_saved_before_the_launch(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.run_errors = [KeyboardInterrupt()]  # type: ignore[list-item]
+    with pytest.raises(KeyboardInterrupt):
+        ticked(here)
+    (intent,) = load(here.store, "default").state.intents
+    assert [(part.workers, part.backlog, part.state) for part in intent.parts] == [(10, 1000, PartState.PENDING)]
+
+
+def test_when_the_intent_cannot_be_saved_nothing_is_launched(here: World) -> None:
+    here.backlog_is(1000)
+    here.store.fail_next("write", DOWN)
+    assert ticked(here).decision.hold_cause is HoldCause.STATE_UNREADABLE
+    assert here.runner.requests == []
+
+
+def test_the_loser_of_a_race_stands_down(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.backlog_is(1000)
+    listing = here.runner.executions
+    monkeypatch.setattr(here.runner, "executions", lambda job: (save(here.store, LaneState("default"), 0, "other"), listing(job))[1])
+    result = ticked(here)
+    assert result.stood_down
+    assert here.runner.requests == []
+
+
+def test_a_write_whose_answer_was_lost_is_known_as_our_own(here: World) -> None:
+    generation = save(here.store, LaneState("default"), 0, "token")
+    assert save(here.store, LaneState("default"), 0, "token") == generation
+
+
+def test_a_crash_between_intent_and_launch_is_followed_up(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.run_errors = [KeyboardInterrupt()]  # type: ignore[list-item]
+    with pytest.raises(KeyboardInterrupt):
+        ticked(here)
+    here.clock.advance(60)
+    here.backlog_is(1000)
+    assert ticked(here).decision.kind is Kind.NOTHING_TO_DO  # it may still have taken effect
+    here.clock.advance(GRACE_S)
+    here.backlog_is(1000)
+    result = ticked(here)
+    assert result.decision.workers == 10
+    first, second = load(here.store, "default").state.intents
+    assert first.parts[0].state is PartState.ABANDONED
+    assert second.parts[0].state is PartState.LAUNCHED
+
+
+def test_an_abandoned_part_is_fenced(here: World) -> None:
+    test_a_crash_between_intent_and_launch_is_followed_up(here)
+    abandoned = load(here.store, "default").state.intents[0].parts[0].decision_id
+    assert claim(here.store, abandoned, "default-late1") != "default-late1"
+
+
+def test_a_part_that_only_its_claim_tells_of_is_found(here: World) -> None:
+    here.backlog_is(1000)
+    name = ticked_lost(here)
+    here.runner.hidden.add(name)
+    part = here.runner.all[name].decision_id
+    assert claim(here.store, part, name) == name
+    here.clock.advance(GRACE_S + 1)
+    here.backlog_is(1000)
+    assert ticked(here).decision.kind is Kind.NOTHING_TO_DO
+    assert json.loads(here.store.read(claim_object(part))) == {"execution": name}
+
+
+def ticked_lost(here: World) -> str:
+    """A launch that took effect; its answer was lost, and the listing failed too."""
+    here.runner.effect_before_error = True
+    here.runner.run_errors = [LaunchUnclear("timeout")]
+    here.runner.list_errors = [None, DOWN]
+    assert states(ticked(here)) == [PartState.PENDING]
+    return next(iter(here.runner.all))
+
+
+def test_an_unclear_launch_is_resolved_by_listing(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.effect_before_error = True
+    here.runner.run_errors = [LaunchUnclear("timeout")]
+    result = ticked(here)
+    assert result.launched == ("default-00000",)
+    assert len(here.runner.requests) == 1
+
+
+def test_an_unclear_launch_that_shows_later_is_found_by_the_next_tick(here: World) -> None:
+    here.backlog_is(1000)
+    ticked_lost(here)
+    here.clock.advance(30)
+    assert ticked(here).decision.kind is Kind.NOTHING_TO_DO
+    assert load(here.store, "default").state.intents[0].parts[0].state is PartState.LAUNCHED
+    assert len(here.runner.requests) == 1
+
+
+def test_an_unclear_launch_is_never_tried_again_in_the_same_tick(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.run_errors = [LaunchUnclear("timeout")]
+    result = ticked(here)
+    assert states(result) == [PartState.PENDING]
+    assert "not listed" in result.failures[0]
+    assert len(here.runner.requests) == 1
+
+
+def test_a_refused_launch_is_recorded_with_its_reason_and_tried_by_the_next_tick(here: World) -> None:
+    here.backlog_is(1000)
+    here.runner.run_errors = [LaunchRefused("403: no")]
+    result = ticked(here)
+    assert (states(result), result.failures) == ([PartState.REFUSED], (f"{result.decision.decision_id}.0: 403: no",))
+    here.clock.advance(60)
+    assert ticked(here).launched == ("default-00000",)
+
+
+def test_large_launches_are_split_and_stop_at_the_first_failure(here: World) -> None:
+    here.backlog_is(25_000)
+    here.runner.run_errors = [None, LaunchRefused("quota")]
+    result = ticked(here, share=1, max_workers=30_000)
+    assert [request.task_count for _, request in here.runner.requests] == [10_000, 10_000]
+    assert states(result) == [PartState.LAUNCHED, PartState.REFUSED, PartState.REFUSED]
+    assert "not tried" in result.failures[1]
+
+
+def test_a_dry_run_changes_nothing(here: World) -> None:
+    here.backlog_is(1000)
+    result = tick(lane(), here.outside, dry_run=True)
+    assert (result.decision.workers, here.runner.requests, here.store.names()) == (10, [], ())
+
+
+def test_a_manual_execution_counts_as_capacity(here: World) -> None:
+    here.runner.add(4, {"MAX_MESSAGES": "200"})
+    here.backlog_is(1000)
+    assert ticked(here).decision.backlog == 200
+
+
+def test_an_old_execution_that_was_seen_alive_is_read_again(here: World) -> None:
+    here.runner.add(4, {"MAX_MESSAGES": "200"})
+    here.backlog_is(100)
+    ticked(here)
+    here.clock.advance(30 * 3600)
+    here.backlog_is(1000)
+    assert ticked(here).decision.backlog == 200
+
+
+def test_the_state_is_written_only_when_it_changed(here: World) -> None:
+    here.backlog_is(0)
+    ticked(here)
+    generation = load(here.store, "default").generation
+    here.clock.advance(60)
+    ticked(here)
+    assert load(here.store, "default").generation == generation
+
+
+def test_an_object_that_is_no_progress_counts_its_worker_as_not_heard_of(here: World) -> None:
+    info: ExecutionInfo = here.runner.add(1, {"BACKLOG": "70"})
+    write_progress(here.store, info.name, 0, progress())
+    here.store.patch_metadata(here.store.names("workers/")[0], {"acked": "many"})
+    here.backlog_is(100)
+    result = ticked(here)
+    assert result.decision.backlog == 30
+    assert "not a worker's progress" in result.notes[0]

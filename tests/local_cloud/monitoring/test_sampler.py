@@ -1,0 +1,115 @@
+"""When points are taken, which value and age they have, and how long they stay."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local_cloud.clock import ManualClock
+from local_cloud.monitoring.gauges import Gauges, Point, QueueState
+from local_cloud.monitoring.paging import page
+from local_cloud.monitoring.sampler import Sampler, due_times
+
+START_S = 1_700_000_040.0
+assert START_S % 60 == 0
+
+
+class Queue:
+    """The state of one subscription, set by the test."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.age_s = 0.0
+
+    def read(self) -> list[QueueState]:
+        return [QueueState("p", "s", self.count, self.age_s)]
+
+
+def _visible(sampler: Sampler, clock: ManualClock) -> list[tuple[float, int, float]]:
+    found = sampler.gauges.read("p", 0.0, clock.now(), clock.now())
+    return [(point.sampled_s - START_S, point.undelivered_count, point.oldest_age_s) for point in found.get("s", [])]
+
+
+def test_points_are_taken_on_the_period_and_seen_after_the_lag() -> None:
+    clock, queue = ManualClock(START_S + 10), Queue()
+    sampler = Sampler(queue.read, clock, period_s=60, lag_s=120)
+    queue.count = 5
+    clock.advance(50)
+    assert _visible(sampler, clock) == []
+    queue.count = 7
+    clock.advance(119)
+    assert _visible(sampler, clock) == []
+    clock.advance(1)
+    assert _visible(sampler, clock) == [(60.0, 5, 0.0)]
+    clock.advance(60)
+    assert _visible(sampler, clock) == [(120.0, 7, 0.0), (60.0, 5, 0.0)]
+
+
+def test_an_advance_over_several_periods_fills_them_with_the_count_of_now_and_the_age_of_then() -> None:
+    clock, queue = ManualClock(START_S), Queue()
+    sampler = Sampler(queue.read, clock, period_s=60, lag_s=0)
+    queue.count, queue.age_s = 3, 130.0
+    clock.advance(190)
+    assert _visible(sampler, clock) == [(180.0, 3, 120.0), (120.0, 3, 60.0), (60.0, 3, 0.0)]
+
+
+def test_with_period_0_every_reading_samples_so_that_the_reader_sees_it() -> None:
+    clock, queue = ManualClock(START_S), Queue()
+    sampler = Sampler(queue.read, clock, period_s=0, lag_s=0)
+    for count in (1, 2):
+        clock.advance(1)
+        queue.count = count
+        end_s = clock.now() - 0.25
+        sampler.prepare_reading(end_s)
+        newest = sampler.gauges.read("p", 0.0, end_s, clock.now())["s"][0]
+        assert (newest.sampled_s, newest.undelivered_count) == (end_s, count)
+
+
+def test_the_thread_samples_when_the_clock_gets_there() -> None:
+    clock, queue = ManualClock(START_S), Queue()
+    sampler = Sampler(queue.read, clock, period_s=60, lag_s=0)
+    sampler.start()
+    clock.advance(60)
+    assert _visible(sampler, clock) == [(60.0, 0, 0.0)]
+    sampler.stop()
+
+
+def test_points_are_forgotten_after_an_hour() -> None:
+    gauges = Gauges()
+    for sampled_s in (0.0, 100.0, 200.0):
+        gauges.add("p", "s", Point(sampled_s, 0.0, 1, 0.0), sampled_s)
+    assert [point.sampled_s for point in gauges.read("p", 0.0, 200.0, 3_700.0)["s"]] == [200.0, 100.0]
+    gauges.add("p", "s", Point(3_750.0, 0.0, 1, 0.0), 3_750.0)
+    assert len(gauges._points["p", "s"]) == 2
+
+
+@given(
+    after_s=st.floats(0, 1e9),
+    passed_s=st.floats(0, 20_000),
+    period_s=st.sampled_from([1.0, 10.0, 60.0, 300.0]),
+)
+def test_due_times_are_the_multiples_in_between(after_s: float, passed_s: float, period_s: float) -> None:
+    now_s = after_s + passed_s
+    times = due_times(after_s, now_s, period_s)
+    earliest_s = max(after_s, now_s - 3600)
+    assert all(earliest_s < time_s <= now_s and time_s % period_s == 0 for time_s in times)
+    assert len(times) == math.floor(now_s / period_s) - math.floor(earliest_s / period_s)
+
+
+@given(
+    counts=st.dictionaries(st.sampled_from("abc"), st.integers(1, 7), max_size=3),
+    size=st.integers(1, 9),
+)
+def test_pages_together_are_the_whole_once(counts: dict[str, int], size: int) -> None:
+    found = {name: [Point(float(-number), 0.0, number, 0.0) for number in range(count)] for name, count in sorted(counts.items())}
+    token, collected, pages = "", [], 0
+    while pages == 0 or token:
+        shown, token = page(found, size, token)
+        points = [(name, point) for name, points in shown.items() for point in points]
+        assert len(points) <= size
+        collected += points
+        pages += 1
+    assert collected == [(name, point) for name, points in found.items() for point in points]
+    assert pages == max(1, math.ceil(len(collected) / size))

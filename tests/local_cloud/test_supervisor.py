@@ -1,0 +1,156 @@
+"""The local cloud as a whole: it starts, hands on what clients need, notices a death, and leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from google.cloud import pubsub_v1
+
+from local_cloud.addresses import PASSED
+from local_cloud.child import Child, ServiceFailed
+from local_cloud.run.leftovers import start_mark
+from local_cloud.supervisor import LocalCloud, Options, call
+from local_cloud.workers import RunningWorker, running_workers
+from tests.support import clean_environment, wait_until
+
+QUICK = Options(sample_period_s=0, visibility_lag_s=0)
+SLEEPER = "import os,json; print(json.dumps(dict(os.environ)), flush=True); import signal; signal.pause()"
+JOBS = "/apis/run.googleapis.com/v1/namespaces/local/jobs"
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[LocalCloud]:
+    cloud = LocalCloud(tmp_path / "state", QUICK, clean_environment())
+    with cloud:
+        pids = [*cloud.pids.values()]
+        yield cloud
+    assert not alive(pids)
+
+
+def alive(pids: list[int]) -> list[int]:
+    """Those that are still there, also as zombies of somebody else."""
+    return [pid for pid in pids if start_mark(pid) is not None and not _zombie(pid)]
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def start_sleeper(run_url: str) -> None:
+    """A job with one worker that prints its environment and waits."""
+    container = {"image": "local", "command": ["python"], "args": ["-c", SLEEPER], "env": [{"name": "OWN", "value": "1"}]}
+    spec = {"template": {"spec": {"taskCount": 1, "template": {"spec": {"containers": [container], "maxRetries": 0}}}}}
+    job = {"apiVersion": "run.googleapis.com/v1", "kind": "Job", "metadata": {"name": "sleeper"}, "spec": spec}
+    call("run", f"{run_url}{JOBS}", job)
+    call("run", f"{run_url}{JOBS}/sleeper:run", {})
+
+
+def the_worker(state_dir: Path) -> RunningWorker:
+    return wait_until(lambda: running_workers(state_dir), description="a worker runs")[0]
+
+
+def test_the_environment_sends_google_s_clients_here(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    with pubsub_v1.PublisherClient() as publisher:
+        assert publisher.create_topic(name="projects/local/topics/one", timeout=5).name == "projects/local/topics/one"
+    assert cloud.environment["CLOUD_MONITORING_EMULATOR_HOST"] == cloud.environment["PUBSUB_EMULATOR_HOST"] == cloud.addresses.pubsub
+    assert cloud.environment["GOOGLE_CLOUD_PROJECT"] == "local"
+    assert all(call(name, url) for name, url in cloud.addresses.http.items())
+
+
+def test_all_clocks_are_advanced(cloud: LocalCloud) -> None:
+    before = {name: float(str(call(name, f"{url}/clock")["now"])) for name, url in cloud.addresses.http.items()}
+    cloud.advance(3600)
+    for name, url in cloud.addresses.http.items():
+        assert float(str(call(name, f"{url}/clock")["now"])) - before[name] > 3599
+    with pytest.raises(ValueError, match="forward"):
+        cloud.advance(-1)
+
+
+def test_a_worker_gets_the_addresses_and_ends_with_the_cloud(cloud: LocalCloud) -> None:
+    start_sleeper(cloud.addresses.run)
+    worker = the_worker(cloud.state_dir)
+    log = cloud.state_dir / "run" / "executions" / worker.execution / "0-0.log"
+    wait_until(lambda: log.exists() and log.read_text().endswith("\n"), description="the worker has printed its environment")
+    given = json.loads(log.read_text())
+    assert {name: given[name] for name in PASSED} == {name: cloud.environment[name] for name in PASSED}
+    assert (worker.job, worker.index, worker.retry, given["OWN"]) == ("sleeper", 0, 0, "1")
+    cloud.stop()
+    assert not alive([worker.pid])
+    assert running_workers(cloud.state_dir) == []
+
+
+@pytest.mark.parametrize("service", ["storage", "pubsub", "run"])
+def test_a_service_that_dies_is_noticed_and_named(cloud: LocalCloud, service: str) -> None:
+    cloud.check()
+    os.kill(cloud.pids[service], signal.SIGKILL)
+    assert cloud.died.wait(10)
+    with pytest.raises(ServiceFailed, match=f"{service} .* was killed by signal 9"):
+        cloud.check()
+
+
+def test_the_end_of_a_killed_run_service_takes_its_workers(cloud: LocalCloud) -> None:
+    start_sleeper(cloud.addresses.run)
+    worker = the_worker(cloud.state_dir)
+    os.kill(cloud.pids["run"], signal.SIGKILL)
+    assert cloud.died.wait(10)
+    cloud.stop()
+    wait_until(lambda: not alive([worker.pid]), description="the worker is gone")
+
+
+def test_a_failed_start_shows_what_the_service_said_and_leaves_nothing(tmp_path: Path) -> None:
+    with LocalCloud(tmp_path / "one", QUICK, clean_environment()) as first:
+        port = int(first.addresses.storage.rpartition(":")[2])
+        second = LocalCloud(tmp_path / "two", Options(storage_port=port), clean_environment())
+        with pytest.raises(ServiceFailed, match=r"(?s)storage .*ended with exit code 1.*already in use"):
+            second.start()
+        assert second.pids == {}
+        first.check()
+
+
+def test_a_service_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "uvicorn.py")  # an import that blocks for ever
+    environment = {**clean_environment(), "PYTHONPATH": str(tmp_path)}
+    child = Child("storage", [], state_dir=tmp_path / "s", log=tmp_path / "s.log", environment=environment, on_death=print)
+    with pytest.raises(ServiceFailed, match=r"storage was not ready within 0\.2 s"):
+        child.ready(0.2)
+    child.stop(0.2)
+    assert not child.alive
+
+
+HOLDER = """
+import sys, pathlib
+from local_cloud.supervisor import LocalCloud
+cloud = LocalCloud(pathlib.Path(sys.argv[1]))
+cloud.start()
+print(*cloud.pids.values(), cloud.addresses.run, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment(), text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with holder.stdin, holder.stdout:
+        *pids, run_url = holder.stdout.readline().split()
+        start_sleeper(run_url)
+        everyone = [*map(int, pids), the_worker(tmp_path).pid]
+        assert alive(everyone) == everyone
+        holder.send_signal(number)
+        holder.wait(10)
+        wait_until(lambda: not alive(everyone), description="services and worker are gone")

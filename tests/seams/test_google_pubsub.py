@@ -1,0 +1,259 @@
+"""What Google's Pub/Sub client does with errors: a server that answers as it is told shows every one of them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google import pubsub_v1
+from google.protobuf import any_pb2, empty_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.google_pubsub import GoogleSubscription, GoogleTopic, id_batches, message_batches, translated
+from batch.subscription import MAX_ACK_REQUEST_BYTES, Outgoing
+
+REQUESTS = {
+    "Pull": pubsub_v1.PullRequest,
+    "Acknowledge": pubsub_v1.AcknowledgeRequest,
+    "ModifyAckDeadline": pubsub_v1.ModifyAckDeadlineRequest,
+    "GetSubscription": pubsub_v1.GetSubscriptionRequest,
+    "Publish": pubsub_v1.PublishRequest,
+}
+
+
+class Server:
+    """Answers each call with the next of `answers`: a status code, a status with details, or a message; else with `bad_ids` in mind."""
+
+    def __init__(self) -> None:
+        self.answers: deque[Any] = deque()
+        self.bad_ids: set[str] = set()
+        self.calls: list[tuple[str, Any]] = []
+        self._threads = ThreadPoolExecutor(8)
+        self._server = grpc.server(self._threads)
+        self._server.add_generic_rpc_handlers((Handlers(self),))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(None).wait()
+        self._threads.shutdown()
+
+    def answer(self, method: str, request: Any, context: Any) -> Any:
+        self.calls.append((method, request))
+        answer = self.answers.popleft() if self.answers else self.usual(method, request)
+        if isinstance(answer, grpc.StatusCode):
+            context.abort(answer, "scripted")
+        if isinstance(answer, status_pb2.Status):
+            context.set_trailing_metadata((("grpc-status-details-bin", answer.SerializeToString()),))
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, answer.message)
+        return answer
+
+    def usual(self, method: str, request: Any) -> Any:
+        if method == "Publish":
+            return pubsub_v1.PublishResponse.pb()(message_ids=[str(one.data) for one in request.messages])
+        if method == "Pull":
+            return pubsub_v1.PullResponse.pb()()
+        if self.bad_ids & set(request.ack_ids):
+            return grpc.StatusCode.INVALID_ARGUMENT
+        return empty_pb2.Empty()
+
+
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def service(self, details: Any) -> Any:
+        method = details.method.rsplit("/", 1)[1]
+        return grpc.unary_unary_rpc_method_handler(
+            lambda request, context: self._server.answer(method, request, context),
+            request_deserializer=REQUESTS[method].pb().FromString,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    running = Server()
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", running.address)
+    yield running
+    running.stop()
+    assert not running.answers
+
+
+@pytest.fixture
+def subscription(server: Server) -> Iterator[GoogleSubscription]:
+    made = GoogleSubscription("p", "worker", retry_within_s=20.0, chance=random.Random(1))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def topic(server: Server) -> Iterator[GoogleTopic]:
+    made = GoogleTopic("p", "tasks", retry_within_s=20.0, chance=random.Random(1))
+    yield made
+    made.close()
+
+
+def sent_ids(server: Server) -> list[list[str]]:
+    return [list(request.ack_ids) for _, request in server.calls]
+
+
+def test_a_deadline_exceeded_by_a_pull_is_an_empty_pull(server: Server, subscription: GoogleSubscription) -> None:
+    server.answers.append(grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert subscription.pull(10, 5.0) == []
+    assert server.calls[0][1].max_messages == 10
+
+
+def test_a_pull_is_repeated_while_its_time_lasts(server: Server, subscription: GoogleSubscription) -> None:
+    answer = pubsub_v1.PullResponse.pb()()
+    answer.received_messages.add(ack_id="a", delivery_attempt=3).message.data = b"x"
+    server.answers += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, answer]
+    [delivery] = subscription.pull(10, 10.0)
+    assert (delivery.ack_id, delivery.data, delivery.delivery_attempt) == ("a", b"x", 3)
+
+
+def test_a_pull_that_stays_unavailable_says_so_within_its_time(server: Server, subscription: GoogleSubscription) -> None:
+    server.answers += [grpc.StatusCode.UNAVAILABLE] * 50
+    begun = time.monotonic()
+    with pytest.raises(DependencyUnavailable, match=r"projects/p/subscriptions/worker.*UNAVAILABLE"):
+        subscription.pull(10, 0.4)
+    assert time.monotonic() - begun < 5.0
+    server.answers.clear()
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "text"),
+    [
+        (
+            grpc.StatusCode.NOT_FOUND,
+            DependencyMissing,
+            "subscription projects/p/subscriptions/worker does not exist: create it.*SUBSCRIPTION_NAME",
+        ),
+        (grpc.StatusCode.PERMISSION_DENIED, DependencyForbidden, "roles/pubsub.subscriber"),
+        (grpc.StatusCode.UNAUTHENTICATED, DependencyForbidden, "another identity"),
+        (grpc.StatusCode.FAILED_PRECONDITION, FanoutError, "repeating it cannot help"),
+    ],
+)
+def test_every_call_translates_its_errors(
+    server: Server, subscription: GoogleSubscription, code: grpc.StatusCode, error: type[Exception], text: str
+) -> None:
+    calls = (
+        lambda: subscription.pull(1, 5.0),
+        lambda: subscription.ack(["a"]),
+        lambda: subscription.extend(["a"], 60),
+        lambda: subscription.hand_back(["a"]),
+    )
+    for call in calls:
+        server.answers.append(code)
+        with pytest.raises(error, match=text) as raised:
+            call()
+        assert type(raised.value) is error
+
+
+def test_a_missing_topic_is_named_with_the_fix(server: Server, topic: GoogleTopic) -> None:
+    server.answers.append(grpc.StatusCode.NOT_FOUND)
+    with pytest.raises(DependencyMissing, match=r"gcloud pubsub topics create tasks --project=p`, or fix TOPIC_NAME"):
+        topic.publish([Outgoing(b"x", {})])
+
+
+def test_an_acknowledgement_is_repeated_after_transient_errors(server: Server, subscription: GoogleSubscription) -> None:
+    server.answers += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED]
+    assert subscription.ack(["a", "b"]) == []
+    assert sent_ids(server) == [["a", "b"]] * 3
+
+
+def test_one_failing_request_does_not_keep_the_others_back(server: Server, subscription: GoogleSubscription) -> None:
+    ids = [str(number) for number in range(2500)]
+    server.answers += [grpc.StatusCode.PERMISSION_DENIED]
+    with pytest.raises(DependencyForbidden):
+        subscription.ack(ids)
+    assert [len(one) for one in sent_ids(server)] == [1000, 1000, 500]
+
+
+def test_bad_ids_are_found_by_halving(server: Server, subscription: GoogleSubscription) -> None:
+    ids = [f"id-{number}" for number in range(1000)]
+    server.bad_ids = {"id-3", "id-700"}
+    assert subscription.ack(ids) == ["id-3", "id-700"]
+    assert len(server.calls) < 50
+    accepted = [ack_id for one in sent_ids(server) if not server.bad_ids & set(one) for ack_id in one]
+    assert sorted(accepted) == sorted(set(ids) - server.bad_ids)
+
+
+def exactly_once(**told: str) -> status_pb2.Status:
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="EXACTLY_ONCE_ACKID_FAILURE", domain="pubsub.googleapis.com", metadata=told))
+    return status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message="some failed", details=[info])
+
+
+def test_ids_that_the_error_names_are_believed(server: Server, subscription: GoogleSubscription) -> None:
+    server.answers += [exactly_once(b="PERMANENT_FAILURE_INVALID_ACK_ID", c="TRANSIENT_FAILURE_UNORDERED_ACK_ID")]
+    assert subscription.ack(["a", "b", "c"]) == ["b"]
+    assert sent_ids(server) == [["a", "b", "c"], ["c"]]
+
+
+def test_the_deadline_is_read_once(server: Server, subscription: GoogleSubscription) -> None:
+    server.answers.append(pubsub_v1.Subscription.pb()(ack_deadline_seconds=42))
+    assert subscription.ack_deadline_s == subscription.ack_deadline_s == 42.0
+    assert len(server.calls) == 1
+
+
+def test_a_deadline_that_may_not_be_read_is_taken_as_60_s(
+    server: Server, subscription: GoogleSubscription, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers.append(grpc.StatusCode.PERMISSION_DENIED)
+    with caplog.at_level(logging.WARNING):
+        assert subscription.ack_deadline_s == 60.0
+    assert "60 s" in caplog.text
+
+
+def test_seconds_are_rounded_up_and_bounded(server: Server, subscription: GoogleSubscription) -> None:
+    subscription.extend(["a"], 0.2)
+    subscription.extend(["a"], 10_000)
+    subscription.hand_back(["a"], 1.5)
+    subscription.hand_back(["a"])
+    assert [request.ack_deadline_seconds for _, request in server.calls] == [1, 600, 2, 0]
+
+
+def test_publishing_is_repeated_and_keeps_the_order(server: Server, topic: GoogleTopic) -> None:
+    server.answers += [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED]
+    messages = [Outgoing(b"%d" % number, {}) for number in range(3500)]
+    assert topic.publish(messages) == [str(one.data) for one in messages]
+
+
+def test_a_publish_that_fails_for_good_is_an_error_whatever_the_other_batches_did(server: Server, topic: GoogleTopic) -> None:
+    server.answers += [grpc.StatusCode.INVALID_ARGUMENT]
+    with pytest.raises(FanoutError, match="INVALID_ARGUMENT"):
+        topic.publish([Outgoing(b"x", {})] * 2500)
+
+
+def test_batches_keep_to_both_limits() -> None:
+    assert [len(one) for one in id_batches(["x"] * 2001)] == [1000, 1000, 1]
+    by_bytes = list(id_batches(["x" * 2000] * 600))
+    assert all(sum(len(ack_id) + 3 for ack_id in one) < MAX_ACK_REQUEST_BYTES for one in by_bytes)
+    assert sum(map(len, by_bytes)) == 600
+    assert [len(one) for one in message_batches([Outgoing(b"x" * 4_000_000, {})] * 5)] == [2, 2, 1]
+    assert [len(one) for one in message_batches([Outgoing(b"x" * 9_900_000, {}), Outgoing(b"", {})])] == [1, 1]
+    assert list(message_batches([])) == []
+    assert list(id_batches([])) == []
+
+
+def test_without_credentials_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/no/such/file")
+    with pytest.raises(DependencyForbidden, match="gcloud auth application-default login"):
+        GoogleSubscription("p", "worker")
+
+
+def test_texts_name_kind_and_path() -> None:
+    from batch.google_pubsub import Resource
+
+    error = translated("publish to", Resource("topic", "p", "tasks"), "UNAVAILABLE", "line\none")
+    assert str(error).startswith("cannot publish to topic projects/p/topics/tasks: Pub/Sub answered UNAVAILABLE")
+    assert "line one" in str(error)

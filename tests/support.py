@@ -1,0 +1,103 @@
+"""What tests of several packages need: services of the local cloud as processes, and waiting for something to become true."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SCRUBBED = ("GOOGLE_", "PUBSUB_", "STORAGE_", "CLOUD_RUN_", "CLOUD_MONITORING_", "CLOUDSDK_")
+SCRUBBED_NAMES = (
+    "GCLOUD_PROJECT",
+    "SUBSCRIPTION_NAME",
+    "TOPIC_NAME",
+    "BUCKET_NAME",
+    "DEAD_LETTER_TOPIC",
+    "MAX_MESSAGES",
+    "BACKLOG",
+    "DECISION_ID",
+    "HANDLERS",
+    "CONCURRENCY",
+    "TASK_TIMEOUT_S",
+    "LANE",
+)
+"""What would make a test on a machine of a user of the cloud behave differently, or reach the real one."""
+STOP_LIMIT_S = 10.0
+
+
+def is_scrubbed(name: str) -> bool:
+    return name.startswith(SCRUBBED) or name in SCRUBBED_NAMES
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything about the cloud, for child processes."""
+    return {name: value for name, value in os.environ.items() if not is_scrubbed(name)}
+
+
+@dataclass
+class Service:
+    """A running service of the local cloud. `addresses` is its ready line: `http` with its scheme, for Pub/Sub `grpc` as host:port."""
+
+    process: subprocess.Popen[bytes]
+    addresses: Mapping[str, str]
+    state_dir: Path
+
+    @property
+    def http(self) -> str:
+        return self.addresses["http"]
+
+    @property
+    def grpc(self) -> str:
+        return self.addresses["grpc"]
+
+    def advance(self, seconds: float) -> None:
+        """Move the service's clock; all tests of the session share it."""
+        body = json.dumps({"seconds": seconds}).encode()
+        request = urllib.request.Request(f"{self.http}/clock/advance", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            response.read()
+
+    def stop(self) -> None:
+        """Close its standard input, which ends it; kill it when it does not end."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+def start_service(name: str, state_dir: Path, *options: str) -> Service:
+    """Run `python -m local_cloud.<name>` until `stop`; it also ends with this process. Raises RuntimeError when it does not get ready."""
+    command = [sys.executable, "-m", f"local_cloud.{name}", "--state-dir", str(state_dir), "--exit-with-stdin", *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment())
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        code = process.wait()
+        raise RuntimeError(f"`{' '.join(command)}` ended with code {code} before it was ready")
+    return Service(process, json.loads(line), state_dir)
+
+
+def wait_until(predicate: Callable[[], T], timeout_s: float = 10.0, description: str = "the condition") -> T:
+    """Return the first true value of `predicate`, or fail with the last one it had."""
+    never = threading.Event()
+    until_s = time.monotonic() + timeout_s
+    while not (value := predicate()):
+        if time.monotonic() > until_s:
+            raise AssertionError(f"{description} did not come true within {timeout_s:g} s; last seen: {value!r}")
+        never.wait(0.01)
+    return value
