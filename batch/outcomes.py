@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
@@ -42,16 +42,29 @@ class Outcome:
 
 def to_line(outcome: Outcome) -> bytes:
     """One line with its line end; empty fields are left out. A result that is not JSON is written as its text."""
-    body = {key: value for key, value in asdict(outcome).items() if value not in ("", None)}
+    values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+    body = {name: value for name, value in values.items() if value is not None and not (isinstance(value, str) and not value)}
     body["duration_s"] = round(outcome.duration_s, 6)
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, default=str).encode() + b"\n"
+    try:
+        return _line(body)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, a number that is none, a list within itself
+        return _line({**body, "result": str(outcome.result)})
+
+
+def _line(body: dict[str, Any]) -> bytes:
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
+    return text.encode(errors="backslashreplace") + b"\n"  # half a surrogate pair becomes the escape that JSON has for it
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def from_line(line: bytes) -> Outcome:
     """Raises ValueError on a line that is no outcome."""
     body = json.loads(line)
-    known = {name: body[name] for name in Outcome.__dataclass_fields__ if name in body}
     try:
+        known = {name: body[name] for name in Outcome.__dataclass_fields__ if name in body}
         return Outcome(**known)
     except TypeError as error:
         raise ValueError(f"not an outcome line: {error}") from error

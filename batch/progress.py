@@ -70,7 +70,7 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         seconds = {name: float(metadata[name]) for name in _SECONDS}
         marks = tuple((int(time), int(acked)) for time, acked in json.loads(metadata.get("marks", "[]")))
         deferred = tuple((int(due), int(count)) for due, count in json.loads(metadata.get("deferred", "[]")))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
     extra = {name: value for name, value in metadata.items() if name not in Progress.__dataclass_fields__}
     return Progress(

@@ -7,8 +7,9 @@ the settings and the image that were asked for: nothing is rewritten silently.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -20,6 +21,8 @@ from controller.lanes import Policy, read_policy
 API_VERSION = "run.googleapis.com/v1"
 PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
 """What a committed file says where every project has its own value; nothing is applied with one left."""
+
+_PLACEHOLDER = re.compile(rf"\b({'|'.join(PLACEHOLDERS)})\b")
 
 Document = dict[str, Any]
 
@@ -33,7 +36,7 @@ class Manifest:
     lane: str = ""
     subscription: str = ""
     topic: str = ""
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -149,9 +152,8 @@ def _relation_problems(where: str, manifest: Manifest) -> list[str]:
     env, problems = manifest.env, []
     told = env.get("TASK_TIMEOUT_S")
     if told is not None and told != str(timeout_s(manifest.document)):
-        problems.append(
-            f"{where}: env TASK_TIMEOUT_S={told!r} differs from timeoutSeconds={timeout_s(manifest.document)}: leave it out, it is set from that"
-        )
+        timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
+        problems.append(f"{where}: env TASK_TIMEOUT_S={told!r} differs from {timeout}: leave it out, it is set from that")
     for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):
         if manifest.lane and env.get(name) != meant:
             annotation = f"fanout/{name.removesuffix('_NAME').lower()}"
@@ -166,14 +168,16 @@ def _repeated(manifests: list[Manifest]) -> list[str]:
         ("lane", [one.lane for one in manifests if one.lane]),
         ("subscription", [one.subscription for one in manifests if one.lane]),
     ):
-        problems += [f"{what} {value} is named by {values.count(value)} documents" for value in sorted(set(values)) if values.count(value) > 1]
+        twice = [value for value in sorted(set(values)) if values.count(value) > 1]
+        problems += [f"{what} {value} is named by {values.count(value)} documents: one may have it" for value in twice]
     return problems
 
 
 def advice(manifest: Manifest) -> list[str]:
     """What is allowed and not wise."""
     retries = _worker_spec(manifest.document).get("maxRetries", 3)
-    return [f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"] if retries in (0, "0") else []
+    none = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
+    return [none] if retries in (0, "0") else []
 
 
 def timeout_s(document: Document) -> int:
@@ -193,7 +197,7 @@ def completed(manifest: Manifest, env: Mapping[str, str], image: str = "") -> Ma
             _set(entries, name, value)
         if image:
             container["image"] = image
-    return Manifest(manifest.name, document, manifest.lane, manifest.subscription, manifest.topic, manifest.policy)
+    return replace(manifest, document=document)
 
 
 def _set(entries: list[Document], name: str, value: str) -> None:
@@ -205,6 +209,12 @@ def _set(entries: list[Document], name: str, value: str) -> None:
     entries.append({"name": name, "value": value})
 
 
+def known_settings(manifest: Manifest, project: str, bucket: str) -> dict[str, str]:
+    """Project and bucket, where the manifest is silent or has a placeholder: what else it says is meant."""
+    known = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": bucket}
+    return {name: value for name, value in known.items() if value and manifest.env.get(name, "PROJECT") in PLACEHOLDERS}
+
+
 def left_open(manifest: Manifest, *, image_matters: bool = True) -> list[str]:
     """Placeholders that nobody has filled in, with what fills them."""
     problems = [
@@ -213,7 +223,7 @@ def left_open(manifest: Manifest, *, image_matters: bool = True) -> list[str]:
         if value in PLACEHOLDERS
     ]
     for container in manifest.containers if image_matters else []:
-        if set(PLACEHOLDERS) & set(str(container["image"]).replace("-docker", "/docker").split("/")):
+        if _PLACEHOLDER.search(str(container["image"])):
             problems.append(f"job {manifest.name}: image {container['image']!r} has placeholders: give --image ...")
     return problems
 

@@ -1,4 +1,7 @@
-"""What a lane needs beside its job: topic, subscription, dead-letter topic and bucket. Creates what is missing, changes nothing that exists."""
+"""What a lane needs beside its job: topic, subscription, dead-letter topic and bucket.
+
+What is missing is created; what exists is never changed.
+"""
 
 from __future__ import annotations
 
@@ -82,13 +85,9 @@ class Creator:
             yield f"created subscription {name} of topic {topic}"
 
     def _bucket(self, name: str) -> Iterator[str]:
-        import os
-
-        from google.auth.credentials import AnonymousCredentials
         from google.cloud import storage
 
-        local = {"credentials": AnonymousCredentials()} if os.environ.get("STORAGE_EMULATOR_HOST") else {}
-        client = storage.Client(project=self._project, **local)
+        client = storage.Client(project=self._project)
         try:
             if client.lookup_bucket(name) is None and _made(lambda: client.create_bucket(name, location=self._region)):
                 yield f"created bucket {name} in {self._region}"
@@ -123,11 +122,6 @@ def _translated(what: str) -> Iterator[None]:
 
 def permission_hint(project: str, subscriptions: list[str], dead_letter_topic: str) -> list[str]:
     """What dead-lettering needs and no API call of ours may grant: rights of Pub/Sub's own service account."""
-    agent = "serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
-    return [
-        f"gcloud pubsub topics add-iam-policy-binding {dead_letter_topic} --project={project} --member={agent} --role=roles/pubsub.publisher",
-        *(
-            f"gcloud pubsub subscriptions add-iam-policy-binding {name} --project={project} --member={agent} --role=roles/pubsub.subscriber"
-            for name in subscriptions
-        ),
-    ]
+    agent = f"--project={project} --member=serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
+    grants = [("topics", dead_letter_topic, "publisher"), *(("subscriptions", name, "subscriber") for name in subscriptions)]
+    return [f"gcloud pubsub {kind} add-iam-policy-binding {name} {agent} --role=roles/pubsub.{role}" for kind, name, role in grants]

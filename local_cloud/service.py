@@ -114,7 +114,8 @@ def wait_for_end(*, exit_with_stdin: bool, stop: Callable[[], None]) -> None:
     if exit_with_stdin:
 
         def watch() -> None:
-            sys.stdin.buffer.read()
+            while os.read(sys.stdin.fileno(), 65536):  # not sys.stdin: its lock, held by this thread, would abort the interpreter's end
+                pass
             ended.set()
 
         threading.Thread(target=watch, name="stdin", daemon=True).start()

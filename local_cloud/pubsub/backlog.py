@@ -152,9 +152,7 @@ class Backlog:
         expired = self._leases.expire(now_s)
         dead = [delivery for delivery in expired if not self._failed(delivery, delivery.deadline_s, now_s)]
         while self._delayed and self._delayed[0][0] <= now_s:
-            delivery = heapq.heappop(self._delayed)[2]
-            if delivery.state == WAITING:
-                self._ready.append(delivery)
+            self._ready.append(heapq.heappop(self._delayed)[2])
         self._drop_outdated(now_s)
         return dead
 

@@ -49,5 +49,5 @@ def dead_letter(message: Message, delivery_count: int, subscription: str, projec
     raw.attributes[f"{_SOURCE}DeliveryCount"] = str(delivery_count)
     raw.attributes[f"{_SOURCE}Subscription"] = subscription
     raw.attributes[f"{_SOURCE}SubscriptionProject"] = project
-    raw.attributes[f"{_SOURCE}TopicPublishTime"] = published.isoformat(timespec="milliseconds")
+    raw.attributes[f"{_SOURCE}TopicPublishTime"] = published.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return raw

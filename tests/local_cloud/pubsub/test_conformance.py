@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -186,7 +187,7 @@ def test_a_message_that_failed_five_times_goes_to_the_dead_letters(either: Any) 
     letter = either.pull(graveyard)[0].message
     assert letter.data == b"poison"
     published = letter.attributes.pop("CloudPubSubDeadLetterSourceTopicPublishTime")
-    assert published
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", published)
     assert dict(letter.attributes) == {
         "task": "7",
         "CloudPubSubDeadLetterSourceDeliveryCount": "5",

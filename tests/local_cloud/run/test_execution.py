@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from local_cloud.run.conditions import of_execution
 from local_cloud.run.execution import Event, Execution, InvalidEvent, Kind, Phase, Reason
 from local_cloud.run.job import JobKey
-from local_cloud.run.scheduler import GRACE_S, Do, Limits, plan
+from local_cloud.run.scheduler import Do, Limits, plan
 from local_cloud.run.template import Container, Template
 
 LIMITS = Limits(max_process_count=4)
@@ -125,8 +125,8 @@ def test_kill_follows_terminate_after_the_grace_and_only_once() -> None:
     assert planned(subject, 200) == [(Do.TERMINATE, 0)]
     subject.apply(Event(Kind.STOPPING, 200, 0, reason=Reason.CANCEL))
     made = plan([subject], 201, LIMITS)
-    assert (made.actions, made.wake_s) == ([], 200 + GRACE_S)
-    assert planned(subject, 200 + GRACE_S) == [(Do.KILL, 0)]
+    assert (made.actions, made.wake_s) == ([], 210)
+    assert planned(subject, 210) == [(Do.KILL, 0)]
     subject.apply(Event(Kind.KILLED, 210, 0))
     assert planned(subject, 300) == []
 

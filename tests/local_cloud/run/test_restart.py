@@ -92,7 +92,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("options", "how"), [(["--exit-with-stdin"], close_stdin), ([], subprocess.Popen.terminate)])
+@pytest.mark.parametrize(("options", "how"), [(["--exit-with-stdin"], close_stdin), (["--exit-with-stdin"], subprocess.Popen.terminate)])
 def test_no_worker_outlives_an_orderly_end(
     begin: Callable[..., Process],
     out: Path,

@@ -16,7 +16,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from local_cloud.clock import ManualClock
-from local_cloud.storage.model import Storage
+from local_cloud.storage.model import Ref, Storage
 
 _numbers = itertools.count(1)
 
@@ -95,7 +95,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def model(tmp_path: Path, clock: ManualClock) -> Iterator[Storage]:
-    """A model with the bucket `b`, on a clock that stands still."""
+    """A model with one bucket, `bucket`, on a clock that stands still."""
     made = Storage(tmp_path / "state", clock)
     made.create_bucket("bucket", "project", {})
     yield made
@@ -107,8 +107,6 @@ def put(model: Storage) -> Callable[..., Any]:
     """Write an object of the model's bucket."""
 
     def put_object(name: str, content: bytes = b"content", **options: Any) -> Any:
-        from local_cloud.storage.model import Ref
-
         staged = model.files.stage()
         staged.write(content)
         return model.put(Ref("bucket", name), staged, options.pop("resource", {}), **options)

@@ -16,6 +16,7 @@ import requests
 from google.api_core.exceptions import GoogleAPICallError
 
 from local_cloud.clock import Clock, ManualClock
+from local_cloud.storage.conditions import NO_CONDITIONS
 from local_cloud.storage.model import Ref, Storage
 from local_cloud.storage.uploads import SESSION_LIFE_S, Uploads
 
@@ -31,7 +32,7 @@ def test_all_that_was_confirmed_is_there_after_a_kill(tmp_path: Path, start_serv
         """Each name is written again and again until the server is gone."""
         blob = bucket.blob(f"o/{number % 8}")
         content = f"{number}".encode() * (number * 50 + 1)
-        with suppress(requests.ConnectionError, GoogleAPICallError):
+        with suppress(requests.RequestException, GoogleAPICallError):
             blob.upload_from_string(content, retry=None, timeout=5)
             blob.metadata = {"number": str(number)}
             confirmed[blob.name] = (content, blob.generation, 1)
@@ -203,8 +204,6 @@ def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
 def test_upload_sessions_end_after_a_week(tmp_path: Path, clock: ManualClock) -> None:
     storage = Storage(tmp_path, clock)
     storage.create_bucket("bucket", "p", {})
-    from local_cloud.storage.conditions import NO_CONDITIONS
-
     Uploads(tmp_path, storage, clock).start(REF, {}, NO_CONDITIONS).staged.close()
     Uploads(tmp_path, storage, clock)
     assert len(storage.files.staged_tokens()) == 1

@@ -1,0 +1,129 @@
+"""What the demo shows: lines for what happens, and, on a terminal, a live table of the lanes and their workers.
+
+Every line also makes sense without colour and without the table.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fanout.demo.scene import LaneScene, Scene, WorkerTry
+
+BAR_WIDTH = 24
+PLAIN_WIDTH = 160
+_COLOURS = {"starting": "dim", "running": "cyan", "killed": "bold red", "lost": "bold red", "share_done": "green", "drained": "green"}
+
+
+class Screen(Protocol):
+    """Where the demo shows itself."""
+
+    def __enter__(self) -> Screen: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def say(self, line: str) -> None:
+        """Something happened."""
+
+    def show(self, scene: Scene) -> None:
+        """What it looks like now."""
+
+
+class PlainScreen:
+    """One line per change. Of the scene it tells when a lane has done another quarter, and when a worker has ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told: dict[str, int] = {}
+
+    def __enter__(self) -> PlainScreen:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def say(self, line: str) -> None:
+        self._console.print(Text(line))
+
+    def show(self, scene: Scene) -> None:
+        for lane in scene.lanes:
+            if not lane.submitted_count:
+                continue
+            quarter = min(4, 4 * lane.acked_count // lane.submitted_count)
+            if quarter > self._told.get(lane.lane.name, 0):
+                self._told[lane.lane.name] = quarter
+                self.say(f"{scene.elapsed_s:5.1f} s  {lane.lane.name}: {lane.acked_count:,} of {lane.submitted_count:,} done")
+
+
+class LiveScreen:
+    """The same lines above a table that is drawn anew."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> LiveScreen:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def say(self, line: str) -> None:
+        self._console.print(Text(line))
+
+    def show(self, scene: Scene) -> None:
+        self._live.update(drawn(scene))
+
+
+def console(*, plain: bool) -> Console:
+    """A console on standard output. Where that is no terminal lines are not cut at 80 columns."""
+    found = Console(highlight=False, soft_wrap=plain)
+    if plain or not found.is_terminal:
+        return Console(highlight=False, soft_wrap=True, width=PLAIN_WIDTH, no_color=True, force_terminal=False)
+    return found
+
+
+def screen(console: Console, *, plain: bool) -> Screen:
+    return LiveScreen(console) if console.is_terminal and not plain else PlainScreen(console)
+
+
+def drawn(scene: Scene) -> Group:
+    """Lanes on top, workers below."""
+    rate = scene.acked_count / scene.elapsed_s if scene.elapsed_s > 0 else 0.0
+    head = Text(f"{scene.acked_count:,} of {scene.submitted_count:,} tasks in {scene.elapsed_s:.0f} s, {rate:,.0f} a second", style="bold")
+    return Group(head, _lanes(scene.lanes), _workers(scene.tries))
+
+
+def bar(part: int, whole: int, width: int = BAR_WIDTH) -> str:
+    """Filled in proportion; full only when `part` has reached `whole`."""
+    filled = width if part >= whole else width * part // whole
+    return "█" * filled + "·" * (width - filled)
+
+
+def _lanes(lanes: tuple[LaneScene, ...]) -> Table:
+    table = Table("lane", *(right(name) for name in ("backlog", "done", "of", "dead")), "", box=None, pad_edge=False)
+    for lane in lanes:
+        backlog = "?" if lane.backlog is None else f"{lane.backlog:,}"
+        counts = (f"{lane.acked_count:,}", f"{lane.submitted_count:,}", f"{lane.dead_count:,}")
+        table.add_row(lane.lane.name, backlog, *counts, bar(lane.acked_count, lane.submitted_count))
+    return table
+
+
+def _workers(tries: list[WorkerTry]) -> Table:
+    table = Table("execution", *(right(name) for name in ("worker", "retry", "taken", "share")), "", "state", box=None, pad_edge=False)
+    for one in tries:
+        numbers = (str(one.index), str(one.retry or ""), f"{one.taken:,}", f"{one.share:,}")
+        state = Text(one.state, style=_COLOURS.get(one.state, ""))
+        table.add_row(one.execution, *numbers, bar(one.acked, one.share), state)
+    return table
+
+
+def right(name: str) -> Text:
+    """A heading over numbers."""
+    return Text(name, justify="right")

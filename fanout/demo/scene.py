@@ -1,0 +1,139 @@
+"""The scene: what the demo sees at one moment, per lane, worker by worker. Values only; `look` is the one place that asks services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from batch.progress import Progress
+from controller.backlog import Reading, Value
+from controller.jobs import ExecutionInfo
+from controller.lanes import Lane
+from controller.ledger import Worked, promised
+from controller.survey import survey
+from controller.tick import Outside
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTry:
+    """One try of one worker as its progress tells; `state` is its exit reason, or `starting`, `running`, `killed`, `lost`."""
+
+    lane: str
+    execution: str
+    index: int
+    retry: int
+    state: str
+    share: int
+    taken: int = 0
+    acked: int = 0
+    returned: int = 0
+    dead: int = 0
+    started_at: float = 0.0
+    updated_at: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From its start to the last that was heard of it."""
+        return max(0.0, self.updated_at - self.started_at)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneScene:
+    """One lane: `executions` with their workers' progress, oldest first."""
+
+    lane: Lane
+    submitted_count: int
+    reading: Reading | None
+    executions: tuple[Worked, ...]
+
+    @property
+    def tries(self) -> list[WorkerTry]:
+        return [one for worked in self.executions for one in tries_of(self.lane.name, worked)]
+
+    @property
+    def backlog(self) -> int | None:
+        return self.reading.undelivered_count if isinstance(self.reading, Value) else None
+
+    @property
+    def acked_count(self) -> int:
+        return sum(one.acked for one in self.tries)
+
+    @property
+    def dead_count(self) -> int:
+        return sum(one.dead for one in self.tries)
+
+    @property
+    def live_count(self) -> int:
+        """Executions that have not ended."""
+        return sum(worked.info.live for worked in self.executions)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All lanes, `elapsed_s` after the first tick."""
+
+    elapsed_s: float
+    lanes: tuple[LaneScene, ...]
+
+    @property
+    def tries(self) -> list[WorkerTry]:
+        return [one for lane in self.lanes for one in lane.tries]
+
+    @property
+    def acked_count(self) -> int:
+        return sum(lane.acked_count for lane in self.lanes)
+
+    @property
+    def submitted_count(self) -> int:
+        return sum(lane.submitted_count for lane in self.lanes)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether something was launched in every lane with tasks, and no execution is alive."""
+        return all(lane.executions and not lane.live_count for lane in self.lanes if lane.submitted_count)
+
+
+def look(outside: Outside, lanes: Sequence[Lane], submitted: Mapping[str, int], readings: Mapping[str, Reading], since: float) -> Scene:
+    """What is there now. `since` is when the first tick began. Raises DependencyError."""
+    now = outside.clock.now()
+    seen = [survey(lane, (), outside.runner, outside.store, since=since, now=now).worked for lane in lanes]
+    scenes = [
+        LaneScene(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
+        for lane, worked in zip(lanes, seen, strict=True)
+    ]
+    return Scene(now - since, tuple(scenes))
+
+
+def tries_of(lane: str, worked: Worked) -> Iterator[WorkerTry]:
+    """Every try of every worker of an execution; a worker that has written nothing yet is starting."""
+    for index in range(worked.info.task_count):
+        tries = worked.tries.get(index, ())
+        if not tries:
+            yield WorkerTry(lane, worked.info.name, index, 0, "starting" if worked.info.live else "lost", promised(worked.info, index))
+        for retry, progress in enumerate(tries):
+            state = state_of(progress, last=retry == len(tries) - 1, info=worked.info)
+            yield _told(lane, worked.info.name, index, retry, state, progress)
+
+
+def state_of(progress: Progress, *, last: bool, info: ExecutionInfo) -> str:
+    """A try without an exit reason runs, unless another came after it, or its execution has ended."""
+    if progress.exit_reason:
+        return progress.exit_reason
+    return "running" if last and info.live else "killed"
+
+
+def _told(lane: str, execution: str, index: int, retry: int, state: str, progress: Progress) -> WorkerTry:
+    return WorkerTry(
+        lane,
+        execution,
+        index,
+        retry,
+        state,
+        progress.share,
+        progress.taken,
+        progress.acked,
+        progress.returned,
+        progress.dead,
+        progress.started_at,
+        progress.updated_at,
+    )

@@ -1,0 +1,95 @@
+"""Making the local cloud ready for the demo: bucket, topics, subscriptions, jobs, files. Everything through the product's own code.
+
+The jobs are those of `jobs.yaml`; what the demo changes in them is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batch.names import input_object
+from batch.objects import ObjectStore
+from controller.config import ControllerSettings
+from controller.deployed import DeployedJobs
+from controller.jobs import LANE_LABEL
+from controller.manifests import Manifest, completed, read_manifests
+from controller.resources import Creator, needed
+from fanout.demo.corpus import FACTS, SourceFile, facts
+from fanout.demo.workload import Workload
+
+BUCKET = "fanout-demo"
+UPLOADS = 6
+PROGRESS_INTERVAL_S = 1.0
+SHORT_DEADLINE_S = 10
+"""Ack deadline where a worker is to be killed: what it held comes back after this, not after a minute."""
+WORKER_ENV = {"PROGRESS_INTERVAL_S": f"{PROGRESS_INTERVAL_S:g}", "FLUSH_INTERVAL_S": "1", "BILLING_FLOOR_S": "20"}
+"""Faster than in production, so that there is something to see, and no worker waits out a minute that nobody bills here."""
+
+
+def jobs_file() -> Path:
+    """`jobs.yaml` beside the packages."""
+    return Path(__file__).resolve().parents[2] / "jobs.yaml"
+
+
+def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[Manifest]:
+    """The lanes' manifests of a `jobs.yaml` with the demo's share and settings. Raises SettingsError, KeyError for a lane it lacks."""
+    shares = {load.lane: load.share for load in loads}
+    documents = [_with_share(document, shares) for document in yaml.safe_load_all(text) if document is not None]
+    manifests = [one for one in read_manifests(yaml.safe_dump_all(documents, sort_keys=False)) if one.lane in shares]
+    lacking = sorted(set(shares) - {one.lane for one in manifests})
+    if lacking:
+        raise KeyError(f"the file has no job for lane {', '.join(lacking)}")
+    env = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": BUCKET, **WORKER_ENV}
+    return [completed(one, env) for one in manifests]
+
+
+def _with_share(document: Any, shares: Mapping[str, int]) -> Any:
+    """The document with `fanout/max-messages` set; whatever has not the shape of a lane's job is left for `read_manifests` to refuse."""
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    labels = metadata.get("labels") if isinstance(metadata, dict) else None
+    lane = labels.get(LANE_LABEL) if isinstance(labels, dict) else None
+    if isinstance(metadata, dict) and isinstance(lane, str) and lane in shares:
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), "fanout/max-messages": str(shares[lane])}
+    return document
+
+
+def create(manifests: Iterable[Manifest], settings: ControllerSettings, *, short_deadline: bool) -> Iterator[str]:
+    """Create resources and apply the jobs, saying each thing as it is made. Raises DependencyError."""
+    with closing(Creator(settings.project, settings.region)) as creator:
+        for manifest in manifests:
+            yield from creator.create_missing(needed(manifest))
+            if short_deadline:
+                _shorten(settings.project, manifest.subscription)
+    with closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator)) as jobs:
+        for manifest in manifests:
+            jobs.apply(manifest, exists=jobs.read(manifest.name) is not None)
+            yield f"applied job {manifest.name}: lane {manifest.lane}, at most {manifest.policy.share} messages a worker"
+
+
+def _shorten(project: str, subscription: str) -> None:
+    from google.cloud import pubsub_v1
+
+    changed = {"name": f"projects/{project}/subscriptions/{subscription}", "ack_deadline_seconds": SHORT_DEADLINE_S}
+    with pubsub_v1.SubscriberClient() as client:
+        client.update_subscription(request={"subscription": changed, "update_mask": {"paths": ["ack_deadline_seconds"]}})
+
+
+def upload(store: ObjectStore, files: Sequence[SourceFile]) -> int:
+    """All files, several at a time, and the table of facts; returns the bytes. Raises DependencyError."""
+
+    def one(file: SourceFile) -> int:
+        return store.write(input_object(file.name), file.path.read_bytes(), content_type="text/x-python").size
+
+    pool = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
+    try:
+        size = sum(pool.map(one, files))
+    finally:
+        # On Ctrl-C the files in flight end, the others are not begun.
+        pool.shutdown(wait=True, cancel_futures=True)
+    return size + store.write(FACTS, facts(files), content_type="text/csv").size

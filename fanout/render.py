@@ -1,0 +1,30 @@
+"""`fanout render`: one manifest of jobs.yaml as YAML, since `gcloud run jobs replace` takes one document at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from batch.errors import SettingsError
+from controller.manifests import completed, known_settings, left_open, read_manifests, rendered
+from fanout.apply import JOBS_FILE, explained_errors, manifest_options, pairs
+
+
+@click.command()
+@click.argument("lane")
+@click.argument("jobs_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), default=JOBS_FILE)
+@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", default="", show_envvar=True, help="Fills GOOGLE_CLOUD_PROJECT.")
+@manifest_options
+def command(lane: str, jobs_file: Path, project: str, set_env: tuple[str, ...], image: str, bucket: str) -> None:
+    """Print the manifest of LANE (or of the job of that name): fanout render default | gcloud run jobs replace -"""
+    with explained_errors():
+        manifests = read_manifests(jobs_file.read_text(encoding="utf-8"))
+        found = [one for one in manifests if lane in (one.lane, one.name)]
+        if not found:
+            known = ", ".join(one.lane or one.name for one in manifests)
+            raise SettingsError([f"{jobs_file} has no lane {lane!r}; it has {known}"])
+        manifest = completed(found[0], {**known_settings(found[0], project, bucket), **pairs(set_env)}, image)
+        for problem in left_open(manifest):
+            click.echo(f"left open: {problem}", err=True)
+        click.echo(rendered(manifest), nl=False)

@@ -1,0 +1,114 @@
+"""An outcome survives its line, and of several for one task the same one always holds."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.outcomes import PRECEDENCE, Outcome, from_line, from_lines, merged, stronger, to_line
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts.filter(bool),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
+)
+outcomes = st.builds(
+    Outcome,
+    task_id=st.sampled_from("abcd"),
+    task_type=texts.filter(bool),
+    outcome=st.sampled_from(PRECEDENCE),
+    finished_at=texts.filter(bool),
+    duration_s=st.integers(0, 10**9).map(lambda microseconds: microseconds / 1e6),
+    attempt_count=st.integers(0, 99),
+    execution=texts,
+    index=st.integers(0, 9999),
+    retry=st.integers(0, 9),
+    message_id=texts,
+    output=texts,
+    result=json_values,
+    error_type=texts,
+    reason=texts,
+)
+
+
+@given(outcomes)
+def test_an_outcome_comes_back_from_its_line(outcome: Outcome) -> None:
+    line = to_line(outcome)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert from_line(line) == outcome
+
+
+@given(st.lists(outcomes, max_size=10))
+def test_lines_of_a_shard_come_back_in_order(many: list[Outcome]) -> None:
+    assert list(from_lines(b"\n".join(map(to_line, many)))) == many
+
+
+@given(st.lists(outcomes, max_size=10), st.randoms(use_true_random=False))
+def test_merging_finds_the_same_outcomes_in_any_order(many: list[Outcome], chance: random.Random) -> None:
+    shuffled = list(many)
+    chance.shuffle(shuffled)
+    held = {task_id: one.outcome for task_id, one in merged(many).items()}
+    assert {task_id: one.outcome for task_id, one in merged(shuffled).items()} == held
+    assert held == {
+        task_id: min((one.outcome for one in many if one.task_id == task_id), key=PRECEDENCE.index)
+        for task_id in {one.task_id for one in many}
+    }
+
+
+def test_the_first_holds_on_a_tie() -> None:
+    one, other = (Outcome("a", "t", "dead", "now", execution=name) for name in "xy")
+    assert stronger(one, other) is one
+    assert stronger(other, one) is other
+
+
+def test_a_result_that_is_not_json_is_written_as_its_text() -> None:
+    outcome = Outcome("a", "t", "succeeded", "now", result={"when": datetime(2026, 1, 1, tzinfo=UTC)})
+    assert json.loads(to_line(outcome))["result"] == {"when": "2026-01-01 00:00:00+00:00"}
+
+
+CYCLE: list[object] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    ("result", "written"),
+    [
+        ({(1, 2): 3}, "{(1, 2): 3}"),
+        (float("nan"), "nan"),
+        ({1, 2}, "{1, 2}"),
+        ({"a": "\ud800"}, {"a": "\ud800"}),
+        (Outcome("b", "t", "dead", "now", index=7), {"index": 7}),
+        (CYCLE, "[[...]]"),
+        (False, False),
+        ("", None),
+    ],
+)
+def test_no_result_of_a_handler_can_keep_its_line_from_being_written(result: object, written: object) -> None:
+    body = json.loads(to_line(Outcome("a", "t", "succeeded", "now", result=result)))
+    found = body.get("result")
+    assert body["task_id"] == "a"
+    assert found == written or (isinstance(found, dict) and isinstance(written, dict) and found["index"] == written["index"])
+
+
+def test_a_result_that_cannot_be_copied_is_written_as_its_text() -> None:
+    line = to_line(Outcome("a", "t", "succeeded", "now", result=threading.Lock()))
+    assert "lock" in json.loads(line)["result"]
+
+
+def test_an_unknown_outcome_is_an_error() -> None:
+    with pytest.raises(ValueError, match="must be one of succeeded, superseded, cancelled, dead"):
+        Outcome("a", "t", "lost", "now")
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"{}", b'{"task_id": "a"}', b"[]", b"5", b"null", b'"text"', b"\xff"])
+def test_a_line_that_is_no_outcome_is_an_error(line: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (json's own error is one of them)
+        from_line(line)

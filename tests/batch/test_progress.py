@@ -1,0 +1,89 @@
+"""Progress survives its way through an object's metadata, which never grows too large for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.progress import DEFERRED_KEPT, MARKS_KEPT, MAX_METADATA_BYTES, Progress, from_metadata, to_metadata
+
+counts = st.integers(0, 10**9)
+seconds = st.integers(0, 4 * 10**12).map(lambda milliseconds: milliseconds / 1000)
+unix = st.integers(1_600_000_000, 4_000_000_000)
+
+
+def pairs(at_most: int) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
+    return st.lists(st.tuples(unix, counts), max_size=at_most).map(lambda found: tuple(sorted(found)))
+
+
+def progresses(marks: int, deferred: int) -> st.SearchStrategy[Progress]:
+    return st.builds(
+        Progress,
+        share=counts,
+        started_at=seconds,
+        updated_at=seconds,
+        taken=counts,
+        acked=counts,
+        returned=counts,
+        succeeded=counts,
+        superseded=counts,
+        cancelled=counts,
+        dead=counts,
+        handler_s=seconds,
+        marks=pairs(marks),
+        deferred=pairs(deferred),
+        exit_reason=st.sampled_from(["", "share_done", "drained"]),
+        extra=st.dictionaries(st.sampled_from(["job", "decision"]), st.text(max_size=10)),
+    )
+
+
+@given(progresses(MARKS_KEPT, DEFERRED_KEPT))
+def test_progress_comes_back_as_it_was(progress: Progress) -> None:
+    assert from_metadata(to_metadata(progress)) == progress
+
+
+@given(progresses(300, 400))
+def test_metadata_stays_small_and_keeps_what_counts(progress: Progress) -> None:
+    metadata = to_metadata(progress)
+    assert sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items()) < MAX_METADATA_BYTES
+    found = from_metadata(metadata)
+    assert sum(count for _, count in found.deferred) == sum(count for _, count in progress.deferred)
+    assert found.marks == progress.marks[-MARKS_KEPT:]
+    assert replace(found, marks=(), deferred=()) == replace(progress, marks=(), deferred=())
+
+
+@given(progresses(0, 400), unix)
+def test_fewer_deferrals_never_become_due_early(progress: Progress, now: int) -> None:
+    """Joined pairs take the later time: a message that is not due yet is never taken for one that is."""
+    found = from_metadata(to_metadata(progress))
+    due = [sum(count for at, count in one.deferred if at <= now) for one in (found, progress)]
+    assert due[0] <= due[1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 100)), max_size=30), st.integers(-10, 1100))
+def test_acked_at_is_never_too_many(steps: list[tuple[int, int]], asked: int) -> None:
+    marks, acked = [], 0
+    for time, more in sorted(steps):
+        acked += more
+        marks.append((time, acked))
+    progress = Progress(10**6, 0.0, 1000.0, acked=acked + 5, marks=tuple(marks))
+    true_then = max((count for time, count in marks if time <= asked), default=0) if asked < 1000 else acked + 5
+    assert progress.acked_at(asked) == true_then
+
+
+def test_what_is_held_is_never_negative() -> None:
+    assert Progress(10, 0.0, 0.0, taken=7, acked=3, returned=2).held == 2
+    assert Progress(10, 0.0, 0.0, taken=1, acked=3).held == 0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{}, {"share": "x"}, {"marks": "[1]"}, {"marks": "{"}, {"deferred": "[[1]]"}, {"updated_at": ""}, {"marks": "[[Infinity, 1]]"}],
+)
+def test_other_metadata_is_no_progress(broken: dict[str, str]) -> None:
+    metadata = {**to_metadata(Progress(1, 0.0, 0.0)), **broken} if broken else {}
+    with pytest.raises(ValueError, match="not a worker's progress"):
+        from_metadata(metadata)

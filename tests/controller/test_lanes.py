@@ -1,0 +1,74 @@
+"""Lanes from annotations: every problem at once, with what was meant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.errors import SettingsError
+from controller.durations import duration, spoken
+from controller.lanes import Policy, lane_of, lanes_of
+from tests.controller.fakes import job
+
+
+def test_a_lane_is_what_its_annotations_say() -> None:
+    found = lane_of(job(drain_within="90s", weight="2.5", min_workers="3", paused="true"))
+    assert (found.name, found.subscription, found.topic, found.concurrency) == ("default", "tasks-sub", "tasks", 4)
+    assert found.policy == Policy(100, 3, 1000, 90.0, 2.5, True)
+
+
+def test_all_problems_come_at_once_with_path_value_and_rule() -> None:
+    wrong = replace(job(max_workers="0", weight="-1", drain_within="10", paused="yes", max_mesages="5", topic="x"), labels={"fanout-lane": "A B"})
+    with pytest.raises(SettingsError) as caught:
+        lane_of(wrong)
+    text = "\n".join(caught.value.problems)
+    assert len(caught.value.problems) == 7
+    assert "job default: metadata.annotations[fanout/max-workers]='0': a whole number, 1 or more" in text
+    assert "metadata.annotations[fanout/drain-within]='10': a duration above 0 such as 90s, 10m or 2h" in text
+    assert "did you mean fanout/max-messages?" in text
+    assert "metadata.labels[fanout-lane]='A B'" in text
+
+
+def test_a_missing_subscription_is_a_problem() -> None:
+    with pytest.raises(SettingsError, match="fanout/subscription. is not set"):
+        lane_of(replace(job(), annotations={"fanout/topic": "tasks"}))
+
+
+def test_min_workers_must_not_be_above_max_workers() -> None:
+    with pytest.raises(SettingsError, match=r"min-workers=9 must not be above fanout/max-workers=3"):
+        lane_of(job(min_workers="9", max_workers="3"))
+
+
+def test_a_wrong_job_does_not_hide_the_others() -> None:
+    lanes, refused = lanes_of([job("urgent"), job(max_workers="many"), job("bulk")])
+    assert [one.name for one in lanes] == ["bulk", "urgent"]
+    assert [one.job for one in refused] == ["default"]
+
+
+def test_two_jobs_may_not_share_a_lane_or_a_subscription() -> None:
+    lanes, refused = lanes_of([job("a"), job("b", subscription="a-sub"), job("c")])
+    assert [one.name for one in lanes] == ["c"]
+    assert sorted(one.job for one in refused) == ["a", "b"]
+    lanes, refused = lanes_of([job("a"), replace(job("b"), labels={"fanout-lane": "a"})])
+    assert (lanes, len(refused)) == ([], 2)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("10m", 600.0), ("2h", 7200.0), ("1.5h", 5400.0), ("1d", 86400.0)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@given(st.text(max_size=8))
+def test_no_text_is_a_duration_by_accident(text: str) -> None:
+    try:
+        assert duration(text) > 0
+    except ValueError as error:
+        assert "90s, 10m or 2h" in str(error)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (130, "2 min 10 s"), (600, "10 min"), (11_100, "3 h 5 min")])
+def test_spoken(seconds: float, text: str) -> None:
+    assert spoken(seconds) == text

@@ -1,0 +1,151 @@
+"""Manifests: what is refused, what is completed, and what applying would change."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from batch.errors import SettingsError
+from controller.differences import differences
+from controller.manifests import advice, completed, known_settings, left_open, read_manifests, rendered
+
+JOBS_FILE = Path(__file__).parents[2] / "jobs.yaml"
+
+
+def documents() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(JOBS_FILE.read_text(encoding="utf-8")))
+
+
+def spec(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document["spec"]["template"]["spec"]["template"]["spec"]
+    return found
+
+
+def test_the_file_of_the_project_is_right() -> None:
+    manifests = read_manifests(JOBS_FILE.read_text(encoding="utf-8"))
+    assert [one.lane for one in manifests] == ["urgent", "default", "bulk"]
+    assert [line for one in manifests for line in advice(one)] == []
+    assert {(one.env["CONCURRENCY"], spec(one.document)["timeoutSeconds"]) for one in manifests} == {("16", 600), ("8", 3600), ("8", 14400)}
+
+
+def _with(change: Callable[[dict[str, Any]], object]) -> str:
+    document = documents()[1]
+    change(document)
+    return str(yaml.safe_dump(document))
+
+
+def _env(document: dict[str, Any], name: str, value: object) -> None:
+    entries = spec(document)["containers"][0]["env"]
+    entries[:] = [one for one in entries if one["name"] != name] + [{"name": name, "value": value}]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.update(kind="Service"), "document 1: kind is 'Service', must be 'Job'"),
+        (lambda d: d["metadata"].pop("name"), "metadata.name is not set"),
+        (lambda d: spec(d).pop("containers"), "at least one container with an image"),
+        (lambda d: d["metadata"]["annotations"].update({"fanout/max-workers": 5}), 'write "5" in quotes'),
+        (lambda d: d["metadata"]["annotations"].update({"fanout/max-worker": "5"}), "did you mean fanout/max-workers?"),
+        (lambda d: _env(d, "MAX_MESSAGES", 5), 'env[MAX_MESSAGES]=5: must be a text; write "5" in quotes'),
+        (lambda d: _env(d, "TASK_TIMEOUT_S", "60"), "TASK_TIMEOUT_S='60' differs from timeoutSeconds=3600"),
+        (lambda d: _env(d, "SUBSCRIPTION_NAME", "other"), "differs from the annotation fanout/subscription='default'"),
+        (lambda d: d["spec"]["template"]["spec"].update(parallelism=5), "parallelism=5: must be 0 or absent"),
+        (lambda d: spec(d).update(timeoutSeconds="1h"), "timeoutSeconds='1h'"),
+    ],
+)
+def test_what_is_wrong_is_said(change: Callable[[dict[str, Any]], object], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_manifests(_with(change))
+    assert said in "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1\n- 2", "text"])
+def test_what_is_no_manifest_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError):
+        read_manifests(text)
+
+
+def test_problems_of_all_documents_come_at_once() -> None:
+    first, second, third = documents()
+    first["kind"] = "Service"
+    second["metadata"]["annotations"]["fanout/weight"] = "0"
+    third["metadata"]["name"] = "default"
+    with pytest.raises(SettingsError) as caught:
+        read_manifests(yaml.safe_dump_all([first, second, third]))
+    assert len(caught.value.problems) == 2
+    with pytest.raises(SettingsError, match="lane urgent is named by 2 documents"):
+        read_manifests(yaml.safe_dump_all([documents()[0], documents()[0]]))
+
+
+def test_no_retries_are_allowed_and_advised_against() -> None:
+    (found,) = read_manifests(_with(lambda d: spec(d).update(maxRetries=0)))
+    assert "1 is recommended" in advice(found)[0]
+
+
+def test_settings_reach_every_container_and_the_original_stays() -> None:
+    (found,) = read_manifests(_with(lambda d: spec(d)["containers"].append({"image": "sidecar"})))
+    before = copy.deepcopy(found.document)
+    made = completed(found, {"BUCKET_NAME": "b", "EXTRA": "1"}, "image:1")
+    assert [one["image"] for one in made.containers] == ["image:1", "image:1"]
+    assert all({"name": "BUCKET_NAME", "value": "b"} in one["env"] and {"name": "EXTRA", "value": "1"} in one["env"] for one in made.containers)
+    assert {"name": "TASK_TIMEOUT_S", "value": "3600"} in made.containers[1]["env"]
+    assert found.document == before
+    assert completed(found, {}).containers[0] == found.containers[0]
+
+
+def test_placeholders_are_found_and_filled() -> None:
+    found = read_manifests(JOBS_FILE.read_text(encoding="utf-8"))[1]
+    assert [line.split(":")[1].split("=")[0].strip() for line in left_open(found)] == [
+        "env GOOGLE_CLOUD_PROJECT",
+        "env BUCKET_NAME",
+        "image 'REGION-docker.pkg.dev/PROJECT/fanout/fanout' has placeholders",
+    ]
+    made = completed(found, known_settings(found, "my-project", "my-bucket"), "us-central1-docker.pkg.dev/my-project/fanout/fanout:1")
+    assert left_open(made) == []
+    assert known_settings(made, "other", "other") == {}
+
+
+def test_rendered_yaml_is_the_same_manifest() -> None:
+    for found in read_manifests(JOBS_FILE.read_text(encoding="utf-8")):
+        assert read_manifests(rendered(found)) == (found,)
+
+
+def test_changes_are_named_by_path() -> None:
+    deployed = documents()[1]
+    wanted = copy.deepcopy(deployed)
+    wanted["metadata"]["annotations"] |= {"fanout/max-workers": "7", "fanout/paused": "true"}
+    del wanted["metadata"]["annotations"]["fanout/weight"]
+    _env(wanted, "CONCURRENCY", "9")
+    assert [str(change) for change in differences(deployed, wanted)] == [
+        "~ metadata.annotations[fanout/max-workers]: 100 -> 7",
+        "+ metadata.annotations[fanout/paused]: true",
+        "- metadata.annotations[fanout/weight]: 2",
+        "~ spec.template.spec.template.spec.containers[0].env[CONCURRENCY]: 8 -> 9",
+    ]
+
+
+def test_what_the_service_adds_is_no_difference() -> None:
+    wanted = documents()[1]
+    deployed = copy.deepcopy(wanted)
+    deployed["status"] = {"conditions": []}
+    deployed["metadata"] |= {"uid": "1", "generation": 3, "namespace": "123"}
+    deployed["metadata"]["labels"] |= {"cloud.googleapis.com/location": "us-central1", "run.googleapis.com/lastUpdatedTime": "x"}
+    deployed["metadata"]["annotations"] |= {"run.googleapis.com/creator": "a@b", "serving.knative.dev/creator": "a@b"}
+    deployed["spec"]["template"]["spec"] |= {"taskCount": 1, "parallelism": 0}
+    spec(deployed).update(timeoutSeconds="3600", serviceAccountName="123-compute@developer.gserviceaccount.com")
+    spec(deployed)["containers"][0]["name"] = "fanout-1"
+    assert differences(deployed, wanted) == []
+    spec(deployed)["serviceAccountName"] = "worker@p.iam.gserviceaccount.com"
+    assert [change.after for change in differences(deployed, wanted)] == [None]
+
+
+def test_all_fields_of_a_new_job_are_added() -> None:
+    changes = differences(None, documents()[1])
+    assert changes
+    assert {change.before for change in changes} == {None}

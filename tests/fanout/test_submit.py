@@ -1,0 +1,252 @@
+"""`fanout submit` and `fanout proof` with everything in memory, and once through the real clients against the local cloud."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import fanout.proof
+import fanout.submit
+from batch.clock import SystemClock, iso
+from batch.errors import DependencyUnavailable
+from batch.names import outcome_object
+from batch.outcomes import Outcome, to_line
+from batch.subscription import Outgoing
+from batch.testing import MemoryBroker, MemoryObjectStore
+from tests.support import Service
+
+HANDLERS = "batch.handlers,tests.fanout.handlers"
+
+
+class Cloud:
+    """The bucket and the topic that the commands meet."""
+
+    def __init__(self) -> None:
+        self.store = MemoryObjectStore("bucket")
+        self.topic = MemoryBroker(SystemClock()).topic("tasks")
+
+    @property
+    def messages(self) -> list[Outgoing]:
+        return [message for _, message in self.topic.published]
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(message.data) for message in self.messages]
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    one = Cloud()
+    monkeypatch.setattr(fanout.submit, "open_store", lambda _project, _bucket: nullcontext(one.store))
+    monkeypatch.setattr(fanout.submit, "open_topic", lambda _project, _name: nullcontext(one.topic))
+    monkeypatch.setattr(fanout.proof, "open_store", lambda _project, _bucket: nullcontext(one.store))
+    return one
+
+
+def submit(*arguments: str, text: str | bytes | None = None, bucket: str | None = "bucket") -> Result:
+    environment = {"GOOGLE_CLOUD_PROJECT": "p", "TOPIC_NAME": "tasks", "HANDLERS": HANDLERS, "BUCKET_NAME": bucket}
+    return CliRunner().invoke(fanout.submit.command, arguments, input=text, env=environment)
+
+
+def prove(*arguments: str) -> Result:
+    return CliRunner().invoke(fanout.proof.command, arguments, env={"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "bucket"})
+
+
+def test_one_task(cloud: Cloud) -> None:
+    result = submit("--task-type", "work", "--field", "number=3", "--field", "name=a=b", "--field", 'text="5"', bucket=None)
+    assert (result.exit_code, result.stderr) == (0, "")
+    (body,) = cloud.bodies
+    assert {name: body[name] for name in ("task_type", "number", "name", "text")} == {
+        "task_type": "work",
+        "number": 3,
+        "name": "a=b",
+        "text": "5",
+    }
+    assert result.stdout == f"task {body['task_id']} submitted to tasks\n"
+
+
+def test_one_task_with_a_key_is_the_same_task(cloud: Cloud) -> None:
+    results = [submit("--task-type", "work", "--idempotency-key", "k", "--json") for _ in range(2)]
+    first, second = (json.loads(result.stdout) for result in results)
+    assert first["task_id"] == second["task_id"]
+    assert first["message_id"] != second["message_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--task-type", "wrok"], "did you mean 'work'"),
+        (["--task-type", "file_processing", "--field", "filename=../a"], "'..'"),
+        (["--task-type", "work", "--field", "task_id=1"], "task_id"),
+    ],
+)
+def test_a_refused_task_ends_with_1(cloud: Cloud, arguments: list[str], text: str) -> None:
+    result = submit(*arguments)
+    assert (result.exit_code, cloud.messages) == (1, [])
+    assert text in result.stderr
+
+
+def test_types_of_others_need_a_word(cloud: Cloud) -> None:
+    assert submit("--task-type", "elsewhere", "--any-type").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["-", "--task-type", "work"],
+        ["--files"],
+        ["--dir", ".", "--from-prefix", "gs://bucket/input/"],
+        ["--task-type", "work", "--field", "nonsense"],
+        ["-", "--idempotency-key", "k"],
+        ["-", "--field", "a=1"],
+        ["no-such-file"],
+        ["--from-prefix", "gs://another/input/"],
+        ["--from-prefix", "gs://bucket/processed/"],
+        ["--task-type", "work", "--handlers", "no.such.module"],
+    ],
+)
+def test_wrong_usage_ends_with_2(cloud: Cloud, arguments: list[str]) -> None:
+    result = submit(*arguments)
+    assert result.exit_code == 2, result.output
+    assert cloud.messages == []
+
+
+def test_lines_without_a_bucket_are_wrong_usage(cloud: Cloud) -> None:
+    assert submit("-", text="{}", bucket=None).exit_code == 2
+
+
+def test_lines_from_standard_input_and_the_proof(cloud: Cloud) -> None:
+    lines = "\n".join(json.dumps({"task_type": "work", "number": number}) for number in range(150))
+    result = submit("-", "--json", text=f"\n{lines}\n\n")
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+    assert (report["accepted_count"], report["refused_count"], report["closed"]) == (150, 0, True)
+    assert [body["number"] for body in cloud.bodies] == list(range(150))
+    submission_id = report["submission_id"]
+    waiting = prove(submission_id)
+    assert waiting.exit_code == 1
+    assert "not finished, 150 tasks have no outcome yet" in waiting.stdout
+    assert "and 130 more missing" in waiting.stdout
+    finish(cloud, submission_id)
+    done = prove(submission_id)
+    assert (done.exit_code, "complete, every task is accounted for" in done.stdout) == (0, True)
+    whole = json.loads(prove(submission_id, "--json").stdout)
+    assert (whole["complete"], whole["submitted_count"], whole["succeeded_count"], whole["missing_count"]) == (True, 150, 150, 0)
+
+
+def finish(cloud: Cloud, submission_id: str) -> None:
+    lines = [to_line(Outcome(body["task_id"], "work", "succeeded", iso(1.0), execution="run")) for body in cloud.bodies]
+    cloud.store.write(outcome_object(submission_id, "run", 0, 0, 0), b"".join(lines))
+
+
+def test_refused_lines_are_named_by_number_and_the_others_go(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.ndjson"
+    path.write_bytes(b'{"task_type": "work"}\nnonsense\n\n{"task_type": "wrok"}\n{"number": 1}\n{"task_type": "work"}\n')
+    result = submit(str(path))
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["line 2", "line 4", "line 5"]
+    assert "2 tasks submitted to tasks, 3 refused" in result.stdout
+    assert len(cloud.messages) == 2
+
+
+def test_a_broker_that_fails_is_reported(cloud: Cloud) -> None:
+    cloud.topic.fail_next("publish", DependencyUnavailable("the broker is away"))
+    result = submit("-", "--json", text='{"task_type": "work"}\n')
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert (report["closed"], report["accepted_count"], report["uncertain_count"]) == (False, 0, 1)
+    assert "the broker is away" in result.stderr
+    cloud.topic.fail_next("publish", DependencyUnavailable("the broker is away"))
+    single = submit("--task-type", "work")
+    assert (single.exit_code, "the broker is away" in single.stderr) == (1, True)
+
+
+def test_files_are_uploaded_before_their_tasks(cloud: Cloud, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number:02}.csv" for number in range(40)]
+    for path in paths:
+        path.write_text(path.name)
+    result = submit("--files", *map(str, paths), "--field", "operation=checksum")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert [body["filename"] for body in cloud.bodies] == [path.name for path in paths]
+    assert {body["operation"] for body in cloud.bodies} == {"checksum"}
+    assert all(cloud.store.read(f"input/{path.name}") == path.name.encode() for path in paths)
+
+
+def test_files_of_one_name_and_a_failing_bucket(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for path in ("a.csv", "b/a.csv"):
+        (tmp_path / path).write_text(path)
+    result = submit("--files", str(tmp_path / "a.csv"), str(tmp_path / "b/a.csv"))
+    assert (result.exit_code, len(cloud.messages)) == (1, 1)
+    assert "line 2: " in result.stderr
+    assert "--dir" in result.stderr
+    cloud.store.fail_next("write", DependencyUnavailable("the bucket is away"))
+    failed = submit("--dir", str(tmp_path))
+    assert (failed.exit_code, "the bucket is away" in failed.stderr) == (1, True)
+
+
+def test_a_folder_keeps_its_names(cloud: Cloud, tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "a.csv").write_text("1")
+    (tmp_path / "b.csv").write_text("2")
+    assert submit("--dir", str(tmp_path)).exit_code == 0
+    assert [body["filename"] for body in cloud.bodies] == ["b.csv", "deep/er/a.csv"]
+    assert cloud.store.read("input/deep/er/a.csv") == b"1"
+
+
+@pytest.mark.parametrize(("prefix", "names"), [("", ["a.csv", "x/b.csv"]), ("x/", ["x/b.csv"])])
+def test_what_lies_in_the_bucket(cloud: Cloud, prefix: str, names: list[str]) -> None:
+    for name in ("input/", "input/a.csv", "input/x/", "input/x/b.csv", "processed/c.csv"):
+        cloud.store.write(name, b"")
+    assert submit("--from-prefix", f"gs://bucket/input/{prefix}", bucket=None).exit_code == 0
+    assert [body["filename"] for body in cloud.bodies] == names
+
+
+def test_an_unknown_submission(cloud: Cloud) -> None:
+    result = prove("s-nothing")
+    assert result.exit_code == 1
+    assert "there is no submission s-nothing in bucket bucket" in result.stderr
+
+
+def test_dead_tasks_are_accounted_for_with_their_reason(cloud: Cloud) -> None:
+    report = json.loads(submit("-", "--json", text='{"task_type": "work"}\n' * 120).stdout)
+    finish(cloud, report["submission_id"])
+    name = outcome_object(report["submission_id"], "run", 0, 0, 0)
+    lines = cloud.store.read(name).replace(b'"outcome":"succeeded"', b'"outcome":"dead","reason":"no such column"', 1)
+    cloud.store.write(name, lines)
+    result = prove(report["submission_id"])
+    assert result.exit_code == 0
+    assert "1 dead" in result.stdout
+    assert "no such column" in result.stdout
+
+
+def test_through_the_real_clients(local_pubsub: Service, local_storage: Service, project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", local_pubsub.grpc)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", local_storage.http)
+    from google.cloud.pubsub_v1 import PublisherClient, SubscriberClient
+    from google.cloud.storage import Client
+
+    Client(project=project).create_bucket(f"b-{project}")
+    with PublisherClient() as publisher, SubscriberClient() as subscriber:
+        publisher.create_topic(name=f"projects/{project}/topics/tasks")
+        path = f"projects/{project}/subscriptions/tasks"
+        subscriber.create_subscription(name=path, topic=f"projects/{project}/topics/tasks")
+        common = ["--project", project, "--bucket", f"b-{project}"]
+        lines = '{"task_type": "work"}\n' * 1500
+        result = submit("-", "--json", *common, text=lines)
+        assert result.exit_code == 0, result.output
+        submission_id = json.loads(result.stdout)["submission_id"]
+        received = 0
+        while received < 1500:
+            found = subscriber.pull(subscription=path, max_messages=1000, timeout=10).received_messages
+            received += len(found)
+            subscriber.acknowledge(subscription=path, ack_ids=[one.ack_id for one in found])
+            assert {one.message.attributes["shard"] for one in found} == {submission_id}
+    whole = json.loads(prove(submission_id, "--json", *common).stdout)
+    assert (whole["submitted_count"], whole["missing_count"], whole["closed"], whole["problems"]) == (1500, 1500, True, [])

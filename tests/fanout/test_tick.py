@@ -1,0 +1,104 @@
+"""`fanout tick`: a decision in plain lines, and an exit code that a script can trust."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from click.testing import CliRunner, Result
+
+from batch.errors import DependencyUnavailable
+from controller.backlog import Idle, Reading, Unknown, Value
+from controller.config import ControllerSettings
+from controller.jobs import LaunchRefused
+from controller.tick import Outside
+from fanout import tick
+from tests.controller.fakes import World, job, progress, world, write_progress
+
+ENVIRONMENT = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b"}
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> World:
+    found = world([job(), job("bulk")])
+
+    @contextmanager
+    def connected(settings: ControllerSettings) -> Iterator[Outside]:
+        yield found.outside
+
+    monkeypatch.setattr(tick, "connected", connected)
+    return found
+
+
+def run(*arguments: str, environment: dict[str, str] = ENVIRONMENT) -> Result:
+    return CliRunner().invoke(tick.command, arguments, env=environment)
+
+
+def test_a_launch_is_argued_line_by_line(here: World) -> None:
+    info = here.runner.add(3, {"BACKLOG": "300"})
+    write_progress(here.store, info.name, 0, progress(100, updated_at=here.clock.now(), taken=100, acked=100, exit_reason="share_done"))
+    here.backlog.reading = Value(1040, here.clock.now() - 95, 70.0)
+    result = run("default")
+    assert result.output.splitlines() == [
+        "lane default: launch: 8 workers for 740 of 740 unassigned messages",
+        "  reading: 1040 undelivered, the oldest 1 min 10 s old, sampled 1 min 35 s ago",
+        "  ledger: 300 of it assigned already",
+        "    default-00000 (3 of 3 workers alive): 300 by its workers",
+        "  workers: ceil(740 unassigned / 100 a worker) = 8",
+        "  cap min-workers 0: 8 -> 8",
+        "  cap messages 740: 8 -> 8",
+        "  cap max-workers 997: 8 -> 8",
+        "  prediction: none yet, no worker of this lane has told how long a message takes",
+        "  launched default-00001",
+    ]
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(("reading", "code"), [(Idle(), 0), (Value(0, 0.0), 0), (Unknown("no answer"), 3)])
+def test_the_exit_code_tells_a_decision_from_a_hold(here: World, reading: Reading, code: int) -> None:
+    here.backlog.reading = reading
+    assert run().exit_code == code
+
+
+def test_a_failed_listing_is_a_hold(here: World) -> None:
+    here.backlog_is(10)
+    here.runner.list_errors = [DependencyUnavailable("503")]
+    result = run("default")
+    assert result.exit_code == 3
+    assert "on hold: what runs already is unknown: 503" in result.output
+
+
+def test_a_refused_launch_ends_with_1(here: World) -> None:
+    here.backlog_is(10)
+    here.runner.run_errors = [LaunchRefused("403: no")]
+    result = run("default")
+    assert result.exit_code == 1
+    assert "403: no" in result.output
+
+
+def test_a_dry_run_launches_nothing(here: World) -> None:
+    here.backlog_is(10)
+    assert "dry run: nothing was launched" in run("--dry-run").output
+    assert here.runner.requests == []
+
+
+def test_json(here: World) -> None:
+    here.backlog_is(10)
+    body = json.loads(run("--json").output)
+    assert [one["lane"] for one in body["lanes"]] == ["bulk", "default"]
+    assert body["lanes"][1]["decision"]["backlog"] == 10
+
+
+def test_an_unknown_lane_is_named_with_what_was_meant(here: World) -> None:
+    result = run("defalt")
+    assert result.exit_code == 1
+    assert "did you mean default?" in result.output
+
+
+def test_missing_settings_come_all_at_once(here: World) -> None:
+    result = run(environment={})
+    assert result.exit_code == 1
+    assert "GOOGLE_CLOUD_PROJECT is not set" in result.output
+    assert "BUCKET_NAME is not set" in result.output
