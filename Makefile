@@ -1,6 +1,6 @@
 # `make help` lists the targets. Nothing is needed but Python 3.11 or newer, make and a package index.
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format lock image clean
+.PHONY: help demo test slow lint format lock docs image clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,6 +40,9 @@ format: $(READY) ## Put the sources into the house style
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --group dev --extra local --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements/dev.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra image --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/image.txt
+
+docs: $(READY) ## Write docs/reference.md anew from the code
+	@$(BIN)/python -m tests.reference
 
 image: ## Build the container image (needs docker, podman or buildah)
 	@for tool in docker podman buildah; do command -v $$tool >/dev/null 2>&1 && exec $$tool build -t fanout .; done; echo "make image needs docker, podman or buildah" >&2; exit 1

@@ -36,7 +36,7 @@ class SystemClock:
 
 def iso(unix_s: float) -> str:
     """`2026-01-31T12:00:00.123456Z`: what stands in messages, outcomes and objects. Sorts as text in the order of time."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def from_iso(text: str) -> float:

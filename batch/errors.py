@@ -10,11 +10,13 @@
     │   ├── Snooze               run it again later; no attempt is spent
     │   └── Superseded           a newer task owns this task's output
     ├── PreconditionFailed       an object changed, or existed, before our conditional write
+    ├── CollectorFull            (intake.collector) the front door holds all it may
     ├── ObjectMissing            an object that was to be read does not exist
     └── DependencyError          a service we need failed; never the fault of a task
         ├── DependencyMissing    the subscription, topic, bucket or job does not exist
         ├── DependencyForbidden  it exists and this identity may not use it
-        └── DependencyUnavailable  it did not answer, or said to try later
+        ├── DependencyUnavailable  it did not answer, or said to try later
+        └── SubmissionInterrupted  (batch.submit) a submission stopped midway; it says what is certain
 
 The message of an error says what happened, to what, and what to do.
 """
@@ -43,7 +45,8 @@ class NameRefused(FanoutError):
 class MessageRefused(FanoutError):
     """A message that is not JSON, not an object, of an unknown type, or invalid for its type. Trying again cannot help.
 
-    `kind` is one of `not_json`, `not_an_object`, `no_task_type`, `unknown_task_type`, `invalid`; it becomes the dead letter's error type.
+    `kind` is one of `not_json`, `not_an_object`, `no_task_type`, `unknown_task_type`, `invalid`, `too_large`;
+    it becomes the dead letter's error type.
     """
 
     def __init__(self, kind: str, reason: str) -> None:

@@ -48,9 +48,13 @@ class Task:
 
 
 def new_task_id(chance: random.Random, lane: str, idempotency_key: str | None = None) -> str:
-    """A random UUID; with a key, a UUIDv5 of lane and key, so that the same submission twice is the same task."""
+    """A random UUID; with a key, a UUIDv5 of lane and key, so that the same submission twice is the same task.
+
+    Raises MessageRefused (`invalid`) for a key that is no proper text.
+    """
     if idempotency_key is None:
         return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+    _utf8(idempotency_key, "the idempotency key")
     return str(uuid.uuid5(_KEY_NAMESPACE, f"{lane}\n{idempotency_key}"))
 
 
@@ -84,6 +88,8 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
     task_type = body.pop("task_type", None)
     if not isinstance(task_type, str) or not task_type:
         raise MessageRefused("no_task_type", f"the message has no usable task_type: {_short(task_type)}")
+    if len(_utf8(task_type, "task_type")) > MAX_TASK_TYPE_BYTES:
+        raise MessageRefused("invalid", f"task_type is longer than {MAX_TASK_TYPE_BYTES} bytes: {_short(task_type)}")
     given_at = body.pop("submitted_at", None)
     return Task(
         task_id=task_id_of(body.pop("task_id", None), message_id),
@@ -133,6 +139,13 @@ def _normal_time(given: object, published_s: float) -> str:
         except (ValueError, OverflowError):
             return iso(published_s)
     return iso(published_s)
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise MessageRefused("invalid", f"{what} holds half a character: {_short(text)}") from error
 
 
 def _short(value: object) -> str:

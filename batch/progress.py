@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 MARK_EVERY_S = 15
 MARKS_KEPT = 40
@@ -36,7 +36,6 @@ class Progress:
     marks: tuple[tuple[int, int], ...] = ()
     deferred: tuple[tuple[int, int], ...] = ()
     exit_reason: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def held(self) -> int:
@@ -60,7 +59,7 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["marks"] = json.dumps(progress.marks[-MARKS_KEPT:], separators=(",", ":"))
     metadata["deferred"] = json.dumps(_fewer(progress.deferred), separators=(",", ":"))
     metadata["exit_reason"] = progress.exit_reason
-    return metadata | dict(progress.extra)
+    return metadata
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Progress:
@@ -72,7 +71,6 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         deferred = tuple((int(due), int(count)) for due, count in json.loads(metadata.get("deferred", "[]")))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
-    extra = {name: value for name, value in metadata.items() if name not in Progress.__dataclass_fields__}
     return Progress(
         share=counts["share"],
         started_at=seconds["started_at"],
@@ -88,7 +86,6 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         marks=marks,
         deferred=deferred,
         exit_reason=metadata.get("exit_reason", ""),
-        extra=extra,
     )
 
 

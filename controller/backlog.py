@@ -82,11 +82,16 @@ class GoogleBacklogReader:
     """Cloud Monitoring. One call per metric for all subscriptions of the project: picking ours here costs less than a filter that
     lists them, and does not grow with the number of lanes."""
 
-    def __init__(self, project: str, clock: Clock, *, emulator_host: str = "", timeout_s: float = 20.0) -> None:
-        """`emulator_host` (`host:port`) is spoken to without TLS or credentials."""
+    def __init__(self, project: str, clock: Clock, *, emulator_host: str = "", timeout_s: float = 10.0, retry_s: float = 20.0) -> None:
+        """`emulator_host` (`host:port`) is spoken to without TLS or credentials. A metric that is unavailable is asked for again for
+        `retry_s`: less than a tick's minute, where Google's own default is more."""
+        from google.api_core.exceptions import ServiceUnavailable
+        from google.api_core.retry import Retry, if_exception_type
+
         self._project = project
         self._clock = clock
         self._timeout_s = timeout_s
+        self._retry = Retry(predicate=if_exception_type(ServiceUnavailable), initial=0.2, maximum=4.0, timeout=retry_s)
         self._client = _client(emulator_host)
 
     def read(self, subscriptions: Sequence[str]) -> dict[str, Reading]:
@@ -109,7 +114,7 @@ class GoogleBacklogReader:
             "view": 0,
         }
         try:
-            series = list(self._client.list_time_series(request=request, timeout=self._timeout_s))
+            series = list(self._client.list_time_series(request=request, timeout=self._timeout_s, retry=self._retry))
         except (GoogleAPIError, GoogleAuthError) as error:
             name = metric.rsplit("/", 1)[-1]
             return f"Cloud Monitoring did not give {name} of project {self._project}: {type(error).__name__}: {str(error)[:300]}"

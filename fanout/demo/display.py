@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fanout.demo.scene import LaneScene, Scene, WorkerTry
@@ -107,7 +107,7 @@ def bar(part: int, whole: int, width: int = BAR_WIDTH) -> str:
 
 
 def _lanes(lanes: tuple[LaneScene, ...]) -> Table:
-    table = Table("lane", *(right(name) for name in ("backlog", "done", "of", "dead")), "", box=None, pad_edge=False)
+    table = Table("lane", *numbers("backlog", "done", "of", "dead"), "", box=None, pad_edge=False)
     for lane in lanes:
         backlog = "?" if lane.backlog is None else f"{lane.backlog:,}"
         counts = (f"{lane.acked_count:,}", f"{lane.submitted_count:,}", f"{lane.dead_count:,}")
@@ -116,14 +116,14 @@ def _lanes(lanes: tuple[LaneScene, ...]) -> Table:
 
 
 def _workers(tries: list[WorkerTry]) -> Table:
-    table = Table("execution", *(right(name) for name in ("worker", "retry", "taken", "share")), "", "state", box=None, pad_edge=False)
+    table = Table("execution", *numbers("worker", "retry", "taken", "share"), "", "state", box=None, pad_edge=False)
     for one in tries:
-        numbers = (str(one.index), str(one.retry or ""), f"{one.taken:,}", f"{one.share:,}")
+        counts = (str(one.index), str(one.retry or ""), f"{one.taken:,}", f"{one.share:,}")
         state = Text(one.state, style=_COLOURS.get(one.state, ""))
-        table.add_row(one.execution, *numbers, bar(one.acked, one.share), state)
+        table.add_row(one.execution, *counts, bar(one.acked, one.share), state)
     return table
 
 
-def right(name: str) -> Text:
-    """A heading over numbers."""
-    return Text(name, justify="right")
+def numbers(*names: str) -> list[Column]:
+    """Headings of columns with numbers."""
+    return [Column(name, justify="right") for name in names]

@@ -5,30 +5,34 @@ The jobs are those of `jobs.yaml`; what the demo changes in them is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from batch.errors import SettingsError
 from batch.names import input_object
 from batch.objects import ObjectStore
 from controller.config import ControllerSettings
 from controller.deployed import DeployedJobs
-from controller.jobs import LANE_LABEL
-from controller.manifests import Manifest, completed, read_manifests
+from controller.manifests import Document, Manifest, completed, read_manifests
 from controller.resources import Creator, needed
 from fanout.demo.corpus import FACTS, SourceFile, facts
-from fanout.demo.workload import Workload
+from fanout.demo.workload import CONCURRENCY, Workload
 
 BUCKET = "fanout-demo"
 UPLOADS = 6
 PROGRESS_INTERVAL_S = 1.0
 SHORT_DEADLINE_S = 10
 """Ack deadline where a worker is to be killed: what it held comes back after this, not after a minute."""
-WORKER_ENV = {"PROGRESS_INTERVAL_S": f"{PROGRESS_INTERVAL_S:g}", "FLUSH_INTERVAL_S": "1", "BILLING_FLOOR_S": "20"}
+WORKER_ENV = {
+    "PROGRESS_INTERVAL_S": f"{PROGRESS_INTERVAL_S:g}",
+    "FLUSH_INTERVAL_S": "1",
+    "BILLING_FLOOR_S": "20",
+    "CONCURRENCY": f"{CONCURRENCY}",
+}
 """Faster than in production, so that there is something to see, and no worker waits out a minute that nobody bills here."""
 
 
@@ -38,25 +42,21 @@ def jobs_file() -> Path:
 
 
 def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[Manifest]:
-    """The lanes' manifests of a `jobs.yaml` with the demo's share and settings. Raises SettingsError, KeyError for a lane it lacks."""
+    """The lanes' manifests of a `jobs.yaml` with the demo's shares and settings. Raises SettingsError, also for a lane that it lacks."""
     shares = {load.lane: load.share for load in loads}
-    documents = [_with_share(document, shares) for document in yaml.safe_load_all(text) if document is not None]
-    manifests = [one for one in read_manifests(yaml.safe_dump_all(documents, sort_keys=False)) if one.lane in shares]
-    lacking = sorted(set(shares) - {one.lane for one in manifests})
+    found = [one for one in read_manifests(text) if one.lane in shares]
+    lacking = sorted(set(shares) - {one.lane for one in found})
     if lacking:
-        raise KeyError(f"the file has no job for lane {', '.join(lacking)}")
+        raise SettingsError([f"the demo needs a job for lane {lane}, and the file has none" for lane in lacking])
+    documents = [_with_share(one.document, shares[one.lane]) for one in found]
     env = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": BUCKET, **WORKER_ENV}
-    return [completed(one, env) for one in manifests]
+    return [completed(one, env) for one in read_manifests(yaml.safe_dump_all(documents, sort_keys=False))]
 
 
-def _with_share(document: Any, shares: Mapping[str, int]) -> Any:
-    """The document with `fanout/max-messages` set; whatever has not the shape of a lane's job is left for `read_manifests` to refuse."""
-    metadata = document.get("metadata") if isinstance(document, dict) else None
-    labels = metadata.get("labels") if isinstance(metadata, dict) else None
-    lane = labels.get(LANE_LABEL) if isinstance(labels, dict) else None
-    if isinstance(metadata, dict) and isinstance(lane, str) and lane in shares:
-        metadata["annotations"] = {**(metadata.get("annotations") or {}), "fanout/max-messages": str(shares[lane])}
-    return document
+def _with_share(document: Document, share: int) -> Document:
+    metadata = document["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), "fanout/max-messages": str(share)}
+    return {**document, "metadata": {**metadata, "annotations": annotations}}
 
 
 def create(manifests: Iterable[Manifest], settings: ControllerSettings, *, short_deadline: bool) -> Iterator[str]:

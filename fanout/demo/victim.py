@@ -15,8 +15,8 @@ from fanout.demo.scene import WorkerTry
 from local_cloud.workers import RunningWorker, running_workers
 
 LANE = "default"
-MOST_TAKEN = 0.7
-"""A worker that has taken more of its share than this is too near its end."""
+MOST_DONE = 0.7
+"""A worker that has done more of its share than this is too near its end."""
 
 
 def candidates(tries: Sequence[WorkerTry]) -> list[WorkerTry]:
@@ -24,7 +24,7 @@ def candidates(tries: Sequence[WorkerTry]) -> list[WorkerTry]:
     return [
         one
         for one in tries
-        if one.lane == LANE and one.state == "running" and one.retry == 0 and one.acked > 0 and one.taken <= MOST_TAKEN * one.share
+        if one.lane == LANE and one.state == "running" and one.retry == 0 and one.acked > 0 and one.acked <= MOST_DONE * one.share
     ]
 
 

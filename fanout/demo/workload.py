@@ -14,6 +14,8 @@ from fanout.demo.corpus import FACTS, SourceFile
 
 WORKERS = {"default": 5, "urgent": 1, "bulk": 2}
 """Two cores are enough for these, and their start-up does not take longer than their work."""
+CONCURRENCY = 8
+"""Tasks that one worker runs at a time."""
 UNKNOWN_TYPE = "file_procesing"
 """A typing error, as a client makes it."""
 UNHURRIED_S = 6.0
@@ -32,11 +34,10 @@ class Workload:
         return max(1, ceil(len(self.tasks) / WORKERS[self.lane]))
 
 
-def workloads(files: Sequence[SourceFile], *, concurrency: int, unhurried: bool = False) -> list[Workload]:
-    """One for each lane. `unhurried`: every file waits a little before it is processed, so that a worker is still busy when it is killed;
-    `concurrency` is how many wait at a time."""
+def workloads(files: Sequence[SourceFile], *, unhurried: bool = False) -> list[Workload]:
+    """One for each lane. `unhurried`: every file waits a little before it is processed, so that a worker is busy when it is killed."""
     share = ceil(len(files) / WORKERS["default"])
-    wait_s = round(UNHURRIED_S * concurrency / max(1, share), 3) if unhurried else 0.0
+    wait_s = round(UNHURRIED_S * CONCURRENCY / max(1, share), 3) if unhurried else 0.0
     return [
         Workload("default", tuple(_file_task(at, file, wait_s) for at, file in enumerate(files))),
         Workload("urgent", tuple(_table_tasks())),

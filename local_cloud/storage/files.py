@@ -79,9 +79,9 @@ class Staged:
     def check(self, *, crc32c: str | None, md5: str | None) -> None:
         """Compare with what the client says (None or empty: it says nothing). Raises InvalidArgument."""
         if crc32c and crc32c != self.crc32c:
-            raise InvalidArgument(f"Provided CRC32C \"{crc32c}\" doesn't match calculated CRC32C \"{self.crc32c}\".")
+            raise InvalidArgument(f'Provided CRC32C "{crc32c}" doesn\'t match calculated CRC32C "{self.crc32c}".')
         if md5 and md5 != self.md5:
-            raise InvalidArgument(f"Provided MD5 hash \"{md5}\" doesn't match calculated MD5 hash \"{self.md5}\".")
+            raise InvalidArgument(f'Provided MD5 hash "{md5}" doesn\'t match calculated MD5 hash "{self.md5}".')
 
 
 class Files:

@@ -139,9 +139,7 @@ class Storage:
             shelf = self._shelf(name)
             conditions.check(shelf.bucket)
             fields = _bucket_fields({} if whole else shelf.bucket.fields, change)
-            bucket = replace(
-                shelf.bucket, fields=fields, updated_s=self._clock.now(), metageneration=shelf.bucket.metageneration + 1
-            )
+            bucket = replace(shelf.bucket, fields=fields, updated_s=self._clock.now(), metageneration=shelf.bucket.metageneration + 1)
             self._journal.append(bucket_record(bucket))
             shelf.bucket = bucket
             return bucket
@@ -240,9 +238,7 @@ class Storage:
             )
         return stored, file
 
-    def change(
-        self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions = NO_CONDITIONS, *, whole: bool = False
-    ) -> StoredObject:
+    def change(self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions = NO_CONDITIONS, *, whole: bool = False) -> StoredObject:
         """Merge `resource` into an object's fields, or with `whole` put it in their place. Raises like `get`, and InvalidArgument."""
         with self._lock:
             live = self._live(ref)

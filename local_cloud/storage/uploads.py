@@ -44,9 +44,7 @@ def content_range(header: str | None) -> ContentRange | None:
     if match is None:
         raise InvalidArgument(f"Failed to parse Content-Range header: '{header}'")
     start, end, total = match.groups()
-    parsed = ContentRange(
-        start=int(start) if start else None, end=int(end) if end else None, total=None if total == "*" else int(total)
-    )
+    parsed = ContentRange(start=int(start) if start else None, end=int(end) if end else None, total=None if total == "*" else int(total))
     if parsed.start is not None and parsed.end is not None:
         beyond_total = parsed.total is not None and parsed.end >= parsed.total
         if parsed.end < parsed.start or beyond_total:

@@ -93,7 +93,9 @@ def test_settings_reach_every_container_and_the_original_stays() -> None:
     before = copy.deepcopy(found.document)
     made = completed(found, {"BUCKET_NAME": "b", "EXTRA": "1"}, "image:1")
     assert [one["image"] for one in made.containers] == ["image:1", "image:1"]
-    assert all({"name": "BUCKET_NAME", "value": "b"} in one["env"] and {"name": "EXTRA", "value": "1"} in one["env"] for one in made.containers)
+    for one in made.containers:
+        assert {"name": "BUCKET_NAME", "value": "b"} in one["env"]
+        assert {"name": "EXTRA", "value": "1"} in one["env"]
     assert {"name": "TASK_TIMEOUT_S", "value": "3600"} in made.containers[1]["env"]
     assert found.document == before
     assert completed(found, {}).containers[0] == found.containers[0]

@@ -109,7 +109,7 @@ def sent_ids(server: Server) -> list[list[str]]:
 def test_a_deadline_exceeded_by_a_pull_is_an_empty_pull(server: Server, subscription: GoogleSubscription) -> None:
     server.answers.append(grpc.StatusCode.DEADLINE_EXCEEDED)
     assert subscription.pull(10, 5.0) == []
-    assert server.calls[0][1].max_messages == 10
+    assert [request.max_messages for _, request in server.calls] == [10]
 
 
 def test_a_pull_is_repeated_while_its_time_lasts(server: Server, subscription: GoogleSubscription) -> None:

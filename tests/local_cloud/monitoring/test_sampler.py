@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import queue
+import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,12 +35,12 @@ def _visible(sampler: Sampler, clock: ManualClock) -> list[tuple[float, int, flo
 
 
 def test_points_are_taken_on_the_period_and_seen_after_the_lag() -> None:
-    clock, queue = ManualClock(START_S + 10), Queue()
-    sampler = Sampler(queue.read, clock, period_s=60, lag_s=120)
-    queue.count = 5
+    clock, state = ManualClock(START_S + 10), Queue()
+    sampler = Sampler(state.read, clock, period_s=60, lag_s=120)
+    state.count = 5
     clock.advance(50)
     assert _visible(sampler, clock) == []
-    queue.count = 7
+    state.count = 7
     clock.advance(119)
     assert _visible(sampler, clock) == []
     clock.advance(1)
@@ -48,30 +50,46 @@ def test_points_are_taken_on_the_period_and_seen_after_the_lag() -> None:
 
 
 def test_an_advance_over_several_periods_fills_them_with_the_count_of_now_and_the_age_of_then() -> None:
-    clock, queue = ManualClock(START_S), Queue()
-    sampler = Sampler(queue.read, clock, period_s=60, lag_s=0)
-    queue.count, queue.age_s = 3, 130.0
+    clock, state = ManualClock(START_S), Queue()
+    sampler = Sampler(state.read, clock, period_s=60, lag_s=0)
+    state.count, state.age_s = 3, 130.0
     clock.advance(190)
     assert _visible(sampler, clock) == [(180.0, 3, 120.0), (120.0, 3, 60.0), (60.0, 3, 0.0)]
 
 
 def test_with_period_0_every_reading_samples_so_that_the_reader_sees_it() -> None:
-    clock, queue = ManualClock(START_S), Queue()
-    sampler = Sampler(queue.read, clock, period_s=0, lag_s=0)
+    clock, state = ManualClock(START_S), Queue()
+    sampler = Sampler(state.read, clock, period_s=0, lag_s=0)
     for count in (1, 2):
         clock.advance(1)
-        queue.count = count
+        state.count = count
         end_s = clock.now() - 0.25
         sampler.prepare_reading(end_s)
         newest = sampler.gauges.read("p", 0.0, end_s, clock.now())["s"][0]
         assert (newest.sampled_s, newest.undelivered_count) == (end_s, count)
 
 
-def test_the_thread_samples_when_the_clock_gets_there() -> None:
-    clock, queue = ManualClock(START_S), Queue()
-    sampler = Sampler(queue.read, clock, period_s=60, lag_s=0)
+class PlanClock(ManualClock):
+    """Tells until when somebody is about to wait."""
+
+    def __init__(self) -> None:
+        super().__init__(START_S)
+        self.plans: queue.Queue[float | None] = queue.Queue()
+
+    def wait_until(self, condition: threading.Condition, until: float | None) -> None:
+        self.plans.put(until)
+        super().wait_until(condition, until)
+
+
+def test_the_thread_waits_for_the_next_period_and_looks_again_after_each_advance() -> None:
+    clock, state = PlanClock(), Queue()
+    sampler = Sampler(state.read, clock, period_s=60, lag_s=0)
     sampler.start()
-    clock.advance(60)
+    assert clock.plans.get(timeout=10) == START_S + 60
+    clock.advance(30)
+    assert clock.plans.get(timeout=10) == START_S + 60
+    clock.advance(40)
+    assert clock.plans.get(timeout=10) == START_S + 120
     assert _visible(sampler, clock) == [(60.0, 0, 0.0)]
     sampler.stop()
 

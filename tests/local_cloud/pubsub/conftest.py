@@ -17,9 +17,6 @@ from local_cloud.clock import Clock
 from local_cloud.pubsub.keeper import Keeper
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.server import GrpcServer
-from tests.google_emulator import google_pubsub
-
-__all__ = ["google_pubsub"]
 
 _projects = itertools.count(1)
 
@@ -82,7 +79,7 @@ class Cloud:
 
 
 @pytest.fixture(scope="session")
-def local_pubsub() -> Iterator[LocalPubSub]:
+def local_server() -> Iterator[LocalPubSub]:
     clock = Clock()
     model = PubSub(clock, random.Random(1))
     keeper = Keeper(model, clock)
@@ -100,7 +97,7 @@ def pubsub_host(request: pytest.FixtureRequest) -> str:
     if request.param == "google":
         host: str = request.getfixturevalue("google_pubsub")
         return host
-    local: LocalPubSub = request.getfixturevalue("local_pubsub")
+    local: LocalPubSub = request.getfixturevalue("local_server")
     return local.address
 
 
@@ -122,9 +119,9 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Cloud]]
 
 
 @pytest.fixture
-def cloud(connect: Callable[[str], Cloud], local_pubsub: LocalPubSub) -> Cloud:
+def cloud(connect: Callable[[str], Cloud], local_server: LocalPubSub) -> Cloud:
     """Clients of the local server."""
-    return connect(local_pubsub.address)
+    return connect(local_server.address)
 
 
 @pytest.fixture

@@ -15,17 +15,17 @@ from google.pubsub_v1.types import pubsub
 Aside = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 
-def _waiting(local_pubsub: Any, subscription: str, count: int) -> None:
+def _waiting(local_server: Any, subscription: str, count: int) -> None:
     """Returns once exactly so many pulls wait on the subscription; the test's time limit ends a wait in vain."""
-    found = local_pubsub.model.subscription(subscription)
+    found = local_server.model.subscription(subscription)
     while found.waiting_count != count:
         threading.Event().wait(0.002)
 
 
 @contextmanager
-def _pulling(local_pubsub: Any) -> Iterator[Any]:
+def _pulling(local_server: Any) -> Iterator[Any]:
     """The method Pull on a channel of its own, without retries and with raw messages."""
-    with grpc.insecure_channel(local_pubsub.address, options=[("grpc.max_receive_message_length", -1)]) as channel:
+    with grpc.insecure_channel(local_server.address, options=[("grpc.max_receive_message_length", -1)]) as channel:
         yield channel.unary_unary(
             "/google.pubsub.v1.Subscriber/Pull",
             request_serializer=lambda message: message.SerializeToString(),
@@ -37,37 +37,37 @@ def _pull_request(subscription: str, count: int) -> Any:
     return pubsub.PullRequest.pb()(subscription=subscription, max_messages=count)
 
 
-def _reading(local_pubsub: Any, cloud: Any) -> Any:
-    (reading,) = [reading for reading in local_pubsub.model.readings() if reading.project == cloud.project]
+def _reading(local_server: Any, cloud: Any) -> Any:
+    (reading,) = [reading for reading in local_server.model.readings() if reading.project == cloud.project]
     return reading
 
 
-def test_an_advance_of_the_clock_ends_leases_and_wakes_a_waiting_pull(cloud: Any, local_pubsub: Any, aside: Aside) -> None:
+def test_an_advance_of_the_clock_ends_leases_and_wakes_a_waiting_pull(cloud: Any, local_server: Any, aside: Aside) -> None:
     topic = cloud.topic()
     subscription = cloud.subscription(topic, ack_deadline_seconds=600)
     cloud.publish(topic, b"task")
     first = cloud.pull(subscription)
     result = aside(lambda: cloud.pull(subscription, timeout=20))
-    _waiting(local_pubsub, subscription, 1)
-    local_pubsub.clock.advance(601)
+    _waiting(local_server, subscription, 1)
+    local_server.clock.advance(601)
     (again,) = result()
     assert again.message == first[0].message
     assert again.ack_id != first[0].ack_id
 
 
-def test_an_extended_lease_outlives_its_first_deadline(cloud: Any, local_pubsub: Any) -> None:
+def test_an_extended_lease_outlives_its_first_deadline(cloud: Any, local_server: Any) -> None:
     topic = cloud.topic()
     subscription = cloud.subscription(topic)
     cloud.publish(topic, b"task")
     ids = [message.ack_id for message in cloud.pull(subscription)]
     cloud.subscriber.modify_ack_deadline(subscription=subscription, ack_ids=ids, ack_deadline_seconds=600)
-    local_pubsub.clock.advance(590)
+    local_server.clock.advance(590)
     assert cloud.nothing_left(subscription)
-    local_pubsub.clock.advance(11)
+    local_server.clock.advance(11)
     assert len(cloud.pull(subscription)) == 1
 
 
-def test_a_dead_letter_arrives_although_nobody_pulls_its_source(cloud: Any, local_pubsub: Any, aside: Aside) -> None:
+def test_a_dead_letter_arrives_although_nobody_pulls_its_source(cloud: Any, local_server: Any, aside: Aside) -> None:
     topic, dead_topic = cloud.topic(), cloud.topic("dead")
     graveyard = cloud.subscription(dead_topic, "graveyard")
     policy = {"dead_letter_topic": dead_topic, "max_delivery_attempts": 5}
@@ -76,9 +76,9 @@ def test_a_dead_letter_arrives_although_nobody_pulls_its_source(cloud: Any, loca
     for _ in range(4):
         cloud.nack(subscription, cloud.pull(subscription))
     result = aside(lambda: cloud.pull(graveyard, timeout=20))
-    _waiting(local_pubsub, graveyard, 1)
+    _waiting(local_server, graveyard, 1)
     assert cloud.pull(subscription)[0].delivery_attempt == 5
-    local_pubsub.clock.advance(10)
+    local_server.clock.advance(10)
     assert result()[0].message.data == b"poison"
 
 
@@ -93,46 +93,46 @@ def test_without_its_dead_letter_topic_a_message_stays(cloud: Any) -> None:
     assert received[0].delivery_attempt == 7
 
 
-def test_a_retry_policy_delays_by_the_clock(cloud: Any, local_pubsub: Any) -> None:
+def test_a_retry_policy_delays_by_the_clock(cloud: Any, local_server: Any) -> None:
     topic = cloud.topic()
     retry = {"minimum_backoff": {"seconds": 100}, "maximum_backoff": {"seconds": 600}}
     subscription = cloud.subscription(topic, retry_policy=retry)
     cloud.publish(topic, b"task")
     for backoff_s in (100, 200):
         cloud.nack(subscription, cloud.pull(subscription))
-        local_pubsub.clock.advance(backoff_s - 10)
+        local_server.clock.advance(backoff_s - 10)
         assert cloud.nothing_left(subscription)
-        local_pubsub.clock.advance(11)
+        local_server.clock.advance(11)
     assert len(cloud.pull(subscription)) == 1
 
 
-def test_a_pull_whose_client_has_gone_takes_nothing_along(cloud: Any, local_pubsub: Any) -> None:
+def test_a_pull_whose_client_has_gone_takes_nothing_along(cloud: Any, local_server: Any) -> None:
     topic = cloud.topic()
     subscription = cloud.subscription(topic)
-    with _pulling(local_pubsub) as pull:
+    with _pulling(local_server) as pull:
         calls = [pull.future(_pull_request(subscription, 10), timeout=30) for _ in range(5)]
-        _waiting(local_pubsub, subscription, 5)
+        _waiting(local_server, subscription, 5)
         for call in calls:
             call.cancel()
-        _waiting(local_pubsub, subscription, 0)
+        _waiting(local_server, subscription, 0)
         cloud.publish(topic, b"task")
         assert len(cloud.pull(subscription)) == 1
-    assert _reading(local_pubsub, cloud).outstanding_count == 1
+    assert _reading(local_server, cloud).outstanding_count == 1
 
 
-def test_two_hundred_waiting_pulls_leave_room_and_get_one_message_each(cloud: Any, local_pubsub: Any) -> None:
+def test_two_hundred_waiting_pulls_leave_room_and_get_one_message_each(cloud: Any, local_server: Any) -> None:
     topic = cloud.topic()
     subscription = cloud.subscription(topic)
-    with _pulling(local_pubsub) as pull:
+    with _pulling(local_server) as pull:
         calls = [pull.future(_pull_request(subscription, 1), timeout=60) for _ in range(200)]
-        _waiting(local_pubsub, subscription, 200)
+        _waiting(local_server, subscription, 200)
         ids = cloud.publish(topic, *[b"%d" % number for number in range(200)])
         received = [call.result().received_messages for call in calls]
     assert [len(messages) for messages in received] == [1] * 200
     assert {messages[0].message.message_id for messages in received} == set(ids)
 
 
-def test_a_deleted_subscription_ends_waiting_pulls(cloud: Any, local_pubsub: Any, aside: Aside) -> None:
+def test_a_deleted_subscription_ends_waiting_pulls(cloud: Any, local_server: Any, aside: Aside) -> None:
     subscription = cloud.subscription(cloud.topic())
 
     def pull() -> str:
@@ -141,7 +141,7 @@ def test_a_deleted_subscription_ends_waiting_pulls(cloud: Any, local_pubsub: Any
         return str(refusal.value)
 
     result = aside(pull)
-    _waiting(local_pubsub, subscription, 1)
+    _waiting(local_server, subscription, 1)
     cloud.subscriber.delete_subscription(subscription=subscription)
     assert "Resource not found (resource=worker)." in result()
 
@@ -190,13 +190,13 @@ def test_a_pull_answers_at_most_a_thousand_messages(cloud: Any) -> None:
     assert len(cloud.subscriber.pull(subscription=subscription, max_messages=5_000, timeout=10).received_messages) == 1_000
 
 
-def test_a_pull_answers_at_most_ten_megabytes(cloud: Any, local_pubsub: Any) -> None:
+def test_a_pull_answers_at_most_ten_megabytes(cloud: Any, local_server: Any) -> None:
     topic = cloud.topic()
     subscription = cloud.subscription(topic)
     for _ in range(4):
         cloud.publish(topic, b"x" * 3_000_000)
     # The client's own channel to an emulator takes only 4 MB.
-    with _pulling(local_pubsub) as pull:
+    with _pulling(local_server) as pull:
         assert len(pull.future(_pull_request(subscription, 10), timeout=10).result().received_messages) == 3
 
 
@@ -260,17 +260,17 @@ def test_lists_have_pages(cloud: Any) -> None:
     assert [[topic.name for topic in page.topics] for page in pages] == [topics[:2], topics[2:]]
 
 
-def test_readings_count_leased_messages_and_give_the_age_of_the_oldest(cloud: Any, local_pubsub: Any) -> None:
+def test_readings_count_leased_messages_and_give_the_age_of_the_oldest(cloud: Any, local_server: Any) -> None:
     topic = cloud.topic()
     subscription = cloud.subscription(topic)
     cloud.publish(topic, b"old")
-    local_pubsub.clock.advance(100)
+    local_server.clock.advance(100)
     cloud.publish(topic, b"young")
     received = cloud.pull(subscription)
-    reading = _reading(local_pubsub, cloud)
+    reading = _reading(local_server, cloud)
     assert (reading.subscription, reading.undelivered_count, reading.outstanding_count) == ("worker", 2, 1)
     assert 100 <= reading.oldest_age_s < 160
     cloud.ack(subscription, received)
-    reading = _reading(local_pubsub, cloud)
+    reading = _reading(local_server, cloud)
     assert (reading.undelivered_count, reading.outstanding_count) == (1, 0)
     assert reading.oldest_age_s < 60

@@ -219,5 +219,3 @@ def test_overrides_change_arguments_count_and_timeout(service: Service, out: Pat
         execution = service.finish(service.run(task_count=3, timeout={"seconds": 77}, container_overrides=[override]))
         assert [(out / str(index)).read_text() for index in range(3)] == [expected] * 3
         assert (execution.task_count, execution.template.timeout.seconds) == (3, 77)
-
-

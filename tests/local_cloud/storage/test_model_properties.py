@@ -155,9 +155,7 @@ class StorageMachine(RuleBasedStateMachine):
         missing = any(source not in self.known for source in sources)
         expected = NotFound if missing else expected_error(chosen, replaced, must_exist=False)
         parts = [ComposeSource(source) for source in sources]
-        stored = attempt(
-            expected, lambda: self.storage.compose(Ref("bucket", name), parts, {}, conditions_for(chosen, replaced))
-        )
+        stored = attempt(expected, lambda: self.storage.compose(Ref("bucket", name), parts, {}, conditions_for(chosen, replaced)))
         if stored:
             self.written(name, stored.generation, b"".join(self.known[source].content for source in sources), {})
 

@@ -1,0 +1,166 @@
+"""The conductor: submits, ticks all lanes until every task is proven, tells the screen, and kills a worker when asked to.
+
+All tasks are submitted before the first tick, so that each lane is one decision that can be checked by hand.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from batch.errors import FanoutError
+from batch.proof import Proof, prove
+from batch.registry import load_handlers
+from batch.submit import Report, Submission, check_by
+from controller.backlog import Reading
+from controller.decision import Kind
+from controller.explanation import explained
+from controller.lanes import Lane, lanes_of
+from controller.tick import Outside, TickResult, tick_lanes
+from fanout.demo.display import Screen
+from fanout.demo.scene import LaneScene, Scene, look
+from fanout.demo.verdict import Outcome
+from fanout.demo.victim import kill_one
+from fanout.demo.workload import UNKNOWN_TYPE, Workload
+from local_cloud.supervisor import LocalCloud
+from local_cloud.workers import RunningWorker
+
+EVERY_S = 1.0
+
+
+class Conductor:
+    """One run of the demo on a local cloud that is ready for it."""
+
+    def __init__(
+        self, outside: Outside, cloud: LocalCloud, screen: Screen, chance: random.Random, *, kill_worker: bool, limit_s: float
+    ) -> None:
+        self._outside = outside
+        self._cloud = cloud
+        self._screen = screen
+        self._chance = chance
+        self._kill_worker = kill_worker
+        self._limit_s = limit_s
+        self._lanes: list[Lane] = []
+        self._submissions: dict[str, Report] = {}
+        self._proofs: dict[str, Proof] = {}
+        self._readings: dict[str, Reading] = {}
+        self._last_told: dict[str, str] = {}
+        self._ended: set[str] = set()
+        self._victims: list[RunningWorker] = []
+
+    @property
+    def submission_ids(self) -> list[str]:
+        return [report.submission_id for report in self._submissions.values()]
+
+    def submit(self, loads: Sequence[Workload], project: str) -> None:
+        """One submission a lane, and all of it accepted. Raises DependencyError, FanoutError for a task that is refused."""
+        self._lanes, _ = lanes_of(self._outside.runner.jobs())
+        lanes = {lane.name: lane for lane in self._lanes}
+        for load in loads:
+            report = submitted(load, lanes[load.lane].topic, project, self._outside, self._chance)
+            self._submissions[load.lane] = report
+            self._screen.say(f"submitted {report.accepted_count:,} tasks to lane {load.lane}: submission {report.submission_id}")
+            if report.refusals:
+                first = report.refusals[0]
+                raise FanoutError(f"lane {load.lane}: task {first.position} was refused: {first.reason}")
+
+    def run(self) -> Outcome:
+        """Tick and look until all is proven and at rest, or the time is over. Raises ServiceFailed, DependencyError."""
+        since = self._outside.clock.now()
+        while True:
+            self._cloud.check()
+            self._tick()
+            scene = self._look(since)
+            self._maybe_kill(scene)
+            if scene.acked_count >= scene.submitted_count or scene.at_rest:
+                self._prove()
+            if self._complete and scene.at_rest:
+                break
+            if scene.elapsed_s > self._limit_s:
+                self._screen.say(f"the limit of {self._limit_s:g} s is over; what is there by now is counted")
+                self._prove()
+                break
+            self._outside.clock.wait(self._cloud.died, EVERY_S)
+        return Outcome(tuple(self._proofs.values()), scene.lanes, self._kill_worker, tuple(self._victims))
+
+    @property
+    def _complete(self) -> bool:
+        return len(self._proofs) == len(self._submissions) and all(proof.complete for proof in self._proofs.values())
+
+    def _prove(self) -> None:
+        """A submission that is proven stays so: outcomes are never taken back."""
+        for lane, report in self._submissions.items():
+            known = self._proofs.get(lane)
+            if known is None or not known.complete:
+                self._proofs[lane] = prove(self._outside.store, report.submission_id)
+
+    def _tick(self) -> None:
+        for result in tick_lanes(self._outside).results:
+            self._readings[result.decision.lane] = result.decision.reading
+            self._tell(result)
+
+    def _tell(self, result: TickResult) -> None:
+        """A launch is argued in full, anything else when its kind changes."""
+        decision = result.decision
+        kind = decision.kind.value
+        if decision.kind is Kind.LAUNCH or result.notes:
+            lines = explained(result)
+        elif self._last_told.get(decision.lane) != kind:
+            lines = explained(result)[:1]
+        else:
+            return
+        self._last_told[decision.lane] = kind
+        for line in lines:
+            self._screen.say(line)
+
+    def _look(self, since: float) -> Scene:
+        submitted = {lane: report.accepted_count for lane, report in self._submissions.items()}
+        scene = look(self._outside, self._lanes, submitted, self._readings, since)
+        self._screen.show(scene)
+        for lane in scene.lanes:
+            self._tell_ends(lane)
+        return scene
+
+    def _tell_ends(self, lane: LaneScene) -> None:
+        for worked in lane.executions:
+            info = worked.info
+            if info.live or info.name in self._ended:
+                continue
+            self._ended.add(info.name)
+            took = f" in {info.completed_at - info.created_at:.1f} s" if info.completed_at is not None else ""
+            others = {"retried": info.retried_count, "failed": info.failed_count}
+            more = "".join(f", {count} {what}" for what, count in others.items() if count)
+            self._screen.say(f"execution {info.name} ended{took}: {info.succeeded_count} of {info.task_count} workers done{more}")
+
+    def _maybe_kill(self, scene: Scene) -> None:
+        if not self._kill_worker or self._victims:
+            return
+        victim = kill_one(scene.tries, self._cloud.state_dir, self._chance)
+        if victim is not None:
+            self._victims.append(victim)
+            who = f"worker {victim.index} of {victim.execution}"
+            self._screen.say(f"killed {who} (process {victim.pid}, SIGKILL) in the middle of its share")
+
+
+def submitted(load: Workload, topic: str, project: str, outside: Outside, chance: random.Random) -> Report:
+    """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is unknown on purpose may pass unknown."""
+    from batch.google_pubsub import GoogleTopic
+
+    registry = load_handlers(["batch.handlers"])
+    check = check_by(registry, unknown_types=any(task.task_type == UNKNOWN_TYPE for task in load.tasks))
+    with closing(GoogleTopic(project, topic)) as to:
+        submission = Submission(lane=load.lane, topic=to, store=outside.store, clock=outside.clock, chance=chance, check=check)
+        submission.add(load.tasks)
+        return submission.close()
+
+
+def environment_after(cloud: LocalCloud, bucket: str, submission_ids: Sequence[str]) -> Mapping[str, str]:
+    """What a command finds in its environment while the local cloud is still up."""
+    return {**cloud.environment, "BUCKET_NAME": bucket, "SUBMISSION_IDS": " ".join(submission_ids), "STATE_DIR": str(cloud.state_dir)}
+
+
+def results_folder(state_dir: Path, bucket: str) -> Path:
+    """Where the objects are plain files."""
+    return state_dir / "storage" / "buckets" / bucket

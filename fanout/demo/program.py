@@ -1,0 +1,185 @@
+"""The command itself: options, state folder, signals, exit code. What happens in between is the conductor's.
+
+Exit codes: 0 proven, 1 not proven or failed, 130 after Ctrl-C or SIGTERM; in each case the local cloud has ended before.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from batch.errors import FanoutError
+from fanout.demo import display
+from local_cloud import record
+from local_cloud.child import ServiceFailed
+from local_cloud.supervisor import LocalCloud, Options
+
+STATE_DIR = Path(".local-cloud/demo")
+MARKER = ".fanout-demo"
+INTERRUPTED = 130
+MOST_FILES = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the caller asked for."""
+
+    file_count: int
+    kill_worker: bool
+    plain: bool
+    state_dir: Path
+    seed: int
+    limit_s: float
+    jobs: Path | None
+    after: str
+
+
+@click.command()
+@click.option("--files", "file_count", type=click.IntRange(10), default=MOST_FILES, show_default=True, help="How many files, at most.")
+@click.option("--kill-worker", is_flag=True, help="Kill a worker in the middle of its share.")
+@click.option("--plain", is_flag=True, help="Lines only, as when standard output is no terminal.")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=STATE_DIR,
+    show_default=True,
+    help="Where the local cloud keeps its state; replaced at each start.",
+)
+@click.option("--seed", type=int, help="Repeats the choice of files and of the victim.")
+@click.option("--keep-going-s", "limit_s", type=click.FloatRange(1), default=300.0, show_default=True, help="Give up after this.")
+@click.option("--jobs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Another jobs.yaml than the one of Fanout.")
+@click.option("--after", default="", metavar="COMMAND", help="Run by the shell at the end, while the local cloud is still up.")
+def command(
+    file_count: int,
+    kill_worker: bool,
+    plain: bool,
+    state_dir: Path,
+    seed: int | None,
+    limit_s: float,
+    jobs: Path | None,
+    after: str,
+) -> None:
+    """Do the main job end to end on a local cloud, on real files.
+
+    Starts a local cloud, uploads source files of the Python standard library, submits a task for each and some more, and lets the
+    controller launch workers, until every task's outcome is proven. The command of --after finds the local cloud, BUCKET_NAME and
+    SUBMISSION_IDS in its environment; if it fails, so does the demo.
+    """
+    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
+    choices = Choices(file_count, kill_worker, plain, state_dir, seed, limit_s, jobs, after)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = display.console(plain=plain)
+    try:
+        proven = _demo(choices, console)
+    except KeyboardInterrupt:
+        click.echo("interrupted: the local cloud and all workers have ended", err=True)
+        sys.exit(INTERRUPTED)
+    except (FanoutError, ServiceFailed, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(0 if proven else 1)
+
+
+def _demo(choices: Choices, console: Console) -> bool:
+    replace_folder(choices.state_dir)
+    # The gauge of the real Cloud Monitoring is minutes late; a demo is over by then.
+    cloud = LocalCloud(choices.state_dir, Options(sample_period_s=0, visibility_lag_s=0), _direct(os.environ))
+    console.print(f"starting the local cloud in {cloud.state_dir} (seed {choices.seed}; backlog gauge without its usual lag)")
+    try:
+        with _undisturbed_end(cloud):
+            os.environ.update(_direct(cloud.environment))
+            record.write(cloud.state_dir, os.getpid(), cloud.addresses, cloud.pids)
+            return _performed(choices, console, cloud)
+    finally:
+        record.remove(cloud.state_dir)
+
+
+def _performed(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
+    from controller.config import controller_settings
+    from controller.wiring import connected
+    from fanout.demo.conductor import Conductor, environment_after, results_folder
+    from fanout.demo.corpus import source_files
+    from fanout.demo.stage import BUCKET, create, demo_manifests, jobs_file, upload
+    from fanout.demo.summary import print_summary
+    from fanout.demo.verdict import problems
+    from fanout.demo.workload import workloads
+
+    chance = random.Random(choices.seed)
+    files = source_files(choices.file_count, chance)
+    loads = workloads(files, unhurried=choices.kill_worker)
+    settings = controller_settings({**cloud.environment, "BUCKET_NAME": BUCKET})
+    manifests = demo_manifests(read_jobs(choices.jobs or jobs_file()), loads, settings.project)
+    for line in create(manifests, settings, short_deadline=choices.kill_worker):
+        console.print(line)
+    with connected(settings) as outside:
+        began_s = outside.clock.monotonic()
+        size = upload(outside.store, files)
+        console.print(f"uploaded {len(files):,} files, {size / 1e6:.1f} MB, in {outside.clock.monotonic() - began_s:.1f} s")
+        with display.screen(console, plain=choices.plain) as screen:
+            conductor = Conductor(outside, cloud, screen, chance, kill_worker=choices.kill_worker, limit_s=choices.limit_s)
+            conductor.submit(loads, settings.project)
+            outcome = conductor.run()
+    found = problems(outcome)
+    if choices.after:
+        found = run_after(choices.after, environment_after(cloud, BUCKET, conductor.submission_ids)) + found
+    print_summary(console, outcome, found, state_dir=cloud.state_dir, results=results_folder(cloud.state_dir, BUCKET))
+    return not found
+
+
+def read_jobs(path: Path) -> str:
+    """Raises FanoutError when there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FanoutError(f"{path} does not exist: name the lanes' manifests with --jobs") from None
+
+
+def run_after(command: str, environment: Mapping[str, str]) -> list[str]:
+    """Run a shell command; what is wrong if it fails. Its output is the demo's."""
+    sys.stdout.flush()
+    done = subprocess.run(command, shell=True, env={**os.environ, **environment}, check=False)
+    return [f"the command of --after ended with exit code {done.returncode}: {command}"] if done.returncode else []
+
+
+def replace_folder(state_dir: Path) -> None:
+    """An empty state folder with our marker. Raises FanoutError rather than delete what no demo has made, or a demo still uses."""
+    if state_dir.exists() and any(state_dir.iterdir()):
+        if not (state_dir / MARKER).exists():
+            raise FanoutError(f"{state_dir} holds something that no demo has put there: name another --state-dir, or empty it yourself")
+        running = record.read(state_dir)
+        if running is not None:
+            raise FanoutError(f"a local cloud (process {running.pid}) is using {state_dir}: end it, or name another --state-dir")
+        shutil.rmtree(state_dir)
+    state_dir.mkdir(parents=True, exist_ok=True)
+    (state_dir / MARKER).write_text("made by fanout demo, which replaces this folder at each start\n")
+
+
+@contextmanager
+def _undisturbed_end(cloud: LocalCloud) -> Iterator[None]:
+    """The local cloud for the duration; a second Ctrl-C does not stop it from ending. Raises ServiceFailed where a dead service is
+    behind an error."""
+    try:
+        cloud.start()
+        yield
+    except FanoutError:
+        cloud.check()
+        raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        cloud.stop()
+
+
+def _direct(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with loopback excepted from proxies."""
+    return {**environment, **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost")}

@@ -1,0 +1,113 @@
+"""The end of the demo on one page: the proof, the workers, the cost, where to look, and what does not hold.
+
+It prints what was counted, also when that is not what was hoped for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from batch.clock import from_iso
+from batch.proof import Proof
+from fanout.demo.display import numbers
+from fanout.demo.scene import LaneScene, WorkerTry
+from fanout.demo.verdict import Outcome, assigned, cost, extra_lines
+
+PROBLEMS_SHOWN = 30
+
+
+def print_summary(console: Console, outcome: Outcome, problems: Sequence[str], *, state_dir: Path, results: Path) -> None:
+    """Everything, the verdict last."""
+    console.print()
+    console.print(_proof_table(outcome))
+    for proof in outcome.proofs:
+        for task_id, reason in proof.reasons.items():
+            console.print(Text(f"dead: task {task_id}: {reason}"))
+    console.print()
+    console.print(_worker_table([one for lane in outcome.lanes for one in lane.tries]))
+    console.print()
+    for line in (*_share_lines(outcome.lanes), *_rate_lines(outcome), _cost_line(outcome.lanes)):
+        console.print(Text(line))
+    console.print()
+    for line in where_to_look(outcome.proofs, state_dir, results):
+        console.print(Text(line))
+    console.print()
+    for line in verdict_lines(outcome, problems):
+        console.print(Text(line, style="bold red" if problems else "bold green"))
+
+
+def verdict_lines(outcome: Outcome, problems: Sequence[str]) -> list[str]:
+    """The last lines: what was proven, or what does not hold."""
+    if not problems:
+        total = dict(outcome.total)
+        submitted, missing = total.pop("submitted"), total.pop("missing")
+        return [f"proven: {submitted:,} submitted = {' + '.join(f'{count:,} {name}' for name, count in total.items())}, missing {missing}"]
+    more = [f"and {len(problems) - PROBLEMS_SHOWN} more"] if len(problems) > PROBLEMS_SHOWN else []
+    return ["NOT proven:", *(f"  {problem}" for problem in problems[:PROBLEMS_SHOWN]), *(f"  {line}" for line in more)]
+
+
+def _proof_table(outcome: Outcome) -> Table:
+    names = list(outcome.total)
+    table = Table("submission", *numbers(*names), box=None, pad_edge=False, title="proof, task by task", title_justify="left")
+    for proof in outcome.proofs:
+        counts = {"submitted": proof.submitted_count, **proof.counts, "missing": len(proof.missing)}
+        table.add_row(proof.submission_id, *(f"{counts[name]:,}" for name in names))
+    table.add_row("total", *(f"{count:,}" for count in outcome.total.values()), style="bold")
+    return table
+
+
+def _worker_table(tries: Sequence[WorkerTry]) -> Table:
+    columns = [Column("execution", no_wrap=True), *numbers("index", "retry", "share", "taken", "acked", "returned", "seconds")]
+    table = Table(*columns, "exit reason", box=None, pad_edge=False, title="workers", title_justify="left")
+    for one in tries:
+        counts = (one.index, one.retry, one.share, one.taken, one.acked, one.returned)
+        table.add_row(one.execution, *(f"{count:,}" for count in counts), f"{one.seconds:.1f}", one.state)
+    return table
+
+
+def _share_lines(lanes: Sequence[LaneScene]) -> list[str]:
+    lines = []
+    for lane in lanes:
+        for worked in lane.executions:
+            shares = [tries[0].share for _, tries in sorted(worked.tries.items()) if tries]
+            sums = f"{' + '.join(str(one) for one in shares)} = {sum(shares)}"
+            lines.append(f"shares of {worked.info.name}: {sums}, assigned {assigned(worked)}")
+    return lines
+
+
+def _rate_lines(outcome: Outcome) -> list[str]:
+    ends = [from_iso(proof.last_finished_at) for proof in outcome.proofs if proof.last_finished_at]
+    launches = [worked.info.created_at for lane in outcome.lanes for worked in lane.executions]
+    if not ends or not launches:
+        return []
+    seconds = max(ends) - min(launches)
+    done = outcome.total["submitted"] - outcome.total["missing"]
+    lines = [f"throughput: {done:,} tasks in {seconds:.1f} s from the first launch to the last outcome, {done / seconds:,.0f} a second"]
+    repeated = extra_lines(outcome.proofs)
+    return [*lines, f"redelivered and done again, without effect: {repeated}"] if repeated else lines
+
+
+def _cost_line(lanes: Sequence[LaneScene]) -> str:
+    parts = ", ".join(f"{lane.lane.name} ${cost(lane):.4f}" for lane in lanes if lane.executions)
+    total = sum(cost(lane) for lane in lanes)
+    return f"on Cloud Run these workers would cost ${total:.4f} at list price, a minute each at least: {parts}"
+
+
+def where_to_look(proofs: Sequence[Proof], state_dir: Path, results: Path) -> list[str]:
+    """Folders, logs, and commands to try next."""
+    submission = proofs[0].submission_id if proofs else "SUBMISSION"
+    return [
+        "where to look (all of it plain files):",
+        f"  objects        {results}  (processed/, results/, outcomes/, submissions/, controller/)",
+        f"  workers' logs  {state_dir / 'run' / 'executions'}/<execution>/<index>-<retry>.log",
+        f"  services' logs {state_dir}/*.log",
+        "what to try next:",
+        f"  fanout local up --quick --state-dir {state_dir}      (in another terminal; the bucket and the jobs are still there)",
+        f'  eval "$(fanout local env --state-dir {state_dir})"; export BUCKET_NAME={results.name}',
+        f"  fanout proof {submission}",
+    ]

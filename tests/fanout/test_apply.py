@@ -1,0 +1,152 @@
+"""`fanout apply`, `render` and `launch` against the local cloud: difference first, then exactly what the file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from controller.google_jobs import GoogleJobRunner
+from fanout import apply, launch, render
+from tests.support import Service
+
+JOBS_FILE = Path(__file__).parents[2] / "jobs.yaml"
+
+
+@pytest.fixture
+def cloud(local_run: Service, local_pubsub: Service, local_storage: Service, project: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The environment of an operator of the local cloud; the project's id."""
+    for name, value in {
+        "GOOGLE_CLOUD_PROJECT": project,
+        "BUCKET_NAME": f"{project}-bucket",
+        "CLOUD_RUN_EMULATOR_HOST": local_run.http,
+        "PUBSUB_EMULATOR_HOST": local_pubsub.grpc,
+        "STORAGE_EMULATOR_HOST": local_storage.http,
+    }.items():
+        monkeypatch.setenv(name, value)
+    return project
+
+
+@pytest.fixture
+def jobs_file(tmp_path: Path) -> Path:
+    """The project's own file, with workers that end at once."""
+    found = tmp_path / "jobs.yaml"
+    documents = list(yaml.safe_load_all(JOBS_FILE.read_text(encoding="utf-8")))
+    for document in documents:
+        document["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "pass"]
+    found.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+    return found
+
+
+def applied(*arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(apply.command, arguments, input=answer)
+
+
+def deployed(project: str, service: Service) -> dict[str, Any]:
+    runner = GoogleJobRunner(project, "us-central1", emulator_url=service.http)
+    try:
+        return {one.name: one for one in runner.jobs()}
+    finally:
+        runner.close()
+
+
+def test_apply_creates_what_the_file_says_and_then_finds_nothing_to_do(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    first = applied(str(jobs_file), "--yes")
+    assert first.exit_code == 0, first.output
+    assert "job urgent (lane urgent): new" in first.output
+    jobs = deployed(cloud, local_run)
+    assert sorted(jobs) == ["bulk", "default", "urgent"]
+    assert jobs["bulk"].env["GOOGLE_CLOUD_PROJECT"] == cloud
+    assert jobs["bulk"].env["BUCKET_NAME"] == f"{cloud}-bucket"
+    assert jobs["bulk"].task_timeout_s == 14400
+    second = applied(str(jobs_file))
+    assert second.exit_code == 0, second.output
+    assert second.output.splitlines() == [f"job {name} (lane {name}): as the file says" for name in ("urgent", "default", "bulk")]
+
+
+def test_apply_shows_a_change_before_it_asks(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    applied(str(jobs_file), "--yes")
+    text = jobs_file.read_text(encoding="utf-8")
+    jobs_file.write_text(text.replace("fanout/max-workers: '100'", "fanout/max-workers: '7'"), encoding="utf-8")
+    refused = applied(str(jobs_file), answer="n\n")
+    assert refused.exit_code == 1
+    assert "  ~ metadata.annotations[fanout/max-workers]: 100 -> 7" in refused.output.splitlines()
+    assert deployed(cloud, local_run)["default"].annotations["fanout/max-workers"] == "100"
+    agreed = applied(str(jobs_file), answer="y\n")
+    assert "replaced job default" in agreed.output
+    assert "replaced job bulk" not in agreed.output
+    assert deployed(cloud, local_run)["default"].annotations["fanout/max-workers"] == "7"
+
+
+def test_a_dry_run_changes_nothing(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    result = applied(str(jobs_file), "--dry-run", "--set-env", "LOG_LEVEL=debug")
+    assert result.exit_code == 0
+    assert "containers[0].env[LOG_LEVEL]: debug" in result.output
+    assert deployed(cloud, local_run) == {}
+
+
+def test_every_problem_is_a_line(cloud: str, jobs_file: Path) -> None:
+    text = jobs_file.read_text(encoding="utf-8").replace("fanout/weight: '4'", "fanout/weight: '-4'")
+    jobs_file.write_text(text.replace("fanout/drain-within: 2h", "fanout/drain-in: 2h"), encoding="utf-8")
+    result = applied(str(jobs_file), "--yes")
+    assert result.exit_code == 1
+    assert "job urgent: metadata.annotations[fanout/weight]='-4': a number above 0" in result.output
+    assert "did you mean fanout/drain-within?" in result.output
+
+
+def test_a_placeholder_is_never_applied(cloud: str, jobs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BUCKET_NAME")
+    result = applied(str(jobs_file), "--yes")
+    assert result.exit_code == 1
+    assert "env BUCKET_NAME='BUCKET' is a placeholder" in result.output
+    assert applied(str(jobs_file), "--set-env", "no-value").exit_code == 1
+
+
+def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None:
+    from google.cloud import pubsub_v1
+
+    first = applied(str(jobs_file), "--yes", "--create-missing")
+    assert first.exit_code == 0, first.output
+    made = [line for line in first.output.splitlines() if line.startswith("created ") and "job" not in line]
+    assert sorted(made) == sorted(
+        [f"created bucket {cloud}-bucket in us-central1"]
+        + [f"created topic {name}" for name in ("urgent", "default", "bulk", "dead-letters")]
+        + [f"created subscription {name} of topic {name}" for name in ("urgent", "default", "bulk", "dead-letters")]
+    )
+    with pubsub_v1.SubscriberClient() as client:
+        found: Any = client.get_subscription(subscription=f"projects/{cloud}/subscriptions/bulk")
+    assert found.ack_deadline_seconds == 60
+    assert found.message_retention_duration.days == 7
+    assert found.dead_letter_policy.max_delivery_attempts == 100
+    assert found.dead_letter_policy.dead_letter_topic == f"projects/{cloud}/topics/dead-letters"
+    assert not found.retry_policy
+    assert "expiration_policy" in found
+    assert not found.expiration_policy.ttl
+    second = applied(str(jobs_file), "--yes", "--create-missing")
+    assert [line for line in second.output.splitlines() if line.startswith("created ")] == []
+
+
+def test_render_prints_one_manifest_with_what_was_filled_in(jobs_file: Path) -> None:
+    arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "b", "--image", "i", "--set-env", "CONCURRENCY=3"]
+    result = CliRunner().invoke(render.command, arguments)
+    document = yaml.safe_load(result.stdout)
+    (container,) = document["spec"]["template"]["spec"]["template"]["spec"]["containers"]
+    assert (document["metadata"]["name"], container["image"]) == ("bulk", "i")
+    assert {"name": "CONCURRENCY", "value": "3"} in container["env"]
+    assert result.stderr == ""
+    unknown = CliRunner().invoke(render.command, ["bulky", str(jobs_file)])
+    assert (unknown.exit_code, "it has urgent, default, bulk" in unknown.output) == (1, True)
+
+
+def test_launch_by_hand_has_no_decision(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    applied(str(jobs_file), "--yes")
+    result = CliRunner().invoke(launch.command, ["default", "--tasks", "2", "--max-messages", "5"])
+    assert result.exit_code == 0, result.output
+    runner = GoogleJobRunner(cloud, "us-central1", emulator_url=local_run.http)
+    (execution,) = runner.executions(f"projects/{cloud}/locations/us-central1/jobs/default")
+    runner.close()
+    assert f"launched {execution.name} with 2 workers" in result.output
+    assert (execution.task_count, execution.env["MAX_MESSAGES"], execution.decision_id) == (2, "5", "")

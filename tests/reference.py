@@ -1,0 +1,93 @@
+"""Writes docs/reference.md from the code: `make docs`. A test fails when the page is not what this module writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batch.config import WorkerSettings
+from batch.ends import EXIT_CODES, ExitReason
+from batch.events import EVENTS
+from controller.config import ControllerSettings
+from fanout.__main__ import COMMANDS, main
+from intake.config import IntakeSettings
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+
+EXIT_REASONS = {
+    ExitReason.SHARE_DONE: "it took its whole share, and everything in hand is finished",
+    ExitReason.DRAINED: "several pulls in a row, over `DRAIN_AFTER_S`, found nothing while it held nothing",
+    ExitReason.OUT_OF_TIME: "the task timeout is near; what had not started was handed back",
+    ExitReason.STOPPED: "SIGTERM or SIGINT; what had not started was handed back at once",
+    ExitReason.FENCED: "another execution does the work of this decision; it pulled nothing",
+    ExitReason.BROKEN: "a service is missing, forbidden or down; everything was handed back, no attempt was spent",
+}
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [
+        "# Reference",
+        "Written from the code by `make docs`; a test fails when it is out of date.",
+        "## Commands",
+        *[_command(name) for name in COMMANDS],
+        "## Settings of a worker (`python -m batch`)",
+        "Cloud Run and the controller set them in the environment; each is also an option, `--subscription-name` for `SUBSCRIPTION_NAME`.",
+        _settings(WorkerSettings),
+        "## Settings of the controller (`python -m controller`, `fanout tick`)",
+        _settings(ControllerSettings),
+        "## Settings of the front door (`python -m intake`)",
+        _settings(IntakeSettings),
+        "## How a worker ends",
+        _table(("exit reason", "meaning"), [(f"`{reason.value}`", text) for reason, text in EXIT_REASONS.items()]),
+        _table(("exit code", "meaning"), [(f"{code}", text) for code, text in EXIT_CODES.items()]),
+        "## Events in the log",
+        "One JSON object a line: `severity`, `time`, `message`, `event`, and the event's own fields.",
+        _table(("event", "severity", "meaning"), [(f"`{name}`", level, text) for name, (level, text) in EVENTS.items()]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _settings(kind: type[Any]) -> str:
+    rows = []
+    for one in fields(kind):
+        default = "required" if one.default is MISSING else _shown(one.default)
+        rows.append((f"`{one.metadata['env']}`", default, str(one.metadata["help"])))
+    return _table(("setting", "default", "meaning"), rows)
+
+
+def _shown(default: object) -> str:
+    if default in (None, "", ()):
+        return ""
+    return f"`{','.join(default)}`" if isinstance(default, tuple) else f"`{default}`"
+
+
+def _command(name: str) -> str:
+    context = click.Context(main, info_name="fanout")
+    command = main.get_command(context, name)
+    assert command is not None, name
+    return "\n\n".join(_helps(command, f"fanout {name}"))
+
+
+def _helps(command: click.Command, path: str) -> list[str]:
+    context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+    texts = [f"### `{path}`\n\n```text\n{command.get_help(context)}\n```"]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None, name
+            texts += _helps(child, f"{path} {name}")
+    return texts
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    return "\n".join(lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,51 @@
+"""The docs cannot go stale: what they say of commands, settings, events and annotations is compared with the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from batch.message import ENVELOPE
+from batch.outcomes import PRECEDENCE
+from fanout.__main__ import COMMANDS
+from tests.reference import EXIT_REASONS, PAGE, page
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCS)
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_is_shown_in_a_page_that_people_write(name: str) -> None:
+    written = "\n".join(path.read_text(encoding="utf-8") for path in DOCS if path != PAGE)
+    assert f"fanout {name}" in written, f"`fanout {name}` stands in no page"
+
+
+def test_every_annotation_of_the_lanes_is_explained() -> None:
+    jobs = [job for job in yaml.safe_load_all((ROOT / "jobs.yaml").read_text(encoding="utf-8")) if job]
+    names = {name for job in jobs for name in job["metadata"].get("annotations", {}) if name.startswith("fanout/")}
+    assert names
+    assert not {name for name in names if f"`{name}`" not in TEXT}
+
+
+def test_the_words_of_formats_are_explained() -> None:
+    assert not [word for word in (*ENVELOPE, *PRECEDENCE, *(reason.value for reason in EXIT_REASONS)) if f"`{word}`" not in TEXT]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#][^)]*)\)", path.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target.split("#")[0]).exists(), f"{path.name} links to {target}, which is not there"
+
+
+def test_make_targets_in_the_docs_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert not {name for name in re.findall(r"`make ([a-z]+)", TEXT) if name not in targets}
