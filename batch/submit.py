@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from batch.clock import Clock, iso
-from batch.errors import DependencyError, FanoutError, MessageRefused, NameRefused, PreconditionFailed
+from batch.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed
 from batch.message import ENVELOPE, MAX_TASK_TYPE_BYTES, ROLLING_BELOW, Task, encode, new_task_id, rolling_shard
-from batch.names import checked, manifest_object, submission_object
+from batch.names import manifest_object, submission_object
 from batch.objects import ObjectStore
 from batch.registry import Registry
 from batch.subscription import Outgoing, Topic
@@ -147,12 +147,8 @@ def field_problems(registry: Registry, task_type: str, fields: Mapping[str, Any]
 
     payload = registry[task_type].payload
     try:
-        if task_type == "file_processing":
-            checked(fields.get("filename"))
         if payload is not None:
             payload.model_validate(dict(fields))
-    except NameRefused as error:
-        return {"filename": str(error)}
     except ValidationError as error:
         found = [(".".join(map(str, one["loc"])) or "task", str(one["msg"])) for one in error.errors(include_url=False)]
         return {name: problem.removeprefix("Value error, ") for name, problem in found}

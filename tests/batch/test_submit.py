@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.errors import DependencyUnavailable, FanoutError, MessageRefused
+from batch.handlers.file_processing import FileProcessing
 from batch.message import MAX_MESSAGE_BYTES, ROLLING_BELOW, decode, rolling_shard
 from batch.names import manifest_object, submission_object
 from batch.registry import Registry
@@ -253,7 +254,7 @@ def test_a_single_task_has_no_submission_and_the_rolling_shard() -> None:
 
 def test_types_are_checked_by_the_handlers() -> None:
     registry = Registry()
-    registry.task("file_processing")(lambda _task, _ctx: None)
+    registry.task("file_processing", payload=FileProcessing)(lambda _task, _ctx: None)
     check = check_by(registry)
     check(NewTask("file_processing", {"filename": "a.csv"}))
     with pytest.raises(MessageRefused, match="did you mean 'file_processing'"):

@@ -15,6 +15,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.handlers.file_processing import FileProcessing
 from batch.message import MAX_MESSAGE_BYTES, rolling_shard
 from batch.registry import Registry
 from batch.testing import ManualClock
@@ -32,7 +33,7 @@ class DataPayload(BaseModel):
 
 def registry() -> Registry:
     known = Registry()
-    known.task("file_processing")(lambda _task, _ctx: None)
+    known.task("file_processing", payload=FileProcessing)(lambda _task, _ctx: None)
     known.task("data_transformation", payload=DataPayload)(lambda _task, _ctx: None)
     known.task("thumbnail")(lambda _task, _ctx: None)
     return known

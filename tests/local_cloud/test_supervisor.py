@@ -120,7 +120,7 @@ def test_a_failed_start_shows_what_the_service_said_and_leaves_nothing(tmp_path:
 
 
 def test_a_service_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "uvicorn.py")  # an import that blocks for ever
+    (tmp_path / "sitecustomize.py").write_text("import signal\nwhile True:\n    signal.pause()\n")  # runs before anything else
     environment = {**clean_environment(), "PYTHONPATH": str(tmp_path)}
     child = Child("storage", [], state_dir=tmp_path / "s", log=tmp_path / "s.log", environment=environment, on_death=print)
     with pytest.raises(ServiceFailed, match=r"storage was not ready within 0\.2 s"):
