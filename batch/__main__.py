@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import random
+import select
 import signal
 import sys
 import threading
@@ -17,11 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING
 
-from batch.clock import SystemClock
-from batch.config import WorkerSettings, worker_settings
-from batch.ends import EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, exit_code
-from batch.errors import SettingsError
+from batch.clock import Clock, SystemClock
+from batch.config import SIGTERM_GRACE_S, WorkerSettings, worker_settings
+from batch.ends import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, exit_code
+from batch.errors import DependencyError, SettingsError
 from batch.events import log, set_up_logging
+from batch.registry import Registry, load_handlers
+from batch.settings import names
 
 if TYPE_CHECKING:
     from batch.worker import Worker
@@ -65,31 +68,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, chance)
     set_up_logging(logging.INFO)
     try:
-        settings = worker_settings(environment)
-        set_up_logging(
-            logging.INFO,
-            job=settings.job,
-            execution=settings.execution,
-            index=settings.index,
-            retry=settings.retry,
-            lane=settings.lane_name,
-        )
-        worker = build(settings, chance)
+        settings, registry = configured(environment)
     except SettingsError as error:
         for problem in error.problems:
             log("settings_wrong", error=problem)
         return EXIT_SETTINGS
-    return _run(worker)
+    who = {"job": settings.job, "execution": settings.execution, "index": settings.index, "retry": settings.retry}
+    set_up_logging(logging.INFO, **who, lane=settings.lane_name)
+    try:
+        worker = build(settings, registry, chance)
+    except DependencyError as error:
+        log("worker_broken", error=str(error))
+        return EXIT_BROKEN
+    return _run(worker, SystemClock())
 
 
-def build(settings: WorkerSettings, chance: random.Random) -> Worker:
-    """The worker with the real clients. Raises SettingsError when a handler module cannot be imported."""
+def configured(environment: Mapping[str, str]) -> tuple[WorkerSettings, Registry]:
+    """Settings and handlers. Raises SettingsError with the problems of both."""
+    problems: list[str] = []
+    settings, registry = None, Registry()
+    try:
+        settings = worker_settings(environment)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        registry = load_handlers(settings.handlers if settings else _named(environment.get("HANDLERS", "")))
+    except SettingsError as error:
+        problems += error.problems
+    if settings is None or problems:
+        raise SettingsError(problems)
+    return settings, registry
+
+
+def _named(handlers: str) -> tuple[str, ...]:
+    """The modules to try when other settings are wrong; a text that names none is among what is wrong."""
+    try:
+        return names(handlers)
+    except ValueError:
+        return ()
+
+
+def build(settings: WorkerSettings, registry: Registry, chance: random.Random) -> Worker:
+    """The worker with the real clients. Raises DependencyForbidden when there are no credentials."""
     from batch.google_objects import GoogleObjectStore
     from batch.google_pubsub import GoogleSubscription, GoogleTopic
-    from batch.registry import load_handlers
     from batch.worker import Worker
 
-    registry = load_handlers(settings.handlers)
     return Worker(
         settings,
         registry,
@@ -101,8 +125,8 @@ def build(settings: WorkerSettings, chance: random.Random) -> Worker:
     )
 
 
-def _run(worker: Worker) -> int:
-    """Wait for the worker's end; turn signals into calls on it."""
+def _run(worker: Worker, clock: Clock) -> int:
+    """Wait for the worker's end; turn signals into calls on it. After SIGTERM it has ended in time, whoever does not answer."""
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     codes: list[int] = []
@@ -119,13 +143,20 @@ def _run(worker: Worker) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
         signal.signal(number, lambda _number, _frame: None)
     threading.Thread(target=work, name="worker", daemon=True).start()
+    end_s: float | None = None
     while True:
+        left_s = None if end_s is None else max(0.0, end_s - clock.monotonic())
+        if not select.select([read_end], [], [], left_s)[0]:
+            log("worker_cut_short", held_count=worker.tally.held)
+            return EXIT_BROKEN
         for byte in os.read(read_end, 64):
             if byte == ENDED:
                 return codes[0]
             if byte == signal.SIGTSTP:
-                worker.extend_leases()
+                # In a thread: it may take longer than the pause that it is for.
+                threading.Thread(target=worker.extend_leases, name="extend", daemon=True).start()
             else:
+                end_s = end_s or clock.monotonic() + SIGTERM_GRACE_S - 1.0
                 worker.stop()
 
 

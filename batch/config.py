@@ -61,7 +61,19 @@ class WorkerSettings:
 
 def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
     """Raises SettingsError with every problem."""
-    settings = read(WorkerSettings, environment)
-    if settings.index >= settings.count:
-        raise SettingsError([f"CLOUD_RUN_TASK_INDEX={settings.index} must be below CLOUD_RUN_TASK_COUNT={settings.count}"])
+    problems = [*_index_problems(environment)]
+    try:
+        settings = read(WorkerSettings, environment)
+    except SettingsError as error:
+        raise SettingsError([*error.problems, *problems]) from None
+    if problems:
+        raise SettingsError(problems)
     return settings
+
+
+def _index_problems(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with two numbers that are right each by itself."""
+    index, count = environment.get("CLOUD_RUN_TASK_INDEX", "0"), environment.get("CLOUD_RUN_TASK_COUNT", "1")
+    if not (index.isdecimal() and count.isdecimal()) or int(index) < int(count):
+        return []
+    return [f"CLOUD_RUN_TASK_INDEX={index!r}: must be below CLOUD_RUN_TASK_COUNT={count}"]

@@ -31,6 +31,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "dependency_failed": ("WARNING", "a handler could not reach a service; its task is handed back and spends no attempt"),
     "progress_failed": ("WARNING", "progress could not be written; the controller sees the value before"),
     "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was handed back"),
+    "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
     "settings_wrong": ("ERROR", "settings are missing or wrong; every problem"),
 }
@@ -43,11 +44,12 @@ _logger = logging.getLogger("fanout")
 
 def log(event: str, **fields: Any) -> None:
     """Log one event of the table with its fields. Raises KeyError on an event that is not in it."""
-    severity, meaning = EVENTS[event]
+    severity, _ = EVENTS[event]
     level = _LEVELS[severity]
     if _logger.isEnabledFor(level):
         detail = fields.get("error") or fields.get("reason") or fields.get("exit_reason")
-        _logger.log(level, f"{meaning.split(';')[0]}: {detail}" if detail else meaning, extra={"event": event, **fields})
+        said = event.replace("_", " ")
+        _logger.log(level, f"{said}: {detail}" if detail else said, extra={"event": event, **fields})
 
 
 class JsonLines(logging.Formatter):

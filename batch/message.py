@@ -68,10 +68,10 @@ def encode(task: Task) -> tuple[bytes, dict[str, str]]:
     body = {**task.fields, "task_id": task.task_id, "task_type": task.task_type, "submitted_at": task.submitted_at}
     try:
         data = json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
-        raise MessageRefused("invalid", f"task {task.task_id} cannot be written as JSON: {error}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MessageRefused("invalid", f"the task cannot be written as JSON: {error}") from error
     if len(data) > MAX_MESSAGE_BYTES:
-        raise MessageRefused("too_large", f"task {task.task_id} has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} can travel")
+        raise MessageRefused("too_large", f"the task has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} can travel")
     attributes = {"task_id": task.task_id, "task_type": task.task_type, "lane": task.lane, "shard": task.shard}
     if task.submission_id:
         attributes["submission_id"] = task.submission_id

@@ -35,12 +35,14 @@ class ProgressWriter:
         self._every_s = every_s
         self._clock = clock
         self._chance = chance
+        self.created = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def create(self) -> None:
         """The first write. Raises DependencyError: a worker that cannot write here cannot write results either."""
         self._store.write(self._name, b"", content_type="text/plain", metadata=to_metadata(self._current()))
+        self.created = True
 
     def start(self) -> None:
         self._thread.start()

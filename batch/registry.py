@@ -92,7 +92,7 @@ class Registry:
         handler = self._handlers.get(task_type)
         if handler is None:
             near = difflib.get_close_matches(task_type, self._handlers, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "; is its module named in HANDLERS?"
             raise MessageRefused("unknown_task_type", f"no handler is registered for task_type {task_type[:128]!r}{hint}")
         return handler
 
@@ -115,6 +115,10 @@ def load_handlers(modules: Iterable[str], registry: Registry = default_registry)
             importlib.import_module(module)
         except ImportError as error:
             problems.append(f"HANDLERS: cannot import {module!r}: {error}; give importable module names, separated by commas")
+        except SettingsError as error:
+            problems += [f"HANDLERS: {module}: {problem}" for problem in error.problems]
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything; the one who named it must hear of it
+            problems.append(f"HANDLERS: importing {module!r} failed: {type(error).__name__}: {error}")
     if problems:
         raise SettingsError(problems)
     return registry

@@ -22,6 +22,10 @@ class ControllerSettings:
     run_emulator: str = setting(RUN_EMULATOR, text, "the local cloud's Cloud Run", default="")
     monitoring_emulator: str = setting(MONITORING_EMULATOR, text, "the local cloud's Cloud Monitoring", default="")
 
+    @property
+    def where(self) -> str:
+        return f"project {self.project}, region {self.region}"
+
 
 def controller_settings(environment: Mapping[str, str]) -> ControllerSettings:
     """Raises SettingsError with every problem."""

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-from batch.errors import FanoutError, SettingsError
+from batch.ends import EXIT_BROKEN as EXIT_DEPENDENCY
+from batch.ends import EXIT_SETTINGS
+from batch.errors import DependencyError, FanoutError, SettingsError
 from controller.config import RUN_EMULATOR
 from controller.deployed import DeployedJobs
 from controller.differences import Change, differences
@@ -73,13 +75,24 @@ def command(
 
 @contextmanager
 def explained_errors() -> Iterator[None]:
-    """What Fanout can explain ends the command with its own text, one problem a line."""
+    """What Fanout can explain ends the command with its own text, one problem a line: with 2 for wrong settings, with 3 when a
+    service could not be reached, with 1 otherwise."""
     try:
         yield
     except SettingsError as error:
-        raise click.ClickException("\n".join(error.problems)) from error
+        raise Ended(EXIT_SETTINGS, "\n".join(error.problems)) from error
+    except DependencyError as error:
+        raise Ended(EXIT_DEPENDENCY, str(error)) from error
     except FanoutError as error:
         raise click.ClickException(str(error)) from error
+
+
+class Ended(click.ClickException):
+    """An error with an exit code of its own."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = code  # type: ignore[misc]  # click declares it on the class and reads it from the instance
 
 
 def pairs(given: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 from collections import deque
@@ -72,9 +73,9 @@ class Request:
 @click.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True, allow_dash=True, dir_okay=False))
 @click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", required=True, show_envvar=True, help="The project of topic and bucket.")
-@click.option("--topic", envvar="TOPIC_NAME", required=True, show_envvar=True, help="The lane's topic.")
+@click.option("--topic", help="The lane's topic; by default TOPIC_NAME when --lane is not given, else the topic named like the lane.")
 @click.option("--bucket", envvar="BUCKET_NAME", show_envvar=True, help="The bucket; a single task needs none.")
-@click.option("--lane", envvar="LANE", default="default", show_default=True, show_envvar=True, help="The lane that the topic belongs to.")
+@click.option("--lane", envvar="LANE", show_envvar=True, help="The lane to submit to.  [default: default]")
 @click.option("--task-type", help="Submit one task of this type.")
 @click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the task; a value that is JSON is taken as such.")
 @click.option("--idempotency-key", "key", help="Submitting again with the same key is the same task.")
@@ -84,13 +85,16 @@ class Request:
 @click.option("--handlers", envvar="HANDLERS", default="batch.handlers", show_default=True, show_envvar=True, help="Modules to check by.")
 @click.option("--any-type", is_flag=True, help="Accept task types that none of the handlers here knows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(project: str, topic: str, bucket: str | None, lane: str, handlers: str, any_type: bool, as_json: bool, **source: Any) -> None:
+def command(
+    project: str, topic: str | None, bucket: str | None, lane: str | None, handlers: str, any_type: bool, as_json: bool, **source: Any
+) -> None:
     """Submit tasks.
 
     PATHS is a file of JSON objects, one a line ('-': standard input), each with task_type, its own fields and, if it is to be
     repeatable, idempotency_key. Ends with 0 when everything was accepted, with 1 when something was refused or failed.
     """
     request = Request(**source).checked()
+    topic, lane = topic or topic_of(lane, os.environ.get("TOPIC_NAME", "")), lane or "default"
     fields = _fields(request.fields)
     if bucket is None and request.from_prefix is not None:
         bucket = request.from_prefix.removeprefix("gs://").split("/")[0]
@@ -103,15 +107,23 @@ def command(project: str, topic: str, bucket: str | None, lane: str, handlers: s
                 _single(to, NewTask(request.task_type, fields, request.key), lane, check, as_json)
             return
         with open_store(project, bucket or "") as store, open_topic(project, topic) as to:
-            ok = _many(store, to, lane, check, _source(request, store, fields), as_json)
+            what = "line" if request.paths and not request.files else "file"
+            ok = _many(store, to, lane, check, _source(request, store, fields), as_json, what)
     except DependencyError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(0 if ok else 1)
 
 
+def topic_of(lane: str | None, topic_name: str) -> str:
+    """The topic of a lane that is named goes by the lane's name: TOPIC_NAME may be another lane's."""
+    return lane or topic_name or "default"
+
+
 def _check(handlers: str, any_type: bool) -> Check:
     from batch.registry import load_handlers
 
+    # A console script does not look for modules in the folder it is run from, where an application has its handlers.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         return check_by(load_handlers(handlers.split(",")), unknown_types=any_type)
     except SettingsError as error:
@@ -142,9 +154,11 @@ def _single(topic: Topic, new: NewTask, lane: str, check: Check, as_json: bool) 
         click.echo(f"task {task_id} submitted to {topic.name}")
 
 
-def _many(store: ObjectStore, topic: Topic, lane: str, check: Check, tasks: Iterator[NewTask | Refusal], as_json: bool) -> bool:
+def _many(
+    store: ObjectStore, topic: Topic, lane: str, check: Check, tasks: Iterator[NewTask | Refusal], as_json: bool, what: str = "line"
+) -> bool:
     def tell(refusal: Refusal) -> None:
-        click.echo(f"line {refusal.position}: {refusal.reason}", err=True)
+        click.echo(f"{what} {refusal.position}: {refusal.reason}", err=True)
 
     submission = Submission(
         lane=lane, topic=topic, store=store, clock=SystemClock(), chance=random.SystemRandom(), check=check, on_refusal=tell

@@ -10,6 +10,7 @@ import click
 
 from controller.config import controller_settings
 from controller.explanation import explained_round
+from controller.jobs import LANE_LABEL
 from controller.logs import round_json
 from controller.tick import Round, tick_lanes
 from controller.wiring import connected
@@ -27,12 +28,19 @@ EXIT_ON_HOLD = 3
 def command(lanes: tuple[str, ...], as_json: bool, dry_run: bool) -> None:
     """Decide for LANES, or for all, and launch what was decided.
 
-    Reads GOOGLE_CLOUD_PROJECT, BUCKET_NAME and REGION. Ends with 0 when every lane was decided, with 1 when a launch failed, and with
-    3 when a lane is on hold because something could not be known.
+    Reads GOOGLE_CLOUD_PROJECT, BUCKET_NAME and REGION. Ends with 0 when every lane was decided, with 1 when a launch failed or there
+    is no lane, with 2 when settings are wrong, and with 3 when a lane is on hold because something could not be known.
     """
-    with explained_errors(), connected(controller_settings(os.environ)) as outside:
-        outcome = tick_lanes(outside, lanes, dry_run=dry_run)
-    click.echo(json.dumps(round_json(outcome), indent=1) if as_json else "\n".join(explained_round(outcome)) or "no lanes")
+    with explained_errors():
+        settings = controller_settings(os.environ)
+        with connected(settings) as outside:
+            outcome = tick_lanes(outside, lanes, dry_run=dry_run)
+    click.echo(json.dumps(round_json(outcome), indent=1) if as_json else "\n".join(explained_round(outcome)))
+    if not outcome.results and not outcome.refused:
+        click.echo(
+            f"Error: {settings.where} has no job labelled {LANE_LABEL}: run `fanout apply`, or fix GOOGLE_CLOUD_PROJECT or REGION", err=True
+        )
+        sys.exit(EXIT_NOT_LAUNCHED)
     sys.exit(exit_code(outcome))
 
 

@@ -102,10 +102,15 @@ def create_app(settings: IntakeSettings, *, registry: Registry, topics: Topics, 
     async def health() -> dict[str, Any]:
         return front.health()
 
+    app.router.add_route("/health", _alive, methods=["HEAD"], include_in_schema=False)
     _add(app, front, "/submit-task", TaskBody, Door(registry), "Submit a task of any known type")
     _add(app, front, "/submit-file-task", FileTaskBody, Door(registry, "file_processing"), "Submit a file to process")
     _add(app, front, "/submit-data-task", DataTaskBody, Door(registry, "data_transformation"), "Submit data to transform")
     return app
+
+
+async def _alive(_request: Request) -> Response:
+    return Response()
 
 
 def _add(app: FastAPI, front: FrontDoor, path: str, body: type[BaseModel], door: Door, summary: str) -> None:

@@ -176,7 +176,8 @@ class Worker:
             self._leases.stop()
         self._progress.stop()
         self.tally.exit_reason = reason.value
-        self._progress.write()
+        if self._progress.created:
+            self._progress.write()
         return reason
 
     def _give_back_and_flush(self, committer: Committer, reason: ExitReason) -> None:

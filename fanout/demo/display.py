@@ -68,7 +68,11 @@ class LiveScreen:
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveScreen:
-        self._live.start()
+        try:
+            self._live.start()
+        except BaseException:
+            self._console.show_cursor()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -5,6 +5,7 @@ Exit codes: 0 proven, 1 not proven or failed, 130 after Ctrl-C or SIGTERM; in ea
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -91,6 +92,11 @@ def command(
 
 
 def _demo(choices: Choices, console: Console) -> bool:
+    with alone(choices.state_dir):
+        return _staged(choices, console)
+
+
+def _staged(choices: Choices, console: Console) -> bool:
     replace_folder(choices.state_dir)
     # The gauge of the real Cloud Monitoring is minutes late; a demo is over by then.
     cloud = LocalCloud(choices.state_dir, Options(sample_period_s=0, visibility_lag_s=0), _direct(os.environ))
@@ -149,6 +155,20 @@ def run_after(command: str, environment: Mapping[str, str]) -> list[str]:
     sys.stdout.flush()
     done = subprocess.run(command, shell=True, env={**os.environ, **environment}, check=False)
     return [f"the command of --after ended with exit code {done.returncode}: {command}"] if done.returncode else []
+
+
+@contextmanager
+def alone(state_dir: Path) -> Iterator[None]:
+    """Keep other demos out of this folder, from before it is replaced until the end. The lock lies beside the folder, and ends with
+    the process. Raises FanoutError when another demo holds it."""
+    lock = state_dir.parent / f"{state_dir.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FanoutError(f"another demo is using {state_dir}: wait for its end, or name another --state-dir") from None
+        yield
 
 
 def replace_folder(state_dir: Path) -> None:

@@ -5,6 +5,7 @@ It prints what was counted, also when that is not what was hoped for.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,26 +20,59 @@ from fanout.demo.scene import LaneScene, WorkerTry
 from fanout.demo.verdict import Outcome, assigned, cost, extra_lines
 
 PROBLEMS_SHOWN = 30
+TABLES_FROM = 90
+"""Columns of a terminal below which the tables would be cut."""
 
 
 def print_summary(console: Console, outcome: Outcome, problems: Sequence[str], *, state_dir: Path, results: Path) -> None:
     """Everything, the verdict last."""
     console.print()
-    console.print(_proof_table(outcome))
+    wide = console.width >= TABLES_FROM
+    if wide:
+        console.print(_proof_table(outcome))
+    else:
+        _print_lines(console, proof_lines(outcome))
     for proof in outcome.proofs:
         for task_id, reason in proof.reasons.items():
             console.print(Text(f"dead: task {task_id}: {reason}"))
     console.print()
-    console.print(_worker_table([one for lane in outcome.lanes for one in lane.tries]))
+    tries = [one for lane in outcome.lanes for one in lane.tries]
+    if wide:
+        console.print(_worker_table(tries))
+    else:
+        _print_lines(console, worker_lines(tries))
     console.print()
     for line in (*_share_lines(outcome.lanes), *_rate_lines(outcome), _cost_line(outcome.lanes)):
         console.print(Text(line))
     console.print()
     for line in where_to_look(outcome.proofs, state_dir, results):
-        console.print(Text(line))
+        # Commands are there to be copied: no line break that is not theirs.
+        console.print(Text(line), soft_wrap=True)
     console.print()
     for line in verdict_lines(outcome, problems):
         console.print(Text(line, style="bold red" if problems else "bold green"))
+
+
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(Text(line))
+
+
+def proof_lines(outcome: Outcome) -> list[str]:
+    """The proof for a narrow terminal: a line a submission, zeros left out."""
+    lines = []
+    for proof in outcome.proofs:
+        counts = ", ".join(f"{count:,} {name}" for name, count in proof.counts.items() if count)
+        lines.append(f"{proof.submission_id}: {proof.submitted_count:,} submitted: {counts or 'nothing'}, missing {len(proof.missing)}")
+    return lines
+
+
+def worker_lines(tries: Sequence[WorkerTry]) -> list[str]:
+    """The workers for a narrow terminal."""
+    return [
+        f"{one.execution} {one.index}{f' retry {one.retry}' if one.retry else ''}: {one.acked:,} of {one.share:,}, {one.state}"
+        for one in tries
+    ]
 
 
 def verdict_lines(outcome: Outcome, problems: Sequence[str]) -> list[str]:
@@ -101,13 +135,14 @@ def _cost_line(lanes: Sequence[LaneScene]) -> str:
 def where_to_look(proofs: Sequence[Proof], state_dir: Path, results: Path) -> list[str]:
     """Folders, logs, and commands to try next."""
     submission = proofs[0].submission_id if proofs else "SUBMISSION"
+    folder = shlex.quote(str(state_dir))
     return [
         "where to look (all of it plain files):",
         f"  objects        {results}  (processed/, results/, outcomes/, submissions/, controller/)",
         f"  workers' logs  {state_dir / 'run' / 'executions'}/<execution>/<index>-<retry>.log",
         f"  services' logs {state_dir}/*.log",
-        "what to try next:",
-        f"  fanout local up --quick --state-dir {state_dir}      (in another terminal; the bucket and the jobs are still there)",
-        f'  eval "$(fanout local env --state-dir {state_dir})"; export BUCKET_NAME={results.name}',
+        "what to try next, after `. .venv/bin/activate`:",
+        f"  fanout local up --quick --state-dir {folder}   # in another terminal: the bucket and the jobs are still there",
+        f'  eval "$(fanout local env --state-dir {folder})"; export BUCKET_NAME={results.name}',
         f"  fanout proof {submission}",
     ]

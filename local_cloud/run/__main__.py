@@ -5,10 +5,11 @@ It never leaves a worker behind when it ends in order; after a kill, the next st
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import os
 import random
+import signal
+import threading
 from pathlib import Path
 
 from local_cloud.clock import Clock
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         region=options.region,
         host=options.host,
         port=options.port,
-        on_crash=_thread.interrupt_main,
+        on_crash=lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM),
     )
     announce(service="run", http=f"http://{server.start()}")
     wait_for_end(exit_with_stdin=options.exit_with_stdin, stop=server.stop)

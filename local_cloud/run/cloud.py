@@ -18,7 +18,7 @@ from local_cloud.run.fields import Problems
 from local_cloud.run.job import Job, JobKey
 from local_cloud.run.store import Store
 from local_cloud.run.template import JobSpec, Overrides, Template, override
-from local_cloud.run.validation import Paths, check_overrides
+from local_cloud.run.validation import Paths, check_overrides, check_template
 
 RETAINED_COUNT = 1000  # finished executions per job, as the quotas page says
 _LETTERS = string.ascii_lowercase + string.digits
@@ -111,7 +111,10 @@ class Cloud:
             problems = Problems()
             check_overrides(job.spec.template, overrides, paths, problems)
             problems.raise_if_any()
-            execution = self._new_execution(job, override(job.spec.template, overrides))
+            template = override(job.spec.template, overrides)
+            check_template(template, paths, problems)
+            problems.raise_if_any()
+            execution = self._new_execution(job, template)
             if not validate_only:
                 self.store.save_execution(execution)
                 self._sequence = execution.sequence

@@ -106,7 +106,8 @@ def read_env(node: Fields) -> tuple[tuple[str, str], ...]:
 def write_spec(spec: Template) -> dict[str, object]:
     """The `spec` of a job."""
     metadata = _without_empty({"labels": dict(spec.labels), "annotations": dict(spec.annotations)})
-    return {"template": _without_empty({"metadata": metadata, "spec": write_execution_spec(spec)})}
+    # Also when it is empty: gcloud cannot do without this metadata.
+    return {"template": {"metadata": metadata, "spec": write_execution_spec(spec)}}
 
 
 def write_execution_spec(template: Template) -> dict[str, object]:

@@ -80,7 +80,7 @@ def test_the_shares_of_an_execution_sum_to_its_backlog(backlog: int, count: int)
 
 
 def test_an_index_outside_the_count_is_an_error() -> None:
-    with pytest.raises(SettingsError, match="CLOUD_RUN_TASK_INDEX=3 must be below CLOUD_RUN_TASK_COUNT=3"):
+    with pytest.raises(SettingsError, match="CLOUD_RUN_TASK_INDEX='3': must be below CLOUD_RUN_TASK_COUNT=3"):
         worker_settings({**GOOD, "CLOUD_RUN_TASK_INDEX": "3", "CLOUD_RUN_TASK_COUNT": "3"})
 
 

@@ -181,7 +181,7 @@ def test_readings_have_three_states(cloud: dict[str, str], outside: Outside, loc
 
 def test_a_reading_carries_its_sample_time_and_nothing_older_than_the_window_is_used(cloud: dict[str, str], local_pubsub: Service) -> None:
     project = cloud["GOOGLE_CLOUD_PROJECT"]
-    clock = ManualClock(SystemClock().now() - 200)
+    clock = ManualClock(SystemClock().now() - 260)
     gauge = {"project": project, "subscription": "by-hand", "num_undelivered_messages": 7, "oldest_unacked_message_age": 12}
     put_gauge(local_pubsub, **gauge, sampled_at=clock.now() - 100)
     with closing(GoogleBacklogReader(project, clock, emulator_host=local_pubsub.grpc)) as reader:

@@ -184,7 +184,7 @@ def test_files_of_one_name_and_a_failing_bucket(cloud: Cloud, tmp_path: Path) ->
         (tmp_path / path).write_text(path)
     result = submit("--files", str(tmp_path / "a.csv"), str(tmp_path / "b/a.csv"))
     assert (result.exit_code, len(cloud.messages)) == (1, 1)
-    assert "line 2: " in result.stderr
+    assert "file 2: " in result.stderr
     assert "--dir" in result.stderr
     cloud.store.fail_next("write", DependencyUnavailable("the bucket is away"))
     failed = submit("--dir", str(tmp_path))

@@ -179,24 +179,26 @@ def test_a_counter_kept_by_generation_loses_no_increment(store: ObjectStore) -> 
 
 
 def test_content_and_info_are_of_the_same_generation(store: ObjectStore) -> None:
-    """The writer may run a few writes ahead of the reader, so that the reader is disturbed but not for ever."""
+    """The writer goes on while the reader reads, by a few writes at a time: disturbed, but not for ever."""
     store.write("moving", b"0", metadata={"content": "0"})
-    ahead = threading.Semaphore(4)
-    ended = threading.Event()
+    may_write, written = threading.Semaphore(0), threading.Event()
+    rounds, writes = 15, 4
 
     def write() -> None:
-        for number in range(1, 60):
-            ahead.acquire()
+        for number in range(1, rounds * writes + 1):
+            may_write.acquire()
             store.write("moving", b"%d" % number, metadata={"content": str(number)})
-        ended.set()
+            written.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     contents = set()
-    while not ended.is_set():
+    for _ in range(rounds):
+        written.clear()
+        may_write.release(writes)
+        assert written.wait(10)
         data, info = store.read_with_info("moving")
         assert info.metadata["content"] == data.decode()
         contents.add(data)
-        ahead.release(4)
     writer.join()
     assert len(contents) > 1
