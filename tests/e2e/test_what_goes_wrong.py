@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.site import Site, ended, wait_for_event
+from tests.e2e.site import ROOT, Site, ended, wait_for_event
 from tests.support import Service, wait_until
 
 
@@ -166,3 +169,36 @@ def test_the_log_is_json_and_its_last_line_has_the_counts(local_site: Site) -> N
     summary = end.summary
     assert {"share", "taken", "acked", "returned", "succeeded", "dead", "handler_s", "elapsed_s"} <= set(summary)
     assert (summary["severity"], summary["execution"], summary["index"], summary["retry"]) == ("INFO", "lane-x", 0, 0)
+
+
+@pytest.mark.slow
+def test_a_stopped_worker_ends_in_time_whoever_does_not_answer(local_site: Site) -> None:
+    """The bucket's server takes connections and never answers: a worker that waits for it must not outlive its grace of 10 s."""
+    submit(local_site, 3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worker = local_site.start(STORAGE_EMULATOR_HOST=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        wait_for_event(worker, "worker_started")
+        worker.send_signal(signal.SIGTERM)
+        end = ended(worker, 10)
+    assert end.code == 3
+    assert end.lines[-1]["event"] == "worker_cut_short"
+    assert len(local_site.pull("lane")) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("x = (", "SyntaxError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("import no_such_thing", "no_such_thing"),
+        ("1 / 0", "division by zero"),
+    ],
+)
+def test_a_broken_handlers_module_is_named_with_its_error_and_all_else(local_site: Site, tmp_path: Path, source: str, told: str) -> None:
+    (tmp_path / "broken_handlers.py").write_text(source)
+    end = local_site.run(HANDLERS="broken_handlers", MAX_MESSAGES="abc", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert end.code == 2
+    problems = [line["error"] for line in end.events("settings_wrong")]
+    assert problems[0].startswith("MAX_MESSAGES='abc'")
+    assert "broken_handlers" in problems[1]
+    assert told in problems[1]
