@@ -64,6 +64,7 @@ def environment_with(arguments: Sequence[str], environment: Mapping[str, str], c
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit code."""
+    signals = Signals()
     chance = random.SystemRandom()
     environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, chance)
     set_up_logging(logging.INFO)
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DependencyError as error:
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
-    return _run(worker, SystemClock())
+    return _run(worker, signals, SystemClock())
 
 
 def configured(environment: Mapping[str, str]) -> tuple[WorkerSettings, Registry]:
@@ -125,10 +126,27 @@ def build(settings: WorkerSettings, registry: Registry, chance: random.Random) -
     )
 
 
-def _run(worker: Worker, clock: Clock) -> int:
+class Signals:
+    """SIGTERM, SIGINT and SIGTSTP as bytes in a pipe: from the first moment on, so that one that comes early is not lost."""
+
+    def __init__(self) -> None:
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.write_end, False)
+        signal.set_wakeup_fd(self.write_end)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
+            signal.signal(number, lambda _number, _frame: None)
+
+    def wait(self, timeout_s: float | None) -> bytes:
+        """What has come: numbers of signals, and ENDED; nothing when the time is over."""
+        return os.read(self.read_end, 64) if select.select([self.read_end], [], [], timeout_s)[0] else b""
+
+    def end(self) -> None:
+        """Wake whoever waits, from any thread."""
+        os.write(self.write_end, bytes([ENDED]))
+
+
+def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
     """Wait for the worker's end; turn signals into calls on it. After SIGTERM it has ended in time, whoever does not answer."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
     codes: list[int] = []
 
     def work() -> None:
@@ -137,19 +155,16 @@ def _run(worker: Worker, clock: Clock) -> int:
         except BaseException:  # noqa: BLE001 - the last stop of a fault: logged, and the exit code says it
             log("worker_crashed", exception=traceback.format_exc())
             codes.append(EXIT_CRASHED)
-        os.write(write_end, bytes([ENDED]))
+        signals.end()
 
-    signal.set_wakeup_fd(write_end)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
-        signal.signal(number, lambda _number, _frame: None)
     threading.Thread(target=work, name="worker", daemon=True).start()
     end_s: float | None = None
     while True:
-        left_s = None if end_s is None else max(0.0, end_s - clock.monotonic())
-        if not select.select([read_end], [], [], left_s)[0]:
+        came = signals.wait(None if end_s is None else max(0.0, end_s - clock.monotonic()))
+        if not came:
             log("worker_cut_short", held_count=worker.tally.held)
             return EXIT_BROKEN
-        for byte in os.read(read_end, 64):
+        for byte in came:
             if byte == ENDED:
                 return codes[0]
             if byte == signal.SIGTSTP:

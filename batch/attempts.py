@@ -17,6 +17,8 @@ from batch.objects import ObjectStore
 ERRORS_KEPT = 20
 MAX_TRACEBACK_CHARS = 4000
 MAX_ROUNDS = 10
+MAX_TIME_S = 1e11
+"""A time beyond the year 5000 is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class AttemptError:
     execution: str
     index: int
     traceback: str = ""
+    message_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,16 @@ def read_attempts(store: ObjectStore, task_id: str) -> tuple[Attempts, int]:
         data, info = store.read_with_info(attempts_object(task_id))
     except ObjectMissing:
         return NONE, 0
-    return _parsed(json.loads(data)), info.generation
+    return _parsed(data), info.generation
 
 
 def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: float, now_s: float) -> Attempts:
     """Record one more failed attempt, also while another worker records one. Raises DependencyError."""
     for _ in range(MAX_ROUNDS):
         known, generation = read_attempts(store, task_id)
+        if known.errors and known.errors[-1] == error:
+            # The answer to our own write was lost: one run is one attempt.
+            return known
         attempts = known.after(error, now_s + delay_s)
         body = {**asdict(attempts), "task_id": task_id, "not_before_time": iso(attempts.not_before)}
         try:
@@ -74,5 +80,12 @@ def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: 
     raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a failure was added to it")
 
 
-def _parsed(body: dict[str, Any]) -> Attempts:
-    return Attempts(body["attempt_count"], body["not_before"], tuple(AttemptError(**error) for error in body["errors"]))
+def _parsed(data: bytes) -> Attempts:
+    """A record that cannot be read counts as none: the task starts over, rather than stopping whoever meets it."""
+    try:
+        body: dict[str, Any] = json.loads(data)
+        count, not_before = int(body["attempt_count"]), float(body["not_before"])
+        errors = tuple(AttemptError(**error) for error in body["errors"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return NONE
+    return Attempts(count, not_before, errors) if count >= 0 and abs(not_before) < MAX_TIME_S else NONE

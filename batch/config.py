@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batch.errors import SettingsError
-from batch.settings import names, read, seconds, setting, text, whole
+from batch.settings import matching, names, read, seconds, setting, text, whole
 from batch.shares import share
 
 SIGTERM_GRACE_S = 10.0
 """Between SIGTERM and SIGKILL on Cloud Run."""
+
+PUBSUB_NAME = matching(
+    r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}", "the short name of a Pub/Sub resource: a letter, then 2 to 254 of A-Z a-z 0-9 . _ ~ % + -"
+)
+BUCKET_NAME = matching(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "the name of a bucket: 3 to 222 of a-z 0-9 . _ -, without gs://")
 
 
 @dataclass(frozen=True)
@@ -18,10 +23,10 @@ class WorkerSettings:
     """What one worker needs to know. Seconds are floats; counts are whole numbers."""
 
     project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topic and bucket")
-    subscription_name: str = setting("SUBSCRIPTION_NAME", text, "the subscription to drain")
-    bucket_name: str = setting("BUCKET_NAME", text, "the bucket for inputs, outputs and outcomes")
+    subscription_name: str = setting("SUBSCRIPTION_NAME", PUBSUB_NAME, "the subscription to drain")
+    bucket_name: str = setting("BUCKET_NAME", BUCKET_NAME, "the bucket for inputs, outputs and outcomes")
     topic_name: str = setting("TOPIC_NAME", text, "the lane's topic", default="")
-    dead_letter_topic: str = setting("DEAD_LETTER_TOPIC", text, "where messages that can never succeed go", default="dead-letters")
+    dead_letter_topic: str = setting("DEAD_LETTER_TOPIC", PUBSUB_NAME, "where messages that can never succeed go", default="dead-letters")
     max_messages: int = setting("MAX_MESSAGES", whole(1), "how many messages one worker may take at most", default=1000)
     backlog: int | None = setting(
         "BACKLOG", whole(0), "messages this execution was launched for, split over its workers; set by the controller", default=None
@@ -61,18 +66,20 @@ class WorkerSettings:
 
 def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
     """Raises SettingsError with every problem."""
-    problems = [*_index_problems(environment)]
+    problems = _index_problems(environment)
     try:
         settings = read(WorkerSettings, environment)
     except SettingsError as error:
         raise SettingsError([*error.problems, *problems]) from None
+    if settings.start_within_s * 2 > settings.task_timeout_s:
+        problems.append(f"START_WITHIN_S={settings.start_within_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
     if problems:
         raise SettingsError(problems)
     return settings
 
 
 def _index_problems(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with two numbers that are right each by itself."""
+    """What is wrong with two settings that are right each by itself."""
     index, count = environment.get("CLOUD_RUN_TASK_INDEX", "0"), environment.get("CLOUD_RUN_TASK_COUNT", "1")
     if not (index.isdecimal() and count.isdecimal()) or int(index) < int(count):
         return []

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from batch.subscription import Outgoing
 
 MAX_REASON_BYTES = 1024
+MAX_DATA_BYTES = 8_000_000
+"""Larger data goes to the bucket, and the letter names the object."""
 MAX_ATTRIBUTES = 100
 """Pub/Sub takes 100 attributes; when ours do not fit, the client's last ones make room."""
 
@@ -22,7 +24,10 @@ def dead_letter(
     execution: str,
     index: int,
 ) -> Outgoing:
-    """The message to publish on the dead-letter topic: data unchanged (also when empty), attributes kept, the facts added."""
+    """The message to publish on the dead-letter topic: data unchanged (also when empty), attributes kept, the facts added.
+
+    Attributes that begin with `goog` are Pub/Sub's own; it refuses them from anybody else.
+    """
     facts = {
         "task_id": task_id,
         "dead_error_type": cut(error_type, MAX_REASON_BYTES),
@@ -31,8 +36,16 @@ def dead_letter(
         "dead_execution": execution,
         "dead_index": str(index),
     }
-    kept = dict(list(attributes.items())[: MAX_ATTRIBUTES - len(facts)])
-    return Outgoing(data, kept | facts)
+    own = [(key, value) for key, value in attributes.items() if not key.startswith("goog")]
+    return Outgoing(data, dict(own[: MAX_ATTRIBUTES - len(facts)]) | facts)
+
+
+def referring(letter: Outgoing, raw_object: str) -> Outgoing:
+    """The same letter without its data, which lies in the bucket: for data too large to travel with the facts."""
+    attributes = (
+        dict(list(letter.attributes.items())[1 - MAX_ATTRIBUTES :]) if len(letter.attributes) >= MAX_ATTRIBUTES else letter.attributes
+    )
+    return Outgoing(b"", {**attributes, "dead_raw": raw_object})
 
 
 def cut(text: str, limit_bytes: int) -> str:

@@ -25,6 +25,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MAX_WAIT_S = 30 * 24 * 3600.0
+"""How long a handler may put a task off."""
+
+
+def checked_wait_s(after_s: object) -> float:
+    """Raises ValueError unless it is a number of seconds from 0 to 30 days: in the handler that gave it, where it can be seen."""
+    if isinstance(after_s, int | float) and 0 <= after_s <= MAX_WAIT_S:
+        return float(after_s)
+    raise ValueError(f"after_s must be a number of seconds from 0 to {MAX_WAIT_S:.0f}, got {after_s!r}")
+
+
+def text_of(error: BaseException) -> str:
+    """An error's own text, also when asking for it fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - user code again: its error is told as far as it can be
+        return f"{type(error).__name__}, whose text cannot be had"
+
 
 class FanoutError(Exception):
     """Something that Fanout noticed and can explain."""
@@ -66,7 +84,7 @@ class Retry(HandlerSignal):
     """Run the task again after `after_s` seconds (None: by the handler's backoff). Counts as an attempt."""
 
     def __init__(self, reason: str = "the handler asked for a retry", after_s: float | None = None) -> None:
-        self.after_s = after_s
+        self.after_s = None if after_s is None else checked_wait_s(after_s)
         super().__init__(reason)
 
 
@@ -74,7 +92,7 @@ class Snooze(HandlerSignal):
     """Run the task again after `after_s` seconds. No attempt is spent."""
 
     def __init__(self, after_s: float, reason: str = "the handler asked to wait") -> None:
-        self.after_s = after_s
+        self.after_s = checked_wait_s(after_s)
         super().__init__(reason)
 
 

@@ -29,6 +29,8 @@ EVENTS: dict[str, tuple[str, str]] = {
     "attempt_failed": ("WARNING", "a handler raised; the task is tried again later, or dead-lettered"),
     "dead_lettered": ("ERROR", "a task is dead; with its id, type and reason"),
     "dependency_failed": ("WARNING", "a handler could not reach a service; its task is handed back and spends no attempt"),
+    "runner_fault": ("ERROR", "a fault in Fanout met one message; it is handed back for a minute, the others go on"),
+    "dead_letter_refused": ("ERROR", "a dead letter could not be published; its bytes are kept in the bucket"),
     "progress_failed": ("WARNING", "progress could not be written; the controller sees the value before"),
     "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was handed back"),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),

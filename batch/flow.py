@@ -13,13 +13,15 @@ MAX_CHUNK = 100
 MAX_READY_BYTES = 64 * 1024 * 1024
 
 
-def pull_size(*, slots: int, ready: int, share_left: int, mean_s: float | None, start_within_s: float) -> int:
+def pull_size(*, slots: int, busy: int, ready: int, share_left: int, mean_s: float | None, start_within_s: float) -> int:
     """How many messages to ask for now; 0 when enough wait already.
 
-    `mean_s` is the measured seconds a message occupies a slot, None before the first one ended: then only the slots are filled.
+    `busy` slots have something to do; `mean_s` is the measured seconds a message occupies a slot, None before the first one
+    ended: then only the free slots are filled.
     """
-    wanted = slots if mean_s is None else max(slots, int(slots * start_within_s / max(mean_s, 1e-6)))
-    wanted = min(wanted, MAX_PULL_MESSAGES)
+    free = max(0, slots - busy)
+    soon = 0 if mean_s is None else int(slots * start_within_s / max(mean_s, 1e-6))
+    wanted = min(max(free, soon), MAX_PULL_MESSAGES)
     if ready > wanted // 2:
         return 0
     return max(0, min(wanted - ready, share_left, MAX_PULL_MESSAGES))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from batch.clock import Clock
-from batch.errors import DependencyError
+from batch.errors import FanoutError
 from batch.events import log
 from batch.subscription import MAX_EXTENSION_S, Subscription
 
@@ -31,8 +31,11 @@ class LeaseTable:
     def __len__(self) -> int:
         return len(self._ends_s)
 
-    def add(self, ack_ids: Iterable[str], now_s: float) -> None:
-        self._ends_s.update(dict.fromkeys(ack_ids, now_s + self.deadline_s))
+    def add(self, ack_ids: Iterable[str], now_s: float, deadline_s: float | None = None) -> None:
+        self._ends_s.update(dict.fromkeys(ack_ids, now_s + (self.deadline_s if deadline_s is None else deadline_s)))
+
+    def __contains__(self, ack_id: object) -> bool:
+        return ack_id in self._ends_s
 
     def remove(self, ack_ids: Iterable[str]) -> None:
         for ack_id in ack_ids:
@@ -54,7 +57,11 @@ class LeaseTable:
 class LeaseKeeper:
     """Extends what the table holds until it is told that a message is done. Its thread runs no user code."""
 
-    def __init__(self, subscription: Subscription, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, subscription: Subscription, clock: Clock, chance: random.Random, failed: Callable[[BaseException], None]) -> None:
+        """`failed` is told when the thread itself breaks: without it every lease would run out in silence."""
+        self._failed = failed
+        self._extending: set[str] = set()
+        self._given_back: dict[str, float] = {}
         self._subscription = subscription
         self._clock = clock
         self._chance = chance
@@ -75,6 +82,12 @@ class LeaseKeeper:
         with self._lock:
             self._table.remove(ack_ids)
 
+    def give_back(self, ack_ids: Sequence[str], after_s: float) -> None:
+        """Forget messages that are about to be handed back. An extension that is under way is put right when it has ended."""
+        with self._lock:
+            self._table.remove(ack_ids)
+            self._given_back.update({ack_id: after_s for ack_id in ack_ids if ack_id in self._extending})
+
     def held(self) -> list[str]:
         with self._lock:
             return self._table.all()
@@ -84,32 +97,50 @@ class LeaseKeeper:
         with self._lock:
             now_s = self._clock.monotonic()
             due = self._table.due(now_s, EXTEND_AT - JITTER * self._chance.random())
-        if not due:
-            return 0
-        try:
-            lost = self._subscription.extend(due, self._table.deadline_s)
-        except DependencyError as error:
-            log("lease_extension_failed", error=str(error), message_count=len(due))
-            return 0
-        lost_ids = set(lost)
+        return self._extend(due, self._table.deadline_s, now_s) if due else 0
+
+    def _extend(self, ack_ids: list[str], deadline_s: float, now_s: float) -> int:
         with self._lock:
-            self._table.add((ack_id for ack_id in due if ack_id not in lost_ids and ack_id in self._table._ends_s), now_s)
-            self._table.remove(lost_ids)
+            self._extending.update(ack_ids)
+        lost: list[str] = []
+        failed = False
+        try:
+            lost = self._subscription.extend(ack_ids, deadline_s)
+        except FanoutError as error:
+            failed = True
+            log("lease_extension_failed", error=str(error), message_count=len(ack_ids))
+        with self._lock:
+            lost_ids = set(lost)
+            if not failed:
+                self._table.add((one for one in ack_ids if one in self._table and one not in lost_ids), now_s, deadline_s)
+                self._table.remove(lost_ids)
+            self._extending.clear()
+            given_back, self._given_back = self._given_back, {}
+        self._put_right(given_back)
         if lost:
             log("leases_lost", message_count=len(lost))
-        return len(due) - len(lost)
+        return 0 if failed else len(ack_ids) - len(lost)
+
+    def _put_right(self, given_back: dict[str, float]) -> None:
+        """Hand back once more what an extension has just taken again."""
+        try:
+            for after_s in set(given_back.values()):
+                self._subscription.hand_back([one for one, wait_s in given_back.items() if wait_s == after_s], after_s)
+        except FanoutError as error:
+            log("hand_back_failed", message_count=len(given_back), error=str(error))
 
     def extend_all(self) -> None:
         """Extend every lease by the longest the service allows: before a pause of the machine."""
         held = self.held()
-        try:
-            self._subscription.extend(held, MAX_EXTENSION_S)
-        except DependencyError as error:
-            log("lease_extension_failed", error=str(error), message_count=len(held))
+        if held:
+            self._extend(held, float(MAX_EXTENSION_S), self._clock.monotonic())
 
     def _run(self) -> None:
-        while not self._clock.wait(self._ended, self._table.deadline_s / 10):
-            self.extend_due()
+        try:
+            while not self._clock.wait(self._ended, self._table.deadline_s / 10):
+                self.extend_due()
+        except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
+            self._failed(error)
 
     def stop(self) -> None:
         self._ended.set()

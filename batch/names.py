@@ -78,6 +78,10 @@ def attempts_object(task_id: str) -> str:
     return f"attempts/{task_id}.json"
 
 
+def dead_raw_object(task_id: str, message_id: str) -> str:
+    return f"dead/raw/{task_id}-{message_id}"
+
+
 def lane_state_object(lane: str) -> str:
     return f"controller/{lane}.json"
 

@@ -45,10 +45,12 @@ def to_line(outcome: Outcome) -> bytes:
     values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
     body = {name: value for name, value in values.items() if value is not None and not (isinstance(value, str) and not value)}
     body["duration_s"] = round(outcome.duration_s, 6)
-    try:
-        return _line(body)
-    except (TypeError, ValueError, RecursionError):  # keys that are no texts, a number that is none, a list within itself
-        return _line({**body, "result": str(outcome.result)})
+    for result in (lambda: outcome.result, lambda: str(outcome.result)):
+        try:
+            return _line({**body, "result": result()} if "result" in body else body)
+        except Exception:  # noqa: BLE001 - a result is what user code returned: turning it into text may raise anything
+            continue
+    return _line({**body, "result": {"left_out": f"a {type(outcome.result).__name__} that cannot be written as JSON"}})
 
 
 def _line(body: dict[str, Any]) -> bytes:

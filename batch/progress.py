@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 MARK_EVERY_S = 15
 MARKS_KEPT = 40
@@ -67,9 +68,11 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
     try:
         counts = {name: int(metadata[name]) for name in _COUNTS}
         seconds = {name: float(metadata[name]) for name in _SECONDS}
+        if not all(map(isfinite, seconds.values())):
+            raise ValueError(f"times are {seconds}")
         marks = tuple((int(time), int(acked)) for time, acked in json.loads(metadata.get("marks", "[]")))
         deferred = tuple((int(due), int(count)) for due, count in json.loads(metadata.get("deferred", "[]")))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
     return Progress(
         share=counts["share"],

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from batch.clock import Clock
-from batch.errors import DependencyError, ObjectMissing
+from batch.errors import FanoutError
 from batch.events import log
 from batch.names import progress_object
 from batch.objects import ObjectStore
@@ -27,8 +27,16 @@ class ProgressWriter:
     """One worker try's progress object. `current` gives the counters when they are written."""
 
     def __init__(
-        self, store: ObjectStore, name: str, current: Callable[[], Progress], every_s: float, clock: Clock, chance: random.Random
+        self,
+        store: ObjectStore,
+        name: str,
+        current: Callable[[], Progress],
+        every_s: float,
+        clock: Clock,
+        chance: random.Random,
+        failed: Callable[[BaseException], None],
     ) -> None:
+        self._failed = failed
         self._store = store
         self._name = name
         self._current = current
@@ -51,7 +59,7 @@ class ProgressWriter:
         """One write; False, and a log line, when it failed."""
         try:
             self._store.patch_metadata(self._name, to_metadata(self._current()))
-        except (DependencyError, ObjectMissing) as error:
+        except FanoutError as error:
             log("progress_failed", error=str(error))
             return False
         return True
@@ -63,8 +71,11 @@ class ProgressWriter:
             self._thread.join(timeout=2)
 
     def _run(self) -> None:
-        while not self._clock.wait(self._ended, self._every_s * (1 + JITTER * (self._chance.random() - 0.5))):
-            self.write()
+        try:
+            while not self._clock.wait(self._ended, self._every_s * (1 + JITTER * (self._chance.random() - 0.5))):
+                self.write()
+        except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
+            self._failed(error)
 
 
 def earlier_tries(store: ObjectStore, execution: str, index: int, retry: int) -> list[Progress]:

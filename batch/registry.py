@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batch.errors import MessageRefused, SettingsError
+from batch.errors import MessageRefused, SettingsError, text_of
 
 if TYPE_CHECKING:
     from batch.context import Context
@@ -58,6 +59,9 @@ class Handler:
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'task'}: {one['msg']}" for one in error.errors())
             raise MessageRefused("invalid", f"{self.task_type} task {task.task_id}: {problems}") from error
+        except Exception as error:
+            # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
+            raise MessageRefused("invalid", f"{self.task_type} task {task.task_id}: {type(error).__name__}: {text_of(error)}") from error
 
 
 class Registry:
@@ -82,6 +86,8 @@ class Registry:
             raise SettingsError([f"handler {task_type!r}: retries must be 0 or more and timeout_s above 0"])
 
         def register(function: Function) -> Function:
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise SettingsError([f"handler {task_type!r} is a generator, which would do nothing when it is called; return a result"])
             self._handlers[task_type] = Handler(task_type, function, timeout_s, retries, backoff or Backoff(), payload)
             return function
 

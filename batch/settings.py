@@ -7,6 +7,7 @@ Nothing is read at import.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from typing import Any, TypeVar
@@ -60,6 +61,18 @@ def text(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
     return value.strip()
+
+
+def matching(pattern: str, rule: str) -> Parse:
+    """A text that matches the whole of `pattern`."""
+    compiled = re.compile(pattern)
+
+    def parse(value: str) -> str:
+        if not compiled.fullmatch(value.strip()):
+            raise ValueError(rule)
+        return value.strip()
+
+    return parse
 
 
 def names(value: str) -> tuple[str, ...]:

@@ -7,19 +7,21 @@ nothing else is in hand. Leases are kept until the acknowledgement is through.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from queue import Empty, SimpleQueue
 
 from batch.breaker import Breaker
 from batch.clock import Clock
 from batch.config import WorkerSettings
-from batch.errors import DependencyError, ObjectMissing, PreconditionFailed
+from batch.deadletters import MAX_DATA_BYTES, referring
+from batch.errors import DependencyError, DependencyForbidden, DependencyMissing, FanoutError, ObjectMissing, PreconditionFailed
 from batch.events import log
 from batch.leases import LeaseKeeper
-from batch.names import outcome_object
+from batch.names import dead_raw_object, outcome_object
 from batch.objects import ObjectStore
-from batch.subscription import Subscription, Topic
+from batch.subscription import Outgoing, Subscription, Topic
 from batch.worker.finished import Ended, Finished, GoesBack
 from batch.worker.tally import Tally
 
@@ -28,6 +30,7 @@ MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 MAX_FLUSH_FAILURES = 3
 """Flushes that fail in a row; each has already been retried for about a minute by the client."""
 RETRY_FLUSH_S = 1.0
+LOOK_EVERY_S = 0.25
 
 
 @dataclass(slots=True)
@@ -43,6 +46,7 @@ class Committer:
     tally: Tally
     breaker: Breaker
     clock: Clock
+    each_round: Callable[[], None] = lambda: None
     _buffer: list[Ended] = field(default_factory=list)
     _byte_count: int = 0
     _oldest_s: float = 0.0
@@ -59,6 +63,7 @@ class Committer:
                 finished = []
             if finished is None:
                 break
+            self.each_round()
             self.take(finished)
             if self.due():
                 self.try_flush()
@@ -71,7 +76,8 @@ class Committer:
             if one.ack_id in self._abandoned:
                 continue
             if isinstance(one, GoesBack):
-                back[one.after_s].append(one.ack_id)
+                # In whole seconds, as the service takes them: one call for all that fail in a round, not one for each.
+                back[float(ceil(one.after_s))].append(one.ack_id)
                 if one.dependency:
                     self.breaker.failed(one.dependency)
                 continue
@@ -87,13 +93,13 @@ class Committer:
         """Let others have these messages; when that fails they come back by themselves as their leases end."""
         if not ack_ids:
             return
+        self.leases.give_back(ack_ids, after_s)
         try:
             failed = self.subscription.hand_back(ack_ids, after_s)
             if failed:
                 log("hand_back_failed", message_count=len(failed))
-        except DependencyError as error:
+        except FanoutError as error:
             log("hand_back_failed", message_count=len(ack_ids), error=str(error))
-        self.leases.release(ack_ids)
         self.tally.gave_back(len(ack_ids), after_s)
 
     def abandon(self, ack_ids: Sequence[str]) -> None:
@@ -119,27 +125,64 @@ class Committer:
             self._failure_count += 1
             log("flush_failed", outcome_count=len(self._buffer), failure_count=self._failure_count, error=str(error))
             self._oldest_s = self.clock.monotonic() + RETRY_FLUSH_S - self.settings.flush_interval_s
-            if self._failure_count >= MAX_FLUSH_FAILURES:
+            hopeless = isinstance(error, DependencyMissing | DependencyForbidden)
+            if hopeless or self._failure_count >= MAX_FLUSH_FAILURES:
                 self.breaker.trip(str(error))
 
     def flush(self) -> None:
         """Everything buffered: dead letters, outcome lines, acks. Repeating it after a failure does no harm. Raises DependencyError."""
-        if not self._buffer:
-            return
-        letters = [one.dead_letter for one in self._buffer if one.dead_letter is not None]
-        if letters:
-            self.dead_letters.publish(letters)
-            self._buffer = [Ended(one.ack_id, one.shard, one.outcome, one.line) for one in self._buffer]
+        self._flush_ended([one for one in self._buffer if one.dead_letter is None])
+        dead = [one for one in self._buffer if one.dead_letter is not None]
+        if dead:
+            # Last, so that a dead-letter topic that is missing holds up nobody but the dead.
+            self._publish(dead)
+            self._flush_ended(dead)
+
+    def _flush_ended(self, ended: Sequence[Ended]) -> None:
         shards: dict[str, list[Ended]] = defaultdict(list)
-        for one in self._buffer:
+        for one in ended:
             shards[one.shard].append(one)
-        for shard, ended in shards.items():
-            self._write(shard, b"".join(one.line for one in ended))
-            self._acknowledge(ended)
-            written = {one.ack_id for one in ended}
+        for shard, of_shard in shards.items():
+            self._write(shard, b"".join(one.line for one in of_shard))
+            self._acknowledge(of_shard)
+            written = {one.ack_id for one in of_shard}
             self._buffer = [one for one in self._buffer if one.ack_id not in written]
-        self._byte_count = sum(len(one.line) for one in self._buffer)
-        self._failure_count = 0
+            self._byte_count = sum(len(one.line) for one in self._buffer)
+
+    def _publish(self, dead: Sequence[Ended]) -> None:
+        """All dead letters; one that cannot travel does not hold up the others. Raises DependencyError."""
+        letters = [self._sendable(one) for one in dead]
+        try:
+            self.dead_letters.publish(letters)
+        except DependencyError:
+            raise
+        except FanoutError:
+            for one, letter in zip(dead, letters, strict=True):
+                self._publish_alone(one, letter)
+
+    def _publish_alone(self, one: Ended, letter: Outgoing) -> None:
+        try:
+            self.dead_letters.publish([letter])
+        except DependencyError:
+            raise
+        except FanoutError as error:
+            name = self._keep_raw(one, letter)
+            log("dead_letter_refused", task_id=one.outcome.task_id, object=name, error=str(error))
+
+    def _sendable(self, one: Ended) -> Outgoing:
+        """The letter, or, when its data is too large to travel with the facts, a reference to where the data lies."""
+        letter = one.dead_letter
+        assert letter is not None, "only dead tasks have letters"
+        return letter if len(letter.data) <= MAX_DATA_BYTES else referring(letter, self._keep_raw(one, letter))
+
+    def _keep_raw(self, one: Ended, letter: Outgoing) -> str:
+        name = dead_raw_object(one.outcome.task_id, one.outcome.message_id)
+        self.store.write(name, letter.data)
+        return name
+
+    def unwritten(self) -> list[str]:
+        """Ack ids of what was never flushed."""
+        return [one.ack_id for one in self._buffer]
 
     def _write(self, shard: str, data: bytes) -> None:
         """Write one outcome object under the next free number. Finding our own bytes there means that an answer was lost."""
@@ -173,5 +216,5 @@ class Committer:
 
     def _wait_s(self) -> float:
         if not self._buffer:
-            return 1.0
-        return min(1.0, max(0.01, self._oldest_s + self.settings.flush_interval_s - self.clock.monotonic()))
+            return LOOK_EVERY_S
+        return min(LOOK_EVERY_S, max(0.01, self._oldest_s + self.settings.flush_interval_s - self.clock.monotonic()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from batch.bounds import TimeBounds
@@ -39,6 +40,7 @@ class Puller:
     breaker: Breaker
     clock: Clock
     stopping: threading.Event
+    busy_count: Callable[[], int]
     _failure_count: int = field(default=0, init=False)
 
     def run(self) -> ExitReason:
@@ -76,6 +78,7 @@ class Puller:
             return 0
         return pull_size(
             slots=self.settings.concurrency,
+            busy=self.busy_count(),
             ready=len(self.ready),
             share_left=self.tally.share_left,
             mean_s=self.tally.mean_s,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from batch.subscription import Delivery
 
@@ -35,6 +35,8 @@ class Ready:
     def take(self, size: Callable[[int], int]) -> list[Delivery]:
         """Wait for messages and take `size(<how many wait>)` of them; an empty list once closed."""
         with self._condition:
+            if not self._line:
+                self._condition.notify_all()  # a slot is free: the puller may want more now
             while not self._line and not self._closed:
                 self._condition.wait()
             if self._closed:
@@ -43,6 +45,16 @@ class Ready:
             self._byte_count -= sum(len(delivery.data) for delivery in taken)
             self._condition.notify_all()
             return taken
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """In front again, for another slot; returns them when the line is closed."""
+        with self._condition:
+            if self._closed:
+                return list(deliveries)
+            self._line.extendleft(reversed(deliveries))
+            self._byte_count += sum(len(delivery.data) for delivery in deliveries)
+            self._condition.notify_all()
+            return []
 
     def wait_change(self, timeout_s: float) -> None:
         """Return when messages came, went, or `nudge` was called, at the latest after `timeout_s`."""

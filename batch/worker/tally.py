@@ -9,6 +9,7 @@ from batch.clock import Clock
 from batch.outcomes import Outcome
 from batch.progress import MARK_EVERY_S, MARKS_KEPT, Progress
 
+LOOK_AGAIN_S = 0.2
 WEIGHT = 0.3
 """How much the newest list counts in the running mean of seconds per message."""
 
@@ -69,14 +70,15 @@ class Tally:
                 self._deferred[due] = self._deferred.get(due, 0) + count
             self._changed.notify_all()
 
-    def wait_empty(self, until_s: float | None, unless: Callable[[], bool]) -> bool:
-        """Wait until nothing is held; False when `until_s` (monotonic) came first, or `unless()` became true (see `nudge`)."""
+    def wait_empty(self, until_s: Callable[[], float], unless: Callable[[], bool]) -> bool:
+        """Wait until nothing is held; False when `until_s()` (monotonic) came first, or `unless()` became true. Both are asked
+        again at each change, and at the latest after LOOK_AGAIN_S."""
         with self._changed:
             while self.held > 0:
-                left_s = None if until_s is None else until_s - self._clock.monotonic()
-                if unless() or (left_s is not None and left_s <= 0):
+                left_s = until_s() - self._clock.monotonic()
+                if left_s <= 0 or unless():
                     return False
-                self._changed.wait(1.0 if left_s is None else min(left_s, 1.0))
+                self._changed.wait(min(left_s, LOOK_AGAIN_S))
             return True
 
     def nudge(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
@@ -64,7 +65,8 @@ class Worker:
         self.fault: BaseException | None = None
         self._subscription = subscription
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
-        self._breaker = Breaker(max(BREAKER_LIMIT, 2 * settings.concurrency))
+        # A share that is smaller than the limit must be able to show that nothing works.
+        self._breaker = Breaker(min(max(BREAKER_LIMIT, 2 * settings.concurrency), max(1, settings.share)))
         self._ready = Ready()
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
         self._runner = Runner(settings, registry, store, clock, chance, self._bounds.end_s)
@@ -76,6 +78,7 @@ class Worker:
             interval_s(settings.progress_interval_s, settings.count),
             clock,
             chance,
+            self._fail,
         )
         self._chance = chance
         self._dead_letters = dead_letters
@@ -106,6 +109,9 @@ class Worker:
         except DependencyError as error:
             self._breaker.trip(str(error))
             reason = ExitReason.BROKEN
+        except BaseException as error:  # noqa: BLE001 - raised again below, once everything in hand was handed back
+            self._fail(error)
+            reason = ExitReason.BROKEN
         if self._breaker.open:
             reason = ExitReason.BROKEN
         reason = self._finish(reason)
@@ -133,9 +139,18 @@ class Worker:
     def _work(self) -> ExitReason:
         if self._breaker.open:
             return ExitReason.BROKEN
-        leases = self._leases = LeaseKeeper(self._subscription, self.clock, self._chance)
+        leases = self._leases = LeaseKeeper(self._subscription, self.clock, self._chance, self._fail)
         self._committer = Committer(
-            self.settings, self._inbox, self._subscription, self._dead_letters, self.store, leases, self.tally, self._breaker, self.clock
+            self.settings,
+            self._inbox,
+            self._subscription,
+            self._dead_letters,
+            self.store,
+            leases,
+            self.tally,
+            self._breaker,
+            self.clock,
+            self._slots.relieve,
         )
         puller = Puller(
             self.settings,
@@ -148,6 +163,7 @@ class Worker:
             self._breaker,
             self.clock,
             self.stopping,
+            lambda: self._slots.busy_count,
         )
         leases.start()
         self._progress.start()
@@ -155,7 +171,7 @@ class Worker:
         self._slots.start()
         reason = puller.run()
         if reason in (ExitReason.SHARE_DONE, ExitReason.DRAINED):
-            self.tally.wait_empty(self._bounds.end_s, lambda: self.stopping.is_set() or self._breaker.open)
+            self.tally.wait_empty(lambda: self._bounds.end_s, lambda: self.stopping.is_set() or self._breaker.open)
         return self._interrupted(reason)
 
     def _interrupted(self, reason: ExitReason) -> ExitReason:
@@ -172,27 +188,47 @@ class Worker:
         if reason is ExitReason.FENCED:
             return reason
         if self._committer is not None and self._leases is not None:
-            self._give_back_and_flush(self._committer, reason)
+            if reason is ExitReason.STOPPED:
+                log("worker_stopping", held_count=self.tally.held)
+            broken = self._breaker.open
+            self._give_back_and_flush(self._committer, self._limit(reason))
             self._leases.stop()
+            if self._breaker.open and not broken:
+                log("worker_broken", error=self._breaker.reason)
+                reason = ExitReason.BROKEN
         self._progress.stop()
         self.tally.exit_reason = reason.value
         if self._progress.created:
             self._progress.write()
         return reason
 
-    def _give_back_and_flush(self, committer: Committer, reason: ExitReason) -> None:
-        until_s = self._bounds.end_s if self.stop_asked_s is None else min(self._bounds.end_s, after_signal_s(self.stop_asked_s))
-        if reason is ExitReason.STOPPED:
-            log("worker_stopping", held_count=self.tally.held)
+    def _limit(self, reason: ExitReason) -> Callable[[], float]:
+        """Until when handlers may go on: to the end of the time, after a signal as long as its grace; a broken worker as if it had
+        been told to stop now, for what its handlers do can hardly be kept."""
+        broken_s = self.clock.monotonic() if reason is ExitReason.BROKEN else None
+
+        def until_s() -> float:
+            asked_s = broken_s if self.stop_asked_s is None else self.stop_asked_s
+            return self._bounds.end_s if asked_s is None else min(self._bounds.end_s, after_signal_s(asked_s))
+
+        return until_s
+
+    def _give_back_and_flush(self, committer: Committer, until_s: Callable[[], float]) -> None:
         self._runner.stopping.set()
         committer.hand_back([delivery.ack_id for delivery in self._ready.close()])
-        if not self.tally.wait_empty(until_s, lambda: self.fault is not None):
+        if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
+            self._slots.reclaim()
             stuck = self._slots.running()
             committer.abandon([delivery.ack_id for delivery in stuck])
             if stuck:
                 log("handler_stuck", message_ids=[delivery.message_id for delivery in stuck])
         self._inbox.put(None)
-        self._committing.join(timeout=max(LAST_FLUSH_S, until_s + LAST_FLUSH_S - self.clock.monotonic()))
+        self._committing.join(timeout=max(LAST_FLUSH_S, until_s() + LAST_FLUSH_S - self.clock.monotonic()))
+        committer.hand_back(committer.unwritten())
+
+    def _nothing_to_wait_for(self) -> bool:
+        """Whether what is still held can only be given back: a fault, or a breaker that keeps outcomes from being written."""
+        return self.fault is not None or (self._breaker.open and not self._slots.running())
 
     def _commit(self) -> None:
         assert self._committer is not None, "the committer's thread starts after it is made"

@@ -14,7 +14,7 @@ from batch.config import WorkerSettings, worker_settings
 from batch.errors import SettingsError
 from batch.settings import Parse, names, seconds, text, whole
 
-GOOD = {"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "s", "BUCKET_NAME": "b"}
+GOOD = {"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "lane", "BUCKET_NAME": "bucket"}
 BAD = {
     "GOOGLE_CLOUD_PROJECT": " ",
     "SUBSCRIPTION_NAME": "",

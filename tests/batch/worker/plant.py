@@ -50,7 +50,7 @@ class Plant:
         given = {
             "GOOGLE_CLOUD_PROJECT": "p",
             "SUBSCRIPTION_NAME": "lane",
-            "BUCKET_NAME": "b",
+            "BUCKET_NAME": "bucket",
             "CLOUD_RUN_JOB": "lane",
             "CLOUD_RUN_EXECUTION": "lane-x",
             "CONCURRENCY": "4",

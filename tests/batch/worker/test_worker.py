@@ -100,7 +100,7 @@ def test_a_message_that_is_no_task_is_dead_with_its_bytes_unchanged(plant: Plant
 
 
 def test_a_failing_task_is_tried_again_by_its_backoff_and_then_dead(plant: Plant) -> None:
-    @plant.registry.task("fails", retries=2, backoff=Backoff(first_s=0.01, factor=1))
+    @plant.registry.task("fails", retries=2, backoff=Backoff(first_s=0))
     def fails(task: Task, ctx: Any) -> None:
         raise ValueError(f"attempt {ctx.attempt} of {task.task_id}")
 
@@ -134,7 +134,7 @@ def test_snooze_spends_no_attempt(plant: Plant) -> None:
     def later(task: Task, ctx: Any) -> None:
         seen.append(ctx.attempt)
         if len(seen) < 4:
-            raise Snooze(0.01)
+            raise Snooze(0)
 
     ids = plant.submit(1, "later")
     assert plant.worker(MAX_MESSAGES=4).run() is ExitReason.SHARE_DONE

@@ -1,0 +1,54 @@
+"""The counters, their marks on the grid of 15 s, and what was handed back for later: what the controller's ledger believes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.progress import MARK_EVERY_S
+from batch.testing import ManualClock
+from batch.worker.tally import Tally
+
+
+@given(st.lists(st.tuples(st.floats(0, 40), st.integers(0, 50)), max_size=40), st.floats(0, 500))
+def test_a_mark_never_says_more_than_was_acknowledged_by_then(steps: list[tuple[float, int]], asked_after_s: float) -> None:
+    clock = ManualClock()
+    tally = Tally(clock, 10_000)
+    began = clock.now()
+    history = [(began, 0)]
+    for wait_s, count in steps:
+        clock.advance(wait_s)
+        tally.took(count)
+        tally.acknowledged(count, [])
+        history.append((clock.now(), tally.acked))
+    progress = tally.progress()
+    asked = began + asked_after_s
+    truly = max(acked for at, acked in history if at <= asked)
+    assert progress.acked_at(asked) <= truly
+    assert progress.acked == history[-1][1]
+
+
+def test_marks_stand_on_the_grid_with_what_was_acknowledged_before() -> None:
+    clock = ManualClock()
+    tally = Tally(clock, 100)
+    tally.took(30)
+    tally.acknowledged(10, [])
+    clock.advance(MARK_EVERY_S)
+    tally.acknowledged(20, [])
+    progress = tally.progress()
+    assert [acked for _, acked in progress.marks] == [0, 10]
+    assert all(at % MARK_EVERY_S == 0 for at, _ in progress.marks)
+
+
+def test_what_goes_back_for_later_is_deferred_until_it_is_due() -> None:
+    clock = ManualClock()
+    tally = Tally(clock, 100)
+    tally.took(5)
+    tally.gave_back(2, 30.0)
+    tally.gave_back(1, 0.0)
+    progress = tally.progress()
+    assert [count for _, count in progress.deferred] == [2]
+    assert progress.deferred[0][0] >= clock.now() + 30
+    assert progress.held == 2
+    clock.advance(32)
+    assert tally.progress().deferred == ()
