@@ -19,12 +19,14 @@ class Kind(StrEnum):
 
 
 class HoldCause(StrEnum):
-    """Why a lane is on hold. Only `paused` is what somebody wanted."""
+    """Why a lane is on hold. Only `paused` is what somebody wanted; `fault` is one of Fanout itself."""
 
     PAUSED = "paused"
     READING_UNKNOWN = "reading_unknown"
     LISTING_FAILED = "listing_failed"
     STATE_UNREADABLE = "state_unreadable"
+    BROKEN = "broken"
+    FAULT = "fault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Decision:
 
     @property
     def troubled(self) -> bool:
-        """Whether the lane is on hold because something could not be known."""
+        """Whether the lane is on hold because something could not be known or does not work."""
         return self.kind is Kind.HOLD and self.hold_cause is not HoldCause.PAUSED
 
 

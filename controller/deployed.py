@@ -6,6 +6,7 @@ from typing import Any
 
 from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from controller.manifests import Document, Manifest
+from controller.unreachable import no_answer
 
 TIMEOUT_S = 60.0
 
@@ -19,9 +20,10 @@ class DeployedJobs:
 
     def __init__(self, project: str, region: str, *, emulator_url: str = "") -> None:
         """`emulator_url`, such as `http://127.0.0.1:1234`, is spoken to without credentials."""
-        base = emulator_url.rstrip("/") or f"https://{region}-run.googleapis.com"
+        self._base = emulator_url.rstrip("/") or f"https://{region}-run.googleapis.com"
+        self._emulated = bool(emulator_url)
         self._project = project
-        self._jobs_url = f"{base}/apis/run.googleapis.com/v1/namespaces/{project}/jobs"
+        self._jobs_url = f"{self._base}/apis/run.googleapis.com/v1/namespaces/{project}/jobs"
         self._session = _session(authorized=not emulator_url)
 
     def read(self, name: str) -> Document | None:
@@ -47,12 +49,15 @@ class DeployedJobs:
     def _call(self, method: str, url: str, what: str, document: Document | None = None) -> tuple[int, Document]:
         """Status and body; statuses other than 2xx and 404 are raised."""
         from google.auth.exceptions import GoogleAuthError
-        from requests.exceptions import RequestException
+        from requests.exceptions import ConnectionError as NotConnected
+        from requests.exceptions import RequestException, Timeout
 
         try:
             response = self._session.request(method, url, json=document, timeout=TIMEOUT_S)
         except GoogleAuthError as error:
             raise DependencyForbidden(f"cannot {what}: {error}; log in with `gcloud auth application-default login`") from error
+        except (NotConnected, Timeout) as error:
+            raise DependencyUnavailable(f"cannot {what}: {no_answer(self._base, error, emulated=self._emulated)}") from error
         except RequestException as error:
             raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {error}") from error
         status, body = int(response.status_code), _body(response)

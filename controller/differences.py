@@ -62,13 +62,14 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
             if not _of_the_service(path, str(key)):
                 yield from _flat(f"{path}[{key}]" if "/" in str(key) else f"{path}.{key}", one)
     elif path.endswith(".env"):
-        for one in value:
+        for one in value or ():
             rest = {key: part for key, part in one.items() if key != "name"}
-            yield f"{path}[{one['name']}]", str(rest.get("value", rest))
+            yield f"{path}[{one['name']}]", str(rest.get("value", rest or ""))
     elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
         for at, one in enumerate(value):
             yield from _flat(f"{path}[{at}]", one)
-    else:
+    elif value is not None and value != []:
+        # The service does not keep what is empty: it can never come to agree with the file.
         yield path, str(value)
 
 

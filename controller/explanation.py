@@ -7,6 +7,7 @@ from controller.decision import Decision, Kind
 from controller.durations import spoken
 from controller.ledger import Ledger, Line
 from controller.tick import Round, TickResult
+from controller.wording import counted
 
 VERDICTS = {Kind.LAUNCH: "launch", Kind.NOTHING_TO_DO: "nothing to do", Kind.HOLD: "on hold"}
 
@@ -48,10 +49,11 @@ def _ledger(ledger: Ledger | None) -> list[str]:
 
 
 def _ledger_line(line: Line) -> str:
-    state = f"{line.live_worker_count} of {line.worker_count} workers alive" if line.live else f"ended, {line.worker_count} workers"
+    workers = counted(line.worker_count, "worker")
+    state = f"{line.live_worker_count} of {workers} alive" if line.live else f"ended, {workers}"
     parts = [f"{line.assigned_count} by its workers"]
     parts += [f"{line.deferred_count} deferred"] if line.deferred_count else []
-    parts += [f"{line.held_count} on leases of killed workers"] if line.held_count else []
+    parts += [f"{line.held_count} in hands of killed workers"] if line.held_count else []
     return f"{line.execution} ({line.note or state}): {', '.join(parts)}"
 
 

@@ -6,12 +6,15 @@ Every answer becomes one of our values and every failure one of our errors; noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any, NoReturn
 
 from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, LaunchRefused, LaunchUnclear, RunRequest
+from controller.unreachable import no_answer
 
 PAGE = 100
+WORKERS_PAGE = 1000
 TIMEOUT_S = 30.0
 _UNCLEAR_STATUS = frozenset({408, 499})
 """The 4xx that do not say whether the call took effect."""
@@ -33,22 +36,25 @@ class GoogleJobRunner:
         self._run_v2 = run_v2
         self._jobs = run_v2.JobsClient(**options)
         self._executions = run_v2.ExecutionsClient(**options)
+        self._tasks = run_v2.TasksClient(**options)
+        self._url = emulator_url.rstrip("/") or f"https://{self._jobs.api_endpoint}"
+        self._emulated = bool(emulator_url)
         self._parent = f"projects/{project}/locations/{region}"
         self._timeout_s = timeout_s
 
     def jobs(self) -> list[JobInfo]:
         try:
-            found = list(self._jobs.list_jobs(request={"parent": self._parent, "page_size": PAGE}, timeout=self._timeout_s))
+            found = self._jobs.list_jobs(request={"parent": self._parent, "page_size": PAGE}, timeout=self._timeout_s)
+            return [job_info(job) for job in found if LANE_LABEL in job.labels]
         except _failures() as error:
-            _raise(error, f"cannot list the jobs of {self._parent}")
-        return [job_info(job) for job in found if LANE_LABEL in job.labels]
+            self._raise(error, f"cannot list the jobs of {self._parent}")
 
     def executions(self, job: str) -> Iterator[ExecutionInfo]:
         try:
             for execution in self._executions.list_executions(request={"parent": job, "page_size": PAGE}, timeout=self._timeout_s):
                 yield execution_info(execution)
         except _failures() as error:
-            _raise(error, f"cannot list the executions of {job}")
+            self._raise(error, f"cannot list the executions of {job}")
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
         from google.api_core.exceptions import NotFound
@@ -58,14 +64,22 @@ class GoogleJobRunner:
         except NotFound:
             return None
         except _failures() as error:
-            _raise(error, f"cannot read {full_name}")
+            self._raise(error, f"cannot read {full_name}")
+
+    def ended_workers(self, execution: str) -> Mapping[int, float]:
+        """By listing all of its workers: there is no call for those that ended."""
+        try:
+            found = self._tasks.list_tasks(request={"parent": execution, "page_size": WORKERS_PAGE}, timeout=self._timeout_s)
+            return {int(one.index): float(one.completion_time.timestamp()) for one in found if one.completion_time}
+        except _failures() as error:
+            self._raise(error, f"cannot list the workers of {execution}")
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         """Without any retry: a call that is repeated may start a second execution."""
         try:
             operation = self._jobs.run_job(request=self._run_request(job, request), retry=None, timeout=self._timeout_s)
         except _failures() as error:
-            raise launch_error(error, job) from error
+            raise launch_error(error, job, self._told(error)) from error
         try:
             return execution_info(operation.metadata)
         except (AttributeError, TypeError, ValueError) as error:
@@ -74,6 +88,7 @@ class GoogleJobRunner:
     def close(self) -> None:
         self._jobs.transport.close()
         self._executions.transport.close()
+        self._tasks.transport.close()
 
     def _run_request(self, job: str, request: RunRequest) -> Any:
         overrides: dict[str, Any] = {"task_count": request.task_count}
@@ -82,6 +97,29 @@ class GoogleJobRunner:
         if request.timeout_s is not None:
             overrides["timeout"] = {"seconds": int(request.timeout_s)}
         return self._run_v2.RunJobRequest(name=job, overrides=overrides)
+
+    def _raise(self, error: Exception, what: str) -> NoReturn:
+        from google.api_core.exceptions import Forbidden, NotFound, Unauthorized
+        from google.auth.exceptions import GoogleAuthError
+
+        text = f"{what}: {self._told(error)}"
+        kind: type[FanoutError] = DependencyUnavailable
+        if isinstance(error, NotFound):
+            kind, text = DependencyMissing, f"{text}; compare GOOGLE_CLOUD_PROJECT and REGION with where the jobs were applied"
+        elif isinstance(error, Forbidden | Unauthorized | GoogleAuthError):
+            kind, text = DependencyForbidden, f"{text}; the controller's service account needs roles/run.developer"
+        raise kind(text) from error
+
+    def _told(self, error: Exception) -> str:
+        """What went wrong, in one line."""
+        from requests.exceptions import ConnectionError as NotConnected
+        from requests.exceptions import Timeout
+
+        if isinstance(error, NotConnected | Timeout):
+            return no_answer(self._url, error, emulated=self._emulated)
+        if isinstance(error, _unreadable()):
+            return f"the answer of {self._url} cannot be read, is that Cloud Run? ({_short(error)})"
+        return _short(error)
 
 
 def job_info(job: Any) -> JobInfo:
@@ -144,39 +182,37 @@ def _unix(moment: Any) -> float | None:
     return float(moment.timestamp()) if moment else None
 
 
+@cache
 def _failures() -> tuple[type[Exception], ...]:
+    """Everything that a call of ours may fail with, what comes of an answer that is not Cloud Run's included."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from requests.exceptions import RequestException
 
-    return (GoogleAPIError, GoogleAuthError, RequestException)
+    return (GoogleAPIError, GoogleAuthError, RequestException, *_unreadable())
 
 
-def _raise(error: Exception, what: str) -> NoReturn:
-    from google.api_core.exceptions import Forbidden, NotFound, Unauthorized
-    from google.auth.exceptions import GoogleAuthError
+@cache
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What the client, and our reading of its answer, raise on bodies that are not JSON, or lack what Cloud Run always says."""
+    from google.protobuf.json_format import Error
 
-    text = f"{what}: {_short(error)}"
-    kind: type[FanoutError] = DependencyUnavailable
-    if isinstance(error, NotFound):
-        kind, text = DependencyMissing, f"{text}; compare GOOGLE_CLOUD_PROJECT and REGION with where the jobs were applied"
-    elif isinstance(error, Forbidden | Unauthorized | GoogleAuthError):
-        kind, text = DependencyForbidden, f"{text}; the controller's service account needs roles/run.developer"
-    raise kind(text) from error
+    return (Error, AttributeError, KeyError, TypeError, ValueError)
 
 
-def launch_error(error: Exception, job: str) -> LaunchRefused | LaunchUnclear:
-    """Whether a failed launch certainly did nothing. Only a clear no is one: a lost answer, a timeout or a 5xx is not."""
+def launch_error(error: Exception, job: str, told: str) -> LaunchRefused | LaunchUnclear:
+    """Whether a failed launch certainly did nothing. Only a clear no is one: a lost answer, a timeout or a 5xx is not. `told` is the
+    error in words."""
     from google.api_core.exceptions import ClientError, Forbidden, GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError
 
     code = error.code if isinstance(error, GoogleAPICallError) else None
-    text = f"Cloud Run refused to run {job}: {_short(error)}"
+    text = f"Cloud Run refused to run {job}: {told}"
     if isinstance(error, Forbidden):
         return LaunchRefused(f"{text}; grant roles/run.jobsExecutorWithOverrides, roles/run.invoker does not allow overrides")
     if isinstance(error, GoogleAuthError) or (isinstance(error, ClientError) and code not in _UNCLEAR_STATUS):
         return LaunchRefused(text)
-    return LaunchUnclear(f"no usable answer to the launch of {job}: {_short(error)}")
+    return LaunchUnclear(f"no usable answer to the launch of {job}: {told}")
 
 
 def _short(error: Exception) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from math import isfinite
 from typing import Any
 
 from batch.shares import share
@@ -89,4 +90,12 @@ def from_json(body: Mapping[str, Any]) -> Intent:
         )
         for part in body["parts"]
     )
-    return Intent(str(body["decision_id"]), float(body["saved_at"]), parts)
+    return Intent(str(body["decision_id"]), finite(body["saved_at"]), parts)
+
+
+def finite(value: float | str) -> float:
+    """A number from JSON. Raises ValueError for NaN and infinities, which Python's JSON lets in."""
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError(f"{number} where a number is expected")
+    return number

@@ -111,5 +111,8 @@ class JobRunner(Protocol):
     def execution(self, full_name: str) -> ExecutionInfo | None:
         """None when it does not exist (any more)."""
 
+    def ended_workers(self, execution: str) -> Mapping[int, float]:
+        """When (Unix seconds) which workers of the execution with this full name ended for good, by their index."""
+
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         """Start an execution and return at once. Raises LaunchRefused, LaunchUnclear."""

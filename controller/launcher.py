@@ -66,12 +66,12 @@ def _looked_for(lane: Lane, part: Part, saved_at: float, runner: JobRunner, reas
 
 
 def settled(
-    lane: Lane, intent: Intent, seen: Survey, store: ObjectStore, runner: JobRunner, now: float
+    lane: Lane, intent: Intent, seen: Survey, store: ObjectStore, runner: JobRunner, now: float, *, give_up: bool = True
 ) -> tuple[Intent, list[ExecutionInfo]]:
     """The intent with pending parts resolved as far as can be known, and executions that only their claim told of.
 
     A part that is not listed in time is given up by taking its claim: if its execution appears later, its workers find the
-    claim taken and end before they pull. Raises DependencyError.
+    claim taken and end before they pull. Without `give_up` nothing is written, and such a part stays pending. Raises DependencyError.
     """
     found: list[ExecutionInfo] = []
     for part in intent.parts:
@@ -80,7 +80,7 @@ def settled(
         execution = seen.serving(part.decision_id)
         if execution is not None:
             intent = intent.with_part(replace(part, state=PartState.LAUNCHED, execution=execution.name))
-        elif now - intent.saved_at > GRACE_S:
+        elif give_up and now - intent.saved_at > GRACE_S:
             holder = claim(store, part.decision_id, NOBODY)
             if holder == NOBODY:
                 reason = f"no execution carried it within {GRACE_S:.0f} s; {part.reason}".rstrip("; ")

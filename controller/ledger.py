@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from batch.config import WorkerSettings
 from batch.progress import Progress
+from batch.progress_writer import JITTER, interval_s
 from batch.shares import share, share_left
 from batch.subscription import MAX_EXTENSION_S
 from controller.jobs import ExecutionInfo
@@ -26,10 +28,16 @@ Tries = Mapping[int, Sequence[Progress]]
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """An execution and the progress of its workers, as far as they have written any."""
+    """An execution and the progress of its workers, as far as they have written any. `ended` says of single workers when they ended
+    for good (Unix seconds); it is asked for only while an execution with failed or cancelled workers lives."""
 
     info: ExecutionInfo
     tries: Tries = field(default_factory=dict)
+    ended: Mapping[int, float] = field(default_factory=dict)
+
+    def ended_at(self, index: int) -> float | None:
+        """None while this worker, or a retry of it, may still work."""
+        return self.ended.get(index, self.info.completed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class Unlisted:
 @dataclass(frozen=True, slots=True)
 class Line:
     """One execution's part of the reading: `assigned_count` by its workers, `deferred_count` waiting for their time, `held_count` on
-    leases that a killed worker left."""
+    leases that a killed worker left, or acknowledged by it after its last word."""
 
     execution: str
     decision_id: str
@@ -101,20 +109,23 @@ def ledger_of(
 
 def _line(worked: Worked, since: float, now: float, ack_deadline_s: float) -> Line:
     info = worked.info
-    assigned_count = sum(
-        _part(worked.tries.get(index, ()), promised(info, index), since) if info.live else _acked_since(worked.tries[index], since)
-        for index in (range(info.task_count) if info.live else worked.tries)
-    )
     return Line(
         execution=info.name,
         decision_id=info.decision_id,
         live=info.live,
         worker_count=info.task_count,
         live_worker_count=info.live_worker_count,
-        assigned_count=assigned_count,
+        assigned_count=sum(_assigned(worked, index, since) for index in (range(info.task_count) if info.live else worked.tries)),
         deferred_count=sum(count for tries in worked.tries.values() for one in tries for due, count in one.deferred if due > now),
-        held_count=sum(_held(tries, info, now, ack_deadline_s) for tries in worked.tries.values()),
+        held_count=sum(_held(worked, index, since, now, ack_deadline_s) for index in worked.tries),
     )
+
+
+def _assigned(worked: Worked, index: int, since: float) -> int:
+    tries = worked.tries.get(index, ())
+    if worked.ended_at(index) is None:
+        return _part(tries, promised(worked.info, index), since)
+    return _acked_since(tries, since)
 
 
 def promised(info: ExecutionInfo, index: int) -> int:
@@ -142,12 +153,32 @@ def _acked_since(tries: Sequence[Progress], since: float) -> int:
     return sum(one.acked - one.acked_at(since) for one in tries)
 
 
-def _held(tries: Sequence[Progress], info: ExecutionInfo, now: float, ack_deadline_s: float) -> int:
-    """Messages on leases that outlive their worker. While the execution lives its share covers them."""
-    if info.completed_at is None:
-        return 0
-    ends = [*(later.started_at for later in tries[1:]), info.completed_at]
-    return sum(one.held for one, ended_at in zip(tries, ends, strict=True) if not one.exit_reason and now < ended_at + ack_deadline_s)
+def _held(worked: Worked, index: int, since: float, now: float, ack_deadline_s: float) -> int:
+    """Messages that killed tries of a worker had in hand. A reading sampled before the end of such a try counts even those that it
+    acknowledged after its last word. Any later reading counts what is on its leases, for one ack deadline; while the worker lives,
+    its share covers those."""
+    tries, ended_at = worked.tries[index], worked.ended_at(index)
+    total_count = 0
+    for one, end in zip(tries, [*(later.started_at for later in tries[1:]), ended_at], strict=True):
+        if one.exit_reason or end is None:
+            continue
+        if since < end:
+            total_count += one.held + _unheard(one, end, worked.info.task_count)
+        elif ended_at is not None and now < end + ack_deadline_s:
+            total_count += one.held
+    return total_count
+
+
+def _unheard(killed: Progress, ended_at: float, worker_count: int) -> int:
+    """What a killed try took and acknowledged between its last word and its end, had it gone on at its pace; all that was left of its
+    share where no pace is known."""
+    left_count = max(0, killed.share - killed.taken + killed.returned)
+    lived_s = killed.updated_at - killed.started_at
+    if lived_s <= 0:
+        return left_count
+    longest_s = interval_s(WorkerSettings.progress_interval_s, worker_count) * (1 + JITTER / 2)
+    silent_s = min(max(0.0, ended_at - killed.updated_at), longest_s)
+    return min(ceil(killed.acked / lived_s * silent_s), left_count)
 
 
 def _whole(text: str) -> int | None:

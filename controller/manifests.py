@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from batch.errors import SettingsError
+from controller.documents import documents, in_yaml, must_be_text, odd_values
 from controller.jobs import LANE_LABEL
 from controller.lanes import Policy, read_policy
 
@@ -54,13 +55,10 @@ class Manifest:
 
 def read_manifests(text: str) -> tuple[Manifest, ...]:
     """All documents of a file. Raises SettingsError with every problem of every document."""
-    try:
-        documents = [document for document in yaml.safe_load_all(text) if document is not None]
-    except yaml.YAMLError as error:
-        raise SettingsError([f"not YAML: {' '.join(str(error).split())}"]) from error
-    problems = [] if documents else ["the file holds no document"]
+    read = documents(text)
+    problems = [] if read else ["the file holds no document"]
     found: list[Manifest] = []
-    for number, document in enumerate(documents, start=1):
+    for number, document in enumerate(read, start=1):
         try:
             found.append(_manifest(f"document {number}", document))
         except SettingsError as error:
@@ -72,7 +70,7 @@ def read_manifests(text: str) -> tuple[Manifest, ...]:
 
 
 def _manifest(where: str, document: Any) -> Manifest:
-    problems = _shape_problems(where, document)
+    problems = odd_values(where, document) + _shape_problems(where, document)
     if problems:
         raise SettingsError(problems)
     metadata = document["metadata"]
@@ -111,7 +109,7 @@ def _shape_problems(where: str, document: Any) -> list[str]:
             problems.append(f"{where}: metadata.{part} must be a mapping")
             continue
         problems += [
-            f'{where}: metadata.{part}[{key}]={value!r}: must be a text; write "{value}" in quotes'
+            f"{where}: metadata.{part}[{key}]={in_yaml(value)}: {must_be_text(value)}"
             for key, value in values.items()
             if not isinstance(value, str)
         ]
@@ -129,7 +127,7 @@ def _env_problems(path: str, env: Any) -> list[str]:
     if not isinstance(env, list) or not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in env):
         return [f"{path}.env: a list of names with values"]
     return [
-        f'{path}.env[{one["name"]}]={one["value"]!r}: must be a text; write "{one["value"]}" in quotes'
+        f"{path}.env[{one['name']}]={in_yaml(one['value'])}: {must_be_text(one['value'])}"
         for one in env
         if "value" in one and not isinstance(one["value"], str)
     ]

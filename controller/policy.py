@@ -5,12 +5,15 @@ The size is the unassigned backlog over the share of a worker. Sizing by cost co
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 from controller.backlog import Idle, Reading, Unknown, Value
+from controller.broken import Broken
 from controller.decision import Cap, Decision, HoldCause, Kind
 from controller.lanes import Lane
 from controller.ledger import Ledger
+from controller.wording import are, counted
 
 VCPU_SECOND_USD = 0.000018
 GIB_SECOND_USD = 0.000002
@@ -28,9 +31,11 @@ def decide(
     seconds_per_message: float | None = None,
     accepted_since_sample_count: int = 0,
     listing_error: str = "",
+    broken: Broken | None = None,
 ) -> Decision:
     """The decision for one lane. `ledger` is needed where the reading is a value above 0 and the listing succeeded; `listing_error`
-    says why executions could not be listed. Raises ValueError when both are missing."""
+    says why executions could not be listed; `broken` that the newest ones came to nothing. Raises ValueError when ledger and error are
+    both missing."""
     if lane.policy.paused:
         return _hold(lane, reading, now, HoldCause.PAUSED, "the lane is paused: set fanout/paused to false and apply to resume")
     match reading:
@@ -46,29 +51,39 @@ def decide(
         return _hold(lane, reading, now, HoldCause.LISTING_FAILED, f"what runs already is unknown: {listing_error}")
     if ledger is None:
         raise ValueError(f"lane {lane.name}: a backlog above 0 cannot be decided without a ledger")
-    return _sized(lane, reading, ledger, now, seconds_per_message, accepted_since_sample_count)
-
-
-def _sized(lane: Lane, reading: Value, ledger: Ledger, now: float, seconds_each: float | None, accepted_count: int) -> Decision:
-    unassigned = max(0, reading.undelivered_count + accepted_count - ledger.total_count)
+    known_count = reading.undelivered_count + accepted_since_sample_count
+    unassigned = max(0, known_count - ledger.total_count)
     if unassigned == 0:
-        return _nothing(lane, reading, now, ledger, f"all {reading.undelivered_count + accepted_count} messages are assigned already")
+        waiting = "the only message is" if known_count == 1 else f"all {known_count} messages are"
+        return _nothing(lane, reading, now, ledger, f"{waiting} assigned already")
+    held = broken.hold_reason(lane.name, now) if broken is not None else ""
+    if held:
+        return replace(_hold(lane, reading, now, HoldCause.BROKEN, held), ledger=ledger, unassigned_count=unassigned)
+    decision = _sized(lane, reading, ledger, now, seconds_per_message, unassigned, tries_only=broken is not None)
+    return replace(decision, accepted_count=accepted_since_sample_count)
+
+
+def _sized(
+    lane: Lane, reading: Value, ledger: Ledger, now: float, seconds_each: float | None, unassigned: int, *, tries_only: bool
+) -> Decision:
     share = lane.policy.share
     wanted = ceil(unassigned / share)
-    workers, caps = capped(wanted, lane, unassigned, ledger.live_worker_count)
+    workers, caps = capped(wanted, lane, unassigned, ledger.live_worker_count, tries_only=tries_only)
     if workers == 0:
-        alive = f"{ledger.live_worker_count} workers are alive and the lane's limit is {lane.policy.max_workers}"
-        return _nothing(lane, reading, now, ledger, f"{unassigned} messages wait, but {alive}")
+        live_count = ledger.live_worker_count
+        alive = f"{counted(live_count, 'worker')} {are(live_count)} alive and the lane's limit is {lane.policy.max_workers}"
+        waiting = "1 message waits" if unassigned == 1 else f"{unassigned} messages wait"
+        return _nothing(lane, reading, now, ledger, f"{waiting}, but {alive}")
     backlog = min(unassigned, workers * share)
     drain_s = None if seconds_each is None else ceil(backlog / workers) * seconds_each / lane.concurrency
+    aim = " to try whether the broken lane works again" if tries_only else ""
     return Decision(
         lane=lane.name,
         kind=Kind.LAUNCH,
-        reason=f"{workers} workers for {backlog} of {unassigned} unassigned messages",
+        reason=f"{counted(workers, 'worker')} for {backlog} of {counted(unassigned, 'unassigned message')}{aim}",
         decided_at=now,
         reading=reading,
         ledger=ledger,
-        accepted_count=accepted_count,
         unassigned_count=unassigned,
         formula=f"ceil({unassigned} unassigned / {share} a worker) = {wanted}",
         wanted_workers=wanted,
@@ -81,13 +96,16 @@ def _sized(lane: Lane, reading: Value, ledger: Ledger, now: float, seconds_each:
     )
 
 
-def capped(wanted: int, lane: Lane, unassigned: int, live_worker_count: int) -> tuple[int, tuple[Cap, ...]]:
-    """The workers to launch, and each bound with the number before and after it. A bound that lowers comes after those that raise."""
+def capped(wanted: int, lane: Lane, unassigned: int, live_worker_count: int, *, tries_only: bool = False) -> tuple[int, tuple[Cap, ...]]:
+    """The workers to launch, and each bound with the number before and after it. A bound that lowers comes after those that raise. With
+    `tries_only` one worker is enough."""
     policy = lane.policy
     room = max(0, policy.max_workers - live_worker_count)
+    bounds = [("min-workers", policy.min_workers, False), ("messages", unassigned, True), ("max-workers", room, True)]
+    bounds += [("broken", 1, True)] if tries_only else []
     caps: list[Cap] = []
     workers = wanted
-    for name, limit, lowers in (("min-workers", policy.min_workers, False), ("messages", unassigned, True), ("max-workers", room, True)):
+    for name, limit, lowers in bounds:
         after = min(workers, limit) if lowers else max(workers, limit)
         caps.append(Cap(name, limit, workers, after))
         workers = after

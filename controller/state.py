@@ -7,6 +7,7 @@ it costs nothing but those: the ledger is computed from executions and their wor
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +16,9 @@ from batch.errors import FanoutError, ObjectMissing, PreconditionFailed
 from batch.names import lane_state_object
 from batch.objects import ObjectStore
 from controller import intents
-from controller.intents import Intent
+from controller.intents import Intent, finite
 
+_EXECUTION = re.compile(r"projects/[^/]+/locations/[^/]+/jobs/[^/]+/executions/[^/]+")
 FORMAT = 1
 DECISIONS_KEPT = 50
 
@@ -69,8 +71,9 @@ def load(store: ObjectStore, lane: str) -> Saved:
         return Saved(LaneState(lane), 0)
     try:
         return Saved(_decoded(lane, json.loads(data)), info.generation)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StateUnreadable(f"object {name} is not a lane's state ({error!r}): delete it to start afresh") from error
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        why = repr(error)[:300]
+        raise StateUnreadable(f"object {name} is not a lane's state ({why}): delete it to start afresh") from error
 
 
 def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> int:
@@ -108,6 +111,12 @@ def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
         lane=lane,
         intents=tuple(intents.from_json(intent) for intent in body["intents"]),
         decisions=tuple(dict(decision) for decision in body["decisions"]),
-        watched=tuple(str(name) for name in body["watched"]),
-        seconds_per_message=None if seconds is None else float(seconds),
+        watched=tuple(_execution(name) for name in body["watched"]),
+        seconds_per_message=None if seconds is None else finite(seconds),
     )
+
+
+def _execution(name: object) -> str:
+    if not isinstance(name, str) or not _EXECUTION.fullmatch(name):
+        raise ValueError(f"{name!r} is not the full name of an execution")
+    return name

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from batch.names import progress_folder
 from batch.objects import ObjectStore
 from batch.progress import Progress, from_metadata
+from controller.broken import undecided
 from controller.jobs import ExecutionInfo, JobRunner
 from controller.lanes import Lane
 from controller.ledger import Worked, horizon
@@ -21,7 +22,7 @@ LOOKBACK_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`executions` is everything seen, newest first; `worked` those that matter, with progress; `notes` for the log."""
+    """`executions` is everything seen, newest first; `worked` those that matter, in the same order, with progress; `notes` for the log."""
 
     executions: tuple[ExecutionInfo, ...] = ()
     worked: tuple[Worked, ...] = ()
@@ -44,11 +45,15 @@ def survey(lane: Lane, watched: Sequence[str], runner: JobRunner, store: ObjectS
     edge = horizon(since, now)
     worked: list[Worked] = []
     notes: list[str] = []
+    tell_broken = True
     for info in executions:
-        if info.completed_at is None or info.completed_at >= edge:
+        matters = info.completed_at is None or info.completed_at >= edge
+        if matters or (tell_broken and info.failed_count):
             tries, unreadable = read_progress(store, info.name)
-            worked.append(Worked(info, tries))
+            worked.append(Worked(info, tries, ended_workers(info, runner)))
             notes += unreadable
+        # One that ended long ago without failures is not read, and says that the lane was fine.
+        tell_broken = tell_broken and undecided(worked) and (matters or info.failed_count > 0)
     return Survey(tuple(executions), tuple(worked), tuple(notes))
 
 
@@ -63,6 +68,13 @@ def listed(lane: Lane, watched: Sequence[str], runner: JobRunner, now: float) ->
     seen = {info.full_name for info in found}
     older = (runner.execution(name) for name in watched if name not in seen)
     return found + [info for info in older if info is not None]
+
+
+def ended_workers(info: ExecutionInfo, runner: JobRunner) -> Mapping[int, float]:
+    """Asked for only where a worker can have ended without a word while others go on."""
+    if info.live and info.failed_count + info.cancelled_count > 0:
+        return runner.ended_workers(info.full_name)
+    return {}
 
 
 def read_progress(store: ObjectStore, execution: str) -> tuple[Mapping[int, Sequence[Progress]], list[str]]:

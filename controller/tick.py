@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import random
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from batch.clock import Clock
 from batch.errors import DependencyError, SettingsError
 from batch.objects import ObjectStore
 from controller.backlog import BacklogReader, Reading, Value
+from controller.broken import Broken, broken_of
 from controller.decision import Decision, HoldCause, Kind, to_json
 from controller.intents import Intent, PartState, new_decision_id, split
 from controller.jobs import JobRunner
@@ -70,10 +72,12 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What a tick knows before it decides: the state brought up to date, and the ledger or why there is none."""
+    """What a tick knows before it decides: the state brought up to date, whether the lane is broken, and the ledger or why there is
+    none."""
 
     state: LaneState
     ledger: Ledger | None = None
+    broken: Broken | None = None
     listing_error: str = ""
     notes: tuple[str, ...] = ()
 
@@ -88,7 +92,7 @@ def tick(lane: Lane, outside: Outside, *, reading: Reading | None = None, dry_ru
         saved = load(outside.store, lane.name)
     except (DependencyError, StateUnreadable) as error:
         return TickResult(_unreadable(lane, reading, now, str(error)), dry_run=dry_run)
-    view = _viewed(lane, saved.state, reading, outside, now)
+    view = _viewed(lane, saved.state, reading, outside, now, dry_run=dry_run)
     decision = decide(
         lane,
         reading,
@@ -96,6 +100,7 @@ def tick(lane: Lane, outside: Outside, *, reading: Reading | None = None, dry_ru
         now=now,
         seconds_per_message=view.state.seconds_per_message,
         listing_error=view.listing_error,
+        broken=view.broken,
     )
     if dry_run:
         return TickResult(decision, dry_run=True, notes=view.notes)
@@ -104,7 +109,7 @@ def tick(lane: Lane, outside: Outside, *, reading: Reading | None = None, dry_ru
     return _recorded(decision, saved, view, outside, now)
 
 
-def _viewed(lane: Lane, state: LaneState, reading: Reading, outside: Outside, now: float) -> _View:
+def _viewed(lane: Lane, state: LaneState, reading: Reading, outside: Outside, now: float, *, dry_run: bool) -> _View:
     """List only where it can matter: to size a launch, or to follow one that is unclear."""
     wanted = isinstance(reading, Value) and reading.undelivered_count > 0 and not lane.policy.paused
     if not wanted and not any(intent.pending for intent in state.intents):
@@ -113,7 +118,7 @@ def _viewed(lane: Lane, state: LaneState, reading: Reading, outside: Outside, no
     try:
         since = sampled_at - GUARD_S
         seen = survey(lane, state.watched, outside.runner, outside.store, since=since, now=now)
-        intents, found = _followed(lane, state.intents, seen, outside, now)
+        intents, found = _followed(lane, state.intents, seen, outside, now, give_up=not dry_run)
         if found:
             seen = survey(lane, [*seen.live_names, *found], outside.runner, outside.store, since=since, now=now)
     except DependencyError as error:
@@ -124,15 +129,18 @@ def _viewed(lane: Lane, state: LaneState, reading: Reading, outside: Outside, no
         watched=seen.live_names,
         seconds_per_message=seconds_per_message(seen.worked) or state.seconds_per_message,
     )
-    return _View(state, ledger_of(sampled_at, seen.worked, unlisted(intents, seen, now), now=now), notes=seen.notes)
+    lost = unlisted(intents, seen, now)
+    return _View(state, ledger_of(sampled_at, seen.worked, lost, now=now), broken_of(seen.worked, lost), notes=seen.notes)
 
 
-def _followed(lane: Lane, intents: Sequence[Intent], seen: Survey, outside: Outside, now: float) -> tuple[tuple[Intent, ...], list[str]]:
+def _followed(
+    lane: Lane, intents: Sequence[Intent], seen: Survey, outside: Outside, now: float, *, give_up: bool
+) -> tuple[tuple[Intent, ...], list[str]]:
     """The intents as far as they are resolved, and full names of executions that the listing did not show."""
     followed: list[Intent] = []
     unseen: list[str] = []
     for intent in intents:
-        intent, found = settled(lane, intent, seen, outside.store, outside.runner, now)
+        intent, found = settled(lane, intent, seen, outside.store, outside.runner, now, give_up=give_up)
         followed.append(intent)
         unseen += [one.full_name for one in found]
     return kept(tuple(followed), now), unseen
@@ -160,7 +168,7 @@ def _launched(lane: Lane, decision: Decision, saved: Saved, view: _View, outside
 def _recorded(decision: Decision, saved: Saved, view: _View, outside: Outside, now: float) -> TickResult:
     """Without a launch the state is written only where it changed; a decision only where its kind did."""
     state = view.state
-    last_kind = str(state.decisions[-1]["kind"]) if state.decisions else ""
+    last_kind = state.decisions[-1].get("kind") if state.decisions else ""
     if decision.kind.value != last_kind:
         state = state.with_decision(to_json(decision))
     if state == saved.state:
@@ -178,12 +186,21 @@ def _unreadable(lane: Lane, reading: Reading, now: float, reason: str) -> Decisi
 
 def tick_lanes(outside: Outside, names: Sequence[str] = (), *, dry_run: bool = False) -> Round:
     """Tick the lanes with these names, or all. Raises SettingsError for a name that is no lane, DependencyError when the jobs cannot
-    be listed."""
+    be listed. A fault in one lane's tick holds that lane, and the others go on."""
     lanes, refused = lanes_of(outside.runner.jobs())
     chosen = chosen_lanes(lanes, refused, names)
     readings = outside.backlog.read([lane.subscription for lane in chosen]) if chosen else {}
-    results = tuple(tick(lane, outside, reading=readings[lane.subscription], dry_run=dry_run) for lane in chosen)
+    results = tuple(_contained(lane, outside, readings[lane.subscription], dry_run=dry_run) for lane in chosen)
     return Round(results, tuple(refused) if not names else ())
+
+
+def _contained(lane: Lane, outside: Outside, reading: Reading, *, dry_run: bool) -> TickResult:
+    try:
+        return tick(lane, outside, reading=reading, dry_run=dry_run)
+    except Exception as error:  # noqa: BLE001 - what nobody foresaw must not stop the other lanes; it is told in full, and the lane held
+        reason = f"a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
+        decision = Decision(lane.name, Kind.HOLD, reason, outside.clock.now(), reading, hold_cause=HoldCause.FAULT)
+        return TickResult(decision, dry_run=dry_run, notes=(traceback.format_exc(),))
 
 
 def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:

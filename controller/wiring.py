@@ -10,6 +10,9 @@ from batch.clock import SystemClock
 from controller.config import ControllerSettings
 from controller.tick import Outside
 
+STORE_S = 10.0
+"""For one call with its retries. The next tick comes in a minute and tries again; longer, one lane would hold up the others."""
+
 
 @contextmanager
 def connected(settings: ControllerSettings) -> Iterator[Outside]:
@@ -19,7 +22,7 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     from controller.google_jobs import GoogleJobRunner
 
     clock = SystemClock()
-    store = GoogleObjectStore(settings.bucket_name, project=settings.project)
+    store = GoogleObjectStore(settings.bucket_name, project=settings.project, timeout_s=STORE_S, request_timeout_s=STORE_S / 2)
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
     backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator)
     try:

@@ -17,6 +17,7 @@ from controller.config import RUN_EMULATOR
 from controller.deployed import DeployedJobs
 from controller.differences import Change, differences
 from controller.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests
+from controller.wording import counted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,7 +57,7 @@ def command(
     """Apply every job of JOBS_FILE (jobs.yaml), after showing what would change."""
     emulator = os.environ.get(RUN_EMULATOR, "")
     with explained_errors():
-        manifests = [_filled(one, project, bucket, set_env, image) for one in read_manifests(jobs_file.read_text(encoding="utf-8"))]
+        manifests = [_filled(one, project, bucket, set_env, image) for one in manifests_of(jobs_file)]
         problems = [problem for one in manifests for problem in left_open(one, image_matters=not emulator)]
         if problems:
             raise SettingsError(problems)
@@ -103,6 +104,15 @@ def pairs(given: Sequence[str]) -> dict[str, str]:
     return dict(one.split("=", 1) for one in given)
 
 
+def manifests_of(jobs_file: Path) -> tuple[Manifest, ...]:
+    """The manifests of a file. Raises SettingsError."""
+    try:
+        text = jobs_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError([f"{jobs_file}: not UTF-8 at byte {error.start}: save it as UTF-8"]) from error
+    return read_manifests(text)
+
+
 def _filled(manifest: Manifest, project: str, bucket: str, set_env: Sequence[str], image: str) -> Manifest:
     return completed(manifest, {**known_settings(manifest, project, bucket), **pairs(set_env)}, image)
 
@@ -127,7 +137,7 @@ def _title(manifest: Manifest, exists: bool, changes: Sequence[Change]) -> str:
     what = f"job {manifest.name}" + (f" (lane {manifest.lane})" if manifest.lane else "")
     if not exists:
         return f"{what}: new"
-    return f"{what}: {len(changes)} changes" if changes else f"{what}: as the file says"
+    return f"{what}: {counted(len(changes), 'change')}" if changes else f"{what}: as the file says"
 
 
 def _create_missing(manifests: Sequence[Manifest], project: str, region: str) -> None:

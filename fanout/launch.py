@@ -12,6 +12,7 @@ from controller.google_jobs import GoogleJobRunner
 from controller.jobs import MAX_WORKERS_PER_EXECUTION, LaunchUnclear, RunRequest
 from controller.lanes import lanes_of
 from controller.tick import chosen_lanes
+from controller.wording import counted
 from fanout.apply import explained_errors
 
 
@@ -32,4 +33,4 @@ def command(lane: str, workers: int, max_messages: int | None, project: str, reg
         except LaunchUnclear as error:
             advice = "it may have started: look at `gcloud run jobs executions list` before trying again"
             raise click.ClickException(f"{error}; {advice}") from error
-    click.echo(f"launched {execution.name} with {workers} workers")
+    click.echo(f"launched {execution.name} with {counted(workers, 'worker')}")

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from batch.errors import SettingsError
-from controller.manifests import completed, known_settings, left_open, read_manifests, rendered
-from fanout.apply import JOBS_FILE, explained_errors, manifest_options, pairs
+from controller.manifests import completed, known_settings, left_open, rendered
+from fanout.apply import JOBS_FILE, explained_errors, manifest_options, manifests_of, pairs
 
 
 @click.command()
@@ -19,7 +19,7 @@ from fanout.apply import JOBS_FILE, explained_errors, manifest_options, pairs
 def command(lane: str, jobs_file: Path, project: str, set_env: tuple[str, ...], image: str, bucket: str) -> None:
     """Print the manifest of LANE (or of the job of that name): fanout render default | gcloud run jobs replace -"""
     with explained_errors():
-        manifests = read_manifests(jobs_file.read_text(encoding="utf-8"))
+        manifests = manifests_of(jobs_file)
         found = [one for one in manifests if lane in (one.lane, one.name)]
         if not found:
             known = ", ".join(one.lane or one.name for one in manifests)

@@ -29,7 +29,7 @@ def command(lanes: tuple[str, ...], as_json: bool, dry_run: bool) -> None:
     """Decide for LANES, or for all, and launch what was decided.
 
     Reads GOOGLE_CLOUD_PROJECT, BUCKET_NAME and REGION. Ends with 0 when every lane was decided, with 1 when a launch failed or there
-    is no lane, with 2 when settings are wrong, and with 3 when a lane is on hold because something could not be known.
+    is no lane, with 2 when settings are wrong, and with 3 when a lane is on hold: something could not be known, or the lane is broken.
     """
     with explained_errors():
         settings = controller_settings(os.environ)

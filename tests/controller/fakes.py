@@ -73,6 +73,8 @@ class FakeRunner:
         self.effect_before_error = False
         self.hidden: set[str] = set()
         self.listing_count = 0
+        self.ended: dict[str, dict[int, float]] = {}
+        self.workers_listed: list[str] = []
 
     def jobs(self) -> list[JobInfo]:
         return list(self._jobs)
@@ -87,6 +89,11 @@ class FakeRunner:
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
         return next((one for one in self.all.values() if one.full_name == full_name), None)
+
+    def ended_workers(self, execution: str) -> Mapping[int, float]:
+        name = execution.rsplit("/", 1)[-1]
+        self.workers_listed.append(name)
+        return self.ended.get(name, {})
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         self.requests.append((job, request))
@@ -105,6 +112,17 @@ class FakeRunner:
         info = ExecutionInfo(f"{job}/executions/{name}", task_count, created, running_count=task_count, env=dict(env))
         self.all[name] = info
         return info
+
+    def fail(self, name: str, completed_at: float) -> None:
+        """Every worker failed, at its retries too."""
+        info = self.all[name]
+        self.all[name] = replace(info, completed_at=completed_at, failed_count=info.task_count, running_count=0)
+
+    def worker_failed(self, name: str, index: int, ended_at: float) -> None:
+        """One worker failed for good while others go on."""
+        info = self.all[name]
+        self.all[name] = replace(info, failed_count=info.failed_count + 1, running_count=info.running_count - 1)
+        self.ended.setdefault(name, {})[index] = ended_at
 
     def complete(self, name: str, completed_at: float) -> None:
         info = self.all[name]

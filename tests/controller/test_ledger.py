@@ -20,8 +20,9 @@ def execution(task_count: int = 1, *, completed_at: float | None = None, **env: 
     return ExecutionInfo(f"{JOB}/executions/default-abcde", task_count, T - 500, completed_at=completed_at, env=env)
 
 
-def total(info: ExecutionInfo, *tries: Progress, sampled_at: float = T, now: float = T + 100) -> int:
-    return ledger_of(sampled_at, [Worked(info, {0: tries} if tries else {})], now=now, guard_s=30).total_count
+def total(info: ExecutionInfo, *tries: Progress, sampled_at: float = T, now: float = T + 100, ended_at: float | None = None) -> int:
+    ended = {} if ended_at is None else {0: ended_at}
+    return ledger_of(sampled_at, [Worked(info, {0: tries} if tries else {}, ended)], now=now, guard_s=30).total_count
 
 
 def test_a_live_worker_counts_what_it_may_still_take_and_has_acked_since_the_sample() -> None:
@@ -31,7 +32,7 @@ def test_a_live_worker_counts_what_it_may_still_take_and_has_acked_since_the_sam
 
 @pytest.mark.parametrize(
     ("live", "reason", "expected"),
-    [(True, "", 100 - 20), (True, "drained", 60 - 20), (False, "drained", 60 - 20), (False, "", 60 - 20)],
+    [(True, "", 100 - 20), (True, "drained", 60 - 20), (False, "drained", 60 - 20)],
 )
 def test_a_finished_worker_counts_only_what_it_acked_since(live: bool, reason: str, expected: int) -> None:
     one = progress(100, T - 400, updated_at=T + 90, taken=60, acked=60, marks=((int(T) - 45, 20),), exit_reason=reason)
@@ -73,9 +74,40 @@ def test_deferred_messages_count_until_they_are_due() -> None:
 def test_what_a_killed_worker_held_counts_for_one_ack_deadline() -> None:
     info = execution(completed_at=T + 20)
     killed = progress(updated_at=T - 60, taken=30, acked=10, returned=2)
-    assert total(info, killed, now=T + 79) == 18
-    assert total(info, killed, now=T + 81) == 0
-    assert total(info, replace(killed, exit_reason="stopped"), now=T + 30) == 0
+    assert total(info, killed, sampled_at=T + 50, now=T + 79) == 18
+    assert total(info, killed, sampled_at=T + 50, now=T + 81) == 0
+    assert total(info, replace(killed, exit_reason="stopped"), sampled_at=T + 50, now=T + 70) == 0
+
+
+def test_what_a_killed_worker_may_have_acked_unheard_counts_while_the_sample_is_older_than_its_end() -> None:
+    info = execution(completed_at=T + 20)
+    killed = progress(100, T - 90, updated_at=T + 10, taken=60, acked=50, marks=((int(T) - 45, 20),))
+    unheard = 5  # 0.5 a second, for the 10 s from its last word to its end
+    assert total(info, killed, now=T + 500) == (50 - 20) + 10 + unheard
+    assert total(info, killed, sampled_at=T + 50, now=T + 500) == 0
+    nearly_done = replace(killed, taken=98, acked=88, marks=())
+    assert total(info, nearly_done, sampled_at=T + 30, now=T + 500) == 88 + 10 + 2  # of its share 2 were left
+
+
+def test_a_worker_killed_before_its_pace_was_known_counts_its_whole_share() -> None:
+    first_word = progress(100, T)
+    assert total(execution(completed_at=T + 20), first_word, now=T + 500) == 100
+    assert total(execution(completed_at=T + 20), first_word, sampled_at=T + 50, now=T + 500) == 0
+
+
+def test_a_retry_counts_beside_what_its_predecessor_may_have_acked_unheard() -> None:
+    killed = progress(100, T - 60, updated_at=T + 40, taken=60, acked=50, marks=((int(T) - 45, 50),))
+    retry = progress(50, T + 44, updated_at=T + 59)
+    assert total(execution(BACKLOG="100"), killed, retry) == 50 + 10 + 2
+    assert total(execution(BACKLOG="100"), killed, retry, sampled_at=T + 80) == 50
+
+
+def test_a_worker_that_ended_for_good_counts_as_such_while_its_execution_lives() -> None:
+    killed = progress(100, T - 400, updated_at=T - 310, taken=60, acked=50, returned=2)
+    assert total(execution(BACKLOG="100"), killed) == 100 - 50 - 2
+    assert total(execution(BACKLOG="100"), killed, now=T - 241, ended_at=T - 300) == 8
+    assert total(execution(BACKLOG="100"), killed, now=T - 239, ended_at=T - 300) == 0
+    assert total(execution(BACKLOG="100"), ended_at=T - 300) == 0
 
 
 def test_an_unlisted_launch_counts_in_full() -> None:

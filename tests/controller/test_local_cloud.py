@@ -54,7 +54,7 @@ spec:
                 - {name: BUCKET_NAME, value: %s}
                 - {name: CONCURRENCY, value: "3"}
               resources:
-                limits: {cpu: 500m, memory: 1Gi}
+                limits: {cpu: "2", memory: 1Gi}
 """
 
 
@@ -123,7 +123,7 @@ def test_a_job_becomes_a_lane(runner: GoogleJobRunner) -> None:
     assert (lane.name, lane.subscription, lane.topic) == ("default", "tasks-sub", "tasks")
     assert (lane.policy.share, lane.policy.max_workers) == (10, 20)
     assert (lane.task_timeout_s, lane.max_retries, lane.parallelism, lane.concurrency) == (900.0, 1, 0, 3)
-    assert (lane.vcpu, lane.memory_gib) == (0.5, 1.0)
+    assert (lane.vcpu, lane.memory_gib) == (2.0, 1.0)
 
 
 def test_a_launch_returns_at_once_and_is_listed_with_its_overrides(runner: GoogleJobRunner) -> None:
@@ -140,6 +140,9 @@ def test_a_launch_returns_at_once_and_is_listed_with_its_overrides(runner: Googl
         return found is not None and not found.live and found.succeeded_count == 3
 
     wait_until(ended, 20, "the execution has ended")
+    workers = runner.ended_workers(second.full_name)
+    assert sorted(workers) == [0, 1, 2]
+    assert all(second.created_at <= at <= SystemClock().now() for at in workers.values())
     assert runner.execution(f"{job}/executions/default-00000") is None
     assert the_job(runner).execution_count == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def _env(document: dict[str, Any], name: str, value: object) -> None:
     entries[:] = [one for one in entries if one["name"] != name] + [{"name": name, "value": value}]
 
 
+def _nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -51,6 +59,16 @@ def _env(document: dict[str, Any], name: str, value: object) -> None:
         (lambda d: d["metadata"].pop("name"), "metadata.name is not set"),
         (lambda d: spec(d).pop("containers"), "at least one container with an image"),
         (lambda d: d["metadata"]["annotations"].update({"fanout/max-workers": 5}), 'write "5" in quotes'),
+        (lambda d: d["metadata"]["annotations"].update({"fanout/paused": True}), '[fanout/paused]=true: must be a text; write "true" in'),
+        (lambda d: d["metadata"]["annotations"].update({"fanout/topic": None}), '[fanout/topic]=null: must be a text; write ""'),
+        (lambda d: d["metadata"]["annotations"].update({1: "x"}), 'metadata.annotations: the name 1 must be a text; write "1" in quotes'),
+        (lambda d: d["metadata"]["labels"].update({True: "x"}), 'metadata.labels: the name true must be a text; write "true" in quotes'),
+        (lambda d: _env(d, "MAX_MESSAGES", None), 'env[MAX_MESSAGES]=null: must be a text; write "" for an empty one, or leave it out'),
+        (lambda d: spec(d).update(at=date(2026, 1, 31)), 'spec.at=datetime.date(2026, 1, 31): must be a text; write "2026-01-31"'),
+        (lambda d: spec(d).update(nan=float("nan")), "spec.nan=nan: must be a text"),
+        (lambda d: spec(d).update(loop=spec(d)), "spec.loop: an anchor that holds itself"),
+        (lambda d: spec(d).update(deep=_nested(60)), "nested more than 50 levels deep"),
+        (lambda d: spec(d).update(wide=[[[["x"] * 20] * 20] * 20] * 20), "more than 100000 values"),
         (lambda d: d["metadata"]["annotations"].update({"fanout/max-worker": "5"}), "did you mean fanout/max-workers?"),
         (lambda d: _env(d, "MAX_MESSAGES", 5), 'env[MAX_MESSAGES]=5: must be a text; write "5" in quotes'),
         (lambda d: _env(d, "TASK_TIMEOUT_S", "60"), "TASK_TIMEOUT_S='60' differs from timeoutSeconds=3600"),
@@ -65,7 +83,7 @@ def test_what_is_wrong_is_said(change: Callable[[dict[str, Any]], object], said:
     assert said in "\n".join(caught.value.problems)
 
 
-@pytest.mark.parametrize("text", ["", "a: [", "- 1\n- 2", "text"])
+@pytest.mark.parametrize("text", ["", "a: [", "- 1\n- 2", "text", "[" * 5000, "a: 2026-13-45", "&a [*a]", "? [1]\n: 2"])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(SettingsError):
         read_manifests(text)
@@ -145,6 +163,18 @@ def test_what_the_service_adds_is_no_difference() -> None:
     assert differences(deployed, wanted) == []
     spec(deployed)["serviceAccountName"] = "worker@p.iam.gserviceaccount.com"
     assert [change.after for change in differences(deployed, wanted)] == [None]
+
+
+@pytest.mark.parametrize("empty", [[], {}, None])
+def test_what_is_empty_is_no_difference(empty: object) -> None:
+    deployed, wanted = documents()[1], documents()[1]
+    spec(wanted)["containers"][0]["ports"] = empty
+    assert differences(deployed, wanted) == []
+    spec(deployed)["containers"][0]["env"].append({"name": "EMPTY"})
+    _env(wanted, "EMPTY", "")
+    assert differences(deployed, wanted) == []
+    spec(wanted)["containers"][0]["env"] = []
+    assert {change.after for change in differences(deployed, wanted)} == {None}
 
 
 def test_all_fields_of_a_new_job_are_added() -> None:

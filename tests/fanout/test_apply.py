@@ -92,7 +92,7 @@ def test_every_problem_is_a_line(cloud: str, jobs_file: Path) -> None:
     text = jobs_file.read_text(encoding="utf-8").replace("fanout/weight: '4'", "fanout/weight: '-4'")
     jobs_file.write_text(text.replace("fanout/drain-within: 2h", "fanout/drain-in: 2h"), encoding="utf-8")
     result = applied(str(jobs_file), "--yes")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "job urgent: metadata.annotations[fanout/weight]='-4': a number above 0" in result.output
     assert "did you mean fanout/drain-within?" in result.output
 
@@ -100,9 +100,23 @@ def test_every_problem_is_a_line(cloud: str, jobs_file: Path) -> None:
 def test_a_placeholder_is_never_applied(cloud: str, jobs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BUCKET_NAME")
     result = applied(str(jobs_file), "--yes")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "env BUCKET_NAME='BUCKET' is a placeholder" in result.output
-    assert applied(str(jobs_file), "--set-env", "no-value").exit_code == 1
+    assert applied(str(jobs_file), "--set-env", "no-value").exit_code == 2
+
+
+def test_a_file_that_is_not_utf_8_is_one_line(cloud: str, jobs_file: Path) -> None:
+    jobs_file.write_bytes(b"# \xe4\n")
+    for command, arguments in ((apply.command, [str(jobs_file)]), (render.command, ["default", str(jobs_file)])):
+        result = CliRunner().invoke(command, arguments)
+        assert (result.exit_code, result.output) == (2, f"Error: {jobs_file}: not UTF-8 at byte 2: save it as UTF-8\n")
+
+
+def test_a_cloud_run_that_does_not_answer_ends_with_3(cloud: str, jobs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUD_RUN_EMULATOR_HOST", "http://127.0.0.1:1")
+    result = applied(str(jobs_file), "--yes")
+    assert result.exit_code == 3
+    assert "Cloud Run at http://127.0.0.1:1 does not answer (Connection refused)" in result.output
 
 
 def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None:
@@ -138,7 +152,7 @@ def test_render_prints_one_manifest_with_what_was_filled_in(jobs_file: Path) -> 
     assert {"name": "CONCURRENCY", "value": "3"} in container["env"]
     assert result.stderr == ""
     unknown = CliRunner().invoke(render.command, ["bulky", str(jobs_file)])
-    assert (unknown.exit_code, "it has urgent, default, bulk" in unknown.output) == (1, True)
+    assert (unknown.exit_code, "it has urgent, default, bulk" in unknown.output) == (2, True)
 
 
 def test_launch_by_hand_has_no_decision(cloud: str, jobs_file: Path, local_run: Service) -> None:

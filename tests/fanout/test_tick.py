@@ -70,6 +70,34 @@ def test_a_failed_listing_is_a_hold(here: World) -> None:
     assert "on hold: what runs already is unknown: 503" in result.output
 
 
+def test_a_lane_held_for_broken_workers_or_a_fault_troubles(here: World) -> None:
+    here.backlog_is(10)
+    broken = here.runner.add(1, {"BACKLOG": "10"})
+    here.runner.fail(broken.name, here.clock.now())
+    result = run("default")
+    assert result.exit_code == 3
+    assert "default-00000 acknowledged nothing: its workers failed before they could begin; held until" in result.output
+    here.clock.advance(60)
+    here.runner.run_errors = [ZeroDivisionError()]
+    assert run("default").exit_code == 3
+
+
+def test_jobs_that_cannot_be_listed_end_with_3(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down() -> None:
+        raise DependencyUnavailable("cannot list the jobs")
+
+    monkeypatch.setattr(here.runner, "jobs", down)
+    result = run()
+    assert (result.exit_code, result.output) == (3, "Error: cannot list the jobs\n")
+
+
+def test_no_lane_at_all_ends_with_1(monkeypatch: pytest.MonkeyPatch, here: World) -> None:
+    monkeypatch.setattr(here.runner, "jobs", list)
+    result = run()
+    assert result.exit_code == 1
+    assert "project p, region us-central1 has no job labelled fanout-lane" in result.output
+
+
 def test_a_refused_launch_ends_with_1(here: World) -> None:
     here.backlog_is(10)
     here.runner.run_errors = [LaunchRefused("403: no")]
@@ -93,12 +121,12 @@ def test_json(here: World) -> None:
 
 def test_an_unknown_lane_is_named_with_what_was_meant(here: World) -> None:
     result = run("defalt")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "did you mean default?" in result.output
 
 
 def test_missing_settings_come_all_at_once(here: World) -> None:
     result = run(environment={})
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "GOOGLE_CLOUD_PROJECT is not set" in result.output
     assert "BUCKET_NAME is not set" in result.output

@@ -1,0 +1,150 @@
+"""Faults and odd contents stay where they are: one lane is held and says why, the others go on, and a dry run writes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from batch.errors import DependencyError
+from batch.fence import claim
+from batch.names import claim_object, lane_state_object
+from batch.progress import from_metadata, to_metadata
+from batch.testing import MemoryObjectStore
+from controller.decision import HoldCause, Kind
+from controller.explanation import explained_round
+from controller.intents import Intent, Part, PartState
+from controller.launcher import GRACE_S
+from controller.state import LaneState, load, save
+from controller.tick import TickResult, tick, tick_lanes
+from tests.controller.fakes import World, job, lane, progress, world, write_progress
+
+PART = "20260101T000000000-aa.0"
+
+
+@pytest.fixture
+def here() -> World:
+    return world()
+
+
+def ticked(here: World, *, dry_run: bool = False, **changes: object) -> TickResult:
+    return tick(lane(**changes), here.outside, dry_run=dry_run)
+
+
+def lost_launch(here: World) -> None:
+    """A launch that nobody can find, saved so long ago that it is given up."""
+    intent = Intent(PART.rsplit(".", 1)[0], here.clock.now(), (Part(PART, 1, 10),))
+    save(here.store, LaneState("default", intents=(intent,)), 0, "token")
+    here.clock.advance(GRACE_S + 1)
+    here.backlog_is(10)
+
+
+def test_a_fault_in_one_lane_holds_it_and_the_others_go_on() -> None:
+    here = world([job("a"), job("b")])
+    here.backlog_is(10)
+    here.runner.run_errors = [ZeroDivisionError("nobody foresaw it"), None]
+    outcome = tick_lanes(here.outside)
+    first, second = outcome.results
+    assert (first.decision.kind, first.decision.hold_cause, first.decision.troubled) == (Kind.HOLD, HoldCause.FAULT, True)
+    assert "ZeroDivisionError: nobody foresaw it" in first.decision.reason
+    assert "Traceback" in first.notes[0]
+    assert second.launched == ("b-00000",)
+    assert any("Traceback" in line for line in explained_round(outcome))
+
+
+def test_a_dry_run_gives_up_no_launch(here: World) -> None:
+    lost_launch(here)
+    before = {name: here.store.read(name) for name in here.store.names()}
+    result = ticked(here, dry_run=True)
+    assert {name: here.store.read(name) for name in here.store.names()} == before
+    assert result.decision.kind is Kind.NOTHING_TO_DO
+    assert result.decision.reason == "all 10 messages are assigned already"
+    assert ticked(here).launched
+    assert load(here.store, "default").state.intents[0].parts[0].state is PartState.ABANDONED
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b"\xff", b'{"execution": null}', b'{"execution": ""}', b"[" * 100_000])
+def test_an_unreadable_claim_holds_its_lane(here: World, body: bytes) -> None:
+    lost_launch(here)
+    here.store.write(claim_object(PART), body)
+    decision = ticked(here).decision
+    assert decision.hold_cause is HoldCause.LISTING_FAILED
+    assert f"claim {claim_object(PART)} is unreadable" in decision.reason
+    assert "delete it" in decision.reason
+    assert here.runner.requests == []
+
+
+def test_a_claim_that_vanishes_while_it_is_read_is_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryObjectStore()
+    claim(store, PART, "default-a")
+    reading = store.read
+    monkeypatch.setattr(store, "read", lambda name: (store.delete(name), reading(name))[1])
+    with pytest.raises(DependencyError, match="vanished"):
+        claim(store, PART, "default-b")
+
+
+STATE = {"format": 1, "intents": [], "decisions": [], "watched": [], "seconds_per_message": None}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"\xff",
+        b"[" * 100_000,
+        json.dumps({**STATE, "seconds_per_message": float("nan")}).encode(),
+        json.dumps({**STATE, "watched": ["default-00000"]}).encode(),
+        json.dumps({**STATE, "watched": "abc"}).encode(),
+        json.dumps({**STATE, "intents": [{"decision_id": "a", "saved_at": "inf", "parts": []}]}).encode(),
+        json.dumps({**STATE, "decisions": [5]}).encode(),
+    ],
+)
+def test_a_state_that_is_none_holds_its_lane(here: World, body: bytes) -> None:
+    here.store.write(lane_state_object("default"), body)
+    here.backlog_is(10)
+    decision = ticked(here).decision
+    assert decision.hold_cause is HoldCause.STATE_UNREADABLE
+    assert "delete it to start afresh" in decision.reason
+
+
+def test_a_decision_without_a_kind_in_the_state_is_no_fault(here: World) -> None:
+    here.store.write(lane_state_object("default"), json.dumps({**STATE, "decisions": [{}]}).encode())
+    here.backlog_is(0)
+    assert ticked(here).decision.kind is Kind.NOTHING_TO_DO
+
+
+@pytest.mark.parametrize("changed", [{"handler_s": "nan"}, {"updated_at": "inf"}, {"marks": "[" * 100_000}])
+def test_progress_that_is_no_number_is_none(changed: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="not a worker's progress"):
+        from_metadata({**to_metadata(progress()), **changed})
+
+
+def test_a_worker_that_died_for_good_gives_its_share_back_while_others_go_on(here: World) -> None:
+    begin = here.clock.now()
+    info = here.runner.add(2, {"BACKLOG": "200"})
+    here.clock.advance(30)
+    write_progress(here.store, info.name, 0, progress(100, begin, updated_at=begin + 15, taken=8))
+    write_progress(here.store, info.name, 0, progress(100, begin + 20, updated_at=begin + 25, taken=8), retry=1)
+    write_progress(here.store, info.name, 1, progress(100, begin, updated_at=begin + 25, taken=2, acked=1))
+    here.backlog_is(199)
+    assert ticked(here, max_retries=1).decision.kind is Kind.NOTHING_TO_DO
+    assert here.runner.workers_listed == []
+    here.runner.worker_failed(info.name, 0, here.clock.now())
+    here.clock.advance(70)
+    here.backlog_is(199)
+    assert ticked(here, max_retries=1).decision.backlog == 100
+    assert here.runner.workers_listed == [info.name]
+    here.runner.all[info.name] = replace(here.runner.all[info.name], completed_at=here.clock.now())
+    ticked(here, max_retries=1)
+    assert here.runner.workers_listed == [info.name]
+
+
+def test_one_worker_and_one_message_are_told_as_one(here: World) -> None:
+    here.backlog_is(1)
+    assert ticked(here).decision.reason == "1 worker for 1 of 1 unassigned message"
+    assert ticked(here).decision.reason == "the only message is assigned already"
+    here.backlog_is(5)
+    assert ticked(here, max_workers=1).decision.reason == "4 messages wait, but 1 worker is alive and the lane's limit is 1"

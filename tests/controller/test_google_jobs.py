@@ -1,0 +1,127 @@
+"""Cloud Run's answers through the real client: pages, and bodies that it would never send. Each becomes a value or one of our errors."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from batch.errors import DependencyUnavailable
+from controller.deployed import DeployedJobs
+from controller.google_jobs import GoogleJobRunner
+from controller.jobs import LaunchRefused, LaunchUnclear, RunRequest
+
+JOB = "projects/p/locations/r/jobs/j"
+EXECUTION = f"{JOB}/executions/e"
+NOT_CLOUD_RUN = [
+    (200, b""),
+    (200, b"<html>proxy</html>"),
+    (200, b"{"),
+    (302, b""),
+    (503, b"<html>"),
+    (200, b'{"jobs": 5, "tasks": 5, "executions": 5, "name": 5}'),
+]
+
+
+class Stub(ThreadingHTTPServer):
+    """Answers every request with the next of `answers`; the last one is repeated."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.answers: list[tuple[int, bytes]] = []
+        self.paths: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Stub
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.paths.append(self.path)
+        code, body = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with Stub() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def runner(stub: Stub) -> Iterator[GoogleJobRunner]:
+    with closing(GoogleJobRunner("p", "r", emulator_url=stub.url)) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("code", "body"), NOT_CLOUD_RUN)
+def test_an_answer_that_is_not_cloud_runs_is_a_dependency_error(stub: Stub, runner: GoogleJobRunner, code: int, body: bytes) -> None:
+    stub.answers = [(code, body)]
+    calls: list[Callable[[], object]] = [
+        runner.jobs,
+        lambda: list(runner.executions(JOB)),
+        lambda: runner.execution(EXECUTION),
+        lambda: runner.ended_workers(EXECUTION),
+    ]
+    for call in calls:
+        with pytest.raises(DependencyUnavailable) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(LaunchUnclear):
+        runner.run(JOB, RunRequest(1))
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"name": "x"}'])
+def test_an_execution_without_its_times_is_a_dependency_error(stub: Stub, runner: GoogleJobRunner, body: bytes) -> None:
+    stub.answers = [(200, body)]
+    with pytest.raises(DependencyUnavailable, match="cannot be read, is that Cloud Run"):
+        runner.execution(EXECUTION)
+    with pytest.raises(LaunchUnclear):
+        runner.run(JOB, RunRequest(1))
+
+
+def test_only_a_clear_no_is_a_refusal(stub: Stub, runner: GoogleJobRunner) -> None:
+    for code, kind in ((429, LaunchRefused), (404, LaunchRefused), (500, LaunchUnclear), (408, LaunchUnclear)):
+        stub.answers = [(code, b"{}")]
+        with pytest.raises(kind):
+            runner.run(JOB, RunRequest(1))
+
+
+def test_ended_workers_come_from_all_pages(stub: Stub, runner: GoogleJobRunner) -> None:
+    ended = {"name": f"{EXECUTION}/tasks/a", "completionTime": "2026-01-31T12:00:00.5Z"}
+    first = {"tasks": [ended, {"name": f"{EXECUTION}/tasks/b", "index": 1}], "nextPageToken": "more"}
+    stub.answers = [(200, json.dumps(first).encode()), (200, json.dumps({"tasks": [{**ended, "index": 2}]}).encode())]
+    assert runner.ended_workers(EXECUTION) == {0: 1769860800.5, 2: 1769860800.5}
+    assert ["pageToken=more" in path for path in stub.paths] == [False, True]
+
+
+def test_no_answer_is_told_in_one_line_with_what_to_do() -> None:
+    with closing(GoogleJobRunner("p", "r", emulator_url="http://127.0.0.1:1")) as runner, pytest.raises(DependencyUnavailable) as caught:
+        runner.jobs()
+    assert str(caught.value) == (
+        "cannot list the jobs of projects/p/locations/r: Cloud Run at http://127.0.0.1:1 does not answer (Connection refused): "
+        "is the local cloud up, and CLOUD_RUN_EMULATOR_HOST its address?"
+    )
+    with closing(DeployedJobs("p", "r", emulator_url="http://127.0.0.1:1")) as jobs, pytest.raises(DependencyUnavailable) as caught:
+        jobs.read("j")
+    assert "does not answer (Connection refused)" in str(caught.value)
