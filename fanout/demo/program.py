@@ -79,7 +79,8 @@ def command(
     """
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     choices = Choices(file_count, kill_worker, plain, state_dir, seed, limit_s, jobs, after)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts what runs in the background with it ignored
+        signal.signal(number, signal.default_int_handler)
     console = display.console(plain=plain)
     try:
         proven = _demo(choices, console)
