@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -40,6 +41,7 @@ class Child:
         self.log = log
         self._on_death = on_death
         self._stopping = False
+        self.frozen = False
         self._lines: SimpleQueue[str] = SimpleQueue()
         command = [sys.executable, "-m", f"local_cloud.{name}", "--state-dir", str(state_dir), "--exit-with-stdin", *options]
         with log.open("ab") as errors:
@@ -92,9 +94,27 @@ class Child:
             text = file.read().decode(errors="replace").strip()
         return f"its log {self.log} ends with:\n{text}" if text else f"its log {self.log} says nothing"
 
+    def freeze(self) -> None:
+        """Stop it where it stands (SIGSTOP): its connections stay open and nobody answers."""
+        self._process.send_signal(signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+        self.frozen = False
+
+    def kill(self) -> None:
+        """End it as it stands (SIGKILL); returns when it is gone. This is not a death that `on_death` hears of."""
+        self._stopping = True
+        self._process.kill()
+        self.stop(0)
+
     def ask_to_stop(self) -> None:
         """Close its standard input; returns at once."""
         self._stopping = True
+        if self.frozen:
+            self.thaw()
         if self._process.stdin is not None:
             # Nothing is ever written, so closing flushes nothing that a dead reader could refuse.
             self._process.stdin.close()

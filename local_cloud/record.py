@@ -13,6 +13,7 @@ from pathlib import Path
 from local_cloud.addresses import Addresses, from_json
 from local_cloud.run.files import write_atomically
 from local_cloud.run.leftovers import start_mark
+from local_cloud.same_process import runs
 
 FILE = "local-cloud.json"
 
@@ -29,7 +30,7 @@ class Record:
     @property
     def alive(self) -> bool:
         """Whether the supervisor that wrote this still runs."""
-        return self.started is not None and start_mark(self.pid) == self.started
+        return runs(self.pid, self.started)
 
 
 def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str, int]) -> None:

@@ -2,7 +2,8 @@
 
 A service prints exactly one line on standard output, a JSON object with its addresses, once it can be used; everything
 else goes to standard error. It ends on SIGTERM, on SIGINT, and, with `--exit-with-stdin`, when its standard input is
-closed: so it never outlives the process that started it, even if that one was killed.
+closed: so it never outlives the process that started it, even if that one was killed. It listens on loopback only, and what it
+keeps on disk is for its own user only.
 """
 
 from __future__ import annotations
@@ -24,22 +25,50 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from local_cloud.clock import Clock
+from local_cloud.connection import Protocol
+from local_cloud.guard import Guard, is_loopback, nobody
 
 
 def parser(service: str) -> argparse.ArgumentParser:
     """The options that all services share; the service adds its own."""
     options = argparse.ArgumentParser(prog=f"python -m local_cloud.{service}")
-    options.add_argument("--host", default="127.0.0.1", help="loopback address to bind")
+    options.add_argument("--host", default="127.0.0.1", type=loopback_host, help="loopback address to bind")
     options.add_argument("--port", type=int, default=0, help="port of the protocol; 0 takes a free one")
     options.add_argument("--state-dir", type=Path, required=True, help="folder that this service may write to")
     options.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
     return options
 
 
-class HttpServer:
-    """A uvicorn server in a thread of its own, on a socket that is bound before it starts (so port 0 is known at once)."""
+def loopback_host(host: str) -> str:
+    """`host` itself. Raises ArgumentTypeError, which argparse shows, when other machines could reach it."""
+    if ":" in host or not is_loopback(host):
+        raise argparse.ArgumentTypeError(
+            f"{host!r} is not a loopback address like 127.0.0.1: the local cloud asks nobody who he is, so other machines must not reach it"
+        )
+    return host
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+
+def make_private(state_dir: Path, *, files_too: bool = True) -> None:
+    """Create the state folder, or take it as it is; nobody but its owner gets in.
+
+    With `files_too`, files that this process makes from now on are for their owner only, wherever they are: not for a service whose
+    child processes write files of their own.
+    """
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state_dir.chmod(0o700)
+    if files_too:
+        os.umask(0o077)
+
+
+class HttpServer:
+    """A uvicorn server in a thread of its own, on a socket that is bound before it starts (so port 0 is known at once).
+
+    Requests for other hosts than loopback ones are refused, see `local_cloud/guard.py`; `is_made_up` knows the names by which
+    clients may call the service that take it for their proxy.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int, is_made_up: Callable[[str], bool] = nobody) -> None:
+        loopback_host(host)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,7 +76,15 @@ class HttpServer:
         bound_host, bound_port = self._socket.getsockname()
         self.address = f"{bound_host}:{bound_port}"
         self._ready = threading.Event()
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", backlog=2048, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            Guard(app, bound_port, is_made_up),
+            http=Protocol,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            backlog=2048,
+            timeout_graceful_shutdown=2,
+        )
         self._server = _Server(config, self._ready)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
 

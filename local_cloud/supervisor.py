@@ -1,16 +1,13 @@
-"""The local cloud as a whole: three services as processes, started in order, watched, and ended in order.
+"""The local cloud as a whole: three services as processes, started in order, watched, frozen or killed on request, ended in order.
 
 Workers end before the services they talk to, and nothing outlives the supervisor: not when it stops, not when it is killed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +15,24 @@ from types import TracebackType
 
 from local_cloud.addresses import PASSED, Addresses, emulators
 from local_cloud.child import Child, ServiceFailed
+from local_cloud.fault_requests import FaultRequests
+from local_cloud.http_call import call
 from local_cloud.run.leftovers import Records
+from local_cloud.watchman import Watchman
 
 STOP_S = 10.0
 """How long a service may take to end in order."""
-REQUEST_S = 10.0
 PORT_TRIES = 3
+SERVICES = ("pubsub", "storage", "run")
+_PORT_TAKEN = ("already in use", "Failed to bind")
 
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a service is started once more at the same place."""
+
+    options: tuple[str, ...]
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,10 @@ class Options:
 
 
 class LocalCloud:
-    """A context manager; `start` and `stop` do the same by hand. `died` is set when a service has ended by itself."""
+    """A context manager; `start` and `stop` do the same by hand. `died` is set when a service has ended by itself.
+
+    Safe to use from any thread.
+    """
 
     def __init__(self, state_dir: Path, options: Options | None = None, environment: Mapping[str, str] | None = None) -> None:
         """`state_dir` gets one folder and one log per service. `environment` is what the services start with: ours by default."""
@@ -55,8 +65,13 @@ class LocalCloud:
         self.died = threading.Event()
         self._environment = dict(os.environ if environment is None else environment)
         self._children: dict[str, Child] = {}
+        self._plans: dict[str, _Plan] = {}
+        self._killed: set[str] = set()
+        self._watchman: Watchman | None = None
         self._addresses: Addresses | None = None
-        self._stop_lock = threading.Lock()
+        self._advanced_s = 0.0
+        # Around all that starts, signals or ends services.
+        self._lock = threading.RLock()
 
     def __enter__(self) -> LocalCloud:
         self.start()
@@ -79,34 +94,121 @@ class LocalCloud:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by service."""
-        return {name: child.pid for name, child in self._children.items()}
+        """Process ids by service, of those that were not killed."""
+        return {name: child.pid for name, child in self._children.items() if name not in self._killed}
+
+    @property
+    def states(self) -> dict[str, str]:
+        """By service: "runs", "frozen", "killed" (on request) or "died"."""
+        return {name: self._state(name, child) for name, child in self._children.items()}
+
+    def _state(self, name: str, child: Child) -> str:
+        if name in self._killed:
+            return "killed"
+        if not child.alive:
+            return "died"
+        return "frozen" if child.frozen else "runs"
+
+    @property
+    def faults(self) -> FaultRequests:
+        """Faults on request."""
+        return FaultRequests(self.addresses)
 
     def start(self) -> None:
         """Returns when all services answer. Raises ServiceFailed, with nothing left running."""
         self.state_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
+        self.state_dir.chmod(0o700)
+        with self._lock:
+            try:
+                self._start()
+            except BaseException:
+                self.stop()
+                raise
 
     def check(self) -> None:
         """Raises ServiceFailed naming every service that has ended by itself."""
-        dead = [child.obituary() for child in self._children.values() if not child.alive]
+        dead = [child.obituary() for name, child in self._children.items() if name not in self._killed and not child.alive]
         if dead:
             raise ServiceFailed("\n".join(dead))
 
     def advance(self, seconds: float) -> None:
-        """Move the clocks of all services forward. Raises ServiceFailed when one does not answer, ValueError on a negative step."""
-        if seconds < 0:
+        """Move the clocks of all services forward; one that is killed catches up when it is restarted.
+
+        Raises ServiceFailed, before any clock was moved, when a service is frozen; ValueError on a negative step.
+        """
+        if not 0 <= seconds < float("inf"):
             raise ValueError(f"the clock only moves forward, got {seconds} s")
-        for name, url in self.addresses.http.items():
-            call(name, f"{url}/clock/advance", {"seconds": seconds})
+        with self._lock:
+            frozen = [name for name, state in self.states.items() if state == "frozen"]
+            if frozen:
+                raise ServiceFailed(f"{', '.join(frozen)} is frozen, so its clock cannot be moved: thaw it first")
+            self._advanced_s += seconds
+            for name, url in self.addresses.http.items():
+                if name not in self._killed:
+                    call(name, f"{url}/clock/advance", {"seconds": seconds})
+
+    def freeze(self, name: str) -> None:
+        """Stop a service where it stands (SIGSTOP), until `thaw`. Workers go on. Raises ServiceFailed when it does not run."""
+        with self._lock:
+            self._running(name).freeze()
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen service go on; nothing happens to one that is not frozen. Raises ServiceFailed when it does not run."""
+        with self._lock:
+            self._running(name).thaw()
+
+    def kill(self, name: str) -> None:
+        """End a service as a crash would (SIGKILL); `died` is not set. Workers of a killed Run go on until its restart or our end."""
+        with self._lock:
+            child = self._running(name)
+            self._killed.add(name)
+            child.kill()
+
+    def restart(self, name: str) -> None:
+        """Start a service again, with its state and on its ports, after it has ended: in order if it still runs. Its clock is set to
+        where `advance` has moved the others. Raises ServiceFailed."""
+        with self._lock:
+            child = self._child(name)
+            self._killed.add(name)
+            child.stop(STOP_S)
+            self._respawn(name)
+            if self._advanced_s:
+                call(name, f"{self.addresses.http[name]}/clock/advance", {"seconds": self._advanced_s})
+            self._killed.discard(name)
+
+    def _respawn(self, name: str) -> None:
+        """While nobody listened, some client's own end of a connection may have been given the port: that passes."""
+        plan = self._plans[name]
+        for left in reversed(range(PORT_TRIES)):
+            child = self._spawn(name, list(plan.options), plan.environment)
+            try:
+                self._ready(name)
+                return
+            except ServiceFailed as error:
+                child.stop(STOP_S)
+                if not left or not any(words in str(error) for words in _PORT_TAKEN):
+                    raise
+
+    def _on_death(self, name: str) -> None:
+        if name not in self._killed:
+            self.died.set()
+
+    def _child(self, name: str) -> Child:
+        child = self._children.get(name)
+        if child is None:
+            known = ", ".join(self._children) or "none, as the local cloud is not started"
+            raise ServiceFailed(f"there is no service {name!r}; there are: {known}")
+        return child
+
+    def _running(self, name: str) -> Child:
+        child = self._child(name)
+        if name in self._killed or not child.alive:
+            raise ServiceFailed(f"{name} does not run: restart it first")
+        return child
 
     def stop(self) -> None:
         """End Run first, and with it every worker; then the others. May be called twice, and when the start has failed."""
-        with self._stop_lock:
+        with self._lock:
             run = self._children.get("run")
             if run is not None:
                 run.stop(STOP_S)
@@ -118,9 +220,14 @@ class LocalCloud:
             for child in others:
                 child.stop(STOP_S)
             self._children = {}
+            self._killed = set()
+            if self._watchman is not None:
+                self._watchman.stop()
+                self._watchman = None
 
     def _start(self) -> None:
         options = self.options
+        self._watchman = Watchman(self.state_dir, self._environment, self.state_dir / "watchman.log")
         self._spawn("storage", ["--port", str(options.storage_port)])
         gauge = ["--sample-period-s", str(options.sample_period_s), "--visibility-lag-s", str(options.visibility_lag_s)]
         self._spawn("pubsub", ["--port", str(options.pubsub_port), "--http-port", str(options.pubsub_http_port), *gauge])
@@ -128,6 +235,14 @@ class LocalCloud:
         pubsub = self._ready("pubsub")
         run = self._start_run(pubsub["grpc"], storage)
         self._addresses = Addresses(pubsub=pubsub["grpc"], pubsub_http=pubsub["http"], storage=storage, run=run)
+        self._fix_ports(self._addresses)
+
+    def _fix_ports(self, addresses: Addresses) -> None:
+        """A restarted service comes back to where its clients look for it: of two options of a name the last one counts."""
+        ports = {name: ["--port", url.rpartition(":")[2]] for name, url in addresses.http.items()}
+        ports["pubsub"] = ["--port", addresses.pubsub.rpartition(":")[2], "--http-port", addresses.pubsub_http.rpartition(":")[2]]
+        for name, plan in self._plans.items():
+            self._plans[name] = _Plan((*plan.options, *ports[name]), plan.environment)
 
     def _start_run(self, pubsub: str, storage: str) -> str:
         """Run hands its own address to its workers, so its port is chosen before it starts; somebody else may be quicker to take it."""
@@ -139,22 +254,25 @@ class LocalCloud:
             try:
                 return self._ready("run")["http"]
             except ServiceFailed as error:
-                if self.options.run_port or not left or "already in use" not in str(error):
+                if self.options.run_port or not left or not any(words in str(error) for words in _PORT_TAKEN):
                     raise
                 child.stop(STOP_S)
                 self.died.clear()
         raise AssertionError("the last try returns or raises")
 
     def _spawn(self, name: str, options: list[str], more: Mapping[str, str] | None = None) -> Child:
+        self._plans[name] = _Plan(tuple(options), more or {})
         child = Child(
             name,
             ["--host", self.options.host, *options],
             state_dir=self.state_dir / name,
             log=self.state_dir / f"{name}.log",
             environment={**self._environment, **(more or {})},
-            on_death=lambda _name: self.died.set(),
+            on_death=self._on_death,
         )
         self._children[name] = child
+        if self._watchman is not None:
+            self._watchman.note(child.pid)
         return child
 
     def _ready(self, name: str) -> dict[str, str]:
@@ -166,15 +284,3 @@ def free_port(host: str) -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def call(service: str, url: str, body: Mapping[str, object] | None = None) -> dict[str, object]:
-    """GET, or POST with a body, to a service's HTTP side; its JSON answer. Raises ServiceFailed."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
-    try:
-        with _direct.open(request, timeout=REQUEST_S) as answer:
-            found: dict[str, object] = json.loads(answer.read())
-            return found
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise ServiceFailed(f"{service} did not answer {url} as it should: {error}; see its log, or start the local cloud again") from error

@@ -15,8 +15,12 @@ from batch.events import EVENTS
 from controller.config import ControllerSettings
 from fanout.__main__ import COMMANDS, main
 from intake.config import IntakeSettings
+from local_cloud import fault_kinds
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
+LOCAL_CLOUD = PAGE.with_name("local-cloud.md")
+FAULTS_BEGIN = "<!-- faults: written by `make docs` -->"
+FAULTS_END = "<!-- end of faults -->"
 
 EXIT_REASONS = {
     ExitReason.SHARE_DONE: "it took its whole share, and everything in hand is finished",
@@ -89,5 +93,13 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows])
 
 
+def with_faults(text: str) -> str:
+    """The page of the local cloud with its table of faults as the code has it."""
+    before, rest = text.split(FAULTS_BEGIN)
+    _, after = rest.split(FAULTS_END)
+    return f"{before}{FAULTS_BEGIN}\n\n{fault_kinds.markdown().strip()}\n\n{FAULTS_END}{after}"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    LOCAL_CLOUD.write_text(with_faults(LOCAL_CLOUD.read_text(encoding="utf-8")), encoding="utf-8")

@@ -11,7 +11,7 @@ import yaml
 from batch.message import ENVELOPE
 from batch.outcomes import PRECEDENCE
 from fanout.__main__ import COMMANDS
-from tests.reference import EXIT_REASONS, PAGE, page
+from tests.reference import EXIT_REASONS, LOCAL_CLOUD, PAGE, page, with_faults
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,6 +20,11 @@ TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCS)
 
 def test_the_reference_is_what_the_code_says() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
+
+
+def test_the_table_of_faults_is_what_the_code_says() -> None:
+    text = LOCAL_CLOUD.read_text(encoding="utf-8")
+    assert text == with_faults(text), "run `make docs`"
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

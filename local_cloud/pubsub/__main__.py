@@ -5,6 +5,7 @@ One model and one clock stand behind both protocols and the HTTP side; the ready
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from collections.abc import Iterable
@@ -12,15 +13,21 @@ from collections.abc import Iterable
 from starlette.applications import Starlette
 
 from local_cloud.clock import Clock
+from local_cloud.fault_routes import fault_routes
+from local_cloud.faults import Script
+from local_cloud.later import Later
 from local_cloud.monitoring import server as monitoring
 from local_cloud.monitoring.gauges import QueueState
 from local_cloud.monitoring.sampler import Sampler
 from local_cloud.monitoring.web import gauges_route
 from local_cloud.pubsub.keeper import Keeper
 from local_cloud.pubsub.model import PubSub
+from local_cloud.pubsub.rest import rest_route
+from local_cloud.pubsub.restore import keep_state
+from local_cloud.pubsub.rpc_faults import RpcFaults
 from local_cloud.pubsub.server import GrpcServer
 from local_cloud.pubsub.web import health_route
-from local_cloud.service import HttpServer, announce, clock_routes, parser, wait_for_end
+from local_cloud.service import HttpServer, announce, clock_routes, make_private, parser, wait_for_end
 
 
 def _states(model: PubSub) -> Iterable[QueueState]:
@@ -34,25 +41,36 @@ def main(arguments: list[str]) -> None:
     options.add_argument("--http-port", type=int, default=0, help="port of the HTTP side; 0 takes a free one")
     options.add_argument("--sample-period-s", type=float, default=60.0, help="seconds between two points of a gauge; 0: at every request")
     options.add_argument("--visibility-lag-s", type=float, default=120.0, help="seconds until a point can be read")
+    options.add_argument("--in-memory", action="store_true", help="write nothing to the state folder: the end of the process loses all")
     chosen = options.parse_args(arguments)
+    # A large backlog is many objects without a cycle among them: to look at all of them again and again costs a third of the speed.
+    gc.set_threshold(100_000, 50, 1_000)
+    make_private(chosen.state_dir)
     clock = Clock()
     model = PubSub(clock, random.Random())
+    journal = None if chosen.in_memory else keep_state(model, clock, chosen.state_dir)
     keeper = Keeper(model, clock)
     sampler = Sampler(lambda: _states(model), clock, period_s=chosen.sample_period_s, lag_s=chosen.visibility_lag_s)
     others = {monitoring.SERVICE: monitoring.Monitoring(sampler, clock).handlers()}
-    grpc_server = GrpcServer(model, clock, chosen.host, chosen.port, others)
-    routes = [health_route(model), gauges_route(sampler.gauges, clock), *clock_routes(clock)]
+    script, later = Script(), Later(clock)
+    grpc_server = GrpcServer(model, clock, chosen.host, chosen.port, others, RpcFaults(script, later).wrap)
+    routes = [health_route(model), gauges_route(sampler.gauges, clock), *clock_routes(clock), *fault_routes(script)]
+    routes.append(rest_route(grpc_server.handlers))
     http_server = HttpServer(Starlette(routes=routes), chosen.host, chosen.http_port)
     keeper.start()
+    later.start()
     sampler.start()
     grpc_server.start()
     http = http_server.start()
 
     def stop() -> None:
+        later.stop()
         http_server.stop()
         grpc_server.stop()
         sampler.stop()
         keeper.stop()
+        if journal is not None:
+            journal.close()
 
     announce(service="pubsub", grpc=grpc_server.address, http=f"http://{http}")
     wait_for_end(exit_with_stdin=chosen.exit_with_stdin, stop=stop)

@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from typing import Any
 
+from local_cloud.pubsub.message import bare
 from local_cloud.pubsub.refusal import invalid, too_large, too_small
+from local_cloud.pubsub.wire import is_only_data
 
 PUBLISH_MAX_COUNT = 1_000
 PUBLISH_MAX_BYTES = 10 * 1024 * 1024
 ACK_MAX_BYTES = 512 * 1024
 ACK_DEADLINE_MAX_S = 600
+STREAM_DEADLINE_MIN_S = 10
 
 _ATTRIBUTE_MAX_COUNT = 100
 _KEY_MAX_BYTES = 256
 _VALUE_MAX_BYTES = 1_024
+_ORDERING_KEY_MAX_BYTES = 1_024
 
 
 def _check_bytes(request: Any, maximum: int) -> None:
@@ -25,20 +29,32 @@ def _check_bytes(request: Any, maximum: int) -> None:
         raise invalid(f"Request payload size exceeds the limit: {maximum} bytes.")
 
 
-def check_publish(request: Any) -> None:
-    """Of a raw PublishRequest."""
+def checked_bodies(request: Any) -> list[bytes]:
+    """The messages of a raw PublishRequest, as `message.bare` makes them."""
     count = len(request.messages)
     if count < 1:
         raise too_small("message_count", count, 1)
     if count > PUBLISH_MAX_COUNT:
         raise too_large("message_count", count, PUBLISH_MAX_COUNT)
     _check_bytes(request, PUBLISH_MAX_BYTES)
+    bodies = []
     for message in request.messages:
-        attributes = message.attributes
-        if attributes:
-            _check_attributes(attributes)
-        elif not message.data:
-            raise invalid("One or more messages in the publish request is empty. Each message must contain data or attributes.")
+        body = message.SerializeToString()
+        # Most have nothing else, and a look at two bytes costs less than one at each field.
+        if not is_only_data(body):
+            _check_message(message)
+            body = bare(message)
+        bodies.append(body)
+    return bodies
+
+
+def _check_message(message: Any) -> None:
+    if message.attributes:
+        _check_attributes(message.attributes)
+    elif not message.data:
+        raise invalid("One or more messages in the publish request is empty. Each message must contain data or attributes.")
+    if len(message.ordering_key.encode()) > _ORDERING_KEY_MAX_BYTES:
+        raise invalid(f"The ordering key is too long: at most {_ORDERING_KEY_MAX_BYTES} bytes are allowed.")
 
 
 def _check_attributes(attributes: Any) -> None:
@@ -66,6 +82,23 @@ def check_deadline(seconds: int) -> None:
         raise too_small("ack_deadline_seconds", seconds, 0)
     if seconds > ACK_DEADLINE_MAX_S:
         raise too_large("ack_deadline_seconds", seconds, ACK_DEADLINE_MAX_S)
+
+
+def check_stream_deadline(seconds: int) -> None:
+    """Of the first request of a StreamingPull, or of a later one that changes it."""
+    if not STREAM_DEADLINE_MIN_S <= seconds <= ACK_DEADLINE_MAX_S:
+        raise invalid(
+            f"stream_ack_deadline_seconds must be between {STREAM_DEADLINE_MIN_S} and {ACK_DEADLINE_MAX_S} seconds, got {seconds}."
+        )
+
+
+def check_stream_deadlines(request: Any) -> None:
+    """Of a raw StreamingPullRequest."""
+    _check_bytes(request, ACK_MAX_BYTES)
+    if len(request.modify_deadline_ack_ids) != len(request.modify_deadline_seconds):
+        raise invalid("modify_deadline_ack_ids and modify_deadline_seconds must have the same size.")
+    for seconds in request.modify_deadline_seconds:
+        check_deadline(seconds)
 
 
 def check_max_messages(count: int) -> None:

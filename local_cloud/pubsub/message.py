@@ -9,10 +9,13 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from google.pubsub_v1.types import pubsub
 
+from local_cloud.pubsub.wire import message_id_head, publish_time
+
 _PUBSUB_MESSAGE = pubsub.PubsubMessage.pb()
+# By the length of an id, which is a number of microseconds or a small one in tests.
+_HEADS = [message_id_head(size) for size in range(30)]
 _SOURCE = "CloudPubSubDeadLetterSource"
 
 
@@ -26,16 +29,28 @@ class Message:
         self.published_s = published_s
         self.body = body
 
+    def opened(self) -> Any:
+        """The raw PubsubMessage, made anew: for attributes and ordering key, which only few subscriptions look at."""
+        return _PUBSUB_MESSAGE.FromString(self.body)
 
-def stamp(raw_messages: Iterable[Any], message_ids: Iterator[int], now_s: float) -> list[Message]:
-    """Messages of raw PubsubMessages, which get id and publish time, whatever the publisher wrote there."""
-    time = Timestamp()
-    time.FromNanoseconds(int(now_s * 1_000_000) * 1000)
+
+def bare(raw: Any) -> bytes:
+    """A raw PubsubMessage, serialized without id and publish time: whatever the publisher wrote there does not count."""
+    if raw.message_id or raw.HasField("publish_time"):
+        raw.ClearField("message_id")
+        raw.ClearField("publish_time")
+    body: bytes = raw.SerializeToString()
+    return body
+
+
+def stamp(bodies: Iterable[bytes], message_ids: Iterator[int], now_s: float) -> list[Message]:
+    """Messages of serialized PubsubMessages as `bare` makes them, which get id and publish time."""
+    time = publish_time(now_s)
     stamped = []
-    for raw in raw_messages:
-        message_id = raw.message_id = str(next(message_ids))
-        raw.publish_time.CopyFrom(time)
-        stamped.append(Message(message_id, now_s, raw.SerializeToString()))
+    for body in bodies:
+        message_id = str(next(message_ids))
+        # A field that is appended belongs to the message as if it had been serialized with it.
+        stamped.append(Message(message_id, now_s, body + _HEADS[len(message_id)] + message_id.encode() + time))
     return stamped
 
 
@@ -44,7 +59,7 @@ def dead_letter(message: Message, delivery_count: int, subscription: str, projec
 
     Names of the attributes: https://cloud.google.com/pubsub/docs/handling-failures
     """
-    raw = _PUBSUB_MESSAGE.FromString(message.body)
+    raw = message.opened()
     published = datetime.fromtimestamp(message.published_s, UTC)
     raw.attributes[f"{_SOURCE}DeliveryCount"] = str(delivery_count)
     raw.attributes[f"{_SOURCE}Subscription"] = subscription

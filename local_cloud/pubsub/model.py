@@ -15,12 +15,14 @@ from typing import Any
 
 from local_cloud.clock import Clock
 from local_cloud.pubsub.delivery import AckIds, Delivery
-from local_cloud.pubsub.message import Message, dead_letter, stamp
+from local_cloud.pubsub.message import Message, bare, dead_letter, stamp
 from local_cloud.pubsub.names import project_id, short
 from local_cloud.pubsub.policy import Policy
-from local_cloud.pubsub.refusal import already_exists, not_found
+from local_cloud.pubsub.refusal import already_exists, failed_precondition, invalid, not_found
+from local_cloud.pubsub.snapshot import LEAST_LIFETIME_S, LIFETIME_S, Snapshot
 from local_cloud.pubsub.subscription import Subscription
 from local_cloud.pubsub.topic import Topic
+from local_cloud.pubsub.witness import Witness
 
 DELETED_TOPIC = "_deleted-topic_"
 
@@ -45,9 +47,18 @@ class PubSub:
         self._lock = threading.Lock()
         self._topics: dict[str, Topic] = {}
         self._subscriptions: dict[str, Subscription] = {}
+        self._snapshots: dict[str, Snapshot] = {}
         # Microseconds since 1970 as the first id: 16 digits like real ones, and no repetition after a restart.
         self._message_ids = itertools.count(int(clock.now() * 1_000_000))
         self._expect: Callable[[float], None] = lambda _due_s: None
+        self._witness = Witness()
+
+    def keep(self, witness: Witness, next_message_id: int) -> None:
+        """Tell `witness` of each change from now on; message ids go on at `next_message_id`, or higher. Call it before serving."""
+        self._witness = witness
+        self._message_ids = itertools.count(max(next_message_id, next(self._message_ids)))
+        for name, subscription in self._subscriptions.items():
+            subscription.keep(witness.fate(name))
 
     def on_due(self, expect: Callable[[float], None]) -> None:
         """Call `expect(unix seconds)` whenever a lease or a delay begins that ends then; to be set before there are subscriptions."""
@@ -57,6 +68,7 @@ class PubSub:
         with self._lock:
             if name in self._topics:
                 raise already_exists(name)
+            self._witness.topic_set(name, settings)
             topic = self._topics[name] = Topic(name, settings)
         return topic
 
@@ -66,6 +78,12 @@ class PubSub:
             raise not_found(name)
         return topic
 
+    def configure_topic(self, name: str, settings: bytes) -> None:
+        with self._lock:
+            topic = self.topic(name)
+            self._witness.topic_set(name, settings)
+            topic.configure(settings)
+
     def topics(self, project: str) -> list[Topic]:
         """The topics of `projects/P`, by name."""
         with self._lock:
@@ -74,32 +92,47 @@ class PubSub:
     def delete_topic(self, name: str) -> None:
         """Its subscriptions stay, with what they hold, under the name that the real service gives to deleted topics."""
         with self._lock:
-            topic = self._topics.pop(name, None)
-        if topic is None:
-            raise not_found(name)
-        for subscription in topic.subscriptions():
-            subscription.topic = DELETED_TOPIC
-            topic.detach(subscription.name)
+            topic = self.topic(name)
+            self._witness.topic_deleted(name)
+            del self._topics[name]
+            for subscription in topic.subscriptions():
+                subscription.topic = DELETED_TOPIC
+                topic.detach(subscription.name)
+            for snapshot in topic.snapshots():
+                snapshot.topic = DELETED_TOPIC
 
     def create_subscription(self, name: str, topic_name: str, settings: bytes, policy: Policy) -> Subscription:
         with self._lock:
             if name in self._subscriptions:
                 raise already_exists(name)
-            topic = self.topic(topic_name)
+            self.topic(topic_name)
             self._check_dead_letter_topic(policy)
-            # Of each subscription's own seed: otherwise two threads would share one generator.
-            ack_ids = AckIds(random.Random(self._chance.getrandbits(64)))
-            subscription = Subscription(name, topic_name, settings, policy, ack_ids, self._clock)
-            subscription.bury = self._bury
-            subscription.expect = self._expect
-            self._subscriptions[name] = subscription
-            topic.attach(subscription)
+            self._witness.subscription_set(name, topic_name, settings)
+            return self._add_subscription(name, topic_name, settings, policy)
+
+    def restore_subscription(self, name: str, topic_name: str, settings: bytes, policy: Policy) -> Subscription:
+        """As an earlier process had it; its topics may have been deleted since it was created."""
+        with self._lock:
+            return self._add_subscription(name, topic_name, settings, policy)
+
+    def _add_subscription(self, name: str, topic_name: str, settings: bytes, policy: Policy) -> Subscription:
+        # Of each subscription's own seed: otherwise two threads would share one generator.
+        ack_ids = AckIds(random.Random(self._chance.getrandbits(64)))
+        subscription = Subscription(name, topic_name, settings, policy, ack_ids, self._clock)
+        subscription.bury = self._bury
+        subscription.expect = self._expect
+        subscription.keep(self._witness.fate(name))
+        self._subscriptions[name] = subscription
+        if topic_name in self._topics and not policy.is_detached:
+            self._topics[topic_name].attach(subscription)
         return subscription
 
     def configure(self, name: str, settings: bytes, policy: Policy) -> None:
-        subscription = self.subscription(name)
-        self._check_dead_letter_topic(policy)
-        subscription.configure(settings, policy)
+        with self._lock:
+            subscription = self.subscription(name)
+            self._check_dead_letter_topic(policy)
+            self._witness.subscription_set(name, subscription.topic, settings)
+            subscription.configure(settings, policy)
 
     def _check_dead_letter_topic(self, policy: Policy) -> None:
         if policy.max_attempt_count and policy.dead_letter_topic not in self._topics:
@@ -118,19 +151,114 @@ class PubSub:
 
     def delete_subscription(self, name: str) -> None:
         with self._lock:
-            subscription = self._subscriptions.pop(name, None)
-        if subscription is None:
-            raise not_found(name)
+            subscription = self.subscription(name)
+            self._witness.subscription_deleted(name)
+            del self._subscriptions[name]
         topic = self._topics.get(subscription.topic)
         if topic is not None:
             topic.detach(name)
         subscription.close()
 
+    def detach(self, name: str, settings: bytes, policy: Policy) -> None:
+        """Cut a subscription off from its topic for good; `settings` say so already."""
+        with self._lock:
+            subscription = self.subscription(name)
+            self._witness.subscription_set(name, subscription.topic, settings)
+            if subscription.topic in self._topics:
+                self._topics[subscription.topic].detach(name)
+        subscription.detach(settings, policy)
+
+    def seek_to_time(self, name: str, time_s: float) -> None:
+        """Everything published before `time_s` (unix seconds) counts as acknowledged, everything else that is retained does not."""
+        subscription = self.subscription(name)
+        topic = self._topics.get(subscription.topic)
+        retained = [] if topic is None or subscription.policy.is_detached else topic.retained(self._clock.now())
+        subscription.seek(lambda message: message.published_s < time_s, retained)
+
+    def seek_to_snapshot(self, name: str, snapshot_name: str) -> None:
+        """Exactly the messages of the snapshot count as not acknowledged."""
+        subscription, snapshot = self.subscription(name), self.snapshot(snapshot_name)
+        if subscription.topic != snapshot.topic:
+            raise invalid(f"The snapshot is of another topic than the subscription (snapshot={short(snapshot_name)}).")
+        messages = snapshot.messages()
+        unacknowledged = {message.message_id for message in messages}
+        subscription.seek(lambda message: message.message_id not in unacknowledged, messages)
+
+    def create_snapshot(self, name: str, subscription_name: str, labels: dict[str, str]) -> Snapshot:
+        """Raises a FAILED_PRECONDITION refusal when the backlog is so old that the snapshot would end within the hour."""
+        self._drop_expired_snapshots()
+        with self._lock:
+            if name in self._snapshots:
+                raise already_exists(name)
+            subscription = self.subscription(subscription_name)
+            topic = self._topics.get(subscription.topic)
+            if topic is None:
+                raise failed_precondition(f"The topic of the subscription was deleted (resource={short(subscription_name)}).")
+            now_s = self._clock.now()
+            oldest_s = subscription.counts()[2]
+            lifetime_s = LIFETIME_S if oldest_s is None else LIFETIME_S - max(0.0, now_s - oldest_s)
+            if lifetime_s < LEAST_LIFETIME_S:
+                raise failed_precondition("The backlog is too old: the snapshot would expire in less than 1 hour.")
+            snapshot = Snapshot(name, topic.name, now_s + lifetime_s, labels)
+            topic.take_snapshot(snapshot, subscription, self._witness)
+            self._snapshots[name] = snapshot
+        return snapshot
+
+    def label_snapshot(self, name: str, labels: dict[str, str]) -> None:
+        with self._lock:
+            snapshot = self._snapshots.get(name)
+            if snapshot is None:
+                raise not_found(name)
+            snapshot.labels = labels
+            self._witness.snapshot_set(name, snapshot.topic, "", snapshot.shown().SerializeToString())
+
+    def restore_snapshot(self, snapshot: Snapshot) -> None:
+        """As an earlier process had it."""
+        with self._lock:
+            self._snapshots[snapshot.name] = snapshot
+            if snapshot.topic in self._topics:
+                self._topics[snapshot.topic].restore([], [snapshot])
+
+    def snapshot(self, name: str) -> Snapshot:
+        self._drop_expired_snapshots()
+        snapshot = self._snapshots.get(name)
+        if snapshot is None:
+            raise not_found(name)
+        return snapshot
+
+    def snapshots(self, project: str) -> list[Snapshot]:
+        """The snapshots of `projects/P`, by name."""
+        self._drop_expired_snapshots()
+        with self._lock:
+            return [self._snapshots[name] for name in sorted(self._snapshots) if name.startswith(f"{project}/")]
+
+    def delete_snapshot(self, name: str) -> None:
+        self.snapshot(name)
+        with self._lock:
+            self._drop_snapshot(name)
+
+    def _drop_snapshot(self, name: str) -> None:
+        self._witness.snapshot_deleted(name)
+        snapshot = self._snapshots.pop(name, None)
+        topic = self._topics.get(snapshot.topic) if snapshot is not None else None
+        if topic is not None:
+            topic.drop_snapshot(name)
+
+    def _drop_expired_snapshots(self) -> None:
+        with self._lock:
+            now_s = self._clock.now()
+            for name in [name for name, snapshot in self._snapshots.items() if snapshot.expires_s <= now_s]:
+                self._drop_snapshot(name)
+
     def publish(self, topic_name: str, raw_messages: Iterable[Any]) -> list[Message]:
         """Stamp raw PubsubMessages and give them to all subscriptions of the topic."""
+        return self.publish_bodies(topic_name, [bare(raw) for raw in raw_messages])
+
+    def publish_bodies(self, topic_name: str, bodies: list[bytes]) -> list[Message]:
+        """The same for messages that were serialized without id and publish time."""
         topic = self.topic(topic_name)
-        messages = stamp(raw_messages, self._message_ids, self._clock.now())
-        topic.fan_out(messages)
+        messages = stamp(bodies, self._message_ids, self._clock.now())
+        topic.fan_out(messages, self._witness)
         return messages
 
     def _bury(self, subscription: Subscription, dead: list[Delivery]) -> None:
@@ -142,9 +270,11 @@ class PubSub:
         name, project = short(subscription.name), project_id(subscription.name)
         letters = (dead_letter(delivery.message, delivery.failure_count, name, project) for delivery in dead)
         self.publish(topic.name, letters)
+        subscription.buried(dead)
 
     def settle(self) -> float | None:
         """Apply what time has brought to every subscription; returns when there will be something to do next."""
+        self._drop_expired_snapshots()
         with self._lock:
             subscriptions = list(self._subscriptions.values())
         due = [subscription.settle() for subscription in subscriptions]

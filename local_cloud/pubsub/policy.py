@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from local_cloud.pubsub.filters import Filter
+
 DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """`max_attempt_count` 0 means no dead-letter policy; `max_backoff_s` 0 means no retry policy (again at once)."""
+    """`max_attempt_count` 0 means no dead-letter policy; `max_backoff_s` 0 means no retry policy (again at once).
+
+    `filter` None means every message; `retains_acked` keeps acknowledged messages for a seek.
+    """
 
     ack_deadline_s: float = 10.0
     retention_s: float = 7 * DAY_S
@@ -20,6 +25,11 @@ class Policy:
     max_attempt_count: int = 0
     min_backoff_s: float = 0.0
     max_backoff_s: float = 0.0
+    filter: Filter | None = None
+    is_ordered: bool = False
+    is_exactly_once: bool = False
+    retains_acked: bool = False
+    is_detached: bool = False
 
     def backoff_s(self, failure_count: int) -> float:
         """Wait before the next delivery after `failure_count` (1 or more) failed ones: doubled each time, without jitter."""

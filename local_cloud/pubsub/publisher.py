@@ -10,13 +10,15 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1.types import pubsub
 
-from local_cloud.pubsub import limits, names, rpc
+from local_cloud.pubsub import limits, names, rpc, settings
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.refusal import unsupported
 
 SERVICE = "google.pubsub.v1.Publisher"
 
 _TOPIC = pubsub.Topic.pb()
+_DETACH_RESPONSE = pubsub.DetachSubscriptionResponse.pb()
+_LIST_SNAPSHOTS_RESPONSE = pubsub.ListTopicSnapshotsResponse.pb()
 _PUBLISH_RESPONSE = pubsub.PublishResponse.pb()
 _LIST_TOPICS_RESPONSE = pubsub.ListTopicsResponse.pb()
 _LIST_SUBSCRIPTIONS_RESPONSE = pubsub.ListTopicSubscriptionsResponse.pb()
@@ -25,6 +27,7 @@ _UNSUPPORTED = {
     "message_transforms": "message transforms",
     "schema_settings": "schemas",
 }
+_MUTABLE = {"labels", "message_retention_duration", "message_storage_policy"}
 
 
 class Publisher:
@@ -40,19 +43,23 @@ class Publisher:
             "DeleteTopic": rpc.unary(self._delete_topic, pubsub.DeleteTopicRequest),
             "ListTopicSubscriptions": rpc.unary(self._list_topic_subscriptions, pubsub.ListTopicSubscriptionsRequest),
             "Publish": rpc.unary(self._publish, pubsub.PublishRequest),
-            "UpdateTopic": rpc.missing("changing topics"),
-            "ListTopicSnapshots": rpc.missing("snapshots"),
-            "DetachSubscription": rpc.missing("detaching subscriptions"),
+            "UpdateTopic": rpc.unary(self._update_topic, pubsub.UpdateTopicRequest),
+            "ListTopicSnapshots": rpc.unary(self._list_topic_snapshots, pubsub.ListTopicSnapshotsRequest),
+            "DetachSubscription": rpc.unary(self._detach, pubsub.DetachSubscriptionRequest),
         }
 
     def _create_topic(self, request: Any, _context: Any) -> Any:
         name = names.check("topics", request.name)
-        present = {field.name for field, _value in request.ListFields()}
-        for field, what in _UNSUPPORTED.items():
-            if field in present:
-                raise unsupported(what)
+        _check_topic(request)
         self._model.create_topic(name, request.SerializeToString())
         return request
+
+    def _update_topic(self, request: Any, _context: Any) -> Any:
+        kept = _TOPIC.FromString(self._model.topic(request.topic.name).settings)
+        settings.merge(kept, request.topic, request.update_mask, _MUTABLE, _UNSUPPORTED)
+        _check_topic(kept)
+        self._model.configure_topic(kept.name, kept.SerializeToString())
+        return kept
 
     def _get_topic(self, request: Any, _context: Any) -> Any:
         return _TOPIC.FromString(self._model.topic(request.topic).settings)
@@ -74,8 +81,28 @@ class Publisher:
         shown, token = limits.page(found, request.page_size, request.page_token)
         return _LIST_SUBSCRIPTIONS_RESPONSE(subscriptions=shown, next_page_token=token)
 
+    def _list_topic_snapshots(self, request: Any, _context: Any) -> Any:
+        found = sorted(snapshot.name for snapshot in self._model.topic(request.topic).snapshots())
+        shown, token = limits.page(found, request.page_size, request.page_token)
+        return _LIST_SNAPSHOTS_RESPONSE(snapshots=shown, next_page_token=token)
+
+    def _detach(self, request: Any, _context: Any) -> Any:
+        subscription = self._model.subscription(request.subscription)
+        self._model.detach(subscription.name, *settings.detached(subscription.settings))
+        return _DETACH_RESPONSE()
+
     def _publish(self, request: Any, _context: Any) -> Any:
         self._model.topic(request.topic)
-        limits.check_publish(request)
-        messages = self._model.publish(request.topic, request.messages)
+        messages = self._model.publish_bodies(request.topic, limits.checked_bodies(request))
         return _PUBLISH_RESPONSE(message_ids=[message.message_id for message in messages])
+
+
+def _check_topic(raw: Any) -> None:
+    """Of a raw Topic; takes away what is for requests only."""
+    present = {field.name for field, _value in raw.ListFields()}
+    for field, what in _UNSUPPORTED.items():
+        if field in present:
+            raise unsupported(what)
+    if raw.HasField("message_retention_duration"):
+        settings.check_retention(raw.message_retention_duration.ToSeconds())
+    raw.ClearField("tags")

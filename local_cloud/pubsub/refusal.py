@@ -5,14 +5,25 @@ A refusal carries the canonical status name (`NOT_FOUND`, …) and never knows t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+# With more, the error would not fit into the 8 KiB of metadata that a client takes when it talks to an emulator.
+_REPORTED_MAX_COUNT = 32
+
 
 class Refusal(Exception):
-    """A request that is answered with an error. `code` is a canonical gRPC status name, `text` is what the caller reads."""
+    """A request that is answered with an error. `code` is a canonical gRPC status name, `text` is what the caller reads.
 
-    def __init__(self, code: str, text: str) -> None:
+    With a `reason`, a program can read it too: as google.rpc.ErrorInfo, with `metadata`.
+    """
+
+    def __init__(self, code: str, text: str, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
         self.text = text
+        self.reason = reason
+        self.metadata = dict(metadata or {})
 
 
 def not_found(name: str) -> Refusal:
@@ -26,6 +37,29 @@ def already_exists(name: str) -> Refusal:
 
 def invalid(text: str) -> Refusal:
     return Refusal("INVALID_ARGUMENT", text)
+
+
+def failed_precondition(text: str) -> Refusal:
+    return Refusal("FAILED_PRECONDITION", text)
+
+
+def ack_ids_failed(ack_ids: Iterable[str]) -> Refusal:
+    """Acknowledgements or deadlines that had no effect, on a subscription with exactly-once delivery: the first of them are named.
+
+    Reason and values are those that Google's clients look for:
+    https://cloud.google.com/pubsub/docs/exactly-once-delivery
+    """
+    named = dict.fromkeys(islice(ack_ids, _REPORTED_MAX_COUNT), "PERMANENT_FAILURE_INVALID_ACK_ID")
+    text = "Some acknowledgement ids in the request were invalid. This could be because they have expired."
+    return Refusal("INVALID_ARGUMENT", text, "EXACTLY_ONCE_ACKID_FAILURE", named)
+
+
+def detached(name: str) -> Refusal:
+    return failed_precondition(f"The subscription is detached from its topic (resource={name.rsplit('/', 1)[-1]}).")
+
+
+def stopping() -> Refusal:
+    return Refusal("UNAVAILABLE", "The local Pub/Sub is stopping. Connect again.")
 
 
 def unsupported(what: str) -> Refusal:

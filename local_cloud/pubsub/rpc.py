@@ -5,14 +5,18 @@ Every call of every service passes through `unary`, so that what concerns all of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 from local_cloud.pubsub.refusal import Refusal, unsupported
 
 Handler = Callable[[Any, Any], Any]
+StreamHandler = Callable[[Any, Any], Iterator[Any]]
 
 
 def unary(handle: Handler, request_type: Any) -> Any:
@@ -22,11 +26,36 @@ def unary(handle: Handler, request_type: Any) -> Any:
         try:
             return handle(request, context)
         except Refusal as refusal:
-            return context.abort(grpc.StatusCode[refusal.code], refusal.text)
+            return abort(context, refusal)
 
     return grpc.unary_unary_rpc_method_handler(
         call, request_deserializer=request_type.pb().FromString, response_serializer=lambda response: response.SerializeToString()
     )
+
+
+def streaming(handle: StreamHandler, request_type: Any) -> Any:
+    """A gRPC handler of `handle(iterator of raw requests, context) -> iterator of raw responses`."""
+
+    def call(requests: Any, context: Any) -> Iterator[Any]:
+        try:
+            yield from handle(requests, context)
+        except Refusal as refusal:
+            abort(context, refusal)
+
+    return grpc.stream_stream_rpc_method_handler(
+        call, request_deserializer=request_type.pb().FromString, response_serializer=lambda response: response.SerializeToString()
+    )
+
+
+def abort(context: Any, refusal: Refusal) -> Any:
+    """End the call with the refusal; raises what grpc expects to see raised."""
+    code = grpc.StatusCode[refusal.code]
+    if refusal.reason:
+        info = AnyMessage()
+        info.Pack(ErrorInfo(reason=refusal.reason, domain="pubsub.googleapis.com", metadata=refusal.metadata))
+        status = Status(code=code.value[0], message=refusal.text, details=[info])
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    return context.abort(code, refusal.text)
 
 
 def missing(what: str, *, streaming: bool = False) -> Any:

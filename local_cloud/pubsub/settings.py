@@ -5,13 +5,14 @@ A setting that this server would not obey is refused, never stored in silence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.pubsub import names
+from local_cloud.pubsub.filters import Filter, FilterError, parse
 from local_cloud.pubsub.policy import DAY_S, Policy
 from local_cloud.pubsub.refusal import invalid, too_large, too_small, unsupported
 
@@ -26,6 +27,9 @@ _BACKOFF_S = (0, 600)
 _DEFAULT_BACKOFF_S = (10, 600)
 _DEFAULT_RETENTION_S = 7 * int(DAY_S)
 _DEFAULT_EXPIRATION_S = 31 * int(DAY_S)
+_LEAST_EXPIRATION_S = int(DAY_S)
+# The longest duration that protobuf knows.
+_MOST_EXPIRATION_S = 315_576_000_000
 
 _MUTABLE = {
     "ack_deadline_seconds",
@@ -34,13 +38,13 @@ _MUTABLE = {
     "expiration_policy",
     "labels",
     "message_retention_duration",
+    "push_config",
+    "retain_acked_messages",
+    "enable_exactly_once_delivery",
 }
 _UNSUPPORTED = {
-    "filter": "filters",
-    "enable_message_ordering": "message ordering",
-    "enable_exactly_once_delivery": "exactly-once delivery",
-    "retain_acked_messages": "retaining acknowledged messages",
     "bigquery_config": "BigQuery subscriptions",
+    "bigtable_config": "Bigtable subscriptions",
     "cloud_storage_config": "Cloud Storage subscriptions",
     "message_transforms": "message transforms",
 }
@@ -54,16 +58,19 @@ def completed(raw: Any) -> tuple[bytes, Policy]:
     _refuse_unsupported(raw)
     kept = _SUBSCRIPTION()
     kept.CopyFrom(raw)
-    kept.ClearField("topic")
+    for field in ("topic", "topic_message_retention_duration", "tags"):
+        kept.ClearField(field)
     kept.state = _ACTIVE
     kept.push_config.SetInParent()
     kept.ack_deadline_seconds = kept.ack_deadline_seconds or _ACK_DEADLINE_S[0]
     _check("ack_deadline_seconds", kept.ack_deadline_seconds, _ACK_DEADLINE_S)
     if not kept.HasField("message_retention_duration"):
         kept.message_retention_duration.FromSeconds(_DEFAULT_RETENTION_S)
-    _check("message_retention_duration", kept.message_retention_duration.ToSeconds(), _RETENTION_S)
+    check_retention(kept.message_retention_duration.ToSeconds())
     if not kept.HasField("expiration_policy"):
         kept.expiration_policy.ttl.FromSeconds(_DEFAULT_EXPIRATION_S)
+    elif kept.expiration_policy.HasField("ttl"):
+        _check("expiration_policy.ttl", kept.expiration_policy.ttl.ToSeconds(), (_LEAST_EXPIRATION_S, _MOST_EXPIRATION_S))
     if kept.HasField("dead_letter_policy"):
         _complete_dead_letters(kept.dead_letter_policy)
     if kept.HasField("retry_policy"):
@@ -74,30 +81,52 @@ def completed(raw: Any) -> tuple[bytes, Policy]:
 
 def updated(settings: bytes, patch: Any, paths: Sequence[str]) -> tuple[bytes, Policy]:
     """`settings` with the fields of `paths` taken from the raw Subscription `patch`; refuses like the real service."""
-    if not paths:
-        raise invalid("The update_mask in the UpdateSubscriptionRequest must be set, and must contain a non-empty paths list.")
-    known = _SUBSCRIPTION.DESCRIPTOR.fields_by_name
-    for path in paths:
-        field = path.split(".", 1)[0]
-        if field not in known:
-            raise invalid(f"Invalid update_mask provided in the UpdateSubscriptionRequest: {field} is not a known Subscription field.")
-        if field in _UNSUPPORTED and field != "filter":
-            raise unsupported(_UNSUPPORTED[field])
-        if field == "push_config":
-            raise unsupported("push subscriptions")
-        if field not in _MUTABLE:
-            what = f"the {field} field in the Subscription is not mutable."
-            raise invalid(f"Invalid update_mask provided in the UpdateSubscriptionRequest: {what}")
     merged = _SUBSCRIPTION.FromString(settings)
-    FieldMask(paths=paths).MergeMessage(patch, merged, replace_message_field=True, replace_repeated_field=True)
+    merge(merged, patch, FieldMask(paths=paths), _MUTABLE, _UNSUPPORTED)
     return completed(merged)
 
 
-def echo(settings: bytes, topic: str) -> Any:
+def merge(kept: Any, patch: Any, mask: Any, mutable: Set[str], unsupported_fields: Mapping[str, str]) -> None:
+    """Take the fields that a raw FieldMask names from `patch` into `kept`, both raw messages of one kind. Refuses like the service."""
+    kind = kept.DESCRIPTOR.name
+    problem = f"Invalid update_mask provided in the Update{kind}Request"
+    if not mask.paths:
+        raise invalid(f"The update_mask in the Update{kind}Request must be set, and must contain a non-empty paths list.")
+    for path in mask.paths:
+        field = path.split(".", 1)[0]
+        if field not in kept.DESCRIPTOR.fields_by_name:
+            raise invalid(f"{problem}: {field} is not a known {kind} field.")
+        if field in unsupported_fields:
+            raise unsupported(unsupported_fields[field])
+        if field not in mutable:
+            raise invalid(f"{problem}: the {field} field in the {kind} is not mutable.")
+    mask.MergeMessage(patch, kept, replace_message_field=True, replace_repeated_field=True)
+
+
+def policy(settings: bytes) -> Policy:
+    """What kept settings mean."""
+    return _policy(_SUBSCRIPTION.FromString(settings))
+
+
+def detached(settings: bytes) -> tuple[bytes, Policy]:
+    """`settings` of a subscription that gets nothing from its topic any more."""
+    kept = _SUBSCRIPTION.FromString(settings)
+    kept.detached = True
+    return kept.SerializeToString(), _policy(kept)
+
+
+def echo(settings: bytes, topic: str, topic_retention_s: float = 0.0) -> Any:
     """The raw Subscription that callers see."""
     raw = _SUBSCRIPTION.FromString(settings)
     raw.topic = topic
+    if topic_retention_s:
+        raw.topic_message_retention_duration.FromSeconds(int(topic_retention_s))
     return raw
+
+
+def check_retention(seconds: int) -> None:
+    """Of a topic or a subscription."""
+    _check("message_retention_duration", seconds, _RETENTION_S)
 
 
 def _refuse_unsupported(raw: Any) -> None:
@@ -134,6 +163,13 @@ def _seconds(duration: Any) -> float:
     return float(duration.ToNanoseconds()) / 1e9
 
 
+def _filter(text: str) -> Filter:
+    try:
+        return parse(text)
+    except FilterError as error:
+        raise invalid(f"Invalid filter {error} (filter={text})") from error
+
+
 def _policy(kept: Any) -> Policy:
     return Policy(
         ack_deadline_s=float(kept.ack_deadline_seconds),
@@ -142,4 +178,9 @@ def _policy(kept: Any) -> Policy:
         max_attempt_count=int(kept.dead_letter_policy.max_delivery_attempts),
         min_backoff_s=_seconds(kept.retry_policy.minimum_backoff),
         max_backoff_s=_seconds(kept.retry_policy.maximum_backoff),
+        filter=_filter(kept.filter) if kept.filter else None,
+        is_ordered=bool(kept.enable_message_ordering),
+        is_exactly_once=bool(kept.enable_exactly_once_delivery),
+        retains_acked=bool(kept.retain_acked_messages),
+        is_detached=bool(kept.detached),
     )

@@ -5,6 +5,8 @@ All state stands in the model. A pull hands messages only to a client that is st
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -13,9 +15,12 @@ from google.pubsub_v1.types import pubsub
 from local_cloud.clock import Clock
 from local_cloud.pubsub import limits, names, rpc, settings
 from local_cloud.pubsub.caller import RpcCaller
-from local_cloud.pubsub.delivery import Delivery
 from local_cloud.pubsub.model import PubSub
+from local_cloud.pubsub.refusal import ack_ids_failed, invalid, stopping
+from local_cloud.pubsub.snapshot_calls import SnapshotCalls
+from local_cloud.pubsub.stream import Stream
 from local_cloud.pubsub.subscription import Subscription
+from local_cloud.pubsub.wire import received
 
 SERVICE = "google.pubsub.v1.Subscriber"
 
@@ -27,6 +32,9 @@ class Subscriber:
     def __init__(self, model: PubSub, clock: Clock) -> None:
         self._model = model
         self._clock = clock
+        self._lock = threading.Lock()
+        self._streams: set[Stream] = set()
+        self._is_stopping = False
 
     def handlers(self) -> dict[str, Any]:
         """gRPC handlers by method name."""
@@ -39,22 +47,29 @@ class Subscriber:
             "Pull": rpc.unary(self._pull, pubsub.PullRequest),
             "Acknowledge": rpc.unary(self._acknowledge, pubsub.AcknowledgeRequest),
             "ModifyAckDeadline": rpc.unary(self._modify_ack_deadline, pubsub.ModifyAckDeadlineRequest),
-            "StreamingPull": rpc.missing("StreamingPull (use Pull)", streaming=True),
+            "StreamingPull": rpc.streaming(self._streaming_pull, pubsub.StreamingPullRequest),
             "ModifyPushConfig": rpc.missing("push subscriptions"),
-            "Seek": rpc.missing("seek"),
-            **{f"{verb}Snapshot": rpc.missing("snapshots") for verb in ("Create", "Get", "Update", "Delete")},
-            "ListSnapshots": rpc.missing("snapshots"),
+            **SnapshotCalls(self._model).handlers(),
         }
+
+    def stop(self) -> None:
+        """End all streams in a way that tells clients to connect again; later ones end at once."""
+        with self._lock:
+            self._is_stopping = True
+            streams = list(self._streams)
+        for stream in streams:
+            stream.end(stopping())
 
     def _create(self, request: Any, _context: Any) -> Any:
         name = names.check("subscriptions", request.name)
         topic = names.check("topics", request.topic)
+        request.ClearField("detached")
         kept, policy = settings.completed(request)
         return self._shown(self._model.create_subscription(name, topic, kept, policy))
 
     @staticmethod
     def _shown(subscription: Subscription) -> Any:
-        return settings.echo(subscription.settings, subscription.topic)
+        return settings.echo(subscription.settings, subscription.topic, subscription.topic_retention_s)
 
     def _get(self, request: Any, _context: Any) -> Any:
         return self._shown(self._model.subscription(request.subscription))
@@ -79,7 +94,7 @@ class Subscriber:
         limits.check_max_messages(request.max_messages)
         caller = RpcCaller(context, self._clock)
         deliveries = subscription.pull(request.max_messages, caller, wait=not request.return_immediately)
-        response = _pull_response(deliveries, counts_attempts=subscription.policy.max_attempt_count > 0)
+        response = _PULL_RESPONSE.FromString(received(deliveries, counts_attempts=subscription.policy.max_attempt_count > 0))
         if deliveries and not caller.is_there():
             subscription.give_back(deliveries)
         return response
@@ -87,24 +102,33 @@ class Subscriber:
     def _acknowledge(self, request: Any, _context: Any) -> Any:
         subscription = self._model.subscription(request.subscription)
         limits.check_ack_ids(request)
-        subscription.acknowledge(request.ack_ids)
+        failed = subscription.acknowledge(request.ack_ids)
+        if failed:
+            raise ack_ids_failed(failed)
         return Empty()
 
     def _modify_ack_deadline(self, request: Any, _context: Any) -> Any:
         subscription = self._model.subscription(request.subscription)
         limits.check_deadline(request.ack_deadline_seconds)
         limits.check_ack_ids(request)
-        subscription.modify(request.ack_ids, request.ack_deadline_seconds)
+        failed = subscription.modify(request.ack_ids, request.ack_deadline_seconds)
+        if failed:
+            raise ack_ids_failed(failed)
         return Empty()
 
-
-def _pull_response(deliveries: list[Delivery], *, counts_attempts: bool) -> Any:
-    response = _PULL_RESPONSE()
-    add = response.received_messages.add
-    for delivery in deliveries:
-        received = add()
-        received.ack_id = delivery.ack_id
-        received.message.ParseFromString(delivery.message.body)
-        if counts_attempts:
-            received.delivery_attempt = delivery.failure_count + 1
-    return response
+    def _streaming_pull(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        first = next(requests, None)
+        if first is None:
+            return
+        if not first.subscription:
+            raise invalid("The first message of the stream must set subscription.")
+        stream = Stream(self._model.subscription(first.subscription), first, requests, RpcCaller(context, self._clock))
+        with self._lock:
+            if self._is_stopping:
+                raise stopping()
+            self._streams.add(stream)
+        try:
+            yield from stream.responses()
+        finally:
+            with self._lock:
+                self._streams.discard(stream)

@@ -1,14 +1,22 @@
 """A topic: its settings and the subscriptions that get a copy of what is published.
 
-A message is stamped once and shared by all subscriptions; the topic itself keeps none.
+A message is stamped once and shared by all subscriptions; the topic itself keeps none, unless it was told to for a seek.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
+from collections.abc import Iterable
+
+from google.pubsub_v1.types import pubsub
 
 from local_cloud.pubsub.message import Message
+from local_cloud.pubsub.snapshot import Snapshot
 from local_cloud.pubsub.subscription import Subscription
+from local_cloud.pubsub.witness import Witness
+
+_TOPIC = pubsub.Topic.pb()
 
 
 class Topic:
@@ -19,21 +27,77 @@ class Topic:
         self.settings = settings
         self._lock = threading.Lock()
         self._subscriptions: dict[str, Subscription] = {}
+        self._retention_s = _retention_s(settings)
+        self._retained: deque[Message] = deque()
+        self._snapshots: dict[str, Snapshot] = {}
 
     def attach(self, subscription: Subscription) -> None:
         with self._lock:
             self._subscriptions[subscription.name] = subscription
+            subscription.retain_at_least(self._retention_s)
 
     def detach(self, name: str) -> None:
         with self._lock:
-            self._subscriptions.pop(name, None)
+            subscription = self._subscriptions.pop(name, None)
+            if subscription is not None:
+                subscription.retain_at_least(0.0)
+
+    def configure(self, settings: bytes) -> None:
+        with self._lock:
+            self.settings = settings
+            self._retention_s = _retention_s(settings)
+            if not self._retention_s:
+                self._retained.clear()
+            for subscription in self._subscriptions.values():
+                subscription.retain_at_least(self._retention_s)
+
+    def retained(self, now_s: float) -> list[Message]:
+        """What it keeps for a seek, in the order of publishing."""
+        with self._lock:
+            self._drop_outdated(now_s)
+            return list(self._retained)
+
+    def restore(self, retained: list[Message], snapshots: Iterable[Snapshot]) -> None:
+        """Keep again what an earlier process kept."""
+        with self._lock:
+            self._retained.extend(retained)
+            self._snapshots.update((snapshot.name, snapshot) for snapshot in snapshots)
+
+    def take_snapshot(self, snapshot: Snapshot, subscription: Subscription, witness: Witness) -> None:
+        """Let it hold what the subscription has not acknowledged now, and all that is published from now on."""
+        with self._lock:
+            witness.snapshot_set(snapshot.name, self.name, subscription.name, snapshot.shown().SerializeToString())
+            snapshot.offer(subscription.unacknowledged())
+            self._snapshots[snapshot.name] = snapshot
+
+    def drop_snapshot(self, name: str) -> None:
+        with self._lock:
+            self._snapshots.pop(name, None)
+
+    def snapshots(self) -> list[Snapshot]:
+        with self._lock:
+            return list(self._snapshots.values())
 
     def subscriptions(self) -> list[Subscription]:
         with self._lock:
             return list(self._subscriptions.values())
 
-    def fan_out(self, messages: list[Message]) -> None:
+    def fan_out(self, messages: list[Message], witness: Witness) -> None:
         """Give messages to every subscription, in the same order to all (hence the lock)."""
         with self._lock:
+            witness.published(self.name, messages)
             for subscription in self._subscriptions.values():
                 subscription.offer(messages)
+            for snapshot in self._snapshots.values():
+                snapshot.offer(messages)
+            if self._retention_s and messages:
+                self._retained.extend(messages)
+                self._drop_outdated(messages[-1].published_s)
+
+    def _drop_outdated(self, now_s: float) -> None:
+        while self._retained and self._retained[0].published_s < now_s - self._retention_s:
+            self._retained.popleft()
+
+
+def _retention_s(settings: bytes) -> float:
+    return float(_TOPIC.FromString(settings).message_retention_duration.ToSeconds())

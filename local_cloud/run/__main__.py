@@ -17,35 +17,47 @@ from local_cloud.run.environment import base_environment
 from local_cloud.run.runner import Settings
 from local_cloud.run.scheduler import Limits
 from local_cloud.run.server import Server
-from local_cloud.service import announce, parser, wait_for_end
+from local_cloud.run.startup import StartUp
+from local_cloud.service import announce, make_private, parser, wait_for_end
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     options = parser("run")
     options.add_argument("--region", default="us-central1", help="where a job goes whose v1 request names no region")
     options.add_argument("--max-processes", type=int, default=64, help="workers at a time, over all executions")
-    options.add_argument("--startup-delay-s", type=float, default=0.0, help="clock seconds between a worker's slot and its process")
+    options.add_argument(
+        "--startup-delay-s", type=float, default=0.0, help="clock seconds between a worker's slot and its process: the median"
+    )
+    options.add_argument(
+        "--startup-spread", type=float, default=0.0, help="standard deviation of that delay's logarithm; 0: always the median"
+    )
+    options.add_argument("--seed", type=int, help="makes names, ids and delays repeatable")
     options.add_argument("--pass-env", nargs="*", action="extend", default=[], metavar="NAME", help="variables of this process to hand on")
     chosen = options.parse_args(argv)
     if chosen.max_processes < 1:
         options.error(f"--max-processes: got {chosen.max_processes}, must be 1 or more")
-    if chosen.startup_delay_s < 0:
-        options.error(f"--startup-delay-s: got {chosen.startup_delay_s}, must be 0 or more")
+    for name in ("startup_delay_s", "startup_spread"):
+        if not 0 <= getattr(chosen, name) < float("inf"):
+            options.error(f"--{name.replace('_', '-')}: got {getattr(chosen, name)}, must be 0 or more")
     return chosen
 
 
 def main(argv: list[str] | None = None) -> None:
     options = _options(argv)
+    # The workers are the user's programs: what they write elsewhere has the rights that he expects.
+    make_private(options.state_dir, files_too=False)
+    rng = random.Random(options.seed)
     settings = Settings(
-        limits=Limits(options.max_processes, options.startup_delay_s),
+        limits=Limits(options.max_processes),
         environment=base_environment(os.environ, options.pass_env),
         cwd=Path.cwd(),
+        startup=StartUp(options.startup_delay_s, options.startup_spread, rng.getrandbits(32)),
     )
     server = Server(
         options.state_dir,
         settings,
         Clock(),
-        random.Random(),
+        rng,
         region=options.region,
         host=options.host,
         port=options.port,

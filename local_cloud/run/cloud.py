@@ -25,7 +25,8 @@ _LETTERS = string.ascii_lowercase + string.digits
 
 
 class Cloud:
-    """Made from what the store holds. The runner applies what happens to workers through `record`."""
+    """Made from what the store holds. The runner applies what happens to workers through `record`. `address`: the URL where logs are
+    read, once it is known."""
 
     def __init__(self, store: Store, clock: Clock, rng: random.Random, retained_count: int = RETAINED_COUNT) -> None:
         self.condition = threading.Condition()
@@ -33,6 +34,7 @@ class Cloud:
         self.store = store
         self._rng = rng
         self._retained_count = retained_count
+        self.address = ""
         self._jobs: dict[JobKey, Job] = {job.key: job for job in store.load_jobs()}
         self._executions: dict[str, Execution] = {}
         self._by_job: dict[JobKey, list[Execution]] = {}
@@ -130,12 +132,23 @@ class Cloud:
             raise not_found("EXECUTION", f"{key.name}/executions/{name}")
         return execution
 
+    def execution_named(self, name: str) -> Execution:
+        """By its name alone, which no other execution of the server has. Raises ApiError NOT_FOUND."""
+        execution = self._executions.get(name)
+        if execution is None:
+            raise not_found("EXECUTION", f"executions/{name}")
+        return execution
+
     def execution_in(self, project: str, name: str) -> Execution:
         """As v1 names it: by project only. Raises ApiError NOT_FOUND."""
         execution = self._executions.get(name)
         if execution is None or execution.key.project != project:
             raise not_found("EXECUTION", f"namespaces/{project}/executions/{name}")
         return execution
+
+    def log_uri(self, execution: Execution) -> str:
+        """Where the logs of its workers are listed; `/<index>` behind it is the log of one."""
+        return f"{self.address}/executions/{execution.name}/logs"
 
     def executions(self, key: JobKey) -> list[Execution]:
         """Of one job, newest first."""

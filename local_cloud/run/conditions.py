@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from local_cloud.run.execution import Execution, Phase, Task
+from local_cloud.run.timestamps import duration_text
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,21 @@ class Condition:
 
 
 def of_execution(execution: Execution) -> list[Condition]:
-    """Completed, ResourcesAvailable and Started; the first one is what clients wait for."""
-    begun_s = execution.start_s
-    started = None if begun_s is None else True
+    """Completed, ResourcesAvailable, Started and ContainerReady; the first one is what clients wait for."""
+    created_s = execution.create_s
     return [
         _completed(execution),
-        Condition("ResourcesAvailable", True, execution.create_s, message="Provisioned imported containers."),
-        Condition("Started", started, begun_s or execution.create_s, message="Started deployed execution." if started else ""),
+        Condition("ResourcesAvailable", True, created_s, message="Provisioned imported containers."),
+        _started(execution),
+        Condition("ContainerReady", True, created_s, message="Imported container image."),
     ]
+
+
+def _started(execution: Execution) -> Condition:
+    if execution.start_s is None:
+        return Condition("Started", None, execution.create_s)
+    taken = duration_text(execution.start_s - execution.create_s)
+    return Condition("Started", True, execution.start_s, message=f"Started deployed execution in {taken}.")
 
 
 def _completed(execution: Execution) -> Condition:
@@ -39,10 +47,14 @@ def _completed(execution: Execution) -> Condition:
         return Condition("Completed", None, execution.start_s or execution.create_s, message="Waiting for execution to complete.")
     at_s = execution.completion_s
     if execution.outcome is Phase.SUCCEEDED:
-        return Condition("Completed", True, at_s, message="Execution completed successfully.")
+        return Condition("Completed", True, at_s, message=f"Execution completed successfully in {_taken(execution, at_s)}.")
     if execution.outcome is Phase.CANCELLED:
         return Condition("Completed", False, at_s, "Cancelled", "Execution was cancelled.")
     return Condition("Completed", False, at_s, "NonZeroExitCode", _failure(execution))
+
+
+def _taken(execution: Execution, at_s: float) -> str:
+    return duration_text(at_s - (execution.create_s if execution.start_s is None else execution.start_s))
 
 
 def _failure(execution: Execution) -> str:

@@ -15,7 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from local_cloud.connection import KEY, Connection
 from local_cloud.run.errors import ApiError, not_found
+from local_cloud.run.hosts import is_gcloud_host
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,15 @@ class Call:
         return found
 
 
-Handler = Callable[[Call], dict[str, object]]
+Handler = Callable[[Call], dict[str, object] | Response]
 
 
 def route(method: str, path: str, handler: Handler) -> Route:
     async def endpoint(request: Request) -> Response:
         call = Call(request.path_params, request.query_params, await request.body(), request.headers.get("host", ""))
         try:
-            return JSONResponse(await run_in_threadpool(handler, call))
+            answer = await run_in_threadpool(handler, call)
+            return answer if isinstance(answer, Response) else JSONResponse(answer)
         except ApiError as error:
             return JSONResponse(error.to_json(), status_code=error.code)
 
@@ -61,13 +64,30 @@ async def answer_unknown(request: Request, reason: Exception) -> Response:
 
 
 class AbsoluteTargets:
-    """Accepts `GET http://any.host/path`, as a client sends it that takes this server for its proxy."""
+    """Accepts `GET http://us-central1-run.local/path`, as gcloud sends it, which takes this server for its proxy; refuses other hosts.
+
+    Some HTTP parsers cut the target down to its path; the connection knows it whole.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(("http://", "https://")):
-            path = "/" + scope["path"].partition("://")[2].partition("/")[2]
-            scope = {**scope, "path": path, "raw_path": path.encode()}
+        target = _target(scope)
+        if target.startswith(("http://", "https://")):
+            host, _, rest = target.partition("://")[2].partition("/")
+            if not is_gcloud_host(host):
+                refused = ApiError("PERMISSION_DENIED", f"the local Cloud Run is no proxy: it does not fetch anything from {host}")
+                await JSONResponse(refused.to_json(), status_code=refused.code)(scope, receive, send)
+                return
+            if scope["path"] == target:
+                scope = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}
         await self._app(scope, receive, send)
+
+
+def _target(scope: Scope) -> str:
+    """What stands after the method in the request's first line; empty for what is no request."""
+    if scope["type"] != "http":
+        return ""
+    connection = scope.get(KEY)
+    return connection.target if isinstance(connection, Connection) else str(scope["path"])

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from local_cloud.run.job import JobKey
+from local_cloud.run.migration import Migration, Stage
 from local_cloud.run.template import Template
+from local_cloud.run.tries import Measured, Try
 
 
 class Phase(Enum):
@@ -26,13 +28,15 @@ class Phase(Enum):
 
 
 class Kind(Enum):
-    """What can happen to an execution. All but CANCEL and DELETE are about one task."""
+    """What can happen to an execution. All but CANCEL and DELETE are about one task. MIGRATE asks for a move, MOVED is a step of it."""
 
     RESERVED = "reserved"
     STARTED = "started"
     STOPPING = "stopping"
     KILLED = "killed"
     ENDED = "ended"
+    MIGRATE = "migrate"
+    MOVED = "moved"
     CANCEL = "cancel"
     DELETE = "delete"
 
@@ -48,7 +52,8 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened, at Unix seconds `at_s`. `exit_code` or `term_signal` is set on ENDED; `reason` on STOPPING too."""
+    """One thing that happened, at Unix seconds `at_s`. `exit_code` or `term_signal` is set on ENDED, with what was measured; `reason` on
+    STOPPING too; `delay_s`, the start-up of the try, on RESERVED; `pause_s` on MIGRATE."""
 
     kind: Kind
     at_s: float
@@ -57,22 +62,30 @@ class Event:
     term_signal: int | None = None
     reason: Reason | None = None
     message: str = ""
+    delay_s: float | None = None
+    pause_s: float | None = None
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
 
 
 @dataclass
 class Task:
-    """One `CLOUD_RUN_TASK_INDEX`. `attempt` is the number of the current or last try, from 0, so also the number of retries."""
+    """One `CLOUD_RUN_TASK_INDEX`. `attempt` is the number of the current or last try, from 0, so also the number of retries.
+    `reserved_s`, `delay_s`, `try_start_s`, `stopping`, `killed` and `migration` are about the current try."""
 
     index: int
     phase: Phase = Phase.PENDING
     attempt: int = 0
     reserved_s: float | None = None
+    delay_s: float = 0.0
+    try_start_s: float | None = None
     start_s: float | None = None
     end_s: float | None = None
     stopping: Reason | None = None
     stopping_s: float | None = None
     killed: bool = False
-    tries_ended: int = 0
+    migration: Migration | None = None
+    tries: list[Try] = field(default_factory=list)
     exit_code: int | None = None
     term_signal: int | None = None
     message: str = ""
@@ -171,7 +184,9 @@ class Execution:
         task = self.tasks[event.index]
         task.phase = Phase.STARTING
         task.reserved_s = event.at_s
-        task.stopping, task.stopping_s, task.killed = None, None, False
+        task.delay_s = event.delay_s or 0.0
+        task.try_start_s = task.stopping = task.stopping_s = task.migration = None
+        task.killed = False
         self.active[event.index] = task
 
     def _change_active(self, event: Event) -> None:
@@ -186,11 +201,14 @@ class Execution:
             task.stopping, task.stopping_s = event.reason, event.at_s
         elif event.kind is Kind.KILLED and task.phase is Phase.RUNNING:
             task.killed = True
+        elif event.kind in (Kind.MIGRATE, Kind.MOVED) and can_move(task, event.kind):
+            _move(task, event)
         else:
             raise InvalidEvent(self.name, event, task.phase)
 
     def _start(self, task: Task, at_s: float) -> None:
         task.phase = Phase.RUNNING
+        task.try_start_s = at_s
         self.running_count += 1
         if task.start_s is None:
             task.start_s = at_s
@@ -202,7 +220,8 @@ class Execution:
         if task.phase is Phase.RUNNING:
             self.running_count -= 1
         reason = event.reason or task.stopping
-        task.tries_ended += 1
+        task.tries.append(_ended_try(task, event))
+        task.migration = None
         task.exit_code, task.term_signal = event.exit_code, event.term_signal
         task.message = event.message or describe(event, reason)
         if event.exit_code == 0 and reason is None:
@@ -235,6 +254,23 @@ class Execution:
     def _complete_if_done(self, at_s: float) -> None:
         if not self.pending and not self.active:
             self.completion_s = at_s
+
+
+def can_move(task: Task, kind: Kind = Kind.MIGRATE) -> bool:
+    """Whether a move may begin (MIGRATE) or go on (MOVED): only of a running worker that is not being ended."""
+    return task.phase is Phase.RUNNING and task.stopping is None and (task.migration is not None) == (kind is Kind.MOVED)
+
+
+def _move(task: Task, event: Event) -> None:
+    if event.kind is Kind.MIGRATE:
+        task.migration = Migration(event.at_s, event.pause_s or 0.0, Stage.ASKED)
+    elif task.migration is not None:
+        task.migration = task.migration.moved()
+
+
+def _ended_try(task: Task, event: Event) -> Try:
+    measured = None if event.cpu_s is None else Measured(event.cpu_s, event.peak_memory_bytes)
+    return Try(task.attempt, task.try_start_s, event.at_s, event.exit_code, event.term_signal, measured)
 
 
 def describe(event: Event, reason: Reason | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_cloud.run.leftovers import Records
+from local_cloud.run.memory import PeakMemory
+from local_cloud.run.tries import Measured
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class CannotStart(Exception):
     """The command does not exist or may not be run; the reason is in the worker's log as well."""
 
 
-OnExit = Callable[[TryKey, int], None]
+OnExit = Callable[[TryKey, int, Measured], None]
 
 
 class Processes:
-    """All workers of the server. `on_exit(key, code)` is called from a waiting thread once per worker, with the exit code or
-    minus the signal's number, after its group is gone."""
+    """All workers of the server. `on_exit(key, code, measured)` is called from a waiting thread once per worker, with the exit
+    code or minus the signal's number, after its group is gone."""
 
     def __init__(self, records: Records, on_exit: OnExit) -> None:
         self._records = records
@@ -54,11 +57,13 @@ class Processes:
         self._lock = threading.Lock()
         self._running: dict[TryKey, subprocess.Popen[bytes]] = {}
         self._waiters: set[threading.Thread] = set()
+        self._memory = PeakMemory()
 
     def spawn(self, key: TryKey, launch: Launch) -> None:
         """Raises CannotStart."""
         process = _start(launch)
         self._records.add(process.pid)
+        self._memory.begin(process.pid)
         waiter = threading.Thread(target=self._wait, args=(key, process), name=f"wait-{process.pid}", daemon=True)
         with self._lock:
             self._running[key] = process
@@ -72,7 +77,12 @@ class Processes:
             if process is not None:
                 _signal_group(process.pid, number)
 
-    def kill_all(self) -> None:
+    def pids(self) -> dict[TryKey, int]:
+        """Of all workers that run now."""
+        with self._lock:
+            return {key: process.pid for key, process in self._running.items()}
+
+    def close(self) -> None:
         """SIGKILL to every worker, and wait until all are reaped and reported."""
         with self._lock:
             for process in self._running.values():
@@ -80,16 +90,18 @@ class Processes:
             waiters = list(self._waiters)
         for waiter in waiters:
             waiter.join()
+        self._memory.close()
 
     def _wait(self, key: TryKey, process: subprocess.Popen[bytes]) -> None:
-        _wait_without_reaping(process)
+        ended = _wait_without_reaping(process)
         with self._lock:
             # The dead leader still holds the group's id here, so this reaches its own children only.
             _signal_group(process.pid, signal.SIGKILL)
-            code = process.wait()
+            code, used = ended or _reap(process)
             del self._running[key]
         self._records.remove(process.pid)
-        self._on_exit(key, code)
+        measured = Measured(used.ru_utime + used.ru_stime, self._memory.end(process.pid, used))
+        self._on_exit(key, code, measured)
         with self._lock:
             self._waiters.discard(threading.current_thread())
 
@@ -119,11 +131,21 @@ def _why_not(launch: Launch, error: OSError | ValueError) -> str:
     return f"cannot start {launch.argv[0]!r} in {launch.cwd}: {getattr(error, 'strerror', None) or error}"
 
 
-def _wait_without_reaping(process: subprocess.Popen[bytes]) -> None:
+Ended = tuple[int, resource.struct_rusage]
+
+
+def _wait_without_reaping(process: subprocess.Popen[bytes]) -> Ended | None:
     if hasattr(os, "waitid"):
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    else:  # macOS before Python 3.13: the id is free for a moment before the group is swept
-        process.wait()
+        return None
+    return _reap(process)  # macOS before Python 3.13: the id is free for a moment before the group is swept
+
+
+def _reap(process: subprocess.Popen[bytes]) -> Ended:
+    """The exit code, or minus the signal's number, and what the worker used."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # Popen has not seen this end and would wait for another
+    return process.returncode, used
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

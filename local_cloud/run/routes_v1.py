@@ -17,6 +17,7 @@ from local_cloud.run.endpoint import Call, route
 from local_cloud.run.errors import ApiError, not_found
 from local_cloud.run.execution import Execution, Task
 from local_cloud.run.fields import Fields, Problems
+from local_cloud.run.hosts import region_of
 from local_cloud.run.job import Job, JobKey
 from local_cloud.run.manifest import API_VERSION, read_env, read_spec
 from local_cloud.run.paging import Position, page
@@ -24,7 +25,6 @@ from local_cloud.run.template import ContainerOverride, JobSpec, Overrides
 from local_cloud.run.validation import V1_PATHS, V1_RUN_PATHS, check_labels, check_name, check_template
 
 _ROOT = "/apis/run.googleapis.com/v1/namespaces/{project}"
-_HOST_REGION = re.compile(r"([a-z]+-[a-z]+[0-9]+)-")
 Item = TypeVar("Item")
 
 
@@ -83,21 +83,21 @@ class _Handlers:
     def run_job(self, call: Call) -> dict[str, object]:
         overrides = _read_overrides(call)
         with self._cloud.condition:
-            return v1.show_execution(self._cloud.run_job(self._find(call), overrides, V1_RUN_PATHS))
+            return self._show(self._cloud.run_job(self._find(call), overrides, V1_RUN_PATHS))
 
     def list_executions(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
             executions = select(self._cloud.executions_in(call.path["project"]), call, v1.execution_labels)
             found, token = _page(executions, call, lambda execution: [-execution.sequence])
-            return _list("ExecutionList", [v1.show_execution(execution) for execution in found], token)
+            return _list("ExecutionList", [self._show(execution) for execution in found], token)
 
     def get_execution(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            return v1.show_execution(self._execution(call))
+            return self._show(self._execution(call))
 
     def cancel_execution(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            return v1.show_execution(self._cloud.cancel(self._execution(call)))
+            return self._show(self._cloud.cancel(self._execution(call)))
 
     def delete_execution(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
@@ -110,7 +110,7 @@ class _Handlers:
             pairs = [(task, execution) for execution in executions for task in execution.tasks]
             chosen = select(pairs, call, _labels_of_pair)
             found, token = _page(chosen, call, lambda pair: [-pair[1].sequence, pair[0].index])
-            return _list("TaskList", [v1.show_task(task, execution) for task, execution in found], token)
+            return _list("TaskList", [v1.show_task(task, execution, self._cloud.log_uri(execution)) for task, execution in found], token)
 
     def get_task(self, call: Call) -> dict[str, object]:
         execution_name, _, index = call.path["task"].rpartition("-task")
@@ -118,11 +118,14 @@ class _Handlers:
             if execution_name and index.isdecimal():
                 execution = self._cloud.execution_in(call.path["project"], execution_name)
                 if int(index) < len(execution.tasks):
-                    return v1.show_task(execution.tasks[int(index)], execution)
+                    return v1.show_task(execution.tasks[int(index)], execution, self._cloud.log_uri(execution))
         raise not_found("TASK", f"namespaces/{call.path['project']}/tasks/{call.path['task']}")
 
     def _execution(self, call: Call) -> Execution:
         return self._cloud.execution_in(call.path["project"], call.path["execution"])
+
+    def _show(self, execution: Execution) -> dict[str, object]:
+        return v1.show_execution(execution, self._cloud.log_uri(execution))
 
     def _show_job(self, job: Job) -> dict[str, object]:
         return v1.show_job(job, self._cloud.latest_execution(job.key))
@@ -137,8 +140,7 @@ class _Handlers:
 
     def _region_of(self, call: Call) -> str:
         """gcloud puts the region before the host's name when it is told one."""
-        prefix = _HOST_REGION.match(call.host)
-        return prefix.group(1) if prefix else self._region
+        return region_of(call.host) or self._region
 
 
 def _labels_of_pair(pair: tuple[Task, Execution]) -> dict[str, str]:

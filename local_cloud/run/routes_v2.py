@@ -107,11 +107,11 @@ class _Handlers:
         with self._cloud.condition:
             executions = self._executions_of(call)
             found, token = page(executions, *_page_of(call), lambda execution: [-execution.sequence])
-            return {"executions": [v2.show_execution(execution, _enums(call)) for execution in found], "nextPageToken": token}
+            return {"executions": [self._show(execution, _enums(call)) for execution in found], "nextPageToken": token}
 
     def get_execution(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            return v2.show_execution(self._execution(call), _enums(call))
+            return self._show(self._execution(call), _enums(call))
 
     def cancel_execution(self, call: Call) -> dict[str, object]:
         request = Fields(v2.normalise("CancelExecutionRequest", call.body), "", Problems())
@@ -131,12 +131,15 @@ class _Handlers:
             executions = self._executions_of(call) if call.path["execution"] == ANY else [self._execution(call)]
             pairs = [(task, execution) for execution in executions for task in execution.tasks]
             found, token = page(pairs, *_page_of(call), lambda pair: [-pair[1].sequence, pair[0].index])
-            return {"tasks": [v2.show_task(task, execution, _enums(call)) for task, execution in found], "nextPageToken": token}
+            return {
+                "tasks": [v2.show_task(task, execution, self._cloud.log_uri(execution), _enums(call)) for task, execution in found],
+                "nextPageToken": token,
+            }
 
     def get_task(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
             execution = self._execution(call)
-            return v2.show_task(_task(execution, call.path["task"]), execution, _enums(call))
+            return v2.show_task(_task(execution, call.path["task"]), execution, self._cloud.log_uri(execution), _enums(call))
 
     def get_operation(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
@@ -150,6 +153,9 @@ class _Handlers:
         if not self._cloud.has_key(key):
             return spec
         return replace(spec, system_annotations=self._cloud.job(key).spec.system_annotations)
+
+    def _show(self, execution: Execution, enums: Enums) -> dict[str, object]:
+        return v2.show_execution(execution, self._cloud.log_uri(execution), enums)
 
     def _show_job(self, job: Job, enums: Enums) -> dict[str, object]:
         return v2.show_job(job, self._cloud.latest_execution(job.key), enums)
@@ -176,7 +182,7 @@ class _Handlers:
         error: Callable[[], dict[str, object] | None] = lambda: None,
     ) -> dict[str, object]:
         enums = _enums(call)
-        return self._operations.add(_parent(call), "Execution", lambda: v2.show_execution(execution, enums), is_done, error).to_json()
+        return self._operations.add(_parent(call), "Execution", lambda: self._show(execution, enums), is_done, error).to_json()
 
 
 def _read_job(call: Call, key: JobKey) -> tuple[JobSpec, str]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_cloud.run.cloud import Cloud
 from local_cloud.run.environment import command_line, worker_environment
-from local_cloud.run.execution import Event, Execution, Kind, Phase, Reason, Task
+from local_cloud.run.execution import Event, Execution, Kind, Phase, Reason, Task, can_move
 from local_cloud.run.leftovers import Records
+from local_cloud.run.migration import Stage
 from local_cloud.run.process import CannotStart, Launch, Processes, TryKey
 from local_cloud.run.scheduler import Action, Do, Limits, plan
+from local_cloud.run.startup import StartUp
+from local_cloud.run.tries import Measured
 
 CANNOT_START = 127  # what a shell answers when there is no such command
+_MOVES = {Stage.ASKED: signal.SIGTSTP, Stage.WARNED: signal.SIGSTOP, Stage.STILL: signal.SIGCONT}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,19 @@ class Settings:
     limits: Limits
     environment: Mapping[str, str]
     cwd: Path
+    startup: StartUp = field(default_factory=StartUp)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One running try; `start_s`: Unix seconds of its process's start."""
+
+    pid: int
+    job: str
+    execution: str
+    index: int
+    retry: int
+    start_s: float | None
 
 
 class Runner:
@@ -56,7 +73,19 @@ class Runner:
             self._cloud.condition.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-        self._processes.kill_all()
+        self._processes.close()
+        self._records.kill_writers()
+
+    def workers(self) -> list[Worker]:
+        """Those that run now, in the order of their executions and indexes."""
+        with self._cloud.condition:
+            running = {execution.name: execution for execution in self._cloud.unfinished()}
+            found = []
+            for key, pid in self._processes.pids().items():
+                execution = running[key.execution]
+                task = execution.tasks[key.index]
+                found.append((execution.sequence, Worker(pid, execution.key.job, key.execution, key.index, key.attempt, task.try_start_s)))
+        return [worker for _, worker in sorted(found, key=lambda pair: (pair[0], pair[1].index))]
 
     def _fail_lost_tries(self) -> None:
         with self._cloud.condition:
@@ -95,13 +124,13 @@ class Runner:
                 return
             if action.do is Do.RESERVE:
                 if execution.pending:
-                    cloud.record(execution, Event(Kind.RESERVED, cloud.clock.now(), execution.pending[0]))
+                    self._reserve(execution)
                 return
             task = execution.active.get(action.index)
             if task is None:
                 return
             if action.do is not Do.SPAWN:
-                self._end_try(execution, task, action)
+                self._signal_try(execution, task, action)
                 return
             if task.phase is not Phase.STARTING or execution.cancel_s is not None:
                 return
@@ -109,7 +138,12 @@ class Runner:
             key, launch = self._describe(execution, task)
         self._spawn(execution, key, launch)
 
-    def _end_try(self, execution: Execution, task: Task, action: Action) -> None:
+    def _reserve(self, execution: Execution) -> None:
+        task = execution.tasks[execution.pending[0]]
+        delay_s = self._settings.startup.delay_s(execution.sequence, task.index, task.attempt)
+        self._cloud.record(execution, Event(Kind.RESERVED, self._cloud.clock.now(), task.index, delay_s=delay_s))
+
+    def _signal_try(self, execution: Execution, task: Task, action: Action) -> None:
         cloud = self._cloud
         key = TryKey(execution.name, task.index, task.attempt)
         if action.do is Do.EXPIRE and task.phase is Phase.STARTING:
@@ -118,6 +152,12 @@ class Runner:
         elif action.do is Do.TERMINATE and task.stopping is None:
             cloud.record(execution, Event(Kind.STOPPING, cloud.clock.now(), task.index, reason=action.reason))
             self._processes.signal(key, signal.SIGTERM)
+            if task.migration is not None and task.migration.stage is Stage.STILL:
+                self._processes.signal(key, signal.SIGCONT)  # a worker that stands still would not hear the SIGTERM
+        elif action.do is Do.MOVE and task.migration is not None and can_move(task, Kind.MOVED):
+            number = _MOVES[task.migration.stage]
+            cloud.record(execution, Event(Kind.MOVED, cloud.clock.now(), task.index))
+            self._processes.signal(key, number)
         elif action.do is Do.KILL and not task.killed:
             cloud.record(execution, Event(Kind.KILLED, cloud.clock.now(), task.index))
             self._processes.signal(key, signal.SIGKILL)
@@ -140,9 +180,18 @@ class Runner:
             failed = Event(Kind.ENDED, self._cloud.clock.now(), key.index, exit_code=CANNOT_START, reason=Reason.START, message=message)
             self._cloud.record(execution, failed)
 
-    def _exited(self, key: TryKey, code: int) -> None:
+    def _exited(self, key: TryKey, code: int, measured: Measured) -> None:
         cloud = self._cloud
         with cloud.condition:
             execution = next(found for found in cloud.unfinished() if found.name == key.execution)
             exit_code, term_signal = (code, None) if code >= 0 else (None, -code)
-            cloud.record(execution, Event(Kind.ENDED, cloud.clock.now(), key.index, exit_code=exit_code, term_signal=term_signal))
+            ended = Event(
+                Kind.ENDED,
+                cloud.clock.now(),
+                key.index,
+                exit_code=exit_code,
+                term_signal=term_signal,
+                cpu_s=measured.cpu_s,
+                peak_memory_bytes=measured.peak_memory_bytes,
+            )
+            cloud.record(execution, ended)

@@ -16,19 +16,19 @@ GRACE_S = 10.0  # between SIGTERM and SIGKILL, as the container contract says
 
 
 class Do(Enum):
-    """EXPIRE ends a try that has no process yet."""
+    """EXPIRE ends a try that has no process yet. MOVE is the next step of a migration."""
 
     RESERVE = "reserve"
     SPAWN = "spawn"
     TERMINATE = "terminate"
     KILL = "kill"
     EXPIRE = "expire"
+    MOVE = "move"
 
 
 @dataclass(frozen=True)
 class Limits:
     max_process_count: int = 64
-    startup_delay_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ def plan(executions: Sequence[Execution], now_s: float, limits: Limits) -> Plan:
     made = Plan()
     for execution in executions:
         for task in execution.active.values():
-            _look_at(task, execution, now_s, limits, made)
+            _look_at(task, execution, now_s, made)
     _reserve(executions, limits, made)
     return made
 
 
-def _look_at(task: Task, execution: Execution, now_s: float, limits: Limits, made: Plan) -> None:
+def _look_at(task: Task, execution: Execution, now_s: float, made: Plan) -> None:
     assert task.reserved_s is not None, "an active task has a slot"
     reason, due_s = _must_stop(task, execution, now_s)
     if task.stopping_s is not None:
@@ -74,7 +74,9 @@ def _look_at(task: Task, execution: Execution, now_s: float, limits: Limits, mad
     else:
         made.wake_at(due_s)
         if task.phase is Phase.STARTING:
-            _at(task.reserved_s + limits.startup_delay_s, now_s, Action(Do.SPAWN, execution.name, task.index), made)
+            _at(task.reserved_s + task.delay_s, now_s, Action(Do.SPAWN, execution.name, task.index), made)
+        elif task.migration is not None:
+            _at(task.migration.due_s, now_s, Action(Do.MOVE, execution.name, task.index), made)
 
 
 def _must_stop(task: Task, execution: Execution, now_s: float) -> tuple[Reason | None, float]:

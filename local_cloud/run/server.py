@@ -14,9 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from local_cloud.clock import Clock
-from local_cloud.run import routes_v1, routes_v2
+from local_cloud.fault_routes import fault_routes
+from local_cloud.faults import Script
+from local_cloud.later import Later
+from local_cloud.run import routes_local, routes_v1, routes_v2
+from local_cloud.run.api_faults import Faulty
 from local_cloud.run.cloud import Cloud
 from local_cloud.run.endpoint import AbsoluteTargets, Call, answer_unknown, route
+from local_cloud.run.hosts import is_gcloud_host
 from local_cloud.run.runner import Runner, Settings
 from local_cloud.run.store import Store
 from local_cloud.service import HttpServer, clock_routes
@@ -39,24 +44,31 @@ class Server:
     ) -> None:
         self.cloud = Cloud(Store(state_dir), clock, rng)
         self._runner = Runner(self.cloud, settings, on_crash)
-        self._http = HttpServer(AbsoluteTargets(_application(self.cloud, clock, region)), host, port)
+        script, self._later = Script(), Later(clock)
+        application = _application(self.cloud, self._runner, clock, region, script)
+        self._http = HttpServer(AbsoluteTargets(Faulty(application, script, self._later)), host, port, is_gcloud_host)
+        self.cloud.address = f"http://{self._http.address}"
 
     def start(self) -> str:
         """Serve and run what an earlier server left unfinished; returns `host:port`."""
         self._runner.start()
+        self._later.start()
         return self._http.start()
 
     def stop(self) -> None:
+        self._later.stop()
         self._http.stop()
         self._runner.stop()
 
 
-def _application(cloud: Cloud, clock: Clock, region: str) -> Starlette:
+def _application(cloud: Cloud, runner: Runner, clock: Clock, region: str, script: Script) -> Starlette:
     routes: list[Route] = [
         route("GET", "/", _health),
         *clock_routes(clock),
+        *fault_routes(script),
         *routes_v2.routes(cloud),
         *routes_v1.routes(cloud, region),
+        *routes_local.routes(cloud, runner),
     ]
     return Starlette(routes=routes, exception_handlers={HTTPException: answer_unknown})
 

@@ -73,6 +73,7 @@ class Store:
         fields = {"kind": event.kind.value, "at_s": event.at_s, "index": event.index}
         optional = {"exit_code": event.exit_code, "term_signal": event.term_signal, "message": event.message or None}
         optional["reason"] = event.reason.value if event.reason else None
+        optional |= {name: getattr(event, name) for name in ("delay_s", "pause_s", "cpu_s", "peak_memory_bytes")}
         fields.update({key: value for key, value in optional.items() if value is not None})
         with self._events_path(execution).open("a") as events:
             events.write(json.dumps(fields) + "\n")

@@ -15,6 +15,16 @@ def duration(seconds: float) -> str:
     return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
+def duration_text(seconds: float) -> str:
+    """As the messages of conditions write it: `1h2m3.4s`, `56.03s`."""
+    minutes, rest = divmod(round(seconds, 2), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    text = f"{rest:.2f}".rstrip("0").rstrip(".") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
+
+
 def parse_duration(text: str) -> float | None:
     """Seconds of a text such as `600s` or `1.5s`; None when it is not one."""
     number = text.removesuffix("s")

@@ -78,7 +78,7 @@ def task_labels(task: Task, execution: Execution) -> dict[str, str]:
     }
 
 
-def show_execution(execution: Execution) -> dict[str, object]:
+def show_execution(execution: Execution, log_uri: str) -> dict[str, object]:
     metadata = {
         "name": execution.name,
         "namespace": execution.key.project,
@@ -101,6 +101,7 @@ def show_execution(execution: Execution) -> dict[str, object]:
         "failedCount": execution.failed_count or None,
         "cancelledCount": execution.cancelled_count or None,
         "retriedCount": execution.retried_count or None,
+        "logUri": log_uri,
     }
     return {
         "apiVersion": API_VERSION,
@@ -115,7 +116,8 @@ def task_name(task: Task, execution: Execution) -> str:
     return f"{execution.name}-task{task.index}"
 
 
-def show_task(task: Task, execution: Execution) -> dict[str, object]:
+def show_task(task: Task, execution: Execution, log_uri: str) -> dict[str, object]:
+    """`log_uri`: of the execution's logs."""
     metadata = {
         "name": task_name(task, execution),
         "namespace": execution.key.project,
@@ -132,6 +134,7 @@ def show_task(task: Task, execution: Execution) -> dict[str, object]:
         "completionTime": optional_time(task.end_s),
         "retried": task.attempt or None,
         "lastAttemptResult": attempt_result(task),
+        "logUri": f"{log_uri}/{task.index}",
     }
     return {
         "apiVersion": API_VERSION,
@@ -144,7 +147,7 @@ def show_task(task: Task, execution: Execution) -> dict[str, object]:
 
 def attempt_result(task: Task) -> dict[str, object] | None:
     """How the last finished try ended, in the JSON of both versions; None before any try has ended. Always holds a `status`."""
-    if not task.tries_ended:
+    if not task.tries:
         return None
     status: dict[str, object] = {"code": 10, "message": task.message} if task.message else {}
     return without_none({"status": status, "exitCode": task.exit_code, "termSignal": task.term_signal})

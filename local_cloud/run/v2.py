@@ -140,7 +140,7 @@ def show_job(job: Job, latest: Execution | None, enums: Enums) -> dict[str, obje
     return without_none(shown)
 
 
-def show_execution(execution: Execution, enums: Enums) -> dict[str, object]:
+def show_execution(execution: Execution, log_uri: str, enums: Enums) -> dict[str, object]:
     shown = {
         "name": execution.full_name,
         "uid": execution.uid,
@@ -164,12 +164,13 @@ def show_execution(execution: Execution, enums: Enums) -> dict[str, object]:
         "failedCount": execution.failed_count,
         "cancelledCount": execution.cancelled_count,
         "retriedCount": execution.retried_count,
+        "logUri": log_uri,
         "etag": execution.etag,
     }
     return without_none(shown)
 
 
-def show_task(task: Task, execution: Execution, enums: Enums) -> dict[str, object]:
+def show_task(task: Task, execution: Execution, log_uri: str, enums: Enums) -> dict[str, object]:
     template = execution.template
     shown = {
         "name": f"{execution.full_name}/tasks/{task_name(task, execution)}",
@@ -188,6 +189,7 @@ def show_task(task: Task, execution: Execution, enums: Enums) -> dict[str, objec
         "index": task.index,
         "retried": task.attempt,
         "lastAttemptResult": attempt_result(task),
+        "logUri": f"{log_uri}/{task.index}",
         "etag": execution.etag,
     }
     return without_none(shown)

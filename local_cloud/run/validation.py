@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from local_cloud.run.fields import Problems
+from local_cloud.run.resources import check_limits
 from local_cloud.run.template import Container, Overrides, Template, target_of
 
 MAX_TASK_COUNT = 10_000
 MAX_RETRIES = 10
 MAX_TIMEOUT_S = 168 * 3600.0
 MAX_NAME_LENGTH = 63
+MAX_LABEL_COUNT = 64
+MAX_ENV_COUNT = 1000
+MAX_ENV_BYTES = 32 * 1024
 SYSTEM_NAMESPACES = ("run.googleapis.com/", "cloud.googleapis.com/", "serving.knative.dev/", "autoscaling.knative.dev/")
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
@@ -54,6 +58,8 @@ def check_name(name: str, path: str, problems: Problems) -> None:
 
 
 def check_labels(labels: Mapping[str, str], path: str, problems: Problems) -> None:
+    if len(labels) > MAX_LABEL_COUNT:
+        problems.add(path, len(labels), f"must be at most {MAX_LABEL_COUNT} labels")
     for key, value in labels.items():
         if not _LABEL_KEY.match(key):
             problems.add(path, key, "the key must be letters, digits, '-', '_', '.', at most 63 long, after an optional 'prefix/'")
@@ -97,6 +103,8 @@ def check_overrides(template: Template, overrides: Overrides, paths: Paths, prob
 
 
 def check_env(env: tuple[tuple[str, str], ...], path: str, problems: Problems) -> None:
+    if len(env) > MAX_ENV_COUNT:
+        problems.add(path, len(env), f"must be at most {MAX_ENV_COUNT} variables")
     seen: set[str] = set()
     for index, (name, value) in enumerate(env):
         where = f"{path}[{index}].name"
@@ -108,6 +116,8 @@ def check_env(env: tuple[tuple[str, str], ...], path: str, problems: Problems) -
             problems.add(where, name, "must be unique within the container")
         if "\0" in value:
             problems.add(f"{path}[{index}].value", value, "must not hold a null character")
+        if len(value.encode(errors="replace")) > MAX_ENV_BYTES:
+            problems.add(f"{path}[{index}].value", f"{value[:20]}…", f"must be at most {MAX_ENV_BYTES:,} bytes")
         seen.add(name)
 
 
@@ -131,3 +141,4 @@ def _check_container(container: Container, path: str, problems: Problems) -> Non
         if "\0" in word:
             problems.add(f"{path}.command[{index}]", word, "must not hold a null character")
     check_env(container.env, f"{path}.env", problems)
+    check_limits(container.limits, f"{path}.resources.limits", problems)

@@ -6,7 +6,11 @@ Standard output carries the ready line and nothing else.
 from __future__ import annotations
 
 from local_cloud.clock import Clock
-from local_cloud.service import HttpServer, announce, parser, wait_for_end
+from local_cloud.fault_routes import fault_routes
+from local_cloud.faults import Script
+from local_cloud.later import Later
+from local_cloud.service import HttpServer, announce, make_private, parser, wait_for_end
+from local_cloud.storage.api_faults import faults_around
 from local_cloud.storage.model import Storage
 from local_cloud.storage.server import build_app
 from local_cloud.storage.uploads import Uploads
@@ -14,14 +18,19 @@ from local_cloud.storage.uploads import Uploads
 
 def main() -> None:
     options = parser("storage").parse_args()
+    make_private(options.state_dir)
     clock = Clock()
     storage = Storage(options.state_dir, clock)
     uploads = Uploads(options.state_dir, storage, clock)
-    server = HttpServer(build_app(storage, uploads, clock), options.host, options.port)
+    script, later = Script(), Later(clock)
+    app = build_app(storage, uploads, clock, faults_around(script, later, storage), fault_routes(script))
+    server = HttpServer(app, options.host, options.port)
+    later.start()
     address = server.start()
     announce(service="storage", http=f"http://{address}")
 
     def stop() -> None:
+        later.stop()
         server.stop()
         storage.close()
 

@@ -27,6 +27,8 @@ class BucketRoutes:
             "buckets.patch": self._change,
             "buckets.update": self._change,
             "buckets.delete": self._delete,
+            "buckets.getStorageLayout": self._layout,
+            "managedFolders.list": self._no_managed_folders,
         }
 
     async def _insert(self, call: Call) -> Response:
@@ -50,6 +52,16 @@ class BucketRoutes:
 
     async def _get(self, call: Call) -> Response:
         return JSONResponse(bucket_json(self._storage.bucket(call.bucket, conditions_of(call.query)), call.base_url))
+
+    async def _layout(self, call: Call) -> Response:
+        bucket = bucket_json(self._storage.bucket(call.bucket), call.base_url)
+        layout = {"bucket": call.bucket, "location": bucket["location"], "locationType": bucket["locationType"]}
+        return JSONResponse({"kind": "storage#storageLayout", **layout, "hierarchicalNamespace": {"enabled": False}})
+
+    async def _no_managed_folders(self, call: Call) -> Response:
+        """They exist for access control only, which is not here; gcloud asks before it removes a bucket."""
+        self._storage.bucket(call.bucket)
+        return JSONResponse({"kind": "storage#managedFolders"})
 
     async def _change(self, call: Call) -> Response:
         whole = call.operation == "buckets.update"

@@ -25,6 +25,8 @@ _OPERATIONS = (
     ("PATCH", "storage/v1/b/{bucket}", "buckets.patch"),
     ("PUT", "storage/v1/b/{bucket}", "buckets.update"),
     ("DELETE", "storage/v1/b/{bucket}", "buckets.delete"),
+    ("GET", "storage/v1/b/{bucket}/storageLayout", "buckets.getStorageLayout"),
+    ("GET", "storage/v1/b/{bucket}/managedFolders", "managedFolders.list"),
     ("GET", "storage/v1/b/{bucket}/o", "objects.list"),
     ("GET", "storage/v1/b/{bucket}/o/{name}", "objects.get"),
     ("GET", "download/storage/v1/b/{bucket}/o/{name}", "objects.get"),
@@ -34,11 +36,15 @@ _OPERATIONS = (
     ("POST", "storage/v1/b/{bucket}/o/{name}/compose", "objects.compose"),
     ("POST", "storage/v1/b/{bucket}/o/{name}/copyTo/b/{target_bucket}/o/{target_name}", "objects.copy"),
     ("POST", "storage/v1/b/{bucket}/o/{name}/rewriteTo/b/{target_bucket}/o/{target_name}", "objects.rewrite"),
+    ("POST", "storage/v1/b/{bucket}/o/{name}/moveTo/o/{target_name}", "objects.move"),
     ("POST", "upload/storage/v1/b/{bucket}/o", "objects.insert"),
     ("PUT", "upload/storage/v1/b/{bucket}/o", "objects.insert"),
     ("DELETE", "upload/storage/v1/b/{bucket}/o", "objects.insert"),
+    # gcloud starts its resumable uploads here, and goes on at the address that it is given.
+    ("POST", "resumable/upload/storage/v1/b/{bucket}/o", "objects.insert"),
     ("POST", "batch/storage/v1", "batch"),
 )
+METHODS = sorted({_operation for _, _, _operation in _OPERATIONS} - {"batch"})
 _BY_SHAPE: dict[tuple[str, int], list[tuple[list[str], str]]] = {}
 for _method, _path, _operation in _OPERATIONS:
     _segments = _path.split("/")

@@ -24,7 +24,11 @@ class Versioned(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What the client expects of the live version; None: anything. Generation 0 stands for "does not exist"."""
+    """What the client expects of the live version; None: anything. Generation 0 stands for "does not exist".
+
+    Source: the parameters of `objects.insert` in the JSON API's reference. It says that a not-match of generations fails
+    when there is no live version, whatever the number.
+    """
 
     generation_match: int | None = None
     generation_not_match: int | None = None
@@ -39,7 +43,7 @@ class Conditions:
             raise PreconditionFailed
         if self.metageneration_match is not None and self.metageneration_match != metageneration:
             raise PreconditionFailed
-        same_generation = self.generation_not_match is not None and self.generation_not_match == generation
+        same_generation = self.generation_not_match is not None and (live is None or self.generation_not_match == generation)
         if same_generation or (self.metageneration_not_match is not None and self.metageneration_not_match == metageneration):
             raise NotModified if reading else PreconditionFailed
 

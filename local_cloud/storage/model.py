@@ -280,6 +280,22 @@ class Storage:
             staged = self._stage_all([file])
         return self.put(target, staged, fields, conditions, component_count=stored.component_count)
 
+    def move(self, source: Ref, target_name: str, source_conditions: Conditions, conditions: Conditions = NO_CONDITIONS) -> StoredObject:
+        """Rename an object within its bucket. Nobody sees both names or none; only a kill in the middle can leave both.
+
+        Raises like `open` and `put`, and InvalidArgument for a move onto itself.
+        """
+        if target_name == source.name:
+            raise InvalidArgument(f"The source and the destination of a move are the same: {target_name}")
+        with self._lock:
+            moved, file = self.open(source, source_conditions, reading=False)
+            with file:
+                staged = self._stage_all([file])
+            target = Ref(source.bucket, target_name)
+            stored = self.put(target, staged, moved.fields, conditions, component_count=moved.component_count)
+            self.delete(source)
+            return stored
+
     def compose(
         self, target: Ref, sources: Sequence[ComposeSource], resource: Mapping[str, Any], conditions: Conditions = NO_CONDITIONS
     ) -> StoredObject:

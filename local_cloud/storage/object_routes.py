@@ -31,6 +31,7 @@ class ObjectRoutes:
             "objects.delete": self._delete,
             "objects.copy": self._copy,
             "objects.rewrite": self._copy,
+            "objects.move": self._move,
             "objects.compose": self._compose,
         }
 
@@ -100,6 +101,12 @@ class ObjectRoutes:
         size = str(stored.size)
         answer = {"kind": "storage#rewriteResponse", "totalBytesRewritten": size, "objectSize": size, "done": True, "resource": rendered}
         return JSONResponse(answer)
+
+    async def _move(self, call: Call) -> Response:
+        source, source_conditions = Ref(call.bucket, call.names["name"]), conditions_of(call.query, source=True)
+        conditions = conditions_of(call.query)
+        stored = await run_in_threadpool(self._storage.move, source, call.names["target_name"], source_conditions, conditions)
+        return JSONResponse(object_json(stored, call.base_url))
 
     async def _compose(self, call: Call) -> Response:
         body = await call.json()

@@ -6,7 +6,7 @@ wrapper sees each operation by name, before and after its effect.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -76,8 +76,8 @@ def error_response(error: StorageError, *, as_text: bool = False) -> Response:
     return JSONResponse(error_json(error), error.status, headers)
 
 
-def build_app(storage: Storage, uploads: Uploads, clock: Clock, around: Around = straight) -> Starlette:
-    """The whole HTTP side: health, clock and the API."""
+def build_app(storage: Storage, uploads: Uploads, clock: Clock, around: Around = straight, more_routes: Sequence[Route] = ()) -> Starlette:
+    """The whole HTTP side: health, clock, `more_routes` and the API."""
     server = StorageServer(storage, uploads, around)
 
     async def health(_: Request) -> Response:
@@ -86,6 +86,7 @@ def build_app(storage: Storage, uploads: Uploads, clock: Clock, around: Around =
     routes: list[Any] = [
         Route("/", health, methods=["GET"]),
         *clock_routes(clock),
+        *more_routes,
         Route("/{rest:path}", server.serve, methods=_METHODS),
     ]
     return Starlette(routes=routes)

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+import pytest
+
 from tests.e2e.site import Site, ended, standard_library
 
 
@@ -55,6 +57,7 @@ def test_a_manual_worker_stops_at_max_messages(site: Site) -> None:
     assert len(site.pull("lane")) == 5
 
 
+@pytest.mark.slow
 def test_three_workers_on_an_empty_subscription_end_drained(site: Site) -> None:
     workers = [site.start(CLOUD_RUN_TASK_COUNT=3, CLOUD_RUN_TASK_INDEX=index, DRAIN_AFTER_S=5, BILLING_FLOOR_S=60) for index in range(3)]
     ends = [ended(worker, 15) for worker in workers]

@@ -15,8 +15,11 @@ from google.cloud import pubsub_v1
 
 from local_cloud.addresses import PASSED
 from local_cloud.child import Child, ServiceFailed
+from local_cloud.http_call import call
 from local_cloud.run.leftovers import start_mark
-from local_cloud.supervisor import LocalCloud, Options, call
+from local_cloud.same_process import runs
+from local_cloud.supervisor import LocalCloud, Options
+from local_cloud.watchman import watch
 from local_cloud.workers import RunningWorker, running_workers
 from tests.support import clean_environment, wait_until
 
@@ -129,13 +132,35 @@ def test_a_service_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     assert not child.alive
 
 
+def test_a_frozen_service_still_ends_in_order(tmp_path: Path) -> None:
+    child = Child("storage", [], state_dir=tmp_path / "s", log=tmp_path / "s.log", environment=clean_environment(), on_death=print)
+    child.ready(30)
+    child.freeze()
+    child.stop(10)
+    assert "ended with exit code 0" in child.obituary()
+
+
+def test_a_zombie_does_not_run() -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        mark = start_mark(process.pid)
+        assert runs(process.pid, mark)
+        assert not runs(process.pid, "another time")
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert start_mark(process.pid) == mark
+        assert not runs(process.pid, mark)
+
+
 HOLDER = """
 import sys, pathlib
 from local_cloud.supervisor import LocalCloud
 cloud = LocalCloud(pathlib.Path(sys.argv[1]))
 cloud.start()
 print(*cloud.pids.values(), cloud.addresses.run, flush=True)
-sys.stdin.read()
+for line in sys.stdin:
+    verb, service = line.split()
+    getattr(cloud, verb)(service)
+    print("done", flush=True)
 """
 
 
@@ -154,3 +179,36 @@ def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path, number: s
         holder.send_signal(number)
         holder.wait(10)
         wait_until(lambda: not alive(everyone), description="services and worker are gone")
+
+
+def test_nothing_is_left_of_frozen_services_and_orphaned_workers(tmp_path: Path) -> None:
+    """The supervisor is killed while one service cannot see it, and another one is no longer there to end its workers."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment(), text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with holder.stdin, holder.stdout:
+        *pids, run_url = holder.stdout.readline().split()
+        start_sleeper(run_url)
+        everyone = [*map(int, pids), the_worker(tmp_path).pid]
+        for request in ("freeze pubsub", "freeze storage", "kill run"):
+            print(request, file=holder.stdin, flush=True)
+            assert holder.stdout.readline() == "done\n"
+        assert len(alive(everyone)) == 3
+        holder.kill()
+        holder.wait(10)
+        wait_until(lambda: not alive(everyone), description="services and worker are gone")
+
+
+def test_a_process_that_has_the_id_of_a_noted_one_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        processes = tmp_path / "run" / "processes"
+        processes.mkdir(parents=True)
+        (processes / f"{stranger.pid}.json").write_text(json.dumps({"pid": stranger.pid, "started": "another time"}))
+        lines = iter([f"{stranger.pid} another time\n", ""])
+        watch(tmp_path, lambda: next(lines))
+        assert stranger.poll() is None
+        (processes / f"{stranger.pid}.json").write_text(json.dumps({"pid": stranger.pid, "started": start_mark(stranger.pid)}))
+        watch(tmp_path, str)
+        assert stranger.wait(10) == -signal.SIGKILL

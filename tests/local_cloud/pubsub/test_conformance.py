@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from google.api_core import exceptions
+from google.pubsub_v1.types import pubsub
 
 Aside = Callable[[Callable[[], Any]], Callable[[], Any]]
 
@@ -265,3 +268,132 @@ def test_a_subscription_outlives_its_topic(either: Any) -> None:
     either.subscriber.delete_subscription(subscription=path)
     with pytest.raises(exceptions.NotFound):
         either.pull(path)
+
+
+def test_subscribe_gets_every_message(either: Any) -> None:
+    topic = either.topic()
+    subscription = either.subscription(topic)
+    either.publish(topic, *[b"%d" % number for number in range(500)])
+    seen: set[bytes] = set()
+    done = threading.Event()
+
+    def handle(message: Any) -> None:
+        message.ack()
+        seen.add(message.data)
+        if len(seen) == 500:
+            done.set()
+
+    future = either.subscriber.subscribe(subscription, handle)
+    try:
+        assert done.wait(30), f"{len(seen)} of 500 messages arrived"
+    finally:
+        future.cancel()
+        future.result(timeout=30)
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream_ack_deadline_seconds": 9}, {"stream_ack_deadline_seconds": 601}])
+def test_a_stream_needs_a_deadline_of_10_to_600_seconds(either: Any, fields: dict[str, Any]) -> None:
+    first = pubsub.StreamingPullRequest(subscription=either.subscription(either.topic()), **fields)
+    with pytest.raises(exceptions.InvalidArgument):
+        list(either.subscriber.streaming_pull(requests=iter([first]), retry=None, timeout=10))
+
+
+def test_a_key_comes_in_its_order_and_the_next_run_after_the_first(either: Any) -> None:
+    topic = either.topic()
+    subscription = either.subscription(topic, enable_message_ordering=True)
+    messages = [{"data": b"%s%d" % (key.encode(), number), "ordering_key": key} for number in range(5) for key in "ab"]
+    either.publisher.publish(topic=topic, messages=messages)
+    received = either.pull(subscription, 10)
+    for key in (b"a", b"b"):
+        assert [body for body in _bodies(received) if body.startswith(key)] == [b"%s%d" % (key, number) for number in range(5)]
+    either.publisher.publish(topic=topic, messages=[{"data": b"a5", "ordering_key": "a"}, {"data": b"c0", "ordering_key": "c"}])
+    assert _bodies(either.pull(subscription)) == [b"c0"]
+    either.ack(subscription, received)
+    assert _bodies(either.pull(subscription)) == [b"a5"]
+
+
+def test_without_ordering_a_key_means_nothing_but_is_delivered(either: Any) -> None:
+    topic = either.topic()
+    subscription = either.subscription(topic)
+    either.publisher.publish(topic=topic, messages=[{"data": b"%d" % number, "ordering_key": "k"} for number in range(3)])
+    first = either.pull(subscription)
+    assert len(either.pull(subscription, 2)) == 2
+    assert first[0].message.ordering_key == "k"
+
+
+def test_exactly_once_refuses_stale_ids_the_way_that_clients_understand(either: Any) -> None:
+    topic = either.topic()
+    subscription = either.subscription(topic, enable_exactly_once_delivery=True)
+    either.publish(topic, b"task")
+    received = either.pull(subscription)
+    either.ack(subscription, received)
+    for call, more in (("acknowledge", {}), ("modify_ack_deadline", {"ack_deadline_seconds": 20})):
+        ids = [message.ack_id for message in received]
+        with pytest.raises(exceptions.InvalidArgument) as refusal:
+            getattr(either.subscriber, call)(request={"subscription": subscription, "ack_ids": ids, **more}, retry=None)
+        (info,) = refusal.value.details
+        assert info.reason == "EXACTLY_ONCE_ACKID_FAILURE"
+        assert dict(info.metadata) == {ids[0]: "PERMANENT_FAILURE_INVALID_ACK_ID"}
+
+
+def test_a_seek_replays_what_is_retained_and_purges(either: Any) -> None:
+    topic = either.topic()
+    subscription = either.subscription(topic, retain_acked_messages=True)
+    either.publish(topic, b"one", b"two")
+    either.ack(subscription, either.pull(subscription, 2))
+    either.subscriber.seek(request={"subscription": subscription, "time": datetime(2020, 1, 1, tzinfo=UTC)})
+    assert sorted(_bodies(either.pull(subscription, 2))) == [b"one", b"two"]
+    either.subscriber.seek(request={"subscription": subscription, "time": datetime(2100, 1, 1, tzinfo=UTC)})
+    assert either.nothing_left(subscription)
+    either.publish(topic, b"three")
+    assert _bodies(either.pull(subscription)) == [b"three"]
+    with pytest.raises(exceptions.InvalidArgument):
+        either.subscriber.seek(request={"subscription": subscription})
+
+
+def test_a_snapshot_brings_back_what_was_open(either: Any) -> None:
+    topic = either.topic()
+    subscription = either.subscription(topic)
+    either.publish(topic, b"open")
+    name = f"{either.parent}/snapshots/snap"
+    made = either.subscriber.create_snapshot(name=name, subscription=subscription)
+    assert (made.name, made.topic) == (name, topic)
+    either.publish(topic, b"later")
+    either.ack(subscription, either.pull(subscription, 2))
+    either.subscriber.seek(request={"subscription": subscription, "snapshot": name})
+    assert sorted(_bodies(either.pull(subscription, 2))) == [b"later", b"open"]
+    assert [one.name for one in either.subscriber.list_snapshots(project=either.parent)] == [name]
+    assert list(either.publisher.list_topic_snapshots(topic=topic)) == [name]
+    either.subscriber.delete_snapshot(snapshot=name)
+    with pytest.raises(exceptions.NotFound):
+        either.subscriber.seek(request={"subscription": subscription, "snapshot": name})
+
+
+def test_a_retention_below_ten_minutes_is_refused(either: Any) -> None:
+    topic = either.topic()
+    with pytest.raises(exceptions.InvalidArgument):
+        either.subscription(topic, message_retention_duration={"seconds": 599})
+    with pytest.raises(exceptions.InvalidArgument):
+        either.publisher.create_topic(request={"name": f"{topic}-2", "message_retention_duration": {"seconds": 599}})
+
+
+def test_the_retention_of_a_topic_can_be_changed(either: Any) -> None:
+    topic = either.topic()
+    wanted = {"name": topic, "message_retention_duration": {"seconds": 700}}
+    request = {"topic": wanted, "update_mask": {"paths": ["message_retention_duration"]}}
+    assert either.publisher.update_topic(request=request).message_retention_duration.seconds == 700
+
+
+@pytest.mark.parametrize("field", ["enable_exactly_once_delivery", "retain_acked_messages"])
+def test_settings_that_can_be_switched(either: Any, field: str) -> None:
+    path = either.subscription(either.topic())
+    request = {"subscription": {"name": path, field: True}, "update_mask": {"paths": [field]}}
+    assert getattr(either.subscriber.update_subscription(request=request), field) is True
+
+
+@pytest.mark.parametrize(("field", "value"), [("enable_message_ordering", True), ("filter", "attributes:a")])
+def test_settings_that_cannot_be_changed(either: Any, field: str, value: Any) -> None:
+    path = either.subscription(either.topic())
+    request = {"subscription": {"name": path, field: value}, "update_mask": {"paths": [field]}}
+    with pytest.raises(exceptions.InvalidArgument):
+        either.subscriber.update_subscription(request=request)

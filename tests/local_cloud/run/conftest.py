@@ -19,6 +19,7 @@ from local_cloud.run.environment import base_environment
 from local_cloud.run.runner import Settings
 from local_cloud.run.scheduler import Limits
 from local_cloud.run.server import Server
+from local_cloud.run.startup import StartUp
 
 PARENT = "projects/shop/locations/us-central1"
 WAIT_S = 20.0
@@ -52,11 +53,11 @@ def wait_until(predicate: Callable[[], object], description: str, timeout_s: flo
 class Service:
     """A started server with the clients that a user would have."""
 
-    def __init__(self, state_dir: Path, limits: Limits, out: Path) -> None:
+    def __init__(self, state_dir: Path, limits: Limits, startup: StartUp, out: Path) -> None:
         self.clock = Clock()
         self.out = out
         self.state_dir = state_dir
-        settings = Settings(limits, base_environment({**os.environ, "PASSED": "on"}, ["PASSED"]), Path.cwd())
+        settings = Settings(limits, base_environment({**os.environ, "PASSED": "on"}, ["PASSED"]), Path.cwd(), startup)
         self._server = Server(state_dir, settings, self.clock, random.Random(7))
         self.cloud = self._server.cloud
         self.url = f"http://{self._server.start()}"
@@ -112,6 +113,17 @@ class Service:
     def wait_for_files(self, *names: str) -> None:
         wait_until(lambda: all((self.out / name).exists() for name in names), f"{names} in {self.out}")
 
+    def local(self, path: str, body: Any = None, status: int = 200) -> Any:
+        """What only the local service has."""
+        answer = self.http.request("GET" if body is None else "POST", f"{self.url}/{path}", json=body)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def text(self, path: str) -> str:
+        answer = self.http.get(f"{self.url}/{path}")
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
     def task_list(self, execution: str) -> list[Any]:
         return list(self.tasks.list_tasks(parent=execution))
 
@@ -135,11 +147,11 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path, out: Path) -> Iterator[Starter]:
-    """`start(max_process_count=…, startup_delay_s=…)` starts services on one state folder; at the end none leaves a worker."""
+    """`start(max_process_count=…, startup=…)` starts services on one state folder; at the end none leaves a worker."""
     started: list[Service] = []
 
-    def begin(**limits: Any) -> Service:
-        started.append(Service(tmp_path / "state", Limits(**limits), out))
+    def begin(startup: StartUp | None = None, **limits: Any) -> Service:
+        started.append(Service(tmp_path / "state", Limits(**limits), startup or StartUp(), out))
         return started[-1]
 
     yield begin

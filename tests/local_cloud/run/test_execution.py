@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local_cloud.run.conditions import of_execution
-from local_cloud.run.execution import Event, Execution, InvalidEvent, Kind, Phase, Reason
+from local_cloud.run.execution import Event, Execution, InvalidEvent, Kind, Phase, Reason, can_move
 from local_cloud.run.job import JobKey
 from local_cloud.run.scheduler import Do, Limits, plan
+from local_cloud.run.startup import StartUp
 from local_cloud.run.template import Container, Template
+from local_cloud.run.tries import Measured, Try
 
 LIMITS = Limits(max_process_count=4)
 
@@ -103,19 +105,18 @@ def test_a_large_execution_does_not_shut_out_a_later_one() -> None:
 
 def test_the_start_up_delay_and_the_timeout_run_from_the_slot_on() -> None:
     subject = execution(timeout_s=60)
-    limits = Limits(startup_delay_s=20)
-    subject.apply(Event(Kind.RESERVED, 100, 0))
-    assert plan([subject], 110, limits).wake_s == 120
-    assert planned(subject, 120, limits) == [(Do.SPAWN, 0)]
+    subject.apply(Event(Kind.RESERVED, 100, 0, delay_s=20))
+    assert plan([subject], 110, LIMITS).wake_s == 120
+    assert planned(subject, 120) == [(Do.SPAWN, 0)]
     subject.apply(Event(Kind.STARTED, 120, 0))
-    assert plan([subject], 130, limits).wake_s == 160
-    assert planned(subject, 160, limits) == [(Do.TERMINATE, 0)]
+    assert plan([subject], 130, LIMITS).wake_s == 160
+    assert planned(subject, 160) == [(Do.TERMINATE, 0)]
 
 
 def test_a_try_that_never_started_expires() -> None:
     subject = execution(timeout_s=10)
-    subject.apply(Event(Kind.RESERVED, 100, 0))
-    assert planned(subject, 110, Limits(startup_delay_s=20)) == [(Do.EXPIRE, 0)]
+    subject.apply(Event(Kind.RESERVED, 100, 0, delay_s=20))
+    assert planned(subject, 110) == [(Do.EXPIRE, 0)]
 
 
 def test_kill_follows_terminate_after_the_grace_and_only_once() -> None:
@@ -129,6 +130,61 @@ def test_kill_follows_terminate_after_the_grace_and_only_once() -> None:
     assert planned(subject, 210) == [(Do.KILL, 0)]
     subject.apply(Event(Kind.KILLED, 210, 0))
     assert planned(subject, 300) == []
+
+
+def test_a_migration_is_three_steps_each_at_its_time() -> None:
+    subject = execution(timeout_s=600)
+    reserve_and_start(subject)
+    subject.apply(Event(Kind.MIGRATE, 200, 0, pause_s=30))
+    with pytest.raises(InvalidEvent):
+        subject.apply(Event(Kind.MIGRATE, 201, 0, pause_s=30))
+    for due_s in (200, 210, 240):
+        made = plan([subject], due_s - 1, LIMITS)
+        assert (made.actions, made.wake_s) == ([], due_s)
+        assert planned(subject, due_s) == [(Do.MOVE, 0)]
+        subject.apply(Event(Kind.MOVED, due_s, 0))
+    assert (planned(subject, 400), subject.tasks[0].migration) == ([], None)
+    with pytest.raises(InvalidEvent):
+        subject.apply(Event(Kind.MOVED, 400, 0))
+
+
+def test_a_worker_that_is_ended_is_moved_no_further() -> None:
+    subject = execution(timeout_s=150, max_retries=1)
+    reserve_and_start(subject)
+    subject.apply(Event(Kind.MIGRATE, 245, 0, pause_s=30))
+    subject.apply(Event(Kind.MOVED, 245, 0))
+    assert planned(subject, 250) == [(Do.TERMINATE, 0)]
+    subject.apply(Event(Kind.STOPPING, 250, 0, reason=Reason.TIMEOUT))
+    with pytest.raises(InvalidEvent):
+        subject.apply(Event(Kind.MOVED, 255, 0))
+    assert planned(subject, 256) == []
+    assert planned(subject, 260) == [(Do.KILL, 0)]
+    subject.apply(Event(Kind.ENDED, 256, 0, term_signal=15))
+    reserve_and_start(subject, 260)
+    assert planned(subject, 300) == []
+
+
+def test_each_try_keeps_what_it_used() -> None:
+    subject = execution(max_retries=1)
+    for at_s, code in ((100.0, 1), (110.0, 0)):
+        reserve_and_start(subject, at_s)
+        subject.apply(Event(Kind.ENDED, at_s + 5, 0, exit_code=code, cpu_s=0.5 + code, peak_memory_bytes=1000))
+    assert subject.tasks[0].tries == [
+        Try(0, 100.0, 105.0, 1, None, Measured(1.5, 1000)),
+        Try(1, 110.0, 115.0, 0, None, Measured(0.5, 1000)),
+    ]
+
+
+def test_drawn_delays_are_repeatable_and_lie_around_the_median() -> None:
+    fixed = StartUp(median_s=8)
+    assert {fixed.delay_s(1, index, 0) for index in range(9)} == {8}
+    drawn = StartUp(median_s=8, spread=0.5, seed=3)
+    delays = sorted(drawn.delay_s(1, index, 0) for index in range(1001))
+    assert delays == sorted(drawn.delay_s(1, index, 0) for index in reversed(range(1001)))
+    assert delays[500] == pytest.approx(8, rel=0.1)
+    assert delays[841] / delays[500] == pytest.approx(1.65, rel=0.15), "one standard deviation above"
+    assert len(set(delays)) == 1001
+    assert drawn.delay_s(1, 0, 0) != drawn.delay_s(1, 0, 1) != StartUp(8, 0.5, 4).delay_s(1, 0, 0)
 
 
 @settings(deadline=None, max_examples=60)
@@ -164,6 +220,9 @@ def test_any_course_ends_with_every_task_counted_once(
 def next_event(subject: Execution, rng: random.Random, now_s: float) -> Event | None:
     """What the runner would report next: an end of a process, or what the plan says."""
     running = [task.index for task in subject.active.values() if task.phase is Phase.RUNNING]
+    movable = [task.index for task in subject.active.values() if can_move(task)]
+    if movable and rng.random() < 0.2:
+        return Event(Kind.MIGRATE, now_s, rng.choice(movable), pause_s=rng.choice([0.0, 3.0]))
     if running and rng.random() < 0.4:
         return Event(Kind.ENDED, now_s, rng.choice(running), exit_code=rng.choice([0, 0, 1]))
     actions = plan([subject], now_s, LIMITS).actions
@@ -174,7 +233,7 @@ def next_event(subject: Execution, rng: random.Random, now_s: float) -> Event | 
         return Event(Kind.RESERVED, now_s, subject.pending[0])
     if action.do is Do.EXPIRE:
         return Event(Kind.ENDED, now_s, action.index, term_signal=9, reason=action.reason)
-    kinds = {Do.SPAWN: Kind.STARTED, Do.TERMINATE: Kind.STOPPING, Do.KILL: Kind.KILLED}
+    kinds = {Do.SPAWN: Kind.STARTED, Do.TERMINATE: Kind.STOPPING, Do.KILL: Kind.KILLED, Do.MOVE: Kind.MOVED}
     return Event(kinds[action.do], now_s, action.index, reason=action.reason)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import http.client
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,6 +130,7 @@ def test_run_with_overrides_and_watch_the_execution(api: Api, service: Service) 
         "Completed": "True",
         "ResourcesAvailable": "True",
         "Started": "True",
+        "ContainerReady": "True",
     }
     assert api("GET", "jobs/bulk")["status"]["latestCreatedExecution"]["name"] == name
     assert "parallelism (2)" in api("POST", "jobs/bulk:run", {"overrides": {"taskCount": 1}}, status=400)["error"]["message"]
@@ -196,11 +198,25 @@ def test_bodies_that_are_no_manifest(service: Service, body: bytes) -> None:
     assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
 
 
-def test_a_client_may_take_the_server_for_its_proxy(api: Api, service: Service) -> None:
-    api("POST", "jobs", MANIFEST)
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [("run.local", "us-central1"), ("europe-west1-run.local", "europe-west1"), ("europe-west1-run.local:80", "europe-west1")],
+)
+def test_gcloud_takes_the_server_for_its_proxy_and_puts_the_region_before_the_host(service: Service, host: str, region: str) -> None:
+    status, job = through_proxy(service, "POST", host, "/apis/run.googleapis.com/v1/namespaces/shop/jobs?alt=json", MANIFEST)
+    assert (status, job["metadata"]["labels"]["cloud.googleapis.com/location"]) == (200, region)
+
+
+@pytest.mark.parametrize("host", ["www.example.com", "run.local.example.com", "other.local", "127.0.0.1:80"])
+def test_it_is_a_proxy_to_nowhere(service: Service, host: str) -> None:
+    status, _ = through_proxy(service, "GET", host, "/apis/run.googleapis.com/v1/namespaces/shop/jobs")
+    assert status in (403, 421)
+
+
+def through_proxy(service: Service, method: str, host: str, path: str, body: Any = None) -> tuple[int, Any]:
     connection = http.client.HTTPConnection(service.url.removeprefix("http://"))
-    connection.request("GET", "http://us-central1-run.local/apis/run.googleapis.com/v1/namespaces/shop/jobs/bulk?alt=json")
+    connection.request(method, f"http://{host}{path}", None if body is None else json.dumps(body))
     answer = connection.getresponse()
-    assert answer.status == 200
-    assert b'"bulk"' in answer.read()
+    text = answer.read()
     connection.close()
+    return answer.status, json.loads(text) if answer.status == 200 else text

@@ -110,6 +110,13 @@ def test_no_worker_outlives_an_orderly_end(
     assert not runs(int((out / "0").read_text()))
 
 
+@pytest.mark.parametrize("wrong", ["--startup-delay-s=-1", "--startup-spread=-0.1", "--startup-delay-s=nan", "--max-processes=0"])
+def test_options_that_make_no_sense_are_refused(tmp_path: Path, wrong: str) -> None:
+    command = [sys.executable, "-m", "local_cloud.run", "--state-dir", str(tmp_path / "state"), wrong]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, wrong.partition("=")[0] in done.stderr, (tmp_path / "state").exists()) == (2, True, False)
+
+
 def test_options_reach_the_workers_and_the_jobs(begin: Callable[..., Process], out: Path, wait_until: WaitUntil) -> None:
     server = begin("--region", "europe-west1", "--pass-env", "PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")
     server.create(["sh", "-c", 'echo "$PUBSUB_EMULATOR_HOST ${STORAGE_EMULATOR_HOST-unset}" > "$OUT/new"; mv "$OUT/new" "$OUT/env"'], out)
@@ -136,6 +143,42 @@ def test_after_a_kill_the_leftover_is_ended_and_its_try_failed(begin: Callable[.
     assert (status["runningCount"], status["retriedCount"]) == (1, 1)
     assert "stopped while this try" in second.call("GET", f"tasks/{name}-task0")["status"]["lastAttemptResult"]["status"]["message"]
     assert second.call("GET", "jobs/lane")["status"]["executionCount"] == 1
+
+
+# A worker that leaves its group behind, as a daemon does; the child's id is in the file `child`.
+STRAY = ["sh", "-c", 'setsid sh -c "echo \\$\\$ > $OUT/new; mv $OUT/new $OUT/child; exec sleep 600" & exec sleep 600']
+
+
+@pytest.mark.parametrize("how", [close_stdin, subprocess.Popen.kill])
+def test_what_has_left_its_workers_group_is_ended_too(
+    begin: Callable[..., Process], out: Path, wait_until: WaitUntil, how: Callable[[subprocess.Popen[bytes]], object]
+) -> None:
+    first = begin("--exit-with-stdin")
+    first.create(STRAY, out)
+    first.call("POST", "jobs/lane:run")
+    wait_until((out / "child").exists, "the stray process")
+    stray = int((out / "child").read_text())
+    first.end(how)
+    if how is subprocess.Popen.kill:
+        assert runs(stray)
+        begin()
+    wait_until(lambda: not runs(stray), f"the end of {stray}")
+
+
+def test_a_worker_that_was_never_recorded_is_found_by_its_log(tmp_path: Path) -> None:
+    records = Records(tmp_path / "state" / "processes")
+    logs = tmp_path / "state" / "executions" / "lane-abcde"
+    logs.mkdir(parents=True)
+    with (
+        (logs / "0-0.log").open("wb") as ours,
+        (tmp_path / "other.log").open("wb") as others,
+        subprocess.Popen(["sleep", "600"], stdout=ours) as worker,
+        subprocess.Popen(["sleep", "600"], stdout=others) as stranger,
+    ):
+        assert records.kill_leftovers() == [worker.pid]
+        assert worker.wait(10) == -signal.SIGKILL
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_a_recycled_process_id_is_not_killed(tmp_path: Path) -> None:
@@ -188,6 +231,14 @@ def test_an_event_that_a_kill_cut_off_never_happened(tmp_path: Path) -> None:
     assert after.execution(KEY, name).running_count == 1
     after.record(after.execution(KEY, name), Event(Kind.ENDED, 4.0, 0, exit_code=1))
     assert cloud(tmp_path).execution(KEY, name).retried_count == 1
+
+
+def test_a_thousand_finished_executions_are_kept(tmp_path: Path) -> None:
+    subject = Cloud(Store(tmp_path), ManualClock(), random.Random(3))
+    subject.create_job(KEY, SPEC)
+    finished = [run(subject) for _ in range(1003)]
+    assert subject.executions(KEY) == finished[:2:-1]
+    assert len(list((tmp_path / "executions").iterdir())) == 1000
 
 
 def test_only_the_newest_finished_executions_are_kept(tmp_path: Path) -> None:

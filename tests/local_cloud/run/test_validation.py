@@ -9,9 +9,19 @@ import pytest
 from local_cloud.run.errors import ApiError
 from local_cloud.run.fields import Fields, Problems
 from local_cloud.run.manifest import read_spec, write_manifest
+from local_cloud.run.resources import check_limits
 from local_cloud.run.template import Container, ContainerOverride, JobSpec, Overrides, Template, override
-from local_cloud.run.timestamps import duration, parse_duration, rfc3339
-from local_cloud.run.validation import V1_PATHS, V2_PATHS, V2_RUN_PATHS, check_labels, check_name, check_overrides, check_template
+from local_cloud.run.timestamps import duration, duration_text, parse_duration, rfc3339
+from local_cloud.run.validation import (
+    V1_PATHS,
+    V2_PATHS,
+    V2_RUN_PATHS,
+    check_env,
+    check_labels,
+    check_name,
+    check_overrides,
+    check_template,
+)
 
 CONTAINER = Container(image="i", command=("python",), args=("-m", "x"), env=(("A", "1"), ("B", "2")))
 TEMPLATE = Template(containers=(CONTAINER,), parallelism=2, task_count=5)
@@ -43,6 +53,45 @@ CASES: list[tuple[Template, str]] = [
         "template.template.containers[0].env[0].name: got '', must not be empty nor hold '=' or a null character",
     ),
 ]
+
+
+LIMITS = [
+    ({}, []),
+    ({"cpu": "1", "memory": "512Mi"}, []),
+    ({"cpu": "2000m", "memory": "8Gi"}, []),
+    ({"cpu": "8", "memory": "32Gi"}, []),
+    ({"memory": "1.5G"}, []),
+    ({"cpu": "20", "memory": "80Gi", "nvidia.com/gpu": "1"}, []),
+    ({"cpu": "0.5"}, ["limits.cpu: got '0.5', must be one of 1, 2, 4, 6, 8"]),
+    ({"cpu": "3"}, ["limits.cpu: got '3', must be one of 1, 2, 4, 6, 8"]),
+    (
+        {"cpu": "one", "memory": "much"},
+        ["limits.cpu: got 'one', must be one of 1, 2, 4, 6, 8", "limits.memory: got 'much', must be 512Mi to 32Gi"],
+    ),
+    ({"memory": "511Mi"}, ["limits.memory: got '511Mi', must be 512Mi to 32Gi"]),
+    ({"cpu": "8", "memory": "33Gi"}, ["limits.memory: got '33Gi', must be 512Mi to 32Gi"]),
+    ({"cpu": "1", "memory": "5Gi"}, ["limits.memory: got '5Gi', needs at least 2 CPUs, but there are 1"]),
+    ({"cpu": "4", "memory": "1Gi"}, ["limits.cpu: got '4', needs at least 2Gi of memory"]),
+    ({"disk": "1Gi"}, ["limits.disk: got '1Gi', there is no such limit; there are cpu, memory, nvidia.com/gpu"]),
+]
+
+
+@pytest.mark.parametrize(("limits", "expected"), LIMITS, ids=[str(limits) for limits, _ in LIMITS])
+def test_cpu_and_memory_go_together(limits: dict[str, str], expected: list[str]) -> None:
+    problems = Problems()
+    check_limits(limits, "limits", problems)
+    assert messages(problems) == expected
+
+
+def test_there_is_an_end_to_labels_and_variables() -> None:
+    problems = Problems()
+    check_labels({f"k{number}": "" for number in range(64)}, "labels", problems)
+    check_env((*((f"K{number}", "") for number in range(999)), ("LONG", "x" * 32 * 1024)), "env", problems)
+    assert messages(problems) == []
+    check_labels({f"k{number}": "" for number in range(65)}, "labels", problems)
+    check_env(tuple((f"K{number}", "") for number in range(1001)), "env", problems)
+    check_env((("LONG", "x" * (32 * 1024 + 1)),), "env", problems)
+    assert [path for path, _ in problems.found] == ["labels", "env", "env[0].value"]
 
 
 def messages(problems: Problems) -> list[str]:
@@ -121,6 +170,11 @@ def test_durations(text: str, seconds: float | None) -> None:
     assert parse_duration(text) == seconds
     if seconds is not None:
         assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.0, "0s"), (56.034, "56.03s"), (63.6, "1m3.6s"), (59.999, "1m0s"), (3661.5, "1h1m1.5s")])
+def test_durations_in_messages(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 def test_times() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from local_cloud.run.startup import StartUp
 
 if TYPE_CHECKING:
     from tests.local_cloud.run.conftest import Service, Starter, WaitUntil
@@ -127,7 +130,7 @@ def test_a_worker_that_ignores_sigterm_is_killed_ten_clock_seconds_later(service
 
 
 def test_the_start_up_delay_counts_against_the_timeout(start: Starter, out: Path) -> None:
-    service = start(startup_delay_s=50)
+    service = start(startup=StartUp(50))
     service.create(command=SAVE_ENV, timeout_s=40)
     name = service.run()
     service.wait_for_slot(name)
@@ -194,9 +197,20 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_200_small_workers_end_soon(service: Service) -> None:
-    service.create(task_count=200, parallelism=20)
-    assert counters(service.finish(service.run())) == {"succeeded": 200}
+def test_200_small_workers_end_soon_and_leave_nothing(service: Service) -> None:
+    service.create(command=["sh", "-c", "sleep 600 & echo $$"], task_count=200, parallelism=20)
+    name = service.run()
+    execution = service.finish(name)
+    assert counters(execution) == {"succeeded": 200}
+    assert service.local("workers")["workers"] == []
+    logs = [service.text(f"executions/{execution.name.rpartition('/')[2]}/logs/{index}") for index in range(200)]
+    assert not [group for group in logs if group_runs(int(group))]
+
+
+def group_runs(group: int) -> bool:
+    """Whether a process of the group is alive; zombies, which only their parent can reap, do not count."""
+    listed = subprocess.run(["ps", "-o", "stat=", "-g", str(group)], capture_output=True, text=True, check=False)
+    return any(not line.startswith("Z") for line in listed.stdout.split())
 
 
 def test_stop_ends_all_workers_and_the_next_server_goes_on(start: Starter, out: Path, wait_until: WaitUntil) -> None:

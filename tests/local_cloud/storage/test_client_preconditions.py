@@ -1,10 +1,9 @@
-"""Preconditions and generations through the real client, also when many threads race."""
+"""Preconditions and generations through the real client, one operation after the other."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -123,48 +122,3 @@ def test_a_bad_hash_stores_nothing(bucket: Any, client: Any) -> None:
 def test_bad_names_are_a_400(bucket: Any, name: str) -> None:
     with pytest.raises(BadRequest):
         bucket.blob(name).upload_from_string("x")
-
-
-def test_sixteen_threads_create_one_object_and_one_wins(bucket: Any) -> None:
-    def create(number: int) -> bool:
-        try:
-            bucket.blob(f"race-{number // 16}").upload_from_string(str(number), if_generation_match=0)
-        except PreconditionFailed:
-            return False
-        return True
-
-    with ThreadPoolExecutor(16) as pool:
-        won = list(pool.map(create, range(80)))
-    assert [sum(won[start : start + 16]) for start in range(0, 80, 16)] == [1] * 5
-
-
-def test_a_counter_by_compare_and_swap_is_exact(bucket: Any) -> None:
-    bucket.blob("counter").upload_from_string("0")
-
-    def add() -> None:
-        while True:
-            live = bucket.get_blob("counter")
-            try:
-                value = int(bucket.blob("counter").download_as_bytes(if_generation_match=live.generation))
-                bucket.blob("counter").upload_from_string(str(value + 1), if_generation_match=live.generation)
-            except PreconditionFailed:
-                continue
-            return
-
-    with ThreadPoolExecutor(8) as pool:
-        for done in [pool.submit(add) for _ in range(64)]:
-            done.result()
-    assert bucket.blob("counter").download_as_bytes() == b"64"
-
-
-def test_pages_are_complete_while_others_write(client: Any, bucket: Any) -> None:
-    stay = [f"stay/{number:03}" for number in range(60)]
-    for name in stay:
-        bucket.blob(name).upload_from_string("x")
-    seen: list[str] = []
-    for page_number, page in enumerate(client.list_blobs(bucket, page_size=7).pages):
-        seen += [blob.name for blob in page]
-        bucket.blob(f"stay/0{page_number}-between").upload_from_string("x")
-        bucket.blob(f"a{page_number}").upload_from_string("x")
-    assert [name for name in seen if "between" not in name] == stay
-    assert seen == sorted(set(seen))

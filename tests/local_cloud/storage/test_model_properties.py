@@ -56,7 +56,7 @@ def expected_error(chosen: Chosen, live: Known | None, *, must_exist: bool, read
     if live is None and must_exist:
         return NotFound
     without_object = live is None
-    if chosen[0] == "fails" or chosen[2] == "fails" or (without_object and chosen[2] is not None):
+    if chosen[0] == "fails" or chosen[2] == "fails" or (without_object and (chosen[1] or chosen[2])):
         return PreconditionFailed
     if chosen[1] == "fails" or (chosen[3] == "fails" and not without_object):
         return NotModified if reading else PreconditionFailed

@@ -1,0 +1,50 @@
+"""`fanout local advance`, `freeze`, `thaw`, `kill` and `restart`: disturb a running local cloud on purpose.
+
+All of them are done by the process of `fanout local up`, which knows then that it was on purpose.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fanout.local.running import state_dir_option, told
+from local_cloud.control import VERBS, remote
+from local_cloud.supervisor import SERVICES
+
+_HELP = {
+    "freeze": "Stop SERVICE where it stands.\n\nIt gets SIGSTOP: connections stay open, nothing is answered.",
+    "thaw": "Let a frozen SERVICE go on.",
+    "kill": "End SERVICE as a crash would.\n\nIt gets SIGKILL; the others go on. `restart` brings it back with all that it confirmed.",
+    "restart": "Start SERVICE again.\n\nWith its state and on the same ports, after `kill`. One that runs is ended in order first.",
+}
+_DONE = {"freeze": "is frozen", "thaw": "goes on", "kill": "is killed", "restart": "runs again"}
+
+
+@click.command()
+@click.argument("seconds", type=click.FloatRange(0))
+@state_dir_option
+def advance(seconds: float, state_dir: Path) -> None:
+    """Move all clocks SECONDS forward.
+
+    Deadlines, retention, gauges and timeouts move with them.
+    """
+    with told():
+        remote(state_dir).advance(seconds)
+    click.echo(f"all clocks are {seconds:g} s further")
+
+
+def _command(verb: str) -> click.Command:
+    @click.command(verb, help=_HELP[verb])
+    @click.argument("service", type=click.Choice(SERVICES))
+    @state_dir_option
+    def change(service: str, state_dir: Path) -> None:
+        with told():
+            remote(state_dir).change(verb, service)
+        click.echo(f"{service} {_DONE[verb]}")
+
+    return change
+
+
+SERVICE_COMMANDS = tuple(_command(verb) for verb in VERBS)

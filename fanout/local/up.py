@@ -1,0 +1,162 @@
+"""`fanout local up`, `down` and `reset`: its beginning, its end, and the end of its state.
+
+What `up` starts ends with it, however it ends. With `--detach` a second process is the one that stays.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fanout.local.running import format_option, formatted, found, state_dir_option
+from local_cloud import record, state_folder
+from local_cloud.child import ServiceFailed
+from local_cloud.control import Control
+from local_cloud.supervisor import LocalCloud, Options
+
+DOWN_S = 30.0
+START_S = 60.0
+LOG = "up.log"
+
+_OPTIONS = (
+    click.option("--pubsub-port", type=int, default=0, help="gRPC port of Pub/Sub and Monitoring; 0 takes a free one, here and below."),
+    click.option("--pubsub-http-port", type=int, default=0, help="HTTP port of Pub/Sub: its REST form, clock, gauges and faults."),
+    click.option("--storage-port", type=int, default=0, help="Port of Cloud Storage."),
+    click.option("--run-port", type=int, default=0, help="Port of Cloud Run."),
+    click.option("--sample-period-s", type=click.FloatRange(0), default=60.0, show_default=True, help="Between two samples of the gauge."),
+    click.option("--visibility-lag-s", type=click.FloatRange(0), default=120.0, show_default=True, help="Until a sample can be read."),
+    click.option("--max-processes", type=click.IntRange(1), default=64, show_default=True, help="Workers at a time."),
+    click.option("--startup-delay-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Until a worker's process starts."),
+)
+
+
+def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command()
+@state_dir_option
+@format_option
+@click.option("--quick", is_flag=True, help="The gauge is exact at once: sample period and lag are 0.")
+@click.option("--detach", is_flag=True, help="Return when it runs; `fanout local down` ends it.")
+@_with_options
+def up(state_dir: Path, style: str, quick: bool, detach: bool, **settings: Any) -> None:
+    """Start the local cloud and keep it until Ctrl-C.
+
+    Prints the environment that sends clients there: `eval "$(fanout local env)"` in another terminal uses it. The state stays in its
+    folder (messages, objects, jobs, executions, logs) and is there again at the next start.
+    """
+    there = found(state_dir)
+    if there is not None:
+        raise click.ClickException(f"a local cloud runs in {state_dir} already (process {there.pid}): end it with `fanout local down`")
+    if quick:
+        settings |= {"sample_period_s": 0.0, "visibility_lag_s": 0.0}
+    try:
+        state_folder.claim(state_dir)
+    except (state_folder.NotOurs, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    options = Options(**settings)
+    if detach:
+        _detached(state_dir, options, style)
+    else:
+        _serve(LocalCloud(state_dir, options), style)
+
+
+def _serve(cloud: LocalCloud, style: str) -> None:
+    """Run the local cloud until a signal comes or a service dies."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: ended.set())
+
+    def write_record() -> None:
+        record.write(cloud.state_dir, os.getpid(), cloud.addresses, cloud.pids)
+
+    try:
+        with cloud, Control(cloud, write_record):
+            write_record()
+            click.echo(formatted(cloud.environment, style))
+            click.echo(f"# the local cloud runs, state in {cloud.state_dir}; Ctrl-C ends it", err=True)
+            # Short waits, because a signal only interrupts a wait of the main thread in between.
+            while not ended.wait(0.2) and not cloud.died.is_set():
+                pass
+            cloud.check()
+    except ServiceFailed as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        record.remove(cloud.state_dir)
+
+
+def _detached(state_dir: Path, options: Options, style: str) -> None:
+    """Start ourselves once more, as a process that nobody waits for."""
+    words = [word for name, value in asdict(options).items() if name in _names() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "fanout", "local", "up", "--state-dir", str(state_dir), *words]
+    log = state_dir / LOG
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+    tick = threading.Event()
+    for _ in range(int(START_S / 0.05)):
+        there = found(state_dir)
+        if there is not None:
+            click.echo(formatted(there.addresses.environment, style))
+            click.echo(f"# the local cloud runs (process {there.pid}), state in {state_dir}; `fanout local down` ends it", err=True)
+            return
+        if process.poll() is not None:
+            raise click.ClickException(f"it did not start: {log.read_text().strip() or f'exit code {process.returncode}'}")
+        tick.wait(0.05)
+    process.terminate()
+    raise click.ClickException(f"it was not ready within {START_S:g} s: see {log}")
+
+
+def _names() -> set[str]:
+    """The options of `up` that are options of the local cloud."""
+    return {parameter.name for parameter in up.params if parameter.name} & set(asdict(Options()))
+
+
+@click.command()
+@state_dir_option
+def down(state_dir: Path) -> None:
+    """End the running local cloud, and all workers with it. Its state stays."""
+    there = found(state_dir)
+    if there is None:
+        click.echo(f"no local cloud runs in {state_dir}")
+        return
+    os.kill(there.pid, signal.SIGTERM)
+    tick = threading.Event()
+    for _ in range(int(DOWN_S / 0.05)):
+        if found(state_dir) is None:  # the record goes last, after the services
+            click.echo(f"the local cloud in {state_dir} has ended")
+            return
+        tick.wait(0.05)
+    raise click.ClickException(f"process {there.pid} has not ended within {DOWN_S:g} s: kill -9 {there.pid} ends it and its services")
+
+
+@click.command()
+@state_dir_option
+def reset(state_dir: Path) -> None:
+    """Delete its state.
+
+    Messages, objects, jobs, executions and logs. The local cloud must not run.
+
+    Refuses a folder that `fanout local up` has not made, and deletes nothing that it has not put there.
+    """
+    if found(state_dir) is not None:
+        raise click.ClickException(f"a local cloud runs in {state_dir}: end it first with `fanout local down`")
+    if not state_dir.exists():
+        click.echo(f"there is no state in {state_dir}")
+        return
+    try:
+        left = state_folder.delete(state_dir)
+    except (state_folder.NotOurs, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"deleted the state in {state_dir}" + (f"; left there, as it is not ours: {', '.join(left)}" if left else ""))

@@ -1,0 +1,73 @@
+"""The few protobuf messages that are written by hand, because they are written once for every message that passes through.
+
+The rule: what is written here reads back, with Google's own types, as if they had written it.
+Format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+if TYPE_CHECKING:
+    from local_cloud.pubsub.delivery import Delivery
+
+# Tags: a field's number times 8, plus 2 for bytes or 0 for a number.
+_DATA = 0x0A  # PubsubMessage.data = 1
+_MESSAGE_ID = b"\x1a"  # PubsubMessage.message_id = 3
+_PUBLISH_TIME = b"\x22"  # PubsubMessage.publish_time = 4
+_RECEIVED = b"\x0a"  # PullResponse.received_messages = 1, and the same in StreamingPullResponse
+_ACK_ID = b"\x0a"  # ReceivedMessage.ack_id = 1
+_MESSAGE = b"\x12"  # ReceivedMessage.message = 2
+_ATTEMPT = b"\x18"  # ReceivedMessage.delivery_attempt = 3
+
+
+def varint(number: int) -> bytes:
+    """A number of 0 or more, seven bits a byte, lowest first."""
+    if number < 0x80:
+        return _SMALL[number]
+    head = bytearray()
+    while number >= 0x80:
+        head.append(number & 0x7F | 0x80)
+        number >>= 7
+    head.append(number)
+    return bytes(head)
+
+
+_SMALL = tuple(bytes((number,)) for number in range(0x80))
+
+
+def is_only_data(body: bytes) -> bool:
+    """Whether a serialized PubsubMessage surely has data and nothing else; false if it may have more, or is larger than 16 KiB."""
+    size = len(body)
+    if size < 3 or body[0] != _DATA:
+        return False
+    if size < 0x80 + 2:
+        return body[1] == size - 2
+    return body[1] >= 0x80 and body[2] < 0x80 and body[1] & 0x7F | body[2] << 7 == size - 3
+
+
+def publish_time(now_s: float) -> bytes:
+    """To be appended to a serialized PubsubMessage that has none; `now_s` are unix seconds, kept to the microsecond."""
+    time = Timestamp()
+    time.FromNanoseconds(int(now_s * 1_000_000) * 1000)
+    content: bytes = time.SerializeToString()
+    return _PUBLISH_TIME + varint(len(content)) + content
+
+
+def message_id_head(size: int) -> bytes:
+    """To be appended to a serialized PubsubMessage that has no id, before an id of this size."""
+    return _MESSAGE_ID + varint(size)
+
+
+def received(deliveries: Iterable[Delivery], *, counts_attempts: bool) -> bytes:
+    """The messages of a PullResponse, or of a StreamingPullResponse."""
+    parts: list[bytes] = []
+    for delivery in deliveries:
+        ack_id, body = delivery.ack_id.encode(), delivery.message.body
+        head = _ACK_ID + varint(len(ack_id)) + ack_id + _MESSAGE + varint(len(body))
+        attempt = _ATTEMPT + varint(delivery.failure_count + 1) if counts_attempts else b""
+        parts += (_RECEIVED, varint(len(head) + len(body) + len(attempt)), head, body, attempt)
+    return b"".join(parts)

@@ -1,0 +1,75 @@
+"""The folder in which a local cloud keeps its state: made for it alone, readable by its user alone.
+
+The rule: nothing is deleted in a folder that has no mark, and of a marked one only what a local cloud puts there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+MARK = ".local-cloud-state"
+_CONTENT = {
+    MARK,
+    "control.json",
+    "gcloud",
+    "local-cloud.json",
+    "pubsub",
+    "pubsub.log",
+    "run",
+    "run.log",
+    "storage",
+    "storage.log",
+    "up.log",
+    "watchman.log",
+}
+
+
+class NotOurs(ValueError):
+    """The folder holds what no local cloud has put there; the message says what to do."""
+
+
+def claim(folder: Path) -> None:
+    """Make `folder` if it is not there, mark it and close it to others. Raises NotOurs when it is in other use, OSError."""
+    others = _strangers(folder)
+    if others and not (folder / MARK).exists():
+        raise NotOurs(f"{folder} holds other things ({', '.join(others[:3])}): name a folder that is empty or new with --state-dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    (folder / MARK).write_text("The state of a local cloud. `fanout local reset` deletes it.\n")
+
+
+def delete(folder: Path) -> list[str]:
+    """Delete the state; returns the names of what is left because somebody else has put it there. Nothing happens without a folder.
+
+    Raises NotOurs. Nobody may use the folder.
+    """
+    if not folder.exists():
+        return []
+    if not (folder / MARK).exists():
+        raise NotOurs(f"{folder} was not made by `fanout local up`, so nothing was deleted: delete it yourself if you are sure")
+    for path in folder.iterdir():
+        if not _is_ours(path.name) or path.name == MARK:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    left = _strangers(folder)
+    # The mark goes last: a deletion that was cut short can be repeated.
+    (folder / MARK).unlink()
+    if not left:
+        folder.rmdir()
+    return left
+
+
+def _strangers(folder: Path) -> list[str]:
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        raise NotOurs(f"{folder} is not a folder: name another one with --state-dir")
+    return sorted(path.name for path in folder.iterdir() if not _is_ours(path.name))
+
+
+def _is_ours(name: str) -> bool:
+    return name.removesuffix(".new") in _CONTENT  # drafts that a kill has left
