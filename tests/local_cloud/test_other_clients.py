@@ -1,19 +1,13 @@
-"""Clients that others wrote, unchanged: `subscribe()` of google-cloud-pubsub, Celery's gcpubsub transport, plain `requests`.
+"""Clients that others wrote, unchanged: `subscribe()` of google-cloud-pubsub and plain `requests`. Celery is in pubsub/test_celery.py.
 
 They are set up as their own documentation says; only the addresses differ.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -21,10 +15,9 @@ import pytest
 import requests
 from google.cloud import pubsub_v1
 
-from tests.support import Service, clean_environment, wait_until
+from tests.support import Service, wait_until
 
 MESSAGES = 20_000
-TASKS = 200
 
 
 @pytest.fixture
@@ -67,59 +60,6 @@ def test_subscribe_receives_20000_messages_and_leaves_nothing(publisher: Any, su
     assert again == 0, f"{again} messages came twice, though each was acknowledged at once"
     left = subscriber.pull(subscription=subscription, max_messages=10, timeout=2, retry=None).received_messages
     assert [message.message.data for message in left] == []
-
-
-# The worker sends as well: the transport does not wait for what it has published, so a sender that ends at once loses the last ones.
-CELERY_MODULE = """
-import os
-from celery import Celery
-from celery.signals import worker_ready
-
-app = Celery("tasks", broker=f"gcpubsub://projects/{os.environ['PROJECT']}")
-app.conf.update(broker_connection_retry_on_startup=True, broker_transport_options={"wait_time_seconds": 1})
-
-@app.task
-def note(number):
-    with open(os.path.join(os.environ["NOTES"], str(number)), "a") as file:
-        file.write("x")
-
-@worker_ready.connect
-def send(**_):
-    for number in range(int(os.environ["TASKS"])):
-        note.delay(number)
-"""
-
-
-def find_celery() -> None:
-    """Skip, or fail, without Celery."""
-    if importlib.util.find_spec("celery") is None:
-        if os.environ.get("REQUIRE_REAL") == "1":
-            pytest.fail("REQUIRE_REAL=1, but `celery` is not installed")
-        pytest.skip("`celery` is not installed")
-
-
-@pytest.mark.slow
-@pytest.mark.real
-def test_celery_runs_every_task_once_through_its_own_transport(emulator: str, project: str, tmp_path: Path) -> None:
-    find_celery()
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    (tmp_path / "tasks.py").write_text(CELERY_MODULE)
-    environment = {**clean_environment(), "PUBSUB_EMULATOR_HOST": emulator, "PROJECT": project, "NOTES": str(notes), "TASKS": str(TASKS)}
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--pool=threads", "--concurrency=4", "--loglevel=warning"]
-    with (tmp_path / "log").open("wb") as log:
-        worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
-    try:
-        wait_until(
-            lambda: len(list(notes.iterdir())) == TASKS or worker.poll() is not None, timeout_s=60, description=f"{TASKS} tasks done"
-        )
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=30) == 0, (tmp_path / "log").read_text()
-    finally:
-        worker.kill()
-        worker.wait()
-    done = {path.name: path.read_text() for path in notes.iterdir()}
-    assert done == {str(number): "x" for number in range(TASKS)}
 
 
 def test_plain_requests_put_read_list_and_delete_an_object(local_storage: Service, project: str) -> None:
