@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.support import Service
+from tests.support import Service, start_service
+
+
+@pytest.fixture(scope="session")
+def local_pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """In place of the shared one, whose clock other tests move: a gauge that is sampled in the future is not seen here."""
+    service = start_service("pubsub", tmp_path_factory.mktemp("pubsub"), "--sample-period-s", "0", "--visibility-lag-s", "0")
+    yield service
+    service.stop()
 
 
 @pytest.fixture
