@@ -222,20 +222,22 @@ def test_a_stream_is_refused_once_and_opened_again(site: Site) -> None:
     site.publish(b"a")
     site.orders.add("StreamingPull", "unavailable")
     client = pubsub_v1.SubscriberClient()
-    requests: SimpleQueue[Any] = SimpleQueue()
+    ends: list[SimpleQueue[Any]] = []
 
     def opened() -> Any:
-        requests.put({"subscription": site.subscription, "stream_ack_deadline_seconds": 10})
-        return client.streaming_pull(requests=iter(requests.get, None), timeout=30)
+        sent: SimpleQueue[Any] = SimpleQueue()
+        sent.put({"subscription": site.subscription, "stream_ack_deadline_seconds": 10})
+        ends.append(sent)
+        return client.streaming_pull(requests=iter(sent.get, None), timeout=30)
 
     with pytest.raises(ServiceUnavailable):
         next(iter(opened()))
-    requests.put(None)
     stream = opened()
     response = next(one for one in stream if one.received_messages)
     assert [one.message.data for one in response.received_messages] == [b"a"]
     stream.cancel()
-    requests.put(None)
+    for end in ends:
+        end.put(None)
     client.close()
     assert site.orders.all_met(1)
 
