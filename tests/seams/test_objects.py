@@ -179,26 +179,27 @@ def test_a_counter_kept_by_generation_loses_no_increment(store: ObjectStore) -> 
 
 
 def test_content_and_info_are_of_the_same_generation(store: ObjectStore) -> None:
-    """The writer goes on while the reader reads, by a few writes at a time: disturbed, but not for ever."""
+    """Of three writes a round one is done before the read, two go on beside it: disturbed, but not for ever."""
     store.write("moving", b"0", metadata={"content": "0"})
-    may_write, written = threading.Semaphore(0), threading.Event()
-    rounds, writes = 15, 4
+    may_write, written = threading.Semaphore(0), threading.Semaphore(0)
+    rounds = 15
 
     def write() -> None:
-        for number in range(1, rounds * writes + 1):
+        for number in range(1, 3 * rounds + 1):
             may_write.acquire()
             store.write("moving", b"%d" % number, metadata={"content": str(number)})
-            written.set()
+            written.release()
 
-    writer = threading.Thread(target=write)
+    writer = threading.Thread(target=write, daemon=True)
     writer.start()
     contents = set()
     for _ in range(rounds):
-        written.clear()
-        may_write.release(writes)
-        assert written.wait(10)
+        may_write.release(3)
+        assert written.acquire(timeout=20)
         data, info = store.read_with_info("moving")
         assert info.metadata["content"] == data.decode()
         contents.add(data)
+        assert written.acquire(timeout=20)
+        assert written.acquire(timeout=20)
     writer.join()
     assert len(contents) > 1
