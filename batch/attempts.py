@@ -15,7 +15,6 @@ from batch.names import attempts_object
 from batch.objects import ObjectStore
 
 ERRORS_KEPT = 20
-MAX_TRACEBACK_CHARS = 4000
 MAX_ROUNDS = 10
 MAX_TIME_S = 1e11
 """A time beyond the year 5000 is none."""

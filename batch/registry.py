@@ -13,15 +13,30 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from batch.errors import MessageRefused, SettingsError, text_of
 
 if TYPE_CHECKING:
-    from batch.context import Context
     from batch.message import Task
 
-Function = Callable[["Task", "Context"], Any]
+Function = Callable[..., Any]
+"""`(task, ctx) -> result`, sync or async; grouped: `(tasks, ctxs) -> results`, one for each task, in their order."""
+
+
+class Kind(StrEnum):
+    """How a handler is run: each kind has an executor of its own."""
+
+    THREAD = "thread"
+    ASYNC = "async"
+    PROCESS = "process"
+    GROUP = "group"
+
+
+MAX_GROUP = 1000
+MIN_MEMORY_MB = 64
+"""A Python process with a few libraries needs about that much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +54,8 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """One way to process tasks of one type. `retries` is how many attempts may follow the first; `payload` a pydantic model or None."""
+    """One way to process tasks of one type. `retries` is how many attempts may follow the first; `payload` a pydantic model or None;
+    `group` how many tasks one call takes at most, which waits at most `group_wait_s` to fill; `memory_mb` what an isolated one may use."""
 
     task_type: str
     function: Function
@@ -47,6 +63,10 @@ class Handler:
     retries: int = 5
     backoff: Backoff = field(default_factory=Backoff)
     payload: type[Any] | None = None
+    kind: Kind = Kind.THREAD
+    group: int = 1
+    group_wait_s: float = 0.2
+    memory_mb: int | None = None
 
     def validated(self, task: Task) -> Any:
         """The task's fields as the payload model (None without one). Raises MessageRefused naming each wrong field."""
@@ -78,17 +98,33 @@ class Registry:
         retries: int = 5,
         backoff: Backoff | None = None,
         payload: type[Any] | None = None,
+        isolation: str = "thread",
+        group: int = 1,
+        group_wait_s: float = 0.2,
+        memory_mb: int | None = None,
     ) -> Callable[[Function], Function]:
-        """Decorator: this function processes tasks of `task_type`. Raises SettingsError when the type is taken or an option is wrong."""
+        """Decorator: this function processes tasks of `task_type`. Raises SettingsError when the type is taken or an option is wrong.
+
+        `isolation="process"` runs it in a child process that is killed at `timeout_s` and may use `memory_mb` at most; `group=N` gives
+        it up to N tasks at a time, as lists. An async function runs on the worker's event loop.
+        """
         if task_type in self._handlers:
             raise SettingsError([f"task type {task_type!r} has two handlers; give one of them another name"])
-        if retries < 0 or (timeout_s is not None and timeout_s <= 0):
-            raise SettingsError([f"handler {task_type!r}: retries must be 0 or more and timeout_s above 0"])
+        problems = _wrong_options(retries, timeout_s, isolation, group, group_wait_s, memory_mb)
 
         def register(function: Function) -> Function:
+            wrong = list(problems)
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise SettingsError([f"handler {task_type!r} is a generator, which would do nothing when it is called; return a result"])
-            self._handlers[task_type] = Handler(task_type, function, timeout_s, retries, backoff or Backoff(), payload)
+                wrong.append("it is a generator, which would do nothing when it is called; return a result")
+            is_async = inspect.iscoroutinefunction(function)
+            if is_async and isolation == "process":
+                wrong.append("an async function cannot be isolated; make it a plain one, or leave isolation out")
+            if wrong:
+                raise SettingsError([f"handler {task_type!r}: {one}" for one in wrong])
+            kind = Kind.GROUP if group > 1 else Kind.PROCESS if isolation == "process" else Kind.ASYNC if is_async else Kind.THREAD
+            self._handlers[task_type] = Handler(
+                task_type, function, timeout_s, retries, backoff or Backoff(), payload, kind, group, group_wait_s, memory_mb
+            )
             return function
 
         return register
@@ -107,6 +143,23 @@ class Registry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._handlers))
+
+
+def _wrong_options(
+    retries: int, timeout_s: float | None, isolation: str, group: int, group_wait_s: float, memory_mb: int | None
+) -> list[str]:
+    problems = []
+    if retries < 0 or (timeout_s is not None and timeout_s <= 0):
+        problems.append("retries must be 0 or more and timeout_s above 0")
+    if isolation not in ("thread", "process"):
+        problems.append(f"isolation must be 'thread' or 'process', got {isolation!r}")
+    if not 1 <= group <= MAX_GROUP or group_wait_s < 0:
+        problems.append(f"group must be from 1 to {MAX_GROUP} and group_wait_s 0 or more")
+    if group > 1 and isolation == "process":
+        problems.append("a grouped handler cannot be isolated; leave one of the two out")
+    if memory_mb is not None and (memory_mb < MIN_MEMORY_MB or isolation != "process"):
+        problems.append(f"memory_mb must be {MIN_MEMORY_MB} or more, and needs isolation='process'")
+    return problems
 
 
 default_registry = Registry()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from batch.bounds import TimeBounds
@@ -17,7 +16,7 @@ from batch.events import log
 from batch.flow import MAX_READY_BYTES, pull_size
 from batch.leases import LeaseKeeper
 from batch.subscription import Subscription
-from batch.worker.ready import Ready
+from batch.worker.executors import Executors
 from batch.worker.tally import Tally
 
 MAX_PULL_FAILURES = 5
@@ -32,7 +31,7 @@ class Puller:
 
     settings: WorkerSettings
     subscription: Subscription
-    ready: Ready
+    executors: Executors
     leases: LeaseKeeper
     tally: Tally
     bounds: TimeBounds
@@ -40,7 +39,6 @@ class Puller:
     breaker: Breaker
     clock: Clock
     stopping: threading.Event
-    busy_count: Callable[[], int]
     _failure_count: int = field(default=0, init=False)
 
     def run(self) -> ExitReason:
@@ -56,7 +54,7 @@ class Puller:
             return ended
         wanted = self._wanted()
         if wanted == 0:
-            self.ready.wait_change(LOOK_AGAIN_S)
+            self.executors.wait_change(LOOK_AGAIN_S)
             return None
         self._pull(wanted)
         return None
@@ -74,12 +72,12 @@ class Puller:
         return ExitReason.DRAINED if self.proof.proven(now_s) else None
 
     def _wanted(self) -> int:
-        if self.ready.byte_count >= MAX_READY_BYTES:
+        if self.executors.waiting_bytes >= MAX_READY_BYTES:
             return 0
         return pull_size(
-            slots=self.settings.concurrency,
-            busy=self.busy_count(),
-            ready=len(self.ready),
+            slots=self.executors.place_count,
+            busy=self.executors.busy_count,
+            ready=self.executors.waiting_count,
             share_left=self.tally.share_left,
             mean_s=self.tally.mean_s,
             start_within_s=self.settings.start_within_s,
@@ -100,7 +98,7 @@ class Puller:
         self.tally.took(len(deliveries))
         self.leases.hold([delivery.ack_id for delivery in deliveries], began_s)
         self.proof.saw_messages()
-        self.ready.put(deliveries)
+        self.executors.put(deliveries)
 
     def _failed(self, error: DependencyError) -> None:
         self._failure_count += 1

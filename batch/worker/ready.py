@@ -10,11 +10,11 @@ from batch.subscription import Delivery
 
 
 class Ready:
-    """A line of deliveries. One lock for each list that goes in or out, none for a message."""
+    """A line of deliveries. One lock for each list that goes in or out, none for a message. Several lines may share a condition."""
 
-    def __init__(self) -> None:
+    def __init__(self, condition: threading.Condition | None = None) -> None:
         self._line: deque[Delivery] = deque()
-        self._condition = threading.Condition()
+        self._condition = condition or threading.Condition()
         self._closed = False
         self._byte_count = 0
 
@@ -55,15 +55,6 @@ class Ready:
             self._byte_count += sum(len(delivery.data) for delivery in deliveries)
             self._condition.notify_all()
             return []
-
-    def wait_change(self, timeout_s: float) -> None:
-        """Return when messages came, went, or `nudge` was called, at the latest after `timeout_s`."""
-        with self._condition:
-            self._condition.wait(timeout_s)
-
-    def nudge(self) -> None:
-        with self._condition:
-            self._condition.notify_all()
 
     def close(self) -> list[Delivery]:
         """Start nothing more: the slots end, and what had not started is returned."""

@@ -18,7 +18,7 @@ from batch.flow import chunk_size
 from batch.subscription import Delivery
 from batch.worker.finished import Finished, GoesBack
 from batch.worker.ready import Ready
-from batch.worker.runner import Runner
+from batch.worker.runner import Call, Runner
 from batch.worker.tally import Tally
 
 T = TypeVar("T")
@@ -49,8 +49,12 @@ class Slots:
         tally: Tally,
         clock: Clock,
         failed: Callable[[BaseException], None],
+        call: Call | None = None,
     ) -> None:
-        self._ready = ready
+        """`call` runs an attempt's handler; in the slot's own thread by default."""
+        self.place_count = count
+        self.ready = ready
+        self._call = call
         self._inbox = inbox
         self._runner = runner
         self._tally = tally
@@ -77,7 +81,7 @@ class Slots:
         for slot in self._slots:
             if slot.current is not None and now_s - slot.began_s >= HAND_OVER_S:
                 self._hand_over(slot)
-                for delivery in self._ready.put_back(_drained(slot.waiting)):
+                for delivery in self.ready.put_back(_drained(slot.waiting)):
                     self._inbox.put([GoesBack(delivery.ack_id)])
 
     def reclaim(self) -> None:
@@ -90,7 +94,7 @@ class Slots:
 
     def _run(self, slot: _Slot) -> None:
         try:
-            while chunk := self._ready.take(self._chunk_size):
+            while chunk := self.ready.take(self._chunk_size):
                 slot.waiting.extend(chunk)
                 self.round(slot)
         except BaseException as error:  # noqa: BLE001 - a slot that dies in silence would leave its messages to expire
@@ -110,7 +114,7 @@ class Slots:
                 continue
             slot.began_s = self._clock.monotonic()
             slot.current = delivery
-            slot.finished.append(self._runner.run(delivery))
+            slot.finished.append(self._runner.run(delivery, self._call))
             slot.current = None
             count += 1
             now_s = self._clock.monotonic()

@@ -28,13 +28,14 @@ from batch.progress_writer import ProgressWriter, earlier_tries, interval_s
 from batch.registry import Registry
 from batch.shares import share_left
 from batch.subscription import Subscription, Topic
+from batch.worker.admission import Admission
+from batch.worker.assembly import Parts, assembled
 from batch.worker.committer import Committer
 from batch.worker.finished import Finished
 from batch.worker.puller import Puller
-from batch.worker.ready import Ready
 from batch.worker.runner import Runner
-from batch.worker.slots import Slots
 from batch.worker.tally import Tally
+from batch.worker.verdicts import Verdicts
 
 BREAKER_LIMIT = 20
 LAST_FLUSH_S = 2.0
@@ -67,10 +68,10 @@ class Worker:
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
         # A share that is smaller than the limit must be able to show that nothing works.
         self._breaker = Breaker(min(max(BREAKER_LIMIT, 2 * settings.concurrency), max(1, settings.share)))
-        self._ready = Ready()
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
-        self._runner = Runner(settings, registry, store, clock, chance, self._bounds.end_s)
-        self._slots = Slots(settings.concurrency, self._ready, self._inbox, self._runner, self.tally, clock, self._fail)
+        verdicts = Verdicts(settings, store, clock, chance)
+        self._runner = Runner(Admission(settings, registry, store, clock, verdicts, self._bounds.end_s), verdicts, store, clock)
+        self._executors = assembled(Parts(settings, registry, self._runner, self._inbox, self.tally, clock, self._fail))
         self._progress = ProgressWriter(
             store,
             progress_object(settings.execution, settings.index, settings.retry),
@@ -92,7 +93,7 @@ class Worker:
         self.stop_asked_s = self.stop_asked_s or self.clock.monotonic()
         self._runner.stopping.set()
         self.stopping.set()
-        self._ready.nudge()
+        self._executors.nudge()
         self.tally.nudge()
 
     def extend_leases(self) -> None:
@@ -150,12 +151,12 @@ class Worker:
             self.tally,
             self._breaker,
             self.clock,
-            self._slots.relieve,
+            self._executors.relieve,
         )
         puller = Puller(
             self.settings,
             self._subscription,
-            self._ready,
+            self._executors,
             leases,
             self.tally,
             self._bounds,
@@ -163,12 +164,11 @@ class Worker:
             self._breaker,
             self.clock,
             self.stopping,
-            lambda: self._slots.busy_count,
         )
         leases.start()
         self._progress.start()
         self._committing.start()
-        self._slots.start()
+        self._executors.start()
         reason = puller.run()
         if reason in (ExitReason.SHARE_DONE, ExitReason.DRAINED):
             self.tally.wait_empty(lambda: self._bounds.end_s, lambda: self.stopping.is_set() or self._breaker.open)
@@ -215,10 +215,10 @@ class Worker:
 
     def _give_back_and_flush(self, committer: Committer, until_s: Callable[[], float]) -> None:
         self._runner.stopping.set()
-        committer.hand_back([delivery.ack_id for delivery in self._ready.close()])
+        committer.hand_back([delivery.ack_id for delivery in self._executors.close()])
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
-            self._slots.reclaim()
-            stuck = self._slots.running()
+            self._executors.reclaim()
+            stuck = self._executors.running()
             committer.abandon([delivery.ack_id for delivery in stuck])
             if stuck:
                 log("handler_stuck", message_ids=[delivery.message_id for delivery in stuck])
@@ -228,7 +228,7 @@ class Worker:
 
     def _nothing_to_wait_for(self) -> bool:
         """Whether what is still held can only be given back: a fault, or a breaker that keeps outcomes from being written."""
-        return self.fault is not None or (self._breaker.open and not self._slots.running())
+        return self.fault is not None or (self._breaker.open and not self._executors.running())
 
     def _commit(self) -> None:
         assert self._committer is not None, "the committer's thread starts after it is made"
@@ -244,7 +244,7 @@ class Worker:
         """A fault in one of our own threads ends the worker."""
         self.fault = self.fault or error
         self._breaker.trip(f"a fault in Fanout: {error!r}")
-        self._ready.nudge()
+        self._executors.nudge()
         self.tally.nudge()
 
     def _facts(self) -> dict[str, Any]:

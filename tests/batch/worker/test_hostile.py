@@ -259,7 +259,7 @@ def test_a_worker_holds_no_more_than_it_can_start(plant: Plant) -> None:
     plant.submit(8, "long")
     worker = plant.worker(MAX_MESSAGES=100, CONCURRENCY=4, START_WITHIN_S="0.1")
     thread, _ = in_thread(worker)
-    wait_until(lambda: worker._slots.busy_count == 4, 5, "four busy slots")
+    wait_until(lambda: worker._executors.busy_count == 4, 5, "four busy slots")
     held = plant.subscription.leased
     worker.stop()
     may_end.set()

@@ -1,0 +1,31 @@
+"""An attempt: one delivery whose handler is known and whose turn has come. A value that executors pass around."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from batch.attempts import NONE, Attempts
+from batch.message import Task
+from batch.registry import Handler
+from batch.subscription import Delivery
+
+
+@dataclass(slots=True)
+class Attempt:
+    """`before` are the failed attempts on record; `began_s` is monotonic; `deadline_s` (monotonic) is when it must have ended.
+    `suspect`: it may have killed a worker, so it runs alone in a child. `marked`: its start stands in the bucket."""
+
+    delivery: Delivery
+    task: Task
+    handler: Handler
+    payload: Any
+    began_s: float
+    deadline_s: float
+    before: Attempts = NONE
+    suspect: bool = False
+    marked: bool = False
+
+    @property
+    def number(self) -> int:
+        return self.before.attempt_count + 1
