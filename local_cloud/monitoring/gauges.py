@@ -31,6 +31,10 @@ class Point:
     undelivered_count: int
     oldest_age_s: float
 
+    def is_shown(self, start_s: float, end_s: float, now_s: float) -> bool:
+        is_within = start_s < self.sampled_s <= end_s or start_s == self.sampled_s == end_s
+        return is_within and self.visible_s <= now_s and self.sampled_s >= now_s - KEPT_S
+
 
 def _sampled_s(point: Point) -> float:
     return point.sampled_s
@@ -44,10 +48,12 @@ class Gauges:
         self._errors: dict[str, str] = {}
 
     def add(self, project: str, subscription: str, point: Point, now_s: float) -> None:
-        """Add a point, and forget those of the same gauge that are older than an hour."""
+        """Add a point, in the place of one of the same moment, and forget those of the same gauge that are older than an hour."""
         with self._lock:
             points = self._points.setdefault((project, subscription), [])
-            bisect.insort(points, point, key=_sampled_s)
+            at = bisect.bisect_left(points, point.sampled_s, key=_sampled_s)
+            is_there = at < len(points) and points[at].sampled_s == point.sampled_s
+            points[at : at + is_there] = [point]
             del points[: bisect.bisect_left(points, now_s - KEPT_S, key=_sampled_s)]
 
     def set_absent(self, project: str, subscription: str, *, absent: bool) -> None:
@@ -68,14 +74,17 @@ class Gauges:
             return self._errors.get(project)
 
     def read(self, project: str, start_s: float, end_s: float, now_s: float) -> dict[str, list[Point]]:
-        """Visible points sampled within [start, end], newest first, by subscription in order; those without any are left out."""
-        oldest_s = max(start_s, now_s - KEPT_S)
+        """Visible points sampled after `start_s` until `end_s`, newest first, by subscription in order; those without any are left out.
+
+        Where both are the same moment, that moment is meant:
+        https://cloud.google.com/monitoring/api/ref_v3/rest/v3/TimeInterval
+        """
         found: dict[str, list[Point]] = {}
         with self._lock:
             for (owner, subscription), points in sorted(self._points.items()):
                 if owner != project or (owner, subscription) in self._absent:
                     continue
-                shown = [point for point in reversed(points) if oldest_s <= point.sampled_s <= end_s and point.visible_s <= now_s]
+                shown = [point for point in reversed(points) if point.is_shown(start_s, end_s, now_s)]
                 if shown:
                     found[subscription] = shown
         return found

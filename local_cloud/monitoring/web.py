@@ -15,6 +15,9 @@ from starlette.routing import Route
 from local_cloud.clock import Clock
 from local_cloud.monitoring.gauges import Gauges, Point
 
+# What fits into a point on the wire, whatever the clients make of it.
+_GAUGE_MAX = 1e18
+_TIME_MAX_S = 253_402_300_799.0
 _POINT_KEYS = {"project", "subscription", "num_undelivered_messages", "oldest_unacked_message_age", "sampled_at"}
 
 
@@ -56,11 +59,19 @@ def _apply(body: Any, gauges: Gauges, now_s: float) -> None:
         return
     if keys - _POINT_KEYS:
         raise ValueError(f"unknown keys: {', '.join(sorted(keys - _POINT_KEYS))}")
-    count, age_s = int(body["num_undelivered_messages"]), float(body.get("oldest_unacked_message_age", 0.0))
-    sampled_s = float(body.get("sampled_at", now_s))
-    if count < 0 or age_s < 0:
-        raise ValueError("a gauge is 0 or more")
-    gauges.add(project, subscription, Point(sampled_s, now_s, count, age_s), now_s)
+    count = _number(body["num_undelivered_messages"], _GAUGE_MAX)
+    if count % 1:
+        raise ValueError(f"num_undelivered_messages is a whole number, got {count!r}")
+    age_s = _number(body.get("oldest_unacked_message_age", 0.0), _GAUGE_MAX)
+    sampled_s = _number(body.get("sampled_at", now_s), _TIME_MAX_S)
+    gauges.add(project, subscription, Point(sampled_s, now_s, int(count), age_s), now_s)
+
+
+def _number(value: Any, maximum: float) -> float:
+    # Not `not 0 <= value`: NaN is neither.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= maximum:
+        raise ValueError(f"a number from 0 to {maximum:g} is expected, got {value!r}")
+    return value
 
 
 def _text(body: Any, key: str) -> str:

@@ -7,16 +7,18 @@ same time. Pure state: times come in as arguments; no lock, no clock, no wire.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Set
+from itertools import chain
 
 from local_cloud.pubsub.delays import Delays
-from local_cloud.pubsub.delivery import DONE, LEASED, WAITING, AckIds, Delivery, is_past, size_of
+from local_cloud.pubsub.delivery import DONE, LEASED, WAITING, AckIds, Delivery, count_in, is_past, size_of
 from local_cloud.pubsub.flow import Flow
 from local_cloud.pubsub.lane import Lane, lanes_of
 from local_cloud.pubsub.leases import Leases
+from local_cloud.pubsub.line import Line, fresh, oldest_fresh_s
 from local_cloud.pubsub.message import Message
 from local_cloud.pubsub.policy import Policy
+from local_cloud.pubsub.publication import Publication
 from local_cloud.pubsub.verdict import in_order, judge
 from local_cloud.pubsub.witness import Fate
 
@@ -30,8 +32,7 @@ class Backlog:
         # What the topic promises, whatever the policy says; in seconds.
         self.least_retention_s = 0.0
         self._ack_ids = ack_ids
-        # Messages that were never delivered stand here bare: most of a large backlog costs no object beyond the message.
-        self._ready: deque[Message | Delivery | Lane] = deque()
+        self._ready = Line()
         self._fresh_count = 0
         self._delays = Delays()
         self._leases = Leases()
@@ -66,9 +67,8 @@ class Backlog:
         """Publish time of the oldest message without an acknowledgement; looks at every delivery, so not for the hot path."""
         times = [delivery.message.published_s for delivery in self._by_ack_id.values()]
         # Messages that were never delivered stand in the order of publishing: the first of each line is its oldest.
-        lines: list[Iterable[object]] = [self._ready, *(lane.pending for lane in self._lanes.values())]
-        for line in lines:
-            times += [item.published_s for item in islice((item for item in line if isinstance(item, Message)), 1)]
+        for line in self._lines():
+            times += oldest_fresh_s(line)
         return min(times, default=None)
 
     def next_due_s(self) -> float | None:
@@ -76,8 +76,16 @@ class Backlog:
         times_s = (self._leases.next_deadline_s(), self._delays.next_s())
         return min((time_s for time_s in times_s if time_s is not None), default=None)
 
+    def publish(self, publication: Publication) -> None:
+        """Add what was just published behind everything that is ready."""
+        if self.policy.is_ordered:
+            self.offer(publication.messages())
+        else:
+            self._fresh_count += publication.count
+            self._ready.append(publication)
+
     def offer(self, messages: list[Message]) -> None:
-        """Add newly published messages behind everything that is ready."""
+        """The same for messages one by one."""
         self._fresh_count += len(messages)
         if not self.policy.is_ordered:
             self._ready.extend(messages)
@@ -117,6 +125,8 @@ class Backlog:
         size = 0
         while ready and len(taken) < max_count:
             item = ready[0]
+            if isinstance(item, Publication):
+                item = ready.front()
             if isinstance(item, Lane):
                 run = self._take_run(item, horizon_s, max_count - len(taken), max_bytes - size if taken else max_bytes, is_first=not taken)
                 if not run and item.pending:
@@ -137,7 +147,7 @@ class Backlog:
             taken.append(self._identified(item))
         if taken:
             self._leases.hold(taken, now_s + self.policy.ack_deadline_s if deadline_s is None else deadline_s)
-            self._count(taken, flow)
+            count_in(taken, flow)
         return taken
 
     def _take_run(self, lane: Lane, horizon_s: float, max_count: int, max_bytes: int, *, is_first: bool) -> list[Delivery]:
@@ -161,14 +171,7 @@ class Backlog:
             lane.available_s = 0.0
         return run
 
-    @staticmethod
-    def _count(taken: list[Delivery], flow: Flow | None) -> None:
-        for delivery in taken:
-            delivery.flow = flow
-            if flow is not None:
-                flow.begin(delivery.message)
-
-    def _forget(self, item: Message | Delivery | Lane) -> None:
+    def _forget(self, item: object) -> None:
         """Of an item that is past and was taken out of what is ready."""
         if isinstance(item, Message):
             self._fresh_count -= 1
@@ -348,7 +351,7 @@ class Backlog:
     def _drop_outdated(self, now_s: float) -> None:
         horizon_s = self._horizon_s(now_s)
         while self._ready:
-            item = self._ready[0]
+            item = self._ready.front()
             if isinstance(item, Lane):
                 while item.pending and is_past(item.pending[0], horizon_s):
                     self._forget(item.pending.popleft())
@@ -367,12 +370,10 @@ class Backlog:
     def unacknowledged(self) -> list[Message]:
         """All of them, leased ones included, in the order of publishing."""
         leased = [delivery.message for delivery in self._by_ack_id.values()]
-        return in_order([*leased, *self._fresh()])
+        return in_order(chain(leased, *map(fresh, self._lines())))
 
-    def _fresh(self) -> Iterator[Message]:
-        yield from (item for item in self._ready if isinstance(item, Message))
-        for lane in self._lanes.values():
-            yield from (item for item in lane.pending if isinstance(item, Message))
+    def _lines(self) -> list[Iterable[object]]:
+        return [self._ready, *(lane.pending for lane in self._lanes.values())]
 
     def seek(self, is_acknowledged: Callable[[Message], bool], others: Iterable[Message], now_s: float) -> None:
         """Decide anew of every message, and of `others` that may come back too, whether it is acknowledged. All leases and delays end."""

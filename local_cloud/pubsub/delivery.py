@@ -58,6 +58,14 @@ def size_of(item: Message | Delivery) -> int:
     return len(message.body) + _FRAME_BYTES
 
 
+def count_in(deliveries: list[Delivery], flow: Flow | None) -> None:
+    """Let `flow` count deliveries that were just leased; without one nobody does."""
+    for delivery in deliveries:
+        delivery.flow = flow
+        if flow is not None:
+            flow.begin(delivery.message)
+
+
 class AckIds:
     """Makes ack ids that never repeat within this process, and (by their random head) do not across restarts.
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate
 
-from local_cloud.pubsub.message import Message
+from local_cloud.pubsub.publication import Publication
 
 _COUNT = struct.Struct("=I")
 
@@ -84,24 +84,23 @@ def entry(kind: Kind, *fields: str | bytes | Sequence[int]) -> bytes:
     return b"".join((bytes((kind,)), *(_field(field) for field in fields)))
 
 
-def published(topic: str, messages: Sequence[Message]) -> bytes:
-    ids = [int(message.message_id) for message in messages]
-    times = [message.published_s for message in messages]
-    return b"".join((bytes((Kind.PUBLISHED,)), _field(topic), *_bodies(ids, times, [message.body for message in messages])))
+def published(topic: str, publication: Publication) -> bytes:
+    ids, times = array("Q", publication.ids), array("d", (publication.published_s,)) * publication.count
+    return b"".join((bytes((Kind.PUBLISHED,)), _field(topic), *_bodies(ids, times, publication.bodies)))
 
 
 def copied(data: memoryview, places: Sequence[tuple[int, Place]]) -> bytes:
     """A `MESSAGES` entry of messages, by id, that stand in `data`."""
-    ids = [message_id for message_id, _place in places]
-    times = [published_s for _id, (published_s, _start, _end) in places]
+    ids = array("Q", [message_id for message_id, _place in places])
+    times = array("d", [published_s for _id, (published_s, _start, _end) in places])
     bodies = [bytes(data[start:end]) for _id, (_published_s, start, end) in places]
     return b"".join((bytes((Kind.MESSAGES,)), *_bodies(ids, times, bodies)))
 
 
-def _bodies(ids: list[int], times: list[float], bodies: list[bytes]) -> tuple[bytes, ...]:
+def _bodies(ids: array[int], times: array[float], bodies: list[bytes]) -> tuple[bytes, ...]:
     count = _COUNT.pack(len(bodies))
     lengths = array("Q", map(len, bodies))
-    return (count, array("Q", ids).tobytes(), count, array("d", times).tobytes(), count, lengths.tobytes(), *bodies)
+    return (count, ids.tobytes(), count, times.tobytes(), count, lengths.tobytes(), *bodies)
 
 
 def _field(field: str | bytes | Sequence[int]) -> bytes:

@@ -22,7 +22,7 @@ _FRAME = struct.Struct("=II")  # length and CRC-32 of the entry
 
 _log = logging.getLogger(__name__)
 
-REWRITE_BYTES = 64 * 1024 * 1024
+REWRITE_BYTES = 256 * 1024 * 1024
 """Below this, a rewrite is not worth its time; above, the file may double between two rewrites."""
 
 Condense = Callable[[memoryview, Iterable[tuple[int, int]]], Iterable[bytes]]

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from typing import Any
 
+from google.protobuf.message import DecodeError
+from google.pubsub_v1.types import pubsub
+
 from local_cloud.pubsub.message import bare
 from local_cloud.pubsub.refusal import invalid, too_large, too_small
-from local_cloud.pubsub.wire import is_only_data
+from local_cloud.pubsub.wire import are_only_data, is_only_data
 
 PUBLISH_MAX_COUNT = 1_000
 PUBLISH_MAX_BYTES = 10 * 1024 * 1024
@@ -18,6 +21,7 @@ ACK_MAX_BYTES = 512 * 1024
 ACK_DEADLINE_MAX_S = 600
 STREAM_DEADLINE_MIN_S = 10
 
+_PUBSUB_MESSAGE = pubsub.PubsubMessage.pb()
 _ATTRIBUTE_MAX_COUNT = 100
 _KEY_MAX_BYTES = 256
 _VALUE_MAX_BYTES = 1_024
@@ -30,40 +34,53 @@ def _check_bytes(request: Any, maximum: int) -> None:
 
 
 def checked_bodies(request: Any) -> list[bytes]:
-    """The messages of a raw PublishRequest, as `message.bare` makes them."""
-    count = len(request.messages)
+    """The messages of a PublishEnvelope, as `message.bare` makes them."""
+    bodies: list[bytes] = list(request.messages)
+    count = len(bodies)
     if count < 1:
         raise too_small("message_count", count, 1)
     if count > PUBLISH_MAX_COUNT:
         raise too_large("message_count", count, PUBLISH_MAX_COUNT)
-    _check_bytes(request, PUBLISH_MAX_BYTES)
-    bodies = []
-    for message in request.messages:
-        body = message.SerializeToString()
-        # Most have nothing else, and a look at two bytes costs less than one at each field.
-        if not is_only_data(body):
-            _check_message(message)
-            body = bare(message)
-        bodies.append(body)
-    return bodies
+    # To let the request say its size costs as much as to write it.
+    if sum(map(len, bodies)) > PUBLISH_MAX_BYTES // 2:
+        _check_bytes(request, PUBLISH_MAX_BYTES)
+    return bodies if are_only_data(bodies) else [_checked_body(body) for body in bodies]
 
 
-def _check_message(message: Any) -> None:
+def _checked_body(body: bytes) -> bytes:
+    if is_only_data(body):
+        return body
+    try:
+        message = _PUBSUB_MESSAGE.FromString(body)
+    except DecodeError as error:
+        raise invalid(f"A message in the publish request cannot be read: {error}.") from error
+    _check_message(message, len(body))
+    return bare(message) if message.message_id or message.HasField("publish_time") else body
+
+
+def _check_message(message: Any, size: int) -> None:
     if message.attributes:
-        _check_attributes(message.attributes)
+        _check_keys(message.attributes)
+        # Whether one value is too long has to be seen only where all of them together could be.
+        if size - len(message.data) > _VALUE_MAX_BYTES:
+            _check_values(message.attributes)
     elif not message.data:
         raise invalid("One or more messages in the publish request is empty. Each message must contain data or attributes.")
     if len(message.ordering_key.encode()) > _ORDERING_KEY_MAX_BYTES:
         raise invalid(f"The ordering key is too long: at most {_ORDERING_KEY_MAX_BYTES} bytes are allowed.")
 
 
-def _check_attributes(attributes: Any) -> None:
+def _check_keys(attributes: Any) -> None:
     if len(attributes) > _ATTRIBUTE_MAX_COUNT:
         raise too_large("attribute_count", len(attributes), _ATTRIBUTE_MAX_COUNT)
-    for key, value in attributes.items():
+    for key in attributes:
         # A character takes at most 4 bytes: only long texts have to be encoded to be measured.
         if not key or key.startswith("goog") or (len(key) > _KEY_MAX_BYTES // 4 and len(key.encode()) > _KEY_MAX_BYTES):
             raise invalid(f"Invalid attribute key ({key[:80]}): a key has 1 to {_KEY_MAX_BYTES} bytes and does not begin with 'goog'.")
+
+
+def _check_values(attributes: Any) -> None:
+    for key, value in attributes.items():
         if len(value) > _VALUE_MAX_BYTES // 4 and len(value.encode()) > _VALUE_MAX_BYTES:
             raise invalid(f"The value of attribute {key} is too long: at most {_VALUE_MAX_BYTES} bytes are allowed.")
 

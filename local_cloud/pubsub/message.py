@@ -5,7 +5,7 @@ A message never changes after it was stamped; what happens to it in a subscripti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,8 +14,6 @@ from google.pubsub_v1.types import pubsub
 from local_cloud.pubsub.wire import message_id_head, publish_time
 
 _PUBSUB_MESSAGE = pubsub.PubsubMessage.pb()
-# By the length of an id, which is a number of microseconds or a small one in tests.
-_HEADS = [message_id_head(size) for size in range(30)]
 _SOURCE = "CloudPubSubDeadLetterSource"
 
 
@@ -43,14 +41,18 @@ def bare(raw: Any) -> bytes:
     return body
 
 
-def stamp(bodies: Iterable[bytes], message_ids: Iterator[int], now_s: float) -> list[Message]:
-    """Messages of serialized PubsubMessages as `bare` makes them, which get id and publish time."""
+def stamp(bodies: Iterable[bytes], message_ids: Iterable[int], now_s: float) -> list[Message]:
+    """Messages of serialized PubsubMessages as `bare` makes them, which get id and publish time. To stamp again what was stamped
+    with the same changes nothing."""
     time = publish_time(now_s)
+    head, size = b"", 0
     stamped = []
-    for body in bodies:
-        message_id = str(next(message_ids))
+    for body, message_id in zip(bodies, map(str, message_ids), strict=False):
+        if len(message_id) != size:
+            size = len(message_id)
+            head = time + message_id_head(size)
         # A field that is appended belongs to the message as if it had been serialized with it.
-        stamped.append(Message(message_id, now_s, body + _HEADS[len(message_id)] + message_id.encode() + time))
+        stamped.append(Message(message_id, now_s, body + (head + message_id.encode())))
     return stamped
 
 

@@ -6,19 +6,20 @@ order: model, topic, subscription, never the other way round.
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from local_cloud.clock import Clock
 from local_cloud.pubsub.delivery import AckIds, Delivery
-from local_cloud.pubsub.message import Message, bare, dead_letter, stamp
-from local_cloud.pubsub.names import project_id, short
+from local_cloud.pubsub.message import bare, dead_letter
+from local_cloud.pubsub.names import check, project_id, short
 from local_cloud.pubsub.policy import Policy
-from local_cloud.pubsub.refusal import already_exists, failed_precondition, invalid, not_found
+from local_cloud.pubsub.publication import Publication
+from local_cloud.pubsub.refusal import Refusal, already_exists, failed_precondition, not_found
 from local_cloud.pubsub.snapshot import LEAST_LIFETIME_S, LIFETIME_S, Snapshot
 from local_cloud.pubsub.subscription import Subscription
 from local_cloud.pubsub.topic import Topic
@@ -45,18 +46,21 @@ class PubSub:
         self._clock = clock
         self._chance = chance
         self._lock = threading.Lock()
+        # To be held, before all other locks, from reading settings until the changed ones are written.
+        self.changing = threading.Lock()
         self._topics: dict[str, Topic] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._snapshots: dict[str, Snapshot] = {}
         # Microseconds since 1970 as the first id: 16 digits like real ones, and no repetition after a restart.
-        self._message_ids = itertools.count(int(clock.now() * 1_000_000))
+        self._next_id = int(clock.now() * 1_000_000)
+        self._ids_lock = threading.Lock()
         self._expect: Callable[[float], None] = lambda _due_s: None
         self._witness = Witness()
 
     def keep(self, witness: Witness, next_message_id: int) -> None:
         """Tell `witness` of each change from now on; message ids go on at `next_message_id`, or higher. Call it before serving."""
         self._witness = witness
-        self._message_ids = itertools.count(max(next_message_id, next(self._message_ids)))
+        self._next_id = max(next_message_id, self._next_id)
         for name, subscription in self._subscriptions.items():
             subscription.keep(witness.fate(name))
 
@@ -75,7 +79,7 @@ class PubSub:
     def topic(self, name: str) -> Topic:
         topic = self._topics.get(name)
         if topic is None:
-            raise not_found(name)
+            raise not_found(check("topics", name))
         return topic
 
     def configure_topic(self, name: str, settings: bytes) -> None:
@@ -141,7 +145,7 @@ class PubSub:
     def subscription(self, name: str) -> Subscription:
         subscription = self._subscriptions.get(name)
         if subscription is None:
-            raise not_found(name)
+            raise not_found(check("subscriptions", name))
         return subscription
 
     def subscriptions(self, project: str) -> list[Subscription]:
@@ -178,8 +182,9 @@ class PubSub:
     def seek_to_snapshot(self, name: str, snapshot_name: str) -> None:
         """Exactly the messages of the snapshot count as not acknowledged."""
         subscription, snapshot = self.subscription(name), self.snapshot(snapshot_name)
-        if subscription.topic != snapshot.topic:
-            raise invalid(f"The snapshot is of another topic than the subscription (snapshot={short(snapshot_name)}).")
+        # All deleted topics have one name: whether it was the subscription's cannot be told any more.
+        if subscription.topic != snapshot.topic or snapshot.topic == DELETED_TOPIC:
+            raise failed_precondition(f"The snapshot is of another or a deleted topic (snapshot={short(snapshot_name)}).")
         messages = snapshot.messages()
         unacknowledged = {message.message_id for message in messages}
         subscription.seek(lambda message: message.message_id not in unacknowledged, messages)
@@ -223,7 +228,7 @@ class PubSub:
         self._drop_expired_snapshots()
         snapshot = self._snapshots.get(name)
         if snapshot is None:
-            raise not_found(name)
+            raise not_found(check("snapshots", name))
         return snapshot
 
     def snapshots(self, project: str) -> list[Snapshot]:
@@ -250,34 +255,44 @@ class PubSub:
             for name in [name for name, snapshot in self._snapshots.items() if snapshot.expires_s <= now_s]:
                 self._drop_snapshot(name)
 
-    def publish(self, topic_name: str, raw_messages: Iterable[Any]) -> list[Message]:
-        """Stamp raw PubsubMessages and give them to all subscriptions of the topic."""
+    def publish(self, topic_name: str, raw_messages: Iterable[Any]) -> Publication:
+        """Give ids to raw PubsubMessages, at least one, and give them to all subscriptions of the topic."""
         return self.publish_bodies(topic_name, [bare(raw) for raw in raw_messages])
 
-    def publish_bodies(self, topic_name: str, bodies: list[bytes]) -> list[Message]:
+    def publish_bodies(self, topic_name: str, bodies: list[bytes]) -> Publication:
         """The same for messages that were serialized without id and publish time."""
         topic = self.topic(topic_name)
-        messages = stamp(bodies, self._message_ids, self._clock.now())
-        topic.fan_out(messages, self._witness)
-        return messages
+        with self._ids_lock:
+            first_id = self._next_id
+            self._next_id += len(bodies)
+        publication = Publication(bodies, first_id, self._clock.now())
+        topic.fan_out(publication, self._witness)
+        return publication
 
     def _bury(self, subscription: Subscription, dead: list[Delivery]) -> None:
-        topic = self._topics.get(subscription.policy.dead_letter_topic)
-        if topic is None:
-            # Like the real service: without a dead-letter topic the messages stay where they are and come again.
-            subscription.put_back(dead)
-            return
         name, project = short(subscription.name), project_id(subscription.name)
         letters = (dead_letter(delivery.message, delivery.failure_count, name, project) for delivery in dead)
-        self.publish(topic.name, letters)
-        subscription.buried(dead)
+        try:
+            self.publish(subscription.policy.dead_letter_topic, letters)
+        except Refusal:
+            # Like the real service: without a dead-letter topic the messages stay where they are and come again.
+            subscription.put_back(dead)
+        else:
+            subscription.buried(dead)
 
     def settle(self) -> float | None:
-        """Apply what time has brought to every subscription; returns when there will be something to do next."""
-        self._drop_expired_snapshots()
+        """Apply what time has brought to every subscription; returns when there will be something to do next.
+
+        What a full disk does not let it do it leaves: those who ask for something are told so, and this is nobody's call.
+        """
+        with suppress(Refusal):
+            self._drop_expired_snapshots()
         with self._lock:
             subscriptions = list(self._subscriptions.values())
-        due = [subscription.settle() for subscription in subscriptions]
+        due: list[float | None] = []
+        for subscription in subscriptions:
+            with suppress(Refusal):
+                due.append(subscription.settle())
         return min((due_s for due_s in due if due_s is not None), default=None)
 
     def readings(self) -> list[BacklogReading]:

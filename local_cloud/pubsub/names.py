@@ -11,6 +11,7 @@ from local_cloud.pubsub.refusal import invalid
 
 # https://cloud.google.com/pubsub/docs/pubsub-basics#resource_names
 _ID = re.compile(r"(?!goog)[A-Za-z][A-Za-z0-9\-_.~+%]{2,254}")
+_RULE = "an id begins with a letter, not with goog, and has 3 to 255 letters, digits and characters of -_.~+%"
 _PROJECT = re.compile(r"projects/([^/\s]+)")
 
 
@@ -18,7 +19,7 @@ def check(kind: str, name: str) -> str:
     """`name` itself if it is one of `kind` ("topics" or "subscriptions"); raises an INVALID_ARGUMENT refusal otherwise."""
     head, _, tail = name.partition(f"/{kind}/")
     if not _PROJECT.fullmatch(head) or not _ID.fullmatch(tail):
-        raise invalid(f"Invalid [{kind}] name: (name={name})")
+        raise invalid(f"Invalid [{kind}] name: (name={name}); {_RULE}")
     return name
 
 

@@ -11,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.pubsub import limits, names, rpc, settings
+from local_cloud.pubsub.envelope import PublishEnvelope, enveloped
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.refusal import unsupported
 
@@ -42,7 +43,7 @@ class Publisher:
             "ListTopics": rpc.unary(self._list_topics, pubsub.ListTopicsRequest),
             "DeleteTopic": rpc.unary(self._delete_topic, pubsub.DeleteTopicRequest),
             "ListTopicSubscriptions": rpc.unary(self._list_topic_subscriptions, pubsub.ListTopicSubscriptionsRequest),
-            "Publish": rpc.unary(self._publish, pubsub.PublishRequest),
+            "Publish": rpc.raw_unary(self._publish, PublishEnvelope),
             "UpdateTopic": rpc.unary(self._update_topic, pubsub.UpdateTopicRequest),
             "ListTopicSnapshots": rpc.unary(self._list_topic_snapshots, pubsub.ListTopicSnapshotsRequest),
             "DetachSubscription": rpc.unary(self._detach, pubsub.DetachSubscriptionRequest),
@@ -55,10 +56,11 @@ class Publisher:
         return request
 
     def _update_topic(self, request: Any, _context: Any) -> Any:
-        kept = _TOPIC.FromString(self._model.topic(request.topic.name).settings)
-        settings.merge(kept, request.topic, request.update_mask, _MUTABLE, _UNSUPPORTED)
-        _check_topic(kept)
-        self._model.configure_topic(kept.name, kept.SerializeToString())
+        with self._model.changing:
+            kept = _TOPIC.FromString(self._model.topic(request.topic.name).settings)
+            settings.merge(kept, request.topic, request.update_mask, _MUTABLE, _UNSUPPORTED)
+            _check_topic(kept)
+            self._model.configure_topic(kept.name, kept.SerializeToString())
         return kept
 
     def _get_topic(self, request: Any, _context: Any) -> Any:
@@ -88,13 +90,14 @@ class Publisher:
 
     def _detach(self, request: Any, _context: Any) -> Any:
         subscription = self._model.subscription(request.subscription)
-        self._model.detach(subscription.name, *settings.detached(subscription.settings))
+        with self._model.changing:
+            self._model.detach(subscription.name, *settings.detached(subscription.settings))
         return _DETACH_RESPONSE()
 
     def _publish(self, request: Any, _context: Any) -> Any:
         self._model.topic(request.topic)
-        messages = self._model.publish_bodies(request.topic, limits.checked_bodies(request))
-        return _PUBLISH_RESPONSE(message_ids=[message.message_id for message in messages])
+        publication = self._model.publish_bodies(request.topic, limits.checked_bodies(enveloped(request)))
+        return _PUBLISH_RESPONSE(message_ids=list(map(str, publication.ids)))
 
 
 def _check_topic(raw: Any) -> None:

@@ -62,6 +62,11 @@ def stopping() -> Refusal:
     return Refusal("UNAVAILABLE", "The local Pub/Sub is stopping. Connect again.")
 
 
+def too_many_waiting(maximum: int) -> Refusal:
+    text = f"The local Pub/Sub has {maximum} pulls and streams waiting already: close some, or use fewer clients at a time."
+    return Refusal("RESOURCE_EXHAUSTED", text)
+
+
 def unsupported(what: str) -> Refusal:
     """Something that the real service has and this one lacks."""
     return Refusal("UNIMPLEMENTED", f"The local Pub/Sub does not support {what} yet.")

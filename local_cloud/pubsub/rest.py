@@ -90,6 +90,8 @@ def _message(call: RestCall, body: bytes, query: Mapping[str, str]) -> Any:
     parameters = {name: value for name, value in query.items() if name not in _SYSTEM_PARAMETERS}
     try:
         if body:
+            if not body.lstrip().startswith(b"{"):
+                raise json_format.ParseError("An object is expected.")
             json_format.Parse(body, message)
         json_format.ParseDict(parameters, message)
     except (json_format.ParseError, UnicodeDecodeError) as error:

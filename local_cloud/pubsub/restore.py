@@ -15,8 +15,9 @@ from local_cloud.pubsub.delivery import Delivery
 from local_cloud.pubsub.entries import Kind, Place, entry
 from local_cloud.pubsub.folded import Folded
 from local_cloud.pubsub.journal import REWRITE_BYTES, Journal
-from local_cloud.pubsub.message import Message
+from local_cloud.pubsub.message import Message, stamp
 from local_cloud.pubsub.model import PubSub
+from local_cloud.pubsub.publication import Publication
 from local_cloud.pubsub.refusal import Refusal
 from local_cloud.pubsub.snapshot import Snapshot
 from local_cloud.pubsub.witness import Fate, Witness
@@ -58,7 +59,8 @@ def _fill(model: PubSub, folded: Folded, data: memoryview) -> None:
         found = shared.get(message_id)
         if found is None:
             published_s, start, end = place
-            found = shared[message_id] = Message(str(message_id), published_s, bytes(data[start:end]))
+            (found,) = stamp([bytes(data[start:end])], [message_id], published_s)
+            shared[message_id] = found
         return found
 
     def messages(places: dict[int, Place]) -> list[Message]:
@@ -100,8 +102,8 @@ class JournalWitness(Witness):
     def snapshot_deleted(self, name: str) -> None:
         self.append(entry(Kind.SNAPSHOT_DELETED, name))
 
-    def published(self, topic: str, messages: Sequence[Message]) -> None:
-        self.append(entries.published(topic, messages))
+    def published(self, topic: str, publication: Publication) -> None:
+        self.append(entries.published(topic, publication))
 
     def fate(self, subscription: str) -> Fate:
         return JournalFate(self, subscription)

@@ -21,6 +21,11 @@ StreamHandler = Callable[[Any, Any], Iterator[Any]]
 
 def unary(handle: Handler, request_type: Any) -> Any:
     """A gRPC handler of `handle(raw request, context) -> raw response`; `request_type` is the proto-plus class."""
+    return raw_unary(handle, request_type.pb())
+
+
+def raw_unary(handle: Handler, raw_type: Any) -> Any:
+    """The same; `raw_type` is the class of the raw request."""
 
     def call(request: Any, context: Any) -> Any:
         try:
@@ -29,7 +34,7 @@ def unary(handle: Handler, request_type: Any) -> Any:
             return abort(context, refusal)
 
     return grpc.unary_unary_rpc_method_handler(
-        call, request_deserializer=request_type.pb().FromString, response_serializer=lambda response: response.SerializeToString()
+        call, request_deserializer=raw_type.FromString, response_serializer=lambda response: response.SerializeToString()
     )
 
 

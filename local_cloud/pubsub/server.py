@@ -50,6 +50,8 @@ class GrpcServer:
             ("grpc.max_receive_message_length", _MAX_BYTES),
             ("grpc.max_send_message_length", _MAX_BYTES),
             ("grpc.so_reuseport", 0),
+            # Clients may ask as often as they like whether the server is there: by default it hangs up on those that do.
+            ("grpc.http2.max_ping_strikes", 0),
         ]
         self._server = grpc.server(ThreadPoolExecutor(_THREAD_COUNT, thread_name_prefix="rpc"), options=options)
         self._server.add_generic_rpc_handlers(

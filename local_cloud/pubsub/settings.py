@@ -93,13 +93,13 @@ def merge(kept: Any, patch: Any, mask: Any, mutable: Set[str], unsupported_field
     if not mask.paths:
         raise invalid(f"The update_mask in the Update{kind}Request must be set, and must contain a non-empty paths list.")
     for path in mask.paths:
-        field = path.split(".", 1)[0]
-        if field not in kept.DESCRIPTOR.fields_by_name:
-            raise invalid(f"{problem}: {field} is not a known {kind} field.")
-        if field in unsupported_fields:
-            raise unsupported(unsupported_fields[field])
-        if field not in mutable:
-            raise invalid(f"{problem}: the {field} field in the {kind} is not mutable.")
+        # Whole fields only: like the real service, it knows no field within a field.
+        if path not in kept.DESCRIPTOR.fields_by_name:
+            raise invalid(f"{problem}: {path} is not a known {kind} field.")
+        if path in unsupported_fields:
+            raise unsupported(unsupported_fields[path])
+        if path not in mutable:
+            raise invalid(f"{problem}: the {path} field in the {kind} is not mutable.")
     mask.MergeMessage(patch, kept, replace_message_field=True, replace_repeated_field=True)
 
 

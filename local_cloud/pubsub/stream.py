@@ -60,9 +60,14 @@ class Stream:
             while True:
                 # Cleared before looking: whatever happens afterwards sets it again.
                 self._wake.clear()
-                if self._is_over and self._refusal is not None:
-                    raise self._refusal
-                if self._is_over or not self._caller.is_there():
+                if not self._caller.is_there():
+                    return
+                if self._is_over:
+                    # However it ends, what was done is confirmed.
+                    while self._confirmations:
+                        yield self._confirmations.popleft()
+                    if self._refusal is not None:
+                        raise self._refusal
                     return
                 response = self._next()
                 if response is None:

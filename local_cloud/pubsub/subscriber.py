@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -16,13 +17,15 @@ from local_cloud.clock import Clock
 from local_cloud.pubsub import limits, names, rpc, settings
 from local_cloud.pubsub.caller import RpcCaller
 from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.refusal import ack_ids_failed, invalid, stopping
+from local_cloud.pubsub.refusal import ack_ids_failed, invalid, stopping, too_many_waiting
 from local_cloud.pubsub.snapshot_calls import SnapshotCalls
 from local_cloud.pubsub.stream import Stream
 from local_cloud.pubsub.subscription import Subscription
 from local_cloud.pubsub.wire import received
 
 SERVICE = "google.pubsub.v1.Subscriber"
+# Less than the server has threads: the others are for all other calls, which do not wait for anybody.
+WAITING_MAX_COUNT = 1_000
 
 _PULL_RESPONSE = pubsub.PullResponse.pb()
 _LIST_RESPONSE = pubsub.ListSubscriptionsResponse.pb()
@@ -34,6 +37,7 @@ class Subscriber:
         self._clock = clock
         self._lock = threading.Lock()
         self._streams: set[Stream] = set()
+        self._seats = threading.BoundedSemaphore(WAITING_MAX_COUNT)
         self._is_stopping = False
 
     def handlers(self) -> dict[str, Any]:
@@ -76,8 +80,9 @@ class Subscriber:
 
     def _update(self, request: Any, _context: Any) -> Any:
         subscription = self._model.subscription(request.subscription.name)
-        kept, policy = settings.updated(subscription.settings, request.subscription, request.update_mask.paths)
-        self._model.configure(subscription.name, kept, policy)
+        with self._model.changing:
+            kept, policy = settings.updated(subscription.settings, request.subscription, request.update_mask.paths)
+            self._model.configure(subscription.name, kept, policy)
         return self._shown(subscription)
 
     def _list(self, request: Any, _context: Any) -> Any:
@@ -93,7 +98,9 @@ class Subscriber:
         subscription = self._model.subscription(request.subscription)
         limits.check_max_messages(request.max_messages)
         caller = RpcCaller(context, self._clock)
-        deliveries = subscription.pull(request.max_messages, caller, wait=not request.return_immediately)
+        with self._seat() as is_free:
+            # One caller too many gets what there is; a pull may always come back empty.
+            deliveries = subscription.pull(request.max_messages, caller, wait=is_free and not request.return_immediately)
         response = _PULL_RESPONSE.FromString(received(deliveries, counts_attempts=subscription.policy.max_attempt_count > 0))
         if deliveries and not caller.is_there():
             subscription.give_back(deliveries)
@@ -117,6 +124,22 @@ class Subscriber:
         return Empty()
 
     def _streaming_pull(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        with self._seat() as is_free:
+            if not is_free:
+                raise too_many_waiting(WAITING_MAX_COUNT)
+            yield from self._responses(requests, context)
+
+    @contextmanager
+    def _seat(self) -> Iterator[bool]:
+        """Whether one more call may keep a thread waiting; each call that does needs one."""
+        is_free = self._seats.acquire(blocking=False)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                self._seats.release()
+
+    def _responses(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         first = next(requests, None)
         if first is None:
             return

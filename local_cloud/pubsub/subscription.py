@@ -17,6 +17,7 @@ from local_cloud.pubsub.filters import matches
 from local_cloud.pubsub.flow import Flow
 from local_cloud.pubsub.message import Message
 from local_cloud.pubsub.policy import Policy
+from local_cloud.pubsub.publication import Publication
 from local_cloud.pubsub.refusal import Refusal, detached, not_found
 from local_cloud.pubsub.witness import Fate
 
@@ -88,15 +89,21 @@ class Subscription:
         with self._lock:
             self._backlog.restore(self._accepted(messages), self._accepted(retained), failure_counts)
 
-    def offer(self, messages: list[Message]) -> None:
+    def offer(self, publication: Publication) -> None:
         """Add newly published messages; those that the filter does not want count as acknowledged."""
         with self._lock:
-            accepted = self._accepted(messages)
-            if len(accepted) < len(messages):
-                wanted = set(accepted)
-                self._backlog.fate.acknowledged([message for message in messages if message not in wanted])
-            self._backlog.offer(accepted)
+            if self.policy.filter is None:
+                self._backlog.publish(publication)
+            else:
+                self._offer_filtered(publication.messages())
             self._wake_next()
+
+    def _offer_filtered(self, messages: list[Message]) -> None:
+        accepted = self._accepted(messages)
+        if len(accepted) < len(messages):
+            wanted = set(accepted)
+            self._backlog.fate.acknowledged([message for message in messages if message not in wanted])
+        self._backlog.offer(accepted)
 
     def _accepted(self, messages: list[Message]) -> list[Message]:
         wanted = self.policy.filter

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.pubsub.message import Message
+from local_cloud.pubsub.publication import Publication
 from local_cloud.pubsub.snapshot import Snapshot
 from local_cloud.pubsub.subscription import Subscription
 from local_cloud.pubsub.witness import Witness
@@ -82,17 +83,17 @@ class Topic:
         with self._lock:
             return list(self._subscriptions.values())
 
-    def fan_out(self, messages: list[Message], witness: Witness) -> None:
-        """Give messages to every subscription, in the same order to all (hence the lock)."""
+    def fan_out(self, publication: Publication, witness: Witness) -> None:
+        """Give it to every subscription, in the same order to all (hence the lock)."""
         with self._lock:
-            witness.published(self.name, messages)
+            witness.published(self.name, publication)
             for subscription in self._subscriptions.values():
-                subscription.offer(messages)
+                subscription.offer(publication)
             for snapshot in self._snapshots.values():
-                snapshot.offer(messages)
-            if self._retention_s and messages:
-                self._retained.extend(messages)
-                self._drop_outdated(messages[-1].published_s)
+                snapshot.offer(publication.messages())
+            if self._retention_s:
+                self._retained.extend(publication.messages())
+                self._drop_outdated(publication.published_s)
 
     def _drop_outdated(self, now_s: float) -> None:
         while self._retained and self._retained[0].published_s < now_s - self._retention_s:

@@ -7,6 +7,9 @@ Format: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from itertools import starmap
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -23,11 +26,12 @@ _ACK_ID = b"\x0a"  # ReceivedMessage.ack_id = 1
 _MESSAGE = b"\x12"  # ReceivedMessage.message = 2
 _ATTEMPT = b"\x18"  # ReceivedMessage.delivery_attempt = 3
 
+_HEAD = itemgetter(slice(0, 3))
 
+
+@lru_cache(maxsize=4_096)
 def varint(number: int) -> bytes:
     """A number of 0 or more, seven bits a byte, lowest first."""
-    if number < 0x80:
-        return _SMALL[number]
     head = bytearray()
     while number >= 0x80:
         head.append(number & 0x7F | 0x80)
@@ -36,19 +40,25 @@ def varint(number: int) -> bytes:
     return bytes(head)
 
 
-_SMALL = tuple(bytes((number,)) for number in range(0x80))
-
-
 def is_only_data(body: bytes) -> bool:
     """Whether a serialized PubsubMessage surely has data and nothing else; false if it may have more, or is larger than 16 KiB."""
-    size = len(body)
-    if size < 3 or body[0] != _DATA:
+    return _tells_only_data(len(body), body[:3])
+
+
+def are_only_data(bodies: list[bytes]) -> bool:
+    """The same of all of them. Most publishers send few sizes: then little is to be looked at."""
+    return all(starmap(_tells_only_data, set(zip(map(len, bodies), map(_HEAD, bodies), strict=True))))
+
+
+def _tells_only_data(size: int, head: bytes) -> bool:
+    if size < 3 or head[0] != _DATA:
         return False
     if size < 0x80 + 2:
-        return body[1] == size - 2
-    return body[1] >= 0x80 and body[2] < 0x80 and body[1] & 0x7F | body[2] << 7 == size - 3
+        return head[1] == size - 2
+    return head[1] >= 0x80 and head[2] < 0x80 and head[1] & 0x7F | head[2] << 7 == size - 3
 
 
+@lru_cache(maxsize=1_000)
 def publish_time(now_s: float) -> bytes:
     """To be appended to a serialized PubsubMessage that has none; `now_s` are unix seconds, kept to the microsecond."""
     time = Timestamp()

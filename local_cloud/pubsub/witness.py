@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from local_cloud.pubsub.delivery import Delivery
 from local_cloud.pubsub.message import Message
+from local_cloud.pubsub.publication import Publication
 
 
 class Fate:
@@ -45,7 +46,7 @@ class Witness:
 
     def snapshot_deleted(self, name: str) -> None: ...
 
-    def published(self, topic: str, messages: Sequence[Message]) -> None:
+    def published(self, topic: str, publication: Publication) -> None:
         """About to be given to every subscription of the topic."""
 
     def fate(self, subscription: str) -> Fate:

@@ -173,6 +173,26 @@ def test_only_points_within_the_interval(usual: Process, project: str) -> None:
         usual.series(project, interval={})
 
 
+def test_an_interval_begins_just_after_its_start(usual: Process, project: str) -> None:
+    second = int(usual.now_s()) - 100
+    usual.put(project=project, subscription="elsewhere", num_undelivered_messages=7, sampled_at=second)
+
+    def found(start: int, end: int) -> list[list[int]]:
+        interval = {"start_time": {"seconds": start}, "end_time": {"seconds": end}}
+        return [_values(series) for series in usual.series(project, interval=interval)]
+
+    assert found(second, second + 10) == []
+    assert found(second - 10, second) == [[7]]
+    assert found(second, second) == [[7]]
+
+
+def test_a_second_point_of_the_same_moment_takes_the_place_of_the_first(usual: Process, project: str) -> None:
+    moment_s = usual.now_s() - 100
+    for count in (7, 8):
+        usual.put(project=project, subscription="elsewhere", num_undelivered_messages=count, sampled_at=moment_s)
+    assert [_values(series) for series in usual.series(project)] == [[8]]
+
+
 def test_a_point_by_hand_is_seen_at_once(usual: Process, project: str) -> None:
     body = {"project": project, "subscription": "elsewhere", "num_undelivered_messages": 7, "oldest_unacked_message_age": 3.5}
     assert usual.put(**body).status_code == 200
@@ -206,10 +226,22 @@ def test_reading_fails_for_a_project_until_it_does_not(usual: Process, project: 
         {"project": "p", "subscription": "s", "num_undelivered_messages": 1, "lag": 2},
         {"project": "p", "subscription": "s", "absent": "yes"},
         {"project": "p", "error": "BROKEN"},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": 10**20},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": 1.5},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": True},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": float("inf")},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": 1, "oldest_unacked_message_age": float("nan")},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": 1, "oldest_unacked_message_age": 1e300},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": 1, "sampled_at": float("nan")},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": 1, "sampled_at": 1e15},
+        {"project": "p", "subscription": "s", "num_undelivered_messages": 1, "sampled_at": None},
+        ["p"],
+        None,
     ],
 )
-def test_a_bad_gauge_is_refused(usual: Process, body: dict[str, Any]) -> None:
-    answer = usual.put(**body)
+def test_a_bad_gauge_is_refused(usual: Process, body: Any) -> None:
+    # Not through httpx's own JSON, which knows no NaN.
+    answer = usual.http.put("/gauges", content=json.dumps(body))
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("PUT /gauges: ")
 

@@ -10,8 +10,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from local_cloud.pubsub.backlog import Backlog
 from local_cloud.pubsub.delivery import AckIds, Delivery
-from local_cloud.pubsub.message import Message
 from local_cloud.pubsub.policy import Policy
+from local_cloud.pubsub.publication import Publication
 
 
 class BacklogMachine(RuleBasedStateMachine):
@@ -32,8 +32,7 @@ class BacklogMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 5))
     def publish(self, count: int) -> None:
-        numbers = range(self.published, self.published + count)
-        self.backlog.offer([Message(str(number), self.now_s, b"x") for number in numbers])
+        self.backlog.publish(Publication([b"x"] * count, self.published, self.now_s))
         self.published += count
 
     @rule(target=given, count=st.integers(1, 5))

@@ -113,6 +113,16 @@ def _too_many_attributes(cloud: Any) -> str:
     return _refusal(lambda: cloud.publisher.publish(topic=topic, messages=[message], retry=None))
 
 
+def _detachment(cloud: Any) -> str:
+    subscription = cloud.subscription(cloud.topic())
+    return _refusal(lambda: cloud.publisher.detach_subscription(request={"subscription": subscription}, retry=None))
+
+
+def _negative_pull(cloud: Any) -> str:
+    request = {"subscription": cloud.subscription(cloud.topic()), "max_messages": -1}
+    return _refusal(lambda: cloud.subscriber.pull(request=request, timeout=1, retry=None))
+
+
 DIFFERENCES = (
     Difference("filters", _filtered, [b"en"], [b"de", b"en"], "Google's emulator takes filters and ignores them."),
     Difference("bad filters", _bad_filter, "InvalidArgument", "accepted", "Google's emulator takes any text as a filter."),
@@ -136,6 +146,8 @@ DIFFERENCES = (
     Difference("labels of snapshots", _snapshot_labels, "accepted", "MethodNotImplemented", "Google's emulator cannot change snapshots."),
     Difference("labels of topics", _topic_labels, "accepted", "InvalidArgument", "Google's emulator cannot change the labels of a topic."),
     Difference("expiration", _default_expiration, 31, 0, "Google's emulator does not show the default expiration of 31 days."),
+    Difference("detaching", _detachment, "accepted", "MethodNotImplemented", "Google's emulator cannot detach subscriptions."),
+    Difference("negative pulls", _negative_pull, "InvalidArgument", "accepted", "Google's emulator takes any negative max_messages."),
     Difference("attributes", _too_many_attributes, "InvalidArgument", "accepted", "Google's emulator takes more than 100 attributes."),
 )
 

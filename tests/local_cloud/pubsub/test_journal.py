@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.pubsub.entries import Kind, Reader, entry, published
+from local_cloud.pubsub.entries import Kind, Reader, copied, entry, published
 from local_cloud.pubsub.journal import MAGIC, Journal
-from local_cloud.pubsub.message import Message
+from local_cloud.pubsub.publication import Publication
 from tests.support import wait_until
 
 
@@ -154,14 +154,22 @@ def test_a_full_disk_confirms_nothing_more_and_keeps_what_was_confirmed(open_jou
 
 @given(
     st.text(max_size=20),
-    st.lists(st.tuples(st.integers(0, 2**63), st.floats(0, 1e10), st.binary(max_size=50)), unique_by=lambda one: one[0]),
+    st.integers(0, 2**63),
+    st.floats(0, 1e10),
+    st.lists(st.binary(max_size=50), min_size=1),
     st.lists(st.integers(0, 2**63)),
 )
-def test_entries_are_read_as_they_were_written(name: str, messages: list[tuple[int, float, bytes]], numbers: list[int]) -> None:
-    data = memoryview(published(name, [Message(str(key), time, body) for key, time, body in messages]))
+def test_entries_are_read_as_they_were_written(name: str, first_id: int, time: float, bodies: list[bytes], numbers: list[int]) -> None:
+    messages = [(first_id + number, time, body) for number, body in enumerate(bodies)]
+    data = memoryview(published(name, Publication(bodies, first_id, time)))
     read = Reader(data, 0, len(data))
     assert (read.kind, read.text()) == (Kind.PUBLISHED, name)
-    assert [(key, time, bytes(data[start:end])) for key, (time, start, end) in read.messages().items()] == messages
+    places = read.messages()
+    assert [(key, time, bytes(data[start:end])) for key, (time, start, end) in places.items()] == messages
+    copy = memoryview(copied(data, list(places.items())))
+    read = Reader(copy, 0, len(copy))
+    assert read.kind == Kind.MESSAGES
+    assert [(key, time, bytes(copy[start:end])) for key, (time, start, end) in read.messages().items()] == messages
     data = memoryview(entry(Kind.FAILED, name, b"blob", numbers))
     read = Reader(data, 0, len(data))
     assert (read.kind, read.text(), read.blob(), list(read.numbers())) == (Kind.FAILED, name, b"blob", numbers)

@@ -65,7 +65,7 @@ class Life:
         return self.model.create_subscription(name, topic, *settings.completed(pubsub.Subscription.pb(raw)))
 
     def publish(self, *bodies: bytes, topic: str = TOPIC) -> list[str]:
-        return [message.message_id for message in self.model.publish(topic, [pubsub.PubsubMessage.pb()(data=body) for body in bodies])]
+        return [str(one) for one in self.model.publish(topic, [pubsub.PubsubMessage.pb()(data=body) for body in bodies]).ids]
 
     def pull(self, count: int = 1_000, name: str = NAME) -> list[Delivery]:
         return self.model.subscription(name).pull(count, Here(), wait=False)

@@ -15,6 +15,7 @@ from local_cloud.clock import ManualClock
 from local_cloud.pubsub.keeper import Keeper
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.policy import Policy
+from local_cloud.pubsub.refusal import Refusal
 from local_cloud.pubsub.subscription import Subscription
 
 TOPIC = "projects/p/topics/tasks"
@@ -104,3 +105,35 @@ def test_a_dead_letter_moves_on_although_nobody_asks(model: PubSub, clock: PlanC
     clock.advance(30.0)
     assert clock.plans.get(timeout=10) is None
     assert graveyard.counts()[0] == 1
+
+
+def test_a_dead_letter_that_cannot_be_forwarded_stays_and_the_keeper_goes_on(
+    model: PubSub, clock: PlanClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.create_topic(f"{TOPIC}-dead", b"")
+    subscription = _leased(model, Policy(ack_deadline_s=30.0, dead_letter_topic=f"{TOPIC}-dead", max_attempt_count=1))
+    assert clock.plans.get(timeout=10) == clock.now() + 30.0
+
+    def deleted_meanwhile(name: str, *_rest: Any) -> Any:
+        raise Refusal("NOT_FOUND", name)
+
+    monkeypatch.setattr(model, "publish", deleted_meanwhile)
+    clock.advance(30.0)
+    assert clock.plans.get(timeout=10) is None
+    assert len(subscription.pull(1, Patient(), wait=False)) == 1
+
+
+def test_a_full_disk_does_not_end_the_keeper(model: PubSub, clock: PlanClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    subscription = _leased(model, Policy(ack_deadline_s=30.0))
+    assert clock.plans.get(timeout=10) == clock.now() + 30.0
+    real = subscription.settle
+
+    def disk_is_full() -> float | None:
+        monkeypatch.setattr(subscription, "settle", real)
+        raise Refusal("UNAVAILABLE", "no room")
+
+    monkeypatch.setattr(subscription, "settle", disk_is_full)
+    clock.advance(1.0)
+    assert clock.plans.get(timeout=10) is None
+    clock.advance(1.0)
+    assert clock.plans.get(timeout=10) == clock.now() + 28.0

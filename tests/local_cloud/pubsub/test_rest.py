@@ -151,6 +151,12 @@ def test_what_is_no_json_is_refused(rest: Rest) -> None:
         assert error_of(requests.post(url, data=body, timeout=10)) == (400, 400, "INVALID_ARGUMENT")
 
 
+@pytest.mark.parametrize("body", ["[]", "[[]]", "1", "null"])
+def test_json_that_is_no_object_is_refused(rest: Rest, body: str) -> None:
+    answer = requests.put(f"{rest.service.http}/v1/projects/{rest.project}/topics/other", data=body, timeout=30)
+    assert error_of(answer) == (400, 400, "INVALID_ARGUMENT")
+
+
 def test_an_unknown_path_is_refused_by_name() -> None:
     with pytest.raises(Aborted, match="no GET /v1/projects/p/schemas"):
         rest_calls.find("GET", "projects/p/schemas")

@@ -164,7 +164,7 @@ def test_a_seek_needs_a_target_that_fits(cloud: Any) -> None:
     foreign = _snapshot(cloud, cloud.subscription(cloud.topic("others"), "others"))
     with pytest.raises(exceptions.InvalidArgument, match="either a time or a snapshot"):
         _seek(cloud, subscription)
-    with pytest.raises(exceptions.InvalidArgument, match="another topic"):
+    with pytest.raises(exceptions.FailedPrecondition, match="another"):
         _seek(cloud, subscription, snapshot=foreign)
     with pytest.raises(exceptions.NotFound):
         _seek(cloud, subscription, snapshot=f"{foreign}-none")

@@ -12,6 +12,8 @@ import pytest
 from google.api_core import exceptions
 from google.pubsub_v1.types import pubsub
 
+from local_cloud.pubsub import settings
+
 Aside = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 
@@ -246,6 +248,30 @@ def test_settings_that_would_not_be_obeyed_are_refused(cloud: Any, settings: dic
     topic = cloud.topic()
     with pytest.raises(exceptions.MethodNotImplemented, match="does not support"):
         cloud.subscription(topic, **settings)
+
+
+def test_two_updates_at_once_both_count(cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    subscription = cloud.subscription(cloud.topic())
+
+    def update(**fields: Any) -> None:
+        request = {"subscription": {"name": subscription, **fields}, "update_mask": {"paths": list(fields)}}
+        cloud.subscriber.update_subscription(request=request, retry=None)
+
+    other = threading.Thread(target=lambda: update(labels={"a": "b"}))
+    real = settings.updated
+
+    def slowly(kept: bytes, *patch: Any) -> Any:
+        monkeypatch.setattr(settings, "updated", real)
+        other.start()
+        # The other one has all the time to come first, unless it has to wait for this one.
+        other.join(0.2)
+        return real(kept, *patch)
+
+    monkeypatch.setattr(settings, "updated", slowly)
+    update(ack_deadline_seconds=77)
+    other.join()
+    found = cloud.subscriber.get_subscription(subscription=subscription)
+    assert (found.ack_deadline_seconds, dict(found.labels)) == (77, {"a": "b"})
 
 
 def test_methods_that_are_missing_say_so(cloud: Any) -> None:

@@ -7,7 +7,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -17,8 +17,12 @@ from google.cloud import pubsub_v1
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.clock import Clock
+from local_cloud.pubsub.caller import RpcCaller
+from local_cloud.pubsub.local_context import LocalContext
 from local_cloud.pubsub.model import PubSub
+from local_cloud.pubsub.refusal import Refusal
 from local_cloud.pubsub.server import GrpcServer
+from local_cloud.pubsub.stream import Stream
 from tests.support import wait_until
 
 REQUEST = pubsub.StreamingPullRequest.pb()
@@ -234,6 +238,23 @@ def test_a_stream_whose_client_has_said_all_ends(cloud: Any, stream: Callable[..
     one.send(None)
     with pytest.raises(StopIteration):
         one.next()
+
+
+@pytest.mark.parametrize("last", [None, REQUEST(client_id="late")], ids=["half-close", "bad request"])
+def test_what_was_done_is_confirmed_however_the_stream_ends(
+    cloud: Any, local_server: Any, last: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscription = cloud.subscription(cloud.topic(), enable_exactly_once_delivery=True)
+    found = local_server.model.subscription(subscription)
+    first = REQUEST(subscription=subscription, stream_ack_deadline_seconds=10, ack_ids=["unknown"])
+    one = Stream(found, first, iter([last] if last else []), RpcCaller(LocalContext(), local_server.clock))
+    # All that the client has to say has come before the first answer goes out.
+    one._listen()
+    monkeypatch.setattr(one, "_listen", lambda: None)
+    answers: list[Any] = []
+    with pytest.raises(Refusal) if last else nullcontext():
+        answers.extend(one.responses())
+    assert [list(answer.acknowledge_confirmation.invalid_ack_ids) for answer in answers] == [["unknown"]]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from local_cloud.pubsub.flow import Flow
 from local_cloud.pubsub.message import Message
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.policy import Policy
+from local_cloud.pubsub.publication import Publication
 from local_cloud.pubsub.refusal import Refusal
 from local_cloud.pubsub.subscription import Subscription
 from local_cloud.pubsub.verdict import judge
@@ -25,8 +26,8 @@ def _subscription(policy: Policy, clock: ManualClock) -> Subscription:
     return Subscription("projects/p/subscriptions/worker", "projects/p/topics/tasks", b"", policy, AckIds(random.Random(1)), clock)
 
 
-def _messages(clock: ManualClock, *sizes: int) -> list[Message]:
-    return [Message(str(number), clock.now(), b"x" * size) for number, size in enumerate(sizes)]
+def _publication(clock: ManualClock, *sizes: int, first_id: int = 0) -> Publication:
+    return Publication([b"x" * size for size in sizes], first_id, clock.now())
 
 
 def _flow(max_count: int = 0, max_bytes: int = 0) -> tuple[threading.Event, Flow]:
@@ -59,7 +60,7 @@ def test_a_stream_that_leaves_passes_on_that_it_was_woken() -> None:
     for wake, flow in ((first, first_flow), (second, second_flow)):
         subscription.join(wake)
         assert subscription.take_for(wake, flow, 10.0, LARGE) == []
-    subscription.offer(_messages(clock, 1))
+    subscription.offer(_publication(clock, 1))
     assert (first.is_set(), second.is_set()) == (True, False)
     subscription.leave(first)
     assert second.is_set()
@@ -70,11 +71,11 @@ def test_a_full_stream_is_not_woken_in_place_of_one_with_room() -> None:
     clock = ManualClock()
     subscription = _subscription(Policy(), clock)
     (full, full_flow), (free, free_flow) = _flow(max_count=1), _flow()
-    subscription.offer(_messages(clock, 1))
+    subscription.offer(_publication(clock, 1))
     assert len(subscription.take_for(full, full_flow, 10.0, LARGE)) == 1
     assert subscription.take_for(full, full_flow, 10.0, LARGE) == []
     assert subscription.take_for(free, free_flow, 10.0, LARGE) == []
-    subscription.offer([Message("7", clock.now(), b"x")])
+    subscription.offer(_publication(clock, 1, first_id=7))
     assert (full.is_set(), free.is_set()) == (False, True)
 
 
@@ -83,7 +84,7 @@ def test_an_ended_lease_is_seen_before_an_acknowledgement_although_nobody_watche
     wake, flow = _flow()
     for policy, failed in ((Policy(is_exactly_once=True), True), (Policy(), False)):
         subscription = _subscription(policy, clock)
-        subscription.offer(_messages(clock, 1))
+        subscription.offer(_publication(clock, 1))
         (delivery,) = subscription.take_for(wake, flow, 10.0, LARGE)
         clock.advance(10.0)
         assert subscription.acknowledge([delivery.ack_id]) == ([delivery.ack_id] if failed else [])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from local_cloud.pubsub.delivery import Delivery
 from local_cloud.pubsub.message import Message, bare, stamp
-from local_cloud.pubsub.wire import is_only_data, received, varint
+from local_cloud.pubsub.wire import are_only_data, is_only_data, received, varint
 
 MESSAGE = pubsub.PubsubMessage.pb()
 PULL_RESPONSE = pubsub.PullResponse.pb()
@@ -51,7 +51,10 @@ def test_only_data_is_known_by_its_first_bytes(raw: object) -> None:
     rest.CopyFrom(raw)
     rest.ClearField("data")
     only_data = bool(raw.data) and not rest.ByteSize()  # type: ignore[attr-defined]
-    assert is_only_data(raw.SerializeToString()) == only_data  # type: ignore[attr-defined]
+    body = raw.SerializeToString()  # type: ignore[attr-defined]
+    assert is_only_data(body) == are_only_data([body, body]) == only_data
+    known = MESSAGE(data=b"x" * len(body)).SerializeToString()
+    assert are_only_data([known, body, known]) == (only_data and bool(body))
 
 
 def test_large_data_and_look_alikes() -> None:
