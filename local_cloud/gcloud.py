@@ -18,6 +18,20 @@ SERVED = ("run", "storage", "pubsub")
 OFFLINE = ("config", "help", "info", "topic", "version")
 """Command groups that need no service."""
 _TRACKS = ("alpha", "beta", "preview")
+_VALUED = (
+    "--access-token-file",
+    "--account",
+    "--billing-project",
+    "--configuration",
+    "--flags-file",
+    "--flatten",
+    "--format",
+    "--impersonate-service-account",
+    "--project",
+    "--trace-token",
+    "--verbosity",
+)
+"""gcloud's own options that take the next word as their value."""
 _LOOPBACK = "127.0.0.1,localhost"
 
 
@@ -36,9 +50,13 @@ def gcloud_environment(addresses: Addresses, folder: Path, arguments: Sequence[s
 
 
 def _group(arguments: Sequence[str]) -> str:
-    """The first word that is neither an option nor a release track; gcloud's own options before it must be written `--name=value`."""
-    words = (word for word in arguments if not word.startswith("-") and word not in _TRACKS)
-    return next(words, "")
+    """The first word that is neither an option, nor the value of one, nor a release track."""
+    previous = ""
+    for word in arguments:
+        if not word.startswith("-") and word not in _TRACKS and previous not in _VALUED:
+            return word
+        previous = word
+    return ""
 
 
 def _base(folder: Path) -> dict[str, str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,14 +49,27 @@ class Gcloud:
     def __call__(self, *arguments: str, stdin: str = "") -> Answer:
         environment = {**clean_environment(), **gcloud_environment(self.addresses, self.folder, arguments)}
         environment["CLOUDSDK_CORE_PROJECT"] = self.project
-        done = subprocess.run(
-            ["gcloud", *arguments], input=stdin, capture_output=True, text=True, env=environment, timeout=LIMIT_S, check=False
-        )
-        return Answer(done.returncode, done.stdout, done.stderr)
+        return run_group(["gcloud", *arguments], environment, stdin)
 
     def json(self, *arguments: str, stdin: str = "") -> Any:
         """The output of a command that must succeed."""
         return self(*arguments, "--format=json", stdin=stdin).json
+
+
+def run_group(command: Sequence[str], environment: Mapping[str, str], stdin: str = "", limit_s: float = LIMIT_S) -> Answer:
+    """Run a command that starts others, as `gcloud`, a shell script, does: after the limit all of them are ended.
+
+    Raises TimeoutExpired with what it had said.
+    """
+    pipe = subprocess.PIPE
+    # A session of its own: its group has the id of its first process, and nobody else is in it.
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True) as process:
+        try:
+            output, messages = process.communicate(stdin, limit_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Answer(process.returncode, output, messages)
 
 
 def find_gcloud() -> None:

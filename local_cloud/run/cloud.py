@@ -18,7 +18,7 @@ from local_cloud.run.fields import Problems
 from local_cloud.run.job import Job, JobKey
 from local_cloud.run.store import Store
 from local_cloud.run.template import JobSpec, Overrides, Template, override
-from local_cloud.run.validation import Paths, check_overrides, check_template
+from local_cloud.run.validation import Paths, check_overrides, check_place, check_template
 
 RETAINED_COUNT = 1000  # finished executions per job, as the quotas page says
 _LETTERS = string.ascii_lowercase + string.digits
@@ -65,7 +65,10 @@ class Cloud:
         return sorted(found, key=lambda job: job.key)
 
     def create_job(self, key: JobKey, spec: JobSpec, *, validate_only: bool = False) -> Job:
-        """`spec` has been checked. Raises ApiError ALREADY_EXISTS."""
+        """`spec` has been checked. Raises ApiError ALREADY_EXISTS, INVALID_ARGUMENT for a place that cannot be."""
+        problems = Problems()
+        check_place(key.project, key.region, problems)
+        problems.raise_if_any()
         with self.condition:
             if key in self._jobs:
                 raise ApiError("ALREADY_EXISTS", f"Resource '{key.name}' already exists")
@@ -138,6 +141,9 @@ class Cloud:
         if execution is None:
             raise not_found("EXECUTION", f"executions/{name}")
         return execution
+
+    def execution_of_uid(self, uid: str) -> Execution | None:
+        return next((execution for execution in self._executions.values() if execution.uid == uid), None)
 
     def execution_in(self, project: str, name: str) -> Execution:
         """As v1 names it: by project only. Raises ApiError NOT_FOUND."""

@@ -5,7 +5,6 @@ Handlers run in a thread, so that one that writes to disk does not hold up the o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_cloud.connection import KEY, Connection
+from local_cloud.json_text import strict_json
 from local_cloud.run.errors import ApiError, not_found
 from local_cloud.run.hosts import is_gcloud_host
 
@@ -35,7 +35,7 @@ class Call:
     def json(self) -> object:
         """The body, `{}` where there is none. Raises ApiError INVALID_ARGUMENT."""
         try:
-            found: object = json.loads(self.body or b"{}")
+            found: object = strict_json(self.body or b"{}")
         except ValueError as error:
             raise ApiError("INVALID_ARGUMENT", f"Invalid JSON payload received: {error}") from error
         return found

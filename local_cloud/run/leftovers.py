@@ -1,7 +1,8 @@
-"""Finding the workers that a killed server left behind, so that the next one can end them: by records on disk, and by their output.
+"""Finding what workers leave behind, so that it can be ended: by records on disk, by their output, and by a mark in their environment.
 
-A process is killed only when its start time is the recorded one, as its id may belong to a stranger by now, or when it writes
-to a log of our own state folder: that also finds one that was never recorded, and one that left its worker's group.
+A process is killed only when its start time is the recorded one, as its id may belong to a stranger by now, or when it has to do with
+a log of our own state folder: it writes there, or was started by a worker that does. That also finds one that was never recorded, and
+one that left its worker's group.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from local_cloud.run.files import write_atomically
 
+LOG_MARK = "LOCAL_CLOUD_LOG"
+"""A worker's environment names its log here, and what it starts inherits that."""
 _START_TIME_FIELD = 19  # of /proc/<pid>/stat, counted from the state, which follows the command in parentheses
 
 
@@ -49,29 +53,48 @@ class Records:
         return killed + self.kill_writers()
 
     def kill_writers(self) -> list[int]:
-        """SIGKILL to every process whose output goes to a log of ours, where the system shows that (Linux); returns their ids."""
-        killed = []
-        while found := [pid for pid in _writers(f"{self._logs.resolve()}/") if pid not in killed]:
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            killed += found
-        return killed
+        """SIGKILL to every process that has to do with a log of ours, where the system shows that (Linux); returns their ids."""
+        folder = f"{self._logs.resolve()}/"
+        return _kill_all(lambda log: log.startswith(folder))
 
     def _path(self, pid: int) -> Path:
         return self._folder / f"{pid}.json"
 
 
-def _writers(folder: str) -> list[int]:
-    """The processes whose standard output or error is a file below `folder`. The server itself never has one there."""
+def kill_rest(logs: Collection[str]) -> list[int]:
+    """SIGKILL to every process that has to do with one of these logs, whose workers have ended; returns their ids. Linux only."""
+    return _kill_all(lambda log: log in logs)
+
+
+def _kill_all(is_theirs: Callable[[str], bool]) -> list[int]:
+    """Look again until there is none: one that was just starting another is not seen together with it."""
+    killed: list[int] = []
+    while found := [pid for pid in _processes_of(is_theirs) if pid not in killed]:
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        killed += found
+    return killed
+
+
+def _processes_of(is_theirs: Callable[[str], bool]) -> list[int]:
+    """Those with a log that `is_theirs`. The server itself never has one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        for stream in ("1", "2"):
-            with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-                if os.readlink(process / "fd" / stream).startswith(folder):
-                    found.append(int(process.name))
-                    break
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if any(map(is_theirs, _logs_of(process))):
+                found.append(int(process.name))
     return found
+
+
+def _logs_of(process: Path) -> Iterator[str]:
+    """The files, as far as they can be logs, that a process writes to, and the log that its environment names."""
+    for stream in ("1", "2"):
+        with contextlib.suppress(FileNotFoundError):  # closed, which is no end
+            yield os.readlink(process / "fd" / stream)
+    _, found, rest = (b"\0" + (process / "environ").read_bytes()).partition(f"\0{LOG_MARK}=".encode())
+    if found:
+        yield os.fsdecode(rest.partition(b"\0")[0])
 
 
 def start_mark(pid: int) -> str | None:

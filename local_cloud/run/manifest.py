@@ -32,6 +32,25 @@ _CONTAINER_EXTRAS = frozenset(
 _CONTAINER_KEYS = frozenset({"name", "image", "command", "args", "env", "resources", "workingDir"})
 _TASK_EXTRAS = frozenset({"volumes", "nodeSelector"})
 _TASK_KEYS = frozenset({"containers", "maxRetries", "timeoutSeconds", "serviceAccountName"})
+_METADATA_KEYS = frozenset(
+    {
+        "annotations",
+        "clusterName",
+        "creationTimestamp",
+        "deletionGracePeriodSeconds",
+        "deletionTimestamp",
+        "finalizers",
+        "generateName",
+        "generation",
+        "labels",
+        "name",
+        "namespace",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    }
+)
 _TOP_KEYS = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
 
 
@@ -43,6 +62,7 @@ def read_spec(job: Fields) -> JobSpec:
     if job.text("kind", "Job") != "Job":
         job.problems.add("kind", job.raw["kind"], "must be Job")
     metadata = job.child("metadata")
+    metadata.only(_METADATA_KEYS)
     spec = job.child("spec")
     spec.only(frozenset({"template", "startExecutionToken", "runExecutionToken"}))
     annotations = metadata.text_map("annotations")
@@ -63,6 +83,7 @@ def _read_template(node: Fields) -> Template:
     task = outer.child("spec")
     task.only(_TASK_KEYS | _TASK_EXTRAS)
     metadata = node.child("metadata")
+    metadata.only(_METADATA_KEYS)
     return Template(
         containers=tuple(read_container(child, _CONTAINER_EXTRAS) for child in task.items("containers")),
         parallelism=execution.count("parallelism", 0),

@@ -36,7 +36,7 @@ class Operation:
 
 
 class Operations:
-    """The newest ones, in memory: an operation does not survive a restart. Callers hold the cloud's lock."""
+    """The newest ones, in memory; an older one is lost unless its owner can make it again by its id. Callers hold the cloud's lock."""
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
@@ -49,13 +49,17 @@ class Operations:
         show: Callable[[], dict[str, object]],
         is_done: Callable[[], bool] = lambda: True,
         error: Callable[[], dict[str, object] | None] = lambda: None,
+        operation_id: str = "",
     ) -> Operation:
-        """`parent`: projects/P/locations/R."""
-        operation = Operation(f"{parent}/operations/{self._new_id()}", message, show, is_done, error)
+        """`parent`: projects/P/locations/R. `operation_id`: a new one by default."""
+        operation = Operation(f"{parent}/operations/{operation_id or self._new_id()}", message, show, is_done, error)
         self._kept[operation.name] = operation
         while len(self._kept) > MAX_KEPT_COUNT:
             self._kept.popitem(last=False)
         return operation
+
+    def has(self, name: str) -> bool:
+        return name in self._kept
 
     def get(self, name: str) -> Operation:
         """Raises ApiError NOT_FOUND."""

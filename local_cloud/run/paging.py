@@ -27,10 +27,19 @@ def page(items: Sequence[Item], size: str, token: str, position: Callable[[Item]
     from the query, empty where absent. Raises ApiError INVALID_ARGUMENT."""
     begin = 0
     if token:
-        begin = bisect.bisect_right(items, _decode(token), key=position)
+        begin = _begin(items, token, position)
     end = begin + _size(size)
     found = items[begin:end]
     return found, _encode(position(found[-1])) if end < len(items) else ""
+
+
+def _begin(items: Sequence[Item], token: str, position: Callable[[Item], Position]) -> int:
+    """The index behind the last item that was given out."""
+    last = _decode(token)
+    try:
+        return bisect.bisect_right(items, last, key=position)
+    except TypeError:  # the token of another list, whose positions are of other types
+        raise _foreign(token) from None
 
 
 def _size(text: str) -> int:
@@ -53,5 +62,9 @@ def _decode(token: str) -> Position:
     except (ValueError, binascii.Error):
         position = None
     if not isinstance(position, list):
-        raise ApiError("INVALID_ARGUMENT", f"page token {token!r} is not one that this server gave out; list from the beginning")
+        raise _foreign(token)
     return position
+
+
+def _foreign(token: str) -> ApiError:
+    return ApiError("INVALID_ARGUMENT", f"page token {token!r} is not one that this server gave out for this list; list from the beginning")

@@ -1,7 +1,7 @@
 """The worker processes: started in groups of their own, signalled as groups, reaped by one waiting thread each.
 
 A signal only ever goes to a group whose leader has not been reaped: a recycled process id is never hit. What a leader
-leaves behind in its group dies with it, as in a container.
+leaves behind in its group dies with it, as in a container; what has left the group is swept up soon after.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_cloud.run.leftovers import Records
+from local_cloud.run.leftovers import LOG_MARK, Records, kill_rest
 from local_cloud.run.memory import PeakMemory
+from local_cloud.run.sweeper import Sweeper
 from local_cloud.run.tries import Measured
 
 
@@ -32,7 +33,7 @@ class TryKey:
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start: `argv` with exactly this `env`, output to the end of `log`."""
+    """What to start: `argv` with this `env` and the mark of its log, output to the end of `log`."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -58,13 +59,14 @@ class Processes:
         self._running: dict[TryKey, subprocess.Popen[bytes]] = {}
         self._waiters: set[threading.Thread] = set()
         self._memory = PeakMemory()
+        self._sweeper = Sweeper(kill_rest)
 
     def spawn(self, key: TryKey, launch: Launch) -> None:
         """Raises CannotStart."""
         process = _start(launch)
         self._records.add(process.pid)
         self._memory.begin(process.pid)
-        waiter = threading.Thread(target=self._wait, args=(key, process), name=f"wait-{process.pid}", daemon=True)
+        waiter = threading.Thread(target=self._wait, args=(key, process, _log_name(launch)), name=f"wait-{process.pid}", daemon=True)
         with self._lock:
             self._running[key] = process
             self._waiters.add(waiter)
@@ -90,15 +92,17 @@ class Processes:
             waiters = list(self._waiters)
         for waiter in waiters:
             waiter.join()
+        self._sweeper.close()
         self._memory.close()
 
-    def _wait(self, key: TryKey, process: subprocess.Popen[bytes]) -> None:
+    def _wait(self, key: TryKey, process: subprocess.Popen[bytes], log: str) -> None:
         ended = _wait_without_reaping(process)
         with self._lock:
             # The dead leader still holds the group's id here, so this reaches its own children only.
             _signal_group(process.pid, signal.SIGKILL)
             code, used = ended or _reap(process)
             del self._running[key]
+        self._sweeper.sweep(log)
         self._records.remove(process.pid)
         measured = Measured(used.ru_utime + used.ru_stime, self._memory.end(process.pid, used))
         self._on_exit(key, code, measured)
@@ -113,7 +117,7 @@ def _start(launch: Launch) -> subprocess.Popen[bytes]:
             try:
                 return subprocess.Popen(
                     list(launch.argv),
-                    env=dict(launch.env),
+                    env={**launch.env, LOG_MARK: _log_name(launch)},
                     cwd=launch.cwd,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -125,6 +129,10 @@ def _start(launch: Launch) -> subprocess.Popen[bytes]:
                 raise
     except (OSError, ValueError) as error:
         raise CannotStart(_why_not(launch, error)) from error
+
+
+def _log_name(launch: Launch) -> str:
+    return str(launch.log.resolve())
 
 
 def _why_not(launch: Launch, error: OSError | ValueError) -> str:

@@ -20,6 +20,7 @@ from local_cloud.run.runner import Runner
 from local_cloud.run.tries import Try
 
 DEFAULT_PAUSE_S = 5.0
+MAX_DIGITS = 18
 _EXECUTION = "/executions/{execution}"
 
 
@@ -118,8 +119,8 @@ def _task(execution: Execution, index: int) -> Task:
 
 
 def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ApiError("INVALID_ARGUMENT", f"{name}: got {text!r}, must be a whole number, 0 or more")
+    if not (text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS):
+        raise ApiError("INVALID_ARGUMENT", f"{name}: got {text[:40]!r}, must be a whole number, 0 or more")
     return int(text)
 
 

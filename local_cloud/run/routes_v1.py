@@ -1,6 +1,7 @@
 """The requests of the v1 API, as gcloud and clients with a plain HTTP session send them.
 
-A path has a project and no region: a job is looked up in the default region first and then in the others.
+A path has a project and no region. Where the host names one, as gcloud does, only what lies there is seen; otherwise a job is looked up
+in the default region first and then in the others.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class _Handlers:
 
     def list_jobs(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            jobs = select(self._cloud.jobs(call.path["project"]), call, v1.job_labels)
+            jobs = select(self._cloud.jobs(call.path["project"], region_of(call.host) or None), call, v1.job_labels)
             found, token = _page(jobs, call, lambda job: [job.key.region, job.key.job])
             return _list("JobList", [self._show_job(job) for job in found], token)
 
@@ -87,42 +88,49 @@ class _Handlers:
 
     def list_executions(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            executions = select(self._cloud.executions_in(call.path["project"]), call, v1.execution_labels)
+            executions = select(self._executions(call), call, v1.execution_labels)
             found, token = _page(executions, call, lambda execution: [-execution.sequence])
             return _list("ExecutionList", [self._show(execution) for execution in found], token)
 
     def get_execution(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            return self._show(self._execution(call))
+            return self._show(self._execution(call, call.path["execution"]))
 
     def cancel_execution(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            return self._show(self._cloud.cancel(self._execution(call)))
+            return self._show(self._cloud.cancel(self._execution(call, call.path["execution"])))
 
     def delete_execution(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            self._cloud.delete(self._execution(call), validate_only=_dry(call))
+            self._cloud.delete(self._execution(call, call.path["execution"]), validate_only=_dry(call))
         return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
 
     def list_tasks(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
-            executions = self._cloud.executions_in(call.path["project"])
-            pairs = [(task, execution) for execution in executions for task in execution.tasks]
+            pairs = [(task, execution) for execution in self._executions(call) for task in execution.tasks]
             chosen = select(pairs, call, _labels_of_pair)
             found, token = _page(chosen, call, lambda pair: [-pair[1].sequence, pair[0].index])
             return _list("TaskList", [v1.show_task(task, execution, self._cloud.log_uri(execution)) for task, execution in found], token)
 
     def get_task(self, call: Call) -> dict[str, object]:
-        execution_name, _, index = call.path["task"].rpartition("-task")
+        name = call.path["task"]
         with self._cloud.condition:
-            if execution_name and index.isdecimal():
-                execution = self._cloud.execution_in(call.path["project"], execution_name)
-                if int(index) < len(execution.tasks):
-                    return v1.show_task(execution.tasks[int(index)], execution, self._cloud.log_uri(execution))
-        raise not_found("TASK", f"namespaces/{call.path['project']}/tasks/{call.path['task']}")
+            execution = self._execution(call, name.rpartition("-task")[0])
+            task = v1.task_named(name, execution)
+            if task is None:
+                raise not_found("TASK", f"namespaces/{call.path['project']}/tasks/{name}")
+            return v1.show_task(task, execution, self._cloud.log_uri(execution))
 
-    def _execution(self, call: Call) -> Execution:
-        return self._cloud.execution_in(call.path["project"], call.path["execution"])
+    def _execution(self, call: Call, name: str) -> Execution:
+        execution = self._cloud.execution_in(call.path["project"], name)
+        if region_of(call.host) not in ("", execution.key.region):
+            raise not_found("EXECUTION", f"namespaces/{call.path['project']}/executions/{name} in {region_of(call.host)}")
+        return execution
+
+    def _executions(self, call: Call) -> list[Execution]:
+        """Of the region that the request names, or of all."""
+        found = self._cloud.executions_in(call.path["project"])
+        return [execution for execution in found if region_of(call.host) in ("", execution.key.region)]
 
     def _show(self, execution: Execution) -> dict[str, object]:
         return v1.show_execution(execution, self._cloud.log_uri(execution))
@@ -131,9 +139,12 @@ class _Handlers:
         return v1.show_job(job, self._cloud.latest_execution(job.key))
 
     def _find(self, call: Call) -> JobKey:
+        """The job of the region that the request names; where it names none, of the default region or else of the only one that has it."""
         project, name = call.path["project"], call.path["job"]
+        if region_of(call.host):
+            return JobKey(project, region_of(call.host), name)
         keys = [job.key for job in self._cloud.jobs(project) if job.key.job == name]
-        preferred = JobKey(project, self._region_of(call), name)
+        preferred = JobKey(project, self._region, name)
         if preferred in keys or len(keys) != 1:
             return preferred
         return keys[0]

@@ -17,10 +17,10 @@ from local_cloud.run.errors import not_found
 from local_cloud.run.execution import Execution, Task
 from local_cloud.run.fields import Fields, Problems
 from local_cloud.run.job import Job, JobKey
-from local_cloud.run.operations import Operations
+from local_cloud.run.operations import Operation, Operations
 from local_cloud.run.paging import page
 from local_cloud.run.template import JobSpec
-from local_cloud.run.v1 import task_name
+from local_cloud.run.v1 import task_named
 from local_cloud.run.v2 import Enums
 from local_cloud.run.validation import V2_PATHS, V2_RUN_PATHS, check_labels, check_name, check_template
 
@@ -101,7 +101,7 @@ class _Handlers:
         validate_only = request.flag("validateOnly")
         with self._cloud.condition:
             execution = self._cloud.run_job(_key(call), overrides, V2_RUN_PATHS, etag=request.text("etag"), validate_only=validate_only)
-            return self._execution_operation(execution, call, lambda: validate_only or execution.is_over, lambda: v2.failure_of(execution))
+            return self._run_operation(execution, call, validate_only=validate_only).to_json()
 
     def list_executions(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
@@ -142,8 +142,13 @@ class _Handlers:
             return v2.show_task(_task(execution, call.path["task"]), execution, self._cloud.log_uri(execution), _enums(call))
 
     def get_operation(self, call: Call) -> dict[str, object]:
+        name = f"{_parent(call)}/operations/{call.path['operation']}"
         with self._cloud.condition:
-            return self._operations.get(f"{_parent(call)}/operations/{call.path['operation']}").to_json()
+            if not self._operations.has(name):
+                execution = self._cloud.execution_of_uid(call.path["operation"])
+                if execution is not None and execution.key.parent == _parent(call):
+                    return self._run_operation(execution, call).to_json()
+            return self._operations.get(name).to_json()
 
     def list_operations(self, call: Call) -> dict[str, object]:
         with self._cloud.condition:
@@ -174,15 +179,26 @@ class _Handlers:
         enums = _enums(call)
         return self._operations.add(_parent(call), "Job", lambda: self._show_job(job, enums), is_done).to_json()
 
+    def _run_operation(self, execution: Execution, call: Call, *, validate_only: bool = False) -> Operation:
+        """Its id is the execution's, so that who waits for a run can go on after a restart of the server."""
+        enums = _enums(call)
+        return self._operations.add(
+            _parent(call),
+            "Execution",
+            lambda: self._show(execution, enums),
+            lambda: validate_only or execution.is_over,
+            lambda: v2.failure_of(execution),
+            execution.uid,
+        )
+
     def _execution_operation(
         self,
         execution: Execution,
         call: Call,
         is_done: Callable[[], bool],
-        error: Callable[[], dict[str, object] | None] = lambda: None,
     ) -> dict[str, object]:
         enums = _enums(call)
-        return self._operations.add(_parent(call), "Execution", lambda: self._show(execution, enums), is_done, error).to_json()
+        return self._operations.add(_parent(call), "Execution", lambda: self._show(execution, enums), is_done).to_json()
 
 
 def _read_job(call: Call, key: JobKey) -> tuple[JobSpec, str]:
@@ -198,10 +214,10 @@ def _read_job(call: Call, key: JobKey) -> tuple[JobSpec, str]:
 
 
 def _task(execution: Execution, name: str) -> Task:
-    _, _, index = name.rpartition("-task")
-    if index.isdecimal() and int(index) < len(execution.tasks) and name == task_name(execution.tasks[int(index)], execution):
-        return execution.tasks[int(index)]
-    raise not_found("TASK", f"{execution.full_name}/tasks/{name}")
+    task = task_named(name, execution)
+    if task is None:
+        raise not_found("TASK", f"{execution.full_name}/tasks/{name}")
+    return task
 
 
 def _key(call: Call) -> JobKey:

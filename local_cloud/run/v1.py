@@ -116,6 +116,15 @@ def task_name(task: Task, execution: Execution) -> str:
     return f"{execution.name}-task{task.index}"
 
 
+def task_named(name: str, execution: Execution) -> Task | None:
+    """The task of an execution that has this name."""
+    index = name.removeprefix(f"{execution.name}-task")
+    if not (index.isascii() and index.isdecimal() and len(index) <= len(str(len(execution.tasks)))):
+        return None
+    task = execution.tasks[int(index)] if int(index) < len(execution.tasks) else None
+    return task if task is not None and task_name(task, execution) == name else None
+
+
 def show_task(task: Task, execution: Execution, log_uri: str) -> dict[str, object]:
     """`log_uri`: of the execution's logs."""
     metadata = {

@@ -24,8 +24,13 @@ MAX_ENV_BYTES = 32 * 1024
 SYSTEM_NAMESPACES = ("run.googleapis.com/", "cloud.googleapis.com/", "serving.knative.dev/", "autoscaling.knative.dev/")
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
-_LABEL_KEY = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
+_PROJECT = re.compile(r"[a-z0-9][-a-z0-9.:]{0,62}\Z")
+_REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+\Z")
+_LABEL_KEY = re.compile(r"[a-z]([-a-z0-9_]{0,61}[a-z0-9])?\Z")
+_LABEL_VALUE = re.compile(r"([a-z0-9]([-a-z0-9_]{0,61}[a-z0-9])?)?\Z")
+# With a prefix they are those of a tool, such as client.knative.dev/nonce, and follow Kubernetes' rules.
+_TOOL_KEY = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
+_TOOL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
 NO_COMMAND = "the local cloud runs the manifest's command; this container has none"
 
 
@@ -35,15 +40,19 @@ class Paths:
 
     name: str
     labels: str
+    template_labels: str
     execution: str
     task: str
     timeout: str
 
 
-V1_PATHS = Paths("metadata.name", "metadata.labels", "spec.template.spec", "spec.template.spec.template.spec", "timeoutSeconds")
-V2_PATHS = Paths("job_id", "labels", "template", "template.template", "timeout")
-V1_RUN_PATHS = Paths("", "", "overrides", "overrides", "timeoutSeconds")
-V2_RUN_PATHS = Paths("", "", "overrides", "overrides", "timeout")
+_V1_SPEC = "spec.template.spec"
+V1_PATHS = Paths(
+    "metadata.name", "metadata.labels", "spec.template.metadata.labels", _V1_SPEC, f"{_V1_SPEC}.template.spec", "timeoutSeconds"
+)
+V2_PATHS = Paths("job_id", "labels", "template.labels", "template", "template.template", "timeout")
+V1_RUN_PATHS = Paths("", "", V1_PATHS.template_labels, "overrides", "overrides", "timeoutSeconds")
+V2_RUN_PATHS = Paths("", "", V2_PATHS.template_labels, "overrides", "overrides", "timeout")
 
 
 def is_system(name: str) -> bool:
@@ -57,18 +66,33 @@ def check_name(name: str, path: str, problems: Problems) -> None:
         problems.add(path, name, rule)
 
 
+def check_place(project: str, region: str, problems: Problems) -> None:
+    """Of a new job: the names of its files begin with them."""
+    if not _PROJECT.match(project):
+        problems.add("project", project, "must be a project's id: lower-case letters, digits and hyphens")
+    if not _REGION.match(region):
+        problems.add("location", region, "must be the name of a region, such as us-central1")
+
+
 def check_labels(labels: Mapping[str, str], path: str, problems: Problems) -> None:
     if len(labels) > MAX_LABEL_COUNT:
         problems.add(path, len(labels), f"must be at most {MAX_LABEL_COUNT} labels")
     for key, value in labels.items():
+        if "/" in key:
+            if not _TOOL_KEY.match(key):
+                problems.add(path, key, "the key must be letters, digits, '-', '_', '.', at most 63 long, after a 'prefix/'")
+            if not _TOOL_VALUE.match(value):
+                problems.add(f"{path}.{key}", value, "must be letters, digits, '-', '_' and '.', at most 63 long")
+            continue
         if not _LABEL_KEY.match(key):
-            problems.add(path, key, "the key must be letters, digits, '-', '_', '.', at most 63 long, after an optional 'prefix/'")
+            problems.add(path, key, "the key must be lower-case letters, digits, '-', '_', start with a letter, at most 63 long")
         if not _LABEL_VALUE.match(value):
-            problems.add(f"{path}.{key}", value, "must be letters, digits, '-', '_' and '.', at most 63 long")
+            problems.add(f"{path}.{key}", value, "must be lower-case letters, digits, '-' and '_', at most 63 long")
 
 
 def check_template(template: Template, paths: Paths, problems: Problems) -> None:
     """Note every broken rule of a job's template."""
+    check_labels(template.labels, paths.template_labels, problems)
     _check_task_count(template.task_count, f"{paths.execution}.taskCount", problems)
     if template.parallelism < 0:
         problems.add(f"{paths.execution}.parallelism", template.parallelism, "must be 0 (no limit) or more")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import urllib.request
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 
 from local_cloud.addresses import Addresses
 from local_cloud.gcloud import gcloud_environment
-from tests.real_gcloud import Gcloud, find_gcloud
-from tests.support import Service, clean_environment
+from tests.real_gcloud import Gcloud, find_gcloud, run_group
+from tests.support import Service, clean_environment, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NOWHERE = "http://127.0.0.1:9"
@@ -147,6 +149,39 @@ def test_what_is_wrong_is_told_with_path_and_rule(gcloud: Gcloud) -> None:
     assert "could not be found" in gcloud("run", "jobs", "delete", "none").messages
 
 
+@pytest.mark.slow
+@pytest.mark.real
+def test_another_region_is_another_place(gcloud: Gcloud) -> None:
+    gcloud.json("run", "jobs", "replace", "-", stdin=MANIFEST)
+    elsewhere = "--region=europe-west1"
+    assert gcloud.json("run", "jobs", "list", elsewhere) == []
+    assert gcloud("run", "jobs", "delete", "lane", elsewhere).code == 1
+    moved = gcloud.json("run", "jobs", "replace", "-", elsewhere, stdin=MANIFEST.replace("taskCount: 3", "taskCount: 1"))
+    assert moved["metadata"]["labels"]["cloud.googleapis.com/location"] == "europe-west1"
+    assert gcloud.json("run", "jobs", "describe", "lane")["spec"]["template"]["spec"]["taskCount"] == 3
+    assert gcloud("run", "jobs", "execute", "lane", "--wait", elsewhere).code == 0
+    assert gcloud.json(*EXECUTIONS, "list") == []
+    assert len(gcloud.json(*EXECUTIONS, "list", elsewhere)) == 1
+
+
+def test_after_the_limit_nothing_is_left_of_a_command() -> None:
+    mark = f"FANOUT_TEST={uuid.uuid4()}"
+    name, _, value = mark.partition("=")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_group(["sh", "-c", "sleep 600 & sleep 600"], {**clean_environment(), name: value}, limit_s=0.3)
+    wait_until(lambda: not marked(mark), description="the end of what the command has started")
+
+
+def marked(mark: str) -> list[str]:
+    """The processes with this in their environment; zombies have none."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+    return found
+
+
 @pytest.mark.real
 def test_our_own_lane_is_applied_by_gcloud(gcloud: Gcloud) -> None:
     command = [sys.executable, "-m", "fanout", "render", "default", "jobs.yaml"]
@@ -189,7 +224,16 @@ def test_each_group_gets_its_own_way(tmp_path: Path) -> None:
     assert "CLOUDSDK_PROXY_PORT" in gcloud_environment(ADDRESSES, folder, ["config", "list"]), "whatever else it asks is refused"
 
 
-@pytest.mark.parametrize("arguments", [["projects", "list"], ["beta", "scheduler", "jobs", "list"]])
+def test_the_value_of_an_option_is_no_group(tmp_path: Path) -> None:
+    storage = gcloud_environment(ADDRESSES, tmp_path, ["--project", "run", "--format", "json", "storage", "ls"])
+    assert "CLOUDSDK_PROXY_PORT" not in storage
+    assert "CLOUDSDK_PROXY_PORT" in gcloud_environment(ADDRESSES, tmp_path, ["--project", "pubsub", "run", "jobs", "list"])
+
+
+NOT_SERVED = [["projects", "list"], ["beta", "scheduler", "jobs", "list"], ["--project", "storage", "projects", "list"]]
+
+
+@pytest.mark.parametrize("arguments", NOT_SERVED)
 def test_what_is_not_served_is_refused_before_it_can_reach_a_real_project(tmp_path: Path, arguments: list[str]) -> None:
     with pytest.raises(ValueError, match=r"does not serve `gcloud (projects|scheduler)`: it serves run, storage, pubsub"):
         gcloud_environment(ADDRESSES, tmp_path, arguments)

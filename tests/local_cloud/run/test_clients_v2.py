@@ -12,7 +12,7 @@ from google.cloud import run_v2
 from google.protobuf import json_format
 
 if TYPE_CHECKING:
-    from tests.local_cloud.run.conftest import Service
+    from tests.local_cloud.run.conftest import Service, Starter
 
 PARENT = "projects/shop/locations/us-central1"
 LANE = f"{PARENT}/jobs/lane"
@@ -51,6 +51,23 @@ def test_the_operation_of_a_run_ends_with_its_execution(service: Service) -> Non
     job = service.jobs.get_job(name=LANE)
     assert (job.execution_count, job.latest_created_execution.name) == (1, execution.name.rpartition("/")[2])
     assert job.latest_created_execution.completion_time == execution.completion_time
+
+
+def test_who_waits_for_a_run_can_go_on_after_a_restart(start: Starter) -> None:
+    first = start()
+    first.create_waiting(max_retries=1)
+    operation = first.jobs.run_job(name=LANE).operation.name
+    first.wait_for_files("0-0.up")
+    first.stop()
+    second = start()
+    second.wait_for_files("0-1.up")
+    waited = second.jobs.transport.operations_client.get_operation(operation)
+    assert not waited.done
+    with pytest.raises(exceptions.NotFound):
+        second.jobs.transport.operations_client.get_operation(operation.replace("us-central1", "europe-west1"))
+    second.executions.cancel_execution(name=next(iter(second.executions.list_executions(parent=LANE))).name).result(timeout=20)
+    over = second.jobs.transport.operations_client.get_operation(operation)
+    assert (over.done, over.error.message) == (True, "Execution was cancelled.")
 
 
 def test_the_operation_of_a_failed_run_raises(service: Service) -> None:

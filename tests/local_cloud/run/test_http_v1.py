@@ -176,12 +176,16 @@ def test_cancel_and_delete(api: Api, service: Service) -> None:
 def test_all_problems_of_a_manifest_are_told_at_once(api: Api) -> None:
     manifest = copy.deepcopy(MANIFEST)
     task = manifest["spec"]["template"]["spec"]["template"]["spec"]
+    manifest["metadata"]["label"] = {}
+    manifest["spec"]["template"]["metadata"]["labels"] = {"Tier": "low"}
     manifest["spec"]["template"]["spec"]["taskCont"] = 4
     task["maxRetries"] = 11
     task["containers"][0].update(command=[], args=[], env=[{"name": "CLOUD_RUN_JOB", "value": "x"}])
     error = api("POST", "jobs", manifest, status=400)["error"]
     assert [violation["field"] for violation in error["details"][0]["fieldViolations"]] == [
+        "metadata.label",
         "spec.template.spec.taskCont",
+        "spec.template.metadata.labels",
         "spec.template.spec.template.spec.maxRetries",
         "spec.template.spec.template.spec.containers[0].command",
         "spec.template.spec.template.spec.containers[0].env[0].name",
@@ -192,7 +196,10 @@ def test_all_problems_of_a_manifest_are_told_at_once(api: Api) -> None:
     api("GET", "jobs/bulk", status=404)
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'"x"', b'{"metadata": []}', b'{"spec": {"template": 3}}', b"\xff"])
+BODIES = [b"{", b"[]", b'"x"', b'{"metadata": []}', b'{"spec": {"template": 3}}', b"\xff", b"[" * 100_000, b'{"spec": NaN}']
+
+
+@pytest.mark.parametrize("body", BODIES, ids=[body[:20].decode("latin-1") for body in BODIES])
 def test_bodies_that_are_no_manifest(service: Service, body: bytes) -> None:
     answer = service.http.post(f"{service.url}/apis/run.googleapis.com/v1/namespaces/shop/jobs", data=body)
     assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
@@ -220,3 +227,49 @@ def through_proxy(service: Service, method: str, host: str, path: str, body: Any
     text = answer.read()
     connection.close()
     return answer.status, json.loads(text) if answer.status == 200 else text
+
+
+def test_half_a_character_is_refused_before_it_can_break_every_list(api: Api) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["metadata"]["annotations"]["fanout/topic"] = "\ud800"
+    assert "surrogate" in api("POST", "jobs", manifest, status=400)["error"]["message"]
+    assert api("GET", "jobs")["items"] == []
+
+
+@pytest.mark.parametrize("location", ["x/../../../there", "x" * 300, "-", "Nowhere 1"])
+def test_a_place_that_cannot_be_is_refused(api: Api, location: str) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["metadata"]["labels"]["cloud.googleapis.com/location"] = location
+    assert "must be the name of a region" in api("POST", "jobs", manifest, status=400)["error"]["message"]
+
+
+def test_a_request_that_names_a_region_sees_no_other(api: Api, service: Service) -> None:
+    def of_region(method: str, path: str, region: str = "europe-west1", body: Any = None) -> tuple[int, Any]:
+        return through_proxy(service, method, f"{region}-run.local", f"/apis/run.googleapis.com/v1/namespaces/shop/{path}", body)
+
+    api("POST", "jobs", MANIFEST)
+    name = api("POST", "jobs/bulk:run", {})["metadata"]["name"]
+    for path in ("jobs", "executions", "tasks"):
+        assert of_region("GET", path)[1]["items"] == []
+        assert len(of_region("GET", path, "us-central1")[1]["items"]) == (3 if path == "tasks" else 1)
+    requests = [("GET", "jobs/bulk"), ("POST", "jobs/bulk:run"), ("DELETE", "jobs/bulk"), ("GET", f"executions/{name}")]
+    requests += [("POST", f"executions/{name}:cancel"), ("DELETE", f"executions/{name}"), ("GET", f"tasks/{name}-task0")]
+    for method, path in requests:
+        assert of_region(method, path)[0] == 404, (method, path)
+    assert of_region("PUT", "jobs/bulk", body=MANIFEST)[0] == 404
+    assert of_region("POST", "jobs", body=MANIFEST)[0] == 200
+    assert len(api("GET", "jobs")["items"]) == 2
+    assert api("GET", "jobs/bulk")["metadata"]["generation"] == 1
+    assert api("GET", f"tasks/{name}-task2")["status"]["index"] == 2
+    for index in ("3", "02", "9" * 5000):
+        api("GET", f"tasks/{name}-task{index}", status=404)
+
+
+def test_the_token_of_another_list_is_refused(api: Api) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    for name in ("a", "b"):
+        manifest["metadata"]["name"] = name
+        api("POST", "jobs", manifest)
+        api("POST", "jobs/a:run", {})
+    token = api("GET", "executions", limit="1")["metadata"]["continue"]
+    assert "is not one that this server gave out" in api("GET", "jobs", status=400, **{"continue": token})["error"]["message"]

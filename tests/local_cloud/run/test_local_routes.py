@@ -170,3 +170,10 @@ def test_a_drawn_delay_counts_before_the_worker_starts(start: Starter) -> None:
         assert found.succeeded_count == 1
     service.clock.advance(drawn[2])
     service.finish(name)
+
+
+@pytest.mark.parametrize("query", ["?offset=-1", f"?offset={'9' * 30}", f"?retry={'9' * 5000}", "?retry=x"])
+def test_numbers_that_are_none(service: Service, query: str) -> None:
+    service.create()
+    answer = service.http.get(f"{service.url}/executions/{short(finished(service))}/logs/0{query}")
+    assert (answer.status_code, "must be a whole number" in answer.text) == (400, True)

@@ -20,6 +20,7 @@ from local_cloud.run.validation import (
     check_labels,
     check_name,
     check_overrides,
+    check_place,
     check_template,
 )
 
@@ -129,7 +130,17 @@ def test_names(name: str, good: bool) -> None:
 def test_labels() -> None:
     problems = Problems()
     check_labels({"fanout-lane": "a", "x.y/z": "", "bad key": "v", "k": "-"}, "labels", problems)
-    assert [path for path, _ in problems.found] == ["labels", "labels.k"]
+    check_labels({"tool.dev/Kind": "A.b", "tool.dev/": "", "Team": "a", "team": "A", "a.b": "", "1": ""}, "labels", problems)
+    assert [path for path, _ in problems.found] == ["labels", "labels.k", "labels", "labels", "labels.team", "labels", "labels"]
+
+
+@pytest.mark.parametrize(
+    ("project", "region", "wrong"), [("p", "us-central1", 0), ("example.com:p-1", "me-west1", 0), ("../p", "-", 2), ("", "", 2)]
+)
+def test_places(project: str, region: str, wrong: int) -> None:
+    problems = Problems()
+    check_place(project, region, problems)
+    assert len(problems.found) == wrong
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,38 @@ def test_what_a_worker_leaves_behind_dies_with_it(service: Service, out: Path, w
     wait_until(lambda: not _runs(child), f"the end of process {child}")
 
 
+# Leaves its group and its parent; says so only when all is done.
+DAEMON = """
+import os, pathlib, signal
+if os.fork():
+    while not pathlib.Path(os.environ["OUT"], "daemon").exists():
+        os.sched_yield()
+    os._exit(0)
+os.setsid()
+if os.fork():
+    os._exit(0)
+if "SILENT" in os.environ:
+    os.close(1)
+    os.close(2)
+pathlib.Path(os.environ["OUT"], "draft").write_text(str(os.getpid()))
+os.rename(os.environ["OUT"] + "/draft", os.environ["OUT"] + "/daemon")
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("env", [{}, {"SILENT": "1"}])
+def test_a_daemon_dies_with_its_worker(service: Service, out: Path, wait_until: WaitUntil, env: dict[str, str]) -> None:
+    service.create_waiting("other")
+    other = service.run("other")
+    service.wait_for_files("0-0.up")
+    service.create(command=["python", "-c", DAEMON], env=env)
+    assert counters(service.finish(service.run())) == {"succeeded": 1}
+    daemon = int((out / "daemon").read_text())
+    wait_until(lambda: not _runs(daemon), f"the end of process {daemon}")
+    assert counters(service.get(other)) == {"running": 1}
+
+
 def _runs(pid: int) -> bool:
     """Alive and no zombie: nobody but the system's first process may reap an orphan."""
     try:
