@@ -91,7 +91,7 @@ class Child:
         with self.log.open("rb") as file:
             file.seek(0, 2)
             file.seek(max(self._log_from, file.tell() - TAIL_BYTES))
-            text = file.read().decode(errors="replace").strip()
+            text = _without_frames(file.read().decode(errors="replace").strip())
         return f"its log {self.log} ends with:\n{text}" if text else f"its log {self.log} says nothing"
 
     def freeze(self) -> None:
@@ -142,3 +142,18 @@ class Child:
         self._process.wait()
         if not self._stopping:
             self._on_death(self.name)
+
+
+def _without_frames(text: str) -> str:
+    """Of each traceback only what was raised: who needs the frames finds them in the log."""
+    kept: list[str] = []
+    inside = False
+    for line in text.splitlines():
+        if line.startswith("Traceback (most recent call last):"):
+            inside = True
+        elif inside and line.startswith(" "):
+            continue
+        else:
+            inside = False
+            kept.append(line)
+    return "\n".join(kept)

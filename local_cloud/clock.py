@@ -10,6 +10,9 @@ import threading
 import time
 from collections.abc import Callable
 
+LATEST_S = 32_503_680_000.0
+"""The year 3000: what comes after it cannot be written as a date everywhere."""
+
 
 class Clock:
     """Unix seconds that pass with real time and jump forward on `advance`. Safe to use from any thread."""
@@ -27,10 +30,13 @@ class Clock:
         return self._base() + self._offset_s
 
     def advance(self, seconds: float) -> float:
-        """Move the clock forward and wake everyone who waits on it; returns the new time. Raises ValueError on a negative step."""
-        if seconds < 0:
+        """Move the clock forward and wake everyone who waits on it; returns the new time. Raises ValueError on a step that is
+        negative, no number, or leads beyond LATEST_S."""
+        if not seconds >= 0:
             raise ValueError(f"the clock only moves forward, got {seconds} s")
         with self._lock:
+            if self.now() + seconds > LATEST_S:
+                raise ValueError(f"the clock ends with the year 3000, got {seconds} s")
             self._offset_s += seconds
             listeners = list(self._listeners)
         for listener in listeners:

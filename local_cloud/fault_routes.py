@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from local_cloud.faults import BadFault, Script, one_of, read_fault
+from local_cloud.json_text import strict_json
 
 _LIST_KEYS = {"project", "method", "faults"}
 _RATE_KEYS = {"project", "method", "rate", "seed", "fault"}
@@ -27,7 +28,7 @@ def fault_routes(script: Script) -> list[Route]:
 
     async def add(request: Request) -> JSONResponse:
         try:
-            return JSONResponse({"id": _add(script, await request.json())})
+            return JSONResponse({"id": _add(script, strict_json(await request.body()))})
         except ValueError as error:
             return _refused(error)
 

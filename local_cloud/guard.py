@@ -1,4 +1,8 @@
-"""The guard before every HTTP side: it refuses requests that a web page could have sent from outside (DNS rebinding).
+"""The guard before every HTTP side: it refuses requests that a web page of somebody else could have sent.
+
+Two ways lead from a page to this machine. Its own name may be made to point here (DNS rebinding): then the Host header carries
+that name. Or it just posts to 127.0.0.1, which the browser lets it do without seeing the answer: then the Origin header carries its
+name. Clients of the cloud send no Origin.
 
 The rule: a request in the usual form is answered only when its Host is a loopback name with the port that is listened on.
 A page whose own name was made to point to 127.0.0.1 sends that name, and is refused. Requests whose target is a whole URL come
@@ -18,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from local_cloud.connection import KEY, Connection
 
 MISDIRECTED = 421
+FORBIDDEN = 403
 
 
 def is_loopback(name: str) -> bool:
@@ -51,9 +56,16 @@ def refusal(target: str, host: str, port: int, is_made_up: Callable[[str], bool]
     return ""
 
 
-def _is_own(authority: str, port: int) -> bool:
+def origin_refusal(origin: str | None, port: int) -> str:
+    """Why the request with this Origin header (None: without one) gets no answer; empty when it gets one."""
+    if origin is None or (origin.startswith(("http://", "https://")) and _is_own(urlsplit(origin).netloc, port, default_port=False)):
+        return ""
+    return f"The local cloud does not answer web pages, and this request comes from one of {origin!r}. Call it from a program.\n"
+
+
+def _is_own(authority: str, port: int, *, default_port: bool = True) -> bool:
     name, given_port = _parts(authority)
-    return is_loopback(name) and given_port in ("", str(port))
+    return is_loopback(name) and (given_port == str(port) or (default_port and not given_port))
 
 
 def _parts(authority: str) -> tuple[str, str]:
@@ -65,7 +77,7 @@ def _parts(authority: str) -> tuple[str, str]:
 
 
 class Guard:
-    """Answers 421 with the reason to what `refusal` refuses; the rest goes to `app`."""
+    """Answers with 421 or 403 and the reason what `refusal` or `origin_refusal` refuses; the rest goes to `app`."""
 
     def __init__(self, app: ASGIApp, port: int, is_made_up: Callable[[str], bool]) -> None:
         self._app = app
@@ -74,11 +86,16 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            host = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
+            headers = {key: value.decode("latin-1") for key, value in reversed(scope["headers"]) if key in (b"host", b"origin")}
+            host = headers.get(b"host", "")
             connection = scope.get(KEY)
             target = connection.target if isinstance(connection, Connection) else scope["path"]
             reason = refusal(target, host, self._port, self._is_made_up)
             if reason:
                 await PlainTextResponse(reason, MISDIRECTED)(scope, receive, send)
+                return
+            reason = origin_refusal(headers.get(b"origin"), self._port)
+            if reason:
+                await PlainTextResponse(reason, FORBIDDEN)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

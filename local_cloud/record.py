@@ -5,7 +5,9 @@ A record counts only while the process that wrote it lives; its start time tells
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,4 +56,8 @@ def read(state_dir: Path) -> Record | None:
 
 
 def remove(state_dir: Path) -> None:
-    (state_dir / FILE).unlink(missing_ok=True)
+    """Remove the record that this process has written; that of another one stays."""
+    path = state_dir / FILE
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        if json.loads(path.read_text())["pid"] == os.getpid():
+            path.unlink()

@@ -27,6 +27,7 @@ from starlette.types import ASGIApp
 from local_cloud.clock import Clock
 from local_cloud.connection import Protocol
 from local_cloud.guard import Guard, is_loopback, nobody
+from local_cloud.json_text import strict_json
 
 
 def parser(service: str) -> argparse.ArgumentParser:
@@ -123,9 +124,8 @@ def clock_routes(clock: Clock) -> list[Route]:
 
     async def advance(request: Request) -> JSONResponse:
         try:
-            seconds = float((await request.json())["seconds"])
-            now = clock.advance(seconds)
-        except (ValueError, KeyError, TypeError) as error:
+            now = clock.advance(float(strict_json(await request.body())["seconds"]))
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             return JSONResponse({"error": f'send {{"seconds": <a number, 0 or more>}}: {error}'}, status_code=400)
         return JSONResponse({"now": now})
 

@@ -14,6 +14,7 @@ _CONTENT = {
     "control.json",
     "gcloud",
     "local-cloud.json",
+    "lock",
     "pubsub",
     "pubsub.log",
     "run",
@@ -39,6 +40,12 @@ def claim(folder: Path) -> None:
     (folder / MARK).write_text("The state of a local cloud. `fanout local reset` deletes it.\n")
 
 
+def check_ours(folder: Path) -> None:
+    """Raises NotOurs unless `claim` has made it."""
+    if not (folder / MARK).exists():
+        raise NotOurs(f"{folder} was not made by `fanout local up`, so nothing was deleted: delete it yourself if you are sure")
+
+
 def delete(folder: Path) -> list[str]:
     """Delete the state; returns the names of what is left because somebody else has put it there. Nothing happens without a folder.
 
@@ -46,8 +53,7 @@ def delete(folder: Path) -> list[str]:
     """
     if not folder.exists():
         return []
-    if not (folder / MARK).exists():
-        raise NotOurs(f"{folder} was not made by `fanout local up`, so nothing was deleted: delete it yourself if you are sure")
+    check_ours(folder)
     for path in folder.iterdir():
         if not _is_ours(path.name) or path.name == MARK:
             continue

@@ -15,7 +15,9 @@ from types import TracebackType
 
 from local_cloud.addresses import PASSED, Addresses, emulators
 from local_cloud.child import Child, ServiceFailed
+from local_cloud.clock import LATEST_S, Clock
 from local_cloud.fault_requests import FaultRequests
+from local_cloud.folder_lock import FolderLock, InUse
 from local_cloud.http_call import call
 from local_cloud.run.leftovers import Records
 from local_cloud.watchman import Watchman
@@ -38,7 +40,9 @@ class _Plan:
 @dataclass(frozen=True, slots=True)
 class Options:
     """Ports of 0 are free ones. `sample_period_s` and `visibility_lag_s` make the backlog gauge as late as the real one; 0 and 0 make
-    it exact at once. `max_processes`: workers at a time; `startup_delay_s`: between a worker's slot and its process."""
+    it exact at once. `max_processes`: workers at a time; `startup_delay_s`: between a worker's slot and its process, or the median of
+    that when `startup_spread`, the standard deviation of its logarithm, is not 0. `seed` makes these delays, and the names that Run
+    makes up, repeatable."""
 
     host: str = "127.0.0.1"
     pubsub_port: int = 0
@@ -49,6 +53,8 @@ class Options:
     visibility_lag_s: float = 120.0
     max_processes: int = 64
     startup_delay_s: float = 0.0
+    startup_spread: float = 0.0
+    seed: int | None = None
     start_within_s: float = 30.0
 
 
@@ -70,6 +76,7 @@ class LocalCloud:
         self._watchman: Watchman | None = None
         self._addresses: Addresses | None = None
         self._advanced_s = 0.0
+        self._folder_lock = FolderLock(self.state_dir)
         # Around all that starts, signals or ends services.
         self._lock = threading.RLock()
 
@@ -120,10 +127,36 @@ class LocalCloud:
         self.state_dir.chmod(0o700)
         with self._lock:
             try:
+                self._folder_lock.take()
+            except InUse as error:
+                raise ServiceFailed(str(error)) from error
+            try:
+                self._check_ports()
                 self._start()
             except BaseException:
                 self.stop()
                 raise
+
+    def _check_ports(self) -> None:
+        """Raises ServiceFailed, in words that a service that cannot listen would not find."""
+        options = self.options
+        wanted = {
+            "the gRPC port of pubsub": options.pubsub_port,
+            "the HTTP port of pubsub": options.pubsub_http_port,
+            "the port of storage": options.storage_port,
+            "the port of run": options.run_port,
+        }
+        users: dict[int, str] = {}
+        for what, port in wanted.items():
+            if not port:
+                continue
+            if port in users:
+                raise ServiceFailed(f"{port} is {users[port]} and {what}: give each its own, or 0 for a free one")
+            users[port] = what
+            try:
+                _listen(options.host, port)
+            except (OSError, OverflowError) as error:
+                raise ServiceFailed(f"{port} cannot be {what}: {error}; choose another one, or 0 for a free one") from error
 
     def check(self) -> None:
         """Raises ServiceFailed naming every service that has ended by itself."""
@@ -134,11 +167,14 @@ class LocalCloud:
     def advance(self, seconds: float) -> None:
         """Move the clocks of all services forward; one that is killed catches up when it is restarted.
 
-        Raises ServiceFailed, before any clock was moved, when a service is frozen; ValueError on a negative step.
+        Raises ServiceFailed, before any clock was moved, when a service is frozen; ValueError on a step that is negative or leads beyond
+        the year 3000.
         """
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"the clock only moves forward, got {seconds} s")
         with self._lock:
+            if Clock().now() + self._advanced_s + seconds > LATEST_S:
+                raise ValueError(f"the clock ends with the year 3000, got {seconds} s")
             frozen = [name for name, state in self.states.items() if state == "frozen"]
             if frozen:
                 raise ServiceFailed(f"{', '.join(frozen)} is frozen, so its clock cannot be moved: thaw it first")
@@ -224,10 +260,12 @@ class LocalCloud:
             if self._watchman is not None:
                 self._watchman.stop()
                 self._watchman = None
+            self._folder_lock.release()
 
     def _start(self) -> None:
         options = self.options
-        self._watchman = Watchman(self.state_dir, self._environment, self.state_dir / "watchman.log")
+        held = [] if self._folder_lock.file is None else [self._folder_lock.file]
+        self._watchman = Watchman(self.state_dir, self._environment, self.state_dir / "watchman.log", held)
         self._spawn("storage", ["--port", str(options.storage_port)])
         gauge = ["--sample-period-s", str(options.sample_period_s), "--visibility-lag-s", str(options.visibility_lag_s)]
         self._spawn("pubsub", ["--port", str(options.pubsub_port), "--http-port", str(options.pubsub_http_port), *gauge])
@@ -249,8 +287,7 @@ class LocalCloud:
         for left in reversed(range(PORT_TRIES)):
             port = self.options.run_port or free_port(self.options.host)
             hosts = emulators(pubsub=pubsub, storage=storage, run=f"http://{self.options.host}:{port}")
-            limits = ["--max-processes", str(self.options.max_processes), "--startup-delay-s", str(self.options.startup_delay_s)]
-            child = self._spawn("run", ["--port", str(port), *limits, "--pass-env", *PASSED], hosts)
+            child = self._spawn("run", ["--port", str(port), *self._run_options(), "--pass-env", *PASSED], hosts)
             try:
                 return self._ready("run")["http"]
             except ServiceFailed as error:
@@ -259,6 +296,12 @@ class LocalCloud:
                 child.stop(STOP_S)
                 self.died.clear()
         raise AssertionError("the last try returns or raises")
+
+    def _run_options(self) -> list[str]:
+        options = self.options
+        limits = ["--max-processes", str(options.max_processes)]
+        delays = ["--startup-delay-s", str(options.startup_delay_s), "--startup-spread", str(options.startup_spread)]
+        return [*limits, *delays, *([] if options.seed is None else ["--seed", str(options.seed)])]
 
     def _spawn(self, name: str, options: list[str], more: Mapping[str, str] | None = None) -> Child:
         self._plans[name] = _Plan(tuple(options), more or {})
@@ -281,6 +324,14 @@ class LocalCloud:
 
 def free_port(host: str) -> int:
     """A port that nobody listens on now."""
+    return _listen(host, 0)
+
+
+def _listen(host: str, port: int) -> int:
+    """Take a port for a moment; returns which. Raises OSError, OverflowError."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
+        if port:
+            # What an earlier service left behind in TIME_WAIT is in nobody's way.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
         return int(probe.getsockname()[1])

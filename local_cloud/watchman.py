@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from local_cloud.run.leftovers import start_mark
@@ -30,7 +30,8 @@ Marks = dict[int, str]
 class Watchman:
     """The supervisor's side: a process that is told of each service, and that ends after `stop` or after us."""
 
-    def __init__(self, state_dir: Path, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, state_dir: Path, environment: Mapping[str, str], log: Path, held: Sequence[int] = ()) -> None:
+        """`held`: open files that it holds as long as it runs."""
         command = [sys.executable, "-m", "local_cloud.watchman", str(state_dir)]
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -39,6 +40,7 @@ class Watchman:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 env=dict(environment),
+                pass_fds=tuple(held),
                 start_new_session=True,
             )
         self.pid = self._process.pid

@@ -21,21 +21,25 @@ from fanout.local.running import format_option, formatted, found, state_dir_opti
 from local_cloud import record, state_folder
 from local_cloud.child import ServiceFailed
 from local_cloud.control import Control
+from local_cloud.folder_lock import FolderLock, InUse
 from local_cloud.supervisor import LocalCloud, Options
 
 DOWN_S = 30.0
 START_S = 60.0
 LOG = "up.log"
+PORT = click.IntRange(0, 65535)
 
 _OPTIONS = (
-    click.option("--pubsub-port", type=int, default=0, help="gRPC port of Pub/Sub and Monitoring; 0 takes a free one, here and below."),
-    click.option("--pubsub-http-port", type=int, default=0, help="HTTP port of Pub/Sub: its REST form, clock, gauges and faults."),
-    click.option("--storage-port", type=int, default=0, help="Port of Cloud Storage."),
-    click.option("--run-port", type=int, default=0, help="Port of Cloud Run."),
+    click.option("--pubsub-port", type=PORT, default=0, help="gRPC port of Pub/Sub and Monitoring; 0 takes a free one, here and below."),
+    click.option("--pubsub-http-port", type=PORT, default=0, help="HTTP port of Pub/Sub: its REST form, clock, gauges and faults."),
+    click.option("--storage-port", type=PORT, default=0, help="Port of Cloud Storage."),
+    click.option("--run-port", type=PORT, default=0, help="Port of Cloud Run."),
     click.option("--sample-period-s", type=click.FloatRange(0), default=60.0, show_default=True, help="Between two samples of the gauge."),
     click.option("--visibility-lag-s", type=click.FloatRange(0), default=120.0, show_default=True, help="Until a sample can be read."),
     click.option("--max-processes", type=click.IntRange(1), default=64, show_default=True, help="Workers at a time."),
     click.option("--startup-delay-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Until a worker's process starts."),
+    click.option("--startup-spread", type=click.FloatRange(0), default=0.0, show_default=True, help="Deviation of that delay's logarithm."),
+    click.option("--seed", type=int, default=None, help="Makes those delays, and the names that Cloud Run makes up, repeatable."),
 )
 
 
@@ -99,7 +103,7 @@ def _serve(cloud: LocalCloud, style: str) -> None:
 
 def _detached(state_dir: Path, options: Options, style: str) -> None:
     """Start ourselves once more, as a process that nobody waits for."""
-    words = [word for name, value in asdict(options).items() if name in _names() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = [word for name, value in _given(options).items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "fanout", "local", "up", "--state-dir", str(state_dir), *words]
     log = state_dir / LOG
     with log.open("wb") as output:
@@ -118,9 +122,10 @@ def _detached(state_dir: Path, options: Options, style: str) -> None:
     raise click.ClickException(f"it was not ready within {START_S:g} s: see {log}")
 
 
-def _names() -> set[str]:
-    """The options of `up` that are options of the local cloud."""
-    return {parameter.name for parameter in up.params if parameter.name} & set(asdict(Options()))
+def _given(options: Options) -> dict[str, object]:
+    """What of the local cloud's options `up` has to be told."""
+    names = {parameter.name for parameter in up.params}
+    return {name: value for name, value in asdict(options).items() if name in names and value is not None}
 
 
 @click.command()
@@ -155,8 +160,13 @@ def reset(state_dir: Path) -> None:
     if not state_dir.exists():
         click.echo(f"there is no state in {state_dir}")
         return
+    lock = FolderLock(state_dir)
     try:
+        state_folder.check_ours(state_dir)
+        lock.take()
         left = state_folder.delete(state_dir)
-    except (state_folder.NotOurs, OSError) as error:
+    except (state_folder.NotOurs, InUse, OSError) as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        lock.release()
     click.echo(f"deleted the state in {state_dir}" + (f"; left there, as it is not ours: {', '.join(left)}" if left else ""))

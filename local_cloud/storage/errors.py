@@ -11,7 +11,8 @@ StorageError
 ├── RangeNotSatisfiable    416
 ├── Gone                   410 (a resumable upload that is over)
 ├── Damaged                500 (somebody changed the files of the state folder by hand)
-└── NotSupported           501
+├── Unwritable             500 (the disk is full, or the state folder cannot be written)
+└── NotSupported           400 (a call that is not here: on a 501, as on a 404, gcloud would keep the reason to itself or try for a minute)
 """
 
 from __future__ import annotations
@@ -80,6 +81,11 @@ class Damaged(StorageError):
     reason = "backendError"
 
 
+class Unwritable(StorageError):
+    status = 500
+    reason = "backendError"
+
+
 class NotSupported(StorageError):
-    status = 501
+    status = 400
     reason = "notImplemented"

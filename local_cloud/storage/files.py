@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -44,7 +45,7 @@ class Staged:
             with path.open("rb") as file:
                 for block in blocks(file):
                     self._count(block)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
 
     def _count(self, data: bytes) -> None:
         self.size += len(data)
@@ -52,12 +53,15 @@ class Staged:
         self._md5.update(data)
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        """All of `data` or, with an OSError, nothing; what is written survives the end of this process."""
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            self._file.truncate(self.size)
+            raise
         self._count(data)
-
-    def flush(self) -> None:
-        """Hand what was written to the system, so that it survives the end of this process."""
-        self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -120,12 +124,29 @@ class Files:
         key = _fold(location)
         if key in self._taken or key in self._folders or any(folder in self._taken for folder in _folders_of(key)):
             return False
+        if self.obstacle(location):
+            return False
         path = self._root / location
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            return False  # somebody put a file of their own there
+        path.parent.mkdir(parents=True, exist_ok=True)
         return not os.path.lexists(path)
+
+    def obstacle(self, location: str) -> Path | None:
+        """What a person has put in the way of a file at `location`: a folder in its place, or on the way to it what is no folder of ours.
+
+        A symbolic link to a folder counts, as nothing is ever written outside the state folder.
+        """
+        path = self._root
+        *folders, name = location.split("/")
+        for folder in folders:
+            path /= folder
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                return None
+            if not stat.S_ISDIR(mode):
+                return path
+        path /= name
+        return path if path.is_dir() and not path.is_symlink() else None
 
     def publish(self, token: str, location: str) -> None:
         """Move staged content to its location, over what was there; a reader of the old content keeps it."""
@@ -145,9 +166,10 @@ class Files:
             self._folders.update(_folders_of(key))
 
     def remove(self, location: str) -> None:
-        """Remove a file and the folders that it leaves empty."""
+        """Remove a file and the folders that it leaves empty; what somebody else has put in their place stays."""
         path = self._root / location
-        path.unlink(missing_ok=True)
+        if self.obstacle(location) is None:
+            path.unlink(missing_ok=True)
         key = _fold(location)
         if key in self._taken:
             self._taken.remove(key)
@@ -163,11 +185,12 @@ class Files:
                 folder_path.rmdir()
 
     def open(self, location: str) -> BinaryIO:
-        """Raises FileNotFoundError if somebody removed the file by hand."""
+        """Raises OSError if somebody removed the file by hand, or put something else in its place."""
         return (self._root / location).open("rb")
 
     def make_bucket(self, bucket: str) -> None:
-        (self._root / "buckets" / bucket).mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # a file of somebody else: objects go to `escaped` then
+            (self._root / "buckets" / bucket).mkdir(parents=True, exist_ok=True)
 
     def remove_bucket(self, bucket: str) -> None:
         for kind in ("buckets", "escaped"):

@@ -55,7 +55,7 @@ class Journal:
         try:
             written = os.write(self._file, line)
             if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes fit into {self._path}: is the disk full?")
+                raise OSError(f"only {written} of {len(line)} bytes fit into {self._path} (is the disk full?)")
         except OSError:
             os.ftruncate(self._file, self._length)
             raise
@@ -63,15 +63,19 @@ class Journal:
         self.record_count += 1
 
     def replace(self, records: Iterable[Record]) -> None:
-        """Put `records` in the place of all that was written so far, in one step."""
+        """Put `records` in the place of all that was written so far, in one step. Raises OSError; then the journal is as it was."""
         fresh = self._path.with_suffix(".fresh")
         count = 0
-        with fresh.open("wb") as file:
-            for record in records:
-                file.write(_line(record))
-                count += 1
-            length = file.tell()
-        os.replace(fresh, self._path)
+        try:
+            with fresh.open("wb") as file:
+                for record in records:
+                    file.write(_line(record))
+                    count += 1
+                length = file.tell()
+            os.replace(fresh, self._path)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
         os.close(self._file)
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         self._length, self.record_count = length, count

@@ -66,8 +66,7 @@ class Media(Response):
 def media_response(stored: StoredObject, file: BinaryIO, request_headers: Mapping[str, str]) -> Response:
     """The answer for `alt=media`; closes `file` in the end. Raises RangeNotSatisfiable."""
     headers = _headers(stored)
-    is_gzip = stored.fields.get("contentEncoding") == "gzip"
-    if is_gzip and "gzip" not in request_headers.get("accept-encoding", ""):
+    if _is_to_unzip(stored, file, request_headers):
         headers["warning"] = "214 UploadServer gunzipped"
         return Media(file, _unzipped(file), 200, headers)
     if "contentEncoding" in stored.fields:
@@ -113,8 +112,21 @@ def _slice(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
         yield block
 
 
+def _is_to_unzip(stored: StoredObject, file: BinaryIO, request_headers: Mapping[str, str]) -> bool:
+    """What only says that it is gzip goes out as it is."""
+    if stored.fields.get("contentEncoding") != "gzip" or "no-transform" in str(stored.fields.get("cacheControl", "")):
+        return False
+    magic = file.read(2)
+    file.seek(0)
+    return magic == b"\x1f\x8b" and "gzip" not in request_headers.get("accept-encoding", "")
+
+
 def _unzipped(file: BinaryIO) -> Iterator[bytes]:
+    """All members one after the other, as in objects that were composed of zipped ones."""
     inflater = zlib.decompressobj(wbits=31)
     for block in blocks(file):
         yield inflater.decompress(block)
+        while inflater.eof and inflater.unused_data:
+            rest, inflater = inflater.unused_data, zlib.decompressobj(wbits=31)
+            yield inflater.decompress(rest)
     yield inflater.flush()

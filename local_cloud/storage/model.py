@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +17,7 @@ from local_cloud.clock import Clock
 from local_cloud.storage.conditions import NO_CONDITIONS, Conditions
 from local_cloud.storage.errors import Conflict, Damaged, InvalidArgument, NotFound, StorageError
 from local_cloud.storage.files import Files, Staged, blocks
-from local_cloud.storage.journal import Journal
+from local_cloud.storage.journal import Journal, Record
 from local_cloud.storage.listing import ListQuery, page_of
 from local_cloud.storage.records import (
     BUCKET_SERVER_FIELDS,
@@ -30,6 +30,7 @@ from local_cloud.storage.records import (
     object_fields,
 )
 from local_cloud.storage.shelf import (
+    Replay,
     Shelf,
     bucket_gone_record,
     bucket_record,
@@ -73,16 +74,21 @@ class Storage:
     """All calls may come from any thread; each takes effect at one moment."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        """Load what an earlier process left in `folder`. Raises RuntimeError if another process uses it, ValueError if it is damaged."""
+        """Load what an earlier process left in `folder`. Raises RuntimeError if another process uses it, ValueError if it is damaged,
+        Damaged if somebody has put a thing of his own in the way of a confirmed write."""
         self._clock = clock
         self._lock = threading.RLock()
         self._journal = Journal(folder / "meta")
-        self.files = Files(folder)
-        found = replay(self._journal.read())
-        self._shelves = found.shelves
-        self._last_generation = found.last_generation
-        self._repair(found.gone_locations)
-        self._compact(slack_count=1_000)
+        try:
+            self.files = Files(folder)
+            found = _replayed(self._journal.read())
+            self._shelves = found.shelves
+            self._last_generation = found.last_generation
+            self._repair(found.gone_locations)
+            self._compact(slack_count=1_000)
+        except BaseException:
+            self._journal.close()
+            raise
 
     def _repair(self, gone_locations: set[str]) -> None:
         """Finish what a killed process had confirmed but not yet done to the files, and drop what it had not confirmed."""
@@ -93,6 +99,7 @@ class Storage:
             self.files.make_bucket(shelf.bucket.name)
             for stored in shelf.objects.values():
                 if stored.token in staged:
+                    self._check_free_way(stored)
                     self.files.publish(stored.token, stored.location)
                     staged.remove(stored.token)
                 else:
@@ -170,17 +177,22 @@ class Storage:
 
         Raises InvalidArgument, NotFound (the bucket), PreconditionFailed.
         """
-        try:
-            check_object_name(ref.name)
-            fields = object_fields(resource)
-            staged.close()
-            with self._lock:
-                return self._put(ref, staged, fields, conditions, component_count)
-        except StorageError:
-            staged.discard()
-            raise
+        with self._lock:
+            try:
+                check_object_name(ref.name)
+                stored = self._next_version(ref, staged, object_fields(resource), conditions, component_count)
+                staged.close()
+                self._journal.append(object_record(stored))
+            except (StorageError, OSError):
+                staged.discard()
+                raise
+            # From here on the journal wants the staged content, also when the move fails: the next start tries it again.
+            self.files.publish(staged.token, stored.location)
+            self._shelf(ref.bucket).put(stored)
+            self._compact_sometimes()
+            return stored
 
-    def _put(
+    def _next_version(
         self, ref: Ref, staged: Staged, fields: Mapping[str, Any], conditions: Conditions, component_count: int | None
     ) -> StoredObject:
         shelf = self._shelf(ref.bucket)
@@ -202,10 +214,7 @@ class Storage:
             component_count=component_count,
             fields=fields,
         )
-        self._journal.append(object_record(stored))
-        self.files.publish(staged.token, stored.location)
-        shelf.put(stored)
-        self._compact_sometimes()
+        self._check_free_way(stored)
         return stored
 
     def get(self, ref: Ref, conditions: Conditions = NO_CONDITIONS, *, reading: bool = True) -> StoredObject:
@@ -226,8 +235,10 @@ class Storage:
             stored = self.get(ref, conditions, reading=reading)
             try:
                 file = self.files.open(stored.location)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 raise NotFound(f"No such object: {ref} (its file {stored.location} was removed by hand)") from None
+            except IsADirectoryError:
+                raise Damaged(f"{stored.location} is a folder now: somebody put it there by hand; move it away") from None
         length = file.seek(0, 2)
         file.seek(0)
         if length != stored.size:
@@ -333,6 +344,13 @@ class Storage:
             raise
         return staged
 
+    def _check_free_way(self, stored: StoredObject) -> None:
+        """Raises Damaged."""
+        obstacle = self.files.obstacle(stored.location)
+        if obstacle is not None:
+            text = f"{obstacle} is in the way of the file of the object {stored.bucket}/{stored.name}"
+            raise Damaged(f"{text}: somebody put it there by hand; move it away")
+
     def _shelf(self, bucket: str) -> Shelf:
         try:
             return self._shelves[bucket]
@@ -357,7 +375,17 @@ class Storage:
     def _compact(self, *, slack_count: int) -> None:
         live_count = sum(1 + len(shelf.objects) for shelf in self._shelves.values())
         if self._journal.record_count > 2 * live_count + slack_count:
-            self._journal.replace(snapshot(self._shelves.values(), self._last_generation))
+            with suppress(OSError):  # a full disk: the long journal is as good as the short one
+                self._journal.replace(snapshot(self._shelves.values(), self._last_generation))
+
+
+def _replayed(records: list[Record]) -> Replay:
+    """Raises ValueError."""
+    try:
+        return replay(records)
+    except (KeyError, TypeError, ValueError) as error:
+        hint = "start that version again, or delete the state (`fanout local reset`)"
+        raise ValueError(f"the journal of Cloud Storage was written by another version ({error!r}): {hint}") from None
 
 
 def _bucket_fields(old: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

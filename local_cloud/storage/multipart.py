@@ -5,11 +5,11 @@ The line end is the one behind the first boundary, as clients send CRLF or bare 
 
 from __future__ import annotations
 
-import json
 from email import message_from_bytes
 from email.message import Message
 from typing import Any
 
+from local_cloud.json_text import strict_json
 from local_cloud.storage.errors import InvalidArgument
 
 _HEAD_LIMIT_BYTES = 1024 * 1024
@@ -87,7 +87,7 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:
-        value = json.loads(body)
+        value = strict_json(body)
     except ValueError as error:
         raise InvalidArgument(f"Parse Error: {error}") from None
     if not isinstance(value, dict):

@@ -112,6 +112,8 @@ class ObjectRoutes:
         body = await call.json()
         sources = _compose_sources(body.get("sourceObjects"))
         target, resource = Ref(call.bucket, call.names["name"]), body.get("destination") or {}
+        if not isinstance(resource, dict):
+            raise InvalidArgument("Invalid value for destination: an object is wanted.")
         stored = await run_in_threadpool(self._storage.compose, target, sources, resource, conditions_of(call.query))
         return JSONResponse(object_json(stored, call.base_url))
 

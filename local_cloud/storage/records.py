@@ -33,6 +33,7 @@ BUCKET_SERVER_FIELDS = frozenset(
     {"etag", "generation", "id", "kind", "metageneration", "name", "projectNumber", "selfLink", "timeCreated", "updated"}
 )
 
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 
@@ -114,6 +115,8 @@ def merged_fields(old: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str
             value = _merged_metadata(result.get("metadata") or {}, value)
         elif value is not None and not isinstance(value, bool if key.endswith("Hold") else str):
             raise InvalidArgument(f"Invalid value for field {key}: got {type(value).__name__}.")
+        elif key == "customTime" and value is not None and not _TIME.fullmatch(str(value)):
+            raise InvalidArgument(f"Invalid value for field customTime: '{value}'. Valid are times like 2026-01-31T12:00:00Z.")
         if value is None or value == {}:
             result.pop(key, None)
         else:

@@ -6,7 +6,9 @@ wrapper sees each operation by name, before and after its effect.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,7 +21,7 @@ from local_cloud.service import clock_routes
 from local_cloud.storage.batch_routes import BatchRoutes
 from local_cloud.storage.bucket_routes import BucketRoutes
 from local_cloud.storage.calls import Call, operation_of
-from local_cloud.storage.errors import NotModified, NotSupported, RangeNotSatisfiable, StorageError
+from local_cloud.storage.errors import NotModified, NotSupported, RangeNotSatisfiable, StorageError, Unwritable
 from local_cloud.storage.model import Storage
 from local_cloud.storage.object_routes import ObjectRoutes
 from local_cloud.storage.rendering import error_json
@@ -50,7 +52,7 @@ class StorageServer:
         }
 
     async def serve(self, request: Request) -> Response:
-        """Answer one request of the API; never raises a StorageError."""
+        """Answer one request of the API; never raises a StorageError or OSError."""
         is_media = request.query_params.get("alt") == "media"
         try:
             raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
@@ -64,6 +66,11 @@ class StorageServer:
             return error_response(error, as_text=is_media)
         except ClientDisconnect:
             return Response(status_code=_CLIENT_WENT_AWAY)
+        except OSError as error:
+            text = f"The local Cloud Storage cannot use its state folder: {error}. Make room or mend the folder; nothing confirmed is lost."
+            with suppress(OSError):  # the log may lie on the same full disk
+                sys.stderr.write(f"{text}\n")
+            return error_response(Unwritable(text), as_text=is_media)
 
 
 def error_response(error: StorageError, *, as_text: bool = False) -> Response:

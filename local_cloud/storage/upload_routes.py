@@ -78,7 +78,7 @@ class UploadRoutes:
         given = content_range(call.request.headers.get("content-range"))
         if given is None or given.start is not None:
             await self._receive_chunk(call, found, given)
-        total = found.size if given is None else given.total
+        total = found.size if given is None or given.is_open else given.total
         if total is None or found.size < total:
             return _incomplete(found)
         if found.size > total:
@@ -94,15 +94,15 @@ class UploadRoutes:
                 f"Invalid request. According to the Content-Range header, the upload offset is {start} byte(s), "
                 f"which exceeds already uploaded size of {upload.size} byte(s)."
             )
+        length = given.end - start + 1 if given and given.end is not None else None
         known, turn, received = upload.size - start, upload.take_turn(), 0
-        try:
-            async for data in call.request.stream():
-                upload.write(turn, data[max(0, known - received) :])
-                received += len(data)
-        finally:
-            upload.staged.flush()
-        if given and given.end is not None and received != given.end - start + 1:
-            raise InvalidArgument(f"The Content-Range says {given.end - start + 1} bytes, but the body has {received}.")
+        async for data in call.request.stream():
+            if length is not None and received + len(data) > length:
+                raise InvalidArgument(f"The Content-Range says {length} bytes, but the body has more.")
+            upload.write(turn, data[max(0, known - received) :])
+            received += len(data)
+        if length is not None and received < length:
+            raise InvalidArgument(f"The Content-Range says {length} bytes, but the body has {received}.")
 
 
 def _incomplete(upload: Upload) -> Response:

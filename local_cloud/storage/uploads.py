@@ -19,21 +19,26 @@ from local_cloud.storage.conditions import Conditions
 from local_cloud.storage.errors import Conflict, Gone, InvalidArgument, NotFound, StorageError
 from local_cloud.storage.files import Staged
 from local_cloud.storage.model import RESUMABLE_PREFIX, Ref, Storage
-from local_cloud.storage.records import StoredObject, check_object_name
+from local_cloud.storage.records import StoredObject, check_object_name, object_fields
 
 SESSION_LIFE_S = 7 * 24 * 3600.0
 _FINISHED_LIMIT_COUNT = 1_000
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]+)-([0-9]+|\*)|\*)/([0-9]+|\*)")
 _TOKEN = re.compile(RESUMABLE_PREFIX + "[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ContentRange:
-    """Bytes `start` to `end` (inclusive) of `total`. No start: a question for the status; no total: not known yet."""
+    """Bytes `start` to `end` (inclusive) of `total`. No start: a question for the status; no total: not known yet. A start without an
+    end, as Node's client sends it: to the end of the body, which, without a total, is the end of the content too."""
 
     start: int | None = None
     end: int | None = None
     total: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.start is not None and self.end is None and self.total is None
 
 
 def content_range(header: str | None) -> ContentRange | None:
@@ -44,7 +49,7 @@ def content_range(header: str | None) -> ContentRange | None:
     if match is None:
         raise InvalidArgument(f"Failed to parse Content-Range header: '{header}'")
     start, end, total = match.groups()
-    parsed = ContentRange(start=int(start) if start else None, end=int(end) if end else None, total=None if total == "*" else int(total))
+    parsed = ContentRange(*(None if number in (None, "*") else int(number) for number in (start, end, total)))
     if parsed.start is not None and parsed.end is not None:
         beyond_total = parsed.total is not None and parsed.end >= parsed.total
         if parsed.end < parsed.start or beyond_total:
@@ -104,6 +109,7 @@ class Uploads:
     def start(self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions) -> Upload:
         """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions fail already now."""
         check_object_name(ref.name)
+        object_fields(resource)
         conditions.check(self._storage.peek(ref))
         staged = self._storage.files.stage(RESUMABLE_PREFIX)
         session = {
@@ -147,14 +153,19 @@ class Uploads:
 
     def finish(self, upload: Upload, *, crc32c: str | None, md5: str | None) -> StoredObject:
         """Make the session's content an object; on any error the session is over. Raises like `Storage.put`."""
+        upload.take_turn()
         try:
             upload.staged.check(crc32c=crc32c, md5=md5)
             upload.staged.check(crc32c=upload.resource.get("crc32c"), md5=upload.resource.get("md5Hash"))
-            stored = self._storage.put(upload.ref, upload.staged, upload.resource, upload.conditions)
         except StorageError:
             self.abandon(upload.token)
             raise
         del self._active[upload.token]
+        try:
+            stored = self._storage.put(upload.ref, upload.staged, upload.resource, upload.conditions)
+        except (StorageError, OSError):
+            self._path(upload.token).unlink(missing_ok=True)
+            raise
         self._finished[upload.token] = stored
         if len(self._finished) > _FINISHED_LIMIT_COUNT:
             forgotten, _ = self._finished.popitem(last=False)
@@ -165,6 +176,7 @@ class Uploads:
         """End a session without an object."""
         upload = self._active.pop(token, None)
         if upload is not None:
+            upload.take_turn()
             upload.staged.discard()
             self._path(token).unlink(missing_ok=True)
 

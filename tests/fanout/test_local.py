@@ -77,6 +77,21 @@ def test_it_ends_and_says_so_when_a_service_dies(up: subprocess.Popen[str], tmp_
     assert "signal 9" in errors
 
 
+def test_a_second_one_is_refused_and_leaves_the_first_one_s_record(up: subprocess.Popen[str], tmp_path: Path) -> None:
+    """Also when it looks while the first one only starts, and has no record yet."""
+    path = tmp_path / record.FILE
+    text = path.read_text()
+    path.unlink()
+    for command_ in ("up", "reset"):
+        code, said = invoke(command_, "--state-dir", str(tmp_path))
+        assert (code, f"another local cloud uses {tmp_path} (process {up.pid})" in said) == (1, True), said
+    path.write_text(text)
+    code, said = invoke("up", "--state-dir", str(tmp_path), "--storage-port", "99999")
+    assert (code, "not in the range" in said) == (2, True)
+    record.remove(tmp_path)
+    assert path.read_text() == text
+
+
 def test_a_record_of_a_process_that_has_gone_does_not_count(tmp_path: Path) -> None:
     body = {"pid": os.getpid(), "started": "long ago", "addresses": dict.fromkeys(("pubsub", "pubsub_http", "storage", "run"), "x")}
     (tmp_path / record.FILE).write_text(json.dumps({**body, "services": {}}))

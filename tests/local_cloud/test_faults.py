@@ -237,7 +237,9 @@ def test_the_routes_refuse_with_what_would_be_right(url: str, script: Script, bo
 
 
 def test_the_routes_refuse_what_is_no_json_and_a_clearing_of_nobody(url: str) -> None:
-    assert requests.post(url, timeout=10, data=b"{").status_code == 400
+    for body in (b"{", b"[" * 100_000, b'{"project": "\\ud800", "method": "Pull", "faults": ["ok"]}'):
+        assert requests.post(url, timeout=10, data=body).status_code == 400
+    assert requests.get(url, timeout=10).json()["faults"] == []  # what no answer can hold would have broken this one
     assert "say whose" in requests.delete(url, timeout=10).json()["error"]
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
-from google.api_core.exceptions import GatewayTimeout, ServiceUnavailable, TooManyRequests
+from google.api_core.exceptions import ServiceUnavailable
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import run_v2
 
 from local_cloud.run.api_faults import METHODS, method_of
-from tests.local_cloud.fault_orders import Orders
+from tests.local_cloud.fault_orders import REFUSALS, Orders, slow_answer
 from tests.support import Service, start_service, wait_until
 
 V1 = "/apis/run.googleapis.com/v1/namespaces/shop"
@@ -105,12 +104,7 @@ def site(own_run: Service, project: str) -> Iterator[Site]:
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [
-        ("unavailable", ServiceUnavailable),
-        ("http_503", ServiceUnavailable),
-        ("deadline_exceeded", GatewayTimeout),
-        ("too_many_requests", TooManyRequests),
-    ],
+    REFUSALS,
 )
 def test_a_refused_launch_launches_nothing(site: Site, kind: str, error: type[Exception]) -> None:
     site.orders.add("jobs.run", kind)
@@ -153,15 +147,10 @@ def test_reading_executions_may_fail_or_be_slow(site: Site) -> None:
     site.orders.add("executions.list", "unavailable")
     with pytest.raises(ServiceUnavailable):
         list(site.executions.list_executions(parent=site.job, retry=None))
-    site.orders.add("executions.get", {"kind": "slow", "seconds": 3600})
-    found: list[str] = []
-    reading = threading.Thread(target=lambda: found.append(site.executions.get_execution(name=name, retry=None, timeout=30).name))
-    reading.start()
-    wait_until(lambda: site.orders.all_met(2), description="the slow reading's arrival")
-    assert found == []
-    site.service.advance(3600)
-    reading.join(10)
-    assert found == [name]
+    found = slow_answer(
+        site.service, site.orders, "executions.get", lambda: site.executions.get_execution(name=name, retry=None, timeout=30)
+    )
+    assert found.name == name
 
 
 def test_faults_of_one_project_never_touch_another(site: Site, own_run: Service, project: str) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import requests
-from google.api_core.exceptions import GatewayTimeout, PreconditionFailed, ServiceUnavailable, TooManyRequests
+from google.api_core.exceptions import PreconditionFailed, ServiceUnavailable
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from tests.local_cloud.fault_orders import Orders
+from tests.local_cloud.fault_orders import REFUSALS, Orders, slow_answer
 from tests.support import Service, wait_until
 
 CHUNK_BYTES = 256 * 1024
@@ -68,13 +68,7 @@ def test_the_methods_are_known_by_their_names_in_the_api(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [
-        ("unavailable", ServiceUnavailable),
-        ("http_503", ServiceUnavailable),
-        ("deadline_exceeded", GatewayTimeout),
-        ("too_many_requests", TooManyRequests),
-        ("precondition_failed", PreconditionFailed),
-    ],
+    [*REFUSALS, ("precondition_failed", PreconditionFailed)],
 )
 def test_a_refused_write_writes_nothing(site: Site, kind: str, error: type[Exception]) -> None:
     site.orders.add("objects.insert", kind)
@@ -184,15 +178,7 @@ def test_a_partial_body_has_the_bytes_that_were_asked_for(site: Site) -> None:
 
 def test_a_slow_read_is_answered_when_the_clock_has_moved(site: Site) -> None:
     site.write()
-    site.orders.add("objects.get", {"kind": "slow", "seconds": 3600})
-    found: list[bytes] = []
-    reading = threading.Thread(target=lambda: found.append(site.read()))
-    reading.start()
-    wait_until(lambda: site.orders.all_met(1), description="the slow read's arrival")
-    assert found == []
-    site.service.advance(3600)
-    reading.join(10)
-    assert found == [b"content"]
+    assert slow_answer(site.service, site.orders, "objects.get", site.read) == b"content"
 
 
 def delete_in_one_batch(site: Site, *names: str) -> None:

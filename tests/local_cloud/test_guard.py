@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from starlette.applications import Starlette
 
-from local_cloud.guard import is_loopback, refusal
+from local_cloud.guard import is_loopback, origin_refusal, refusal
 from local_cloud.run.hosts import is_gcloud_host
 from local_cloud.service import HttpServer
 from tests.support import Service, start_service
@@ -131,6 +132,30 @@ def test_only_cloud_run_is_taken_for_a_proxy(local_run: Service, local_storage: 
         for other in (local_storage, local_pubsub):
             assert ask(other, f"http://{host}/clock", host)[0] == 421
     assert ask(local_run, "http://evil.example/clock", "evil.example")[0] == 421
+
+
+@pytest.mark.parametrize("origin", [None, "http://127.0.0.1:8080", "http://localhost:8080", "https://[::1]:8080"])
+def test_programs_and_its_own_pages_are_answered(origin: str | None) -> None:
+    assert origin_refusal(origin, 8080) == ""
+
+
+@pytest.mark.parametrize(
+    "origin", ["", "null", "http://evil.example", "https://evil.example:8080", "http://localhost", "http://127.0.0.1:8081", "file://", "x"]
+)
+def test_other_pages_are_refused_with_the_reason(origin: str) -> None:
+    assert "does not answer web pages" in origin_refusal(origin, 8080)
+
+
+def test_each_service_refuses_what_a_page_posts(service: Service) -> None:
+    """A browser lets any page post to 127.0.0.1: with Cloud Run that would start programs."""
+    before = httpx.get(f"{service.http}/clock").json()["now"]
+    answer = httpx.post(
+        f"{service.http}/clock/advance",
+        content=b'{"seconds": 86400}',
+        headers={"origin": "https://evil.example", "content-type": "text/plain"},
+    )
+    assert (answer.status_code, "does not answer web pages" in answer.text) == (403, True)
+    assert httpx.get(f"{service.http}/clock").json()["now"] - before < 86400
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -15,6 +15,7 @@ from google.cloud import pubsub_v1
 
 from local_cloud.addresses import PASSED
 from local_cloud.child import Child, ServiceFailed
+from local_cloud.folder_lock import FolderLock, InUse
 from local_cloud.http_call import call
 from local_cloud.run.leftovers import start_mark
 from local_cloud.same_process import runs
@@ -116,10 +117,75 @@ def test_a_failed_start_shows_what_the_service_said_and_leaves_nothing(tmp_path:
     with LocalCloud(tmp_path / "one", QUICK, clean_environment()) as first:
         port = int(first.addresses.storage.rpartition(":")[2])
         second = LocalCloud(tmp_path / "two", Options(storage_port=port), clean_environment())
-        with pytest.raises(ServiceFailed, match=r"(?s)storage .*ended with exit code 1.*already in use"):
+        with pytest.raises(ServiceFailed, match=f"{port} cannot be the port of storage: .*already in use; choose another one"):
             second.start()
         assert second.pids == {}
         first.check()
+        journal = tmp_path / "three" / "storage" / "meta" / "journal.jsonl"
+        journal.parent.mkdir(parents=True)
+        journal.write_text("damaged\n")
+        third = LocalCloud(tmp_path / "three", QUICK, clean_environment())
+        with pytest.raises(ServiceFailed, match=r"(?s)storage .*ended with exit code 1.*line 1 is damaged") as failed:
+            third.start()
+        assert third.pids == {}
+        assert "Traceback" not in str(failed.value)
+        assert '  File "' not in str(failed.value)
+        assert "Traceback" in (tmp_path / "three" / "storage.log").read_text()
+
+
+def test_two_services_cannot_share_a_port(tmp_path: Path) -> None:
+    cloud = LocalCloud(tmp_path / "state", Options(storage_port=1234, run_port=1234), clean_environment())
+    with pytest.raises(ServiceFailed, match="1234 is the port of storage and the port of run"):
+        cloud.start()
+
+
+def test_a_second_local_cloud_in_the_folder_is_refused_and_disturbs_nothing(cloud: LocalCloud) -> None:
+    start_sleeper(cloud.addresses.run)
+    everyone = [*cloud.pids.values(), the_worker(cloud.state_dir).pid]
+    second = LocalCloud(cloud.state_dir, QUICK, clean_environment())
+    with pytest.raises(ServiceFailed, match=rf"another local cloud uses .* \(process {os.getpid()}\)"):
+        second.start()
+    second.stop()
+    assert alive(everyone) == everyone
+    cloud.check()
+
+
+def test_the_folder_is_free_again_after_the_end(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    cloud = LocalCloud(tmp_path, QUICK, clean_environment())
+    with cloud, pytest.raises(InUse):
+        lock.take()
+    lock.take()
+    lock.release()
+
+
+def test_a_new_local_cloud_waits_for_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    """The lock stays with the watchman, also of a killed supervisor, until services and workers are gone."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment(), text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    with holder.stdin, holder.stdout:
+        *pids, run_url = holder.stdout.readline().split()
+        start_sleeper(run_url)
+        everyone = [*map(int, pids), the_worker(tmp_path).pid]
+        print("freeze storage", file=holder.stdin, flush=True)
+        assert holder.stdout.readline() == "done\n"
+        holder.kill()
+        holder.wait(10)
+        lock = FolderLock(tmp_path)
+        lock.take()
+        assert alive(everyone) == []
+        lock.release()
+
+
+def test_what_run_is_told(tmp_path: Path) -> None:
+    options = Options(sample_period_s=0, visibility_lag_s=0, startup_delay_s=0.5, startup_spread=0.25, seed=7)
+    with LocalCloud(tmp_path, options, clean_environment()) as cloud:
+        command = Path(f"/proc/{cloud.pids['run']}/cmdline").read_text().split("\0")
+    for name, value in (("--startup-delay-s", "0.5"), ("--startup-spread", "0.25"), ("--seed", "7")):
+        assert command[command.index(name) + 1] == value
 
 
 def test_a_service_that_is_never_ready_is_given_up(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ _numbers = itertools.count(1)
 
 
 class Server:
-    """A running `python -m local_cloud.storage`."""
+    """A running `python -m local_cloud.storage`. `log` gets its standard error, at its end."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, log: Path | None = None) -> None:
         command = [sys.executable, "-m", "local_cloud.storage", "--state-dir", str(state_dir), "--exit-with-stdin"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with log.open("ab") if log else nullcontext() as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         self.state_dir = state_dir
         assert self.process.stdout is not None
         self.url: str = json.loads(self.process.stdout.readline())["http"]
@@ -61,12 +62,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[[Path], Server]]:
+def start_server() -> Iterator[Callable[..., Server]]:
     """Servers that a test may kill; what still runs in the end is killed."""
     started: list[Server] = []
 
-    def start(state_dir: Path) -> Server:
-        started.append(Server(state_dir))
+    def start(state_dir: Path, log: Path | None = None) -> Server:
+        started.append(Server(state_dir, log))
         return started[-1]
 
     yield start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from local_cloud.clock import ManualClock
 from local_cloud.storage.errors import Damaged, InvalidArgument, NotFound
 from local_cloud.storage.files import escaped_location, plain_location
+from local_cloud.storage.listing import ListQuery
 from local_cloud.storage.model import Ref, Storage
 from local_cloud.storage.records import check_object_name
 
@@ -22,6 +25,12 @@ def content_of(model: Storage, name: str) -> bytes:
     _, file = model.open(Ref("bucket", name))
     with file:
         return file.read()
+
+
+def restarted(tmp_path: Path) -> Storage:
+    """A model on a copy of the state folder, as after a kill."""
+    shutil.copytree(tmp_path / "state", tmp_path / "copy")
+    return Storage(tmp_path / "copy", ManualClock())
 
 
 def test_an_object_is_a_plain_file_and_leaves_no_folder_behind(model: Storage, put: Put, tmp_path: Path) -> None:
@@ -96,6 +105,83 @@ def test_what_a_person_removed_or_changed_is_named(model: Storage, put: Put, tmp
         model.open(Ref("bucket", "changed"))
     put("removed", b"back")
     assert content_of(model, "removed") == b"back"
+
+
+def test_a_folder_in_the_place_of_an_object_s_file_is_named_and_left_alone(model: Storage, put: Put, tmp_path: Path) -> None:
+    folder = tmp_path / "state/buckets/bucket"
+    for name in ("written", "deleted", "below/it", "below/too"):
+        put(name, b"before")
+    for name in ("written", "deleted"):
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    shutil.rmtree(folder / "below")
+    (folder / "below").write_text("a file of a person")
+    for name in ("written", "below/it"):
+        with pytest.raises(Damaged, match="is in the way of the file of the object"):
+            put(name, b"after")
+    with pytest.raises(Damaged, match="is a folder now"):
+        model.open(Ref("bucket", "written"))
+    put("below/new", b"new")
+    for name in ("deleted", "below/too"):
+        model.delete(Ref("bucket", name))
+    assert (folder / "deleted").is_dir()
+    assert model.files.staged_tokens() == set()
+    again = restarted(tmp_path)
+    assert [stored.name for stored in again.list_objects("bucket", ListQuery()).items] == ["below/it", "below/new", "written"]
+    assert content_of(again, "below/new") == b"new"
+    again.close()
+
+
+def test_a_restart_names_what_is_in_the_way_of_a_confirmed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Storage(tmp_path / "state", ManualClock())
+    model.create_bucket("bucket", "project", {})
+    staged = model.files.stage()
+    staged.write(b"kept")
+
+    def killed(*_: str) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.files, "publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model.put(Ref("bucket", "name"), staged, {})
+    model.close()
+    obstacle = tmp_path / "state/buckets/bucket/name"
+    obstacle.mkdir()
+    with pytest.raises(Damaged, match="move it away"):
+        Storage(tmp_path / "state", ManualClock())
+    obstacle.rmdir()
+    again = Storage(tmp_path / "state", ManualClock())
+    assert content_of(again, "name") == b"kept"
+    again.close()
+
+
+def test_nothing_is_written_or_removed_through_a_symbolic_link(model: Storage, put: Put, tmp_path: Path) -> None:
+    folder, outside = tmp_path / "state/buckets/bucket", tmp_path / "outside"
+    put("old/it", b"theirs")
+    shutil.rmtree(folder / "old")
+    outside.mkdir()
+    (outside / "it").write_text("mine")
+    for name in ("old", "new"):
+        (folder / name).symlink_to(outside)
+    put("new/it", b"theirs")
+    model.delete(Ref("bucket", "old/it"))
+    assert content_of(model, "new/it") == b"theirs"
+    assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("it", "mine")]
+
+
+def test_a_bucket_may_have_the_name_of_a_file_that_a_person_put_there(model: Storage, tmp_path: Path) -> None:
+    (tmp_path / "state/buckets/mine").write_text("mine")
+    model.create_bucket("mine", "project", {})
+    staged = model.files.stage()
+    staged.write(b"theirs")
+    model.put(Ref("mine", "name"), staged, {})
+    again = restarted(tmp_path)
+    _, file = again.open(Ref("mine", "name"))
+    with file:
+        assert file.read() == b"theirs"
+    again.close()
+    assert (tmp_path / "state/buckets/mine").read_text() == "mine"
 
 
 def test_a_reader_keeps_the_generation_that_it_opened(model: Storage, put: Put) -> None:
