@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING
 
 from batch.clock import Clock, SystemClock
 from batch.config import SIGTERM_GRACE_S, WorkerSettings, worker_settings
-from batch.ends import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, exit_code
+from batch.ends import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
 from batch.errors import DependencyError, SettingsError
 from batch.events import log, set_up_logging
+from batch.memory import give_large_blocks_back
 from batch.registry import Registry, load_handlers
 from batch.settings import names
 
 if TYPE_CHECKING:
     from batch.worker import Worker
 
+STUCK_GRACE_S = 3.0
 ENDED = 0
 """The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
 
@@ -65,6 +67,7 @@ def environment_with(arguments: Sequence[str], environment: Mapping[str, str], c
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit code."""
     signals = Signals()
+    give_large_blocks_back()
     chance = random.SystemRandom()
     environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, chance)
     set_up_logging(logging.INFO)
@@ -157,6 +160,14 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
             codes.append(EXIT_CRASHED)
         signals.end()
 
+    def stuck() -> None:
+        codes.insert(0, EXIT_STUCK)
+        signals.end()
+        # Standard output may stand still too, and the main thread with it.
+        threading.Event().wait(STUCK_GRACE_S)
+        os._exit(EXIT_STUCK)
+
+    worker.on_stuck = stuck
     threading.Thread(target=work, name="worker", daemon=True).start()
     end_s: float | None = None
     while True:

@@ -6,11 +6,11 @@ Here is also the one place where user code is called, so that sync, async, group
 from __future__ import annotations
 
 import asyncio
-import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from types import CoroutineType
 from typing import Any
 
 from batch.errors import DependencyError, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded, text_of
@@ -49,15 +49,29 @@ class Answer:
     traceback: str = ""
 
 
-def called(function: Callable[[], Any]) -> Answer:
+def called(function: Callable[..., Any], *arguments: Any) -> Answer:
     """Call user code here and now. Never raises."""
     try:
-        result = function()
-        if inspect.iscoroutine(result):
+        result = function(*arguments)
+        if isinstance(result, CoroutineType):
             result = asyncio.run(result)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is this task's failure, not the worker's
         return raised(error)
     return Answer(Said.RETURNED, result)
+
+
+async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:
+    """As `called`, for an async function on a running event loop."""
+    try:
+        return Answer(Said.RETURNED, await function(*arguments))
+    except BaseException as error:  # noqa: BLE001 - as above; CancelledError too: the caller knows whether it was its own doing
+        return raised(error)
+
+
+def overdue(timeout_s: float | None) -> Answer:
+    """What becomes of a run that was not through when its time was over."""
+    limit = "its worker's end" if timeout_s is None else f"its timeout_s of {timeout_s:g} s"
+    return Answer(Said.FAILED, error_type="TimeoutError", reason=f"the handler was still running after {limit} and was cancelled")
 
 
 def raised(error: BaseException) -> Answer:

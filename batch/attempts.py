@@ -1,12 +1,13 @@
-"""Attempts: how often a task's handler has run, and with which errors. Only failing tasks have a record.
+"""Attempts: how often a task's handler has run, and with which errors. Only failing tasks, and suspects, have a record.
 
-The broker's delivery count cannot serve: it also counts hand-backs and expired leases, and may start again at zero.
+The broker's delivery count cannot serve: it also counts hand-backs and expired leases, and may start again at zero. A record may also
+hold a start: who runs the task now. A start whose worker is gone makes the task a suspect, for it may have taken that worker along.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from batch.clock import iso
@@ -34,27 +35,60 @@ class AttemptError:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A run that began: in which try of which worker, and when (ISO 8601)."""
+
+    execution: str
+    index: int
+    retry: int
+    at: str
+
+    def __str__(self) -> str:
+        return f"worker {self.execution}/{self.index}, try {self.retry}, at {self.at}"
+
+
+@dataclass(frozen=True, slots=True)
 class Attempts:
-    """`attempt_count` runs have failed; the next may not begin before `not_before` (Unix seconds); `errors` oldest first."""
+    """`attempt_count` runs have failed; the next may not begin before `not_before` (Unix seconds); `errors` oldest first. `started` is
+    the run that has begun and not ended; `lost` are those whose worker was gone before they ended, oldest first."""
 
     attempt_count: int = 0
     not_before: float = 0.0
     errors: tuple[AttemptError, ...] = ()
+    started: Start | None = None
+    lost: tuple[Start, ...] = ()
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the task may have killed a worker."""
+        return bool(self.lost)
 
     def after(self, error: AttemptError, not_before: float) -> Attempts:
-        return Attempts(self.attempt_count + 1, not_before, (*self.errors, error)[-ERRORS_KEPT:])
+        """With one more failed attempt: the start of the worker that tells it has ended by it, another worker's has not."""
+        started = self.started
+        if started is not None and (started.execution, started.index) == (error.execution, error.index):
+            started = None
+        return Attempts(self.attempt_count + 1, not_before, (*self.errors, error)[-ERRORS_KEPT:], started, self.lost)
 
 
 NONE = Attempts()
 
 
 def read_attempts(store: ObjectStore, task_id: str) -> tuple[Attempts, int]:
-    """The record and its generation; `NONE` and 0 when the task never failed. Raises DependencyError."""
+    """The record and its generation; `NONE` and 0 when there is none. Raises DependencyError."""
     try:
         data, info = store.read_with_info(attempts_object(task_id))
     except ObjectMissing:
         return NONE, 0
     return _parsed(data), info.generation
+
+
+def write_attempts(store: ObjectStore, task_id: str, attempts: Attempts, if_generation: int) -> int:
+    """Replace the record at exactly this generation (0: there is none); returns the new one. Raises PreconditionFailed, DependencyError."""
+    body = {**asdict(attempts), "task_id": task_id, "not_before_time": iso(attempts.not_before)}
+    data = json.dumps({name: value for name, value in body.items() if name not in ("started", "lost") or value}, ensure_ascii=False)
+    name = attempts_object(task_id)
+    return store.write(name, data.encode(), content_type="application/json", if_generation=if_generation).generation
 
 
 def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: float, now_s: float) -> Attempts:
@@ -65,18 +99,48 @@ def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: 
             # The answer to our own write was lost: one run is one attempt.
             return known
         attempts = known.after(error, now_s + delay_s)
-        body = {**asdict(attempts), "task_id": task_id, "not_before_time": iso(attempts.not_before)}
         try:
-            store.write(
-                attempts_object(task_id),
-                json.dumps(body, ensure_ascii=False).encode(),
-                content_type="application/json",
-                if_generation=generation,
-            )
+            write_attempts(store, task_id, attempts, generation)
             return attempts
         except PreconditionFailed:
             continue
     raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a failure was added to it")
+
+
+def postpone(store: ObjectStore, task_id: str, not_before: float) -> None:
+    """Note that the task may not run before this time (Unix seconds); no attempt is spent. Raises DependencyError."""
+    for _ in range(MAX_ROUNDS):
+        known, generation = read_attempts(store, task_id)
+        if known.not_before >= not_before:
+            return
+        try:
+            write_attempts(store, task_id, replace(known, not_before=not_before), generation)
+            return
+        except PreconditionFailed:
+            continue
+    raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a wait was added to it")
+
+
+def end_start(store: ObjectStore, task_id: str, start: Start, *, done: bool) -> None:
+    """Take `start` out of the record; when nothing is left to remember, the record as well. `done`: the task will not run again.
+
+    Raises DependencyError.
+    """
+    for _ in range(MAX_ROUNDS):
+        known, generation = read_attempts(store, task_id)
+        if known.started != start:
+            return
+        left = replace(known, started=None, lost=() if done else known.lost)
+        if done and known.attempt_count == 0:
+            left = NONE
+        try:
+            if left == NONE:
+                store.delete(attempts_object(task_id), if_generation=generation)
+            else:
+                write_attempts(store, task_id, left, generation)
+            return
+        except PreconditionFailed:
+            continue
 
 
 def _parsed(data: bytes) -> Attempts:
@@ -85,6 +149,8 @@ def _parsed(data: bytes) -> Attempts:
         body: dict[str, Any] = json.loads(data)
         count, not_before = int(body["attempt_count"]), float(body["not_before"])
         errors = tuple(AttemptError(**error) for error in body["errors"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+        started = Start(**body["started"]) if body.get("started") else None
+        lost = tuple(Start(**start) for start in body.get("lost", ()))
+    except (ValueError, TypeError, KeyError, RecursionError, AttributeError):
         return NONE
-    return Attempts(count, not_before, errors) if count >= 0 and abs(not_before) < MAX_TIME_S else NONE
+    return Attempts(count, not_before, errors, started, lost) if count >= 0 and abs(not_before) < MAX_TIME_S else NONE

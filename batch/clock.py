@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -36,7 +38,18 @@ class SystemClock:
 
 def iso(unix_s: float) -> str:
     """`2026-01-31T12:00:00.123456Z`: what stands in messages, outcomes and objects. Sorts as text in the order of time."""
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    part, whole = math.modf(unix_s)
+    microseconds = round(part * 1e6)
+    if not 0 <= microseconds < 1_000_000:  # rounded up to a second, or before 1970
+        carried, microseconds = divmod(microseconds, 1_000_000)
+        whole += carried
+    return f"{_second(int(whole))}.{microseconds:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(unix_s: int) -> str:
+    """Every message has a time, and many share a second."""
+    return datetime.fromtimestamp(unix_s, UTC).isoformat()[:19]
 
 
 def from_iso(text: str) -> float:

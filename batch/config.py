@@ -18,6 +18,14 @@ PUBSUB_NAME = matching(
 BUCKET_NAME = matching(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "the name of a bucket: 3 to 222 of a-z 0-9 . _ -, without gs://")
 
 
+def flag(value: str) -> bool:
+    """A setting that is on or off."""
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.strip().lower() not in known:
+        raise ValueError("true or false")
+    return known[value.strip().lower()]
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """What one worker needs to know. Seconds are floats; counts are whole numbers."""
@@ -34,6 +42,15 @@ class WorkerSettings:
     decision_id: str = setting("DECISION_ID", text, "the decision that launched this execution; set by the controller", default="")
     handlers: tuple[str, ...] = setting("HANDLERS", names, "modules whose handlers to load", default=("batch.handlers",))
     concurrency: int = setting("CONCURRENCY", whole(1, 1000), "tasks that one worker runs at a time", default=8)
+    processes: int | None = setting(
+        "PROCESSES", whole(1, 256), "child processes for isolated handlers; one for each CPU by default", default=None
+    )
+    suspect_timeout_s: float = setting(
+        "SUSPECT_TIMEOUT_S", seconds(1), "how long a suspect may run alone, if its handler has no timeout_s", default=600.0
+    )
+    suspect_memory_mb: int = setting(
+        "SUSPECT_MEMORY_MB", whole(64), "memory that a suspect may use, if its handler has no memory_mb", default=512
+    )
     task_timeout_s: float = setting(
         "TASK_TIMEOUT_S", seconds(1), "the manifest's task timeout, which Cloud Run does not tell", default=600.0
     )
@@ -43,6 +60,13 @@ class WorkerSettings:
     start_within_s: float = setting("START_WITHIN_S", seconds(0.01), "pull only what will start within this time", default=1.0)
     drain_after_s: float = setting("DRAIN_AFTER_S", seconds(0), "how long the subscription must have been empty to be drained", default=5.0)
     billing_floor_s: float = setting("BILLING_FLOOR_S", seconds(0), "the least time Cloud Run bills a worker for; 0 disables", default=60.0)
+    use_paid_minute: bool = setting(
+        "USE_PAID_MINUTE", flag, "whether a worker that a controller launched goes on after its share while it is paid for", default=False
+    )
+    max_held_bytes: int = setting("MAX_HELD_BYTES", whole(1), "data of messages that a worker holds at a time", default=32 * 1024 * 1024)
+    watchdog_s: float = setting(
+        "WATCHDOG_S", seconds(1), "how long a thread of the worker may stand still before the worker ends stuck", default=180.0
+    )
     job: str = setting("CLOUD_RUN_JOB", text, "set by Cloud Run", default="local")
     execution: str = setting("CLOUD_RUN_EXECUTION", text, "set by Cloud Run", default="local")
     index: int = setting("CLOUD_RUN_TASK_INDEX", whole(0), "set by Cloud Run", default=0)

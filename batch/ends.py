@@ -23,21 +23,25 @@ class ExitReason(StrEnum):
     FENCED = "fenced"
     """Another execution does the work of this decision."""
     BROKEN = "broken"
-    """A service it needs is missing, forbidden or down; everything was handed back and no attempt was spent."""
+    """A service it needs is missing, forbidden or down, most tasks fail alike, or its handlers hang; everything was handed back."""
+    STUCK = "stuck"
+    """One of its own threads did not come round for WATCHDOG_S; every lease was handed back."""
 
 
 EXIT_OK = 0
 EXIT_CRASHED = 1
 EXIT_SETTINGS = 2
 EXIT_BROKEN = 3
+EXIT_STUCK = 4
 
 EXIT_CODES = {
     EXIT_OK: "ended as it should: share_done, drained, out_of_time, stopped or fenced",
     EXIT_CRASHED: "a fault in Fanout itself; the log has the traceback",
     EXIT_SETTINGS: "settings are missing or wrong; every problem was printed",
-    EXIT_BROKEN: "broken: a service is missing, forbidden or down; the log says which and what to do",
+    EXIT_BROKEN: "broken: a service is missing, forbidden or down, or most tasks fail alike; the log says which and what to do",
+    EXIT_STUCK: "stuck: one of the worker's own threads stood still; the log has the stacks of all; Cloud Run tries again",
 }
 
 
 def exit_code(reason: ExitReason) -> int:
-    return EXIT_BROKEN if reason is ExitReason.BROKEN else EXIT_OK
+    return {ExitReason.BROKEN: EXIT_BROKEN, ExitReason.STUCK: EXIT_STUCK}.get(reason, EXIT_OK)

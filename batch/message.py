@@ -12,6 +12,8 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from batch.clock import from_iso, hour, iso
@@ -27,6 +29,9 @@ ROLLING_BELOW = 100
 _KEY_NAMESPACE = uuid.UUID("6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_NORMAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+"""As `iso` writes it."""
+_JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +124,17 @@ def readable_task_id(data: bytes, attributes: Mapping[str, str], message_id: str
 def shard_of(attributes: Mapping[str, str], *, lane: str, published_s: float) -> str:
     """The outcome shard that a message names, or the rolling one when it names none, or one that could not be a folder."""
     named = attributes.get("shard", "")
-    return named if _SHARD.fullmatch(named) else rolling_shard(lane, published_s)
+    return named if _is_shard(named) else rolling_shard(lane, published_s)
+
+
+@lru_cache(maxsize=256)
+def _is_shard(named: str) -> bool:
+    return _SHARD.fullmatch(named) is not None
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(data)
+        body = _parsed(data)
     except (ValueError, RecursionError) as error:
         raise MessageRefused("not_json", f"the message is not JSON: {error}") from error
     if not isinstance(body, dict):
@@ -132,9 +142,22 @@ def _json_object(data: bytes) -> dict[str, Any]:
     return body
 
 
+def _parsed(data: bytes) -> Any:
+    """What `json.loads` gives. An object as its clients write it, in UTF-8 from its first brace on, takes a third of the time."""
+    if data[:1] == b"{" and data[1:2] != b"\0":
+        text = data.decode("utf-8", "surrogatepass")
+        body, end = _JSON.raw_decode(text)
+        if end == len(text):
+            return body
+    return json.loads(data)
+
+
 def _normal_time(given: object, published_s: float) -> str:
     if isinstance(given, str):
         try:
+            if _NORMAL_TIME.fullmatch(given):
+                datetime.fromisoformat(given)
+                return given
             return iso(from_iso(given))
         except (ValueError, OverflowError):
             return iso(published_s)

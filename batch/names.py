@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
+from math import ceil
+from urllib.parse import quote, unquote
 
 from batch.errors import NameRefused
 
 MAX_NAME_BYTES = 900
 """Cloud Storage takes 1,024 bytes; the rest is for the folder before the name."""
+DELAYED = "delayed/"
+DAMAGED = "delayed/damaged/"
+MAX_ID_BYTES = 400
+_LAST_DUE = 9_999_999_999
+_DELAYED_NAME = re.compile(r"(\d{10})-([^/]+)-[0-9a-f]{16}", re.ASCII)
 
 
 def checked(name: object, field: str = "filename") -> str:
@@ -80,6 +88,30 @@ def attempts_object(task_id: str) -> str:
 
 def dead_raw_object(task_id: str, message_id: str) -> str:
     return f"dead/raw/{task_id}-{message_id}"
+
+
+def delayed_folder(subscription: str) -> str:
+    """Where a lane's delayed messages wait. By subscription, which worker and controller are both told: a lane's name is only a default
+    in a worker that a person started."""
+    return f"{DELAYED}{subscription}/"
+
+
+def delayed_object(subscription: str, not_before: float, task_id: str, message_id: str) -> str:
+    """Sorts by the second that it is due (Unix, rounded up), and names its task. The same message with the same time has one name."""
+    due = min(max(0, ceil(not_before)), _LAST_DUE)
+    digest = hashlib.sha256(f"{task_id}\n{message_id}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{delayed_folder(subscription)}{due:010d}-{quote(task_id, safe=':', errors='replace')[:MAX_ID_BYTES]}-{digest}"
+
+
+def delayed_parts(name: str) -> tuple[int, str] | None:
+    """When (Unix seconds) a delayed object is due, and its task id; None for a name that no worker gives."""
+    found = _DELAYED_NAME.fullmatch(name.rpartition("/")[2])
+    return (int(found[1]), unquote(found[2])) if found else None
+
+
+def damaged_object(name: str) -> str:
+    """Where a delayed object goes that cannot be published."""
+    return f"{DAMAGED}{name.removeprefix(DELAYED)}"
 
 
 def lane_state_object(lane: str) -> str:

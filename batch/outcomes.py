@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, is_dataclass
+from json.encoder import encode_basestring as quoted
 from typing import Any
 
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
@@ -42,24 +43,76 @@ class Outcome:
 
 def to_line(outcome: Outcome) -> bytes:
     """One line with its line end; empty fields are left out. A result that is not JSON is written as its text."""
-    values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
-    body = {name: value for name, value in values.items() if value is not None and not (isinstance(value, str) and not value)}
-    body["duration_s"] = round(outcome.duration_s, 6)
-    for result in (lambda: outcome.result, lambda: str(outcome.result)):
+    one = outcome
+    return Lines(one.execution, one.index, one.retry).line(
+        one.task_id,
+        one.task_type,
+        one.outcome,
+        one.finished_at,
+        one.duration_s,
+        one.attempt_count,
+        one.message_id,
+        output=one.output,
+        result=one.result,
+        error_type=one.error_type,
+        reason=one.reason,
+    )
+
+
+class Lines:
+    """Writes the lines of one worker try. What is the same in all of them is made once: a line costs as much as its task's own values."""
+
+    def __init__(self, execution: str, index: int, retry: int) -> None:
+        named = f'"execution":{quoted(execution)},' if execution else ""
+        self._worker = f'{named}"index":{index},"retry":{retry}'
+
+    def line(
+        self,
+        task_id: str,
+        task_type: str,
+        outcome: str,
+        finished_at: str,
+        duration_s: float,
+        attempt_count: int,
+        message_id: str,
+        output: str = "",
+        result: Any = None,
+        error_type: str = "",
+        reason: str = "",
+    ) -> bytes:
+        """As `to_line` writes an Outcome of these values."""
+        text = (
+            f'{{"task_id":{quoted(task_id)},"task_type":{quoted(task_type)},"outcome":"{outcome}",'
+            f'"finished_at":{quoted(finished_at)},"duration_s":{duration_s:.6f},"attempt_count":{attempt_count},{self._worker}'
+        )
+        if message_id:
+            text += f',"message_id":{quoted(message_id)}'
+        if output:
+            text += f',"output":{quoted(output)}'
+        if result is not None and not (isinstance(result, str) and not result):
+            text += f',"result":{_result(result)}'
+        if error_type:
+            text += f',"error_type":{quoted(error_type)}'
+        if reason:
+            text += f',"reason":{quoted(reason)}'
+        return f"{text}}}\n".encode(errors="backslashreplace")  # half a surrogate pair becomes the escape that JSON has for it
+
+
+def _result(result: Any) -> str:
+    """What a handler returned, as JSON."""
+    for value in (lambda: result, lambda: str(result)):
         try:
-            return _line({**body, "result": result()} if "result" in body else body)
+            return _JSON.encode(value())
         except Exception:  # noqa: BLE001 - a result is what user code returned: turning it into text may raise anything
             continue
-    return _line({**body, "result": {"left_out": f"a {type(outcome.result).__name__} that cannot be written as JSON"}})
-
-
-def _line(body: dict[str, Any]) -> bytes:
-    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
-    return text.encode(errors="backslashreplace") + b"\n"  # half a surrogate pair becomes the escape that JSON has for it
+    return _JSON.encode({"left_out": f"a {type(result).__name__} that cannot be written as JSON"})
 
 
 def _plain(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
 
 
 def from_line(line: bytes) -> Outcome:

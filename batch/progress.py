@@ -1,6 +1,6 @@
 """A worker's progress, as the metadata of one object: what the controller's ledger is computed from.
 
-Counters only grow: `taken` from the subscription, `acked` (whatever the outcome), `returned` (handed back).
+Counters only grow: `taken` from the subscription, `acked` (whatever the outcome, and what was parked), `returned` (handed back).
 `taken - acked - returned` is what the worker holds.
 """
 
@@ -37,6 +37,10 @@ class Progress:
     marks: tuple[tuple[int, int], ...] = ()
     deferred: tuple[tuple[int, int], ...] = ()
     exit_reason: str = ""
+    parked: int = 0
+    """Of `acked`: messages that wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
+    last_acked_at: float = 0.0
+    """When `acked` last grew; 0: never, or not told."""
 
     @property
     def held(self) -> int:
@@ -60,6 +64,8 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["marks"] = json.dumps(progress.marks[-MARKS_KEPT:], separators=(",", ":"))
     metadata["deferred"] = json.dumps(_fewer(progress.deferred), separators=(",", ":"))
     metadata["exit_reason"] = progress.exit_reason
+    metadata["parked"] = str(progress.parked)
+    metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
     return metadata
 
 
@@ -68,9 +74,11 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
     try:
         counts = {name: int(metadata[name]) for name in _COUNTS}
         seconds = {name: float(metadata[name]) for name in _SECONDS}
+        seconds["last_acked_at"] = float(metadata.get("last_acked_at", "0"))
         if not all(map(isfinite, seconds.values())):
             raise ValueError(f"times are {seconds}")
         marks = tuple((int(time), int(acked)) for time, acked in json.loads(metadata.get("marks", "[]")))
+        parked = int(metadata.get("parked", "0"))
         deferred = tuple((int(due), int(count)) for due, count in json.loads(metadata.get("deferred", "[]")))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
@@ -89,6 +97,8 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         marks=marks,
         deferred=deferred,
         exit_reason=metadata.get("exit_reason", ""),
+        parked=parked,
+        last_acked_at=seconds["last_acked_at"],
     )
 
 

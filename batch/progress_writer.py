@@ -35,8 +35,11 @@ class ProgressWriter:
         clock: Clock,
         chance: random.Random,
         failed: Callable[[BaseException], None],
+        beat: Callable[[float], None] = lambda _again_within_s: None,
     ) -> None:
+        """`beat` is told each round of the thread, with the seconds until the next."""
         self._failed = failed
+        self._beat = beat
         self._store = store
         self._name = name
         self._current = current
@@ -72,8 +75,11 @@ class ProgressWriter:
 
     def _run(self) -> None:
         try:
+            longest_s = self._every_s * (1 + JITTER)
+            self._beat(longest_s)
             while not self._clock.wait(self._ended, self._every_s * (1 + JITTER * (self._chance.random() - 0.5))):
                 self.write()
+                self._beat(longest_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
             self._failed(error)
 

@@ -9,12 +9,12 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from batch.clock import from_iso
+from batch.clock import from_iso, iso
 from batch.errors import ObjectMissing
-from batch.names import manifest_object, outcome_folder, submission_object
+from batch.names import DAMAGED, DELAYED, delayed_parts, manifest_object, outcome_folder, submission_object
 from batch.objects import ObjectStore
 from batch.outcomes import PRECEDENCE, Outcome, from_line
 
@@ -32,7 +32,8 @@ class Proof:
     Counts are of distinct tasks. `missing` has the ids without an outcome, in order. `workers` counts outcome lines by (execution,
     index). `repeated_line_count`: outcome lines beyond the first of a task (harmless: a redelivery). `unknown_count`: outcomes in the
     submission's own shard for tasks that it never had. `reasons`: why tasks are dead, by id, the first thousand. `problems`: what
-    makes the counts themselves doubtful. Times are ISO 8601, empty when nothing has finished.
+    makes the counts themselves doubtful. `delayed`: until when missing tasks wait in the bucket, by id; `damaged`: the objects of those
+    that cannot come back by themselves. Times are ISO 8601, empty when nothing has finished.
     """
 
     submission_id: str
@@ -50,6 +51,8 @@ class Proof:
     first_finished_at: str = ""
     last_finished_at: str = ""
     handler_s: float = 0.0
+    delayed: Mapping[str, str] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -81,7 +84,25 @@ def prove(store: ObjectStore, submission_id: str) -> Proof:
     for shard in shards:
         for name, data in _contents(store, outcome_folder(shard)):
             tally.add_outcomes(shard, name, data)
-    return _proof(submission_id, summary, part_count, tally)
+    proof = _proof(submission_id, summary, part_count, tally)
+    return _with_delayed(store, proof) if proof.missing else proof
+
+
+def _with_delayed(store: ObjectStore, proof: Proof) -> Proof:
+    """Where missing tasks wait in the bucket; the names of the objects say it."""
+    missing = set(proof.missing)
+    delayed: dict[str, str] = {}
+    damaged: dict[str, str] = {}
+    for info in store.list(DELAYED):
+        parts = delayed_parts(info.name)
+        if parts is None or parts[1] not in missing:
+            continue
+        due, task_id = parts
+        if info.name.startswith(DAMAGED) and info.name.count("/") > DAMAGED.count("/"):
+            damaged[task_id] = info.name
+        else:
+            delayed[task_id] = max(iso(due), delayed.get(task_id, ""))
+    return replace(proof, delayed=dict(sorted(delayed.items())), damaged=dict(sorted(damaged.items())))
 
 
 def _summary(store: ObjectStore, submission_id: str) -> dict[str, Any] | None:

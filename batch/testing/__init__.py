@@ -1,13 +1,33 @@
 """The in-memory twins of the seams, and what else tests of handlers and workers need. They obey the same rules as the real ones.
 
-`ManualClock` passes time, `MemoryObjectStore` and `MemoryBroker` stand for Cloud Storage and Pub/Sub, `run_handler` runs one
-handler on one task. No test frameworks are imported, so that handlers can be tested with any.
+`run_handler` runs one handler on one task and `run_group` a grouped one on several; a `Rehearsal` makes happen to one task what can
+happen in production; `drain` runs whole workers over a list of tasks. `ManualClock` passes time, `MemoryObjectStore` and `MemoryBroker`
+stand for Cloud Storage and Pub/Sub. No test frameworks are imported, so that handlers can be tested with any.
 """
 
 from batch.testing.clock import ManualClock
+from batch.testing.drained import DeadLetter, Drained, NotDrained, drain
 from batch.testing.faults import Faults
-from batch.testing.handlers import HandlerRun, run_handler
+from batch.testing.handlers import HandlerRun, run_group, run_handler
 from batch.testing.objects import MemoryObjectStore
+from batch.testing.observed import Began
 from batch.testing.pubsub import MemoryBroker, MemorySubscription, MemoryTopic
+from batch.testing.rehearsal import Rehearsal
 
-__all__ = ["Faults", "HandlerRun", "ManualClock", "MemoryBroker", "MemoryObjectStore", "MemorySubscription", "MemoryTopic", "run_handler"]
+__all__ = [
+    "Began",
+    "DeadLetter",
+    "Drained",
+    "Faults",
+    "HandlerRun",
+    "ManualClock",
+    "MemoryBroker",
+    "MemoryObjectStore",
+    "MemorySubscription",
+    "MemoryTopic",
+    "NotDrained",
+    "Rehearsal",
+    "drain",
+    "run_group",
+    "run_handler",
+]

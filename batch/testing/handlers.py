@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from batch.clock import Clock, iso
-from batch.context import Context
+from batch.context import AsyncContext, Context
 from batch.message import Task
 from batch.objects import ObjectStore
-from batch.registry import Function, Handler, Registry, default_registry
+from batch.registry import Function, Handler, Kind, Registry, default_registry
 from batch.results import Written
 from batch.testing.clock import ManualClock
 from batch.testing.objects import MemoryObjectStore
+
+TASK_ID = "00000000-0000-4000-8000-000000000001"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +30,119 @@ class HandlerRun:
     task: Task
     store: ObjectStore
 
+    def data(self, name: str = "") -> bytes:
+        """An object that this run wrote; without a name its only one. Raises AssertionError when there is none, or more than one."""
+        names = sorted({one.name for one in self.outputs})
+        found = [one for one in names if one == name or not name]
+        if len(found) != 1:
+            wanted = f"write {name!r}" if name else "write exactly one object"
+            raise AssertionError(f"the handler did not {wanted}; it wrote {', '.join(map(repr, names)) or 'nothing'}")
+        return self.store.read(found[0])
+
+    def text(self, name: str = "") -> str:
+        """As `data`, in UTF-8."""
+        return self.data(name).decode()
+
+    def json(self, name: str = "") -> Any:
+        """As `data`, parsed."""
+        return json.loads(self.data(name))
+
 
 def run_handler(
     handler: Function | str,
     fields: Mapping[str, Any],
     *,
+    objects: Mapping[str, bytes] | None = None,
     store: ObjectStore | None = None,
     clock: Clock | None = None,
     attempt: int = 1,
-    task_id: str = "00000000-0000-4000-8000-000000000001",
+    task_id: str = TASK_ID,
+    submitted_at: str | None = None,
     registry: Registry = default_registry,
 ) -> HandlerRun:
-    """Run a handler, named by its task type or given as a function, on a task with these fields.
+    """Run a handler, named by its task type or given as a function, on a task with these fields. `objects` are put into the bucket first.
 
-    Options come from the registry where it knows the handler; its payload model is checked first. Sync and async
-    functions alike. Raises what the handler raises (Permanent, Retry, Snooze, Superseded …), MessageRefused when the
-    type is unknown or the fields are invalid for it.
+    Options come from the registry where it knows the handler; its payload model is checked first. Sync and async functions alike; a
+    grouped one gets a group of one, an isolated one runs in this process, without its limits. Raises what the handler raises (Permanent,
+    Retry, Snooze, Superseded …), MessageRefused when the type is unknown or the fields are invalid for it.
     """
     clock = clock or ManualClock()
     store = store if store is not None else MemoryObjectStore(clock=clock)
-    found = registry[handler] if isinstance(handler, str) else _registered(handler, registry)
-    task = Task(task_id, found.task_type, iso(clock.now()), dict(fields), lane="test", shard="test")
-    deadline_s = None if found.timeout_s is None else clock.monotonic() + found.timeout_s
-    ctx = Context(task, store, clock, attempt, deadline_s, payload=found.validated(task))
-    result = found.function(task, ctx)
-    if inspect.iscoroutine(result):
-        result = asyncio.run(result)
+    found = handler_of(handler, registry)
+    task = Task(task_id, found.task_type, submitted_at or iso(clock.now()), dict(fields), lane="test", shard="test")
+    put(store, objects)
+    grouped = found.kind is Kind.GROUP
+    (run,) = _run(found, [task], store, clock, attempt) if grouped else [_run_alone(found, task, store, clock, attempt)]
+    if isinstance(run, BaseException):
+        raise run
+    return run
+
+
+def run_group(
+    handler: Function | str,
+    fields_of_tasks: Sequence[Mapping[str, Any]],
+    *,
+    objects: Mapping[str, bytes] | None = None,
+    store: ObjectStore | None = None,
+    clock: Clock | None = None,
+    attempt: int = 1,
+    registry: Registry = default_registry,
+) -> list[HandlerRun | BaseException]:
+    """Call a grouped handler once, with a task for each of these fields, `task-1`, `task-2` …; for each, its run or the exception that the
+    handler returned in its place. Raises what the handler raises for all; AssertionError when it does not return one result for each.
+    """
+    clock = clock or ManualClock()
+    store = store if store is not None else MemoryObjectStore(clock=clock)
+    found = handler_of(handler, registry)
+    put(store, objects)
+    at = iso(clock.now())
+    tasks = [
+        Task(f"task-{number}", found.task_type, at, dict(one), lane="test", shard="test") for number, one in enumerate(fields_of_tasks, 1)
+    ]
+    return _run(found, tasks, store, clock, attempt)
+
+
+def handler_of(handler: Function | str, registry: Registry) -> Handler:
+    """By its type or function; a function that is not registered has the options of a plain handler. Raises MessageRefused."""
+    if isinstance(handler, str):
+        return registry[handler]
+    for task_type in registry:
+        if registry[task_type].function is handler:
+            return registry[task_type]
+    return Handler(getattr(handler, "__name__", "function"), handler)
+
+
+def put(store: ObjectStore, objects: Mapping[str, bytes] | None) -> None:
+    """What lies in the bucket before a handler runs."""
+    for name, data in (objects or {}).items():
+        store.write(name, data)
+
+
+def _run_alone(handler: Handler, task: Task, store: ObjectStore, clock: Clock, attempt: int) -> HandlerRun:
+    ctx = _context(handler, task, store, clock, attempt)
+    result = _returned(handler.function(task, ctx))
     return HandlerRun(result, tuple(ctx.outputs), task, store)
 
 
-def _registered(function: Function, registry: Registry) -> Handler:
-    for task_type in registry:
-        if registry[task_type].function is function:
-            return registry[task_type]
-    return Handler(getattr(function, "__name__", "function"), function)
+def _run(handler: Handler, tasks: Sequence[Task], store: ObjectStore, clock: Clock, attempt: int) -> list[HandlerRun | BaseException]:
+    ctxs = [_context(handler, task, store, clock, attempt) for task in tasks]
+    results = _returned(handler.function(list(tasks), list(ctxs)))
+    if not isinstance(results, list | tuple) or len(results) != len(tasks):
+        got = f"{len(results)}" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
+        raise AssertionError(
+            f"a grouped handler returns a list with a result or an exception for each of its {len(tasks)} tasks, got {got}"
+        )
+    return [
+        result if isinstance(result, BaseException) else HandlerRun(result, tuple(ctx.outputs), task, store)
+        for task, ctx, result in zip(tasks, ctxs, results, strict=True)
+    ]
+
+
+def _context(handler: Handler, task: Task, store: ObjectStore, clock: Clock, attempt: int) -> Context | AsyncContext:
+    deadline_s = None if handler.timeout_s is None else clock.monotonic() + handler.timeout_s
+    kind = AsyncContext if inspect.iscoroutinefunction(handler.function) else Context
+    return kind(task, store, clock, attempt, deadline_s, payload=handler.validated(task))
+
+
+def _returned(result: Any) -> Any:
+    return asyncio.run(result) if inspect.iscoroutine(result) else result

@@ -145,6 +145,24 @@ class MemorySubscription(Faults):
             now = self._clock.now()
             return sum(one.leased and one.free_s > now for one in self._held.values())
 
+    @property
+    def free(self) -> int:
+        """Messages that a pull would bring now."""
+        with self._broker.lock:
+            now = self._clock.now()
+            return sum(one.free_s <= now for one in self._held.values())
+
+    @property
+    def next_free_s(self) -> float | None:
+        """When the next message may be delivered (Unix seconds; it may be past); None without any."""
+        with self._broker.lock:
+            return min((one.free_s for one in self._held.values()), default=None)
+
+    def waiting(self) -> list[Held]:
+        """Everything that is not acknowledged, in the order in which it came."""
+        with self._broker.lock:
+            return list(self._held.values())
+
     def duplicate_next(self, count: int = 1) -> None:
         """Deliver the next `count` messages a second time, each under an ack id of its own."""
         with self._broker.lock:

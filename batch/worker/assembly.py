@@ -9,18 +9,24 @@ from queue import SimpleQueue
 
 from batch.clock import Clock
 from batch.config import WorkerSettings
-from batch.registry import Registry
+from batch.registry import Kind, Registry
+from batch.worker.async_slots import AsyncSlots
 from batch.worker.executors import Executor, Executors, lines_of
 from batch.worker.finished import Finished
+from batch.worker.groups import Groups, is_async
+from batch.worker.isolation import IsolatedSlots, Isolation, process_count
+from batch.worker.loop import Loop
 from batch.worker.ready import Ready
 from batch.worker.runner import Runner
 from batch.worker.slots import Slots
+from batch.worker.suspects import Suspects
 from batch.worker.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every executor of a worker needs. `failed` is told when an executor itself breaks; `inbox` is the committer's."""
+    """What every executor of a worker needs. `failed` is told when an executor itself breaks, `broken` when no handler of its kind could
+    run; `inbox` is the committer's."""
 
     settings: WorkerSettings
     registry: Registry
@@ -29,13 +35,50 @@ class Parts:
     tally: Tally
     clock: Clock
     failed: Callable[[BaseException], None]
+    broken: Callable[[str], None]
 
 
 def assembled(parts: Parts) -> Executors:
     """The executors that the registry's handlers need."""
+    isolation = _isolation(parts)
     changed = threading.Condition()
-    lines = {line: _threads(parts, Ready(changed)) for line in lines_of(parts.registry)}
-    return Executors(lines, parts.registry, changed)
+    lines, loop = lines_of(parts.registry), _loop(parts)
+    executors = {line: _executor(line, types, parts, Ready(changed), isolation, loop) for line, types in lines.items()}
+    return Executors(executors, parts.registry, changed)
+
+
+def _loop(parts: Parts) -> Loop:
+    """The event loop of all async handlers; it is started, if at all, by those who use it."""
+    handlers = [parts.registry[task_type] for task_type in parts.registry]
+    groups = sum(handler.kind is Kind.GROUP and is_async(handler) for handler in handlers)
+    users = groups + any(handler.kind is Kind.ASYNC for handler in handlers)
+    return Loop(users, parts.settings.concurrency, parts.clock, parts.failed)
+
+
+def _isolation(parts: Parts) -> Isolation:
+    """Children for isolated handlers, and for suspects of any kind; none is started before it is needed."""
+    runner = parts.runner
+    isolation = Isolation(parts.settings, runner.store, parts.clock, runner.stopping, runner.admission.end_s, parts.broken)
+    runner.alone = Suspects(parts.settings, isolation, runner.stopping).call
+
+    def at_end() -> None:
+        isolation.abandon()
+        runner.verdicts.starts.let_go()
+
+    runner.at_end = at_end
+    return isolation
+
+
+def _executor(line: str, task_types: list[str], parts: Parts, ready: Ready, isolation: Isolation, loop: Loop) -> Executor:
+    if line == Kind.ASYNC:
+        return AsyncSlots(parts.settings.concurrency, ready, parts.inbox, parts.runner, parts.tally, parts.clock, loop)
+    if line.startswith(Kind.GROUP):
+        handler = parts.registry[task_types[0]]
+        return Groups(handler, ready, parts.inbox, parts.runner, parts.tally, parts.clock, parts.failed, loop)
+    if line == Kind.PROCESS:
+        count = process_count(parts.settings)
+        return IsolatedSlots(isolation, count, ready, parts.inbox, parts.runner, parts.tally, parts.clock, parts.failed)
+    return _threads(parts, ready)
 
 
 def _threads(parts: Parts, ready: Ready) -> Executor:

@@ -14,7 +14,8 @@ from batch.subscription import Delivery
 @dataclass(slots=True)
 class Attempt:
     """`before` are the failed attempts on record; `began_s` is monotonic; `deadline_s` (monotonic) is when it must have ended.
-    `suspect`: it may have killed a worker, so it runs alone in a child. `marked`: its start stands in the bucket."""
+    `suspect`: it may have killed a worker, so it runs alone in a child. `marked`: its start stands in the bucket. `counts_as`: the task as
+    which its failure counts for the breaker, where one call failed for several."""
 
     delivery: Delivery
     task: Task
@@ -25,6 +26,7 @@ class Attempt:
     before: Attempts = NONE
     suspect: bool = False
     marked: bool = False
+    counts_as: str = ""
 
     @property
     def number(self) -> int:

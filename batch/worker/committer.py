@@ -21,8 +21,9 @@ from batch.events import log
 from batch.leases import LeaseKeeper
 from batch.names import dead_raw_object, outcome_object
 from batch.objects import ObjectStore
-from batch.subscription import Outgoing, Subscription, Topic
-from batch.worker.finished import Ended, Finished, GoesBack
+from batch.subscription import MAX_EXTENSION_S, Outgoing, Subscription, Topic
+from batch.worker.finished import Ended, Finished, GoesBack, Parked
+from batch.worker.parking import Parking
 from batch.worker.tally import Tally
 
 MAX_BUFFERED_COUNT = 2000
@@ -30,12 +31,14 @@ MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 MAX_FLUSH_FAILURES = 3
 """Flushes that fail in a row; each has already been retried for about a minute by the client."""
 RETRY_FLUSH_S = 1.0
+IDLE_FLUSH_S = 0.05
 LOOK_EVERY_S = 0.25
 
 
 @dataclass(slots=True)
 class Committer:
-    """One thread calls `run`; one round is `take`, then `flush` when `due`."""
+    """One thread calls `run`; one round is `take`, then `flush` when `due`. `beat` is told before each call to a service, `freed` when
+    acknowledged messages make room for others."""
 
     settings: WorkerSettings
     inbox: SimpleQueue[list[Finished] | None]
@@ -47,12 +50,18 @@ class Committer:
     breaker: Breaker
     clock: Clock
     each_round: Callable[[], None] = lambda: None
+    beat: Callable[[], None] = lambda: None
+    freed: Callable[[], None] = lambda: None
+    _parking: Parking = field(init=False)
     _buffer: list[Ended] = field(default_factory=list)
     _byte_count: int = 0
     _oldest_s: float = 0.0
     _sequence: int = 0
     _failure_count: int = 0
     _abandoned: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._parking = Parking(self.store, self.subscription, self.leases, self.tally, self.beat)
 
     def run(self) -> None:
         """Until `None` comes through the inbox; then what is buffered is flushed. Raises DependencyError when that cannot be done."""
@@ -63,6 +72,7 @@ class Committer:
                 finished = []
             if finished is None:
                 break
+            self.beat()
             self.each_round()
             self.take(finished)
             if self.due():
@@ -70,37 +80,63 @@ class Committer:
         self.flush()
 
     def take(self, finished: Iterable[Finished]) -> None:
-        """Buffer what ended, hand back what goes back."""
+        """Buffer what ended, hand back what goes back, park what must wait for long."""
         back: dict[float, list[str]] = defaultdict(list)
+        snoozed: dict[str, tuple[str, float]] = {}
+        parked: list[Parked] = []
         for one in finished:
             if one.ack_id in self._abandoned:
                 continue
             if isinstance(one, GoesBack):
                 # In whole seconds, as the service takes them: one call for all that fail in a round, not one for each.
                 back[float(ceil(one.after_s))].append(one.ack_id)
-                if one.dependency:
-                    self.breaker.failed(one.dependency)
+                self.breaker.went_back(one.ack_id, one.dependency, snoozed=one.unrecorded is not None)
+                if one.unrecorded:
+                    snoozed[one.ack_id] = one.unrecorded
+                continue
+            if isinstance(one, Parked):
+                self.breaker.went_back(one.ack_id, snoozed=not one.on_record)
+                parked.append(one)
                 continue
             if not self._buffer:
                 self._oldest_s = self.clock.monotonic()
-            self.breaker.succeeded()
+            self.breaker.ended(one.ack_id)
             self._buffer.append(one)
             self._byte_count += len(one.line)
         for after_s, ack_ids in back.items():
-            self.hand_back(ack_ids, after_s)
+            early = self.hand_back(ack_ids, after_s)
+            self._parking.note(snoozed[one] for one in early if one in snoozed)
+        if parked:
+            self._park(parked)
 
-    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> None:
-        """Let others have these messages; when that fails they come back by themselves as their leases end."""
+    def _park(self, parked: Sequence[Parked]) -> None:
+        """What cannot be parked goes back for as long as the service can hold it, which is less than it asked for."""
+        failed = self._parking.park(parked)
+        if failed:
+            self.breaker.failed(next(iter(failed.values())))
+            self.hand_back(list(failed), MAX_EXTENSION_S)
+
+    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> Sequence[str]:
+        """Let others have these messages; when that fails they come back by themselves as their leases end: returns those that may."""
         if not ack_ids:
-            return
+            return ()
+        self.beat()
         self.leases.give_back(ack_ids, after_s)
+        refused: Sequence[str] = ()
+        early: Sequence[str] = ()
         try:
-            failed = self.subscription.hand_back(ack_ids, after_s)
-            if failed:
-                log("hand_back_failed", message_count=len(failed))
+            early = refused = self.subscription.hand_back(ack_ids, after_s)
+            if refused:
+                log("hand_back_failed", message_count=len(refused))
         except FanoutError as error:
             log("hand_back_failed", message_count=len(ack_ids), error=str(error))
-        self.tally.gave_back(len(ack_ids), after_s)
+            early = ack_ids
+        # A refused one is deferred by whoever has it next; of one without an answer nobody knows, and it counts as deferred.
+        if refused:
+            self.tally.gave_back(len(refused))
+        if len(refused) < len(ack_ids):
+            self.tally.gave_back(len(ack_ids) - len(refused), after_s)
+        return early
 
     def abandon(self, ack_ids: Sequence[str]) -> None:
         """Hand back messages whose handlers still run: what these may still return comes too late."""
@@ -113,8 +149,15 @@ class Committer:
             return False
         if len(self._buffer) >= MAX_BUFFERED_COUNT or self._byte_count >= MAX_BUFFERED_BYTES:
             return True
+        if self.leases.byte_count >= self.settings.max_held_bytes / 2:
+            # What is not acknowledged counts as held, and the puller waits for room.
+            return True
         waited_s = self.clock.monotonic() - self._oldest_s
-        return waited_s >= self.settings.flush_interval_s or self.tally.held <= len(self._buffer)
+        return waited_s >= self._patience_s()
+
+    def _patience_s(self) -> float:
+        """How long the oldest outcome waits: when nothing else is in hand only for what the next pull may bring."""
+        return min(IDLE_FLUSH_S, self.settings.flush_interval_s) if self.tally.held <= len(self._buffer) else self.settings.flush_interval_s
 
     def try_flush(self) -> None:
         """Flush; a failure is kept and tried again, until the breaker opens."""
@@ -167,16 +210,17 @@ class Committer:
             raise
         except FanoutError as error:
             name = self._keep_raw(one, letter)
-            log("dead_letter_refused", task_id=one.outcome.task_id, object=name, error=str(error))
+            log("dead_letter_refused", task_id=one.task_id, object=name, error=str(error))
 
     def _sendable(self, one: Ended) -> Outgoing:
         """The letter, or, when its data is too large to travel with the facts, a reference to where the data lies."""
+        self.beat()
         letter = one.dead_letter
         assert letter is not None, "only dead tasks have letters"
         return letter if len(letter.data) <= MAX_DATA_BYTES else referring(letter, self._keep_raw(one, letter))
 
     def _keep_raw(self, one: Ended, letter: Outgoing) -> str:
-        name = dead_raw_object(one.outcome.task_id, one.outcome.message_id)
+        name = dead_raw_object(one.task_id, one.message_id)
         self.store.write(name, letter.data)
         return name
 
@@ -186,6 +230,7 @@ class Committer:
 
     def _write(self, shard: str, data: bytes) -> None:
         """Write one outcome object under the next free number. Finding our own bytes there means that an answer was lost."""
+        self.beat()
         settings = self.settings
         while True:
             name = outcome_object(shard, settings.execution, settings.index, settings.retry, self._sequence)
@@ -204,11 +249,13 @@ class Committer:
             return False
 
     def _acknowledge(self, ended: Sequence[Ended]) -> None:
+        self.beat()
         ack_ids = [one.ack_id for one in ended]
         lost = set(self.subscription.ack(ack_ids))
         if lost:
             log("acks_lost", message_count=len(lost))
         self.leases.release(ack_ids)
+        self.freed()
         self.tally.acknowledged(len(ended) - len(lost), (one.outcome for one in ended if one.ack_id not in lost))
         if lost:
             self.tally.gave_back(len(lost))
@@ -217,4 +264,4 @@ class Committer:
     def _wait_s(self) -> float:
         if not self._buffer:
             return LOOK_EVERY_S
-        return min(LOOK_EVERY_S, max(0.01, self._oldest_s + self.settings.flush_interval_s - self.clock.monotonic()))
+        return min(LOOK_EVERY_S, max(0.01, self._oldest_s + self._patience_s() - self.clock.monotonic()))

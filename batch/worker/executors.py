@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from batch.registry import Kind, Registry
@@ -94,10 +94,12 @@ class Executors:
         for executor in self._all():
             executor.reclaim()
 
-    def wait_change(self, timeout_s: float) -> None:
-        """Return when messages came or went in any line, or `nudge` was called, at the latest after `timeout_s`."""
+    def wait_change(self, timeout_s: float, unless: Callable[[], bool] = lambda: False) -> None:
+        """Return when messages came or went in any line, or `nudge` was called, at the latest after `timeout_s`; at once when
+        `unless()` holds, which nothing can change unnoticed once it was asked."""
         with self._changed:
-            self._changed.wait(timeout_s)
+            if not unless():
+                self._changed.wait(timeout_s)
 
     def nudge(self) -> None:
         with self._changed:

@@ -1,20 +1,24 @@
-"""What a slot hands to the committer: a message that ended, or one that goes back. Values only."""
+"""What a slot hands to the committer: a message that ended, goes back, or is parked. Values only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batch.outcomes import Outcome
-from batch.subscription import Outgoing
+from batch.subscription import Delivery, Outgoing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
-    """The task has an outcome: its line goes to `shard`, then the message is acknowledged. A dead one is published first."""
+    """The task has an outcome: its line goes to `shard`, then the message is acknowledged. A dead one is published first.
+
+    `outcome` is one of `batch.outcomes.PRECEDENCE`. Not frozen: every message is one, and frozen ones take five times as long to make.
+    """
 
     ack_id: str
     shard: str
-    outcome: Outcome
+    task_id: str
+    message_id: str
+    outcome: str
     line: bytes
     dead_letter: Outgoing | None = None
 
@@ -26,6 +30,23 @@ class GoesBack:
     ack_id: str
     after_s: float = 0.0
     dependency: str = ""
+    unrecorded: tuple[str, float] | None = None
+    """Of a snoozed task: its id and the time before which it may not run. Nobody else knows it, should the hand-back fail."""
 
 
-Finished = Ended | GoesBack
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The task waits in the bucket until `not_before` (Unix seconds): its message is written there, then acknowledged. It has no outcome
+    yet. `on_record`: its attempts, or the message itself, tell that time too; a snoozed one's do not."""
+
+    delivery: Delivery
+    task_id: str
+    not_before: float
+    on_record: bool = True
+
+    @property
+    def ack_id(self) -> str:
+        return self.delivery.ack_id
+
+
+Finished = Ended | GoesBack | Parked

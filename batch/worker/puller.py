@@ -1,33 +1,47 @@
-"""The puller: decides when to pull and how much, and when this worker has seen enough."""
+"""The puller: decides when to pull and how much, and when this worker has seen enough.
+
+One thread decides; a few others only wait for the service, so that several pulls are open at a time. A pull is always waited for:
+one that is abandoned would swallow messages until their deadline.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
 
-from batch.bounds import TimeBounds
+from batch.bounds import PaidMinute, TimeBounds
 from batch.breaker import Breaker
 from batch.clock import Clock
 from batch.config import WorkerSettings
-from batch.drain import DrainProof
 from batch.ends import ExitReason
-from batch.errors import DependencyError, DependencyUnavailable
+from batch.errors import DependencyUnavailable
 from batch.events import log
-from batch.flow import MAX_READY_BYTES, pull_size
+from batch.flow import MAX_HELD_COUNT, MAX_OPEN_PULLS, wanted_count
 from batch.leases import LeaseKeeper
-from batch.subscription import Subscription
+from batch.pulls import Need, Pull, Pulls
+from batch.subscription import Delivery, Subscription
 from batch.worker.executors import Executors
 from batch.worker.tally import Tally
 
-MAX_PULL_FAILURES = 5
-"""Failed pulls in a row, with waits of 1, 2, 4, 8 s between them, before the subscription counts as broken."""
+LATE_S = 30.0
 LOOK_AGAIN_S = 0.2
-"""How long a puller that wants nothing waits at most before it looks at time, signals and breaker again."""
+"""How long a puller that has nothing to do waits at most before it looks at time, signals and breaker again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """How a pull ended: with deliveries, or with an error."""
+
+    pull: Pull
+    deliveries: Sequence[Delivery] = ()
+    error: BaseException | None = None
 
 
 @dataclass(slots=True)
 class Puller:
-    """`run` returns why no more is pulled; one round is `step`."""
+    """`run` returns why no more is pulled, `collect` then waits for what is still open; one round of `run` is `step`."""
 
     settings: WorkerSettings
     subscription: Subscription
@@ -35,29 +49,62 @@ class Puller:
     leases: LeaseKeeper
     tally: Tally
     bounds: TimeBounds
-    proof: DrainProof
+    paid: PaidMinute
+    pulls: Pulls
     breaker: Breaker
     clock: Clock
     stopping: threading.Event
-    _failure_count: int = field(default=0, init=False)
+    beat: Callable[[], None] = lambda: None
+    _orders: SimpleQueue[Pull | None] = field(default_factory=SimpleQueue, init=False)
+    _brought: SimpleQueue[Brought] = field(default_factory=SimpleQueue, init=False)
 
     def run(self) -> ExitReason:
+        """Raises DependencyMissing and DependencyForbidden, which no second try can mend."""
+        for number in range(MAX_OPEN_PULLS):
+            threading.Thread(target=self._wait_for_service, name=f"pull-{number}", daemon=True).start()
         while True:
             reason = self.step()
             if reason is not None:
                 return reason
 
     def step(self) -> ExitReason | None:
-        """One round: end, wait, or pull. Raises DependencyMissing and DependencyForbidden, which no second try can mend."""
+        """One round: take in what came, end, open pulls, or wait."""
+        self._watched()
+        while not self._brought.empty():
+            self._take_in(self._brought.get())
         ended = self._ended()
         if ended is not None:
             return ended
-        wanted = self._wanted()
-        if wanted == 0:
-            self.executors.wait_change(LOOK_AGAIN_S)
-            return None
-        self._pull(wanted)
+        opened = False
+        while (pull := self.pulls.begin(self.clock.monotonic(), self._need())) is not None:
+            self._orders.put(pull)
+            opened = True
+        if not opened:
+            self.executors.wait_change(LOOK_AGAIN_S, self._something_to_do)
         return None
+
+    def collect(self, until_s: Callable[[], float], hand_back: Callable[[Sequence[str]], object]) -> None:
+        """Wait for the open pulls, until `until_s()` (monotonic) at the latest; what they bring goes back at once."""
+        while self.pulls.open:
+            left_s = until_s() - self.clock.monotonic()
+            if left_s <= 0:
+                log("pull_abandoned", pull_count=len(self.pulls.open), message_count=self.pulls.asked)
+                break
+            try:
+                brought = self._brought.get(timeout=min(left_s, LOOK_AGAIN_S))
+            except Empty:
+                continue
+            self.pulls.ended(brought.pull, self.clock.monotonic(), len(brought.deliveries), 0, None)
+            self.tally.took(len(brought.deliveries))
+            hand_back([one.ack_id for one in brought.deliveries])
+        for _ in range(MAX_OPEN_PULLS):
+            self._orders.put(None)
+
+    def _watched(self) -> None:
+        """Come round, unless a pull has not: each has a deadline, and one that outlives it by far will never end."""
+        late_s = self.clock.monotonic() - min(LATE_S, self.settings.watchdog_s)
+        if not any(pull.began_s + pull.wait_s < late_s for pull in self.pulls.open):
+            self.beat()
 
     def _ended(self) -> ExitReason | None:
         now_s = self.clock.monotonic()
@@ -65,45 +112,61 @@ class Puller:
             return ExitReason.STOPPED
         if self.breaker.open:
             return ExitReason.BROKEN
-        if self.tally.share_left == 0:
+        if self.tally.share_left == 0 and not self.pulls.open and (self.pulls.proof.quiet or not self._goes_on(now_s)):
             return ExitReason.SHARE_DONE
-        if now_s >= self.bounds.stop_pulling_s(self.tally.longest_s, self.settings.start_within_s):
+        if now_s >= self._pull_until_s():
             return ExitReason.OUT_OF_TIME
-        return ExitReason.DRAINED if self.proof.proven(now_s) else None
+        return ExitReason.DRAINED if self.pulls.drained else None
 
-    def _wanted(self) -> int:
-        if self.executors.waiting_bytes >= MAX_READY_BYTES:
-            return 0
-        return pull_size(
-            slots=self.executors.place_count,
-            busy=self.executors.busy_count,
-            ready=self.executors.waiting_count,
-            share_left=self.tally.share_left,
-            mean_s=self.tally.mean_s,
-            start_within_s=self.settings.start_within_s,
+    def _goes_on(self, now_s: float) -> bool:
+        """Whether what is pulled now, beyond the share, ends within the minute that is paid for."""
+        return now_s < self.paid.stop_pulling_s(self.tally.longest_s, self.settings.start_within_s)
+
+    def _pull_until_s(self) -> float:
+        return self.bounds.stop_pulling_s(self.tally.longest_s, self.settings.start_within_s)
+
+    def _need(self) -> Need:
+        executors, tally = self.executors, self.tally
+        wanted = wanted_count(
+            slots=executors.place_count, busy=executors.busy_count, mean_s=tally.mean_s, start_within_s=self.settings.start_within_s
         )
+        until_s = self._pull_until_s()
+        allowed = tally.share_left
+        if allowed == 0:
+            # Beyond the share only in small steps, of what starts at once and ends in time, as far as that is known.
+            until_s = min(until_s, self.paid.stop_pulling_s(tally.longest_s, self.settings.start_within_s))
+            allowed = 0 if tally.mean_s is None or self.pulls.proof.quiet else wanted
+        allowed = min(allowed, max(0, MAX_HELD_COUNT - tally.held))
+        return Need(wanted, executors.waiting_count, allowed, self.leases.byte_count, until_s)
 
-    def _pull(self, wanted: int) -> None:
-        """Pull once. A pull is always waited for: one that is left open would swallow messages until their deadline."""
-        began_s = self.clock.monotonic()
-        try:
-            deliveries = self.subscription.pull(wanted, self.proof.next_wait_s)
-        except DependencyUnavailable as error:
-            self._failed(error)
-            return
-        self._failure_count = 0
-        if not deliveries:
-            self.proof.saw_empty(began_s, self.tally.held)
-            return
-        self.tally.took(len(deliveries))
-        self.leases.hold([delivery.ack_id for delivery in deliveries], began_s)
-        self.proof.saw_messages()
-        self.executors.put(deliveries)
+    def _something_to_do(self) -> bool:
+        if self.stopping.is_set() or not self._brought.empty():
+            return True
+        return self.pulls.size(self.clock.monotonic(), self._need()) > 0
 
-    def _failed(self, error: DependencyError) -> None:
-        self._failure_count += 1
-        log("pull_failed", failure_count=self._failure_count, error=str(error))
-        if self._failure_count >= MAX_PULL_FAILURES:
-            self.breaker.trip(str(error))
+    def _wait_for_service(self) -> None:
+        while (pull := self._orders.get()) is not None:
+            try:
+                brought = Brought(pull, self.subscription.pull(pull.max_messages, pull.wait_s))
+            except BaseException as error:  # noqa: BLE001 - carried to the thread that decides
+                brought = Brought(pull, error=error)
+            self._brought.put(brought)
+            del brought  # or it would keep its messages while this thread waits for the next order
+            self.executors.nudge()
+
+    def _take_in(self, brought: Brought) -> None:
+        pull, deliveries, now_s = brought.pull, brought.deliveries, self.clock.monotonic()
+        if isinstance(brought.error, DependencyUnavailable):
+            wait_s = self.pulls.failed(pull, now_s)
+            log("pull_failed", failure_count=self.pulls.failure_count, again_after_s=round(wait_s, 1), error=str(brought.error))
+            if self.pulls.broken:
+                self.breaker.trip(str(brought.error))
             return
-        self.clock.wait(self.stopping, 2.0 ** (self._failure_count - 1))
+        sizes = [len(one.data) for one in deliveries]
+        if deliveries:
+            self.tally.took(len(deliveries))
+            self.leases.hold([one.ack_id for one in deliveries], pull.began_s, sizes)
+            self.executors.put(deliveries)
+        self.pulls.ended(pull, now_s, len(deliveries), sum(sizes), self.tally.idle_since_s)
+        if brought.error is not None:
+            raise brought.error

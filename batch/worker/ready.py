@@ -5,16 +5,26 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from batch.subscription import Delivery
 
+T = TypeVar("T")
+
 
 class Ready:
-    """A line of deliveries. One lock for each list that goes in or out, none for a message. Several lines may share a condition."""
+    """A line of deliveries. One lock for each list that goes in or out, none for a message.
 
-    def __init__(self, condition: threading.Condition | None = None) -> None:
+    A list wakes one taker, and a taker that leaves something wakes the next: not all of them for what one will take. `changed` is
+    told of all that comes and goes; several lines may share it. `arrived` is set whenever messages come and when the line closes:
+    for one taker that waits by a clock of its own.
+    """
+
+    def __init__(self, changed: threading.Condition | None = None) -> None:
+        self.arrived = threading.Event()
         self._line: deque[Delivery] = deque()
-        self._condition = condition or threading.Condition()
+        self._takers = threading.Condition(threading.Lock())
+        self._changed = changed or threading.Condition()
         self._closed = False
         self._byte_count = 0
 
@@ -25,43 +35,87 @@ class Ready:
     def byte_count(self) -> int:
         return self._byte_count
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def put(self, deliveries: Iterable[Delivery]) -> None:
-        with self._condition:
+        with self._takers:
             for delivery in deliveries:
                 self._line.append(delivery)
                 self._byte_count += len(delivery.data)
-            self._condition.notify_all()
+            self.arrived.set()
+            self._takers.notify()
+        self._tell()
 
     def take(self, size: Callable[[int], int]) -> list[Delivery]:
         """Wait for messages and take `size(<how many wait>)` of them; an empty list once closed."""
-        with self._condition:
-            if not self._line:
-                self._condition.notify_all()  # a slot is free: the puller may want more now
+        if not self._line:
+            self._tell()  # a slot is free: the puller may want more now
+        with self._takers:
             while not self._line and not self._closed:
-                self._condition.wait()
-            if self._closed:
-                return []
-            taken = [self._line.popleft() for _ in range(min(size(len(self._line)), len(self._line)))]
-            self._byte_count -= sum(len(delivery.data) for delivery in taken)
-            self._condition.notify_all()
-            return taken
+                self._takers.wait()
+            taken = [] if self._closed else self._taken(size(len(self._line)))
+        self._tell()
+        return taken
+
+    def take_now(self, most: int) -> list[Delivery]:
+        """At most `most` of what waits; an empty list when there is nothing, or once closed."""
+        with self._takers:
+            taken = [] if self._closed else self._taken(most)
+        self._tell()
+        return taken
 
     def put_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """In front again, for another slot; returns them when the line is closed."""
-        with self._condition:
+        with self._takers:
             if self._closed:
                 return list(deliveries)
             self._line.extendleft(reversed(deliveries))
             self._byte_count += sum(len(delivery.data) for delivery in deliveries)
-            self._condition.notify_all()
-            return []
+            self.arrived.set()
+            self._takers.notify()
+        self._tell()
+        return []
 
     def close(self) -> list[Delivery]:
         """Start nothing more: the slots end, and what had not started is returned."""
-        with self._condition:
+        with self._takers:
             self._closed = True
             left = list(self._line)
             self._line.clear()
             self._byte_count = 0
-            self._condition.notify_all()
-            return left
+            self.arrived.set()
+            self._takers.notify_all()
+        self._tell()
+        return left
+
+    def _taken(self, most: int) -> list[Delivery]:
+        taken = [self._line.popleft() for _ in range(min(most, len(self._line)))]
+        self._byte_count -= sum(len(delivery.data) for delivery in taken)
+        if self._line:
+            self._takers.notify()
+        return taken
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+
+def next_of(line: deque[T]) -> T | None:
+    """The first of a line that others take from as well: `popleft` is one step, so each item goes to one taker only."""
+    try:
+        return line.popleft()
+    except IndexError:
+        return None
+
+
+def taken_from(line: deque[T]) -> list[T]:
+    """All of it, as `next_of`."""
+    items: list[T] = []
+    while line:
+        try:
+            items.append(line.popleft())
+        except IndexError:
+            break
+    return items

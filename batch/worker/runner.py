@@ -6,11 +6,12 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from batch.answer import Answer, Said, called
 from batch.clock import Clock
-from batch.context import Context
+from batch.context import AsyncContext, Context, HowFar, Surroundings
 from batch.errors import FanoutError, text_of
 from batch.events import log
 from batch.objects import ObjectStore
@@ -26,41 +27,98 @@ Call = Callable[[Attempt], Answer]
 
 @dataclass(slots=True)
 class Runner:
-    """What all executors of one worker share."""
+    """What all executors of one worker share. `how_far`: what handlers that run have said of their progress, by task id. `alone` runs a
+    suspect, in a process of its own; `at_end` is called once what still runs was handed back."""
 
     admission: Admission
     verdicts: Verdicts
     store: ObjectStore
     clock: Clock
     stopping: threading.Event = field(default_factory=threading.Event)
+    how_far: dict[str, HowFar] = field(default_factory=dict)
+    alone: Call = field(init=False)
+    at_end: Callable[[], None] = field(default=lambda: None, init=False)
 
     def run(self, delivery: Delivery, call: Call | None = None) -> Finished:
         """What becomes of this delivery; `call` runs the handler (in this thread by default)."""
 
-        def whole() -> Finished:
-            admitted = self.admission.attempt(delivery)
-            return self.verdicts.finished(admitted, (call or self.here)(admitted)) if isinstance(admitted, Attempt) else admitted
-
-        return self.guarded(delivery, whole)
-
-    def guarded(self, delivery: Delivery, step: Callable[[], Finished]) -> Finished:
-        """A step of ours that must not take other messages along when it fails."""
         try:
-            return step()
-        except FanoutError as error:
+            admitted = self.admission.attempt(delivery)
+            if not isinstance(admitted, Attempt):
+                return admitted
+            if admitted.suspect:
+                call = self.alone
+            return self.verdicts.finished(admitted, (call or self.here)(admitted))
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not take the other messages along
+            return self._fault(delivery, error)
+
+    def admitted(self, delivery: Delivery) -> Attempt | Finished:
+        """The first part of `run`, for executors that run handlers elsewhere."""
+        try:
+            return self.admission.attempt(delivery)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._fault(delivery, error)
+
+    def judged(self, attempt: Attempt, answer: Answer) -> Finished:
+        """The last part of `run`."""
+        try:
+            return self.verdicts.finished(attempt, answer)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._fault(attempt.delivery, error)
+
+    def run_suspect(self, attempt: Attempt) -> Finished:
+        """The rest of `run` for an attempt that was admitted as a suspect. Waits for its turn and its end: not for an event loop."""
+        try:
+            return self.verdicts.finished(attempt, self.alone(attempt))
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._fault(attempt.delivery, error)
+
+    def _fault(self, delivery: Delivery, error: Exception) -> Finished:
+        if isinstance(error, FanoutError):
             # Of ours only a service's errors come this far; one that says the request was wrong is no fault of the task either.
             return self.verdicts.unserved(delivery, text_of(error))
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not take the other messages along
-            log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=traceback.format_exc())
-            return back(delivery, FAULT_WAIT_S)
+        stack = "".join(traceback.format_exception(error))
+        log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=stack)
+        return back(delivery, FAULT_WAIT_S)
 
     def context(self, attempt: Attempt) -> Context:
-        return Context(attempt.task, self.store, self.clock, attempt.number, attempt.deadline_s, attempt.payload, self.stopping)
+        """For a plain function."""
+        return Context(
+            attempt.task,
+            self.store,
+            self.clock,
+            attempt.before.attempt_count + 1,
+            attempt.deadline_s,
+            attempt.payload,
+            self.stopping,
+            [],
+            self.how_far,
+        )
+
+    def async_context(self, attempt: Attempt, pool: Executor) -> AsyncContext:
+        """For an async function; its requests run in the threads of `pool`."""
+        return AsyncContext(
+            attempt.task,
+            self.store,
+            self.clock,
+            attempt.before.attempt_count + 1,
+            attempt.deadline_s,
+            attempt.payload,
+            self.stopping,
+            [],
+            self.how_far,
+            pool,
+        )
 
     def here(self, attempt: Attempt) -> Answer:
         """Call a sync handler in this thread."""
         ctx = self.context(attempt)
-        answer = called(lambda: attempt.handler.function(attempt.task, ctx))
-        if answer.said is Said.RETURNED and ctx.outputs:
-            answer.output = ctx.outputs[-1].name
-        return answer
+        return with_output(called(attempt.handler.function, attempt.task, ctx), ctx)
+
+
+def with_output(answer: Answer, ctx: Surroundings) -> Answer:
+    """The answer of a handler that has returned, with the name of what it wrote last."""
+    output = ctx.ended()
+    if output and answer.said is Said.RETURNED:
+        answer.output = output
+    return answer

@@ -10,18 +10,21 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
-from typing import TypeVar
 
+from batch.answer import Answer
 from batch.clock import Clock
+from batch.events import log
 from batch.flow import chunk_size
 from batch.subscription import Delivery
+from batch.worker.attempt import Attempt
 from batch.worker.finished import Finished, GoesBack
-from batch.worker.ready import Ready
+from batch.worker.overdue import Overtaken, is_overdue, most_lost, timed_out, too_many
+from batch.worker.ready import Ready, next_of, taken_from
 from batch.worker.runner import Call, Runner
 from batch.worker.tally import Tally
-
-T = TypeVar("T")
+from batch.worker.watchdog import stack_of
 
 HAND_OVER_S = 0.25
 """What is finished is handed over, and what waits behind one handler is given to other slots, after this time."""
@@ -35,6 +38,11 @@ class _Slot:
     finished: deque[Finished] = field(default_factory=deque)
     current: Delivery | None = None
     began_s: float = 0.0
+    thread: threading.Thread | None = None
+    timed: dict[str, Attempt] = field(default_factory=dict)
+    """The attempt that runs, by its ack id, if it has a time limit. Whoever takes it out decides what becomes of it: `pop` is one step."""
+    overdue: tuple[Attempt, str] | None = None
+    """What the thread before this one did not end, and where it hangs."""
 
 
 class Slots:
@@ -61,10 +69,15 @@ class Slots:
         self._clock = clock
         self._failed = failed
         self._slots = [_Slot() for _ in range(count)]
+        self._lost: list[threading.Thread] = []
 
     def start(self) -> None:
         for number, slot in enumerate(self._slots):
-            threading.Thread(target=self._run, args=(slot,), name=f"slot-{number}", daemon=True).start()
+            self._start(number, slot)
+
+    def _start(self, number: int, slot: _Slot) -> None:
+        slot.thread = threading.Thread(target=self._run, args=(slot,), name=f"slot-{number}", daemon=True)
+        slot.thread.start()
 
     @property
     def busy_count(self) -> int:
@@ -81,40 +94,82 @@ class Slots:
         for slot in self._slots:
             if slot.current is not None and now_s - slot.began_s >= HAND_OVER_S:
                 self._hand_over(slot)
-                for delivery in self.ready.put_back(_drained(slot.waiting)):
+                for delivery in self.ready.put_back(taken_from(slot.waiting)):
                     self._inbox.put([GoesBack(delivery.ack_id)])
+        for number, slot in enumerate(self._slots):
+            for ack_id, attempt in slot.timed.copy().items():
+                if is_overdue(attempt, now_s) and slot.timed.pop(ack_id, None) is not None:
+                    self._replace(number, slot, attempt)
+
+    def _replace(self, number: int, lost: _Slot, attempt: Attempt) -> None:
+        """Give up the thread of a slot, whose handler is past its time limit; a fresh one records that, and goes on."""
+        stack = stack_of(lost.thread.ident if lost.thread else None)
+        facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "timeout_s": attempt.handler.timeout_s}
+        log("handler_timed_out", **facts, stack=stack)
+        self._hand_over(lost)
+        fresh = self._slots[number] = _Slot(deque(taken_from(lost.waiting)), current=attempt.delivery, began_s=lost.began_s)
+        fresh.overdue = (attempt, stack)
+        self._start(number, fresh)
+        hanging = self._lost = [thread for thread in (*self._lost, lost.thread) if thread is not None and thread.is_alive()]
+        if len(hanging) >= most_lost(self.place_count):
+            self._failed(too_many(len(hanging), attempt))
 
     def reclaim(self) -> None:
         """The end: what is finished goes to the committer, what has not started goes back."""
         for slot in self._slots:
             self._hand_over(slot)
-            not_started: list[Finished] = [GoesBack(delivery.ack_id) for delivery in _drained(slot.waiting)]
+            not_started: list[Finished] = [GoesBack(delivery.ack_id) for delivery in taken_from(slot.waiting)]
             if not_started:
                 self._inbox.put(not_started)
 
     def _run(self, slot: _Slot) -> None:
         try:
+            if slot.overdue is not None:
+                self._record(slot, *slot.overdue)
             while chunk := self.ready.take(self._chunk_size):
                 slot.waiting.extend(chunk)
+                del chunk  # or it would keep the data of its messages while this thread waits for the next
                 self.round(slot)
+        except Overtaken:
+            return
         except BaseException as error:  # noqa: BLE001 - a slot that dies in silence would leave its messages to expire
             self._failed(error)
+
+    def _record(self, slot: _Slot, attempt: Attempt, stack: str) -> None:
+        """What the thread before this one did not end: a failed attempt; then what waited behind it."""
+        slot.finished.append(self._runner.judged(attempt, timed_out(attempt, stack)))
+        slot.current = None
+        took_s = self._clock.monotonic() - attempt.began_s
+        self._tally.ran(1, took_s, took_s)
+        self._hand_over(slot)
+        self.round(slot)
+
+    def _in_time(self, slot: _Slot, attempt: Attempt) -> Answer:
+        """Run the handler in this thread. Raises Overtaken when its time was over before it came back."""
+        if attempt.handler.timeout_s is None:
+            return self._runner.here(attempt)
+        slot.timed[attempt.delivery.ack_id] = attempt
+        answer = self._runner.here(attempt)
+        if slot.timed.pop(attempt.delivery.ack_id, None) is None:
+            raise Overtaken
+        return answer
 
     def _chunk_size(self, waiting: int) -> int:
         return chunk_size(slots=len(self._slots), ready=waiting, mean_s=self._tally.mean_s)
 
     def round(self, slot: _Slot) -> None:
         """Run what the slot has taken. Once the worker is stopping, what has not started goes back."""
-        began_s = handed_s = self._clock.monotonic()
+        now_s = began_s = handed_s = self._clock.monotonic()
         longest_s = 0.0
         count = 0
-        while (delivery := _next(slot.waiting)) is not None:
+        call = self._call or partial(self._in_time, slot)
+        while (delivery := next_of(slot.waiting)) is not None:
             if self._runner.stopping.is_set():
                 slot.finished.append(GoesBack(delivery.ack_id))
                 continue
-            slot.began_s = self._clock.monotonic()
+            slot.began_s = now_s
             slot.current = delivery
-            slot.finished.append(self._runner.run(delivery, self._call))
+            slot.finished.append(self._runner.run(delivery, call))
             slot.current = None
             count += 1
             now_s = self._clock.monotonic()
@@ -126,24 +181,6 @@ class Slots:
         self._hand_over(slot)
 
     def _hand_over(self, slot: _Slot) -> None:
-        finished = _drained(slot.finished)
+        finished = taken_from(slot.finished)
         if finished:
             self._inbox.put(finished)
-
-
-def _next(waiting: deque[Delivery]) -> Delivery | None:
-    """Each message goes to one taker only: `popleft` is one step for whoever calls it."""
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None
-
-
-def _drained(line: deque[T]) -> list[T]:
-    items: list[T] = []
-    while line:
-        try:
-            items.append(line.popleft())
-        except IndexError:
-            break
-    return items

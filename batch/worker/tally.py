@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable
 
 from batch.clock import Clock
-from batch.outcomes import Outcome
 from batch.progress import MARK_EVERY_S, MARKS_KEPT, Progress
 
 LOOK_AGAIN_S = 0.2
@@ -22,11 +21,12 @@ class Tally:
         self._changed = threading.Condition()
         self._marks: list[tuple[int, int]] = []
         self._deferred: dict[int, int] = {}
+        self._idle_since_s = clock.monotonic()
         self.started_at = clock.now()
         self.share = share
-        self.taken = self.acked = self.returned = 0
+        self.taken = self.acked = self.returned = self.parked = 0
         self.outcomes = {"succeeded": 0, "superseded": 0, "cancelled": 0, "dead": 0}
-        self.handler_s = 0.0
+        self.handler_s = self.last_acked_at = 0.0
         self.longest_s = 0.0
         self.mean_s: float | None = None
         self.exit_reason = ""
@@ -36,6 +36,12 @@ class Tally:
         return self.taken - self.acked - self.returned
 
     @property
+    def idle_since_s(self) -> float | None:
+        """Since when (monotonic) nothing has been in hand; None while something is."""
+        idle_since_s = self._idle_since_s
+        return idle_since_s if self.held == 0 else None
+
+    @property
     def share_left(self) -> int:
         return max(0, self.share - self.taken)
 
@@ -43,24 +49,27 @@ class Tally:
         with self._changed:
             self.taken += count
 
-    def ran(self, count: int, total_s: float, longest_s: float) -> None:
-        """`count` messages went through a slot in `total_s` seconds; the slowest handler took `longest_s`."""
+    def ran(self, count: int, total_s: float, longest_s: float, handler_s: float | None = None) -> None:
+        """`count` messages went through a slot in `total_s` seconds; the slowest handler took `longest_s`. `handler_s`: how long handlers
+        ran, where that is another time."""
         if count == 0:
             return
         with self._changed:
             mean_s = total_s / count
             self.mean_s = mean_s if self.mean_s is None else (1 - WEIGHT) * self.mean_s + WEIGHT * mean_s
-            self.handler_s += total_s
+            self.handler_s += total_s if handler_s is None else handler_s
             self.longest_s = max(self.longest_s, longest_s)
 
-    def acknowledged(self, count: int, outcomes: Iterable[Outcome]) -> None:
-        """`count` messages are acknowledged; `outcomes` are what was written for them."""
+    def acknowledged(self, count: int, outcomes: Iterable[str], *, parked: int = 0) -> None:
+        """`count` messages are acknowledged; `outcomes` are what became of their tasks; `parked` of them wait in the bucket."""
         with self._changed:
             self._mark()
             self.acked += count
+            self.last_acked_at = self._clock.now() if count else self.last_acked_at
+            self.parked += parked
             for outcome in outcomes:
-                self.outcomes[outcome.outcome] += 1
-            self._changed.notify_all()
+                self.outcomes[outcome] += 1
+            self._look_idle()
 
     def gave_back(self, count: int, after_s: float = 0.0) -> None:
         with self._changed:
@@ -68,7 +77,12 @@ class Tally:
             if after_s > 0:
                 due = int(self._clock.now() + after_s) + 1
                 self._deferred[due] = self._deferred.get(due, 0) + count
-            self._changed.notify_all()
+            self._look_idle()
+
+    def _look_idle(self) -> None:
+        if self.held == 0:
+            self._idle_since_s = self._clock.monotonic()
+        self._changed.notify_all()
 
     def wait_empty(self, until_s: Callable[[], float], unless: Callable[[], bool]) -> bool:
         """Wait until nothing is held; False when `until_s()` (monotonic) came first, or `unless()` became true. Both are asked
@@ -106,6 +120,8 @@ class Tally:
                 marks=tuple(self._marks),
                 deferred=tuple(sorted(self._deferred.items())),
                 exit_reason=self.exit_reason,
+                parked=self.parked,
+                last_acked_at=self.last_acked_at,
             )
 
     def _mark(self) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from batch.answer import Answer, Said
 from batch.attempts import AttemptError, Attempts, add_failure
@@ -12,11 +14,14 @@ from batch.config import WorkerSettings
 from batch.deadletters import MAX_REASON_BYTES, cut, dead_letter
 from batch.events import log
 from batch.message import Task
+from batch.names import attempts_object
 from batch.objects import ObjectStore
-from batch.outcomes import Outcome, to_line
+from batch.outcomes import Lines
 from batch.subscription import MAX_EXTENSION_S, Delivery
 from batch.worker.attempt import Attempt
 from batch.worker.finished import Ended, Finished, GoesBack
+from batch.worker.parking import later
+from batch.worker.starts import Starts
 
 DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""
@@ -28,23 +33,49 @@ JITTER = 0.1
 
 @dataclass(slots=True)
 class Verdicts:
-    """Used by all executors at once."""
+    """Used by all executors at once. `noted` hears of each failed attempt: ack id, task id, error type, reason."""
 
     settings: WorkerSettings
     store: ObjectStore
     clock: Clock
     chance: random.Random
+    noted: Callable[[str, str, str, str], None] = lambda *_: None
+    starts: Starts = field(init=False)
+    _lines: Lines = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.starts = Starts(self.settings, self.store, self.clock)
+        self._lines = Lines(self.settings.execution, self.settings.index, self.settings.retry)
 
     def finished(self, attempt: Attempt, answer: Answer) -> Finished:
-        """What becomes of the attempt's message. Raises DependencyError when a failure cannot be recorded."""
+        """What becomes of the attempt's message; its start, if one was written, is taken out. Raises DependencyError when a failure
+        cannot be recorded."""
+        if not attempt.marked:
+            return self._finished(attempt, answer)
+        done = False
+        try:
+            finished = self._finished(attempt, answer)
+            done = isinstance(finished, Ended)
+            return finished
+        finally:
+            self.starts.end(attempt, done=done)
+
+    def _finished(self, attempt: Attempt, answer: Answer) -> Finished:
         if answer.said is Said.RETURNED:
-            facts = Outcome("", "", "succeeded", "", attempt_count=attempt.number, output=answer.output, result=answer.result)
-            return self._ended(attempt.task, attempt.delivery, attempt.began_s, facts)
+            return self._ended(
+                attempt.task,
+                attempt.delivery,
+                attempt.began_s,
+                "succeeded",
+                attempt.before.attempt_count + 1,
+                answer.output,
+                answer.result,
+            )
         if answer.said is Said.SUPERSEDED:
-            facts = Outcome("", "", "superseded", "", attempt_count=attempt.number, reason=answer.reason)
-            return self._ended(attempt.task, attempt.delivery, attempt.began_s, facts)
+            return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt.number, reason=answer.reason)
         if answer.said is Said.SNOOZED:
-            return back(attempt.delivery, answer.after_s or 0.0)
+            now = self.clock.now()
+            return later(attempt, now + (answer.after_s or 0.0), now, on_record=False)
         if answer.said in (Said.PERMANENT, Said.INVALID):
             return self._dead(attempt, attempt.number, answer.said.value, answer.reason)
         if answer.said is Said.DEPENDENCY:
@@ -70,10 +101,14 @@ class Verdicts:
             message_id=attempt.delivery.message_id,
         )
         attempts = add_failure(self.store, attempt.task.task_id, failure, delay_s, self.clock.now())
+        self.starts.forget(attempt)
         facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "attempt": attempts.attempt_count}
         log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
+        self.noted(attempt.delivery.ack_id, attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason)
+        if attempt.suspect and answer.said is Said.CRASHED:
+            return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
         if attempts.attempt_count <= handler.retries:
-            return back(attempt.delivery, delay_s)
+            return later(attempt, attempts.not_before, self.clock.now())
         return self.exhausted(attempt, attempts)
 
     def _backoff_s(self, attempt: Attempt) -> float:
@@ -85,6 +120,13 @@ class Verdicts:
         what = f"{last.error_type}: {last.reason}" if last else "no error is on record"
         reason = f"{what} (attempt {attempts.attempt_count} of {attempt.handler.retries + 1}, the last)"
         return self._dead(attempt, attempts.attempt_count, last.error_type if last else "unknown", reason)
+
+    def worker_died(self, attempt: Attempt, attempts: Attempts, evidence: str = "the last times alone in a process of its own") -> Ended:
+        """Dead, because workers ended while it ran; what is known of them stands in the record of its attempts."""
+        lost = list(dict.fromkeys((*attempts.lost, attempts.started) if attempts.started else attempts.lost))
+        workers = "its worker" if len(lost) == 1 else f"each of {len(lost)} workers"
+        reason = f"{workers} ended while it ran (the last: {lost[-1]}); {evidence}; see {attempts_object(attempt.task.task_id)}"
+        return self._dead(attempt, max(1, attempts.attempt_count), "worker_died", reason)
 
     def _dead(self, attempt: Attempt, attempt_count: int, error_type: str, reason: str) -> Ended:
         return self.dead(attempt.task, attempt.delivery, attempt.began_s, attempt_count, error_type, reason)
@@ -103,32 +145,32 @@ class Verdicts:
             execution=self.settings.execution,
             index=self.settings.index,
         )
-        facts = Outcome("", "", "dead", "", attempt_count=attempt_count, error_type=error_type, reason=reason)
-        return replace(self._ended(task, delivery, began_s, facts), dead_letter=letter)
+        ended = self._ended(task, delivery, began_s, "dead", attempt_count, error_type=error_type, reason=reason)
+        ended.dead_letter = letter
+        return ended
 
-    def _ended(self, task: Task, delivery: Delivery, began_s: float, facts: Outcome) -> Ended:
-        """`facts` with who, when and where filled in, as a line that is ready to be written."""
-        outcome = replace(
-            facts,
-            task_id=task.task_id,
-            task_type=task.task_type,
-            finished_at=iso(self.clock.now()),
-            duration_s=max(0.0, self.clock.monotonic() - began_s),
-            execution=self.settings.execution,
-            index=self.settings.index,
-            retry=self.settings.retry,
-            message_id=delivery.message_id,
-        )
-        return Ended(delivery.ack_id, task.shard, outcome, _line(outcome))
+    def _ended(
+        self,
+        task: Task,
+        delivery: Delivery,
+        began_s: float,
+        outcome: str,
+        attempt_count: int,
+        output: str = "",
+        result: Any = None,
+        error_type: str = "",
+        reason: str = "",
+    ) -> Ended:
+        """With a line that is ready to be written; a result too large for one is left out, and the line says so."""
+        clock, message_id, write = self.clock, delivery.message_id, self._lines.line
+        finished_at, duration_s = iso(clock.now()), clock.monotonic() - began_s
+        what = (task.task_id, task.task_type, outcome, finished_at, duration_s, attempt_count, message_id, output)
+        line = write(*what, result, error_type, reason)
+        if len(line) > MAX_LINE_BYTES:
+            left_out = {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
+            line = write(*what, left_out, error_type, reason)
+        return Ended(delivery.ack_id, task.shard, task.task_id, message_id, outcome, line)
 
 
 def back(delivery: Delivery, after_s: float) -> GoesBack:
     return GoesBack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))
-
-
-def _line(outcome: Outcome) -> bytes:
-    """The outcome's line; a result too large for a line is left out, and the line says so."""
-    line = to_line(outcome)
-    if len(line) <= MAX_LINE_BYTES:
-        return line
-    return to_line(replace(outcome, result={"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}))

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any
 
-from batch.bounds import TimeBounds, after_signal_s
-from batch.breaker import Breaker
+from batch.bounds import PaidMinute, TimeBounds, after_signal_s
+from batch.breaker import Breaker, limits
 from batch.clock import Clock
 from batch.config import WorkerSettings
 from batch.drain import DrainProof
 from batch.ends import ExitReason
-from batch.errors import DependencyError
+from batch.errors import DependencyError, FanoutError
 from batch.events import log
 from batch.fence import claim
 from batch.leases import LeaseKeeper
 from batch.names import progress_object
 from batch.objects import ObjectStore
 from batch.progress_writer import ProgressWriter, earlier_tries, interval_s
+from batch.pulls import Pulls
 from batch.registry import Registry
 from batch.shares import share_left
 from batch.subscription import Subscription, Topic
@@ -32,15 +33,19 @@ from batch.worker.admission import Admission
 from batch.worker.assembly import Parts, assembled
 from batch.worker.committer import Committer
 from batch.worker.finished import Finished
+from batch.worker.overdue import HandlersHang
 from batch.worker.puller import Puller
 from batch.worker.runner import Runner
 from batch.worker.tally import Tally
 from batch.worker.verdicts import Verdicts
+from batch.worker.watchdog import Watchdog, stacks, within
 
-BREAKER_LIMIT = 20
 LAST_FLUSH_S = 2.0
 BILLING_RESERVE_S = 5.0
-"""A worker that waits for what it was promised ends this much before the paid minute does."""
+"""A worker that waits for what it was promised, or goes on after its share, ends this much before the paid minute does."""
+PROGRESS_WRITER = "progress writer"
+STUCK_HAND_BACK_S = 10.0
+"""How long a stuck worker tries to hand back its leases."""
 
 
 class Worker:
@@ -66,12 +71,13 @@ class Worker:
         self.fault: BaseException | None = None
         self._subscription = subscription
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
-        # A share that is smaller than the limit must be able to show that nothing works.
-        self._breaker = Breaker(min(max(BREAKER_LIMIT, 2 * settings.concurrency), max(1, settings.share)))
+        self._breaker = Breaker(*limits(settings.concurrency, settings.share))
+        self._watchdog = Watchdog(settings.watchdog_s, clock, self._stuck)
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
-        verdicts = Verdicts(settings, store, clock, chance)
-        self._runner = Runner(Admission(settings, registry, store, clock, verdicts, self._bounds.end_s), verdicts, store, clock)
-        self._executors = assembled(Parts(settings, registry, self._runner, self._inbox, self.tally, clock, self._fail))
+        verdicts = Verdicts(settings, store, clock, chance, self._breaker.note)
+        admission = Admission(settings, registry, store, clock, verdicts, self._bounds.end_s, self._bound_lease)
+        self._runner = Runner(admission, verdicts, store, clock)
+        self._executors = assembled(Parts(settings, registry, self._runner, self._inbox, self.tally, clock, self._fail, self._breaker.trip))
         self._progress = ProgressWriter(
             store,
             progress_object(settings.execution, settings.index, settings.retry),
@@ -80,21 +86,27 @@ class Worker:
             clock,
             chance,
             self._fail,
+            lambda again_within_s: self._watchdog.beat(PROGRESS_WRITER, again_within_s),
         )
         self._chance = chance
         self._dead_letters = dead_letters
         self._leases: LeaseKeeper | None = None
         self._committer: Committer | None = None
+        self._puller: Puller | None = None
         self._committing = threading.Thread(target=self._commit, name="committer", daemon=True)
-        self._not_before_s = started_s + max(0.0, settings.billing_floor_s - BILLING_RESERVE_S) if settings.promised else 0.0
+        paid_until_s = started_s + max(0.0, settings.billing_floor_s - BILLING_RESERVE_S)
+        self._not_before_s = paid_until_s if settings.promised else 0.0
+        self._paid = PaidMinute(paid_until_s) if settings.use_paid_minute and settings.decision_id else PaidMinute()
+        self._barked, self._last_words = threading.Event(), threading.Event()
+        self.on_stuck: Callable[[], None] = lambda: None
+        """Called by the watchdog when it has ended this worker: `run` may never return."""
 
     def stop(self) -> None:
         """End soon: somebody sent SIGTERM."""
         self.stop_asked_s = self.stop_asked_s or self.clock.monotonic()
         self._runner.stopping.set()
         self.stopping.set()
-        self._executors.nudge()
-        self.tally.nudge()
+        self._nudge()
 
     def extend_leases(self) -> None:
         """The machine is about to pause us: make every lease as long as possible."""
@@ -105,6 +117,8 @@ class Worker:
         """Why this worker ended. A fault in Fanout itself is raised after everything in hand was handed back."""
         settings = self.settings
         log("worker_started", share=settings.share, lane=settings.lane_name, subscription=self._subscription.name)
+        self._watchdog.beat("start")
+        self._watchdog.start()
         try:
             reason = self._before() or self._work()
         except DependencyError as error:
@@ -115,7 +129,13 @@ class Worker:
             reason = ExitReason.BROKEN
         if self._breaker.open:
             reason = ExitReason.BROKEN
-        reason = self._finish(reason)
+        self._watchdog.beat("end", max(0.0, self._bounds.end_s - self.clock.monotonic()))
+        reason = ExitReason.STUCK if self._barked.is_set() else self._finish(reason)
+        if self._barked.is_set():
+            # What the watchdog handed back may have let this thread go on: the watchdog has the last word.
+            self._last_words.wait()
+            return ExitReason.STUCK
+        self._watchdog.stop()
         log("worker_ended", exit_reason=reason.value, **self._facts())
         if self.fault is not None:
             raise self.fault
@@ -140,7 +160,13 @@ class Worker:
     def _work(self) -> ExitReason:
         if self._breaker.open:
             return ExitReason.BROKEN
-        leases = self._leases = LeaseKeeper(self._subscription, self.clock, self._chance, self._fail)
+        leases = self._leases = LeaseKeeper(
+            self._subscription,
+            self.clock,
+            self._chance,
+            self._fail,
+            lambda again_within_s: self._watchdog.beat("lease keeper", again_within_s),
+        )
         self._committer = Committer(
             self.settings,
             self._inbox,
@@ -152,24 +178,32 @@ class Worker:
             self._breaker,
             self.clock,
             self._executors.relieve,
+            lambda: self._watchdog.beat("committer"),
+            self._executors.nudge,
         )
-        puller = Puller(
+        self._puller = Puller(
             self.settings,
             self._subscription,
             self._executors,
             leases,
             self.tally,
             self._bounds,
-            DrainProof(least_s=self.settings.drain_after_s, not_before_s=self._not_before_s),
+            self._paid,
+            Pulls(DrainProof(least_s=self.settings.drain_after_s, not_before_s=self._not_before_s), self.settings.max_held_bytes),
             self._breaker,
             self.clock,
             self.stopping,
+            lambda: self._watchdog.beat("puller"),
         )
         leases.start()
         self._progress.start()
         self._committing.start()
         self._executors.start()
-        reason = puller.run()
+        self._watchdog.leave("start")
+        try:
+            reason = self._puller.run()
+        finally:
+            self._watchdog.leave("puller")
         if reason in (ExitReason.SHARE_DONE, ExitReason.DRAINED):
             self.tally.wait_empty(lambda: self._bounds.end_s, lambda: self.stopping.is_set() or self._breaker.open)
         return self._interrupted(reason)
@@ -193,10 +227,14 @@ class Worker:
             broken = self._breaker.open
             self._give_back_and_flush(self._committer, self._limit(reason))
             self._leases.stop()
+            self._watchdog.leave("lease keeper")
             if self._breaker.open and not broken:
                 log("worker_broken", error=self._breaker.reason)
                 reason = ExitReason.BROKEN
         self._progress.stop()
+        self._watchdog.leave(PROGRESS_WRITER)
+        if self._barked.is_set():
+            return ExitReason.STUCK
         self.tally.exit_reason = reason.value
         if self._progress.created:
             self._progress.write()
@@ -216,12 +254,16 @@ class Worker:
     def _give_back_and_flush(self, committer: Committer, until_s: Callable[[], float]) -> None:
         self._runner.stopping.set()
         committer.hand_back([delivery.ack_id for delivery in self._executors.close()])
+        if self._puller is not None:
+            self._puller.collect(until_s, committer.hand_back)
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
             self._executors.reclaim()
             stuck = self._executors.running()
             committer.abandon([delivery.ack_id for delivery in stuck])
+            self._runner.at_end()
             if stuck:
-                log("handler_stuck", message_ids=[delivery.message_id for delivery in stuck])
+                how_far = {task_id: str(said) for task_id, said in self._runner.how_far.copy().items()}
+                log("handler_stuck", message_ids=[delivery.message_id for delivery in stuck], progress=how_far)
         self._inbox.put(None)
         self._committing.join(timeout=max(LAST_FLUSH_S, until_s() + LAST_FLUSH_S - self.clock.monotonic()))
         committer.hand_back(committer.unwritten())
@@ -239,11 +281,54 @@ class Worker:
             log("flush_failed", error=str(error))
         except BaseException as error:  # noqa: BLE001 - carried to `run`, which raises it
             self._fail(error)
+        self._watchdog.leave("committer")
+
+    def _bound_lease(self, ack_id: str, deadline_s: float) -> None:
+        """An attempt that must have ended by `deadline_s` needs its lease no longer than until its acknowledgement."""
+        if self._leases is not None:
+            self._leases.bound(ack_id, deadline_s + self.settings.flush_interval_s + LAST_FLUSH_S)
+
+    def _stuck(self, parts: Sequence[str]) -> None:
+        """A thread of ours stands still: say where all are, hand back what is held as far as that can be done, and let the process end.
+
+        Called by the watchdog. Nothing here waits for long, and nothing relies on the thread that stands still.
+        """
+        self._barked.set()
+        self.tally.exit_reason = ExitReason.STUCK.value
+        self._runner.stopping.set()
+        within(STUCK_HAND_BACK_S, lambda: self._let_go(parts, stacks()))
+        within(LAST_FLUSH_S, lambda: log("worker_ended", exit_reason=ExitReason.STUCK.value, **self._facts()))
+        self._last_words.set()
+        self.on_stuck()
+
+    def _let_go(self, parts: Sequence[str], where: str) -> None:
+        """Tell why, hand back every lease, running or not, and say so in the progress."""
+        log("worker_stuck", parts=list(parts), after_s=self.settings.watchdog_s, stacks=where, **self._facts())
+        leases = self._leases
+        if leases is not None:
+            leases.end()
+            held = leases.held()
+            try:
+                leases.give_back(held, 0.0)
+                self.tally.gave_back(len(held) - len(self._subscription.hand_back(held)))
+            except FanoutError as error:
+                log("hand_back_failed", message_count=len(held), error=str(error))
+        if self._progress.created and PROGRESS_WRITER not in parts:
+            self._progress.write()
 
     def _fail(self, error: BaseException) -> None:
         """A fault in one of our own threads ends the worker."""
+        if isinstance(error, HandlersHang):
+            # No fault of ours: a service that handlers wait for, or the handlers.
+            self._breaker.trip(str(error))
+            self._nudge()
+            return
         self.fault = self.fault or error
         self._breaker.trip(f"a fault in Fanout: {error!r}")
+        self._nudge()
+
+    def _nudge(self) -> None:
+        """Whoever waits looks at what has changed."""
         self._executors.nudge()
         self.tally.nudge()
 

@@ -1,41 +1,88 @@
-"""Pull what will start soon, never more than the share; give a slot no more than keeps the others busy."""
+"""Pull what will start soon, never more than the share or the memory; give a slot no more than keeps the others busy."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.bounds import TimeBounds, after_signal_s
+from batch.bounds import PaidMinute, TimeBounds, after_signal_s
 from batch.config import SIGTERM_GRACE_S
-from batch.flow import MAX_CHUNK, chunk_size, pull_size
+from batch.flow import FIRST_PULL, IDLE_S, MAX_CHUNK, MAX_OPEN_PULLS, affordable_count, chunk_size, pull_size, wanted_count
 from batch.subscription import MAX_PULL_MESSAGES
 
 means = st.none() | st.floats(1e-7, 1e4)
+counts = st.integers(0, 5000)
 
 
-@given(st.integers(1, 200), st.data(), st.integers(0, 5000), st.integers(0, 5000), means, st.floats(0.01, 60))
-def test_a_pull_stays_within_share_service_and_need(
-    slots: int, data: st.DataObject, ready: int, share_left: int, mean_s: float | None, start_within_s: float
-) -> None:
+@given(st.integers(1, 200), st.data(), means, st.floats(0.01, 60))
+def test_wanted_is_what_will_start_soon(slots: int, data: st.DataObject, mean_s: float | None, start_within_s: float) -> None:
     busy = data.draw(st.integers(0, slots))
-    size = pull_size(slots=slots, busy=busy, ready=ready, share_left=share_left, mean_s=mean_s, start_within_s=start_within_s)
-    assert 0 <= size <= min(share_left, MAX_PULL_MESSAGES)
+    wanted = wanted_count(slots=slots, busy=busy, mean_s=mean_s, start_within_s=start_within_s)
     soon = 0 if mean_s is None else slots * start_within_s / mean_s
-    assert ready + size <= max(ready, slots - busy, soon)
+    assert slots - busy <= wanted <= max(slots - busy, soon) + 1e-6
+    assert wanted <= MAX_OPEN_PULLS * MAX_PULL_MESSAGES
 
 
 def test_slow_handlers_are_given_nothing_that_could_not_start() -> None:
-    assert pull_size(slots=4, busy=4, ready=0, share_left=100, mean_s=600.0, start_within_s=1.0) == 0
-    assert pull_size(slots=4, busy=3, ready=0, share_left=100, mean_s=600.0, start_within_s=1.0) == 1
-    assert pull_size(slots=4, busy=0, ready=0, share_left=100, mean_s=None, start_within_s=1.0) == 4
-    assert pull_size(slots=4, busy=4, ready=0, share_left=10_000, mean_s=0.001, start_within_s=1.0) == 1000
+    assert wanted_count(slots=4, busy=4, mean_s=600.0, start_within_s=1.0) == 0
+    assert wanted_count(slots=4, busy=3, mean_s=600.0, start_within_s=1.0) == 1
+    assert wanted_count(slots=4, busy=0, mean_s=None, start_within_s=1.0) == 4
+    assert wanted_count(slots=4, busy=4, mean_s=0.001, start_within_s=1.0) == 4000
+
+
+@given(counts, counts, counts, st.none() | st.floats(0, 2000), st.integers(1, 4), st.data())
+def test_all_pulls_together_stay_within_what_is_allowed_and_wanted(
+    wanted: int, ready: int, allowed: int, brings: float | None, max_open: int, data: st.DataObject
+) -> None:
+    sizes: list[int] = []
+    while True:
+        size = pull_size(
+            wanted=wanted, ready=ready, asked=sum(sizes), allowed=allowed, brings=brings, open_pulls=len(sizes), max_open=max_open
+        )
+        if size == 0:
+            break
+        assert 1 <= size <= MAX_PULL_MESSAGES
+        sizes.append(size)
+    assert len(sizes) <= max_open
+    assert sum(sizes) <= allowed
+    assert sum(sizes) <= max(0, wanted - ready)
+    if brings is None:
+        assert sum(sizes) <= FIRST_PULL
+
+
+def test_several_are_open_when_one_brings_less_than_is_wanted() -> None:
+    def sizes(wanted: int, brings: float | None, max_open: int = MAX_OPEN_PULLS) -> list[int]:
+        found: list[int] = []
+        while size := pull_size(
+            wanted=wanted, ready=0, asked=sum(found), allowed=10_000, brings=brings, open_pulls=len(found), max_open=max_open
+        ):
+            found.append(size)
+        return found
+
+    assert sizes(1000, 10) == [250, 250, 250, 250], "ten of ten thousand"
+    assert sizes(1000, 2000) == [1000], "one brings all that is wanted"
+    assert sizes(4000, 1000) == [1000] * 4
+    assert sizes(1000, 10, max_open=1) == [1000], "the subscription looks empty"
+    assert sizes(1000, None) == [FIRST_PULL], "nothing is known yet"
+    assert sizes(1, 100) == [1]
+
+
+@given(st.integers(1, 10**9), st.integers(0, 10**9), st.floats(0, 10**7), counts)
+def test_what_is_asked_for_fits_the_memory_if_it_is_of_the_mean_size(
+    max_bytes: int, held_bytes: int, mean_bytes: float, asked: int
+) -> None:
+    count = affordable_count(max_bytes=max_bytes, held_bytes=held_bytes, mean_bytes=mean_bytes, asked=asked)
+    if held_bytes == 0 and asked == 0:
+        assert count >= 1, "a message larger than the limit is still worked on, alone"
+    if count > 1:
+        assert held_bytes + count * mean_bytes <= max_bytes
 
 
 @given(st.integers(1, 200), st.integers(1, 5000), means)
 def test_a_list_leaves_work_for_the_other_slots(slots: int, ready: int, mean_s: float | None) -> None:
     size = chunk_size(slots=slots, ready=ready, mean_s=mean_s)
     assert 1 <= size <= MAX_CHUNK
-    assert size <= max(1, ready // slots)
+    assert size <= max(1, ready // slots) or size * max(mean_s or 0.0, 1e-6) <= IDLE_S
     assert size == 1 or (mean_s is not None and size * mean_s <= 0.05)
 
 
@@ -44,6 +91,11 @@ def test_a_worker_plans_to_end_before_its_timeout(started_s: float, timeout_s: f
     bounds = TimeBounds(started_s, timeout_s)
     assert started_s < bounds.end_s < started_s + timeout_s
     assert bounds.stop_pulling_s(longest_s, start_within_s) < bounds.end_s
+
+
+def test_what_is_pulled_in_the_paid_minute_ends_in_it() -> None:
+    assert PaidMinute(155.0).stop_pulling_s(longest_s=3.0, start_within_s=1.0) == 151.0
+    assert PaidMinute().stop_pulling_s(0.0, 0.0) < 0, "most workers have none"
 
 
 def test_after_a_signal_there_is_time_to_flush() -> None:

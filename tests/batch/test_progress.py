@@ -36,6 +36,8 @@ def progresses(marks: int, deferred: int) -> st.SearchStrategy[Progress]:
         superseded=counts,
         cancelled=counts,
         dead=counts,
+        parked=counts,
+        last_acked_at=seconds,
         handler_s=seconds,
         marks=pairs(marks),
         deferred=pairs(deferred),
@@ -90,3 +92,9 @@ def test_other_metadata_is_no_progress(broken: dict[str, str]) -> None:
     metadata = {**to_metadata(Progress(1, 0.0, 0.0)), **broken} if broken else {}
     with pytest.raises(ValueError, match="not a worker's progress"):
         from_metadata(metadata)
+
+
+def test_progress_of_a_worker_that_knew_no_parking_is_read_still() -> None:
+    metadata = to_metadata(Progress(1, 0.0, 0.0, acked=1))
+    del metadata["parked"]
+    assert from_metadata(metadata).parked == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 from batch.clock import iso
 from batch.errors import ObjectMissing
 from batch.message import ROLLING_BELOW
-from batch.names import manifest_object, outcome_object, submission_object
+from batch.names import damaged_object, delayed_object, manifest_object, outcome_object, submission_object
 from batch.outcomes import PRECEDENCE, Outcome, to_line
 from batch.proof import Proof, prove
 from batch.submit import NewTask, Submission
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
+from fanout.proof import as_object, as_text
 
 
 class Submitted:
@@ -175,3 +177,35 @@ def test_counts_always_sum_and_do_not_depend_on_the_order(found: list[tuple[int,
     assert (proof.counts, proof.missing) == (other.prove().counts, other.prove().missing)
     best = {number: min(PRECEDENCE.index(name) for at, name in found if at == number) for number, _ in found}
     assert proof.counts == {name: list(best.values()).count(rank) for rank, name in enumerate(PRECEDENCE)}
+
+
+def test_missing_tasks_that_wait_in_the_bucket_are_told_apart() -> None:
+    one = Submitted(4)
+    one.write([one.outcome(one.ids[0])])
+    until = one.clock.now() + 3600
+    for number, task_id in enumerate(one.ids[:3]):  # the first has its outcome: its object is a leftover
+        one.store.write(delayed_object("default", until + number, task_id, "m"), b"")
+    one.store.write(delayed_object("default", until + 9, one.ids[1], "twin"), b"")
+    one.store.write(delayed_object("damaged", until, "of-another-submission", "m"), b"")
+    name = damaged_object(delayed_object("default", until, one.ids[3], "m"))
+    one.store.write(name, b"")
+    proof = one.prove()
+    assert set(proof.missing) == set(one.ids[1:])
+    assert proof.delayed == {one.ids[1]: iso(ceil(until + 9)), one.ids[2]: iso(ceil(until + 2))}
+    assert proof.damaged == {one.ids[3]: name}
+    assert not proof.complete
+    text = as_text(proof)
+    assert f"3 tasks have no outcome yet, 2 of them are delayed until {iso(ceil(until + 2))} to {iso(ceil(until + 9))}" in text
+    assert f"missing {one.ids[3]}: its delayed message is damaged, see {name}" in text
+    assert f"missing {one.ids[1]}: delayed until {iso(ceil(until + 9))}" in text
+    assert as_object(proof)["delayed_until"] == dict(proof.delayed)
+
+
+def test_delayed_tasks_are_looked_for_only_where_some_are_missing() -> None:
+    one = Submitted(3)
+    one.write(one.outcome(task_id) for task_id in one.ids)
+    listed: list[str] = []
+    real = one.store.list
+    one.store.list = lambda prefix: (listed.append(prefix), real(prefix))[1]  # type: ignore[method-assign, func-returns-value]
+    assert one.prove().complete
+    assert "delayed/" not in listed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from google.protobuf import any_pb2, empty_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from batch.google_pubsub import GoogleSubscription, GoogleTopic, id_batches, message_batches, translated
+from batch.google_pubsub import ACKS_IN_FLIGHT, GoogleSubscription, GoogleTopic, id_batches, message_batches, translated
 from batch.subscription import MAX_ACK_REQUEST_BYTES, Outgoing
 
 REQUESTS = {
@@ -175,7 +176,30 @@ def test_one_failing_request_does_not_keep_the_others_back(server: Server, subsc
     server.answers += [grpc.StatusCode.PERMISSION_DENIED]
     with pytest.raises(DependencyForbidden):
         subscription.ack(ids)
-    assert [len(one) for one in sent_ids(server)] == [1000, 1000, 500]
+    assert sorted(len(one) for one in sent_ids(server)) == [500, 1000, 1000]
+
+
+def test_the_requests_of_one_call_travel_together(
+    server: Server, subscription: GoogleSubscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(ACKS_IN_FLIGHT)
+    usual = server.usual
+
+    def waiting(method: str, request: Any) -> Any:
+        together.wait(10)
+        return usual(method, request)
+
+    monkeypatch.setattr(server, "usual", waiting)
+    assert subscription.hand_back([str(number) for number in range(1000 * ACKS_IN_FLIGHT)]) == []
+    assert not together.broken
+
+
+def test_a_bad_id_in_one_of_many_requests_loses_no_other(server: Server, subscription: GoogleSubscription) -> None:
+    ids = [f"id-{number}" for number in range(4000)]
+    server.bad_ids = {"id-3", "id-3999"}
+    assert subscription.ack(ids) == ["id-3", "id-3999"]
+    accepted = [ack_id for one in sent_ids(server) if not server.bad_ids & set(one) for ack_id in one]
+    assert sorted(accepted) == sorted(set(ids) - server.bad_ids)
 
 
 def test_bad_ids_are_found_by_halving(server: Server, subscription: GoogleSubscription) -> None:

@@ -136,7 +136,7 @@ def test_the_data_of_one_task_can_be_the_source_of_the_next(store: MemoryObjectS
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [
-        ({"transformation": "rotate"}, "transformation: .*'normalize' or 'aggregation'"),
+        ({"transformation": "rotate"}, "transformation: .*'normalize', 'aggregation', 'filter' or 'deduplicate'"),
         ({"dataset_size": 0}, "dataset_size"),
         ({"dataset_size": 1_000_001}, "dataset_size"),
         ({"dataset_size": "many"}, "dataset_size"),

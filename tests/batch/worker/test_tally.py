@@ -28,6 +28,18 @@ def test_a_mark_never_says_more_than_was_acknowledged_by_then(steps: list[tuple[
     assert progress.acked == history[-1][1]
 
 
+def test_the_last_acknowledgement_has_its_time() -> None:
+    clock = ManualClock()
+    tally = Tally(clock, 100)
+    assert tally.progress().last_acked_at == 0.0
+    tally.took(30)
+    tally.acknowledged(10, [])
+    acked_at = clock.now()
+    clock.advance(7)
+    tally.acknowledged(0, [])
+    assert tally.progress().last_acked_at == acked_at
+
+
 def test_marks_stand_on_the_grid_with_what_was_acknowledged_before() -> None:
     clock = ManualClock()
     tally = Tally(clock, 100)
@@ -52,3 +64,13 @@ def test_what_goes_back_for_later_is_deferred_until_it_is_due() -> None:
     assert progress.held == 2
     clock.advance(32)
     assert tally.progress().deferred == ()
+
+
+def test_what_is_parked_is_acknowledged_and_not_deferred() -> None:
+    tally = Tally(ManualClock(), 100)
+    tally.took(5)
+    tally.acknowledged(2, ["succeeded", "dead"])
+    tally.acknowledged(3, (), parked=3)
+    progress = tally.progress()
+    assert (progress.acked, progress.parked, progress.held, progress.deferred) == (5, 3, 0, ())
+    assert progress.succeeded + progress.dead == 2

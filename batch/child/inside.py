@@ -1,0 +1,180 @@
+"""Inside a child: takes one attempt at a time from its worker, runs the handler in the main thread, tells what it said.
+
+A thread reads the wire all the while, so that `ctx.stopping` is heard, and so that the child ends when its worker does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import os
+import sys
+import threading
+from dataclasses import asdict
+from queue import SimpleQueue
+from typing import Any
+
+from batch.answer import Answer, Said, called, raised
+from batch.child.bonds import end_group, memory_limit, worn
+from batch.child.logs import set_up_forwarding
+from batch.child.store import RemoteStore
+from batch.child.wire import Frame, Link
+from batch.clock import SystemClock
+from batch.context import AsyncContext, Context
+from batch.errors import SettingsError
+from batch.message import decode
+from batch.outcomes import Outcome, to_line
+from batch.registry import Handler, Kind, Registry, load_handlers
+
+LEAVE_S = 5.0
+"""How long a child that is not needed any more may take for its own last things."""
+
+
+class Inside:
+    """One child's state. `link` leads to the worker."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._pid = os.getpid()
+        self._work: SimpleQueue[Frame | None] = SimpleQueue()
+        self._replies: SimpleQueue[Frame] = SimpleQueue()
+        self._asking = threading.Lock()
+        self._busy = self._used = False
+        self._stopping = threading.Event()
+        self._clock = SystemClock()
+        self._registry = Registry()
+        self._store = RemoteStore("", self._ask)
+        self._max_line_bytes = 0
+
+    def live(self) -> None:
+        """From the first frame to the worker's end."""
+        threading.Thread(target=self._read, name="wire", daemon=True).start()
+        hello = self._work.get()
+        if hello is None or not self._greet(hello.header):
+            return
+        while (frame := self._work.get()) is not None:
+            if self._used and worn(frame.header["memory_mb"]):
+                self._send({"kind": "worn"})
+                return
+            self._busy = self._used = True
+            answer, usable = self._attempt(frame)
+            _flush()
+            self._send({"kind": "answer", "usable": usable, **asdict(answer)})
+            self._busy = False
+
+    def _greet(self, hello: dict[str, Any]) -> bool:
+        """Import the handlers; tells the worker when that cannot be done."""
+        sys.path[:] = hello["path"]
+        self._max_line_bytes = int(hello["max_line_bytes"])
+        self._store.bucket_name = hello["bucket_name"]
+        set_up_forwarding(self._send)
+        try:
+            self._registry = load_handlers(hello["modules"])
+        except SettingsError as error:
+            _flush()
+            self._send({"kind": "problem", "text": str(error)})
+            return False
+        _flush()
+        self._send({"kind": "ready"})
+        return True
+
+    def _attempt(self, frame: Frame) -> tuple[Answer, bool]:
+        """The answer, and whether this child may take another attempt."""
+        told = frame.header
+        task = decode(frame.body, told["attributes"], message_id=told["message_id"], published_s=told["published_s"], lane=told["lane"])
+        if task.task_type not in self._registry:
+            reason = f"the child process knows no handler for {task.task_type!r}: register it when a module of HANDLERS is imported"
+            return Answer(Said.DEPENDENCY, reason=reason), True
+        self._send({"kind": "began"})
+        handler = self._registry[task.task_type]
+        deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
+        kind_of_context = AsyncContext if inspect.iscoroutinefunction(handler.function) else Context
+        ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
+        tight: list[MemoryError] = []
+
+        def run() -> Any:
+            with memory_limit(told["memory_mb"]):
+                try:
+                    ctx.payload = handler.validated(task)
+                    return _called(handler, ctx)
+                except MemoryError as error:
+                    tight.append(error)
+                    raise
+
+        answer = called(run)
+        if answer.said is Said.RETURNED:
+            answer = self._plain(answer, handler)
+            answer.output = ctx.outputs[-1].name if ctx.outputs else ""
+        elif tight and answer.said is Said.FAILED and told["memory_mb"] is not None:
+            answer.reason = f"it asked for more than the {told['memory_mb']} MB that it may use. {answer.reason}".strip()
+        return answer, not tight
+
+    def _plain(self, answer: Answer, handler: Handler) -> Answer:
+        """The result as it will stand in the outcome's line; one that is too large for that does not travel."""
+        result = answer.result
+        if handler.kind is Kind.GROUP:
+            result = _only(result)
+            if isinstance(result, BaseException):
+                return raised(result)
+        try:
+            line = to_line(Outcome("", "", "succeeded", "", result=result))
+        except BaseException as error:  # noqa: BLE001 - turning a result into text is user code again
+            return raised(error)
+        if len(line) > self._max_line_bytes:
+            return Answer(Said.RETURNED, {"left_out": f"the result had {len(line)} bytes, at most {self._max_line_bytes} are kept"})
+        return Answer(Said.RETURNED, json.loads(line).get("result"))
+
+    def _ask(self, header: dict[str, Any], body: bytes) -> Frame:
+        """One question at a time: the worker answers in order."""
+        with self._asking:
+            self._send(header, body)
+            return self._replies.get()
+
+    def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
+        if os.getpid() != self._pid:
+            os._exit(1)  # a copy that the handler has forked came back from it: it is not the child, and must not speak for it
+        self._link.send(header, body)
+
+    def _read(self) -> None:
+        """Sort what comes. Whatever goes wrong here is the end: nothing would ever be heard again."""
+        try:
+            while (frame := self._link.receive()) is not None:
+                if frame.kind == "reply":
+                    self._replies.put(frame)
+                elif frame.kind == "stop":
+                    self._stopping.set()
+                else:
+                    self._work.put(frame)
+        except BaseException as error:  # noqa: BLE001 - told on standard error, which the worker reads
+            sys.stderr.write(f"the wire to the worker broke: {error!r}\n")
+            _flush()
+            os._exit(70)
+        if not self._busy:
+            self._work.put(None)
+            threading.Event().wait(LEAVE_S)
+        end_group()
+
+
+def _called(handler: Handler, ctx: Context | AsyncContext) -> Any:
+    """A suspect may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
+    result = handler.function([ctx.task], [ctx]) if handler.kind is Kind.GROUP else handler.function(ctx.task, ctx)
+    return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+
+def _only(results: Any) -> Any:
+    try:
+        (result,) = results
+    except Exception:  # noqa: BLE001 - what a handler returned may be anything
+        return TypeError(f"a grouped handler returns a list with one result for each task; for one task it gave {type(results).__name__}")
+    return result
+
+
+def _flush() -> None:
+    """What was printed is out before the answer is: it belongs to this attempt."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: BLE001 - a handler may have closed or replaced it
+            logging.getLogger("fanout.handler").debug("a stream could not be flushed")

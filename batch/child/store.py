@@ -1,0 +1,102 @@
+"""The bucket as a child sees it: every call is a question to the worker, which holds the real client. Both ends stand here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from batch.child.errors import packed, unpacked
+from batch.child.wire import Frame
+from batch.objects import ObjectInfo, ObjectStore
+
+Ask = Callable[[dict[str, Any], bytes], Frame]
+"""Sends a question and waits for the answer."""
+
+
+class RemoteStore:
+    """Implements `batch.objects.ObjectStore` in the child; safe from any thread if `ask` is."""
+
+    def __init__(self, bucket_name: str, ask: Ask) -> None:
+        self.bucket_name = bucket_name
+        self._ask = ask
+
+    def check(self) -> None:
+        self._call("check")
+
+    def write(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation: int | None = None,
+    ) -> ObjectInfo:
+        options = {"content_type": content_type, "metadata": None if metadata is None else dict(metadata), "if_generation": if_generation}
+        return _info(self._call("write", bytes(memoryview(data)), name=name, **options).header["info"])
+
+    def read(self, name: str) -> bytes:
+        return self._call("read", name=name).body
+
+    def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
+        answer = self._call("read_with_info", name=name)
+        return answer.body, _info(answer.header["info"])
+
+    def info(self, name: str) -> ObjectInfo | None:
+        told = self._call("info", name=name).header["info"]
+        return None if told is None else _info(told)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        yield from [_info(one) for one in self._call("list", prefix=prefix).header["infos"]]
+
+    def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
+        return _info(self._call("patch_metadata", name=name, metadata=dict(metadata)).header["info"])
+
+    def delete(self, name: str, *, if_generation: int | None = None) -> bool:
+        return bool(self._call("delete", name=name, if_generation=if_generation).header["deleted"])
+
+    def _call(self, method: str, body: bytes = b"", **options: Any) -> Frame:
+        answer = self._ask({"kind": "ask", "method": method, "options": options}, body)
+        if "error" in answer.header:
+            raise unpacked(answer.header["error"])
+        return answer
+
+
+def _info(told: dict[str, Any]) -> ObjectInfo:
+    return ObjectInfo(**told)
+
+
+def answered(store: ObjectStore, question: Frame) -> Frame:
+    """The worker's end: do what the child asks for. Never raises."""
+    try:
+        header, body = _done(store, str(question.header["method"]), dict(question.header["options"]), question.body)
+    except BaseException as error:  # noqa: BLE001 - every error belongs to the handler that asked
+        header, body = {"error": packed(error)}, b""
+    return Frame({"kind": "reply", **header}, body)
+
+
+def _done(store: ObjectStore, method: str, options: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+    if method == "write":
+        return {"info": _told(store.write(options.pop("name"), body, **options))}, b""
+    if method == "read":
+        return {}, store.read(options["name"])
+    if method == "read_with_info":
+        data, info = store.read_with_info(options["name"])
+        return {"info": _told(info)}, data
+    if method == "info":
+        return {"info": _told(store.info(options["name"]))}, b""
+    if method == "list":
+        return {"infos": [_told(one) for one in store.list(options["prefix"])]}, b""
+    if method == "patch_metadata":
+        return {"info": _told(store.patch_metadata(options["name"], options["metadata"]))}, b""
+    if method == "delete":
+        return {"deleted": store.delete(options["name"], if_generation=options["if_generation"])}, b""
+    if method == "check":
+        store.check()
+        return {}, b""
+    raise ValueError(f"a bucket has no method {method!r}")
+
+
+def _told(info: ObjectInfo | None) -> dict[str, Any] | None:
+    return None if info is None else {**asdict(info), "metadata": dict(info.metadata)}

@@ -1,0 +1,139 @@
+"""Starts: what this worker writes down before it runs a task that may have killed a worker, and what it makes of others' starts.
+
+A start is written only for messages that were delivered before without an attempt to show for it. It is taken out again when the run
+ends, however it ends; so a start whose worker is gone tells which tasks were running when it went.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from batch.attempts import Attempts, Start, end_start, write_attempts
+from batch.clock import Clock, iso
+from batch.config import WorkerSettings
+from batch.errors import FanoutError, PreconditionFailed
+from batch.events import log
+from batch.names import progress_object
+from batch.objects import ObjectStore
+from batch.progress import from_metadata
+from batch.progress_writer import interval_s
+from batch.worker.attempt import Attempt
+
+STALE_S = 60.0
+"""A worker whose progress is older than this, and than three writes of it, counts as ended."""
+LET_GO_S = 1.5
+"""How long a worker that ends may take to take out the starts of what it hands back."""
+
+
+class Standing(Enum):
+    """What a start in a record means."""
+
+    FREE = "free"
+    """There is none, or only one of ours that has ended."""
+    RUNNING = "running"
+    """The task may be running at this moment."""
+    LOST = "lost"
+    """Its worker has ended without ending it."""
+
+
+@dataclass(slots=True)
+class Starts:
+    """The starts of one worker try; used by all executors at once."""
+
+    settings: WorkerSettings
+    store: ObjectStore
+    clock: Clock
+    _in_hand: dict[str, Start] = field(default_factory=dict)
+    _ended: set[tuple[str, int, int]] = field(default_factory=set)
+
+    def standing(self, task_id: str, start: Start | None) -> Standing:
+        """Raises DependencyError."""
+        if start is None:
+            return Standing.FREE
+        if self._is_ours(start):
+            return Standing.RUNNING if task_id in self._in_hand else Standing.FREE
+        return Standing.LOST if self._has_ended(start) else Standing.RUNNING
+
+    def begin(self, attempt: Attempt, known: Attempts, generation: int, *, lost: bool) -> bool:
+        """Write down that this attempt begins; `lost`: the start on record was never ended. False when the record has changed
+        meanwhile: read it again. Raises DependencyError."""
+        settings, task_id = self.settings, attempt.task.task_id
+        start = Start(settings.execution, settings.index, settings.retry, iso(self.clock.now()))
+        before = (*known.lost, known.started) if lost and known.started is not None else known.lost
+        attempts = replace(known, started=start, lost=before)
+        self._in_hand[task_id] = start
+        try:
+            write_attempts(self.store, task_id, attempts, generation)
+        except PreconditionFailed:
+            del self._in_hand[task_id]
+            return False
+        except BaseException:
+            del self._in_hand[task_id]
+            raise
+        attempt.before = attempts
+        attempt.marked = True
+        return True
+
+    def end(self, attempt: Attempt, *, done: bool) -> None:
+        """The run has ended: take its start out, as well as can be. `done`: the task will not run again."""
+        start = self._in_hand.pop(attempt.task.task_id, None)
+        attempt.marked = False
+        if start is not None:
+            self._take_out(attempt.task.task_id, start, done=done)
+
+    def forget(self, attempt: Attempt) -> None:
+        """A failure was recorded, and the start has gone with it."""
+        self._in_hand.pop(attempt.task.task_id, None)
+        attempt.marked = False
+
+    def let_go(self) -> None:
+        """The worker ends and has handed back what still runs: that is no sign against those tasks. Takes at most LET_GO_S."""
+        left = list(self._in_hand.items())
+        threads = [
+            threading.Thread(target=self._let_go, args=(left[at::8],), name="let-go", daemon=True) for at in range(min(8, len(left)))
+        ]
+        until_s = self.clock.monotonic() + LET_GO_S
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, until_s - self.clock.monotonic()))
+
+    def _let_go(self, starts: Iterable[tuple[str, Start]]) -> None:
+        for task_id, start in starts:
+            self._take_out(task_id, start, done=False)
+
+    def _take_out(self, task_id: str, start: Start, *, done: bool) -> None:
+        try:
+            end_start(self.store, task_id, start, done=done)
+        except FanoutError as error:
+            # It stays, and with a worker that has ended it makes the task run alone once more than needed.
+            log("start_left", task_id=task_id, error=str(error))
+
+    def _is_ours(self, start: Start) -> bool:
+        settings = self.settings
+        return (start.execution, start.index, start.retry) == (settings.execution, settings.index, settings.retry)
+
+    def _has_ended(self, start: Start) -> bool:
+        who = (start.execution, start.index, start.retry)
+        if who not in self._ended and self._looks_ended(start):
+            self._ended.add(who)
+        return who in self._ended
+
+    def _looks_ended(self, start: Start) -> bool:
+        """By what its worker's progress says, and whether a later try of it exists; a worker without progress is none."""
+        settings = self.settings
+        if (start.execution, start.index) == (settings.execution, settings.index):
+            return start.retry < settings.retry
+        info = self.store.info(progress_object(start.execution, start.index, start.retry))
+        if info is None:
+            return True
+        try:
+            progress = from_metadata(info.metadata)
+        except ValueError:
+            return True
+        if progress.exit_reason or self.store.info(progress_object(start.execution, start.index, start.retry + 1)) is not None:
+            return True
+        return self.clock.now() - progress.updated_at > max(STALE_S, 3 * interval_s(settings.progress_interval_s, settings.count))

@@ -1,0 +1,93 @@
+"""What was made quick for every message says the same as the plain way, and lists reach whoever can take them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.clock import iso
+from batch.ends import ExitReason
+from batch.errors import MessageRefused
+from batch.message import decode
+from batch.subscription import Delivery
+from batch.worker.ready import Ready
+from tests.batch.worker.plant import Plant, ended, in_thread, write
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.floats(-62e9, 250e9) | st.integers(0, 4 * 10**15).map(lambda microseconds: microseconds / 1e6))
+def test_a_time_is_written_as_datetime_writes_it(unix_s: float) -> None:
+    assert iso(unix_s) == datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@given(
+    json_values,
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"]),
+    st.booleans(),
+    st.sampled_from(["", " ", "\n", "x"]),
+)
+def test_data_is_read_as_json_loads_reads_it(value: object, encoding: str, escaped: bool, tail: str) -> None:
+    data = (json.dumps({"task_type": "a", "value": value}, ensure_ascii=escaped) + tail).encode(encoding, "surrogatepass")
+    try:
+        expected = json.loads(data)
+    except ValueError:
+        with pytest.raises(MessageRefused):
+            decode(data, {}, message_id="1", published_s=0.0, lane="l")
+        return
+    fields = decode(data, {}, message_id="1", published_s=0.0, lane="l").fields
+    assert repr(fields["value"]) == repr(expected["value"])  # repr: NaN is not equal to itself
+
+
+@pytest.mark.parametrize(
+    ("given_at", "read"),
+    [
+        ("2026-01-31T12:00:00.123456Z", "2026-01-31T12:00:00.123456Z"),
+        ("2026-01-31T12:00:00.123456+00:00", "2026-01-31T12:00:00.123456Z"),
+        ("2026-01-31T13:00:00+01:00", "2026-01-31T12:00:00.000000Z"),
+        ("2026-13-31T12:00:00.123456Z", "1970-01-01T00:00:05.000000Z"),
+        ("2026-W05-6T12:00:00.123456Z", "2026-01-31T12:00:00.123456Z"),
+        ("٢٠٢٦-01-31T12:00:00.123456Z", "1970-01-01T00:00:05.000000Z"),
+    ],
+)
+def test_a_time_is_kept_only_in_its_normal_form(given_at: str, read: str) -> None:
+    data = json.dumps({"task_type": "a", "submitted_at": given_at}).encode()
+    found = decode(data, {}, message_id="1", published_s=5.0, lane="l").submitted_at
+    assert found == read
+
+
+def test_a_list_reaches_all_who_wait_when_each_takes_one() -> None:
+    ready = Ready()
+    all_there = threading.Barrier(9)
+
+    def take_one() -> None:
+        assert len(ready.take(lambda _waiting: 1)) == 1
+        all_there.wait(10)
+
+    takers = [threading.Thread(target=take_one, daemon=True) for _ in range(8)]
+    for taker in takers:
+        taker.start()
+    ready.put([Delivery(str(number), str(number), b"x", {}, 0.0) for number in range(8)])
+    all_there.wait(10)
+    for taker in takers:
+        taker.join(10)
+    assert (len(ready), ready.byte_count) == (0, 0)
+
+
+def test_outcomes_are_written_soon_when_nothing_else_is_in_hand() -> None:
+    plant = Plant()
+    plant.registry.task("write")(write)
+    plant.submit(3)
+    thread, reasons = in_thread(plant.worker(BACKLOG=3, FLUSH_INTERVAL_S=600))
+    ended(thread, 10)
+    assert reasons == [ExitReason.SHARE_DONE]
+    assert len(plant.final()) == 3

@@ -1,0 +1,88 @@
+"""The minute that is billed anyway: with USE_PAID_MINUTE a worker that a controller launched goes on after its share, and ends in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from batch.ends import ExitReason
+from batch.message import Task
+from tests.batch.worker.plant import Plant
+
+LAUNCHED = {"DECISION_ID": "d-1.0", "USE_PAID_MINUTE": "true", "BILLING_FLOOR_S": "60"}
+
+
+@pytest.fixture
+def plant() -> Iterator[Plant]:
+    made = Plant()
+
+    @made.registry.task("quick")
+    def quick(task: Task, ctx: Any) -> None:
+        return None
+
+    yield made
+    progress = made.progress()
+    assert made.subscription.leased == 0
+    assert progress.taken == progress.acked + progress.returned
+
+
+def test_a_launched_worker_goes_on_after_its_share_until_nothing_comes(plant: Plant) -> None:
+    plant.submit(300, "quick")
+    assert plant.worker(BACKLOG=20, **LAUNCHED).run() is ExitReason.SHARE_DONE
+    progress = plant.progress()
+    assert (progress.share, progress.taken, progress.acked) == (20, 300, 300)
+    assert plant.subscription.backlog == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"USE_PAID_MINUTE": "true", "BILLING_FLOOR_S": "60"},
+        {"DECISION_ID": "d-1.0", "BILLING_FLOOR_S": "60"},
+        {**LAUNCHED, "USE_PAID_MINUTE": "false"},
+        {**LAUNCHED, "BILLING_FLOOR_S": "0"},
+    ],
+    ids=["by hand", "off by default", "off", "no floor"],
+)
+def test_every_other_worker_ends_with_its_share(plant: Plant, settings: dict[str, str]) -> None:
+    plant.submit(60, "quick")
+    assert plant.worker(MAX_MESSAGES=20, **settings).run() is ExitReason.SHARE_DONE
+    assert plant.progress().taken == 20
+    assert plant.subscription.backlog == 40
+
+
+def test_it_ends_while_the_minute_lasts_and_leaves_the_rest(plant: Plant) -> None:
+    """A floor of 6 s, of which 5 are kept in reserve: the worker has 1 s, and starts nothing that would not end in it."""
+
+    @plant.registry.task("steady")
+    def steady(task: Task, ctx: Any) -> None:
+        ctx.sleep(0.02)
+
+    plant.submit(5000, "steady")
+    began_s = plant.clock.monotonic()
+    worker = plant.worker(BACKLOG=4, **{**LAUNCHED, "BILLING_FLOOR_S": "6"}, START_WITHIN_S="0.1")
+    assert worker.run() is ExitReason.SHARE_DONE
+    assert plant.clock.monotonic() - began_s < 6.0, "the floor is a bound"
+    progress = plant.progress()
+    assert 4 < progress.acked < 5000
+    assert plant.subscription.backlog == 5000 - progress.acked
+
+
+def test_a_step_beyond_the_share_is_what_starts_at_once(plant: Plant) -> None:
+    """With handlers that take longer than the minute, nothing is pulled beyond the share."""
+
+    @plant.registry.task("slow")
+    def slow(task: Task, ctx: Any) -> None:
+        ctx.sleep(0.6)
+
+    plant.submit(10, "slow")
+    assert plant.worker(BACKLOG=2, **{**LAUNCHED, "BILLING_FLOOR_S": "6"}, START_WITHIN_S="0.1").run() is ExitReason.SHARE_DONE
+    assert plant.progress().taken == 2
+
+
+def test_an_empty_subscription_ends_it_at_once(plant: Plant) -> None:
+    plant.submit(5, "quick")
+    assert plant.worker(BACKLOG=5, **LAUNCHED).run() is ExitReason.SHARE_DONE
+    assert plant.progress().taken == 5

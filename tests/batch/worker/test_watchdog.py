@@ -1,0 +1,156 @@
+"""A worker whose own thread stands still says where all of them are, hands back what it holds, and lets the process end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from batch.beats import MAX_LOOK_S, Beats
+from batch.ends import EXIT_STUCK, ExitReason, exit_code
+from batch.events import JsonLines
+from batch.message import Task
+from batch.worker.watchdog import MAX_STACKS_CHARS, stacks, within
+from tests.batch.worker.plant import Plant, ended, in_thread, write
+
+# --- the table of beats
+
+
+def looking(beats: Beats, from_s: float, until_s: float) -> list[str]:
+    """What is stalled at the end of a time in which the watchdog looked every second."""
+    stalled: list[str] = []
+    while from_s <= until_s:
+        stalled = list(beats.stalled(from_s))
+        from_s += 1.0
+    return stalled
+
+
+def test_a_part_is_stalled_after_its_limit_and_not_before() -> None:
+    beats = Beats(180.0)
+    beats.beat("puller", 100.0)
+    beats.beat("progress writer", 100.0, again_within_s=150.0)
+    assert looking(beats, 100.0, 280.0) == []
+    assert looking(beats, 281.0, 281.0) == ["puller"]
+    beats.beat("puller", 281.5)
+    assert looking(beats, 282.0, 430.0) == []
+    assert looking(beats, 431.0, 431.0) == ["progress writer"]
+    beats.leave("progress writer")
+    assert looking(beats, 432.0, 440.0) == []
+
+
+def test_when_the_whole_process_stood_still_no_part_of_it_did() -> None:
+    """The machine was paused, or a handler held the interpreter: nobody could come round, and nobody is to blame."""
+    beats = Beats(180.0)
+    beats.beat("puller", 100.0)
+    beats.stalled(100.0)
+    assert beats.stalled(100.0 + 3600.0) == []
+    assert looking(beats, 3701.0, 3879.0) == [], "it has its time again"
+    assert looking(beats, 3880.0, 3881.0) == ["puller"]
+    assert MAX_LOOK_S < 180.0
+
+
+def test_stacks_name_the_threads_and_where_they_are_within_bounds() -> None:
+    may_end = threading.Event()
+
+    def standing_here() -> None:
+        may_end.wait(10)
+
+    for number in range(100):
+        threading.Thread(target=standing_here, name=f"slot-{number}", daemon=True).start()
+    committer = threading.Thread(target=standing_here, name="committer", daemon=True)
+    committer.start()
+    text = stacks()
+    may_end.set()
+    assert len(text) <= MAX_STACKS_CHARS
+    assert text.startswith("--- Main") or "--- committer" in text[:MAX_STACKS_CHARS]
+    assert "standing_here" in text.split("--- committer", 1)[1][:3000]
+
+
+def test_last_words_are_not_waited_for_for_ever() -> None:
+    never = threading.Event()
+    within(0.01, lambda: void(never.wait(10)))
+    never.set()
+
+
+def void(_: object) -> None:
+    return None
+
+
+# --- a worker
+
+
+@pytest.fixture
+def plant() -> Plant:
+    made = Plant()
+    made.registry.task("write")(write)
+    return made
+
+
+def stuck_worker(plant: Plant, caplog: pytest.LogCaptureFixture, **settings: object) -> list[dict[str, Any]]:
+    """Run a worker until its watchdog ends it; returns what it logged then."""
+    over = threading.Event()
+    worker = plant.worker(WATCHDOG_S=1, PROGRESS_INTERVAL_S="0.1", **settings)
+    worker.on_stuck = over.set
+    with caplog.at_level(logging.INFO, "fanout"):
+        in_thread(worker)
+        assert over.wait(10), "the watchdog did not bark"
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    return [line for line in lines if line["event"] in ("worker_stuck", "worker_ended")]
+
+
+@pytest.mark.parametrize("part", ["committer", "puller", "lease keeper", "progress writer"])
+def test_each_part_that_stands_still_ends_the_worker(plant: Plant, caplog: pytest.LogCaptureFixture, part: str) -> None:
+    never = threading.Event()
+    seam, method = {
+        "committer": (plant.store, "write"),
+        "puller": (plant.subscription, "pull"),
+        "lease keeper": (plant.subscription, "extend"),
+        "progress writer": (plant.store, "patch_metadata"),
+    }[part]
+    original = getattr(seam, method)
+
+    def hanging(*arguments: Any, **options: Any) -> Any:
+        if part != "committer" or str(arguments[0]).startswith("outcomes/"):
+            never.wait(20)
+        return original(*arguments, **options)
+
+    @plant.registry.task("long")
+    def long(task: Task, ctx: Any) -> None:
+        never.wait(20)
+
+    setattr(seam, method, hanging)
+    plant.subscription.ack_deadline_s = 2.0
+    plant.submit(3, "write" if part == "committer" else "long")
+    said, last = stuck_worker(plant, caplog, BACKLOG=3)
+    assert part in said["parts"]
+    assert "hanging" in said["stacks"]
+    assert (last["event"], last["exit_reason"]) == ("worker_ended", "stuck")
+    assert plant.subscription.leased == 0, "its leases are handed back"
+    assert plant.subscription.backlog == 3
+    assert plant.progress().exit_reason == ("" if part == "progress writer" else "stuck")
+    never.set()
+
+
+def test_a_long_handler_is_no_stall(plant: Plant) -> None:
+    may_end = threading.Event()
+
+    @plant.registry.task("long")
+    def long(task: Task, ctx: Any) -> None:
+        may_end.wait(10)
+
+    plant.submit(1, "long")
+    worker = plant.worker(BACKLOG=1, WATCHDOG_S=1, PROGRESS_INTERVAL_S="0.1")
+    barked = threading.Event()
+    worker.on_stuck = barked.set
+    thread, reasons = in_thread(worker)
+    assert not barked.wait(2.5)
+    may_end.set()
+    ended(thread)
+    assert reasons == [ExitReason.SHARE_DONE]
+
+
+def test_stuck_has_an_exit_code_that_makes_cloud_run_try_again() -> None:
+    assert exit_code(ExitReason.STUCK) == EXIT_STUCK == 4

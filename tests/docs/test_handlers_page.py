@@ -1,0 +1,91 @@
+"""The page for authors of handlers: its programs run, and the worked example is what it says."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from batch.config import worker_settings
+from batch.registry import default_registry
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "handlers.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PROGRAM = next(block for block in BLOCKS if block.startswith("# my_team/handlers.py"))
+TESTS = [block for block in BLOCKS if "def test_" in block]
+EXAMPLE = ROOT / "docs" / "examples" / "thumbnails"
+
+
+@pytest.fixture
+def _my_team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The page's first program, where the page says it is."""
+    folder = tmp_path / "my_team"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "handlers.py").write_text(PROGRAM, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "my_team"]:
+        del sys.modules[name]
+    default_registry._handlers.pop("greet", None)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0][:40])
+def test_every_program_is_python(block: str) -> None:
+    compile(block, "docs/handlers.md", "exec")
+
+
+@pytest.mark.usefixtures("_my_team")
+@pytest.mark.parametrize("block", TESTS, ids=lambda block: re.findall(r"def (test_\w+)", block)[-1])
+def test_the_tests_on_the_page_pass(block: str) -> None:
+    importlib.import_module("my_team.handlers")
+    names: dict[str, object] = {}
+    exec(compile(block, "docs/handlers.md", "exec"), names)
+    tests = [one for name, one in names.items() if name.startswith("test_") and callable(one)]
+    assert tests
+    for one in tests:
+        one()
+
+
+def test_every_test_on_the_page_asserts_something() -> None:
+    assert len(TESTS) == 3
+    assert all("assert " in block or "check()" in block for block in TESTS)
+
+
+def test_the_example_passes_its_own_tests() -> None:
+    pytest.importorskip("PIL", reason="Pillow is not installed: the thumbnails cannot be made")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", "thumbnails"]
+    ended = subprocess.run(command, cwd=EXAMPLE.parent, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "skipped" not in ended.stdout
+
+
+def test_the_examples_lane_is_one() -> None:
+    yaml = importlib.import_module("yaml")
+    (job,) = yaml.safe_load_all((EXAMPLE / "jobs.yaml").read_text(encoding="utf-8"))
+    spec = job["spec"]["template"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]} | {"CLOUD_RUN_JOB": "thumbnails", "BUCKET_NAME": "bucket"}
+    settings = worker_settings(environment)
+    annotations = job["metadata"]["annotations"]
+    assert annotations["fanout/subscription"] == settings.subscription_name
+    assert annotations["fanout/topic"] == settings.topic_name
+    assert annotations["fanout/max-messages"] == str(settings.max_messages)
+    assert settings.task_timeout_s == spec["timeoutSeconds"]
+    assert settings.handlers == ("batch.handlers", "thumbnails.handlers")
+    memory_mb = int(re.findall(r"memory_mb=(\d+)", (EXAMPLE / "handlers.py").read_text(encoding="utf-8"))[0])
+    assert container["resources"]["limits"]["memory"] == "2Gi"
+    assert (settings.processes or 0) * memory_mb + 150 < 2048
+
+
+def test_the_examples_image_puts_the_package_where_the_lane_looks_for_it() -> None:
+    dockerfile = (EXAMPLE / "Dockerfile").read_text(encoding="utf-8")
+    (copied,) = re.findall(r"^COPY (.*) /opt/fanout/app/thumbnails/$", dockerfile, re.MULTILINE)
+    assert all((EXAMPLE / name).is_file() for name in [*copied.split(), "requirements.txt"])
+    assert "PYTHONPATH=/opt/fanout/app" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
