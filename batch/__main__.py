@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from batch.worker import Worker
 
 STUCK_GRACE_S = 3.0
+BESIDE = 24
+"""Requests to the bucket beside those of handlers: progress, outcomes, parked tasks, records of tasks that were delivered before."""
 ENDED = 0
 """The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
 
@@ -123,7 +125,7 @@ def build(settings: WorkerSettings, registry: Registry, chance: random.Random) -
         registry,
         GoogleSubscription(settings.project, settings.subscription_name),
         GoogleTopic(settings.project, settings.dead_letter_topic),
-        GoogleObjectStore(settings.bucket_name, project=settings.project, pool_size=settings.concurrency + 4),
+        GoogleObjectStore(settings.bucket_name, project=settings.project, pool_size=2 * settings.concurrency + BESIDE),
         SystemClock(),
         chance,
     )

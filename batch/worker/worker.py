@@ -334,6 +334,6 @@ class Worker:
 
     def _facts(self) -> dict[str, Any]:
         tally = self.tally
-        counts = {"taken": tally.taken, "acked": tally.acked, "returned": tally.returned, **tally.outcomes}
+        counts = {"taken": tally.taken, "acked": tally.acked, "returned": tally.returned, "parked": tally.parked, **tally.outcomes}
         seconds = {"handler_s": round(tally.handler_s, 3), "elapsed_s": round(self.clock.monotonic() - self._bounds.started_s, 3)}
         return {"share": tally.share, **counts, **seconds}
