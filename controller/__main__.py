@@ -1,19 +1,31 @@
-"""`python -m controller`: serves the controller on PORT until it is told to end."""
+"""`python -m controller`: serves the controller on PORT until it is told to end. A tick that runs then ends first, if it does in time."""
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import sys
+import threading
+from math import ceil
 
 import uvicorn
 
+from batch.clock import SystemClock
 from batch.errors import SettingsError
 from controller import logs
-from controller.config import controller_settings
-from controller.service import create_app
+from controller.config import ControllerSettings, controller_settings
+from controller.oidc import Certificates, Rules, Verifier, fetched_from
+from controller.poked_lanes import PokedLanes
+from controller.service import create_app, guarded
+from controller.ticker import Ticker
 from controller.wiring import connected
 
 EXIT_SETTINGS = 2
+ANSWER_S = 1.5
+"""For the answers to those who wait for a tick that does not end in time. Cloud Run kills 10 s after SIGTERM."""
+WATCH_S = 0.1
+LEAVE_S = 0.5
 
 
 def main() -> int:
@@ -24,11 +36,69 @@ def main() -> int:
         for problem in error.problems:
             logs.write("ERROR", problem)
         return EXIT_SETTINGS
+    # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
+    signal.signal(signal.SIGTERM, _told_to_end)
+    signal.signal(signal.SIGINT, _told_to_end)
     with connected(settings) as outside:
-        logs.write("INFO", f"controller for project {settings.project}, region {settings.region}, bucket {settings.bucket_name}")
-        host = "127.0.0.1" if settings.run_emulator else "0.0.0.0"
-        uvicorn.run(create_app(outside), host=host, port=settings.port, log_level="warning", access_log=False)
+        ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
+        poked = PokedLanes(outside, ticker)
+        callers = guarded(settings.rules, lambda rules: verifier(rules, settings), settings.poke_emails)
+        app = create_app(outside, ticker=ticker, poked=poked, callers=callers)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, timeout_graceful_shutdown=ceil(settings.stop_timeout_s + ANSWER_S)
+        )
+        server = uvicorn.Server(config)
+        end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
+        end.start()
+        with socket.create_server(("127.0.0.1" if settings.run_emulator else "0.0.0.0", settings.port)) as listening:
+            _say_where(settings, listening)
+            try:
+                server.run(sockets=[listening])
+            finally:
+                server.should_exit = True
+                end.join(settings.stop_timeout_s + WATCH_S)
+                _leave(ticker)
     return 0
+
+
+def verifier(rules: Rules, settings: ControllerSettings) -> Verifier:
+    return Verifier(rules, Certificates(fetched_from(settings.oidc_certs_url), SystemClock()))
+
+
+def _say_where(settings: ControllerSettings, listening: socket.socket) -> None:
+    host, port = listening.getsockname()[:2]
+    url = f"http://{host}:{port}"
+    logs.write("INFO", f"controller for {settings.where}, bucket {settings.bucket_name}, listens on {url}", url=url)
+    if settings.oidc_audience:
+        logs.write("INFO", f"callers need a token for {settings.oidc_audience}, of {', '.join(settings.oidc_emails) or 'nobody but pokes'}")
+    elif not settings.run_emulator:
+        logs.write("NOTICE", "OIDC_AUDIENCE is not set: Cloud Run's own check of callers (roles/run.invoker) must be on")
+
+
+def _told_to_end(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+def _leave(ticker: Ticker) -> None:
+    """At once where something still waits for a service: its threads must not keep the process."""
+    unfinished = ticker.running()
+    for holder in unfinished:
+        logs.write("WARNING", f"the controller ends in the middle of a tick, the next one repairs what it left: {holder.text}")
+    others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    for thread in others:
+        thread.join(LEAVE_S / len(others))
+    if unfinished or any(thread.is_alive() for thread in others):
+        os._exit(0)
+
+
+def _end(server: uvicorn.Server, ticker: Ticker, poked: PokedLanes, finish_s: float) -> None:
+    """Once the server is to end: no tick begins for a poke that waits, what runs may end, and who waits for more is answered in time."""
+    never, clock = threading.Event(), SystemClock()
+    while not server.should_exit:
+        clock.wait(never, WATCH_S)
+    poked.stop()
+    ticker.finish(finish_s)
+    ticker.stop_waiting()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ WINDOW_S = 300.0
 """How far back a sample may lie. Shorter windows come back empty now and then even for a busy subscription."""
 FUTURE_S = 60.0
 """A sample further ahead than this means that one of the clocks is wrong."""
+LONGEST_WINDOW_S = 540.0
+"""Workers' progress reaches back by ten minutes: what an older sample counted could not be told from what was acknowledged since."""
 UNDELIVERED = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 OLDEST_AGE = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
 
@@ -52,6 +54,17 @@ class BacklogReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadingRules:
+    """Which samples are believed: those from `window_s` ago until `future_s` ahead of now."""
+
+    window_s: float = WINDOW_S
+    future_s: float = FUTURE_S
+
+
+USUAL = ReadingRules()
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """The newest point of one series; None where the series has no points."""
 
@@ -59,7 +72,9 @@ class Sample:
     sampled_at: float
 
 
-def judged(counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample | None] | str, name: str, now: float) -> Reading:
+def judged(
+    counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample | None] | str, name: str, now: float, rules: ReadingRules = USUAL
+) -> Reading:
     """The reading of one subscription from the newest samples by subscription; a text in their place says why a call failed."""
     if isinstance(counts, str):
         return Unknown(counts)
@@ -68,9 +83,9 @@ def judged(counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample 
     sample = counts[name]
     if sample is None:
         return Unknown(f"the backlog series of {name} came without points")
-    if now - sample.sampled_at > WINDOW_S:
-        return Unknown(f"the newest sample of {name} is {now - sample.sampled_at:.0f} s old, at most {WINDOW_S:.0f} s is usable")
-    if sample.sampled_at - now > FUTURE_S:
+    if now - sample.sampled_at > rules.window_s:
+        return Unknown(f"the newest sample of {name} is {now - sample.sampled_at:.0f} s old, at most {rules.window_s:.0f} s is usable")
+    if sample.sampled_at - now > rules.future_s:
         return Unknown(f"the newest sample of {name} lies {sample.sampled_at - now:.0f} s in the future: compare the clocks")
     if sample.value < 0:
         return Unknown(f"the backlog of {name} was given as {sample.value}")
@@ -82,7 +97,16 @@ class GoogleBacklogReader:
     """Cloud Monitoring. One call per metric for all subscriptions of the project: picking ours here costs less than a filter that
     lists them, and does not grow with the number of lanes."""
 
-    def __init__(self, project: str, clock: Clock, *, emulator_host: str = "", timeout_s: float = 10.0, retry_s: float = 20.0) -> None:
+    def __init__(
+        self,
+        project: str,
+        clock: Clock,
+        *,
+        emulator_host: str = "",
+        timeout_s: float = 10.0,
+        retry_s: float = 20.0,
+        rules: ReadingRules = USUAL,
+    ) -> None:
         """`emulator_host` (`host:port`) is spoken to without TLS or credentials. A metric that is unavailable is asked for again for
         `retry_s`: less than a tick's minute, where Google's own default is more."""
         from google.api_core.exceptions import ServiceUnavailable
@@ -90,6 +114,7 @@ class GoogleBacklogReader:
 
         self._project = project
         self._clock = clock
+        self._rules = rules
         self._timeout_s = timeout_s
         self._retry = Retry(predicate=if_exception_type(ServiceUnavailable), initial=0.2, maximum=4.0, timeout=retry_s)
         self._client = _client(emulator_host)
@@ -98,7 +123,7 @@ class GoogleBacklogReader:
         now = self._clock.now()
         counts = self._newest(UNDELIVERED, now)
         ages = counts if isinstance(counts, str) else self._newest(OLDEST_AGE, now)
-        return {name: judged(counts, ages, name, now) for name in subscriptions}
+        return {name: judged(counts, ages, name, now, self._rules) for name in subscriptions}
 
     def close(self) -> None:
         self._client.transport.close()
@@ -110,7 +135,7 @@ class GoogleBacklogReader:
         request = {
             "name": f"projects/{self._project}",
             "filter": f'metric.type="{metric}" AND resource.type="pubsub_subscription"',
-            "interval": {"start_time": _timestamp(now - WINDOW_S), "end_time": _timestamp(now)},
+            "interval": {"start_time": _timestamp(now - self._rules.window_s), "end_time": _timestamp(now)},
             "view": 0,
         }
         try:

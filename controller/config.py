@@ -5,10 +5,52 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batch.settings import read, setting, text, whole
+from batch.errors import SettingsError
+from batch.settings import names, read, seconds, setting, text, whole
+from controller.backlog import LONGEST_WINDOW_S, WINDOW_S
+from controller.budget import Quotas
+from controller.oidc import GOOGLE_CERTS, GOOGLE_ISSUER, Rules
 
 RUN_EMULATOR = "CLOUD_RUN_EMULATOR_HOST"
 MONITORING_EMULATOR = "CLOUD_MONITORING_EMULATOR_HOST"
+
+
+def positive(value: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError("a number above 0")
+    return number
+
+
+def emails(value: str) -> tuple[str, ...]:
+    """Addresses separated by commas, in lower case."""
+    found = tuple(one.lower() for one in names(value))
+    if not all(one.count("@") == 1 and one.strip("@") == one and " " not in one for one in found):
+        raise ValueError("email addresses of service accounts, separated by commas")
+    return found
+
+
+def web_address(value: str) -> str:
+    """A URL."""
+    if not value.startswith(("http://", "https://")) or len(value.split("//", 1)[1]) == 0:
+        raise ValueError("a URL that begins with https://, or on loopback with http://")
+    return value
+
+
+def window(value: str) -> float:
+    """Seconds that a sample may be old."""
+    rule = f"a number of seconds from 120 to {LONGEST_WINDOW_S:.0f}"
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(rule) from None
+    if not 120 <= number <= LONGEST_WINDOW_S:
+        raise ValueError(rule)
+    return number
 
 
 @dataclass(frozen=True)
@@ -21,6 +63,30 @@ class ControllerSettings:
     port: int = setting("PORT", whole(0, 65535), "the port to serve on; 0 takes a free one", default=8080)
     run_emulator: str = setting(RUN_EMULATOR, text, "the local cloud's Cloud Run", default="")
     monitoring_emulator: str = setting(MONITORING_EMULATOR, text, "the local cloud's Cloud Monitoring", default="")
+    worker_budget: int | None = setting("WORKER_BUDGET", whole(1), "workers alive at a time, over all lanes; empty: no bound", default=None)
+    cpu_quota_vcpu: float | None = setting("CPU_QUOTA_VCPU", positive, "vCPU of all workers alive; empty: no bound", default=None)
+    reading_window_s: float = setting(
+        "READING_WINDOW_S", window, "how far back a sample of the backlog may lie; an older one is unknown", default=WINDOW_S
+    )
+    run_calls_per_minute: int = setting("RUN_CALLS_PER_MINUTE", whole(1), "launches that Cloud Run is asked for in a minute", default=60)
+    tick_deadline_s: float = setting("TICK_DEADLINE_S", seconds(0.1), "within which a tick is answered; a longer one goes on", default=50.0)
+    stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "what a running tick has left after SIGTERM", default=6.0)
+    oidc_audience: str = setting("OIDC_AUDIENCE", text, "what callers' tokens must be for; empty: Cloud Run checks callers", default="")
+    oidc_emails: tuple[str, ...] = setting("OIDC_EMAILS", emails, "service accounts that may call everything", default=())
+    poke_emails: tuple[str, ...] = setting(
+        "POKE_EMAILS", emails, "service accounts that may post /pokes alone: the front door's", default=()
+    )
+    oidc_issuer: str = setting("OIDC_ISSUER", text, "who issues the tokens", default=GOOGLE_ISSUER)
+    oidc_certs_url: str = setting("OIDC_CERTS_URL", web_address, "its certificates, PEM by key id", default=GOOGLE_CERTS)
+
+    @property
+    def quotas(self) -> Quotas:
+        return Quotas(self.worker_budget, self.cpu_quota_vcpu, self.run_calls_per_minute)
+
+    @property
+    def rules(self) -> Rules:
+        """Whose tokens are taken."""
+        return Rules(self.oidc_audience, frozenset(self.oidc_emails), self.oidc_issuer)
 
     @property
     def where(self) -> str:
@@ -29,4 +95,14 @@ class ControllerSettings:
 
 def controller_settings(environment: Mapping[str, str]) -> ControllerSettings:
     """Raises SettingsError with every problem."""
-    return read(ControllerSettings, environment)
+    settings = read(ControllerSettings, environment)
+    problems = []
+    if settings.oidc_audience and not (settings.oidc_emails or settings.poke_emails):
+        problems.append("OIDC_EMAILS is not set, but OIDC_AUDIENCE is: anybody can get a token for any audience; name who may call")
+    if (settings.oidc_emails or settings.poke_emails) and not settings.oidc_audience:
+        problems.append("OIDC_AUDIENCE is not set, but OIDC_EMAILS or POKE_EMAILS is: set it to the audience of the callers' tokens")
+    if settings.oidc_issuer != GOOGLE_ISSUER and settings.oidc_certs_url == GOOGLE_CERTS:
+        problems.append(f"OIDC_CERTS_URL is not set: Google's certificates do not check tokens of OIDC_ISSUER={settings.oidc_issuer!r}")
+    if problems:
+        raise SettingsError(problems)
+    return settings

@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from batch.clock import iso
+from batch.clock import from_iso, iso
+from controller import probe
 from controller.backlog import Idle, Reading, Unknown, Value
-from controller.ledger import Ledger
+from controller.ledger import Ledger, Line
+from controller.probe import Blind
+from controller.sizing import Rates
 
 
 class Kind(StrEnum):
@@ -26,23 +29,29 @@ class HoldCause(StrEnum):
     LISTING_FAILED = "listing_failed"
     STATE_UNREADABLE = "state_unreadable"
     BROKEN = "broken"
+    THROTTLED = "throttled"
+    UNLAUNCHABLE = "unlaunchable"
     FAULT = "fault"
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """One bound on the number of workers. It is listed even when it changed nothing."""
+    """One bound on the number of workers: at most `limit` where it `lowers`, else at least. It is listed even when it changed nothing;
+    `why` has the numbers behind it."""
 
     name: str
     limit: int
     before: int
     after: int
+    lowers: bool = True
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`workers` share `backlog` messages. `wanted_workers` is the number before the caps. Costs are dollars at list price; seconds a
-    message are None until some were measured."""
+    """`workers` share `backlog` messages. `wanted_workers` is the number before the caps, `within_s` the time that was left to drain in.
+    `predicted_drain_s` counts from the launch, start-up included; costs are dollars at list price; `rates`, and with them all
+    predictions, are None until something was learned. The `actual_…` of a launch are added by a later tick."""
 
     lane: str
     kind: Kind
@@ -54,19 +63,39 @@ class Decision:
     hold_cause: HoldCause | None = None
     accepted_count: int = 0
     unassigned_count: int = 0
+    strategy: str = ""
     formula: str = ""
+    within_s: float | None = None
     wanted_workers: int = 0
     caps: tuple[Cap, ...] = ()
     workers: int = 0
     backlog: int = 0
-    seconds_per_message: float | None = None
+    rates: Rates | None = None
     predicted_drain_s: float | None = None
     predicted_cost_usd: float | None = None
+    actual_drain_s: float | None = None
+    actual_cost_usd: float | None = None
+    probe: bool = False
+    blind: Blind | None = None
+    """For the lane's state, as `waiting_since`: what the next decision is to know."""
+    waiting_since: float | None = None
 
     @property
     def troubled(self) -> bool:
         """Whether the lane is on hold because something could not be known or does not work."""
         return self.kind is Kind.HOLD and self.hold_cause is not HoldCause.PAUSED
+
+    @property
+    def drain_error_percent(self) -> float | None:
+        """How much longer than predicted the drain took; below 0: it was quicker."""
+        return drain_error_percent(self.predicted_drain_s, self.actual_drain_s)
+
+
+def drain_error_percent(predicted: float | None, actual: float | None) -> float | None:
+    """How much longer than predicted something took, in percent; None where either is not known."""
+    if predicted is None or actual is None or predicted <= 0:
+        return None
+    return round(100 * (actual - predicted) / predicted, 1)
 
 
 def to_json(decision: Decision) -> dict[str, Any]:
@@ -81,6 +110,7 @@ def to_json(decision: Decision) -> dict[str, Any]:
             "live_worker_count": decision.ledger.live_worker_count,
             "lines": [asdict(line) | {"total_count": line.total_count} for line in decision.ledger.lines],
         }
+    body["drain_error_percent"] = decision.drain_error_percent
     return body
 
 
@@ -98,3 +128,40 @@ def reading_json(reading: Reading) -> Mapping[str, Any]:
             return {"state": "idle"}
         case Unknown():
             return {"state": "unknown", "reason": reading.reason}
+
+
+def from_json(body: Mapping[str, Any]) -> Decision:
+    """A decision as it stands in a lane's history; one that an earlier version wrote lacks what that did not know. Raises KeyError,
+    TypeError or ValueError on what is no decision."""
+    plain = {name: body[name] for name in Decision.__dataclass_fields__ if name in body}
+    return Decision(
+        **plain
+        | {
+            "kind": Kind(body["kind"]),
+            "decided_at": from_iso(body["decided_at"]),
+            "reading": _reading(body["reading"]),
+            "ledger": _ledger(body["ledger"]) if body.get("ledger") else None,
+            "hold_cause": HoldCause(body["hold_cause"]) if body.get("hold_cause") else None,
+            "caps": tuple(Cap(**cap) for cap in body.get("caps", ())),
+            "rates": Rates(**body["rates"]) if body.get("rates") else None,
+            "blind": probe.from_json(body["blind"]) if body.get("blind") else None,
+        }
+    )
+
+
+def _reading(body: Mapping[str, Any]) -> Reading:
+    match body["state"]:
+        case "value":
+            return Value(body["undelivered_count"], from_iso(body["sampled_at"]), body["oldest_age_s"])
+        case "idle":
+            return Idle()
+        case "unknown":
+            return Unknown(str(body["reason"]))
+        case other:
+            raise ValueError(f"{other!r} is no state of a reading")
+
+
+def _ledger(body: Mapping[str, Any]) -> Ledger:
+    known = Line.__dataclass_fields__
+    lines = tuple(Line(**{name: value for name, value in line.items() if name in known}) for line in body["lines"])
+    return Ledger(from_iso(body["since"]), lines)

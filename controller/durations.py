@@ -25,3 +25,8 @@ def spoken(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+
+
+def brief(seconds: float) -> str:
+    """As `spoken`, with three digits below 10 s: for what a single message takes."""
+    return spoken(seconds) if seconds >= 10 else f"{seconds:.3g} s"

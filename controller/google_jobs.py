@@ -10,12 +10,13 @@ from functools import cache
 from typing import Any, NoReturn
 
 from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, LaunchRefused, LaunchUnclear, RunRequest
+from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 from controller.unreachable import no_answer
 
 PAGE = 100
 WORKERS_PAGE = 1000
 TIMEOUT_S = 30.0
+ANNOTATION_TRIES = 5
 _UNCLEAR_STATUS = frozenset({408, 499})
 """The 4xx that do not say whether the call took effect."""
 _BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
@@ -85,6 +86,23 @@ class GoogleJobRunner:
         except (AttributeError, TypeError, ValueError) as error:
             raise LaunchUnclear(f"Cloud Run took the launch of {job} and its answer named no execution: {error}") from error
 
+    def set_annotation(self, job: str, key: str, value: str) -> None:
+        """By reading the job and replacing it: the API has no call for a part of it. The etag keeps changes of others; who meets one
+        reads again. The operation is not waited for: an annotation starts nothing."""
+        from google.api_core.exceptions import Aborted, Conflict
+
+        for try_number in range(1, ANNOTATION_TRIES + 1):
+            try:
+                found = self._jobs.get_job(request={"name": job}, timeout=self._timeout_s)
+                found.annotations[key] = value
+                self._jobs.update_job(request={"job": found}, retry=None, timeout=self._timeout_s)
+                return
+            except (Aborted, Conflict) as error:
+                if try_number == ANNOTATION_TRIES:
+                    self._raise(error, f"cannot set {key} of {job}, which somebody else keeps changing")
+            except _failures() as error:
+                self._raise(error, f"cannot set {key} of {job}")
+
     def close(self) -> None:
         self._jobs.transport.close()
         self._executions.transport.close()
@@ -129,6 +147,7 @@ def job_info(job: Any) -> JobInfo:
     limits = dict(container.resources.limits) if container is not None else {}
     return JobInfo(
         full_name=str(job.name),
+        uid=str(job.uid),
         labels={str(key): str(value) for key, value in job.labels.items()},
         annotations={str(key): str(value) for key, value in job.annotations.items()},
         env=_env(container),
@@ -203,13 +222,18 @@ def _unreadable() -> tuple[type[Exception], ...]:
 def launch_error(error: Exception, job: str, told: str) -> LaunchRefused | LaunchUnclear:
     """Whether a failed launch certainly did nothing. Only a clear no is one: a lost answer, a timeout or a 5xx is not. `told` is the
     error in words."""
-    from google.api_core.exceptions import ClientError, Forbidden, GoogleAPICallError
+    from google.api_core.exceptions import ClientError, Forbidden, GoogleAPICallError, TooManyRequests
     from google.auth.exceptions import GoogleAuthError
 
     code = error.code if isinstance(error, GoogleAPICallError) else None
     text = f"Cloud Run refused to run {job}: {told}"
     if isinstance(error, Forbidden):
-        return LaunchRefused(f"{text}; grant roles/run.jobsExecutorWithOverrides, roles/run.invoker does not allow overrides")
+        return LaunchRefused(
+            f"{text}; grant the controller's service account roles/run.jobsExecutorWithOverrides on the job, roles/run.invoker lacks "
+            f"run.jobs.runWithOverrides"
+        )
+    if isinstance(error, TooManyRequests):
+        return LaunchThrottled(f"{text}; see the quota of job run requests per minute in this region, and RUN_CALLS_PER_MINUTE")
     if isinstance(error, GoogleAuthError) or (isinstance(error, ClientError) and code not in _UNCLEAR_STATUS):
         return LaunchRefused(text)
     return LaunchUnclear(f"no usable answer to the launch of {job}: {told}")

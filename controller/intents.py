@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from math import isfinite
 from typing import Any
 
 from batch.shares import share
 from controller.jobs import MAX_WORKERS_PER_EXECUTION
+from controller.observed import finite
 
 
 class PartState(StrEnum):
@@ -91,11 +91,3 @@ def from_json(body: Mapping[str, Any]) -> Intent:
         for part in body["parts"]
     )
     return Intent(str(body["decision_id"]), finite(body["saved_at"]), parts)
-
-
-def finite(value: float | str) -> float:
-    """A number from JSON. Raises ValueError for NaN and infinities, which Python's JSON lets in."""
-    number = float(value)
-    if not isfinite(number):
-        raise ValueError(f"{number} where a number is expected")
-    return number

@@ -21,6 +21,10 @@ class LaunchRefused(FanoutError):
     """Cloud Run refused the launch: nothing was started."""
 
 
+class LaunchThrottled(LaunchRefused):
+    """Refused because there were too many launches, or no capacity was left in a quota: nothing was started, and later it may be."""
+
+
 class LaunchUnclear(DependencyUnavailable):
     """No usable answer came: the execution may or may not exist. Look for its decision id before anything is tried again."""
 
@@ -28,9 +32,11 @@ class LaunchUnclear(DependencyUnavailable):
 @dataclass(frozen=True, slots=True)
 class JobInfo:
     """One job. `full_name` is `projects/P/locations/R/jobs/J`; `env` holds the plain values of its first container; `vcpu` and
-    `memory_gib` are the container's limits; `execution_count` counts all executions ever created."""
+    `memory_gib` are the container's limits; `execution_count` counts all executions ever created, `latest_execution` is the short name of
+    the newest. A job that was deleted and made anew has another `uid`."""
 
     full_name: str
+    uid: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
@@ -115,4 +121,7 @@ class JobRunner(Protocol):
         """When (Unix seconds) which workers of the execution with this full name ended for good, by their index."""
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
-        """Start an execution and return at once. Raises LaunchRefused, LaunchUnclear."""
+        """Start an execution and return at once. Raises LaunchRefused (LaunchThrottled among them), LaunchUnclear."""
+
+    def set_annotation(self, job: str, key: str, value: str) -> None:
+        """Set one annotation of the job with this full name, and leave the rest of it as it is."""

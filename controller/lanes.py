@@ -17,6 +17,7 @@ from batch.errors import SettingsError
 from batch.settings import whole
 from controller.durations import duration
 from controller.jobs import LANE_LABEL, JobInfo
+from controller.strategies import Strategy
 
 PREFIX = "fanout/"
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
@@ -26,7 +27,8 @@ _LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What an operator decides about a lane. `share` is the most messages that one worker takes; `max_workers` counts all that are
-    alive at a time, `min_workers` is the least of one launch."""
+    alive at a time, `min_workers` is the least of one launch, `floor` how many of a shared budget are this lane's whatever others want.
+    `max_in_flight` messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
 
     share: int = WorkerSettings.max_messages
     min_workers: int = 0
@@ -34,6 +36,14 @@ class Policy:
     drain_within_s: float = 600.0
     weight: float = 1.0
     paused: bool = False
+    strategy: Strategy = Strategy.DEADLINE
+    fixed_workers: int = 0
+    max_in_flight: int | None = None
+    rate: float | None = None
+    min_backlog: int = 0
+    max_wait_s: float = 600.0
+    floor: int = 0
+    probe_after_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,15 @@ def flag(text: str) -> bool:
     return text == "true"
 
 
+def strategy(text: str) -> Strategy:
+    try:
+        return Strategy(text)
+    except ValueError:
+        near = difflib.get_close_matches(text, list(Strategy), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"one of {', '.join(Strategy)}{hint}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """How one annotation is read. `field` is the name in Policy, or in Lane where `required`."""
@@ -104,6 +123,21 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/drain-within": Annotation("drain_within_s", duration, "how soon a backlog is to be drained"),
     "fanout/weight": Annotation("weight", positive, "the lane's part where lanes share a budget"),
     "fanout/paused": Annotation("paused", flag, "launch nothing; what runs goes on"),
+    "fanout/strategy": Annotation(
+        "strategy",
+        strategy,
+        "how a launch is sized: `deadline` (the cheapest number that drains in time), `share` (one worker for each share), `fixed`, or "
+        "KEDA's `keda-default`, `keda-accurate`, `keda-eager`",
+    ),
+    "fanout/fixed-workers": Annotation("fixed_workers", whole(0), "workers alive at a time while there is work, with the strategy `fixed`"),
+    "fanout/max-in-flight": Annotation("max_in_flight", whole(1), "the most messages in work at a time, over all workers"),
+    "fanout/rate": Annotation("rate", positive, "messages a second that the handlers' dependencies can take, over all workers"),
+    "fanout/min-backlog": Annotation(
+        "min_backlog", whole(0), "fewer messages wait for more, to fill the minute that a worker is billed for"
+    ),
+    "fanout/max-wait": Annotation("max_wait_s", duration, "how long they wait at most"),
+    "fanout/floor": Annotation("floor", whole(0), "workers kept for the lane where lanes share a budget"),
+    "fanout/probe-after": Annotation("probe_after_s", duration, "how long the backlog may be unknown before one worker looks"),
 }
 
 
@@ -125,11 +159,21 @@ def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, 
     problems += [_unknown(path, key) for key in annotations if key.startswith(PREFIX) and key not in ANNOTATIONS]
     topic, subscription = str(values.pop("topic", "")), str(values.pop("subscription", ""))
     policy = Policy(**values)
-    if policy.min_workers > policy.max_workers:
-        problems.append(f"{path}: fanout/min-workers={policy.min_workers} must not be above fanout/max-workers={policy.max_workers}")
+    problems += _relation_problems(path, policy)
     if problems:
         raise SettingsError(problems)
     return name, subscription, topic, policy
+
+
+def _relation_problems(path: str, policy: Policy) -> list[str]:
+    most = policy.max_workers
+    small = {"min-workers": policy.min_workers, "fixed-workers": policy.fixed_workers, "floor": policy.floor}
+    problems = [
+        f"{path}: fanout/{name}={value} must not be above fanout/max-workers={most}" for name, value in small.items() if value > most
+    ]
+    if policy.strategy is Strategy.FIXED and not policy.fixed_workers:
+        problems.append(f"{path}: fanout/strategy=fixed needs fanout/fixed-workers: how many")
+    return problems
 
 
 def _unknown(path: str, key: str) -> str:
@@ -140,7 +184,11 @@ def _unknown(path: str, key: str) -> str:
 
 def lane_of(job: JobInfo) -> Lane:
     """The lane that a job is. Raises SettingsError."""
-    name, subscription, topic, policy = read_policy(f"job {job.name}: metadata", job.labels, job.annotations)
+    path = f"job {job.name}: metadata"
+    name, subscription, topic, policy = read_policy(path, job.labels, job.annotations)
+    slots = slots_of(job.env)
+    if problem := in_flight_problem(path, policy, slots):
+        raise SettingsError([problem])
     return Lane(
         name=name,
         job=job.full_name,
@@ -150,15 +198,23 @@ def lane_of(job: JobInfo) -> Lane:
         task_timeout_s=job.task_timeout_s,
         parallelism=job.parallelism,
         max_retries=job.max_retries,
-        concurrency=_concurrency(job),
+        concurrency=slots,
         vcpu=job.vcpu,
         memory_gib=job.memory_gib,
     )
 
 
-def _concurrency(job: JobInfo) -> int:
-    """Only predictions need it: a value that no worker would accept is the worker's to report."""
-    text = job.env.get("CONCURRENCY", "")
+def in_flight_problem(path: str, policy: Policy, slots: int) -> str:
+    """Why a lane could never launch a worker; empty where it can."""
+    if policy.max_in_flight is None or policy.max_in_flight >= slots:
+        return ""
+    return f"{path}: fanout/max-in-flight={policy.max_in_flight} is less than a single worker runs at a time: lower its CONCURRENCY={slots}"
+
+
+def slots_of(env: Mapping[str, str]) -> int:
+    """Tasks that a worker with this environment runs at a time. Sizes and predictions need it: a value that no worker would accept is the
+    worker's to report."""
+    text = env.get("CONCURRENCY", "")
     return int(text) if text.isdecimal() and int(text) > 0 else WorkerSettings.concurrency
 
 

@@ -6,15 +6,18 @@ is the launch that took effect.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from batch.errors import DependencyError
 from batch.fence import claim
 from batch.objects import ObjectStore
 from controller.intents import Intent, Part, PartState
-from controller.jobs import ExecutionInfo, JobRunner, LaunchRefused, LaunchUnclear, RunRequest
+from controller.jobs import ExecutionInfo, JobRunner, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 from controller.lanes import Lane
 from controller.ledger import Unlisted
+from controller.state import Backoff
 from controller.survey import Survey
 
 GRACE_S = 180.0
@@ -22,19 +25,59 @@ GRACE_S = 180.0
 KEPT_S = 900.0
 CLOCKS_S = 60.0
 """Cloud Run's clock may be this far behind ours."""
+FIRST_BACKOFF_S = 30.0
+LONGEST_BACKOFF_S = 900.0
 NOBODY = "nobody"
 """Holds the claim of an abandoned part. No execution has this name: theirs begin with the job's, and end in five more characters."""
 
 
-def launch(lane: Lane, intent: Intent, runner: JobRunner) -> Intent:
-    """Try each part once, in order; after one that failed the rest is not tried. Returns the intent as it stands then."""
-    failed = ""
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The intent as it stands after its launch. `throttled` is what Cloud Run said when there were too many."""
+
+    intent: Intent
+    throttled: str = ""
+
+
+def launch(lane: Lane, intent: Intent, runner: JobRunner, calling: Callable[[], None] = lambda: None) -> Launched:
+    """Try each part once, in order; after one that failed the rest is not tried. `calling` is told before each call."""
+    failed = throttled = ""
     for part in intent.parts:
-        done = replace(part, state=PartState.REFUSED, reason=f"not tried: {failed}") if failed else _launch_part(lane, part, intent, runner)
-        if done.state is not PartState.LAUNCHED and not failed:
+        if failed:
+            intent = intent.with_part(replace(part, state=PartState.REFUSED, reason=f"not tried: {failed}"))
+            continue
+        calling()
+        try:
+            done = _launch_part(lane, part, intent, runner)
+        except LaunchThrottled as error:
+            throttled = str(error)
+            done = replace(part, state=PartState.REFUSED, reason=throttled)
+        if done.state is not PartState.LAUNCHED:
             failed = f"part {part.decision_id} failed"
         intent = intent.with_part(done)
-    return intent
+    return Launched(intent, throttled)
+
+
+def backed_off(before: Backoff | None, throttled: str, now: float, chance: random.Random) -> Backoff | None:
+    """None unless the launch was throttled. Twice as long each time in a row, up to a quarter longer by chance, so that lanes that were
+    refused together do not come back together."""
+    if not throttled:
+        return None
+    count = 1 if before is None else before.count + 1
+    wait_s = min(FIRST_BACKOFF_S * 2.0 ** min(count - 1, 10), LONGEST_BACKOFF_S) * (1 + chance.random() / 4)
+    return Backoff(round(now + wait_s, 3), count, throttled)
+
+
+def unlaunchable(lane: Lane, parts: tuple[Part, ...]) -> str:
+    """Why Cloud Run would refuse, where that can be seen beforehand; empty when it cannot."""
+    fewest = min(part.workers for part in parts)
+    if lane.parallelism <= fewest:
+        return ""
+    job = lane.job.rsplit("/", 1)[-1]
+    return (
+        f"job {job} has parallelism {lane.parallelism}, and Cloud Run refuses an execution of fewer workers, here {fewest}: set "
+        f"`parallelism: 0` in its manifest and apply; fanout/max-workers limits how many run"
+    )
 
 
 def request_for(lane: Lane, part: Part) -> RunRequest:
@@ -44,8 +87,11 @@ def request_for(lane: Lane, part: Part) -> RunRequest:
 
 
 def _launch_part(lane: Lane, part: Part, intent: Intent, runner: JobRunner) -> Part:
+    """Raises LaunchThrottled."""
     try:
         execution = runner.run(lane.job, request_for(lane, part))
+    except LaunchThrottled:
+        raise
     except LaunchRefused as error:
         return replace(part, state=PartState.REFUSED, reason=str(error))
     except LaunchUnclear as error:

@@ -7,7 +7,7 @@ that find nothing. All executions count, whoever launched them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -16,11 +16,16 @@ from batch.progress import Progress
 from batch.progress_writer import JITTER, interval_s
 from batch.shares import share, share_left
 from batch.subscription import MAX_EXTENSION_S
+from controller.durations import spoken
 from controller.jobs import ExecutionInfo
 
 GUARD_S = 30.0
 """The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
 ACK_DEADLINE_S = 60.0
+SLOW_START_S = 300.0
+"""An execution that has not started a worker by then is told of."""
+NEVER_STARTED_S = 600.0
+"""From then on its messages count as nobody's: what keeps it, a quota or an image, may never let go."""
 
 Tries = Mapping[int, Sequence[Progress]]
 """Progress by worker index; the tries of a worker in the order of their retries."""
@@ -53,7 +58,8 @@ class Unlisted:
 @dataclass(frozen=True, slots=True)
 class Line:
     """One execution's part of the reading: `assigned_count` by its workers, `deferred_count` waiting for their time, `held_count` on
-    leases that a killed worker left, or acknowledged by it after its last word."""
+    leases that a killed worker left, or acknowledged by it after its last word. `pending_worker_count` of the live workers have yet to
+    start."""
 
     execution: str
     decision_id: str
@@ -64,6 +70,7 @@ class Line:
     deferred_count: int = 0
     held_count: int = 0
     note: str = ""
+    pending_worker_count: int = 0
 
     @property
     def total_count(self) -> int:
@@ -85,6 +92,10 @@ class Ledger:
     def live_worker_count(self) -> int:
         return sum(line.live_worker_count for line in self.lines)
 
+    @property
+    def pending_worker_count(self) -> int:
+        return sum(line.pending_worker_count for line in self.lines)
+
 
 def horizon(since: float, now: float, ack_deadline_s: float = ACK_DEADLINE_S) -> float:
     """An execution that completed before this time can have no part in any reading sampled at `since` or later."""
@@ -103,22 +114,49 @@ def ledger_of(
     """The ledger for a reading sampled at `sampled_at` (Unix seconds)."""
     since = sampled_at - guard_s
     lines = [_line(one, since, now, ack_deadline_s) for one in executions]
-    lines += [Line(one.decision_id, one.decision_id, True, one.workers, one.workers, one.backlog, note=one.reason) for one in unlisted]
+    lines += [_unlisted_line(one) for one in unlisted]
     return Ledger(since, tuple(line for line in lines if line.total_count or line.live_worker_count))
+
+
+def _unlisted_line(one: Unlisted) -> Line:
+    return Line(
+        one.decision_id, one.decision_id, True, one.workers, one.workers, one.backlog, note=one.reason, pending_worker_count=one.workers
+    )
 
 
 def _line(worked: Worked, since: float, now: float, ack_deadline_s: float) -> Line:
     info = worked.info
+    waits_s = 0.0 if _started(worked) else now - info.created_at
+    indexes: Iterable[int] = () if waits_s >= NEVER_STARTED_S else range(info.task_count) if info.live else worked.tries
     return Line(
         execution=info.name,
         decision_id=info.decision_id,
         live=info.live,
         worker_count=info.task_count,
         live_worker_count=info.live_worker_count,
-        assigned_count=sum(_assigned(worked, index, since) for index in (range(info.task_count) if info.live else worked.tries)),
+        assigned_count=sum(_assigned(worked, index, since) for index in indexes),
         deferred_count=sum(count for tries in worked.tries.values() for one in tries for due, count in one.deferred if due > now),
         held_count=sum(_held(worked, index, since, now, ack_deadline_s) for index in worked.tries),
+        note=_start_note(info, waits_s),
+        pending_worker_count=max(0, info.live_worker_count - info.running_count),
     )
+
+
+def _started(worked: Worked) -> bool:
+    """Whether any worker has begun, or has ended; one that is not heard of may still be at work."""
+    info = worked.info
+    counts = (info.running_count, info.succeeded_count, info.failed_count, info.cancelled_count, info.retried_count)
+    return not info.live or any(counts) or bool(worked.tries)
+
+
+def _start_note(info: ExecutionInfo, waits_s: float) -> str:
+    """Its workers stay alive as far as a limit on them goes: they may start at any moment."""
+    if waits_s < SLOW_START_S:
+        return ""
+    waits = f"no worker has started in {spoken(waits_s)}: look for a quota or an image problem in its conditions"
+    if waits_s < NEVER_STARTED_S:
+        return waits
+    return f"{waits}; its messages count as nobody's now, cancel it with `gcloud run jobs executions cancel {info.name}`"
 
 
 def _assigned(worked: Worked, index: int, since: float) -> int:
@@ -146,7 +184,7 @@ def _part(tries: Sequence[Progress], promised_count: int, since: float) -> int:
     if last.exit_reason:
         return _acked_since(tries, since)
     left = share_left(max(one.share for one in tries), sum(one.acked for one in earlier))
-    return _acked_since(earlier, since) + max(left, last.acked + last.returned) - last.returned - last.acked_at(since)
+    return _acked_since(earlier, since) + max(left, last.taken) - last.returned - last.acked_at(since)
 
 
 def _acked_since(tries: Sequence[Progress], since: float) -> int:
@@ -183,10 +221,3 @@ def _unheard(killed: Progress, ended_at: float, worker_count: int) -> int:
 
 def _whole(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
-
-
-def seconds_per_message(executions: Sequence[Worked]) -> float | None:
-    """Handler seconds a message took in executions that have ended, to three digits; None when none has acknowledged anything."""
-    ended = [one for worked in executions if not worked.info.live for tries in worked.tries.values() for one in tries]
-    acked_count = sum(one.acked for one in ended)
-    return float(f"{sum(one.handler_s for one in ended) / acked_count:.3g}") if acked_count else None

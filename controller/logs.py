@@ -25,6 +25,8 @@ def result_json(result: TickResult) -> dict[str, Any]:
         "failures": list(result.failures),
         "stood_down": result.stood_down,
         "dry_run": result.dry_run,
+        "republished_count": 0 if result.dry_run else result.delayed.count,
+        "delayed_problems": list(result.delayed.problems),
         "notes": list(result.notes),
     }
 
@@ -38,7 +40,7 @@ def round_json(outcome: Round) -> dict[str, Any]:
 def write_round(outcome: Round) -> None:
     """One line for each lane, and for each job that could not be one."""
     for result in outcome.results:
-        severity = "WARNING" if result.decision.troubled or result.failures else "INFO"
+        severity = "WARNING" if result.decision.troubled or result.failures or result.delayed.problems else "INFO"
         write(severity, f"lane {result.decision.lane}: {result.decision.kind}: {result.decision.reason}", **result_json(result))
     for one in outcome.refused:
         write("ERROR", f"job {one.job} is not ticked: {'; '.join(one.problems)}", job=one.job, problems=list(one.problems))

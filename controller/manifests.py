@@ -17,7 +17,7 @@ import yaml
 from batch.errors import SettingsError
 from controller.documents import documents, in_yaml, must_be_text, odd_values
 from controller.jobs import LANE_LABEL
-from controller.lanes import Policy, read_policy
+from controller.lanes import Policy, in_flight_problem, read_policy, slots_of
 
 API_VERSION = "run.googleapis.com/v1"
 PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
@@ -152,6 +152,8 @@ def _relation_problems(where: str, manifest: Manifest) -> list[str]:
     if told is not None and told != str(timeout_s(manifest.document)):
         timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
         problems.append(f"{where}: env TASK_TIMEOUT_S={told!r} differs from {timeout}: leave it out, it is set from that")
+    if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, slots_of(env))):
+        problems.append(crowded)
     for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):
         if manifest.lane and env.get(name) != meant:
             annotation = f"fanout/{name.removesuffix('_NAME').lower()}"

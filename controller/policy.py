@@ -1,25 +1,64 @@
-"""How many workers to launch: a pure function of the reading, the ledger and the lane's policy. Unknown is never zero.
+"""How many workers to launch: a pure function of the reading, the ledger, the learned rates and the lane's policy. Unknown is never zero.
 
-The size is the unassigned backlog over the share of a worker. Sizing by cost comes in at the same place.
+What is unassigned, wherever it waits, is sized by the lane's strategy; then every cap is applied in order; then what comes of it is
+predicted.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from math import ceil
+from dataclasses import dataclass, replace
 
+from batch.clock import iso
 from controller.backlog import Idle, Reading, Unknown, Value
 from controller.broken import Broken
-from controller.decision import Cap, Decision, HoldCause, Kind
+from controller.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
+from controller.decision import Decision, HoldCause, Kind
+from controller.durations import brief, spoken
 from controller.lanes import Lane
 from controller.ledger import Ledger
+from controller.prices import worker_cost
+from controller.probe import Blind, blind_of, probe_due
+from controller.sizing import Rates, cost_usd, drain_s, most_in_timeout
+from controller.strategies import Demand, wanted
+from controller.waiting import oldest_since, time_left_s, waits_until
 from controller.wording import are, counted
 
-VCPU_SECOND_USD = 0.000018
-GIB_SECOND_USD = 0.000002
-"""List prices of Cloud Run Jobs in tier 1 regions."""
-BILLING_FLOOR_S = 60.0
-"""The least time that a worker is billed for."""
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What one decision is made from; the ledger is there."""
+
+    lane: Lane
+    reading: Reading
+    ledger: Ledger
+    now: float
+    rates: Rates | None
+    limits: Limits
+    accepted_count: int
+    waiting_since: float | None
+    blind: Blind | None
+    tries_only: bool
+
+    @property
+    def known_count(self) -> int:
+        """The reading with what was accepted since."""
+        return (self.reading.undelivered_count if isinstance(self.reading, Value) else 0) + self.accepted_count
+
+    @property
+    def unassigned_count(self) -> int:
+        return max(0, self.known_count - self.ledger.total_count)
+
+    @property
+    def count(self) -> int:
+        """What a launch is sized for."""
+        return self.unassigned_count if self.lane.policy.strategy.sees_ledger else self.known_count
+
+    @property
+    def since(self) -> float:
+        """When the first of the unassigned messages came, as far as is known: at the sample at the latest, unless all came after it."""
+        sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.count > self.accepted_count else self.now
+        known = (self.now, sampled, self.waiting_since, oldest_since(self.reading, self.ledger))
+        return min(at for at in known if at is not None)
 
 
 def decide(
@@ -28,108 +67,193 @@ def decide(
     ledger: Ledger | None,
     *,
     now: float,
-    seconds_per_message: float | None = None,
+    rates: Rates | None = None,
     accepted_since_sample_count: int = 0,
     listing_error: str = "",
     broken: Broken | None = None,
+    limits: Limits = NO_LIMITS,
+    waiting_since: float | None = None,
+    blind: Blind | None = None,
+    unfinished_count: int = 0,
 ) -> Decision:
-    """The decision for one lane. `ledger` is needed where the reading is a value above 0 and the listing succeeded; `listing_error`
-    says why executions could not be listed; `broken` that the newest ones came to nothing. Raises ValueError when ledger and error are
-    both missing."""
+    """The decision for one lane.
+
+    `ledger` is needed where the reading is a value above 0, where tasks were accepted, and where a probe is due; `listing_error` says why
+    executions could not be listed; `broken` that the newest ones came to nothing. With an idle reading `accepted_since_sample_count`
+    and the ledger reach back by the readings' window, and `unfinished_count` is what was accepted before and not acknowledged.
+    `waiting_since` and `blind` are those of the lane's last decision. Raises ValueError when ledger and error are both missing.
+    """
+    seen = blind_of(reading, blind, now)
     if lane.policy.paused:
-        return _hold(lane, reading, now, HoldCause.PAUSED, "the lane is paused: set fanout/paused to false and apply to resume")
-    match reading:
-        case Unknown():
-            return _hold(lane, reading, now, HoldCause.READING_UNKNOWN, f"the backlog is unknown: {reading.reason}")
-        case Idle():
-            return _nothing(lane, reading, now, None, "idle: there is no series for the subscription")
-        case Value() if reading.undelivered_count == 0 and not accepted_since_sample_count:
-            return _nothing(lane, reading, now, None, "the backlog is 0")
-        case Value():
-            pass
+        paused = "the lane is paused: set fanout/paused to false and apply to resume"
+        return replace(_hold(lane, reading, now, HoldCause.PAUSED, paused), blind=seen)
+    known_count = (reading.undelivered_count if isinstance(reading, Value) else 0) + accepted_since_sample_count
+    probing = isinstance(reading, Unknown) or (isinstance(reading, Idle) and not known_count and unfinished_count > 0)
+    if isinstance(reading, Unknown):
+        quiet = replace(_hold(lane, reading, now, HoldCause.READING_UNKNOWN, _unknown(lane, reading, seen, now)), blind=seen)
+    else:
+        quiet = replace(_nothing(lane, reading, now, _quiet(reading)), blind=seen)
+    due = probing and probe_due(reading, blind, lane.policy.probe_after_s, now, unfinished_count)
+    if not (due if probing else known_count):
+        return quiet
     if listing_error:
-        return _hold(lane, reading, now, HoldCause.LISTING_FAILED, f"what runs already is unknown: {listing_error}")
+        why = f"what runs already is unknown: {listing_error}"
+        return replace(_hold(lane, reading, now, HoldCause.LISTING_FAILED, why), blind=seen)
     if ledger is None:
-        raise ValueError(f"lane {lane.name}: a backlog above 0 cannot be decided without a ledger")
-    known_count = reading.undelivered_count + accepted_since_sample_count
-    unassigned = max(0, known_count - ledger.total_count)
-    if unassigned == 0:
-        waiting = "the only message is" if known_count == 1 else f"all {known_count} messages are"
-        return _nothing(lane, reading, now, ledger, f"{waiting} assigned already")
+        raise ValueError(f"lane {lane.name}: neither a backlog above 0 nor a probe can be decided without a ledger")
+    case = _Case(lane, reading, ledger, now, rates, limits, accepted_since_sample_count, waiting_since, seen, broken is not None)
     held = broken.hold_reason(lane.name, now) if broken is not None else ""
+    if probing:
+        return replace(quiet, ledger=ledger) if ledger.live_worker_count or held else _probe(case)
+    return _for_backlog(case, held)
+
+
+def _for_backlog(case: _Case, held: str) -> Decision:
+    lane, reading, now = case.lane, case.reading, case.now
+    if case.count == 0:
+        known = case.known_count
+        waiting = "the only message is" if known == 1 else f"all {known} messages are"
+        return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already"))
     if held:
-        return replace(_hold(lane, reading, now, HoldCause.BROKEN, held), ledger=ledger, unassigned_count=unassigned)
-    decision = _sized(lane, reading, ledger, now, seconds_per_message, unassigned, tries_only=broken is not None)
-    return replace(decision, accepted_count=accepted_since_sample_count)
+        return _filled(case, _hold(lane, reading, now, HoldCause.BROKEN, held))
+    few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
+    until = waits_until(lane.policy, case.count, few_since, now)
+    if until is not None:
+        waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
+        why = (
+            f"{waiting} to be {lane.policy.min_backlog} (fanout/min-backlog), until {iso(until)} at the latest ({spoken(until - now)} more)"
+        )
+        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
+    return _sized(case)
 
 
-def _sized(
-    lane: Lane, reading: Value, ledger: Ledger, now: float, seconds_each: float | None, unassigned: int, *, tries_only: bool
-) -> Decision:
-    share = lane.policy.share
-    wanted = ceil(unassigned / share)
-    workers, caps = capped(wanted, lane, unassigned, ledger.live_worker_count, tries_only=tries_only)
-    if workers == 0:
-        live_count = ledger.live_worker_count
-        alive = f"{counted(live_count, 'worker')} {are(live_count)} alive and the lane's limit is {lane.policy.max_workers}"
-        waiting = "1 message waits" if unassigned == 1 else f"{unassigned} messages wait"
-        return _nothing(lane, reading, now, ledger, f"{waiting}, but {alive}")
-    backlog = min(unassigned, workers * share)
-    drain_s = None if seconds_each is None else ceil(backlog / workers) * seconds_each / lane.concurrency
-    aim = " to try whether the broken lane works again" if tries_only else ""
-    return Decision(
+def _sized(case: _Case) -> Decision:
+    lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
+    worker = worker_cost(lane)
+    within_s = time_left_s(policy, case.since, case.now)
+    want = wanted(
+        policy.strategy,
+        Demand(
+            known_count=case.known_count,
+            unassigned_count=case.unassigned_count,
+            share=policy.share,
+            live_workers=ledger.live_worker_count,
+            pending_workers=ledger.pending_worker_count,
+            min_workers=policy.min_workers,
+            max_workers=policy.max_workers,
+            fixed_workers=policy.fixed_workers,
+            within_s=within_s,
+            rates=case.rates,
+            worker=worker,
+        ),
+    )
+    bounds = bounds_of(lane, count, ledger.live_worker_count, case.rates, worker, case.limits, least=policy.strategy.sizes_by_work)
+    bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
+    workers, caps = capped(want.workers, bounds)
+    sizing = Decision(
         lane=lane.name,
         kind=Kind.LAUNCH,
-        reason=f"{counted(workers, 'worker')} for {backlog} of {counted(unassigned, 'unassigned message')}{aim}",
-        decided_at=now,
-        reading=reading,
-        ledger=ledger,
-        unassigned_count=unassigned,
-        formula=f"ceil({unassigned} unassigned / {share} a worker) = {wanted}",
-        wanted_workers=wanted,
+        reason="",
+        decided_at=case.now,
+        reading=case.reading,
+        strategy=policy.strategy.value,
+        formula=want.formula,
+        within_s=within_s,
+        wanted_workers=want.workers,
+        caps=caps,
+        rates=case.rates,
+    )
+    sizing = _filled(case, sizing)
+    if workers == 0:
+        return replace(sizing, kind=Kind.NOTHING_TO_DO, reason=_no_room(case, sizing))
+    backlog = min(count, workers * share_of(lane, case.rates))
+    aim = " to try whether the broken lane works again" if case.tries_only else ""
+    noun = "unassigned message" if policy.strategy.sees_ledger else "message"
+    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim}"
+    return _predicted(replace(sizing, reason=reason, workers=workers, backlog=backlog), lane)
+
+
+def _no_room(case: _Case, sizing: Decision) -> str:
+    """Why there is work and no worker."""
+    waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
+    live_count = case.ledger.live_worker_count
+    closed = next((cap for cap in sizing.caps if cap.before > 0 and cap.after == 0), None)
+    if closed is None:
+        return f"{waiting}; {sizing.strategy} wants no worker more: {sizing.formula}"
+    if closed.name == "max-workers":
+        limit = case.lane.policy.max_workers
+        return f"{waiting}, but {counted(live_count, 'worker')} {are(live_count)} alive and the lane's limit is {limit}"
+    return f"{waiting}, but {closed.name} leaves no worker: {closed.why}"
+
+
+def _probe(case: _Case) -> Decision:
+    """One worker that looks, within every cap."""
+    lane = case.lane
+    blind = case.blind or Blind(case.now)
+    share = share_of(lane, case.rates)
+    workers, caps = capped(1, bounds_of(lane, share, 0, case.rates, worker_cost(lane), case.limits, least=False))
+    what = "the backlog is unknown" if isinstance(case.reading, Unknown) else "the gauge has no series while accepted tasks are unfinished"
+    decision = Decision(
+        lane=lane.name,
+        kind=Kind.LAUNCH if workers else Kind.HOLD,
+        hold_cause=None if workers else HoldCause.READING_UNKNOWN,
+        reason=f"1 worker looks: {what}",
+        decided_at=case.now,
+        reading=case.reading,
+        ledger=case.ledger,
+        strategy="probe",
+        formula="a probe is one worker",
+        wanted_workers=1,
         caps=caps,
         workers=workers,
-        backlog=backlog,
-        seconds_per_message=seconds_each,
-        predicted_drain_s=drain_s,
-        predicted_cost_usd=None if drain_s is None else cost_usd(lane, workers, drain_s),
+        backlog=share if workers else 0,
+        probe=True,
+        blind=blind.probed(case.now) if workers else case.blind,
+    )
+    closed = next((cap for cap in caps if cap.after == 0), None)
+    return decision if closed is None else replace(decision, reason=f"{what}, and {closed.name} leaves no worker to look: {closed.why}")
+
+
+def _predicted(decision: Decision, lane: Lane) -> Decision:
+    if decision.rates is None:
+        return decision
+    worker = worker_cost(lane)
+    return replace(
+        decision,
+        predicted_drain_s=drain_s(decision.backlog, decision.workers, decision.rates, worker),
+        predicted_cost_usd=cost_usd(decision.backlog, decision.workers, decision.rates, worker),
     )
 
 
-def capped(wanted: int, lane: Lane, unassigned: int, live_worker_count: int, *, tries_only: bool = False) -> tuple[int, tuple[Cap, ...]]:
-    """The workers to launch, and each bound with the number before and after it. A bound that lowers comes after those that raise. With
-    `tries_only` one worker is enough."""
-    policy = lane.policy
-    room = max(0, policy.max_workers - live_worker_count)
-    bounds = [("min-workers", policy.min_workers, False), ("messages", unassigned, True), ("max-workers", room, True)]
-    bounds += [("broken", 1, True)] if tries_only else []
-    caps: list[Cap] = []
-    workers = wanted
-    for name, limit, lowers in bounds:
-        after = min(workers, limit) if lowers else max(workers, limit)
-        caps.append(Cap(name, limit, workers, after))
-        workers = after
-    return workers, tuple(caps)
+def share_of(lane: Lane, rates: Rates | None) -> int:
+    """The most messages that one worker is given: what the policy says, and what fits into its timeout."""
+    if rates is None:
+        return lane.policy.share
+    return min(lane.policy.share, most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane)))
 
 
-def cost_usd(lane: Lane, workers: int, seconds: float) -> float:
-    """What the workers cost at list price when each is busy for `seconds`; start-up time is not in it."""
-    price = lane.vcpu * VCPU_SECOND_USD + lane.memory_gib * GIB_SECOND_USD
-    return workers * price * max(BILLING_FLOOR_S, seconds)
+def _quiet(reading: Reading) -> str:
+    return "idle: there is no series for the subscription" if isinstance(reading, Idle) else "the backlog is 0"
+
+
+def _unknown(lane: Lane, reading: Unknown, blind: Blind | None, now: float) -> str:
+    reason = f"the backlog is unknown: {reading.reason}"
+    if blind is None:
+        return reason
+    due_at = blind.due_at(lane.policy.probe_after_s)
+    since = f"for {brief(now - blind.since)} now" if now > blind.since else "since this tick"
+    return f"{reason}; {since}, one worker looks {f'in {spoken(due_at - now)}' if due_at > now else 'once nothing else is alive'}"
+
+
+def _filled(case: _Case, decision: Decision) -> Decision:
+    return replace(
+        decision, ledger=case.ledger, unassigned_count=case.unassigned_count, accepted_count=case.accepted_count, blind=case.blind
+    )
 
 
 def _hold(lane: Lane, reading: Reading, now: float, cause: HoldCause, reason: str) -> Decision:
     return Decision(lane=lane.name, kind=Kind.HOLD, reason=reason, decided_at=now, reading=reading, hold_cause=cause)
 
 
-def _nothing(lane: Lane, reading: Reading, now: float, ledger: Ledger | None, reason: str) -> Decision:
-    unassigned = max(0, reading.undelivered_count - ledger.total_count) if isinstance(reading, Value) and ledger else 0
-    return Decision(
-        lane=lane.name,
-        kind=Kind.NOTHING_TO_DO,
-        reason=reason,
-        decided_at=now,
-        reading=reading,
-        ledger=ledger,
-        unassigned_count=unassigned,
-    )
+def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
+    return Decision(lane=lane.name, kind=Kind.NOTHING_TO_DO, reason=reason, decided_at=now, reading=reading)

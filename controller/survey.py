@@ -1,4 +1,4 @@
-"""A survey: which executions of a lane exist, and the progress of the workers of those that can matter to a reading.
+"""A survey: the executions of a lane that can matter to a reading or tell whether the lane works, with the progress of their workers.
 
 It is complete or it is an error: what could not be listed must not look like nothing.
 """
@@ -17,7 +17,7 @@ from controller.lanes import Lane
 from controller.ledger import Worked, horizon
 
 LOOKBACK_S = 24 * 3600.0
-"""How long ago an execution may have been created to be found by listing; older ones that still run are watched by name."""
+"""How long ago an execution may have been created to be found by the first listing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,24 @@ class Survey:
         """The execution that carries this decision part."""
         return next((one for one in self.executions if one.decision_id == decision_id), None)
 
-    @property
-    def live_names(self) -> tuple[str, ...]:
-        """Full names of the executions that are alive, sorted."""
-        return tuple(sorted(one.full_name for one in self.executions if one.live))
-
 
 def survey(lane: Lane, watched: Sequence[str], runner: JobRunner, store: ObjectStore, *, since: float, now: float) -> Survey:
-    """List the lane's executions and read their workers' progress. `since` is the time acknowledgements are counted from; `watched`
-    full names of executions known to have been alive. Raises DependencyError."""
-    executions = listed(lane, watched, runner, now)
+    """All executions of the last day and the `watched` ones (full names), read anew. `since` is the time acknowledgements are counted
+    from. Raises DependencyError."""
+    return surveyed(_of_the_last_day(lane, watched, runner, now), runner, store, {}, since=since, now=now)
+
+
+def surveyed(
+    executions: Sequence[ExecutionInfo],
+    runner: JobRunner,
+    store: ObjectStore,
+    ended: Mapping[str, Worked],
+    *,
+    since: float,
+    now: float,
+) -> Survey:
+    """The progress of those that matter. `ended`: what was read of executions after their end, by full name, is not read again. Raises
+    DependencyError."""
     edge = horizon(since, now)
     worked: list[Worked] = []
     notes: list[str] = []
@@ -49,17 +57,31 @@ def survey(lane: Lane, watched: Sequence[str], runner: JobRunner, store: ObjectS
     for info in executions:
         matters = info.completed_at is None or info.completed_at >= edge
         if matters or (tell_broken and info.failed_count):
-            tries, unreadable = read_progress(store, info.name)
-            worked.append(Worked(info, tries, ended_workers(info, runner)))
+            one, unreadable = (ended[info.full_name], []) if info.full_name in ended else _read(info, runner, store)
+            worked.append(one)
             notes += unreadable
-        # One that ended long ago without failures is not read, and says that the lane was fine.
-        tell_broken = tell_broken and undecided(worked) and (matters or info.failed_count > 0)
+        elif tell_broken:
+            worked.append(Worked(info))  # ended long ago without failures: the lane was fine, whatever older ones say
+        tell_broken = tell_broken and undecided(worked)
     return Survey(tuple(executions), tuple(worked), tuple(notes))
 
 
-def listed(lane: Lane, watched: Sequence[str], runner: JobRunner, now: float) -> list[ExecutionInfo]:
-    """The job's executions of the last day (longer where a worker may live longer), newest first, and the watched ones before."""
-    oldest = now - max(LOOKBACK_S, (lane.max_retries + 1) * lane.task_timeout_s + 3600)
+def still_matter(worked: Sequence[Worked], since: float, now: float) -> list[Worked]:
+    """Without those at the end that no later look needs: ended long ago, and nothing older depends on what they say."""
+    edge = horizon(since, now)
+    kept = list(worked)
+    while kept and kept[-1].info.completed_at is not None and kept[-1].info.completed_at < edge and not kept[-1].info.failed_count:
+        kept.pop()
+    return kept
+
+
+def oldest_of_interest(lane: Lane, now: float) -> float:
+    """When (Unix seconds) the oldest execution was created that may still be alive, or that tells whether the lane works."""
+    return now - max(LOOKBACK_S, (lane.max_retries + 1) * lane.task_timeout_s + 3600)
+
+
+def _of_the_last_day(lane: Lane, watched: Sequence[str], runner: JobRunner, now: float) -> list[ExecutionInfo]:
+    oldest = oldest_of_interest(lane, now)
     found: list[ExecutionInfo] = []
     for info in runner.executions(lane.job):
         if info.created_at < oldest:
@@ -68,6 +90,11 @@ def listed(lane: Lane, watched: Sequence[str], runner: JobRunner, now: float) ->
     seen = {info.full_name for info in found}
     older = (runner.execution(name) for name in watched if name not in seen)
     return found + [info for info in older if info is not None]
+
+
+def _read(info: ExecutionInfo, runner: JobRunner, store: ObjectStore) -> tuple[Worked, list[str]]:
+    tries, unreadable = read_progress(store, info.name)
+    return Worked(info, tries, ended_workers(info, runner)), unreadable
 
 
 def ended_workers(info: ExecutionInfo, runner: JobRunner) -> Mapping[int, float]:

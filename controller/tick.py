@@ -1,206 +1,200 @@
-"""A tick: read, list, ledger, decide, save the intent, launch, save what happened. One order, one function, for every lane.
+"""A tick: look at every lane, decide for all, share what they share, act. One order, for the service, the command and simulated time.
 
-Nothing is launched unless the reading is known, the listing is complete and the intent is saved. Two ticks of one lane at the
-same time are harmless: only one of them can save its intent.
+Nothing is launched unless the reading is known, the listing is complete and the intent is saved. Two ticks of one lane at the same
+time are harmless: only one of them can save its intent.
 """
 
 from __future__ import annotations
 
 import difflib
-import random
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from typing import TypeVar
 
-from batch.clock import Clock
-from batch.errors import DependencyError, SettingsError
+from batch.errors import DependencyError, DependencyMissing, SettingsError
+from batch.names import DELAYED
 from batch.objects import ObjectStore
-from controller.backlog import BacklogReader, Reading, Value
-from controller.broken import Broken, broken_of
-from controller.decision import Decision, HoldCause, Kind, to_json
-from controller.intents import Intent, PartState, new_decision_id, split
-from controller.jobs import JobRunner
+from controller.action import MINUTE_S, act
+from controller.backlog import Reading
+from controller.budget import Want, aged_weights, allocated
+from controller.caps import Limits
+from controller.decision import Decision, HoldCause, Kind
+from controller.jobs import MAX_WORKERS_PER_EXECUTION, JobInfo
 from controller.lanes import Lane, LaneRefused, lanes_of
-from controller.launcher import kept, launch, settled, unlisted
-from controller.ledger import GUARD_S, Ledger, ledger_of, seconds_per_message
+from controller.outside import Outside
 from controller.policy import decide
-from controller.state import LaneState, Saved, StateConflict, StateUnreadable, load, save
-from controller.survey import Survey, survey
+from controller.round import Round, TickResult
+from controller.state import LaneState, Saved
+from controller.view import View, look
+
+__all__ = ["Outside", "Round", "TickResult", "chosen_lanes", "tick", "tick_lanes"]
+
+LANES_AT_A_TIME = 8
+DELAYED_PAGE = 1000
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """Everything a tick touches."""
-
-    store: ObjectStore
-    runner: JobRunner
-    backlog: BacklogReader
-    clock: Clock
-    chance: random.Random
-
-
-@dataclass(frozen=True, slots=True)
-class TickResult:
-    """What one tick decided and did. `stood_down`: another controller decided for this lane at the same time, nothing was launched."""
-
-    decision: Decision
-    intent: Intent | None = None
-    stood_down: bool = False
-    dry_run: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def launched(self) -> tuple[str, ...]:
-        """Names of the executions that were started."""
-        parts = self.intent.parts if self.intent else ()
-        return tuple(part.execution for part in parts if part.state is PartState.LAUNCHED)
-
-    @property
-    def failures(self) -> tuple[str, ...]:
-        """Why parts of the launch did not, or may not, take effect."""
-        parts = self.intent.parts if self.intent else ()
-        return tuple(f"{part.decision_id}: {part.reason}" for part in parts if part.state is not PartState.LAUNCHED)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One tick of every lane asked for, and the jobs that could not be lanes."""
-
-    results: tuple[TickResult, ...]
-    refused: tuple[LaneRefused, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What a tick knows before it decides: the state brought up to date, whether the lane is broken, and the ledger or why there is
-    none."""
-
-    state: LaneState
-    ledger: Ledger | None = None
-    broken: Broken | None = None
-    listing_error: str = ""
-    notes: tuple[str, ...] = ()
+def tick_lanes(
+    outside: Outside, names: Sequence[str] = (), *, dry_run: bool = False, on_result: Callable[[TickResult], None] | None = None
+) -> Round:
+    """Tick the lanes with these names, or all. Raises SettingsError for a name that is no lane, DependencyError when the jobs cannot
+    be listed. A fault in one lane's tick holds that lane, and the others go on. `on_result` is told each result as it comes, from any
+    thread."""
+    jobs = {job.full_name: job for job in outside.runner.jobs()}
+    lanes, refused = lanes_of(list(jobs.values()))
+    chosen = chosen_lanes(lanes, refused, names)
+    shared = outside.quotas.worker_budget is not None or outside.quotas.cpu_quota_vcpu is not None
+    looked_at = lanes if shared else chosen
+    readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}
+    asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in looked_at]
+    results = _round(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result)
+    return Round(tuple(results), tuple(refused) if not names else ())
 
 
 def tick(lane: Lane, outside: Outside, *, reading: Reading | None = None, dry_run: bool = False) -> TickResult:
-    """Decide for one lane and launch what was decided. `reading` is given where several lanes were read in one call; with `dry_run`
-    nothing is written or launched. Failing services become a hold in the result; they are not raised."""
-    now = outside.clock.now()
+    """One lane alone, as it is given; no budget is shared with others. Raises DependencyError when its job cannot be found."""
+    job = next((one for one in outside.runner.jobs() if one.full_name == lane.job), None)
+    if job is None:
+        raise DependencyMissing(f"there is no job {lane.job} with the label fanout-lane: run `fanout apply`")
     if reading is None:
         reading = outside.backlog.read([lane.subscription])[lane.subscription]
+    alone = replace(outside, quotas=replace(outside.quotas, worker_budget=None, cpu_quota_vcpu=None))
+    (result,) = _round(alone, [(lane, job, reading)], {lane.name}, dry_run=dry_run)
+    return result
+
+
+def _round(
+    outside: Outside,
+    asked: Sequence[tuple[Lane, JobInfo, Reading]],
+    chosen: set[str],
+    *,
+    dry_run: bool,
+    on_result: Callable[[TickResult], None] | None = None,
+) -> list[TickResult]:
+    """Look at all that is asked, act on what is chosen of it."""
+    may_be_due = _subscriptions_with_delayed(outside.store) if len(chosen) > 1 else None
+
+    def looked(one: tuple[Lane, JobInfo, Reading]) -> View:
+        lane, job, reading = one
+        republish = lane.name in chosen and (may_be_due is None or lane.subscription in may_be_due)
+        try:
+            return look(lane, job, outside, reading, dry_run=dry_run or lane.name not in chosen, republish=republish)
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw must not stop the other lanes; it is told in full, and the lane held
+            return _faulty(lane, reading, outside.clock.now(), error)
+
+    def acted(one: tuple[View, Decision]) -> TickResult:
+        view, decision = one
+        try:
+            result = act(view, decision, outside, dry_run=dry_run)
+        except Exception as error:  # noqa: BLE001 - as above
+            fault = _faulty(view.lane, view.reading, outside.clock.now(), error)
+            result = TickResult(fault.held or decision, dry_run=dry_run, notes=fault.notes, delayed=view.delayed)
+        if on_result is not None:
+            on_result(result)
+        return result
+
+    views = _together(looked, asked)
+    decisions = _decided(views, outside)
+    return _together(acted, [(view, decision) for view, decision in zip(views, decisions, strict=True) if view.lane.name in chosen])
+
+
+def _decided(views: Sequence[View], outside: Outside) -> list[Decision]:
+    """A decision for each view, in their order. What lanes share is given out to the one that waits longest for its weight first."""
+    quotas = outside.quotas
+    alone = [_decision(view, Limits(), outside) for view in views]
+    wants = [
+        Want(
+            view.lane.name,
+            view.live_worker_count,
+            draft.workers,
+            view.lane.policy.weight,
+            view.lane.policy.floor,
+            getattr(view.reading, "oldest_age_s", None),
+        )
+        for view, draft in zip(views, alone, strict=True)
+    ]
+    grants = None if quotas.worker_budget is None else allocated(wants, quotas.worker_budget)
+    live_vcpu = sum(view.live_worker_count * view.lane.vcpu for view in views)
+    calls_left = None if quotas.run_calls_per_minute is None else quotas.run_calls_per_minute - _run_call_count(views, outside)
+    weights = aged_weights(wants)
+    decisions = list(alone)
+    for at in sorted(range(len(views)), key=lambda at: (-weights[wants[at].lane], -(wants[at].oldest_age_s or 0.0), at)):
+        if alone[at].kind is not Kind.LAUNCH:
+            continue
+        limits = Limits(
+            cpu_quota_vcpu=quotas.cpu_quota_vcpu,
+            live_vcpu=live_vcpu,
+            run_calls_left=None if calls_left is None else max(0, calls_left),
+            budget_workers=None if grants is None else grants[wants[at].lane],
+        )
+        decisions[at] = decided = _decision(views[at], limits, outside)
+        live_vcpu += decided.workers * views[at].lane.vcpu
+        if calls_left is not None:
+            calls_left -= -(-decided.workers // MAX_WORKERS_PER_EXECUTION)
+    return decisions
+
+
+def _decision(view: View, limits: Limits, outside: Outside) -> Decision:
+    if view.held is not None:
+        return view.held
     try:
-        saved = load(outside.store, lane.name)
-    except (DependencyError, StateUnreadable) as error:
-        return TickResult(_unreadable(lane, reading, now, str(error)), dry_run=dry_run)
-    view = _viewed(lane, saved.state, reading, outside, now, dry_run=dry_run)
-    decision = decide(
-        lane,
-        reading,
-        view.ledger,
-        now=now,
-        seconds_per_message=view.state.seconds_per_message,
-        listing_error=view.listing_error,
-        broken=view.broken,
-    )
-    if dry_run:
-        return TickResult(decision, dry_run=True, notes=view.notes)
-    if decision.kind is Kind.LAUNCH:
-        return _launched(lane, decision, saved, view, outside, now)
-    return _recorded(decision, saved, view, outside, now)
+        return decide(
+            view.lane,
+            view.reading,
+            view.ledger,
+            now=view.now,
+            rates=view.state.learned.rates(),
+            accepted_since_sample_count=view.accepted_count,
+            listing_error=view.listing_error,
+            broken=view.broken,
+            limits=limits,
+            waiting_since=view.state.waiting_since,
+            blind=view.state.blind,
+            unfinished_count=view.unfinished_count,
+        )
+    except Exception as error:  # noqa: BLE001 - as where lanes are looked at
+        return _fault(view.lane, view.reading, outside.clock.now(), error)
 
 
-def _viewed(lane: Lane, state: LaneState, reading: Reading, outside: Outside, now: float, *, dry_run: bool) -> _View:
-    """List only where it can matter: to size a launch, or to follow one that is unclear."""
-    wanted = isinstance(reading, Value) and reading.undelivered_count > 0 and not lane.policy.paused
-    if not wanted and not any(intent.pending for intent in state.intents):
-        return _View(state)
-    sampled_at = reading.sampled_at if isinstance(reading, Value) else now
+def _run_call_count(views: Sequence[View], outside: Outside) -> int:
+    """Launches of the last minute: what the lanes' states tell of every controller, and what this one has tried for any lane."""
+    since = outside.clock.now() - MINUTE_S
+    told = sum(len(intent.parts) for view in views for intent in view.state.intents if intent.saved_at > since)
+    return max(told, outside.memory.run_call_count(since))
+
+
+def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
+    """Whose folder of delayed tasks is worth a look, by one page for all lanes; None when it cannot be told so: then every folder is."""
     try:
-        since = sampled_at - GUARD_S
-        seen = survey(lane, state.watched, outside.runner, outside.store, since=since, now=now)
-        intents, found = _followed(lane, state.intents, seen, outside, now, give_up=not dry_run)
-        if found:
-            seen = survey(lane, [*seen.live_names, *found], outside.runner, outside.store, since=since, now=now)
-    except DependencyError as error:
-        return _View(state, listing_error=str(error))
-    state = replace(
-        state,
-        intents=intents,
-        watched=seen.live_names,
-        seconds_per_message=seconds_per_message(seen.worked) or state.seconds_per_message,
-    )
-    lost = unlisted(intents, seen, now)
-    return _View(state, ledger_of(sampled_at, seen.worked, lost, now=now), broken_of(seen.worked, lost), notes=seen.notes)
+        names = [info.name for info in islice(store.list(DELAYED), DELAYED_PAGE)]
+    except DependencyError:
+        return None
+    return {name.removeprefix(DELAYED).partition("/")[0] for name in names} if len(names) < DELAYED_PAGE else None
 
 
-def _followed(
-    lane: Lane, intents: Sequence[Intent], seen: Survey, outside: Outside, now: float, *, give_up: bool
-) -> tuple[tuple[Intent, ...], list[str]]:
-    """The intents as far as they are resolved, and full names of executions that the listing did not show."""
-    followed: list[Intent] = []
-    unseen: list[str] = []
-    for intent in intents:
-        intent, found = settled(lane, intent, seen, outside.store, outside.runner, now, give_up=give_up)
-        followed.append(intent)
-        unseen += [one.full_name for one in found]
-    return kept(tuple(followed), now), unseen
+def _faulty(lane: Lane, reading: Reading, now: float, error: Exception) -> View:
+    nothing = Saved(LaneState(lane.name), 0)
+    notes = ("".join(traceback.format_exception(error)),)
+    return View(lane, now, reading, nothing, nothing.state, notes=notes, held=_fault(lane, reading, now, error))
 
 
-def _launched(lane: Lane, decision: Decision, saved: Saved, view: _View, outside: Outside, now: float) -> TickResult:
-    decision = replace(decision, decision_id=new_decision_id(now, outside.chance))
-    intent = Intent(decision.decision_id, now, split(decision.decision_id, decision.workers, decision.backlog))
-    state = view.state.with_intent(intent).with_decision(to_json(decision))
-    try:
-        generation = save(outside.store, state, saved.generation, f"{decision.decision_id}/intent")
-    except StateConflict as conflict:
-        return TickResult(decision, stood_down=True, notes=(*view.notes, str(conflict)))
-    except DependencyError as error:
-        return TickResult(_unreadable(lane, decision.reading, now, f"the intent could not be saved: {error}"), notes=view.notes)
-    intent = launch(lane, intent, outside.runner)
-    try:
-        save(outside.store, state.with_intent(intent), generation, f"{decision.decision_id}/done")
-    except (StateConflict, DependencyError) as error:
-        lost = f"what became of {decision.decision_id} was not recorded, the next tick finds it by listing: {error}"
-        return TickResult(decision, intent, notes=(*view.notes, lost))
-    return TickResult(decision, intent, notes=view.notes)
+def _fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decision:
+    reason = f"a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
+    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.FAULT)
 
 
-def _recorded(decision: Decision, saved: Saved, view: _View, outside: Outside, now: float) -> TickResult:
-    """Without a launch the state is written only where it changed; a decision only where its kind did."""
-    state = view.state
-    last_kind = state.decisions[-1].get("kind") if state.decisions else ""
-    if decision.kind.value != last_kind:
-        state = state.with_decision(to_json(decision))
-    if state == saved.state:
-        return TickResult(decision, notes=view.notes)
-    try:
-        save(outside.store, state, saved.generation, new_decision_id(now, outside.chance))
-    except (StateConflict, DependencyError) as error:
-        return TickResult(decision, notes=(*view.notes, str(error)))
-    return TickResult(decision, notes=view.notes)
-
-
-def _unreadable(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
-    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.STATE_UNREADABLE)
-
-
-def tick_lanes(outside: Outside, names: Sequence[str] = (), *, dry_run: bool = False) -> Round:
-    """Tick the lanes with these names, or all. Raises SettingsError for a name that is no lane, DependencyError when the jobs cannot
-    be listed. A fault in one lane's tick holds that lane, and the others go on."""
-    lanes, refused = lanes_of(outside.runner.jobs())
-    chosen = chosen_lanes(lanes, refused, names)
-    readings = outside.backlog.read([lane.subscription for lane in chosen]) if chosen else {}
-    results = tuple(_contained(lane, outside, readings[lane.subscription], dry_run=dry_run) for lane in chosen)
-    return Round(results, tuple(refused) if not names else ())
-
-
-def _contained(lane: Lane, outside: Outside, reading: Reading, *, dry_run: bool) -> TickResult:
-    try:
-        return tick(lane, outside, reading=reading, dry_run=dry_run)
-    except Exception as error:  # noqa: BLE001 - what nobody foresaw must not stop the other lanes; it is told in full, and the lane held
-        reason = f"a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
-        decision = Decision(lane.name, Kind.HOLD, reason, outside.clock.now(), reading, hold_cause=HoldCause.FAULT)
-        return TickResult(decision, dry_run=dry_run, notes=(traceback.format_exc(),))
+def _together(call: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """Several at a time, results in order."""
+    items = list(items)
+    if len(items) < 2:
+        return [call(item) for item in items]
+    with ThreadPoolExecutor(min(LANES_AT_A_TIME, len(items)), thread_name_prefix="lane") as pool:
+        return list(pool.map(call, items))
 
 
 def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:

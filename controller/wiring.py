@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from batch.clock import SystemClock
 from controller.config import ControllerSettings
 from controller.tick import Outside
 
+if TYPE_CHECKING:
+    from batch.google_pubsub import GoogleTopic
+
 STORE_S = 10.0
 """For one call with its retries. The next tick comes in a minute and tries again; longer, one lane would hold up the others."""
+PUBLISH_S = 10.0
 
 
 @contextmanager
 def connected(settings: ControllerSettings) -> Iterator[Outside]:
     """Clients for these settings, closed at the end."""
     from batch.google_objects import GoogleObjectStore
-    from controller.backlog import GoogleBacklogReader
+    from controller.backlog import GoogleBacklogReader, ReadingRules
     from controller.google_jobs import GoogleJobRunner
 
     clock = SystemClock()
     store = GoogleObjectStore(settings.bucket_name, project=settings.project, timeout_s=STORE_S, request_timeout_s=STORE_S / 2)
+    topics = Topics(settings.project)
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
-    backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator)
+    rules = ReadingRules(window_s=settings.reading_window_s)
+    backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, rules=rules)
     try:
-        yield Outside(store, runner, backlog, clock, random.SystemRandom())
+        yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas)
     finally:
+        topics.close()
         backlog.close()
         runner.close()
         store.close()
+
+
+@dataclass(slots=True)
+class Topics:
+    """A client for each topic, made when it is first needed: most ticks publish nothing. Safe from any thread."""
+
+    project: str
+    _made: dict[str, GoogleTopic] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, name: str) -> GoogleTopic:
+        """Raises DependencyForbidden when there are no credentials."""
+        from batch.google_pubsub import GoogleTopic
+
+        with self._lock:
+            if name not in self._made:
+                self._made[name] = GoogleTopic(self.project, name, retry_within_s=PUBLISH_S, request_timeout_s=PUBLISH_S)
+            return self._made[name]
+
+    def close(self) -> None:
+        for topic in self._made.values():
+            topic.close()

@@ -18,6 +18,7 @@ from batch.errors import SettingsError
 from batch.registry import load_handlers
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
+from intake.controller_link import ControllerLink
 from intake.google_topic import GooglePublisher
 from intake.service import create_app
 
@@ -44,7 +45,10 @@ def main() -> int:
         for problem in error.problems:
             log.error("%s", problem)
         return 2
-    app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), chance=random.Random())
+    controller = None
+    if settings.controller_url:
+        controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)
+    app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), chance=random.Random(), controller=controller)
     config = uvicorn.Config(
         app, access_log=False, log_config=None, backlog=2048, timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s))
     )

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from batch.clock import Clock, SystemClock
 from batch.errors import DependencyError, FanoutError
 from batch.subscription import Outgoing
 
@@ -19,6 +20,9 @@ MAX_BATCH_BYTES = 9_500_000
 MAX_WAITING_BYTES = 64_000_000
 OVERHEAD_BYTES = 600
 """What attributes and framing add to a message's data, at most."""
+
+Accepted = Callable[[int, float], object]
+"""Told how many messages the broker confirmed together, and when (Unix seconds) their publishing began. Returns at once."""
 
 log = logging.getLogger("fanout.intake")
 
@@ -39,8 +43,18 @@ class CollectorFull(FanoutError):
 class Collector:
     """One topic's messages on their way out. Belongs to one event loop."""
 
-    def __init__(self, topic: AsyncTopic, *, max_waiting: int = 10_000, max_in_flight: int = 4) -> None:
+    def __init__(
+        self,
+        topic: AsyncTopic,
+        *,
+        max_waiting: int = 10_000,
+        max_in_flight: int = 4,
+        accepted: Accepted | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`accepted` is told what the broker has confirmed, by `clock`."""
         self.topic = topic
+        self._accepted, self._clock = accepted, clock or SystemClock()
         self._max_waiting, self._max_in_flight = max_waiting, max_in_flight
         self._waiting: deque[tuple[Outgoing, asyncio.Future[str]]] = deque()
         self._waiting_bytes = 0
@@ -99,6 +113,7 @@ class Collector:
         return batch
 
     async def _send(self, batch: list[tuple[Outgoing, asyncio.Future[str]]]) -> None:
+        began_at = self._clock.now()
         try:
             message_ids = await self.topic.publish([message for message, _ in batch])
             if len(message_ids) != len(batch):
@@ -113,6 +128,8 @@ class Collector:
             for (_, confirmed), message_id in zip(batch, message_ids, strict=True):
                 if not confirmed.done():
                     confirmed.set_result(message_id)
+            if self._accepted is not None:
+                self._accepted(len(batch), began_at)
 
 
 def _fail(batch: list[tuple[Outgoing, asyncio.Future[str]]], error: Exception) -> None:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from batch.errors import SettingsError
 from batch.message import MAX_MESSAGE_BYTES
@@ -23,6 +24,21 @@ def lane_map(value: str) -> tuple[tuple[str, str], ...]:
             raise ValueError("pairs lane=topic, each lane once, separated by commas, such as default=topic-a,urgent=topic-b")
         pairs[lane] = topic
     return tuple(pairs.items())
+
+
+def controller_url(value: str) -> str:
+    """`https://host`, or `http://host:port` for one on loopback."""
+    parts = urlsplit(value)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.netloc
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+        or parts.username
+    ):
+        raise ValueError("the address of the controller without a path: https://…, or http://127.0.0.1:PORT for a local one")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def lane_name(value: str) -> str:
@@ -48,6 +64,12 @@ class IntakeSettings:
     max_in_flight: int = setting("MAX_IN_FLIGHT", whole(1, 100), "publish requests of a lane under way at a time", default=4)
     publish_timeout_s: float = setting("PUBLISH_TIMEOUT_S", seconds(0.1), "how long the broker may take to confirm", default=10.0)
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "how long accepted requests may take after SIGTERM", default=8.0)
+
+    controller_url: str = setting(
+        "CONTROLLER_URL", controller_url, "the controller, told at once what was accepted; empty: it finds out by the gauge", default=""
+    )
+    controller_audience: str = setting("CONTROLLER_AUDIENCE", text, "its OIDC_AUDIENCE; CONTROLLER_URL by default", default="")
+    poke_gather_s: float = setting("POKE_GATHER_S", seconds(0), "what is accepted within this time is told together", default=0.5)
 
     @property
     def topics(self) -> dict[str, str]:

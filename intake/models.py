@@ -54,7 +54,7 @@ class DataTaskBody(BaseModel):
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"transformation": "normalize", "dataset_size": 1000}]})
 
-    transformation: str | None = Field(default=None, description="such as normalize or aggregation")
+    transformation: str | None = Field(default=None, description="normalize, aggregation, filter or deduplicate")
 
 
 @dataclass(frozen=True, slots=True)

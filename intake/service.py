@@ -19,9 +19,10 @@ from starlette.requests import ClientDisconnect
 from batch.clock import Clock
 from batch.errors import DependencyError, DependencyUnavailable
 from batch.registry import Registry
-from intake.collector import AsyncTopic, Collector, CollectorFull
+from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DataTaskBody, Door, FileTaskBody, Refusal, RequestRefused, Submitted, TaskBody, message_of
+from intake.pokes import Controller, Pokers
 
 AT_ONCE_BYTES = 64 * 1024
 """Larger bodies are read as JSON in a thread: a few megabytes would stop all other requests for tens of milliseconds."""
@@ -44,9 +45,12 @@ class FrontDoor:
         self._settings, self._clock, self._chance = settings, clock, chance
         self._collectors: dict[str, Collector] = {}
 
-    def open(self, topics: Mapping[str, AsyncTopic]) -> None:
+    def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:
+        """`accepted`: who is told what the broker has of a lane."""
         limits = {"max_waiting": self._settings.max_waiting, "max_in_flight": self._settings.max_in_flight}
-        self._collectors = {lane: Collector(topic, **limits) for lane, topic in topics.items()}
+        self._collectors = {
+            lane: Collector(topic, **limits, accepted=accepted.get(lane), clock=self._clock) for lane, topic in topics.items()
+        }
 
     async def close(self) -> None:
         await asyncio.gather(*(collector.close() for collector in self._collectors.values()))
@@ -82,16 +86,29 @@ class FrontDoor:
         return lane
 
 
-def create_app(settings: IntakeSettings, *, registry: Registry, topics: Topics, clock: Clock, chance: random.Random) -> FastAPI:
-    """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted."""
+def create_app(
+    settings: IntakeSettings,
+    *,
+    registry: Registry,
+    topics: Topics,
+    clock: Clock,
+    chance: random.Random,
+    controller: Controller | None = None,
+) -> FastAPI:
+    """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted. `controller` is poked."""
     front = FrontDoor(settings, clock, chance)
+    pokers = None if controller is None else Pokers(settings, controller, clock, chance)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with topics(settings) as opened:
-            front.open(opened)
+            if pokers is not None:
+                pokers.start()
+            front.open(opened, {} if pokers is None else {lane: poker.accepted for lane, poker in pokers.by_lane.items()})
             yield
             await front.close()
+            if pokers is not None:
+                await asyncio.to_thread(pokers.close)
 
     app = FastAPI(title="Fanout intake", summary="Submits tasks.", version="1", lifespan=lifespan)
     app.add_exception_handler(RequestRefused, _refused)

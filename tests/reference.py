@@ -13,6 +13,8 @@ from batch.config import WorkerSettings
 from batch.ends import EXIT_CODES, ExitReason
 from batch.events import EVENTS
 from controller.config import ControllerSettings
+from controller.durations import duration, spoken
+from controller.lanes import ANNOTATIONS, Policy
 from fanout.__main__ import COMMANDS, main
 from intake.config import IntakeSettings
 from local_cloud import fault_kinds
@@ -28,7 +30,8 @@ EXIT_REASONS = {
     ExitReason.OUT_OF_TIME: "the task timeout is near; what had not started was handed back",
     ExitReason.STOPPED: "SIGTERM or SIGINT; what had not started was handed back at once",
     ExitReason.FENCED: "another execution does the work of this decision; it pulled nothing",
-    ExitReason.BROKEN: "a service is missing, forbidden or down; everything was handed back, no attempt was spent",
+    ExitReason.BROKEN: "a service is missing, forbidden or down (no attempt was spent), most tasks fail with one error, or handlers hang",
+    ExitReason.STUCK: "one of its own threads did not come round for `WATCHDOG_S`; the stacks are in the log, its leases were handed back",
 }
 
 
@@ -44,6 +47,9 @@ def page() -> str:
         _settings(WorkerSettings),
         "## Settings of the controller (`python -m controller`, `fanout tick`)",
         _settings(ControllerSettings),
+        "## Annotations of a lane (`jobs.yaml`)",
+        "They stand on a Cloud Run Job that carries the label `fanout-lane`; all values are texts. See [sizing](sizing.md).",
+        _annotations(),
         "## Settings of the front door (`python -m intake`)",
         _settings(IntakeSettings),
         "## How a worker ends",
@@ -62,6 +68,17 @@ def _settings(kind: type[Any]) -> str:
         default = "required" if one.default is MISSING else _shown(one.default)
         rows.append((f"`{one.metadata['env']}`", default, str(one.metadata["help"])))
     return _table(("setting", "default", "meaning"), rows)
+
+
+def _annotations() -> str:
+    defaults = {one.name: one.default for one in fields(Policy)}
+    rows = []
+    for name, one in ANNOTATIONS.items():
+        default = "required" if one.required else _shown(defaults[one.field]).lower()
+        if one.parse is duration:
+            default = f"`{spoken(float(str(defaults[one.field]))).replace(' min', 'm').replace(' s', 's')}`"
+        rows.append((f"`{name}`", default, one.help_text))
+    return _table(("annotation", "default", "meaning"), rows)
 
 
 def _shown(default: object) -> str:

@@ -30,6 +30,13 @@ SCRUBBED_NAMES = (
     "CONCURRENCY",
     "TASK_TIMEOUT_S",
     "LANE",
+    "CONTROLLER_URL",
+    "CONTROLLER_AUDIENCE",
+    "OIDC_AUDIENCE",
+    "OIDC_EMAILS",
+    "POKE_EMAILS",
+    "WORKER_BUDGET",
+    "CPU_QUOTA_VCPU",
 )
 """What would make a test on a machine of a user of the cloud behave differently, or reach the real one."""
 STOP_LIMIT_S = 10.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from batch.clock import Clock
 from batch.names import progress_object
 from batch.progress import Progress, to_metadata
-from batch.testing import ManualClock, MemoryObjectStore
+from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from controller.backlog import Idle, Reading, Value
 from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
 from controller.lanes import Lane, Policy
@@ -75,9 +75,21 @@ class FakeRunner:
         self.listing_count = 0
         self.ended: dict[str, dict[int, float]] = {}
         self.workers_listed: list[str] = []
+        self.annotated: dict[str, dict[str, str]] = {}
 
     def jobs(self) -> list[JobInfo]:
-        return list(self._jobs)
+        """Each with its execution count and its newest execution, those that no list shows among them."""
+        return [self._counted(one) for one in self._jobs]
+
+    def _counted(self, job: JobInfo) -> JobInfo:
+        found = [one for one in self.all.values() if one.job == job.full_name]
+        newest = max(found, key=lambda one: (one.created_at, one.name), default=None)
+        latest = "" if newest is None else newest.name
+        annotations = {**job.annotations, **self.annotated.get(job.full_name, {})}
+        return replace(job, execution_count=len(found), latest_execution=latest, annotations=annotations)
+
+    def set_annotation(self, job: str, key: str, value: str) -> None:
+        self.annotated.setdefault(job, {})[key] = value
 
     def executions(self, job: str) -> Iterator[ExecutionInfo]:
         self.listing_count += 1
@@ -85,7 +97,7 @@ class FakeRunner:
         if error is not None:
             raise error
         found = [one for one in self.all.values() if one.job == job and one.name not in self.hidden]
-        return iter(sorted(found, key=lambda one: one.created_at, reverse=True))
+        return iter(sorted(found, key=lambda one: (one.created_at, one.name), reverse=True))
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
         return next((one for one in self.all.values() if one.full_name == full_name), None)
@@ -138,6 +150,7 @@ class World:
     runner: FakeRunner
     backlog: FakeBacklog
     outside: Outside
+    broker: MemoryBroker
 
     def backlog_is(self, count: int, age_s: float = 0.0) -> None:
         self.backlog.reading = Value(count, self.clock.now() - age_s, 12.0)
@@ -148,4 +161,6 @@ def world(jobs: Sequence[JobInfo] = ()) -> World:
     store = MemoryObjectStore(clock=clock)
     runner = FakeRunner(clock, jobs)
     backlog = FakeBacklog()
-    return World(clock, store, runner, backlog, Outside(store, runner, backlog, clock, random.Random(7)))
+    broker = MemoryBroker(clock)
+    outside = Outside(store, runner, backlog, clock, random.Random(7), broker.topic)
+    return World(clock, store, runner, backlog, outside, broker)

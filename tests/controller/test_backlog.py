@@ -6,7 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from controller.backlog import Idle, Reading, Sample, Unknown, Value, judged
+from batch.errors import SettingsError
+from batch.progress import MARK_EVERY_S, MARKS_KEPT
+from controller.backlog import LONGEST_WINDOW_S, Idle, Reading, ReadingRules, Sample, Unknown, Value, judged
+from controller.config import controller_settings
+from controller.ledger import GUARD_S
 
 NOW = 5000.0
 Samples = Mapping[str, Sample | None] | str
@@ -40,3 +44,14 @@ def test_what_is_not_known_says_why(counts: Samples, said: str) -> None:
     reading = judged(counts, {}, "s", NOW)
     assert isinstance(reading, Unknown)
     assert said in reading.reason
+
+
+def test_how_old_a_sample_may_be_is_a_setting_within_what_progress_can_tell() -> None:
+    assert isinstance(judged({"s": Sample(7, NOW - 301)}, {}, "s", NOW, ReadingRules(window_s=400)), Value)
+    assert isinstance(judged({"s": Sample(7, NOW - 200)}, {}, "s", NOW, ReadingRules(window_s=150)), Unknown)
+    assert LONGEST_WINDOW_S + GUARD_S + MARK_EVERY_S <= MARKS_KEPT * MARK_EVERY_S
+    known = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b-ucket"}
+    assert controller_settings({**known, "READING_WINDOW_S": "400"}).reading_window_s == 400
+    for wrong in ("0", "541", "x", "nan"):
+        with pytest.raises(SettingsError, match="from 120 to 540"):
+            controller_settings({**known, "READING_WINDOW_S": wrong})

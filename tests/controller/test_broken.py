@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from batch.errors import DependencyUnavailable
 from batch.progress import Progress
 from controller.broken import COUNT_ENOUGH, Sign, broken_of, hold_s, sign_of, undecided
-from controller.decision import Cap, HoldCause, Kind
+from controller.decision import HoldCause, Kind
 from controller.jobs import ExecutionInfo
 from controller.ledger import Unlisted, Worked
 from controller.tick import TickResult, tick
@@ -132,7 +132,8 @@ def test_while_one_worker_tries_nothing_more_is_launched_and_once_it_works_all_i
     end_broken(here, ticked(here))
     here.clock.advance(60)
     tried = ticked(here)
-    assert (tried.decision.workers, tried.decision.backlog, tried.decision.caps[-1]) == (1, 100, Cap("broken", 1, 100, 1))
+    cap = tried.decision.caps[-1]
+    assert (tried.decision.workers, tried.decision.backlog, cap.name, cap.before, cap.after) == (1, 100, "broken", 100, 1)
     here.clock.advance(600)
     waiting = ticked(here).decision
     assert (waiting.hold_cause, "default-00001 tries whether the lane works again" in waiting.reason) == (HoldCause.BROKEN, True)

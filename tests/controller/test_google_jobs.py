@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from batch.errors import DependencyUnavailable
+from batch.errors import DependencyForbidden, DependencyUnavailable
 from controller.deployed import DeployedJobs
 from controller.google_jobs import GoogleJobRunner
-from controller.jobs import LaunchRefused, LaunchUnclear, RunRequest
+from controller.jobs import LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 
 JOB = "projects/p/locations/r/jobs/j"
 EXECUTION = f"{JOB}/executions/e"
@@ -52,7 +52,7 @@ class Answering(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET
+    do_POST = do_PATCH = do_GET
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -101,10 +101,37 @@ def test_an_execution_without_its_times_is_a_dependency_error(stub: Stub, runner
 
 
 def test_only_a_clear_no_is_a_refusal(stub: Stub, runner: GoogleJobRunner) -> None:
-    for code, kind in ((429, LaunchRefused), (404, LaunchRefused), (500, LaunchUnclear), (408, LaunchUnclear)):
+    for code, kind in ((429, LaunchThrottled), (400, LaunchRefused), (404, LaunchRefused), (500, LaunchUnclear), (408, LaunchUnclear)):
         stub.answers = [(code, b"{}")]
         with pytest.raises(kind):
             runner.run(JOB, RunRequest(1))
+
+
+def test_a_refusal_names_the_role_or_the_quota_that_is_wanting(stub: Stub, runner: GoogleJobRunner) -> None:
+    stub.answers = [(403, b'{"error": {"code": 403, "message": "run.jobs.runWithOverrides denied"}}')]
+    with pytest.raises(LaunchRefused, match=r"grant .* roles/run\.jobsExecutorWithOverrides on the job"):
+        runner.run(JOB, RunRequest(1))
+    stub.answers = [(429, b'{"error": {"code": 429, "message": "Quota exceeded"}}')]
+    with pytest.raises(LaunchThrottled, match="quota of job run requests per minute"):
+        runner.run(JOB, RunRequest(1))
+    assert len(stub.paths) == 2
+
+
+def test_an_annotation_that_cannot_be_set_says_why(stub: Stub, runner: GoogleJobRunner) -> None:
+    job = json.dumps({"name": JOB, "etag": "e", "annotations": {"a": "b"}}).encode()
+    stub.answers = [(403, b"{}")]
+    with pytest.raises(DependencyForbidden, match="cannot set fanout/paused"):
+        runner.set_annotation(JOB, "fanout/paused", "true")
+    stub.answers = [(200, job), (409, b"{}")]
+    with pytest.raises(DependencyUnavailable, match="cannot set fanout/paused"):
+        runner.set_annotation(JOB, "fanout/paused", "true")
+
+
+def test_a_job_that_changes_meanwhile_is_read_again(stub: Stub, runner: GoogleJobRunner) -> None:
+    job = json.dumps({"name": JOB, "etag": "e"}).encode()
+    stub.answers = [(200, job), (409, b"{}"), (200, job), (200, b'{"name": "o", "done": true}')]
+    runner.set_annotation(JOB, "fanout/paused", "true")
+    assert len(stub.paths) == 4
 
 
 def test_ended_workers_come_from_all_pages(stub: Stub, runner: GoogleJobRunner) -> None:

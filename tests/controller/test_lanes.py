@@ -8,7 +8,8 @@ import pytest
 
 from batch.errors import SettingsError
 from controller.durations import duration, spoken
-from controller.lanes import Policy, lane_of, lanes_of
+from controller.lanes import ANNOTATIONS, Policy, lane_of, lanes_of
+from controller.strategies import Strategy
 from tests.controller.fakes import job
 
 
@@ -39,6 +40,40 @@ def test_a_missing_subscription_is_a_problem() -> None:
 def test_min_workers_must_not_be_above_max_workers() -> None:
     with pytest.raises(SettingsError, match=r"min-workers=9 must not be above fanout/max-workers=3"):
         lane_of(job(min_workers="9", max_workers="3"))
+
+
+def test_every_annotation_reaches_its_field() -> None:
+    policy = lane_of(
+        job(
+            strategy="keda-eager",
+            fixed_workers="7",
+            max_in_flight="64",
+            rate="2.5",
+            min_backlog="30",
+            max_wait="90s",
+            floor="3",
+            probe_after="20m",
+        )
+    ).policy
+    assert (policy.strategy, policy.fixed_workers, policy.max_in_flight, policy.rate) == (Strategy.KEDA_EAGER, 7, 64, 2.5)
+    assert (policy.min_backlog, policy.max_wait_s, policy.floor, policy.probe_after_s) == (30, 90.0, 3, 1200.0)
+    assert {one.field for one in ANNOTATIONS.values() if not one.required} == set(Policy.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "said"),
+    [
+        ({"strategy": "dead-line"}, r"one of deadline, share, fixed, keda-default, keda-accurate, keda-eager; did you mean deadline\?"),
+        ({"strategy": "fixed"}, "needs fanout/fixed-workers"),
+        ({"fixed_workers": "2000"}, "fixed-workers=2000 must not be above fanout/max-workers=1000"),
+        ({"floor": "2000"}, "floor=2000 must not be above"),
+        ({"rate": "0"}, "a number above 0"),
+        ({"max_in_flight": "3"}, "lower its CONCURRENCY=4"),
+    ],
+)
+def test_a_policy_that_cannot_be_meant_is_refused(annotations: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        lane_of(job(**annotations))
 
 
 def test_a_wrong_job_does_not_hide_the_others() -> None:

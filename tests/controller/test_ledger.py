@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from batch.progress import Progress
 from controller.jobs import ExecutionInfo
-from controller.ledger import Unlisted, Worked, horizon, ledger_of, promised, seconds_per_message
+from controller.ledger import Line, Unlisted, Worked, horizon, ledger_of, promised
 from tests.controller.fakes import JOB, progress
 
 T = 10_000.0
 
 
 def execution(task_count: int = 1, *, completed_at: float | None = None, **env: str) -> ExecutionInfo:
-    return ExecutionInfo(f"{JOB}/executions/default-abcde", task_count, T - 500, completed_at=completed_at, env=env)
+    running = 0 if completed_at else task_count
+    return ExecutionInfo(f"{JOB}/executions/default-abcde", task_count, T - 500, completed_at=completed_at, running_count=running, env=env)
 
 
 def total(info: ExecutionInfo, *tries: Progress, sampled_at: float = T, now: float = T + 100, ended_at: float | None = None) -> int:
@@ -41,6 +42,11 @@ def test_a_finished_worker_counts_only_what_it_acked_since(live: bool, reason: s
 
 def test_a_worker_that_took_more_than_its_share_counts_what_it_took() -> None:
     assert total(execution(), progress(10, T, updated_at=T + 60, taken=25, acked=25)) == 25
+
+
+def test_what_a_worker_holds_beyond_its_share_counts_too() -> None:
+    """In its prepaid minute it goes on after its share: what it has in hand is in the reading, and will be acknowledged by it."""
+    assert total(execution(), progress(10, T, updated_at=T + 60, taken=32, acked=20, returned=5)) == 20 + 7
 
 
 def test_a_worker_without_progress_counts_its_share() -> None:
@@ -130,11 +136,23 @@ def test_the_horizon_reaches_back_to_the_sample_and_to_the_longest_deferral() ->
     assert horizon(T, T) == T - 600
 
 
-def test_seconds_per_message_come_from_executions_that_ended() -> None:
-    ended = Worked(execution(completed_at=T), {0: [progress(acked=30, handler_s=6.0)], 1: [progress(acked=10, handler_s=4.0)]})
-    running = Worked(execution(), {0: [progress(acked=1, handler_s=100.0)]})
-    assert seconds_per_message([ended, running]) == 0.25
-    assert seconds_per_message([running]) is None
+def test_an_execution_that_starts_no_worker_is_told_of_and_in_the_end_counts_no_more() -> None:
+    stuck = replace(execution(4, BACKLOG="200"), running_count=0)
+
+    def line(info: ExecutionInfo, age_s: float, *tries: Progress) -> Line:
+        (found,) = ledger_of(T, [Worked(info, {0: tries} if tries else {})], now=info.created_at + age_s).lines
+        return found
+
+    assert (line(stuck, 299).note, line(stuck, 299).pending_worker_count) == ("", 4)
+    assert "no worker has started in 5 min" in line(stuck, 300).note
+    assert line(stuck, 599).assigned_count == 200
+    given_up = line(stuck, 600)
+    assert (given_up.assigned_count, given_up.live_worker_count) == (0, 4)  # its workers may start at any moment
+    assert "gcloud run jobs executions cancel default-abcde" in given_up.note
+    for begun in (replace(stuck, running_count=1), replace(stuck, retried_count=1), replace(stuck, failed_count=1)):
+        assert (line(begun, 9999).assigned_count, line(begun, 9999).note) == (200, "")
+    assert line(stuck, 9999, progress(50, T - 400)).assigned_count == 200
+    assert line(replace(stuck, running_count=1), 9999).pending_worker_count == 3
 
 
 counts = st.integers(0, 1000)
@@ -165,3 +183,57 @@ def test_an_older_sample_never_makes_the_ledger_smaller(found: list[Progress], s
 def test_a_live_worker_never_counts_less_than_the_same_worker_ended(found: list[Progress], sampled_at: float) -> None:
     ended = [*found[:-1], replace(found[-1], exit_reason="drained")]
     assert total(execution(), *found, sampled_at=sampled_at) >= total(execution(), *ended, sampled_at=sampled_at)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[int, list[Progress]]:
+    """A promise, and tries that keep to it: a retry takes what the earlier ones did not acknowledge. The last may still run."""
+    promise = draw(st.integers(0, 500))
+    left, found = promise, []
+    for retry in range(draw(st.integers(1, 3))):
+        taken = draw(st.integers(0, left))
+        acked = draw(st.integers(0, taken))
+        returned = draw(st.integers(0, taken - acked))
+        deferred = draw(st.integers(0, returned))
+        marks = sorted(draw(st.lists(st.integers(0, acked), max_size=4)))
+        one = progress(
+            left,
+            T - 200 + 100 * retry,
+            updated_at=T - 150 + 100 * retry,
+            taken=taken,
+            acked=acked,
+            returned=returned,
+            deferred=((int(T) + draw(st.integers(-100, 600)), deferred),) if deferred else (),
+            marks=tuple((int(T) - 195 + 15 * at + 100 * retry, count) for at, count in enumerate(marks)),
+            exit_reason=draw(st.sampled_from(["", "stopped"])) if acked + returned == taken else "",
+        )
+        found.append(one)
+        left -= acked
+    return promise, found
+
+
+@given(histories(), st.floats(T - 400, T + 400), st.floats(0, 400), st.booleans())
+def test_never_more_is_counted_than_was_assigned_deferred_or_lost_by_killed_tries(
+    history: tuple[int, list[Progress]], sampled_at: float, later_s: float, ends: bool
+) -> None:
+    promise, found = history
+    ended_at = found[-1].updated_at + 20 if ends else None
+    info = execution(completed_at=ended_at, BACKLOG=str(promise))
+    now = max(sampled_at, found[-1].updated_at) + later_s
+    deferred = sum(count for one in found for due, count in one.deferred if due > now)
+    killed = [one for one in (found if ends else found[:-1]) if not one.exit_reason]
+    counted = total(info, *found, sampled_at=sampled_at, now=now)
+    lost = sum(one.share - one.acked for one in killed)
+    assert counted <= promise + deferred + (0 if len(found) == 1 else lost)
+    if not killed:
+        assert counted <= promise + deferred
+    if not ends and not found[-1].exit_reason:
+        assert counted >= found[-1].share - found[-1].returned - found[-1].acked  # what it may still acknowledge is never forgotten
+
+
+@given(st.lists(histories(), min_size=1, max_size=5), st.floats(T - 400, T + 400))
+def test_executions_count_each_for_itself(found: list[tuple[int, list[Progress]]], sampled_at: float) -> None:
+    worked = [Worked(execution(BACKLOG=str(promise)), {0: tries}) for promise, tries in found]
+    now = max(T + 400, sampled_at)
+    together = ledger_of(sampled_at, worked, now=now).total_count
+    assert together == sum(ledger_of(sampled_at, [one], now=now).total_count for one in worked)

@@ -6,6 +6,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -145,6 +146,19 @@ def test_a_launch_returns_at_once_and_is_listed_with_its_overrides(runner: Googl
     assert all(second.created_at <= at <= SystemClock().now() for at in workers.values())
     assert runner.execution(f"{job}/executions/default-00000") is None
     assert the_job(runner).execution_count == 2
+
+
+def test_an_annotation_is_set_and_the_rest_of_the_job_stays(runner: GoogleJobRunner, deployed: DeployedJobs, cloud: dict[str, str]) -> None:
+    before = the_job(runner)
+    runner.set_annotation(before.full_name, "fanout/paused", "true")
+    after = the_job(runner)
+    assert lane_of(after).policy.paused
+    assert after == replace(before, annotations={**before.annotations, "fanout/paused": "true"})
+    runner.set_annotation(before.full_name, "fanout/paused", "false")
+    assert not lane_of(the_job(runner)).policy.paused
+    document = deployed.read("default")
+    assert document is not None
+    assert [one.path for one in differences(document, manifest(cloud).document)] == ["metadata.annotations[fanout/paused]"]
 
 
 def test_what_cloud_run_refuses_is_no_unclear_launch(runner: GoogleJobRunner) -> None:

@@ -57,6 +57,7 @@ def _nested(depth: int) -> list[Any]:
     [
         (lambda d: d.update(kind="Service"), "document 1: kind is 'Service', must be 'Job'"),
         (lambda d: d["metadata"].pop("name"), "metadata.name is not set"),
+        (lambda d: d["metadata"]["annotations"].update({"fanout/max-in-flight": "7"}), "max-in-flight=7 is less than a single worker"),
         (lambda d: spec(d).pop("containers"), "at least one container with an image"),
         (lambda d: d["metadata"]["annotations"].update({"fanout/max-workers": 5}), 'write "5" in quotes'),
         (lambda d: d["metadata"]["annotations"].update({"fanout/paused": True}), '[fanout/paused]=true: must be a text; write "true" in'),

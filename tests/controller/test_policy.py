@@ -1,7 +1,8 @@
-"""The policy: how many workers, and every bound by name."""
+"""The policy: how many workers, within every bound, in time where that can be, and for the least money."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -10,10 +11,15 @@ from hypothesis import strategies as st
 
 from batch.shares import share
 from controller.backlog import Idle, Reading, Unknown, Value
-from controller.decision import Cap, Decision, HoldCause, Kind, to_json
+from controller.caps import Limits
+from controller.decision import Decision, HoldCause, Kind, from_json, to_json
 from controller.intents import split
+from controller.lanes import Lane
 from controller.ledger import Ledger, Line
-from controller.policy import decide
+from controller.policy import decide, share_of
+from controller.prices import worker_cost
+from controller.sizing import Rates, cost_usd, drain_s
+from controller.strategies import Strategy
 from tests.controller.fakes import lane
 
 NOW = 1000.0
@@ -23,15 +29,31 @@ def ledger(assigned: int = 0, live: int = 0) -> Ledger:
     return Ledger(NOW - 90, (Line("default-abcde", "", live > 0, live, live, assigned),) if assigned or live else ())
 
 
-def decided(backlog: int, *, assigned: int = 0, live: int = 0, accepted: int = 0, each_s: float | None = None, **of: object) -> Decision:
+def decided(
+    backlog: int,
+    *,
+    assigned: int = 0,
+    live: int = 0,
+    accepted: int = 0,
+    rates: Rates | None = None,
+    limits: Limits | None = None,
+    age_s: float = 60.0,
+    **of: object,
+) -> Decision:
     return decide(
         lane(**of),
-        Value(backlog, NOW - 60),
+        Value(backlog, NOW - age_s),
         ledger(assigned, live),
         now=NOW,
-        seconds_per_message=each_s,
+        rates=rates,
         accepted_since_sample_count=accepted,
+        limits=limits or Limits(),
     )
+
+
+def changed(decision: Decision) -> list[tuple[str, int, int]]:
+    """The caps that changed something."""
+    return [(cap.name, cap.before, cap.after) for cap in decision.caps if cap.before != cap.after]
 
 
 @pytest.mark.parametrize(
@@ -53,11 +75,34 @@ def test_workers_for_what_is_unassigned(backlog: int, assigned: int, accepted: i
     assert decision.kind is (Kind.LAUNCH if workers else Kind.NOTHING_TO_DO)
 
 
-def test_each_cap_is_named_with_the_number_before_and_after() -> None:
-    decision = decided(10_000, live=3, max_workers=20)
-    assert decision.wanted_workers == 100
-    assert decision.caps == (Cap("min-workers", 0, 100, 100), Cap("messages", 10_000, 100, 100), Cap("max-workers", 17, 100, 17))
-    assert (decision.workers, decision.backlog) == (17, 1700)
+def test_the_deadline_decides_how_many_where_a_share_would_take_too_long() -> None:
+    """1,000 s of work for each of 10 workers; in 290 s, less 10 s to start, a worker of 4 slots does 4 x 28 messages of 10 s."""
+    decision = decided(1000, rates=Rates(10.0, 10.0), concurrency=4, drain_within_s=290.0, age_s=0.0)
+    assert (decision.wanted_workers, decision.workers) == (9, 10)
+    assert changed(decision) == [("max-messages", 9, 10)]
+    faster = decided(1000, rates=Rates(10.0, 10.0), concurrency=4, drain_within_s=60.0, age_s=0.0)
+    assert (faster.workers, faster.predicted_drain_s) == (50, 60.0)
+
+
+def test_the_time_that_messages_have_waited_is_taken_from_the_deadline_but_never_more_than_half() -> None:
+    def left(age_s: float, oldest_s: float | None = None, assigned: int = 0) -> float | None:
+        reading = Value(1000, NOW - age_s, oldest_s)
+        return decide(lane(drain_within_s=600.0), reading, ledger(assigned), now=NOW).within_s
+
+    assert left(60.0) == 540.0
+    assert left(60.0, oldest_s=100.0) == 440.0
+    assert left(60.0, oldest_s=100.0, assigned=5) == 540.0  # the oldest may be one of the five
+    assert left(60.0, oldest_s=86_400.0) == 300.0
+    accepted = decide(lane(drain_within_s=600.0), Value(0, NOW - 60), ledger(), now=NOW, accepted_since_sample_count=9)
+    assert accepted.within_s == 600.0
+
+
+def test_a_share_never_outlasts_the_task_timeout() -> None:
+    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 slots."""
+    decision = decided(1000, rates=Rates(10.0, 30.0), concurrency=4, task_timeout_s=100.0, drain_within_s=7200.0, max_workers=30)
+    assert ("task-timeout", 6, 50) not in changed(decision)
+    assert [name for name, _, _ in changed(decision)] == ["task-timeout", "max-workers"]
+    assert (decision.workers, decision.backlog) == (30, 30 * 20)
 
 
 def test_min_workers_spread_a_small_backlog_but_never_over_more_workers_than_messages() -> None:
@@ -70,6 +115,7 @@ def test_a_lane_at_its_limit_launches_nothing_and_says_why() -> None:
     assert decision.kind is Kind.NOTHING_TO_DO
     assert "9500 messages wait" in decision.reason
     assert "20 workers are alive" in decision.reason
+    assert "budget leaves no worker" in decided(10_000, limits=Limits(budget_workers=0)).reason
 
 
 @pytest.mark.parametrize(
@@ -87,8 +133,18 @@ def test_a_hold_says_its_cause_and_launches_nothing(reading: Reading, error: str
 
 
 @pytest.mark.parametrize("reading", [Idle(), Value(0, NOW)])
-def test_idle_and_zero_are_nothing_to_do(reading: Reading) -> None:
-    assert decide(lane(), reading, None, now=NOW).kind is Kind.NOTHING_TO_DO
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_idle_and_zero_launch_nothing_whatever_the_strategy(reading: Reading, strategy: Strategy) -> None:
+    policy = {"strategy": strategy, "fixed_workers": 5, "min_workers": 3, "min_backlog": 10}
+    for of_it in (None, ledger(), ledger(50, 4)):
+        assert decide(lane(**policy), reading, of_it, now=NOW, rates=Rates(1.0)).kind is Kind.NOTHING_TO_DO
+
+
+def test_an_idle_lane_starts_for_what_the_front_door_told_of() -> None:
+    decision = decide(lane(), Idle(), ledger(), now=NOW, accepted_since_sample_count=250)
+    assert (decision.kind, decision.workers, decision.backlog) == (Kind.LAUNCH, 3, 250)
+    again = decide(lane(), Idle(), ledger(250, 3), now=NOW, accepted_since_sample_count=250)
+    assert again.kind is Kind.NOTHING_TO_DO
 
 
 def test_a_backlog_without_a_ledger_is_a_fault_of_the_caller() -> None:
@@ -96,38 +152,158 @@ def test_a_backlog_without_a_ledger_is_a_fault_of_the_caller() -> None:
         decide(lane(), Value(5, NOW), None, now=NOW)
 
 
-def test_the_prediction_needs_measured_seconds_and_pays_at_least_a_minute() -> None:
+def test_the_prediction_needs_learned_rates_and_pays_at_least_a_minute() -> None:
     assert decided(1000).predicted_cost_usd is None
-    short = decided(1000, each_s=1.0, vcpu=2.0, memory_gib=4.0, concurrency=10)
-    assert short.predicted_drain_s == 10.0
+    short = decided(1000, rates=Rates(1.0, 5.0), vcpu=2.0, memory_gib=4.0, concurrency=10)
+    assert short.predicted_drain_s == 15.0
     assert short.predicted_cost_usd == pytest.approx(10 * 60 * (2 * 0.000018 + 4 * 0.000002))
-    long = decided(1000, each_s=9.0, vcpu=1.0, memory_gib=1.0, concurrency=1)
-    assert long.predicted_cost_usd == pytest.approx(10 * 900 * 0.00002)
+    long = decided(1000, rates=Rates(9.0, 5.0, 6.0), vcpu=1.0, memory_gib=1.0, concurrency=1, drain_within_s=7200.0, task_timeout_s=3600.0)
+    assert long.predicted_cost_usd == pytest.approx(10 * 911 * 0.00002)
 
 
-def test_a_decision_is_plain_json() -> None:
-    body = to_json(decided(250, assigned=50, live=1))
-    assert body["kind"] == "launch"
-    assert body["reading"].items() >= {"state": "value", "undelivered_count": 250, "sampled_at": "1970-01-01T00:15:40.000000Z"}.items()
-    assert body["ledger"]["total_count"] == 50
+@pytest.mark.parametrize("reading", [Value(250, NOW - 60, 12.0), Value(0, NOW), Idle(), Unknown("503")])
+def test_a_decision_is_plain_json_and_can_be_read_again(reading: Reading) -> None:
+    decision = decide(lane(), reading, ledger(50, 1), now=NOW, rates=Rates(1.0, 2.0, 3.0, 0.5, "of 3 workers"))
+    body = json.loads(json.dumps(to_json(decision)))
+    assert from_json(body) == decision
+    assert body["ledger"] is None or body["ledger"]["total_count"] == 50
+    assert from_json({name: body[name] for name in ("lane", "kind", "reason", "decided_at", "reading")}).reason == decision.reason
+
+
+def test_a_few_messages_wait_for_more_but_not_for_ever() -> None:
+    policy = lane(min_backlog=50, max_wait_s=300.0)
+
+    def at(now: float, since: float | None, count: int = 20, oldest_s: float | None = None) -> Decision:
+        return decide(policy, Value(count, now - 60, oldest_s), ledger(), now=now, waiting_since=since)
+
+    first = at(NOW, None)
+    assert (first.kind, first.waiting_since) == (Kind.NOTHING_TO_DO, NOW)
+    assert "20 messages wait to be 50" in first.reason
+    assert at(NOW + 299, first.waiting_since).kind is Kind.NOTHING_TO_DO
+    over = at(NOW + 300, first.waiting_since)
+    assert (over.kind, over.workers, over.waiting_since) == (Kind.LAUNCH, 1, None)
+    assert at(NOW + 60, first.waiting_since, count=50).kind is Kind.LAUNCH
+    assert at(NOW, None, oldest_s=240.0).kind is Kind.LAUNCH
+
+
+def test_unknown_is_held_and_only_after_long_one_worker_looks() -> None:
+    policy = lane(probe_after_s=600.0)
+    first = decide(policy, Unknown("503"), None, now=NOW)
+    assert (first.kind, first.blind is not None) == (Kind.HOLD, True)
+    assert "in 10 min" in first.reason
+    soon = decide(policy, Unknown("503"), None, now=NOW + 599, blind=first.blind)
+    assert soon.kind is Kind.HOLD
+    probe = decide(policy, Unknown("503"), ledger(), now=NOW + 600, blind=soon.blind)
+    assert (probe.kind, probe.workers, probe.backlog, probe.probe) == (Kind.LAUNCH, 1, 100, True)
+    beside = decide(policy, Unknown("503"), ledger(0, 1), now=NOW + 600, blind=soon.blind)
+    assert (beside.kind, beside.hold_cause) == (Kind.HOLD, HoldCause.READING_UNKNOWN)
+    failed = decide(policy, Unknown("503"), None, now=NOW + 600, blind=soon.blind, listing_error="503 too")
+    assert failed.hold_cause is HoldCause.LISTING_FAILED
+    full = decide(policy, Unknown("503"), ledger(), now=NOW + 600, blind=soon.blind, limits=Limits(budget_workers=0))
+    assert (full.kind, full.workers) == (Kind.HOLD, 0)
+    assert decide(policy, Value(0, NOW), None, now=NOW, blind=probe.blind).blind is None
+
+
+RATES = st.none() | st.builds(
+    Rates,
+    message_s=st.floats(0.0005, 100.0),
+    start_up_s=st.floats(0, 60),
+    idle_tail_s=st.floats(0, 60),
+    quick_message_s=st.floats(0.0005, 1.0),
+)
+LIMITS = st.builds(
+    Limits,
+    cpu_quota_vcpu=st.none() | st.floats(0, 500),
+    live_vcpu=st.floats(0, 300),
+    run_calls_left=st.none() | st.integers(0, 3),
+    budget_workers=st.none() | st.integers(0, 200),
+)
+LANES = st.builds(
+    lambda **of: lane(**of),
+    share=st.integers(1, 5000),
+    min_workers=st.integers(0, 50),
+    max_workers=st.integers(50, 30_000),
+    fixed_workers=st.integers(1, 40),
+    drain_within_s=st.floats(10, 7200),
+    max_in_flight=st.none() | st.integers(64, 5000),
+    rate=st.none() | st.floats(0.1, 1e5),
+    concurrency=st.integers(1, 64),
+    task_timeout_s=st.floats(60, 86_400),
+    vcpu=st.sampled_from([0.5, 1.0, 4.0]),
+    strategy=st.sampled_from(list(Strategy)),
+)
+COUNTS = st.integers(0, 10**6)
+
+
+@given(LANES, COUNTS, COUNTS, st.integers(0, 300), st.integers(0, 1000), RATES, LIMITS)
+def test_nothing_is_assigned_twice_and_no_bound_is_broken(
+    of: Lane, backlog: int, assigned: int, live: int, accepted: int, rates: Rates | None, limits: Limits
+) -> None:
+    decision = decide(
+        of, Value(backlog, NOW - 60), ledger(assigned, live), now=NOW, rates=rates, accepted_since_sample_count=accepted, limits=limits
+    )
+    policy = of.policy
+    known = backlog + accepted
+    left = max(0, known - assigned) if policy.strategy.sees_ledger else known
+    workers = decision.workers
+    assert (workers > 0) is (decision.kind is Kind.LAUNCH) is (decision.backlog > 0)
+    assert decision.backlog == min(left, workers * share_of(of, rates))
+    assert workers <= decision.backlog
+    assert share_of(of, rates) <= policy.share
+    for cap in decision.caps:
+        assert not cap.lowers or workers <= cap.limit
+    if not workers:
+        return
+    all_workers = workers + live
+    assert all_workers <= policy.max_workers
+    assert policy.max_in_flight is None or all_workers * of.concurrency <= policy.max_in_flight
+    if policy.rate is not None:
+        each = None if rates is None or not rates.quick_message_s else of.concurrency / rates.quick_message_s
+        assert all_workers == 1 or (each is not None and all_workers * each <= policy.rate * (1 + 1e-6))
+    assert limits.cpu_quota_vcpu is None or limits.live_vcpu + workers * of.vcpu <= limits.cpu_quota_vcpu + 1e-6
+    assert limits.run_calls_left is None or math.ceil(workers / 10_000) <= limits.run_calls_left
+    assert limits.budget_workers is None or workers <= limits.budget_workers
+
+
+@given(LANES, COUNTS, COUNTS, COUNTS, st.integers(0, 300), st.integers(0, 300), RATES, LIMITS)
+def test_more_backlog_never_means_fewer_workers(
+    of: Lane, one: int, other: int, assigned: int, live: int, accepted: int, rates: Rates | None, limits: Limits
+) -> None:
+    def workers(count: int) -> int:
+        reading = Value(count, NOW - 60, 100.0)
+        of_it = ledger(assigned, live)
+        return decide(of, reading, of_it, now=NOW, rates=rates, accepted_since_sample_count=accepted, limits=limits).workers
+
+    assert workers(min(one, other)) <= workers(max(one, other))
 
 
 @given(
-    backlog=st.integers(0, 10**6),
-    assigned=st.integers(0, 10**6),
-    live=st.integers(0, 300),
-    size=st.integers(1, 5000),
-    low=st.integers(0, 50),
-    high=st.integers(50, 30_000),
+    count=st.integers(1, 20_000),
+    size=st.integers(20, 5000),
+    most=st.integers(1, 500),
+    least=st.integers(0, 20),
+    within_s=st.floats(10.0, 3600.0),
+    rates=st.builds(Rates, message_s=st.floats(0.001, 30.0), start_up_s=st.floats(0.1, 60.0), idle_tail_s=st.floats(0, 60.0)),
+    slots=st.integers(1, 32),
 )
-def test_nothing_is_assigned_twice_and_no_bound_is_broken(backlog: int, assigned: int, live: int, size: int, low: int, high: int) -> None:
-    decision = decided(backlog, assigned=assigned, live=live, share=size, min_workers=low, max_workers=high)
-    assert decision.backlog <= max(0, backlog - assigned)
-    assert decision.workers + live <= max(high, live)
-    assert decision.backlog <= decision.workers * size
-    assert (decision.workers > 0) is (decision.kind is Kind.LAUNCH) is (decision.backlog > 0)
-    if decision.workers:
-        assert decision.backlog == min(backlog - assigned, decision.workers * size)
+def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
+    count: int, size: int, most: int, least: int, within_s: float, rates: Rates, slots: int
+) -> None:
+    """By brute force: every number of workers that the policy allows, where that many can be given the whole backlog."""
+    of = lane(
+        share=size, min_workers=min(least, most), max_workers=most, drain_within_s=within_s, concurrency=slots, task_timeout_s=86_400.0
+    )
+    decision = decide(of, Value(count, NOW), ledger(), now=NOW, rates=rates)
+    each, worker = share_of(of, rates), worker_cost(of)
+    allowed = range(max(1, min(of.policy.min_workers, count), math.ceil(count / each)), min(most, count) + 1)
+    clearly = [number for number in allowed if drain_s(count, number, rates, worker) <= within_s * (1 - 1e-6)]
+    if not clearly:
+        return
+    assert decision.backlog == count
+    assert decision.predicted_drain_s is not None
+    assert decision.predicted_drain_s <= within_s * (1 + 1e-6)
+    best = min(cost_usd(count, number, rates, worker) for number in clearly)
+    assert decision.predicted_cost_usd == pytest.approx(best)
 
 
 @given(workers=st.integers(1, 300), backlog=st.integers(0, 10_000), most=st.integers(1, 50))

@@ -45,10 +45,10 @@ def test_free_workers_are_taken_when_starting_costs_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("backlog", "within_s", "expected"),
-    [(10_000, 110.0, 100), (10_000, 60.0, 200), (10_000, 10.0, 10_000), (1, 600.0, 1), (100, 10_010.0, 1)],
+    [(10_000, 110.0, 100), (10_000, 60.0, 200), (10_000, 10.0, 1000), (1, 600.0, 1), (100, 10_010.0, 1)],
 )
 def test_the_fewest_in_time_by_hand(backlog: int, within_s: float, expected: int) -> None:
-    """Messages of 1 s, one slot, 10 s to start: 100 s are left of 110, so 100 messages a worker."""
+    """Messages of 1 s, one slot, 10 s to start: 100 s are left of 110, so 100 messages a worker. Of 10 s nothing is left: 10 s of work."""
     assert workers_in_time(backlog, within_s, Rates(1.0, start_up_s=10.0), WorkerCost(1, 0.00002)) == expected
 
 

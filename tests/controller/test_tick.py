@@ -30,6 +30,11 @@ def ticked(here: World, **changes: object) -> TickResult:
     return tick(lane(**changes), here.outside)
 
 
+def worked_before(here: World) -> None:
+    """An execution of long ago: the first tick has something to list."""
+    here.runner.complete(here.runner.add(1, {}, created_at=here.clock.now() - 7200).name, here.clock.now() - 7000)
+
+
 def states(result: TickResult) -> list[PartState]:
     assert result.intent is not None
     return [part.state for part in result.intent.parts]
@@ -52,9 +57,10 @@ def test_two_ticks_with_the_same_reading_launch_once(here: World) -> None:
     assert (second.decision.kind, len(here.runner.requests)) == (Kind.NOTHING_TO_DO, 1)
 
 
-def test_a_launch_that_is_not_listed_yet_counts_in_full(here: World) -> None:
+def test_a_launch_that_is_not_listed_yet_counts_in_full(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     here.backlog_is(1000)
     here.runner.hidden.add(ticked(here).launched[0])
+    monkeypatch.setattr(here.runner, "execution", lambda _name: None)
     here.clock.advance(20)
     second = ticked(here)
     assert second.decision.kind is Kind.NOTHING_TO_DO
@@ -70,6 +76,7 @@ def test_without_a_known_backlog_nothing_is_launched_or_listed(here: World, read
 
 
 def test_when_listing_fails_nothing_is_launched(here: World) -> None:
+    worked_before(here)
     here.backlog_is(1000)
     here.runner.list_errors = [DOWN]
     decision = ticked(here).decision
@@ -80,7 +87,8 @@ def test_when_listing_fails_nothing_is_launched(here: World) -> None:
 def test_when_progress_cannot_be_read_nothing_is_launched(here: World) -> None:
     here.backlog_is(1000)
     here.runner.add(2, {"BACKLOG": "10"})
-    here.store.fail_next("list", DOWN)
+    for _delayed_tasks_then_progress in range(2):
+        here.store.fail_next("list", DOWN)
     assert ticked(here).decision.hold_cause is HoldCause.LISTING_FAILED
     assert here.runner.requests == []
 
@@ -113,6 +121,7 @@ def test_when_the_intent_cannot_be_saved_nothing_is_launched(here: World) -> Non
 
 
 def test_the_loser_of_a_race_stands_down(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    worked_before(here)
     here.backlog_is(1000)
     listing = here.runner.executions
     monkeypatch.setattr(here.runner, "executions", lambda job: (save(here.store, LaneState("default"), 0, "other"), listing(job))[1])
@@ -165,7 +174,7 @@ def ticked_lost(here: World) -> str:
     """A launch that took effect; its answer was lost, and the listing failed too."""
     here.runner.effect_before_error = True
     here.runner.run_errors = [LaunchUnclear("timeout")]
-    here.runner.list_errors = [None, DOWN]
+    here.runner.list_errors = [DOWN]
     assert states(ticked(here)) == [PartState.PENDING]
     return next(iter(here.runner.all))
 

@@ -1,0 +1,101 @@
+"""The act: what was decided for one lane is saved, launched, and saved again with what became of it. Nothing else launches.
+
+The intent is saved first. So of two controllers that decided at the same time one stands down, and a crash leaves a trace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batch.clock import iso
+from batch.errors import DependencyError
+from controller.decision import Decision, HoldCause, Kind, to_json
+from controller.durations import spoken
+from controller.intents import Intent, new_decision_id, split
+from controller.launcher import backed_off, launch, unlaunchable
+from controller.outside import Outside
+from controller.round import TickResult
+from controller.state import LaneState, Saved, StateConflict, saved
+from controller.view import View, unreadable
+
+MINUTE_S = 60.0
+
+
+def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool) -> TickResult:
+    """Launch what was decided, or record that nothing was. Services that fail are told in the result; they are not raised."""
+    decision = _allowed(view, decision)
+    if dry_run or view.held is not None:
+        result = TickResult(decision, dry_run=dry_run, notes=view.notes)
+    elif decision.kind is Kind.LAUNCH:
+        result = _launched(view, decision, outside)
+    else:
+        result = _recorded(view, decision, outside)
+    return replace(result, delayed=view.delayed)
+
+
+def _allowed(view: View, decision: Decision) -> Decision:
+    """On hold where Cloud Run would refuse the launch, or has just refused one because there were too many."""
+    if decision.kind is not Kind.LAUNCH:
+        return decision
+    backoff = view.state.backoff
+    if backoff is not None and view.now < backoff.until:
+        often = f" {backoff.count} times in a row" if backoff.count > 1 else ""
+        wait = f"no launch before {iso(backoff.until)} ({spoken(backoff.until - view.now)} more)"
+        return _on_hold(decision, HoldCause.THROTTLED, f"Cloud Run refused{often} for too many launches; {wait}: {backoff.reason}")
+    why = unlaunchable(view.lane, split("", decision.workers, decision.backlog))
+    return _on_hold(decision, HoldCause.UNLAUNCHABLE, why) if why else decision
+
+
+def _on_hold(decision: Decision, cause: HoldCause, reason: str) -> Decision:
+    return replace(decision, kind=Kind.HOLD, hold_cause=cause, reason=reason, workers=0, backlog=0)
+
+
+def _launched(view: View, decision: Decision, outside: Outside) -> TickResult:
+    lane, now = view.lane, outside.clock.now()
+    decision = replace(decision, decision_id=new_decision_id(now, outside.chance))
+    intent = Intent(decision.decision_id, now, split(decision.decision_id, decision.workers, decision.backlog))
+    state = _after(view, decision).with_intent(intent).with_decision(to_json(decision)).pruned(now)
+    try:
+        written = _save(outside, state, view.saved.generation, f"{decision.decision_id}/intent")
+    except StateConflict as conflict:
+        return TickResult(decision, stood_down=True, notes=(*view.notes, str(conflict)))
+    except DependencyError as error:
+        return TickResult(unreadable(lane, decision.reading, now, f"the intent could not be saved: {error}"), notes=view.notes)
+    done = launch(lane, intent, outside.runner, lambda: outside.memory.called_run(outside.clock.now(), MINUTE_S))
+    backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.chance)
+    state = replace(written.state.with_intent(done.intent), backoff=backoff)
+    try:
+        _save(outside, state, written.generation, f"{decision.decision_id}/done")
+    except (StateConflict, DependencyError) as error:
+        lost = f"what became of {decision.decision_id} was not recorded, the next tick finds it by listing: {error}"
+        return TickResult(decision, done.intent, notes=(*view.notes, lost))
+    return TickResult(decision, done.intent, notes=view.notes)
+
+
+def _recorded(view: View, decision: Decision, outside: Outside) -> TickResult:
+    """Without a launch the state is written only where it changed; a decision only where its kind did."""
+    now = outside.clock.now()
+    state = _after(view, decision)
+    last_kind = state.decisions[-1].get("kind") if state.decisions else ""
+    if decision.kind.value != last_kind:
+        state = state.with_decision(to_json(decision))
+    if state == view.saved.state:
+        return TickResult(decision, notes=view.notes)
+    try:
+        _save(outside, state.pruned(now), view.saved.generation, new_decision_id(now, outside.chance))
+    except (StateConflict, DependencyError) as error:
+        return TickResult(decision, notes=(*view.notes, str(error)))
+    return TickResult(decision, notes=view.notes)
+
+
+def _after(view: View, decision: Decision) -> LaneState:
+    """The state with what the next decision is to know of this one."""
+    return replace(view.state, waiting_since=decision.waiting_since, blind=decision.blind)
+
+
+def _save(outside: Outside, state: LaneState, generation: int, token: str) -> Saved:
+    """Raises StateConflict, DependencyError; then the state is read anew by the next tick."""
+    outside.memory.remember_state(state.lane, None)
+    written = saved(outside.store, state, generation, token)
+    outside.memory.remember_state(state.lane, written)
+    return written

@@ -1,0 +1,29 @@
+"""Everything that a tick touches, as one value: the seams, and what one process keeps between ticks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from batch.clock import Clock
+from batch.objects import ObjectStore
+from batch.subscription import Topic
+from controller.backlog import BacklogReader
+from controller.budget import Quotas
+from controller.jobs import JobRunner
+from controller.memory import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """All of it is used from several threads at a time. `topic` gives a topic by its short name; raises DependencyError."""
+
+    store: ObjectStore
+    runner: JobRunner
+    backlog: BacklogReader
+    clock: Clock
+    chance: random.Random
+    topic: Callable[[str], Topic]
+    quotas: Quotas = field(default_factory=Quotas)
+    memory: Memory = field(default_factory=Memory)

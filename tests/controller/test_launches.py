@@ -1,0 +1,115 @@
+"""Launches that Cloud Run refuses: waited for where it is too much, said beforehand where it can be seen, and told with the remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from controller.budget import Quotas
+from controller.decision import HoldCause, Kind
+from controller.explanation import explained
+from controller.intents import PartState, split
+from controller.jobs import LaunchRefused, LaunchThrottled
+from controller.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, unlaunchable
+from controller.memory import Memory
+from controller.state import load
+from controller.tick import TickResult, tick
+from tests.controller.fakes import World, lane, world
+
+
+@pytest.fixture
+def here() -> World:
+    return world()
+
+
+def ticked(here: World, **changes: object) -> TickResult:
+    here.backlog_is(1000)
+    return tick(lane(**changes), here.outside)
+
+
+def test_too_many_launches_make_the_lane_wait_longer_each_time(here: World) -> None:
+    begin = here.clock.now()
+    here.runner.run_errors = [LaunchThrottled(f"429: quota, number {number}") for number in range(8)]
+    tried: list[float] = []
+    while here.runner.run_errors:
+        count = len(here.runner.requests)
+        ticked(here)
+        if len(here.runner.requests) > count:
+            tried.append(here.clock.now() - begin)
+        here.clock.advance(10)
+    waits = [later - earlier for earlier, later in pairwise(tried)]
+    expected = [min(FIRST_BACKOFF_S * 2.0**number, LONGEST_BACKOFF_S) for number in range(7)]
+    # Up to a quarter longer by chance, and a tick comes only every 10 s.
+    assert all(least <= wait <= least * 1.25 + 10 for least, wait in zip(expected, waits, strict=True)), waits
+
+
+def test_a_lane_that_waits_says_until_when_and_why_and_then_goes_on(here: World) -> None:
+    here.runner.run_errors = [LaunchThrottled("429: run requests per minute")]
+    first = ticked(here)
+    assert first.failures == (f"{first.decision.decision_id}.0: 429: run requests per minute",)
+    here.clock.advance(10)
+    waiting = ticked(here)
+    assert (waiting.decision.kind, waiting.decision.hold_cause, waiting.decision.workers) == (Kind.HOLD, HoldCause.THROTTLED, 0)
+    assert waiting.decision.troubled
+    assert "no launch before 2026-01-01T00:00:" in waiting.decision.reason
+    assert "run requests per minute" in "\n".join(explained(waiting))
+    here.clock.advance(60)
+    assert ticked(here).launched
+    assert load(here.store, "default").state.backoff is None
+
+
+def test_parts_after_a_throttled_one_are_not_tried_and_all_have_their_reason(here: World) -> None:
+    here.runner.run_errors = [None, LaunchThrottled("429")]
+    here.backlog_is(25_000)
+    result = tick(lane(share=1, max_workers=30_000), here.outside)
+    parts = result.intent.parts if result.intent else ()
+    assert [part.state for part in parts] == [PartState.LAUNCHED, PartState.REFUSED, PartState.REFUSED]
+    assert all(part.reason for part in parts[1:])
+    assert len(here.runner.requests) == 2
+
+
+def test_a_refusal_that_is_none_of_number_is_tried_by_the_next_tick(here: World) -> None:
+    here.runner.run_errors = [LaunchRefused("400: no")]
+    ticked(here)
+    here.clock.advance(10)
+    assert ticked(here).launched
+
+
+def test_a_parallelism_that_cloud_run_would_refuse_is_said_before_it_is_tried(here: World) -> None:
+    held = ticked(here, parallelism=11)
+    assert (held.decision.kind, held.decision.hold_cause) == (Kind.HOLD, HoldCause.UNLAUNCHABLE)
+    assert "job default has parallelism 11" in held.decision.reason
+    assert "`parallelism: 0`" in held.decision.reason
+    assert here.runner.requests == []
+    assert ticked(here, parallelism=10).launched
+
+
+def test_the_smallest_part_decides() -> None:
+    parts = split("d", 10_001, 10_001)
+    assert [part.workers for part in parts] == [10_000, 1]
+    assert "fewer workers, here 1" in unlaunchable(lane(parallelism=2), parts)
+    assert unlaunchable(lane(parallelism=1), parts) == ""
+
+
+def test_no_run_calls_left_this_minute_launches_nothing_and_says_so(here: World) -> None:
+    for _ in range(60):
+        here.outside.memory.called_run(here.clock.now(), 60.0)
+    here.clock.advance(30)
+    held = ticked(here)
+    assert here.runner.requests == []
+    assert "run-calls" in "\n".join([*explained(held), *(cap.name for cap in held.decision.caps)])
+    here.clock.advance(31)
+    assert ticked(here).launched
+
+
+def test_run_calls_of_another_controller_are_known_from_the_states(here: World) -> None:
+    other = replace(here.outside, memory=Memory(), quotas=Quotas(run_calls_per_minute=1))
+    assert ticked(here).launched
+    here.clock.advance(30)
+    here.backlog_is(5000)
+    assert tick(lane(), other).launched == ()
+    here.clock.advance(31)
+    here.backlog_is(5000)
+    assert tick(lane(), other).launched

@@ -1,0 +1,92 @@
+"""Predictions are compared with what happened, once, when all of a launch has ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controller.backlog import Value
+from controller.decision import from_json, to_json
+from controller.explanation import explained_decision
+from controller.jobs import ExecutionInfo
+from controller.ledger import Ledger, Worked
+from controller.policy import decide
+from controller.predictions import compared
+from controller.sizing import Rates
+from controller.state import load
+from controller.tick import tick
+from tests.controller.fakes import JOB, lane, progress, world, write_progress
+
+T = 10_000.0
+LANE = lane(concurrency=10, vcpu=1.0, memory_gib=1.0)
+DECISION = replace(decide(LANE, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0)), decision_id="d1")
+ENTRY = to_json(DECISION)
+
+
+def execution(workers: int, *, part: int = 0, ended_at: float | None = T + 130, acked_at: float = T + 120) -> Worked:
+    name = f"default-0000{part}"
+    info = ExecutionInfo(f"{JOB}/executions/{name}", workers, T + 1, completed_at=ended_at, env={"DECISION_ID": f"d1.{part}"})
+    one = progress(100, T + 11, updated_at=T + 125, acked=100, last_acked_at=acked_at, exit_reason="share_done")
+    return Worked(info, {index: [one] for index in range(workers)})
+
+
+def test_a_launch_that_has_ended_says_how_long_it_took_and_what_it_cost() -> None:
+    (entry,) = compared([ENTRY], [execution(10)], LANE)
+    assert (ENTRY["predicted_drain_s"], entry["actual_drain_s"], entry["drain_error_percent"]) == (100.0, 120.0, 20.0)
+    assert entry["actual_cost_usd"] == pytest.approx(10 * 124 * 0.00002, rel=0.001)
+    assert compared([entry], [execution(10, acked_at=T + 999)], LANE) == (entry,)
+    assert "happened: drained in 2 min, 20 % longer than predicted, for $0.0248" in "\n".join(explained_decision(from_json(entry)))
+
+
+def test_parts_of_a_launch_count_together() -> None:
+    parts = [execution(4, part=0), execution(6, part=1, acked_at=T + 90)]
+    assert compared([ENTRY], parts, LANE)[0]["actual_drain_s"] == 120.0
+    assert compared([ENTRY], parts[:1], LANE) == (ENTRY,)
+    assert compared([ENTRY], [parts[0], execution(6, part=1, ended_at=None)], LANE) == (ENTRY,)
+
+
+def test_what_did_nothing_is_no_drain() -> None:
+    idle = execution(10)
+    nothing = Worked(idle.info, {index: [replace(tries[0], acked=0)] for index, tries in idle.tries.items()})
+    assert compared([ENTRY], [nothing, Worked(idle.info)], LANE) == (ENTRY,)
+
+
+def test_other_entries_come_back_as_they_are() -> None:
+    others: list[dict[str, Any]] = [
+        {"kind": "hold"},
+        {"kind": "launch", "decision_id": ""},
+        {"kind": "launch", "decision_id": "d2", "workers": 10},
+    ]
+    assert compared(others, [execution(10)], LANE) == tuple(others)
+
+
+def test_without_a_prediction_the_time_is_still_told() -> None:
+    unsure = to_json(replace(DECISION, predicted_drain_s=None, predicted_cost_usd=None, rates=None))
+    (entry,) = compared([unsure], [execution(10)], LANE)
+    assert (entry["actual_drain_s"], entry["drain_error_percent"]) == (120.0, None)
+
+
+def test_a_later_tick_adds_to_the_history_what_happened_and_sizes_by_it() -> None:
+    here = world()
+    here.backlog_is(250)
+    first = tick(lane(), here.outside)
+    assert first.decision.predicted_drain_s is None
+    (name,) = first.launched
+    began = here.clock.now()
+    for index in range(3):
+        acked = 84 if index == 0 else 83
+        done = {"updated_at": began + 100, "taken": acked, "acked": acked, "handler_s": acked * 4.0, "last_acked_at": began + 95}
+        write_progress(here.store, name, index, progress(acked, began + 12, exit_reason="share_done", **done))
+    here.clock.advance(100)
+    here.runner.complete(name, here.clock.now())
+    here.clock.advance(200)
+    here.backlog_is(1000)
+    second = tick(lane(), here.outside).decision
+    assert second.rates is not None
+    assert (second.rates.message_s, second.rates.start_up_s, second.rates.idle_tail_s) == (4.0, 12.0, 5.0)
+    assert second.rates.basis == "80 % quantile of 3 workers"
+    assert (second.workers, second.predicted_drain_s) == (10, 12.0 + 13 * 4.0)
+    history = load(here.store, "default").state.decisions
+    assert [one["actual_drain_s"] for one in history if one["kind"] == "launch"] == [95.0, None]

@@ -1,0 +1,124 @@
+"""Learned rates: from workers that ended, each execution once, with their spread."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.progress import Progress
+from controller.jobs import ExecutionInfo
+from controller.ledger import Worked
+from controller.rates import EXECUTIONS_KEPT, SAMPLES_EACH, SAMPLES_KEPT, Learned, Sample, from_json, learned, to_json
+from tests.controller.fakes import JOB, progress
+
+T = 10_000.0
+
+
+def worker(seconds_each: float, acked: int = 100, **changes: object) -> Progress:
+    values: dict[str, object] = {
+        "updated_at": T + 90,
+        "acked": acked,
+        "handler_s": seconds_each * acked,
+        "exit_reason": "share_done",
+        "last_acked_at": T + 84,
+        **changes,
+    }
+    return progress(acked, T + 12, **values)
+
+
+def execution(*workers: Progress, name: str = "default-aaaaa", ended: bool = True, **env: str) -> Worked:
+    info = ExecutionInfo(f"{JOB}/executions/{name}", len(workers), T, completed_at=T + 95 if ended else None, env=env)
+    return Worked(info, {index: [one] for index, one in enumerate(workers)})
+
+
+def test_rates_are_a_cautious_quantile_with_its_basis() -> None:
+    found = learned(Learned(), [execution(*(worker(seconds) for seconds in (1.0, 2.0, 3.0, 4.0, 50.0)))], 1000).rates()
+    assert found is not None
+    assert (found.message_s, found.quick_message_s, found.start_up_s, found.idle_tail_s) == (4.0, 1.0, 12.0, 6.0)
+    assert found.basis == "80 % quantile of 5 workers"
+
+
+def test_a_worker_counts_by_its_messages() -> None:
+    found = learned(Learned(), [execution(worker(9.0, acked=1), worker(9.0, acked=1), worker(2.0, acked=500))], 1000).rates()
+    assert found is not None
+    assert found.message_s == 2.0
+
+
+def test_what_runs_must_do_until_a_first_execution_has_ended_and_is_not_kept() -> None:
+    at_work = worker(1.0, exit_reason="", last_acked_at=T + 50)
+    first = learned(Learned(), [execution(at_work, ended=False)], 8)
+    assert first == Learned()
+    assert (rates := first.rates()) is not None
+    assert (rates.message_s, rates.basis) == (1.0, "80 % quantile of 1 worker still at work")
+    later = learned(first, [execution(worker(3.0)), execution(at_work, ended=False, name="default-bbbbb")], 8)
+    assert (rates := later.rates()) is not None
+    assert (rates.message_s, rates.basis) == (3.0, "80 % quantile of 1 worker")
+    assert learned(first, [], 8).rates() is None
+
+
+def test_nothing_is_learned_from_who_acknowledged_nothing() -> None:
+    nothing = Learned()
+    idle = learned(nothing, [execution(worker(0.0, acked=0, last_acked_at=0.0))], 8)
+    assert (idle is nothing, idle.rates()) == (True, None)
+
+
+def test_an_execution_is_learned_from_once() -> None:
+    first = learned(Learned(), [execution(worker(1.0))], 8)
+    assert learned(first, [execution(worker(1.0))], 8) is first
+    second = learned(first, [execution(worker(1.0)), execution(worker(3.0), name="default-bbbbb")], 8)
+    assert [one.message_s for one in second.samples] == [1.0, 3.0]
+
+
+def test_time_beside_the_handlers_counts_where_a_worker_was_never_out_of_work() -> None:
+    """1,000 messages through 10 slots in 72 s are 0.72 s of a slot each, of which the handler had 0.1 s."""
+    busy, idle = worker(0.1, acked=1000), worker(0.1, acked=1000, exit_reason="drained")
+    assert learned(Learned(), [execution(busy, CONCURRENCY="10")], 1).samples[0].message_s == 0.72
+    assert learned(Learned(), [execution(idle, CONCURRENCY="10")], 1).samples[0].message_s == 0.1
+    assert learned(Learned(), [execution(worker(0.1, acked=100), CONCURRENCY="10")], 1).samples[0].message_s == 0.1
+
+
+def test_handlers_that_take_no_time_are_no_reason_to_expect_wonders() -> None:
+    (sample,) = learned(Learned(), [execution(worker(0.0, exit_reason="drained"))], 8).samples
+    assert sample.message_s == 8 * 0.00005
+
+
+def test_an_idle_tail_is_that_of_a_worker_that_ended_in_order_and_says_when_it_acked() -> None:
+    stopped, old = worker(1.0, exit_reason="stopped"), worker(1.0, last_acked_at=0.0)
+    assert [one.idle_tail_s for one in learned(Learned(), [execution(stopped, old)], 8).samples] == [None, None]
+
+
+def test_what_is_kept_is_bounded_and_a_large_execution_leaves_room_for_others() -> None:
+    found = learned(Learned(), [execution(*(worker(1.0 + index) for index in range(1000)))], 8)
+    assert len(found.samples) == SAMPLES_EACH
+    assert (found.samples[0].message_s, found.samples[-1].message_s) == (1.0, 1000.0)
+    for number in range(100):
+        found = learned(found, [execution(*[worker(1.0)] * 5, name=f"default-{number:05d}")], 8)
+    assert (len(found.samples), len(found.executions)) == (SAMPLES_KEPT, EXECUTIONS_KEPT)
+    assert len(json.dumps(to_json(found))) < 8192
+
+
+SAMPLES = st.builds(Sample, st.floats(0, 1e4), st.integers(1, 10**6), st.none() | st.floats(0, 1e4), st.none() | st.floats(0, 1e4))
+
+
+@given(st.lists(SAMPLES, max_size=30), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
+def test_quantiles_lie_among_what_was_seen_and_grow(samples: list[Sample], one: float, other: float) -> None:
+    found = Learned(tuple(samples), ("default-aaaaa",))
+    assert from_json(json.loads(json.dumps(to_json(found)))) == found
+    low, high = found.rates(min(one, other)), found.rates(max(one, other))
+    if low is None or high is None:
+        assert not samples
+        return
+    assert {low.message_s, high.message_s} <= {sample.message_s for sample in samples}
+    assert low.message_s <= high.message_s
+    assert low.start_up_s <= high.start_up_s
+
+
+@pytest.mark.parametrize(
+    "samples", [[[float("nan"), 1, None, None]], [[-1, 1, None, None]], [["x", 1, None, None]], [[1, 1, float("inf"), None]]]
+)
+def test_what_is_no_number_of_seconds_is_refused(samples: list[object]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        from_json({"samples": samples, "executions": []})

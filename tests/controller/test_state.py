@@ -1,0 +1,179 @@
+"""A lane's state: what is kept, how long, in which format, and who may write it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.names import lane_state_object
+from batch.testing import MemoryObjectStore
+from controller.intents import Intent, Part, PartState
+from controller.observed import Observed, Seen
+from controller.probe import Blind
+from controller.rates import Learned, Sample
+from controller.state import (
+    ACCEPTED_KEPT_S,
+    DECISIONS_KEPT,
+    LINES_KEPT,
+    POKES_KEPT,
+    Backoff,
+    LaneState,
+    StateConflict,
+    StateUnreadable,
+    accepted_since,
+    load,
+    save,
+    saved,
+)
+from tests.controller.fakes import JOB
+
+FULL = LaneState(
+    "default",
+    intents=(Intent("d", 5.0, (Part("d.0", 2, 10, PartState.LAUNCHED, "default-a"),)),),
+    decisions=({"kind": "launch"},),
+    observed=Observed("u", 7, "default-a", 1, 100.0, 90.0, (Seen(f"{JOB}/executions/default-a", 2, True),)),
+    accepted=((100.0, 3),),
+    pokes=("p1",),
+    backoff=Backoff(200.0, 2, "429"),
+    waiting_since=50.0,
+    learned=Learned((Sample(0.5, 10, 4.0, None),), ("default-z",)),
+    blind=Blind(10.0, 1, 20.0),
+)
+FIRST_FORMAT = {
+    "format": 1,
+    "lane": "default",
+    "intents": [
+        {
+            "decision_id": "d",
+            "saved_at": 5.0,
+            "parts": [{"decision_id": "d.0", "workers": 2, "backlog": 10, "state": "pending", "execution": "", "reason": ""}],
+        }
+    ],
+    "decisions": [{"kind": "hold"}],
+    "watched": [f"{JOB}/executions/default-a"],
+    "seconds_per_message": 0.25,
+}
+
+
+@pytest.fixture
+def store() -> MemoryObjectStore:
+    return MemoryObjectStore()
+
+
+def test_what_is_saved_is_loaded_one_epoch_later(store: MemoryObjectStore) -> None:
+    generation = save(store, FULL, 0, "a")
+    found = load(store, "default")
+    assert (found.generation, found.state.epoch) == (generation, 1)
+    again = saved(store, found.state, found.generation, "b")
+    assert again == load(store, "default")
+    assert again.state.epoch == 2
+    assert again.state.with_decision({}).decisions == (*FULL.decisions, {})
+
+
+def test_only_the_generation_that_was_read_is_replaced(store: MemoryObjectStore) -> None:
+    generation = save(store, LaneState("default"), 0, "a")
+    save(store, FULL, generation, "b")
+    with pytest.raises(StateConflict, match="stands down"):
+        save(store, LaneState("default"), generation, "c")
+    assert load(store, "default").state.decisions == FULL.decisions
+
+
+def test_the_first_format_is_read_and_written_as_the_second(store: MemoryObjectStore) -> None:
+    store.write(lane_state_object("default"), json.dumps(FIRST_FORMAT).encode())
+    found = load(store, "default")
+    assert [part.state for part in found.state.intents[0].parts] == [PartState.PENDING]
+    assert found.state.observed == Observed(executions=(Seen(f"{JOB}/executions/default-a", 0, True),))
+    rates = found.state.learned.rates()
+    assert rates is not None
+    assert rates.message_s == 0.25
+    save(store, found.state, found.generation, "token")
+    assert json.loads(store.read(lane_state_object("default")))["format"] == 2
+    assert load(store, "default").state.decisions == ({"kind": "hold"},)
+
+
+def changed(**changes: object) -> bytes:
+    store = MemoryObjectStore()
+    save(store, FULL, 0, "a")
+    return json.dumps({**json.loads(store.read(lane_state_object("default"))), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 3},
+        {"format": "2"},
+        {"epoch": -1},
+        {"epoch": None},
+        {"observed": {}},
+        {
+            "observed": {
+                "job_uid": "",
+                "counted": -1,
+                "latest": "",
+                "missing_count": 0,
+                "listed_at": 0,
+                "short_since": None,
+                "executions": [],
+            }
+        },
+        {
+            "observed": {
+                "job_uid": "",
+                "counted": None,
+                "latest": "",
+                "missing_count": 0,
+                "listed_at": "nan",
+                "short_since": None,
+                "executions": [],
+            }
+        },
+        {"accepted": [[1, "many"]]},
+        {"accepted": [5]},
+        {"backoff": {"until": "inf", "count": 1, "reason": ""}},
+        {"backoff": 5},
+        {"waiting_since": "soon"},
+        {"learned": {"samples": [[-1, 1, None, None]], "executions": []}},
+        {"blind": {"since": "x"}},
+        {"pokes": 5},
+    ],
+)
+def test_a_state_with_a_wrong_field_is_unreadable_and_says_what_to_do(store: MemoryObjectStore, changes: dict[str, object]) -> None:
+    store.write(lane_state_object("default"), changed(**changes))
+    with pytest.raises(StateUnreadable, match="delete it to start afresh"):
+        load(store, "default")
+
+
+def test_the_history_is_bounded_in_decisions_and_in_what_one_holds() -> None:
+    state = LaneState("default")
+    for number in range(DECISIONS_KEPT + 5):
+        state = state.with_decision({"kind": "hold", "number": number, "ledger": {"total_count": 7, "lines": [{"n": 1}] * 500}})
+    assert (len(state.decisions), state.decisions[-1]["number"]) == (DECISIONS_KEPT, DECISIONS_KEPT + 4)
+    ledger = state.decisions[-1]["ledger"]
+    assert (len(ledger["lines"]), ledger["lines_left_out_count"], ledger["total_count"]) == (LINES_KEPT, 500 - LINES_KEPT, 7)
+
+
+def test_accepted_tasks_count_only_after_the_sample_and_once_for_each_poke() -> None:
+    state = LaneState("default").with_accepted(100.2, 3, "a").with_accepted(100.9, 4, "b").with_accepted(130.0, 5, "c")
+    assert state.accepted == ((100.0, 7), (130.0, 5))
+    assert state.with_accepted(131.0, 9, "b") == state
+    assert [accepted_since(state, at) for at in (99.0, 100.0, 129.9, 130.0)] == [12, 5, 5, 0]
+
+
+def test_what_was_accepted_long_ago_is_forgotten() -> None:
+    state = LaneState("default").with_accepted(100.0, 3).with_accepted(100.0 + ACCEPTED_KEPT_S + 1, 4)
+    assert state.accepted == ((1001.0, 4),)
+    assert state.pruned(1001.0) is state
+    assert state.pruned(5000.0).accepted == ()
+
+
+@given(st.lists(st.tuples(st.floats(0, 5000), st.integers(1, 10)), max_size=60))
+def test_accepted_marks_stay_bounded_and_never_count_more_than_was_told(pokes: list[tuple[float, int]]) -> None:
+    state = LaneState("default")
+    for number, (at, count) in enumerate(pokes * 10):
+        state = state.with_accepted(at, count, f"p{number}")
+    assert len(state.accepted) <= ACCEPTED_KEPT_S + 1
+    assert len(state.pokes) <= POKES_KEPT
+    assert accepted_since(state, 0.0) <= 10 * sum(count for _, count in pokes)

@@ -1,0 +1,104 @@
+"""KEDA's formulas, row by row as its ScaledJob executor has them; and what each strategy sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.sizing import Rates, WorkerCost
+from controller.strategies import Demand, Strategy, wanted
+
+NOTHING_RUNS = Demand(
+    known_count=0,
+    unassigned_count=0,
+    share=10,
+    live_workers=0,
+    pending_workers=0,
+    min_workers=0,
+    max_workers=100,
+    fixed_workers=0,
+    within_s=600.0,
+    rates=None,
+    worker=WorkerCost(8, 0.00002),
+)
+
+
+def workers(strategy: Strategy, queue: int, running: int, pending: int, most: int, *, least: int = 0, target: int = 1) -> int:
+    demand = replace(
+        NOTHING_RUNS,
+        known_count=queue,
+        unassigned_count=queue,
+        share=target,
+        live_workers=running,
+        pending_workers=pending,
+        min_workers=least,
+        max_workers=most,
+    )
+    return wanted(strategy, demand).workers
+
+
+@pytest.mark.parametrize(
+    ("strategy", "queue", "running", "pending", "most", "expected"),
+    [
+        (Strategy.KEDA_DEFAULT, 3, 2, 0, 100, 1),
+        (Strategy.KEDA_DEFAULT, 2, 0, 0, 5, 2),
+        (Strategy.KEDA_DEFAULT, 2, 3, 0, 5, 0),
+        (Strategy.KEDA_DEFAULT, 50, 0, 0, 5, 5),
+        (Strategy.KEDA_ACCURATE, 3, 2, 0, 5, 3),
+        (Strategy.KEDA_ACCURATE, 5, 2, 0, 5, 3),
+        (Strategy.KEDA_ACCURATE, 3, 2, 2, 10, 1),
+        (Strategy.KEDA_ACCURATE, 5, 4, 2, 10, 3),
+        (Strategy.KEDA_EAGER, 4, 3, 0, 10, 4),
+        (Strategy.KEDA_EAGER, 10, 3, 2, 10, 5),
+        (Strategy.KEDA_EAGER, 4, 9, 3, 10, 0),
+        (Strategy.KEDA_EAGER, 0, 0, 0, 10, 0),
+    ],
+)
+def test_rows_of_the_table(strategy: Strategy, queue: int, running: int, pending: int, most: int, expected: int) -> None:
+    assert workers(strategy, queue, running, pending, most) == expected
+
+
+def test_a_poll_that_finds_fewer_than_the_minimum_makes_up_for_that_only() -> None:
+    assert workers(Strategy.KEDA_DEFAULT, 500, 2, 0, 20, least=5) == 3
+    assert workers(Strategy.KEDA_DEFAULT, 500, 5, 0, 20, least=5) == 15  # the maximum is reduced by the minimum, and so is what runs
+
+
+@given(
+    st.sampled_from([Strategy.KEDA_DEFAULT, Strategy.KEDA_ACCURATE, Strategy.KEDA_EAGER]),
+    st.integers(0, 5000),
+    st.integers(0, 300),
+    st.integers(0, 300),
+    st.integers(1, 300),
+    st.integers(1, 100),
+)
+def test_the_table_by_its_words(strategy: Strategy, queue: int, running: int, pending: int, most: int, target: int) -> None:
+    max_scale = ceil(min(queue / target, most))
+    if strategy is Strategy.KEDA_DEFAULT:
+        effective, scale_to = max_scale - running, queue
+    elif strategy is Strategy.KEDA_EAGER:
+        effective, scale_to = min(most - running - pending, max_scale), most
+    else:
+        effective, scale_to = (most - running if max_scale + running - pending > most else max_scale - pending), queue
+    created = 0 if effective <= 0 or queue == 0 else min(scale_to, effective)
+    assert workers(strategy, queue, running, pending, most, target=target) == created
+
+
+def test_a_fixed_number_is_kept_alive_while_there_is_work() -> None:
+    demand = replace(NOTHING_RUNS, unassigned_count=5000, fixed_workers=7)
+    assert wanted(Strategy.FIXED, demand).workers == 7
+    assert wanted(Strategy.FIXED, replace(demand, live_workers=5)).workers == 2
+    assert wanted(Strategy.FIXED, replace(demand, live_workers=9)).workers == 0
+
+
+def test_a_deadline_is_by_share_until_something_is_learned() -> None:
+    demand = replace(NOTHING_RUNS, unassigned_count=95, share=10)
+    by_share = wanted(Strategy.DEADLINE, demand)
+    assert by_share.workers == wanted(Strategy.SHARE, demand).workers == 10
+    assert "nothing is learned yet" in by_share.formula
+    learned = wanted(Strategy.DEADLINE, replace(demand, rates=Rates(50.0, 10.0)))
+    assert learned.workers == ceil(95 / (8 * 11))
+    assert "ceil(95 / (8 slots x 11)) = 2" in learned.formula
