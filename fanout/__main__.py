@@ -16,7 +16,14 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "apply": ("fanout.apply", "Apply jobs.yaml, after showing what would change."),
     "render": ("fanout.render", "Print one manifest of jobs.yaml, for `gcloud run jobs replace -`."),
     "tick": ("fanout.tick", "Read the backlog, decide, launch: once, for one lane or all."),
+    "plan": ("fanout.plan", "Decide and explain, and launch nothing."),
+    "explain": ("fanout.explain", "Why the controller did what it did, now or at a time."),
+    "lanes": ("fanout.lanes", "Show the lanes: backlog, ledger, workers, what is in the way."),
+    "executions": ("fanout.executions", "Show executions and the progress of their workers."),
+    "pause": ("fanout.pause", "Launch nothing more for a lane; what runs goes on."),
+    "resume": ("fanout.resume", "Launch for a paused lane again."),
     "launch": ("fanout.launch", "Start an execution of a lane's job by hand."),
+    "doctor": ("fanout.doctor", "Check what lanes need, and mend what is safe to mend."),
 }
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from batch.ends import EXIT_BROKEN as EXIT_DEPENDENCY
-from batch.ends import EXIT_SETTINGS
-from batch.errors import DependencyError, FanoutError, SettingsError
+from batch.errors import SettingsError
 from controller.config import RUN_EMULATOR
 from controller.deployed import DeployedJobs
 from controller.differences import Change, differences
 from controller.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests
 from controller.wording import counted
+from fanout import cloud
+from fanout.ends import explained_errors
+from fanout.listing import show_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +45,7 @@ def manifest_options(function: F) -> F:
 @click.option("--create-missing", is_flag=True, help="Also create topics, subscriptions and the bucket that lanes need.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@cloud.as_json_option
 def command(
     jobs_file: Path,
     project: str,
@@ -53,47 +56,70 @@ def command(
     create_missing: bool,
     dry_run: bool,
     yes: bool,
+    as_json: bool,
 ) -> None:
-    """Apply every job of JOBS_FILE (jobs.yaml), after showing what would change."""
+    """Apply every job of JOBS_FILE (jobs.yaml), after showing what would change.
+
+    \b
+    fanout apply --dry-run        # what would change
+    fanout apply --yes --create-missing --image IMAGE
+
+    JSON: jobs (job, lane, exists, changes, advice, applied) and created. The rest is then told on standard error.
+    """
     emulator = os.environ.get(RUN_EMULATOR, "")
     with explained_errors():
         manifests = [_filled(one, project, bucket, set_env, image) for one in manifests_of(jobs_file)]
         problems = [problem for one in manifests for problem in left_open(one, image_matters=not emulator)]
         if problems:
             raise SettingsError(problems)
-        with closing(DeployedJobs(project, region, emulator_url=emulator)) as deployed:
-            changes = _shown(manifests, deployed)
-            if dry_run or not (changes or create_missing):
-                return
-            if not yes:
-                click.confirm(f"apply this to project {project}, region {region}?", abort=True)
-            if create_missing:
-                _create_missing(manifests, project, region)
-            for manifest, exists in changes:
-                deployed.apply(manifest, exists=exists)
-                click.echo(f"{'replaced' if exists else 'created'} job {manifest.name}")
+        told = _Told(as_json)
+        with cloud.logged_in():
+            client = DeployedJobs(project, region, emulator_url=emulator)
+        with closing(client) as deployed:
+            shown = [_shown(manifest, deployed, told) for manifest in manifests]
+            if not dry_run and (create_missing or any(one.changes for one in shown)):
+                if not yes:
+                    click.confirm(f"apply this to project {project}, region {region}?", abort=True, err=as_json)
+                if create_missing:
+                    _create_missing(manifests, project, region, told)
+                for one in shown:
+                    if one.changes:
+                        deployed.apply(one.manifest, exists=one.exists)
+                        one.applied = True
+                        told.line(f"{'replaced' if one.exists else 'created'} job {one.manifest.name}")
+        if as_json:
+            show_json({"jobs": [one.json() for one in shown], "created": told.created})
 
 
-@contextmanager
-def explained_errors() -> Iterator[None]:
-    """What Fanout can explain ends the command with its own text, one problem a line: with 2 for wrong settings, with 3 when a
-    service could not be reached, with 1 otherwise."""
-    try:
-        yield
-    except SettingsError as error:
-        raise Ended(EXIT_SETTINGS, "\n".join(error.problems)) from error
-    except DependencyError as error:
-        raise Ended(EXIT_DEPENDENCY, str(error)) from error
-    except FanoutError as error:
-        raise click.ClickException(str(error)) from error
+@dataclass(slots=True)
+class _Told:
+    """What is said on the way; beside JSON it goes to standard error."""
+
+    beside_json: bool
+    created: list[str] = field(default_factory=list)
+
+    def line(self, text: str) -> None:
+        click.echo(text, err=self.beside_json)
 
 
-class Ended(click.ClickException):
-    """An error with an exit code of its own."""
+@dataclass(slots=True)
+class _Shown:
+    """One job, as the file says it against what is deployed."""
 
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
-        self.exit_code = code  # type: ignore[misc]  # click declares it on the class and reads it from the instance
+    manifest: Manifest
+    exists: bool
+    changes: list[Change]
+    applied: bool = False
+
+    def json(self) -> dict[str, object]:
+        return {
+            "job": self.manifest.name,
+            "lane": self.manifest.lane or None,
+            "exists": self.exists,
+            "changes": [str(change) for change in self.changes],
+            "advice": list(advice(self.manifest)),
+            "applied": self.applied,
+        }
 
 
 def pairs(given: Sequence[str]) -> dict[str, str]:
@@ -117,20 +143,16 @@ def _filled(manifest: Manifest, project: str, bucket: str, set_env: Sequence[str
     return completed(manifest, {**known_settings(manifest, project, bucket), **pairs(set_env)}, image)
 
 
-def _shown(manifests: Sequence[Manifest], deployed: DeployedJobs) -> list[tuple[Manifest, bool]]:
-    """Print the differences; returns the jobs that differ, and whether each exists."""
-    changed = []
-    for manifest in manifests:
-        for line in advice(manifest):
-            click.echo(f"advice: {line}")
-        found = deployed.read(manifest.name)
-        changes = differences(found, manifest.document)
-        click.echo(_title(manifest, found is not None, changes))
-        for change in changes:
-            click.echo(f"  {change}")
-        if changes:
-            changed.append((manifest, found is not None))
-    return changed
+def _shown(manifest: Manifest, deployed: DeployedJobs, told: _Told) -> _Shown:
+    """Tell the difference between a manifest and what is deployed."""
+    for line in advice(manifest):
+        told.line(f"advice: {line}")
+    found = deployed.read(manifest.name)
+    changes = differences(found, manifest.document)
+    told.line(_title(manifest, found is not None, changes))
+    for change in changes:
+        told.line(f"  {change}")
+    return _Shown(manifest, found is not None, list(changes))
 
 
 def _title(manifest: Manifest, exists: bool, changes: Sequence[Change]) -> str:
@@ -140,19 +162,16 @@ def _title(manifest: Manifest, exists: bool, changes: Sequence[Change]) -> str:
     return f"{what}: {counted(len(changes), 'change')}" if changes else f"{what}: as the file says"
 
 
-def _create_missing(manifests: Sequence[Manifest], project: str, region: str) -> None:
+def _create_missing(manifests: Sequence[Manifest], project: str, region: str, told: _Told) -> None:
     from controller.resources import Creator, needed, permission_hint
 
     wanted = [needed(one) for one in manifests if one.lane]
     with closing(Creator(project, region)) as creator:
-        made = [line for one in wanted for line in _echoed(creator.create_missing(one))]
-    if any("subscription" in line for line in made) and not os.environ.get("PUBSUB_EMULATOR_HOST"):
-        click.echo("dead-lettering needs these rights of Pub/Sub's own account, which only you can grant:")
+        for one in wanted:
+            for line in creator.create_missing(one):
+                told.created.append(line.removeprefix("created "))
+                told.line(line)
+    if any("subscription" in line for line in told.created) and not os.environ.get("PUBSUB_EMULATOR_HOST"):
+        told.line("dead-lettering needs these rights of Pub/Sub's own account, which only you can grant:")
         for line in permission_hint(project, [one.subscription for one in wanted], wanted[0].dead_letter_topic):
-            click.echo(f"  {line}")
-
-
-def _echoed(lines: Iterator[str]) -> Iterator[str]:
-    for line in lines:
-        click.echo(line)
-        yield line
+            told.line(f"  {line}")

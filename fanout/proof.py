@@ -54,6 +54,8 @@ def as_object(proof: Proof) -> dict[str, object]:
         **{f"{name}_count": count for name, count in proof.counts.items()},
         "missing_count": len(proof.missing),
         "missing": list(proof.missing),
+        "delayed_until": dict(proof.delayed),
+        "damaged": dict(proof.damaged),
         "dead_reasons": dict(proof.reasons),
         "repeated_line_count": proof.repeated_line_count,
         "repeated_task_count": proof.repeated_task_count,
@@ -73,7 +75,7 @@ def as_text(proof: Proof) -> str:
     lines = [f"submission {proof.submission_id}: {verdict(proof)}", f"  {proof.submitted_count:>9,} submitted"]
     lines += [f"  {count:>9,} {name}" for name, count in proof.counts.items()]
     lines.append(f"  {len(proof.missing):>9,} missing")
-    lines += _named("missing", [(task_id, "") for task_id in proof.missing])
+    lines += _named("missing", [(task_id, _trace(proof, task_id)) for task_id in _without_trace_first(proof)])
     lines += _named("dead", list(proof.reasons.items()))
     if proof.repeated_line_count:
         lines.append(f"{proof.repeated_line_count:,} outcomes were written again after a redelivery; this is harmless")
@@ -97,8 +99,28 @@ def verdict(proof: Proof) -> str:
     if not proof.closed:
         return "not closed: its client has not finished submitting, or stopped in the middle"
     if proof.missing:
-        return f"not finished, {len(proof.missing):,} tasks have no outcome yet"
+        return f"not finished, {len(proof.missing):,} tasks have no outcome yet{_of_them_delayed(proof)}"
     return "complete, every task is accounted for"
+
+
+def _of_them_delayed(proof: Proof) -> str:
+    if not proof.delayed:
+        return ""
+    first, last = min(proof.delayed.values()), max(proof.delayed.values())
+    until = first if first == last else f"{first} to {last}"
+    return f", {len(proof.delayed):,} of them are delayed until {until}"
+
+
+def _trace(proof: Proof, task_id: str) -> str:
+    """Where a missing task is, as far as the bucket tells."""
+    if task_id in proof.delayed:
+        return f"delayed until {proof.delayed[task_id]}"
+    return f"its delayed message is damaged, see {proof.damaged[task_id]}" if task_id in proof.damaged else ""
+
+
+def _without_trace_first(proof: Proof) -> list[str]:
+    """Those that somebody may have to look for come before those that come back by themselves."""
+    return sorted(proof.missing, key=lambda task_id: task_id in proof.delayed)
 
 
 def _named(what: str, tasks: list[tuple[str, str]]) -> list[str]:

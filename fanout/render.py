@@ -8,7 +8,9 @@ import click
 
 from batch.errors import SettingsError
 from controller.manifests import completed, known_settings, left_open, rendered
-from fanout.apply import JOBS_FILE, explained_errors, manifest_options, manifests_of, pairs
+from fanout.apply import JOBS_FILE, manifest_options, manifests_of, pairs
+from fanout.ends import explained_errors
+from fanout.listing import show_json
 
 
 @click.command()
@@ -16,8 +18,13 @@ from fanout.apply import JOBS_FILE, explained_errors, manifest_options, manifest
 @click.argument("jobs_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), default=JOBS_FILE)
 @click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", default="", show_envvar=True, help="Fills GOOGLE_CLOUD_PROJECT.")
 @manifest_options
-def command(lane: str, jobs_file: Path, project: str, set_env: tuple[str, ...], image: str, bucket: str) -> None:
-    """Print the manifest of LANE (or of the job of that name): fanout render default | gcloud run jobs replace -"""
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def command(lane: str, jobs_file: Path, project: str, set_env: tuple[str, ...], image: str, bucket: str, as_json: bool) -> None:
+    """Print the manifest of LANE (or of the job of that name).
+
+    \b
+    fanout render default | gcloud run jobs replace -
+    """
     with explained_errors():
         manifests = manifests_of(jobs_file)
         found = [one for one in manifests if lane in (one.lane, one.name)]
@@ -27,4 +34,7 @@ def command(lane: str, jobs_file: Path, project: str, set_env: tuple[str, ...], 
         manifest = completed(found[0], {**known_settings(found[0], project, bucket), **pairs(set_env)}, image)
         for problem in left_open(manifest):
             click.echo(f"left open: {problem}", err=True)
-        click.echo(rendered(manifest), nl=False)
+        if as_json:
+            show_json(manifest.document)
+        else:
+            click.echo(rendered(manifest), nl=False)

@@ -2,49 +2,56 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 
 import click
 
-from controller.config import controller_settings
+from controller.config import ControllerSettings
 from controller.explanation import explained_round
-from controller.jobs import LANE_LABEL
 from controller.logs import round_json
 from controller.tick import Round, tick_lanes
-from controller.wiring import connected
-from fanout.apply import explained_errors
-
-EXIT_DECIDED = 0
-EXIT_NOT_LAUNCHED = 1
-EXIT_ON_HOLD = 3
+from fanout import cloud
+from fanout.ends import EXIT_FINE, EXIT_TROUBLE
+from fanout.listing import show_json
 
 
 @click.command()
 @click.argument("lanes", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Print the decisions as JSON.")
-@click.option("--dry-run", is_flag=True, help="Decide and explain; launch nothing, write nothing.")
-def command(lanes: tuple[str, ...], as_json: bool, dry_run: bool) -> None:
+@cloud.as_json_option
+@click.option("--dry-run", is_flag=True, help="The same as `fanout plan`: launch nothing, write nothing.")
+@cloud.with_settings
+def command(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: ControllerSettings) -> None:
     """Decide for LANES, or for all, and launch what was decided.
 
-    Reads GOOGLE_CLOUD_PROJECT, BUCKET_NAME and REGION. Ends with 0 when every lane was decided, with 1 when a launch failed or there
-    is no lane, with 2 when settings are wrong, and with 3 when a lane is on hold: something could not be known, or the lane is broken.
+    Ends with 0 when every lane was decided and launched, or is paused; with 1 when a launch failed, a lane is on hold because something
+    could not be known or does not work, or there is no lane; with 2 when settings are wrong.
+
+    \b
+    fanout tick                   # all lanes
+    fanout tick urgent --json     # one of them, for a script
+
+    JSON: lanes (lane, decision, launched, failures, stood_down, dry_run, republished_count, delayed_problems, notes) and refused (job,
+    problems).
     """
-    with explained_errors():
-        settings = controller_settings(os.environ)
-        with connected(settings) as outside:
-            outcome = tick_lanes(outside, lanes, dry_run=dry_run)
-    click.echo(json.dumps(round_json(outcome), indent=1) if as_json else "\n".join(explained_round(outcome)))
+    decided(settings, lanes, as_json=as_json, dry_run=dry_run)
+
+
+def decided(settings: ControllerSettings, lanes: tuple[str, ...], *, as_json: bool, dry_run: bool) -> None:
+    """Tick, tell, and end the command. Raises SettingsError, DependencyError."""
+    with cloud.connected(settings) as outside:
+        outcome = tick_lanes(outside, lanes, dry_run=dry_run)
+    if as_json:
+        show_json(round_json(outcome))
+    else:
+        for line in explained_round(outcome):
+            click.echo(line)
     if not outcome.results and not outcome.refused:
-        click.echo(
-            f"Error: {settings.where} has no job labelled {LANE_LABEL}: run `fanout apply`, or fix GOOGLE_CLOUD_PROJECT or REGION", err=True
-        )
-        sys.exit(EXIT_NOT_LAUNCHED)
+        click.echo(f"Error: {cloud.no_lane(settings)}", err=True)
+        sys.exit(EXIT_TROUBLE)
     sys.exit(exit_code(outcome))
 
 
 def exit_code(outcome: Round) -> int:
-    if outcome.refused or any(result.decision.troubled for result in outcome.results):
-        return EXIT_ON_HOLD
-    return EXIT_NOT_LAUNCHED if any(result.failures for result in outcome.results) else EXIT_DECIDED
+    """1 where a lane is not as its operator wants it."""
+    troubled = any(result.failures or result.decision.troubled for result in outcome.results)
+    return EXIT_TROUBLE if outcome.refused or troubled else EXIT_FINE

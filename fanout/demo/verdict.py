@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from batch.proof import Proof
 from batch.shares import share, share_left
 from controller.ledger import Worked
-from controller.policy import cost_usd
+from controller.prices import worker_usd
 from fanout.demo.scene import LaneScene
 from local_cloud.workers import RunningWorker
 
@@ -106,7 +106,7 @@ def _kill_problems(outcome: Outcome) -> Iterator[str]:
 
 def cost(lane: LaneScene) -> float:
     """Dollars at list price for all tries of the lane's workers, each billed for a minute at least."""
-    return sum(cost_usd(lane.lane, 1, one.seconds) for one in lane.tries)
+    return sum(worker_usd(lane.lane, one.seconds) for one in lane.tries)
 
 
 def extra_lines(proofs: Sequence[Proof]) -> int:

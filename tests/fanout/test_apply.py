@@ -112,10 +112,10 @@ def test_a_file_that_is_not_utf_8_is_one_line(cloud: str, jobs_file: Path) -> No
         assert (result.exit_code, result.output) == (2, f"Error: {jobs_file}: not UTF-8 at byte 2: save it as UTF-8\n")
 
 
-def test_a_cloud_run_that_does_not_answer_ends_with_3(cloud: str, jobs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cloud_run_that_does_not_answer_ends_with_1(cloud: str, jobs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUD_RUN_EMULATOR_HOST", "http://127.0.0.1:1")
     result = applied(str(jobs_file), "--yes")
-    assert result.exit_code == 3
+    assert result.exit_code == 1
     assert "Cloud Run at http://127.0.0.1:1 does not answer (Connection refused)" in result.output
 
 

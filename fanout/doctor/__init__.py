@@ -1,0 +1,106 @@
+"""`fanout doctor`: check what lanes need outside of this program, and mend what is safe to mend."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import click
+
+from batch.errors import FanoutError
+from controller.config import ControllerSettings
+from controller.wording import counted
+from fanout import cloud
+from fanout.doctor.examination import Examiner
+from fanout.doctor.facts import Facts
+from fanout.doctor.finding import Finding
+from fanout.doctor.hands import Hands
+from fanout.doctor.place import Place
+from fanout.doctor.report import healthy, report
+from fanout.ends import EXIT_FINE, EXIT_TROUBLE
+from fanout.listing import show_json
+
+
+@click.command()
+@click.argument("lanes", nargs=-1)
+@click.option("--fix", is_flag=True, help="Mend what is safe to mend, after showing it and asking; then check again.")
+@click.option("--yes", is_flag=True, help="With --fix: do not ask.")
+@click.option("--verbose", is_flag=True, help="Show also what is fine.")
+@cloud.as_json_option
+@cloud.with_settings
+def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json: bool, settings: ControllerSettings) -> None:
+    """Check jobs, topics, subscriptions, dead letters, bucket, permissions, Monitoring and Scheduler of LANES, or of all.
+
+    Each finding says what is wrong, why it matters, and the command that mends it. --fix does that for settings of subscriptions and
+    jobs, and creates topics and subscriptions that are missing; it deletes nothing, grants nothing, and leaves the bucket alone. What
+    it changes in a job should be in jobs.yaml too, or the next `fanout apply` undoes it.
+
+    Permissions are those of whoever runs it. To check the controller's or the workers', run it as their service account: gcloud auth
+    application-default login --impersonate-service-account=EMAIL. What a service does not have, as the local cloud, is "not checked".
+
+    Ends with 1 when something is wrong, or could not be read.
+
+    \b
+    fanout doctor
+    fanout doctor default --fix
+
+    JSON: findings (about, check, verdict, what, why, command, fixable) and fixed (about, check, error). A verdict is fine, advice, wrong,
+    not_checked or unreadable.
+    """
+    place = Place(settings.project, settings.region, settings.bucket_name)
+    with cloud.connected(settings) as outside, open_facts(settings) as facts:
+        examiner = Examiner(facts, outside.runner, outside.backlog, place)
+        findings = examiner.examine(lanes)
+        fixed: list[dict[str, object]] = []
+        if fix and any(one.mend for one in findings):
+            fixed = _fixed(findings, settings, yes=yes, beside_json=as_json)
+            findings = examiner.examine(lanes)
+    if as_json:
+        show_json({"findings": [one.json() for one in findings], "fixed": fixed})
+    else:
+        for line in report(findings, show_fine=verbose):
+            click.echo(line)
+    sys.exit(EXIT_FINE if healthy(findings) and not any(one["error"] for one in fixed) else EXIT_TROUBLE)
+
+
+@contextmanager
+def open_facts(settings: ControllerSettings) -> Iterator[Facts]:
+    """Through Google's clients. Raises DependencyError."""
+    from fanout.doctor.google_facts import GoogleFacts
+
+    emulated = {name: bool(os.environ.get(name)) for name in ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")}
+    google = GoogleFacts(settings, pubsub_emulated=emulated["PUBSUB_EMULATOR_HOST"], storage_emulated=emulated["STORAGE_EMULATOR_HOST"])
+    with closing(google) as facts:
+        yield facts
+
+
+@contextmanager
+def open_hands(settings: ControllerSettings) -> Iterator[Hands]:
+    """Through Google's clients. Raises DependencyError."""
+    from fanout.doctor.google_hands import GoogleHands
+
+    with closing(GoogleHands(settings)) as hands:
+        yield hands
+
+
+def _fixed(findings: Sequence[Finding], settings: ControllerSettings, *, yes: bool, beside_json: bool) -> list[dict[str, object]]:
+    """Show, ask, do. One that fails does not stop the others. Raises click.Abort, DependencyError."""
+    mends = [(one, one.mend) for one in findings if one.mend is not None]
+    click.echo(f"{counted(len(mends), 'change')} in {settings.where}:", err=beside_json)
+    for one, _ in mends:
+        click.echo(f"  {one.about}: {one.what}\n    {one.command}", err=beside_json)
+    if not yes:
+        click.confirm("do this?", abort=True, err=beside_json)
+    done: list[dict[str, object]] = []
+    with open_hands(settings) as hands:
+        for one, mend in mends:
+            error = ""
+            try:
+                mend(hands)
+            except FanoutError as failure:
+                error = str(failure)
+            done.append({"about": one.about, "check": one.check, "error": error or None})
+            click.echo(f"NOT mended: {one.about}: {one.check}: {error}" if error else f"mended: {one.about}: {one.check}", err=beside_json)
+    return done

@@ -1,0 +1,142 @@
+"""The examination: every check of every lane, in the order in which a person would look. What cannot be read is a finding too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from batch.errors import DependencyError, DependencyForbidden, DependencyMissing
+from controller.backlog import BacklogReader, Unknown
+from controller.jobs import JobInfo, JobRunner
+from controller.lanes import Lane, lanes_of
+from controller.resources import DEAD_LETTER_TOPIC
+from controller.tick import chosen_lanes
+from fanout.doctor import bucket_checks, job_checks, permission_checks, scheduler_checks, subscription_checks
+from fanout.doctor.facts import Facts, NotServed
+from fanout.doctor.finding import Finding, Verdict, fine
+from fanout.doctor.permission_checks import Need
+from fanout.doctor.place import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Examiner:
+    facts: Facts
+    runner: JobRunner
+    backlog: BacklogReader
+    place: Place
+
+    def examine(self, names: Sequence[str]) -> list[Finding]:
+        """Of these lanes, or all, and what they share. Raises SettingsError for a name that is no lane, DependencyError when the jobs
+        cannot be listed: nothing can be said then."""
+        jobs = {job.full_name: job for job in self.runner.jobs()}
+        lanes, refused = lanes_of(list(jobs.values()))
+        chosen = chosen_lanes(lanes, refused, names)
+        findings = [] if names else [found for one in refused for found in job_checks.of_refused(one)]
+        if not jobs:
+            what = f"no job in project {self.place.project}, region {self.place.region} has the label fanout-lane"
+            findings.append(Finding("jobs", "lanes", Verdict.WRONG, what, "there is nothing to launch", "fanout apply jobs.yaml"))
+        findings += self._bucket()
+        # Dead letters first: a subscription that is to be created names their topic.
+        for topic in dict.fromkeys(dead_letter_topic(jobs[lane.job]) for lane in chosen):
+            findings += self._dead_letter_topic(topic)
+        for lane in chosen:
+            findings += self._lane(lane, jobs[lane.job])
+        findings += self._monitoring(chosen)
+        findings += self._read(
+            scheduler_checks.ABOUT, "ticks", lambda: [scheduler_checks.of_scheduler(self.facts.scheduled_calls(), self.place)]
+        )
+        return findings
+
+    def _lane(self, lane: Lane, job: JobInfo) -> Iterator[Finding]:
+        dead = dead_letter_topic(job)
+        yield from job_checks.of_job(lane, job, self.place)
+        yield from self._allowed(permission_checks.LAUNCH, job.name, job.full_name)
+        yield from self._topic(lane.topic, permission_checks.PUBLISH)
+        yield from self._read(
+            f"subscription {lane.subscription}",
+            "settings",
+            lambda: subscription_checks.of_subscription(lane, self.facts.subscription(lane.subscription), dead, self.place),
+            lambda: subscription_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
+        )
+        yield from self._allowed(permission_checks.PULL, lane.subscription)
+        yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
+
+    def _topic(self, name: str, need: Need) -> Iterator[Finding]:
+        def found() -> list[Finding]:
+            self.facts.subscriptions_of(name)
+            return [fine(f"topic {name}", "exists", "it exists")]
+
+        yield from self._read(f"topic {name}", "exists", found, lambda: subscription_checks.missing_topic(name, self.place))
+        yield from self._allowed(need, name)
+
+    def _dead_letter_topic(self, name: str) -> Iterator[Finding]:
+        yield from self._read(
+            f"topic {name}",
+            "dead-letters-kept",
+            lambda: [subscription_checks.of_dead_letter_topic(name, self.facts.subscriptions_of(name), self.place)],
+            lambda: subscription_checks.missing_dead_letter_topic(name, self.place),
+        )
+        yield from self._allowed(permission_checks.PUBLISH_DEAD, name)
+        yield from self._agent("topic", name, "roles/pubsub.publisher")
+
+    def _bucket(self) -> Iterator[Finding]:
+        name = self.place.bucket
+        yield from self._read(
+            f"bucket {name}",
+            "settings",
+            lambda: bucket_checks.of_bucket(self.facts.bucket(name), self.place),
+            lambda: bucket_checks.missing_bucket(self.place),
+        )
+        yield from self._allowed(permission_checks.WRITE, name)
+
+    def _monitoring(self, lanes: Sequence[Lane]) -> Iterator[Finding]:
+        readings = self.backlog.read([lane.subscription for lane in lanes]) if lanes else {}
+        unknown = {name: reading.reason for name, reading in readings.items() if isinstance(reading, Unknown)}
+        if not unknown and readings:
+            yield fine("Cloud Monitoring", "backlog", "the backlog of every lane can be read")
+        for name, reason in unknown.items():
+            grant = f'gcloud projects add-iam-policy-binding {self.place.project} --member="$MEMBER" --role=roles/monitoring.viewer'
+            why = "unknown is not zero: nothing is launched for the lane"
+            yield Finding("Cloud Monitoring", "backlog", Verdict.WRONG, f"the backlog of {name} is unknown: {reason}", why, grant)
+
+    def _allowed(self, need: Need, name: str, resource: str = "") -> Iterator[Finding]:
+        def found() -> list[Finding]:
+            lacking = self.facts.lacking(need.kind, resource or name, need.permissions)
+            return [permission_checks.of_caller(need, name, lacking, self.place)]
+
+        yield from self._read(f"{need.kind} {name}", "permissions", found, silent_when_missing=True)
+
+    def _agent(self, kind: str, name: str, role: str) -> Iterator[Finding]:
+        def found() -> list[Finding]:
+            return [permission_checks.of_service_agent(kind, name, role, self.facts.holders(kind, name, role), self.place)]
+
+        yield from self._read(f"{kind} {name}", "service-agent", found, silent_when_missing=True)
+
+    def _read(
+        self,
+        about: str,
+        check: str,
+        look: Callable[[], Iterable[Finding]],
+        missing: Callable[[], Finding] | None = None,
+        *,
+        silent_when_missing: bool = False,
+    ) -> list[Finding]:
+        """What the look finds. `silent_when_missing`: another check tells that the thing does not exist."""
+        try:
+            return list(look())
+        except NotServed as error:
+            return [Finding(about, check, Verdict.NOT_CHECKED, str(error))]
+        except DependencyMissing as error:
+            if missing is not None:
+                return [missing()]
+            return [] if silent_when_missing else [Finding(about, check, Verdict.WRONG, str(error))]
+        except DependencyForbidden as error:
+            why = "what cannot be read cannot be said to be right: run this as somebody who may, such as roles/viewer"
+            return [Finding(about, check, Verdict.UNREADABLE, str(error), why)]
+        except DependencyError as error:
+            return [Finding(about, check, Verdict.UNREADABLE, str(error), "it could not be checked: try again")]
+
+
+def dead_letter_topic(job: JobInfo) -> str:
+    """Where the job's workers, and its subscription, send dead letters."""
+    return job.env.get("DEAD_LETTER_TOPIC", "") or DEAD_LETTER_TOPIC

@@ -1,0 +1,166 @@
+"""`fanout executions`: the newest executions of a lane or all, whoever launched them, with the progress of their workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import click
+
+from batch.clock import iso
+from controller.config import ControllerSettings
+from controller.durations import spoken
+from controller.jobs import ExecutionInfo
+from controller.lanes import lanes_of
+from controller.ledger import Tries
+from controller.outside import Outside
+from controller.survey import read_progress
+from controller.tick import LANES_AT_A_TIME, chosen_lanes
+from controller.wording import counted
+from fanout import cloud
+from fanout.listing import Listing, show, show_json
+
+COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took")
+NUMBERS = frozenset({"done", "of", "took"})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An execution of a lane, what its workers told, and what of that could not be read. `now` is Unix seconds."""
+
+    lane: str
+    info: ExecutionInfo
+    tries: Tries
+    problems: tuple[str, ...]
+    now: float
+
+
+@click.command()
+@click.argument("lane", required=False, default="")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
+@click.option("--live", is_flag=True, help="Only those that have not ended. They are looked for among the newest `--limit`.")
+@cloud.as_json_option
+@cloud.with_settings
+def command(lane: str, limit: int, live: bool, as_json: bool, settings: ControllerSettings) -> None:
+    """Show the newest executions of LANE, or of all lanes, newest first.
+
+    WORKERS by state: waiting (not started), running, succeeded, failed, cancelled; retried counts tries that Cloud Run repeated. DONE is
+    what workers have acknowledged, OF the most that they may take. DECISION is what launched it; `fanout explain` argues it.
+
+    \b
+    fanout executions default
+    fanout executions --live --json
+
+    JSON: executions (execution, lane, state, worker_count, waiting_count, running_count, succeeded_count, failed_count, cancelled_count,
+    retried_count, taken_count, acked_count, returned_count, share_count, exit_reasons, decision_id, created_at, started_at, completed_at,
+    duration_s, problems).
+    """
+    with cloud.connected(settings) as outside:
+        found = [one for one in seen(outside, lane, limit) if one.info.live or not live]
+    if as_json:
+        show_json({"executions": [execution_json(one) for one in found]})
+        return
+    show(Listing(COLUMNS, tuple(row(one) for one in found), NUMBERS))
+    for one in found:
+        for problem in one.problems:
+            click.echo(f"{one.info.name}: {problem}", err=True)
+
+
+def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
+    """The newest of all, newest first, with progress. Raises SettingsError, DependencyError."""
+    lanes, refused = lanes_of(outside.runner.jobs())
+    chosen = chosen_lanes(lanes, refused, [lane] if lane else [])
+    newest = [(one.name, info) for one in chosen for info in _newest(outside, one.job, limit)]
+    newest.sort(key=lambda pair: pair[1].created_at, reverse=True)
+    now = outside.clock.now()
+
+    def told(pair: tuple[str, ExecutionInfo]) -> Seen:
+        tries, problems = read_progress(outside.store, pair[1].name)
+        return Seen(pair[0], pair[1], tries, tuple(problems), now)
+
+    with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="progress") as pool:
+        return list(pool.map(told, newest[:limit]))
+
+
+def _newest(outside: Outside, job: str, limit: int) -> Iterator[ExecutionInfo]:
+    return islice(outside.runner.executions(job), limit)
+
+
+def execution_json(one: Seen) -> dict[str, Any]:
+    """Counts are over all tries of its workers; `share_count` is null where its workers have no bound that is known."""
+    info, tries = one.info, [progress for tries in one.tries.values() for progress in tries]
+    last = [tries[-1] for tries in one.tries.values() if tries]
+    began_at = info.started_at or info.created_at
+    return {
+        "execution": info.name,
+        "lane": one.lane,
+        "state": state_of(info),
+        "worker_count": info.task_count,
+        "waiting_count": max(0, info.live_worker_count - info.running_count),
+        "running_count": info.running_count if info.live else 0,
+        "succeeded_count": info.succeeded_count,
+        "failed_count": info.failed_count,
+        "cancelled_count": info.cancelled_count,
+        "retried_count": info.retried_count,
+        "taken_count": sum(progress.taken for progress in tries),
+        "acked_count": sum(progress.acked for progress in tries),
+        "returned_count": sum(progress.returned for progress in tries),
+        "share_count": share_count(info),
+        "exit_reasons": dict(sorted(Counter(progress.exit_reason for progress in last if progress.exit_reason).items())),
+        "decision_id": info.decision_id or None,
+        "created_at": iso(info.created_at),
+        "started_at": None if info.started_at is None else iso(info.started_at),
+        "completed_at": None if info.completed_at is None else iso(info.completed_at),
+        "duration_s": round(max(0.0, (info.completed_at or one.now) - began_at), 3),
+        "problems": list(one.problems),
+    }
+
+
+def state_of(info: ExecutionInfo) -> str:
+    if info.live:
+        return "running" if info.running_count or info.succeeded_count or info.failed_count else "waiting"
+    if info.failed_count:
+        return "failed"
+    return "cancelled" if info.cancelled_count else "succeeded"
+
+
+def share_count(info: ExecutionInfo) -> int | None:
+    """The most messages that its workers may take together: what its decision assigned, or what a person allowed each of them."""
+    backlog, most = info.env.get("BACKLOG", ""), info.env.get("MAX_MESSAGES", "")
+    if backlog.isdecimal():
+        return int(backlog)
+    return int(most) * info.task_count if most.isdecimal() else None
+
+
+def row(one: Seen) -> tuple[str, ...]:
+    body = execution_json(one)
+    return (
+        one.info.name,
+        one.lane,
+        _state(body),
+        _workers(body),
+        str(body["acked_count"]),
+        "" if body["share_count"] is None else str(body["share_count"]),
+        one.info.decision_id or "by hand",
+        iso(one.info.started_at)[:19] + "Z" if one.info.started_at is not None else "",
+        spoken(body["duration_s"]),
+    )
+
+
+def _state(body: dict[str, Any]) -> str:
+    """With the reasons that say more than that it ended."""
+    telling = [f"{reason} {count}" for reason, count in body["exit_reasons"].items() if reason not in ("share_done", "drained")]
+    return f"{body['state']} ({', '.join(telling)})" if telling else str(body["state"])
+
+
+def _workers(body: dict[str, Any]) -> str:
+    parts: Sequence[str] = [
+        f"{body[f'{name}_count']} {name}"
+        for name in ("waiting", "running", "succeeded", "failed", "cancelled", "retried")
+        if body[f"{name}_count"]
+    ]
+    return ", ".join(parts) or counted(body["worker_count"], "worker")

@@ -1,0 +1,144 @@
+"""`fanout explain`: why the controller did what it did, from the decisions that it keeps in the lane's state."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from batch.clock import from_iso, iso
+from batch.errors import FanoutError, SettingsError
+from controller.config import ControllerSettings
+from controller.decision import from_json
+from controller.durations import spoken
+from controller.explanation import explained_decision
+from controller.intents import Intent, PartState
+from controller.lanes import lanes_of
+from controller.outside import Outside
+from controller.state import DECISIONS_KEPT, LaneState, load
+from controller.tick import chosen_lanes
+from controller.wording import are, counted
+from fanout import cloud
+from fanout.ends import EXIT_FINE, EXIT_TROUBLE
+from fanout.listing import show_json
+from fanout.moment import moment
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """`decision` is as it was kept; None where there is none, and `problem` then says why. Times are Unix seconds."""
+
+    lane: str
+    decision: Mapping[str, Any] | None = None
+    lines: tuple[str, ...] = ()
+    next_at: float | None = None
+    problem: str = ""
+
+
+@click.command()
+@click.argument("lanes", nargs=-1)
+@click.option(
+    "--at", "at_text", metavar="TIME", default="", help="The last decision up to then: 2026-01-31T03:10, 03:10 (UTC), or 2h (ago)."
+)
+@cloud.as_json_option
+@cloud.with_settings
+def command(lanes: tuple[str, ...], at_text: str, as_json: bool, settings: ControllerSettings) -> None:
+    """Explain the last decision that the controller made for LANES, or for all.
+
+    The controller keeps the last 50 decisions of a lane: each launch, and each change between launching, holding and nothing to do. What
+    a tick would decide now is told by `fanout plan`. Ends with 1 when a lane has no decision from before TIME.
+
+    \b
+    fanout explain
+    fanout explain default --at 03:10
+    fanout explain default --at 2h --json
+
+    JSON: explanations (lane, decision, lines, next_decided_at, problem). The decision is as `fanout tick --json` has it.
+    """
+    with cloud.connected(settings) as outside:
+        found = explanations(outside, lanes, at_text)
+    if as_json:
+        show_json({"explanations": [explanation_json(one) for one in found]})
+    else:
+        for one in found:
+            for line in one.lines or (f"lane {one.lane}: {one.problem}",):
+                click.echo(line)
+    if not found:
+        click.echo(f"Error: {cloud.no_lane(settings)}", err=True)
+    sys.exit(EXIT_TROUBLE if not found or any(one.problem for one in found) else EXIT_FINE)
+
+
+def explanations(outside: Outside, names: Sequence[str], at_text: str) -> list[Explanation]:
+    """Raises SettingsError, DependencyError."""
+    now = outside.clock.now()
+    try:
+        at = moment(at_text, now) if at_text else now
+    except ValueError as error:
+        raise SettingsError([f"--at {at_text!r}: {error}"]) from error
+    lanes, refused = lanes_of(outside.runner.jobs())
+    found: list[Explanation] = []
+    for lane in chosen_lanes(lanes, refused, names):
+        try:
+            state = load(outside.store, lane.name).state
+        except FanoutError as error:
+            found.append(Explanation(lane.name, problem=str(error)))
+        else:
+            found.append(explanation(state, at, now))
+    return found
+
+
+def explanation(state: LaneState, at: float, now: float) -> Explanation:
+    """Of the newest decision that is not younger than `at` (Unix seconds)."""
+    dated = [(_decided_at(decision), decision) for decision in state.decisions]
+    before = [(decided_at, decision) for decided_at, decision in dated if decided_at <= at]
+    if not before:
+        return Explanation(state.lane, problem=_none(state.lane, [decided_at for decided_at, _ in dated], at))
+    decided_at, decision = max(before, key=lambda pair: pair[0])
+    next_at = min((other for other, _ in dated if other > decided_at), default=None)
+    try:
+        lines = explained_decision(from_json(decision))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = f"the decision of {iso(decided_at)} was written by another version and cannot be read ({error!r:.200}); see --json"
+        return Explanation(state.lane, decision, next_at=next_at, problem=problem)
+    when = f"  decided: {iso(decided_at)}, {spoken(max(0.0, now - decided_at))} ago"
+    after = f"  next: another decision at {iso(next_at)}" if next_at is not None else "  next: none is kept that is younger"
+    launched = [line for intent in state.intents if intent.decision_id == decision.get("decision_id") for line in _launches(intent)]
+    return Explanation(state.lane, decision, (lines[0], when, *lines[1:], *launched, after), next_at)
+
+
+def explanation_json(one: Explanation) -> dict[str, Any]:
+    return {
+        "lane": one.lane,
+        "decision": one.decision,
+        "lines": list(one.lines),
+        "next_decided_at": None if one.next_at is None else iso(one.next_at),
+        "problem": one.problem or None,
+    }
+
+
+def _decided_at(decision: Mapping[str, Any]) -> float:
+    """What has no time that can be read counts as the oldest of all."""
+    try:
+        return from_iso(str(decision["decided_at"]))
+    except (KeyError, ValueError):
+        return 0.0
+
+
+def _none(lane: str, times: Sequence[float], at: float) -> str:
+    if not times:
+        return f"no decision is kept: no tick has decided for it yet; `fanout plan {lane}` says what one would do"
+    many = f"{counted(len(times), 'decision')} {are(len(times))} kept, at most {DECISIONS_KEPT}"
+    return f"no decision is kept from before {iso(at)}; {many}, the oldest of {iso(min(times))}; older ones are in the controller's log"
+
+
+def _launches(intent: Intent) -> list[str]:
+    told = {PartState.PENDING: "not confirmed yet", PartState.REFUSED: "refused", PartState.ABANDONED: "given up"}
+    return [
+        f"  launched {part.execution}"
+        if part.state is PartState.LAUNCHED
+        else f"  {part.decision_id} {told[part.state]}" + (f": {part.reason}" if part.reason else "")
+        for part in intent.parts
+    ]

@@ -1,0 +1,163 @@
+"""`fanout lanes`: every lane as it stands now. It reads and changes nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import click
+
+from batch.clock import from_iso
+from controller.backlog import Reading, Unknown, Value
+from controller.config import ControllerSettings
+from controller.decision import Kind, reading_json
+from controller.durations import spoken
+from controller.explanation import VERDICTS
+from controller.jobs import JobInfo
+from controller.lanes import Lane, LaneRefused, lanes_of
+from controller.outside import Outside
+from controller.tick import LANES_AT_A_TIME, chosen_lanes
+from controller.view import View, look
+from fanout import cloud
+from fanout.ends import EXIT_FINE, EXIT_TROUBLE
+from fanout.listing import Listing, one_line, show, show_json
+
+NUMBERS = frozenset({"backlog", "assigned", "workers"})
+COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers", "last decision")
+
+
+@click.command()
+@click.argument("lanes", nargs=-1)
+@cloud.as_json_option
+@cloud.with_settings
+def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings) -> None:
+    """Show LANES, or all: backlog and ledger, workers alive, the last decision, and what is in the way.
+
+    STATE is `ok`, `paused`, `broken` (its newest workers could not work), `unknown` (something could not be read) or `refused` (Cloud Run
+    refuses launches for now). BACKLOG is what the gauge counted when it was SAMPLED, OLDEST how old the oldest message was then; ASSIGNED
+    of it are workers' already. Ends with 1 when a lane is broken, unknown or refused, a job cannot be a lane, or there is no lane.
+
+    \b
+    fanout lanes
+    fanout lanes --json | jq '.lanes[] | select(.troubles != [])'
+
+    JSON: lanes (lane, job, subscription, paused, reading, sample_age_s, accepted_count, assigned_count, unassigned_count,
+    live_worker_count, last_decision, troubles) and refused (job, problems). A number that is not known is null.
+    """
+    with cloud.connected(settings) as outside:
+        views, refused = looked(outside, lanes)
+    bodies = [lane_json(view) for view in views]
+    if as_json:
+        show_json({"lanes": bodies, "refused": [{"job": one.job, "problems": list(one.problems)} for one in refused]})
+    else:
+        show(Listing(COLUMNS, tuple(row(view, body) for view, body in zip(views, bodies, strict=True)), NUMBERS))
+        for line in _troubles(bodies, refused):
+            click.echo(line)
+    if not bodies and not refused:
+        click.echo(f"Error: {cloud.no_lane(settings)}", err=True)
+        sys.exit(EXIT_TROUBLE)
+    sys.exit(EXIT_TROUBLE if refused or any(body["troubles"] for body in bodies) else EXIT_FINE)
+
+
+def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence[LaneRefused]]:
+    """A look at these lanes, or all, and the jobs that cannot be one. Raises SettingsError, DependencyError."""
+    jobs = {job.full_name: job for job in outside.runner.jobs()}
+    lanes, refused = lanes_of(list(jobs.values()))
+    chosen = chosen_lanes(lanes, refused, names)
+    readings = outside.backlog.read([lane.subscription for lane in chosen]) if chosen else {}
+
+    def one(asked: tuple[Lane, JobInfo, Reading]) -> View:
+        lane, job, reading = asked
+        return look(lane, job, outside, reading, dry_run=True, republish=False)
+
+    with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="lane") as pool:
+        views = list(pool.map(one, [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]))
+    return views, () if names else refused
+
+
+def lane_json(view: View) -> dict[str, Any]:
+    """What is known of a lane."""
+    decisions = view.state.decisions
+    value = view.reading if isinstance(view.reading, Value) else None
+    assigned_count = None if view.ledger is None or view.listing_error else view.ledger.total_count
+    unassigned_count = None
+    if assigned_count is not None and not isinstance(view.reading, Unknown):
+        unassigned_count = max(0, (value.undelivered_count if value else 0) + view.accepted_count - assigned_count)
+    return {
+        "lane": view.lane.name,
+        "job": view.lane.job,
+        "subscription": view.lane.subscription,
+        "paused": view.lane.policy.paused,
+        "reading": reading_json(view.reading),
+        "sample_age_s": None if value is None else round(max(0.0, view.now - value.sampled_at), 3),
+        "accepted_count": view.accepted_count,
+        "assigned_count": assigned_count,
+        "unassigned_count": unassigned_count,
+        "live_worker_count": view.live_worker_count if view.held is None else None,
+        "last_decision": decisions[-1] if decisions else None,
+        "troubles": troubles(view),
+    }
+
+
+def troubles(view: View) -> list[str]:
+    """What is in the way of this lane, a line each; a pause is not: somebody wanted it."""
+    found = [f"the backlog is unknown: {view.reading.reason}"] if isinstance(view.reading, Unknown) else []
+    found += [view.held.reason] if view.held is not None else []
+    found += [f"what runs already is unknown: {view.listing_error}"] if view.listing_error else []
+    backoff = view.state.backoff
+    if backoff is not None and view.now < backoff.until:
+        found.append(f"Cloud Run refused launches, none is tried for {spoken(backoff.until - view.now)} more: {backoff.reason}")
+    if view.broken is not None:
+        found.append(
+            view.broken.hold_reason(view.lane.name, view.now) or f"{view.broken.execution}: {view.broken.how}; one worker tries next"
+        )
+    return found
+
+
+def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
+    reading = view.reading
+    backlog = str(reading.undelivered_count) if isinstance(reading, Value) else str(body["reading"]["state"])
+    oldest = "" if not isinstance(reading, Value) or reading.oldest_age_s is None else spoken(reading.oldest_age_s)
+    return (
+        view.lane.name,
+        state_of(view),
+        backlog,
+        "" if body["sample_age_s"] is None else f"{spoken(body['sample_age_s'])} ago",
+        oldest,
+        _number(body["assigned_count"]),
+        _number(body["live_worker_count"]),
+        _last_decision(body["last_decision"], view.now),
+    )
+
+
+def state_of(view: View) -> str:
+    """One word; what is wrong goes before what is wanted, and both are said."""
+    words = ["paused"] if view.lane.policy.paused else []
+    if view.broken is not None:
+        words.append("broken")
+    elif troubles(view):
+        words.append("unknown" if isinstance(view.reading, Unknown) or view.held or view.listing_error else "refused")
+    return "+".join(words) or "ok"
+
+
+def _number(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
+def _last_decision(decision: Mapping[str, Any] | None, now: float) -> str:
+    """Whatever stands in the history: another version may have written it."""
+    if decision is None:
+        return ""
+    try:
+        verdict, decided_at = VERDICTS[Kind(decision["kind"])], from_iso(str(decision["decided_at"]))
+    except (KeyError, ValueError):
+        return "unreadable"
+    workers = f" {decision.get('workers')}" if decision["kind"] == Kind.LAUNCH else ""
+    return f"{verdict}{workers}, {spoken(max(0.0, now - decided_at))} ago"
+
+
+def _troubles(bodies: Sequence[Mapping[str, Any]], refused: Sequence[LaneRefused]) -> list[str]:
+    lines = [f"lane {body['lane']}: {one_line(trouble)}" for body in bodies for trouble in body["troubles"]]
+    return lines + [f"job {one.job} is not a lane until this is right: {one_line(problem)}" for one in refused for problem in one.problems]

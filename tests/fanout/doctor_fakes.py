@@ -1,0 +1,90 @@
+"""Facts and hands of doctor in memory: services on which everything is right, until a test says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from batch.errors import DependencyMissing
+from fanout.doctor.facts import BucketFacts, ScheduledCall, SubscriptionFacts
+
+T = TypeVar("T")
+
+AGENT = "serviceAccount:service-123456789@gcp-sa-pubsub.iam.gserviceaccount.com"
+GOOD = SubscriptionFacts("tasks", 60, 7 * 86400.0, None, False, "dead-letters", 100)
+
+
+@dataclass
+class FakeFacts:
+    """`errors` by name of the call are raised; `lacked` and `granted` are by (kind, name)."""
+
+    subscriptions: dict[str, SubscriptionFacts] = field(default_factory=lambda: {"tasks-sub": GOOD, "bulk-sub": GOOD})
+    topics: dict[str, list[str]] = field(
+        default_factory=lambda: {"tasks": ["tasks-sub"], "dead-letters": ["projects/p/subscriptions/dead-letters"]}
+    )
+    buckets: dict[str, BucketFacts] = field(default_factory=lambda: {"b": BucketFacts(0.0)})
+    calls: list[ScheduledCall] = field(default_factory=lambda: [ScheduledCall("fanout-tick", "* * * * *", "https://c.run.app/tick", True)])
+    lacked: dict[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    ungranted: set[tuple[str, str]] = field(default_factory=set)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+    def subscription(self, name: str) -> SubscriptionFacts:
+        self._maybe("subscription")
+        return self._found(self.subscriptions, name)
+
+    def subscriptions_of(self, topic: str) -> Sequence[str]:
+        self._maybe("subscriptions_of")
+        return self._found(self.topics, topic)
+
+    def bucket(self, name: str) -> BucketFacts:
+        self._maybe("bucket")
+        return self._found(self.buckets, name)
+
+    def lacking(self, kind: str, name: str, permissions: Sequence[str]) -> Sequence[str]:
+        self._maybe("lacking")
+        return [one for one in permissions if one in self.lacked.get((kind, name), ())]
+
+    def holders(self, kind: str, name: str, role: str) -> Sequence[str]:
+        self._maybe("holders")
+        return [] if (kind, name) in self.ungranted else ["user:a@example.com", AGENT]
+
+    def scheduled_calls(self) -> Sequence[ScheduledCall]:
+        self._maybe("scheduled_calls")
+        return self.calls
+
+    def _maybe(self, call: str) -> None:
+        if call in self.errors:
+            raise self.errors[call]
+
+    def _found(self, things: Mapping[str, T], name: str) -> T:
+        if name not in things:
+            raise DependencyMissing(f"there is no {name}")
+        return things[name]
+
+
+@dataclass
+class FakeHands:
+    """Remembers what was done; the first of `errors` is raised by the next call."""
+
+    done: list[tuple[Any, ...]] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+    def create_topic(self, name: str) -> None:
+        self._do("create_topic", name)
+
+    def create_subscription(self, name: str, topic: str, dead_letter_topic: str) -> None:
+        self._do("create_subscription", name, topic, dead_letter_topic)
+
+    def set_subscription(self, name: str, settings: Mapping[str, Any]) -> None:
+        self._do("set_subscription", name, dict(settings))
+
+    def set_job(
+        self, name: str, *, parallelism: int | None = None, max_retries: int | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._do("set_job", name, parallelism, max_retries, env)
+
+    def _do(self, *what: Any) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.done.append(what)

@@ -1,0 +1,292 @@
+"""`fanout doctor` on services in memory: each thing that can be wrong is found, alone, with its reason and the command that mends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from batch.errors import DependencyForbidden, DependencyUnavailable
+from controller.backlog import Unknown
+from controller.config import ControllerSettings
+from controller.jobs import JobInfo
+from fanout import doctor
+from fanout.doctor.facts import BucketFacts, NotServed, ScheduledCall
+from tests.controller.fakes import JOB, World, job, world
+from tests.fanout.doctor_fakes import GOOD, FakeFacts, FakeHands
+
+Run = Callable[..., Result]
+RIGHT: Mapping[str, Any] = {
+    "max_retries": 1,
+    "env": {"TASK_TIMEOUT_S": "600", "SUBSCRIPTION_NAME": "tasks-sub", "TOPIC_NAME": "tasks", "LANE": "default"},
+}
+
+
+@pytest.fixture
+def facts(here: World, monkeypatch: pytest.MonkeyPatch) -> FakeFacts:
+    """One lane, and all is well."""
+    found = FakeFacts()
+
+    @contextmanager
+    def open_facts(settings: ControllerSettings) -> Iterator[FakeFacts]:
+        yield found
+
+    monkeypatch.setattr(doctor, "open_facts", open_facts)
+    the_job(here, monkeypatch)
+    here.backlog_is(0)
+    return found
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> FakeHands:
+    found = FakeHands()
+
+    @contextmanager
+    def open_hands(settings: ControllerSettings) -> Iterator[FakeHands]:
+        yield found
+
+    monkeypatch.setattr(doctor, "open_hands", open_hands)
+    return found
+
+
+def the_job(here: World, monkeypatch: pytest.MonkeyPatch, *, annotations: Mapping[str, str] | None = None, **changes: Any) -> None:
+    made: JobInfo = replace(job(**dict(annotations or {})), **{**RIGHT, **changes})
+    monkeypatch.setattr(here.runner, "jobs", world([made]).runner.jobs)
+
+
+def not_fine(result: Result) -> list[dict[str, Any]]:
+    return [one for one in json.loads(result.stdout)["findings"] if one["verdict"] != "fine"]
+
+
+def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run) -> None:
+    result = run(doctor.command)
+    assert (result.exit_code, result.output) == (0, "26 of 26 checks are fine\n")
+    assert "fine: subscription tasks-sub: expiry: it never expires" in run(doctor.command, "--verbose").output
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "what", "option", "new"),
+    [
+        ({"ack_deadline_s": 600}, "ack-deadline", "600 s, should be 60 s", "--ack-deadline=60", {"ack_deadline_seconds": 60}),
+        ({"expires_after_s": 2678400.0}, "expiry", "after 31 days", "--expiration-period=never", {"expiration_policy": {}}),
+        ({"has_retry_policy": True}, "retry-policy", "should have none", "--clear-retry-policy", {"retry_policy": None}),
+        (
+            {"retention_s": 600.0},
+            "retention",
+            "for 10 min, should be 7 days",
+            "--message-retention-duration=7d",
+            {"message_retention_duration": {"seconds": 604800}},
+        ),
+        (
+            {"dead_letter_topic": "", "max_delivery_attempts": 0},
+            "dead-letter-policy",
+            "it has no dead-letter policy",
+            "--dead-letter-topic=dead-letters --max-delivery-attempts=100",
+            {"dead_letter_policy": {"dead_letter_topic": "projects/p/topics/dead-letters", "max_delivery_attempts": 100}},
+        ),
+        (
+            {"max_delivery_attempts": 5},
+            "dead-letter-policy",
+            "after 5 deliveries",
+            "--dead-letter-topic=dead-letters --max-delivery-attempts=100",
+            {"dead_letter_policy": {"dead_letter_topic": "projects/p/topics/dead-letters", "max_delivery_attempts": 100}},
+        ),
+    ],
+)
+def test_settings_of_a_subscription(
+    facts: FakeFacts, hands: FakeHands, run: Run, changes: dict[str, Any], check: str, what: str, option: str, new: dict[str, Any]
+) -> None:
+    facts.subscriptions["tasks-sub"] = replace(GOOD, **changes)
+    result = run(doctor.command, "--json")
+    (found,) = not_fine(result)
+    assert result.exit_code == 1
+    assert (found["about"], found["check"], found["verdict"], found["fixable"]) == ("subscription tasks-sub", check, "wrong", True)
+    assert what in found["what"]
+    assert found["why"]
+    assert found["command"] == f"gcloud pubsub subscriptions update tasks-sub --project=p {option}"
+    run(doctor.command, "--fix", "--yes")
+    assert hands.done == [("set_subscription", "tasks-sub", new)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "option", "done"),
+    [
+        ({"parallelism": 5}, "parallelism", "--parallelism=0", (0, None, None)),
+        ({"max_retries": 3}, "max-retries", "--max-retries=1", (None, 1, None)),
+        ({"task_timeout_s": 900.0}, "task-timeout", "--update-env-vars=TASK_TIMEOUT_S=900", (None, None, {"TASK_TIMEOUT_S": "900"})),
+        ({"env": {}}, "task-timeout", "--update-env-vars=TASK_TIMEOUT_S=600", (None, None, {"TASK_TIMEOUT_S": "600"})),
+    ],
+)
+def test_settings_of_a_job(
+    here: World,
+    facts: FakeFacts,
+    hands: FakeHands,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    check: str,
+    option: str,
+    done: tuple[Any, ...],
+) -> None:
+    the_job(here, monkeypatch, **changes)
+    (found,) = not_fine(run(doctor.command, "--json"))
+    assert (found["about"], found["check"]) == ("job default", check)
+    assert found["command"] == f"gcloud run jobs update default --project=p --region=us-central1 {option}"
+    run(doctor.command, "--fix", "--yes")
+    assert hands.done == [("set_job", "default", *done)]
+
+
+def test_what_a_person_must_decide_is_never_mended(
+    here: World, facts: FakeFacts, hands: FakeHands, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    the_job(here, monkeypatch, env={**RIGHT["env"], "SUBSCRIPTION_NAME": "other"})
+    facts.subscriptions["tasks-sub"] = replace(GOOD, topic="elsewhere", push_endpoint="https://x.example")
+    facts.buckets = {"b": BucketFacts(604800.0, True, (("delayed/",), ("logs/",)))}
+    facts.lacked = {("bucket", "b"): ["storage.objects.delete"], ("job", JOB): ["run.jobs.run"]}
+    facts.ungranted = {("topic", "dead-letters"), ("subscription", "tasks-sub")}
+    facts.calls = []
+    result = run(doctor.command, "--fix", "--yes", "--json")
+    found = {(one["about"], one["check"]): one for one in not_fine(result)}
+    assert set(found) == {
+        ("bucket b", "soft-delete"),
+        ("bucket b", "versioning"),
+        ("bucket b", "lifecycle"),
+        ("bucket b", "permissions"),
+        ("topic dead-letters", "service-agent"),
+        ("job default", "settings"),
+        ("job default", "permissions"),
+        ("subscription tasks-sub", "topic"),
+        ("subscription tasks-sub", "pull"),
+        ("subscription tasks-sub", "service-agent"),
+        ("Cloud Scheduler", "ticks"),
+    }
+    assert hands.done == []
+    assert not any(one["fixable"] for one in found.values())
+    assert all(one["why"] and one["command"] for one in found.values())
+    assert "objects under delayed/" in found["bucket b", "lifecycle"]["what"]
+    agent = found["topic dead-letters", "service-agent"]["command"]
+    assert agent.startswith("gcloud pubsub topics add-iam-policy-binding dead-letters --project=p --member=")
+    assert "gcloud projects describe p --format='value(projectNumber)'" in agent
+
+
+def test_soft_delete_alone_is_advice_and_ends_with_0(facts: FakeFacts, run: Run) -> None:
+    facts.buckets = {"b": BucketFacts(604800.0)}
+    result = run(doctor.command)
+    assert result.exit_code == 0
+    assert "advice: bucket b: soft-delete: it keeps deleted and replaced objects for 7 days" in result.output
+    assert "gcloud storage buckets update gs://b --clear-soft-delete" in result.output
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "hit"),
+    [
+        ((), "controller/, delayed/, outcomes/, submissions/"),
+        (("delayed/tasks-sub/",), "delayed/"),
+        (("s",), "submissions/"),
+        (("results/",), ""),
+    ],
+)
+def test_lifecycle_rules_that_delete_what_fanout_needs(facts: FakeFacts, run: Run, prefixes: tuple[str, ...], hit: str) -> None:
+    facts.buckets = {"b": BucketFacts(0.0, False, (prefixes,))}
+    found = not_fine(run(doctor.command, "--json"))
+    assert [one["what"] for one in found] == ([f"a lifecycle rule deletes objects under {hit}"] if hit else [])
+
+
+def test_what_is_missing_is_created_in_an_order_that_works(facts: FakeFacts, hands: FakeHands, run: Run) -> None:
+    facts.topics, facts.subscriptions, facts.buckets = {}, {}, {}
+    result = run(doctor.command, "--fix", "--yes")
+    assert hands.done == [
+        ("create_topic", "dead-letters"),
+        ("create_subscription", "dead-letters", "dead-letters", ""),
+        ("create_topic", "tasks"),
+        ("create_subscription", "tasks-sub", "tasks", "dead-letters"),
+    ]
+    assert "gcloud storage buckets create gs://b --project=p --location=us-central1" in result.output
+
+
+def test_a_dead_letter_topic_that_nobody_reads_is_found(facts: FakeFacts, run: Run) -> None:
+    facts.topics["dead-letters"] = []
+    (found,) = not_fine(run(doctor.command, "--json"))
+    assert (found["check"], found["what"]) == ("dead-letters-kept", "topic dead-letters has no subscription")
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "code"),
+    [
+        (NotServed("the local cloud has no such call"), "not_checked", 0),
+        (DependencyForbidden("403"), "unreadable", 1),
+        (DependencyUnavailable("503"), "unreadable", 1),
+    ],
+)
+def test_what_was_not_checked_is_never_fine(facts: FakeFacts, run: Run, error: Exception, verdict: str, code: int) -> None:
+    facts.errors = dict.fromkeys(("lacking", "holders", "scheduled_calls", "bucket", "subscription", "subscriptions_of"), error)
+    result = run(doctor.command, "--json")
+    assert {one["verdict"] for one in not_fine(result)} == {verdict}
+    assert result.exit_code == code
+    assert "fine" in run(doctor.command).output.splitlines()[-1]
+
+
+def test_what_is_not_checked_for_one_reason_is_one_line(facts: FakeFacts, run: Run) -> None:
+    facts.errors = {"holders": NotServed("the local cloud has no such call")}
+    assert run(doctor.command).output.splitlines() == [
+        "not checked: service-agent of topic dead-letters, subscription tasks-sub: the local cloud has no such call",
+        "24 of 26 checks are fine, 2 not checked, which is not to say fine",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "verdict", "command"),
+    [
+        (ScheduledCall("t", "* * * * *", "https://c/tick", False), "wrong", "gcloud scheduler jobs resume t"),
+        (ScheduledCall("t", "0 * * * *", "https://c/tick/?x=1", True), "advice", "gcloud scheduler jobs update http t"),
+        (ScheduledCall("t", "* * * * *", "https://c/ticket", True), "wrong", "gcloud scheduler jobs create http fanout-tick"),
+    ],
+)
+def test_the_scheduler(facts: FakeFacts, run: Run, call: ScheduledCall, verdict: str, command: str) -> None:
+    facts.calls = [call]
+    (found,) = not_fine(run(doctor.command, "--json"))
+    assert (found["about"], found["verdict"], found["command"].startswith(command)) == ("Cloud Scheduler", verdict, True)
+
+
+def test_a_backlog_that_cannot_be_read_is_wrong(here: World, facts: FakeFacts, run: Run) -> None:
+    here.backlog.reading = Unknown("403 from Monitoring")
+    (found,) = not_fine(run(doctor.command, "--json"))
+    assert (found["about"], "403 from Monitoring" in found["what"]) == ("Cloud Monitoring", True)
+    assert "--role=roles/monitoring.viewer" in found["command"]
+
+
+def test_a_job_that_cannot_be_a_lane(here: World, facts: FakeFacts, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    the_job(here, monkeypatch, annotations={"weight": "-4"})
+    (found,) = not_fine(run(doctor.command, "--json"))
+    assert (found["about"], found["check"]) == ("job default", "annotations")
+
+
+def test_no_lane_at_all_is_wrong(here: World, facts: FakeFacts, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here.runner, "jobs", list)
+    result = run(doctor.command)
+    assert (result.exit_code, "fanout apply jobs.yaml" in result.output) == (1, True)
+
+
+def test_a_fix_is_shown_before_it_is_asked_about(facts: FakeFacts, hands: FakeHands, run: Run) -> None:
+    facts.subscriptions["tasks-sub"] = replace(GOOD, ack_deadline_s=10)
+    result = run(doctor.command, "--fix", answer="n\n")
+    assert (result.exit_code, hands.done) == (1, [])
+    assert "gcloud pubsub subscriptions update tasks-sub --project=p --ack-deadline=60" in result.output.split("do this?")[0]
+    assert "mended: subscription tasks-sub: ack-deadline" in run(doctor.command, "--fix", answer="y\n").output
+
+
+def test_a_fix_that_fails_does_not_stop_the_others(facts: FakeFacts, hands: FakeHands, run: Run) -> None:
+    facts.subscriptions["tasks-sub"] = replace(GOOD, ack_deadline_s=10, has_retry_policy=True)
+    hands.errors = [DependencyForbidden("cannot change subscription tasks-sub: 403")]
+    result = run(doctor.command, "--fix", "--yes", "--json")
+    assert result.exit_code == 1
+    assert [(one["check"], one["error"]) for one in json.loads(result.stdout)["fixed"]] == [
+        ("ack-deadline", "cannot change subscription tasks-sub: 403"),
+        ("retry-policy", None),
+    ]
+    assert hands.done == [("set_subscription", "tasks-sub", {"retry_policy": None})]

@@ -1,0 +1,95 @@
+"""`fanout executions`: states, workers by state, what is done of what, and who launched it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from fanout import executions, tick
+from fanout.executions import share_count, state_of
+from tests.controller.fakes import World, progress, write_progress
+
+Run = Callable[..., Result]
+
+
+def listed(result: Result) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(result.output)["executions"]
+    return found
+
+
+def test_a_decided_execution_next_to_one_by_hand(here: World, run: Run) -> None:
+    by_hand = here.runner.add(2, {"MAX_MESSAGES": "1000"})
+    here.runner.all[by_hand.name] = replace(by_hand, started_at=here.clock.now(), running_count=1)
+    here.clock.advance(60)
+    here.backlog_is(2300)
+    run(tick.command, "default")
+    write_progress(here.store, "default-00001", 0, progress(100, taken=80, acked=60, returned=5, exit_reason="out_of_time"), retry=0)
+    write_progress(here.store, "default-00001", 0, progress(100, taken=40, acked=30), retry=1)
+    decision_id = here.runner.all["default-00001"].decision_id
+    result = run(executions.command, "default")
+    assert result.exit_code == 0
+    header, decided, manual = result.output.splitlines()
+    assert header.split() == ["EXECUTION", "LANE", "STATE", "WORKERS", "DONE", "OF", "DECISION", "STARTED", "TOOK"]
+    assert decided.split("  ")[0] == "default-00001"
+    assert decided.split()[5:8] == ["90", "300", decision_id]
+    assert "1 waiting, 1 running" in manual
+    assert " 2000 " in manual
+    assert "by hand" in manual
+    assert manual.endswith("1 min")
+
+
+def test_json_counts_all_tries_and_the_reasons_of_the_last(here: World, run: Run) -> None:
+    info = here.runner.add(2, {"BACKLOG": "150", "DECISION_ID": "d.0"})
+    write_progress(here.store, info.name, 0, progress(75, taken=75, acked=10, returned=65, exit_reason="stopped"))
+    write_progress(here.store, info.name, 0, progress(75, taken=70, acked=65, exit_reason="broken"), retry=1)
+    write_progress(here.store, info.name, 1, progress(75, taken=75, acked=75, exit_reason="share_done"))
+    here.clock.advance(90)
+    here.runner.all[info.name] = replace(info, completed_at=here.clock.now(), succeeded_count=1, failed_count=1, retried_count=1)
+    (body,) = listed(run(executions.command, "--json"))
+    assert (body["taken_count"], body["acked_count"], body["returned_count"], body["share_count"]) == (220, 150, 65, 150)
+    assert (body["state"], body["exit_reasons"], body["decision_id"]) == ("failed", {"broken": 1, "share_done": 1}, "d.0")
+    assert (body["duration_s"], body["running_count"], body["waiting_count"]) == (90.0, 0, 0)
+    assert "failed (broken 1)" in run(executions.command).output
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "waiting"),
+        ({"running_count": 1}, "running"),
+        ({"completed_at": 5.0, "succeeded_count": 2}, "succeeded"),
+        ({"completed_at": 5.0, "cancelled_count": 2}, "cancelled"),
+        ({"completed_at": 5.0, "cancelled_count": 1, "failed_count": 1}, "failed"),
+    ],
+)
+def test_states(here: World, changes: dict[str, Any], state: str) -> None:
+    assert state_of(replace(here.runner.add(2, {}), **{"running_count": 0, **changes})) == state
+
+
+def test_newest_first_over_all_lanes_within_the_limit(here: World, run: Run) -> None:
+    for lane in ("default", "bulk", "default"):
+        here.runner.add(1, {}, job=f"projects/p/locations/r/jobs/{lane}")
+        here.clock.advance(1)
+    assert [one["execution"] for one in listed(run(executions.command, "--json"))] == ["default-00002", "bulk-00001", "default-00000"]
+    assert [one["execution"] for one in listed(run(executions.command, "--json", "--limit", "2"))] == ["default-00002", "bulk-00001"]
+    here.runner.complete("default-00002", here.clock.now())
+    assert [one["execution"] for one in listed(run(executions.command, "--json", "--live"))] == ["bulk-00001", "default-00000"]
+
+
+def test_progress_that_cannot_be_read_is_told(here: World, run: Run) -> None:
+    info = here.runner.add(1, {})
+    write_progress(here.store, info.name, 0, progress())
+    name = next(one.name for one in here.store.list("workers/"))
+    here.store.write(name, b"", metadata={"share": "many"})
+    (body,) = listed(run(executions.command, "--json"))
+    assert "not a worker's progress" in body["problems"][0]
+    assert "not a worker's progress" in run(executions.command).stderr
+
+
+def test_a_share_without_a_bound_is_not_zero(here: World) -> None:
+    assert share_count(here.runner.add(2, {})) is None

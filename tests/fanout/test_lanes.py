@@ -1,0 +1,124 @@
+"""`fanout lanes`: what stands in the way of a lane is seen, and an unknown number is not shown as zero."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from batch.errors import DependencyUnavailable
+from controller.backlog import Idle, Unknown, Value
+from controller.intents import Intent, split
+from controller.jobs import LaunchThrottled
+from controller.state import LaneState, save
+from fanout import lanes, tick
+from tests.controller.fakes import World, job, progress, world, write_progress
+
+Run = Callable[..., Result]
+
+
+def lane_of(result: Result, name: str = "default") -> dict[str, Any]:
+    return next(one for one in json.loads(result.output)["lanes"] if one["lane"] == name)
+
+
+def test_backlog_ledger_workers_and_the_last_decision_stand_in_columns(here: World, run: Run) -> None:
+    here.backlog.by_name = {"tasks-sub": Value(1040, here.clock.now() - 95, 70.0), "bulk-sub": Idle()}
+    info = here.runner.add(3, {"BACKLOG": "300"})
+    write_progress(here.store, info.name, 0, progress(100, updated_at=here.clock.now(), taken=100, acked=0))
+    run(tick.command, "default")
+    here.clock.advance(30)
+    here.runner.set_annotation("projects/p/locations/r/jobs/bulk", "fanout/paused", "true")
+    result = run(lanes.command)
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [
+        "LANE     STATE   BACKLOG  SAMPLED        OLDEST      ASSIGNED  WORKERS  LAST DECISION",
+        "bulk     paused     idle  -              -                  0        0  -",
+        "default  ok         1040  2 min 5 s ago  1 min 10 s      1040       11  launch 8, 30 s ago",
+    ]
+
+
+def test_json_tells_the_same_and_writes_nothing(here: World, run: Run) -> None:
+    here.backlog_is(70, age_s=40)
+    here.runner.add(1, {"BACKLOG": "50"})
+    body = lane_of(run(lanes.command, "default", "--json"))
+    assert (body["assigned_count"], body["unassigned_count"], body["live_worker_count"]) == (50, 20, 1)
+    assert (body["reading"]["state"], body["sample_age_s"], body["last_decision"], body["troubles"]) == ("value", 40.0, None, [])
+    assert list(here.store.list("")) == []
+
+
+def test_a_look_gives_up_no_launch_and_publishes_nothing(here: World, run: Run) -> None:
+    """What a tick would settle: a launch that never showed, and a delayed task that is due."""
+    here.backlog_is(10)
+    intent = Intent("d", here.clock.now() - 3600, split("d", 1, 10))
+    save(here.store, LaneState("default").with_intent(intent), 0, "t")
+    here.store.write("delayed/tasks-sub/0000000001-a-b", b"{}\n{}")
+    before = [(one.name, one.generation) for one in here.store.list("")]
+    assert run(lanes.command, "default").exit_code == 0
+    assert [(one.name, one.generation) for one in here.store.list("")] == before
+
+
+def test_what_cannot_be_known_is_null_and_a_trouble(here: World, run: Run) -> None:
+    here.backlog.reading = Unknown("no answer")
+    here.runner.add(1, {"BACKLOG": "50"})
+    here.runner.list_errors = [DependencyUnavailable("503 from the list")]
+    result = run(lanes.command, "default", "--json")
+    body = lane_of(result)
+    assert result.exit_code == 1
+    assert (body["assigned_count"], body["unassigned_count"], body["sample_age_s"]) == (None, None, None)
+    assert body["troubles"] == ["the backlog is unknown: no answer", "what runs already is unknown: 503 from the list"]
+    here.runner.list_errors = [DependencyUnavailable("503 from the list")]
+    text = run(lanes.command, "default").output
+    assert text.splitlines()[1].split()[:6] == ["default", "unknown", "unknown", "-", "-", "?"]
+
+
+def test_a_broken_hold_is_told_with_what_to_do(here: World, run: Run) -> None:
+    here.backlog_is(10)
+    here.runner.fail(here.runner.add(1, {"BACKLOG": "10"}).name, here.clock.now())
+    result = run(lanes.command, "default")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[1].split()[1] == "broken"
+    assert "lane default: default-00000 acknowledged nothing: its workers failed before they could begin; held until" in result.output
+
+
+def test_refused_launches_are_told_until_their_wait_is_over(here: World, run: Run) -> None:
+    here.backlog_is(10)
+    here.runner.run_errors = [LaunchThrottled("429: too many")]
+    run(tick.command, "default")
+    assert "Cloud Run refused launches, none is tried for" in lane_of(run(lanes.command, "--json"))["troubles"][0]
+    here.clock.advance(60)
+    here.backlog_is(10)
+    assert lane_of(run(lanes.command, "--json"))["troubles"] == []
+
+
+def test_a_damaged_state_is_one_lanes_trouble(here: World, run: Run) -> None:
+    here.store.write("controller/default.json", b"{")
+    body = json.loads(run(lanes.command, "--json").output)["lanes"]
+    assert [bool(one["troubles"]) for one in body] == [False, True]
+    assert body[1]["live_worker_count"] is None
+
+
+def test_a_job_that_is_no_lane_is_told(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = world([job(), job("bulk", weight="-4")])
+    monkeypatch.setattr(here.runner, "jobs", wrong.runner.jobs)
+    result = run(lanes.command)
+    assert result.exit_code == 1
+    assert "job bulk is not a lane until this is right: job bulk: metadata.annotations[fanout/weight]='-4'" in result.output
+    assert json.loads(run(lanes.command, "--json").output)["refused"][0]["job"] == "bulk"
+
+
+def test_a_decision_of_another_version_does_not_hide_the_lane(here: World, run: Run) -> None:
+    here.backlog_is(10)
+    run(tick.command, "default")
+    state = json.loads(here.store.read("controller/default.json"))
+    state["decisions"][-1]["kind"] = "ponder"
+    here.store.write("controller/default.json", json.dumps(state).encode())
+    assert "unreadable" in run(lanes.command, "default").output
+
+
+def test_no_lane_at_all_ends_with_1(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(here.runner, "jobs", list)
+    result = run(lanes.command)
+    assert (result.exit_code, "has no job labelled fanout-lane" in result.output) == (1, True)
