@@ -28,6 +28,7 @@ from local_cloud.supervisor import LocalCloud, Options
 
 STATE_DIR = Path(".local-cloud/demo")
 MARKER = ".fanout-demo"
+DEATH_SHOWS_S = 1.0
 INTERRUPTED = 130
 MOST_FILES = 1500
 
@@ -193,6 +194,8 @@ def _undisturbed_end(cloud: LocalCloud) -> Iterator[None]:
         cloud.start()
         yield
     except FanoutError:
+        # A killed service's connections break a moment before its end can be seen.
+        cloud.died.wait(DEATH_SHOWS_S)
         cloud.check()
         raise
     finally:
