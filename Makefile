@@ -1,15 +1,16 @@
 # `make help` lists the targets. Nothing is needed but Python 3.11 or newer, make and a package index.
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint format lock docs image clean
+.PHONY: help demo test slow bench bench-million lint format lock docs image clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
+BENCH ?= worker local_cloud
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Fanout needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
@@ -27,6 +28,12 @@ test: $(READY) ## Run the tests (under 5 minutes)
 
 slow: $(READY) ## Run the tests that take longer (under 6 minutes)
 	@$(PYTEST) -m slow
+
+bench: $(READY) ## Measure side by side, on a quiet machine (15 minutes; BENCH=worker for one)
+	@for one in $(BENCH); do $(BIN)/python -m bench.$$one || exit 1; done
+
+bench-million: $(READY) ## Measure the memory of a worker on 1,000,000 messages (10 minutes)
+	@$(BIN)/python -m bench.worker --million
 
 lint: $(READY) ## Check style and types
 	@$(BIN)/ruff check .

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("google-cloud-pubsub", "google-cloud-storage", "grpcio", "protobuf", "uvicorn")
 
 
-def facts() -> dict[str, str]:
-    """Processor, cores, memory, system, Python and the packages that matter, as texts."""
+def facts(packages: Sequence[str] = ()) -> dict[str, str]:
+    """Processor, cores, memory, system, Python and the packages that matter, as texts; `packages` are more of them."""
     found = {
         "processor": _line_of("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
@@ -22,7 +23,7 @@ def facts() -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
-    return found | {name: _version(name) for name in PACKAGES}
+    return found | {name: _version(name) for name in (*PACKAGES, *packages)}
 
 
 def resident_mb(pid: int) -> float:

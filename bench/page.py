@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from bench.recording import Measure, Recording
 
@@ -17,41 +18,51 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def table(recording: Recording, columns: Sequence[str]) -> str:
     """One row for each measure: the median of each column with its lowest and highest run, of two columns their ratio, and the aim."""
-    ratio = [f"{columns[0]} ÷ {columns[1]}"] if len(columns) == 2 else []
-    head = ["measure", "unit", *columns, *ratio, "wanted"]
-    rows = [head, ["---"] * len(head), *(_row(measure, columns) for measure in recording.measures)]
+    return "\n".join([taken(recording), "", *rows(recording.measures, columns, ratio=len(columns) == 2), "", *conditions(recording)])
+
+
+def taken(recording: Recording) -> str:
+    """Command and day of a recording, and how to read its numbers."""
+    return f"`{recording.command}`, {recording.taken[:10]}. Median of the runs, lowest to highest in brackets."
+
+
+def conditions(recording: Recording) -> list[str]:
+    """The machine and the notes."""
     facts = ", ".join(f"{name} {value}" for name, value in recording.machine.items())
-    lines = [
-        f"`{recording.command}`, {recording.taken[:10]}. Median of the runs, lowest to highest in brackets.",
-        "",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-        f"Machine: {facts}; load before the start {recording.load:g}.",
-        *(f"\n{note}" for note in recording.notes),
-    ]
-    return "\n".join(lines)
+    return [f"Machine: {facts}; load before the start {recording.load:g}.", *(f"\n{note}" for note in recording.notes)]
 
 
-def _row(measure: Measure, columns: Sequence[str]) -> list[str]:
-    ratio = [_ratio(*(measure.middle(column) for column in columns))] if len(columns) == 2 else []
-    return [measure.name, measure.unit, *(_cell(measure, column) for column in columns), *ratio, measure.aim]
+def rows(measures: Sequence[Measure], columns: Sequence[str], *, ratio: bool = False, aim: bool = True) -> list[str]:
+    """A table's lines. `ratio` is that of the first two columns."""
+    head = ["measure", "unit", *columns, *([f"{columns[0]} ÷ {columns[1]}"] if ratio else []), *(["wanted"] if aim else [])]
+    return grid(head, [_row(measure, columns, ratio=ratio, aim=aim) for measure in measures])
+
+
+def grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of any table."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
+
+
+def _row(measure: Measure, columns: Sequence[str], *, ratio: bool, aim: bool) -> list[str]:
+    divided = [_ratio(*(measure.middle(column) for column in columns[:2]))] if ratio else []
+    cells = [cell(measure.runs.get(column, ())) for column in columns]
+    return [measure.name, measure.unit, *cells, *divided, *([measure.aim] if aim else [])]
 
 
 def _ratio(first: float | None, second: float | None) -> str:
     return f"{first / second:.2f}" if first is not None and second else "–"
 
 
-def _cell(measure: Measure, column: str) -> str:
-    middle = measure.middle(column)
-    if middle is None:
+def cell(runs: Sequence[float], unit: str = "") -> str:
+    """The median of runs with the lowest and the highest; a dash without any."""
+    if not runs:
         return "–"
-    runs = measure.runs[column]
     spread = f" ({_number(min(runs))}–{_number(max(runs))})" if len(runs) > 1 else ""
-    return _number(middle) + spread
+    return f"{_number(median(runs))}{unit}{spread}"
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
 def block(name: str, text: str) -> str:

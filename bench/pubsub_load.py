@@ -100,23 +100,23 @@ def rate(spans: Sequence[Span], wanted_count: int) -> float:
 def prepared(address: str, count: int, size: int) -> Job:
     """A job on a topic and a subscription of its own."""
     job = Job(address, f"bench-{next(_numbers)}", count, size)
-    _call(address, "Publisher/CreateTopic")(types.Topic.pb()(name=job.topic).SerializeToString())
+    raw_method(address, "Publisher/CreateTopic")(types.Topic.pb()(name=job.topic).SerializeToString())
     subscription = types.Subscription.pb()(name=job.subscription, topic=job.topic, ack_deadline_seconds=60)
-    _call(address, "Subscriber/CreateSubscription")(subscription.SerializeToString())
+    raw_method(address, "Subscriber/CreateSubscription")(subscription.SerializeToString())
     return job
 
 
 def cleared(job: Job) -> None:
     """Delete what `prepared` has made."""
     deletion = types.DeleteSubscriptionRequest.pb()(subscription=job.subscription)
-    _call(job.address, "Subscriber/DeleteSubscription")(deletion.SerializeToString())
-    _call(job.address, "Publisher/DeleteTopic")(types.DeleteTopicRequest.pb()(topic=job.topic).SerializeToString())
+    raw_method(job.address, "Subscriber/DeleteSubscription")(deletion.SerializeToString())
+    raw_method(job.address, "Publisher/DeleteTopic")(types.DeleteTopicRequest.pb()(topic=job.topic).SerializeToString())
 
 
 def publish_share(job: Job) -> Span:
     messages = [types.PubsubMessage.pb()(data=b"x" * job.size)] * min(PER_CALL, job.count)
     request = types.PublishRequest.pb()(topic=job.topic, messages=messages).SerializeToString()
-    call = _call(job.address, "Publisher/Publish")
+    call = raw_method(job.address, "Publisher/Publish")
     return _repeated(job, len(messages), lambda: call(request))
 
 
@@ -138,7 +138,7 @@ def _repeated(job: Job, per_call: int, call: Callable[[], object]) -> Span:
 def drain_share(job: Job) -> Span:
     """Pull and ack until the subscription stays empty."""
     request = types.PullRequest.pb()(subscription=job.subscription, max_messages=PER_CALL, return_immediately=True).SerializeToString()
-    pull, acknowledge = _call(job.address, "Subscriber/Pull"), _call(job.address, "Subscriber/Acknowledge")
+    pull, acknowledge = raw_method(job.address, "Subscriber/Pull"), raw_method(job.address, "Subscriber/Acknowledge")
     parse, ack_request = types.PullResponse.pb().FromString, types.AcknowledgeRequest.pb()
     start_s = end_s = _wait_for(job.start_s)
     count = empty_pulls = 0
@@ -164,7 +164,7 @@ def _channel(address: str) -> Any:
     return grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
 
 
-def _call(address: str, method: str) -> Callable[[bytes], bytes]:
+def raw_method(address: str, method: str) -> Callable[[bytes], bytes]:
     """A method of `google.pubsub.v1` from bytes to bytes."""
     stub = _channel(address).unary_unary(f"/google.pubsub.v1.{method}", request_serializer=None, response_deserializer=None)
     return lambda request: stub(request, timeout=_CALL_LIMIT_S)
