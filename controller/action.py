@@ -12,7 +12,7 @@ from batch.errors import DependencyError
 from controller.decision import Decision, HoldCause, Kind, to_json
 from controller.durations import spoken
 from controller.intents import Intent, new_decision_id, split
-from controller.launcher import backed_off, launch, unlaunchable
+from controller.launcher import backed_off, backing_off, launch, unlaunchable
 from controller.outside import Outside
 from controller.round import TickResult
 from controller.state import LaneState, Saved, StateConflict, saved
@@ -38,7 +38,7 @@ def _allowed(view: View, decision: Decision) -> Decision:
     if decision.kind is not Kind.LAUNCH:
         return decision
     backoff = view.state.backoff
-    if backoff is not None and view.now < backoff.until:
+    if backoff is not None and backing_off(backoff, view.now):
         often = f" {backoff.count} times in a row" if backoff.count > 1 else ""
         wait = f"no launch before {iso(backoff.until)} ({spoken(backoff.until - view.now)} more)"
         return _on_hold(decision, HoldCause.THROTTLED, f"Cloud Run refused{often} for too many launches; {wait}: {backoff.reason}")

@@ -6,7 +6,7 @@ nothing without the time it was sampled at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -143,7 +143,14 @@ class GoogleBacklogReader:
         except (GoogleAPIError, GoogleAuthError) as error:
             name = metric.rsplit("/", 1)[-1]
             return f"Cloud Monitoring did not give {name} of project {self._project}: {type(error).__name__}: {str(error)[:300]}"
-        return {str(one.resource.labels["subscription_id"]): _first(one) for one in series}
+        return newest_of(self._project, series)
+
+
+def newest_of(project: str, series: Iterable[Any]) -> dict[str, Sample | None]:
+    """The newest sample by subscription. A project that monitors others is given theirs too, which may have the same names. A project's
+    number tells nothing of its id: then all are taken."""
+    own = [one for one in series if project.isdecimal() or one.resource.labels["project_id"] == project]
+    return {str(one.resource.labels["subscription_id"]): _first(one) for one in own}
 
 
 def _first(series: Any) -> Sample | None:

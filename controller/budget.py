@@ -34,6 +34,11 @@ class Quotas:
     cpu_quota_vcpu: float | None = None
     run_calls_per_minute: int | None = 60
 
+    @property
+    def count_workers(self) -> bool:
+        """Whether what one lane may launch depends on what is alive in others."""
+        return self.worker_budget is not None or self.cpu_quota_vcpu is not None
+
 
 def allocated(wants: Sequence[Want], budget: int) -> dict[str, int]:
     """How many workers each lane may launch now. With those that live they are never more than `budget`, unless those alone are. None of

@@ -53,10 +53,19 @@ def capped(wanted: int, bounds: Sequence[Bound]) -> tuple[int, tuple[Cap, ...]]:
 
 
 def bounds_of(
-    lane: Lane, count: int, live_workers: int, rates: Rates | None, worker: WorkerCost, limits: Limits, *, least: bool = True
+    lane: Lane,
+    count: int,
+    live_workers: int,
+    rates: Rates | None,
+    worker: WorkerCost,
+    limits: Limits,
+    *,
+    least: bool = True,
+    stuck_workers: int = 0,
 ) -> list[Bound]:
     """The caps of a lane that has `count` messages to assign and `live_workers` alive, in their order. Without `least` those that ask
-    for more are left out."""
+    for more are left out. `stuck_workers` of the live ones may never start: the lane's own limit does not count them, what protects others
+    does."""
     policy = lane.policy
     found: list[Bound] = []
     if least and rates is not None:
@@ -66,10 +75,13 @@ def bounds_of(
         found.append(Bound("max-messages", ceil(count / policy.share), False, f"{policy.share} messages a worker"))
         found.append(Bound("min-workers", policy.min_workers, False))
     found.append(Bound("messages", count, why="no more workers than messages"))
-    found.append(_room("max-workers", policy.max_workers, live_workers))
+    never = f"{stuck_workers} more have not started for long and are not counted" if stuck_workers else ""
+    found.append(_room("max-workers", policy.max_workers, live_workers - stuck_workers, never))
     if policy.max_in_flight is not None:
         most = policy.max_in_flight // worker.slots
-        found.append(_room("max-in-flight", most, live_workers, f"{policy.max_in_flight} messages at a time / {worker.slots} slots"))
+        found.append(
+            _room("max-in-flight", most, live_workers, f"{policy.max_in_flight} messages at a time / {worker.slots} slots = {most}")
+        )
     if policy.rate is not None:
         found.append(_rate(policy.rate, live_workers, rates, worker))
     return found + _outer(lane, limits)
@@ -78,18 +90,18 @@ def bounds_of(
 def _room(name: str, most: int, live_workers: int, how: str = "") -> Bound:
     room = max(0, most - live_workers)
     alive = f"{most} - {live_workers} alive" if live_workers else ""
-    return Bound(name, room, why=", ".join(part for part in (f"{how} = {most}" if how else "", alive) if part))
+    return Bound(name, room, why=", ".join(part for part in (how, alive) if part))
 
 
 def _rate(rate: float, live_workers: int, rates: Rates | None, worker: WorkerCost) -> Bound:
     """One worker always may: it is slower than the rate, or nothing but its own settings can slow it down."""
     if rates is None:
-        return _room("rate", 1, live_workers, f"{rate:g} a second, one worker until it is known how many one does")
+        return _room("rate", 1, live_workers, f"{rate:g} a second, one worker until it is known how many one does = 1")
     quick_s = rates.message_s if rates.quick_message_s is None else rates.quick_message_s
     each = worker.slots / quick_s if quick_s > 0 else float("inf")
     most = max(1, floor(rate / each + _EPSILON))
     over = "; one worker alone is faster, lower its CONCURRENCY" if each > rate * (1 + _EPSILON) else ""
-    return _room("rate", most, live_workers, f"{rate:g} a second / {each:.3g} a worker{over}")
+    return _room("rate", most, live_workers, f"{rate:g} a second / {each:.3g} a worker{over} = {most}")
 
 
 def _outer(lane: Lane, limits: Limits) -> list[Bound]:

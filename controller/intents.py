@@ -51,6 +51,10 @@ class Intent:
     def pending(self) -> bool:
         return any(part.state is PartState.PENDING for part in self.parts)
 
+    def age_s(self, now: float) -> float:
+        """Seconds since it was saved; as many where that is still to come, for one of the clocks was wrong."""
+        return abs(now - self.saved_at)
+
     def with_part(self, changed: Part) -> Intent:
         """The intent with the part of the same id replaced."""
         return replace(self, parts=tuple(changed if part.decision_id == changed.decision_id else part for part in self.parts))

@@ -15,6 +15,8 @@ from batch.errors import DependencyUnavailable, FanoutError
 LANE_LABEL = "fanout-lane"
 MAX_WORKERS_PER_EXECUTION = 10_000
 """The limit of Cloud Run on the task count of an execution."""
+COUNT_DIGITS = 18
+"""A person may start an execution with any settings: a number longer than this is none."""
 
 
 class LaunchRefused(FanoutError):
@@ -94,6 +96,11 @@ class ExecutionInfo:
     def decision_id(self) -> str:
         """Empty when a person launched it."""
         return self.env.get("DECISION_ID", "")
+
+    def count_setting(self, name: str) -> int | None:
+        """A count among its settings; None where it is not set, or is none that a worker takes."""
+        text = self.env.get(name, "")
+        return int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,11 @@ def backed_off(before: Backoff | None, throttled: str, now: float, chance: rando
     return Backoff(round(now + wait_s, 3), count, throttled)
 
 
+def backing_off(backoff: Backoff, now: float) -> bool:
+    """Whether nothing is to be tried yet. One that would last longer than any was made by a clock that was wrong."""
+    return now < backoff.until <= now + LONGEST_BACKOFF_S * 1.25 + CLOCKS_S
+
+
 def unlaunchable(lane: Lane, parts: tuple[Part, ...]) -> str:
     """Why Cloud Run would refuse, where that can be seen beforehand; empty when it cannot."""
     fewest = min(part.workers for part in parts)
@@ -126,7 +131,7 @@ def settled(
         execution = seen.serving(part.decision_id)
         if execution is not None:
             intent = intent.with_part(replace(part, state=PartState.LAUNCHED, execution=execution.name))
-        elif give_up and now - intent.saved_at > GRACE_S:
+        elif give_up and intent.age_s(now) > GRACE_S:
             holder = claim(store, part.decision_id, NOBODY)
             if holder == NOBODY:
                 reason = f"no execution carried it within {GRACE_S:.0f} s; {part.reason}".rstrip("; ")
@@ -147,11 +152,11 @@ def unlisted(intents: tuple[Intent, ...], seen: Survey, now: float) -> list[Unli
                 continue
             if part.state is PartState.PENDING:
                 lines.append(Unlisted(part.decision_id, part.workers, part.backlog, "launch not confirmed yet"))
-            elif part.state is PartState.LAUNCHED and now - intent.saved_at <= GRACE_S:
+            elif part.state is PartState.LAUNCHED and intent.age_s(now) <= GRACE_S:
                 lines.append(Unlisted(part.decision_id, part.workers, part.backlog, f"launched as {part.execution}, not listed yet"))
     return lines
 
 
 def kept(intents: tuple[Intent, ...], now: float) -> tuple[Intent, ...]:
     """Without intents that were resolved long ago."""
-    return tuple(intent for intent in intents if intent.pending or now - intent.saved_at <= KEPT_S)
+    return tuple(intent for intent in intents if intent.pending or intent.age_s(now) <= KEPT_S)

@@ -26,6 +26,8 @@ SLOW_START_S = 300.0
 """An execution that has not started a worker by then is told of."""
 NEVER_STARTED_S = 600.0
 """From then on its messages count as nobody's: what keeps it, a quota or an image, may never let go."""
+STUCK_S = 1800.0
+"""From then on its workers, should nobody cancel it, do not keep others from being launched."""
 
 Tries = Mapping[int, Sequence[Progress]]
 """Progress by worker index; the tries of a worker in the order of their retries."""
@@ -59,7 +61,7 @@ class Unlisted:
 class Line:
     """One execution's part of the reading: `assigned_count` by its workers, `deferred_count` waiting for their time, `held_count` on
     leases that a killed worker left, or acknowledged by it after its last word. `pending_worker_count` of the live workers have yet to
-    start."""
+    start; `stuck_worker_count` have not started for so long that they may never."""
 
     execution: str
     decision_id: str
@@ -71,6 +73,7 @@ class Line:
     held_count: int = 0
     note: str = ""
     pending_worker_count: int = 0
+    stuck_worker_count: int = 0
 
     @property
     def total_count(self) -> int:
@@ -96,6 +99,11 @@ class Ledger:
     def pending_worker_count(self) -> int:
         return sum(line.pending_worker_count for line in self.lines)
 
+    @property
+    def stuck_worker_count(self) -> int:
+        """Of one execution, the oldest such: where others do not start either, one more would not."""
+        return next((line.stuck_worker_count for line in reversed(self.lines) if line.stuck_worker_count), 0)
+
 
 def horizon(since: float, now: float, ack_deadline_s: float = ACK_DEADLINE_S) -> float:
     """An execution that completed before this time can have no part in any reading sampled at `since` or later."""
@@ -110,12 +118,28 @@ def ledger_of(
     now: float,
     guard_s: float = GUARD_S,
     ack_deadline_s: float = ACK_DEADLINE_S,
+    subscription: str = "",
 ) -> Ledger:
-    """The ledger for a reading sampled at `sampled_at` (Unix seconds)."""
+    """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds)."""
     since = sampled_at - guard_s
-    lines = [_line(one, since, now, ack_deadline_s) for one in executions]
+    lines = [_line(one, since, now, ack_deadline_s) if _drains(one, subscription) else _foreign_line(one) for one in executions]
     lines += [_unlisted_line(one) for one in unlisted]
     return Ledger(since, tuple(line for line in lines if line.total_count or line.live_worker_count))
+
+
+def _drains(worked: Worked, subscription: str) -> bool:
+    """Whether it is the reading's; so is one that does not tell."""
+    return not subscription or worked.info.env.get("SUBSCRIPTION_NAME", subscription) == subscription
+
+
+def _foreign_line(worked: Worked) -> Line:
+    """Its job was given another subscription while it runs: it has no part in the reading, and its workers are alive all the same."""
+    info = worked.info
+    note = f"it drains subscription {info.env['SUBSCRIPTION_NAME']}"
+    pending_count = max(0, info.live_worker_count - info.running_count)
+    return Line(
+        info.name, info.decision_id, info.live, info.task_count, info.live_worker_count, 0, note=note, pending_worker_count=pending_count
+    )
 
 
 def _unlisted_line(one: Unlisted) -> Line:
@@ -139,6 +163,7 @@ def _line(worked: Worked, since: float, now: float, ack_deadline_s: float) -> Li
         held_count=sum(_held(worked, index, since, now, ack_deadline_s) for index in worked.tries),
         note=_start_note(info, waits_s),
         pending_worker_count=max(0, info.live_worker_count - info.running_count),
+        stuck_worker_count=info.live_worker_count if waits_s >= STUCK_S else 0,
     )
 
 
@@ -168,10 +193,10 @@ def _assigned(worked: Worked, index: int, since: float) -> int:
 
 def promised(info: ExecutionInfo, index: int) -> int:
     """The share of a worker that has written nothing yet: its part of BACKLOG, else MAX_MESSAGES, else the worker's own default."""
-    backlog = _whole(info.env.get("BACKLOG", ""))
+    backlog = info.count_setting("BACKLOG")
     if backlog is not None:
         return share(backlog, info.task_count, index)
-    most = _whole(info.env.get("MAX_MESSAGES", ""))
+    most = info.count_setting("MAX_MESSAGES")
     return WorkerSettings.max_messages if most is None else most
 
 
@@ -217,7 +242,3 @@ def _unheard(killed: Progress, ended_at: float, worker_count: int) -> int:
     longest_s = interval_s(WorkerSettings.progress_interval_s, worker_count) * (1 + JITTER / 2)
     silent_s = min(max(0.0, ended_at - killed.updated_at), longest_s)
     return min(ceil(killed.acked / lived_s * silent_s), left_count)
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None

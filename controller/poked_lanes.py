@@ -102,9 +102,8 @@ class PokedLanes:
             room = MOST_WAITING - len(line.waiting)
             line.waiting.extend(pokes[:room])
             if len(pokes) > room:
-                logs.write(
-                    "WARNING", f"lane {lane}: {len(pokes) - room} pokes were dropped, {MOST_WAITING} wait; the gauge will tell", lane=lane
-                )
+                dropped = f"{len(pokes) - room} pokes were dropped, {MOST_WAITING} wait; the gauge will tell"
+                logs.write("WARNING", f"lane {lane.name}: {dropped}", lane=lane.name)
             if line.asked:
                 return None
             line.asked = True

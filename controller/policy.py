@@ -137,7 +137,7 @@ def _sized(case: _Case) -> Decision:
             known_count=case.known_count,
             unassigned_count=case.unassigned_count,
             share=policy.share,
-            live_workers=ledger.live_worker_count,
+            live_workers=ledger.live_worker_count - (ledger.stuck_worker_count if policy.strategy.sees_ledger else 0),
             pending_workers=ledger.pending_worker_count,
             min_workers=policy.min_workers,
             max_workers=policy.max_workers,
@@ -147,7 +147,16 @@ def _sized(case: _Case) -> Decision:
             worker=worker,
         ),
     )
-    bounds = bounds_of(lane, count, ledger.live_worker_count, case.rates, worker, case.limits, least=policy.strategy.sizes_by_work)
+    bounds = bounds_of(
+        lane,
+        count,
+        ledger.live_worker_count,
+        case.rates,
+        worker,
+        case.limits,
+        least=policy.strategy.sizes_by_work,
+        stuck_workers=ledger.stuck_worker_count,
+    )
     bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
     workers, caps = capped(want.workers, bounds)
     sizing = Decision(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from controller.backlog import Idle, Reading, Unknown, Value
+from controller.backlog import FUTURE_S, Idle, Reading, Unknown, Value
 from controller.ledger import GUARD_S, Worked
 
 LONGEST_WAIT_S = 6 * 3600.0
@@ -45,7 +45,7 @@ def blind_of(reading: Reading, before: Blind | None, now: float) -> Blind | None
         case Idle():
             return before
         case Unknown():
-            return before or Blind(now)
+            return Blind(now) if before is None or max(before.since, before.probed_at) > now + FUTURE_S else before
 
 
 def probe_due(reading: Reading, before: Blind | None, probe_after_s: float, now: float, unfinished_count: int = 0) -> bool:

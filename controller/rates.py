@@ -91,8 +91,7 @@ def _sample(worked: Worked, index: int, slots: int) -> Sample | None:
     acked_count = sum(one.acked for one in tries)
     if not acked_count:
         return None
-    told = worked.info.env.get("CONCURRENCY", "")
-    slots = int(told) if told.isdecimal() and int(told) > 0 else slots
+    slots = worked.info.count_setting("CONCURRENCY") or slots
     handled_s = sum(one.handler_s for one in tries) / acked_count
     message_s = max(handled_s, _occupied_s(tries, slots), LEAST_WORKER_S * slots)
     last, start_up_s = tries[-1], tries[0].started_at - worked.info.created_at

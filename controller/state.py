@@ -16,6 +16,7 @@ from batch.errors import FanoutError, ObjectMissing, PreconditionFailed
 from batch.names import lane_state_object
 from batch.objects import ObjectStore
 from controller import intents, observed, probe, rates
+from controller.backlog import FUTURE_S
 from controller.intents import Intent
 from controller.observed import Observed, finite, whole
 from controller.probe import Blind
@@ -92,8 +93,8 @@ class LaneState:
         return replace(self, accepted=_recent(marks.items(), max(marks)), pokes=pokes)
 
     def pruned(self, now: float) -> LaneState:
-        """Without what was accepted so long ago that the gauge counts it."""
-        accepted = _recent(self.accepted, now)
+        """Without what was accepted so long ago that the gauge counts it, or at a time to come: a clock was wrong then."""
+        accepted = tuple(mark for mark in _recent(self.accepted, now) if mark[0] <= now + FUTURE_S)
         return self if accepted == self.accepted else replace(self, accepted=accepted)
 
 
@@ -122,10 +123,16 @@ def load(store: ObjectStore, lane: str) -> Saved:
     except ObjectMissing:
         return Saved(LaneState(lane), 0)
     try:
-        return Saved(_decoded(lane, json.loads(data)), info.generation)
+        body = json.loads(data)
+        newer = isinstance(body, dict) and isinstance(body.get("format"), int) and body["format"] > FORMAT
+        if not newer:
+            return Saved(_decoded(lane, body), info.generation)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         why = repr(error)[:300]
         raise StateUnreadable(f"object {name} is not a lane's state ({why}): delete it to start afresh") from error
+    raise StateUnreadable(
+        f"object {name} is of a newer controller (format {body['format']}, this one knows {FORMAT}), which has the lane: update this one"
+    )
 
 
 def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> int:

@@ -14,6 +14,9 @@ from controller.durations import brief
 from controller.sizing import Rates, WorkerCost, cheapest, planned_rounds, workers_in_time
 from controller.wording import counted
 
+GUESS_S = 10.0
+"""What a message is taken to need in a slot while nothing is learned: rather too long, once."""
+
 
 class Strategy(StrEnum):
     DEADLINE = "deadline"
@@ -77,8 +80,7 @@ def wanted(strategy: Strategy, demand: Demand) -> Wanted:
 def _deadline(demand: Demand) -> Wanted:
     rates, slots, count = demand.rates, demand.worker.slots, demand.unassigned_count
     if rates is None:
-        by_share = _share(demand)
-        return Wanted(by_share.workers, f"nothing is learned yet of how long a message takes, so by share: {by_share.formula}")
+        return _unlearned(demand)
     rounds = planned_rounds(demand.within_s, rates)
     least = workers_in_time(count, demand.within_s, rates, demand.worker)
     workers = cheapest(count, demand.within_s, rates, demand.worker, 1, max(least, count))
@@ -86,6 +88,19 @@ def _deadline(demand: Demand) -> Wanted:
     start = f" after {brief(rates.start_up_s)} of start-up" if rates.start_up_s else ""
     formula = f"{each}{start}; ceil({count} / ({slots} slots x {rounds})) = {least}"
     return Wanted(workers, formula if workers == least else f"{formula}, and {workers} cost no more")
+
+
+def _unlearned(demand: Demand) -> Wanted:
+    """A share of slow messages would keep the first worker busy far beyond the time there is, and a worker is cheap beside that."""
+    by_share, slots, count = _share(demand), demand.worker.slots, demand.unassigned_count
+    guess = Rates(GUESS_S)
+    workers = workers_in_time(count, demand.within_s, guess, demand.worker) if count else 0
+    unknown = "nothing is learned yet of how long a message takes, so"
+    if workers <= by_share.workers:
+        return Wanted(by_share.workers, f"{unknown} by share: {by_share.formula}")
+    rounds = planned_rounds(demand.within_s, guess)
+    each = f"{brief(GUESS_S)} each are assumed, {rounds} for a slot in the {brief(demand.within_s)} left"
+    return Wanted(workers, f"{unknown} {each}; ceil({count} / ({slots} slots x {rounds})) = {workers}")
 
 
 def _share(demand: Demand) -> Wanted:

@@ -80,6 +80,11 @@ def oldest_of_interest(lane: Lane, now: float) -> float:
     return now - max(LOOKBACK_S, (lane.max_retries + 1) * lane.task_timeout_s + 3600)
 
 
+def alive_count(lane: Lane, runner: JobRunner, now: float) -> int:
+    """Workers of the lane that are alive, from the list alone. Raises DependencyError."""
+    return sum(info.live_worker_count for info in _of_the_last_day(lane, (), runner, now))
+
+
 def _of_the_last_day(lane: Lane, watched: Sequence[str], runner: JobRunner, now: float) -> list[ExecutionInfo]:
     oldest = oldest_of_interest(lane, now)
     found: list[ExecutionInfo] = []

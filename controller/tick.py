@@ -27,8 +27,7 @@ from controller.lanes import Lane, LaneRefused, lanes_of
 from controller.outside import Outside
 from controller.policy import decide
 from controller.round import Round, TickResult
-from controller.state import LaneState, Saved
-from controller.view import View, look
+from controller.view import View, held_view, look
 
 __all__ = ["Outside", "Round", "TickResult", "chosen_lanes", "tick", "tick_lanes"]
 
@@ -48,8 +47,7 @@ def tick_lanes(
     jobs = {job.full_name: job for job in outside.runner.jobs()}
     lanes, refused = lanes_of(list(jobs.values()))
     chosen = chosen_lanes(lanes, refused, names)
-    shared = outside.quotas.worker_budget is not None or outside.quotas.cpu_quota_vcpu is not None
-    looked_at = lanes if shared else chosen
+    looked_at = lanes if outside.quotas.count_workers else chosen
     readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in looked_at]
     results = _round(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result)
@@ -85,15 +83,15 @@ def _round(
         try:
             return look(lane, job, outside, reading, dry_run=dry_run or lane.name not in chosen, republish=republish)
         except Exception as error:  # noqa: BLE001 - what nobody foresaw must not stop the other lanes; it is told in full, and the lane held
-            return _faulty(lane, reading, outside.clock.now(), error)
+            return _faulty(lane, reading, outside, error)
 
     def acted(one: tuple[View, Decision]) -> TickResult:
         view, decision = one
         try:
             result = act(view, decision, outside, dry_run=dry_run)
         except Exception as error:  # noqa: BLE001 - as above
-            fault = _faulty(view.lane, view.reading, outside.clock.now(), error)
-            result = TickResult(fault.held or decision, dry_run=dry_run, notes=fault.notes, delayed=view.delayed)
+            held = _fault(view.lane, view.reading, outside.clock.now(), error)
+            result = TickResult(held, dry_run=dry_run, notes=_traced(error), delayed=view.delayed)
         if on_result is not None:
             on_result(result)
         return result
@@ -177,10 +175,12 @@ def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
     return {name.removeprefix(DELAYED).partition("/")[0] for name in names} if len(names) < DELAYED_PAGE else None
 
 
-def _faulty(lane: Lane, reading: Reading, now: float, error: Exception) -> View:
-    nothing = Saved(LaneState(lane.name), 0)
-    notes = ("".join(traceback.format_exception(error)),)
-    return View(lane, now, reading, nothing, nothing.state, notes=notes, held=_fault(lane, reading, now, error))
+def _faulty(lane: Lane, reading: Reading, outside: Outside, error: Exception) -> View:
+    return held_view(lane, reading, outside, _fault(lane, reading, outside.clock.now(), error), notes=_traced(error))
+
+
+def _traced(error: Exception) -> tuple[str, ...]:
+    return ("".join(traceback.format_exception(error)),)
 
 
 def _fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decision:

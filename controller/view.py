@@ -13,7 +13,7 @@ from controller import rates
 from controller.backlog import WINDOW_S, Idle, Reading, Value
 from controller.broken import Broken, broken_of
 from controller.decision import Decision, HoldCause, Kind
-from controller.intents import Intent
+from controller.intents import Intent, PartState
 from controller.jobs import ExecutionInfo, JobInfo
 from controller.lanes import Lane
 from controller.launcher import CLOCKS_S, kept, settled, unlisted
@@ -24,7 +24,7 @@ from controller.predictions import compared
 from controller.probe import unfinished
 from controller.republisher import Republished, Republisher
 from controller.state import LaneState, Saved, StateUnreadable, accepted_since, load
-from controller.survey import Survey, oldest_of_interest, still_matter, surveyed
+from controller.survey import Survey, alive_count, oldest_of_interest, still_matter, surveyed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class View:
     """What a tick knows of a lane before it decides. `saved` is the state as it was read, `state` the same brought up to date. `ledger`
     is None where nothing was listed, or where `listing_error` says why it could not be. `accepted_count` tasks came after the reading,
     `unfinished_count` are not acknowledged of all that the front door told of lately. `held`: it is decided already, for the state
-    could not be read."""
+    could not be read; then `held_worker_count` is what lives of it."""
 
     lane: Lane
     now: float
@@ -47,11 +47,20 @@ class View:
     delayed: Republished = field(default_factory=Republished)
     notes: tuple[str, ...] = ()
     held: Decision | None = None
+    held_worker_count: int = 0
 
     @property
     def live_worker_count(self) -> int:
-        """Where nothing could be listed, what was alive when it last was."""
-        return self.state.observed.live_worker_count if self.ledger is None else self.ledger.live_worker_count
+        """Where nothing could be listed, what was alive when it last was, and what was launched since."""
+        if self.held is not None:
+            return self.held_worker_count
+        if self.ledger is not None:
+            return self.ledger.live_worker_count
+        seen = self.state.observed
+        known = {name.rsplit("/", 1)[-1] for name in seen.names}
+        since = [part for intent in self.state.intents if intent.saved_at >= seen.listed_at for part in intent.parts]
+        launched = [part for part in since if part.state in (PartState.PENDING, PartState.LAUNCHED) and part.execution not in known]
+        return seen.live_worker_count + sum(part.workers for part in launched)
 
 
 def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_run: bool, republish: bool = True) -> View:
@@ -68,20 +77,45 @@ def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_ru
         saved = load(outside.store, lane.name)
     except (DependencyError, StateUnreadable) as error:
         outside.memory.remember_state(lane.name, None)
-        nothing = Saved(LaneState(lane.name), 0)
-        return View(lane, now, reading, nothing, nothing.state, delayed=delayed, held=unreadable(lane, reading, now, str(error)))
+        return held_view(lane, reading, outside, unreadable(lane, reading, now, str(error)), delayed=delayed)
     outside.memory.remember_state(lane.name, saved)
     sampled_at = reading.sampled_at if isinstance(reading, Value) else now - WINDOW_S
+    recent = saved.state.pruned(now)
     view = View(
         lane,
         now,
         reading,
         saved,
-        saved.state if dry_run or not delayed.count else saved.state.with_accepted(now, delayed.count),
-        accepted_count=accepted_since(saved.state, sampled_at) + delayed.count,
+        saved.state if dry_run or not delayed.count else recent.with_accepted(now, delayed.count),
+        accepted_count=accepted_since(recent, sampled_at) + delayed.count,
         delayed=delayed,
     )
     return _listed(view, job, outside, sampled_at, give_up=not dry_run)
+
+
+def held_view(
+    lane: Lane, reading: Reading, outside: Outside, held: Decision, *, delayed: Republished | None = None, notes: tuple[str, ...] = ()
+) -> View:
+    """A lane that was not looked at to the end. Where lanes share workers its own are counted; where they cannot be, it is taken to have
+    as many as it may have."""
+    nothing = Saved(LaneState(lane.name), 0)
+    count = 0
+    if outside.quotas.count_workers:
+        try:
+            count = alive_count(lane, outside.runner, held.decided_at)
+        except Exception:  # noqa: BLE001 - the lane is held for a reason that is told already, perhaps for this very one
+            count = lane.policy.max_workers
+    return View(
+        lane,
+        held.decided_at,
+        reading,
+        nothing,
+        nothing.state,
+        delayed=delayed or Republished(),
+        notes=notes,
+        held=held,
+        held_worker_count=count,
+    )
 
 
 def unreadable(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
@@ -139,7 +173,7 @@ def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, gi
     return replace(
         view,
         state=state,
-        ledger=ledger_of(sampled_at, seen.worked, lost, now=now),
+        ledger=ledger_of(sampled_at, seen.worked, lost, now=now, subscription=lane.subscription),
         broken=broken_of(seen.worked, lost),
         listing_error=shortage(job.name, found, len(lost)),
         unfinished_count=unfinished(state.accepted, seen.worked),

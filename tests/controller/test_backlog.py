@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from batch.errors import SettingsError
 from batch.progress import MARK_EVERY_S, MARKS_KEPT
-from controller.backlog import LONGEST_WINDOW_S, Idle, Reading, ReadingRules, Sample, Unknown, Value, judged
+from controller.backlog import LONGEST_WINDOW_S, Idle, Reading, ReadingRules, Sample, Unknown, Value, judged, newest_of
 from controller.config import controller_settings
 from controller.ledger import GUARD_S
 
@@ -55,3 +57,19 @@ def test_how_old_a_sample_may_be_is_a_setting_within_what_progress_can_tell() ->
     for wrong in ("0", "541", "x", "nan"):
         with pytest.raises(SettingsError, match="from 120 to 540"):
             controller_settings({**known, "READING_WINDOW_S": wrong})
+
+
+def series(project: str, name: str, *values: int) -> SimpleNamespace:
+    points = [SimpleNamespace(value=SimpleNamespace(int64_value=value), interval=INTERVAL) for value in values]
+    return SimpleNamespace(resource=SimpleNamespace(labels={"project_id": project, "subscription_id": name}), points=points)
+
+
+INTERVAL = SimpleNamespace(end_time=datetime.fromtimestamp(NOW, UTC))
+
+
+def test_a_project_that_monitors_others_does_not_take_their_subscriptions_for_its_own() -> None:
+    found = newest_of(
+        "mine", [series("mine", "tasks", 7, 9), series("other", "tasks", 5000), series("other", "bulk", 1), series("mine", "x")]
+    )
+    assert found == {"tasks": Sample(7, NOW), "x": None}
+    assert newest_of("123456", [series("mine", "tasks", 7)]) == {"tasks": Sample(7, NOW)}, "a project's number says nothing of its id"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.backlog import Value
+from batch.errors import DependencyUnavailable
+from batch.names import lane_state_object
+from controller.backlog import Idle, Value
 from controller.budget import AGEING_S, Quotas, Want, aged_weights, allocated
+from controller.jobs import ExecutionInfo
 from controller.tick import tick_lanes
 from tests.controller.fakes import World, job, world
 
@@ -160,3 +164,57 @@ def test_one_lane_alone_is_ticked_within_the_budget_of_all() -> None:
     here.clock.advance(30)
     tick_lanes(here.outside, ["a"])
     assert len(here.runner.requests) == 1
+
+
+def alive_in_b(here: World, workers: int) -> None:
+    here.runner.add(workers, {"BACKLOG": "1000"}, job="projects/p/locations/r/jobs/b")
+
+
+def launched_by(here: World, lane: str) -> int:
+    return sum(request.task_count for name, request in here.runner.requests if name.endswith(f"/{lane}"))
+
+
+def test_workers_of_a_lane_whose_state_cannot_be_read_are_counted() -> None:
+    here = limited(Quotas(worker_budget=12))
+    alive_in_b(here, 10)
+    here.store.write(lane_state_object("b"), b"damaged")
+    tick_lanes(here.outside)
+    assert len(here.runner.requests) == 2
+    assert launched_by(here, "a") + launched_by(here, "c") == 2
+
+
+def test_where_they_cannot_be_counted_a_lane_has_as_many_as_it_may_have() -> None:
+    here = limited(Quotas(worker_budget=12))
+    here.runner.annotated["projects/p/locations/r/jobs/b"] = {"fanout/max-workers": "9"}
+    alive_in_b(here, 1)
+    here.store.write(lane_state_object("b"), b"damaged")
+    listing = here.runner.executions
+
+    def executions(name: str) -> Iterator[ExecutionInfo]:
+        if name.endswith("/b"):
+            raise DependencyUnavailable("503")
+        return listing(name)
+
+    here.runner.executions = executions  # type: ignore[method-assign, assignment]
+    tick_lanes(here.outside)
+    assert launched_by(here, "a") + launched_by(here, "c") == 3
+
+
+def test_what_was_just_launched_counts_though_it_cannot_be_listed() -> None:
+    here = limited(Quotas(worker_budget=12))
+    here.backlog.by_name = {"a-sub": Idle(), "c-sub": Idle()}
+    tick_lanes(here.outside)
+    assert launched_by(here, "b") == 10
+    here.backlog.by_name = {}
+    here.clock.advance(30)
+    here.backlog_is(1000)
+    listing = here.runner.executions
+
+    def executions(name: str) -> Iterator[ExecutionInfo]:
+        if name.endswith("/b"):
+            raise DependencyUnavailable("503")
+        return listing(name)
+
+    here.runner.executions = executions  # type: ignore[method-assign, assignment]
+    tick_lanes(here.outside)
+    assert launched_by(here, "a") + launched_by(here, "c") == 2

@@ -57,6 +57,12 @@ def test_a_worker_without_progress_counts_its_share() -> None:
     assert [promised(execution(3, BACKLOG="11"), index) for index in range(3)] == [4, 4, 3]
 
 
+@pytest.mark.parametrize("odd", ["9" * 5000, "-1", "many", ""])
+def test_settings_that_a_person_gave_are_no_fault_of_ours(odd: str) -> None:
+    assert total(execution(2, BACKLOG=odd, MAX_MESSAGES="50")) == 100
+    assert total(execution(2, BACKLOG=odd, MAX_MESSAGES=odd)) == 2000
+
+
 def test_tries_of_a_worker_have_one_share_together() -> None:
     first = progress(100, T - 300, updated_at=T - 200, taken=50, acked=40, returned=10)
     second = progress(100, T - 100, updated_at=T + 90, taken=20, acked=15, marks=((int(T) - 60, 5),))
@@ -237,3 +243,13 @@ def test_executions_count_each_for_itself(found: list[tuple[int, list[Progress]]
     now = max(T + 400, sampled_at)
     together = ledger_of(sampled_at, worked, now=now).total_count
     assert together == sum(ledger_of(sampled_at, [one], now=now).total_count for one in worked)
+
+
+def test_workers_that_drain_another_subscription_live_and_have_no_part_in_the_reading() -> None:
+    """The job's subscription was changed while they run."""
+    before = Worked(execution(2, BACKLOG="100", SUBSCRIPTION_NAME="old"), {0: [progress(50, T - 60, taken=9, acked=5)]})
+    (line,) = ledger_of(T, [before], now=T + 100, subscription="new").lines
+    assert (line.total_count, line.live_worker_count) == (0, 2)
+    assert line.note == "it drains subscription old"
+    assert ledger_of(T, [before], now=T + 100, subscription="old").total_count == 95
+    assert ledger_of(T, [Worked(execution(BACKLOG="7"))], now=T + 100, subscription="new").total_count == 7, "it is not told which"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from batch.errors import DependencyUnavailable
 from controller.action import act
 from controller.backlog import Unknown, Value
-from controller.poked_lanes import PokedLanes
+from controller.poked_lanes import MOST_WAITING, PokedLanes
 from controller.pokes import Poke
 from controller.service import create_app
 from controller.state import load, save
@@ -216,3 +217,11 @@ def test_over_http(here: World) -> None:
     wrong = client.post("/pokes", json={"pokes": [{**one, "accepted_count": -5}]})
     assert (wrong.status_code, "accepted_count" in wrong.json()["error"]) == (400, True)
     assert client.post("/pokes", content=b"x" * 1_000_000).status_code == 400
+
+
+def test_too_many_waiting_pokes_are_dropped_and_the_log_names_the_lane(here: World, capsys: pytest.CaptureFixture[str]) -> None:
+    lanes = poked(here)
+    lanes.take([poke(here, 1) for _ in range(MOST_WAITING + 3)])
+    dropped = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert dropped["lane"] == "default"
+    assert dropped["message"].startswith("lane default: 3 pokes were dropped")

@@ -103,7 +103,7 @@ def changed(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 3},
+        {"format": 1.5},
         {"format": "2"},
         {"epoch": -1},
         {"epoch": None},
@@ -144,6 +144,13 @@ def test_a_state_with_a_wrong_field_is_unreadable_and_says_what_to_do(store: Mem
     store.write(lane_state_object("default"), changed(**changes))
     with pytest.raises(StateUnreadable, match="delete it to start afresh"):
         load(store, "default")
+
+
+def test_the_state_of_a_newer_controller_is_not_to_be_deleted(store: MemoryObjectStore) -> None:
+    store.write(lane_state_object("default"), changed(format=3, epoch="another layout"))
+    with pytest.raises(StateUnreadable, match=r"newer controller.*format 3.*update this one") as told:
+        load(store, "default")
+    assert "delete" not in str(told.value)
 
 
 def test_the_history_is_bounded_in_decisions_and_in_what_one_holds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,10 +12,11 @@ from batch.fence import claim
 from batch.names import claim_object, lane_state_object
 from controller.backlog import Idle, Reading, Unknown, Value
 from controller.decision import HoldCause, Kind
-from controller.intents import PartState
+from controller.intents import Intent, Part, PartState
 from controller.jobs import ExecutionInfo, LaunchRefused, LaunchUnclear, RunRequest
 from controller.launcher import GRACE_S
-from controller.state import LaneState, load, save
+from controller.probe import Blind
+from controller.state import Backoff, LaneState, load, save
 from controller.tick import TickResult, tick
 from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
 
@@ -97,7 +99,7 @@ def test_when_the_state_cannot_be_read_nothing_is_launched(here: World) -> None:
     here.backlog_is(1000)
     here.store.fail_next("read_with_info", DOWN)
     assert ticked(here).decision.hold_cause is HoldCause.STATE_UNREADABLE
-    here.store.write(lane_state_object("default"), b'{"format": 99}')
+    here.store.write(lane_state_object("default"), b'{"format": 0}')
     unreadable = ticked(here).decision
     assert unreadable.hold_cause is HoldCause.STATE_UNREADABLE
     assert "delete it" in unreadable.reason
@@ -262,3 +264,81 @@ def test_an_object_that_is_no_progress_counts_its_worker_as_not_heard_of(here: W
     result = ticked(here)
     assert result.decision.backlog == 30
     assert "not a worker's progress" in result.notes[0]
+
+
+def never_starts(here: World, workers: int) -> None:
+    info = here.runner.add(workers, {"BACKLOG": "1000"})
+    here.runner.all[info.name] = replace(info, running_count=0)
+
+
+def test_an_execution_that_never_starts_does_not_hold_up_its_lane_for_ever(here: World) -> None:
+    never_starts(here, 4)
+    for minutes, launches in ((20, 0), (11, 1)):
+        here.clock.advance(60 * minutes)
+        here.backlog_is(1000)
+        decision = ticked(here, max_workers=4).decision
+        assert len(here.runner.requests) == launches
+    assert decision.workers == 4
+    (cap,) = [one for one in decision.caps if one.name == "max-workers"]
+    assert cap.why == "4 more have not started for long and are not counted"
+
+
+def test_a_second_execution_that_never_starts_is_one_too_many(here: World) -> None:
+    never_starts(here, 4)
+    never_starts(here, 4)
+    here.clock.advance(3600)
+    here.backlog_is(1000)
+    decision = ticked(here, max_workers=4).decision
+    assert (decision.kind, here.runner.requests) == (Kind.NOTHING_TO_DO, [])
+    assert "gcloud run jobs executions cancel" in str(decision.ledger)
+
+
+def test_what_never_starts_still_counts_for_what_protects_others(here: World) -> None:
+    never_starts(here, 4)
+    here.clock.advance(3600)
+    here.backlog_is(1000)
+    assert ticked(here, max_workers=4, concurrency=4, max_in_flight=16).decision.workers == 0
+
+
+AHEAD_S = 86_400.0
+
+
+def ahead(here: World) -> LaneState:
+    """What a controller left whose clock was a day ahead, and was then put right."""
+    later = here.clock.now() + AHEAD_S
+    part = Part("20260102T000000000-00000000.0", 1, 500, PartState.PENDING)
+    return LaneState(
+        "default",
+        intents=(Intent("20260102T000000000-00000000", later, (part,)),),
+        accepted=((later, 300),),
+        backoff=Backoff(later, 3, "429"),
+        blind=Blind(later, 1, later),
+    )
+
+
+def test_what_a_clock_left_that_was_ahead_does_not_hold_up_the_lane_once_it_is_right(here: World) -> None:
+    save(here.store, ahead(here), 0, "a")
+    here.backlog_is(500)
+    decision = ticked(here).decision
+    assert (decision.kind, decision.accepted_count, decision.backlog) == (Kind.LAUNCH, 0, 500)
+    assert len(here.runner.requests) == 1
+    stored = load(here.store, "default").state
+    assert (stored.accepted, stored.backoff, stored.blind) == ((), None, None)
+
+
+def test_a_probe_does_not_wait_for_a_time_that_a_wrong_clock_named(here: World) -> None:
+    save(here.store, replace(ahead(here), intents=(), accepted=()), 0, "a")
+    here.backlog.reading = Unknown("503")
+    for _ in range(12):
+        ticked(here)
+        here.clock.advance(60)
+    assert [request.task_count for _, request in here.runner.requests] == [1]
+
+
+def test_workers_of_the_subscription_that_a_job_had_before_do_not_hold_up_the_new_one(here: World) -> None:
+    here.runner.add(5, {"BACKLOG": "500", "SUBSCRIPTION_NAME": "tasks-sub"})
+    here.backlog_is(500)
+    assert ticked(here).decision.kind is Kind.NOTHING_TO_DO
+    here.backlog.by_name = {"new-sub": Value(500, here.clock.now())}
+    decision = ticked(here, subscription="new-sub", max_workers=7).decision
+    assert (decision.kind, decision.backlog, decision.workers) == (Kind.LAUNCH, 200, 2)
