@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-BENCH ?= worker local_cloud
+BENCH ?= worker local_cloud predictions
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 help: ## List the targets

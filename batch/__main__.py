@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from batch.config import SIGTERM_GRACE_S, WorkerSettings, worker_settings
 from batch.ends import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
 from batch.errors import DependencyError, SettingsError
 from batch.events import log, set_up_logging
-from batch.memory import give_large_blocks_back
+from batch.memory import collect_seldom, give_large_blocks_back
 from batch.registry import Registry, load_handlers
 from batch.settings import names
 
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             log("settings_wrong", error=problem)
         return EXIT_SETTINGS
+    signals.arm()  # a module of handlers may have taken them when it was imported
     who = {"job": settings.job, "execution": settings.execution, "index": settings.index, "retry": settings.retry}
     set_up_logging(logging.INFO, **who, lane=settings.lane_name)
     try:
@@ -86,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DependencyError as error:
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
+    collect_seldom()
     return _run(worker, signals, SystemClock())
 
 
@@ -137,6 +140,10 @@ class Signals:
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.write_end, False)
+        self.arm()
+
+    def arm(self) -> None:
+        """Have them come here, whoever had them before."""
         signal.set_wakeup_fd(self.write_end)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
             signal.signal(number, lambda _number, _frame: None)
@@ -190,6 +197,7 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
 
 if __name__ == "__main__":
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(ValueError, OSError):  # a handler may have closed them
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)

@@ -6,6 +6,7 @@ Here is also the one place where user code is called, so that sync, async, group
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,13 +52,17 @@ class Answer:
 
 def called(function: Callable[..., Any], *arguments: Any) -> Answer:
     """Call user code here and now. Never raises."""
+    pid = os.getpid()
     try:
         result = function(*arguments)
         if isinstance(result, CoroutineType):
             result = asyncio.run(result)
+        answer = Answer(Said.RETURNED, result)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is this task's failure, not the worker's
-        return raised(error)
-    return Answer(Said.RETURNED, result)
+        answer = raised(error)
+    if os.getpid() != pid:
+        os._exit(1)  # a copy that the handler has forked came back from it: it would go on as a second worker on the same connections
+    return answer
 
 
 async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:

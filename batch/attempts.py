@@ -7,8 +7,8 @@ hold a start: who runs the task now. A start whose worker is gone makes the task
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 from batch.clock import iso
 from batch.errors import ObjectMissing, PreconditionFailed
@@ -72,6 +72,7 @@ class Attempts:
 
 
 NONE = Attempts()
+Noted = TypeVar("Noted", AttemptError, Start)
 
 
 def read_attempts(store: ObjectStore, task_id: str) -> tuple[Attempts, int]:
@@ -148,9 +149,19 @@ def _parsed(data: bytes) -> Attempts:
     try:
         body: dict[str, Any] = json.loads(data)
         count, not_before = int(body["attempt_count"]), float(body["not_before"])
-        errors = tuple(AttemptError(**error) for error in body["errors"])
-        started = Start(**body["started"]) if body.get("started") else None
-        lost = tuple(Start(**start) for start in body.get("lost", ()))
-    except (ValueError, TypeError, KeyError, RecursionError, AttributeError):
+        errors = tuple(_checked(AttemptError(**error)) for error in body["errors"])
+        started = _checked(Start(**body["started"])) if body.get("started") else None
+        lost = tuple(_checked(Start(**start)) for start in body.get("lost", ()))
+    except (ValueError, TypeError, KeyError, RecursionError, AttributeError, OverflowError):
         return NONE
     return Attempts(count, not_before, errors, started, lost) if count >= 0 and abs(not_before) < MAX_TIME_S else NONE
+
+
+def _checked(one: Noted) -> Noted:
+    """Whoever reads it relies on the types of its fields. Raises TypeError, or UnicodeEncodeError for text that cannot be written again."""
+    for of in fields(one):
+        value = getattr(one, of.name)
+        if not isinstance(value, str if of.type == "str" else int):
+            raise TypeError(f"{of.name} is {value!r}")
+        str(value).encode()
+    return one

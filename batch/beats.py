@@ -23,6 +23,8 @@ class Beats:
 
     def beat(self, part: str, now_s: float, again_within_s: float = 0.0) -> None:
         """`part` has come round, and means to do so again within `again_within_s`."""
+        if self._looked_s is None:
+            self._looked_s = now_s  # or a pause before the first look would not be seen as one
         self._due_s[part] = now_s + again_within_s + self.limit_s
 
     def leave(self, part: str) -> None:

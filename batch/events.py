@@ -25,6 +25,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "acks_lost": ("WARNING", "messages whose acknowledgement was refused; they are delivered again and count as done then"),
     "leases_lost": ("WARNING", "leases that could not be extended; the messages may be delivered again"),
     "lease_extension_failed": ("WARNING", "a call to extend leases failed; tried again before they end"),
+    "deliveries_not_counted": (
+        "WARNING",
+        "the subscription counts no deliveries, so each message costs a request to the bucket; give it a dead-letter policy",
+    ),
     "pull_failed": ("WARNING", "a pull failed; tried again with a growing wait"),
     "pull_abandoned": ("WARNING", "a pull had not ended when the worker had to; what it still brings returns when its lease ends"),
     "parked": ("INFO", "tasks that must wait longer than 600 s wait in the bucket now, their messages acknowledged; with their count"),

@@ -132,6 +132,16 @@ def _is_shard(named: str) -> bool:
     return _SHARD.fullmatch(named) is not None
 
 
+def task_type_of(data: bytes) -> str | None:
+    """The task type that a message's data names, or None: what else is wrong with it is for `decode` to say."""
+    try:
+        body = _parsed(data)
+    except (ValueError, RecursionError):
+        return None
+    task_type = body.get("task_type") if isinstance(body, dict) else None
+    return task_type if isinstance(task_type, str) else None
+
+
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
         body = _parsed(data)

@@ -76,8 +76,7 @@ class Child:
         self._reaped = False
         self._why = ""
         self.output = Output()
-        ours, theirs = socket.socketpair()
-        self._printed, printing = os.pipe()
+        ours, theirs, self._printed, printing = _ends()
         command = [sys.executable, *(f"-W{one}" for one in sys.warnoptions), "-m", "batch.child", str(theirs.fileno()), str(os.getpid())]
         try:
             # In a session of its own: a signal to the worker's group is the worker's to judge.
@@ -311,6 +310,20 @@ class Child:
             threading.Event().wait(0.01)
         self._process.returncode = -signal.SIGKILL
         return None, 0
+
+
+def _ends() -> tuple[socket.socket, socket.socket, int, int]:
+    """Both ends of the wire, and of the pipe for what is printed. Raises CannotStart when the worker may open nothing more."""
+    try:
+        ours, theirs = socket.socketpair()
+        try:
+            return ours, theirs, *os.pipe()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+    except OSError as error:
+        raise CannotStart(f"no wire to a process for isolated handlers could be made: {error}") from error
 
 
 def _peak_mb(kilobytes: int) -> int:

@@ -5,11 +5,11 @@ A worker whose handlers are all of one kind sorts nothing.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from batch.message import task_type_of
 from batch.registry import Kind, Registry
 from batch.subscription import Delivery
 from batch.worker.ready import Ready
@@ -124,9 +124,7 @@ def lines_of(registry: Registry) -> dict[str, list[str]]:
 
 def line_of(delivery: Delivery, registry: Registry) -> str:
     """The line of the handler that a message's data asks for; that of threads when it cannot be told. Attributes may lie, data decides."""
-    try:
-        task_type = json.loads(delivery.data)["task_type"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    task_type = task_type_of(delivery.data)
+    if task_type is None or task_type not in registry:
         return Kind.THREAD.value
-    known = isinstance(task_type, str) and task_type in registry
-    return line_name(registry[task_type].kind, task_type) if known else Kind.THREAD.value
+    return line_name(registry[task_type].kind, task_type)

@@ -164,6 +164,8 @@ class Puller:
             return
         sizes = [len(one.data) for one in deliveries]
         if deliveries:
+            if deliveries[0].delivery_attempt == 0 and not self.tally.taken:
+                log("deliveries_not_counted", subscription=self.subscription.name)
             self.tally.took(len(deliveries))
             self.leases.hold([one.ack_id for one in deliveries], pull.began_s, sizes)
             self.executors.put(deliveries)

@@ -52,6 +52,14 @@ def test_when_the_whole_process_stood_still_no_part_of_it_did() -> None:
     assert MAX_LOOK_S < 180.0
 
 
+def test_a_pause_before_the_first_look_is_one() -> None:
+    beats = Beats(180.0)
+    beats.beat("puller", 100.0)
+    assert beats.stalled(100.0 + 3600.0) == []
+    assert looking(beats, 3701.0, 3879.0) == []
+    assert looking(beats, 3880.0, 3881.0) == ["puller"]
+
+
 def test_stacks_name_the_threads_and_where_they_are_within_bounds() -> None:
     may_end = threading.Event()
 

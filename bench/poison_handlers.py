@@ -1,0 +1,31 @@
+"""What the tasks of `bench.poison` do: wait for 2 ms, raise, or kill the worker that runs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from batch.context import Context
+from batch.message import Task
+from batch.registry import Backoff, task
+
+RETRIES = 2
+
+
+@task("good")
+def good(_task: Task, ctx: Context) -> None:
+    ctx.sleep(0.002)
+
+
+@task("raises", retries=RETRIES, backoff=Backoff(first_s=1))
+def raises(task: Task, _ctx: Context) -> None:
+    """One of five errors, by its number: what is wrong with tasks is not the same for all."""
+    number = int(task.fields["number"])
+    errors: list[Any] = [ValueError, KeyError, ZeroDivisionError, TypeError, LookupError]
+    raise errors[number % len(errors)](f"row {number} is bad")
+
+
+@task("kills", retries=RETRIES, backoff=Backoff(first_s=1))
+def kills(_task: Task, _ctx: Context) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
