@@ -122,13 +122,13 @@ def postpone(store: ObjectStore, task_id: str, not_before: float) -> None:
     raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a wait was added to it")
 
 
-def end_start(store: ObjectStore, task_id: str, start: Start, *, done: bool) -> None:
-    """Take `start` out of the record; when nothing is left to remember, the record as well. `done`: the task will not run again.
-
-    Raises DependencyError.
-    """
-    for _ in range(MAX_ROUNDS):
-        known, generation = read_attempts(store, task_id)
+def end_start(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:
+    """Take the start of `written`, the record as its writer left it, out of it; when nothing is left to remember, the record as well.
+    It is read again only where it has changed since. `done`: the task will not run again. Raises DependencyError."""
+    start, known = written.started, written
+    for round_number in range(MAX_ROUNDS):
+        if round_number:
+            known, generation = read_attempts(store, task_id)
         if known.started != start:
             return
         left = replace(known, started=None, lost=() if done else known.lost)

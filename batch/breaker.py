@@ -1,7 +1,8 @@
 """The breaker: tells what fails for everybody from a broken task. What fails for everybody stops the worker, not its tasks.
 
 Two rows are counted. Dependency failures in a row, without one task coming through in between. And failed attempts of different
-tasks in a row, all with the same error, while nothing else ended: then it is not the tasks either.
+tasks in a row, all with the same error, while nothing else ended: then it is not the tasks either. Only first attempts count there: what
+failed before and fails again says nothing new, and a tail of broken tasks must be able to end.
 
 A dependency failure spends no attempt. A common error does, before it is known to be common: one attempt of each of the
 `common_limit` tasks in the row, and of those that failed before the committer had heard of these: what all places can fail in a
@@ -35,12 +36,12 @@ class Breaker:
     _in_a_row: int = field(default=0, init=False)
     _error: str = field(default="", init=False)
     _tasks: set[str] = field(default_factory=set, init=False)
-    _noted: dict[str, tuple[str, str, str]] = field(default_factory=dict, init=False)
+    _noted: dict[str, tuple[str, str, str] | None] = field(default_factory=dict, init=False)
 
-    def note(self, ack_id: str, task_id: str, error_type: str, reason: str) -> None:
+    def note(self, ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool = False) -> None:
         """From any thread, before the message is handed over: its attempt failed by an error of its handler, which may be a common one;
-        not for what says that the task itself is wrong."""
-        self._noted[ack_id] = (task_id, error_type, reason)
+        not for what says that the task itself is wrong. `again`: it was not the task's first."""
+        self._noted[ack_id] = None if again else (task_id, error_type, reason)
 
     def ended(self, ack_id: str) -> None:
         """A task has an outcome."""
@@ -68,12 +69,12 @@ class Breaker:
             self.trip(reason)
 
     def _task_failed(self, ack_id: str) -> bool:
-        """Whether a failure was noted for this message; then it counts."""
-        if not self._noted:
+        """Whether a failure was noted for this message; a first one counts."""
+        if ack_id not in self._noted:
             return False
-        noted = self._noted.pop(ack_id, None)
+        noted = self._noted.pop(ack_id)
         if noted is None:
-            return False
+            return True
         task_id, error_type, reason = noted
         error = fingerprint(error_type, reason)
         if error != self._error:

@@ -46,7 +46,8 @@ class Starts:
     settings: WorkerSettings
     store: ObjectStore
     clock: Clock
-    _in_hand: dict[str, Start] = field(default_factory=dict)
+    _in_hand: dict[str, tuple[Attempts, int]] = field(default_factory=dict)
+    """By task id: the record as it was written, and its generation (0: it is about to be)."""
     _ended: set[tuple[str, int, int]] = field(default_factory=set)
 
     def standing(self, task_id: str, start: Start | None) -> Standing:
@@ -64,9 +65,9 @@ class Starts:
         start = Start(settings.execution, settings.index, settings.retry, iso(self.clock.now()))
         before = (*known.lost, known.started) if lost and known.started is not None else known.lost
         attempts = replace(known, started=start, lost=before)
-        self._in_hand[task_id] = start
+        self._in_hand[task_id] = attempts, 0
         try:
-            write_attempts(self.store, task_id, attempts, generation)
+            self._in_hand[task_id] = attempts, write_attempts(self.store, task_id, attempts, generation)
         except PreconditionFailed:
             del self._in_hand[task_id]
             return False
@@ -79,10 +80,10 @@ class Starts:
 
     def end(self, attempt: Attempt, *, done: bool) -> None:
         """The run has ended: take its start out, as well as can be. `done`: the task will not run again."""
-        start = self._in_hand.pop(attempt.task.task_id, None)
+        written = self._in_hand.pop(attempt.task.task_id, None)
         attempt.marked = False
-        if start is not None:
-            self._take_out(attempt.task.task_id, start, done=done)
+        if written is not None:
+            self._take_out(attempt.task.task_id, *written, done=done)
 
     def forget(self, attempt: Attempt) -> None:
         """A failure was recorded, and the start has gone with it."""
@@ -101,13 +102,13 @@ class Starts:
         for thread in threads:
             thread.join(max(0.0, until_s - self.clock.monotonic()))
 
-    def _let_go(self, starts: Iterable[tuple[str, Start]]) -> None:
-        for task_id, start in starts:
-            self._take_out(task_id, start, done=False)
+    def _let_go(self, starts: Iterable[tuple[str, tuple[Attempts, int]]]) -> None:
+        for task_id, (written, generation) in starts:
+            self._take_out(task_id, written, generation, done=False)
 
-    def _take_out(self, task_id: str, start: Start, *, done: bool) -> None:
+    def _take_out(self, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:
         try:
-            end_start(self.store, task_id, start, done=done)
+            end_start(self.store, task_id, written, generation, done=done)
         except FanoutError as error:
             # It stays, and with a worker that has ended it makes the task run alone once more than needed.
             log("start_left", task_id=task_id, error=str(error))

@@ -33,13 +33,13 @@ JITTER = 0.1
 
 @dataclass(slots=True)
 class Verdicts:
-    """Used by all executors at once. `noted` hears of each failed attempt: ack id, task id, error type, reason."""
+    """Used by all executors at once. `noted` hears of each failed attempt: ack id, task id, error type, reason, whether it was a first."""
 
     settings: WorkerSettings
     store: ObjectStore
     clock: Clock
     chance: random.Random
-    noted: Callable[[str, str, str, str], None] = lambda *_: None
+    noted: Callable[..., None] = lambda *_, **__: None
     starts: Starts = field(init=False)
     _lines: Lines = field(init=False)
 
@@ -104,7 +104,8 @@ class Verdicts:
         self.starts.forget(attempt)
         facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "attempt": attempts.attempt_count}
         log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
-        self.noted(attempt.delivery.ack_id, attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason)
+        who = attempt.counts_as or attempt.task.task_id
+        self.noted(attempt.delivery.ack_id, who, failure.error_type, failure.reason, again=attempt.number > 1)
         if attempt.suspect and answer.said is Said.CRASHED:
             return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
         if attempts.attempt_count <= handler.retries:

@@ -56,6 +56,22 @@ def test_it_opens_when_so_many_different_tasks_in_a_row_fail_alike() -> None:
     assert breaker.reason.startswith("most tasks fail with OSError: connection refused (20 different tasks in a row")
 
 
+def test_what_fails_again_says_nothing_new() -> None:
+    """It neither counts nor ends the row: a tail of broken tasks can end, and a service that is down is still seen."""
+    breaker = made()
+    for number in range(DEFAULT_LIMIT):
+        assert not breaker.open
+        for again in range(3):
+            breaker.note("again", f"again-{number}-{again}", "OSError", "connection refused", again=True)
+            if again:
+                breaker.went_back("again")
+            else:
+                breaker.ended("again")
+        assert not breaker.open
+        fail(breaker, f"t-{number}")
+    assert breaker.open
+
+
 def test_one_task_that_fails_again_and_again_does_not_open_it() -> None:
     breaker = made()
     for _ in range(1000):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from batch.answer import Answer, Said
-from batch.attempts import NONE, AttemptError, Attempts, Start, add_failure, end_start, read_attempts, write_attempts
+from batch.attempts import NONE, AttemptError, Attempts, Start, add_failure, end_start, postpone, read_attempts, write_attempts
 from batch.clock import iso
 from batch.config import worker_settings
 from batch.ends import ExitReason
@@ -492,10 +492,10 @@ def test_what_the_end_of_a_start_leaves(done: bool, lost: tuple[Start, ...], cou
     store = MemoryObjectStore()
     ours = replace(GONE, execution="ours")
     known = Attempts(count, 0.0, (), ours, lost)
-    write_attempts(store, "t", known, 0)
-    end_start(store, "t", replace(ours, retry=1), done=done)
+    generation = write_attempts(store, "t", known, 0)
+    end_start(store, "t", replace(known, started=replace(ours, retry=1)), 0, done=done)
     assert read_attempts(store, "t")[0] == known, "another's start stays"
-    end_start(store, "t", ours, done=done)
+    end_start(store, "t", known, generation, done=done)
     left = replace(known, started=None, lost=() if done else lost)
     assert read_attempts(store, "t")[0] == left
     assert bool(store.names("attempts/")) is (left != NONE)
@@ -503,9 +503,18 @@ def test_what_the_end_of_a_start_leaves(done: bool, lost: tuple[Start, ...], cou
 
 def test_a_task_that_waited_and_is_done_leaves_nothing() -> None:
     store = MemoryObjectStore()
-    write_attempts(store, "t", Attempts(0, 1e9, (), GONE), 0)
-    end_start(store, "t", GONE, done=True)
+    waited = Attempts(0, 1e9, (), GONE)
+    end_start(store, "t", waited, write_attempts(store, "t", waited, 0), done=True)
     assert store.names("attempts/") == ()
+
+
+def test_the_end_of_a_start_sees_what_was_written_meanwhile() -> None:
+    store = MemoryObjectStore()
+    begun = Attempts(0, 0.0, (), GONE)
+    generation = write_attempts(store, "t", begun, 0)
+    postpone(store, "t", 1e9)
+    end_start(store, "t", begun, generation, done=False)
+    assert read_attempts(store, "t")[0] == Attempts(0, 1e9)
 
 
 def test_a_failure_ends_the_start_of_who_tells_it_and_nobody_elses() -> None:
