@@ -7,12 +7,13 @@ bench/results/worker.json, prints its tables and puts them into docs/benchmarks.
 of a worker on 1,000,000 messages, and writes worker_million.json.
 
 Every round runs all contenders, one after the other, so that what disturbs the machine disturbs them alike; a first round, which
-does not count, warms the servers up. Each run has a fresh topic, subscription and bucket.
+does not count, warms the servers up. Ctrl-C ends it with what was measured so far. Each run has a fresh topic, subscription and bucket.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,15 +35,19 @@ PACKAGES = ("celery", "kombu")
 
 def main() -> None:
     options = _options()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background with it ignored
     name = "worker_million" if options.million else "worker"
     command = "python -m bench.worker --million" if options.million else "python -m bench.worker"
     recording = Recording(command, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", load(), facts(PACKAGES), [], [])
     with tempfile.TemporaryDirectory() as folder, _servers(Path(folder), _names(recording, only_local=options.only_local)) as servers:
         bench = Bench(servers, options.scale, options.contenders)
-        if options.million:
-            bench.million(options.runs)
-        else:
-            bench.all(options.runs, options.delays)
+        try:
+            if options.million:
+                bench.million(options.runs)
+            else:
+                bench.all(options.runs, options.delays)
+        except KeyboardInterrupt:
+            bench.notes.append("It was interrupted: the last round is not complete.")
         recording.measures, recording.notes = bench.measures, [*recording.notes, *bench.notes]
     write(recording, options.output or RESULTS / f"{name}.json")
     page = text(recording)
