@@ -29,7 +29,7 @@ test: $(READY) ## Run the tests (under 5 minutes)
 slow: $(READY) ## Run the tests that take longer (under 6 minutes)
 	@$(PYTEST) -m slow
 
-bench: $(READY) ## Measure side by side, on a quiet machine (15 minutes; BENCH=worker for one)
+bench: $(READY) ## Measure side by side, on a quiet machine (half an hour; BENCH=worker for one)
 	@for one in $(BENCH); do $(BIN)/python -m bench.$$one || exit 1; done
 
 bench-million: $(READY) ## Measure the memory of a worker on 1,000,000 messages (10 minutes)

@@ -21,9 +21,8 @@ SHORT_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """`executions` is newest first: everything new, and everything that mattered before. `counted` of the job's are accounted for,
-    the newest of them is `latest`, and
-    `missing_count` are counted by Cloud Run and not listed yet, since `short_since` (Unix seconds)."""
+    """`executions` is newest first: everything new, and everything that mattered before. `counted` of the job's are accounted for, the
+    newest of them is `latest`, and `missing_count` are counted by Cloud Run and not listed yet, since `short_since` (Unix seconds)."""
 
     executions: tuple[ExecutionInfo, ...]
     counted: int

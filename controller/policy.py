@@ -85,7 +85,7 @@ def decide(
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
-        paused = "the lane is paused: set fanout/paused to false and apply to resume"
+        paused = f'the lane is paused: `fanout resume {lane.name}` lets it go on, or fanout/paused: "false" in jobs.yaml and an apply'
         return replace(_hold(lane, reading, now, HoldCause.PAUSED, paused), blind=seen)
     known_count = (reading.undelivered_count if isinstance(reading, Value) else 0) + accepted_since_sample_count
     probing = isinstance(reading, Unknown) or (isinstance(reading, Idle) and not known_count and unfinished_count > 0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from batch.answer import Answer, Said
 from batch.attempts import AttemptError, Attempts, add_failure
@@ -31,15 +30,25 @@ MAX_LINE_BYTES = 64 * 1024
 JITTER = 0.1
 
 
+class Noted(Protocol):
+    """Hears of each failed attempt; `again`: the task had failed before."""
+
+    def __call__(self, ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool) -> None: ...
+
+
+def _not_noted(ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool) -> None:
+    """Nobody wants to hear of it."""
+
+
 @dataclass(slots=True)
 class Verdicts:
-    """Used by all executors at once. `noted` hears of each failed attempt: ack id, task id, error type, reason, whether it was a first."""
+    """Used by all executors at once."""
 
     settings: WorkerSettings
     store: ObjectStore
     clock: Clock
     chance: random.Random
-    noted: Callable[..., None] = lambda *_, **__: None
+    noted: Noted = _not_noted
     starts: Starts = field(init=False)
     _lines: Lines = field(init=False)
 

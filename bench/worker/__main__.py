@@ -2,7 +2,7 @@
 
     python -m bench.worker
 
-takes about twelve minutes and wants an otherwise quiet machine: worker and servers share its cores. It writes
+takes about 25 minutes and wants an otherwise quiet machine: worker and servers share its cores. It writes
 bench/results/worker.json, prints its tables and puts them into docs/benchmarks.md. With `--million` it measures only the memory
 of a worker on 1,000,000 messages, and writes worker_million.json.
 
