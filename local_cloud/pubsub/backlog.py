@@ -7,7 +7,7 @@ same time. Pure state: times come in as arguments; no lock, no clock, no wire.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import chain
 
 from local_cloud.pubsub.delays import Delays
@@ -31,6 +31,7 @@ class Backlog:
         self.fate = Fate()
         # What the topic promises, whatever the policy says; in seconds.
         self.least_retention_s = 0.0
+        self._oldest_s = 0.0
         self._ack_ids = ack_ids
         self._ready = Line()
         self._fresh_count = 0
@@ -60,8 +61,12 @@ class Backlog:
         return bool(self._ready)
 
     def _horizon_s(self, now_s: float) -> float:
-        """What was published before that is not delivered any more."""
-        return now_s - max(self.policy.retention_s, self.least_retention_s)
+        """What was published before that is not delivered any more; it never goes back."""
+        return max(self._oldest_s, now_s - max(self.policy.retention_s, self.least_retention_s))
+
+    def let_go(self, now_s: float) -> None:
+        """What is too old at this moment stays gone, also if the retention becomes longer after it."""
+        self._oldest_s = self._horizon_s(now_s)
 
     def oldest_published_s(self) -> float | None:
         """Publish time of the oldest message without an acknowledgement; looks at every delivery, so not for the hot path."""
@@ -245,22 +250,14 @@ class Backlog:
         self._queue(lane, 0.0)
         return [self._finish(one) for one in finished]
 
-    def invalid(self, ack_ids: Iterable[str]) -> list[str]:
+    def invalid(self, ack_ids: Sequence[str]) -> list[str]:
         """Those ids that do not name a lease: what exactly-once delivery refuses. Call it after `settle`."""
-        found = []
-        for ack_id in ack_ids:
-            delivery = self._by_ack_id.get(ack_id)
-            if delivery is None or delivery.state != LEASED:
-                found.append(ack_id)
-        return found
+        leased = {delivery.ack_id for delivery in self._leased(ack_ids)}
+        return [ack_id for ack_id in ack_ids if ack_id not in leased]
 
     def _leased(self, ack_ids: Iterable[str]) -> list[Delivery]:
-        found: dict[Delivery, None] = {}
-        for ack_id in ack_ids:
-            delivery = self._by_ack_id.get(ack_id)
-            if delivery is not None and delivery.state == LEASED:
-                found[delivery] = None
-        return list(found)
+        found = map(self._by_ack_id.get, ack_ids)
+        return list(dict.fromkeys(delivery for delivery in found if delivery is not None and delivery.state == LEASED))
 
     def extend(self, ack_ids: Iterable[str], deadline_s: float) -> None:
         """Give leases a new deadline, later or earlier; ids that are not leased have no effect."""

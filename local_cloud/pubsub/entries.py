@@ -15,6 +15,7 @@ from itertools import accumulate
 from local_cloud.pubsub.publication import Publication
 
 _COUNT = struct.Struct("=I")
+_MOMENT = struct.Struct("=d")
 
 
 class Kind(IntEnum):
@@ -34,6 +35,7 @@ class Kind(IntEnum):
     SNAPSHOT = 14  # of a subscription at this moment; without one: only its settings
     SNAPSHOT_DELETED = 15
     SNAPSHOT_HELD = 16
+    LET_GO = 17  # what is too old at that moment, whatever comes after
 
 
 Place = tuple[float, int, int]
@@ -56,6 +58,10 @@ class Reader:
         start = self._at + _COUNT.size
         self._at = start + length
         return bytes(self._data[start : self._at])
+
+    def moment_s(self) -> float:
+        """Unix seconds."""
+        return float(_MOMENT.unpack(self.blob())[0])
 
     def text(self) -> str:
         return self.blob().decode()
@@ -82,6 +88,10 @@ class Reader:
 def entry(kind: Kind, *fields: str | bytes | Sequence[int]) -> bytes:
     """An entry whose fields are texts, bytes, and sequences of numbers of 0 or more."""
     return b"".join((bytes((kind,)), *(_field(field) for field in fields)))
+
+
+def let_go(now_s: float) -> bytes:
+    return entry(Kind.LET_GO, _MOMENT.pack(now_s))
 
 
 def published(topic: str, publication: Publication) -> bytes:

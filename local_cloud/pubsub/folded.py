@@ -39,6 +39,9 @@ class Folded:
         if kind is Kind.LAST_ID:
             self.last_id = max(self.last_id, *read.numbers())
             return
+        if kind is Kind.LET_GO:
+            self.drop_outdated(read.moment_s())
+            return
         name = read.text()
         if kind is Kind.PUBLISHED:
             self._publish(name, read.messages())

@@ -84,9 +84,10 @@ class PubSub:
 
     def configure_topic(self, name: str, settings: bytes) -> None:
         with self._lock:
-            topic = self.topic(name)
+            topic, now_s = self.topic(name), self._clock.now()
+            self._witness.let_go(now_s)
             self._witness.topic_set(name, settings)
-            topic.configure(settings)
+            topic.configure(settings, now_s)
 
     def topics(self, project: str) -> list[Topic]:
         """The topics of `projects/P`, by name."""
@@ -135,6 +136,7 @@ class PubSub:
         with self._lock:
             subscription = self.subscription(name)
             self._check_dead_letter_topic(policy)
+            self._witness.let_go(self._clock.now())
             self._witness.subscription_set(name, subscription.topic, settings)
             subscription.configure(settings, policy)
 

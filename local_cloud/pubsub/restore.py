@@ -87,6 +87,9 @@ class JournalWitness(Witness):
     def topic_set(self, name: str, settings: bytes) -> None:
         self.append(entry(Kind.TOPIC, name, settings))
 
+    def let_go(self, now_s: float) -> None:
+        self.append(entries.let_go(now_s))
+
     def topic_deleted(self, name: str) -> None:
         self.append(entry(Kind.TOPIC_DELETED, name))
 

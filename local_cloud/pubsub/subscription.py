@@ -7,7 +7,7 @@ lock was let go, because burying takes the locks of other subscriptions.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from local_cloud.clock import Clock
@@ -72,12 +72,14 @@ class Subscription:
     def retain_at_least(self, seconds: float) -> None:
         """What the topic promises to all its subscriptions."""
         with self._lock:
+            self._backlog.let_go(self._clock.now())
             self._backlog.least_retention_s = seconds
 
     def configure(self, settings: bytes, policy: Policy) -> None:
         """New settings; leases that are out keep their deadline."""
         with self._lock:
             self.settings = settings
+            self._backlog.let_go(self._clock.now())
             self._backlog.policy = policy
 
     def keep(self, fate: Fate) -> None:
@@ -176,7 +178,7 @@ class Subscription:
             self._backlog.give_back(deliveries)
             self._wake_next()
 
-    def acknowledge(self, ack_ids: Iterable[str]) -> list[str]:
+    def acknowledge(self, ack_ids: Sequence[str]) -> list[str]:
         """Returns the ids that failed: none without exactly-once delivery, where an id without effect is no error."""
         dead: list[Delivery] = []
         failed: list[str] = []
@@ -193,7 +195,7 @@ class Subscription:
         self._after(dead, due_s)
         return failed
 
-    def modify(self, ack_ids: Iterable[str], seconds: int) -> list[str]:
+    def modify(self, ack_ids: Sequence[str], seconds: int) -> list[str]:
         """Let leases end `seconds` from now; 0 ends them now, as a failed attempt. Returns what `acknowledge` returns."""
         dead: list[Delivery] = []
         failed: list[str] = []

@@ -43,8 +43,10 @@ class Topic:
             if subscription is not None:
                 subscription.retain_at_least(0.0)
 
-    def configure(self, settings: bytes) -> None:
+    def configure(self, settings: bytes, now_s: float) -> None:
+        """What is too old before the change stays gone, also if the retention becomes longer."""
         with self._lock:
+            self._drop_outdated(now_s)
             self.settings = settings
             self._retention_s = _retention_s(settings)
             if not self._retention_s:

@@ -34,6 +34,9 @@ class Witness:
     def topic_set(self, name: str, settings: bytes) -> None:
         """Created, or with new settings."""
 
+    def let_go(self, now_s: float) -> None:
+        """What is too old at this moment stays gone: settings are about to change, and the retention may become longer."""
+
     def topic_deleted(self, name: str) -> None: ...
 
     def subscription_set(self, name: str, topic: str, settings: bytes) -> None:

@@ -64,6 +64,11 @@ class Story:
             raw.message_retention_duration.FromSeconds(seconds)
         self.model.configure_topic(TOPIC, raw.SerializeToString())
 
+    def keep_for(self, name: str, seconds: int) -> None:
+        raw = pubsub.Subscription.pb().FromString(self.model.subscription(name).settings)
+        raw.message_retention_duration.FromSeconds(seconds)
+        self.model.configure(name, *settings.completed(raw))
+
     def delete_topic(self) -> None:
         self.model.delete_topic(TOPIC)
 
@@ -119,11 +124,11 @@ class Story:
     def held(self, name: str) -> list[str]:
         return [message.message_id for message in self.model.subscription(name).unacknowledged()]
 
-    def state(self) -> object:
+    def state(self) -> dict[str, Any]:
         """All of it that a client could ever notice, except for leases and attempts."""
         model, now_s = self.model, self.clock.now()
         model.settle()
-        found: dict[str, object] = {}
+        found: dict[str, Any] = {}
         for one in model.subscriptions("projects/p"):
             backlog = one._backlog
             horizon_s = backlog._horizon_s(now_s)
@@ -216,6 +221,28 @@ def test_a_detached_subscription_stays_detached(story: Story) -> None:
         story.work(name, 1)
 
 
+@pytest.mark.parametrize("settle_first", [False, True])
+def test_a_longer_retention_brings_nothing_back_that_was_too_old_whoever_looked_before(story: Story, settle_first: bool) -> None:
+    story.retain_in_topic(2 * _RETENTION_S)
+    name = story.subscribe(retain_acked_messages=True)
+    waiting = story.subscribe()
+    start_s = story.clock.now()
+    story.publish(3)
+    story.work(name, 10)
+    story.retain_in_topic(0)
+    story.clock.advance(_RETENTION_S + 1)
+    if settle_first:
+        story.restart()
+    story.retain_in_topic(2 * _RETENTION_S)
+    story.keep_for(waiting, 2 * _RETENTION_S)
+    for _ in range(2):
+        story.model.seek_to_time(name, start_s)
+        assert story.state()[name][2:4] == ([], [])
+        assert story.state()[waiting][2] == []
+        assert story.model.subscription(waiting).pull(10, Here(), wait=False) == []
+        story.restart()
+
+
 a_step = st.one_of(
     st.tuples(st.just("publish"), st.integers(1, 4)),
     st.tuples(st.sampled_from(["ack", "nack"]), st.integers(1, 5)),
@@ -223,6 +250,7 @@ a_step = st.one_of(
     st.tuples(st.just("advance"), st.sampled_from([50, 300])),
     st.tuples(st.just("subscribe"), st.integers(0, 7)),
     st.tuples(st.just("topic"), st.sampled_from([0, _RETENTION_S, 2 * _RETENTION_S])),
+    st.tuples(st.just("keep"), st.sampled_from([_RETENTION_S, 2 * _RETENTION_S])),
     st.tuples(
         st.sampled_from(["detach", "unsubscribe", "snapshot", "seek to it", "label it", "delete it", "delete topic", "restart"]), st.just(0)
     ),
@@ -241,6 +269,7 @@ def take_step(story: Story, kind: str, value: int, name: str) -> None:
         "advance": lambda: story.clock.advance(value),
         "subscribe": lambda: story.subscribe(**fields),
         "topic": lambda: story.retain_in_topic(value),
+        "keep": lambda: story.keep_for(name, value),
         "detach": lambda: story.detach(name),
         "unsubscribe": lambda: story.model.delete_subscription(name),
         "snapshot": lambda: story.take_snapshot(name),
