@@ -37,6 +37,9 @@ class Said(StrEnum):
     """The process that ran it ended."""
 
 
+_RETURNED = Said.RETURNED  # looked up for each task
+
+
 @dataclass(slots=True)
 class Answer:
     """`result` only of RETURNED; `output` is the object it wrote last; `after_s` of SNOOZED, and of FAILED when it asked for a wait."""
@@ -52,17 +55,30 @@ class Answer:
 
 def called(function: Callable[..., Any], *arguments: Any) -> Answer:
     """Call user code here and now. Never raises."""
-    pid = os.getpid()
+    forks = _forks.count
     try:
         result = function(*arguments)
         if isinstance(result, CoroutineType):
             result = asyncio.run(result)
-        answer = Answer(Said.RETURNED, result)
+        answer = Answer(_RETURNED, result)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is this task's failure, not the worker's
         answer = raised(error)
-    if os.getpid() != pid:
+    if _forks.count != forks:
         os._exit(1)  # a copy that the handler has forked came back from it: it would go on as a second worker on the same connections
     return answer
+
+
+class _Forks:
+    """How often this process is a copy of another: asked for each task, so not by a call to the system."""
+
+    count = 0
+
+    def forked(self) -> None:
+        self.count += 1
+
+
+_forks = _Forks()
+os.register_at_fork(after_in_child=_forks.forked)
 
 
 async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:

@@ -15,6 +15,9 @@ CHUNK_S = 0.05
 IDLE_S = 0.002
 """For so little work no second slot is woken: handing it over takes as long."""
 MAX_CHUNK = 100
+QUICK_S = 0.0002
+"""Handlers that are through in less wait for nothing: they only compete for the interpreter, and a slot takes as much as keeps it busy."""
+MAX_QUICK_CHUNK = 1000
 MAX_OPEN_PULLS = 4
 """The real service may bring ten messages of ten thousand, and every pull takes a round trip: several at a time fill the slots."""
 MAX_HELD_COUNT = 10_000
@@ -65,5 +68,7 @@ def chunk_size(*, slots: int, ready: int, mean_s: float | None) -> int:
     if mean_s is None:
         return 1
     mean_s = max(mean_s, 1e-6)
+    if mean_s <= QUICK_S:
+        return max(1, min(ready, MAX_QUICK_CHUNK, int(CHUNK_S / mean_s)))
     fair = max(1, ready // slots, int(IDLE_S / mean_s))
     return max(1, min(fair, MAX_CHUNK, int(CHUNK_S / mean_s)))

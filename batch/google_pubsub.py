@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from batch.bad_ids import code_of, judge_ids
 from batch.clock import Clock, SystemClock
 from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.google_calls import raw_call
 from batch.subscription import MAX_ACK_IDS, MAX_ACK_REQUEST_BYTES, MAX_EXTENSION_S, Delivery, Outgoing
 
 T = TypeVar("T")
@@ -155,20 +156,29 @@ class GoogleSubscription:
         chance: random.Random | None = None,
     ) -> None:
         from google import pubsub_v1
+        from google.protobuf.empty_pb2 import Empty
         from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
         self.name = name
         self._caller = _Caller(Resource("subscription", project, name), clock, chance)
         self._client: Any = _client(pubsub_v1.SubscriberClient, SubscriberGrpcTransport, self._caller.resource)
-        self._pull_request: Any = pubsub_v1.PullRequest
-        self._ack_request: Any = pubsub_v1.AcknowledgeRequest
-        self._modify_request: Any = pubsub_v1.ModifyAckDeadlineRequest
+        self._pull_request: Any = pubsub_v1.PullRequest.pb()
+        self._ack_request: Any = pubsub_v1.AcknowledgeRequest.pb()
+        self._modify_request: Any = pubsub_v1.ModifyAckDeadlineRequest.pb()
+        self._send_pull = self._call("Pull", self._pull_request, pubsub_v1.PullResponse.pb())
+        self._send_ack = self._call("Acknowledge", self._ack_request, Empty)
+        self._send_modify = self._call("ModifyAckDeadline", self._modify_request, Empty)
         self._retry_within_s = retry_within_s
         self._request_timeout_s = request_timeout_s
         self._path = self._caller.resource.path
         self._ack_deadline_s: float | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
+
+    def _call(self, method: str, request: Any, response: Any) -> Callable[[Any, float], Any]:
+        return raw_call(
+            self._client, f"/google.pubsub.v1.Subscriber/{method}", request, response, ("subscription", self._caller.resource.path)
+        )
 
     @property
     def ack_deadline_s(self) -> float:
@@ -202,12 +212,12 @@ class GoogleSubscription:
 
         def call(left_s: float) -> list[Delivery]:
             try:
-                response = self._client.pull(request, retry=None, timeout=min(left_s, timeout_s))
+                response = self._send_pull(request, min(left_s, timeout_s))
             except self._caller.failure as error:
                 if code_of(error) == "DEADLINE_EXCEEDED":
                     return []
                 raise
-            return [_delivery(received) for received in response._pb.received_messages]
+            return [_delivery(received) for received in response.received_messages]
 
         try:
             return self._caller.repeated(call, request_timeout_s=timeout_s, until_s=until_s)
@@ -216,8 +226,7 @@ class GoogleSubscription:
 
     def ack(self, ack_ids: Sequence[str]) -> list[str]:
         def send(ids: list[str], timeout_s: float) -> None:
-            raw = self._ack_request.pb()(subscription=self._path, ack_ids=ids)
-            self._client.acknowledge(self._ack_request.wrap(raw), retry=None, timeout=timeout_s)
+            self._send_ack(self._ack_request(subscription=self._path, ack_ids=ids), timeout_s)
 
         return self._all("acknowledge on", ack_ids, send)
 
@@ -239,8 +248,7 @@ class GoogleSubscription:
 
     def _modify(self, action: str, ack_ids: Sequence[str], seconds: int) -> list[str]:
         def send(ids: list[str], timeout_s: float) -> None:
-            raw = self._modify_request.pb()(subscription=self._path, ack_ids=ids, ack_deadline_seconds=seconds)
-            self._client.modify_ack_deadline(self._modify_request.wrap(raw), retry=None, timeout=timeout_s)
+            self._send_modify(self._modify_request(subscription=self._path, ack_ids=ids, ack_deadline_seconds=seconds), timeout_s)
 
         return self._all(action, ack_ids, send)
 

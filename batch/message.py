@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,7 @@ ENVELOPE = ("task_id", "task_type", "submitted_at")
 MAX_MESSAGE_BYTES = 9_000_000
 """What the door accepts: Pub/Sub takes 10 MB a request, and a dead letter adds attributes to the same data."""
 MAX_TASK_TYPE_BYTES = 128
+MAX_TIME_CHARS = 64
 ROLLING_BELOW = 100
 """Submissions of fewer tasks share the rolling shard of their lane and hour, so that a flush writes few objects."""
 
@@ -93,18 +95,43 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
     task_type = body.pop("task_type", None)
     if not isinstance(task_type, str) or not task_type:
         raise MessageRefused("no_task_type", f"the message has no usable task_type: {_short(task_type)}")
+    if len(task_type) > MAX_TASK_TYPE_BYTES or not task_type.isascii():
+        _check_task_type(task_type)
+    named = attributes.get("shard", "")
+    return _task(
+        task_id_of(body.pop("task_id", None), message_id),
+        task_type,
+        _normal_time(body.pop("submitted_at", None), published_s),
+        body,
+        attributes.get("submission_id", ""),
+        attributes.get("lane", lane),
+        named if _is_shard(named) else rolling_shard(lane, published_s),
+    )
+
+
+def _task(task_id: str, task_type: str, submitted_at: str, fields: Mapping[str, Any], submission_id: str, lane: str, shard: str) -> Task:
+    """What `Task(...)` makes, in a fifth of the time that the checks of a frozen class take: every message has one."""
+    task = _new_task(Task)
+    _SET_TASK_ID(task, task_id)
+    _SET_TASK_TYPE(task, task_type)
+    _SET_SUBMITTED_AT(task, submitted_at)
+    _SET_FIELDS(task, fields)
+    _SET_SUBMISSION_ID(task, submission_id)
+    _SET_LANE(task, lane)
+    _SET_SHARD(task, shard)
+    return task
+
+
+_new_task = object.__new__
+_SLOTS: Mapping[str, Any] = vars(Task)
+_SET_TASK_ID, _SET_TASK_TYPE, _SET_SUBMITTED_AT, _SET_FIELDS, _SET_SUBMISSION_ID, _SET_LANE, _SET_SHARD = (
+    _SLOTS[one.name].__set__ for one in fields_of(Task)
+)
+
+
+def _check_task_type(task_type: str) -> None:
     if len(_utf8(task_type, "task_type")) > MAX_TASK_TYPE_BYTES:
         raise MessageRefused("invalid", f"task_type is longer than {MAX_TASK_TYPE_BYTES} bytes: {_short(task_type)}")
-    given_at = body.pop("submitted_at", None)
-    return Task(
-        task_id=task_id_of(body.pop("task_id", None), message_id),
-        task_type=task_type,
-        submitted_at=_normal_time(given_at, published_s),
-        fields=body,
-        submission_id=attributes.get("submission_id", ""),
-        lane=attributes.get("lane", lane),
-        shard=shard_of(attributes, lane=lane, published_s=published_s),
-    )
 
 
 def task_id_of(given: object, message_id: str) -> str:
@@ -163,15 +190,20 @@ def _parsed(data: bytes) -> Any:
 
 
 def _normal_time(given: object, published_s: float) -> str:
-    if isinstance(given, str):
-        try:
-            if _NORMAL_TIME.fullmatch(given):
-                datetime.fromisoformat(given)
-                return given
-            return iso(from_iso(given))
-        except (ValueError, OverflowError):
-            return iso(published_s)
-    return iso(published_s)
+    read = _read_time(given) if isinstance(given, str) and len(given) <= MAX_TIME_CHARS else None
+    return read or iso(published_s)
+
+
+@lru_cache(maxsize=256)
+def _read_time(given: str) -> str | None:
+    """As `iso` writes it; None when it is no time. Tasks that were submitted together share theirs."""
+    try:
+        if _NORMAL_TIME.fullmatch(given):
+            datetime.fromisoformat(given)
+            return given
+        return iso(from_iso(given))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _utf8(text: str, what: str) -> bytes:

@@ -81,10 +81,22 @@ class Lines:
         reason: str = "",
     ) -> bytes:
         """As `to_line` writes an Outcome of these values."""
-        text = (
-            f'{{"task_id":{quoted(task_id)},"task_type":{quoted(task_type)},"outcome":"{outcome}",'
+        shared = self.shared(task_type, outcome, finished_at, duration_s, attempt_count)
+        return self.of(task_id, shared, message_id, output, result, error_type, reason)
+
+    def shared(self, task_type: str, outcome: str, finished_at: str, duration_s: float, attempt_count: int) -> str:
+        """What the lines of tasks of one type that ended together have in common: made once for all of them."""
+        return (
+            f'"task_type":{quoted(task_type)},"outcome":"{outcome}",'
             f'"finished_at":{quoted(finished_at)},"duration_s":{duration_s:.6f},"attempt_count":{attempt_count},{self._worker}'
         )
+
+    @staticmethod
+    def of(
+        task_id: str, shared: str, message_id: str, output: str = "", result: Any = None, error_type: str = "", reason: str = ""
+    ) -> bytes:
+        """The line of one of the tasks that `shared` was made for."""
+        text = f'{{"task_id":{quoted(task_id)},{shared}'
         if message_id:
             text += f',"message_id":{quoted(message_id)}'
         if output:

@@ -221,7 +221,7 @@ class AsyncSlots:
         if place.attempt is not None and place.ctx is not None:
             place.given_up = True
             log("handler_uncancelled", task_id=place.attempt.task.task_id, task_type=place.attempt.task.task_type)
-            self._judge(place, place.attempt, with_output(overdue(place.attempt.handler.timeout_s), place.ctx))
+            self._judge(place, place.attempt, with_output(overdue(place.attempt.handler.timeout_s), place.ctx.ended()))
 
     def _ran(self, place: _Place, attempt: Attempt, ctx: AsyncContext, task: asyncio.Task[Any]) -> None:
         """The handler has returned, or was cancelled."""
@@ -236,7 +236,7 @@ class AsyncSlots:
             self._dropped_count += 1
             self._settle_soon()
             return
-        self._returned.append((place, attempt, with_output(overdue(attempt.handler.timeout_s) if place.late else answer, ctx)))
+        self._returned.append((place, attempt, with_output(overdue(attempt.handler.timeout_s) if place.late else answer, ctx.ended())))
         self._settle_soon()
 
     def _judge(self, place: _Place, attempt: Attempt, answer: Answer) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 from queue import Empty, SimpleQueue
@@ -27,6 +28,8 @@ from batch.worker.parking import Parking
 from batch.worker.tally import Tally
 
 MAX_BUFFERED_COUNT = 2000
+MAX_TAKEN_COUNT = 4000
+"""Of what lies in the inbox: the rest of what a worker may hold goes on while this is flushed."""
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 MAX_FLUSH_FAILURES = 3
 """Flushes that fail in a row; each has already been retried for about a minute by the client."""
@@ -65,19 +68,28 @@ class Committer:
 
     def run(self) -> None:
         """Until `None` comes through the inbox; then what is buffered is flushed. Raises DependencyError when that cannot be done."""
-        while True:
-            try:
-                finished = self.inbox.get(timeout=self._wait_s())
-            except Empty:
-                finished = []
-            if finished is None:
-                break
+        ended = False
+        while not ended:
+            finished, ended = self._came()
             self.beat()
             self.each_round()
             self.take(finished)
-            if self.due():
+            if self.due() and not ended:
                 self.try_flush()
         self.flush()
+
+    def _came(self) -> tuple[list[Finished], bool]:
+        """Wait for what is finished; with it comes all that lies there already, as a flush of many costs hardly more than one of a few.
+        True when there will be no more."""
+        finished: list[Finished] = []
+        wait_s = self._wait_s()
+        with suppress(Empty):
+            while len(finished) < MAX_TAKEN_COUNT:
+                came = self.inbox.get(timeout=wait_s) if not finished else self.inbox.get_nowait()
+                if came is None:
+                    return finished, True
+                finished += came
+        return finished, False
 
     def take(self, finished: Iterable[Finished]) -> None:
         """Buffer what ended, hand back what goes back, park what must wait for long."""

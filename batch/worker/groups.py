@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, overload
 
 from batch.answer import Answer, Said, awaited, called, raised
 from batch.clock import Clock
@@ -36,12 +36,44 @@ CALLS = 2
 ASIDE_THREADS = 8
 
 
+class _Contexts(Sequence[Surroundings]):
+    """One for each attempt, made when the handler asks for it: many grouped handlers want tasks only."""
+
+    def __init__(self, attempts: Sequence[Attempt], make: Callable[[Attempt], Surroundings]) -> None:
+        self._attempts = attempts
+        self._make = make
+        self._made: dict[int, Surroundings] = {}
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    @overload
+    def __getitem__(self, index: int) -> Surroundings: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Surroundings]: ...
+
+    def __getitem__(self, index: int | slice) -> Surroundings | list[Surroundings]:
+        """Raises IndexError as a list does."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        known = self._made.get(at)
+        # Two threads of a handler may ask at once: both have to get the same.
+        return known if known is not None else self._made.setdefault(at, self._make(self._attempts[at]))
+
+    def outputs(self) -> list[str]:
+        """The handler has returned: by attempt, the name of what it wrote last, empty without one."""
+        made = self._made
+        return [made[at].ended() if at in made else "" for at in range(len(self))] if made else [""] * len(self)
+
+
 @dataclass(eq=False, slots=True)
 class _Running:
     """One call. Whoever `claims` it, the thread that made it or the one that finds it late, gives its tasks their answers."""
 
     attempts: Sequence[Attempt]
-    ctxs: Sequence[Surroundings]
+    ctxs: _Contexts
     began_s: float
     thread: threading.Thread = field(default_factory=threading.current_thread)
     task: asyncio.Task[Any] | None = None
@@ -195,7 +227,7 @@ class Groups:
         call = self._begun(attempts)
         tasks = [attempt.task for attempt in attempts]
         self._running.append(call)
-        answer = self._awaited(call, tasks) if self._is_async else called(self._handler.function, tasks, list(call.ctxs))
+        answer = self._awaited(call, tasks) if self._is_async else called(self._handler.function, tasks, call.ctxs)
         if not call.claimed():
             return False
         if not (self._ending and answer.error_type == "CancelledError"):
@@ -210,9 +242,9 @@ class Groups:
             attempt.began_s = began_s
             if timeout_s is not None:
                 attempt.deadline_s = min(self._runner.admission.end_s, began_s + timeout_s)
-        if self._is_async:
-            return _Running(attempts, [self._runner.async_context(attempt, self._loop.io) for attempt in attempts], began_s)
-        return _Running(attempts, [self._runner.context(attempt) for attempt in attempts], began_s)
+        runner, pool = self._runner, self._loop.io
+        make = (lambda attempt: runner.async_context(attempt, pool)) if self._is_async else runner.context
+        return _Running(attempts, _Contexts(attempts, make), began_s)
 
     def _awaited(self, call: _Running, tasks: list[Any]) -> Answer:
         """Run an async handler on the loop; this thread waits for it."""
@@ -225,7 +257,7 @@ class Groups:
             ended.set()
 
         def begin() -> None:
-            call.task = self._loop.run(awaited(self._handler.function, tasks, list(call.ctxs)), self._handler.task_type, end)
+            call.task = self._loop.run(awaited(self._handler.function, tasks, call.ctxs), self._handler.task_type, end)
 
         self._loop.call(begin)
         ended.wait()
@@ -236,6 +268,11 @@ class Groups:
     def _answer(self, call: _Running, answer: Answer) -> None:
         """The verdict on each task; those that write something, several at a time."""
         took_s = self._clock.monotonic() - call.began_s
+        outputs = call.ctxs.outputs()
+        if has_returned(answer, len(call.attempts)) and not any(attempt.marked for attempt in call.attempts):
+            finished = self._runner.together(call.attempts, answer.result, outputs)
+            self._ended(call, took_s, finished)
+            return
         answers = answers_of(answer, len(call.attempts))
         whole = answers[0].said is not Said.RETURNED and all(one is answers[0] for one in answers)
         if whole:
@@ -243,7 +280,7 @@ class Groups:
             for attempt in call.attempts:
                 attempt.counts_as = call.attempts[0].task.task_id
         judge = self._runner.judged
-        judged = [(attempt, with_output(answer, ctx)) for attempt, ctx, answer in zip(call.attempts, call.ctxs, answers, strict=True)]
+        judged = [(attempt, with_output(one, output)) for attempt, one, output in zip(call.attempts, answers, outputs, strict=True)]
         quiet = [one for one in judged if one[1].said is Said.RETURNED and not one[0].marked]
         finished = [judge(attempt, answer) for attempt, answer in quiet]
         if len(quiet) < len(judged):
@@ -251,8 +288,11 @@ class Groups:
             finished += self._aside.map(lambda one: judge(*one), loud)
         if whole:
             finished[1:] = [replace(one, dependency="") if isinstance(one, GoesBack) else one for one in finished[1:]]
+        self._ended(call, took_s, finished)
+
+    def _ended(self, call: _Running, took_s: float, finished: list[Finished]) -> None:
         self._running.remove(call)
-        self._tally.ran(len(judged), len(judged) * took_s, took_s, handler_s=took_s)
+        self._tally.ran(len(finished), len(finished) * took_s, took_s, handler_s=took_s)
         self._inbox.put(finished)
 
     def _give_up(self, call: _Running) -> None:
@@ -272,6 +312,14 @@ class Groups:
 
 def is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(handler.function)
+
+
+def has_returned(answer: Answer, count: int) -> bool:
+    """Whether one call has returned a result, and no error, for each of its `count` tasks."""
+    results = answer.result
+    if answer.said is not Said.RETURNED or not isinstance(results, list | tuple) or len(results) != count:
+        return False
+    return not any(isinstance(one, BaseException) for one in results)
 
 
 def answers_of(answer: Answer, count: int) -> list[Answer]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from typing import Any
 
 from batch.answer import Answer, Said, called
 from batch.clock import Clock
-from batch.context import AsyncContext, Context, HowFar, Surroundings
+from batch.context import AsyncContext, Context, HowFar
 from batch.errors import FanoutError, text_of
 from batch.events import log
 from batch.objects import ObjectStore
@@ -66,6 +67,14 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - as above
             return self._fault(attempt.delivery, error)
 
+    def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished]:
+        """As `judged`, for attempts that one call has ended, none of them marked: all have returned."""
+        try:
+            return self.verdicts.together(attempts, results, outputs)
+        except Exception:  # noqa: BLE001 - one of them: that one is found when each is judged by itself
+            answers = (Answer(Said.RETURNED, result, output) for result, output in zip(results, outputs, strict=True))
+            return [self.judged(attempt, answer) for attempt, answer in zip(attempts, answers, strict=True)]
+
     def run_suspect(self, attempt: Attempt) -> Finished:
         """The rest of `run` for an attempt that was admitted as a suspect. Waits for its turn and its end: not for an event loop."""
         try:
@@ -113,12 +122,11 @@ class Runner:
     def here(self, attempt: Attempt) -> Answer:
         """Call a sync handler in this thread."""
         ctx = self.context(attempt)
-        return with_output(called(attempt.handler.function, attempt.task, ctx), ctx)
+        return with_output(called(attempt.handler.function, attempt.task, ctx), ctx.ended())
 
 
-def with_output(answer: Answer, ctx: Surroundings) -> Answer:
-    """The answer of a handler that has returned, with the name of what it wrote last."""
-    output = ctx.ended()
+def with_output(answer: Answer, output: str) -> Answer:
+    """The answer of a handler, with the name of what it wrote last if it has returned."""
     if output and answer.said is Said.RETURNED:
         answer.output = output
     return answer

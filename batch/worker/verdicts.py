@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -60,6 +61,9 @@ class Verdicts:
         """What becomes of the attempt's message; its start, if one was written, is taken out. Raises DependencyError when a failure
         cannot be recorded."""
         if not attempt.marked:
+            if answer.said is Said.RETURNED:
+                clock = self.clock
+                return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
             return self._finished(attempt, answer)
         done = False
         try:
@@ -71,15 +75,8 @@ class Verdicts:
 
     def _finished(self, attempt: Attempt, answer: Answer) -> Finished:
         if answer.said is Said.RETURNED:
-            return self._ended(
-                attempt.task,
-                attempt.delivery,
-                attempt.began_s,
-                "succeeded",
-                attempt.before.attempt_count + 1,
-                answer.output,
-                answer.result,
-            )
+            shared = self._shared(attempt, iso(self.clock.now()), self.clock.monotonic())
+            return self._returned(attempt, answer.result, answer.output, shared)
         if answer.said is Said.SUPERSEDED:
             return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt.number, reason=answer.reason)
         if answer.said is Said.SNOOZED:
@@ -90,6 +87,32 @@ class Verdicts:
         if answer.said is Said.DEPENDENCY:
             return self.unserved(attempt.delivery, answer.reason)
         return self._failed(attempt, answer)
+
+    def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished]:
+        """As `finished`, for attempts of one handler that one call has ended, none of them marked: all have returned."""
+        finished_at, ended_s = iso(self.clock.now()), self.clock.monotonic()
+        shared: dict[tuple[float, int], str] = {}
+        finished: list[Finished] = []
+        for attempt, result, output in zip(attempts, results, outputs, strict=True):
+            key = (attempt.began_s, attempt.before.attempt_count)
+            known = shared.get(key)
+            if known is None:
+                known = shared[key] = self._shared(attempt, finished_at, ended_s)
+            finished.append(self._returned(attempt, result, output, known))
+        return finished
+
+    def _shared(self, attempt: Attempt, finished_at: str, ended_s: float) -> str:
+        return self._lines.shared(
+            attempt.task.task_type, "succeeded", finished_at, ended_s - attempt.began_s, attempt.before.attempt_count + 1
+        )
+
+    def _returned(self, attempt: Attempt, result: Any, output: str, shared: str) -> Ended:
+        """With a line that is ready to be written; a result too large for one is left out, and the line says so."""
+        task, delivery = attempt.task, attempt.delivery
+        line = self._lines.of(task.task_id, shared, delivery.message_id, output, result)
+        if len(line) > MAX_LINE_BYTES:
+            line = self._lines.of(task.task_id, shared, delivery.message_id, output, _left_out(line))
+        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
 
     def unserved(self, delivery: Delivery, error: str) -> GoesBack:
         """A service failed: the message goes back, and the breaker hears of it."""
@@ -166,20 +189,18 @@ class Verdicts:
         began_s: float,
         outcome: str,
         attempt_count: int,
-        output: str = "",
-        result: Any = None,
         error_type: str = "",
         reason: str = "",
     ) -> Ended:
-        """With a line that is ready to be written; a result too large for one is left out, and the line says so."""
-        clock, message_id, write = self.clock, delivery.message_id, self._lines.line
-        finished_at, duration_s = iso(clock.now()), clock.monotonic() - began_s
-        what = (task.task_id, task.task_type, outcome, finished_at, duration_s, attempt_count, message_id, output)
-        line = write(*what, result, error_type, reason)
-        if len(line) > MAX_LINE_BYTES:
-            left_out = {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
-            line = write(*what, left_out, error_type, reason)
-        return Ended(delivery.ack_id, task.shard, task.task_id, message_id, outcome, line)
+        """An outcome without a result."""
+        clock = self.clock
+        shared = self._lines.shared(task.task_type, outcome, iso(clock.now()), clock.monotonic() - began_s, attempt_count)
+        line = self._lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason)
+        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, outcome, line)
+
+
+def _left_out(line: bytes) -> dict[str, str]:
+    return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
 
 
 def back(delivery: Delivery, after_s: float) -> GoesBack:

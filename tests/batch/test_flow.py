@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 
 from batch.bounds import PaidMinute, TimeBounds, after_signal_s
 from batch.config import SIGTERM_GRACE_S
-from batch.flow import FIRST_PULL, IDLE_S, MAX_CHUNK, MAX_OPEN_PULLS, affordable_count, chunk_size, pull_size, wanted_count
+from batch.flow import (
+    FIRST_PULL,
+    IDLE_S,
+    MAX_CHUNK,
+    MAX_OPEN_PULLS,
+    MAX_QUICK_CHUNK,
+    QUICK_S,
+    affordable_count,
+    chunk_size,
+    pull_size,
+    wanted_count,
+)
 from batch.subscription import MAX_PULL_MESSAGES
 
 means = st.none() | st.floats(1e-7, 1e4)
@@ -81,6 +92,9 @@ def test_what_is_asked_for_fits_the_memory_if_it_is_of_the_mean_size(
 @given(st.integers(1, 200), st.integers(1, 5000), means)
 def test_a_list_leaves_work_for_the_other_slots(slots: int, ready: int, mean_s: float | None) -> None:
     size = chunk_size(slots=slots, ready=ready, mean_s=mean_s)
+    if mean_s is not None and mean_s <= QUICK_S:
+        assert 1 <= size <= min(ready, MAX_QUICK_CHUNK)
+        return
     assert 1 <= size <= MAX_CHUNK
     assert size <= max(1, ready // slots) or size * max(mean_s or 0.0, 1e-6) <= IDLE_S
     assert size == 1 or (mean_s is not None and size * mean_s <= 0.05)

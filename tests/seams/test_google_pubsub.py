@@ -37,6 +37,7 @@ class Server:
         self.answers: deque[Any] = deque()
         self.bad_ids: set[str] = set()
         self.calls: list[tuple[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self._threads = ThreadPoolExecutor(8)
         self._server = grpc.server(self._threads)
         self._server.add_generic_rpc_handlers((Handlers(self),))
@@ -49,6 +50,7 @@ class Server:
 
     def answer(self, method: str, request: Any, context: Any) -> Any:
         self.calls.append((method, request))
+        self.headers.append(dict(context.invocation_metadata()))
         answer = self.answers.popleft() if self.answers else self.usual(method, request)
         if isinstance(answer, grpc.StatusCode):
             context.abort(answer, "scripted")
@@ -105,6 +107,15 @@ def topic(server: Server) -> Iterator[GoogleTopic]:
 
 def sent_ids(server: Server) -> list[list[str]]:
     return [list(request.ack_ids) for _, request in server.calls]
+
+
+def test_each_call_names_its_subscription_and_its_client_in_the_headers(server: Server, subscription: GoogleSubscription) -> None:
+    subscription.pull(1, 5)
+    subscription.ack(["a"])
+    subscription.extend(["a"], 10)
+    assert [method for method, _ in server.calls] == ["Pull", "Acknowledge", "ModifyAckDeadline"]
+    assert {headers["x-goog-request-params"] for headers in server.headers} == {"subscription=projects/p/subscriptions/worker"}
+    assert all("grpc/" in headers["x-goog-api-client"] for headers in server.headers)
 
 
 def test_a_deadline_exceeded_by_a_pull_is_an_empty_pull(server: Server, subscription: GoogleSubscription) -> None:
@@ -186,7 +197,7 @@ def test_the_requests_of_one_call_travel_together(
     usual = server.usual
 
     def waiting(method: str, request: Any) -> Any:
-        together.wait(10)
+        together.wait(60)
         return usual(method, request)
 
     monkeypatch.setattr(server, "usual", waiting)

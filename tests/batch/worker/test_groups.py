@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pydantic
@@ -20,6 +21,7 @@ from batch.registry import Backoff, Registry
 from batch.testing import ManualClock, run_handler
 from batch.worker.groups import Groups, answers_of
 from tests.batch.worker.plant import Plant, ended, in_thread
+from tests.clocks import JumpingClock
 from tests.support import wait_until
 
 
@@ -33,7 +35,7 @@ def plant() -> Iterator[Plant]:
     made = Plant()
     yield made
     assert made.subscription.leased == made.deferred_count, "a worker that has ended must hold nothing"
-    wait_until(lambda: not threads_left(), 5, "the end of the groups' threads")
+    wait_until(lambda: not threads_left(), 60, "the end of the groups' threads")
 
 
 def test_a_call_takes_a_list_and_each_task_gets_its_own_result(plant: Plant) -> None:
@@ -221,15 +223,15 @@ def test_a_group_waits_for_company_by_the_clock() -> None:
         thread.start()
         for _ in range(put):
             groups.ready.put([deliveries.pop(0)])
-        wait_until(lambda: len(groups.ready) == 0, 5, "an empty line")
+        wait_until(lambda: len(groups.ready) == 0, 60, "an empty line")
         clock.advance(advance_s)
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         assert len(got[-1]) == expected
     thread = threading.Thread(target=fill)
     thread.start()
     groups.ready.close()
-    thread.join(5)
+    thread.join(60)
     assert got[-1] == []
 
 
@@ -240,7 +242,7 @@ def test_a_call_that_is_over_its_time_fails_for_its_tasks_and_others_go_on(plant
 
     def plain(tasks: list[Task], ctxs: list[Context]) -> list[Any]:
         if any(task.task_id == "task-0" for task in tasks):
-            may_end.wait(20)
+            may_end.wait(60)
             returned.append("late")
         return ["done"] * len(tasks)
 
@@ -260,7 +262,7 @@ def test_a_call_that_is_over_its_time_fails_for_its_tasks_and_others_go_on(plant
     assert len(final) == 20
     may_end.set()
     if kind == "plain":
-        wait_until(lambda: returned, 5, "the late return, which nobody hears of")
+        wait_until(lambda: returned, 60, "the late return, which nobody hears of")
         assert plant.final() == final
 
 
@@ -277,7 +279,7 @@ def test_at_most_two_calls_run_at_a_time(plant: Plant) -> None:
             now[1] = max(now)
             if now[0] == 2:
                 both.set()
-        both.wait(5)
+        both.wait(60)
         with lock:
             now[0] -= 1
             threads.append(len(threads_left()))
@@ -300,9 +302,9 @@ def test_a_stop_gives_back_a_group_that_fills(plant: Plant) -> None:
     plant.submit(7, "embed")
     worker = plant.worker(MAX_MESSAGES=50)
     thread, reasons = in_thread(worker)
-    wait_until(lambda: worker.tally.taken == 7 and worker._executors.waiting_count == 0, 5, "seven messages in a group that fills")
+    wait_until(lambda: worker.tally.taken == 7 and worker._executors.waiting_count == 0, 60, "seven messages in a group that fills")
     worker.stop()
-    ended(thread, 5)
+    ended(thread)
     assert reasons == [ExitReason.STOPPED]
     assert calls == []
     assert plant.progress().taken == plant.progress().returned
@@ -341,6 +343,42 @@ def test_the_time_of_a_call_is_the_time_of_each_task_and_counts_once(plant: Plan
     assert len(finished) == 4
     assert (worker.tally.mean_s, worker.tally.handler_s) == (2.0, 2.0)
     plant.deferred_count = 4
+
+
+def test_contexts_are_a_sequence_and_each_is_made_once(plant: Plant) -> None:
+    seen: list[Any] = []
+
+    @plant.registry.task("embed", group=4, group_wait_s=60)
+    def embed(tasks: list[Task], ctxs: Sequence[Context]) -> list[Any]:
+        seen.append(ctxs)
+        assert ctxs[-1].task is tasks[-1]
+        assert [one.task for one in ctxs[1:3]] == tasks[1:3]
+        assert ctxs[0] is ctxs[0]
+        with pytest.raises(IndexError):
+            _ = ctxs[4]
+        ctxs[2].write("out/third", b"x")
+        return [None] * len(tasks)
+
+    ids = plant.submit(4, "embed")
+    assert plant.worker(BACKLOG=4).run() is ExitReason.SHARE_DONE
+    assert len(seen) == 1
+    assert {one.task_id: one.output for one in plant.outcomes()} == dict.fromkeys(ids, "") | {ids[2]: "out/third"}
+
+
+@pytest.mark.parametrize(
+    "result", [None, "x" * 100_000, object(), {"a": [1, 2]}, float("nan")], ids=["none", "large", "odd", "json", "nan"]
+)
+def test_a_group_writes_the_lines_that_its_tasks_would_have_alone(result: Any) -> None:
+    lines = []
+    for options in ({"group": 3, "group_wait_s": 60.0}, {}):
+        plant = Plant(JumpingClock())
+        returns = (lambda tasks, _ctxs: [result] * len(tasks)) if options else (lambda _task, _ctx: result)
+        plant.registry.task("embed", **options)(returns)  # type: ignore[arg-type]
+        plant.submit(3, "embed")
+        assert plant.worker(BACKLOG=3, CONCURRENCY=1).run() is ExitReason.SHARE_DONE
+        lines.append({(one.task_id, one.message_id): {**asdict(one), "finished_at": "", "duration_s": 0} for one in plant.outcomes()})
+    assert len(lines[0]) == 3
+    assert repr(lines[0]) == repr(lines[1])
 
 
 def test_answers_are_one_for_each_task() -> None:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from datetime import UTC, datetime
+from itertools import count
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.clock import iso
+from batch.breaker import Breaker
+from batch.clock import SystemClock, iso
 from batch.ends import ExitReason
 from batch.errors import MessageRefused
+from batch.leases import LeaseKeeper
 from batch.message import decode
 from batch.subscription import Delivery
+from batch.worker.committer import MAX_BUFFERED_COUNT, Committer
+from batch.worker.finished import Ended, Finished
 from batch.worker.ready import Ready
-from tests.batch.worker.plant import Plant, ended, in_thread, write
+from tests.batch.worker.plant import SHARD, Plant, ended, in_thread, write
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -71,16 +78,43 @@ def test_a_list_reaches_all_who_wait_when_each_takes_one() -> None:
 
     def take_one() -> None:
         assert len(ready.take(lambda _waiting: 1)) == 1
-        all_there.wait(10)
+        all_there.wait(60)
 
     takers = [threading.Thread(target=take_one, daemon=True) for _ in range(8)]
     for taker in takers:
         taker.start()
     ready.put([Delivery(str(number), str(number), b"x", {}, 0.0) for number in range(8)])
-    all_there.wait(10)
+    all_there.wait(60)
     for taker in takers:
-        taker.join(10)
+        taker.join(60)
     assert (len(ready), ready.byte_count) == (0, 0)
+
+
+class SlowClock(SystemClock):
+    """Every look at it takes a second."""
+
+    def __init__(self) -> None:
+        self._looked = count(1)
+
+    def monotonic(self) -> float:
+        return float(next(self._looked))
+
+
+def test_what_is_finished_meanwhile_is_written_together() -> None:
+    plant = Plant(SlowClock())
+    worker = plant.worker()
+    inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
+    leases = LeaseKeeper(plant.subscription, plant.clock, random.Random(1), lambda _error: None)
+    dead_letters = plant.broker.topic("dead-letters")
+    committer = Committer(
+        worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, Breaker(20, 20), plant.clock
+    )
+    for number in range(MAX_BUFFERED_COUNT):
+        inbox.put([Ended(f"ack-{number}", SHARD, f"t-{number}", "m", "succeeded", b"{}\n")])
+    inbox.put(None)
+    committer.run()
+    (written,) = [plant.store.read(name) for name in plant.store.names("outcomes/")]
+    assert written.count(b"\n") == MAX_BUFFERED_COUNT
 
 
 def test_outcomes_are_written_soon_when_nothing_else_is_in_hand() -> None:
@@ -88,6 +122,6 @@ def test_outcomes_are_written_soon_when_nothing_else_is_in_hand() -> None:
     plant.registry.task("write")(write)
     plant.submit(3)
     thread, reasons = in_thread(plant.worker(BACKLOG=3, FLUSH_INTERVAL_S=600))
-    ended(thread, 10)
+    ended(thread)
     assert reasons == [ExitReason.SHARE_DONE]
     assert len(plant.final()) == 3
