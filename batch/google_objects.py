@@ -31,6 +31,8 @@ LIST_PAGE = 1000
 READ_ROUNDS = 10
 """How often a read of content and info may find that the object was replaced in between."""
 
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
+"""What the client, and our reading of its answer, raise on bodies that lack what Cloud Storage always says."""
 _UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
 _LIST_FIELDS = "items(name,generation,size,metadata,contentType,updated,crc32c),nextPageToken"
 
@@ -80,7 +82,7 @@ class GoogleObjectStore:
         bucket_name: str,
         *,
         project: str,
-        pool_size: int = 32,
+        pool_size: int = 64,
         timeout_s: float = TOTAL_TIMEOUT_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> None:
@@ -130,7 +132,7 @@ class GoogleObjectStore:
             blob.metadata = dict(metadata)
         with self._errors("write", name, if_generation):
             blob.upload_from_string(data, content_type=content_type, if_generation_match=if_generation, **self._options)
-        return _info(blob)
+            return _info(blob)
 
     def read(self, name: str) -> bytes:
         with self._errors("read", name):
@@ -157,9 +159,9 @@ class GoogleObjectStore:
         try:
             with self._errors("look up", name):
                 blob.reload(**self._options)
+                return _info(blob)
         except ObjectMissing:
             return None
-        return _info(blob)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Lazy: a page of 1,000 objects is asked for when its first one is wanted."""
@@ -173,7 +175,7 @@ class GoogleObjectStore:
         blob.metadata = dict(metadata)
         with self._errors("patch the metadata of", name):
             blob.patch(**self._options)
-        return _info(blob)
+            return _info(blob)
 
     def delete(self, name: str, *, if_generation: int | None = None) -> bool:
         try:
@@ -196,6 +198,9 @@ class GoogleObjectStore:
             yield
         except self._failures as error:
             raise self._ours(error, self._where(action, name), if_generation) from error
+        except _UNREADABLE as error:
+            where = self._where(action, name)
+            raise DependencyUnavailable(f"{where}: the answer is none of Cloud Storage's; what stands between? {error!r:.300}") from error
 
     def _ours(self, error: Exception, where: Where, if_generation: int | None) -> FanoutError:
         if isinstance(error, self._denials) and not getattr(error, "retryable", False):

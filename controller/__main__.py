@@ -12,15 +12,18 @@ from math import ceil
 import uvicorn
 
 from batch.clock import SystemClock
-from batch.errors import SettingsError
+from batch.errors import DependencyError, SettingsError
+from batch.listening import listening
 from controller import logs
 from controller.config import ControllerSettings, controller_settings
 from controller.oidc import Certificates, Rules, Verifier, fetched_from
+from controller.outside import Outside
 from controller.poked_lanes import PokedLanes
 from controller.service import create_app, guarded
 from controller.ticker import Ticker
 from controller.wiring import connected
 
+EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
 ANSWER_S = 1.5
 """For the answers to those who wait for a tick that does not end in time. Cloud Run kills 10 s after SIGTERM."""
@@ -29,44 +32,53 @@ LEAVE_S = 0.5
 
 
 def main() -> int:
-    """Exit code 2 when settings are wrong; each problem is logged."""
+    """Exit code 2 when settings are wrong, a port that is taken among them, 1 when no client could be made; each problem is logged."""
     try:
-        settings = controller_settings(os.environ)
+        _serve(controller_settings(os.environ))
     except SettingsError as error:
         for problem in error.problems:
             logs.write("ERROR", problem)
         return EXIT_SETTINGS
-    # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
-    signal.signal(signal.SIGTERM, _told_to_end)
-    signal.signal(signal.SIGINT, _told_to_end)
-    with connected(settings) as outside:
-        ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
-        poked = PokedLanes(outside, ticker)
-        callers = guarded(settings.rules, lambda rules: verifier(rules, settings), settings.poke_emails)
-        app = create_app(outside, ticker=ticker, poked=poked, callers=callers)
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, timeout_graceful_shutdown=ceil(settings.stop_timeout_s + ANSWER_S)
-        )
-        server = uvicorn.Server(config)
-        end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
-        end.start()
-        with socket.create_server(("127.0.0.1" if settings.run_emulator else "0.0.0.0", settings.port)) as listening:
-            _say_where(settings, listening)
-            try:
-                server.run(sockets=[listening])
-            finally:
-                server.should_exit = True
-                end.join(settings.stop_timeout_s + WATCH_S)
-                _leave(ticker)
+    except DependencyError as error:
+        logs.write("ERROR", f"the controller cannot begin: {error}")
+        return EXIT_TROUBLE
     return 0
+
+
+def _serve(settings: ControllerSettings) -> None:
+    """Until a signal. Raises SettingsError, DependencyError."""
+    with listening("127.0.0.1" if settings.run_emulator else "0.0.0.0", settings.port) as door:
+        # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
+        signal.signal(signal.SIGTERM, _told_to_end)
+        signal.signal(signal.SIGINT, _told_to_end)
+        with connected(settings) as outside:
+            _serve_on(door, settings, outside)
+
+
+def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outside) -> None:
+    ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
+    poked = PokedLanes(outside, ticker)
+    callers = guarded(settings.rules, lambda rules: verifier(rules, settings), settings.poke_emails)
+    app = create_app(outside, ticker=ticker, poked=poked, callers=callers)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=ceil(settings.stop_timeout_s + ANSWER_S))
+    server = uvicorn.Server(config)
+    end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
+    end.start()
+    _say_where(settings, door)
+    try:
+        server.run(sockets=[door])
+    finally:
+        server.should_exit = True
+        end.join(settings.stop_timeout_s + WATCH_S)
+        _leave(ticker)
 
 
 def verifier(rules: Rules, settings: ControllerSettings) -> Verifier:
     return Verifier(rules, Certificates(fetched_from(settings.oidc_certs_url), SystemClock()))
 
 
-def _say_where(settings: ControllerSettings, listening: socket.socket) -> None:
-    host, port = listening.getsockname()[:2]
+def _say_where(settings: ControllerSettings, door: socket.socket) -> None:
+    host, port = door.getsockname()[:2]
     url = f"http://{host}:{port}"
     logs.write("INFO", f"controller for {settings.where}, bucket {settings.bucket_name}, listens on {url}", url=url)
     if settings.oidc_audience:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batch.clock import iso
-from batch.errors import DependencyError
-from controller.decision import Decision, HoldCause, Kind, to_json
+from batch.errors import FanoutError
+from controller.decision import Decision, HoldCause, Kind, on_hold, to_json
 from controller.durations import spoken
 from controller.intents import Intent, new_decision_id, split
 from controller.launcher import backed_off, backing_off, launch, unlaunchable
 from controller.outside import Outside
+from controller.reserved import ACT_WITHIN_S
 from controller.round import TickResult
 from controller.state import LaneState, Saved, StateConflict, saved
 from controller.view import View, unreadable
@@ -21,9 +22,12 @@ from controller.view import View, unreadable
 MINUTE_S = 60.0
 
 
-def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool) -> TickResult:
-    """Launch what was decided, or record that nothing was. Services that fail are told in the result; they are not raised."""
-    decision = _allowed(view, decision)
+def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, reserved_at: float | None = None) -> TickResult:
+    """Launch what was decided, or record that nothing was. `reserved_at` (Unix seconds) is when workers of a shared budget were reserved
+    for it. Services that fail are told in the result; they are not raised."""
+    if decision.kind is Kind.LAUNCH and reserved_at is not None and (late_s := outside.clock.now() - reserved_at) > ACT_WITHIN_S:
+        late = f"{late_s:.0f} s went by since workers of the shared budget were reserved for it; the next tick decides anew"
+        decision = on_hold(decision, HoldCause.STATE_UNREADABLE, late)
     if dry_run or view.held is not None:
         result = TickResult(decision, dry_run=dry_run, notes=view.notes)
     elif decision.kind is Kind.LAUNCH:
@@ -33,21 +37,17 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool) -> T
     return replace(result, delayed=view.delayed)
 
 
-def _allowed(view: View, decision: Decision) -> Decision:
-    """On hold where Cloud Run would refuse the launch, or has just refused one because there were too many."""
+def allowed(view: View, decision: Decision) -> Decision:
+    """The decision, on hold where Cloud Run would refuse its launch, or has just refused one because there were too many."""
     if decision.kind is not Kind.LAUNCH:
         return decision
     backoff = view.state.backoff
     if backoff is not None and backing_off(backoff, view.now):
         often = f" {backoff.count} times in a row" if backoff.count > 1 else ""
         wait = f"no launch before {iso(backoff.until)} ({spoken(backoff.until - view.now)} more)"
-        return _on_hold(decision, HoldCause.THROTTLED, f"Cloud Run refused{often} for too many launches; {wait}: {backoff.reason}")
+        return on_hold(decision, HoldCause.THROTTLED, f"Cloud Run refused{often} for too many launches; {wait}: {backoff.reason}")
     why = unlaunchable(view.lane, split("", decision.workers, decision.backlog))
-    return _on_hold(decision, HoldCause.UNLAUNCHABLE, why) if why else decision
-
-
-def _on_hold(decision: Decision, cause: HoldCause, reason: str) -> Decision:
-    return replace(decision, kind=Kind.HOLD, hold_cause=cause, reason=reason, workers=0, backlog=0)
+    return on_hold(decision, HoldCause.UNLAUNCHABLE, why) if why else decision
 
 
 def _launched(view: View, decision: Decision, outside: Outside) -> TickResult:
@@ -59,14 +59,15 @@ def _launched(view: View, decision: Decision, outside: Outside) -> TickResult:
         written = _save(outside, state, view.saved.generation, f"{decision.decision_id}/intent")
     except StateConflict as conflict:
         return TickResult(decision, stood_down=True, notes=(*view.notes, str(conflict)))
-    except DependencyError as error:
+    except FanoutError as error:
         return TickResult(unreadable(lane, decision.reading, now, f"the intent could not be saved: {error}"), notes=view.notes)
-    done = launch(lane, intent, outside.runner, lambda: outside.memory.called_run(outside.clock.now(), MINUTE_S))
+    clock, memory = outside.clock, outside.memory
+    done = launch(lane, intent, outside.runner, clock.now, lambda: memory.called_run(clock.now(), MINUTE_S))
     backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.chance)
     state = replace(written.state.with_intent(done.intent), backoff=backoff)
     try:
         _save(outside, state, written.generation, f"{decision.decision_id}/done")
-    except (StateConflict, DependencyError) as error:
+    except FanoutError as error:
         lost = f"what became of {decision.decision_id} was not recorded, the next tick finds it by listing: {error}"
         return TickResult(decision, done.intent, notes=(*view.notes, lost))
     return TickResult(decision, done.intent, notes=view.notes)
@@ -83,7 +84,7 @@ def _recorded(view: View, decision: Decision, outside: Outside) -> TickResult:
         return TickResult(decision, notes=view.notes)
     try:
         _save(outside, state.pruned(now), view.saved.generation, new_decision_id(now, outside.chance))
-    except (StateConflict, DependencyError) as error:
+    except FanoutError as error:
         return TickResult(decision, notes=(*view.notes, str(error)))
     return TickResult(decision, notes=view.notes)
 
@@ -94,7 +95,7 @@ def _after(view: View, decision: Decision) -> LaneState:
 
 
 def _save(outside: Outside, state: LaneState, generation: int, token: str) -> Saved:
-    """Raises StateConflict, DependencyError; then the state is read anew by the next tick."""
+    """Raises StateConflict, FanoutError; then the state is read anew by the next tick."""
     outside.memory.remember_state(state.lane, None)
     written = saved(outside.store, state, generation, token)
     outside.memory.remember_state(state.lane, written)

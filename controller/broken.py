@@ -13,7 +13,7 @@ from enum import Enum, auto
 from batch.clock import iso
 from batch.ends import ExitReason
 from controller.durations import spoken
-from controller.ledger import Unlisted, Worked
+from controller.ledger import NEVER_STARTED_S, Unlisted, Worked, waits_to_start_s
 from controller.wording import counted
 
 FIRST_HOLD_S = 60.0
@@ -35,8 +35,9 @@ class Sign(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """`count` executions in a row came to nothing. The newest is `execution`, ended at `ended_at` (Unix seconds) the way `how` says;
-    `trying` names what was launched after it and has yet to show whether the lane works again."""
+    """`count` executions in a row came to nothing. The newest is `execution`, the way `how` says; `ended_at` (Unix seconds) is when the
+    last of them ended, or was given up because none of its workers had started. `trying` names what was launched after it and has yet
+    to show whether the lane works again."""
 
     execution: str
     how: str
@@ -83,22 +84,34 @@ def undecided(newest_first: Sequence[Worked]) -> bool:
     return Sign.FINE not in signs and signs.count(Sign.BROKEN) < COUNT_ENOUGH
 
 
-def broken_of(newest_first: Iterable[Worked], unlisted: Sequence[Unlisted] = ()) -> Broken | None:
-    """None when the lane works, as far as is known. What is not listed was launched last of all."""
+def broken_of(newest_first: Iterable[Worked], unlisted: Sequence[Unlisted] = (), *, now: float) -> Broken | None:
+    """None when the lane works, as far as is known. What is not listed was launched last of all. A try that never starts shows nothing,
+    and keeps no other from trying: after a set time it is one more that came to nothing."""
     trying = [one.decision_id for one in unlisted]
     found: list[Worked] = []
+    never_started: list[Worked] = []
     for worked in newest_first:
         sign = sign_of(worked)
         if sign is Sign.FINE:
             break
         if sign is Sign.BROKEN:
             found.append(worked)
+        elif not found and waits_to_start_s(worked, now) >= NEVER_STARTED_S:
+            never_started.append(worked)
         elif not found:
             trying.append(worked.info.name)
     if not found:
         return None
-    how = "its workers failed before they could begin" if _speechless(found[0]) else "its workers ended broken"
-    return Broken(found[0].info.name, how, len(found), max(map(_ended_at, found)), " and ".join(trying))
+    newest = (never_started or found)[0]
+    ended_at = max([*map(_ended_at, found), *(one.info.created_at + NEVER_STARTED_S for one in never_started)])
+    return Broken(newest.info.name, _how(newest, never_started), len(found) + len(never_started), ended_at, " and ".join(trying))
+
+
+def _how(newest: Worked, never_started: Sequence[Worked]) -> str:
+    if newest in never_started:
+        cancel = f"`gcloud run jobs executions cancel {newest.info.name}` ends it"
+        return f"no worker of it has started in {spoken(NEVER_STARTED_S)}, look for a quota or an image problem in its conditions, {cancel}"
+    return "its workers failed before they could begin" if _speechless(newest) else "its workers ended broken"
 
 
 def _broken_at(worked: Worked) -> list[float]:

@@ -15,6 +15,7 @@ from controller.lanes import Lane
 from controller.sizing import Rates, WorkerCost, most_in_timeout
 
 _EPSILON = 1e-9
+_WITHOUT_END = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +100,21 @@ def _rate(rate: float, live_workers: int, rates: Rates | None, worker: WorkerCos
         return _room("rate", 1, live_workers, f"{rate:g} a second, one worker until it is known how many one does = 1")
     quick_s = rates.message_s if rates.quick_message_s is None else rates.quick_message_s
     each = worker.slots / quick_s if quick_s > 0 else float("inf")
-    most = max(1, floor(rate / each + _EPSILON))
+    most = max(1, _floored(rate / each))
     over = "; one worker alone is faster, lower its CONCURRENCY" if each > rate * (1 + _EPSILON) else ""
     return _room("rate", most, live_workers, f"{rate:g} a second / {each:.3g} a worker{over} = {most}")
+
+
+def _floored(workers: float) -> int:
+    """Whole workers; of a limit beyond all numbers, more than there will ever be."""
+    return floor(min(workers, _WITHOUT_END) + _EPSILON)
 
 
 def _outer(lane: Lane, limits: Limits) -> list[Bound]:
     found: list[Bound] = []
     if limits.cpu_quota_vcpu is not None:
         left = max(0.0, limits.cpu_quota_vcpu - limits.live_vcpu)
-        most = floor(left / lane.vcpu + _EPSILON) if lane.vcpu > 0 else 0
+        most = _floored(left / lane.vcpu) if lane.vcpu > 0 else 0
         why = f"{limits.cpu_quota_vcpu:g} vCPU - {limits.live_vcpu:g} in use, {lane.vcpu:g} a worker"
         found.append(Bound("cpu-quota", most, why=why))
     if limits.run_calls_left is not None:

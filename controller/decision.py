@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -89,6 +89,11 @@ class Decision:
     def drain_error_percent(self) -> float | None:
         """How much longer than predicted the drain took; below 0: it was quicker."""
         return drain_error_percent(self.predicted_drain_s, self.actual_drain_s)
+
+
+def on_hold(decision: Decision, cause: HoldCause, reason: str) -> Decision:
+    """In place of a launch, with the numbers that it was decided from."""
+    return replace(decision, kind=Kind.HOLD, hold_cause=cause, reason=reason, workers=0, backlog=0)
 
 
 def drain_error_percent(predicted: float | None, actual: float | None) -> float | None:

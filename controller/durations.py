@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LONGEST_S = 365 * 86400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
 def duration(text: str) -> float:
-    """Seconds, above 0. Raises ValueError with the rule."""
+    """Seconds, above 0 and of at most a year. Raises ValueError with the rule."""
     match = _DURATION.fullmatch(text.strip())
     value_s = float(match[1]) * _UNITS_S[match[2]] if match else 0.0
-    if value_s <= 0:
-        raise ValueError("a duration above 0 such as 90s, 10m or 2h")
+    if not 0 < value_s <= LONGEST_S:
+        raise ValueError("a duration above 0 such as 90s, 10m or 2h, at most 365d")
     return value_s
 
 

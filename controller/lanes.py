@@ -16,7 +16,7 @@ from batch.config import WorkerSettings
 from batch.errors import SettingsError
 from batch.settings import whole
 from controller.durations import duration
-from controller.jobs import LANE_LABEL, JobInfo
+from controller.jobs import COUNT_DIGITS, LANE_LABEL, JobInfo
 from controller.strategies import Strategy
 
 PREFIX = "fanout/"
@@ -215,7 +215,7 @@ def slots_of(env: Mapping[str, str]) -> int:
     """Tasks that a worker with this environment runs at a time. Sizes and predictions need it: a value that no worker would accept is the
     worker's to report."""
     text = env.get("CONCURRENCY", "")
-    return int(text) if text.isdecimal() and int(text) > 0 else WorkerSettings.concurrency
+    return (int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else 0) or WorkerSettings.concurrency
 
 
 def lanes_of(jobs: Sequence[JobInfo]) -> tuple[list[Lane], list[LaneRefused]]:

@@ -20,8 +20,14 @@ from controller.ledger import Unlisted
 from controller.state import Backoff
 from controller.survey import Survey
 
-GRACE_S = 180.0
-"""How long a launch may take to show in a listing before it counts as not having happened."""
+BEGIN_S = 15.0
+"""How long after its intent was saved the last part of a launch may be begun: whoever was held up for longer has lost the right to."""
+GRACE_S = 45.0
+"""From then on a launch that a complete listing does not show counts as not having happened: none is begun any more, each that was has
+had its answer or its timeout, and Cloud Run takes seconds to show an execution. The tick after the next one at the latest finds it so.
+Should it take effect yet, its workers end at the fence: a minute paid for each, and no message taken twice."""
+LISTED_S = 180.0
+"""How long the list may lag behind what Cloud Run has told of an execution, in an answer or in the job's count."""
 KEPT_S = 900.0
 CLOCKS_S = 60.0
 """Cloud Run's clock may be this far behind ours."""
@@ -39,10 +45,13 @@ class Launched:
     throttled: str = ""
 
 
-def launch(lane: Lane, intent: Intent, runner: JobRunner, calling: Callable[[], None] = lambda: None) -> Launched:
-    """Try each part once, in order; after one that failed the rest is not tried. `calling` is told before each call."""
+def launch(lane: Lane, intent: Intent, runner: JobRunner, now: Callable[[], float], calling: Callable[[], None] = lambda: None) -> Launched:
+    """Try each part once, in order; after one that failed, or `BEGIN_S` after the intent was saved, the rest is not tried. `now` gives
+    Unix seconds; `calling` is told before each call."""
     failed = throttled = ""
     for part in intent.parts:
+        if not failed and (late_s := intent.age_s(now())) > BEGIN_S:
+            failed = f"{late_s:.0f} s went by since it was decided, at most {BEGIN_S:.0f} s may: the next tick decides anew"
         if failed:
             intent = intent.with_part(replace(part, state=PartState.REFUSED, reason=f"not tried: {failed}"))
             continue
@@ -117,12 +126,21 @@ def _looked_for(lane: Lane, part: Part, saved_at: float, runner: JobRunner, reas
 
 
 def settled(
-    lane: Lane, intent: Intent, seen: Survey, store: ObjectStore, runner: JobRunner, now: float, *, give_up: bool = True
+    lane: Lane,
+    intent: Intent,
+    seen: Survey,
+    store: ObjectStore,
+    runner: JobRunner,
+    now: float,
+    *,
+    short: bool = False,
+    give_up: bool = True,
 ) -> tuple[Intent, list[ExecutionInfo]]:
     """The intent with pending parts resolved as far as can be known, and executions that only their claim told of.
 
-    A part that is not listed in time is given up by taking its claim: if its execution appears later, its workers find the
-    claim taken and end before they pull. Without `give_up` nothing is written, and such a part stays pending. Raises DependencyError.
+    `seen` was listed at `now` or later. A part that is not in it in time is given up by taking its claim: if its execution appears later,
+    its workers find the claim taken and end before they pull. Where the listing is `short` of executions that Cloud Run counts, one of
+    them may be it. Without `give_up` nothing is written, and such a part stays pending. Raises DependencyError.
     """
     found: list[ExecutionInfo] = []
     for part in intent.parts:
@@ -131,10 +149,10 @@ def settled(
         execution = seen.serving(part.decision_id)
         if execution is not None:
             intent = intent.with_part(replace(part, state=PartState.LAUNCHED, execution=execution.name))
-        elif give_up and intent.age_s(now) > GRACE_S:
+        elif give_up and intent.age_s(now) > (LISTED_S if short else GRACE_S):
             holder = claim(store, part.decision_id, NOBODY)
             if holder == NOBODY:
-                reason = f"no execution carried it within {GRACE_S:.0f} s; {part.reason}".rstrip("; ")
+                reason = f"no execution carried it after {intent.age_s(now):.0f} s; {part.reason}".rstrip("; ")
                 intent = intent.with_part(replace(part, state=PartState.ABANDONED, reason=reason))
                 continue
             intent = intent.with_part(replace(part, state=PartState.LAUNCHED, execution=holder))
@@ -152,9 +170,14 @@ def unlisted(intents: tuple[Intent, ...], seen: Survey, now: float) -> list[Unli
                 continue
             if part.state is PartState.PENDING:
                 lines.append(Unlisted(part.decision_id, part.workers, part.backlog, "launch not confirmed yet"))
-            elif part.state is PartState.LAUNCHED and intent.age_s(now) <= GRACE_S:
+            elif part.state is PartState.LAUNCHED and intent.age_s(now) <= LISTED_S:
                 lines.append(Unlisted(part.decision_id, part.workers, part.backlog, f"launched as {part.execution}, not listed yet"))
     return lines
+
+
+def given_up(intents: tuple[Intent, ...]) -> frozenset[str]:
+    """The decision parts whose claim nobody has: an execution that carries one takes no message."""
+    return frozenset(part.decision_id for intent in intents for part in intent.parts if part.state is PartState.ABANDONED)
 
 
 def kept(intents: tuple[Intent, ...], now: float) -> tuple[Intent, ...]:

@@ -7,7 +7,7 @@ that find nothing. All executions count, whoever launched them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -18,6 +18,8 @@ from batch.shares import share, share_left
 from batch.subscription import MAX_EXTENSION_S
 from controller.durations import spoken
 from controller.jobs import ExecutionInfo
+from controller.pace import late_count
+from controller.wording import counted
 
 GUARD_S = 30.0
 """The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
@@ -60,7 +62,8 @@ class Unlisted:
 @dataclass(frozen=True, slots=True)
 class Line:
     """One execution's part of the reading: `assigned_count` by its workers, `deferred_count` waiting for their time, `held_count` on
-    leases that a killed worker left, or acknowledged by it after its last word. `pending_worker_count` of the live workers have yet to
+    leases that a killed worker left, or acknowledged by it after its last word. `late_count` more are promised to workers that are too slow
+    for them, and count as nobody's. `pending_worker_count` of the live workers have yet to
     start; `stuck_worker_count` have not started for so long that they may never."""
 
     execution: str
@@ -74,6 +77,7 @@ class Line:
     note: str = ""
     pending_worker_count: int = 0
     stuck_worker_count: int = 0
+    late_count: int = 0
 
     @property
     def total_count(self) -> int:
@@ -119,26 +123,38 @@ def ledger_of(
     guard_s: float = GUARD_S,
     ack_deadline_s: float = ACK_DEADLINE_S,
     subscription: str = "",
+    fenced: Collection[str] = (),
+    within_s: float | None = None,
 ) -> Ledger:
-    """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds)."""
+    """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `fenced` are decision parts that were given up.
+    `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: whatever they are."""
     since = sampled_at - guard_s
-    lines = [_line(one, since, now, ack_deadline_s) if _drains(one, subscription) else _foreign_line(one) for one in executions]
+    idle = [_why_idle(one, subscription, fenced) for one in executions]
+    lines = [
+        _idle_line(one, why) if why else _line(one, since, now, ack_deadline_s, within_s) for one, why in zip(executions, idle, strict=True)
+    ]
     lines += [_unlisted_line(one) for one in unlisted]
     return Ledger(since, tuple(line for line in lines if line.total_count or line.live_worker_count))
 
 
-def _drains(worked: Worked, subscription: str) -> bool:
-    """Whether it is the reading's; so is one that does not tell."""
-    return not subscription or worked.info.env.get("SUBSCRIPTION_NAME", subscription) == subscription
+def _why_idle(worked: Worked, subscription: str, fenced: Collection[str]) -> str:
+    """Why an execution has no part in the reading, though its workers are alive; empty where it has, or may have.
+
+    Its job may have been given another subscription while it ran; one that does not tell is taken to drain the reading's. And where its
+    launch was given up before it took effect, its workers end at the fence."""
+    drains = worked.info.env.get("SUBSCRIPTION_NAME", subscription)
+    if subscription and drains != subscription:
+        return f"it drains subscription {drains}"
+    if worked.info.decision_id in fenced and not any(one.taken for tries in worked.tries.values() for one in tries):
+        return "its launch was given up before it took effect: its workers end before they pull"
+    return ""
 
 
-def _foreign_line(worked: Worked) -> Line:
-    """Its job was given another subscription while it runs: it has no part in the reading, and its workers are alive all the same."""
+def _idle_line(worked: Worked, why: str) -> Line:
     info = worked.info
-    note = f"it drains subscription {info.env['SUBSCRIPTION_NAME']}"
     pending_count = max(0, info.live_worker_count - info.running_count)
     return Line(
-        info.name, info.decision_id, info.live, info.task_count, info.live_worker_count, 0, note=note, pending_worker_count=pending_count
+        info.name, info.decision_id, info.live, info.task_count, info.live_worker_count, 0, note=why, pending_worker_count=pending_count
     )
 
 
@@ -148,23 +164,30 @@ def _unlisted_line(one: Unlisted) -> Line:
     )
 
 
-def _line(worked: Worked, since: float, now: float, ack_deadline_s: float) -> Line:
+def _line(worked: Worked, since: float, now: float, ack_deadline_s: float, within_s: float | None) -> Line:
     info = worked.info
-    waits_s = 0.0 if _started(worked) else now - info.created_at
+    waits_s = waits_to_start_s(worked, now)
     indexes: Iterable[int] = () if waits_s >= NEVER_STARTED_S else range(info.task_count) if info.live else worked.tries
+    late = 0 if within_s is None else sum(_late(worked, index, within_s) for index in worked.tries)
     return Line(
         execution=info.name,
         decision_id=info.decision_id,
         live=info.live,
         worker_count=info.task_count,
         live_worker_count=info.live_worker_count,
-        assigned_count=sum(_assigned(worked, index, since) for index in indexes),
+        assigned_count=sum(_assigned(worked, index, since) for index in indexes) - late,
         deferred_count=sum(count for tries in worked.tries.values() for one in tries for due, count in one.deferred if due > now),
         held_count=sum(_held(worked, index, since, now, ack_deadline_s) for index in worked.tries),
-        note=_start_note(info, waits_s),
+        note=_late_note(late) or _start_note(info, waits_s),
         pending_worker_count=max(0, info.live_worker_count - info.running_count),
         stuck_worker_count=info.live_worker_count if waits_s >= STUCK_S else 0,
+        late_count=late,
     )
+
+
+def waits_to_start_s(worked: Worked, now: float) -> float:
+    """How long (seconds) an execution has waited for its first worker to begin; 0 once one has."""
+    return 0.0 if _started(worked) else now - worked.info.created_at
 
 
 def _started(worked: Worked) -> bool:
@@ -208,8 +231,26 @@ def _part(tries: Sequence[Progress], promised_count: int, since: float) -> int:
     *earlier, last = tries
     if last.exit_reason:
         return _acked_since(tries, since)
-    left = share_left(max(one.share for one in tries), sum(one.acked for one in earlier))
-    return _acked_since(earlier, since) + max(left, last.taken) - last.returned - last.acked_at(since)
+    return _acked_since(earlier, since) + max(_share_of_last(tries), last.taken) - last.returned - last.acked_at(since)
+
+
+def _share_of_last(tries: Sequence[Progress]) -> int:
+    """What is left of a worker's share for its last try."""
+    return share_left(max(one.share for one in tries), sum(one.acked for one in tries[:-1]))
+
+
+def _late(worked: Worked, index: int, within_s: float) -> int:
+    """Of what a worker that is alive may still pull, how many messages it is too slow for."""
+    tries = worked.tries[index]
+    if not tries or tries[-1].exit_reason or worked.ended_at(index) is not None:
+        return 0
+    return late_count(tries[-1], _share_of_last(tries) - tries[-1].taken, within_s)
+
+
+def _late_note(late_count: int) -> str:
+    if not late_count:
+        return ""
+    return f"its workers are too slow for {counted(late_count, 'message')} more of their shares, which count as nobody's"
 
 
 def _acked_since(tries: Sequence[Progress], since: float) -> int:

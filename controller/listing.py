@@ -82,7 +82,8 @@ def listed(
     grown_count = job.execution_count - counted_before
     page = _Page(job.latest_execution, frozenset(before.names))
     if grown_count > 0 or not is_newest or look_back_to is not None:
-        floor = oldest if first or is_old else before.listed_at - OVERLAP_S
+        # A look at a time to come was timed by a clock that was wrong: it says nothing of when it was.
+        floor = oldest if first or is_old or before.listed_at > now + OVERLAP_S else before.listed_at - OVERLAP_S
         for info in runner.executions(job.full_name):
             if info.created_at < floor:
                 break
@@ -119,6 +120,8 @@ def _accounted(job: JobInfo, before: Observed, page: _Page, found: Listed, grown
         return found
     # Of new ones the list may lag anew, so the wait begins again.
     short_since = before.short_since if grown_count <= before.missing_count and before.short_since is not None else now
+    # Nor does it end where one of the clocks was far ahead when it began.
+    short_since = now if short_since > now + OVERLAP_S else short_since
     if now - short_since > SHORT_S:
         gone = f"{counted(missing_count, 'execution')} of {job.name} {are(missing_count)} counted by Cloud Run and not listed: deleted"
         return replace(found, notes=(gone,))

@@ -19,6 +19,8 @@ RETENTION_S = 7 * 24 * 3600
 MAX_DELIVERY_ATTEMPTS = 100
 """A net only: deliveries also count hand-backs, so attempts are counted by the workers."""
 DEAD_LETTER_TOPIC = "dead-letters"
+PATIENCE_S = 20.0
+"""For one call to Cloud Storage with its retries: somebody waits, and the client's own two minutes say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,14 @@ class Creator:
 
     def _bucket(self, name: str) -> Iterator[str]:
         from google.cloud import storage
+        from google.cloud.storage.retry import DEFAULT_RETRY
 
         client = storage.Client(project=self._project)
+        options: dict[str, Any] = {"timeout": PATIENCE_S, "retry": DEFAULT_RETRY.with_timeout(PATIENCE_S)}
         try:
-            if client.lookup_bucket(name) is None and _made(lambda: client.create_bucket(name, location=self._region)):
+            if client.lookup_bucket(name, **options) is None and _made(
+                lambda: client.create_bucket(name, location=self._region, **options)
+            ):
                 yield f"created bucket {name} in {self._region}"
         finally:
             client.close()
@@ -118,6 +124,8 @@ def _translated(what: str) -> Iterator[None]:
         raise DependencyForbidden(f"cannot {what}: {error}; roles/pubsub.editor and roles/storage.admin are needed") from error
     except (GoogleAPIError, RequestException) as error:
         raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DependencyUnavailable(f"cannot {what}: the answer is none of the service's; what stands between? {error!r:.300}") from error
 
 
 def permission_hint(project: str, subscriptions: list[str], dead_letter_topic: str) -> list[str]:

@@ -17,17 +17,15 @@ from typing import TypeVar
 from batch.errors import DependencyError, DependencyMissing, SettingsError
 from batch.names import DELAYED
 from batch.objects import ObjectStore
-from controller.action import MINUTE_S, act
+from controller.action import act
 from controller.backlog import Reading
-from controller.budget import Want, aged_weights, allocated
-from controller.caps import Limits
-from controller.decision import Decision, HoldCause, Kind
-from controller.jobs import MAX_WORKERS_PER_EXECUTION, JobInfo
+from controller.decision import Decision
+from controller.jobs import JobInfo
 from controller.lanes import Lane, LaneRefused, lanes_of
 from controller.outside import Outside
-from controller.policy import decide
 from controller.round import Round, TickResult
-from controller.view import View, held_view, look
+from controller.sharing import shared_out
+from controller.view import View, fault, held_view, look
 
 __all__ = ["Outside", "Round", "TickResult", "chosen_lanes", "tick", "tick_lanes"]
 
@@ -88,82 +86,19 @@ def _round(
     def acted(one: tuple[View, Decision]) -> TickResult:
         view, decision = one
         try:
-            result = act(view, decision, outside, dry_run=dry_run)
+            result = act(view, decision, outside, dry_run=dry_run, reserved_at=reserved_at)
         except Exception as error:  # noqa: BLE001 - as above
-            held = _fault(view.lane, view.reading, outside.clock.now(), error)
+            held = fault(view.lane, view.reading, outside.clock.now(), error)
             result = TickResult(held, dry_run=dry_run, notes=_traced(error), delayed=view.delayed)
         if on_result is not None:
             on_result(result)
         return result
 
     views = _together(looked, asked)
-    decisions = _decided(views, outside)
-    return _together(acted, [(view, decision) for view, decision in zip(views, decisions, strict=True) if view.lane.name in chosen])
-
-
-def _decided(views: Sequence[View], outside: Outside) -> list[Decision]:
-    """A decision for each view, in their order. What lanes share is given out to the one that waits longest for its weight first."""
-    quotas = outside.quotas
-    alone = [_decision(view, Limits(), outside) for view in views]
-    wants = [
-        Want(
-            view.lane.name,
-            view.live_worker_count,
-            draft.workers,
-            view.lane.policy.weight,
-            view.lane.policy.floor,
-            getattr(view.reading, "oldest_age_s", None),
-        )
-        for view, draft in zip(views, alone, strict=True)
-    ]
-    grants = None if quotas.worker_budget is None else allocated(wants, quotas.worker_budget)
-    live_vcpu = sum(view.live_worker_count * view.lane.vcpu for view in views)
-    calls_left = None if quotas.run_calls_per_minute is None else quotas.run_calls_per_minute - _run_call_count(views, outside)
-    weights = aged_weights(wants)
-    decisions = list(alone)
-    for at in sorted(range(len(views)), key=lambda at: (-weights[wants[at].lane], -(wants[at].oldest_age_s or 0.0), at)):
-        if alone[at].kind is not Kind.LAUNCH:
-            continue
-        limits = Limits(
-            cpu_quota_vcpu=quotas.cpu_quota_vcpu,
-            live_vcpu=live_vcpu,
-            run_calls_left=None if calls_left is None else max(0, calls_left),
-            budget_workers=None if grants is None else grants[wants[at].lane],
-        )
-        decisions[at] = decided = _decision(views[at], limits, outside)
-        live_vcpu += decided.workers * views[at].lane.vcpu
-        if calls_left is not None:
-            calls_left -= -(-decided.workers // MAX_WORKERS_PER_EXECUTION)
-    return decisions
-
-
-def _decision(view: View, limits: Limits, outside: Outside) -> Decision:
-    if view.held is not None:
-        return view.held
-    try:
-        return decide(
-            view.lane,
-            view.reading,
-            view.ledger,
-            now=view.now,
-            rates=view.state.learned.rates(),
-            accepted_since_sample_count=view.accepted_count,
-            listing_error=view.listing_error,
-            broken=view.broken,
-            limits=limits,
-            waiting_since=view.state.waiting_since,
-            blind=view.state.blind,
-            unfinished_count=view.unfinished_count,
-        )
-    except Exception as error:  # noqa: BLE001 - as where lanes are looked at
-        return _fault(view.lane, view.reading, outside.clock.now(), error)
-
-
-def _run_call_count(views: Sequence[View], outside: Outside) -> int:
-    """Launches of the last minute: what the lanes' states tell of every controller, and what this one has tried for any lane."""
-    since = outside.clock.now() - MINUTE_S
-    told = sum(len(intent.parts) for view in views for intent in view.state.intents if intent.saved_at > since)
-    return max(told, outside.memory.run_call_count(since))
+    decided = shared_out(views, outside, chosen, dry_run=dry_run)
+    reserved_at = decided.reserved_at
+    pairs = zip(views, decided.decisions, strict=True)
+    return _together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen])
 
 
 def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
@@ -176,16 +111,11 @@ def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
 
 
 def _faulty(lane: Lane, reading: Reading, outside: Outside, error: Exception) -> View:
-    return held_view(lane, reading, outside, _fault(lane, reading, outside.clock.now(), error), notes=_traced(error))
+    return held_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error), notes=_traced(error))
 
 
 def _traced(error: Exception) -> tuple[str, ...]:
     return ("".join(traceback.format_exception(error)),)
-
-
-def _fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decision:
-    reason = f"a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
-    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.FAULT)
 
 
 def _together(call: Callable[[T], U], items: Iterable[T]) -> list[U]:

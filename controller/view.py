@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from batch.errors import DependencyError
+from batch.errors import FanoutError
 from controller import rates
 from controller.backlog import WINDOW_S, Idle, Reading, Value
 from controller.broken import Broken, broken_of
@@ -16,14 +16,15 @@ from controller.decision import Decision, HoldCause, Kind
 from controller.intents import Intent, PartState
 from controller.jobs import ExecutionInfo, JobInfo
 from controller.lanes import Lane
-from controller.launcher import CLOCKS_S, kept, settled, unlisted
+from controller.launcher import CLOCKS_S, given_up, kept, settled, unlisted
 from controller.ledger import GUARD_S, Ledger, ledger_of
 from controller.listing import listed, newest_first, observed, shortage
 from controller.outside import Outside
 from controller.predictions import compared
 from controller.probe import unfinished
 from controller.republisher import Republished, Republisher
-from controller.state import LaneState, Saved, StateUnreadable, accepted_since, load
+from controller.state import LaneState, Saved, accepted_since, load
+from controller.strategies import Strategy
 from controller.survey import Survey, alive_count, oldest_of_interest, still_matter, surveyed
 
 
@@ -75,7 +76,7 @@ def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_ru
         return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
     try:
         saved = load(outside.store, lane.name)
-    except (DependencyError, StateUnreadable) as error:
+    except FanoutError as error:
         outside.memory.remember_state(lane.name, None)
         return held_view(lane, reading, outside, unreadable(lane, reading, now, str(error)), delayed=delayed)
     outside.memory.remember_state(lane.name, saved)
@@ -123,6 +124,12 @@ def unreadable(lane: Lane, reading: Reading, now: float, reason: str) -> Decisio
     return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.STATE_UNREADABLE)
 
 
+def fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decision:
+    """On hold because of what nobody foresaw."""
+    reason = f"a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
+    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.FAULT)
+
+
 def _quiet(state: LaneState, job: JobInfo, reading: Reading, delayed: Republished, now: float) -> bool:
     """Whether a state that is remembered is enough to see that there is nothing to do: no backlog, nothing new, nothing under way."""
     return (
@@ -154,15 +161,16 @@ def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, gi
             look_back_to=min(pending) - CLOCKS_S if pending else None,
         )
         seen = surveyed(found.executions, outside.runner, outside.store, ended, since=since, now=now)
-        intents, unseen = _followed(lane, state.intents, seen, outside, now, give_up=give_up)
+        intents, unseen = _followed(lane, state.intents, seen, outside, now, short=found.missing_count > 0, give_up=give_up)
         if unseen:
             found = replace(found, executions=newest_first([*found.executions, *unseen]))
             seen = surveyed(found.executions, outside.runner, outside.store, ended, since=since, now=now)
-    except DependencyError as error:
+    except FanoutError as error:
         return replace(view, listing_error=str(error))
     remains = still_matter(seen.worked, since, now)
     memory.remember_ended(lane.name, remains)
     lost = unlisted(intents, seen, now)
+    within_s = lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None
     state = replace(
         state,
         intents=intents,
@@ -173,8 +181,10 @@ def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, gi
     return replace(
         view,
         state=state,
-        ledger=ledger_of(sampled_at, seen.worked, lost, now=now, subscription=lane.subscription),
-        broken=broken_of(seen.worked, lost),
+        ledger=ledger_of(
+            sampled_at, seen.worked, lost, now=now, subscription=lane.subscription, fenced=given_up(intents), within_s=within_s
+        ),
+        broken=broken_of(seen.worked, lost, now=now),
         listing_error=shortage(job.name, found, len(lost)),
         unfinished_count=unfinished(state.accepted, seen.worked),
         notes=(*view.notes, *found.notes, *seen.notes),
@@ -182,13 +192,13 @@ def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, gi
 
 
 def _followed(
-    lane: Lane, intents: Sequence[Intent], seen: Survey, outside: Outside, now: float, *, give_up: bool
+    lane: Lane, intents: Sequence[Intent], seen: Survey, outside: Outside, now: float, *, short: bool, give_up: bool
 ) -> tuple[tuple[Intent, ...], list[ExecutionInfo]]:
     """The intents as far as they are resolved, and executions that the listing did not show."""
     followed: list[Intent] = []
     unseen: list[ExecutionInfo] = []
     for intent in intents:
-        intent, found = settled(lane, intent, seen, outside.store, outside.runner, now, give_up=give_up)
+        intent, found = settled(lane, intent, seen, outside.store, outside.runner, now, short=short, give_up=give_up)
         followed.append(intent)
         unseen += found
     return kept(tuple(followed), now), unseen

@@ -19,7 +19,7 @@ from controller.jobs import JobInfo
 from controller.lanes import Lane, LaneRefused, lanes_of
 from controller.outside import Outside
 from controller.tick import LANES_AT_A_TIME, chosen_lanes
-from controller.view import View, look
+from controller.view import View, fault, held_view, look
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE
 from fanout.listing import Listing, one_line, show, show_json
@@ -70,7 +70,10 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
 
     def one(asked: tuple[Lane, JobInfo, Reading]) -> View:
         lane, job, reading = asked
-        return look(lane, job, outside, reading, dry_run=True, republish=False)
+        try:
+            return look(lane, job, outside, reading, dry_run=True, republish=False)
+        except Exception as error:  # noqa: BLE001 - what nobody foresaw of one lane does not keep the others from being shown
+            return held_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
 
     with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="lane") as pool:
         views = list(pool.map(one, [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]))

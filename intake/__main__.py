@@ -6,21 +6,23 @@ import logging
 import os
 import random
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import uvicorn
 
 from batch.clock import SystemClock
 from batch.errors import SettingsError
+from batch.listening import listening
 from batch.registry import load_handlers
+from intake import logs
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
 from intake.google_topic import GooglePublisher
 from intake.service import create_app
+from intake.usage import usage
 
 log = logging.getLogger("fanout.intake")
 
@@ -35,12 +37,14 @@ async def google_topics(settings: IntakeSettings) -> AsyncIterator[Mapping[str, 
         await publisher.close()
 
 
-def main() -> int:
-    """The exit code: 0 after a signal, 2 when settings are wrong."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+def main(arguments: Sequence[str] = ()) -> int:
+    """The exit code: 0 after a signal, 2 when settings are wrong, a port that is taken among them."""
+    usage().parse_args(arguments)
+    logs.set_up()
     try:
         settings = intake_settings(os.environ)
         registry = load_handlers(settings.handlers)
+        door = listening(settings.host, settings.port, backlog=2048)
     except SettingsError as error:
         for problem in error.problems:
             log.error("%s", problem)
@@ -55,9 +59,9 @@ def main() -> int:
     # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    with socket.create_server((settings.host, settings.port), backlog=2048) as listening:
-        log.info("listening on http://%s:%d", *listening.getsockname()[:2])
-        uvicorn.Server(config).run(sockets=[listening])
+    with door:
+        log.info("listening on http://%s:%d", *door.getsockname()[:2])
+        uvicorn.Server(config).run(sockets=[door])
     return 0
 
 
@@ -66,4 +70,4 @@ def _end(_number: int, _frame: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

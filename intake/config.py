@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from batch.errors import SettingsError
 from batch.message import MAX_MESSAGE_BYTES
 from batch.settings import names, read, seconds, setting, text, whole
 
+NO_TOPIC = "neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"
 _LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -57,7 +58,7 @@ class IntakeSettings:
     lane: str = setting("LANE", lane_name, "the lane of a request that names none; the first of LANES by default", default="")
     lanes: tuple[tuple[str, str], ...] = setting("LANES", lane_map, "lanes and their topics", default=())
     handlers: tuple[str, ...] = setting("HANDLERS", names, "modules whose task types are accepted", default=("batch.handlers",))
-    host: str = setting("HOST", text, "the address to listen on", default="0.0.0.0")
+    host: str = setting("HOST", text, "the address to listen on; by default all, with PUBSUB_EMULATOR_HOST only 127.0.0.1", default="")
     port: int = setting("PORT", whole(0, 65535), "the port to listen on; set by Cloud Run", default=8080)
     max_body_bytes: int = setting("MAX_BODY_BYTES", whole(1, MAX_MESSAGE_BYTES), "larger requests are refused", default=MAX_MESSAGE_BYTES)
     max_waiting: int = setting("MAX_WAITING", whole(1), "tasks of a lane that may wait for the broker", default=10_000)
@@ -83,11 +84,17 @@ class IntakeSettings:
 
 def intake_settings(environment: Mapping[str, str]) -> IntakeSettings:
     """Raises SettingsError with every problem."""
-    settings = read(IntakeSettings, environment)
-    if not settings.lanes and not settings.topic_name:
-        raise SettingsError(["neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"])
+    aimless = [] if environment.get("TOPIC_NAME") or environment.get("LANES") else [NO_TOPIC]
+    try:
+        settings = read(IntakeSettings, environment)
+    except SettingsError as error:
+        raise SettingsError([*error.problems, *aimless]) from error
+    if aimless:
+        raise SettingsError(aimless)
     if settings.default_lane not in settings.topics:
         near = difflib.get_close_matches(settings.default_lane, settings.topics, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SettingsError([f"LANE={settings.default_lane!r} is not one of LANES ({', '.join(settings.topics)}){hint}"])
-    return settings
+    # It asks nobody who he is: on a laptop other machines must not reach it.
+    default_host = "127.0.0.1" if environment.get("PUBSUB_EMULATOR_HOST") else "0.0.0.0"
+    return replace(settings, host=settings.host or default_host)

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
 from fanout.doctor.facts import NotServed
 
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
+"""What a client, and our reading of its answer, raise on bodies that lack what the service always says."""
+
 
 @contextmanager
 def translated(what: str, *, may_lack: str = "") -> Iterator[None]:
@@ -38,6 +41,8 @@ def translated(what: str, *, may_lack: str = "") -> Iterator[None]:
         raise DependencyForbidden(f"cannot {what}: {_short(error)}") from error
     except (GoogleAPIError, RequestException) as error:
         raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {_short(error)}") from error
+    except _UNREADABLE as error:
+        raise DependencyUnavailable(f"cannot {what}: the answer is none of the service's; what stands between? {error!r:.300}") from error
 
 
 def _short(error: Exception) -> str:

@@ -56,7 +56,7 @@ def served(cloud: Cloud) -> Iterator[Served]:
         yield Served(server.address[1], key)
     finally:
         server.stop_event.set()
-        thread.join(10)
+        thread.join(60)
 
 
 class Remote(BaseManager):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,22 +56,22 @@ def test_a_worker_whose_retry_goes_on_is_not_broken() -> None:
 
 def test_only_broken_executions_in_a_row_count() -> None:
     fine = worked("default-f", progress(acked=1), completed_at=T - 300)
-    found = broken_of([broken("default-c", T), broken("default-b", T - 100), fine, broken("default-a", T - 900)])
+    found = broken_of([broken("default-c", T), broken("default-b", T - 100), fine, broken("default-a", T - 900)], now=T)
     assert found is not None
     assert (found.execution, found.count, found.ended_at, found.until) == ("default-c", 2, T, T + 120)
-    assert broken_of([fine, broken("default-a", T - 900)]) is None
-    assert broken_of([]) is None
+    assert broken_of([fine, broken("default-a", T - 900)], now=T) is None
+    assert broken_of([], now=T) is None
 
 
 def test_what_was_launched_since_and_has_not_acked_is_a_try() -> None:
-    found = broken_of([worked("default-c", progress()), broken("default-b"), worked("default-a")], [Unlisted("d.0", 1, 5, "")])
+    found = broken_of([worked("default-c", progress()), broken("default-b"), worked("default-a")], [Unlisted("d.0", 1, 5, "")], now=T)
     assert found is not None
     assert found.trying == "d.0 and default-c"
-    assert broken_of([worked("default-c", progress(acked=1)), broken("default-b")]) is None
+    assert broken_of([worked("default-c", progress(acked=1)), broken("default-b")], now=T) is None
 
 
 def test_the_reason_says_which_how_often_and_until_when() -> None:
-    found = broken_of([broken("default-c", T), broken("default-b", T - 100)])
+    found = broken_of([broken("default-c", T), broken("default-b", T - 100)], now=T)
     assert found is not None
     reason = found.hold_reason("default", T + 20)
     assert "default-c acknowledged nothing: its workers ended broken, like 1 execution before it" in reason
@@ -138,7 +140,7 @@ def test_while_one_worker_tries_nothing_more_is_launched_and_once_it_works_all_i
     waiting = ticked(here).decision
     assert (waiting.hold_cause, "default-00001 tries whether the lane works again" in waiting.reason) == (HoldCause.BROKEN, True)
     now = here.clock.now()
-    write_progress(here.store, "default-00001", 0, progress(100, now - 600, updated_at=now, taken=9, acked=8))
+    write_progress(here.store, "default-00001", 0, progress(100, now - 600, updated_at=now, taken=91, acked=90))
     assert ticked(here).decision.workers == 99
 
 
@@ -161,3 +163,31 @@ def test_a_lane_that_works_costs_no_reading_of_old_executions(here: World) -> No
     here.clock.advance(3600)
     here.store.fail_next("list", DependencyUnavailable("nothing is to be listed"))
     assert ticked(here).decision.workers == 100
+
+
+def test_a_try_that_never_starts_lets_the_lane_try_again_after_a_while(here: World) -> None:
+    end_broken(here, ticked(here))
+    begin = here.clock.now()
+    tries: list[float] = []
+    for _ in range(120):
+        here.clock.advance(60)
+        launched = ticked(here).launched
+        tries += [(here.clock.now() - begin) / 60 for _ in launched]
+        for name in launched:
+            here.runner.all[name] = replace(here.runner.all[name], running_count=0)
+    # Ten minutes each until it is given up, and a hold that is doubled each time.
+    assert tries == [1, 13, 27, 45, 71, 113]
+    held = ticked(here).decision
+    assert held.hold_cause is HoldCause.BROKEN
+
+
+def test_who_is_held_up_by_a_try_that_never_started_is_told_how_to_end_it() -> None:
+    waiting = worked("default-c")
+    found = broken_of([waiting, broken("default-b", T - 400)], now=T + 100)
+    assert found is not None
+    assert (found.count, found.trying, found.ended_at) == (2, "", T + 100)
+    assert "no worker of it has started in 10 min" in found.how
+    assert "gcloud run jobs executions cancel default-c" in found.how
+    before = broken_of([waiting, broken("default-b", T - 400)], now=T + 99)
+    assert before is not None
+    assert (before.count, before.trying) == (1, "default-c")

@@ -72,6 +72,11 @@ def test_a_worker_that_is_faster_than_the_rate_is_said_to_be() -> None:
     assert "CONCURRENCY" not in bounds(lane(rate=8.0, concurrency=4))["rate"].why
 
 
+def test_limits_beyond_all_numbers_are_no_fault() -> None:
+    found = bounds(lane(rate=1e308, vcpu=1e-3), limits=Limits(cpu_quota_vcpu=1e308), rates=Rates(1e6))
+    assert found["rate"].limit == found["cpu-quota"].limit == 10**9
+
+
 def test_a_cap_that_changes_nothing_is_listed_too() -> None:
     workers, caps = capped(7, [Bound("low", 3, lowers=False), Bound("high", 5), Bound("higher", 9, why="so")])
     assert workers == 5

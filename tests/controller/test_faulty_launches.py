@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +17,7 @@ from controller.config import controller_settings
 from controller.deployed import DeployedJobs
 from controller.intents import Part, PartState
 from controller.launcher import GRACE_S, NOBODY
+from controller.manifests import Manifest
 from controller.resources import Creator, needed
 from controller.state import load
 from controller.tick import Outside, TickResult, tick_lanes
@@ -50,12 +52,19 @@ def clock() -> Ahead:
     return Ahead()
 
 
+def lasting(cloud: dict[str, str]) -> Manifest:
+    """Its workers run until they are stopped: ended ones that did nothing would rightly be launched anew, as soon as a tick sees it."""
+    found = manifest(cloud)
+    found.containers[0]["command"] = [sys.executable, "-c", "import signal; signal.pause()"]
+    return found
+
+
 @pytest.fixture
 def outside(cloud: dict[str, str], clock: Ahead) -> Iterator[Outside]:
     """A lane with 35 messages: four workers."""
     project, region = cloud["GOOGLE_CLOUD_PROJECT"], cloud["REGION"]
     with closing(DeployedJobs(project, region, emulator_url=cloud["CLOUD_RUN_EMULATOR_HOST"])) as jobs:
-        jobs.apply(manifest(cloud), exists=False)
+        jobs.apply(lasting(cloud), exists=False)
     with closing(Creator(project, region)) as creator:
         list(creator.create_missing(needed(manifest(cloud))))
     publish(project, 35)
@@ -89,14 +98,14 @@ def served(outside: Outside) -> list[str]:
 def test_a_launch_that_did_nothing_is_given_up_and_made_anew(outside: Outside, orders: Orders, clock: Ahead, kind: str) -> None:
     orders.add("jobs.run", kind)
     assert "not listed (yet)" in ticked(outside).failures[0]
-    clock.by_s = 60
+    clock.by_s = GRACE_S - 10
     ticked(outside)
     assert served(outside) == []
     clock.by_s = GRACE_S + 10
     assert ticked(outside).decision.backlog == 35
     first, second = parts(outside)
     assert (first.state, second.state, served(outside)) == (PartState.ABANDONED, PartState.LAUNCHED, [second.decision_id])
-    assert "no execution carried it" in first.reason
+    assert "no execution carried it after 5" in first.reason
     assert json.loads(outside.store.read(claim_object(first.decision_id))) == {"execution": NOBODY}
 
 

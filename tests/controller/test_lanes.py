@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from batch.config import WorkerSettings
 from batch.errors import SettingsError
 from controller.durations import duration, spoken
 from controller.lanes import ANNOTATIONS, Policy, lane_of, lanes_of
@@ -82,6 +83,12 @@ def test_a_wrong_job_does_not_hide_the_others() -> None:
     assert [one.job for one in refused] == ["default"]
 
 
+@pytest.mark.parametrize("odd", ["9" * 5000, "-1", "many", "0", "\u00bd"])
+def test_settings_of_a_job_that_no_worker_would_take_do_not_hide_the_lanes(odd: str) -> None:
+    lanes, refused = lanes_of([replace(job("a"), env={"CONCURRENCY": odd}), job("b")])
+    assert ([one.concurrency for one in lanes], refused) == ([WorkerSettings.concurrency, 4], [])
+
+
 def test_two_jobs_may_not_share_a_lane_or_a_subscription() -> None:
     lanes, refused = lanes_of([job("a"), job("b", subscription="a-sub"), job("c")])
     assert [one.name for one in lanes] == ["c"]
@@ -95,7 +102,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "10", "0s", "-5m", "m", "1 h", "1h30m", "5w", "nan s"])
+@pytest.mark.parametrize("text", ["", "10", "0s", "-5m", "m", "1 h", "1h30m", "5w", "nan s", "9" * 400 + "d", "366d"])
 def test_what_has_no_clear_unit_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="90s, 10m or 2h"):
         duration(text)

@@ -159,6 +159,27 @@ def test_what_never_shows_was_deleted() -> None:
     assert job.listed_count == 0
 
 
+def test_a_look_that_a_clock_far_ahead_has_timed_hides_nothing() -> None:
+    job = Job()
+    _, before = look(job, Observed(), START)
+    job.add(START + 10)
+    job.add(START + 20)
+    found, _ = look(job, replace(before, listed_at=START + DAY_S), START + 30)
+    assert (names(found), found.missing_count) == (["01", "00"], 0)
+
+
+def test_a_wait_that_a_clock_far_ahead_has_begun_ends_in_time() -> None:
+    job = Job()
+    _, before = look(job, Observed(), START)
+    job.deleted.add(job.add(START + 10).full_name)
+    job.add(START + 20)
+    _, before = look(job, before, START + 30)
+    found, before = look(job, replace(before, short_since=START + DAY_S), START + 60)
+    assert (found.missing_count, found.short_since) == (1, START + 60)
+    found, _ = look(job, before, START + 61 + SHORT_S)
+    assert found.missing_count == 0
+
+
 def test_an_older_answer_changes_nothing_and_another_job_of_the_name_is_listed_anew() -> None:
     job = Job()
     told = job.info()

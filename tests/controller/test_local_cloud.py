@@ -90,7 +90,7 @@ def publish(project: str, count: int) -> None:
 
     publisher: Any = pubsub_v1.PublisherClient()
     for future in [publisher.publish(f"projects/{project}/topics/tasks", b"{}") for _ in range(count)]:
-        future.result(timeout=10)
+        future.result(timeout=60)
     publisher.stop()
     publisher.transport.close()
 
@@ -98,7 +98,7 @@ def publish(project: str, count: int) -> None:
 def put_gauge(service: Service, **gauge: object) -> None:
     body = json.dumps(gauge).encode()
     request = urllib.request.Request(f"{service.http}/gauges", body, {"Content-Type": "application/json"}, method="PUT")
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         assert response.status == 200
 
 
@@ -140,7 +140,7 @@ def test_a_launch_returns_at_once_and_is_listed_with_its_overrides(runner: Googl
         found = runner.execution(second.full_name)
         return found is not None and not found.live and found.succeeded_count == 3
 
-    wait_until(ended, 20, "the execution has ended")
+    wait_until(ended, 60, "the execution has ended")
     workers = runner.ended_workers(second.full_name)
     assert sorted(workers) == [0, 1, 2]
     assert all(second.created_at <= at <= SystemClock().now() for at in workers.values())
@@ -188,7 +188,7 @@ def test_readings_have_three_states(cloud: dict[str, str], outside: Outside, loc
         value = found["tasks-sub"]
         assert isinstance(value, Value)
         assert (value.undelivered_count, found["nobody"]) == (3, Idle())
-        assert abs(value.sampled_at - now) < 5
+        assert now - 5 < value.sampled_at < SystemClock().now() + 5
         assert value.oldest_age_s is not None
         put_gauge(local_pubsub, project=project, error="UNAVAILABLE")
         unknown = reader.read(["tasks-sub"])["tasks-sub"]

@@ -23,7 +23,7 @@ from tests.controller.fakes import World, job, world
 from tests.controller.http_client import Client
 from tests.controller.issuer import AUDIENCE, EMAIL, key
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 DOOR = "door@p.iam.gserviceaccount.com"
 
 

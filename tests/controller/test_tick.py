@@ -142,10 +142,10 @@ def test_a_crash_between_intent_and_launch_is_followed_up(here: World) -> None:
     here.runner.run_errors = [KeyboardInterrupt()]  # type: ignore[list-item]
     with pytest.raises(KeyboardInterrupt):
         ticked(here)
-    here.clock.advance(60)
+    here.clock.advance(GRACE_S)
     here.backlog_is(1000)
     assert ticked(here).decision.kind is Kind.NOTHING_TO_DO  # it may still have taken effect
-    here.clock.advance(GRACE_S)
+    here.clock.advance(1)
     here.backlog_is(1000)
     result = ticked(here)
     assert result.decision.workers == 10

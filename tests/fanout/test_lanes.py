@@ -24,6 +24,24 @@ def lane_of(result: Result, name: str = "default") -> dict[str, Any]:
     return next(one for one in json.loads(result.output)["lanes"] if one["lane"] == name)
 
 
+def test_what_nobody_foresaw_of_one_lane_does_not_hide_the_others(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    executions = here.runner.executions
+
+    def odd(job: str) -> Any:
+        if job.endswith("/bulk"):
+            raise ZeroDivisionError("nobody foresaw it")
+        return executions(job)
+
+    monkeypatch.setattr(here.runner, "executions", odd)
+    here.runner.add(1, {}, job="projects/p/locations/r/jobs/bulk")
+    here.backlog_is(5)
+    result = run(lanes.command, "--json")
+    assert result.exit_code == 1
+    assert [one["lane"] for one in json.loads(result.output)["lanes"]] == ["bulk", "default"]
+    assert "ZeroDivisionError: nobody foresaw it" in lane_of(result, "bulk")["troubles"][0]
+    assert lane_of(result)["troubles"] == []
+
+
 def test_backlog_ledger_workers_and_the_last_decision_stand_in_columns(here: World, run: Run) -> None:
     here.backlog.by_name = {"tasks-sub": Value(1040, here.clock.now() - 95, 70.0), "bulk-sub": Idle()}
     info = here.runner.add(3, {"BACKLOG": "300"})

@@ -24,7 +24,7 @@ from intake.pokes import COMPLAIN_EVERY_S, LanePoker, PokeFailed
 from tests.intake.fake import FakeTopic
 from tests.support import wait_until
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class FakeController:

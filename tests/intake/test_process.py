@@ -10,11 +10,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import httpx
 import pytest
 
+from intake.__main__ import main
+from intake.config import IntakeSettings
 from tests.intake.publisher_server import WAIT_LIMIT_S, PublisherServer
 from tests.support import clean_environment
 
@@ -41,7 +44,7 @@ class Intake:
         )
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
-        found = re.search(r"listening on (http://\S+)", line)
+        found = re.search(r"listening on (http://[^\s\"]+)", line)
         assert found, line
         self.url = found.group(1)
         self.log: list[str] = []
@@ -53,8 +56,8 @@ class Intake:
         self.log.extend(self.process.stderr)
 
     def end(self) -> int:
-        code = self.process.wait(20)
-        self._reader.join(20)
+        code = self.process.wait(60)
+        self._reader.join(60)
         assert self.process.stderr is not None
         self.process.stderr.close()
         return code
@@ -108,14 +111,14 @@ def test_after_sigterm_what_was_accepted_is_answered(intake: Intake, server: Pub
     server.hold()
     answers: list[httpx.Response] = []
     request = threading.Thread(
-        target=lambda: answers.append(httpx.post(f"{intake.url}/submit-task", json={"task_type": "thumbnail"}, timeout=20))
+        target=lambda: answers.append(httpx.post(f"{intake.url}/submit-task", json={"task_type": "thumbnail"}, timeout=60))
     )
     request.start()
     assert server.waiting.acquire(timeout=WAIT_LIMIT_S)
     intake.process.send_signal(signal.SIGTERM)
     assert _refuses_connections(intake.url)
     server.release()
-    request.join(20)
+    request.join(60)
     assert [answer.status_code for answer in answers] == [200]
     assert intake.end() == 0
     assert len(server.data) == 1
@@ -123,9 +126,9 @@ def test_after_sigterm_what_was_accepted_is_answered(intake: Intake, server: Pub
 
 def test_a_too_large_body_gets_its_answer_over_a_real_connection(intake: Intake, server: PublisherServer) -> None:
     body = b'{"task_type": "thumbnail", "a": "' + b"x" * 12_000_000 + b'"}'
-    answer = httpx.post(f"{intake.url}/submit-task", content=body, timeout=20)
+    answer = httpx.post(f"{intake.url}/submit-task", content=body, timeout=60)
     assert answer.status_code == 413
-    chunked = httpx.post(f"{intake.url}/submit-task", content=iter([body]), timeout=20)
+    chunked = httpx.post(f"{intake.url}/submit-task", content=iter([body]), timeout=60)
     assert chunked.status_code == 413
     assert server.data == []
 
@@ -142,8 +145,20 @@ def test_all_wrong_settings_are_named_and_end_with_2() -> None:
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    for name in ("GOOGLE_CLOUD_PROJECT", "PORT", "MAX_WAITING"):
-        assert name in done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["severity"] for line in lines] == ["ERROR"] * 4
+    assert [line["message"].split("=")[0].split()[0] for line in lines] == ["GOOGLE_CLOUD_PROJECT", "PORT", "MAX_WAITING", "neither"]
+
+
+def test_help_names_every_setting_and_other_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"  {one.metadata['env']} " in text for one in fields(IntakeSettings))
+    with pytest.raises(SystemExit) as ended:
+        main(["--port", "80"])
+    assert ended.value.code == 2
 
 
 def _refuses_connections(url: str) -> bool:

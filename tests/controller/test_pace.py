@@ -1,0 +1,190 @@
+"""Workers that turn out far too slow for their shares: what they will not come to in time is somebody else's, and no more than that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batch.progress import MARK_EVERY_S, Progress
+from batch.shares import share
+from controller.backlog import Value
+from controller.ledger import Worked, ledger_of
+from controller.pace import KNOWN_AFTER_S, late_count, messages_per_s
+from controller.rates import Learned, Sample
+from controller.state import LaneState, save
+from controller.strategies import Strategy
+from controller.tick import TickResult, tick
+from tests.controller.fakes import World, lane, progress, world, write_progress
+from tests.controller.test_ledger import execution
+
+WITHIN_S = 600.0
+SLOW = progress(600, 0.0, updated_at=180.0, taken=22, acked=18, marks=((60, 6),))
+"""0.12 messages a second at most: 73 in ten minutes, of which it holds 4."""
+
+
+def late(worker: Progress, left_count: int, within_s: float = WITHIN_S) -> int:
+    return late_count(worker, left_count, within_s)
+
+
+def test_a_worker_keeps_what_it_comes_to_in_time() -> None:
+    assert messages_per_s(SLOW) == pytest.approx(22 / 180)
+    assert late(SLOW, 578) == 578 - (74 - 4)
+
+
+def test_a_worker_that_is_late_by_less_than_pays_off_keeps_all() -> None:
+    assert late(SLOW, 106) == 0
+    assert late(SLOW, 107) == 107 - 70
+
+
+def test_nobody_is_called_slow_before_a_pace_is_known() -> None:
+    assert late(replace(SLOW, updated_at=KNOWN_AFTER_S - 1), 10_000) == 0
+    assert late(replace(SLOW, taken=0, acked=0), 10_000) == 0, "it waits for its messages"
+    assert late(replace(SLOW, taken=9, acked=0, returned=9), 10_000) == 0
+
+
+def test_a_first_message_without_end_counts_as_done() -> None:
+    assert late(replace(SLOW, taken=4, acked=0), 596) == 596 - (14 - 4)
+
+
+def test_the_quicker_of_the_whole_life_and_the_last_minutes_counts() -> None:
+    warm = replace(SLOW, updated_at=600.0, taken=250, acked=246, marks=((480, 6),))
+    assert messages_per_s(warm) == pytest.approx(2.0)
+    assert late(warm, 350) == 0
+
+
+workers = st.builds(
+    lambda lived_s, acked, held, returned: progress(
+        1000, 0.0, updated_at=lived_s, taken=acked + held + returned, acked=acked, returned=returned
+    ),
+    st.floats(0, 1e5),
+    st.integers(0, 10**6),
+    st.integers(0, 1000),
+    st.integers(0, 1000),
+)
+
+
+@given(workers, st.integers(-10, 10**6), st.floats(0, 1e6), st.floats(0, 1e6))
+def test_never_more_than_is_left_and_less_the_more_time_there_is(worker: Progress, left: int, within_s: float, more_s: float) -> None:
+    assert 0 <= late(worker, left, within_s + more_s) <= late(worker, left, within_s) <= max(0, left)
+
+
+@given(workers, st.integers(0, 3000), st.floats(0, 1000))
+def test_what_it_holds_or_has_acknowledged_since_is_never_given_away(worker: Progress, promise: int, within_s: float) -> None:
+    worker = replace(worker, share=promise)
+    worked = Worked(execution(BACKLOG=str(promise)), {0: [worker]})
+    whole, cut = (ledger_of(-1.0, [worked], now=1e5, within_s=within) for within in (None, within_s))
+    assert worker.acked + worker.held <= cut.total_count <= whole.total_count
+    given_away = sum(line.late_count for line in cut.lines)
+    assert given_away == whole.total_count - cut.total_count
+    assert bool(given_away) == any("are too slow for" in line.note for line in cut.lines)
+
+
+# --- a lane of slow workers
+
+
+@pytest.fixture
+def here() -> World:
+    return world()
+
+
+def one_slow_worker(here: World) -> None:
+    """Alone with 600 messages, for three minutes, 18 of them done."""
+    now = here.clock.now()
+    info = here.runner.add(1, {"BACKLOG": "600", "DECISION_ID": "d.0"}, created_at=now - 180)
+    write_progress(here.store, info.name, 0, replace(SLOW, started_at=now - 180, updated_at=now, marks=((int(now) - 120, 6),)))
+    here.backlog_is(582)
+    # The last samples told of messages of a second.
+    save(here.store, LaneState("default", learned=Learned((Sample(0.9, 100, 2.0, 1.0),))), 0, "token")
+
+
+def ticked(here: World, strategy: Strategy = Strategy.DEADLINE) -> TickResult:
+    return tick(lane(share=1000, strategy=strategy, drain_within_s=WITHIN_S, concurrency=1, task_timeout_s=7200.0), here.outside)
+
+
+def test_others_are_launched_for_what_a_slow_worker_will_not_come_to(here: World) -> None:
+    one_slow_worker(here)
+    decision = ticked(here).decision
+    # In the reading are also those 12 that it has acknowledged since the mark before the sample.
+    assert decision.backlog == 582 - 74 - 12
+    assert decision.ledger is not None
+    assert decision.ledger.lines[0].note == "its workers are too slow for 508 messages more of their shares, which count as nobody's"
+    here.clock.advance(60)
+    here.backlog_is(570)
+    assert ticked(here).launched == (), "those are on their way"
+
+
+def test_who_sizes_by_share_alone_has_no_time_to_be_late_for(here: World) -> None:
+    one_slow_worker(here)
+    assert ticked(here, Strategy.SHARE).launched == ()
+
+
+class Drain:
+    """A queue of messages of ten seconds, and workers of one slot that pull from it until their share is done or it is empty."""
+
+    def __init__(self, here: World, message_s: float) -> None:
+        self.here, self.message_s = here, message_s
+        self.queue = 600
+        self.began: dict[tuple[str, int], float] = {}
+        self.done: dict[tuple[str, int], list[float]] = {}
+        self.paid_s = 0.0
+
+    @property
+    def left(self) -> int:
+        return 600 - sum(len(times) for times in self.done.values())
+
+    def step(self, seconds: float) -> None:
+        now = self.here.clock.now()
+        self.here.clock.advance(seconds)
+        live = [(name, info) for name, info in self.here.runner.all.items() if info.live]
+        for name, info in live:
+            ended = [self._work(name, index, info.task_count, int(info.env["BACKLOG"]), now, seconds) for index in range(info.task_count)]
+            if all(ended):
+                self.here.runner.complete(name, self.here.clock.now())
+
+    def _work(self, name: str, index: int, worker_count: int, backlog: int, now: float, seconds: float) -> bool:
+        """Whether it has ended."""
+        key, most = (name, index), share(backlog, worker_count, index)
+        times = self.done.setdefault(key, [])
+        began_at = self.began.setdefault(key, now)
+        while len(times) < most and self.queue and began_at + (len(times) + 1) * self.message_s <= now + seconds:
+            times.append(began_at + (len(times) + 1) * self.message_s)
+            self.queue -= 1
+        ends = len(times) == most or not self.queue
+        at = self.here.clock.now()
+        marks = tuple((int(mark), sum(one <= mark for one in times)) for mark in range(int(began_at), int(at), MARK_EVERY_S))
+        told = progress(most, began_at, updated_at=at, taken=len(times), acked=len(times), marks=marks, exit_reason="drained" * ends)
+        write_progress(self.here.store, name, index, told)
+        self.paid_s += 0 if ends and times and times[-1] <= now else seconds
+        return ends
+
+
+def drained_in_s(here: World, message_s: float) -> tuple[float, Drain]:
+    """From a tick that expects messages of a second to the last of 600."""
+    save(here.store, LaneState("default", learned=Learned((Sample(0.9, 100, 2.0, 1.0),))), 0, "token")
+    begin, drain = here.clock.now(), Drain(here, message_s)
+    for _ in range(120):
+        here.backlog.reading = Value(drain.left, here.clock.now(), None)
+        ticked(here)
+        drain.step(60)
+        if not drain.left:
+            return here.clock.now() - begin, drain
+    raise AssertionError(f"{drain.left} messages are left")
+
+
+def test_a_backlog_that_was_taken_to_be_light_does_not_wait_for_the_worker_that_has_it(here: World) -> None:
+    took_s, drain = drained_in_s(here, 10.0)
+    # One worker was launched for all of it, which it would have done in 6,000 s. Its pace shows after two minutes, and that of those that
+    # help it in turn; what a message takes is learned from workers that have ended, so the first help is too small as well.
+    assert next(iter(here.runner.all.values())).task_count == 1
+    assert took_s <= 6000 / 4
+    assert sum(info.task_count for info in here.runner.all.values()) <= 2 * ceil(600 * 10 / WITHIN_S)
+    assert drain.paid_s <= 1.2 * 600 * 10
+
+
+def test_a_backlog_as_light_as_it_was_taken_to_be_has_one_worker(here: World) -> None:
+    drained_in_s(here, 1.0)
+    assert [info.task_count for info in here.runner.all.values()] == [1]
