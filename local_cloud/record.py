@@ -42,15 +42,17 @@ def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str
 
 
 def read(state_dir: Path) -> Record | None:
-    """The record of a running local cloud; None when there is none, or its supervisor has gone. Raises ValueError on a file that is
-    no record."""
+    """The record of a running local cloud; None when there is none, or its supervisor has gone. Raises ValueError on what cannot
+    be read, or is no record."""
     path = state_dir / FILE
     try:
         body = json.loads(path.read_text())
         record = Record(int(body["pid"]), body["started"], from_json(body["addresses"]), dict(body["services"]))
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): name another folder with --state-dir") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not the record of a local cloud ({error!r}): delete it") from error
     return record if record.alive else None
 

@@ -28,13 +28,14 @@ from local_cloud.clock import Clock
 from local_cloud.connection import Protocol
 from local_cloud.guard import Guard, is_loopback, nobody
 from local_cloud.json_text import strict_json
+from local_cloud.refused_start import bound, port_number
 
 
 def parser(service: str) -> argparse.ArgumentParser:
     """The options that all services share; the service adds its own."""
     options = argparse.ArgumentParser(prog=f"python -m local_cloud.{service}")
     options.add_argument("--host", default="127.0.0.1", type=loopback_host, help="loopback address to bind")
-    options.add_argument("--port", type=int, default=0, help="port of the protocol; 0 takes a free one")
+    options.add_argument("--port", type=port_number, default=0, help="port of the protocol; 0 takes a free one")
     options.add_argument("--state-dir", type=Path, required=True, help="folder that this service may write to")
     options.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
     return options
@@ -70,10 +71,8 @@ class HttpServer:
 
     def __init__(self, app: ASGIApp, host: str, port: int, is_made_up: Callable[[str], bool] = nobody) -> None:
         loopback_host(host)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket = bound(host, port)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.bind((host, port))
         bound_host, bound_port = self._socket.getsockname()
         self.address = f"{bound_host}:{bound_port}"
         self._ready = threading.Event()

@@ -5,12 +5,14 @@ The rule: nothing is deleted in a folder that has no mark, and of a marked one o
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
 MARK = ".local-cloud-state"
 _CONTENT = {
     MARK,
+    ".fanout-demo",  # the demo's own mark: what it leaves can be looked at with `fanout local up`
     "control.json",
     "gcloud",
     "local-cloud.json",
@@ -38,6 +40,13 @@ def claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     (folder / MARK).write_text("The state of a local cloud. `fanout local reset` deletes it.\n")
+
+
+def unusable(folder: Path, error: OSError) -> str:
+    """What keeps a local cloud from using `folder`, and what to do."""
+    if error.errno == errno.ENOSPC:
+        return f"the disk of {folder} is full: make room, or name a folder on another one with --state-dir"
+    return f"the folder {folder} cannot be used ({error.strerror or error}): name one that you may write to with --state-dir"
 
 
 def check_ours(folder: Path) -> None:

@@ -27,6 +27,7 @@ from local_cloud.pubsub.restore import keep_state
 from local_cloud.pubsub.rpc_faults import RpcFaults
 from local_cloud.pubsub.server import GrpcServer
 from local_cloud.pubsub.web import health_route
+from local_cloud.refused_start import port_number, told
 from local_cloud.service import HttpServer, announce, clock_routes, make_private, parser, wait_for_end
 
 
@@ -38,7 +39,7 @@ def _states(model: PubSub) -> Iterable[QueueState]:
 def main(arguments: list[str]) -> None:
     """Serve until told to end."""
     options = parser("pubsub")
-    options.add_argument("--http-port", type=int, default=0, help="port of the HTTP side; 0 takes a free one")
+    options.add_argument("--http-port", type=port_number, default=0, help="port of the HTTP side; 0 takes a free one")
     options.add_argument("--sample-period-s", type=float, default=60.0, help="seconds between two points of a gauge; 0: at every request")
     options.add_argument("--visibility-lag-s", type=float, default=120.0, help="seconds until a point can be read")
     options.add_argument("--in-memory", action="store_true", help="write nothing to the state folder: the end of the process loses all")
@@ -77,4 +78,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    told("pubsub", lambda: main(sys.argv[1:]))

@@ -17,6 +17,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from local_cloud.refused_start import Damaged, Occupied
+
 MAGIC = b"local pubsub journal 1\n"
 _FRAME = struct.Struct("=II")  # length and CRC-32 of the entry
 
@@ -60,7 +62,7 @@ class Journal:
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RuntimeError(f"another process uses {folder}: stop it, or give this one a --state-dir of its own") from error
+            raise Occupied(f"another process uses {folder}: stop it, or give this one a --state-dir of its own") from error
 
     def _checked_length(self) -> int:
         length = os.fstat(self._file).st_size
@@ -70,7 +72,7 @@ class Journal:
             return len(MAGIC)
         with mapped(self._file, length) as data:
             if data[: len(MAGIC)] != MAGIC:
-                raise ValueError(f"{self.path} is no journal of this version: move it away to start empty")
+                raise Damaged(f"{self.path} is no journal of this version: move it away to start empty")
             end = max((end for _start, end in frames(data, str(self.path))), default=len(MAGIC))
         os.ftruncate(self._file, end)
         return end
@@ -172,7 +174,7 @@ def frames(data: memoryview, name: str) -> Iterator[tuple[int, int]]:
         if length == 0 or zlib.crc32(data[start:end]) != check:
             if end == len(data):
                 return
-            raise ValueError(f"{name} is damaged at byte {at}: move it away to start empty, or cut it there to keep what stands before")
+            raise Damaged(f"{name} is damaged at byte {at}: move it away to start empty, or cut it there to keep what stands before")
         yield start, end
         at = end
 

@@ -73,3 +73,10 @@ def missing(what: str, *, streaming: bool = False) -> Any:
     if streaming:
         return grpc.stream_stream_rpc_method_handler(call)
     return grpc.unary_unary_rpc_method_handler(call)
+
+
+class Missing(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Refuses by name what no service has: schemas, IAM."""
+
+    def service(self, details: Any) -> Any:
+        return missing(f"the method {details.method.lstrip('/')}")

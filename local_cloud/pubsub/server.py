@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 
 from local_cloud.clock import Clock
-from local_cloud.pubsub import publisher, subscriber
+from local_cloud.pubsub import publisher, rpc, subscriber
 from local_cloud.pubsub.model import PubSub
+from local_cloud.refused_start import bound
 
 # They are made when they are needed.
 _THREAD_COUNT = 1_024
@@ -57,8 +58,11 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(service, dict(handlers)) for service, handlers in services.items())
         )
-        bound = self._server.add_insecure_port(f"{host}:{port}")
-        self.address = f"{host}:{bound}"
+        self._server.add_generic_rpc_handlers((rpc.Missing(),))
+        if port:
+            # gRPC's own refusal is two pages, and does not say what to do.
+            bound(host, port).close()
+        self.address = f"{host}:{self._server.add_insecure_port(f'{host}:{port}')}"
 
     def start(self) -> None:
         self._server.start()

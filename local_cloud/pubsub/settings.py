@@ -92,15 +92,28 @@ def merge(kept: Any, patch: Any, mask: Any, mutable: Set[str], unsupported_field
     problem = f"Invalid update_mask provided in the Update{kind}Request"
     if not mask.paths:
         raise invalid(f"The update_mask in the Update{kind}Request must be set, and must contain a non-empty paths list.")
+    present = {field.name for field, _value in patch.ListFields()}
     for path in mask.paths:
-        # Whole fields only: like the real service, it knows no field within a field.
-        if path not in kept.DESCRIPTOR.fields_by_name:
+        field = path.partition(".")[0]
+        if not _is_known(path, kept.DESCRIPTOR):
             raise invalid(f"{problem}: {path} is not a known {kind} field.")
-        if path in unsupported_fields:
-            raise unsupported(unsupported_fields[path])
-        if path not in mutable:
-            raise invalid(f"{problem}: the {path} field in the {kind} is not mutable.")
+        if field in unsupported_fields:
+            # Who names all fields, as Terraform does, means nothing by those that are not there.
+            if field in present:
+                raise unsupported(unsupported_fields[field])
+        elif field not in mutable:
+            raise invalid(f"{problem}: the '{path}' field in the {kind} is not mutable.")
     mask.MergeMessage(patch, kept, replace_message_field=True, replace_repeated_field=True)
+
+
+def _is_known(path: str, descriptor: Any) -> bool:
+    """Whether `path` leads to a field, through single messages only: not into a map or a list."""
+    name, _, rest = path.partition(".")
+    field = descriptor.fields_by_name.get(name)
+    if field is None or not rest:
+        return field is not None
+    # Maps and lists have no presence.
+    return field.message_type is not None and field.has_presence and _is_known(rest, field.message_type)
 
 
 def policy(settings: bytes) -> Policy:

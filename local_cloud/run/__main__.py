@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from local_cloud.clock import Clock
+from local_cloud.refused_start import told
 from local_cloud.run.environment import base_environment
 from local_cloud.run.runner import Settings
 from local_cloud.run.scheduler import Limits
@@ -68,4 +69,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told("run", main)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from local_cloud.run.execution import Event, Execution, Kind, Reason
+from local_cloud.refused_start import Damaged
+from local_cloud.run.errors import ApiError
+from local_cloud.run.execution import Event, Execution, InvalidEvent, Kind, Reason
 from local_cloud.run.fields import Fields, Problems
 from local_cloud.run.files import write_atomically
 from local_cloud.run.job import Job, JobKey
@@ -46,9 +49,10 @@ class Store:
 
     def load_jobs(self) -> Iterator[Job]:
         for path in sorted(self._jobs.glob("*.json")):
-            state = json.loads(path.read_text())
-            key = JobKey(*state.pop("key"))
-            yield Job(key=key, spec=_spec(state.pop("manifest")), **state)
+            with _whole(path):
+                state = json.loads(path.read_text())
+                job = Job(key=JobKey(*state.pop("key")), spec=_spec(state.pop("manifest")), **state)
+            yield job
 
     def is_free(self, execution: str) -> bool:
         return not (self._executions / execution).exists()
@@ -87,11 +91,12 @@ class Store:
             if not described.exists():  # killed between the folder and its file: no client has heard of it
                 shutil.rmtree(folder)
                 continue
-            state = json.loads(described.read_text())
-            key = JobKey(*state.pop("key"))
-            execution = Execution(key=key, template=_spec(state.pop("manifest")).template, **state)
-            for event in self._events(execution.name):
-                execution.apply(event)
+            with _whole(folder):
+                state = json.loads(described.read_text())
+                key = JobKey(*state.pop("key"))
+                execution = Execution(key=key, template=_spec(state.pop("manifest")).template, **state)
+                for event in self._events(execution.name):
+                    execution.apply(event)
             yield execution
 
     def log_path(self, execution: str, index: int, attempt: int) -> Path:
@@ -116,6 +121,15 @@ class Store:
 
     def _events_path(self, execution: str) -> Path:
         return self._executions / execution / "events.jsonl"
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """What cannot be read in it is damage. Raises Damaged."""
+    try:
+        yield
+    except (ApiError, InvalidEvent, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{path} is damaged ({error}): repair it, or move it away to start without it") from error
 
 
 def _spec(manifest: object) -> JobSpec:

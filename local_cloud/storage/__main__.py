@@ -9,6 +9,7 @@ from local_cloud.clock import Clock
 from local_cloud.fault_routes import fault_routes
 from local_cloud.faults import Script
 from local_cloud.later import Later
+from local_cloud.refused_start import told
 from local_cloud.service import HttpServer, announce, make_private, parser, wait_for_end
 from local_cloud.storage.api_faults import faults_around
 from local_cloud.storage.model import Storage
@@ -38,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    told("storage", main)

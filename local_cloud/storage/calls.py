@@ -69,12 +69,13 @@ def _decoded(segment: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. `operation` is a method of the API without its `storage.`, e.g. `objects.insert`."""
+    """One call. `operation` is a method of the API without its `storage.`, e.g. `objects.insert`; `is_plain`: on an object's plain URL."""
 
     operation: str
     request: Request
     query: Mapping[str, str]
     names: Mapping[str, str] = field(default_factory=dict)
+    is_plain: bool = False
 
     @property
     def bucket(self) -> str:

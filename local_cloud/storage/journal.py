@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from local_cloud.refused_start import Damaged, Occupied
+
 Record = dict[str, Any]
 
 
@@ -28,7 +30,7 @@ class Journal:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock_file)
-            raise RuntimeError(f"another process uses {folder}: stop it, or give this one a --state-dir of its own") from error
+            raise Occupied(f"another process uses {folder}: stop it, or give this one a --state-dir of its own") from error
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._length = 0
         self.record_count = 0
@@ -43,7 +45,7 @@ class Journal:
                 records.append(json.loads(line))
             except ValueError as error:
                 hint = "repair or remove that line, or start with an empty folder"
-                raise ValueError(f"{self._path} line {number} is damaged: {hint}") from error
+                raise Damaged(f"{self._path} line {number} is damaged: {hint}") from error
         os.ftruncate(self._file, whole)
         self._length = whole
         self.record_count = len(records)

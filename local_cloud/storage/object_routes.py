@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from local_cloud.storage.calls import Call
 from local_cloud.storage.conditions import conditions_of, integer
-from local_cloud.storage.errors import InvalidArgument, NotModified, PreconditionFailed
+from local_cloud.storage.errors import InvalidArgument, NotFound, NotModified, PreconditionFailed
 from local_cloud.storage.listing import ListQuery
 from local_cloud.storage.media import media_response
 from local_cloud.storage.model import ComposeSource, Ref, Storage
@@ -46,6 +46,9 @@ class ObjectRoutes:
             match_glob=call.query.get("matchGlob", ""),
             include_trailing_delimiter=call.flag("includeTrailingDelimiter"),
         )
+        if call.flag("softDeleted"):
+            self._storage.bucket(call.bucket)
+            return JSONResponse({"kind": "storage#objects"})  # what is deleted is gone
         page = self._storage.list_objects(call.bucket, query)
         base_url = call.base_url
         answer: dict[str, Any] = {"kind": "storage#objects"}
@@ -59,6 +62,8 @@ class ObjectRoutes:
 
     async def _get(self, call: Call) -> Response:
         conditions = conditions_of(call.query)
+        if call.flag("softDeleted"):
+            raise NotFound(f"No such object: {call.ref()}")
         if not call.is_media:
             stored = self._storage.get(call.ref(), conditions)
             _check_etag(call, stored)

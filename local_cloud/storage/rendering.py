@@ -13,6 +13,12 @@ from urllib.parse import quote
 from local_cloud.storage.errors import StorageError
 from local_cloud.storage.records import Bucket, StoredObject
 
+# https://cloud.google.com/storage/docs/locations; every other one is a region.
+_LOCATIONS = {
+    "multi-region": {"US", "EU", "ASIA"},
+    "dual-region": {"ASIA1", "EUR4", "EUR5", "EUR7", "EUR8", "NAM4"},
+}
+
 
 def timestamp(unix_s: float) -> str:
     """RFC 3339 in UTC with milliseconds."""
@@ -54,6 +60,9 @@ def object_json(stored: StoredObject, base_url: str) -> dict[str, Any]:
 
 
 def bucket_json(bucket: Bucket, base_url: str) -> dict[str, Any]:
+    """`base_url` as in `object_json`."""
+    location = str(bucket.fields.get("location") or "US").upper()
+    kinds = [kind for kind, names in _LOCATIONS.items() if location in names] or ["region"]
     return {
         "kind": "storage#bucket",
         "id": bucket.name,
@@ -64,11 +73,11 @@ def bucket_json(bucket: Bucket, base_url: str) -> dict[str, Any]:
         "etag": etag(0, bucket.metageneration),
         "timeCreated": timestamp(bucket.created_s),
         "updated": timestamp(bucket.updated_s),
-        "location": "US",
-        "locationType": "multi-region",
         "storageClass": "STANDARD",
         "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": True}},
         **bucket.fields,
+        "location": location,
+        "locationType": kinds[0],
     }
 
 

@@ -24,7 +24,9 @@ from local_cloud.storage.calls import Call, operation_of
 from local_cloud.storage.errors import NotModified, NotSupported, RangeNotSatisfiable, StorageError, Unwritable
 from local_cloud.storage.model import Storage
 from local_cloud.storage.object_routes import ObjectRoutes
+from local_cloud.storage.plain_urls import plain_call
 from local_cloud.storage.rendering import error_json
+from local_cloud.storage.unzipping import unzipped
 from local_cloud.storage.upload_routes import UploadRoutes
 from local_cloud.storage.uploads import Uploads
 
@@ -32,7 +34,7 @@ Handler = Callable[[Call], Awaitable[Response]]
 # Wraps every call: it may answer by itself, or await the handler and change or drop its answer.
 Around = Callable[[Call, Handler], Awaitable[Response]]
 
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _CLIENT_WENT_AWAY = 499
 
 
@@ -55,13 +57,9 @@ class StorageServer:
         """Answer one request of the API; never raises a StorageError or OSError."""
         is_media = request.query_params.get("alt") == "media"
         try:
-            raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-            found = operation_of(request.method, raw_path.decode("latin-1").partition("?")[0])
-            if found is None:
-                raise NotSupported(f"The local Cloud Storage has no {request.method} {request.url.path}")
-            operation, names = found
-            call = Call(operation, request, request.query_params, names)
-            return await self._around(call, self._handlers[operation])
+            call = call_of(request)
+            is_media = call.is_media
+            return await self._around(call, self._handlers[call.operation])
         except StorageError as error:
             return error_response(error, as_text=is_media)
         except ClientDisconnect:
@@ -71,6 +69,21 @@ class StorageServer:
             with suppress(OSError):  # the log may lie on the same full disk
                 sys.stderr.write(f"{text}\n")
             return error_response(Unwritable(text), as_text=is_media)
+
+
+def call_of(request: Request) -> Call:
+    """What a request of the JSON API, or one to the plain URL of an object, asks for. Raises InvalidArgument, NotSupported."""
+    raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+    path = raw_path.decode("latin-1").partition("?")[0]
+    # The server leaves the body of an answer to HEAD away.
+    method = "GET" if request.method == "HEAD" else request.method
+    found = operation_of(method, path)
+    if found is not None:
+        return Call(found[0], unzipped(request), request.query_params, found[1])
+    plain = plain_call(method, path, request)
+    if plain is None:
+        raise NotSupported(f"The local Cloud Storage has no {request.method} {request.url.path}")
+    return plain
 
 
 def error_response(error: StorageError, *, as_text: bool = False) -> Response:

@@ -17,6 +17,7 @@ from local_cloud.storage.errors import InvalidArgument
 from local_cloud.storage.files import Staged
 from local_cloud.storage.model import Ref, Storage
 from local_cloud.storage.multipart import RelatedBody, boundary_of
+from local_cloud.storage.plain_urls import resource_of
 from local_cloud.storage.records import StoredObject, check_object_name
 from local_cloud.storage.rendering import object_json
 from local_cloud.storage.uploads import ContentRange, Upload, Uploads, content_range
@@ -52,6 +53,8 @@ class UploadRoutes:
     async def _receive_media(self, call: Call, staged: Staged) -> tuple[str, dict[str, Any]]:
         async for data in call.request.stream():
             staged.write(data)
+        if call.is_plain:
+            return call.names["name"], resource_of(call.request.headers)
         resource = {"contentType": call.request.headers.get("content-type"), "contentEncoding": call.query.get("contentEncoding")}
         return call.query.get("name", ""), resource
 

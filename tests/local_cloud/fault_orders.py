@@ -39,16 +39,16 @@ class Orders:
         return self.post({"project": self.project, "method": method, "rate": rate, "seed": seed, "fault": fault})
 
     def post(self, body: dict[str, Any]) -> str:
-        answer = requests.post(f"{self.url}/faults", json=body, timeout=10)
+        answer = requests.post(f"{self.url}/faults", json=body, timeout=60)
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
 
     def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = requests.get(f"{self.url}/faults", params={"project": self.project}, timeout=10).json()
+        found: dict[str, Any] = requests.get(f"{self.url}/faults", params={"project": self.project}, timeout=60).json()
         return found
 
     def clear(self) -> dict[str, Any]:
-        found: dict[str, Any] = requests.delete(f"{self.url}/faults", params={"project": self.project}, timeout=10).json()
+        found: dict[str, Any] = requests.delete(f"{self.url}/faults", params={"project": self.project}, timeout=60).json()
         return found
 
     def all_met(self, count: int) -> bool:
@@ -69,6 +69,6 @@ def slow_answer(service: Service, orders: Orders, method: str, ask: Callable[[],
     wait_until(lambda: orders.all_met(met_count + 1), description="the slow call's arrival")
     assert found == []
     service.advance(3600)
-    asking.join(10)
+    asking.join(60)
     (answer,) = found
     return answer

@@ -202,12 +202,12 @@ def test_the_routes_add_report_and_clear(url: str, script: Script) -> None:
     )
     assert (listed.json(), rated.json()) == ({"id": "1"}, {"id": "2"})
     script.next("p", "Pull")
-    report = requests.get(url, timeout=10, params={"project": "p"}).json()
+    report = requests.get(url, timeout=60, params={"project": "p"}).json()
     assert report == script.report("p")
     assert (report["pending"], report["met"]) == (1, 1)
-    assert requests.get(url, timeout=10, params={"project": "q"}).json() == {"faults": [], "pending": 0, "met": 0}
-    assert requests.get(url, timeout=10).json() == report
-    assert requests.delete(url, timeout=10, params={"project": "p"}).json() == report
+    assert requests.get(url, timeout=60, params={"project": "q"}).json() == {"faults": [], "pending": 0, "met": 0}
+    assert requests.get(url, timeout=60).json() == report
+    assert requests.delete(url, timeout=60, params={"project": "p"}).json() == report
     assert script.is_empty
 
 
@@ -230,7 +230,7 @@ def test_the_routes_add_report_and_clear(url: str, script: Script) -> None:
     ],
 )
 def test_the_routes_refuse_with_what_would_be_right(url: str, script: Script, body: Any, text: str) -> None:
-    answer = requests.post(url, timeout=10, json=body)
+    answer = requests.post(url, timeout=60, json=body)
     assert answer.status_code == 400
     assert text in answer.json()["error"]
     assert script.is_empty
@@ -238,9 +238,9 @@ def test_the_routes_refuse_with_what_would_be_right(url: str, script: Script, bo
 
 def test_the_routes_refuse_what_is_no_json_and_a_clearing_of_nobody(url: str) -> None:
     for body in (b"{", b"[" * 100_000, b'{"project": "\\ud800", "method": "Pull", "faults": ["ok"]}'):
-        assert requests.post(url, timeout=10, data=body).status_code == 400
-    assert requests.get(url, timeout=10).json()["faults"] == []  # what no answer can hold would have broken this one
-    assert "say whose" in requests.delete(url, timeout=10).json()["error"]
+        assert requests.post(url, timeout=60, data=body).status_code == 400
+    assert requests.get(url, timeout=60).json()["faults"] == []  # what no answer can hold would have broken this one
+    assert "say whose" in requests.delete(url, timeout=60).json()["error"]
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_later_ends_pauses_and_drops_effects_when_it_stops(clock: Clock) -> None
     later.do(1.0, lambda: done.append("effect"))
     wait_until(lambda: len(later._due) == 2, description="the pause")
     later.stop()
-    pausing.join(10.0)
+    pausing.join(60)
     assert not pausing.is_alive()
     later.pause(3600.0)
     clock.advance(3600.0)

@@ -135,10 +135,10 @@ def test_a_launch_takes_effect_after_its_error(site: Site) -> None:
 def test_v1_meets_the_same_faults(site: Site, project: str) -> None:
     site.orders.add("jobs.run", "unavailable", "lost_response")
     url = f"{site.service.http}/apis/run.googleapis.com/v1/namespaces/{project}/jobs/lane:run"
-    answer = requests.post(url, json={}, timeout=10)
+    answer = requests.post(url, json={}, timeout=60)
     assert (answer.status_code, answer.json()["error"]["status"]) == (503, "UNAVAILABLE")
     with pytest.raises(requests.exceptions.ConnectionError):
-        requests.post(url, json={}, timeout=10)
+        requests.post(url, json={}, timeout=60)
     assert site.execution_count == 1
 
 

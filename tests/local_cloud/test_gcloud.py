@@ -103,7 +103,7 @@ def test_an_execution_with_overrides_is_awaited_and_read(gcloud: Gcloud, local_r
     task = gcloud.json(*EXECUTIONS, "tasks", "describe", f"{name}-task3")
     assert (task["status"]["index"], task["status"]["lastAttemptResult"]["exitCode"]) == (3, 0)
     assert task["metadata"]["labels"]["run.googleapis.com/runningState"] == "Succeeded"
-    with urllib.request.urlopen(task["status"]["logUri"], timeout=10) as log:
+    with urllib.request.urlopen(task["status"]["logUri"], timeout=60) as log:
         assert log.read() == b"one c\n"
     job = gcloud.json("run", "jobs", "describe", "lane")["status"]
     assert (job["executionCount"], job["latestCreatedExecution"]["name"]) == (1, name)

@@ -15,7 +15,7 @@ import pytest
 import requests
 from google.cloud import pubsub_v1
 
-from tests.support import Service, wait_until
+from tests.support import Service, pulled_at_once, wait_until
 
 MESSAGES = 20_000
 
@@ -58,8 +58,7 @@ def test_subscribe_receives_20000_messages_and_leaves_nothing(publisher: Any, su
     assert set(received) == {str(number).encode() for number in range(MESSAGES)}
     again = sum(received.values()) - MESSAGES
     assert again == 0, f"{again} messages came twice, though each was acknowledged at once"
-    left = subscriber.pull(subscription=subscription, max_messages=10, timeout=2, retry=None).received_messages
-    assert [message.message.data for message in left] == []
+    assert [message.message.data for message in pulled_at_once(subscriber, subscription)] == []
 
 
 def test_plain_requests_put_read_list_and_delete_an_object(local_storage: Service, project: str) -> None:

@@ -99,7 +99,7 @@ def test_a_worker_gets_the_addresses_and_ends_with_the_cloud(cloud: LocalCloud) 
 def test_a_service_that_dies_is_noticed_and_named(cloud: LocalCloud, service: str) -> None:
     cloud.check()
     os.kill(cloud.pids[service], signal.SIGKILL)
-    assert cloud.died.wait(10)
+    assert cloud.died.wait(60)
     with pytest.raises(ServiceFailed, match=f"{service} .* was killed by signal 9"):
         cloud.check()
 
@@ -108,7 +108,7 @@ def test_the_end_of_a_killed_run_service_takes_its_workers(cloud: LocalCloud) ->
     start_sleeper(cloud.addresses.run)
     worker = the_worker(cloud.state_dir)
     os.kill(cloud.pids["run"], signal.SIGKILL)
-    assert cloud.died.wait(10)
+    assert cloud.died.wait(60)
     cloud.stop()
     wait_until(lambda: not alive([worker.pid]), description="the worker is gone")
 
@@ -123,9 +123,9 @@ def test_a_failed_start_shows_what_the_service_said_and_leaves_nothing(tmp_path:
         first.check()
         journal = tmp_path / "three" / "storage" / "meta" / "journal.jsonl"
         journal.parent.mkdir(parents=True)
-        journal.write_text("damaged\n")
+        journal.write_text("{}\n")  # a fault of ours: its frames stand in the log, not in the message
         third = LocalCloud(tmp_path / "three", QUICK, clean_environment())
-        with pytest.raises(ServiceFailed, match=r"(?s)storage .*ended with exit code 1.*line 1 is damaged") as failed:
+        with pytest.raises(ServiceFailed, match=r"(?s)storage .*ended with exit code 1.*KeyError") as failed:
             third.start()
         assert third.pids == {}
         assert "Traceback" not in str(failed.value)
@@ -173,7 +173,7 @@ def test_a_new_local_cloud_waits_for_what_a_killed_one_has_left(tmp_path: Path) 
         print("freeze storage", file=holder.stdin, flush=True)
         assert holder.stdout.readline() == "done\n"
         holder.kill()
-        holder.wait(10)
+        holder.wait(60)
         lock = FolderLock(tmp_path)
         lock.take()
         assert alive(everyone) == []
@@ -243,7 +243,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path, number: s
         everyone = [*map(int, pids), the_worker(tmp_path).pid]
         assert alive(everyone) == everyone
         holder.send_signal(number)
-        holder.wait(10)
+        holder.wait(60)
         wait_until(lambda: not alive(everyone), description="services and worker are gone")
 
 
@@ -263,7 +263,7 @@ def test_nothing_is_left_of_frozen_services_and_orphaned_workers(tmp_path: Path)
             assert holder.stdout.readline() == "done\n"
         assert len(alive(everyone)) == 3
         holder.kill()
-        holder.wait(10)
+        holder.wait(60)
         wait_until(lambda: not alive(everyone), description="services and worker are gone")
 
 
@@ -277,4 +277,4 @@ def test_a_process_that_has_the_id_of_a_noted_one_is_left_alone(tmp_path: Path) 
         assert stranger.poll() is None
         (processes / f"{stranger.pid}.json").write_text(json.dumps({"pid": stranger.pid, "started": start_mark(stranger.pid)}))
         watch(tmp_path, str)
-        assert stranger.wait(10) == -signal.SIGKILL
+        assert stranger.wait(60) == -signal.SIGKILL

@@ -24,6 +24,7 @@ COUNT = int(os.environ.get("COUNT", "0"))
 app = Celery("bench", broker=f"gcpubsub://projects/{os.environ.get('GOOGLE_CLOUD_PROJECT', PROJECT)}")
 app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
 numbers = itertools.count(1)
+SEND_LIMIT_S = 60.0
 
 
 @app.task(name="noop")  # type: ignore[untyped-decorator]
@@ -40,12 +41,31 @@ def ready(**_: Any) -> None:
 
 
 def send(count: int) -> None:
-    """`count` tasks, published for certain when it returns."""
+    """`count` tasks, published for certain when it returns. Raises what Pub/Sub's client raises for one that could not be."""
     with app.producer_pool.acquire(block=True) as producer:
+        publisher = producer.channel.publisher
+        published = kept_answers(publisher)
         for _ in range(count):
             noop.apply_async(("x" * DATA_BYTES,), producer=producer)
-        # The transport publishes in the background: nothing is sent for sure before its client is stopped.
-        producer.channel.publisher.stop()
+        publisher.stop()
+        for answer in published:
+            answer.result(timeout=SEND_LIMIT_S)
+
+
+def kept_answers(publisher: Any) -> list[Any]:
+    """The futures of all that this publisher publishes from now on.
+
+    The transport drops them, and `stop` does not wait: a process that ends then takes its last batches with it.
+    """
+    published: list[Any] = []
+    publish = publisher.publish
+
+    def keeping(*arguments: Any, **options: Any) -> Any:
+        published.append(publish(*arguments, **options))
+        return published[-1]
+
+    publisher.publish = keeping
+    return published
 
 
 if __name__ == "__main__":

@@ -85,11 +85,11 @@ def test_the_thread_waits_for_the_next_period_and_looks_again_after_each_advance
     clock, state = PlanClock(), Queue()
     sampler = Sampler(state.read, clock, period_s=60, lag_s=0)
     sampler.start()
-    assert clock.plans.get(timeout=10) == START_S + 60
+    assert clock.plans.get(timeout=60) == START_S + 60
     clock.advance(30)
-    assert clock.plans.get(timeout=10) == START_S + 60
+    assert clock.plans.get(timeout=60) == START_S + 60
     clock.advance(40)
-    assert clock.plans.get(timeout=10) == START_S + 120
+    assert clock.plans.get(timeout=60) == START_S + 120
     assert _visible(sampler, clock) == [(60.0, 0, 0.0)]
     sampler.stop()
 

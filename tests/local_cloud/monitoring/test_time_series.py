@@ -83,7 +83,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Pr
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stdout.read() == ""
         process.stdout.close()
 

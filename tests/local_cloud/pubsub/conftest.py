@@ -17,6 +17,7 @@ from local_cloud.clock import Clock
 from local_cloud.pubsub.keeper import Keeper
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.server import GrpcServer
+from tests.support import pulled_at_once
 
 _projects = itertools.count(1)
 
@@ -67,8 +68,15 @@ class Cloud:
             received.extend(messages)
         return received
 
+    def pull_all(self, subscription: str) -> list[Any]:
+        """What can be had now, without a wait for more."""
+        received: list[Any] = []
+        while messages := pulled_at_once(self.subscriber, subscription):
+            received.extend(messages)
+        return received
+
     def nothing_left(self, subscription: str) -> bool:
-        return not self.pull(subscription, timeout=1.0)
+        return not pulled_at_once(self.subscriber, subscription)
 
     def nack(self, subscription: str, received: list[Any]) -> None:
         ids = [message.ack_id for message in received]

@@ -13,10 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.pubsub_v1 import SubscriberClient
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from tests.support import clean_environment, wait_until
+from tests.local_cloud.fault_orders import Orders
+from tests.support import Service, clean_environment, pulled_at_once, wait_until
 
+ROOT = Path(__file__).resolve().parents[3]
 COUNT = 200
 
 APP = """
@@ -39,10 +44,15 @@ import sys
 from tasks import app, note
 
 with app.producer_pool.acquire(block=True) as producer:
+    # The transport publishes in the background and drops the futures: a process that ends then may take its last messages with it.
+    publisher, sent = producer.channel.publisher, []
+    publish = publisher.publish
+    publisher.publish = lambda *arguments, **options: sent.append(publish(*arguments, **options))
     for number in range(int(sys.argv[1])):
         note.apply_async((number,), producer=producer)
-    # The transport publishes in the background: nothing is sent for sure before its client is stopped.
-    producer.channel.publisher.stop()
+    publisher.stop()
+    for future in sent:
+        future.result(timeout=30)
 """
 
 
@@ -81,3 +91,15 @@ def test_celery_runs_every_task_and_leaves_nothing(celery_python: str, local_ser
             worker.wait(30)
     assert sorted(map(int, notes.read_text().split())) == list(range(COUNT))
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.real
+def test_the_sender_of_the_benchmark_ends_when_all_its_tasks_are_published(celery_python: str, local_pubsub: Service, project: str) -> None:
+    """Also when the last request has to be sent again: whatever is lost here, the benchmark's worker waits for in vain."""
+    environment = {**clean_environment(), "PUBSUB_EMULATOR_HOST": local_pubsub.grpc, "GOOGLE_CLOUD_PROJECT": project}
+    Orders(local_pubsub.http, project).add("Publish", "unavailable")
+    command = [celery_python, "-m", "bench.worker.rivals.celery_tasks", "3"]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=60)
+    subscriber = SubscriberClient(transport=SubscriberGrpcTransport(channel=grpc.insecure_channel(local_pubsub.grpc)))
+    with subscriber:
+        assert len(pulled_at_once(subscriber, f"projects/{project}/subscriptions/kombu-celery")) == 3

@@ -101,17 +101,17 @@ def test_the_client_knows_by_the_stream_that_its_acknowledgement_counted_or_not(
     messages: queue.Queue[Any] = queue.Queue()
     future = cloud.subscriber.subscribe(subscription, messages.put)
     try:
-        first = messages.get(timeout=10)
-        assert first.ack_with_response().result(timeout=10) == AcknowledgeStatus.SUCCESS
+        first = messages.get(timeout=60)
+        assert first.ack_with_response().result(timeout=60) == AcknowledgeStatus.SUCCESS
         cloud.publish(_topic(cloud), b"two")
-        second = messages.get(timeout=10)
+        second = messages.get(timeout=60)
         # Another subscriber made the ack id stale.
         cloud.subscriber.modify_ack_deadline(subscription=subscription, ack_ids=[second.ack_id], ack_deadline_seconds=0)
-        again = messages.get(timeout=10)
+        again = messages.get(timeout=60)
         with pytest.raises(AcknowledgeError) as refusal:
-            second.ack_with_response().result(timeout=10)
+            second.ack_with_response().result(timeout=60)
         assert refusal.value.error_code == AcknowledgeStatus.INVALID_ACK_ID
-        assert again.ack_with_response().result(timeout=10) == AcknowledgeStatus.SUCCESS
+        assert again.ack_with_response().result(timeout=60) == AcknowledgeStatus.SUCCESS
     finally:
         future.cancel()
         future.result(timeout=30)

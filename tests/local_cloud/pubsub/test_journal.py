@@ -109,7 +109,7 @@ def test_what_is_appended_during_a_rewrite_is_kept(open_journal: Callable[..., J
     def slow(data: memoryview, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
         kept = [one for one in same(data, spans) if one != b"garbage"]
         reading.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         yield from kept
 
     journal = open_journal(slow)
@@ -117,10 +117,10 @@ def test_what_is_appended_during_a_rewrite_is_kept(open_journal: Callable[..., J
         journal.append(one)
     aside = threading.Thread(target=journal.rewrite)
     aside.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     journal.append(b"meanwhile")
     go_on.set()
-    aside.join(10)
+    aside.join(60)
     journal.append(b"later")
     assert content(journal) == [b"live", b"meanwhile", b"later"] == reopened(open_journal, journal)
     assert not list(journal.path.parent.glob("*.fresh"))

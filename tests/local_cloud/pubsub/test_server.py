@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import pytest
 from google.api_core import exceptions
+from google.pubsub_v1 import SchemaServiceClient
+from google.pubsub_v1.services.schema_service.transports import SchemaServiceGrpcTransport
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.pubsub import settings
@@ -239,6 +241,27 @@ def test_every_mutable_setting_can_be_changed_and_taken_away(cloud: Any) -> None
     assert not seen.labels
 
 
+def test_a_field_within_a_field_can_be_changed_alone(cloud: Any) -> None:
+    topic = cloud.topic()
+    path = cloud.subscription(topic, dead_letter_policy={"dead_letter_topic": topic, "max_delivery_attempts": 7})
+    wanted = {"name": path, "expiration_policy": {"ttl": {"seconds": 100_000}}, "dead_letter_policy": {"max_delivery_attempts": 8}}
+    paths = ["expiration_policy.ttl", "dead_letter_policy.max_delivery_attempts"]
+    changed = cloud.subscriber.update_subscription(request={"subscription": wanted, "update_mask": {"paths": paths}})
+    assert (changed.dead_letter_policy.dead_letter_topic, changed.dead_letter_policy.max_delivery_attempts) == (topic, 8)
+    assert changed.expiration_policy.ttl.total_seconds() == 100_000
+
+
+def test_a_mask_that_names_a_setting_that_is_not_there_changes_nothing(cloud: Any) -> None:
+    """As Terraform's do: they name everything that a subscription could have."""
+    path = cloud.subscription(cloud.topic(), labels={"lane": "a"})
+    mask = {"paths": ["labels", "bigquery_config", "cloud_storage_config"]}
+    request = {"subscription": {"name": path, "labels": {"lane": "b"}}, "update_mask": mask}
+    assert dict(cloud.subscriber.update_subscription(request=request).labels) == {"lane": "b"}
+    request["subscription"] = {"name": path, "bigquery_config": {"table": "p.d.t"}}
+    with pytest.raises(exceptions.MethodNotImplemented, match="does not support BigQuery"):
+        cloud.subscriber.update_subscription(request=request)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"push_config": {"push_endpoint": "http://127.0.0.1"}}, {"bigquery_config": {"table": "p.d.t"}}],
@@ -248,6 +271,15 @@ def test_settings_that_would_not_be_obeyed_are_refused(cloud: Any, settings: dic
     topic = cloud.topic()
     with pytest.raises(exceptions.MethodNotImplemented, match="does not support"):
         cloud.subscription(topic, **settings)
+
+
+def test_methods_that_are_not_here_are_refused_by_name(cloud: Any, local_server: Any) -> None:
+    with pytest.raises(exceptions.MethodNotImplemented, match=r"does not support the method google\.iam\.v1\.IAMPolicy/GetIamPolicy"):
+        cloud.publisher.get_iam_policy(request={"resource": cloud.topic()}, retry=None)
+    with grpc.insecure_channel(local_server.address) as channel:
+        schemas = SchemaServiceClient(transport=SchemaServiceGrpcTransport(channel=channel))
+        with pytest.raises(exceptions.MethodNotImplemented, match=r"google\.pubsub\.v1\.SchemaService/ListSchemas"):
+            list(schemas.list_schemas(parent=cloud.parent))
 
 
 def test_two_updates_at_once_both_count(cloud: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_what_was_nacked_comes_again(cloud: Any) -> None:
         (message.nack if tries.qsize() == 1 else message.ack)()
 
     with subscribed(cloud.subscriber, subscription, handle):
-        assert tries.get(timeout=10) == tries.get(timeout=10)
+        assert tries.get(timeout=60) == tries.get(timeout=60)
 
 
 def test_the_client_sees_no_more_at_a_time_than_it_allowed(cloud: Any, local_server: Any) -> None:
@@ -139,7 +139,7 @@ def test_the_client_sees_no_more_at_a_time_than_it_allowed(cloud: Any, local_ser
     options = {"flow_control": pubsub_v1.types.FlowControl(max_messages=5)}
     with subscribed(cloud.subscriber, subscription, held.put, **options):
         for _ in range(6):
-            batch = [held.get(timeout=10) for _ in range(5)]
+            batch = [held.get(timeout=60) for _ in range(5)]
             assert _outstanding(local_server, subscription) == 5
             assert held.empty()
             for message in batch:
@@ -328,7 +328,7 @@ def test_a_client_comes_back_by_itself_after_a_restart_of_the_server(connect: Ca
 
     with subscribed(client.subscriber, subscription, handle) as future:
         client.publish(topic, b"before")
-        assert bodies.get(timeout=10) == b"before"
+        assert bodies.get(timeout=60) == b"before"
         server.stop()
         again = GrpcServer(model, clock, "127.0.0.1", port, {})
         again.start()

@@ -46,7 +46,7 @@ def test_the_operation_of_a_run_ends_with_its_execution(service: Service) -> Non
     service.create(task_count=2)
     operation = service.jobs.run_job(name=LANE)
     assert (operation.metadata.task_count, operation.metadata.job) == (2, "lane")
-    execution = operation.result(timeout=20)
+    execution = operation.result(timeout=60)
     assert (execution.succeeded_count, execution.name) == (2, operation.metadata.name)
     job = service.jobs.get_job(name=LANE)
     assert (job.execution_count, job.latest_created_execution.name) == (1, execution.name.rpartition("/")[2])
@@ -65,7 +65,7 @@ def test_who_waits_for_a_run_can_go_on_after_a_restart(start: Starter) -> None:
     assert not waited.done
     with pytest.raises(exceptions.NotFound):
         second.jobs.transport.operations_client.get_operation(operation.replace("us-central1", "europe-west1"))
-    second.executions.cancel_execution(name=next(iter(second.executions.list_executions(parent=LANE))).name).result(timeout=20)
+    second.executions.cancel_execution(name=next(iter(second.executions.list_executions(parent=LANE))).name).result(timeout=60)
     over = second.jobs.transport.operations_client.get_operation(operation)
     assert (over.done, over.error.message) == (True, "Execution was cancelled.")
 
@@ -74,7 +74,7 @@ def test_the_operation_of_a_failed_run_raises(service: Service) -> None:
     service.create(command=["false"])
     operation = service.jobs.run_job(name=LANE)
     with pytest.raises(exceptions.GoogleAPICallError, match="code 1"):
-        operation.result(timeout=20)
+        operation.result(timeout=60)
     assert operation.metadata.failed_count == 1
 
 
@@ -89,10 +89,10 @@ def test_an_executions_template_shows_the_merged_environment(service: Service) -
 def test_validate_only_changes_nothing(service: Service) -> None:
     service.create()
     job = service.jobs.get_job(name=LANE)
-    service.jobs.run_job(request={"name": LANE, "validate_only": True}).result(timeout=20)
-    service.jobs.delete_job(request={"name": LANE, "validate_only": True}).result(timeout=20)
-    service.jobs.update_job(request={"job": job, "validate_only": True}).result(timeout=20)
-    service.jobs.create_job(request={"parent": PARENT, "job": job, "job_id": "second", "validate_only": True}).result(timeout=20)
+    service.jobs.run_job(request={"name": LANE, "validate_only": True}).result(timeout=60)
+    service.jobs.delete_job(request={"name": LANE, "validate_only": True}).result(timeout=60)
+    service.jobs.update_job(request={"job": job, "validate_only": True}).result(timeout=60)
+    service.jobs.create_job(request={"parent": PARENT, "job": job, "job_id": "second", "validate_only": True}).result(timeout=60)
     assert [job.execution_count for job in service.jobs.list_jobs(parent=PARENT)] == [0]
     assert list(service.executions.list_executions(parent=LANE)) == []
     assert service.jobs.get_job(name=LANE).etag == job.etag
@@ -190,7 +190,7 @@ def test_a_deleted_execution_is_gone_with_its_files_and_a_running_one_first_ends
     name = service.run()
     service.wait_for_files("0-0.up")
     operation = service.executions.delete_execution(name=name)
-    assert operation.result(timeout=20).cancelled_count == 1
+    assert operation.result(timeout=60).cancelled_count == 1
     with pytest.raises(exceptions.NotFound):
         service.get(name)
     assert list((service.state_dir / "executions").iterdir()) == []
@@ -202,7 +202,7 @@ def test_a_deleted_job_takes_its_executions_along(service: Service) -> None:
     service.wait_for_files("0-0.up")
     operation = service.jobs.delete_job(name=LANE)
     assert operation.metadata.delete_time
-    operation.result(timeout=20)
+    operation.result(timeout=60)
     with pytest.raises(exceptions.NotFound):
         service.jobs.get_job(name=LANE)
     assert service.create().execution_count == 0

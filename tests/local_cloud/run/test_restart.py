@@ -44,7 +44,7 @@ class Process:
         self.base = f"{self.ready['http']}/apis/run.googleapis.com/v1/namespaces/shop/"
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        answer = requests.request(method, self.base + path, json=body, timeout=10)
+        answer = requests.request(method, self.base + path, json=body, timeout=60)
         answer.raise_for_status()
         return answer.json()
 
@@ -57,7 +57,7 @@ class Process:
         """Returns the exit code; the process is gone afterwards, whatever happens."""
         try:
             how(self.process)
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=60)
         finally:
             self.process.kill()
             self.process.wait()
@@ -102,7 +102,7 @@ def test_no_worker_outlives_an_orderly_end(
 ) -> None:
     server = begin(*options)
     assert server.ready["service"] == "run"
-    assert requests.get(server.ready["http"], timeout=10).json() == {"service": "run", "status": "ok"}
+    assert requests.get(server.ready["http"], timeout=60).json() == {"service": "run", "status": "ok"}
     server.create(UP, out)
     server.call("POST", "jobs/lane:run")
     wait_until((out / "0").exists, "the worker")
@@ -124,7 +124,7 @@ def test_options_reach_the_workers_and_the_jobs(begin: Callable[..., Process], o
     server.call("POST", "jobs/lane:run")
     wait_until((out / "env").exists, "the worker")
     assert (out / "env").read_text() == "there:1 unset\n"
-    moved = requests.post(f"{server.ready['http']}/clock/advance", json={"seconds": 60}, timeout=10)
+    moved = requests.post(f"{server.ready['http']}/clock/advance", json={"seconds": 60}, timeout=60)
     assert moved.status_code == 200
 
 
@@ -176,7 +176,7 @@ def test_a_worker_that_was_never_recorded_is_found_by_its_log(tmp_path: Path) ->
         subprocess.Popen(["sleep", "600"], stdout=others) as stranger,
     ):
         assert records.kill_leftovers() == [worker.pid]
-        assert worker.wait(10) == -signal.SIGKILL
+        assert worker.wait(60) == -signal.SIGKILL
         assert stranger.poll() is None
         stranger.kill()
 
@@ -190,7 +190,7 @@ def test_a_recycled_process_id_is_not_killed(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
         records.add(stranger.pid)
         assert records.kill_leftovers() == [stranger.pid]
-        assert stranger.wait(10) == -signal.SIGKILL
+        assert stranger.wait(60) == -signal.SIGKILL
     assert start_mark(stranger.pid) is None
 
 

@@ -152,7 +152,7 @@ def test_cancel_stops_what_runs_and_what_waits(service: Service) -> None:
     operation = service.executions.cancel_execution(name=name)
     execution = service.finish(name)
     assert counters(execution) == {"cancelled": 5}
-    assert operation.result(timeout=20).name == name
+    assert operation.result(timeout=60).name == name
     assert (service.out / "0-0.term").exists()
     completed = execution.conditions[0]
     assert (completed.state.name, completed.execution_reason.name) == ("CONDITION_FAILED", "CANCELLED")

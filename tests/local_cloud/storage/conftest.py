@@ -47,7 +47,7 @@ class Server:
         assert self.process.returncode == 0
 
     def _reap(self) -> None:
-        self.process.wait(timeout=15)
+        self.process.wait(timeout=60)
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 with suppress(OSError):
