@@ -86,10 +86,17 @@ def as_text(proof: Proof) -> str:
     if proof.last_finished_at:
         rate = f", {proof.tasks_per_s:,.1f} tasks a second" if proof.tasks_per_s else ""
         lines.append(f"finished {proof.first_finished_at} to {proof.last_finished_at} ({proof.finishing_s:,.1f} s{rate})")
-        executions = {execution for execution, _ in proof.workers}
-        fewest, most = min(proof.workers.values()), max(proof.workers.values())
-        lines.append(f"by {len(proof.workers)} workers in {len(executions)} executions, {fewest:,} to {most:,} tasks each")
+        lines.append(_by_whom(proof))
     return "\n".join(lines + [f"problem: {problem}" for problem in proof.problems])
+
+
+def _by_whom(proof: Proof) -> str:
+    counts = proof.workers.values()
+    if len(counts) == 1:
+        return "by 1 worker"
+    executions = {execution for execution, _ in proof.workers}
+    tasks = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{min(counts):,}"
+    return f"by {len(counts):,} workers in {len(executions):,} execution{'s' * (len(executions) > 1)}, {tasks} tasks each"
 
 
 def verdict(proof: Proof) -> str:

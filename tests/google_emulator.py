@@ -16,7 +16,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-_START_LIMIT_S = 30
+_LAUNCHER = "platform/pubsub-emulator/bin/cloud-pubsub-emulator"
+_START_LIMIT_S = 60
 _STOP_LIMIT_S = 10
 
 
@@ -30,8 +31,10 @@ def _launcher() -> Path:
     for program in ("gcloud", "java"):
         if shutil.which(program) is None:
             _unavailable(f"`{program}` is not installed")
-    asked = subprocess.run(["gcloud", "info", "--format=value(installation.sdk_root)"], capture_output=True, text=True, check=False)
-    launcher = Path(asked.stdout.strip(), "platform/pubsub-emulator/bin/cloud-pubsub-emulator")
+    launcher = Path(shutil.which("gcloud") or "").resolve().parents[1] / _LAUNCHER
+    if not launcher.is_file():  # not where it is usually: gcloud knows, and takes a second to say so
+        asked = subprocess.run(["gcloud", "info", "--format=value(installation.sdk_root)"], capture_output=True, text=True, check=False)
+        launcher = Path(asked.stdout.strip(), _LAUNCHER)
     if not launcher.is_file():
         _unavailable(f"the Cloud SDK has no Pub/Sub emulator at {launcher}: gcloud components install pubsub-emulator")
     return launcher

@@ -9,10 +9,11 @@ import sys
 import threading
 import time
 import urllib.request
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class Service:
         """Move the service's clock; all tests of the session share it."""
         body = json.dumps({"seconds": seconds}).encode()
         request = urllib.request.Request(f"{self.http}/clock/advance", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             response.read()
 
     def stop(self) -> None:
@@ -99,7 +100,18 @@ def start_service(name: str, state_dir: Path, *options: str) -> Service:
     return Service(process, json.loads(line), state_dir)
 
 
-def wait_until(predicate: Callable[[], T], timeout_s: float = 10.0, description: str = "the condition") -> T:
+def pulled_at_once(subscriber: Any, subscription: str, max_count: int = 1000) -> list[Any]:
+    """What a subscription can give now, by Google's client, in one pull without a wait.
+
+    A pull that waits is answered a second before its deadline at the earliest, and a busy machine may need more than that second.
+    """
+    request = {"subscription": subscription, "max_messages": max_count, "return_immediately": True}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The return_immediately flag is deprecated", DeprecationWarning)
+        return list(subscriber.pull(request=request, timeout=60, retry=None).received_messages)
+
+
+def wait_until(predicate: Callable[[], T], timeout_s: float = 60.0, description: str = "the condition") -> T:
     """Return the first true value of `predicate`, or fail with the last one it had."""
     never = threading.Event()
     until_s = time.monotonic() + timeout_s

@@ -5,6 +5,7 @@ Exit codes: 0 proven, 1 not proven or failed, 130 after Ctrl-C or SIGTERM; in ea
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from batch.errors import FanoutError
 from fanout.demo import display
-from local_cloud import record
+from local_cloud import record, state_folder
 from local_cloud.child import ServiceFailed
 from local_cloud.supervisor import LocalCloud, Options
 
@@ -31,6 +32,8 @@ MARKER = ".fanout-demo"
 DEATH_SHOWS_S = 1.0
 INTERRUPTED = 130
 MOST_FILES = 1500
+FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST})
+"""Errors that tell of the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,10 @@ def command(
     except KeyboardInterrupt:
         click.echo("interrupted: the local cloud and all workers have ended", err=True)
         sys.exit(INTERRUPTED)
-    except (FanoutError, ServiceFailed, OSError) as error:
+    except (FanoutError, ServiceFailed) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(state_folder.unusable(state_dir, error) if error.errno in FOLDER else str(error)) from error
     sys.exit(0 if proven else 1)
 
 
@@ -178,7 +183,10 @@ def replace_folder(state_dir: Path) -> None:
     if state_dir.exists() and any(state_dir.iterdir()):
         if not (state_dir / MARKER).exists():
             raise FanoutError(f"{state_dir} holds something that no demo has put there: name another --state-dir, or empty it yourself")
-        running = record.read(state_dir)
+        try:
+            running = record.read(state_dir)
+        except ValueError as error:
+            raise FanoutError(str(error)) from error
         if running is not None:
             raise FanoutError(f"a local cloud (process {running.pid}) is using {state_dir}: end it, or name another --state-dir")
         shutil.rmtree(state_dir)

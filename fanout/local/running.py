@@ -41,6 +41,11 @@ def formatted(environment: Mapping[str, str], style: str) -> str:
     return "\n".join(f"{prefix}{name}={shlex.quote(value)}" for name, value in environment.items())
 
 
+def down_command(state_dir: Path) -> str:
+    """What ends the local cloud there."""
+    return "fanout local down" if state_dir == STATE_DIR else f"fanout local down --state-dir {shlex.quote(str(state_dir))}"
+
+
 def found(state_dir: Path) -> Record | None:
     """Raises ClickException on a record that cannot be read."""
     try:

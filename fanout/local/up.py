@@ -17,11 +17,12 @@ from typing import Any
 
 import click
 
-from fanout.local.running import format_option, formatted, found, state_dir_option
+from fanout.local.running import down_command, format_option, formatted, found, state_dir_option
 from local_cloud import record, state_folder
 from local_cloud.child import ServiceFailed
 from local_cloud.control import Control
 from local_cloud.folder_lock import FolderLock, InUse
+from local_cloud.record import Record
 from local_cloud.supervisor import LocalCloud, Options
 
 DOWN_S = 30.0
@@ -63,18 +64,22 @@ def up(state_dir: Path, style: str, quick: bool, detach: bool, **settings: Any) 
     """
     there = found(state_dir)
     if there is not None:
-        raise click.ClickException(f"a local cloud runs in {state_dir} already (process {there.pid}): end it with `fanout local down`")
+        raise click.ClickException(
+            f"a local cloud runs in {state_dir} already (process {there.pid}): end it with `{down_command(state_dir)}`"
+        )
     if quick:
         settings |= {"sample_period_s": 0.0, "visibility_lag_s": 0.0}
     try:
         state_folder.claim(state_dir)
-    except (state_folder.NotOurs, OSError) as error:
+        options = Options(**settings)
+        if detach:
+            _detached(state_dir, options, style)
+        else:
+            _serve(LocalCloud(state_dir, options), style)
+    except state_folder.NotOurs as error:
         raise click.ClickException(str(error)) from error
-    options = Options(**settings)
-    if detach:
-        _detached(state_dir, options, style)
-    else:
-        _serve(LocalCloud(state_dir, options), style)
+    except OSError as error:
+        raise click.ClickException(state_folder.unusable(state_dir, error)) from error
 
 
 def _serve(cloud: LocalCloud, style: str) -> None:
@@ -108,17 +113,26 @@ def _detached(state_dir: Path, options: Options, style: str) -> None:
     log = state_dir / LOG
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+    try:
+        there = _started(process, state_dir, log)
+    except BaseException:  # Ctrl-C reaches only us
+        process.terminate()
+        process.wait()
+        raise
+    click.echo(formatted(there.addresses.environment, style))
+    click.echo(f"# the local cloud runs (process {there.pid}), state in {state_dir}; `{down_command(state_dir)}` ends it", err=True)
+
+
+def _started(process: subprocess.Popen[bytes], state_dir: Path, log: Path) -> Record:
     tick = threading.Event()
     for _ in range(int(START_S / 0.05)):
         there = found(state_dir)
         if there is not None:
-            click.echo(formatted(there.addresses.environment, style))
-            click.echo(f"# the local cloud runs (process {there.pid}), state in {state_dir}; `fanout local down` ends it", err=True)
-            return
+            return there
         if process.poll() is not None:
-            raise click.ClickException(f"it did not start: {log.read_text().strip() or f'exit code {process.returncode}'}")
+            said = log.read_text(errors="replace").strip().removeprefix("Error: ")
+            raise click.ClickException(f"it did not start: {said or f'exit code {process.returncode}'}")
         tick.wait(0.05)
-    process.terminate()
     raise click.ClickException(f"it was not ready within {START_S:g} s: see {log}")
 
 
@@ -156,7 +170,7 @@ def reset(state_dir: Path) -> None:
     Refuses a folder that `fanout local up` has not made, and deletes nothing that it has not put there.
     """
     if found(state_dir) is not None:
-        raise click.ClickException(f"a local cloud runs in {state_dir}: end it first with `fanout local down`")
+        raise click.ClickException(f"a local cloud runs in {state_dir}: end it first with `{down_command(state_dir)}`")
     if not state_dir.exists():
         click.echo(f"there is no state in {state_dir}")
         return
@@ -165,8 +179,10 @@ def reset(state_dir: Path) -> None:
         state_folder.check_ours(state_dir)
         lock.take()
         left = state_folder.delete(state_dir)
-    except (state_folder.NotOurs, InUse, OSError) as error:
+    except (state_folder.NotOurs, InUse) as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or state_dir} cannot be deleted: {error.strerror or error}") from error
     finally:
         lock.release()
     click.echo(f"deleted the state in {state_dir}" + (f"; left there, as it is not ours: {', '.join(left)}" if left else ""))

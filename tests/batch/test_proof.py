@@ -201,6 +201,19 @@ def test_missing_tasks_that_wait_in_the_bucket_are_told_apart() -> None:
     assert as_object(proof)["delayed_until"] == dict(proof.delayed)
 
 
+@pytest.mark.parametrize(
+    ("workers", "line"),
+    [
+        ({("e1", 0): 9}, "by 1 worker"),
+        ({("e1", 0): 5, ("e1", 1): 5}, "by 2 workers in 1 execution, 5 tasks each"),
+        ({("e1", 0): 5, ("e2", 0): 1200}, "by 2 workers in 2 executions, 5 to 1,200 tasks each"),
+    ],
+)
+def test_the_text_says_who_did_it(workers: dict[tuple[str, int], int], line: str) -> None:
+    proof = Proof("s-1", closed=True, submitted_count=9, counts={}, workers=workers, first_finished_at=iso(1), last_finished_at=iso(2))
+    assert line in as_text(proof).splitlines()
+
+
 def test_delayed_tasks_are_looked_for_only_where_some_are_missing() -> None:
     one = Submitted(3)
     one.write(one.outcome(task_id) for task_id in one.ids)

@@ -119,7 +119,7 @@ def test_a_killed_demo_leaves_nothing(start: Start, tmp_path: Path) -> None:
     wait_until(lambda: demo.poll() is not None or running_workers(state_dir), timeout_s=60, description="workers run")
     pids = everyone(state_dir)
     demo.kill()
-    demo.communicate(timeout=10)
+    demo.communicate(timeout=60)
     assert_gone(pids)
 
 

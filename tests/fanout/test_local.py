@@ -53,7 +53,7 @@ def test_up_env_status_down(up: subprocess.Popen[str], tmp_path: Path) -> None:
     assert code == 1
     assert "runs in" in text
     assert invoke("down", *folder)[0] == 0
-    printed = up.communicate(timeout=10)[0]
+    printed = up.communicate(timeout=60)[0]
     assert up.returncode == 0
     assert formatted(environment, "shell") in printed
     assert invoke("env", *folder)[0] == 1
@@ -62,7 +62,7 @@ def test_up_env_status_down(up: subprocess.Popen[str], tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it(up: subprocess.Popen[str], tmp_path: Path) -> None:
     up.send_signal(signal.SIGINT)
-    up.communicate(timeout=10)
+    up.communicate(timeout=60)
     assert up.returncode == 0
     assert not (tmp_path / record.FILE).exists()
 
@@ -71,7 +71,7 @@ def test_it_ends_and_says_so_when_a_service_dies(up: subprocess.Popen[str], tmp_
     found = record.read(tmp_path)
     assert found is not None
     os.kill(found.services["storage"], signal.SIGKILL)
-    _, errors = up.communicate(timeout=10)
+    _, errors = up.communicate(timeout=60)
     assert up.returncode == 1
     assert "storage" in errors
     assert "signal 9" in errors

@@ -81,7 +81,7 @@ def test_a_killed_service_comes_back_with_its_state(folder: str, monkeypatch: py
     with pubsub_v1.PublisherClient() as publisher, pubsub_v1.SubscriberClient() as subscriber:
         publisher.create_topic(name=topic)
         subscriber.create_subscription(name=subscription, topic=topic)
-        publisher.publish(topic, b"kept").result(10)
+        publisher.publish(topic, b"kept").result(60)
     before = status(folder)
     assert done("kill", "pubsub", "--state-dir", folder) == "pubsub is killed\n"
     assert states(folder) == {"pubsub": "killed", "storage": "runs", "run": "runs"}
