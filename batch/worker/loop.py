@@ -6,9 +6,7 @@ Its one rule: nothing of ours that may wait runs on it; such steps go to the thr
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from batch.clock import Clock
 from batch.errors import text_of
 from batch.events import log
+from batch.worker.watchdog import stack_of
 
 MAX_CONTEXT_THREADS = 64
 ASIDE_THREADS = 8
@@ -129,8 +128,7 @@ class Loop:
         return self.task_types.get(task, "a task that a handler started") if task else ""
 
     def _stack(self) -> str:
-        frame = sys._current_frames().get(self._thread.ident or 0)
-        return "".join(traceback.format_stack(frame))[-MAX_STACK_CHARS:] if frame else ""
+        return stack_of(self._thread.ident, MAX_STACK_CHARS)
 
     def _step(self, step: Callable[..., object], *arguments: Any) -> None:
         try:

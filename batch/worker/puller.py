@@ -1,7 +1,8 @@
 """The puller: decides when to pull and how much, and when this worker has seen enough.
 
-One thread decides; a few others only wait for the service, so that several pulls are open at a time. A pull is always waited for:
-one that is abandoned would swallow messages until their deadline.
+A few threads wait for the service, so that several pulls are open at a time. Who comes back with messages hands them on and decides, one
+at a time, what to ask for next: a thread that it had to wake would wait for the interpreter first. One more thread decides when time
+passes and nothing comes. A pull is always waited for: one that is abandoned would swallow messages until their deadline.
 """
 
 from __future__ import annotations
@@ -57,28 +58,36 @@ class Puller:
     beat: Callable[[], None] = lambda: None
     _orders: SimpleQueue[Pull | None] = field(default_factory=SimpleQueue, init=False)
     _brought: SimpleQueue[Brought] = field(default_factory=SimpleQueue, init=False)
+    """What is left to the thread that ends: errors, and what comes once it has decided that this is the end."""
+    _deciding: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _over: bool = field(default=False, init=False)
 
     def run(self) -> ExitReason:
         """Raises DependencyMissing and DependencyForbidden, which no second try can mend."""
         for number in range(MAX_OPEN_PULLS):
             threading.Thread(target=self._wait_for_service, name=f"pull-{number}", daemon=True).start()
-        while True:
-            reason = self.step()
-            if reason is not None:
-                return reason
+        try:
+            while True:
+                reason = self.step()
+                if reason is not None:
+                    return reason
+        finally:
+            with self._deciding:
+                self._over = True
 
     def step(self) -> ExitReason | None:
-        """One round: take in what came, end, open pulls, or wait."""
-        self._watched()
-        while not self._brought.empty():
-            self._take_in(self._brought.get())
-        ended = self._ended()
-        if ended is not None:
-            return ended
+        """One round: end, open pulls, or wait. Raises what a pull was answered that nothing can mend."""
         opened = False
-        while (pull := self.pulls.begin(self.clock.monotonic(), self._need())) is not None:
-            self._orders.put(pull)
-            opened = True
+        with self._deciding:
+            self._watched()
+            while not self._brought.empty():
+                self._take_in(self._brought.get())
+            ended = self._ended()
+            if ended is not None:
+                return ended
+            while (pull := self.pulls.begin(self.clock.monotonic(), self._need())) is not None:
+                self._orders.put(pull)
+                opened = True
         if not opened:
             self.executors.wait_change(LOOK_AGAIN_S, self._something_to_do)
         return None
@@ -142,17 +151,33 @@ class Puller:
     def _something_to_do(self) -> bool:
         if self.stopping.is_set() or not self._brought.empty():
             return True
-        return self.pulls.size(self.clock.monotonic(), self._need()) > 0
+        # Without the lock: who holds it may be waiting to tell the one who asks this. What changes after it was asked is told.
+        return self.pulls.size(self.clock.monotonic(), self._need()) > 0 or self._ended() is not None
 
     def _wait_for_service(self) -> None:
-        while (pull := self._orders.get()) is not None:
-            try:
-                brought = Brought(pull, self.subscription.pull(pull.max_messages, pull.wait_s))
-            except BaseException as error:  # noqa: BLE001 - carried to the thread that decides
-                brought = Brought(pull, error=error)
-            self._brought.put(brought)
-            del brought  # or it would keep its messages while this thread waits for the next order
+        pull: Pull | None = None
+        while pull is not None or (pull := self._orders.get()) is not None:
+            pull = self._served(pull)
+
+    def _served(self, pull: Pull) -> Pull | None:
+        """Wait for one pull and hand on what it brings; the next one for this thread, if there is one to open now."""
+        try:
+            brought = Brought(pull, self.subscription.pull(pull.max_messages, pull.wait_s))
+        except BaseException as error:  # noqa: BLE001 - carried to the thread that ends
+            brought = Brought(pull, error=error)
+        following = None
+        try:
+            with self._deciding:
+                if self._over or not isinstance(brought.error, DependencyUnavailable | None):
+                    self._brought.put(brought)
+                else:
+                    self._take_in(brought)
+                    following = None if self._ended() else self.pulls.begin(self.clock.monotonic(), self._need())
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._brought.put(Brought(pull, error=error))
+        if following is None:
             self.executors.nudge()
+        return following
 
     def _take_in(self, brought: Brought) -> None:
         pull, deliveries, now_s = brought.pull, brought.deliveries, self.clock.monotonic()

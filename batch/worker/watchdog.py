@@ -5,10 +5,13 @@ Handlers are not watched: they have time limits of their own.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from batch.beats import LOOK_EVERY_S, Beats
 from batch.clock import Clock
@@ -17,6 +20,8 @@ MAX_STACK_CHARS = 2_000
 MAX_STACKS_CHARS = 24_000
 """Of all stacks together: a log line has its limits. The worker's own threads come first."""
 OWN_THREADS = ("pull", "committer", "leases", "progress", "worker", "Main")
+_collector = threading.Lock()
+"""Held by who turns the garbage collector off and on again."""
 
 
 class Watchdog:
@@ -58,14 +63,37 @@ def within(seconds: float, action: Callable[[], None]) -> None:
     thread.join(seconds)
 
 
-def stack_of(thread_id: int | None) -> str:
+@contextmanager
+def frames() -> Iterator[Mapping[int, FrameType]]:
+    """Where every thread is now, by its id; to be read within the block only.
+
+    The garbage collector is off meanwhile: when it runs while the frames are taken or followed and another thread ends, Python 3.11
+    up to 3.11.8 locks up for good, or crashes (python/cpython#106883).
+    """
+    with _collector:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            yield sys._current_frames()
+        finally:
+            if was_on:
+                gc.enable()
+
+
+def stack_of(thread_id: int | None, max_chars: int = MAX_STACK_CHARS) -> str:
     """Where a thread is now: the end of its stack; empty when it has ended."""
-    frame = sys._current_frames().get(thread_id or -1)
-    return "" if frame is None else "".join(traceback.format_stack(frame))[-MAX_STACK_CHARS:]
+    with frames() as now:
+        return _text(now.get(thread_id or -1), max_chars)
+
+
+def _text(frame: FrameType | None, max_chars: int) -> str:
+    return "" if frame is None else "".join(traceback.format_stack(frame))[-max_chars:]
 
 
 def stacks() -> str:
     """Where all threads are, the worker's own first."""
     threads = sorted(threading.enumerate(), key=lambda one: (not one.name.startswith(OWN_THREADS), one.name))
-    parts = [f"--- {one.name}\n{stack_of(one.ident)}" for one in threads if one is not threading.current_thread()]
+    others = [one for one in threads if one is not threading.current_thread()]
+    with frames() as now:
+        parts = [f"--- {one.name}\n{_text(now.get(one.ident or -1), MAX_STACK_CHARS)}" for one in others]
     return "\n".join(parts)[:MAX_STACKS_CHARS]

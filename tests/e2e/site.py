@@ -22,7 +22,7 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from tests.support import clean_environment
+from tests.support import clean_environment, pulled_at_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ class Site:
     def post(self, path: str, body: Any, content_type: str = "application/json") -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.storage}{path}", data, {"Content-Type": content_type})
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             response.read()
 
     def upload(self, name: str, data: bytes) -> None:
@@ -142,7 +142,7 @@ class Site:
         token = ""
         while True:
             query = urllib.parse.urlencode({"prefix": prefix, "pageToken": token} if token else {"prefix": prefix})
-            with urllib.request.urlopen(f"{self.storage}/storage/v1/b/{self.bucket}/o?{query}", timeout=20) as response:
+            with urllib.request.urlopen(f"{self.storage}/storage/v1/b/{self.bucket}/o?{query}", timeout=60) as response:
                 page = json.load(response)
             found += page.get("items", [])
             token = page.get("nextPageToken", "")
@@ -151,7 +151,7 @@ class Site:
 
     def read(self, name: str) -> bytes:
         quoted = urllib.parse.quote(name, safe="")
-        with urllib.request.urlopen(f"{self.storage}/storage/v1/b/{self.bucket}/o/{quoted}?alt=media", timeout=20) as response:
+        with urllib.request.urlopen(f"{self.storage}/storage/v1/b/{self.bucket}/o/{quoted}?alt=media", timeout=60) as response:
             data: bytes = response.read()
             return data
 
@@ -166,15 +166,13 @@ class Site:
             best[one["task_id"]] = min(best.get(one["task_id"], "dead"), one["outcome"], key=order.index)
         return Counter(best.values())
 
-    def pull(self, subscription: str, wait_s: float = 3.0) -> list[Any]:
+    def pull(self, subscription: str) -> list[Any]:
         """All messages that can be had now; they are not acknowledged."""
         got: list[Any] = []
         path = f"projects/{self.project}/subscriptions/{subscription}"
-        while True:
-            response = self.subscriber.pull(subscription=path, max_messages=1000, timeout=wait_s, retry=None)
-            if not response.received_messages:
-                return got
-            got += response.received_messages
+        while more := pulled_at_once(self.subscriber, path):
+            got += more
+        return got
 
     def progress(self) -> dict[str, dict[str, str]]:
         return {item["name"].split("/", 2)[2]: item["metadata"] for item in self.items("workers/")}

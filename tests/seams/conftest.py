@@ -21,7 +21,7 @@ def create_bucket(storage: Service, project: str, bucket: str) -> None:
     request = urllib.request.Request(
         f"{storage.http}/storage/v1/b?project={project}", json.dumps({"name": bucket}).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         response.read()
 
 

@@ -195,11 +195,11 @@ def test_content_and_info_are_of_the_same_generation(store: ObjectStore) -> None
     contents = set()
     for _ in range(rounds):
         may_write.release(3)
-        assert written.acquire(timeout=20)
+        assert written.acquire(timeout=60)
         data, info = store.read_with_info("moving")
         assert info.metadata["content"] == data.decode()
         contents.add(data)
-        assert written.acquire(timeout=20)
-        assert written.acquire(timeout=20)
+        assert written.acquire(timeout=60)
+        assert written.acquire(timeout=60)
     writer.join()
     assert len(contents) > 1

@@ -198,7 +198,9 @@ def forks(task: Task, ctx: Context) -> str:
 
 @isolated("holds")
 def holds(task: Task, ctx: Context) -> None:
-    """Keep the interpreter to itself, as a C library does that never lets go."""
+    """Keep the interpreter to itself, as a C library does that never lets go; `tell` names a file for the id of its process."""
+    if "tell" in task.fields:
+        Path(str(task.fields["tell"])).write_text(f"{os.getpid()}")
     ctypes.PyDLL(None).usleep(int(float(task.fields["seconds"]) * 1e6))
 
 
@@ -219,7 +221,7 @@ def twice(task: Task, ctx: Context) -> int:
 @isolated("until-stopped")
 def until_stopped(task: Task, ctx: Context) -> str:
     print("waiting")
-    return "told" if ctx.stopping.wait(20) else "not told"
+    return "told" if ctx.stopping.wait(60) else "not told"
 
 
 @isolated("sleeps")

@@ -59,7 +59,7 @@ def test_bytes_of_any_size_travel(links: tuple[Link, Link], size: int, tmp_path:
     sender = threading.Thread(target=lambda: one.send({"kind": "x", "text": "ü\udc80"}, body))
     sender.start()
     frame = other.receive()
-    sender.join(10)
+    sender.join(60)
     assert frame == Frame({"kind": "x", "text": "ü\udc80"}, body)
     assert os.listdir(tmp_path) == [], "a file with a name would be left behind by a crash"
 

@@ -63,7 +63,7 @@ def test_hostile_quotes_take_linear_time() -> None:
     data = (',"\n,"\n' * 100_000).encode()
     began_s = time.monotonic()
     dialect_of(data, "utf-8")
-    assert time.monotonic() - began_s < 10, "the library's sniffer would need minutes"
+    assert time.monotonic() - began_s < 60, "the library's sniffer would need minutes"
 
 
 def test_half_a_row_at_the_end_of_the_sample_does_not_vote() -> None:

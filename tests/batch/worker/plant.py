@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from batch.clock import Clock, SystemClock, iso
 from batch.config import worker_settings
 from batch.ends import ExitReason
+from batch.errors import FanoutError
 from batch.message import Task, encode
 from batch.outcomes import Outcome, from_lines, merged
 from batch.progress import Progress, from_metadata
@@ -18,6 +21,8 @@ from batch.registry import Registry
 from batch.subscription import Outgoing
 from batch.testing import MemoryBroker, MemoryObjectStore
 from batch.worker import Worker
+from tests.clocks import JumpingClock
+from tests.support import wait_until
 
 SHARD = "s-1"
 
@@ -92,6 +97,43 @@ def write(task: Task, ctx: Any) -> dict[str, str]:
     return {"name": written.name}
 
 
+class Leases:
+    """Lets ack deadlines pass, one after the other, as fast as the worker extends what it holds.
+
+    A clock that ran by itself would have to be so slow that no busy machine can keep a lease from being extended in time.
+    """
+
+    def __init__(self, plant: Plant, clock: JumpingClock) -> None:
+        self._clock, self._subscription, self._deadline_s = clock, plant.subscription, plant.ack_deadline_s
+        self._extended_count = self._refused_count = 0
+        original = plant.subscription.extend
+
+        def extend(ack_ids: Sequence[str], deadline_s: float) -> list[str]:
+            try:
+                lost = original(ack_ids, deadline_s)
+            except FanoutError:
+                self._refused_count += 1
+                raise
+            self._extended_count += 1
+            return lost
+
+        plant.subscription.extend = extend  # type: ignore[method-assign]
+
+    def outlive(self, deadline_count: int) -> None:
+        """Returns when as many deadlines have passed, and the lease of the one message that is held was extended after each step."""
+        for _ in range(round(deadline_count / 0.55) + 1):
+            before = self._extended_count
+            self._clock.advance(0.55 * self._deadline_s)
+            assert self._subscription.leased == 1, "the lease has run out"
+            wait_until(partial(self._is_extended, before), 30, "an extension of the lease")
+
+    def _is_extended(self, before: int) -> bool:
+        if self._refused_count:
+            self._refused_count -= 1
+            self._clock.advance(self._deadline_s / 10)  # the next round, which tries again
+        return self._extended_count > before
+
+
 def in_thread(worker: Worker) -> tuple[threading.Thread, list[ExitReason]]:
     """Run a worker beside the test; its reason stands in the list once the thread has ended."""
     reasons: list[ExitReason] = []
@@ -100,6 +142,6 @@ def in_thread(worker: Worker) -> tuple[threading.Thread, list[ExitReason]]:
     return thread, reasons
 
 
-def ended(thread: threading.Thread, limit_s: float = 20.0) -> None:
+def ended(thread: threading.Thread, limit_s: float = 60.0) -> None:
     thread.join(limit_s)
     assert not thread.is_alive(), f"the worker did not end within {limit_s} s"

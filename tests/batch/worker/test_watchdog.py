@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import sys
 import threading
+import traceback
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,7 +17,7 @@ from batch.beats import MAX_LOOK_S, Beats
 from batch.ends import EXIT_STUCK, ExitReason, exit_code
 from batch.events import JsonLines
 from batch.message import Task
-from batch.worker.watchdog import MAX_STACKS_CHARS, stacks, within
+from batch.worker.watchdog import MAX_STACKS_CHARS, stack_of, stacks, within
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 
 # --- the table of beats
@@ -64,7 +68,7 @@ def test_stacks_name_the_threads_and_where_they_are_within_bounds() -> None:
     may_end = threading.Event()
 
     def standing_here() -> None:
-        may_end.wait(10)
+        may_end.wait(60)
 
     for number in range(100):
         threading.Thread(target=standing_here, name=f"slot-{number}", daemon=True).start()
@@ -77,9 +81,37 @@ def test_stacks_name_the_threads_and_where_they_are_within_bounds() -> None:
     assert "standing_here" in text.split("--- committer", 1)[1][:3000]
 
 
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_garbage_collector_stands_still_while_stacks_are_read(monkeypatch: pytest.MonkeyPatch, is_on: bool) -> None:
+    """Python 3.11 locks up for good, or crashes, when it collects meanwhile."""
+    was_on: list[bool] = []
+    frames, text = sys._current_frames, traceback.format_stack
+
+    def noted() -> dict[int, FrameType]:
+        was_on.append(gc.isenabled())
+        return frames()
+
+    def read(frame: FrameType) -> list[str]:
+        was_on.append(gc.isenabled())
+        return text(frame)
+
+    monkeypatch.setattr(sys, "_current_frames", noted)
+    monkeypatch.setattr(traceback, "format_stack", read)
+    before = gc.isenabled()
+    (gc.enable if is_on else gc.disable)()
+    try:
+        assert "noted" in stack_of(threading.get_ident())
+        assert was_on == [False, False]
+        stacks()
+        assert gc.isenabled() is is_on
+    finally:
+        (gc.enable if before else gc.disable)()
+    assert not any(was_on)
+
+
 def test_last_words_are_not_waited_for_for_ever() -> None:
     never = threading.Event()
-    within(0.01, lambda: void(never.wait(10)))
+    within(0.01, lambda: void(never.wait(20)))
     never.set()
 
 
@@ -104,7 +136,7 @@ def stuck_worker(plant: Plant, caplog: pytest.LogCaptureFixture, **settings: obj
     worker.on_stuck = over.set
     with caplog.at_level(logging.INFO, "fanout"):
         in_thread(worker)
-        assert over.wait(10), "the watchdog did not bark"
+        assert over.wait(60), "the watchdog did not bark"
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
     return [line for line in lines if line["event"] in ("worker_stuck", "worker_ended")]
 
@@ -147,7 +179,7 @@ def test_a_long_handler_is_no_stall(plant: Plant) -> None:
 
     @plant.registry.task("long")
     def long(task: Task, ctx: Any) -> None:
-        may_end.wait(10)
+        may_end.wait(60)
 
     plant.submit(1, "long")
     worker = plant.worker(BACKLOG=1, WATCHDOG_S=1, PROGRESS_INTERVAL_S="0.1")
