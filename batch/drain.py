@@ -1,19 +1,22 @@
 """The proof that a subscription is drained. One empty pull proves nothing: the service answers empty while there is backlog.
 
 Drained means: `pulls` empty pulls, one after the other, over at least `least_s` seconds in which this worker held no message. Pulls
-that are open at the same time are one look, not several: of a pull only the time counts that no pull before it has covered, and only
-when that is as long as the proof would have asked of its next pull.
+that are open at the same time are one look, not several: of a pull only the time counts that no pull before it has covered. Time that
+pulls lost which failed counts only while it is the smaller half of the proof.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 
-FIRST_WAIT_PART = 0.25
 MIN_WAIT_S = 0.05
 MAX_WAIT_S = 5.0
-"""Each pull in a row waits a quarter of `least_s` longer for a message than the one before, never longer than this: a worker
-that is told to stop collects its open pulls first."""
+"""No pull waits longer than this for a message: a worker that is told to stop collects its open pulls first."""
+LEAST_PART = 0.5
+"""One that is asked for only to make up their number still waits this part of what each is meant to wait."""
+MOST_LOST_PART = 0.5
+"""More of `least_s` than this, lost to pulls that failed, and the proof begins anew."""
 TOLERANCE = 0.9
 """A pull that came back this part of its time early has still waited: deadlines of calls are not exact."""
 
@@ -29,12 +32,20 @@ class DrainProof:
     quiet: bool = field(default=False, init=False)
     """Whether the last pull that ended found nothing."""
     _empty_count: int = field(default=0, init=False)
-    _since_s: float = field(default=0.0, init=False)
+    _since_s: float | None = field(default=None, init=False)
+    """When the looks began that the proof is made of; None before the first."""
     _covered_s: float = field(default=0.0, init=False)
+    _lost_s: float = field(default=0.0, init=False)
+    _failed: bool = field(default=False, init=False)
+    """Whether a pull has failed since `_covered_s`."""
 
     def saw_messages(self, now_s: float) -> None:
         self.quiet = False
         self._begin_anew(now_s)
+
+    def saw_failure(self) -> None:
+        """A pull has failed: whether there was anything to be had meanwhile, nobody knows."""
+        self._failed = True
 
     def saw_empty(self, pull_began_s: float, now_s: float, idle_since_s: float | None) -> None:
         """A pull that began at `pull_began_s` has found nothing; since `idle_since_s` nothing was in hand (None: something still is)."""
@@ -43,31 +54,40 @@ class DrainProof:
             self._begin_anew(now_s)
             return
         began_s = max(pull_began_s, self._covered_s, idle_since_s)
-        if began_s > pull_began_s and now_s - began_s < TOLERANCE * self._wait_s:
-            return
-        if self._empty_count == 0:
-            self._since_s = began_s
-        self._empty_count += 1
-        self._covered_s = now_s
+        if self._failed and self._since_s is not None:
+            self._lost_s += began_s - self._covered_s
+        self._failed = False
+        if self._since_s is None or self._lost_s > MOST_LOST_PART * self.least_s:
+            self._since_s, self._empty_count, self._lost_s = began_s, 0, 0.0
+        self._covered_s = max(began_s, now_s)
+        if began_s == pull_began_s or now_s - began_s >= TOLERANCE * LEAST_PART * self._part_s(now_s):
+            self._empty_count += 1
 
     def _begin_anew(self, now_s: float) -> None:
-        self._empty_count = 0
+        self._empty_count, self._since_s, self._lost_s, self._failed = 0, None, 0.0, False
         self._covered_s = now_s
 
     @property
     def proven(self) -> bool:
         """Holds from the end of a pull on: what nobody looked at in between proves nothing."""
-        looked_s = self._covered_s - self._since_s
-        return self._empty_count >= self.pulls and looked_s >= self.least_s and self._covered_s >= self.not_before_s
-
-    def next_wait_s(self, now_s: float) -> float:
-        """How long the next pull may wait. Before anything was found missing: as long as the proof takes."""
-        wait_s = self._wait_s if self.quiet else self.least_s
-        until_floor_s = self.not_before_s - now_s
-        if until_floor_s > 0:
-            wait_s = min(wait_s, until_floor_s)
-        return min(MAX_WAIT_S, max(MIN_WAIT_S, wait_s))
+        return self._empty_count >= self.pulls and self._looked_s >= self.least_s and self._covered_s >= self.not_before_s
 
     @property
-    def _wait_s(self) -> float:
-        return min(MAX_WAIT_S, max(MIN_WAIT_S, self.least_s * FIRST_WAIT_PART * (self._empty_count + 1)))
+    def _looked_s(self) -> float:
+        return 0.0 if self._since_s is None else self._covered_s - self._since_s
+
+    def next_wait_s(self, now_s: float) -> float:
+        """How long the next pull may wait: what is left of the proof, in equal parts, so that the last of them ends with it."""
+        left_s, part_s = self._left_s(now_s), self._part_s(now_s)
+        least_count = self.pulls - self._empty_count
+        wait_s = left_s / max(1, least_count, ceil(left_s / part_s - (1 - TOLERANCE)))
+        if least_count > 0:
+            wait_s = max(wait_s, LEAST_PART * part_s)
+        return min(MAX_WAIT_S, max(MIN_WAIT_S, wait_s))
+
+    def _left_s(self, now_s: float) -> float:
+        return max(0.0, self.least_s - self._looked_s, self.not_before_s - now_s)
+
+    def _part_s(self, now_s: float) -> float:
+        """How long each pull is meant to wait: long while there is much time, in the end so that one that fails costs only a part."""
+        return min(MAX_WAIT_S, max(MIN_WAIT_S, max(self.least_s, self._left_s(now_s)) / self.pulls))

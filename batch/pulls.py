@@ -15,8 +15,10 @@ WEIGHT = 0.3
 """How much the newest pull counts in the running means."""
 EARLY_PAUSE_S = 0.05
 """After an empty pull that did not wait; twice as long for each further one."""
-MAX_PULL_FAILURES = 5
-"""Failed pulls, one after the other, with waits of 1, 2, 4, 8 s between them, before the subscription counts as broken."""
+FAILURE_PAUSE_S = 0.25
+"""After a failed pull; twice as long for each further one in a row."""
+MAX_PULL_FAILURES = 7
+"""Failed pulls, one after the other, before the subscription counts as broken: 16 s with the pauses between them, or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +111,16 @@ class Pulls:
         self._early_count = self._early_count + 1 if early else 0
         if early:
             # An answer of the moment: the next look is at another moment.
-            self._not_before_s = max(self._not_before_s, now_s + min(pull.wait_s, EARLY_PAUSE_S * 2.0**self._early_count))
+            self._not_before_s = max(self._not_before_s, now_s + min(self.proof.next_wait_s(now_s), EARLY_PAUSE_S * 2.0**self._early_count))
 
     def failed(self, pull: Pull, now_s: float) -> float:
         """A pull has failed; returns the seconds in which no other is opened. Those that were open beside it are no further failures."""
         self._close(pull)
+        self.proof.saw_failure()
         if pull.began_s >= self._failed_s:
             self.failure_count += 1
             self._failed_s = now_s
-            self._not_before_s = now_s + 2.0 ** (self.failure_count - 1)
+            self._not_before_s = now_s + FAILURE_PAUSE_S * 2.0 ** (self.failure_count - 1)
         return max(0.0, self._not_before_s - now_s)
 
     @property

@@ -6,7 +6,7 @@ Reads the bucket only for messages that were delivered before: a healthy first d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batch.attempts import MAX_ROUNDS, Attempts, read_attempts
 from batch.clock import Clock, iso
@@ -31,6 +31,14 @@ MAX_LOST = 5
 """So often a task may have been running when its worker went: the last times alone in a process of its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What `attempt` need not find out any more: `found`, or the error that it raises. `taken` is called when it takes it."""
+
+    found: Attempt | Finished | Exception
+    taken: Callable[[], None]
+
+
 @dataclass(slots=True)
 class Admission:
     """`end_s` is when every handler must be through (monotonic); `timed` is told when an attempt with a time limit must have ended.
@@ -43,9 +51,46 @@ class Admission:
     verdicts: Verdicts
     end_s: float
     timed: Callable[[str, float], None] = lambda _ack_id, _deadline_s: None
+    _prepared: dict[str, _Prepared] = field(default_factory=dict)
+    """By ack id: what was found out ahead of `attempt`."""
 
     def attempt(self, delivery: Delivery) -> Attempt | Finished:
         """Raises DependencyError when the bucket does not answer."""
+        prepared = self._prepared.pop(delivery.ack_id, None) if self._prepared else None
+        found = self._found(delivery) if prepared is None else self._taken(prepared)
+        return self._ready(found) if isinstance(found, Attempt) else found
+
+    def prepare(self, delivery: Delivery, taken: Callable[[], None]) -> bool:
+        """Do ahead of `attempt` what of it may have to wait for the bucket; `taken` is called when `attempt` is. False for a suspect:
+        nothing was done then, for its start must not stand in the bucket while it waits for its turn."""
+        found: Attempt | Finished | Exception
+        try:
+            found = self._found(delivery, begin_suspects=False)
+        except Exception as error:  # noqa: BLE001 - raised by `attempt`
+            found = error
+        if isinstance(found, Attempt) and found.suspect:
+            return False
+        self._prepared[delivery.ack_id] = _Prepared(found, taken)
+        return True
+
+    def keep(self, attempt: Attempt, taken: Callable[[], None]) -> None:
+        """Let `attempt` return this once more, as after `prepare`."""
+        self._prepared[attempt.delivery.ack_id] = _Prepared(attempt, taken)
+
+    def forget(self, ack_id: str) -> Attempt | None:
+        """What was prepared will not run; returns the attempt, if it was to be one."""
+        prepared = self._prepared.pop(ack_id, None)
+        return prepared.found if prepared is not None and isinstance(prepared.found, Attempt) else None
+
+    def _taken(self, prepared: _Prepared) -> Attempt | Finished:
+        prepared.taken()
+        if isinstance(prepared.found, Exception):
+            raise prepared.found
+        if isinstance(prepared.found, Attempt):
+            prepared.found.began_s = self.clock.monotonic()
+        return prepared.found
+
+    def _found(self, delivery: Delivery, *, begin_suspects: bool = True) -> Attempt | Finished:
         began_s = self.clock.monotonic()
         if PARKED in delivery.attributes:
             delivery = as_first_published(delivery)
@@ -60,17 +105,23 @@ class Admission:
             handler = self.registry[task.task_type]
         except MessageRefused as error:
             return self._refused(delivery, began_s, error)
-        deadline_s = self.end_s if handler.timeout_s is None else min(self.end_s, began_s + handler.timeout_s)
-        attempt = Attempt(delivery, task, handler, None, began_s, deadline_s)
+        attempt = Attempt(delivery, task, handler, None, began_s, self.end_s)
         if self.asks(delivery):
-            unrun = self._met_before(attempt)
+            unrun = self._met_before(attempt, begin_suspects=begin_suspects)
             if unrun is not None:
                 return unrun
+        return attempt
+
+    def _ready(self, attempt: Attempt) -> Attempt | Finished:
+        """Its time counts from now."""
+        handler = attempt.handler
+        if handler.timeout_s is not None:
+            attempt.deadline_s = min(self.end_s, attempt.began_s + handler.timeout_s)
         if attempt.suspect or handler.kind is Kind.PROCESS:
             # In a child: its time counts from when the child is ready, and the child validates, for a payload model is user code.
             return attempt
         if handler.timeout_s is not None:
-            self.timed(delivery.ack_id, deadline_s)
+            self.timed(attempt.delivery.ack_id, attempt.deadline_s)
         return attempt if handler.payload is None else self._with_payload(attempt)
 
     def asks(self, delivery: Delivery) -> bool:
@@ -89,7 +140,7 @@ class Admission:
     def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
         return self.verdicts.dead(self._unreadable(delivery), delivery, began_s, 0, error.kind, str(error))
 
-    def _met_before(self, attempt: Attempt) -> Finished | None:
+    def _met_before(self, attempt: Attempt, *, begin_suspects: bool) -> Finished | None:
         """A message that was delivered before, or may have been: its record decides. None when its turn has come."""
         starts = self.verdicts.starts
         for _ in range(MAX_ROUNDS):
@@ -108,6 +159,8 @@ class Admission:
             if lost and len(known.lost) + 1 >= MAX_LOST:
                 return self.verdicts.worker_died(attempt, known)
             attempt.suspect = lost or known.suspect
+            if attempt.suspect and not begin_suspects:
+                return None
             if not (attempt.suspect or self._unexplained(attempt.delivery, known)) or starts.begin(attempt, known, generation, lost=lost):
                 return None
         return back(attempt.delivery, RUNNING_WAIT_S)

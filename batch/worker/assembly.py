@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 
 from batch.clock import Clock
@@ -12,11 +13,12 @@ from batch.config import WorkerSettings
 from batch.registry import Kind, Registry
 from batch.worker.async_slots import AsyncSlots
 from batch.worker.executors import Executor, Executors, lines_of
-from batch.worker.finished import Finished
+from batch.worker.finished import Finished, GoesBack
 from batch.worker.groups import Groups, is_async
 from batch.worker.isolation import IsolatedSlots, Isolation, process_count
 from batch.worker.loop import Loop
 from batch.worker.ready import Ready
+from batch.worker.redelivered import Places, Redelivered
 from batch.worker.runner import Runner
 from batch.worker.slots import Slots
 from batch.worker.suspects import Suspects
@@ -40,10 +42,16 @@ class Parts:
 
 def assembled(parts: Parts) -> Executors:
     """The executors that the registry's handlers need."""
-    isolation = _isolation(parts)
+    isolation, suspects = _isolation(parts)
     changed = threading.Condition()
     lines, loop = lines_of(parts.registry), _loop(parts)
-    executors = {line: _executor(line, types, parts, Ready(changed), isolation, loop) for line, types in lines.items()}
+    executors = {}
+    for line, task_types in lines.items():
+        redelivered = Redelivered(parts.runner, suspects, parts.inbox, parts.tally, parts.clock)
+        ready = Ready(changed, redelivered)
+        redelivered.enter = ready.put_back
+        executor = executors[line] = _executor(line, task_types, parts, ready, isolation, loop)
+        redelivered.places = Places(partial(getattr, executor, "place_count"), partial(getattr, executor, "busy_count"))
     return Executors(executors, parts.registry, changed)
 
 
@@ -55,18 +63,22 @@ def _loop(parts: Parts) -> Loop:
     return Loop(users, parts.settings.concurrency, parts.clock, parts.failed)
 
 
-def _isolation(parts: Parts) -> Isolation:
+def _isolation(parts: Parts) -> tuple[Isolation, Suspects]:
     """Children for isolated handlers, and for suspects of any kind; none is started before it is needed."""
     runner = parts.runner
     isolation = Isolation(parts.settings, runner.store, parts.clock, runner.stopping, runner.admission.end_s, parts.broken)
-    runner.alone = Suspects(parts.settings, isolation, runner.stopping).call
+    suspects = Suspects(parts.settings, isolation, runner.stopping)
+    runner.alone = suspects.call
 
     def at_end() -> None:
+        left = suspects.reclaim()
+        if left:
+            parts.inbox.put([GoesBack(delivery.ack_id) for delivery in left])
         isolation.abandon()
         runner.verdicts.starts.let_go()
 
     runner.at_end = at_end
-    return isolation
+    return isolation, suspects
 
 
 def _executor(line: str, task_types: list[str], parts: Parts, ready: Ready, isolation: Isolation, loop: Loop) -> Executor:

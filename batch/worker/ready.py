@@ -5,11 +5,25 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from batch.subscription import Delivery
 
 T = TypeVar("T")
+
+
+class Anteroom(Protocol):
+    """Where some deliveries wait before they enter a line; `byte_count` is the data of those that do."""
+
+    byte_count: int
+
+    def __len__(self) -> int: ...
+
+    def keep(self, deliveries: Iterable[Delivery]) -> Sequence[Delivery]:
+        """Take some in hand; returns the others."""
+
+    def close(self, left: Sequence[Delivery]) -> list[Delivery]:
+        """Nothing starts any more; returns what may go back of the line's `left` and of what waits here."""
 
 
 class Ready:
@@ -20,26 +34,32 @@ class Ready:
     for one taker that waits by a clock of its own.
     """
 
-    def __init__(self, changed: threading.Condition | None = None) -> None:
+    def __init__(self, changed: threading.Condition | None = None, anteroom: Anteroom | None = None) -> None:
         self.arrived = threading.Event()
         self._line: deque[Delivery] = deque()
         self._takers = threading.Condition(threading.Lock())
         self._changed = changed or threading.Condition()
+        self._anteroom = anteroom
         self._closed = False
         self._byte_count = 0
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._line) + (0 if self._anteroom is None else len(self._anteroom))
 
     @property
     def byte_count(self) -> int:
-        return self._byte_count
+        return self._byte_count + (0 if self._anteroom is None else self._anteroom.byte_count)
 
     @property
     def closed(self) -> bool:
         return self._closed
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
+        if self._anteroom is not None:
+            deliveries = self._anteroom.keep(deliveries)
+            if not deliveries:
+                self._tell()
+                return
         with self._takers:
             for delivery in deliveries:
                 self._line.append(delivery)
@@ -67,7 +87,7 @@ class Ready:
         return taken
 
     def put_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """In front again, for another slot; returns them when the line is closed."""
+        """In front again, for another slot, or from the anteroom; returns them when the line is closed."""
         with self._takers:
             if self._closed:
                 return list(deliveries)
@@ -88,7 +108,7 @@ class Ready:
             self.arrived.set()
             self._takers.notify_all()
         self._tell()
-        return left
+        return left if self._anteroom is None else self._anteroom.close(left)
 
     def _taken(self, most: int) -> list[Delivery]:
         taken = [self._line.popleft() for _ in range(min(most, len(self._line)))]

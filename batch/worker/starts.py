@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -24,6 +25,8 @@ from batch.worker.attempt import Attempt
 
 STALE_S = 60.0
 """A worker whose progress is older than this, and than three writes of it, counts as ended."""
+RECORDS_IN_FLIGHT = 32
+"""So many requests about records are under way at a time."""
 LET_GO_S = 1.5
 """How long a worker that ends may take to take out the starts of what it hands back."""
 
@@ -46,6 +49,9 @@ class Starts:
     settings: WorkerSettings
     store: ObjectStore
     clock: Clock
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(RECORDS_IN_FLIGHT, thread_name_prefix="records"))
+    """Where requests about records run that nobody waits for. It has no threads before the first."""
+    _leaving: set[Future[None]] = field(default_factory=set)
     _in_hand: dict[str, tuple[Attempts, int]] = field(default_factory=dict)
     """By task id: the record as it was written, and its generation (0: it is about to be)."""
     _ended: set[tuple[str, int, int]] = field(default_factory=set)
@@ -79,11 +85,25 @@ class Starts:
         return True
 
     def end(self, attempt: Attempt, *, done: bool) -> None:
-        """The run has ended: take its start out, as well as can be. `done`: the task will not run again."""
+        """The run has ended: take its start out, as well as can be. `done`: the task will not run again, and nobody waits until the start
+        is out; else it is when this returns, for whoever gets the message next would take the task for running."""
         written = self._in_hand.pop(attempt.task.task_id, None)
         attempt.marked = False
-        if written is not None:
-            self._take_out(attempt.task.task_id, *written, done=done)
+        if written is None:
+            return
+        if not done:
+            self._take_out(attempt.task.task_id, *written, done=False)
+            return
+        leaving = self.pool.submit(self._take_out, attempt.task.task_id, *written, done=True)
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+
+    def settle(self) -> None:
+        """The worker ends: wait for starts that are being taken out, and take out those of what went back unrun. Takes at most twice
+        LET_GO_S."""
+        wait(list(self._leaving), timeout=LET_GO_S)
+        self.let_go()
+        self.pool.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, attempt: Attempt) -> None:
         """A failure was recorded, and the start has gone with it."""

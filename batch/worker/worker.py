@@ -267,6 +267,7 @@ class Worker:
         self._inbox.put(None)
         self._committing.join(timeout=max(LAST_FLUSH_S, until_s() + LAST_FLUSH_S - self.clock.monotonic()))
         committer.hand_back(committer.unwritten())
+        self._runner.verdicts.starts.settle()
 
     def _nothing_to_wait_for(self) -> bool:
         """Whether what is still held can only be given back: a fault, or a breaker that keeps outcomes from being written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -16,11 +17,16 @@ unix = st.integers(1_600_000_000, 4_000_000_000)
 
 
 def pairs(at_most: int) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
-    """Any number, or close to the largest: hypothesis alone seldom makes long lists."""
-    one = st.tuples(unix, counts)
-    return (st.lists(one, max_size=at_most) | st.lists(one, min_size=at_most * 3 // 4, max_size=at_most)).map(
-        lambda found: tuple(sorted(found))
-    )
+    """A few, or close to the largest number, of a seed: hypothesis alone seldom makes long lists, and takes long for them."""
+    few = st.lists(st.tuples(unix, counts), max_size=min(at_most, 20))
+    return (few | st.builds(many, st.integers(at_most * 3 // 4, at_most), st.integers(0, 2**32))).map(lambda found: tuple(sorted(found)))
+
+
+def many(count: int, seed: int) -> list[tuple[int, int]]:
+    """Close together or far apart, with counts of one digit or ten."""
+    chance = random.Random(seed)
+    latest, most = chance.choice([1_600_000_050, 1_600_100_000, 4_000_000_000]), chance.choice([1, 1000, 10**9])
+    return [(chance.randint(1_600_000_000, latest), chance.choice([0, most, chance.randint(0, most)])) for _ in range(count)]
 
 
 def progresses(marks: int, deferred: int) -> st.SearchStrategy[Progress]:

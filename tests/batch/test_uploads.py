@@ -20,7 +20,7 @@ from batch.registry import Registry
 from tests.batch.worker.plant import Plant, write
 
 SLOTS = 32
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 
 
 class Gate:

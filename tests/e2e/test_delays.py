@@ -138,7 +138,7 @@ def test_delayed_tasks_are_reported_run_again_once_and_never_early(drain: Drain)
 
     drain.advance(590)
     assert drain.tick().decision.kind is Kind.NOTHING_TO_DO
-    assert drain.site.pull("lane", 1.5) == []
+    assert drain.site.pull("lane") == []
     drain.advance(15)
     second = drain.launched(drain.tick())
     assert (second.taken, second.acked, second.parked) == (10, 10, 0)

@@ -141,7 +141,7 @@ def test_a_worker_killed_at_any_step_loses_nothing_and_repeats_nothing(sites: di
         created = Counter((tmp_path / site.project / "created").read_text().split())
         assert max(created.values()) == 1, f"{step}: an output was made twice"
         assert {(item["name"], item["metageneration"]) for item in site.items("out/")} == {(f"out/{one}", "1") for one in GOOD}, step
-        letters = {one.message.attributes["task_id"] for one in site.pull("dead-letters", 1.1)}
+        letters = {one.message.attributes["task_id"] for one in site.pull("dead-letters")}
         assert letters == set(BAD), step
-        assert site.pull("lane", 1.1) == [], step
+        assert site.pull("lane") == [], step
         assert site.names("attempts/") == [], f"{step}: no attempt is spent on what the kills cut short"

@@ -42,7 +42,7 @@ def test_a_task_that_kills_its_worker_does_it_twice_at_most(own_pubsub: Service,
         assert deaths == 2
         final = {one["task_id"]: one["outcome"] for one in site.outcomes()}
         assert final == {**dict.fromkeys(good, "succeeded"), "poison": "dead"}
-        (letter,) = site.pull("dead-letters", 1.0)
+        (letter,) = site.pull("dead-letters")
         assert letter.message.attributes["dead_error_type"] == "worker_died"
         assert "exit code 9" in letter.message.attributes["dead_reason"]
         assert site.names("attempts/") == ["attempts/poison.json"]
@@ -51,6 +51,6 @@ def test_a_task_that_kills_its_worker_does_it_twice_at_most(own_pubsub: Service,
         assert record["errors"][0]["error_type"] == "ProcessDied"
         assert "poison" in {line["task_id"] for line in end.events("suspect_alone")}
         assert sorted(site.names("out/")) == sorted(f"out/{task_id}" for task_id in good)
-        assert site.pull("lane", 1.0) == []
+        assert site.pull("lane") == []
     finally:
         site.close()

@@ -100,6 +100,6 @@ def test_a_module_that_takes_the_signals_does_not_keep_a_worker_from_hearing_the
     worker = local_site.start(**settings(tmp_path, f"\nimport signal\n\n{TAKES_SIGNALS[how]}\n"))
     wait_for_event(worker, "flushed")
     worker.send_signal(signal.SIGTERM)
-    end = ended(worker, 10)
+    end = ended(worker)
     assert (end.code, end.summary["exit_reason"]) == (0, "stopped"), end.text
     assert end.summary["taken"] == end.summary["acked"] + end.summary["returned"] > 0

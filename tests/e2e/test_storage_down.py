@@ -71,7 +71,7 @@ def test_a_bucket_that_is_down_costs_no_task_an_attempt(
     assert retry.summary["taken"] == 0, "its retry takes nothing"
     faults.clear()
     assert local_site.names("attempts/") == []
-    assert local_site.pull("dead-letters", 1.1) == []
+    assert local_site.pull("dead-letters") == []
     local_pubsub.advance(local_site.ack_deadline_s + 1)
     later = local_site.run(**settings(tmp_path, CLOUD_RUN_EXECUTION="lane-y"))
     assert later.code == 0, later.text

@@ -41,7 +41,7 @@ def test_two_hundred_real_files_by_four_workers(site: Site) -> None:
     check_reports(site, files)
     assert site.final() == {"succeeded": 200}
     assert site.pull("lane") == []
-    assert site.pull("dead-letters", 1.5) == []
+    assert site.pull("dead-letters") == []
     progress = site.progress()
     assert sorted(progress) == [f"lane-x/{index}-0" for index in range(4)]
     assert {(one["share"], one["taken"], one["acked"], one["exit_reason"]) for one in progress.values()} == {

@@ -1,7 +1,7 @@
 """A subscription and a worker under simulated time: only the decisions are real. What the broker does is drawn from a seed.
 
 The broker answers with fewer messages than it has, and has blind spells, shorter than the proof of drained takes, in which every pull
-finds nothing, some at once and some after their whole time.
+finds nothing, some at once and some after their whole time. Pulls may fail, at once or after a while, and bring nothing then.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from batch.drain import MAX_WAIT_S, DrainProof
+from batch.drain import MAX_WAIT_S, MOST_LOST_PART, DrainProof
 from batch.flow import wanted_count
 from batch.pulls import Need, Pull, Pulls
 
@@ -24,6 +24,8 @@ class Simulation:
     backlog: int
     share: int
     least_s: float = 5.0
+    fails: float = 0.0
+    """The part of the pulls that fail."""
     slots: int = 8
     now_s: float = 1000.0
     ended: str = ""
@@ -47,12 +49,14 @@ class Simulation:
         self.spells = self._spells()
 
     def _spells(self) -> list[tuple[float, float]]:
-        """Each shorter than the proof takes; between two there is time for a pull that waits as long as any does."""
+        """Each shorter than the proof takes; between two there is time for a pull that waits as long as any does, also when as many
+        failed as the proof bears."""
+        lost_s = MOST_LOST_PART * self.least_s if self.fails else 0.0
         spells, at_s = [], self.now_s + self.chance.uniform(-2, 5)
         for _ in range(40):
             length_s = self.chance.uniform(0, 0.999) * self.least_s
             spells.append((at_s, at_s + length_s))
-            at_s += length_s + MAX_WAIT_S + self.chance.uniform(0.1, 20)
+            at_s += length_s + lost_s + MAX_WAIT_S + self.chance.uniform(0.1, 20)
         return spells
 
     def blind(self) -> bool:
@@ -75,6 +79,11 @@ class Simulation:
     # --- the worker
 
     @property
+    def idle_s(self) -> float:
+        """How long it has had nothing to do: what saying `drained` takes."""
+        return self.now_s - self._idle_since_s
+
+    @property
     def held(self) -> int:
         return self._ready + self._running
 
@@ -84,6 +93,8 @@ class Simulation:
             self.ended = "share_done"
         elif self.pulls.drained:
             self.ended = "drained"
+        elif self.pulls.broken:
+            self.ended = "broken"
         if self.ended:
             return
         wanted = wanted_count(slots=self.slots, busy=self._running, mean_s=self.mean_s, start_within_s=1.0)
@@ -120,8 +131,15 @@ class Simulation:
         self.pull_count += 1
         self._waiting.append((pull, self.now_s + pull.wait_s))
         early = self.blind() and self.chance.random() < self.answers_early
-        self.at(self.now_s if early else self.now_s + pull.wait_s, lambda: self._give_up(pull))
+        if self.fails and self.chance.random() < self.fails:
+            self._waiting.pop()
+            self.at(self.now_s + self.chance.choice([0.0, self.chance.random(), 1.0]) * pull.wait_s, lambda: self._fail(pull))
+        else:
+            self.at(self.now_s if early else self.now_s + pull.wait_s, lambda: self._give_up(pull))
         self._serve()
+
+    def _fail(self, pull: Pull) -> None:
+        self.pulls.failed(pull, self.now_s)
 
     def _give_up(self, pull: Pull) -> None:
         for entry in self._waiting:

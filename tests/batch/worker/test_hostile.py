@@ -27,7 +27,8 @@ from batch.message import Task
 from batch.registry import Backoff
 from batch.subscription import Outgoing
 from batch.testing import ManualClock
-from tests.batch.worker.plant import Plant, ended, in_thread, write
+from tests.batch.worker.plant import Leases, Plant, ended, in_thread, write
+from tests.clocks import JumpingClock
 from tests.support import wait_until
 
 
@@ -212,7 +213,7 @@ def test_a_worker_that_cannot_keep_its_outcomes_ends_soon_and_gives_all_back(pla
         for _ in range(3):
             plant.broker.topic("dead-letters").fail_next("publish", DependencyMissing("no topic"))
     thread, reasons = in_thread(plant.worker(BACKLOG=4, TASK_TIMEOUT_S=600))
-    ended(thread, 5)
+    ended(thread)
     assert reasons == [ExitReason.BROKEN]
     good = 0 if refused == "outcomes/" else 3
     assert len(plant.final()) == good
@@ -255,12 +256,12 @@ def test_a_worker_holds_no_more_than_it_can_start(plant: Plant) -> None:
 
     @plant.registry.task("long")
     def long(task: Task, ctx: Any) -> None:
-        may_end.wait(10)
+        may_end.wait(60)
 
     plant.submit(8, "long")
     worker = plant.worker(MAX_MESSAGES=100, CONCURRENCY=4, START_WITHIN_S="0.1")
     thread, _ = in_thread(worker)
-    wait_until(lambda: worker._executors.busy_count == 4, 5, "four busy slots")
+    wait_until(lambda: worker._executors.busy_count == 4, 60, "four busy slots")
     held = plant.subscription.leased
     worker.stop()
     may_end.set()
@@ -275,12 +276,12 @@ def test_nothing_waits_behind_a_slow_task(plant: Plant) -> None:
     @plant.registry.task("mixed")
     def mixed(task: Task, ctx: Any) -> None:
         if task.task_id == "task-150":
-            may_end.wait(20)
+            may_end.wait(60)
 
     plant.submit(400, "mixed")
     worker = plant.worker(BACKLOG=400, CONCURRENCY=2)
     thread, reasons = in_thread(worker)
-    wait_until(lambda: worker.tally.acked == 399, 10, "all but the slow one acknowledged")
+    wait_until(lambda: worker.tally.acked == 399, 60, "all but the slow one acknowledged")
     may_end.set()
     ended(thread)
     assert reasons == [ExitReason.SHARE_DONE]
@@ -313,7 +314,7 @@ def test_a_stop_while_out_of_time_is_heard(plant: Plant) -> None:
     worker.tally.longest_s = 1e6  # nothing would be in time any more: pulling ends halfway, which the next line makes now
     worker._bounds = replace(worker._bounds, started_s=worker._bounds.started_s - 45.0)
     thread, reasons = in_thread(worker)
-    wait_until(lambda: worker._runner.stopping.is_set(), 10, "the end of pulling")
+    wait_until(lambda: worker._runner.stopping.is_set(), 60, "the end of pulling")
     worker.stop()
     until_s = worker._limit(ExitReason.OUT_OF_TIME)()
     may_end.set()
@@ -324,14 +325,19 @@ def test_a_stop_while_out_of_time_is_heard(plant: Plant) -> None:
 
 
 def test_failures_of_one_round_go_back_in_few_calls(plant: Plant) -> None:
+    has_failed = threading.Semaphore(0)
+
     @plant.registry.task("fails", backoff=Backoff(first_s=10))
     def fails(task: Task, ctx: Any) -> None:
+        has_failed.release()
         raise ValueError("x" * int(task.task_id.removeprefix("task-")))  # no common error
 
     calls: list[int] = []
     original = plant.subscription.hand_back
 
     def counting(ack_ids: Any, after_s: float = 0.0) -> list[str]:
+        if not calls:
+            assert all(has_failed.acquire(timeout=60) for _ in range(200)), "while one call is under way all others fail"
         calls.append(len(ack_ids))
         return original(ack_ids, after_s)
 
@@ -339,7 +345,7 @@ def test_failures_of_one_round_go_back_in_few_calls(plant: Plant) -> None:
     plant.submit(200, "fails")
     plant.worker(BACKLOG=200).run()
     assert sum(calls) == 200
-    assert len(calls) < 100
+    assert len(calls) < 50
     plant.deferred_count = 200
 
 
@@ -389,13 +395,15 @@ def test_a_fault_while_pulling_gives_back_what_is_in_hand(plant: Plant) -> None:
 
 
 def test_an_extension_that_is_refused_does_not_end_the_keeping_of_leases() -> None:
-    plant = Plant(ack_deadline_s=1.0)
+    clock = JumpingClock()
+    plant = Plant(clock, ack_deadline_s=20.0)
+    leases = Leases(plant, clock)
     runs: list[str] = []
 
     @plant.registry.task("long")
     def long(task: Task, ctx: Any) -> None:
         runs.append(task.task_id)
-        ctx.sleep(2.5)
+        leases.outlive(2)
 
     plant.subscription.fail_next("extend", FanoutError("FAILED_PRECONDITION"))
     plant.submit(1, "long")

@@ -25,7 +25,8 @@ from batch.worker.attempt import Attempt
 from batch.worker.children import how_it_ended
 from batch.worker.isolation import Isolation
 from tests.batch.worker.isolated import MODULE, plant_with, submit, worker
-from tests.batch.worker.plant import Plant, ended, in_thread
+from tests.batch.worker.plant import Leases, Plant, ended, in_thread
+from tests.clocks import JumpingClock
 from tests.support import wait_until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no limit of memory is enforced")
@@ -34,7 +35,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no limit o
 @pytest.fixture(autouse=True)
 def no_child_is_left() -> Iterator[None]:
     yield
-    wait_until(lambda: not own_children(), 10, "the end of all children")
+    wait_until(lambda: not own_children(), 60, "the end of all children")
 
 
 def own_children() -> list[int]:
@@ -134,7 +135,7 @@ def test_a_handler_that_never_ends_is_killed_with_all_it_has_started(tmp_path: P
     assert (outcome.outcome, outcome.error_type) == ("dead", "TimeoutError")
     assert "limit of 0.5 s" in outcome.reason
     assert "in endless" in record(plant, "wild")["errors"][0]["traceback"]
-    wait_until(lambda: not alive(int(tell.read_text())), 5, "the end of what the handler had started")
+    wait_until(lambda: not alive(int(tell.read_text())), 60, "the end of what the handler had started")
 
 
 def test_what_a_handler_prints_never_reaches_the_wire(caplog: pytest.LogCaptureFixture) -> None:
@@ -260,10 +261,13 @@ def test_a_task_that_crashes_is_tried_again_and_its_deaths_are_attempts() -> Non
     assert [error["error_type"] for error in record(plant, "wild")["errors"]] == ["ProcessDied", "ProcessDied"]
 
 
-def test_a_handler_that_holds_the_interpreter_is_delivered_once() -> None:
+def test_a_handler_that_holds_the_interpreter_is_delivered_once(tmp_path: Path) -> None:
     """For five ack deadlines nothing else in its process runs: the worker, in another one, keeps the lease."""
-    plant = plant_with("child-holds", ack_deadline_s=0.4)
-    submit(plant, "held", "child-holds", seconds=2.0)
+    clock = JumpingClock()
+    plant = plant_with("child-holds", clock=clock, ack_deadline_s=20.0)
+    leases = Leases(plant, clock)
+    tell = tmp_path / "pid"
+    submit(plant, "held", "child-holds", seconds=0.5, tell=str(tell))
     pulls: list[int] = []
     original = plant.subscription.pull
 
@@ -273,7 +277,12 @@ def test_a_handler_that_holds_the_interpreter_is_delivered_once() -> None:
         return deliveries
 
     plant.subscription.pull = counted  # type: ignore[method-assign]
-    assert worker(plant, MAX_MESSAGES=10).run() is ExitReason.DRAINED
+    thread, reasons = in_thread(worker(plant, MAX_MESSAGES=10))
+    pid = wait_until(lambda: tell.exists() and tell.read_text(), 60, "the handler to begin")
+    leases.outlive(5)
+    ended(thread)
+    assert reasons == [ExitReason.DRAINED]
+    assert int(pid) != os.getpid()
     assert pulls == [1]
     assert plant.final() == {"held": "succeeded"}
 
@@ -284,7 +293,7 @@ def test_a_child_hears_that_its_worker_stops(caplog: pytest.LogCaptureFixture) -
     submit(plant, "waits", "child-until-stopped")
     running = worker(plant, MAX_MESSAGES=10)
     thread, reasons = in_thread(running)
-    wait_until(lambda: any(vars(one).get("reason") == "waiting" for one in caplog.records), 10, "the handler to wait")
+    wait_until(lambda: any(vars(one).get("reason") == "waiting" for one in caplog.records), 60, "the handler to wait")
     running.stop()
     ended(thread)
     assert reasons == [ExitReason.STOPPED]
@@ -299,8 +308,8 @@ def test_what_still_runs_at_the_end_goes_back_and_its_process_ends(tmp_path: Pat
     assert worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2").run() is ExitReason.OUT_OF_TIME
     assert plant.subscription.backlog == 1
     assert plant.subscription.leased == 0
-    wait_until(lambda: not alive(int(tell.read_text())), 5, "the end of the child")
-    wait_until(lambda: set(threading.enumerate()) <= before, 5, "the end of the slots")
+    wait_until(lambda: not alive(int(tell.read_text())), 60, "the end of the child")
+    wait_until(lambda: set(threading.enumerate()) <= before, 60, "the end of the slots")
     assert plant.store.names("attempts/") == (), "its end was not the handler's fault"
 
 
@@ -396,12 +405,12 @@ def test_no_child_outlives_its_worker(tmp_path: Path, held: bool) -> None:
     tell = tmp_path / "pid"
     task_type = "child-holds-and-tells" if held else "child-sleeps"
     process = subprocess.Popen([sys.executable, "-c", KILLED.replace("child-sleeps", task_type), str(tell)])
-    pid = int(wait_until(lambda: tell.exists() and tell.read_text(), 20, "the handler to run"))
+    pid = int(wait_until(lambda: tell.exists() and tell.read_text(), 60, "the handler to run"))
     assert alive(pid)
     assert os.getpgid(pid) == os.getsid(pid) == pid, "a signal to the worker's group is the worker's to judge"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not alive(pid), 5, "the end of the child")
+    wait_until(lambda: not alive(pid), 60, "the end of the child")
 
 
 def test_a_child_that_died_idle_costs_no_task() -> None:

@@ -9,14 +9,16 @@ import pytest
 
 from batch.ends import ExitReason
 from batch.message import Task
+from batch.subscription import Delivery
 from tests.batch.worker.plant import Plant
+from tests.clocks import ShiftedClock
 
 LAUNCHED = {"DECISION_ID": "d-1.0", "USE_PAID_MINUTE": "true", "BILLING_FLOOR_S": "60"}
 
 
 @pytest.fixture
 def plant() -> Iterator[Plant]:
-    made = Plant()
+    made = Plant(ShiftedClock())
 
     @made.registry.task("quick")
     def quick(task: Task, ctx: Any) -> None:
@@ -30,10 +32,25 @@ def plant() -> Iterator[Plant]:
 
 def test_a_launched_worker_goes_on_after_its_share_until_nothing_comes(plant: Plant) -> None:
     plant.submit(300, "quick")
+    empty_pulls_are_over_at_once(plant)
     assert plant.worker(BACKLOG=20, **LAUNCHED).run() is ExitReason.SHARE_DONE
     progress = plant.progress()
     assert (progress.share, progress.taken, progress.acked) == (20, 300, 300)
     assert plant.subscription.backlog == 0
+
+
+def empty_pulls_are_over_at_once(plant: Plant) -> None:
+    """They take their time by the clock, and nobody waits for it."""
+    clock, original = plant.clock, plant.subscription.pull
+    assert isinstance(clock, ShiftedClock)
+
+    def pull(max_messages: int, timeout_s: float) -> list[Delivery]:
+        found = original(max_messages, 0.0)
+        if not found:
+            clock.advance(timeout_s)
+        return found
+
+    plant.subscription.pull = pull  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -84,5 +101,8 @@ def test_a_step_beyond_the_share_is_what_starts_at_once(plant: Plant) -> None:
 
 def test_an_empty_subscription_ends_it_at_once(plant: Plant) -> None:
     plant.submit(5, "quick")
+    empty_pulls_are_over_at_once(plant)
+    began_s = plant.clock.monotonic()
     assert plant.worker(BACKLOG=5, **LAUNCHED).run() is ExitReason.SHARE_DONE
+    assert plant.clock.monotonic() - began_s < 40.0, "it does not ask until the minute is over"
     assert plant.progress().taken == 5

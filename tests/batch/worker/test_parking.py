@@ -161,7 +161,7 @@ def test_many_are_written_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatc
     write = place.store.write
 
     def meeting(*arguments: Any, **more: Any) -> Any:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         return write(*arguments, **more)
 
     monkeypatch.setattr(place.store, "write", meeting)

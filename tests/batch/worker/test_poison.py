@@ -196,7 +196,7 @@ def test_what_is_handed_back_at_the_end_leaves_no_start() -> None:
     delivered_before(plant)
     running = worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2")
     thread, reasons = in_thread(running)
-    assert started.wait(5)
+    assert started.wait(60)
     assert record(plant, "t").started is not None
     ended(thread)
     assert reasons == [ExitReason.OUT_OF_TIME]
@@ -280,7 +280,7 @@ def test_a_task_that_runs_here_does_not_run_here_twice() -> None:
     @plant.registry.task("long")
     def long(task: Task, ctx: Any) -> None:
         runs.append(task.task_id)
-        may_end.wait(20)
+        may_end.wait(60)
 
     for _ in range(2):
         submit(plant, "t", "long")
@@ -288,7 +288,7 @@ def test_a_task_that_runs_here_does_not_run_here_twice() -> None:
     plant.deferred_count = 1
     running = worker(plant, BACKLOG=2)
     thread, _ = in_thread(running)
-    wait_until(lambda: running.tally.returned == 1, 10, "the second delivery to go back")
+    wait_until(lambda: running.tally.returned == 1, 60, "the second delivery to go back")
     may_end.set()
     ended(thread)
     assert runs == ["t"]
@@ -437,7 +437,7 @@ def test_one_suspect_runs_at_a_time() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert [answer.said for answer in answers] == [Said.RETURNED] * 8
     assert solo.most == 1
 

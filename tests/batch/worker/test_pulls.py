@@ -82,10 +82,23 @@ def test_failures_of_pulls_that_were_open_together_are_one() -> None:
     assert table.broken
 
 
+def test_where_most_pulls_fail_the_proof_begins_anew() -> None:
+    table = pulls(least_s=2.0)
+    need, now_s = Need(10, 0, 10), 100.0
+    while not table.drained:
+        (pull,) = opened(table, now_s, need)
+        now_s += pull.wait_s
+        if 100.7 < now_s < 102.5:
+            now_s += table.failed(pull, now_s)
+        else:
+            table.ended(pull, now_s, 0, 0, 100.0)
+    assert now_s > 102.5 + 2.0, "what it saw before it could not look counts no more"
+
+
 def test_a_pull_ends_before_the_worker_has_to() -> None:
     table = pulls()
-    (pull,) = opened(table, 10.0, Need(10, 0, 10, until_s=12.0))
-    assert pull.wait_s == 2.0
+    (pull,) = opened(table, 11.0, Need(10, 0, 10, until_s=12.0))
+    assert pull.wait_s == 1.0
     assert opened(pulls(), 12.0, Need(10, 0, 10, until_s=12.0)) == []
 
 
@@ -106,20 +119,40 @@ SEEDS = 1000
 
 
 def test_drained_is_never_wrong_and_no_share_exceeded_in_a_thousand_histories() -> None:
-    """Short and false empty answers, several pulls, messages that go back: at the end nothing is left, or the share is done."""
+    """Short and false empty answers, several pulls, messages that go back, pulls that fail: at the end nothing is left, or the share is
+    done; and where few pulls fail the end takes no more than twice as long as the proof must."""
     ends: Counter[str] = Counter()
-    most_open = 0
+    most_open, longest_s = 0, 0.0
     for seed in range(SEEDS):
         chance = random.Random(seed)
         backlog, share = chance.choice([0, 1, 7, 60, 300]), chance.choice([5, 100, 1000])
-        simulation = Simulation(chance, backlog, share, least_s=chance.choice([0.5, 5.0, 12.0, 60.0])).run()
+        least_s, fails = chance.choice([0.5, 5.0, 12.0, 60.0]), chance.choice([0.0, 0.05, 0.2])
+        simulation = Simulation(chance, backlog, share, least_s=least_s, fails=fails).run()
         ends[simulation.ended] += 1
         most_open = max(most_open, simulation.most_open)
         assert simulation.most_asked <= share, f"seed {seed}"
         if simulation.ended == "drained":
             assert (simulation.backlog, simulation.held) == (0, 0), f"seed {seed} left messages"
+            if least_s == 5.0 and fails <= 0.05:
+                longest_s = max(longest_s, simulation.idle_s)
     assert min(ends["drained"], ends["share_done"]) > 100
     assert most_open == MAX_OPEN_PULLS
+    assert 5.0 < longest_s <= 10.0
+
+
+def test_a_failed_pull_costs_its_own_time_and_a_short_pause() -> None:
+    table = pulls(least_s=5.0)
+    need, now_s = Need(10, 0, 10), 100.0
+    for number in range(10):
+        (pull,) = opened(table, now_s, need)
+        now_s += pull.wait_s
+        if number == 1:
+            now_s += table.failed(pull, now_s)
+        else:
+            table.ended(pull, now_s, 0, 0, 100.0)
+        if table.drained:
+            break
+    assert 105.0 <= now_s <= 107.0
 
 
 # --- a worker

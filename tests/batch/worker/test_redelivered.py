@@ -1,0 +1,285 @@
+"""Messages that were delivered before: no slot waits for the bucket, few starts stand in it, and suspects wait beside the line."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from batch.answer import Answer, Said
+from batch.attempts import Attempts, Start, read_attempts, write_attempts
+from batch.ends import ExitReason
+from batch.message import Task
+from batch.names import attempts_object
+from batch.worker import Worker, redelivered
+from batch.worker.isolation import Isolation
+from batch.worker.starts import RECORDS_IN_FLIGHT
+from tests.batch.worker.plant import Plant, ended, in_thread
+from tests.support import wait_until
+
+GONE = Start("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
+
+
+def delivered_before(plant: Plant) -> None:
+    """All messages come to somebody who gives them back."""
+    plant.subscription.hand_back([one.ack_id for one in plant.subscription.pull(1000, 0)])
+
+
+def starts(plant: Plant) -> list[str]:
+    """The tasks with a start of this worker on record."""
+    ids = [name.removeprefix("attempts/").removesuffix(".json") for name in plant.store.names("attempts/")]
+    return [one for one in ids if (start := read_attempts(plant.store, one)[0].started) and start.execution == "lane-x"]
+
+
+class Blocked:
+    """A handler that does not return before `release`; `began` are the tasks that it was called for."""
+
+    def __init__(self, plant: Plant) -> None:
+        self.release = threading.Event()
+        self.began: list[str] = []
+
+        @plant.registry.task("blocked")
+        def blocked(task: Task, ctx: Any) -> None:
+            self.began.append(task.task_id)
+            assert self.release.wait(60)
+
+
+def slow_worker(plant: Plant, backlog: int, concurrency: int = 1) -> Worker:
+    """One whose handlers have taken 10 s each, and that takes in hand what begins within a minute."""
+    worker = plant.worker(BACKLOG=backlog, CONCURRENCY=concurrency, START_WITHIN_S=60)
+    worker.tally.ran(1, 10.0, 10.0)
+    return worker
+
+
+def note(plant: Plant) -> None:
+    @plant.registry.task("note")
+    def note(task: Task, ctx: Any) -> None:
+        return None
+
+
+# --- records
+
+
+@pytest.mark.parametrize("method", ["read_with_info", "write", "delete"])
+def test_more_records_are_dealt_with_at_a_time_than_there_are_slots(method: str) -> None:
+    plant = Plant()
+    note(plant)
+    together, met, original = threading.Barrier(RECORDS_IN_FLIGHT), threading.Event(), getattr(plant.store, method)
+
+    def meets(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.startswith("attempts/") and not together.broken:
+            with suppress(threading.BrokenBarrierError):
+                together.wait(30)
+                met.set()
+                together.abort()
+        return original(name, *arguments, **options)
+
+    setattr(plant.store, method, meets)
+    plant.submit(200, "note")
+    delivered_before(plant)
+    worker = plant.worker(BACKLOG=200, CONCURRENCY=4)
+    worker.tally.ran(1, 0.001, 0.001)
+    assert worker.run() is ExitReason.SHARE_DONE
+    assert met.is_set()
+    assert len(plant.final()) == 200
+    assert plant.store.names("attempts/") == ()
+
+
+def test_a_worker_ends_after_the_last_start_is_out() -> None:
+    plant = Plant()
+    note(plant)
+    original, never = plant.store.delete, threading.Event()
+
+    def slow(name: str, **options: Any) -> bool:
+        never.wait(0.3)
+        return original(name, **options)
+
+    plant.store.delete = slow  # type: ignore[method-assign]
+    plant.submit(1, "note")
+    delivered_before(plant)
+    assert plant.worker(BACKLOG=1).run() is ExitReason.SHARE_DONE
+    assert plant.store.names("attempts/") == ()
+
+
+def test_no_start_is_written_long_before_its_task_begins() -> None:
+    """Or a worker that is killed would leave many suspects."""
+    plant = Plant()
+    blocked = Blocked(plant)
+    plant.submit(100, "blocked")
+    delivered_before(plant)
+    worker = slow_worker(plant, 100, concurrency=2)
+    thread, reasons = in_thread(worker)
+    wait_until(lambda: worker._executors.waiting_count > 5, 30, "more in hand than begin soon")
+    wait_until(lambda: len(blocked.began) == 2 and len(starts(plant)) == 3, 30, "two that run and one that is next")
+    blocked.release.set()
+    ended(thread)
+    assert reasons == [ExitReason.SHARE_DONE]
+    assert plant.store.names("attempts/") == ()
+
+
+def test_what_had_not_begun_at_a_stop_goes_back_after_its_start_is_out() -> None:
+    plant = Plant()
+    blocked = Blocked(plant)
+    plant.submit(50, "blocked")
+    delivered_before(plant)
+    worker = slow_worker(plant, 50)
+    went_back: list[bool] = []
+    hand_back = plant.subscription.hand_back
+
+    def seen(ack_ids: Any, after_s: float = 0.0) -> Any:
+        went_back.append(len(starts(plant)) > 1)
+        return hand_back(ack_ids, after_s)
+
+    thread, reasons = in_thread(worker)
+    wait_until(lambda: len(blocked.began) == 1 and len(starts(plant)) == 2, 30, "one that runs and one that is next")
+    plant.subscription.hand_back = seen  # type: ignore[method-assign]
+    worker.stop()
+    wait_until(lambda: worker.tally.held == 1, 30, "all but the one that runs gone back")
+    assert went_back[-1] is False, "the last to go back had its start taken out first"
+    blocked.release.set()
+    ended(thread)
+    assert reasons == [ExitReason.STOPPED]
+    progress = plant.progress()
+    assert (progress.acked, progress.returned) == (1, progress.taken - 1)
+    assert plant.store.names("attempts/") == ()
+
+
+def test_a_bucket_that_does_not_answer_keeps_no_message_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redelivered, "LET_GO_S", 0.05)
+    plant = Plant()
+    note(plant)
+    asked, answers = threading.Event(), threading.Event()
+    original = plant.store.read_with_info
+
+    def silent(name: str) -> Any:
+        if name.startswith("attempts/"):
+            asked.set()
+            assert answers.wait(60)
+        return original(name)
+
+    plant.store.read_with_info = silent  # type: ignore[method-assign]
+    plant.submit(30, "note")
+    delivered_before(plant)
+    worker = plant.worker(BACKLOG=30)
+    thread, reasons = in_thread(worker)
+    assert asked.wait(30)
+    worker.stop()
+    wait_until(lambda: worker.tally.held == 0, 30, "everything gone back")
+    assert not answers.is_set()
+    answers.set()
+    ended(thread)
+    assert reasons == [ExitReason.STOPPED]
+    progress = plant.progress()
+    worker._runner.verdicts.starts.pool.shutdown(wait=True)
+    assert progress.taken == progress.returned > 0
+    assert worker._inbox.empty(), "each went back once"
+    assert plant.subscription.leased == 0
+
+
+def test_memory_is_counted_while_records_are_read() -> None:
+    plant = Plant()
+    blocked = Blocked(plant)
+    plant.submit(20, "blocked", blob="x" * 1000)
+    delivered_before(plant)
+    worker = slow_worker(plant, 20)
+    thread, _ = in_thread(worker)
+    wait_until(lambda: worker._executors.waiting_count == worker.tally.taken - 1 > 3, 30, "all but one waiting")
+    assert worker._executors.waiting_bytes > 1000 * worker._executors.waiting_count
+    blocked.release.set()
+    ended(thread)
+    assert (worker._executors.waiting_count, worker._executors.waiting_bytes) == (0, 0)
+
+
+# --- suspects
+
+
+class Alone:
+    """Stands for the children that suspects run in: none returns before `release`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.release = threading.Event()
+        self.ran: list[str] = []
+        monkeypatch.setattr(Isolation, "alone", lambda _isolation, attempt, *_limits: self.run(attempt.task.task_id))
+
+    def run(self, task_id: str) -> Answer:
+        self.ran.append(task_id)
+        assert self.release.wait(60)
+        return Answer(Said.RETURNED)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Alone:
+    return Alone(monkeypatch)
+
+
+def with_suspects(count: int, healthy: int) -> Plant:
+    """The first `count` tasks were running in a worker that is gone."""
+    plant = Plant()
+    note(plant)
+    for task_id in plant.submit(count + healthy, "note")[:count]:
+        write_attempts(plant.store, task_id, Attempts(started=GONE), 0)
+    delivered_before(plant)
+    return plant
+
+
+def test_suspects_wait_beside_the_line_and_keep_no_slot(alone: Alone) -> None:
+    plant = with_suspects(3, healthy=30)
+    worker = plant.worker(BACKLOG=33, CONCURRENCY=1)
+    thread, reasons = in_thread(worker)
+    wait_until(lambda: sum(worker.tally.outcomes.values()) == 30, 30, "the healthy ones, while a suspect runs and two wait")
+    assert len(alone.ran) == 1
+    waiting = {f"task-{number}" for number in range(3)} - set(alone.ran)
+    for task_id in waiting:
+        known = read_attempts(plant.store, task_id)[0]
+        assert (known.started, known.lost) == (GONE, ()), "nothing is said against one that only waits"
+    alone.release.set()
+    ended(thread)
+    assert reasons == [ExitReason.SHARE_DONE]
+    assert len(alone.ran) == 3
+    assert set(plant.final().values()) == {"succeeded"}
+    assert plant.store.names("attempts/") == ()
+
+
+def test_a_suspect_that_is_none_any_more_when_its_turn_comes_runs_like_any_other(alone: Alone) -> None:
+    plant = with_suspects(2, healthy=0)
+    worker = plant.worker(BACKLOG=2, CONCURRENCY=1)
+    thread, reasons = in_thread(worker)
+    wait_until(lambda: worker.tally.taken == 2 and len(alone.ran) == 1, 30, "one that runs and one that waits")
+    (other,) = {"task-0", "task-1"} - set(alone.ran)
+    plant.store.delete(attempts_object(other))
+    alone.release.set()
+    ended(thread)
+    assert reasons == [ExitReason.SHARE_DONE]
+    assert len(alone.ran) == 1
+    assert len(plant.final()) == 2
+    assert plant.store.names("attempts/") == ()
+
+
+def test_more_suspects_than_may_wait_go_back(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redelivered, "MAX_SUSPECTS", 2)
+    plant = with_suspects(5, healthy=0)
+    plant.deferred_count = 3
+    worker = plant.worker(BACKLOG=5)
+    thread, reasons = in_thread(worker)
+    wait_until(lambda: worker.tally.returned == 3, 30, "three gone back")
+    alone.release.set()
+    ended(thread)
+    assert reasons == [ExitReason.SHARE_DONE]
+    progress = plant.progress()
+    assert (progress.acked, progress.returned) == (2, 3)
+    assert sum(count for _, count in progress.deferred) == 3, "for a while"
+
+
+def test_suspects_that_have_not_ended_with_their_worker_go_back(alone: Alone) -> None:
+    plant = with_suspects(2, healthy=3)
+    worker = plant.worker(BACKLOG=5, TASK_TIMEOUT_S=2, START_WITHIN_S="0.1")
+    thread, reasons = in_thread(worker)
+    ended(thread)
+    alone.release.set()
+    assert reasons == [ExitReason.OUT_OF_TIME]
+    progress = plant.progress()
+    assert (progress.acked, progress.returned) == (3, 2)
+    assert plant.subscription.leased == 0
+    assert starts(plant) == []
