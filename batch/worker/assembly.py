@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from batch.worker.finished import Finished, GoesBack
 from batch.worker.groups import Groups, is_async
 from batch.worker.isolation import IsolatedSlots, Isolation, process_count
 from batch.worker.loop import Loop
-from batch.worker.ready import Ready
+from batch.worker.ready import Changes, Ready
 from batch.worker.redelivered import Places, Redelivered
 from batch.worker.runner import Runner
 from batch.worker.slots import Slots
@@ -43,16 +42,16 @@ class Parts:
 def assembled(parts: Parts) -> Executors:
     """The executors that the registry's handlers need."""
     isolation, suspects = _isolation(parts)
-    changed = threading.Condition()
+    changes = Changes()
     lines, loop = lines_of(parts.registry), _loop(parts)
     executors = {}
     for line, task_types in lines.items():
         redelivered = Redelivered(parts.runner, suspects, parts.inbox, parts.tally, parts.clock)
-        ready = Ready(changed, redelivered)
+        ready = Ready(changes, redelivered)
         redelivered.enter = ready.put_back
         executor = executors[line] = _executor(line, task_types, parts, ready, isolation, loop)
         redelivered.places = Places(partial(getattr, executor, "place_count"), partial(getattr, executor, "busy_count"))
-    return Executors(executors, parts.registry, changed)
+    return Executors(executors, parts.registry, changes)
 
 
 def _loop(parts: Parts) -> Loop:

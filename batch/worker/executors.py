@@ -5,14 +5,13 @@ A worker whose handlers are all of one kind sorts nothing.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from batch.message import task_type_of
 from batch.registry import Kind, Registry
 from batch.subscription import Delivery
-from batch.worker.ready import Ready
+from batch.worker.ready import Changes, Ready
 
 
 class Executor(Protocol):
@@ -41,11 +40,11 @@ class Executor(Protocol):
 class Executors:
     """By a handler's line: one of its kind, and each grouped handler has one of its own."""
 
-    def __init__(self, executors: Mapping[str, Executor], registry: Registry, changed: threading.Condition) -> None:
-        """`changed` is the condition that all lines share."""
+    def __init__(self, executors: Mapping[str, Executor], registry: Registry, changes: Changes) -> None:
+        """`changes` are those of all lines."""
         self._executors = dict(executors)
         self._registry = registry
-        self._changed = changed
+        self.changes = changes
         self._first = next(iter(self._executors.values()))
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
@@ -97,13 +96,10 @@ class Executors:
     def wait_change(self, timeout_s: float, unless: Callable[[], bool] = lambda: False) -> None:
         """Return when messages came or went in any line, or `nudge` was called, at the latest after `timeout_s`; at once when
         `unless()` holds, which nothing can change unnoticed once it was asked."""
-        with self._changed:
-            if not unless():
-                self._changed.wait(timeout_s)
+        self.changes.wait(timeout_s, unless)
 
     def nudge(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        self.changes.tell(always=True)
 
     def _all(self) -> Iterable[Executor]:
         return self._executors.values()

@@ -85,7 +85,7 @@ class Puller:
             ended = self._ended()
             if ended is not None:
                 return ended
-            while (pull := self.pulls.begin(self.clock.monotonic(), self._need())) is not None:
+            while (pull := self._begun()) is not None:
                 self._orders.put(pull)
                 opened = True
         if not opened:
@@ -148,6 +148,12 @@ class Puller:
         allowed = min(allowed, max(0, MAX_HELD_COUNT - tally.held))
         return Need(wanted, executors.waiting_count, allowed, self.leases.byte_count, until_s)
 
+    def _begun(self) -> Pull | None:
+        """The pull to open now, if any."""
+        pull = self.pulls.begin(self.clock.monotonic(), self._need())
+        self.executors.changes.busy = len(self.pulls.open) >= MAX_OPEN_PULLS
+        return pull
+
     def _something_to_do(self) -> bool:
         if self.stopping.is_set() or not self._brought.empty():
             return True
@@ -172,7 +178,7 @@ class Puller:
                     self._brought.put(brought)
                 else:
                     self._take_in(brought)
-                    following = None if self._ended() else self.pulls.begin(self.clock.monotonic(), self._need())
+                    following = None if self._ended() else self._begun()
         except BaseException as error:  # noqa: BLE001 - as above
             self._brought.put(Brought(pull, error=error))
         if following is None:

@@ -26,19 +26,40 @@ class Anteroom(Protocol):
         """Nothing starts any more; returns what may go back of the line's `left` and of what waits here."""
 
 
+class Changes:
+    """Wakes the one who decides what to ask for. `busy` while all has been asked for that may be: then what comes or goes tells him
+    nothing, and waking him would cost as much as thirty messages."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._condition = threading.Condition()
+
+    def tell(self, *, always: bool = False) -> None:
+        if always or not self.busy:
+            with self._condition:
+                self._condition.notify_all()
+
+    def wait(self, timeout_s: float, unless: Callable[[], bool]) -> None:
+        """Until he is told, at the latest after `timeout_s`; not at all when `unless()` holds, which nothing can change unnoticed once it
+        was asked."""
+        with self._condition:
+            if not unless():
+                self._condition.wait(timeout_s)
+
+
 class Ready:
     """A line of deliveries. One lock for each list that goes in or out, none for a message.
 
-    A list wakes one taker, and a taker that leaves something wakes the next: not all of them for what one will take. `changed` is
+    A list wakes one taker, and a taker that leaves something wakes the next: not all of them for what one will take. `changes` is
     told of all that comes and goes; several lines may share it. `arrived` is set whenever messages come and when the line closes:
     for one taker that waits by a clock of its own.
     """
 
-    def __init__(self, changed: threading.Condition | None = None, anteroom: Anteroom | None = None) -> None:
+    def __init__(self, changes: Changes | None = None, anteroom: Anteroom | None = None) -> None:
         self.arrived = threading.Event()
         self._line: deque[Delivery] = deque()
         self._takers = threading.Condition(threading.Lock())
-        self._changed = changed or threading.Condition()
+        self._changes = changes or Changes()
         self._anteroom = anteroom
         self._closed = False
         self._byte_count = 0
@@ -118,8 +139,7 @@ class Ready:
         return taken
 
     def _tell(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        self._changes.tell()
 
 
 def next_of(line: deque[T]) -> T | None:
