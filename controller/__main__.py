@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from math import ceil
 
 import uvicorn
@@ -14,6 +15,7 @@ import uvicorn
 from batch.clock import SystemClock
 from batch.errors import DependencyError, SettingsError
 from batch.listening import listening
+from batch.usage import usage
 from controller import logs
 from controller.config import ControllerSettings, controller_settings
 from controller.oidc import Certificates, Rules, Verifier, fetched_from
@@ -31,8 +33,10 @@ WATCH_S = 0.1
 LEAVE_S = 0.5
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Exit code 2 when settings are wrong, a port that is taken among them, 1 when no client could be made; each problem is logged."""
+    what = "Serve the controller: tick the lanes when it is called, answer what was decided and why."
+    usage("python -m controller", what, ControllerSettings).parse_args(arguments)
     try:
         _serve(controller_settings(os.environ))
     except SettingsError as error:
@@ -114,4 +118,4 @@ def _end(server: uvicorn.Server, ticker: Ticker, poked: PokedLanes, finish_s: fl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -13,16 +13,19 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from batch.clock import SystemClock
-from batch.errors import SettingsError
+from batch.errors import DependencyError, SettingsError
 from batch.listening import listening
 from batch.registry import load_handlers
+from batch.usage import usage
 from intake import logs
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
-from intake.google_topic import GooglePublisher
+from intake.google_topic import GooglePublisher, check_credentials
 from intake.service import create_app
-from intake.usage import usage
+
+EXIT_TROUBLE = 1
+EXIT_SETTINGS = 2
 
 log = logging.getLogger("fanout.intake")
 
@@ -38,17 +41,22 @@ async def google_topics(settings: IntakeSettings) -> AsyncIterator[Mapping[str, 
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """The exit code: 0 after a signal, 2 when settings are wrong, a port that is taken among them."""
-    usage().parse_args(arguments)
+    """The exit code: 0 after a signal, 2 when settings are wrong, a port that is taken among them, 1 without credentials."""
+    what = "Serve the front door: validate tasks that come over HTTP, publish them, answer when the broker has them."
+    usage("python -m intake", what, IntakeSettings).parse_args(arguments)
     logs.set_up()
     try:
         settings = intake_settings(os.environ)
         registry = load_handlers(settings.handlers)
+        check_credentials(os.environ)
         door = listening(settings.host, settings.port, backlog=2048)
     except SettingsError as error:
         for problem in error.problems:
             log.error("%s", problem)
-        return 2
+        return EXIT_SETTINGS
+    except DependencyError as error:
+        log.error("the front door cannot begin: %s", error)
+        return EXIT_TROUBLE
     controller = None
     if settings.controller_url:
         controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)

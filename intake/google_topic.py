@@ -96,6 +96,25 @@ def translated(code: str, details: str, project: str, name: str, timeout_s: floa
     return DependencyError(f"topic {path} refused the messages ({code}: {details})")
 
 
+def check_credentials(environment: Mapping[str, str]) -> None:
+    """Raises DependencyForbidden when there are none: for whoever can still say so before anything is served."""
+    from google.auth import default
+    from google.auth.exceptions import DefaultCredentialsError
+
+    if environment.get("PUBSUB_EMULATOR_HOST"):
+        return
+    try:
+        default()
+    except DefaultCredentialsError as error:
+        raise _forbidden(error) from error
+
+
+def _forbidden(error: Exception) -> DependencyForbidden:
+    return DependencyForbidden(
+        f"no credentials for Pub/Sub ({error}): run `gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST"
+    )
+
+
 def _channel(environment: Mapping[str, str]) -> Any:
     import grpc
 
@@ -108,6 +127,4 @@ def _channel(environment: Mapping[str, str]) -> Any:
     try:
         return PublisherAsyncClient().transport.grpc_channel
     except DefaultCredentialsError as error:
-        raise DependencyForbidden(
-            f"no credentials for Pub/Sub ({error}): run `gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST"
-        ) from error
+        raise _forbidden(error) from error

@@ -161,6 +161,22 @@ def test_help_names_every_setting_and_other_options_are_refused(capsys: pytest.C
     assert ended.value.code == 2
 
 
+def test_without_credentials_it_says_what_to_do_and_ends_with_1(tmp_path: Path) -> None:
+    nowhere = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "none.json")}
+    done = subprocess.run(
+        [sys.executable, "-m", "intake"],
+        env={**clean_environment(), **nowhere, "GOOGLE_CLOUD_PROJECT": "p", "TOPIC_NAME": "tasks", "PORT": "0", "HOST": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert line["severity"] == "ERROR"
+    assert "gcloud auth application-default login" in line["message"]
+
+
 def _refuses_connections(url: str) -> bool:
     """Whether new connections are refused soon: the server has begun to end."""
     host, port = url.removeprefix("http://").split(":")
