@@ -341,13 +341,15 @@ def test_a_client_comes_back_by_itself_after_a_restart_of_the_server(connect: Ca
 
 def test_a_stopping_server_says_unavailable(connect: Callable[[str], Any]) -> None:
     clock = Clock()
-    server = GrpcServer(PubSub(clock, random.Random(1)), clock, "127.0.0.1", 0, {})
+    model = PubSub(clock, random.Random(1))
+    server = GrpcServer(model, clock, "127.0.0.1", 0, {})
     server.start()
     client = connect(server.address)
     subscription = client.subscription(client.topic())
     responses = client.subscriber.streaming_pull(
         requests=_held(pubsub.StreamingPullRequest(subscription=subscription, stream_ack_deadline_seconds=10)), retry=None, timeout=30
     )
+    wait_until(lambda: model.subscription(subscription)._streams, description="the server's end of the stream")
     server.stop()
     with pytest.raises(exceptions.ServiceUnavailable, match="stopping"):
         next(iter(responses))
