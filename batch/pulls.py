@@ -1,7 +1,7 @@
 """Which pulls are open, and which one to open next: a table without I/O or threads, so that simulated time can drive it.
 
 What open pulls have asked for is reserved: all together never ask for more than the share, or the memory, has room for. Several are
-open while there is more to want than one brings; a single one, waiting longer each time, once the subscription looks empty.
+open while there is more to want than one brings; a single one once the subscription looks empty.
 """
 
 from __future__ import annotations

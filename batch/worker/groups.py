@@ -219,9 +219,11 @@ class Groups:
     def _admitted(self, deliveries: Sequence[Delivery]) -> Iterable[Attempt | Finished]:
         """The record of a message that was delivered before is read; several at a time."""
         admit, asks = self._runner.admitted, self._runner.admission.asks
-        new = [admit(delivery) for delivery in deliveries if not asks(delivery)]
         met_before = [delivery for delivery in deliveries if asks(delivery)]
-        return [*new, *self._aside.map(admit, met_before)] if met_before else new
+        if not met_before:
+            return [admit(delivery) for delivery in deliveries]
+        new = [admit(delivery) for delivery in deliveries if not asks(delivery)]
+        return [*new, *self._aside.map(admit, met_before)]
 
     def _called(self, attempts: Sequence[Attempt]) -> bool:
         call = self._begun(attempts)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from batch.clock import Clock
-from batch.delayed import PARKED
 from batch.flow import wanted_count
 from batch.subscription import Delivery
 from batch.worker.attempt import Attempt
@@ -67,7 +66,8 @@ class Redelivered:
     def keep(self, deliveries: Iterable[Delivery]) -> Sequence[Delivery]:
         """Take those in hand that were delivered before, or may have been; returns the others."""
         deliveries = list(deliveries)
-        kept = [one for one in deliveries if one.delivery_attempt != 1 or PARKED in one.attributes]
+        asks = self.runner.admission.asks
+        kept = [one for one in deliveries if asks(one)]
         if not kept:
             return deliveries
         with self._lock:
