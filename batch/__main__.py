@@ -19,14 +19,13 @@ from contextlib import suppress
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING
 
-from batch.clock import Clock, SystemClock
-from batch.config import SIGTERM_GRACE_S, WorkerSettings, worker_settings
-from batch.ends import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
-from batch.errors import DependencyError, SettingsError
 from batch.events import log, set_up_logging
+from batch.handling.registry import Registry, load_handlers
 from batch.memory import collect_seldom, give_large_blocks_back
-from batch.registry import Registry, load_handlers
-from batch.settings import names
+from batch.model.clock import Clock, SystemClock
+from batch.model.errors import DependencyError, SettingsError
+from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
+from batch.settings import SIGTERM_GRACE_S, WorkerSettings, names, worker_settings
 
 if TYPE_CHECKING:
     from batch.worker import Worker
@@ -119,8 +118,8 @@ def _named(handlers: str) -> tuple[str, ...]:
 
 def build(settings: WorkerSettings, registry: Registry, chance: random.Random) -> Worker:
     """The worker with the real clients. Raises DependencyForbidden when there are no credentials."""
-    from batch.google_objects import GoogleObjectStore
-    from batch.google_pubsub import GoogleSubscription, GoogleTopic
+    from batch.services.objects import GoogleObjectStore
+    from batch.services.pubsub import GoogleSubscription, GoogleTopic
     from batch.worker import Worker
 
     return Worker(

@@ -10,7 +10,7 @@ import logging
 import sys
 from typing import Any
 
-from batch.clock import iso
+from batch.model.clock import iso
 
 EVENTS: dict[str, tuple[str, str]] = {
     "worker_started": ("INFO", "a worker begins; with its execution, index, share and lane"),

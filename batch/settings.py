@@ -1,4 +1,4 @@
-"""How settings are read from the outside: all problems at once, each with name, value and rule, and a did-you-mean.
+"""Settings: how they are read from the outside (all problems at once, each with name, value, rule and a did-you-mean), and a worker's.
 
 A settings class is a frozen dataclass whose fields carry `setting(...)`; `read` fills it from a mapping such as the environment.
 Nothing is read at import.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
-from batch.errors import SettingsError
+from batch.model.errors import SettingsError
+from batch.model.shares import share
 
 T = TypeVar("T")
 Parse = Callable[[str], Any]
@@ -111,3 +112,104 @@ def _near(env: str, environment: Mapping[str, str], known: list[str]) -> str:
     others = [name for name in environment if name not in known]
     near = difflib.get_close_matches(env, others, n=1, cutoff=0.85)
     return f" ({near[0]} is set; did you mean {env}?)" if near else ""
+
+
+SIGTERM_GRACE_S = 10.0
+"""Between SIGTERM and SIGKILL on Cloud Run."""
+
+PUBSUB_NAME = matching(
+    r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}", "the short name of a Pub/Sub resource: a letter, then 2 to 254 of A-Z a-z 0-9 . _ ~ % + -"
+)
+BUCKET_NAME = matching(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "the name of a bucket: 3 to 222 of a-z 0-9 . _ -, without gs://")
+
+
+def flag(value: str) -> bool:
+    """A setting that is on or off."""
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.strip().lower() not in known:
+        raise ValueError("true or false")
+    return known[value.strip().lower()]
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What one worker needs to know. Seconds are floats; counts are whole numbers."""
+
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topic and bucket")
+    subscription_name: str = setting("SUBSCRIPTION_NAME", PUBSUB_NAME, "the subscription to drain")
+    bucket_name: str = setting("BUCKET_NAME", BUCKET_NAME, "the bucket for inputs, outputs and outcomes")
+    topic_name: str = setting("TOPIC_NAME", text, "the lane's topic", default="")
+    dead_letter_topic: str = setting("DEAD_LETTER_TOPIC", PUBSUB_NAME, "where messages that can never succeed go", default="dead-letters")
+    max_messages: int = setting("MAX_MESSAGES", whole(1), "how many messages one worker may take at most", default=1000)
+    backlog: int | None = setting(
+        "BACKLOG", whole(0), "messages this execution was launched for, split over its workers; set by the controller", default=None
+    )
+    decision_id: str = setting("DECISION_ID", text, "the decision that launched this execution; set by the controller", default="")
+    handlers: tuple[str, ...] = setting("HANDLERS", names, "modules whose handlers to load", default=("batch.handlers",))
+    concurrency: int = setting("CONCURRENCY", whole(1, 1000), "tasks that one worker runs at a time", default=8)
+    processes: int | None = setting(
+        "PROCESSES", whole(1, 256), "child processes for isolated handlers; one for each CPU by default", default=None
+    )
+    suspect_timeout_s: float = setting(
+        "SUSPECT_TIMEOUT_S", seconds(1), "how long a suspect may run alone, if its handler has no timeout_s", default=600.0
+    )
+    suspect_memory_mb: int = setting(
+        "SUSPECT_MEMORY_MB", whole(64), "memory that a suspect may use, if its handler has no memory_mb", default=512
+    )
+    task_timeout_s: float = setting(
+        "TASK_TIMEOUT_S", seconds(1), "the manifest's task timeout, which Cloud Run does not tell", default=600.0
+    )
+    lane: str = setting("LANE", text, "the lane; the job's own name by default", default="")
+    progress_interval_s: float = setting("PROGRESS_INTERVAL_S", seconds(0.1), "how often progress is written", default=15.0)
+    flush_interval_s: float = setting("FLUSH_INTERVAL_S", seconds(0.05), "how long an outcome may wait to be written", default=5.0)
+    start_within_s: float = setting("START_WITHIN_S", seconds(0.01), "pull only what will start within this time", default=1.0)
+    drain_after_s: float = setting("DRAIN_AFTER_S", seconds(0), "how long the subscription must have been empty to be drained", default=5.0)
+    billing_floor_s: float = setting("BILLING_FLOOR_S", seconds(0), "the least time Cloud Run bills a worker for; 0 disables", default=60.0)
+    use_paid_minute: bool = setting(
+        "USE_PAID_MINUTE", flag, "whether a worker that a controller launched goes on after its share while it is paid for", default=False
+    )
+    max_held_bytes: int = setting("MAX_HELD_BYTES", whole(1), "data of messages that a worker holds at a time", default=32 * 1024 * 1024)
+    watchdog_s: float = setting(
+        "WATCHDOG_S", seconds(1), "how long a thread of the worker may stand still before the worker ends stuck", default=180.0
+    )
+    job: str = setting("CLOUD_RUN_JOB", text, "set by Cloud Run", default="local")
+    execution: str = setting("CLOUD_RUN_EXECUTION", text, "set by Cloud Run", default="local")
+    index: int = setting("CLOUD_RUN_TASK_INDEX", whole(0), "set by Cloud Run", default=0)
+    count: int = setting("CLOUD_RUN_TASK_COUNT", whole(1), "set by Cloud Run", default=1)
+    retry: int = setting("CLOUD_RUN_TASK_ATTEMPT", whole(0), "set by Cloud Run; 0 is the first try", default=0)
+
+    @property
+    def lane_name(self) -> str:
+        return self.lane or self.job
+
+    @property
+    def share(self) -> int:
+        """What this worker may take: its part of BACKLOG, else MAX_MESSAGES."""
+        return self.max_messages if self.backlog is None else share(self.backlog, self.count, self.index)
+
+    @property
+    def promised(self) -> bool:
+        """Whether a controller assigned messages to this worker."""
+        return self.backlog is not None
+
+
+def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
+    """Raises SettingsError with every problem."""
+    problems = _index_problems(environment)
+    try:
+        settings = read(WorkerSettings, environment)
+    except SettingsError as error:
+        raise SettingsError([*error.problems, *problems]) from None
+    if settings.start_within_s * 2 > settings.task_timeout_s:
+        problems.append(f"START_WITHIN_S={settings.start_within_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _index_problems(environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with two settings that are right each by itself."""
+    index, count = environment.get("CLOUD_RUN_TASK_INDEX", "0"), environment.get("CLOUD_RUN_TASK_COUNT", "1")
+    if not (index.isdecimal() and count.isdecimal()) or int(index) < int(count):
+        return []
+    return [f"CLOUD_RUN_TASK_INDEX={index!r}: must be below CLOUD_RUN_TASK_COUNT={count}"]

@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from batch.names import progress_folder, progress_object
-from batch.objects import ObjectInfo
-from batch.progress import Progress, to_metadata
+from batch.model.names import progress_folder, progress_object
+from batch.model.progress import Progress, to_metadata
+from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from controller.backlog import Reading, Value
-from controller.google_jobs import PAGE, WORKERS_PAGE
-from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
+from controller.observe.backlog import Reading, Value
+from controller.observe.google_jobs import PAGE, WORKERS_PAGE
+from controller.observe.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
 from controller.tick import Outside, tick_lanes
 
 OBJECTS_PAGE = 1000

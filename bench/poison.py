@@ -23,10 +23,10 @@ from pathlib import Path
 
 from google.pubsub_v1 import types
 
-from batch.attempts import Attempts, read_attempts
-from batch.google_objects import GoogleObjectStore
-from batch.message import Task, encode
-from batch.outcomes import Outcome, from_lines, merged
+from batch.model.attempts import Attempts, read_attempts
+from batch.model.message import Task, encode
+from batch.model.outcomes import Outcome, from_lines, merged
+from batch.services.objects import GoogleObjectStore
 from bench.machine import facts, load
 from bench.page import RESULTS, ROOT
 from bench.poison_handlers import RETRIES

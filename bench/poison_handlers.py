@@ -6,9 +6,9 @@ import os
 import signal
 from typing import Any
 
-from batch.context import Context
-from batch.message import Task
-from batch.registry import Backoff, task
+from batch.handling.context import Context
+from batch.handling.registry import Backoff, task
+from batch.model.message import Task
 
 RETRIES = 2
 

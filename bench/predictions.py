@@ -23,20 +23,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from batch.clock import from_iso, iso
-from batch.message import Task, encode, new_task_id
-from batch.subscription import Outgoing
+from batch.model.clock import from_iso, iso
+from batch.model.delivery import Outgoing
+from batch.model.message import Task, encode, new_task_id
 from bench.machine import facts, load
 from bench.page import RESULTS, ROOT, conditions, grid, put_into
 from bench.recording import Measure, Recording, write
+from controller.act.state import load as load_state
 from controller.config import controller_settings
-from controller.decision import Kind
-from controller.deployed import DeployedJobs
-from controller.ledger import GUARD_S
-from controller.manifests import read_manifests
+from controller.decide.decision import Kind
+from controller.decide.ledger import GUARD_S
+from controller.lanes.deployed import DeployedJobs
+from controller.lanes.manifests import read_manifests
+from controller.lanes.resources import Creator, needed
 from controller.outside import Outside
-from controller.resources import Creator, needed
-from controller.state import load as load_state
 from controller.tick import tick_lanes
 from controller.wiring import connected
 from local_cloud.supervisor import LocalCloud, Options

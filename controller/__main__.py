@@ -12,17 +12,16 @@ from math import ceil
 
 import uvicorn
 
-from batch.clock import SystemClock
-from batch.errors import DependencyError, SettingsError
-from batch.listening import listening
-from batch.usage import usage
-from controller import logs
+from batch.model.clock import SystemClock
+from batch.model.errors import DependencyError, SettingsError
+from batch.server import listening, usage
 from controller.config import ControllerSettings, controller_settings
-from controller.oidc import Certificates, Rules, Verifier, fetched_from
 from controller.outside import Outside
-from controller.poked_lanes import PokedLanes
-from controller.service import create_app, guarded
-from controller.ticker import Ticker
+from controller.service import logs
+from controller.service.oidc import Certificates, Rules, Verifier, fetched_from
+from controller.service.poked_lanes import PokedLanes
+from controller.service.service import create_app, guarded
+from controller.service.ticker import Ticker
 from controller.wiring import connected
 
 EXIT_TROUBLE = 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from batch.errors import SettingsError
+from batch.model.errors import SettingsError
 from batch.settings import names, read, seconds, setting, text, whole
-from controller.backlog import LONGEST_WINDOW_S, WINDOW_S
-from controller.budget import Quotas
-from controller.oidc import GOOGLE_CERTS, GOOGLE_ISSUER, Rules
+from controller.decide.budget import Quotas
+from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
+from controller.service.oidc import GOOGLE_CERTS, GOOGLE_ISSUER, Rules
 
 RUN_EMULATOR = "CLOUD_RUN_EMULATOR_HOST"
 MONITORING_EMULATOR = "CLOUD_MONITORING_EMULATOR_HOST"

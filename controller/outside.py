@@ -6,13 +6,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from batch.clock import Clock
-from batch.objects import ObjectStore
-from batch.subscription import Topic
-from controller.backlog import BacklogReader
-from controller.budget import Quotas
-from controller.jobs import JobRunner
-from controller.memory import Memory
+from batch.model.clock import Clock
+from batch.services.ports import ObjectStore, Topic
+from controller.act.memory import Memory
+from controller.decide.budget import Quotas
+from controller.observe.backlog import BacklogReader
+from controller.observe.jobs import JobRunner
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,18 +14,18 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
-from batch.errors import DependencyError, DependencyMissing, SettingsError
-from batch.names import DELAYED
-from batch.objects import ObjectStore
-from controller.action import act
-from controller.backlog import Reading
-from controller.decision import Decision
-from controller.jobs import JobInfo
-from controller.lanes import Lane, LaneRefused, lanes_of
+from batch.model.errors import DependencyError, DependencyMissing, SettingsError
+from batch.model.names import DELAYED
+from batch.services.ports import ObjectStore
+from controller.act.action import act
+from controller.act.round import Round, TickResult
+from controller.decide.decision import Decision
+from controller.decide.sharing import shared_out
+from controller.lanes.lanes import Lane, LaneRefused, lanes_of
+from controller.observe.backlog import Reading
+from controller.observe.jobs import JobInfo
+from controller.observe.view import View, fault, held_view, look
 from controller.outside import Outside
-from controller.round import Round, TickResult
-from controller.sharing import shared_out
-from controller.view import View, fault, held_view, look
 
 __all__ = ["Outside", "Round", "TickResult", "chosen_lanes", "tick", "tick_lanes"]
 

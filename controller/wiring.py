@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batch.clock import SystemClock
+from batch.model.clock import SystemClock
 from controller.config import ControllerSettings
 from controller.tick import Outside
 
 if TYPE_CHECKING:
-    from batch.google_pubsub import GoogleTopic
+    from batch.services.pubsub import GoogleTopic
 
 STORE_S = 10.0
 """For one call with its retries. The next tick comes in a minute and tries again; longer, one lane would hold up the others."""
@@ -24,9 +24,9 @@ PUBLISH_S = 10.0
 @contextmanager
 def connected(settings: ControllerSettings) -> Iterator[Outside]:
     """Clients for these settings, closed at the end."""
-    from batch.google_objects import GoogleObjectStore
-    from controller.backlog import GoogleBacklogReader, ReadingRules
-    from controller.google_jobs import GoogleJobRunner
+    from batch.services.objects import GoogleObjectStore
+    from controller.observe.backlog import GoogleBacklogReader, ReadingRules
+    from controller.observe.google_jobs import GoogleJobRunner
 
     clock = SystemClock()
     store = GoogleObjectStore(settings.bucket_name, project=settings.project, timeout_s=STORE_S, request_timeout_s=STORE_S / 2)
@@ -53,7 +53,7 @@ class Topics:
 
     def __call__(self, name: str) -> GoogleTopic:
         """Raises DependencyForbidden when there are no credentials."""
-        from batch.google_pubsub import GoogleTopic
+        from batch.services.pubsub import GoogleTopic
 
         with self._lock:
             if name not in self._made:

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 import click
 
-from batch.errors import SettingsError
+from batch.model.errors import SettingsError
 from controller.config import RUN_EMULATOR
-from controller.deployed import DeployedJobs
-from controller.differences import Change, differences
-from controller.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests
-from controller.wording import counted
+from controller.decide.wording import counted
+from controller.lanes.deployed import DeployedJobs
+from controller.lanes.differences import Change, differences
+from controller.lanes.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests
 from fanout import cloud
 from fanout.ends import explained_errors
 from fanout.listing import show_json
@@ -163,7 +163,7 @@ def _title(manifest: Manifest, exists: bool, changes: Sequence[Change]) -> str:
 
 
 def _create_missing(manifests: Sequence[Manifest], project: str, region: str, told: _Told) -> None:
-    from controller.resources import Creator, needed, permission_hint
+    from controller.lanes.resources import Creator, needed, permission_hint
 
     wanted = [needed(one) for one in manifests if one.lane]
     with closing(Creator(project, region)) as creator:

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from batch.errors import DependencyForbidden
+from batch.model.errors import DependencyForbidden
 from controller.config import RUN_EMULATOR, ControllerSettings, controller_settings
-from controller.jobs import LANE_LABEL, JobRunner
+from controller.observe.jobs import LANE_LABEL, JobRunner
 from controller.outside import Outside
 from fanout.ends import explained_errors
 
@@ -59,7 +59,7 @@ def connected(settings: ControllerSettings) -> AbstractContextManager[Outside]:
 
 def open_runner(project: str, region: str) -> AbstractContextManager[JobRunner]:
     """The jobs, through Google's client. Raises DependencyForbidden."""
-    from controller.google_jobs import GoogleJobRunner
+    from controller.observe.google_jobs import GoogleJobRunner
 
     with logged_in():
         return closing(GoogleJobRunner(project, region, emulator_url=os.environ.get(RUN_EMULATOR, "")))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from batch.errors import FanoutError, SettingsError
+from batch.model.errors import FanoutError, SettingsError
 
 EXIT_FINE = 0
 EXIT_TROUBLE = 1

@@ -11,16 +11,16 @@ from typing import Any
 
 import click
 
-from batch.clock import iso
+from batch.model.clock import iso
 from controller.config import ControllerSettings
-from controller.durations import spoken
-from controller.jobs import ExecutionInfo
-from controller.lanes import lanes_of
-from controller.ledger import Tries
+from controller.decide.durations import spoken
+from controller.decide.ledger import Tries
+from controller.decide.wording import counted
+from controller.lanes.lanes import lanes_of
+from controller.observe.jobs import ExecutionInfo
+from controller.observe.survey import read_progress
 from controller.outside import Outside
-from controller.survey import read_progress
 from controller.tick import LANES_AT_A_TIME, chosen_lanes
-from controller.wording import counted
 from fanout import cloud
 from fanout.listing import Listing, show, show_json
 

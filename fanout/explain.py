@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 
-from batch.clock import from_iso, iso
-from batch.errors import FanoutError, SettingsError
+from batch.model.clock import from_iso, iso
+from batch.model.errors import FanoutError, SettingsError
+from controller.act.intents import Intent, PartState
+from controller.act.state import DECISIONS_KEPT, LaneState, load
 from controller.config import ControllerSettings
-from controller.decision import from_json
-from controller.durations import spoken
-from controller.explanation import explained_decision
-from controller.intents import Intent, PartState
-from controller.lanes import lanes_of
+from controller.decide.decision import from_json
+from controller.decide.durations import spoken
+from controller.decide.explanation import explained_decision
+from controller.decide.wording import are, counted
+from controller.lanes.lanes import lanes_of
 from controller.outside import Outside
-from controller.state import DECISIONS_KEPT, LaneState, load
 from controller.tick import chosen_lanes
-from controller.wording import are, counted
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE
 from fanout.listing import show_json

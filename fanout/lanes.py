@@ -9,17 +9,17 @@ from typing import Any
 
 import click
 
-from batch.clock import from_iso
-from controller.backlog import Reading, Unknown, Value
+from batch.model.clock import from_iso
 from controller.config import ControllerSettings
-from controller.decision import Kind, reading_json
-from controller.durations import spoken
-from controller.explanation import VERDICTS
-from controller.jobs import JobInfo
-from controller.lanes import Lane, LaneRefused, lanes_of
+from controller.decide.decision import Kind, reading_json
+from controller.decide.durations import spoken
+from controller.decide.explanation import VERDICTS
+from controller.lanes.lanes import Lane, LaneRefused, lanes_of
+from controller.observe.backlog import Reading, Unknown, Value
+from controller.observe.jobs import JobInfo
+from controller.observe.view import View, fault, held_view, look
 from controller.outside import Outside
 from controller.tick import LANES_AT_A_TIME, chosen_lanes
-from controller.view import View, fault, held_view, look
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE
 from fanout.listing import Listing, one_line, show, show_json

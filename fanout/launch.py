@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from controller.jobs import MAX_WORKERS_PER_EXECUTION, JobRunner, LaunchUnclear, RunRequest
-from controller.lanes import lanes_of
+from controller.decide.wording import counted
+from controller.lanes.lanes import lanes_of
+from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION, JobRunner, LaunchUnclear, RunRequest
 from controller.tick import chosen_lanes
-from controller.wording import counted
 from fanout import cloud
 from fanout.listing import show_json
 

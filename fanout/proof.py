@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, closing
 
 import click
 
-from batch.errors import DependencyError, ObjectMissing
-from batch.objects import ObjectStore
-from batch.proof import Proof, prove
+from batch.client.proof import Proof, prove
+from batch.model.errors import DependencyError, ObjectMissing
+from batch.services.ports import ObjectStore
 
 SHOWN = 20
 """How many missing or dead tasks are named in the text; `--json` names all."""
@@ -18,7 +18,7 @@ SHOWN = 20
 
 def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]:
     """The bucket, through Google's client."""
-    from batch.google_objects import GoogleObjectStore
+    from batch.services.objects import GoogleObjectStore
 
     return closing(GoogleObjectStore(bucket, project=project))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from batch.errors import SettingsError
-from controller.manifests import completed, known_settings, left_open, rendered
+from batch.model.errors import SettingsError
+from controller.lanes.manifests import completed, known_settings, left_open, rendered
 from fanout.apply import JOBS_FILE, manifest_options, manifests_of, pairs
 from fanout.ends import explained_errors
 from fanout.listing import show_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from controller.jobs import JobRunner
+from controller.observe.jobs import JobRunner
 from fanout import cloud
 from fanout.pause import marked
 

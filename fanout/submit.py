@@ -16,12 +16,11 @@ from typing import Any, BinaryIO
 
 import click
 
-from batch.clock import SystemClock
-from batch.errors import DependencyError, MessageRefused, NameRefused, SettingsError
-from batch.names import checked, input_object
-from batch.objects import ObjectStore
-from batch.submit import Check, NewTask, Refusal, Report, Submission, SubmissionInterrupted, check_by, submit_one, task_from_line
-from batch.subscription import Topic
+from batch.client.submit import Check, NewTask, Refusal, Report, Submission, SubmissionInterrupted, check_by, submit_one, task_from_line
+from batch.model.clock import SystemClock
+from batch.model.errors import DependencyError, MessageRefused, NameRefused, SettingsError
+from batch.model.names import checked, input_object
+from batch.services.ports import ObjectStore, Topic
 
 UPLOADS = 8
 """Local files that are uploaded at a time."""
@@ -29,14 +28,14 @@ UPLOADS = 8
 
 def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]:
     """The bucket, through Google's client."""
-    from batch.google_objects import GoogleObjectStore
+    from batch.services.objects import GoogleObjectStore
 
     return closing(GoogleObjectStore(bucket, project=project))
 
 
 def open_topic(project: str, name: str) -> AbstractContextManager[Topic]:
     """The topic, through Google's client."""
-    from batch.google_pubsub import GoogleTopic
+    from batch.services.pubsub import GoogleTopic
 
     return closing(GoogleTopic(project, name))
 
@@ -120,7 +119,7 @@ def topic_of(lane: str | None, topic_name: str) -> str:
 
 
 def _check(handlers: str, any_type: bool) -> Check:
-    from batch.registry import load_handlers
+    from batch.handling.registry import load_handlers
 
     # A console script does not look for modules in the folder it is run from, where an application has its handlers.
     sys.path.insert(0, str(Path.cwd()))

@@ -7,8 +7,8 @@ import sys
 import click
 
 from controller.config import ControllerSettings
-from controller.explanation import explained_round
-from controller.logs import round_json
+from controller.decide.explanation import explained_round
+from controller.service.logs import round_json
 from controller.tick import Round, tick_lanes
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE

@@ -12,16 +12,15 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 
-from batch.clock import SystemClock
-from batch.errors import DependencyError, SettingsError
-from batch.listening import listening
-from batch.registry import load_handlers
-from batch.usage import usage
+from batch.handling.registry import load_handlers
+from batch.model.clock import SystemClock
+from batch.model.errors import DependencyError, SettingsError
+from batch.server import listening, usage
+from batch.services.async_topic import GooglePublisher, check_credentials
 from intake import logs
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
-from intake.google_topic import GooglePublisher, check_credentials
 from intake.service import create_app
 
 EXIT_TROUBLE = 1

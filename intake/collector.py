@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from batch.clock import Clock, SystemClock
-from batch.errors import DependencyError, FanoutError
-from batch.subscription import Outgoing
+from batch.model.clock import Clock, SystemClock
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyError, FanoutError
 
 MAX_BATCH_COUNT = 1000
 MAX_BATCH_BYTES = 9_500_000

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from batch.errors import SettingsError
-from batch.message import MAX_MESSAGE_BYTES
+from batch.model.errors import SettingsError
+from batch.model.message import MAX_MESSAGE_BYTES
 from batch.settings import names, read, seconds, setting, text, whole
 
 NO_TOPIC = "neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"

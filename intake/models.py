@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batch.errors import MessageRefused
-from batch.message import ENVELOPE
-from batch.registry import Registry
-from batch.submit import NewTask, check_key, field_problems, single_message
-from batch.subscription import Outgoing
+from batch.client.submit import NewTask, check_key, field_problems, single_message
+from batch.handling.registry import Registry
+from batch.model.delivery import Outgoing
+from batch.model.errors import MessageRefused
+from batch.model.message import ENVELOPE
 
 
 class Submitted(BaseModel):

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Mapping
 from typing import Protocol
 
-from batch.clock import Clock
-from batch.errors import FanoutError
+from batch.model.clock import Clock
+from batch.model.errors import FanoutError
 from intake.config import IntakeSettings
 
 STOP_S = 1.0

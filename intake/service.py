@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from batch.clock import Clock
-from batch.errors import DependencyError, DependencyUnavailable
-from batch.registry import Registry
+from batch.handling.registry import Registry
+from batch.model.clock import Clock
+from batch.model.errors import DependencyError, DependencyUnavailable
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DataTaskBody, Door, FileTaskBody, Refusal, RequestRefused, Submitted, TaskBody, message_of

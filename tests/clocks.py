@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from batch.clock import SystemClock
+from batch.model.clock import SystemClock
 
 
 class ShiftedClock(SystemClock):

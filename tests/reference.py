@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from batch.config import WorkerSettings
-from batch.ends import EXIT_CODES, ExitReason
 from batch.events import EVENTS
+from batch.model.exit import EXIT_CODES, ExitReason
+from batch.settings import WorkerSettings
 from controller.config import ControllerSettings
-from controller.durations import duration, spoken
-from controller.lanes import ANNOTATIONS, Policy
+from controller.decide.durations import duration, spoken
+from controller.lanes.lanes import ANNOTATIONS, Policy
 from fanout.__main__ import COMMANDS, main
 from intake.config import IntakeSettings
 from local_cloud import fault_kinds

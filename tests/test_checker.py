@@ -14,16 +14,16 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from batch.clock import SystemClock, iso
-from batch.google_objects import GoogleObjectStore
-from batch.message import Task
-from batch.names import manifest_object, outcome_object, processed_object, progress_object, result_data_object, result_object
-from batch.objects import ObjectStore
-from batch.outcomes import Outcome, to_line
-from batch.progress import Progress, to_metadata
-from batch.results import write_output
-from batch.shares import share
-from batch.submit import NewTask, Submission
+from batch.client.submit import NewTask, Submission
+from batch.handling.results import write_output
+from batch.model.clock import SystemClock, iso
+from batch.model.message import Task
+from batch.model.names import manifest_object, outcome_object, processed_object, progress_object, result_data_object, result_object
+from batch.model.outcomes import Outcome, to_line
+from batch.model.progress import Progress, to_metadata
+from batch.model.shares import share
+from batch.services.objects import GoogleObjectStore
+from batch.services.ports import ObjectStore
 from batch.testing import MemoryBroker
 from tests import checker
 from tests.support import Service

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from batch.message import ENVELOPE
-from batch.outcomes import PRECEDENCE
+from batch.model.message import ENVELOPE
+from batch.model.outcomes import PRECEDENCE
 from fanout.__main__ import COMMANDS
 from tests.reference import EXIT_REASONS, LOCAL_CLOUD, PAGE, with_faults
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from batch import errors
-from batch.errors import ObjectMissing, PreconditionFailed, text_of
+from batch.model import errors
+from batch.model.errors import ObjectMissing, PreconditionFailed, text_of
 
 _TOLD_BY_TEXT = {
     one.__name__: one

@@ -16,17 +16,17 @@ from dataclasses import asdict
 from queue import SimpleQueue
 from typing import Any
 
-from batch.answer import Answer, Said, called, raised
 from batch.child.bonds import end_group, memory_limit, worn
 from batch.child.logs import set_up_forwarding
 from batch.child.store import RemoteStore
 from batch.child.wire import Frame, Link
-from batch.clock import SystemClock
-from batch.context import AsyncContext, Context
-from batch.errors import SettingsError
-from batch.message import decode
-from batch.outcomes import Outcome, to_line
-from batch.registry import Handler, Kind, Registry, load_handlers
+from batch.handling.answer import Answer, Said, called, raised
+from batch.handling.context import AsyncContext, Context
+from batch.handling.registry import Handler, Kind, Registry, load_handlers
+from batch.model.clock import SystemClock
+from batch.model.errors import SettingsError
+from batch.model.message import decode
+from batch.model.outcomes import Outcome, to_line
 
 LEAVE_S = 5.0
 """How long a child that is not needed any more may take for its own last things."""

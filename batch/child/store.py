@@ -8,14 +8,14 @@ from typing import Any
 
 from batch.child.errors import packed, unpacked
 from batch.child.wire import Frame
-from batch.objects import ObjectInfo, ObjectStore
+from batch.services.ports import ObjectInfo, ObjectStore
 
 Ask = Callable[[dict[str, Any], bytes], Frame]
 """Sends a question and waits for the answer."""
 
 
 class RemoteStore:
-    """Implements `batch.objects.ObjectStore` in the child; safe from any thread if `ask` is."""
+    """Implements `batch.services.ports.ObjectStore` in the child; safe from any thread if `ask` is."""
 
     def __init__(self, bucket_name: str, ask: Ask) -> None:
         self.bucket_name = bucket_name

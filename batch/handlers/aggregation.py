@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from batch.errors import Permanent
 from batch.handlers.measures import Numbers
 from batch.handlers.moments import spread, total
+from batch.model.errors import Permanent
 
 STATISTICS = ("count", "sum", "mean", "min", "max")
 

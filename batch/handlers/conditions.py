@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from batch.errors import Permanent
 from batch.handlers.cells import number
 from batch.handlers.payload import ColumnName
 from batch.handlers.tables import Row, Table
+from batch.model.errors import Permanent
 
 MAX_TEXT_CHARS = 10_000
 MAX_CHOICES = 1000

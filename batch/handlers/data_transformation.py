@@ -13,9 +13,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from batch.clock import iso
-from batch.context import Context
-from batch.errors import ObjectMissing, Permanent, Retry
 from batch.handlers import datasets
 from batch.handlers.aggregation import aggregated, header
 from batch.handlers.conditions import Condition, chooser
@@ -26,9 +23,12 @@ from batch.handlers.parquet import MEDIA_TYPE, demand, is_parquet, read_parquet,
 from batch.handlers.payload import ColumnName, ObjectName, Payload
 from batch.handlers.reports import write_report
 from batch.handlers.tables import Row, Table, read_table, write_csv
-from batch.message import Task
-from batch.names import result_data_object, result_object
-from batch.registry import task
+from batch.handling.context import Context
+from batch.handling.registry import task
+from batch.model.clock import iso
+from batch.model.errors import ObjectMissing, Permanent, Retry
+from batch.model.message import Task
+from batch.model.names import result_data_object, result_object
 
 ColumnNames = Annotated[tuple[ColumnName, ...], Field(min_length=1, max_length=1000)]
 Conditions = Annotated[tuple[Condition, ...], Field(max_length=100)]

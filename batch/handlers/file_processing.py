@@ -8,16 +8,16 @@ from __future__ import annotations
 import gzip
 from typing import Any, Literal
 
-from batch.clock import iso
-from batch.context import Context
-from batch.errors import ObjectMissing
 from batch.handlers import digests
 from batch.handlers.describe import describe
 from batch.handlers.payload import ObjectName, Payload
 from batch.handlers.reports import write_report
-from batch.message import Task
-from batch.names import input_object, processed_object
-from batch.registry import task
+from batch.handling.context import Context
+from batch.handling.registry import task
+from batch.model.clock import iso
+from batch.model.errors import ObjectMissing
+from batch.model.message import Task
+from batch.model.names import input_object, processed_object
 
 TOLD = (
     "operation", "input_found", "processing_time", "size", "crc32c", "md5", "sha256", "media_type",

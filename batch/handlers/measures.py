@@ -10,9 +10,9 @@ from array import array
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from batch.errors import Permanent
 from batch.handlers.cells import number
 from batch.handlers.tables import Table
+from batch.model.errors import Permanent
 
 Numbers: TypeAlias = "array[float]"  # in quotes, since Python 3.11 cannot subscript arrays
 MISSING = math.nan

@@ -17,9 +17,9 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from batch.errors import Permanent
 from batch.handlers.cells import ColumnType
 from batch.handlers.tables import Row, Table
+from batch.model.errors import Permanent
 
 MEDIA_TYPE = "application/vnd.apache.parquet"
 BATCH_ROWS = 10_000

@@ -1,4 +1,4 @@
-"""Field types that the built-in handlers' payloads share. A name that comes from a client passes `batch.names.checked`, always."""
+"""Field types that the built-in handlers' payloads share. A name that comes from a client passes `batch.model.names.checked`, always."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from batch.errors import NameRefused
-from batch.names import checked
+from batch.model.errors import NameRefused
+from batch.model.names import checked
 
 MAX_PROCESSING_TIME_S = 168 * 3600.0
 """The longest timeout that a Cloud Run task can have."""

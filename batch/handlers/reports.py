@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from batch.context import Context
+from batch.handling.context import Context
 
 
 def write_report(ctx: Context, name: str, report: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from batch.errors import Permanent
 from batch.handlers import media, texts
 from batch.handlers.dialects import Dialect, dialect_of
+from batch.model.errors import Permanent
 
 Row = list[str]
 

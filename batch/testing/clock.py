@@ -10,7 +10,7 @@ _LOOK_AGAIN_S = 0.002
 
 
 class ManualClock:
-    """Implements `batch.clock.Clock`; safe from any thread.
+    """Implements `batch.model.clock.Clock`; safe from any thread.
 
     By default `wait` moves the clock itself: it returns at once, later by its whole timeout unless the event was set. That
     is what a test with one thread wants. With `waits_move=False` it blocks until the event is set, or until `advance`

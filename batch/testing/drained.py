@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch.clock import iso
-from batch.config import worker_settings
-from batch.delayed import as_outgoing, from_object
-from batch.ends import ExitReason
-from batch.message import Task, encode
-from batch.names import delayed_folder, delayed_parts, outcome_folder
-from batch.outcomes import Outcome, from_lines, merged
-from batch.registry import Registry, default_registry
-from batch.subscription import Outgoing
+from batch.handling.registry import Registry, default_registry
+from batch.model.clock import iso
+from batch.model.delayed import as_outgoing, from_object
+from batch.model.delivery import Outgoing
+from batch.model.exit import ExitReason
+from batch.model.message import Task, encode
+from batch.model.names import delayed_folder, delayed_parts, outcome_folder
+from batch.model.outcomes import Outcome, from_lines, merged
+from batch.settings import worker_settings
 from batch.testing.clock import ManualClock
 from batch.testing.objects import MemoryObjectStore
 from batch.testing.observed import Began, WorkerClock, observed

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch.clock import Clock, iso
-from batch.context import AsyncContext, Context
-from batch.message import Task
-from batch.objects import ObjectStore
-from batch.registry import Function, Handler, Kind, Registry, default_registry
-from batch.results import Written
+from batch.handling.context import AsyncContext, Context
+from batch.handling.registry import Function, Handler, Kind, Registry, default_registry
+from batch.handling.results import Written
+from batch.model.clock import Clock, iso
+from batch.model.message import Task
+from batch.services.ports import ObjectStore
 from batch.testing.clock import ManualClock
 from batch.testing.objects import MemoryObjectStore
 

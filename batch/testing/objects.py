@@ -7,15 +7,18 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from batch.clock import Clock
-from batch.errors import ObjectMissing, PreconditionFailed
-from batch.objects import ObjectInfo
+from batch.model.clock import Clock
+from batch.model.errors import ObjectMissing, PreconditionFailed
+from batch.services.ports import ObjectInfo
 from batch.testing.clock import ManualClock
 from batch.testing.faults import Faults
 
 
 class MemoryObjectStore(Faults):
-    """Implements `batch.objects.ObjectStore`; safe from any thread. `fail_next("write", DependencyUnavailable("…"))` scripts errors."""
+    """Implements `batch.services.ports.ObjectStore`; safe from any thread.
+
+    `fail_next("write", DependencyUnavailable("…"))` scripts errors.
+    """
 
     def __init__(self, bucket_name: str = "memory", *, clock: Clock | None = None) -> None:
         super().__init__()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch.clock import SystemClock
-from batch.registry import Function, Handler, Kind, Registry
+from batch.handling.registry import Function, Handler, Kind, Registry
+from batch.model.clock import SystemClock
 from batch.testing.clock import ManualClock
 
 GROUP_WAIT_S = 0.02
@@ -27,8 +27,8 @@ class Began:
 
 
 class WorkerClock:
-    """Implements `batch.clock.Clock` for a worker's own threads: the time that is written down is the manual clock's alone, durations and
-    waits really pass."""
+    """Implements `batch.model.clock.Clock` for a worker's own threads: the time that is written down is the manual clock's alone, durations
+    and waits really pass."""
 
     def __init__(self, manual: ManualClock) -> None:
         self._manual = manual
@@ -53,7 +53,7 @@ _TimeOver.__name__ = "TimeoutError"  # as a worker calls it
 
 
 class HandlerClock:
-    """Implements `batch.clock.Clock` for one run of a handler: its sleeps move the manual clock, and end at its time limit."""
+    """Implements `batch.model.clock.Clock` for one run of a handler: its sleeps move the manual clock, and end at its time limit."""
 
     def __init__(self, manual: ManualClock, timeout_s: float | None) -> None:
         self._manual = manual

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from batch.clock import Clock, iso
-from batch.subscription import MAX_EXTENSION_S, MAX_PULL_MESSAGES, Delivery, Outgoing
+from batch.model.clock import Clock, iso
+from batch.model.delivery import MAX_EXTENSION_S, MAX_PULL_MESSAGES, Delivery, Outgoing
 from batch.testing.clock import ManualClock
 from batch.testing.faults import Faults
 
@@ -80,7 +80,7 @@ class MemoryBroker:
 
 
 class MemoryTopic(Faults):
-    """Implements `batch.subscription.Topic`; safe from any thread. `published` keeps everything that ever came."""
+    """Implements `batch.services.ports.Topic`; safe from any thread. `published` keeps everything that ever came."""
 
     def __init__(self, broker: MemoryBroker, name: str) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class MemoryTopic(Faults):
 
 
 class MemorySubscription(Faults):
-    """Implements `batch.subscription.Subscription`; safe from any thread.
+    """Implements `batch.services.ports.Subscription`; safe from any thread.
 
     An ack id that was overtaken by a redelivery is accepted without effect, one that was never given out is returned as bad:
     both as the service does.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from batch.clock import iso
-from batch.errors import DependencyUnavailable, Permanent, Superseded
-from batch.registry import Function, Registry, default_registry
+from batch.handling.registry import Function, Registry, default_registry
+from batch.model.clock import iso
+from batch.model.errors import DependencyUnavailable, Permanent, Superseded
 from batch.testing.clock import ManualClock
 from batch.testing.handlers import TASK_ID, HandlerRun, put, run_handler
 from batch.testing.objects import MemoryObjectStore

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from batch.objects import ObjectInfo, ObjectStore
+from batch.services.ports import ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 REQUESTS = ("read", "info", "write", "list", "patch_metadata", "delete")
@@ -39,8 +39,8 @@ def moment(text: str) -> Moment:
 
 
 class WatchedStore:
-    """Implements `batch.objects.ObjectStore` on another one; safe from any thread. `before` and `after` are called at the moment `at`:
-    before the request has its effect, and after it, before the handler has the answer. What they raise, the handler gets.
+    """Implements `batch.services.ports.ObjectStore` on another one; safe from any thread. `before` and `after` are called at the
+    moment `at`: before the request has its effect, and after it, before the handler has the answer. What they raise, the handler gets.
 
     `requests` names what the handler asked for, in order; `written` counts the writes of each object that took effect.
     """

@@ -1,5 +1,5 @@
 """A worker: three stages, puller, slots and committer, that hand over lists, and what keeps their promises."""
 
-from batch.worker.worker import Worker
+from batch.worker.life import Worker
 
 __all__ = ["Worker"]

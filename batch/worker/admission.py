@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from batch.attempts import MAX_ROUNDS, Attempts, read_attempts
-from batch.clock import Clock, iso
-from batch.config import WorkerSettings
-from batch.delayed import PARKED, as_first_published, due_of
-from batch.errors import MessageRefused
-from batch.message import Task, decode, readable_task_id, shard_of
-from batch.objects import ObjectStore
-from batch.registry import Kind, Registry
-from batch.subscription import Delivery
+from batch.handling.registry import Kind, Registry
+from batch.model.attempts import MAX_ROUNDS, Attempts, read_attempts
+from batch.model.clock import Clock, iso
+from batch.model.delayed import PARKED, as_first_published, due_of
+from batch.model.delivery import Delivery
+from batch.model.errors import MessageRefused
+from batch.model.message import Task, decode, readable_task_id, shard_of
+from batch.services.ports import ObjectStore
+from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt
+from batch.worker.committing.delaying import later
+from batch.worker.committing.verdicts import Verdicts, back
 from batch.worker.finished import Finished
-from batch.worker.parking import later
 from batch.worker.starts import Standing
-from batch.worker.verdicts import Verdicts, back
 
 EARLY_S = 1.0
 """A message may come back this much before its time and still run: the broker's deadlines are not exact."""

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
-from batch.clock import Clock
-from batch.config import WorkerSettings
-from batch.registry import Kind, Registry
-from batch.worker.async_slots import AsyncSlots
-from batch.worker.executors import Executor, Executors, lines_of
+from batch.handling.registry import Kind, Registry
+from batch.model.clock import Clock
+from batch.settings import WorkerSettings
+from batch.worker.dispatch import Executor, Executors, lines_of
+from batch.worker.executors.async_tasks import AsyncSlots
+from batch.worker.executors.groups import Groups, is_async
+from batch.worker.executors.loop import Loop
+from batch.worker.executors.processes import IsolatedSlots, Isolation, process_count
+from batch.worker.executors.quarantine import Suspects
+from batch.worker.executors.threads import Slots
 from batch.worker.finished import Finished, GoesBack
-from batch.worker.groups import Groups, is_async
-from batch.worker.isolation import IsolatedSlots, Isolation, process_count
-from batch.worker.loop import Loop
-from batch.worker.ready import Changes, Ready
+from batch.worker.ready_queue import Changes, Ready
 from batch.worker.redelivered import Places, Redelivered
 from batch.worker.runner import Runner
-from batch.worker.slots import Slots
-from batch.worker.suspects import Suspects
 from batch.worker.tally import Tally
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from batch.attempts import NONE, Attempts
-from batch.message import Task
-from batch.registry import Handler
-from batch.subscription import Delivery
+from batch.handling.registry import Handler
+from batch.model.attempts import NONE, Attempts
+from batch.model.delivery import Delivery
+from batch.model.message import Task
 
 
 @dataclass(slots=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batch.subscription import Delivery, Outgoing
+from batch.model.delivery import Delivery, Outgoing
 
 
 @dataclass(slots=True)
 class Ended:
     """The task has an outcome: its line goes to `shard`, then the message is acknowledged. A dead one is published first.
 
-    `outcome` is one of `batch.outcomes.PRECEDENCE`. Not frozen: every message is one, and frozen ones take five times as long to make.
+    `outcome` is one of `batch.model.outcomes.PRECEDENCE`. Not frozen: each message makes one, and a frozen one takes five times as long.
     """
 
     ack_id: str

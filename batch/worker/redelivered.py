@@ -14,16 +14,16 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
-from batch.clock import Clock
-from batch.flow import wanted_count
-from batch.subscription import Delivery
+from batch.model.clock import Clock
+from batch.model.delivery import Delivery
 from batch.worker.attempt import Attempt
+from batch.worker.committing.verdicts import back
+from batch.worker.executors.quarantine import TURN_BACK_S, Suspects
 from batch.worker.finished import Finished, GoesBack
+from batch.worker.pulling.flow import wanted_count
 from batch.worker.runner import Runner
 from batch.worker.starts import LET_GO_S, RECORDS_IN_FLIGHT
-from batch.worker.suspects import TURN_BACK_S, Suspects
 from batch.worker.tally import Tally
-from batch.worker.verdicts import back
 
 AHEAD_S = 0.25
 """Starts are written for what begins within this time at the measured rate, and for every free place."""

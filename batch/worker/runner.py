@@ -10,17 +10,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-from batch.answer import Answer, Said, called
-from batch.clock import Clock
-from batch.context import AsyncContext, Context, HowFar
-from batch.errors import FanoutError, text_of
 from batch.events import log
-from batch.objects import ObjectStore
-from batch.subscription import Delivery
+from batch.handling.answer import Answer, Said, called
+from batch.handling.context import AsyncContext, Context, HowFar
+from batch.model.clock import Clock
+from batch.model.delivery import Delivery
+from batch.model.errors import FanoutError, text_of
+from batch.services.ports import ObjectStore
 from batch.worker.admission import Admission
 from batch.worker.attempt import Attempt
+from batch.worker.committing.verdicts import FAULT_WAIT_S, Verdicts, back
 from batch.worker.finished import Finished
-from batch.worker.verdicts import FAULT_WAIT_S, Verdicts, back
 
 Call = Callable[[Attempt], Answer]
 """How an executor runs an attempt's handler; never raises for what user code does."""

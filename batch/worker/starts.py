@@ -12,16 +12,16 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from batch.attempts import Attempts, Start, end_start, write_attempts
-from batch.clock import Clock, iso
-from batch.config import WorkerSettings
-from batch.errors import FanoutError, PreconditionFailed
 from batch.events import log
-from batch.names import progress_object
-from batch.objects import ObjectStore
-from batch.progress import from_metadata
-from batch.progress_writer import interval_s
+from batch.model.attempts import Attempts, Start, end_start, write_attempts
+from batch.model.clock import Clock, iso
+from batch.model.errors import FanoutError, PreconditionFailed
+from batch.model.names import progress_object
+from batch.model.progress import from_metadata
+from batch.services.ports import ObjectStore
+from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt
+from batch.worker.progress_writer import interval_s
 
 STALE_S = 60.0
 """A worker whose progress is older than this, and than three writes of it, counts as ended."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from batch.clock import Clock
-from batch.progress import MARK_EVERY_S, MARKS_KEPT, Progress
+from batch.model.clock import Clock
+from batch.model.progress import MARK_EVERY_S, MARKS_KEPT, Progress
 
 LOOK_AGAIN_S = 0.2
 WEIGHT = 0.3

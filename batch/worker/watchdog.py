@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from batch.beats import LOOK_EVERY_S, Beats
-from batch.clock import Clock
+from batch.model.clock import Clock
+from batch.worker.beats import LOOK_EVERY_S, Beats
 
 MAX_STACK_CHARS = 2_000
 MAX_STACKS_CHARS = 24_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from google.pubsub_v1 import types
 
-from batch.message import Task, encode
+from batch.model.message import Task, encode
 from bench.pubsub_load import PER_CALL, raw_method
 
 PROJECT = "bench"

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from batch.errors import FanoutError
-from batch.proof import Proof, prove
-from batch.registry import load_handlers
-from batch.submit import Report, Submission, check_by
-from controller.backlog import Reading
-from controller.decision import Kind
-from controller.explanation import explained
-from controller.lanes import Lane, lanes_of
+from batch.client.proof import Proof, prove
+from batch.client.submit import Report, Submission, check_by
+from batch.handling.registry import load_handlers
+from batch.model.errors import FanoutError
+from controller.decide.decision import Kind
+from controller.decide.explanation import explained
+from controller.lanes.lanes import Lane, lanes_of
+from controller.observe.backlog import Reading
 from controller.tick import Outside, TickResult, tick_lanes
 from fanout.demo.display import Screen
 from fanout.demo.scene import LaneScene, Scene, look
@@ -146,7 +146,7 @@ class Conductor:
 
 def submitted(load: Workload, topic: str, project: str, outside: Outside, chance: random.Random) -> Report:
     """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is unknown on purpose may pass unknown."""
-    from batch.google_pubsub import GoogleTopic
+    from batch.services.pubsub import GoogleTopic
 
     registry = load_handlers(["batch.handlers"])
     check = check_by(registry, unknown_types=any(task.task_type == UNKNOWN_TYPE for task in load.tasks))

@@ -21,7 +21,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from batch.errors import FanoutError
+from batch.model.errors import FanoutError
 from fanout.demo import display
 from local_cloud import record, state_folder
 from local_cloud.child import ServiceFailed

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from batch.progress import Progress
-from controller.backlog import Reading, Value
-from controller.jobs import ExecutionInfo
-from controller.lanes import Lane
-from controller.ledger import Worked, promised
-from controller.survey import survey
+from batch.model.progress import Progress
+from controller.decide.ledger import Worked, promised
+from controller.lanes.lanes import Lane
+from controller.observe.backlog import Reading, Value
+from controller.observe.jobs import ExecutionInfo
+from controller.observe.survey import survey
 from controller.tick import Outside
 
 

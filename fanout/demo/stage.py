@@ -12,13 +12,13 @@ from pathlib import Path
 
 import yaml
 
-from batch.errors import SettingsError
-from batch.names import input_object
-from batch.objects import ObjectStore
+from batch.model.errors import SettingsError
+from batch.model.names import input_object
+from batch.services.ports import ObjectStore
 from controller.config import ControllerSettings
-from controller.deployed import DeployedJobs
-from controller.manifests import Document, Manifest, completed, read_manifests
-from controller.resources import Creator, needed
+from controller.lanes.deployed import DeployedJobs
+from controller.lanes.manifests import Document, Manifest, completed, read_manifests
+from controller.lanes.resources import Creator, needed
 from fanout.demo.corpus import FACTS, SourceFile, facts
 from fanout.demo.workload import CONCURRENCY, Workload
 

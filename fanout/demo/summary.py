@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from batch.clock import from_iso
-from batch.proof import Proof
+from batch.client.proof import Proof
+from batch.model.clock import from_iso
 from fanout.demo.display import numbers
 from fanout.demo.scene import LaneScene, WorkerTry
 from fanout.demo.verdict import Outcome, assigned, cost, extra_lines

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from batch.proof import Proof
-from batch.shares import share, share_left
-from controller.ledger import Worked
-from controller.prices import worker_usd
+from batch.client.proof import Proof
+from batch.model.shares import share, share_left
+from controller.decide.ledger import Worked
+from controller.decide.prices import worker_usd
 from fanout.demo.scene import LaneScene
 from local_cloud.workers import RunningWorker
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from batch.submit import NewTask
+from batch.client.submit import NewTask
 from fanout.demo.corpus import FACTS, SourceFile
 
 WORKERS = {"default": 5, "urgent": 1, "bulk": 2}

@@ -9,9 +9,9 @@ from contextlib import closing, contextmanager
 
 import click
 
-from batch.errors import FanoutError
+from batch.model.errors import FanoutError
 from controller.config import ControllerSettings
-from controller.wording import counted
+from controller.decide.wording import counted
 from fanout import cloud
 from fanout.doctor.examination import Examiner
 from fanout.doctor.facts import Facts

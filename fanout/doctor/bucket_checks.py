@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from batch.names import DELAYED
+from batch.model.names import DELAYED
 from fanout.doctor.facts import BucketFacts
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.place import Place

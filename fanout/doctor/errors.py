@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
 from fanout.doctor.facts import NotServed
 
 _UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from batch.errors import DependencyError, DependencyForbidden, DependencyMissing
-from controller.backlog import BacklogReader, Unknown
-from controller.jobs import JobInfo, JobRunner
-from controller.lanes import Lane, lanes_of
-from controller.resources import DEAD_LETTER_TOPIC
+from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
+from controller.lanes.lanes import Lane, lanes_of
+from controller.lanes.resources import DEAD_LETTER_TOPIC
+from controller.observe.backlog import BacklogReader, Unknown
+from controller.observe.jobs import JobInfo, JobRunner
 from controller.tick import chosen_lanes
 from fanout.doctor import bucket_checks, job_checks, permission_checks, scheduler_checks, subscription_checks
 from fanout.doctor.facts import Facts, NotServed

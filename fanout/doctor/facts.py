@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from batch.errors import DependencyError
+from batch.model.errors import DependencyError
 
 
 class NotServed(DependencyError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from batch.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
 from controller.config import ControllerSettings
 from fanout.doctor.errors import translated
 from fanout.doctor.facts import BucketFacts, NotServed, ScheduledCall, SubscriptionFacts

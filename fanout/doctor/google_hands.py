@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
-from batch.errors import DependencyMissing
+from batch.model.errors import DependencyMissing
 from controller.config import ControllerSettings
-from controller.deployed import DeployedJobs
-from controller.manifests import Document, Manifest
-from controller.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
+from controller.lanes.deployed import DeployedJobs
+from controller.lanes.manifests import Document, Manifest
+from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
 from fanout.doctor.errors import translated
 
 _ONCE: dict[str, Any] = {"timeout": 30.0, "retry": None}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.jobs import JobInfo
-from controller.lanes import Lane, LaneRefused
+from controller.lanes.lanes import Lane, LaneRefused
+from controller.observe.jobs import JobInfo
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.place import Place
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.breaker import DEFAULT_LIMIT, LEAST_COMMON_LIMIT, Breaker, limits
-from batch.fingerprint import MAX_CHARS, fingerprint
+from batch.worker.circuit_breaker import DEFAULT_LIMIT, LEAST_COMMON_LIMIT, Breaker, limits
+from batch.worker.fingerprint import MAX_CHARS, fingerprint
 
 
 @pytest.mark.parametrize(

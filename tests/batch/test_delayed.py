@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.delayed import MAX_ATTRIBUTES, PARKED, DelayedMessage, as_first_published, as_outgoing, due_of, from_object, to_object
-from batch.names import DAMAGED, MAX_ID_BYTES, damaged_object, delayed_folder, delayed_object, delayed_parts
-from batch.subscription import Delivery
+from batch.model.delayed import MAX_ATTRIBUTES, PARKED, DelayedMessage, as_first_published, as_outgoing, due_of, from_object, to_object
+from batch.model.delivery import Delivery
+from batch.model.names import DAMAGED, MAX_ID_BYTES, damaged_object, delayed_folder, delayed_object, delayed_parts
 
 texts = st.text(max_size=20)
 due_times = st.integers(0, 9_999_999_999)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from batch.ends import ExitReason
-from batch.errors import DependencyUnavailable, Permanent, Retry, Snooze
-from batch.message import Task
-from batch.registry import Backoff, Registry
-from batch.subscription import Outgoing
+from batch.handling.registry import Backoff, Registry
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyUnavailable, Permanent, Retry, Snooze
+from batch.model.exit import ExitReason
+from batch.model.message import Task
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore, NotDrained, drain
 from batch.testing.drained import SoleSubscription
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.bounds import PaidMinute, TimeBounds, after_signal_s
-from batch.config import SIGTERM_GRACE_S
-from batch.flow import (
+from batch.model.delivery import MAX_PULL_MESSAGES
+from batch.settings import SIGTERM_GRACE_S
+from batch.worker.pulling.bounds import PaidMinute, TimeBounds, after_signal_s
+from batch.worker.pulling.flow import (
     FIRST_PULL,
     IDLE_S,
     MAX_CHUNK,
@@ -19,7 +20,6 @@ from batch.flow import (
     pull_size,
     wanted_count,
 )
-from batch.subscription import MAX_PULL_MESSAGES
 
 means = st.none() | st.floats(1e-7, 1e4)
 counts = st.integers(0, 5000)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.clock import from_iso, iso
-from batch.errors import MessageRefused
-from batch.message import ENVELOPE, MAX_MESSAGE_BYTES, Task, decode, encode, new_task_id, readable_task_id, shard_of
+from batch.model.clock import from_iso, iso
+from batch.model.errors import MessageRefused
+from batch.model.message import ENVELOPE, MAX_MESSAGE_BYTES, Task, decode, encode, new_task_id, readable_task_id, shard_of
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(

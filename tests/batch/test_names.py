@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch import names
-from batch.errors import NameRefused
+from batch.model import names
+from batch.model.errors import NameRefused
 
 parts = st.sampled_from(["..", ".", "", "a", "b.txt", "...", " ", "\\", "\\..", "C:", "~", "\n", "\x00", "ü", "%2e%2e"])
 candidates = st.lists(parts, max_size=6).map("/".join) | st.text(max_size=30) | st.lists(parts, max_size=6).map("\\".join)

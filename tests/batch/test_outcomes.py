@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.outcomes import PRECEDENCE, Outcome, from_line, from_lines, merged, stronger, to_line
+from batch.model.outcomes import PRECEDENCE, Outcome, from_line, from_lines, merged, stronger, to_line
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(

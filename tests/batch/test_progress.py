@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.progress import DEFERRED_KEPT, MARKS_KEPT, MAX_METADATA_BYTES, Progress, from_metadata, to_metadata
+from batch.model.progress import DEFERRED_KEPT, MARKS_KEPT, MAX_METADATA_BYTES, Progress, from_metadata, to_metadata
 
 counts = st.integers(0, 10**9)
 seconds = st.integers(0, 4 * 10**12).map(lambda milliseconds: milliseconds / 1000)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.clock import iso
-from batch.errors import ObjectMissing
-from batch.message import ROLLING_BELOW
-from batch.names import damaged_object, delayed_object, manifest_object, outcome_object, submission_object
-from batch.outcomes import PRECEDENCE, Outcome, to_line
-from batch.proof import Proof, prove
-from batch.submit import NewTask, Submission
+from batch.client.proof import Proof, prove
+from batch.client.submit import NewTask, Submission
+from batch.model.clock import iso
+from batch.model.errors import ObjectMissing
+from batch.model.message import ROLLING_BELOW
+from batch.model.names import damaged_object, delayed_object, manifest_object, outcome_object, submission_object
+from batch.model.outcomes import PRECEDENCE, Outcome, to_line
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from fanout.proof import as_object, as_text
 

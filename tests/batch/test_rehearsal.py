@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from batch.errors import DependencyUnavailable, MessageRefused, Permanent, Superseded
-from batch.message import Task
-from batch.registry import Function, Registry
+from batch.handling.registry import Function, Registry
+from batch.model.errors import DependencyUnavailable, MessageRefused, Permanent, Superseded
+from batch.model.message import Task
 from batch.testing import MemoryObjectStore, Rehearsal, run_group, run_handler
 
 INPUT = {"input/n": b"hello"}

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.clock import iso
-from batch.errors import DependencyUnavailable, Superseded
-from batch.message import Task
-from batch.objects import ObjectInfo
-from batch.results import Existing, judge, write_output
+from batch.handling.results import Existing, judge, write_output
+from batch.model.clock import iso
+from batch.model.errors import DependencyUnavailable, Superseded
+from batch.model.message import Task
+from batch.services.ports import ObjectInfo
 from batch.testing import MemoryObjectStore
 
 NAME = "processed/a.csv"

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.config import WorkerSettings, worker_settings
-from batch.errors import SettingsError
-from batch.settings import Parse, names, seconds, text, whole
+from batch.model.errors import SettingsError
+from batch.settings import Parse, WorkerSettings, names, seconds, text, whole, worker_settings
 
 GOOD = {"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "lane", "BUCKET_NAME": "bucket"}
 BAD = {

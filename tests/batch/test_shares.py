@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.shares import share, share_left
+from batch.model.shares import share, share_left
 
 
 @given(st.integers(0, 10**9), st.integers(1, 300))

@@ -10,12 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.errors import DependencyUnavailable, FanoutError, MessageRefused
-from batch.handlers.file_processing import FileProcessing
-from batch.message import MAX_MESSAGE_BYTES, ROLLING_BELOW, decode, rolling_shard
-from batch.names import manifest_object, submission_object
-from batch.registry import Registry
-from batch.submit import (
+from batch.client.submit import (
     MAX_PART_BYTES,
     NewTask,
     Refusal,
@@ -28,7 +23,12 @@ from batch.submit import (
     submit_one,
     task_from_line,
 )
-from batch.subscription import Outgoing
+from batch.handlers.file_processing import FileProcessing
+from batch.handling.registry import Registry
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused
+from batch.model.message import MAX_MESSAGE_BYTES, ROLLING_BELOW, decode, rolling_shard
+from batch.model.names import manifest_object, submission_object
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pydantic
 import pytest
 
-from batch.context import Context
-from batch.errors import DependencyUnavailable, MessageRefused, ObjectMissing, Permanent
-from batch.message import Task
-from batch.registry import Registry
-from batch.subscription import Outgoing
+from batch.handling.context import Context
+from batch.handling.registry import Registry
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, Permanent
+from batch.model.message import Task
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore, run_handler
 
 

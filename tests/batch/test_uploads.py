@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from batch.__main__ import build
-from batch.config import worker_settings
-from batch.ends import ExitReason
-from batch.registry import Registry
+from batch.handling.registry import Registry
+from batch.model.exit import ExitReason
+from batch.settings import worker_settings
 from tests.batch.worker.plant import Plant, write
 
 SLOTS = 32

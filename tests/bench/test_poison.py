@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.attempts import AttemptError, Attempts, Start
-from batch.outcomes import Outcome
+from batch.model.attempts import AttemptError, Attempts, Start
+from batch.model.outcomes import Outcome
 from bench.poison import Mix, history_fault, run
 from bench.servers import local_service
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.message import decode
-from batch.registry import default_registry, load_handlers
+from batch.handling.registry import default_registry, load_handlers
+from batch.model.message import decode
 from bench.page import PAGE, RESULTS, block
 from bench.recording import Measure, Recording, read
 from bench.worker import lane

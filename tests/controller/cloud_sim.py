@@ -10,17 +10,17 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from batch.errors import ObjectMissing, PreconditionFailed
-from batch.fence import claim
-from batch.names import progress_object
-from batch.objects import ObjectInfo
-from batch.progress import Progress, to_metadata
-from batch.shares import share
+from batch.model.errors import ObjectMissing, PreconditionFailed
+from batch.model.names import progress_object
+from batch.model.progress import Progress, to_metadata
+from batch.model.shares import share
+from batch.services.claims import claim
+from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryObjectStore
-from controller.backlog import Reading, Value
-from controller.intents import PartState
-from controller.jobs import ExecutionInfo, JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
-from controller.state import load
+from controller.act.intents import PartState
+from controller.act.state import load
+from controller.observe.backlog import Reading, Value
+from controller.observe.jobs import ExecutionInfo, JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 from tests.controller.fakes import JOB, job
 
 STEP_S = 20.0

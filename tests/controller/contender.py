@@ -16,7 +16,7 @@ from multiprocessing.managers import BaseManager
 from typing import Any
 
 from batch.testing import MemoryBroker
-from controller.jobs import ExecutionInfo, RunRequest
+from controller.observe.jobs import ExecutionInfo, RunRequest
 from controller.outside import Outside
 from controller.tick import tick_lanes
 from tests.controller.cloud_sim import Backlog, Clock, Cloud, Runner, Store, StoreCalls

@@ -6,13 +6,13 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from batch.clock import Clock
-from batch.names import progress_object
-from batch.progress import Progress, to_metadata
+from batch.model.clock import Clock
+from batch.model.names import progress_object
+from batch.model.progress import Progress, to_metadata
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from controller.backlog import Idle, Reading, Value
-from controller.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
-from controller.lanes import Lane, Policy
+from controller.lanes.lanes import Lane, Policy
+from controller.observe.backlog import Idle, Reading, Value
+from controller.observe.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
 from controller.tick import Outside
 
 JOB = "projects/p/locations/r/jobs/default"

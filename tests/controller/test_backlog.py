@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from batch.errors import SettingsError
-from batch.progress import MARK_EVERY_S, MARKS_KEPT
-from controller.backlog import LONGEST_WINDOW_S, Idle, Reading, ReadingRules, Sample, Unknown, Value, judged, newest_of
+from batch.model.errors import SettingsError
+from batch.model.progress import MARK_EVERY_S, MARKS_KEPT
 from controller.config import controller_settings
-from controller.ledger import GUARD_S
+from controller.decide.ledger import GUARD_S
+from controller.observe.backlog import LONGEST_WINDOW_S, Idle, Reading, ReadingRules, Sample, Unknown, Value, judged, newest_of
 
 NOW = 5000.0
 Samples = Mapping[str, Sample | None] | str

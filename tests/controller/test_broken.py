@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.errors import DependencyUnavailable
-from batch.progress import Progress
-from controller.broken import COUNT_ENOUGH, Sign, broken_of, hold_s, sign_of, undecided
-from controller.decision import HoldCause, Kind
-from controller.jobs import ExecutionInfo
-from controller.ledger import Unlisted, Worked
+from batch.model.errors import DependencyUnavailable
+from batch.model.progress import Progress
+from controller.decide.broken import COUNT_ENOUGH, Sign, broken_of, hold_s, sign_of, undecided
+from controller.decide.decision import HoldCause, Kind
+from controller.decide.ledger import Unlisted, Worked
+from controller.observe.jobs import ExecutionInfo
 from controller.tick import TickResult, tick
 from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
 

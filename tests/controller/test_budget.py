@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.errors import DependencyUnavailable
-from batch.names import lane_state_object
-from controller.backlog import Idle, Value
-from controller.budget import AGEING_S, Quotas, Want, aged_weights, allocated
-from controller.jobs import ExecutionInfo
+from batch.model.errors import DependencyUnavailable
+from batch.model.names import lane_state_object
+from controller.decide.budget import AGEING_S, Quotas, Want, aged_weights, allocated
+from controller.observe.backlog import Idle, Value
+from controller.observe.jobs import ExecutionInfo
 from controller.tick import tick_lanes
 from tests.controller.fakes import World, job, world
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from controller.caps import Bound, Limits, bounds_of, capped
-from controller.decision import Cap
-from controller.lanes import Lane
-from controller.prices import worker_cost
-from controller.sizing import Rates
+from controller.decide.caps import Bound, Limits, bounds_of, capped
+from controller.decide.decision import Cap
+from controller.decide.prices import worker_cost
+from controller.decide.sizing import Rates
+from controller.lanes.lanes import Lane
 from tests.controller.fakes import lane
 
 FULL = lane(share=100, min_workers=2, max_workers=50, max_in_flight=200, rate=30.0, concurrency=4, vcpu=2.0)

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from batch.errors import DependencyError
-from batch.fence import claim
-from batch.names import claim_object, lane_state_object
-from batch.progress import from_metadata, to_metadata
+from batch.model.errors import DependencyError
+from batch.model.names import claim_object, lane_state_object
+from batch.model.progress import from_metadata, to_metadata
+from batch.services.claims import claim
 from batch.testing import MemoryObjectStore
-from controller.decision import HoldCause, Kind
-from controller.explanation import explained_round
-from controller.intents import Intent, Part, PartState
-from controller.launcher import GRACE_S
-from controller.state import LaneState, load, save
+from controller.act.intents import Intent, Part, PartState
+from controller.act.launcher import GRACE_S
+from controller.act.state import LaneState, load, save
+from controller.decide.decision import HoldCause, Kind
+from controller.decide.explanation import explained_round
 from controller.tick import TickResult, tick, tick_lanes
 from tests.controller.fakes import World, job, lane, progress, world, write_progress
 

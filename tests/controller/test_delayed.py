@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.delayed import PARKED, DelayedMessage, to_object
-from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from batch.google_pubsub import GoogleSubscription
-from batch.names import DAMAGED, delayed_folder, delayed_object
-from batch.objects import ObjectInfo
-from batch.subscription import Outgoing
-from controller.backlog import Idle, Unknown, Value
+from batch.model.delayed import PARKED, DelayedMessage, to_object
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.model.names import DAMAGED, delayed_folder, delayed_object
+from batch.services.ports import ObjectInfo
+from batch.services.pubsub import GoogleSubscription
+from controller.act.delayed import MOST_PER_TICK, PORTION_BYTES, PORTION_COUNT, Due, due_now, portions
+from controller.act.republisher import MOST_S, Republished, Republisher
 from controller.config import controller_settings
-from controller.decision import HoldCause, Kind
-from controller.delayed import MOST_PER_TICK, PORTION_BYTES, PORTION_COUNT, Due, due_now, portions
-from controller.explanation import explained
-from controller.logs import result_json, write_round
-from controller.republisher import MOST_S, Republished, Republisher
+from controller.decide.decision import HoldCause, Kind
+from controller.decide.explanation import explained
+from controller.observe.backlog import Idle, Unknown, Value
+from controller.service.logs import result_json, write_round
 from controller.tick import Round, TickResult, tick
 from controller.wiring import connected
 from tests.controller.fakes import World, lane, world

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controller.backlog import Idle, Unknown, Value
-from controller.caps import Limits
-from controller.decision import Decision, from_json, to_json
-from controller.explanation import explained, explained_decision
-from controller.intents import Intent, PartState, split
-from controller.ledger import Ledger, Line
-from controller.policy import decide
-from controller.probe import Blind
-from controller.round import TickResult
-from controller.sizing import Rates
+from controller.act.intents import Intent, PartState, split
+from controller.act.round import TickResult
+from controller.decide.caps import Limits
+from controller.decide.decision import Decision, from_json, to_json
+from controller.decide.explanation import explained, explained_decision
+from controller.decide.ledger import Ledger, Line
+from controller.decide.policy import decide
+from controller.decide.probe import Blind
+from controller.decide.sizing import Rates
+from controller.observe.backlog import Idle, Unknown, Value
 from tests.controller.fakes import lane
 
 NOW = 1_000_000.0

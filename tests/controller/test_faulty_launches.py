@@ -11,15 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from batch.clock import SystemClock
-from batch.names import claim_object
+from batch.model.clock import SystemClock
+from batch.model.names import claim_object
+from controller.act.intents import Part, PartState
+from controller.act.launcher import GRACE_S, NOBODY
+from controller.act.state import load
 from controller.config import controller_settings
-from controller.deployed import DeployedJobs
-from controller.intents import Part, PartState
-from controller.launcher import GRACE_S, NOBODY
-from controller.manifests import Manifest
-from controller.resources import Creator, needed
-from controller.state import load
+from controller.lanes.deployed import DeployedJobs
+from controller.lanes.manifests import Manifest
+from controller.lanes.resources import Creator, needed
 from controller.tick import Outside, TickResult, tick_lanes
 from controller.wiring import connected
 from tests.controller.test_local_cloud import manifest, publish

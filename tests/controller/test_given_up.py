@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from controller.decision import Kind
-from controller.google_jobs import TIMEOUT_S
-from controller.intents import Intent, Part, PartState, split
-from controller.launcher import BEGIN_S, GRACE_S, LISTED_S, launch
-from controller.state import load
+from controller.act.intents import Intent, Part, PartState, split
+from controller.act.launcher import BEGIN_S, GRACE_S, LISTED_S, launch
+from controller.act.state import load
+from controller.decide.decision import Kind
+from controller.observe.google_jobs import TIMEOUT_S
 from controller.tick import TickResult, tick
 from tests.controller.fakes import World, lane, world
 

@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from batch.errors import DependencyForbidden, DependencyUnavailable
-from controller.deployed import DeployedJobs
-from controller.google_jobs import GoogleJobRunner
-from controller.jobs import LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
+from batch.model.errors import DependencyForbidden, DependencyUnavailable
+from controller.lanes.deployed import DeployedJobs
+from controller.observe.google_jobs import GoogleJobRunner
+from controller.observe.jobs import LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 
 JOB = "projects/p/locations/r/jobs/j"
 EXECUTION = f"{JOB}/executions/e"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from batch.progress import MARK_EVERY_S
-from batch.shares import share
-from controller.backlog import Value
-from controller.rates import Learned, Sample
-from controller.state import LaneState, save
+from batch.model.progress import MARK_EVERY_S
+from batch.model.shares import share
+from controller.act.state import LaneState, save
+from controller.decide.rates import Learned, Sample
+from controller.observe.backlog import Value
 from controller.tick import TickResult, tick
 from tests.controller.fakes import World, lane, progress, world, write_progress
 

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from batch.google_pubsub import GoogleSubscription, GoogleTopic
-from batch.subscription import Outgoing
-from controller.backlog import GoogleBacklogReader, Value
+from batch.model.delivery import Outgoing
+from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from controller.observe.backlog import GoogleBacklogReader, Value
 from controller.tick import tick
 from tests.controller.fakes import lane, world
 from tests.controller.test_lag import BACKLOG, Drain

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from batch.config import WorkerSettings
-from batch.errors import SettingsError
-from controller.durations import duration, spoken
-from controller.lanes import ANNOTATIONS, Policy, lane_of, lanes_of
-from controller.strategies import Strategy
+from batch.model.errors import SettingsError
+from batch.settings import WorkerSettings
+from controller.decide.durations import duration, spoken
+from controller.decide.strategies import Strategy
+from controller.lanes.lanes import ANNOTATIONS, Policy, lane_of, lanes_of
 from tests.controller.fakes import job
 
 

@@ -7,14 +7,14 @@ from itertools import pairwise
 
 import pytest
 
-from controller.budget import Quotas
-from controller.decision import HoldCause, Kind
-from controller.explanation import explained
-from controller.intents import PartState, split
-from controller.jobs import LaunchRefused, LaunchThrottled
-from controller.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, unlaunchable
-from controller.memory import Memory
-from controller.state import load
+from controller.act.intents import PartState, split
+from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, unlaunchable
+from controller.act.memory import Memory
+from controller.act.state import load
+from controller.decide.budget import Quotas
+from controller.decide.decision import HoldCause, Kind
+from controller.decide.explanation import explained
+from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick import TickResult, tick
 from tests.controller.fakes import World, lane, world
 

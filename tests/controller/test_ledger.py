@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.progress import Progress
-from controller.jobs import ExecutionInfo
-from controller.ledger import Line, Unlisted, Worked, horizon, ledger_of, promised
+from batch.model.progress import Progress
+from controller.decide.ledger import Line, Unlisted, Worked, horizon, ledger_of, promised
+from controller.observe.jobs import ExecutionInfo
 from tests.controller.fakes import JOB, progress
 
 T = 10_000.0

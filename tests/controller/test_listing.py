@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch.errors import DependencyUnavailable
-from batch.names import lane_state_object, progress_folder
-from batch.objects import ObjectInfo
+from batch.model.errors import DependencyUnavailable
+from batch.model.names import lane_state_object, progress_folder
+from batch.services.ports import ObjectInfo
 from bench.lanes import Project
-from controller.backlog import Idle, Reading, Unknown, Value
-from controller.decision import HoldCause, Kind
-from controller.intents import Intent, Part
-from controller.jobs import ExecutionInfo, JobInfo, RunRequest
-from controller.listing import OVERLAP_S, SHORT_S, Listed, listed, observed, shortage
-from controller.observed import Observed, Seen
-from controller.probe import Blind
-from controller.state import LaneState, Saved, load
+from controller.act.intents import Intent, Part
+from controller.act.state import LaneState, Saved, load
+from controller.decide.decision import HoldCause, Kind
+from controller.decide.probe import Blind
+from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.observe.jobs import ExecutionInfo, JobInfo, RunRequest
+from controller.observe.listing import OVERLAP_S, SHORT_S, Listed, listed, observed, shortage
+from controller.observe.observed import Observed, Seen
 from controller.tick import tick
 from tests.controller.fakes import JOB, World, lane, world, write_progress
 from tests.controller.fakes import progress as progress_of

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from batch.clock import SystemClock
-from batch.errors import DependencyMissing, DependencyUnavailable
+from batch.model.clock import SystemClock
+from batch.model.errors import DependencyMissing, DependencyUnavailable
 from batch.testing import ManualClock
-from controller.backlog import GoogleBacklogReader, Idle, Unknown, Value
 from controller.config import controller_settings
-from controller.decision import Kind
-from controller.deployed import DeployedJobs, ManifestRefused
-from controller.differences import differences
-from controller.google_jobs import GoogleJobRunner
-from controller.jobs import JobInfo, LaunchRefused, LaunchUnclear, RunRequest
-from controller.lanes import lane_of
-from controller.manifests import Manifest, read_manifests
-from controller.resources import Creator, needed
+from controller.decide.decision import Kind
+from controller.lanes.deployed import DeployedJobs, ManifestRefused
+from controller.lanes.differences import differences
+from controller.lanes.lanes import lane_of
+from controller.lanes.manifests import Manifest, read_manifests
+from controller.lanes.resources import Creator, needed
+from controller.observe.backlog import GoogleBacklogReader, Idle, Unknown, Value
+from controller.observe.google_jobs import GoogleJobRunner
+from controller.observe.jobs import JobInfo, LaunchRefused, LaunchUnclear, RunRequest
 from controller.tick import Outside, tick_lanes
 from controller.wiring import connected
 from tests.support import Service, wait_until

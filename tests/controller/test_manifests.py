@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from batch.errors import SettingsError
-from controller.differences import differences
-from controller.manifests import advice, completed, known_settings, left_open, read_manifests, rendered
+from batch.model.errors import SettingsError
+from controller.lanes.differences import differences
+from controller.lanes.manifests import advice, completed, known_settings, left_open, read_manifests, rendered
 
 JOBS_FILE = Path(__file__).parents[2] / "jobs.yaml"
 

@@ -7,17 +7,17 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.backlog import Idle, Unknown, Value
-from controller.broken import Broken
-from controller.caps import Limits
-from controller.decision import from_json, to_json
-from controller.explanation import explained_decision
-from controller.jobs import LANE_LABEL, JobInfo
-from controller.lanes import ANNOTATIONS, lanes_of
-from controller.ledger import Ledger, Line
-from controller.policy import decide
-from controller.sizing import Rates
-from controller.strategies import Strategy
+from controller.decide.broken import Broken
+from controller.decide.caps import Limits
+from controller.decide.decision import from_json, to_json
+from controller.decide.explanation import explained_decision
+from controller.decide.ledger import Ledger, Line
+from controller.decide.policy import decide
+from controller.decide.sizing import Rates
+from controller.decide.strategies import Strategy
+from controller.lanes.lanes import ANNOTATIONS, lanes_of
+from controller.observe.backlog import Idle, Unknown, Value
+from controller.observe.jobs import LANE_LABEL, JobInfo
 
 NOW = 1e9
 NUMBERS = (

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from batch.errors import SettingsError
+from batch.model.errors import SettingsError
 from batch.testing import ManualClock
 from controller.config import controller_settings
-from controller.oidc import REMOVED, Certificates, Rules, TokenRefused, Verifier, fetched_from
+from controller.service.oidc import REMOVED, Certificates, Rules, TokenRefused, Verifier, fetched_from
 from tests.controller.issuer import AUDIENCE, EMAIL, CertsServer, certs_server, key
 
 FRONT_DOOR = "door@p.iam.gserviceaccount.com"

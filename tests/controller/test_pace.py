@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.progress import MARK_EVERY_S, Progress
-from batch.shares import share
-from controller.backlog import Value
-from controller.ledger import Worked, ledger_of
-from controller.pace import KNOWN_AFTER_S, late_count, messages_per_s
-from controller.rates import Learned, Sample
-from controller.state import LaneState, save
-from controller.strategies import Strategy
+from batch.model.progress import MARK_EVERY_S, Progress
+from batch.model.shares import share
+from controller.act.state import LaneState, save
+from controller.decide.ledger import Worked, ledger_of
+from controller.decide.pace import KNOWN_AFTER_S, late_count, messages_per_s
+from controller.decide.rates import Learned, Sample
+from controller.decide.strategies import Strategy
+from controller.observe.backlog import Value
 from controller.tick import TickResult, tick
 from tests.controller.fakes import World, lane, progress, world, write_progress
 from tests.controller.test_ledger import execution

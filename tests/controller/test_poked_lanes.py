@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from batch.errors import DependencyUnavailable
-from controller.action import act
-from controller.backlog import Unknown, Value
-from controller.poked_lanes import MOST_WAITING, PokedLanes
-from controller.pokes import Poke
-from controller.service import create_app
-from controller.state import load, save
-from controller.ticker import Ticker
+from batch.model.errors import DependencyUnavailable
+from controller.act.action import act
+from controller.act.state import load, save
+from controller.observe.backlog import Unknown, Value
+from controller.service.poked_lanes import MOST_WAITING, PokedLanes
+from controller.service.pokes import Poke
+from controller.service.service import create_app
+from controller.service.ticker import Ticker
 from tests.controller.fakes import World, job, world
 from tests.controller.http_client import Client
 from tests.support import wait_until

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.objects import ObjectInfo
+from batch.services.ports import ObjectInfo
 from batch.testing import MemoryObjectStore
-from controller.memory import Memory
-from controller.poke_marks import MOST_ACCEPTED, Marked, marked, record
-from controller.pokes import MAX_BODY_BYTES, MAX_COUNT, MAX_POKES, Poke, PokesRefused, lane_for, read_pokes
-from controller.state import LaneState, StateConflict, accepted_since, load, save
+from controller.act.memory import Memory
+from controller.act.state import LaneState, StateConflict, accepted_since, load, save
+from controller.service.poke_marks import MOST_ACCEPTED, Marked, marked, record
+from controller.service.pokes import MAX_BODY_BYTES, MAX_COUNT, MAX_POKES, Poke, PokesRefused, lane_for, read_pokes
 from tests.controller.fakes import lane
 
 NOW = 1_767_225_600.0

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.shares import share
-from controller.backlog import Idle, Reading, Unknown, Value
-from controller.caps import Limits
-from controller.decision import Decision, HoldCause, Kind, from_json, to_json
-from controller.intents import split
-from controller.lanes import Lane
-from controller.ledger import Ledger, Line
-from controller.policy import decide, share_of
-from controller.prices import worker_cost
-from controller.sizing import Rates, cost_usd, drain_s
-from controller.strategies import Strategy
+from batch.model.shares import share
+from controller.act.intents import split
+from controller.decide.caps import Limits
+from controller.decide.decision import Decision, HoldCause, Kind, from_json, to_json
+from controller.decide.ledger import Ledger, Line
+from controller.decide.policy import decide, share_of
+from controller.decide.prices import worker_cost
+from controller.decide.sizing import Rates, cost_usd, drain_s
+from controller.decide.strategies import Strategy
+from controller.lanes.lanes import Lane
+from controller.observe.backlog import Idle, Reading, Unknown, Value
 from tests.controller.fakes import lane
 
 NOW = 1000.0

@@ -11,8 +11,8 @@ import pytest
 
 import controller.__main__
 import intake.__main__
-from batch.errors import SettingsError
-from batch.listening import listening
+from batch.model.errors import SettingsError
+from batch.server import listening
 
 NOWHERE = "127.0.0.1:1"
 

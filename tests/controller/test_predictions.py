@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from controller.backlog import Value
-from controller.decision import from_json, to_json
-from controller.explanation import explained_decision
-from controller.jobs import ExecutionInfo
-from controller.ledger import Ledger, Worked
-from controller.policy import decide
-from controller.predictions import compared
-from controller.sizing import Rates
-from controller.state import load
+from controller.act.state import load
+from controller.decide.decision import from_json, to_json
+from controller.decide.explanation import explained_decision
+from controller.decide.ledger import Ledger, Worked
+from controller.decide.policy import decide
+from controller.decide.predictions import compared
+from controller.decide.sizing import Rates
+from controller.observe.backlog import Value
+from controller.observe.jobs import ExecutionInfo
 from controller.tick import tick
 from tests.controller.fakes import JOB, lane, progress, world, write_progress
 

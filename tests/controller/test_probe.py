@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import pytest
 
-from controller.backlog import Idle, Reading, Unknown, Value
-from controller.decision import Kind
-from controller.jobs import ExecutionInfo
-from controller.ledger import Ledger, Worked
-from controller.policy import decide
-from controller.probe import LONGEST_WAIT_S, Blind, from_json, probe_due, to_json, unfinished
-from controller.state import load
+from controller.act.state import load
+from controller.decide.decision import Kind
+from controller.decide.ledger import Ledger, Worked
+from controller.decide.policy import decide
+from controller.decide.probe import LONGEST_WAIT_S, Blind, from_json, probe_due, to_json, unfinished
+from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.observe.jobs import ExecutionInfo
 from controller.tick import tick
 from tests.controller.fakes import JOB, World, lane, progress, world
 

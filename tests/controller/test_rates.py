@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.progress import Progress
-from controller.jobs import ExecutionInfo
-from controller.ledger import Worked
-from controller.rates import EXECUTIONS_KEPT, SAMPLES_EACH, SAMPLES_KEPT, Learned, Sample, from_json, learned, to_json
+from batch.model.progress import Progress
+from controller.decide.ledger import Worked
+from controller.decide.rates import EXECUTIONS_KEPT, SAMPLES_EACH, SAMPLES_KEPT, Learned, Sample, from_json, learned, to_json
+from controller.observe.jobs import ExecutionInfo
 from tests.controller.fakes import JOB, progress
 
 T = 10_000.0

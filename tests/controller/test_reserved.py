@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from batch.errors import DependencyUnavailable
-from batch.names import lane_state_object
-from controller.backlog import Value
-from controller.budget import Quotas
-from controller.decision import HoldCause
-from controller.memory import Memory
+from batch.model.errors import DependencyUnavailable
+from batch.model.names import lane_state_object
+from controller.act.memory import Memory
+from controller.act.reserved import ACT_WITHIN_S, HELD_S, KEPT_S, LOOK_S, RESERVED, Book, Looked, Reservation
+from controller.decide.budget import Quotas
+from controller.decide.decision import HoldCause
+from controller.observe.backlog import Value
 from controller.outside import Outside
-from controller.reserved import ACT_WITHIN_S, HELD_S, KEPT_S, LOOK_S, RESERVED, Book, Looked, Reservation
 from controller.tick import tick_lanes
 from tests.controller.fakes import World, job, world
 

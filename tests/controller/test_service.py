@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
+import controller.service.ticker
 import controller.tick
-import controller.ticker
-from batch.errors import DependencyUnavailable
+from batch.model.errors import DependencyUnavailable
 from batch.testing import ManualClock
-from controller.backlog import Reading, Unknown, Value
-from controller.oidc import Certificates, Rules, Verifier
+from controller.act.round import Round, TickResult
+from controller.observe.backlog import Reading, Unknown, Value
 from controller.outside import Outside
-from controller.round import Round, TickResult
-from controller.service import Callers, create_app
-from controller.ticker import Ticker
+from controller.service.oidc import Certificates, Rules, Verifier
+from controller.service.service import Callers, create_app
+from controller.service.ticker import Ticker
 from tests.controller.fakes import World, job, world
 from tests.controller.http_client import Client
 from tests.controller.issuer import AUDIENCE, EMAIL, key
@@ -150,7 +150,7 @@ def test_what_is_done_by_the_deadline_is_told(here: World, monkeypatch: pytest.M
         return controller.tick.tick_lanes(outside, names, on_result=tell)
 
     monkeypatch.setattr(here.runner, "run", slow)
-    monkeypatch.setattr(controller.ticker, "tick_lanes", tick_lanes)
+    monkeypatch.setattr(controller.service.ticker, "tick_lanes", tick_lanes)
     answers: list[Any] = []
     asking = threading.Thread(target=lambda: answers.append(client.post("/tick").json()))
     asking.start()
@@ -219,7 +219,7 @@ def broken(_prefix: str) -> object:
 
 
 def test_a_service_that_does_not_answer_makes_it_not_ready_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from controller.readiness import Readiness
+    from controller.service.readiness import Readiness
 
     here = world()
     go_on, asked = threading.Event(), []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.sizing import Rates, WorkerCost, cheapest, cost_usd, drain_s, workers_for_timeout, workers_in_time
+from controller.decide.sizing import Rates, WorkerCost, cheapest, cost_usd, drain_s, workers_for_timeout, workers_in_time
 
 BACKLOGS = st.integers(1, 20_000)
 SECONDS = st.one_of(st.just(0.0), st.floats(0.001, 100.0))

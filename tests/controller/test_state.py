@@ -8,13 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.names import lane_state_object
+from batch.model.names import lane_state_object
 from batch.testing import MemoryObjectStore
-from controller.intents import Intent, Part, PartState
-from controller.observed import Observed, Seen
-from controller.probe import Blind
-from controller.rates import Learned, Sample
-from controller.state import (
+from controller.act.intents import Intent, Part, PartState
+from controller.act.state import (
     ACCEPTED_KEPT_S,
     DECISIONS_KEPT,
     LINES_KEPT,
@@ -28,6 +25,9 @@ from controller.state import (
     save,
     saved,
 )
+from controller.decide.probe import Blind
+from controller.decide.rates import Learned, Sample
+from controller.observe.observed import Observed, Seen
 from tests.controller.fakes import JOB
 
 FULL = LaneState(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.sizing import Rates, WorkerCost
-from controller.strategies import Demand, Strategy, wanted
+from controller.decide.sizing import Rates, WorkerCost
+from controller.decide.strategies import Demand, Strategy, wanted
 
 NOTHING_RUNS = Demand(
     known_count=0,

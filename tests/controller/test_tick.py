@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from batch.errors import DependencyUnavailable
-from batch.fence import claim
-from batch.names import claim_object, lane_state_object
-from controller.backlog import Idle, Reading, Unknown, Value
-from controller.decision import HoldCause, Kind
-from controller.intents import Intent, Part, PartState
-from controller.jobs import ExecutionInfo, LaunchRefused, LaunchUnclear, RunRequest
-from controller.launcher import GRACE_S
-from controller.probe import Blind
-from controller.state import Backoff, LaneState, load, save
+from batch.model.errors import DependencyUnavailable
+from batch.model.names import claim_object, lane_state_object
+from batch.services.claims import claim
+from controller.act.intents import Intent, Part, PartState
+from controller.act.launcher import GRACE_S
+from controller.act.state import Backoff, LaneState, load, save
+from controller.decide.decision import HoldCause, Kind
+from controller.decide.probe import Blind
+from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.observe.jobs import ExecutionInfo, LaunchRefused, LaunchUnclear, RunRequest
 from controller.tick import TickResult, tick
 from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from batch.errors import DependencyForbidden, DependencyUnavailable
-from batch.names import lane_state_object
-from controller.backlog import WINDOW_S, Reading, Sample, Unknown, Value, judged
-from controller.decision import HoldCause
-from controller.jobs import JobInfo
-from controller.state import load
+from batch.model.errors import DependencyForbidden, DependencyUnavailable
+from batch.model.names import lane_state_object
+from controller.act.state import load
+from controller.decide.decision import HoldCause
+from controller.observe.backlog import WINDOW_S, Reading, Sample, Unknown, Value, judged
+from controller.observe.jobs import JobInfo
 from controller.tick import tick_lanes
 from fanout.tick import exit_code
 from tests.controller.fakes import World, job, world

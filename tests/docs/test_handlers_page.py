@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.config import worker_settings
-from batch.registry import default_registry
+from batch.handling.registry import default_registry
+from batch.settings import worker_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "handlers.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from tests.support import Service, start_service, wait_until
 HANDLERS = """
 import os
 
-from batch.registry import task
+from batch.handling.registry import task
 
 noted = os.open(os.environ["TEST_FOLDER"] + "/noted", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from batch.config import worker_settings
-from batch.ends import ExitReason
-from batch.errors import Retry, Snooze
-from batch.google_objects import GoogleObjectStore
-from batch.google_pubsub import GoogleSubscription, GoogleTopic
-from batch.message import Task
-from batch.progress import Progress, from_metadata
-from batch.proof import prove
-from batch.registry import Registry
-from batch.submit import NewTask, Submission
+from batch.client.proof import prove
+from batch.client.submit import NewTask, Submission
+from batch.handling.registry import Registry
+from batch.model.errors import Retry, Snooze
+from batch.model.exit import ExitReason
+from batch.model.message import Task
+from batch.model.progress import Progress, from_metadata
+from batch.services.objects import GoogleObjectStore
+from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.settings import worker_settings
 from batch.worker import Worker
-from controller.backlog import GoogleBacklogReader
-from controller.decision import Kind
+from controller.decide.decision import Kind
+from controller.observe.backlog import GoogleBacklogReader
 from controller.tick import Outside, TickResult, tick
 from fanout.proof import as_text
 from tests.clocks import ShiftedClock

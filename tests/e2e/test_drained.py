@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from batch.clock import SystemClock
-from batch.config import worker_settings
-from batch.ends import ExitReason
-from batch.google_objects import GoogleObjectStore
-from batch.google_pubsub import GoogleSubscription, GoogleTopic
-from batch.registry import Registry
+from batch.handling.registry import Registry
+from batch.model.clock import SystemClock
+from batch.model.exit import ExitReason
+from batch.services.objects import GoogleObjectStore
+from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.settings import worker_settings
 from batch.worker import Worker
 from tests.e2e.site import Site
 from tests.local_cloud.fault_orders import Orders

@@ -20,10 +20,10 @@ import os
 import signal
 import threading
 
-from batch.errors import Permanent
-from batch.google_pubsub import GoogleSubscription, GoogleTopic
-from batch.registry import task
-from batch.worker.committer import Committer
+from batch.model.errors import Permanent
+from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.handling.registry import task
+from batch.worker.committing.committer import Committer
 
 passed = []
 lock = threading.Lock()

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 
-from batch.registry import task
+from batch.handling.registry import task
 
 warnings.simplefilter("ignore")  # newer versions of Python warn of a fork beside threads
 noted = os.open(os.environ["TEST_FOLDER"] + "/noted", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -21,7 +21,7 @@ HANDLERS = """
 import os
 from pathlib import Path
 
-from batch.registry import task
+from batch.handling.registry import task
 
 FOLDER = Path(os.environ["TEST_FOLDER"])
 started = os.open(FOLDER / "started", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -43,8 +43,8 @@ def long(task, ctx):
 HANGING = """
 import threading
 
-from batch.registry import task
-from batch.worker.committer import Committer
+from batch.handling.registry import task
+from batch.worker.committing.committer import Committer
 
 
 @task("quick")

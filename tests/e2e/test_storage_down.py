@@ -13,8 +13,8 @@ from tests.local_cloud.fault_orders import Orders
 from tests.support import Service
 
 HANDLERS = """
-from batch.google_objects import GoogleObjectStore
-from batch.registry import task
+from batch.services.objects import GoogleObjectStore
+from batch.handling.registry import task
 
 GoogleObjectStore.__init__.__kwdefaults__["timeout_s"] = 0.5  # instead of a minute
 

@@ -19,9 +19,9 @@ import httpx
 import pytest
 
 from controller.config import controller_settings
-from controller.deployed import DeployedJobs
-from controller.manifests import read_manifests
-from controller.resources import Creator, needed
+from controller.lanes.deployed import DeployedJobs
+from controller.lanes.manifests import read_manifests
+from controller.lanes.resources import Creator, needed
 from tests.support import Service, clean_environment, start_service, wait_until
 
 pytestmark = pytest.mark.slow

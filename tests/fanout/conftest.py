@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from controller.config import ControllerSettings
-from controller.jobs import JobRunner
+from controller.observe.jobs import JobRunner
 from controller.outside import Outside
 from fanout import cloud
 from tests.controller.fakes import World, job, world

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from batch.errors import DependencyMissing
+from batch.model.errors import DependencyMissing
 from fanout.doctor.facts import BucketFacts, ScheduledCall, SubscriptionFacts
 
 T = TypeVar("T")

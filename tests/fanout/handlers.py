@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from batch.context import Context
-from batch.message import Task
-from batch.registry import task
+from batch.handling.context import Context
+from batch.handling.registry import task
+from batch.model.message import Task
 
 
 @task("work")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from controller.google_jobs import GoogleJobRunner
+from controller.observe.google_jobs import GoogleJobRunner
 from fanout import apply, launch, render
 from tests.support import Service
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from batch.errors import FanoutError
+from batch.model.errors import FanoutError
 from fanout.demo.program import MARKER, command, replace_folder
 from local_cloud import record
 from local_cloud.run.leftovers import start_mark

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from batch.errors import SettingsError
-from batch.progress import Progress
-from batch.proof import Proof
-from batch.registry import load_handlers
-from batch.submit import check_by
-from controller.backlog import Value
-from controller.jobs import ExecutionInfo
-from controller.lanes import Lane
-from controller.ledger import Worked
+from batch.client.proof import Proof
+from batch.client.submit import check_by
+from batch.handling.registry import load_handlers
+from batch.model.errors import SettingsError
+from batch.model.progress import Progress
+from controller.decide.ledger import Worked
+from controller.lanes.lanes import Lane
+from controller.observe.backlog import Value
+from controller.observe.jobs import ExecutionInfo
 from fanout.demo.corpus import COLUMNS, SourceFile, facts, source_files
 from fanout.demo.display import PlainScreen, bar, console
 from fanout.demo.scene import LaneScene, Scene

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from batch.errors import DependencyForbidden, DependencyUnavailable
-from controller.backlog import Unknown
+from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from controller.config import ControllerSettings
-from controller.jobs import JobInfo
+from controller.observe.backlog import Unknown
+from controller.observe.jobs import JobInfo
 from fanout import doctor
 from fanout.doctor.facts import BucketFacts, NotServed, ScheduledCall
 from tests.controller.fakes import JOB, World, job, world

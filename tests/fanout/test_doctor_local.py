@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from google.iam.v1 import iam_policy_pb2, policy_pb2
 
-from batch.errors import DependencyForbidden, DependencyMissing
+from batch.model.errors import DependencyForbidden, DependencyMissing
 from controller.config import ControllerSettings
 from fanout import doctor
 from fanout.doctor.facts import NotServed

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
-from batch.clock import from_iso, iso
-from batch.errors import DependencyUnavailable
-from controller.decision import to_json
-from controller.state import LaneState, load, save
+from batch.model.clock import from_iso, iso
+from batch.model.errors import DependencyUnavailable
+from controller.act.state import LaneState, load, save
+from controller.decide.decision import to_json
 from fanout import explain, tick
 from fanout.moment import moment
 from tests.controller.fakes import World

@@ -17,7 +17,9 @@ import yaml
 from click.testing import CliRunner, Result
 from urllib3.exceptions import MaxRetryError, NameResolutionError
 
-from controller import backlog, resources, wiring
+from controller import wiring
+from controller.lanes import resources
+from controller.observe import backlog
 from fanout import apply, doctor, executions, explain, lanes, launch, pause, plan, resume, tick
 from fanout.ends import TRACEBACK, explained_errors, unforeseen
 from tests.fanout.test_apply import applied, cloud, jobs_file

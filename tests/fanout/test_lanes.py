@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from batch.errors import DependencyUnavailable
-from controller.backlog import Idle, Unknown, Value
-from controller.intents import Intent, split
-from controller.jobs import LaunchThrottled
-from controller.state import LaneState, save
+from batch.model.errors import DependencyUnavailable
+from controller.act.intents import Intent, split
+from controller.act.state import LaneState, save
+from controller.observe.backlog import Idle, Unknown, Value
+from controller.observe.jobs import LaunchThrottled
 from fanout import lanes, tick
 from tests.controller.fakes import World, job, progress, world, write_progress
 

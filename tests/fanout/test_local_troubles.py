@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from batch.errors import FanoutError
+from batch.model.errors import FanoutError
 from fanout.__main__ import main
 from fanout.demo import program
 from fanout.demo.program import replace_folder

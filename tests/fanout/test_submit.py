@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 
 import fanout.proof
 import fanout.submit
-from batch.clock import SystemClock, iso
-from batch.errors import DependencyUnavailable
-from batch.names import outcome_object
-from batch.outcomes import Outcome, to_line
-from batch.subscription import Outgoing
+from batch.model.clock import SystemClock, iso
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyUnavailable
+from batch.model.names import outcome_object
+from batch.model.outcomes import Outcome, to_line
 from batch.testing import MemoryBroker, MemoryObjectStore
 from tests.support import Service
 

@@ -7,9 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner, Result
 
-from batch.errors import DependencyUnavailable
-from controller.backlog import Idle, Reading, Unknown, Value
-from controller.jobs import LaunchRefused
+from batch.model.errors import DependencyUnavailable
+from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.observe.jobs import LaunchRefused
 from fanout import plan, tick
 from tests.controller.fakes import World, progress, write_progress
 

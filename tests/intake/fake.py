@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from batch.subscription import Outgoing
+from batch.model.delivery import Outgoing
 
 
 class FakeTopic:

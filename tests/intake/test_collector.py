@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from batch.errors import DependencyError, DependencyUnavailable
-from batch.subscription import Outgoing
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyError, DependencyUnavailable
 from intake.collector import MAX_BATCH_BYTES, MAX_BATCH_COUNT, MAX_WAITING_BYTES, Collector, CollectorFull
 from tests.intake.fake import FakeTopic
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batch.errors import SettingsError
+from batch.model.errors import SettingsError
 from intake.config import intake_settings
 
 BASE = {"GOOGLE_CLOUD_PROJECT": "p"}

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 
-from batch.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
-from batch.google_pubsub import GoogleTopic
-from batch.subscription import Outgoing
-from intake.google_topic import GoogleAsyncTopic, GooglePublisher
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.services.async_topic import GoogleAsyncTopic, GooglePublisher
+from batch.services.pubsub import GoogleTopic
 from tests.intake.publisher_server import PublisherServer
 from tests.support import Service
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from batch.clock import SystemClock
-from batch.errors import DependencyUnavailable, SettingsError
-from batch.subscription import Outgoing
+from batch.model.clock import SystemClock
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyUnavailable, SettingsError
 from batch.testing import ManualClock
 from intake.collector import Collector
 from intake.config import intake_settings

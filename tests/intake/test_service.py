@@ -14,10 +14,10 @@ import httpx
 import pytest
 from pydantic import BaseModel, Field
 
-from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
 from batch.handlers.file_processing import FileProcessing
-from batch.message import MAX_MESSAGE_BYTES, rolling_shard
-from batch.registry import Registry
+from batch.handling.registry import Registry
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.model.message import MAX_MESSAGE_BYTES, rolling_shard
 from batch.testing import ManualClock
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings

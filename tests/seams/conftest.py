@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from batch.google_objects import GoogleObjectStore
-from batch.google_pubsub import GoogleSubscription, GoogleTopic
-from batch.objects import ObjectStore
-from batch.subscription import Delivery, Subscription, Topic
+from batch.model.delivery import Delivery
+from batch.services.objects import GoogleObjectStore
+from batch.services.ports import ObjectStore, Subscription, Topic
+from batch.services.pubsub import GoogleSubscription, GoogleTopic
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from tests.support import Service
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batch.errors import (
+from batch.model.errors import (
     DependencyForbidden,
     DependencyMissing,
     DependencyUnavailable,
@@ -20,7 +20,7 @@ from batch.errors import (
     ObjectMissing,
     PreconditionFailed,
 )
-from batch.google_objects import GoogleObjectStore, Where, translated
+from batch.services.objects import GoogleObjectStore, Where, translated
 from tests.support import Service
 
 BUCKET_404 = "The specified bucket does not exist."

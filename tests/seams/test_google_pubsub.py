@@ -17,9 +17,9 @@ from google import pubsub_v1
 from google.protobuf import any_pb2, empty_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from batch.google_pubsub import ACKS_IN_FLIGHT, GoogleSubscription, GoogleTopic, id_batches, message_batches, translated
-from batch.subscription import MAX_ACK_REQUEST_BYTES, Outgoing
+from batch.model.delivery import MAX_ACK_REQUEST_BYTES, Outgoing
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.services.pubsub import ACKS_IN_FLIGHT, GoogleSubscription, GoogleTopic, id_batches, message_batches, translated
 
 REQUESTS = {
     "Pull": pubsub_v1.PullRequest,
@@ -287,7 +287,7 @@ def test_without_credentials_the_error_says_what_to_do(monkeypatch: pytest.Monke
 
 
 def test_texts_name_kind_and_path() -> None:
-    from batch.google_pubsub import Resource
+    from batch.services.pubsub import Resource
 
     error = translated("publish to", Resource("topic", "p", "tasks"), "UNAVAILABLE", "line\none")
     assert str(error).startswith("cannot publish to topic projects/p/topics/tasks: Pub/Sub answered UNAVAILABLE")

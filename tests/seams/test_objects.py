@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import google_crc32c
 import pytest
 
-from batch.errors import ObjectMissing, PreconditionFailed
-from batch.objects import ObjectStore
+from batch.model.errors import ObjectMissing, PreconditionFailed
+from batch.services.ports import ObjectStore
 
 
 def test_what_was_written_is_read_back(store: ObjectStore) -> None:

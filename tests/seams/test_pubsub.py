@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from batch.subscription import Outgoing
+from batch.model.delivery import Outgoing
 from tests.seams.conftest import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, Lane
 
 

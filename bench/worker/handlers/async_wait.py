@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from batch.registry import task
+from batch.handling.registry import task
 from bench.worker.handlers import WAIT_S
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from batch.registry import task
+from batch.handling.registry import task
 from bench.worker.handlers import GROUP
 
 

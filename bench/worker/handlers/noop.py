@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batch.registry import task
+from batch.handling.registry import task
 
 
 @task("noop")

@@ -11,11 +11,11 @@ from typing import Any
 from PIL import Image, ImageOps
 from pydantic import BaseModel, Field, field_validator
 
-from batch.context import Context
-from batch.errors import NameRefused, ObjectMissing, Permanent, Retry
-from batch.message import Task
-from batch.names import checked
-from batch.registry import Backoff, task
+from batch.handling.context import Context
+from batch.handling.registry import Backoff, task
+from batch.model.errors import NameRefused, ObjectMissing, Permanent, Retry
+from batch.model.message import Task
+from batch.model.names import checked
 
 MAX_PIXELS = 50_000_000
 """Decoded, each takes up to four bytes: 200 MB, which `memory_mb` leaves room for."""

@@ -17,10 +17,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from batch.context import AsyncContext, Context
-from batch.errors import DependencyUnavailable, ObjectMissing, Permanent, Retry, Snooze
-from batch.message import Task
-from batch.registry import Backoff, Function, task
+from batch.handling.context import AsyncContext, Context
+from batch.handling.registry import Backoff, Function, task
+from batch.model.errors import DependencyUnavailable, ObjectMissing, Permanent, Retry, Snooze
+from batch.model.message import Task
 
 QUICK = Backoff(first_s=0)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from batch.answer import Answer, Said
 from batch.child.inside import Inside
 from batch.child.wire import Link
-from batch.registry import Handler, Kind
+from batch.handling.answer import Answer, Said
+from batch.handling.registry import Handler, Kind
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from batch.worker.output import MAX_LINE_BYTES, MAX_LINES, TAIL_BYTES, Output
+from batch.worker.executors.output import MAX_LINE_BYTES, MAX_LINES, TAIL_BYTES, Output
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:

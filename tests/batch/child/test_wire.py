@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch import errors
 from batch.child.errors import packed, unpacked
 from batch.child.store import RemoteStore, answered
 from batch.child.wire import MAX_INLINE_BYTES, PREFIX, Decoder, Frame, Garbled, Link
-from batch.errors import DependencyForbidden, ObjectMissing, PreconditionFailed, Superseded
-from batch.message import Task
-from batch.results import write_output
+from batch.handling.results import write_output
+from batch.model import errors
+from batch.model.errors import DependencyForbidden, ObjectMissing, PreconditionFailed, Superseded
+from batch.model.message import Task
 from batch.testing import MemoryObjectStore
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from batch.errors import DependencyUnavailable, MessageRefused, Permanent, Retry
 from batch.handlers import datasets
+from batch.model.errors import DependencyUnavailable, MessageRefused, Permanent, Retry
 from batch.testing import ManualClock, MemoryObjectStore, run_handler
 
 TASK_ID = "00000000-0000-4000-8000-000000000001"

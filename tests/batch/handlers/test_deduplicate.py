@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.errors import MessageRefused, Permanent
 from batch.handlers.duplicates import distinct_rows
 from batch.handlers.tables import Table
+from batch.model.errors import MessageRefused, Permanent
 from batch.testing import MemoryObjectStore, run_handler
 
 PEOPLE = "id,name,town\n1,Ada,Paris\n2,Bob,Rome\n1,Ada,Oslo\n3,Ada,Paris\n2,Bob,Rome\n"

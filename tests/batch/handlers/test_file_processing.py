@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from batch.errors import DependencyUnavailable, MessageRefused, ObjectMissing, Superseded
 from batch.handlers.file_processing import FileProcessing
-from batch.registry import default_registry
+from batch.handling.registry import default_registry
+from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, Superseded
 from batch.testing import HandlerRun, ManualClock, MemoryObjectStore, run_handler
 
 REAL_FILES = [Path(module.__file__) for module in (csv, gzip, hashlib, json, mimetypes) if module.__file__]

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.errors import MessageRefused, Permanent
 from batch.handlers.conditions import Condition, chooser
 from batch.handlers.data_transformation import DataTransformation
 from batch.handlers.tables import Table, write_csv
+from batch.model.errors import MessageRefused, Permanent
 from batch.testing import MemoryObjectStore, run_handler
 
 SALES = "region,amount,paid,day\nnorth,10.5,true,2026-01-01\nsouth,,no,2026-01-02\nnorth,-3,,2026-02-03\n,7,yes,2026-03-04\n"

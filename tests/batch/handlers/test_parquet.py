@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from batch.errors import MessageRefused, Permanent
 from batch.handlers.parquet import MEDIA_TYPE, is_parquet, read_parquet, write_parquet
+from batch.model.errors import MessageRefused, Permanent
 from batch.testing import MemoryObjectStore, run_handler
 
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed (extra `data`)")

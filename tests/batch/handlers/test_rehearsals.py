@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batch.registry import default_registry
+from batch.handling.registry import default_registry
 from batch.testing import Rehearsal, drain
 from intake.models import RequestRefused, check_fields
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch.errors import Permanent
 from batch.handlers.cells import ColumnType, number
 from batch.handlers.dialects import dialect_of
 from batch.handlers.tables import read_table, write_csv
+from batch.model.errors import Permanent
 
 quick = settings(deadline=None, database=None, max_examples=80)
 CELL = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs"), exclude_characters="\ufeff") | st.sampled_from(',;\t|"\n '))

@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from batch.drain import MAX_WAIT_S, MOST_LOST_PART, DrainProof
-from batch.flow import wanted_count
-from batch.pulls import Need, Pull, Pulls
+from batch.worker.pulling.drain import MAX_WAIT_S, MOST_LOST_PART, DrainProof
+from batch.worker.pulling.flow import wanted_count
+from batch.worker.pulling.pulls import Need, Pull, Pulls
 
 
 @dataclass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from batch.clock import iso
-from batch.message import Task, encode
-from batch.registry import Registry, default_registry
-from batch.subscription import Outgoing
+from batch.handling.registry import Registry, default_registry
+from batch.model.clock import iso
+from batch.model.delivery import Outgoing
+from batch.model.message import Task, encode
 from batch.worker import Worker
 from tests.batch.child import handlers
 from tests.batch.worker.plant import SHARD, Plant

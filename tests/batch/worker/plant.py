@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from batch.clock import Clock, SystemClock, iso
-from batch.config import worker_settings
-from batch.ends import ExitReason
-from batch.errors import FanoutError
-from batch.message import Task, encode
-from batch.outcomes import Outcome, from_lines, merged
-from batch.progress import Progress, from_metadata
-from batch.registry import Registry
-from batch.subscription import Outgoing
+from batch.handling.registry import Registry
+from batch.model.clock import Clock, SystemClock, iso
+from batch.model.delivery import Outgoing
+from batch.model.errors import FanoutError
+from batch.model.exit import ExitReason
+from batch.model.message import Task, encode
+from batch.model.outcomes import Outcome, from_lines, merged
+from batch.model.progress import Progress, from_metadata
+from batch.settings import worker_settings
 from batch.testing import MemoryBroker, MemoryObjectStore
 from batch.worker import Worker
 from tests.clocks import JumpingClock

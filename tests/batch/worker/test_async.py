@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from batch.attempts import AttemptError, add_failure
-from batch.context import AsyncContext, HowFar
-from batch.ends import ExitReason
-from batch.errors import DependencyUnavailable, Permanent, Retry, Snooze
-from batch.message import Task
-from batch.registry import Backoff
+from batch.handling.context import AsyncContext, HowFar
+from batch.handling.registry import Backoff
+from batch.model.attempts import AttemptError, add_failure
+from batch.model.errors import DependencyUnavailable, Permanent, Retry, Snooze
+from batch.model.exit import ExitReason
+from batch.model.message import Task
 from batch.testing import ManualClock, MemoryObjectStore, run_handler
-from batch.worker import async_slots, loop
+from batch.worker.executors import async_tasks as async_slots
+from batch.worker.executors import loop
+from batch.worker.executors.loop import Loop
 from batch.worker.finished import GoesBack
-from batch.worker.loop import Loop
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 from tests.support import wait_until
 

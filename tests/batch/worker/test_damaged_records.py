@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.attempts import ERRORS_KEPT, NONE, read_attempts, write_attempts
-from batch.ends import ExitReason
+from batch.model.attempts import ERRORS_KEPT, NONE, read_attempts, write_attempts
+from batch.model.exit import ExitReason
 from batch.testing import MemoryObjectStore
 from tests.batch.worker.plant import Plant, write
 

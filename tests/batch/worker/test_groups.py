@@ -11,15 +11,15 @@ from typing import Any
 import pydantic
 import pytest
 
-from batch.answer import Answer, Said
-from batch.attempts import AttemptError, add_failure
-from batch.context import AsyncContext, Context
-from batch.ends import ExitReason
-from batch.errors import DependencyUnavailable, Permanent, Retry, Snooze, Superseded
-from batch.message import Task
-from batch.registry import Backoff, Registry
+from batch.handling.answer import Answer, Said
+from batch.handling.context import AsyncContext, Context
+from batch.handling.registry import Backoff, Registry
+from batch.model.attempts import AttemptError, add_failure
+from batch.model.errors import DependencyUnavailable, Permanent, Retry, Snooze, Superseded
+from batch.model.exit import ExitReason
+from batch.model.message import Task
 from batch.testing import ManualClock, run_handler
-from batch.worker.groups import Groups, answers_of
+from batch.worker.executors.groups import Groups, answers_of
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.clocks import JumpingClock
 from tests.support import wait_until

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from batch.ends import ExitReason
-from batch.errors import (
+from batch.handling.registry import Backoff
+from batch.model.delivery import Outgoing
+from batch.model.errors import (
     DependencyForbidden,
     DependencyMissing,
     DependencyUnavailable,
@@ -22,11 +23,10 @@ from batch.errors import (
     SettingsError,
     Snooze,
 )
-from batch.leases import LeaseKeeper
-from batch.message import Task
-from batch.registry import Backoff
-from batch.subscription import Outgoing
+from batch.model.exit import ExitReason
+from batch.model.message import Task
 from batch.testing import ManualClock
+from batch.worker.leases import LeaseKeeper
 from tests.batch.worker.plant import Leases, Plant, ended, in_thread, write
 from tests.clocks import JumpingClock
 from tests.support import wait_until

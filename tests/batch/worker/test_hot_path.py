@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.breaker import Breaker
-from batch.clock import SystemClock, iso
-from batch.ends import ExitReason
-from batch.errors import MessageRefused
-from batch.leases import LeaseKeeper
-from batch.message import decode
-from batch.subscription import Delivery
-from batch.worker.committer import MAX_BUFFERED_COUNT, Committer
+from batch.model.clock import SystemClock, iso
+from batch.model.delivery import Delivery
+from batch.model.errors import MessageRefused
+from batch.model.exit import ExitReason
+from batch.model.message import decode
+from batch.worker.circuit_breaker import Breaker
+from batch.worker.committing.committer import MAX_BUFFERED_COUNT, Committer
 from batch.worker.finished import Ended, Finished
-from batch.worker.ready import Ready
+from batch.worker.leases import LeaseKeeper
+from batch.worker.ready_queue import Ready
 from tests.batch.worker.plant import SHARD, Plant, ended, in_thread, write
 
 json_values = st.recursive(

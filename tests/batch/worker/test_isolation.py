@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from batch.answer import Said
-from batch.ends import ExitReason
-from batch.errors import DependencyForbidden
-from batch.outcomes import Outcome, merged
-from batch.registry import Handler
-from batch.worker import children
+from batch.handling.answer import Said
+from batch.handling.registry import Handler
+from batch.model.errors import DependencyForbidden
+from batch.model.exit import ExitReason
+from batch.model.outcomes import Outcome, merged
 from batch.worker.attempt import Attempt
-from batch.worker.children import how_it_ended
-from batch.worker.isolation import Isolation
+from batch.worker.executors import child_process as children
+from batch.worker.executors.child_process import how_it_ended
+from batch.worker.executors.processes import Isolation
 from tests.batch.worker.isolated import MODULE, plant_with, submit, worker
 from tests.batch.worker.plant import Leases, Plant, ended, in_thread
 from tests.clocks import JumpingClock

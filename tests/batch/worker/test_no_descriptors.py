@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batch.ends import ExitReason
+from batch.model.exit import ExitReason
 from tests.batch.worker.isolated import plant_with, submit, worker
 
 

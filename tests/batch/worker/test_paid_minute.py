@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from batch.ends import ExitReason
-from batch.message import Task
-from batch.subscription import Delivery
+from batch.model.delivery import Delivery
+from batch.model.exit import ExitReason
+from batch.model.message import Task
 from tests.batch.worker.plant import Plant
 from tests.clocks import ShiftedClock
 

@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from batch.attempts import read_attempts, write_attempts
-from batch.delayed import PARKED, as_outgoing, from_object
-from batch.ends import ExitReason
-from batch.errors import MAX_WAIT_S, DependencyForbidden, DependencyUnavailable, PreconditionFailed, Retry, Snooze
-from batch.leases import LeaseKeeper
-from batch.message import Task, rolling_shard
-from batch.names import delayed_folder, delayed_object, delayed_parts
-from batch.outcomes import from_lines
-from batch.registry import Backoff, Handler
-from batch.subscription import MAX_EXTENSION_S, Delivery, Outgoing
+from batch.handling.registry import Backoff, Handler
+from batch.model.attempts import read_attempts, write_attempts
+from batch.model.delayed import PARKED, as_outgoing, from_object
+from batch.model.delivery import MAX_EXTENSION_S, Delivery, Outgoing
+from batch.model.errors import MAX_WAIT_S, DependencyForbidden, DependencyUnavailable, PreconditionFailed, Retry, Snooze
+from batch.model.exit import ExitReason
+from batch.model.message import Task, rolling_shard
+from batch.model.names import delayed_folder, delayed_object, delayed_parts
+from batch.model.outcomes import from_lines
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.worker.attempt import Attempt
+from batch.worker.committing.delaying import WRITES_IN_FLIGHT, Parking, later
 from batch.worker.finished import GoesBack, Parked
-from batch.worker.parking import WRITES_IN_FLIGHT, Parking, later
+from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 from tests.batch.worker.plant import Plant
 from tests.clocks import ShiftedClock

@@ -15,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from batch.answer import Answer, Said
-from batch.attempts import NONE, AttemptError, Attempts, Start, add_failure, end_start, postpone, read_attempts, write_attempts
-from batch.clock import iso
-from batch.config import worker_settings
-from batch.ends import ExitReason
-from batch.errors import Snooze
-from batch.message import Task
-from batch.names import progress_object
-from batch.outcomes import Outcome, merged
-from batch.progress import Progress, to_metadata
-from batch.registry import Backoff
+from batch.handling.answer import Answer, Said
+from batch.handling.registry import Backoff
+from batch.model.attempts import NONE, AttemptError, Attempts, Start, add_failure, end_start, postpone, read_attempts, write_attempts
+from batch.model.clock import iso
+from batch.model.errors import Snooze
+from batch.model.exit import ExitReason
+from batch.model.message import Task
+from batch.model.names import progress_object
+from batch.model.outcomes import Outcome, merged
+from batch.model.progress import Progress, to_metadata
+from batch.settings import worker_settings
 from batch.testing import MemoryObjectStore
 from batch.worker.admission import MAX_LOST
-from batch.worker.suspects import Suspects
+from batch.worker.executors.quarantine import Suspects
 from tests.batch.worker.isolated import plant_with, submit, worker
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from batch.answer import Answer, Said
-from batch.attempts import Attempts, Start, read_attempts, write_attempts
-from batch.ends import ExitReason
-from batch.message import Task
-from batch.names import attempts_object
+from batch.handling.answer import Answer, Said
+from batch.model.attempts import Attempts, Start, read_attempts, write_attempts
+from batch.model.exit import ExitReason
+from batch.model.message import Task
+from batch.model.names import attempts_object
 from batch.worker import Worker, redelivered
-from batch.worker.isolation import Isolation
+from batch.worker.executors.processes import Isolation
 from batch.worker.starts import RECORDS_IN_FLIGHT
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from batch.attempts import read_attempts
-from batch.breaker import DEFAULT_LIMIT
-from batch.ends import ExitReason
-from batch.errors import Permanent
-from batch.message import Task
+from batch.model.attempts import read_attempts
+from batch.model.errors import Permanent
+from batch.model.exit import ExitReason
+from batch.model.message import Task
+from batch.worker.circuit_breaker import DEFAULT_LIMIT
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 from tests.support import wait_until
 

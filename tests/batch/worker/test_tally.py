@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.progress import MARK_EVERY_S
+from batch.model.progress import MARK_EVERY_S
 from batch.testing import ManualClock
 from batch.worker.tally import Tally
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from batch.attempts import read_attempts
-from batch.ends import ExitReason
-from batch.leases import LEAST_EXTENSION_S, LeaseKeeper
-from batch.message import Task
-from batch.registry import Backoff
-from batch.subscription import Outgoing
+from batch.handling.registry import Backoff
+from batch.model.attempts import read_attempts
+from batch.model.delivery import Outgoing
+from batch.model.exit import ExitReason
+from batch.model.message import Task
 from batch.testing import ManualClock, MemoryBroker
-from batch.worker.overdue import LEAST_LOST, most_lost
+from batch.worker.executors.overdue import LEAST_LOST, most_lost
+from batch.worker.leases import LEAST_EXTENSION_S, LeaseKeeper
 from tests.batch.worker.plant import Leases, Plant, write
 from tests.clocks import JumpingClock
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from batch.beats import MAX_LOOK_S, Beats
-from batch.ends import EXIT_STUCK, ExitReason, exit_code
 from batch.events import JsonLines
-from batch.message import Task
+from batch.model.exit import EXIT_STUCK, ExitReason, exit_code
+from batch.model.message import Task
+from batch.worker.beats import MAX_LOOK_S, Beats
 from batch.worker.watchdog import MAX_STACKS_CHARS, stack_of, stacks, within
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from batch.ends import ExitReason
-from batch.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, Permanent, Snooze
-from batch.message import Task
-from batch.names import claim_object
-from batch.registry import Backoff
+from batch.handling.registry import Backoff
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, Permanent, Snooze
+from batch.model.exit import ExitReason
+from batch.model.message import Task
+from batch.model.names import claim_object
 from tests.batch.worker.plant import SHARD, Leases, Plant, ended, in_thread, write
 from tests.clocks import JumpingClock
 

@@ -1,0 +1,1 @@
+"""What a client does: submit tasks, and prove what became of them."""

@@ -1,0 +1,357 @@
+"""The client that submits: single tasks, and submissions whose every task can be asked for by name later.
+
+A task is in a durable manifest before it is published, so that no published task of a submission is unknown to its proof.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from batch.handling.registry import Registry
+from batch.model.clock import Clock, iso
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed
+from batch.model.message import ENVELOPE, MAX_TASK_TYPE_BYTES, ROLLING_BELOW, Task, encode, new_task_id, rolling_shard
+from batch.model.names import manifest_object, submission_object
+from batch.services.ports import ObjectStore, Topic
+
+TASKS_PER_PART = 1000
+MAX_PART_BYTES = 32_000_000
+"""A part is held in memory until it is published; so are the first tasks while their shard is not known."""
+MAX_KEY_BYTES = 1024
+REFUSALS_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NewTask:
+    """A task as its client describes it. `position` is where it stood in the source, from 1 (0: count for me)."""
+
+    task_type: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    idempotency_key: str | None = None
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A task that was not accepted, and why. `position` as in NewTask."""
+
+    position: int
+    reason: str
+
+
+Check = Callable[[NewTask], None]
+"""Raises MessageRefused when a task must not be submitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is known of a submission. `accepted_count` tasks are published for certain; `uncertain_count` ones, at the positions
+    `uncertain`, may be published. `refusals` holds the first thousand; `refused_count` counts all."""
+
+    submission_id: str
+    accepted_count: int
+    refused_count: int
+    refusals: tuple[Refusal, ...] = ()
+    uncertain_count: int = 0
+    uncertain: tuple[int, int] | None = None
+    part_count: int = 0
+    closed: bool = False
+
+
+class SubmissionInterrupted(DependencyError):
+    """A service failed in the middle of a submission. `report` says what is certain; `add` or `close` once more goes on from there."""
+
+    def __init__(self, report: Report, cause: DependencyError) -> None:
+        self.report = report
+        maybe = "nothing of the rest is published"
+        if report.uncertain is not None:
+            first, last = report.uncertain
+            maybe = f"{report.uncertain_count} (positions {first} to {last}) may be published, later ones are not"
+        super().__init__(
+            f"submission {report.submission_id} was interrupted: {report.accepted_count} tasks are published, {maybe}: {cause}; "
+            "calling add() or close() again repeats that part with the same ids, which is harmless"
+        )
+
+
+def new_task(value: object, position: int = 0) -> NewTask:
+    """A JSON object `{"task_type", "idempotency_key"?, ...own fields}` as a NewTask. Raises MessageRefused."""
+    if not isinstance(value, dict):
+        raise MessageRefused("not_an_object", f"a task is a JSON object, got {type(value).__name__}")
+    body = dict(value)
+    task_type = body.pop("task_type", None)
+    key = body.pop("idempotency_key", None)
+    if task_type is None:
+        raise MessageRefused("no_task_type", 'the task has no task_type; give one, such as "file_processing"')
+    new = NewTask(task_type, body, key, position)
+    check_envelope(new)
+    return new
+
+
+def task_from_line(line: bytes, position: int = 0) -> NewTask | Refusal:
+    """One line of NDJSON."""
+    try:
+        return new_task(json.loads(line), position)
+    except MessageRefused as error:
+        return Refusal(position, str(error))
+    except (ValueError, RecursionError) as error:
+        return Refusal(position, f"the line is not JSON: {error}")
+
+
+def check_envelope(new: NewTask) -> None:
+    """Raise MessageRefused unless type, key and field names are such that the task can travel and be told apart."""
+    # Callers also hand over what they parsed from JSON: the annotation promises nothing here.
+    task_type: object = new.task_type
+    if not isinstance(task_type, str) or not task_type.strip() or not task_type.isprintable():
+        raise MessageRefused("no_task_type", f"task_type must be a non-empty text, got {_short(task_type)}")
+    if len(task_type.encode(errors="replace")) > MAX_TASK_TYPE_BYTES:
+        raise MessageRefused("invalid", f"task_type is longer than {MAX_TASK_TYPE_BYTES} bytes: {_short(task_type)}")
+    for name in ENVELOPE:
+        if name in new.fields:
+            raise MessageRefused("invalid", f"{name} is set when the task is submitted; leave it out, or give an idempotency key instead")
+    odd = next((name for name in new.fields if not isinstance(name, str)), None)
+    if odd is not None:
+        raise MessageRefused("invalid", f"names of fields must be texts, got {_short(odd)}")
+    check_key(new.idempotency_key)
+
+
+def check_key(key: object) -> None:
+    """Raise MessageRefused unless `key` is None or a usable idempotency key."""
+    if key is None:
+        return
+    if not isinstance(key, str) or not key.strip() or len(key.encode(errors="replace")) > MAX_KEY_BYTES:
+        raise MessageRefused("invalid", f"an idempotency key is a non-empty text of at most {MAX_KEY_BYTES} bytes, got {_short(key)}")
+
+
+def check_by(registry: Registry, *, unknown_types: bool = False) -> Check:
+    """A check by the handlers' payload models; `unknown_types` lets types pass that no handler is registered for."""
+
+    def check(new: NewTask) -> None:
+        if unknown_types and new.task_type not in registry:
+            return
+        problems = field_problems(registry, new.task_type, new.fields)
+        if problems:
+            raise MessageRefused("invalid", "; ".join(f"{name}: {problem}" for name, problem in problems.items()))
+
+    return check
+
+
+def field_problems(registry: Registry, task_type: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong, by field. Raises MessageRefused (`unknown_task_type`), with the nearest name that is known."""
+    from pydantic import ValidationError
+
+    payload = registry[task_type].payload
+    try:
+        if payload is not None:
+            payload.model_validate(dict(fields))
+    except ValidationError as error:
+        found = [(".".join(map(str, one["loc"])) or "task", str(one["msg"])) for one in error.errors(include_url=False)]
+        return {name: problem.removeprefix("Value error, ") for name, problem in found}
+    return {}
+
+
+def choose_shard(submission_id: str, lane: str, count: int, unix_s: float, *, ended: bool) -> str:
+    """Where the outcomes go: small submissions share their hour's shard, others, and those of unknown length, have one of their own."""
+    return rolling_shard(lane, unix_s) if ended and count < ROLLING_BELOW else submission_id
+
+
+def part_is_full(count: int, size: int, next_size: int, tasks_per_part: int = TASKS_PER_PART) -> bool:
+    """Whether a part of `count` tasks and `size` bytes must be closed before one of `next_size` bytes joins it."""
+    return count >= tasks_per_part or (count > 0 and size + next_size > MAX_PART_BYTES)
+
+
+def new_submission_id(chance: random.Random, unix_s: float) -> str:
+    """`s-20260131-120000-<8 hex digits>`."""
+    return f"s-{datetime.fromtimestamp(unix_s, UTC):%Y%m%d-%H%M%S}-{chance.getrandbits(32):08x}"
+
+
+def submit_one(
+    topic: Topic, new: NewTask, *, lane: str, clock: Clock, chance: random.Random, check: Check | None = None
+) -> tuple[str, str]:
+    """Publish a single task; its task_id and message_id. Raises MessageRefused, DependencyError."""
+    message = single_message(new, lane=lane, unix_s=clock.now(), chance=chance, check=check)
+    return message.attributes["task_id"], topic.publish([message])[0]
+
+
+def single_message(new: NewTask, *, lane: str, unix_s: float, chance: random.Random, check: Check | None = None) -> Outgoing:
+    """The message of a task without a submission: its outcome goes to the shard of its lane and hour. Raises MessageRefused."""
+    check_envelope(new)
+    if check is not None:
+        check(new)
+    task_id = new_task_id(chance, lane, new.idempotency_key)
+    shard = rolling_shard(lane, unix_s)
+    return Outgoing(*encode(Task(task_id, new.task_type, iso(unix_s), new.fields, lane=lane, shard=shard)))
+
+
+@dataclass(slots=True)
+class _Part:
+    number: int
+    first: int
+    last: int
+    manifest: bytes
+    messages: list[Outgoing]
+    attempted: bool = False
+
+
+class Submission:
+    """Tasks submitted together to one lane. Not for several threads.
+
+    `add` publishes full parts and keeps the rest until more come; only `close` publishes the last ones. Memory holds one part,
+    however many tasks there are.
+    """
+
+    def __init__(
+        self,
+        *,
+        lane: str,
+        topic: Topic,
+        store: ObjectStore,
+        clock: Clock,
+        chance: random.Random,
+        check: Check | None = None,
+        on_refusal: Callable[[Refusal], None] | None = None,
+        tasks_per_part: int = TASKS_PER_PART,
+    ) -> None:
+        self._lane, self._topic, self._store, self._clock, self._chance = lane, topic, store, clock, chance
+        self._check, self._on_refusal, self._tasks_per_part = check, on_refusal, tasks_per_part
+        self._submitted_at = clock.now()
+        self.submission_id = new_submission_id(chance, self._submitted_at)
+        self._shard = ""
+        self._waiting: list[tuple[int, bytes, dict[str, str]]] = []
+        self._waiting_bytes = 0
+        self._unsent: _Part | None = None
+        self._last_position = self._accepted_count = self._refused_count = self._part_count = 0
+        self._refusals: list[Refusal] = []
+        self._closing: bytes | None = None
+        self._closed = False
+
+    @property
+    def report(self) -> Report:
+        part = self._unsent if self._unsent is not None and self._unsent.attempted else None
+        return Report(
+            self.submission_id,
+            self._accepted_count,
+            self._refused_count,
+            tuple(self._refusals),
+            uncertain_count=len(part.messages) if part else 0,
+            uncertain=(part.first, part.last) if part else None,
+            part_count=self._part_count,
+            closed=self._closed,
+        )
+
+    def add(self, items: Iterable[NewTask | Refusal]) -> None:
+        """Take tasks; those that cannot travel are counted as refused, others go on. Raises SubmissionInterrupted."""
+        if self._closed or self._closing is not None:
+            raise ValueError(f"submission {self.submission_id} is closed; open a new one")
+        self._send()
+        for item in items:
+            self._last_position = item.position or self._last_position + 1
+            prepared = self._prepared(item, self._last_position)
+            if prepared is None:
+                continue
+            full = part_is_full(len(self._waiting), self._waiting_bytes, len(prepared[1]), self._tasks_per_part)
+            # The new task joins first: if sending fails, it is kept for the next try.
+            if full:
+                self._cut(ended=False)
+            self._waiting.append(prepared)
+            self._waiting_bytes += len(prepared[1])
+            if full:
+                self._send()
+
+    def close(self) -> Report:
+        """Publish what is left and write down how many tasks there are. Raises SubmissionInterrupted; may be called again then."""
+        if self._closed:
+            return self.report
+        self._send()
+        if self._waiting:
+            self._cut(ended=True)
+            self._send()
+        self._closing = self._closing or self._summary()
+        self._guarded(lambda: self._create(submission_object(self.submission_id), self._closing or b"", "application/json"))
+        self._closed = True
+        return self.report
+
+    def _prepared(self, item: NewTask | Refusal, position: int) -> tuple[int, bytes, dict[str, str]] | None:
+        if isinstance(item, Refusal):
+            self._refuse(Refusal(position, item.reason))
+            return None
+        try:
+            check_envelope(item)
+            if self._check is not None:
+                self._check(item)
+            task_id = new_task_id(self._chance, self._lane, item.idempotency_key)
+            now = iso(self._clock.now())
+            data, attributes = encode(Task(task_id, item.task_type, now, item.fields, self.submission_id, self._lane))
+        except MessageRefused as error:
+            self._refuse(Refusal(position, str(error)))
+            return None
+        return position, data, attributes
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._refused_count += 1
+        if len(self._refusals) < REFUSALS_KEPT:
+            self._refusals.append(refusal)
+        if self._on_refusal is not None:
+            self._on_refusal(refusal)
+
+    def _cut(self, *, ended: bool) -> None:
+        """Make the waiting tasks the next part."""
+        taken, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        if not self._shard:
+            self._shard = choose_shard(self.submission_id, self._lane, len(taken), self._clock.now(), ended=ended)
+        lines = (
+            json.dumps({"task_id": one["task_id"], "task_type": one["task_type"], "shard": self._shard}, separators=(",", ":"))
+            for _, _, one in taken
+        )
+        manifest = "".join(f"{line}\n" for line in lines).encode()
+        messages = [Outgoing(data, {**attributes, "shard": self._shard}) for _, data, attributes in taken]
+        self._unsent = _Part(self._part_count, taken[0][0], taken[-1][0], manifest, messages)
+
+    def _send(self) -> None:
+        part = self._unsent
+        if part is None:
+            return
+        self._guarded(lambda: self._create(manifest_object(self.submission_id, part.number), part.manifest, "application/x-ndjson"))
+        part.attempted = True
+        self._guarded(lambda: self._topic.publish(part.messages))
+        self._unsent = None
+        self._accepted_count += len(part.messages)
+        self._part_count += 1
+
+    def _guarded(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except DependencyError as error:
+            raise SubmissionInterrupted(self.report, error) from error
+
+    def _create(self, name: str, body: bytes, content_type: str) -> None:
+        try:
+            self._store.write(name, body, content_type=content_type, if_generation=0)
+        except PreconditionFailed:
+            # After a lost response it is our own; anything else would mix two submissions.
+            if self._store.read(name) != body:
+                raise FanoutError(f"{name} exists with other content: two submissions share an id; submit again") from None
+
+    def _summary(self) -> bytes:
+        body = {
+            "submission_id": self.submission_id,
+            "task_count": self._accepted_count,
+            "refused_count": self._refused_count,
+            "part_count": self._part_count,
+            "lane": self._lane,
+            "topic": self._topic.name,
+            "shards": [self._shard] if self._shard else [],
+            "submitted_at": iso(self._submitted_at),
+            "closed_at": iso(self._clock.now()),
+        }
+        return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

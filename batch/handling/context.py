@@ -1,0 +1,162 @@
+"""What a handler may touch besides its task: the bucket, the time it has left, and a logger that knows the task.
+
+`Context` is for plain functions, `AsyncContext` for async ones: the same words, awaited where they wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, MutableMapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from batch.events import log
+from batch.handling.results import Written, write_output
+from batch.model.clock import Clock, SystemClock
+from batch.model.message import Task
+from batch.services.ports import ObjectStore
+
+T = TypeVar("T")
+
+PROGRESS_EVERY_S = 10.0
+"""How often one attempt's progress is logged at most; the first line comes this long after its first word, so that quick tasks log none."""
+MAX_NOTE_CHARS = 200
+
+
+class TaskLogger(logging.LoggerAdapter[logging.Logger]):
+    """Adds the task's id and type to every line."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        return msg, kwargs
+
+
+@dataclass(frozen=True, slots=True)
+class HowFar:
+    """The last word of an attempt on how far it is."""
+
+    done: float
+    total: float | None
+    note: str
+
+    def __str__(self) -> str:
+        amount = f"{self.done}" if self.total is None else f"{self.done} of {self.total}"
+        return f"{amount} {self.note}".rstrip()
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """One attempt's surroundings. `attempt` counts runs of the handler from 1; `deadline_s` is monotonic (None: no limit);
+    `payload` is the validated model when the handler names one; `stopping` is set when the worker has been told to end;
+    `how_far` is where the worker looks up, by task id, how far a task is."""
+
+    task: Task
+    store: ObjectStore
+    clock: Clock
+    attempt: int = 1
+    deadline_s: float | None = None
+    payload: Any = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+    outputs: list[Written] = field(default_factory=list)
+    how_far: MutableMapping[str, HowFar] = field(default_factory=dict)
+    _spoke_s: float | None = field(default=None, init=False)
+
+    @property
+    def log(self) -> TaskLogger:
+        return TaskLogger(logging.getLogger("fanout.handler"), {"task_id": self.task.task_id, "task_type": self.task.task_type})
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return self.clock.now()
+
+    def remaining_s(self) -> float:
+        """Seconds until the attempt must have ended; infinite without a limit."""
+        return float("inf") if self.deadline_s is None else self.deadline_s - self.clock.monotonic()
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the task is, as often as you like: it is logged now and then, and when the handler is stuck.
+
+        Raises TypeError unless `done` and `total` are numbers.
+        """
+        said = HowFar(_number(done), None if total is None else _number(total), str(note)[:MAX_NOTE_CHARS])
+        self.how_far[self.task.task_id] = said
+        now_s = self.clock.monotonic()
+        if self._spoke_s is None:
+            self._spoke_s = now_s
+        elif now_s - self._spoke_s >= PROGRESS_EVERY_S:
+            self._spoke_s = now_s
+            facts = {"task_id": self.task.task_id, "task_type": self.task.task_type, "attempt": self.attempt}
+            log("handler_progress", **facts, done=said.done, total=said.total, note=said.note)
+
+    def ended(self) -> str:
+        """The handler has returned: forget how far it was; the name of what it wrote last, empty without one."""
+        if self._spoke_s is not None:
+            self.how_far.pop(self.task.task_id, None)
+        return self.outputs[-1].name if self.outputs else ""
+
+
+@dataclass(slots=True)
+class Context(Surroundings):
+    """For plain functions."""
+
+    def sleep(self, seconds: float) -> None:
+        """Pass time, by the worker's clock."""
+        self.clock.wait(threading.Event(), seconds)
+
+    def read(self, name: str) -> bytes:
+        """An object of the bucket. Raises ObjectMissing, DependencyError."""
+        return self.store.read(name)
+
+    def exists(self, name: str) -> bool:
+        return self.store.info(name) is not None
+
+    def write(self, name: str, data: bytes, content_type: str = "application/octet-stream") -> Written:
+        """Write an output, once per task. Raises Superseded when a newer task has written it: let it pass through."""
+        written = write_output(self.store, self.task, name, data, content_type)
+        self.outputs.append(written)
+        return written
+
+
+@dataclass(slots=True)
+class AsyncContext(Surroundings):
+    """For async functions. Requests to the bucket run in the threads of `pool` (None: the event loop's own)."""
+
+    pool: Executor | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        """Pass time, by the worker's clock."""
+        if isinstance(self.clock, SystemClock):
+            await asyncio.sleep(seconds)
+        else:  # a clock of a test, which knows only threads
+            await self._aside(self.clock.wait, threading.Event(), seconds)
+
+    async def read(self, name: str) -> bytes:
+        """An object of the bucket. Raises ObjectMissing, DependencyError."""
+        return await self._aside(self.store.read, name)
+
+    async def exists(self, name: str) -> bool:
+        return await self._aside(self.store.info, name) is not None
+
+    async def write(self, name: str, data: bytes, content_type: str = "application/octet-stream") -> Written:
+        """Write an output, once per task. Raises Superseded when a newer task has written it: let it pass through.
+
+        A write that is cancelled may still take place.
+        """
+        written = await self._aside(write_output, self.store, self.task, name, data, content_type)
+        self.outputs.append(written)
+        return written
+
+    async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, int):
+        return value
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"progress takes numbers, got {type(value).__name__}; put words into note") from None

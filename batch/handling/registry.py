@@ -1,0 +1,183 @@
+"""Handlers by task type: the `@task` decorator, and the table that a worker looks types up in.
+
+    @task("thumbnail", timeout_s=60, retries=3)
+    def thumbnail(task, ctx): ...
+
+A type has one handler; registering it twice is an error, not an override.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from batch.model.errors import MessageRefused, SettingsError, text_of
+
+if TYPE_CHECKING:
+    from batch.model.message import Task
+
+Function = Callable[..., Any]
+"""`(task, ctx) -> result`, sync or async; grouped: `(tasks, ctxs) -> results`, one for each task, in their order."""
+
+
+class Kind(StrEnum):
+    """How a handler is run: each kind has an executor of its own."""
+
+    THREAD = "thread"
+    ASYNC = "async"
+    PROCESS = "process"
+    GROUP = "group"
+
+
+MAX_GROUP = 1000
+MIN_MEMORY_MB = 64
+"""A Python process with a few libraries needs about that much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waits between attempts: `first_s`, then `factor` times more each time, never above `max_s`: 10, 20, 40 … 600 s."""
+
+    first_s: float = 10.0
+    factor: float = 2.0
+    max_s: float = 600.0
+
+    def delay_s(self, attempt_count: int) -> float:
+        """The wait after the attempt_count-th (1, 2, …) attempt failed."""
+        return float(min(self.max_s, self.first_s * self.factor ** min(attempt_count - 1, 64)))
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One way to process tasks of one type. `retries` is how many attempts may follow the first; `payload` a pydantic model or None;
+    `group` how many tasks one call takes at most, which waits at most `group_wait_s` to fill; `memory_mb` what an isolated one may use."""
+
+    task_type: str
+    function: Function
+    timeout_s: float | None = None
+    retries: int = 5
+    backoff: Backoff = field(default_factory=Backoff)
+    payload: type[Any] | None = None
+    kind: Kind = Kind.THREAD
+    group: int = 1
+    group_wait_s: float = 0.2
+    memory_mb: int | None = None
+
+    def validated(self, task: Task) -> Any:
+        """The task's fields as the payload model (None without one). Raises MessageRefused naming each wrong field."""
+        if self.payload is None:
+            return None
+        from pydantic import ValidationError
+
+        try:
+            return self.payload.model_validate(dict(task.fields))
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'task'}: {one['msg']}" for one in error.errors())
+            raise MessageRefused("invalid", f"{self.task_type} task {task.task_id}: {problems}") from error
+        except Exception as error:
+            # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
+            raise MessageRefused("invalid", f"{self.task_type} task {task.task_id}: {type(error).__name__}: {text_of(error)}") from error
+
+
+class Registry:
+    """Task types and their handlers."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    def task(
+        self,
+        task_type: str,
+        *,
+        timeout_s: float | None = None,
+        retries: int = 5,
+        backoff: Backoff | None = None,
+        payload: type[Any] | None = None,
+        isolation: str = "thread",
+        group: int = 1,
+        group_wait_s: float = 0.2,
+        memory_mb: int | None = None,
+    ) -> Callable[[Function], Function]:
+        """Decorator: this function processes tasks of `task_type`. Raises SettingsError when the type is taken or an option is wrong.
+
+        `isolation="process"` runs it in a child process that is killed at `timeout_s` and may use `memory_mb` at most; `group=N` gives
+        it up to N tasks at a time, as lists. An async function runs on the worker's event loop.
+        """
+        if task_type in self._handlers:
+            raise SettingsError([f"task type {task_type!r} has two handlers; give one of them another name"])
+        problems = _wrong_options(retries, timeout_s, isolation, group, group_wait_s, memory_mb)
+
+        def register(function: Function) -> Function:
+            wrong = list(problems)
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                wrong.append("it is a generator, which would do nothing when it is called; return a result")
+            is_async = inspect.iscoroutinefunction(function)
+            if is_async and isolation == "process":
+                wrong.append("an async function cannot be isolated; make it a plain one, or leave isolation out")
+            if wrong:
+                raise SettingsError([f"handler {task_type!r}: {one}" for one in wrong])
+            kind = Kind.GROUP if group > 1 else Kind.PROCESS if isolation == "process" else Kind.ASYNC if is_async else Kind.THREAD
+            self._handlers[task_type] = Handler(
+                task_type, function, timeout_s, retries, backoff or Backoff(), payload, kind, group, group_wait_s, memory_mb
+            )
+            return function
+
+        return register
+
+    def __getitem__(self, task_type: str) -> Handler:
+        """Raises MessageRefused (`unknown_task_type`), with the nearest name that is known."""
+        handler = self._handlers.get(task_type)
+        if handler is None:
+            near = difflib.get_close_matches(task_type, self._handlers, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "; is its module named in HANDLERS?"
+            raise MessageRefused("unknown_task_type", f"no handler is registered for task_type {task_type[:128]!r}{hint}")
+        return handler
+
+    def __contains__(self, task_type: object) -> bool:
+        return task_type in self._handlers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._handlers))
+
+
+def _wrong_options(
+    retries: int, timeout_s: float | None, isolation: str, group: int, group_wait_s: float, memory_mb: int | None
+) -> list[str]:
+    problems = []
+    if retries < 0 or (timeout_s is not None and timeout_s <= 0):
+        problems.append("retries must be 0 or more and timeout_s above 0")
+    if isolation not in ("thread", "process"):
+        problems.append(f"isolation must be 'thread' or 'process', got {isolation!r}")
+    if not 1 <= group <= MAX_GROUP or group_wait_s < 0:
+        problems.append(f"group must be from 1 to {MAX_GROUP} and group_wait_s 0 or more")
+    if group > 1 and isolation == "process":
+        problems.append("a grouped handler cannot be isolated; leave one of the two out")
+    if memory_mb is not None and (memory_mb < MIN_MEMORY_MB or isolation != "process"):
+        problems.append(f"memory_mb must be {MIN_MEMORY_MB} or more, and needs isolation='process'")
+    return problems
+
+
+default_registry = Registry()
+task = default_registry.task
+
+
+def load_handlers(modules: Iterable[str], registry: Registry = default_registry) -> Registry:
+    """Import the modules, whose `@task` functions fill the registry. Raises SettingsError naming each module that cannot be imported."""
+    problems: list[str] = []
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            problems.append(f"HANDLERS: cannot import {module!r}: {error}; give importable module names, separated by commas")
+        except SettingsError as error:
+            problems += [f"HANDLERS: {module}: {problem}" for problem in error.problems]
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything; the one who named it must hear of it
+            problems.append(f"HANDLERS: importing {module!r} failed: {type(error).__name__}: {error}")
+    if problems:
+        raise SettingsError(problems)
+    return registry

@@ -1,0 +1,64 @@
+"""How a task's output reaches the bucket: once per task, whatever is redelivered, killed or repeated.
+
+An output is created only if absent, with `task_id` and `submitted_at` in its metadata. When something is there already it
+is compared: ours counts as written, an older task's is replaced at exactly that generation, a newer one's makes us yield.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from batch.model.errors import PreconditionFailed, Superseded
+from batch.model.message import Task
+from batch.services.ports import ObjectInfo, ObjectStore
+
+MAX_ROUNDS = 20
+"""Each lost round means that another writer won one; so many in a row mean that the store breaks its promises."""
+
+
+class Existing(Enum):
+    """Whose object stands where a task wants to write."""
+
+    OURS = "ours"
+    OLDER = "older"
+    NEWER = "newer"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An output that is durable. `created` is False when an earlier run of the same task had written it."""
+
+    name: str
+    generation: int
+    created: bool
+
+
+def judge(task: Task, existing: ObjectInfo) -> Existing:
+    """Compare by task_id, then by `submitted_at` and task_id. An object without our metadata (put there by a person) counts as older."""
+    owner = existing.metadata.get("task_id", "")
+    if owner == task.task_id:
+        return Existing.OURS
+    return Existing.NEWER if (existing.metadata.get("submitted_at", ""), owner) > task.age_key else Existing.OLDER
+
+
+def write_output(store: ObjectStore, task: Task, name: str, data: bytes, content_type: str) -> Written:
+    """Write one output of a task. Raises Superseded when a newer task owns the name, DependencyError when the bucket fails."""
+    metadata = {"task_id": task.task_id, "submitted_at": task.submitted_at}
+    if_generation = 0
+    for _ in range(MAX_ROUNDS):
+        try:
+            info = store.write(name, data, content_type=content_type, metadata=metadata, if_generation=if_generation)
+            return Written(name, info.generation, created=True)
+        except PreconditionFailed:
+            existing = store.info(name)
+        if existing is None:
+            if_generation = 0
+            continue
+        whose = judge(task, existing)
+        if whose is Existing.OURS:
+            return Written(name, existing.generation, created=False)
+        if whose is Existing.NEWER:
+            raise Superseded(f"{name} belongs to the newer task {existing.metadata.get('task_id')}")
+        if_generation = existing.generation
+    raise RuntimeError(f"{name} changed {MAX_ROUNDS} times while task {task.task_id} tried to write it")

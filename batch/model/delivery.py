@@ -1,0 +1,31 @@
+"""What travels through Pub/Sub: a delivered message, a message to publish, and the limits of one request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MAX_PULL_MESSAGES = 1000
+MAX_ACK_IDS = 1000
+MAX_ACK_REQUEST_BYTES = 512 * 1024
+MAX_EXTENSION_S = 600
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One message as the broker handed it out. `delivery_attempt` is 0 when the broker does not count."""
+
+    ack_id: str
+    message_id: str
+    data: bytes
+    attributes: Mapping[str, str]
+    published_s: float
+    delivery_attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to publish."""
+
+    data: bytes
+    attributes: Mapping[str, str]

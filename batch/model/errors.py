@@ -1,0 +1,134 @@
+"""Every error that Fanout raises on purpose, as one tree; Google's own exceptions are translated into it at the seams.
+
+    FanoutError
+    ├── SettingsError            settings are wrong; all problems at once
+    ├── NameRefused              an object name from a client that could leave its folder
+    ├── MessageRefused           data that can never become a task (permanent)
+    ├── HandlerSignal            how a handler speaks; not failures of the worker
+    │   ├── Permanent            this task can never succeed
+    │   ├── Retry                run it again later; counts as an attempt
+    │   ├── Snooze               run it again later; no attempt is spent
+    │   └── Superseded           a newer task owns this task's output
+    ├── PreconditionFailed       an object changed, or existed, before our conditional write
+    ├── CollectorFull            (intake.collector) the front door holds all it may
+    ├── ObjectMissing            an object that was to be read does not exist
+    └── DependencyError          a service we need failed; never the fault of a task
+        ├── DependencyMissing    the subscription, topic, bucket or job does not exist
+        ├── DependencyForbidden  it exists and this identity may not use it
+        ├── DependencyUnavailable  it did not answer, or said to try later
+        └── SubmissionInterrupted  (batch.client.submit) a submission stopped midway; it says what is certain
+
+The message of an error says what happened, to what, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_WAIT_S = 30 * 24 * 3600.0
+"""How long a handler may put a task off."""
+
+
+def checked_wait_s(after_s: object) -> float:
+    """Raises ValueError unless it is a number of seconds from 0 to 30 days: in the handler that gave it, where it can be seen."""
+    if isinstance(after_s, int | float) and 0 <= after_s <= MAX_WAIT_S:
+        return float(after_s)
+    raise ValueError(f"after_s must be a number of seconds from 0 to {MAX_WAIT_S:.0f}, got {after_s!r}")
+
+
+def text_of(error: BaseException) -> str:
+    """An error's own text, also when asking for it fails."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - user code again: its error is told as far as it can be
+        return f"{type(error).__name__}, whose text cannot be had"
+
+
+class FanoutError(Exception):
+    """Something that Fanout noticed and can explain."""
+
+
+class SettingsError(FanoutError):
+    """One or more settings are wrong. `problems` has a line for each, with name, value, rule and, where near, the name meant."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class NameRefused(FanoutError):
+    """An object name that is absolute, climbs with `..`, is empty or too long, or holds control characters."""
+
+
+class MessageRefused(FanoutError):
+    """A message that is not JSON, not an object, of an unknown type, or invalid for its type. Trying again cannot help.
+
+    `kind` is one of `not_json`, `not_an_object`, `no_task_type`, `unknown_task_type`, `invalid`, `too_large`;
+    it becomes the dead letter's error type.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.kind = kind
+        super().__init__(reason)
+
+
+class HandlerSignal(FanoutError):
+    """Raised by a handler to say what is to become of its task."""
+
+
+class Permanent(HandlerSignal):
+    """This task can never succeed: it is dead-lettered at once, with this reason."""
+
+
+class Retry(HandlerSignal):
+    """Run the task again after `after_s` seconds (None: by the handler's backoff). Counts as an attempt."""
+
+    def __init__(self, reason: str = "the handler asked for a retry", after_s: float | None = None) -> None:
+        self.after_s = None if after_s is None else checked_wait_s(after_s)
+        super().__init__(reason)
+
+
+class Snooze(HandlerSignal):
+    """Run the task again after `after_s` seconds. No attempt is spent."""
+
+    def __init__(self, after_s: float, reason: str = "the handler asked to wait") -> None:
+        self.after_s = checked_wait_s(after_s)
+        super().__init__(reason)
+
+
+class Superseded(HandlerSignal):
+    """A newer task has written the output that this task would write; this one yields."""
+
+
+class PreconditionFailed(FanoutError):
+    """The object is not at the generation that the write named (0: it exists already)."""
+
+    def __init__(self, name: str, if_generation: int) -> None:
+        self.name = name
+        self.if_generation = if_generation
+        state = "exists already" if if_generation == 0 else f"is not at generation {if_generation} any more"
+        super().__init__(f"object {name} {state}")
+
+
+class ObjectMissing(FanoutError):
+    """There is no object of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"object {name} does not exist")
+
+
+class DependencyError(FanoutError):
+    """A Google service that we need failed. Tasks do not pay for it: they are handed back and spend no attempt."""
+
+
+class DependencyMissing(DependencyError):
+    """A subscription, topic, bucket or job that the settings name does not exist."""
+
+
+class DependencyForbidden(DependencyError):
+    """The service answered that this identity may not do it."""
+
+
+class DependencyUnavailable(DependencyError):
+    """The service did not answer in time, or answered that it is to be tried later."""

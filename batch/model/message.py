@@ -1,0 +1,218 @@
+"""The message: how a task travels through Pub/Sub. The envelope always wins over a client's fields.
+
+Data is one flat JSON object, `{"task_id", "task_type", "submitted_at", ...the task's own fields}`; attributes repeat what filters
+and dead-letter tools need (`task_id`, `task_type`, `submission_id`, `lane`, `shard`), so that they need not parse data.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from batch.model.clock import from_iso, hour, iso
+from batch.model.errors import MessageRefused
+
+ENVELOPE = ("task_id", "task_type", "submitted_at")
+MAX_MESSAGE_BYTES = 9_000_000
+"""What the door accepts: Pub/Sub takes 10 MB a request, and a dead letter adds attributes to the same data."""
+MAX_TASK_TYPE_BYTES = 128
+MAX_TIME_CHARS = 64
+ROLLING_BELOW = 100
+"""Submissions of fewer tasks share the rolling shard of their lane and hour, so that a flush writes few objects."""
+
+_KEY_NAMESPACE = uuid.UUID("6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11")
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_NORMAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+"""As `iso` writes it."""
+_JSON = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work. `fields` are the client's own; `submitted_at` is ISO 8601; `shard` is where its outcome goes."""
+
+    task_id: str
+    task_type: str
+    submitted_at: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    submission_id: str = ""
+    lane: str = "default"
+    shard: str = ""
+
+    @property
+    def age_key(self) -> tuple[str, str]:
+        """Orders tasks that want the same output: by `submitted_at`, then `task_id`."""
+        return (self.submitted_at, self.task_id)
+
+
+def new_task_id(chance: random.Random, lane: str, idempotency_key: str | None = None) -> str:
+    """A random UUID; with a key, a UUIDv5 of lane and key, so that the same submission twice is the same task.
+
+    Raises MessageRefused (`invalid`) for a key that is no proper text.
+    """
+    if idempotency_key is None:
+        return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+    _utf8(idempotency_key, "the idempotency key")
+    return str(uuid.uuid5(_KEY_NAMESPACE, f"{lane}\n{idempotency_key}"))
+
+
+def rolling_shard(lane: str, unix_s: float) -> str:
+    """The shard of single tasks and small submissions."""
+    return f"rolling-{lane}-{hour(unix_s)}"
+
+
+def encode(task: Task) -> tuple[bytes, dict[str, str]]:
+    """Message data and attributes. Raises MessageRefused (`invalid`) when a field cannot be JSON, or the data is over MAX_MESSAGE_BYTES."""
+    body = {**task.fields, "task_id": task.task_id, "task_type": task.task_type, "submitted_at": task.submitted_at}
+    try:
+        data = json.dumps(body, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MessageRefused("invalid", f"the task cannot be written as JSON: {error}") from error
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise MessageRefused("too_large", f"the task has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} can travel")
+    attributes = {"task_id": task.task_id, "task_type": task.task_type, "lane": task.lane, "shard": task.shard}
+    if task.submission_id:
+        attributes["submission_id"] = task.submission_id
+    return data, attributes
+
+
+def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, published_s: float, lane: str) -> Task:
+    """The task in a message, also one that a foreign client published without attributes or `submitted_at`.
+
+    `lane` is where the message was found; `published_s` stands in for a missing `submitted_at` and names the rolling shard.
+    Raises MessageRefused; whatever it says, the caller keeps data and attributes unchanged.
+    """
+    body = _json_object(data)
+    task_type = body.pop("task_type", None)
+    if not isinstance(task_type, str) or not task_type:
+        raise MessageRefused("no_task_type", f"the message has no usable task_type: {_short(task_type)}")
+    if len(task_type) > MAX_TASK_TYPE_BYTES or not task_type.isascii():
+        _check_task_type(task_type)
+    named = attributes.get("shard", "")
+    return _task(
+        task_id_of(body.pop("task_id", None), message_id),
+        task_type,
+        _normal_time(body.pop("submitted_at", None), published_s),
+        body,
+        attributes.get("submission_id", ""),
+        attributes.get("lane", lane),
+        named if _is_shard(named) else rolling_shard(lane, published_s),
+    )
+
+
+def _task(task_id: str, task_type: str, submitted_at: str, fields: Mapping[str, Any], submission_id: str, lane: str, shard: str) -> Task:
+    """What `Task(...)` makes, in a fifth of the time that the checks of a frozen class take: every message has one."""
+    task = _new_task(Task)
+    _SET_TASK_ID(task, task_id)
+    _SET_TASK_TYPE(task, task_type)
+    _SET_SUBMITTED_AT(task, submitted_at)
+    _SET_FIELDS(task, fields)
+    _SET_SUBMISSION_ID(task, submission_id)
+    _SET_LANE(task, lane)
+    _SET_SHARD(task, shard)
+    return task
+
+
+_new_task = object.__new__
+_SLOTS: Mapping[str, Any] = vars(Task)
+_SET_TASK_ID, _SET_TASK_TYPE, _SET_SUBMITTED_AT, _SET_FIELDS, _SET_SUBMISSION_ID, _SET_LANE, _SET_SHARD = (
+    _SLOTS[one.name].__set__ for one in fields_of(Task)
+)
+
+
+def _check_task_type(task_type: str) -> None:
+    if len(_utf8(task_type, "task_type")) > MAX_TASK_TYPE_BYTES:
+        raise MessageRefused("invalid", f"task_type is longer than {MAX_TASK_TYPE_BYTES} bytes: {_short(task_type)}")
+
+
+def task_id_of(given: object, message_id: str) -> str:
+    """A readable task id, or one made from the message's own id."""
+    return given if isinstance(given, str) and _TASK_ID.fullmatch(given) else f"message-{message_id}"
+
+
+def readable_task_id(data: bytes, attributes: Mapping[str, str], message_id: str) -> str:
+    """The id to write down for a message that may be unreadable: from its data, else its attributes, else `message-<message_id>`."""
+    try:
+        given: object = _json_object(data).get("task_id")
+    except MessageRefused:
+        given = None
+    return task_id_of(given if isinstance(given, str) else attributes.get("task_id"), message_id)
+
+
+def shard_of(attributes: Mapping[str, str], *, lane: str, published_s: float) -> str:
+    """The outcome shard that a message names, or the rolling one when it names none, or one that could not be a folder."""
+    named = attributes.get("shard", "")
+    return named if _is_shard(named) else rolling_shard(lane, published_s)
+
+
+@lru_cache(maxsize=256)
+def _is_shard(named: str) -> bool:
+    return _SHARD.fullmatch(named) is not None
+
+
+def task_type_of(data: bytes) -> str | None:
+    """The task type that a message's data names, or None: what else is wrong with it is for `decode` to say."""
+    try:
+        body = _parsed(data)
+    except (ValueError, RecursionError):
+        return None
+    task_type = body.get("task_type") if isinstance(body, dict) else None
+    return task_type if isinstance(task_type, str) else None
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        body = _parsed(data)
+    except (ValueError, RecursionError) as error:
+        raise MessageRefused("not_json", f"the message is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise MessageRefused("not_an_object", f"the message is JSON but not an object: {_short(body)}")
+    return body
+
+
+def _parsed(data: bytes) -> Any:
+    """What `json.loads` gives. An object as its clients write it, in UTF-8 from its first brace on, takes a third of the time."""
+    if data[:1] == b"{" and data[1:2] != b"\0":
+        text = data.decode("utf-8", "surrogatepass")
+        body, end = _JSON.raw_decode(text)
+        if end == len(text):
+            return body
+    return json.loads(data)
+
+
+def _normal_time(given: object, published_s: float) -> str:
+    read = _read_time(given) if isinstance(given, str) and len(given) <= MAX_TIME_CHARS else None
+    return read or iso(published_s)
+
+
+@lru_cache(maxsize=256)
+def _read_time(given: str) -> str | None:
+    """As `iso` writes it; None when it is no time. Tasks that were submitted together share theirs."""
+    try:
+        if _NORMAL_TIME.fullmatch(given):
+            datetime.fromisoformat(given)
+            return given
+        return iso(from_iso(given))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise MessageRefused("invalid", f"{what} holds half a character: {_short(text)}") from error
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,122 @@
+"""Names of objects: the layout of the bucket in one place, and the check that keeps clients' names inside their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from math import ceil
+from urllib.parse import quote, unquote
+
+from batch.model.errors import NameRefused
+
+MAX_NAME_BYTES = 900
+"""Cloud Storage takes 1,024 bytes; the rest is for the folder before the name."""
+DELAYED = "delayed/"
+DAMAGED = "delayed/damaged/"
+MAX_ID_BYTES = 400
+_LAST_DUE = 9_999_999_999
+_DELAYED_NAME = re.compile(r"(\d{10})-([^/]+)-[0-9a-f]{16}", re.ASCII)
+
+
+def checked(name: object, field: str = "filename") -> str:
+    """Return a client's object name unchanged, or raise NameRefused saying which rule it breaks."""
+    if not isinstance(name, str) or not name:
+        raise NameRefused(f"{field} must be a non-empty text, got {name!r}")
+    rule = _broken_rule(name)
+    if rule:
+        raise NameRefused(f"{field} {name[:200]!r} {rule}; give a relative name such as 'reports/2026.csv'")
+    return name
+
+
+def _broken_rule(name: str) -> str | None:
+    if name.startswith(("/", "\\")):
+        return "begins with a slash"
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return "holds a control character"
+    if any(part in ("", ".", "..") for part in name.replace("\\", "/").split("/")):
+        return "has an empty, '.' or '..' part"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"is longer than {MAX_NAME_BYTES} bytes"
+    return None
+
+
+def input_object(filename: str) -> str:
+    return f"input/{filename}"
+
+
+def processed_object(filename: str) -> str:
+    return f"processed/{filename}"
+
+
+def result_object(task_id: str) -> str:
+    return f"results/{task_id}.json"
+
+
+def result_data_object(task_id: str, attempt: int, extension: str) -> str:
+    return f"results/{task_id}-{attempt}.{extension}"
+
+
+def manifest_object(submission_id: str, part: int) -> str:
+    return f"submissions/{submission_id}/manifest-{part:06d}.jsonl"
+
+
+def submission_object(submission_id: str) -> str:
+    return f"submissions/{submission_id}/submission.json"
+
+
+def outcome_folder(shard: str) -> str:
+    return f"outcomes/{shard}/"
+
+
+def outcome_object(shard: str, execution: str, index: int, retry: int, sequence: int) -> str:
+    return f"outcomes/{shard}/{execution}-{index}-{retry}-{sequence}.jsonl"
+
+
+def progress_folder(execution: str) -> str:
+    """The hash comes first so that many executions do not write into one range of names (object stores split by name)."""
+    return f"workers/{hashlib.sha256(execution.encode()).hexdigest()[:4]}/{execution}/"
+
+
+def progress_object(execution: str, index: int, retry: int) -> str:
+    return f"{progress_folder(execution)}{index}-{retry}"
+
+
+def attempts_object(task_id: str) -> str:
+    return f"attempts/{task_id}.json"
+
+
+def dead_raw_object(task_id: str, message_id: str) -> str:
+    return f"dead/raw/{task_id}-{message_id}"
+
+
+def delayed_folder(subscription: str) -> str:
+    """Where a lane's delayed messages wait. By subscription, which worker and controller are both told: a lane's name is only a default
+    in a worker that a person started."""
+    return f"{DELAYED}{subscription}/"
+
+
+def delayed_object(subscription: str, not_before: float, task_id: str, message_id: str) -> str:
+    """Sorts by the second that it is due (Unix, rounded up), and names its task. The same message with the same time has one name."""
+    due = min(max(0, ceil(not_before)), _LAST_DUE)
+    digest = hashlib.sha256(f"{task_id}\n{message_id}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{delayed_folder(subscription)}{due:010d}-{quote(task_id, safe=':', errors='replace')[:MAX_ID_BYTES]}-{digest}"
+
+
+def delayed_parts(name: str) -> tuple[int, str] | None:
+    """When (Unix seconds) a delayed object is due, and its task id; None for a name that no worker gives."""
+    found = _DELAYED_NAME.fullmatch(name.rpartition("/")[2])
+    return (int(found[1]), unquote(found[2])) if found else None
+
+
+def damaged_object(name: str) -> str:
+    """Where a delayed object goes that cannot be published."""
+    return f"{DAMAGED}{name.removeprefix(DELAYED)}"
+
+
+def lane_state_object(lane: str) -> str:
+    return f"controller/{lane}.json"
+
+
+def claim_object(decision_id: str) -> str:
+    return f"controller/claims/{decision_id}"

@@ -1,0 +1,39 @@
+"""The fence: one execution does the work of a decision, however often its launch took effect.
+
+Who cannot tell the holder of a claim must not work: an unreadable claim is a failure, never a free one.
+"""
+
+from __future__ import annotations
+
+import json
+
+from batch.model.errors import DependencyError, ObjectMissing, PreconditionFailed
+from batch.model.names import claim_object
+from batch.services.ports import ObjectStore
+
+
+def claim(store: ObjectStore, decision_id: str, execution: str) -> str:
+    """Claim a decision for `execution`; returns the execution that holds it, ours or another. Raises DependencyError."""
+    name = claim_object(decision_id)
+    body = json.dumps({"execution": execution}).encode()
+    try:
+        store.write(name, body, content_type="application/json", if_generation=0)
+        return execution
+    except PreconditionFailed:
+        return _holder(store, name)
+
+
+def _holder(store: ObjectStore, name: str) -> str:
+    try:
+        holder = json.loads(store.read(name))["execution"]
+    except ObjectMissing as error:
+        raise DependencyError(f"claim {name} vanished while it was read: try again, and find who deletes claims") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DependencyError(_unreadable(name, repr(error)[:200])) from error
+    if not isinstance(holder, str) or not holder:
+        raise DependencyError(_unreadable(name, f"the execution is {holder!r:.200}"))
+    return holder
+
+
+def _unreadable(name: str, why: str) -> str:
+    return f"claim {name} is unreadable ({why}): delete it once no execution of that decision runs"

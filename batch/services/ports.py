@@ -1,0 +1,96 @@
+"""The ports to Google's services: what one subscription, one topic and one bucket can do. Implementations translate every error.
+
+Implementations that pass one conformance suite: `batch.services.pubsub` and `batch.services.objects` (real clients; against the local cloud
+and, for Pub/Sub, Google's emulator) and `batch.testing` (in memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from batch.model.delivery import Delivery, Outgoing
+
+
+class Subscription(Protocol):
+    """One subscription. All methods may raise DependencyError."""
+
+    name: str
+    ack_deadline_s: float
+
+    def pull(self, max_messages: int, timeout_s: float) -> list[Delivery]:
+        """At most `max_messages`; an empty list when none came in time (whether the service said so, or 504)."""
+
+    def ack(self, ack_ids: Sequence[str]) -> list[str]:
+        """Acknowledge in requests of at most 1,000 ids and 512 KiB; returns the ids that could not be acknowledged."""
+
+    def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
+        """Hold the messages for `deadline_s` more seconds from now; returns the ids that could not be extended."""
+
+    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
+        """Let others have the messages after `after_s` (0–600) seconds; returns the ids that failed (they come back by themselves)."""
+
+
+class Topic(Protocol):
+    """One topic. `publish` returns when the service has all of it; raises DependencyError when it cannot say so."""
+
+    name: str
+
+    def publish(self, messages: Sequence[Outgoing]) -> list[str]:
+        """Message ids in the order of `messages`; split into requests of at most 1,000 messages and 9.5 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object at one generation. `updated_s` is Unix seconds; `crc32c` is base64 as the service gives it."""
+
+    name: str
+    generation: int
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = ""
+    updated_s: float = 0.0
+    crc32c: str = ""
+
+
+class ObjectStore(Protocol):
+    """One bucket. All methods may raise DependencyError; those that name a generation raise PreconditionFailed."""
+
+    bucket_name: str
+
+    def check(self) -> None:
+        """Raise DependencyMissing or DependencyForbidden when the bucket cannot be used."""
+
+    def write(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation: int | None = None,
+    ) -> ObjectInfo:
+        """Write an object. `if_generation=0`: only if absent. Without it the write replaces whatever is there.
+
+        After a lost response the client's own retry may find its own object: callers that pass `if_generation`
+        compare the metadata before they believe a PreconditionFailed.
+        """
+
+    def read(self, name: str) -> bytes:
+        """The content. Raises ObjectMissing."""
+
+    def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
+        """Content and info of the same generation. Raises ObjectMissing."""
+
+    def info(self, name: str) -> ObjectInfo | None:
+        """None when there is no such object."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """All objects below `prefix`, in the order of their names, with their metadata."""
+
+    def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
+        """Merge `metadata` into the object's. Raises ObjectMissing."""
+
+    def delete(self, name: str, *, if_generation: int | None = None) -> bool:
+        """False when there was no such object."""

@@ -1,0 +1,133 @@
+"""Parking: a task that must wait longer than Pub/Sub can hold its message back waits in the bucket. Written first, then acknowledged.
+
+The controller's tick publishes the message again when it is due, and deletes the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from batch.events import log
+from batch.model.attempts import postpone
+from batch.model.delayed import DelayedMessage, to_object
+from batch.model.delivery import MAX_EXTENSION_S
+from batch.model.errors import MAX_WAIT_S, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
+from batch.model.names import delayed_object
+from batch.services.ports import ObjectStore, Subscription
+from batch.worker.attempt import Attempt
+from batch.worker.finished import GoesBack, Parked
+from batch.worker.leases import LeaseKeeper
+from batch.worker.tally import Tally
+
+WRITES_IN_FLIGHT = 8
+MAX_ROUNDS = 5
+
+
+def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = True) -> GoesBack | Parked:
+    """Not before this time (Unix seconds): handed back with a delay where Pub/Sub can hold the message so long, else parked.
+
+    A time that nobody can have asked for comes from a damaged record: the task is looked at again after the longest wait there is.
+    """
+    not_before = min(not_before, now + MAX_WAIT_S)
+    wait_s = max(0.0, not_before - now)
+    if wait_s > MAX_EXTENSION_S:
+        return Parked(attempt.delivery, attempt.task.task_id, not_before, on_record)
+    unrecorded = None if on_record else (attempt.task.task_id, not_before)
+    return GoesBack(attempt.delivery.ack_id, wait_s, unrecorded=unrecorded)
+
+
+@dataclass(slots=True)
+class Parking:
+    """Used by the committer's thread only. `beat` is called as it gets on."""
+
+    store: ObjectStore
+    subscription: Subscription
+    leases: LeaseKeeper
+    tally: Tally
+    beat: Callable[[], None] = lambda: None
+    _down: str = ""
+
+    def park(self, parked: Sequence[Parked]) -> dict[str, str]:
+        """Write them, several at a time, and acknowledge what is written. Returns why, by ack id, for those that could not be written:
+        their messages are still held."""
+        self._down = ""
+        errors = self._all_written(parked)
+        failed = {one.ack_id: error for one, error in zip(parked, errors, strict=True) if error}
+        written = [one for one in parked if one.ack_id not in failed]
+        if written:
+            self._acknowledge(written)
+        if failed:
+            log("parking_failed", message_count=len(failed), error=next(iter(failed.values())))
+        return failed
+
+    def _all_written(self, parked: Sequence[Parked]) -> list[str]:
+        if len(parked) == 1:
+            return [self._written(parked[0])]
+        errors: list[str] = []
+        with ThreadPoolExecutor(min(WRITES_IN_FLIGHT, len(parked)), thread_name_prefix="parking") as pool:
+            for error in pool.map(self._written, parked):
+                errors.append(error)
+                self.beat()
+        return errors
+
+    def _written(self, one: Parked) -> str:
+        """Empty, or why it could not be written. After one that failed no more are begun: each would take a minute of retries."""
+        if self._down:
+            return self._down
+        try:
+            self._write(one)
+        except FanoutError as error:
+            self._down = str(error) or type(error).__name__
+            return self._down
+        return ""
+
+    def _write(self, one: Parked) -> None:
+        """Once, whatever was there: our own bytes mean that an answer was lost or the message came twice, others are replaced."""
+        delivery = one.delivery
+        name = delayed_object(self.subscription.name, one.not_before, one.task_id, delivery.message_id)
+        message = DelayedMessage(one.task_id, delivery.message_id, delivery.published_s, delivery.attributes, delivery.data)
+        body, generation = to_object(message), 0
+        for _ in range(MAX_ROUNDS):
+            try:
+                self.store.write(name, body, if_generation=generation)
+                return
+            except PreconditionFailed:
+                try:
+                    found, info = self.store.read_with_info(name)
+                except ObjectMissing:
+                    generation = 0
+                    continue
+                if found == body:
+                    return
+                generation = info.generation
+        raise DependencyUnavailable(f"object {name} was changed {MAX_ROUNDS} times while it was written; find who writes under delayed/")
+
+    def _acknowledge(self, written: Sequence[Parked]) -> None:
+        """Whose acknowledgement fails is delivered again, and may not run then: its time is noted where nothing tells it."""
+        ack_ids = [one.ack_id for one in written]
+        try:
+            lost = set(self.subscription.ack(ack_ids))
+        except FanoutError as error:
+            log("acks_lost", message_count=len(ack_ids), error=str(error))
+            lost = set(ack_ids)
+        else:
+            if lost:
+                log("acks_lost", message_count=len(lost))
+        self.note((one.task_id, one.not_before) for one in written if one.ack_id in lost and not one.on_record)
+        self.leases.release(ack_ids)
+        acked_count = len(written) - len(lost)
+        self.tally.acknowledged(acked_count, (), parked=acked_count)
+        if lost:
+            self.tally.gave_back(len(lost))
+        log("parked", task_count=len(written), acked_count=acked_count)
+
+    def note(self, waits: Iterable[tuple[str, float]]) -> None:
+        """Put on record before which time (Unix seconds) these tasks may not run: their messages may come back early."""
+        for task_id, not_before in waits:
+            self.beat()
+            try:
+                postpone(self.store, task_id, not_before)
+            except (FanoutError, RuntimeError) as error:
+                log("wait_not_recorded", task_id=task_id, error=str(error))

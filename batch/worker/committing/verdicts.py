@@ -1,0 +1,207 @@
+"""Verdicts: from a handler's answer to what becomes of the message. Writes the record of a failed attempt; acks nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from batch.events import log
+from batch.handling.answer import Answer, Said
+from batch.model.attempts import AttemptError, Attempts, add_failure
+from batch.model.clock import Clock, iso
+from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter
+from batch.model.delivery import MAX_EXTENSION_S, Delivery
+from batch.model.message import Task
+from batch.model.names import attempts_object
+from batch.model.outcomes import Lines
+from batch.services.ports import ObjectStore
+from batch.settings import WorkerSettings
+from batch.worker.attempt import Attempt
+from batch.worker.committing.delaying import later
+from batch.worker.finished import Ended, Finished, GoesBack
+from batch.worker.starts import Starts
+
+DEPENDENCY_WAIT_S = 10.0
+"""How long a task waits after a service failed under it."""
+FAULT_WAIT_S = 60.0
+"""How long a message waits that we could not deal with ourselves; the subscription's dead-letter policy bounds how often."""
+MAX_LINE_BYTES = 64 * 1024
+JITTER = 0.1
+
+
+class Noted(Protocol):
+    """Hears of each failed attempt; `again`: the task had failed before."""
+
+    def __call__(self, ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool) -> None: ...
+
+
+def _not_noted(ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool) -> None:
+    """Nobody wants to hear of it."""
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """Used by all executors at once."""
+
+    settings: WorkerSettings
+    store: ObjectStore
+    clock: Clock
+    chance: random.Random
+    noted: Noted = _not_noted
+    starts: Starts = field(init=False)
+    _lines: Lines = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.starts = Starts(self.settings, self.store, self.clock)
+        self._lines = Lines(self.settings.execution, self.settings.index, self.settings.retry)
+
+    def finished(self, attempt: Attempt, answer: Answer) -> Finished:
+        """What becomes of the attempt's message; its start, if one was written, is taken out. Raises DependencyError when a failure
+        cannot be recorded."""
+        if not attempt.marked:
+            if answer.said is Said.RETURNED:
+                clock = self.clock
+                return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+            return self._finished(attempt, answer)
+        done = False
+        try:
+            finished = self._finished(attempt, answer)
+            done = isinstance(finished, Ended)
+            return finished
+        finally:
+            self.starts.end(attempt, done=done)
+
+    def _finished(self, attempt: Attempt, answer: Answer) -> Finished:
+        if answer.said is Said.RETURNED:
+            shared = self._shared(attempt, iso(self.clock.now()), self.clock.monotonic())
+            return self._returned(attempt, answer.result, answer.output, shared)
+        if answer.said is Said.SUPERSEDED:
+            return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt.number, reason=answer.reason)
+        if answer.said is Said.SNOOZED:
+            now = self.clock.now()
+            return later(attempt, now + (answer.after_s or 0.0), now, on_record=False)
+        if answer.said in (Said.PERMANENT, Said.INVALID):
+            return self._dead(attempt, attempt.number, answer.said.value, answer.reason)
+        if answer.said is Said.DEPENDENCY:
+            return self.unserved(attempt.delivery, answer.reason)
+        return self._failed(attempt, answer)
+
+    def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished]:
+        """As `finished`, for attempts of one handler that one call has ended, none of them marked: all have returned."""
+        finished_at, ended_s = iso(self.clock.now()), self.clock.monotonic()
+        shared: dict[tuple[float, int], str] = {}
+        finished: list[Finished] = []
+        for attempt, result, output in zip(attempts, results, outputs, strict=True):
+            key = (attempt.began_s, attempt.before.attempt_count)
+            known = shared.get(key)
+            if known is None:
+                known = shared[key] = self._shared(attempt, finished_at, ended_s)
+            finished.append(self._returned(attempt, result, output, known))
+        return finished
+
+    def _shared(self, attempt: Attempt, finished_at: str, ended_s: float) -> str:
+        return self._lines.shared(
+            attempt.task.task_type, "succeeded", finished_at, ended_s - attempt.began_s, attempt.before.attempt_count + 1
+        )
+
+    def _returned(self, attempt: Attempt, result: Any, output: str, shared: str) -> Ended:
+        """With a line that is ready to be written; a result too large for one is left out, and the line says so."""
+        task, delivery = attempt.task, attempt.delivery
+        line = self._lines.of(task.task_id, shared, delivery.message_id, output, result)
+        if len(line) > MAX_LINE_BYTES:
+            line = self._lines.of(task.task_id, shared, delivery.message_id, output, _left_out(line))
+        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
+
+    def unserved(self, delivery: Delivery, error: str) -> GoesBack:
+        """A service failed: the message goes back, and the breaker hears of it."""
+        log("dependency_failed", message_id=delivery.message_id, error=error)
+        return replace(back(delivery, DEPENDENCY_WAIT_S), dependency=error)
+
+    def _failed(self, attempt: Attempt, answer: Answer) -> Finished:
+        """A failed attempt is on record before the task goes back; the last one makes it dead."""
+        handler = attempt.handler
+        delay_s = max(0.0, answer.after_s) if answer.after_s is not None else self._backoff_s(attempt)
+        failure = AttemptError(
+            at=iso(self.clock.now()),
+            error_type=answer.error_type,
+            reason=cut(answer.reason, MAX_REASON_BYTES),
+            execution=self.settings.execution,
+            index=self.settings.index,
+            traceback=answer.traceback,
+            message_id=attempt.delivery.message_id,
+        )
+        attempts = add_failure(self.store, attempt.task.task_id, failure, delay_s, self.clock.now())
+        self.starts.forget(attempt)
+        facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "attempt": attempts.attempt_count}
+        log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
+        who = attempt.counts_as or attempt.task.task_id
+        self.noted(attempt.delivery.ack_id, who, failure.error_type, failure.reason, again=attempt.number > 1)
+        if attempt.suspect and answer.said is Said.CRASHED:
+            return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
+        if attempts.attempt_count <= handler.retries:
+            return later(attempt, attempts.not_before, self.clock.now())
+        return self.exhausted(attempt, attempts)
+
+    def _backoff_s(self, attempt: Attempt) -> float:
+        return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.chance.random())
+
+    def exhausted(self, attempt: Attempt, attempts: Attempts) -> Ended:
+        """No attempt is left: dead, with the last error on record."""
+        last = attempts.errors[-1] if attempts.errors else None
+        what = f"{last.error_type}: {last.reason}" if last else "no error is on record"
+        reason = f"{what} (attempt {attempts.attempt_count} of {attempt.handler.retries + 1}, the last)"
+        return self._dead(attempt, attempts.attempt_count, last.error_type if last else "unknown", reason)
+
+    def worker_died(self, attempt: Attempt, attempts: Attempts, evidence: str = "the last times alone in a process of its own") -> Ended:
+        """Dead, because workers ended while it ran; what is known of them stands in the record of its attempts."""
+        lost = list(dict.fromkeys((*attempts.lost, attempts.started) if attempts.started else attempts.lost))
+        workers = "its worker" if len(lost) == 1 else f"each of {len(lost)} workers"
+        reason = f"{workers} ended while it ran (the last: {lost[-1]}); {evidence}; see {attempts_object(attempt.task.task_id)}"
+        return self._dead(attempt, max(1, attempts.attempt_count), "worker_died", reason)
+
+    def _dead(self, attempt: Attempt, attempt_count: int, error_type: str, reason: str) -> Ended:
+        return self.dead(attempt.task, attempt.delivery, attempt.began_s, attempt_count, error_type, reason)
+
+    def dead(self, task: Task, delivery: Delivery, began_s: float, attempt_count: int, error_type: str, reason: str) -> Ended:
+        """`task` as far as it could be read."""
+        reason = cut(reason, MAX_REASON_BYTES)
+        log("dead_lettered", task_id=task.task_id, task_type=task.task_type, error_type=error_type, reason=reason)
+        letter = dead_letter(
+            delivery.data,
+            delivery.attributes,
+            task_id=task.task_id,
+            error_type=error_type,
+            reason=reason,
+            attempt_count=attempt_count,
+            execution=self.settings.execution,
+            index=self.settings.index,
+        )
+        ended = self._ended(task, delivery, began_s, "dead", attempt_count, error_type=error_type, reason=reason)
+        ended.dead_letter = letter
+        return ended
+
+    def _ended(
+        self,
+        task: Task,
+        delivery: Delivery,
+        began_s: float,
+        outcome: str,
+        attempt_count: int,
+        error_type: str = "",
+        reason: str = "",
+    ) -> Ended:
+        """An outcome without a result."""
+        clock = self.clock
+        shared = self._lines.shared(task.task_type, outcome, iso(clock.now()), clock.monotonic() - began_s, attempt_count)
+        line = self._lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason)
+        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, outcome, line)
+
+
+def _left_out(line: bytes) -> dict[str, str]:
+    return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
+
+
+def back(delivery: Delivery, after_s: float) -> GoesBack:
+    return GoesBack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))

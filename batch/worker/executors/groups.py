@@ -1,0 +1,341 @@
+"""Groups: one grouped handler's calls. A call takes up to `group` messages of its line, after waiting at most `group_wait_s` for them.
+
+Each task keeps its own attempt, context, outcome and dead letter; only the call is shared. What cannot be in a group (a payload that
+is refused, a message that comes early, a suspect) never spoils it for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, overload
+
+from batch.events import log
+from batch.handling.answer import Answer, Said, awaited, called, raised
+from batch.handling.context import Surroundings
+from batch.handling.registry import Handler
+from batch.model.clock import Clock
+from batch.model.delivery import Delivery
+from batch.worker.attempt import Attempt
+from batch.worker.executors.loop import Loop
+from batch.worker.executors.overdue import most_lost, timed_out, too_many
+from batch.worker.finished import Finished, GoesBack
+from batch.worker.ready_queue import Ready
+from batch.worker.runner import Runner, with_output
+from batch.worker.tally import Tally
+from batch.worker.watchdog import stack_of
+
+CALLS = 2
+"""One call runs while the next group fills, or runs as well."""
+ASIDE_THREADS = 8
+
+
+class _Contexts(Sequence[Surroundings]):
+    """One for each attempt, made when the handler asks for it: many grouped handlers want tasks only."""
+
+    def __init__(self, attempts: Sequence[Attempt], make: Callable[[Attempt], Surroundings]) -> None:
+        self._attempts = attempts
+        self._make = make
+        self._made: dict[int, Surroundings] = {}
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    @overload
+    def __getitem__(self, index: int) -> Surroundings: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Surroundings]: ...
+
+    def __getitem__(self, index: int | slice) -> Surroundings | list[Surroundings]:
+        """Raises IndexError as a list does."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        known = self._made.get(at)
+        # Two threads of a handler may ask at once: both have to get the same.
+        return known if known is not None else self._made.setdefault(at, self._make(self._attempts[at]))
+
+    def outputs(self) -> list[str]:
+        """The handler has returned: by attempt, the name of what it wrote last, empty without one."""
+        made = self._made
+        return [made[at].ended() if at in made else "" for at in range(len(self))] if made else [""] * len(self)
+
+
+@dataclass(eq=False, slots=True)
+class _Running:
+    """One call. Whoever `claims` it, the thread that made it or the one that finds it late, gives its tasks their answers."""
+
+    attempts: Sequence[Attempt]
+    ctxs: _Contexts
+    began_s: float
+    thread: threading.Thread = field(default_factory=threading.current_thread)
+    task: asyncio.Task[Any] | None = None
+    _free: threading.Lock = field(default_factory=threading.Lock)
+
+    def claimed(self) -> bool:
+        """True for the first who asks."""
+        return self._free.acquire(blocking=False)
+
+
+class Groups:
+    """The executor of one grouped handler. `loop` runs it when it is async."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        ready: Ready,
+        inbox: SimpleQueue[list[Finished] | None],
+        runner: Runner,
+        tally: Tally,
+        clock: Clock,
+        failed: Callable[[BaseException], None],
+        loop: Loop,
+    ) -> None:
+        self.place_count = CALLS * handler.group
+        self.ready = ready
+        self._handler = handler
+        self._inbox = inbox
+        self._runner = runner
+        self._tally = tally
+        self._clock = clock
+        self._failed = failed
+        self._loop = loop
+        self._is_async = is_async(handler)
+        self._aside = ThreadPoolExecutor(ASIDE_THREADS, f"group-{handler.task_type}-aside")
+        self._filling = threading.Lock()
+        self._running: list[_Running] = []
+        self._suspects: list[Attempt] = []
+        """Those of a group that run alone, one after the other."""
+        self._lost: list[threading.Thread] = []
+        self._thread_count = CALLS
+        self._ending = False
+
+    def start(self) -> None:
+        if self._is_async:
+            self._loop.start()
+        for number in range(CALLS):
+            self._start_thread(number)
+
+    @property
+    def busy_count(self) -> int:
+        return sum(len(call.attempts) for call in list(self._running)) + len(self._suspects)
+
+    def running(self) -> list[Delivery]:
+        attempts = [attempt for call in list(self._running) for attempt in call.attempts]
+        return [attempt.delivery for attempt in (*attempts, *list(self._suspects))]
+
+    def relieve(self) -> None:
+        """End calls whose time is over; log it when an async one blocks the loop."""
+        if self._is_async:
+            self._loop.watch()
+        if self._handler.timeout_s is None:
+            return
+        for call in list(self._running):
+            if self._clock.monotonic() - call.began_s >= self._handler.timeout_s and call.claimed():
+                self._give_up(call)
+
+    def reclaim(self) -> None:
+        """The end: an async call is cancelled, and what a call may still return comes too late. Nothing else waits here."""
+        self._ending = True
+        for call in list(self._running):
+            if call.task is not None:
+                self._loop.call(call.task.cancel)
+
+    # --- threads that fill and call
+
+    def _start_thread(self, number: int, first: Callable[[], None] = lambda: None) -> None:
+        threading.Thread(target=self._serve, args=(first,), name=f"group-{self._handler.task_type}-{number}", daemon=True).start()
+
+    def _serve(self, first: Callable[[], None]) -> None:
+        """After `first`, groups until the line is closed, or until this thread's call was given up and another thread has its place."""
+        try:
+            first()
+            while True:
+                with self._filling:
+                    deliveries = self.filled()
+                if not deliveries:
+                    break
+                if self._runner.stopping.is_set():
+                    self._inbox.put([GoesBack(delivery.ack_id) for delivery in deliveries])
+                elif not self.round(deliveries):
+                    return
+            self._leave()
+        except BaseException as error:  # noqa: BLE001 - a thread that dies in silence would leave its messages to expire
+            self._failed(error)
+
+    def _leave(self) -> None:
+        with self._filling:
+            self._thread_count -= 1
+            last = self._thread_count == 0
+        if last:
+            self._aside.shutdown(wait=False)
+            if self._is_async:
+                self._loop.leave()
+
+    def filled(self) -> list[Delivery]:
+        """Wait for the first message, then at most `group_wait_s` for more; an empty list once the line is closed."""
+        most = self._handler.group
+        deliveries = self.ready.take(lambda _waiting: most)
+        until_s = self._clock.monotonic() + self._handler.group_wait_s
+        while deliveries and len(deliveries) < most and not self.ready.closed:
+            self.ready.arrived.clear()
+            deliveries += self.ready.take_now(most - len(deliveries))
+            left_s = until_s - self._clock.monotonic()
+            if left_s <= 0:
+                break
+            if len(deliveries) < most and not self.ready.closed:
+                self._clock.wait(self.ready.arrived, left_s)
+        return deliveries
+
+    def round(self, deliveries: Sequence[Delivery]) -> bool:
+        """One group through the handler. False when its call was given up: this thread has been replaced."""
+        attempts: list[Attempt] = []
+        suspects: list[Attempt] = []
+        finished: list[Finished] = []
+        for admitted in self._admitted(deliveries):
+            if not isinstance(admitted, Attempt):
+                finished.append(admitted)
+            elif admitted.suspect:
+                suspects.append(admitted)
+            else:
+                attempts.append(admitted)
+        if finished:
+            self._inbox.put(finished)
+        served = not attempts or self._called(attempts)
+        self._suspects += suspects
+        for suspect in suspects:
+            alone = self._runner.run_suspect(suspect)
+            self._suspects.remove(suspect)
+            self._inbox.put([alone])
+        return served
+
+    def _admitted(self, deliveries: Sequence[Delivery]) -> Iterable[Attempt | Finished]:
+        """The record of a message that was delivered before is read; several at a time."""
+        admit, asks = self._runner.admitted, self._runner.admission.asks
+        met_before = [delivery for delivery in deliveries if asks(delivery)]
+        if not met_before:
+            return [admit(delivery) for delivery in deliveries]
+        new = [admit(delivery) for delivery in deliveries if not asks(delivery)]
+        return [*new, *self._aside.map(admit, met_before)]
+
+    def _called(self, attempts: Sequence[Attempt]) -> bool:
+        call = self._begun(attempts)
+        tasks = [attempt.task for attempt in attempts]
+        self._running.append(call)
+        answer = self._awaited(call, tasks) if self._is_async else called(self._handler.function, tasks, call.ctxs)
+        if not call.claimed():
+            return False
+        if not (self._ending and answer.error_type == "CancelledError"):
+            self._answer(call, answer)
+        return True
+
+    def _begun(self, attempts: Sequence[Attempt]) -> _Running:
+        """The call's time is the time of each of its tasks."""
+        began_s = self._clock.monotonic()
+        timeout_s = self._handler.timeout_s
+        for attempt in attempts:
+            attempt.began_s = began_s
+            if timeout_s is not None:
+                attempt.deadline_s = min(self._runner.admission.end_s, began_s + timeout_s)
+        runner, pool = self._runner, self._loop.io
+        make = (lambda attempt: runner.async_context(attempt, pool)) if self._is_async else runner.context
+        return _Running(attempts, _Contexts(attempts, make), began_s)
+
+    def _awaited(self, call: _Running, tasks: list[Any]) -> Answer:
+        """Run an async handler on the loop; this thread waits for it."""
+        ended = threading.Event()
+        answers: list[Answer] = []
+
+        def end(task: asyncio.Task[Any]) -> None:
+            # A task that is cancelled before its first step says nothing.
+            answers.append(Answer(Said.FAILED, error_type="CancelledError") if task.cancelled() else task.result())
+            ended.set()
+
+        def begin() -> None:
+            call.task = self._loop.run(awaited(self._handler.function, tasks, call.ctxs), self._handler.task_type, end)
+
+        self._loop.call(begin)
+        ended.wait()
+        return answers[0]
+
+    # --- answers
+
+    def _answer(self, call: _Running, answer: Answer) -> None:
+        """The verdict on each task; those that write something, several at a time."""
+        took_s = self._clock.monotonic() - call.began_s
+        outputs = call.ctxs.outputs()
+        if has_returned(answer, len(call.attempts)) and not any(attempt.marked for attempt in call.attempts):
+            finished = self._runner.together(call.attempts, answer.result, outputs)
+            self._ended(call, took_s, finished)
+            return
+        answers = answers_of(answer, len(call.attempts))
+        whole = answers[0].said is not Said.RETURNED and all(one is answers[0] for one in answers)
+        if whole:
+            # One call that fails is one failure, however many tasks are in it: it alone shows nothing about a service, or the handler.
+            for attempt in call.attempts:
+                attempt.counts_as = call.attempts[0].task.task_id
+        judge = self._runner.judged
+        judged = [(attempt, with_output(one, output)) for attempt, one, output in zip(call.attempts, answers, outputs, strict=True)]
+        quiet = [one for one in judged if one[1].said is Said.RETURNED and not one[0].marked]
+        finished = [judge(attempt, answer) for attempt, answer in quiet]
+        if len(quiet) < len(judged):
+            loud = [one for one in judged if one[1].said is not Said.RETURNED or one[0].marked]
+            finished += self._aside.map(lambda one: judge(*one), loud)
+        if whole:
+            finished[1:] = [replace(one, dependency="") if isinstance(one, GoesBack) else one for one in finished[1:]]
+        self._ended(call, took_s, finished)
+
+    def _ended(self, call: _Running, took_s: float, finished: list[Finished]) -> None:
+        self._running.remove(call)
+        self._tally.ran(len(finished), len(finished) * took_s, took_s, handler_s=took_s)
+        self._inbox.put(finished)
+
+    def _give_up(self, call: _Running) -> None:
+        """Its time is over: its tasks have failed, whatever it may still return, and another thread takes its thread's place."""
+        first = call.attempts[0]
+        stack = "" if self._is_async else stack_of(call.thread.ident)
+        facts = {"task_id": first.task.task_id, "task_type": first.task.task_type, "timeout_s": first.handler.timeout_s}
+        log("handler_timed_out", **facts, task_count=len(call.attempts), stack=stack)
+        if call.task is not None:
+            self._loop.call(call.task.cancel)
+        self._lost.append(call.thread)
+        hanging_count = sum(thread.is_alive() for thread in self._lost)
+        if hanging_count >= most_lost(CALLS):
+            self._failed(too_many(hanging_count, first))
+        self._start_thread(CALLS + len(self._lost), partial(self._answer, call, timed_out(first, stack)))
+
+
+def is_async(handler: Handler) -> bool:
+    return inspect.iscoroutinefunction(handler.function)
+
+
+def has_returned(answer: Answer, count: int) -> bool:
+    """Whether one call has returned a result, and no error, for each of its `count` tasks."""
+    results = answer.result
+    if answer.said is not Said.RETURNED or not isinstance(results, list | tuple) or len(results) != count:
+        return False
+    return not any(isinstance(one, BaseException) for one in results)
+
+
+def answers_of(answer: Answer, count: int) -> list[Answer]:
+    """One answer for each of `count` tasks, from that of their call; the same one for all when the call itself failed."""
+    results = answer.result
+    if answer.said is Said.RETURNED and not isinstance(results, list | tuple):
+        answer = _wrong(count, f"a {type(results).__name__}")
+    elif answer.said is Said.RETURNED and len(results) != count:
+        answer = _wrong(count, f"{len(results)} results")
+    if answer.said is not Said.RETURNED:
+        return [answer] * count
+    return [raised(one) if isinstance(one, BaseException) else Answer(Said.RETURNED, one) for one in results]
+
+
+def _wrong(count: int, got: str) -> Answer:
+    reason = f"a grouped handler returns a list with one result, or one exception, for each of its {count} tasks, in their order; got {got}"
+    return Answer(Said.FAILED, error_type="WrongResults", reason=reason)

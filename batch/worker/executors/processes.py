@@ -1,0 +1,192 @@
+"""Isolation: how an attempt's handler is run in a child process. Each slot of isolated handlers has a child of its own, made when the
+first attempt needs it and replaced when it is gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from batch.events import log
+from batch.handling.answer import Answer, Said
+from batch.model.clock import Clock
+from batch.services.ports import ObjectStore
+from batch.settings import WorkerSettings
+from batch.worker.attempt import Attempt
+from batch.worker.committing.verdicts import MAX_LINE_BYTES
+from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
+from batch.worker.executors.threads import Slots
+from batch.worker.finished import Finished
+from batch.worker.ready_queue import Ready
+from batch.worker.runner import Runner
+from batch.worker.tally import Tally
+
+START_TRIES = 2
+_NOT_RUN = Answer(Said.SNOOZED, after_s=0.0)
+"""The worker ends: the message goes back, if that has not been done already, and no attempt is spent."""
+
+
+def process_count(settings: WorkerSettings) -> int:
+    """How many children work at a time."""
+    return settings.processes or os.cpu_count() or 1
+
+
+class Isolation:
+    """The children of one worker. `end_s` (monotonic) is when every handler must be through; `broken` is told what no other child would
+    do better."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        store: ObjectStore,
+        clock: Clock,
+        stopping: threading.Event,
+        end_s: float,
+        broken: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._stopping = stopping
+        self._end_s = end_s
+        self._broken = broken
+        self._own = threading.local()
+        self._children: set[Child] = set()
+        self._lock = threading.Lock()
+        self._over = False
+        self._unable = ""
+
+    def call(self, attempt: Attempt) -> Answer:
+        """Run an attempt in this thread's child. Never raises for what the handler does."""
+        return self.guarded(lambda: self._with_own_child(attempt))
+
+    def alone(self, attempt: Attempt, timeout_s: float, memory_mb: int) -> Answer:
+        """Run an attempt in a child that serves nothing else, before or after."""
+
+        def run() -> Answer:
+            child = self._started()
+            try:
+                return child.run(self._order(attempt, timeout_s, memory_mb))
+            finally:
+                self._give_up(child)
+
+        return self.guarded(run)
+
+    def guarded(self, run: Callable[[], Answer]) -> Answer:
+        """Tries again where no handler had begun; a child that cannot be started spends no attempt."""
+        reason = ""
+        for _ in range(START_TRIES):
+            try:
+                answer = run()
+            except NeverBegan as error:
+                reason = f"a process for isolated handlers ended before the handler began: it {error}"
+                continue
+            except CannotStart as error:
+                if self._stopping.is_set():
+                    return _NOT_RUN
+                reason = str(error)
+                if error.lasting:
+                    self._unable = reason
+                    self._broken(reason)
+                break
+            return _NOT_RUN if self._over else answer
+        if self._over:
+            return _NOT_RUN
+        log("child_failed", error=reason)
+        return Answer(Said.DEPENDENCY, reason=reason)
+
+    def leave(self) -> None:
+        """This thread needs its child no more."""
+        child = getattr(self._own, "child", None)
+        if child is not None:
+            self._own.child = None
+            self._give_up(child)
+
+    def abandon(self) -> None:
+        """The worker ends and has handed back what still runs: end the processes, and let nothing be said of their attempts."""
+        with self._lock:
+            self._over = True
+            children = list(self._children)
+        for child in children:
+            child.kill()
+
+    def _with_own_child(self, attempt: Attempt) -> Answer:
+        child = getattr(self._own, "child", None)
+        if child is None or not child.idle():
+            self.leave()
+            child = self._own.child = self._started()
+        answer = child.run(self._order(attempt, attempt.handler.timeout_s, attempt.handler.memory_mb))
+        if not child.idle():
+            self.leave()
+        return answer
+
+    def _started(self) -> Child:
+        if self._unable:
+            raise CannotStart(self._unable)
+        child = Child(self._hello(), self._store, self._clock, self._stopping)
+        with self._lock:
+            self._children.add(child)
+        try:
+            child.get_ready()
+        except CannotStart:
+            self._give_up(child)
+            raise
+        return child
+
+    def _give_up(self, child: Child) -> None:
+        child.close()
+        with self._lock:
+            self._children.discard(child)
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "kind": "hello",
+            "path": sys.path,
+            "modules": list(self._settings.handlers),
+            "bucket_name": self._store.bucket_name,
+            "max_line_bytes": MAX_LINE_BYTES,
+        }
+
+    def _order(self, attempt: Attempt, timeout_s: float | None, memory_mb: int | None) -> Order:
+        """The limit counts from now: how long a child took to start is not the handler's fault."""
+        now_s = self._clock.monotonic()
+        until_s = None if timeout_s is None else now_s + timeout_s
+        delivery, task = attempt.delivery, attempt.task
+        header = {
+            "attributes": dict(delivery.attributes),
+            "message_id": delivery.message_id,
+            "published_s": delivery.published_s,
+            "lane": self._settings.lane_name,
+            "number": attempt.number,
+            "remaining_s": min(self._end_s, self._end_s if until_s is None else until_s) - now_s,
+            "memory_mb": memory_mb,
+        }
+        facts = {"task_id": task.task_id, "task_type": task.task_type, "attempt": attempt.number}
+        return Order(header, delivery.data, until_s, timeout_s, memory_mb, facts)
+
+
+class IsolatedSlots(Slots):
+    """Slots whose handlers run in children."""
+
+    def __init__(
+        self,
+        isolation: Isolation,
+        count: int,
+        ready: Ready,
+        inbox: SimpleQueue[list[Finished] | None],
+        runner: Runner,
+        tally: Tally,
+        clock: Clock,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        super().__init__(count, ready, inbox, runner, tally, clock, failed, isolation.call)
+        self._isolation = isolation
+
+    def _run(self, *slot: Any) -> None:
+        try:
+            super()._run(*slot)
+        finally:
+            self._isolation.leave()

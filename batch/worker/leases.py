@@ -1,0 +1,209 @@
+"""Leases: which messages this worker holds and until when; a table without I/O, and the thread that keeps it true.
+
+A lease is extended at about half of its deadline, so that one failed call, or a stalled interpreter, loses nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
+
+from batch.events import log
+from batch.model.clock import Clock
+from batch.model.delivery import MAX_EXTENSION_S
+from batch.model.errors import FanoutError
+from batch.services.ports import Subscription
+
+EXTEND_AT = 0.5
+"""The part of the deadline that may pass before a lease is extended."""
+JITTER = 0.1
+LEAST_EXTENSION_S = 10.0
+"""Of a message whose work should be over by now: what follows it, an outcome and an acknowledgement, takes a while."""
+
+assert EXTEND_AT + JITTER < 0.9
+
+
+class LeaseTable:
+    """Ack ids and when each lease ends, in monotonic seconds. Not thread-safe: the keeper guards it."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+        self.byte_count = 0
+        self._ends_s: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
+        self._needed_s: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends_s)
+
+    def add(self, ack_ids: Iterable[str], now_s: float, deadline_s: float | None = None) -> None:
+        self._ends_s.update(dict.fromkeys(ack_ids, now_s + (self.deadline_s if deadline_s is None else deadline_s)))
+
+    def weigh(self, sizes: Mapping[str, int]) -> None:
+        """Bytes of data of the messages that these ids hold; `byte_count` sums up what is held."""
+        self._sizes.update(sizes)
+        self.byte_count += sum(sizes.values())
+
+    def bound(self, ack_id: str, until_s: float) -> None:
+        """The work on this message will be over by then: an extension never goes further."""
+        if ack_id in self._ends_s:
+            self._needed_s[ack_id] = until_s
+
+    def extensions(self, ack_ids: Iterable[str], now_s: float, deadline_s: float) -> dict[float, list[str]]:
+        """Which of them to extend for how many seconds: for `deadline_s`, or, in whole seconds, only until their work is over."""
+        by_seconds: dict[float, list[str]] = {}
+        for ack_id in ack_ids:
+            needed_s = self._needed_s.get(ack_id)
+            seconds = deadline_s if needed_s is None else min(deadline_s, max(LEAST_EXTENSION_S, float(ceil(needed_s - now_s))))
+            by_seconds.setdefault(seconds, []).append(ack_id)
+        return by_seconds
+
+    def __contains__(self, ack_id: object) -> bool:
+        return ack_id in self._ends_s
+
+    def remove(self, ack_ids: Iterable[str]) -> None:
+        for ack_id in ack_ids:
+            self._ends_s.pop(ack_id, None)
+            self.byte_count -= self._sizes.pop(ack_id, 0)
+            if self._needed_s:
+                self._needed_s.pop(ack_id, None)
+
+    def due(self, now_s: float, part: float) -> list[str]:
+        """The leases of which `part` of the deadline has passed."""
+        limit = now_s + self.deadline_s * (1 - part)
+        return [ack_id for ack_id, end_s in self._ends_s.items() if end_s <= limit]
+
+    def next_due_s(self, part: float) -> float | None:
+        """When the first lease will be due, None without leases."""
+        return min(self._ends_s.values()) - self.deadline_s * (1 - part) if self._ends_s else None
+
+    def all(self) -> list[str]:
+        return list(self._ends_s)
+
+
+class LeaseKeeper:
+    """Extends what the table holds until it is told that a message is done. Its thread runs no user code."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        clock: Clock,
+        chance: random.Random,
+        failed: Callable[[BaseException], None],
+        beat: Callable[[float], None] = lambda _again_within_s: None,
+    ) -> None:
+        """`failed` is told when the thread itself breaks: without it every lease would run out in silence. `beat` is told each round
+        of the thread, with the seconds until the next."""
+        self._failed = failed
+        self._beat = beat
+        self._extending: list[set[str]] = []
+        self._given_back: dict[str, float] = {}
+        self._subscription = subscription
+        self._clock = clock
+        self._chance = chance
+        self._table = LeaseTable(min(subscription.ack_deadline_s, MAX_EXTENSION_S))
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def hold(self, ack_ids: Sequence[str], since_s: float, sizes: Sequence[int] = ()) -> None:
+        """Keep these messages. `since_s`: when the pull that brought them began to return (monotonic); `sizes`: bytes of their data."""
+        with self._lock:
+            self._table.add(ack_ids, since_s)
+            self._table.weigh(dict(zip(ack_ids, sizes, strict=False)))
+
+    @property
+    def byte_count(self) -> int:
+        """Data of the messages that are held: waiting, running, or waiting for their acknowledgement."""
+        return self._table.byte_count
+
+    def bound(self, ack_id: str, until_s: float) -> None:
+        """The work on this message ends by `until_s` (monotonic), come what may: its lease needs to last no longer. Takes no lock:
+        called for every message whose handler has a time limit."""
+        self._table.bound(ack_id, until_s)
+
+    def release(self, ack_ids: Iterable[str]) -> None:
+        with self._lock:
+            self._table.remove(ack_ids)
+
+    def give_back(self, ack_ids: Sequence[str], after_s: float) -> None:
+        """Forget messages that are about to be handed back. An extension that is under way is put right when it has ended."""
+        with self._lock:
+            self._table.remove(ack_ids)
+            self._given_back.update({one: after_s for one in ack_ids if any(one in ids for ids in self._extending)})
+
+    def held(self) -> list[str]:
+        with self._lock:
+            return self._table.all()
+
+    def extend_due(self) -> int:
+        """One round: extend what is due; returns how many. Public so that a test can step it."""
+        with self._lock:
+            now_s = self._clock.monotonic()
+            due = self._table.due(now_s, EXTEND_AT - JITTER * self._chance.random())
+        return self._extend(due, self._table.deadline_s, now_s) if due else 0
+
+    def _extend(self, ack_ids: list[str], deadline_s: float, now_s: float) -> int:
+        own = set(ack_ids)
+        with self._lock:
+            self._extending.append(own)
+            by_seconds = self._table.extensions(ack_ids, now_s, deadline_s)
+        extended_count = sum(self._extend_by(seconds, ids, now_s) for seconds, ids in by_seconds.items())
+        with self._lock:
+            self._extending.remove(own)
+            given_back = {one: after_s for one, after_s in self._given_back.items() if one in own}
+            self._given_back = {one: after_s for one, after_s in self._given_back.items() if any(one in ids for ids in self._extending)}
+        self._put_right(given_back)
+        return extended_count
+
+    def _extend_by(self, seconds: float, ack_ids: list[str], now_s: float) -> int:
+        """One call to the service; returns how many leases are longer now."""
+        try:
+            lost = set(self._subscription.extend(ack_ids, seconds))
+        except FanoutError as error:
+            log("lease_extension_failed", error=str(error), message_count=len(ack_ids))
+            return 0
+        with self._lock:
+            self._table.add((one for one in ack_ids if one in self._table and one not in lost), now_s, seconds)
+            self._table.remove(lost)
+        if lost:
+            log("leases_lost", message_count=len(lost))
+        return len(ack_ids) - len(lost)
+
+    def _put_right(self, given_back: dict[str, float]) -> None:
+        """Hand back once more what an extension has just taken again."""
+        try:
+            for after_s in set(given_back.values()):
+                self._subscription.hand_back([one for one, wait_s in given_back.items() if wait_s == after_s], after_s)
+        except FanoutError as error:
+            log("hand_back_failed", message_count=len(given_back), error=str(error))
+
+    def extend_all(self) -> None:
+        """Extend every lease by the longest the service allows: before a pause of the machine."""
+        held = self.held()
+        if held:
+            self._extend(held, float(MAX_EXTENSION_S), self._clock.monotonic())
+
+    def _run(self) -> None:
+        try:
+            every_s = self._table.deadline_s / 10
+            self._beat(every_s)
+            while not self._clock.wait(self._ended, every_s):
+                self.extend_due()
+                self._beat(every_s)
+        except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
+            self._failed(error)
+
+    def end(self) -> None:
+        """Extend nothing more, without waiting for the thread."""
+        self._ended.set()
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)

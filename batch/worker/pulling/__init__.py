@@ -1,0 +1,1 @@
+"""When a worker pulls, how much, and when it has seen enough."""

@@ -1,0 +1,56 @@
+"""When a worker must stop: pure functions of the time it has.
+
+Cloud Run kills a worker at its task timeout, counted from before the process began. So the worker plans to end earlier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batch.settings import SIGTERM_GRACE_S
+
+START_UP_PART = 0.05
+MAX_START_UP_S = 15.0
+"""What the start of the container may have taken from the timeout before our clock began."""
+FLUSH_PART = 0.05
+MAX_FLUSH_S = 15.0
+"""Kept for the last outcomes, acks and progress."""
+STOP_FLUSH_S = 3.0
+
+assert STOP_FLUSH_S < SIGTERM_GRACE_S / 2
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBounds:
+    """`started_s` is the monotonic time when the process began, `timeout_s` the manifest's task timeout."""
+
+    started_s: float
+    timeout_s: float
+
+    @property
+    def end_s(self) -> float:
+        """When handlers must be through, so that the last flush still fits."""
+        start_up = min(MAX_START_UP_S, self.timeout_s * START_UP_PART)
+        flush = min(MAX_FLUSH_S, self.timeout_s * FLUSH_PART)
+        return self.started_s + self.timeout_s - start_up - flush
+
+    def stop_pulling_s(self, longest_s: float, start_within_s: float) -> float:
+        """When to pull no more: what was pulled starts within `start_within_s` and then takes up to `longest_s`."""
+        return self.end_s - start_within_s - min(longest_s, self.timeout_s / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class PaidMinute:
+    """The least time that Cloud Run bills: a worker whose share is done may go on in it. `until_s` is monotonic; long past for a
+    worker that may not."""
+
+    until_s: float = float("-inf")
+
+    def stop_pulling_s(self, longest_s: float, start_within_s: float) -> float:
+        """When to pull nothing more beyond the share: what was pulled must have ended by `until_s`."""
+        return self.until_s - start_within_s - longest_s
+
+
+def after_signal_s(signal_s: float) -> float:
+    """Until when handlers may go on after SIGTERM came at `signal_s`."""
+    return signal_s + SIGTERM_GRACE_S - STOP_FLUSH_S

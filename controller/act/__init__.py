@@ -1,0 +1,1 @@
+"""What a decision does: intents, launches, state, messages published again."""

@@ -1,0 +1,147 @@
+"""Publishes delayed tasks again once they are due: read, publish, delete. Its one rule: nothing is deleted before the topic has it.
+
+What was published and not deleted (the answer was lost, the controller was killed, two of them ticked at once) is published again: the
+same task twice, whose output is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import TypeVar
+
+from batch.model.clock import Clock
+from batch.model.delayed import as_outgoing, from_object
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
+from batch.model.names import damaged_object, delayed_folder
+from batch.services.ports import ObjectStore, Topic
+from controller.act.delayed import MOST_PER_TICK, Due, due_now, portions
+
+T = TypeVar("T")
+
+MOST_S = 20.0
+"""How long one tick of one lane republishes."""
+REQUESTS_IN_FLIGHT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Republished:
+    """`count` tasks were published again (in a dry run: are due); `more`: others are due and wait for the next tick; `problems` for a
+    person."""
+
+    count: int = 0
+    more: bool = False
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Republisher:
+    """One lane's delayed tasks in one tick. `topic` gives the lane's topic; it is asked for only when something is due."""
+
+    subscription: str
+    topic: Callable[[], Topic]
+    store: ObjectStore
+    clock: Clock
+    _done: Republished = field(default_factory=Republished)
+
+    def run(self, *, dry_run: bool = False) -> Republished:
+        """Never raises for a service that fails: what is not published stays where it is, and a problem says so."""
+        until_s = self.clock.monotonic() + MOST_S
+        folder = delayed_folder(self.subscription)
+        try:
+            due = list(islice(due_now(self.store.list(folder), folder, self.clock.now()), MOST_PER_TICK + 1))
+            self._done = replace(self._done, more=len(due) > MOST_PER_TICK)
+            del due[MOST_PER_TICK:]
+            if dry_run:
+                return replace(self._done, count=len(due))
+            for portion in portions(due):
+                if self.clock.monotonic() >= until_s:
+                    return replace(self._done, more=True)
+                self._republish(portion)
+        except FanoutError as error:
+            self._problem(f"delayed tasks stay in {folder} until the next tick: {error}")
+        return self._done
+
+    def _republish(self, portion: Sequence[Due]) -> None:
+        """Raises DependencyError, and FanoutError for what a service refuses."""
+        bodies = _together(self._body, portion)
+        ready: list[tuple[Due, Outgoing]] = []
+        for one, body in zip(portion, bodies, strict=True):
+            if body is None:
+                continue  # another controller was faster
+            try:
+                if one.due is None:
+                    raise ValueError("its name does not say when it is due")
+                ready.append((one, as_outgoing(from_object(body), one.due)))
+            except ValueError as error:
+                self._set_aside(one, body, str(error))
+        if ready:
+            published = self._publish(ready)
+            self._done = replace(self._done, count=self._done.count + len(published))
+            self._delete(published)
+
+    def _body(self, one: Due) -> bytes | None:
+        try:
+            return self.store.read(one.info.name)
+        except ObjectMissing:
+            return None
+
+    def _publish(self, ready: Sequence[tuple[Due, Outgoing]]) -> list[Due]:
+        """All in one request; when the topic refuses that, each by itself, so that one that cannot travel holds up no other."""
+        topic = self.topic()
+        try:
+            topic.publish([message for _, message in ready])
+            return [one for one, _ in ready]
+        except DependencyError:
+            raise
+        except FanoutError as error:
+            if len(ready) == 1:
+                one, _ = ready[0]
+                body = self._body(one)
+                if body is not None:
+                    self._set_aside(one, body, f"its topic refuses it: {error}")
+                return []
+        return [one for pair in ready for one in self._publish([pair])]
+
+    def _delete(self, published: Sequence[Due]) -> None:
+        try:
+            _together(self._delete_one, published)
+        except DependencyError:
+            self._problem(f"{published[0].info.name} or one after it is published and could not be deleted, it will be published again")
+            raise
+
+    def _delete_one(self, one: Due) -> None:
+        with suppress(PreconditionFailed):  # somebody replaced it meanwhile: what stands there now was not published
+            self.store.delete(one.info.name, if_generation=one.info.generation)
+
+    def _set_aside(self, one: Due, body: bytes, why: str) -> None:
+        """A damaged object must not be met again at every tick, nor lost."""
+        name = damaged_object(one.info.name)
+        try:
+            self.store.write(name, body, metadata={"why": why[:1000].encode("ascii", "replace").decode()})
+            self._delete_one(one)
+        except DependencyError:
+            raise
+        except FanoutError as error:
+            self._problem(f"{one.info.name} cannot be published ({why}), nor moved aside: {error}")
+        else:
+            self._problem(f"{one.info.name} cannot be published ({why}); it is kept as {name}")
+
+    def _problem(self, text: str) -> None:
+        self._done = replace(self._done, problems=(*self._done.problems, text))
+
+
+def _together(call: Callable[[Due], T], portion: Iterable[Due]) -> list[T]:
+    """Several calls at a time. After the first error no more are begun, and it is raised."""
+    portion = list(portion)
+    if len(portion) == 1:
+        return [call(portion[0])]
+    pool = ThreadPoolExecutor(REQUESTS_IN_FLIGHT, thread_name_prefix="delayed")
+    try:
+        return list(pool.map(call, portion))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,216 @@
+"""A lane's state between ticks, one JSON object in the bucket. It is only ever replaced at the generation that was read.
+
+Planned, requested and observed stand apart in it: an intent's pending parts are planned, its launched parts are requested, and
+`observed` is what Cloud Run has shown. Losing the state costs launches that are under way their protection, and what was learnt;
+the ledger is computed from executions and their workers' progress.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
+from batch.model.names import lane_state_object
+from batch.services.ports import ObjectStore
+from controller.act import intents
+from controller.act.intents import Intent
+from controller.decide import probe, rates
+from controller.decide.probe import Blind
+from controller.decide.rates import Learned, Sample
+from controller.observe import observed
+from controller.observe.backlog import FUTURE_S
+from controller.observe.observed import Observed, finite, whole
+
+FORMAT = 2
+DECISIONS_KEPT = 50
+LINES_KEPT = 20
+ACCEPTED_KEPT_S = 900.0
+"""Longer than any reading may be old: what was accepted before is in the gauge."""
+POKES_KEPT = 500
+
+
+class StateConflict(FanoutError):
+    """Another controller has changed the lane's state since it was read: stand down, it has decided for this tick."""
+
+    def __init__(self, lane: str) -> None:
+        super().__init__(f"the state of lane {lane} was changed by another controller; this one stands down until the next tick")
+
+
+class StateUnreadable(FanoutError):
+    """The state object is not what a controller writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Cloud Run said that there were too many launches: none is tried before `until` (Unix seconds). `count` times in a row."""
+
+    until: float
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
+    front door told of, `pokes` the ids of what told it. `waiting_since` (Unix seconds): a small backlog waits to grow. `learned` is what
+    finished workers have taught; `blind` that the gauge has told nothing for a while."""
+
+    lane: str
+    intents: tuple[Intent, ...] = ()
+    decisions: tuple[Mapping[str, Any], ...] = ()
+    observed: Observed = field(default_factory=Observed)
+    accepted: tuple[tuple[float, int], ...] = ()
+    pokes: tuple[str, ...] = ()
+    backoff: Backoff | None = None
+    waiting_since: float | None = None
+    learned: Learned = field(default_factory=Learned)
+    blind: Blind | None = None
+    epoch: int = 0
+
+    def with_decision(self, decision: Mapping[str, Any]) -> LaneState:
+        """The newest decision added; only the last 50 stay, and of a long ledger the first lines."""
+        ledger = decision.get("ledger")
+        if isinstance(ledger, Mapping) and len(ledger.get("lines", ())) > LINES_KEPT:
+            lines = ledger["lines"]
+            decision = {**decision, "ledger": {**ledger, "lines": lines[:LINES_KEPT], "lines_left_out_count": len(lines) - LINES_KEPT}}
+        return replace(self, decisions=(*self.decisions, decision)[-DECISIONS_KEPT:])
+
+    def with_intent(self, intent: Intent) -> LaneState:
+        """The intent added, or put in place of the one with its id."""
+        others = [one for one in self.intents if one.decision_id != intent.decision_id]
+        return replace(self, intents=(*others, intent))
+
+    def with_accepted(self, at: float, count: int, poke: str = "") -> LaneState:
+        """`count` tasks were accepted at `at` (Unix seconds). The same as before when a poke of this id was counted already. Counts of one
+        second are one mark, at its beginning."""
+        if poke and poke in self.pokes:
+            return self
+        marks = dict(self.accepted)
+        second = float(int(at))
+        marks[second] = marks.get(second, 0) + count
+        pokes = (*self.pokes, poke)[-POKES_KEPT:] if poke else self.pokes
+        return replace(self, accepted=_recent(marks.items(), max(marks)), pokes=pokes)
+
+    def pruned(self, now: float) -> LaneState:
+        """Without what was accepted so long ago that the gauge counts it, or at a time to come: a clock was wrong then."""
+        accepted = tuple(mark for mark in _recent(self.accepted, now) if mark[0] <= now + FUTURE_S)
+        return self if accepted == self.accepted else replace(self, accepted=accepted)
+
+
+def accepted_since(state: LaneState, sampled_at: float) -> int:
+    """Tasks accepted after a sample. What was accepted in its second is not among them: the reading may count it."""
+    return sum(count for at, count in state.accepted if at > sampled_at)
+
+
+def _recent(marks: Iterable[tuple[float, int]], now: float) -> tuple[tuple[float, int], ...]:
+    return tuple(sorted((at, count) for at, count in marks if at >= now - ACCEPTED_KEPT_S))
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A state and the generation that it stands at; 0: there is no object yet."""
+
+    state: LaneState
+    generation: int
+
+
+def load(store: ObjectStore, lane: str) -> Saved:
+    """The lane's state; an empty one when it was never written. Raises StateUnreadable, DependencyError."""
+    name = lane_state_object(lane)
+    try:
+        data, info = store.read_with_info(name)
+    except ObjectMissing:
+        return Saved(LaneState(lane), 0)
+    try:
+        body = json.loads(data)
+        newer = isinstance(body, dict) and isinstance(body.get("format"), int) and body["format"] > FORMAT
+        if not newer:
+            return Saved(_decoded(lane, body), info.generation)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        why = repr(error)[:300]
+        raise StateUnreadable(f"object {name} is not a lane's state ({why}): delete it to start afresh") from error
+    raise StateUnreadable(
+        f"object {name} is of a newer controller (format {body['format']}, this one knows {FORMAT}), which has the lane: update this one"
+    )
+
+
+def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> int:
+    """Replace the state that stands at `generation`, one epoch later; returns the new generation. Raises StateConflict, DependencyError.
+
+    `token` is new for each call: it tells our own write, whose answer was lost, from another controller's.
+    """
+    name = lane_state_object(state.lane)
+    data = json.dumps(_encoded(replace(state, epoch=state.epoch + 1)), separators=(",", ":")).encode()
+    try:
+        return store.write(name, data, content_type="application/json", metadata={"saved_by": token}, if_generation=generation).generation
+    except PreconditionFailed as error:
+        found = store.info(name)
+        if found is not None and found.metadata.get("saved_by") == token:
+            return found.generation
+        raise StateConflict(state.lane) from error
+
+
+def saved(store: ObjectStore, state: LaneState, generation: int, token: str) -> Saved:
+    """`save`, for who goes on from what is then saved."""
+    return Saved(replace(state, epoch=state.epoch + 1), save(store, state, generation, token))
+
+
+def _encoded(state: LaneState) -> dict[str, Any]:
+    backoff = state.backoff
+    return {
+        "format": FORMAT,
+        "lane": state.lane,
+        "epoch": state.epoch,
+        "intents": [intents.to_json(intent) for intent in state.intents],
+        "decisions": list(state.decisions),
+        "observed": observed.to_json(state.observed),
+        "accepted": [list(mark) for mark in state.accepted],
+        "pokes": list(state.pokes),
+        "backoff": None if backoff is None else {"until": backoff.until, "count": backoff.count, "reason": backoff.reason},
+        "waiting_since": state.waiting_since,
+        "learned": rates.to_json(state.learned),
+        "blind": None if state.blind is None else probe.to_json(state.blind),
+    }
+
+
+def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
+    if body["format"] == 1:
+        body = _from_format_1(body)
+    if body["format"] != FORMAT:
+        raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
+    backoff = body["backoff"]
+    return LaneState(
+        lane=lane,
+        epoch=whole(body["epoch"]),
+        intents=tuple(intents.from_json(intent) for intent in body["intents"]),
+        decisions=tuple(dict(decision) for decision in body["decisions"]),
+        observed=observed.from_json(body["observed"]),
+        accepted=tuple((finite(at), whole(count)) for at, count in body["accepted"]),
+        pokes=tuple(str(poke) for poke in body["pokes"]),
+        backoff=None if backoff is None else Backoff(finite(backoff["until"]), whole(backoff["count"]), str(backoff["reason"])),
+        waiting_since=None if body["waiting_since"] is None else finite(body["waiting_since"]),
+        learned=rates.from_json(body["learned"]),
+        blind=None if body["blind"] is None else probe.from_json(body["blind"]),
+    )
+
+
+def _from_format_1(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The first format knew live executions by name and one rate, and nothing of acceptance, backoff, waiting or blindness."""
+    seconds = body["seconds_per_message"]
+    known = Learned() if seconds is None else Learned((Sample(finite(seconds), 1),))
+    return {
+        "format": 2,
+        "epoch": 0,
+        "intents": body["intents"],
+        "decisions": body["decisions"],
+        "observed": observed.to_json(observed.from_watched(body["watched"])),
+        "accepted": [],
+        "pokes": [],
+        "backoff": None,
+        "waiting_since": None,
+        "learned": rates.to_json(known),
+        "blind": None,
+    }

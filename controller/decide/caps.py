@@ -1,0 +1,126 @@
+"""Caps: what bounds the workers of a launch, in one order, each with the number before and after it. Pure.
+
+First what asks for more, then what allows fewer: in doubt fewer are launched, and what is left over waits for a later tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+from controller.decide.decision import Cap
+from controller.decide.sizing import Rates, WorkerCost, most_in_timeout
+from controller.lanes.lanes import Lane
+from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION
+
+_EPSILON = 1e-9
+_WITHOUT_END = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a launch from outside the lane. `live_vcpu` is that of all lanes; None: there is no such bound. `budget_workers` is
+    how many workers this lane may launch of a budget that lanes share."""
+
+    cpu_quota_vcpu: float | None = None
+    live_vcpu: float = 0.0
+    run_calls_left: int | None = None
+    budget_workers: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One cap before it is applied: at least `limit` workers, or at most where it `lowers`. `why` has the numbers behind it."""
+
+    name: str
+    limit: int
+    lowers: bool = True
+    why: str = ""
+
+
+def capped(wanted: int, bounds: Sequence[Bound]) -> tuple[int, tuple[Cap, ...]]:
+    """The workers to launch, and each cap with the number before and after it, also where it changed nothing."""
+    caps: list[Cap] = []
+    workers = wanted
+    for bound in bounds:
+        after = min(workers, bound.limit) if bound.lowers else max(workers, bound.limit)
+        caps.append(Cap(bound.name, bound.limit, workers, after, bound.lowers, bound.why))
+        workers = after
+    return workers, tuple(caps)
+
+
+def bounds_of(
+    lane: Lane,
+    count: int,
+    live_workers: int,
+    rates: Rates | None,
+    worker: WorkerCost,
+    limits: Limits,
+    *,
+    least: bool = True,
+    stuck_workers: int = 0,
+) -> list[Bound]:
+    """The caps of a lane that has `count` messages to assign and `live_workers` alive, in their order. Without `least` those that ask
+    for more are left out. `stuck_workers` of the live ones may never start: the lane's own limit does not count them, what protects others
+    does."""
+    policy = lane.policy
+    found: list[Bound] = []
+    if least and rates is not None:
+        most = most_in_timeout(lane.task_timeout_s, rates, worker)
+        found.append(Bound("task-timeout", ceil(count / most), False, f"a worker does {most} messages within its timeout"))
+    if least:
+        found.append(Bound("max-messages", ceil(count / policy.share), False, f"{policy.share} messages a worker"))
+        found.append(Bound("min-workers", policy.min_workers, False))
+    found.append(Bound("messages", count, why="no more workers than messages"))
+    never = f"{stuck_workers} more have not started for long and are not counted" if stuck_workers else ""
+    found.append(_room("max-workers", policy.max_workers, live_workers - stuck_workers, never))
+    if policy.max_in_flight is not None:
+        most = policy.max_in_flight // worker.slots
+        found.append(
+            _room("max-in-flight", most, live_workers, f"{policy.max_in_flight} messages at a time / {worker.slots} slots = {most}")
+        )
+    if policy.rate is not None:
+        found.append(_rate(policy.rate, live_workers, rates, worker))
+    return found + _outer(lane, limits)
+
+
+def _room(name: str, most: int, live_workers: int, how: str = "") -> Bound:
+    room = max(0, most - live_workers)
+    alive = f"{most} - {live_workers} alive" if live_workers else ""
+    return Bound(name, room, why=", ".join(part for part in (how, alive) if part))
+
+
+def _rate(rate: float, live_workers: int, rates: Rates | None, worker: WorkerCost) -> Bound:
+    """One worker always may: it is slower than the rate, or nothing but its own settings can slow it down."""
+    if rates is None:
+        return _room("rate", 1, live_workers, f"{rate:g} a second, one worker until it is known how many one does = 1")
+    quick_s = rates.message_s if rates.quick_message_s is None else rates.quick_message_s
+    each = worker.slots / quick_s if quick_s > 0 else float("inf")
+    most = max(1, _floored(rate / each))
+    over = "; one worker alone is faster, lower its CONCURRENCY" if each > rate * (1 + _EPSILON) else ""
+    return _room("rate", most, live_workers, f"{rate:g} a second / {each:.3g} a worker{over} = {most}")
+
+
+def _floored(workers: float) -> int:
+    """Whole workers; of a limit beyond all numbers, more than there will ever be."""
+    return floor(min(workers, _WITHOUT_END) + _EPSILON)
+
+
+def _outer(lane: Lane, limits: Limits) -> list[Bound]:
+    found: list[Bound] = []
+    if limits.cpu_quota_vcpu is not None:
+        left = max(0.0, limits.cpu_quota_vcpu - limits.live_vcpu)
+        most = _floored(left / lane.vcpu) if lane.vcpu > 0 else 0
+        why = f"{limits.cpu_quota_vcpu:g} vCPU - {limits.live_vcpu:g} in use, {lane.vcpu:g} a worker"
+        found.append(Bound("cpu-quota", most, why=why))
+    if limits.run_calls_left is not None:
+        most = limits.run_calls_left * MAX_WORKERS_PER_EXECUTION
+        why = f"{limits.run_calls_left} run calls left this minute, {MAX_WORKERS_PER_EXECUTION} workers each"
+        found.append(Bound("run-calls", most, why=why))
+    if limits.budget_workers is not None:
+        found.append(Bound("budget", max(0, limits.budget_workers), why="this lane's part of the budget of workers"))
+    return found

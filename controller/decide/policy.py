@@ -1,0 +1,268 @@
+"""How many workers to launch: a pure function of the reading, the ledger, the learned rates and the lane's policy. Unknown is never zero.
+
+What is unassigned, wherever it waits, is sized by the lane's strategy; then every cap is applied in order; then what comes of it is
+predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from batch.model.clock import iso
+from controller.decide.broken import Broken
+from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
+from controller.decide.decision import Decision, HoldCause, Kind
+from controller.decide.durations import brief, spoken
+from controller.decide.ledger import Ledger
+from controller.decide.prices import worker_cost
+from controller.decide.probe import Blind, blind_of, probe_due
+from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout
+from controller.decide.strategies import Demand, wanted
+from controller.decide.waiting import oldest_since, time_left_s, waits_until
+from controller.decide.wording import are, counted
+from controller.lanes.lanes import Lane
+from controller.observe.backlog import Idle, Reading, Unknown, Value
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What one decision is made from; the ledger is there."""
+
+    lane: Lane
+    reading: Reading
+    ledger: Ledger
+    now: float
+    rates: Rates | None
+    limits: Limits
+    accepted_count: int
+    waiting_since: float | None
+    blind: Blind | None
+    tries_only: bool
+
+    @property
+    def known_count(self) -> int:
+        """The reading with what was accepted since."""
+        return (self.reading.undelivered_count if isinstance(self.reading, Value) else 0) + self.accepted_count
+
+    @property
+    def unassigned_count(self) -> int:
+        return max(0, self.known_count - self.ledger.total_count)
+
+    @property
+    def count(self) -> int:
+        """What a launch is sized for."""
+        return self.unassigned_count if self.lane.policy.strategy.sees_ledger else self.known_count
+
+    @property
+    def since(self) -> float:
+        """When the first of the unassigned messages came, as far as is known: at the sample at the latest, unless all came after it."""
+        sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.count > self.accepted_count else self.now
+        known = (self.now, sampled, self.waiting_since, oldest_since(self.reading, self.ledger))
+        return min(at for at in known if at is not None)
+
+
+def decide(
+    lane: Lane,
+    reading: Reading,
+    ledger: Ledger | None,
+    *,
+    now: float,
+    rates: Rates | None = None,
+    accepted_since_sample_count: int = 0,
+    listing_error: str = "",
+    broken: Broken | None = None,
+    limits: Limits = NO_LIMITS,
+    waiting_since: float | None = None,
+    blind: Blind | None = None,
+    unfinished_count: int = 0,
+) -> Decision:
+    """The decision for one lane.
+
+    `ledger` is needed where the reading is a value above 0, where tasks were accepted, and where a probe is due; `listing_error` says why
+    executions could not be listed; `broken` that the newest ones came to nothing. With an idle reading `accepted_since_sample_count`
+    and the ledger reach back by the readings' window, and `unfinished_count` is what was accepted before and not acknowledged.
+    `waiting_since` and `blind` are those of the lane's last decision. Raises ValueError when ledger and error are both missing.
+    """
+    seen = blind_of(reading, blind, now)
+    if lane.policy.paused:
+        paused = f'the lane is paused: `fanout resume {lane.name}` lets it go on, or fanout/paused: "false" in jobs.yaml and an apply'
+        return replace(_hold(lane, reading, now, HoldCause.PAUSED, paused), blind=seen)
+    known_count = (reading.undelivered_count if isinstance(reading, Value) else 0) + accepted_since_sample_count
+    probing = isinstance(reading, Unknown) or (isinstance(reading, Idle) and not known_count and unfinished_count > 0)
+    if isinstance(reading, Unknown):
+        quiet = replace(_hold(lane, reading, now, HoldCause.READING_UNKNOWN, _unknown(lane, reading, seen, now)), blind=seen)
+    else:
+        quiet = replace(_nothing(lane, reading, now, _quiet(reading)), blind=seen)
+    due = probing and probe_due(reading, blind, lane.policy.probe_after_s, now, unfinished_count)
+    if not (due if probing else known_count):
+        return quiet
+    if listing_error:
+        why = f"what runs already is unknown: {listing_error}"
+        return replace(_hold(lane, reading, now, HoldCause.LISTING_FAILED, why), blind=seen)
+    if ledger is None:
+        raise ValueError(f"lane {lane.name}: neither a backlog above 0 nor a probe can be decided without a ledger")
+    case = _Case(lane, reading, ledger, now, rates, limits, accepted_since_sample_count, waiting_since, seen, broken is not None)
+    held = broken.hold_reason(lane.name, now) if broken is not None else ""
+    if probing:
+        return replace(quiet, ledger=ledger) if ledger.live_worker_count or held else _probe(case)
+    return _for_backlog(case, held)
+
+
+def _for_backlog(case: _Case, held: str) -> Decision:
+    lane, reading, now = case.lane, case.reading, case.now
+    if case.count == 0:
+        known = case.known_count
+        waiting = "the only message is" if known == 1 else f"all {known} messages are"
+        return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already"))
+    if held:
+        return _filled(case, _hold(lane, reading, now, HoldCause.BROKEN, held))
+    few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
+    until = waits_until(lane.policy, case.count, few_since, now)
+    if until is not None:
+        waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
+        why = (
+            f"{waiting} to be {lane.policy.min_backlog} (fanout/min-backlog), until {iso(until)} at the latest ({spoken(until - now)} more)"
+        )
+        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
+    return _sized(case)
+
+
+def _sized(case: _Case) -> Decision:
+    lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
+    worker = worker_cost(lane)
+    within_s = time_left_s(policy, case.since, case.now)
+    want = wanted(
+        policy.strategy,
+        Demand(
+            known_count=case.known_count,
+            unassigned_count=case.unassigned_count,
+            share=policy.share,
+            live_workers=ledger.live_worker_count - (ledger.stuck_worker_count if policy.strategy.sees_ledger else 0),
+            pending_workers=ledger.pending_worker_count,
+            min_workers=policy.min_workers,
+            max_workers=policy.max_workers,
+            fixed_workers=policy.fixed_workers,
+            within_s=within_s,
+            rates=case.rates,
+            worker=worker,
+        ),
+    )
+    bounds = bounds_of(
+        lane,
+        count,
+        ledger.live_worker_count,
+        case.rates,
+        worker,
+        case.limits,
+        least=policy.strategy.sizes_by_work,
+        stuck_workers=ledger.stuck_worker_count,
+    )
+    bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
+    workers, caps = capped(want.workers, bounds)
+    sizing = Decision(
+        lane=lane.name,
+        kind=Kind.LAUNCH,
+        reason="",
+        decided_at=case.now,
+        reading=case.reading,
+        strategy=policy.strategy.value,
+        formula=want.formula,
+        within_s=within_s,
+        wanted_workers=want.workers,
+        caps=caps,
+        rates=case.rates,
+    )
+    sizing = _filled(case, sizing)
+    if workers == 0:
+        return replace(sizing, kind=Kind.NOTHING_TO_DO, reason=_no_room(case, sizing))
+    backlog = min(count, workers * share_of(lane, case.rates))
+    aim = " to try whether the broken lane works again" if case.tries_only else ""
+    noun = "unassigned message" if policy.strategy.sees_ledger else "message"
+    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim}"
+    return _predicted(replace(sizing, reason=reason, workers=workers, backlog=backlog), lane)
+
+
+def _no_room(case: _Case, sizing: Decision) -> str:
+    """Why there is work and no worker."""
+    waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
+    live_count = case.ledger.live_worker_count
+    closed = next((cap for cap in sizing.caps if cap.before > 0 and cap.after == 0), None)
+    if closed is None:
+        return f"{waiting}; {sizing.strategy} wants no worker more: {sizing.formula}"
+    if closed.name == "max-workers":
+        limit = case.lane.policy.max_workers
+        return f"{waiting}, but {counted(live_count, 'worker')} {are(live_count)} alive and the lane's limit is {limit}"
+    return f"{waiting}, but {closed.name} leaves no worker: {closed.why}"
+
+
+def _probe(case: _Case) -> Decision:
+    """One worker that looks, within every cap."""
+    lane = case.lane
+    blind = case.blind or Blind(case.now)
+    share = share_of(lane, case.rates)
+    workers, caps = capped(1, bounds_of(lane, share, 0, case.rates, worker_cost(lane), case.limits, least=False))
+    what = "the backlog is unknown" if isinstance(case.reading, Unknown) else "the gauge has no series while accepted tasks are unfinished"
+    decision = Decision(
+        lane=lane.name,
+        kind=Kind.LAUNCH if workers else Kind.HOLD,
+        hold_cause=None if workers else HoldCause.READING_UNKNOWN,
+        reason=f"1 worker looks: {what}",
+        decided_at=case.now,
+        reading=case.reading,
+        ledger=case.ledger,
+        strategy="probe",
+        formula="a probe is one worker",
+        wanted_workers=1,
+        caps=caps,
+        workers=workers,
+        backlog=share if workers else 0,
+        probe=True,
+        blind=blind.probed(case.now) if workers else case.blind,
+    )
+    closed = next((cap for cap in caps if cap.after == 0), None)
+    return decision if closed is None else replace(decision, reason=f"{what}, and {closed.name} leaves no worker to look: {closed.why}")
+
+
+def _predicted(decision: Decision, lane: Lane) -> Decision:
+    if decision.rates is None:
+        return decision
+    worker = worker_cost(lane)
+    return replace(
+        decision,
+        predicted_drain_s=drain_s(decision.backlog, decision.workers, decision.rates, worker),
+        predicted_cost_usd=cost_usd(decision.backlog, decision.workers, decision.rates, worker),
+    )
+
+
+def share_of(lane: Lane, rates: Rates | None) -> int:
+    """The most messages that one worker is given: what the policy says, and what fits into its timeout."""
+    if rates is None:
+        return lane.policy.share
+    return min(lane.policy.share, most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane)))
+
+
+def _quiet(reading: Reading) -> str:
+    return "idle: there is no series for the subscription" if isinstance(reading, Idle) else "the backlog is 0"
+
+
+def _unknown(lane: Lane, reading: Unknown, blind: Blind | None, now: float) -> str:
+    reason = f"the backlog is unknown: {reading.reason}"
+    if blind is None:
+        return reason
+    due_at = blind.due_at(lane.policy.probe_after_s)
+    since = f"for {brief(now - blind.since)} now" if now > blind.since else "since this tick"
+    return f"{reason}; {since}, one worker looks {f'in {spoken(due_at - now)}' if due_at > now else 'once nothing else is alive'}"
+
+
+def _filled(case: _Case, decision: Decision) -> Decision:
+    return replace(
+        decision, ledger=case.ledger, unassigned_count=case.unassigned_count, accepted_count=case.accepted_count, blind=case.blind
+    )
+
+
+def _hold(lane: Lane, reading: Reading, now: float, cause: HoldCause, reason: str) -> Decision:
+    return Decision(lane=lane.name, kind=Kind.HOLD, reason=reason, decided_at=now, reading=reading, hold_cause=cause)
+
+
+def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
+    return Decision(lane=lane.name, kind=Kind.NOTHING_TO_DO, reason=reason, decided_at=now, reading=reading)

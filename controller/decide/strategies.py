@@ -1,0 +1,135 @@
+"""Strategies: how many workers a lane wants before any cap. Pure: numbers in, a number and its formula out.
+
+`deadline` takes the cheapest number that drains in time, `share` one worker for each share, `fixed` always the same number. The three
+of KEDA's ScaledJob are there for who comes from it: they see the whole reading and what runs, and no ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil
+
+from controller.decide.durations import brief
+from controller.decide.sizing import Rates, WorkerCost, cheapest, planned_rounds, workers_in_time
+from controller.decide.wording import counted
+
+GUESS_S = 10.0
+"""What a message is taken to need in a slot while nothing is learned: rather too long, once."""
+
+
+class Strategy(StrEnum):
+    DEADLINE = "deadline"
+    SHARE = "share"
+    FIXED = "fixed"
+    KEDA_DEFAULT = "keda-default"
+    KEDA_ACCURATE = "keda-accurate"
+    KEDA_EAGER = "keda-eager"
+
+    @property
+    def sees_ledger(self) -> bool:
+        """Whether it counts only what is not assigned yet."""
+        return self not in (Strategy.KEDA_DEFAULT, Strategy.KEDA_ACCURATE, Strategy.KEDA_EAGER)
+
+    @property
+    def sizes_by_work(self) -> bool:
+        """Whether what a worker can do raises the number; the others are what they are, and only upper bounds change them."""
+        return self in (Strategy.DEADLINE, Strategy.SHARE)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a strategy sizes. `known_count` is the reading with what was accepted since, `unassigned_count` what the ledger leaves of
+    it; `live_workers` all that run or have yet to start, `pending_workers` the latter; `within_s` the time left to drain in; `rates`
+    None while nothing is learned."""
+
+    known_count: int
+    unassigned_count: int
+    share: int
+    live_workers: int
+    pending_workers: int
+    min_workers: int
+    max_workers: int
+    fixed_workers: int
+    within_s: float
+    rates: Rates | None
+    worker: WorkerCost
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A number of workers, 0 or more, and how it came about."""
+
+    workers: int
+    formula: str
+
+
+def wanted(strategy: Strategy, demand: Demand) -> Wanted:
+    """The workers that the strategy launches now."""
+    match strategy:
+        case Strategy.DEADLINE:
+            return _deadline(demand)
+        case Strategy.SHARE:
+            return _share(demand)
+        case Strategy.FIXED:
+            return _fixed(demand)
+        case _:
+            return _keda(strategy, demand)
+
+
+def _deadline(demand: Demand) -> Wanted:
+    rates, slots, count = demand.rates, demand.worker.slots, demand.unassigned_count
+    if rates is None:
+        return _unlearned(demand)
+    rounds = planned_rounds(demand.within_s, rates)
+    least = workers_in_time(count, demand.within_s, rates, demand.worker)
+    workers = cheapest(count, demand.within_s, rates, demand.worker, 1, max(least, count))
+    each = f"a slot does {counted(rounds, 'message')} of {brief(rates.message_s)} in the {brief(demand.within_s)} left"
+    start = f" after {brief(rates.start_up_s)} of start-up" if rates.start_up_s else ""
+    formula = f"{each}{start}; ceil({count} / ({slots} slots x {rounds})) = {least}"
+    return Wanted(workers, formula if workers == least else f"{formula}, and {workers} cost no more")
+
+
+def _unlearned(demand: Demand) -> Wanted:
+    """A share of slow messages would keep the first worker busy far beyond the time there is, and a worker is cheap beside that."""
+    by_share, slots, count = _share(demand), demand.worker.slots, demand.unassigned_count
+    guess = Rates(GUESS_S)
+    workers = workers_in_time(count, demand.within_s, guess, demand.worker) if count else 0
+    unknown = "nothing is learned yet of how long a message takes, so"
+    if workers <= by_share.workers:
+        return Wanted(by_share.workers, f"{unknown} by share: {by_share.formula}")
+    rounds = planned_rounds(demand.within_s, guess)
+    each = f"{brief(GUESS_S)} each are assumed, {rounds} for a slot in the {brief(demand.within_s)} left"
+    return Wanted(workers, f"{unknown} {each}; ceil({count} / ({slots} slots x {rounds})) = {workers}")
+
+
+def _share(demand: Demand) -> Wanted:
+    workers = ceil(demand.unassigned_count / demand.share)
+    return Wanted(workers, f"ceil({demand.unassigned_count} unassigned / {demand.share} a worker) = {workers}")
+
+
+def _fixed(demand: Demand) -> Wanted:
+    workers = max(0, demand.fixed_workers - demand.live_workers)
+    return Wanted(workers, f"{demand.fixed_workers} at a time - {demand.live_workers} alive = {workers}")
+
+
+def _keda(strategy: Strategy, demand: Demand) -> Wanted:
+    """`getEffectiveMaxScale` of KEDA's executors, one worker in the place of one job and the share in that of the target. A poll that
+    finds fewer running than the minimum makes up for that and looks at nothing else."""
+    least = min(demand.min_workers, demand.max_workers)
+    running, pending, most = demand.live_workers - least, demand.pending_workers, demand.max_workers - least
+    if running < 0:
+        return Wanted(-running, f"min-workers {least} - {demand.live_workers} alive = {-running}")
+    queue = demand.known_count
+    scale = ceil(min(queue / demand.share, most))
+    up_to = queue
+    if strategy is Strategy.KEDA_DEFAULT:
+        effective, text = scale - running, f"{scale} - {running} running"
+    elif strategy is Strategy.KEDA_EAGER:
+        effective, text, up_to = min(most - running - pending, scale), f"min({most} - {running} running - {pending} pending, {scale})", most
+    elif scale + running - pending > most:
+        effective, text = most - running, f"{most} - {running} running"
+    else:
+        effective, text = scale - pending, f"{scale} - {pending} pending"
+    workers = max(0, min(up_to, effective)) if queue else 0
+    return Wanted(workers, f"min(ceil({queue} / {demand.share}), {most}) = {scale}; {text} = {effective}, at most {up_to}: {workers}")

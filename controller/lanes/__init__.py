@@ -1,0 +1,1 @@
+"""Lanes: their annotations, the manifests of their jobs, and what is deployed."""

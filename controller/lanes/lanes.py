@@ -1,0 +1,245 @@
+"""Lanes: read from the labels and annotations of Cloud Run Jobs. The manifest is the only place that an operator edits.
+
+A job with the label `fanout-lane` is a lane. Everything that is wrong with it is reported at once; a lane with a problem is
+never ticked on a guess.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batch.model.errors import SettingsError
+from batch.settings import WorkerSettings, whole
+from controller.decide.durations import duration
+from controller.decide.strategies import Strategy
+from controller.observe.jobs import COUNT_DIGITS, LANE_LABEL, JobInfo
+
+PREFIX = "fanout/"
+_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
+_LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an operator decides about a lane. `share` is the most messages that one worker takes; `max_workers` counts all that are
+    alive at a time, `min_workers` is the least of one launch, `floor` how many of a shared budget are this lane's whatever others want.
+    `max_in_flight` messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
+
+    share: int = WorkerSettings.max_messages
+    min_workers: int = 0
+    max_workers: int = 100
+    drain_within_s: float = 600.0
+    weight: float = 1.0
+    paused: bool = False
+    strategy: Strategy = Strategy.DEADLINE
+    fixed_workers: int = 0
+    max_in_flight: int | None = None
+    rate: float | None = None
+    min_backlog: int = 0
+    max_wait_s: float = 600.0
+    floor: int = 0
+    probe_after_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and of the job what a
+    decision needs: timeout, parallelism, retries, tasks a worker runs at a time, and the size of a worker."""
+
+    name: str
+    job: str
+    subscription: str
+    topic: str
+    policy: Policy = Policy()
+    task_timeout_s: float = 600.0
+    parallelism: int = 0
+    max_retries: int = 1
+    concurrency: int = WorkerSettings.concurrency
+    vcpu: float = 1.0
+    memory_gib: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRefused:
+    """A job that wants to be a lane and cannot."""
+
+    job: str
+    problems: tuple[str, ...]
+
+
+def resource_name(text: str) -> str:
+    if not _RESOURCE.fullmatch(text) or text.startswith("goog"):
+        raise ValueError("the short name of a Pub/Sub resource: a letter, then 2 to 254 letters, digits or ._~%+-")
+    return text
+
+
+def positive(text: str) -> float:
+    rule = "a number above 0"
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(rule) from None
+    if not 0 < value < float("inf"):
+        raise ValueError(rule)
+    return value
+
+
+def flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError('"true" or "false"')
+    return text == "true"
+
+
+def strategy(text: str) -> Strategy:
+    try:
+        return Strategy(text)
+    except ValueError:
+        near = difflib.get_close_matches(text, list(Strategy), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"one of {', '.join(Strategy)}{hint}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """How one annotation is read. `field` is the name in Policy, or in Lane where `required`."""
+
+    field: str
+    parse: Callable[[str], Any]
+    help_text: str
+    required: bool = False
+
+
+ANNOTATIONS: Mapping[str, Annotation] = {
+    "fanout/subscription": Annotation("subscription", resource_name, "the subscription to drain", required=True),
+    "fanout/topic": Annotation("topic", resource_name, "the topic that clients' tasks are published to", required=True),
+    "fanout/max-messages": Annotation("share", whole(1), "the most messages that one worker takes"),
+    "fanout/min-workers": Annotation("min_workers", whole(0), "the fewest workers of a launch"),
+    "fanout/max-workers": Annotation("max_workers", whole(1), "the most workers alive at a time"),
+    "fanout/drain-within": Annotation("drain_within_s", duration, "how soon a backlog is to be drained"),
+    "fanout/weight": Annotation("weight", positive, "the lane's part where lanes share a budget"),
+    "fanout/paused": Annotation("paused", flag, "launch nothing; what runs goes on"),
+    "fanout/strategy": Annotation(
+        "strategy",
+        strategy,
+        "how a launch is sized: `deadline` (the cheapest number that drains in time), `share` (one worker for each share), `fixed`, or "
+        "KEDA's `keda-default`, `keda-accurate`, `keda-eager`",
+    ),
+    "fanout/fixed-workers": Annotation("fixed_workers", whole(0), "workers alive at a time while there is work, with the strategy `fixed`"),
+    "fanout/max-in-flight": Annotation("max_in_flight", whole(1), "the most messages in work at a time, over all workers"),
+    "fanout/rate": Annotation("rate", positive, "messages a second that the handlers' dependencies can take, over all workers"),
+    "fanout/min-backlog": Annotation(
+        "min_backlog", whole(0), "fewer messages wait for more, to fill the minute that a worker is billed for"
+    ),
+    "fanout/max-wait": Annotation("max_wait_s", duration, "how long they wait at most"),
+    "fanout/floor": Annotation("floor", whole(0), "workers kept for the lane where lanes share a budget"),
+    "fanout/probe-after": Annotation("probe_after_s", duration, "how long the backlog may be unknown before one worker looks"),
+}
+
+
+def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> tuple[str, str, str, Policy]:
+    """Lane name, subscription, topic and policy. Raises SettingsError with all problems, each beginning with `path`."""
+    problems: list[str] = []
+    name = labels.get(LANE_LABEL, "")
+    if not _LANE.fullmatch(name):
+        problems.append(f"{path}.labels[{LANE_LABEL}]={name!r}: the lane's name, lower-case letters, digits and hyphens, at most 63")
+    values: dict[str, Any] = {}
+    for key, rule in ANNOTATIONS.items():
+        if key in annotations:
+            try:
+                values[rule.field] = rule.parse(annotations[key])
+            except ValueError as error:
+                problems.append(f"{path}.annotations[{key}]={annotations[key][:200]!r}: {error}")
+        elif rule.required:
+            problems.append(f"{path}.annotations[{key}] is not set: {rule.help_text}")
+    problems += [_unknown(path, key) for key in annotations if key.startswith(PREFIX) and key not in ANNOTATIONS]
+    topic, subscription = str(values.pop("topic", "")), str(values.pop("subscription", ""))
+    policy = Policy(**values)
+    problems += _relation_problems(path, policy)
+    if problems:
+        raise SettingsError(problems)
+    return name, subscription, topic, policy
+
+
+def _relation_problems(path: str, policy: Policy) -> list[str]:
+    most = policy.max_workers
+    small = {"min-workers": policy.min_workers, "fixed-workers": policy.fixed_workers, "floor": policy.floor}
+    problems = [
+        f"{path}: fanout/{name}={value} must not be above fanout/max-workers={most}" for name, value in small.items() if value > most
+    ]
+    if policy.strategy is Strategy.FIXED and not policy.fixed_workers:
+        problems.append(f"{path}: fanout/strategy=fixed needs fanout/fixed-workers: how many")
+    return problems
+
+
+def _unknown(path: str, key: str) -> str:
+    near = difflib.get_close_matches(key, ANNOTATIONS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ANNOTATIONS)}"
+    return f"{path}.annotations[{key}] is not an annotation of Fanout; {hint}"
+
+
+def lane_of(job: JobInfo) -> Lane:
+    """The lane that a job is. Raises SettingsError."""
+    path = f"job {job.name}: metadata"
+    name, subscription, topic, policy = read_policy(path, job.labels, job.annotations)
+    slots = slots_of(job.env)
+    if problem := in_flight_problem(path, policy, slots):
+        raise SettingsError([problem])
+    return Lane(
+        name=name,
+        job=job.full_name,
+        subscription=subscription,
+        topic=topic,
+        policy=policy,
+        task_timeout_s=job.task_timeout_s,
+        parallelism=job.parallelism,
+        max_retries=job.max_retries,
+        concurrency=slots,
+        vcpu=job.vcpu,
+        memory_gib=job.memory_gib,
+    )
+
+
+def in_flight_problem(path: str, policy: Policy, slots: int) -> str:
+    """Why a lane could never launch a worker; empty where it can."""
+    if policy.max_in_flight is None or policy.max_in_flight >= slots:
+        return ""
+    return f"{path}: fanout/max-in-flight={policy.max_in_flight} is less than a single worker runs at a time: lower its CONCURRENCY={slots}"
+
+
+def slots_of(env: Mapping[str, str]) -> int:
+    """Tasks that a worker with this environment runs at a time. Sizes and predictions need it: a value that no worker would accept is the
+    worker's to report."""
+    text = env.get("CONCURRENCY", "")
+    return (int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else 0) or WorkerSettings.concurrency
+
+
+def lanes_of(jobs: Sequence[JobInfo]) -> tuple[list[Lane], list[LaneRefused]]:
+    """All lanes by name, and the jobs that cannot be one. Two jobs on one lane, or on one subscription, are both refused: each would
+    take the other's work for its own."""
+    lanes: list[Lane] = []
+    refused: list[LaneRefused] = []
+    for job in jobs:
+        try:
+            lanes.append(lane_of(job))
+        except SettingsError as error:
+            refused.append(LaneRefused(job.name, error.problems))
+    clashes = {lane.job: _clashes(lane, lanes) for lane in lanes}
+    refused += [LaneRefused(job.rsplit("/", 1)[-1], problems) for job, problems in clashes.items() if problems]
+    return sorted((lane for lane in lanes if not clashes[lane.job]), key=lambda lane: lane.name), refused
+
+
+def _clashes(lane: Lane, lanes: Sequence[Lane]) -> tuple[str, ...]:
+    others = [other for other in lanes if other.job != lane.job]
+    same_name = [
+        f"lane {lane.name} is also claimed by {other.job}: give each job its own lane" for other in others if other.name == lane.name
+    ]
+    same_source = [
+        f"subscription {lane.subscription} is also drained by {other.job}: give each lane its own"
+        for other in others
+        if other.subscription == lane.subscription
+    ]
+    return tuple(same_name + same_source)

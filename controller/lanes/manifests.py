@@ -1,0 +1,247 @@
+"""Manifests: the Cloud Run Jobs of a `jobs.yaml`, read, checked, and completed with what a project does not commit.
+
+All problems are reported at once, each with document, path, value and rule. What is applied is what stands in the file, but for
+the settings and the image that were asked for: nothing is rewritten silently.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from batch.model.errors import SettingsError
+from controller.lanes.documents import documents, in_yaml, must_be_text, odd_values
+from controller.lanes.lanes import Policy, in_flight_problem, read_policy, slots_of
+from controller.observe.jobs import LANE_LABEL
+
+API_VERSION = "run.googleapis.com/v1"
+PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
+"""What a committed file says where every project has its own value; nothing is applied with one left."""
+
+_PLACEHOLDER = re.compile(rf"\b({'|'.join(PLACEHOLDERS)})\b")
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One job. `document` is the manifest as it will be sent; `lane` is empty for a job that is none."""
+
+    name: str
+    document: Document
+    lane: str = ""
+    subscription: str = ""
+    topic: str = ""
+    policy: Policy = field(default_factory=Policy)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return dict(self.document["metadata"].get("labels") or {})
+
+    @property
+    def containers(self) -> list[Document]:
+        return list(_worker_spec(self.document)["containers"])
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Plain values of the first container."""
+        return {str(one["name"]): str(one["value"]) for one in self.containers[0].get("env") or [] if "value" in one}
+
+
+def read_manifests(text: str) -> tuple[Manifest, ...]:
+    """All documents of a file. Raises SettingsError with every problem of every document."""
+    read = documents(text)
+    problems = [] if read else ["the file holds no document"]
+    found: list[Manifest] = []
+    for number, document in enumerate(read, start=1):
+        try:
+            found.append(_manifest(f"document {number}", document))
+        except SettingsError as error:
+            problems += error.problems
+    problems += _repeated(found)
+    if problems:
+        raise SettingsError(problems)
+    return tuple(found)
+
+
+def _manifest(where: str, document: Any) -> Manifest:
+    problems = odd_values(where, document) + _shape_problems(where, document)
+    if problems:
+        raise SettingsError(problems)
+    metadata = document["metadata"]
+    where = f"job {metadata['name']}"
+    problems += _worker_problems(where, document)
+    lane, subscription, topic, policy = "", "", "", Policy()
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    if LANE_LABEL in labels:
+        try:
+            lane, subscription, topic, policy = read_policy(f"{where}: metadata", labels, annotations)
+        except SettingsError as error:
+            problems += error.problems
+    if problems:
+        raise SettingsError(problems)
+    manifest = Manifest(str(metadata["name"]), document, lane, subscription, topic, policy)
+    problems = _relation_problems(where, manifest)
+    if problems:
+        raise SettingsError(problems)
+    return manifest
+
+
+def _shape_problems(where: str, document: Any) -> list[str]:
+    if not isinstance(document, dict):
+        return [f"{where}: a mapping is expected, got {type(document).__name__}"]
+    problems = [
+        f"{where}: {key} is {document.get(key)!r}, must be {expected!r}"
+        for key, expected in (("apiVersion", API_VERSION), ("kind", "Job"))
+        if document.get(key) != expected
+    ]
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        return [*problems, f"{where}: metadata.name is not set: the job's name"]
+    for part in ("labels", "annotations"):
+        values = metadata.get(part) or {}
+        if not isinstance(values, dict):
+            problems.append(f"{where}: metadata.{part} must be a mapping")
+            continue
+        problems += [
+            f"{where}: metadata.{part}[{key}]={in_yaml(value)}: {must_be_text(value)}"
+            for key, value in values.items()
+            if not isinstance(value, str)
+        ]
+    containers = _worker_spec(document).get("containers")
+    path = "spec.template.spec.template.spec.containers"
+    if not isinstance(containers, list) or not containers or not all(isinstance(one, dict) and one.get("image") for one in containers):
+        problems.append(f"{where}: {path}: at least one container with an image is needed")
+        return problems
+    for at, container in enumerate(containers):
+        problems += _env_problems(f"{where}: {path}[{at}]", container.get("env") or [])
+    return problems
+
+
+def _env_problems(path: str, env: Any) -> list[str]:
+    if not isinstance(env, list) or not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in env):
+        return [f"{path}.env: a list of names with values"]
+    return [
+        f"{path}.env[{one['name']}]={in_yaml(one['value'])}: {must_be_text(one['value'])}"
+        for one in env
+        if "value" in one and not isinstance(one["value"], str)
+    ]
+
+
+def _worker_problems(where: str, document: Document) -> list[str]:
+    execution, worker = _execution_spec(document), _worker_spec(document)
+    problems = []
+    if execution.get("parallelism") not in (None, 0):
+        problems.append(
+            f"{where}: spec.template.spec.parallelism={execution['parallelism']!r}: must be 0 or absent; it cannot be changed at a "
+            "launch, and Cloud Run refuses fewer workers than it"
+        )
+    if timeout_s(document) <= 0:
+        problems.append(f"{where}: timeoutSeconds={worker.get('timeoutSeconds')!r}: a whole number of seconds above 0")
+    return problems
+
+
+def _relation_problems(where: str, manifest: Manifest) -> list[str]:
+    env, problems = manifest.env, []
+    told = env.get("TASK_TIMEOUT_S")
+    if told is not None and told != str(timeout_s(manifest.document)):
+        timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
+        problems.append(f"{where}: env TASK_TIMEOUT_S={told!r} differs from {timeout}: leave it out, it is set from that")
+    if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, slots_of(env))):
+        problems.append(crowded)
+    for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):
+        if manifest.lane and env.get(name) != meant:
+            annotation = f"fanout/{name.removesuffix('_NAME').lower()}"
+            problems.append(f"{where}: env {name}={env.get(name)!r} differs from the annotation {annotation}={meant!r}: make them equal")
+    return problems
+
+
+def _repeated(manifests: list[Manifest]) -> list[str]:
+    problems = []
+    for what, values in (
+        ("job", [one.name for one in manifests]),
+        ("lane", [one.lane for one in manifests if one.lane]),
+        ("subscription", [one.subscription for one in manifests if one.lane]),
+    ):
+        twice = [value for value in sorted(set(values)) if values.count(value) > 1]
+        problems += [f"{what} {value} is named by {values.count(value)} documents: one may have it" for value in twice]
+    return problems
+
+
+def advice(manifest: Manifest) -> list[str]:
+    """What is allowed and not wise."""
+    retries = _worker_spec(manifest.document).get("maxRetries", 3)
+    none = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
+    return [none] if retries in (0, "0") else []
+
+
+def timeout_s(document: Document) -> int:
+    """The task timeout in seconds, 600 when absent; 0 when it is no number."""
+    text = str(_worker_spec(document).get("timeoutSeconds", 600))
+    return int(text) if text.isdecimal() else 0
+
+
+def completed(manifest: Manifest, env: Mapping[str, str], image: str = "") -> Manifest:
+    """The manifest with these settings and this image in every container, and TASK_TIMEOUT_S where it is absent."""
+    document = copy.deepcopy(manifest.document)
+    for container in _worker_spec(document)["containers"]:
+        entries = list(container.get("env") or [])
+        container["env"] = entries
+        told = any(one["name"] == "TASK_TIMEOUT_S" for one in entries)
+        for name, value in {**({} if told else {"TASK_TIMEOUT_S": str(timeout_s(document))}), **env}.items():
+            _set(entries, name, value)
+        if image:
+            container["image"] = image
+    return replace(manifest, document=document)
+
+
+def _set(entries: list[Document], name: str, value: str) -> None:
+    for entry in entries:
+        if entry["name"] == name:
+            entry.clear()
+            entry.update(name=name, value=value)
+            return
+    entries.append({"name": name, "value": value})
+
+
+def known_settings(manifest: Manifest, project: str, bucket: str) -> dict[str, str]:
+    """Project and bucket, where the manifest is silent or has a placeholder: what else it says is meant."""
+    known = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": bucket}
+    return {name: value for name, value in known.items() if value and manifest.env.get(name, "PROJECT") in PLACEHOLDERS}
+
+
+def left_open(manifest: Manifest, *, image_matters: bool = True) -> list[str]:
+    """Placeholders that nobody has filled in, with what fills them."""
+    problems = [
+        f"job {manifest.name}: env {name}={value!r} is a placeholder: give --set-env {name}=..."
+        for name, value in manifest.env.items()
+        if value in PLACEHOLDERS
+    ]
+    for container in manifest.containers if image_matters else []:
+        if _PLACEHOLDER.search(str(container["image"])):
+            problems.append(f"job {manifest.name}: image {container['image']!r} has placeholders: give --image ...")
+    return problems
+
+
+def rendered(manifest: Manifest) -> str:
+    """The manifest as YAML, as `gcloud run jobs replace` takes it."""
+    return str(yaml.safe_dump(manifest.document, sort_keys=False, allow_unicode=True))
+
+
+def _execution_spec(document: Document) -> Document:
+    node: Any = document
+    for key in ("spec", "template", "spec"):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}
+
+
+def _worker_spec(document: Document) -> Document:
+    node: Any = _execution_spec(document)
+    for key in ("template", "spec"):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}

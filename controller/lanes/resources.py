@@ -1,0 +1,135 @@
+"""What a lane needs beside its job: topic, subscription, dead-letter topic and bucket.
+
+What is missing is created; what exists is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from batch.model.errors import DependencyForbidden, DependencyUnavailable, SettingsError
+from controller.lanes.manifests import Manifest
+
+ACK_DEADLINE_S = 60
+"""Short: workers extend leases, and a long deadline only delays what a killed worker held."""
+RETENTION_S = 7 * 24 * 3600
+MAX_DELIVERY_ATTEMPTS = 100
+"""A net only: deliveries also count hand-backs, so attempts are counted by the workers."""
+DEAD_LETTER_TOPIC = "dead-letters"
+PATIENCE_S = 20.0
+"""For one call to Cloud Storage with its retries: somebody waits, and the client's own two minutes say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """The resources of one lane, by their short names."""
+
+    topic: str
+    subscription: str
+    dead_letter_topic: str
+    bucket: str
+
+
+def needed(manifest: Manifest) -> Needed:
+    """From a lane's manifest. Raises SettingsError when it names no bucket."""
+    bucket = manifest.env.get("BUCKET_NAME", "")
+    if not bucket:
+        raise SettingsError([f"job {manifest.name}: env BUCKET_NAME is not set: the bucket for inputs, outputs and outcomes"])
+    return Needed(manifest.topic, manifest.subscription, manifest.env.get("DEAD_LETTER_TOPIC", DEAD_LETTER_TOPIC), bucket)
+
+
+class Creator:
+    """Creates resources in one project through Google's clients, which themselves turn to the local cloud when told so."""
+
+    def __init__(self, project: str, region: str) -> None:
+        from google.cloud import pubsub_v1
+
+        self._project = project
+        self._region = region
+        self._publisher = pubsub_v1.PublisherClient()
+        self._subscriber = pubsub_v1.SubscriberClient()
+
+    def create_missing(self, wanted: Needed) -> Iterator[str]:
+        """Make what does not exist, saying each thing as it is made. Raises DependencyError."""
+        with _translated(f"create what the lane with subscription {wanted.subscription} needs"):
+            yield from self._bucket(wanted.bucket)
+            yield from self._topic(wanted.dead_letter_topic)
+            yield from self._subscription(wanted.dead_letter_topic, wanted.dead_letter_topic, {})
+            yield from self._topic(wanted.topic)
+            policy = {"dead_letter_topic": self._topic_path(wanted.dead_letter_topic), "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
+            yield from self._subscription(wanted.subscription, wanted.topic, {"dead_letter_policy": policy})
+
+    def close(self) -> None:
+        self._publisher.transport.close()
+        self._subscriber.close()
+
+    def _topic_path(self, name: str) -> str:
+        return f"projects/{self._project}/topics/{name}"
+
+    def _topic(self, name: str) -> Iterator[str]:
+        if _made(lambda: self._publisher.create_topic(request={"name": self._topic_path(name)})):
+            yield f"created topic {name}"
+
+    def _subscription(self, name: str, topic: str, more: dict[str, Any]) -> Iterator[str]:
+        """An expiration policy without a time to live means never; without a retry policy a hand-back decides about its delay."""
+        request = {
+            "name": f"projects/{self._project}/subscriptions/{name}",
+            "topic": self._topic_path(topic),
+            "ack_deadline_seconds": ACK_DEADLINE_S,
+            "message_retention_duration": {"seconds": RETENTION_S},
+            "expiration_policy": {},
+            **more,
+        }
+        if _made(lambda: self._subscriber.create_subscription(request=request)):
+            yield f"created subscription {name} of topic {topic}"
+
+    def _bucket(self, name: str) -> Iterator[str]:
+        from google.cloud import storage
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        client = storage.Client(project=self._project)
+        options: dict[str, Any] = {"timeout": PATIENCE_S, "retry": DEFAULT_RETRY.with_timeout(PATIENCE_S)}
+        try:
+            if client.lookup_bucket(name, **options) is None and _made(
+                lambda: client.create_bucket(name, location=self._region, **options)
+            ):
+                yield f"created bucket {name} in {self._region}"
+        finally:
+            client.close()
+
+
+def _made(create: Callable[[], object]) -> bool:
+    """False when it exists: somebody else may have been quicker."""
+    from google.api_core.exceptions import AlreadyExists, Conflict
+
+    try:
+        create()
+    except (AlreadyExists, Conflict):
+        return False
+    return True
+
+
+@contextmanager
+def _translated(what: str) -> Iterator[None]:
+    from google.api_core.exceptions import Forbidden, GoogleAPIError
+    from google.auth.exceptions import GoogleAuthError
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (Forbidden, GoogleAuthError) as error:
+        raise DependencyForbidden(f"cannot {what}: {error}; roles/pubsub.editor and roles/storage.admin are needed") from error
+    except (GoogleAPIError, RequestException) as error:
+        raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DependencyUnavailable(f"cannot {what}: the answer is none of the service's; what stands between? {error!r:.300}") from error
+
+
+def permission_hint(project: str, subscriptions: list[str], dead_letter_topic: str) -> list[str]:
+    """What dead-lettering needs and no API call of ours may grant: rights of Pub/Sub's own service account."""
+    agent = f"--project={project} --member=serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
+    grants = [("topics", dead_letter_topic, "publisher"), *(("subscriptions", name, "subscriber") for name in subscriptions)]
+    return [f"gcloud pubsub {kind} add-iam-policy-binding {name} {agent} --role=roles/pubsub.{role}" for kind, name, role in grants]

@@ -1,0 +1,1 @@
+"""What is read before a decision: backlog, jobs, executions, progress."""

@@ -1,0 +1,204 @@
+"""The look at one lane: delayed tasks that are due are published again, then its state, its executions and their progress are read.
+
+A look launches nothing. What it reads is brought together into a View, which is all that a decision is made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from batch.model.errors import FanoutError
+from controller.act.intents import Intent, PartState
+from controller.act.launcher import CLOCKS_S, given_up, kept, settled, unlisted
+from controller.act.republisher import Republished, Republisher
+from controller.act.state import LaneState, Saved, accepted_since, load
+from controller.decide import rates
+from controller.decide.broken import Broken, broken_of
+from controller.decide.decision import Decision, HoldCause, Kind
+from controller.decide.ledger import GUARD_S, Ledger, ledger_of
+from controller.decide.predictions import compared
+from controller.decide.probe import unfinished
+from controller.decide.strategies import Strategy
+from controller.lanes.lanes import Lane
+from controller.observe.backlog import WINDOW_S, Idle, Reading, Value
+from controller.observe.jobs import ExecutionInfo, JobInfo
+from controller.observe.listing import listed, newest_first, observed, shortage
+from controller.observe.survey import Survey, alive_count, oldest_of_interest, still_matter, surveyed
+from controller.outside import Outside
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a tick knows of a lane before it decides. `saved` is the state as it was read, `state` the same brought up to date. `ledger`
+    is None where nothing was listed, or where `listing_error` says why it could not be. `accepted_count` tasks came after the reading,
+    `unfinished_count` are not acknowledged of all that the front door told of lately. `held`: it is decided already, for the state
+    could not be read; then `held_worker_count` is what lives of it."""
+
+    lane: Lane
+    now: float
+    reading: Reading
+    saved: Saved
+    state: LaneState
+    ledger: Ledger | None = None
+    broken: Broken | None = None
+    listing_error: str = ""
+    accepted_count: int = 0
+    unfinished_count: int = 0
+    delayed: Republished = field(default_factory=Republished)
+    notes: tuple[str, ...] = ()
+    held: Decision | None = None
+    held_worker_count: int = 0
+
+    @property
+    def live_worker_count(self) -> int:
+        """Where nothing could be listed, what was alive when it last was, and what was launched since."""
+        if self.held is not None:
+            return self.held_worker_count
+        if self.ledger is not None:
+            return self.ledger.live_worker_count
+        seen = self.state.observed
+        known = {name.rsplit("/", 1)[-1] for name in seen.names}
+        since = [part for intent in self.state.intents if intent.saved_at >= seen.listed_at for part in intent.parts]
+        launched = [part for part in since if part.state in (PartState.PENDING, PartState.LAUNCHED) and part.execution not in known]
+        return seen.live_worker_count + sum(part.workers for part in launched)
+
+
+def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_run: bool, republish: bool = True) -> View:
+    """`republish`: delayed tasks may be due. Services that fail are told in the view; they are not raised."""
+    now = outside.clock.now()
+    delayed = Republished()
+    if republish:
+        republisher = Republisher(lane.subscription, lambda: outside.topic(lane.topic), outside.store, outside.clock)
+        delayed = republisher.run(dry_run=dry_run)
+    remembered = outside.memory.state(lane.name)
+    if remembered is not None and _quiet(remembered.state, job, reading, delayed, now):
+        return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
+    try:
+        saved = load(outside.store, lane.name)
+    except FanoutError as error:
+        outside.memory.remember_state(lane.name, None)
+        return held_view(lane, reading, outside, unreadable(lane, reading, now, str(error)), delayed=delayed)
+    outside.memory.remember_state(lane.name, saved)
+    sampled_at = reading.sampled_at if isinstance(reading, Value) else now - WINDOW_S
+    recent = saved.state.pruned(now)
+    view = View(
+        lane,
+        now,
+        reading,
+        saved,
+        saved.state if dry_run or not delayed.count else recent.with_accepted(now, delayed.count),
+        accepted_count=accepted_since(recent, sampled_at) + delayed.count,
+        delayed=delayed,
+    )
+    return _listed(view, job, outside, sampled_at, give_up=not dry_run)
+
+
+def held_view(
+    lane: Lane, reading: Reading, outside: Outside, held: Decision, *, delayed: Republished | None = None, notes: tuple[str, ...] = ()
+) -> View:
+    """A lane that was not looked at to the end. Where lanes share workers its own are counted; where they cannot be, it is taken to have
+    as many as it may have."""
+    nothing = Saved(LaneState(lane.name), 0)
+    count = 0
+    if outside.quotas.count_workers:
+        try:
+            count = alive_count(lane, outside.runner, held.decided_at)
+        except Exception:  # noqa: BLE001 - the lane is held for a reason that is told already, perhaps for this very one
+            count = lane.policy.max_workers
+    return View(
+        lane,
+        held.decided_at,
+        reading,
+        nothing,
+        nothing.state,
+        delayed=delayed or Republished(),
+        notes=notes,
+        held=held,
+        held_worker_count=count,
+    )
+
+
+def unreadable(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
+    """On hold because the state cannot be read or written."""
+    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.STATE_UNREADABLE)
+
+
+def fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decision:
+    """On hold because of what nobody foresaw."""
+    reason = f"a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
+    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.FAULT)
+
+
+def _quiet(state: LaneState, job: JobInfo, reading: Reading, delayed: Republished, now: float) -> bool:
+    """Whether a state that is remembered is enough to see that there is nothing to do: no backlog, nothing new, nothing under way."""
+    return (
+        (isinstance(reading, Idle) or (isinstance(reading, Value) and not reading.undelivered_count))
+        and not delayed.count
+        and (state.observed.job_uid, state.observed.counted, state.observed.latest) == (job.uid, job.execution_count, job.latest_execution)
+        and not any(one.live for one in state.observed.executions)
+        and not any(intent.pending for intent in state.intents)
+        and not state.pruned(now).accepted
+        and state.waiting_since is None
+        and state.blind is None
+    )
+
+
+def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, give_up: bool) -> View:
+    """With the ledger, whether the lane is broken, what was learnt, and how earlier predictions came true."""
+    lane, now, state, memory = view.lane, view.now, view.state, outside.memory
+    since = sampled_at - GUARD_S
+    ended = memory.ended(lane.name)
+    pending = [intent.saved_at for intent in state.intents if intent.pending]
+    try:
+        found = listed(
+            job,
+            state.observed,
+            outside.runner,
+            lambda name: ended[name].info if name in ended else None,
+            now=now,
+            oldest=oldest_of_interest(lane, now),
+            look_back_to=min(pending) - CLOCKS_S if pending else None,
+        )
+        seen = surveyed(found.executions, outside.runner, outside.store, ended, since=since, now=now)
+        intents, unseen = _followed(lane, state.intents, seen, outside, now, short=found.missing_count > 0, give_up=give_up)
+        if unseen:
+            found = replace(found, executions=newest_first([*found.executions, *unseen]))
+            seen = surveyed(found.executions, outside.runner, outside.store, ended, since=since, now=now)
+    except FanoutError as error:
+        return replace(view, listing_error=str(error))
+    remains = still_matter(seen.worked, since, now)
+    memory.remember_ended(lane.name, remains)
+    lost = unlisted(intents, seen, now)
+    within_s = lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None
+    state = replace(
+        state,
+        intents=intents,
+        decisions=compared(state.decisions, seen.worked, lane),
+        observed=observed(job, state.observed, found, (one.info for one in remains), now),
+        learned=rates.learned(state.learned, seen.worked, lane.concurrency),
+    )
+    return replace(
+        view,
+        state=state,
+        ledger=ledger_of(
+            sampled_at, seen.worked, lost, now=now, subscription=lane.subscription, fenced=given_up(intents), within_s=within_s
+        ),
+        broken=broken_of(seen.worked, lost, now=now),
+        listing_error=shortage(job.name, found, len(lost)),
+        unfinished_count=unfinished(state.accepted, seen.worked),
+        notes=(*view.notes, *found.notes, *seen.notes),
+    )
+
+
+def _followed(
+    lane: Lane, intents: Sequence[Intent], seen: Survey, outside: Outside, now: float, *, short: bool, give_up: bool
+) -> tuple[tuple[Intent, ...], list[ExecutionInfo]]:
+    """The intents as far as they are resolved, and executions that the listing did not show."""
+    followed: list[Intent] = []
+    unseen: list[ExecutionInfo] = []
+    for intent in intents:
+        intent, found = settled(lane, intent, seen, outside.store, outside.runner, now, short=short, give_up=give_up)
+        followed.append(intent)
+        unseen += found
+    return kept(tuple(followed), now), unseen

@@ -1,0 +1,1 @@
+"""The controller as an HTTP service: ticks, pokes, identity, logs."""

@@ -1,0 +1,96 @@
+"""What pokes told, kept in a lane's state: there any controller's tick finds it, until the gauge has caught up.
+
+And whether it is worth a tick of its own. A worker is billed for a minute at least, so a lane that has just been launched waits for the
+next tick that comes anyway, unless far more came than that launch was for: a steady stream must not buy a worker every two seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import floor
+
+from batch.services.ports import ObjectStore
+from controller.act.intents import PartState, new_decision_id
+from controller.act.memory import Memory
+from controller.act.state import POKES_KEPT, LaneState, StateConflict, load, saved
+from controller.service.pokes import Poke
+
+MOST_ACCEPTED = 10_000_000
+"""That a lane's marks may tell of together: more is counted by the gauge alone."""
+TRIES = 5
+LONGEST_PAUSE_S = 60.0
+"""Scheduler ticks every minute."""
+PAUSES_IN_DRAIN = 4
+"""A lane is ticked again when this part of the time that it may take to drain is over."""
+BURST = 4
+"""How many times as many as the last launch was for do not wait. So the launches for a stream grow, and are few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What became of pokes: tasks counted, pokes that were counted before, pokes that could not be counted."""
+
+    accepted_count: int = 0
+    repeated_count: int = 0
+    left_out_count: int = 0
+
+
+def marked(state: LaneState, pokes: Sequence[Poke]) -> tuple[LaneState, Marked]:
+    """The state with what is new in `pokes`. Pure."""
+    done = Marked()
+    total_count = sum(count for _, count in state.accepted)
+    for poke in pokes:
+        if poke.poke_id in state.pokes:
+            done = replace(done, repeated_count=done.repeated_count + 1)
+        elif poke.accepted_count and total_count + poke.accepted_count <= MOST_ACCEPTED:
+            state = state.with_accepted(poke.at, poke.accepted_count, poke.poke_id)
+            total_count += poke.accepted_count
+            done = replace(done, accepted_count=done.accepted_count + poke.accepted_count)
+        elif poke.accepted_count:
+            done = replace(done, left_out_count=done.left_out_count + 1)
+    return state, done
+
+
+def pause_s(drain_within_s: float, least_s: float) -> float:
+    """How long (seconds) pokes ask for no other launch after one."""
+    return min(LONGEST_PAUSE_S, max(least_s, drain_within_s / PAUSES_IN_DRAIN))
+
+
+def waits(state: LaneState, now: float, pause_s: float) -> str:
+    """Why what was accepted waits for the next tick that comes anyway; empty: it does not."""
+    launches = [intent for intent in state.intents if any(part.state is PartState.LAUNCHED for part in intent.parts)]
+    last = max(launches, key=lambda intent: intent.saved_at, default=None)
+    if last is None or now - last.saved_at >= pause_s:
+        return ""
+    assigned_count = sum(part.backlog for part in last.parts if part.state is PartState.LAUNCHED)
+    # Marks stand at the beginning of their second, so what came in that of the launch counts as after it.
+    came_count = sum(count for at, count in state.accepted if at >= floor(last.saved_at))
+    if came_count > BURST * assigned_count:
+        return ""
+    return (
+        f"{now - last.saved_at:.0f} s ago workers were launched for {assigned_count} messages, and {came_count} came since: the next tick "
+        f"decides, or a poke after {pause_s:.0f} s, or for more than {BURST} times as many"
+    )
+
+
+def record(
+    store: ObjectStore, memory: Memory, lane: str, pokes: Sequence[Poke], now: float, chance: random.Random
+) -> tuple[Marked, LaneState]:
+    """Write what is new into the lane's state. Another controller that writes at the same time is no failure: then it is read again.
+    Raises StateConflict when that does not end, StateUnreadable, DependencyError."""
+    pokes = pokes[-POKES_KEPT:]
+    for attempt in range(TRIES):
+        found = load(store, lane)
+        state, done = marked(found.state.pruned(now), pokes)
+        if not done.accepted_count:
+            return done, state
+        try:
+            memory.remember_state(lane, saved(store, state, found.generation, f"{new_decision_id(now, chance)}/pokes"))
+        except StateConflict:
+            if attempt == TRIES - 1:
+                raise
+            continue
+        return done, state
+    raise StateConflict(lane)

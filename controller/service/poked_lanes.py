@@ -1,0 +1,160 @@
+"""Lanes that were poked are ticked at once: of each lane at most one such tick runs and one waits, whatever comes in.
+
+Who pokes meanwhile is answered without waiting: the tick that waits takes their counts with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from batch.model.errors import DependencyError, FanoutError
+from controller.act.round import Round
+from controller.lanes.lanes import Lane, lanes_of
+from controller.outside import Outside
+from controller.service import logs
+from controller.service.deadline import Started
+from controller.service.poke_marks import Marked, pause_s, record, waits
+from controller.service.pokes import Poke, lane_for
+from controller.service.ticker import Answer, Late, Ticker, answer_json
+
+EVERY_S = 2.0
+"""The least time between the beginnings of two ticks of a lane that pokes ask for. The first one waits for nothing."""
+LANES_KNOWN_S = 30.0
+STAND_DOWNS = 3
+"""How often a tick is tried again that another one was faster than: that one may not have known of the poke."""
+MOST_WAITING = 500
+"""Pokes of one lane. What comes on top is left to the gauge."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """One lane's pokes that no tick has taken yet."""
+
+    waiting: deque[Poke] = field(default_factory=deque)
+    asked: bool = False
+    """A tick waits to take them."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    began_at: float | None = None
+    drain_within_s: float = 0.0
+
+
+class PokedLanes:
+    """Takes pokes in, and ticks the lanes that they are for. Safe from any thread."""
+
+    def __init__(self, outside: Outside, ticker: Ticker, *, every_s: float = EVERY_S) -> None:
+        self._outside, self._ticker, self._every_s = outside, ticker, every_s
+        self._lines: dict[str, _Line] = {}
+        self._lock = threading.Lock()
+        self._lanes_lock = threading.Lock()
+        self._lanes: tuple[Lane, ...] = ()
+        self._lanes_read_at: float | None = None
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """What waits for its turn is left to the gauge."""
+        self._stopping.set()
+
+    def take(self, pokes: Sequence[Poke]) -> dict[str, Any]:
+        """What became of them, by lane; the answer comes within the deadline of ticks. Raises DependencyError when the lanes cannot be
+        found."""
+        until_s = self._outside.clock.monotonic() + self._ticker.deadline_s
+        by_lane: dict[str, tuple[Lane, list[Poke]]] = {}
+        unknown: list[str] = []
+        for poke in pokes:
+            found = self._lane(poke)
+            if found is None:
+                unknown.append(poke.topic or poke.lane)
+            elif poke.accepted_count:
+                by_lane.setdefault(found.name, (found, []))[1].append(poke)
+        started = {name: self._joined_or_started(lane, own) for name, (lane, own) in by_lane.items()}
+        answers: dict[str, Mapping[str, Any]] = {}
+        for lane, run in started.items():
+            if run is None:
+                answers[lane] = {"status": "joined", "reason": "a tick of this lane is waiting already and takes this poke with it"}
+            elif not run.wait(until_s - self._outside.clock.monotonic()):
+                answers[lane] = {"status": "running", "reason": f"it is not over after {self._ticker.deadline_s:g} s and goes on"}
+            else:
+                answers[lane] = run.result()
+        return {"lanes": answers, "unknown": sorted(set(unknown))}
+
+    def _lane(self, poke: Poke) -> Lane | None:
+        """Lanes change seldom: they are only listed again after a while, or for a poke that none of them explains."""
+        with self._lanes_lock:
+            now = self._outside.clock.monotonic()
+            age_s = None if self._lanes_read_at is None else now - self._lanes_read_at
+            found = lane_for(poke, self._lanes)
+            if age_s is None or age_s > LANES_KNOWN_S or (found is None and age_s > self._every_s):
+                lanes, _ = lanes_of(self._outside.runner.jobs())
+                self._lanes, self._lanes_read_at = tuple(lanes), now
+                found = lane_for(poke, self._lanes)
+            return found
+
+    def _joined_or_started(self, lane: Lane, pokes: Sequence[Poke]) -> Started[Mapping[str, Any]] | None:
+        """None: a tick waits already, and takes these with it."""
+        with self._lock:
+            line = self._lines.setdefault(lane.name, _Line())
+            line.drain_within_s = lane.policy.drain_within_s
+            room = MOST_WAITING - len(line.waiting)
+            line.waiting.extend(pokes[:room])
+            if len(pokes) > room:
+                dropped = f"{len(pokes) - room} pokes were dropped, {MOST_WAITING} wait; the gauge will tell"
+                logs.write("WARNING", f"lane {lane.name}: {dropped}", lane=lane.name)
+            if line.asked:
+                return None
+            line.asked = True
+        return Started(partial(self._run, lane.name, line), f"poked-{lane.name}")
+
+    def _run(self, lane: str, line: _Line) -> Mapping[str, Any]:
+        """Never raises for a service that fails: a poke is only a hint."""
+        with line.turn:
+            clock = self._outside.clock
+            if line.began_at is not None:
+                clock.wait(self._stopping, line.began_at + self._every_s - clock.monotonic())
+            with self._lock:
+                pokes = list(line.waiting)
+                line.waiting.clear()
+                line.asked = False
+            if self._stopping.is_set():
+                return {"status": "dropped", "reason": "the controller ends; the gauge will tell"}
+            line.began_at = clock.monotonic()
+            return self._recorded_and_ticked(lane, pokes, pause_s(line.drain_within_s, self._every_s))
+
+    def _recorded_and_ticked(self, lane: str, pokes: Sequence[Poke], launch_pause_s: float) -> Mapping[str, Any]:
+        outside = self._outside
+        try:
+            done, state = record(outside.store, outside.memory, lane, pokes, outside.clock.now(), outside.chance)
+        except FanoutError as error:
+            logs.write("WARNING", f"lane {lane}: {len(pokes)} pokes could not be kept, the gauge will tell: {error}", lane=lane)
+            return {"status": "not_kept", "reason": str(error)}
+        counts = {"accepted_count": done.accepted_count, "repeated_count": done.repeated_count, "left_out_count": done.left_out_count}
+        if not done.accepted_count:
+            return {"status": "nothing_new", **counts}
+        logs.write("INFO", _told(lane, done), lane=lane, **counts)
+        why = waits(state, outside.clock.now(), launch_pause_s)
+        if why:
+            return {"status": "counted", "reason": why, **counts}
+        try:
+            return {**answer_json(self._ticked(lane), self._ticker.deadline_s), **counts}
+        except FanoutError as error:
+            return {"status": "not_ticked", "reason": str(error), **counts}
+
+    def _ticked(self, lane: str) -> Answer:
+        """After a tick of this lane that runs already, which may not know of the pokes, and again while another controller is faster."""
+        deadline_s = self._ticker.deadline_s
+        answer = self._ticker.tick(lane, "a poke", deadline_s)
+        for _ in range(STAND_DOWNS):
+            if isinstance(answer, Late) or (isinstance(answer, Round) and not any(result.stood_down for result in answer.results)):
+                return answer
+            if not self._ticker.wait_free(lane, deadline_s):
+                raise DependencyError(f"a tick of lane {lane} does not end; the next one knows of the poke")
+            answer = self._ticker.tick(lane, "a poke", deadline_s)
+        return answer
+
+
+def _told(lane: str, done: Marked) -> str:
+    return f"lane {lane}: the front door accepted {done.accepted_count} tasks"

@@ -1,0 +1,89 @@
+"""Whether the controller can do its work: bucket, jobs and Monitoring, each asked with a short deadline, at most every few seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from batch.model.errors import FanoutError
+from controller.observe.backlog import Unknown
+from controller.outside import Outside
+from controller.service.deadline import Started
+
+DEADLINE_S = 4.0
+KEPT_S = 5.0
+
+FIXES: Mapping[str, str] = {
+    "bucket": "check BUCKET_NAME, and that the controller's service account has roles/storage.objectUser on the bucket",
+    "jobs": "check GOOGLE_CLOUD_PROJECT and REGION, and that the controller's service account has roles/run.viewer",
+    "monitoring": "enable monitoring.googleapis.com, and give the controller's service account roles/monitoring.viewer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """`problems` by what was asked; empty: all of it answers."""
+
+    problems: Mapping[str, str]
+
+    def json(self) -> dict[str, object]:
+        checks = {name: self.problems.get(name, "ok") for name in FIXES}
+        return {"status": "not_ready" if self.problems else "ready", "checks": checks}
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Asks once for all who want to know at the same time. Safe from any thread."""
+
+    outside: Outside
+    deadline_s: float = DEADLINE_S
+    _last: Ready | None = None
+    _asked_at: float = 0.0
+    _under_way: dict[str, Started[str]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self) -> Ready:
+        """At most a few seconds old; answers within the deadline."""
+        with self._lock:
+            clock = self.outside.clock
+            if self._last is None or clock.monotonic() - self._asked_at > KEPT_S:
+                self._last, self._asked_at = self._fresh(), clock.monotonic()
+            return self._last
+
+    def _fresh(self) -> Ready:
+        until_s = self.outside.clock.monotonic() + self.deadline_s
+        for name, check in self._checks().items():
+            before = self._under_way.get(name)
+            if before is None or before.ended:  # a stuck one is not joined by another at every question
+                self._under_way[name] = Started(check, f"ready-{name}")
+        problems: dict[str, str] = {}
+        for name, run in self._under_way.items():
+            found = self._found(run, until_s)
+            if found:
+                problems[name] = f"{found}; {FIXES[name]}"
+        return Ready(problems)
+
+    def _found(self, run: Started[str], until_s: float) -> str:
+        if not run.wait(until_s - self.outside.clock.monotonic()):
+            return f"it did not answer within {self.deadline_s:g} s"
+        try:
+            return run.result()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the controller is not ready
+            return str(error) if isinstance(error, FanoutError) else f"{type(error).__name__}: {error}"
+
+    def _checks(self) -> Mapping[str, Callable[[], str]]:
+        def bucket() -> str:
+            list(islice(self.outside.store.list("controller/"), 1))
+            return ""
+
+        def jobs() -> str:
+            self.outside.runner.jobs()
+            return ""
+
+        def monitoring() -> str:
+            reading = self.outside.backlog.read(["readiness"])["readiness"]
+            return reading.reason if isinstance(reading, Unknown) else ""
+
+        return {"bucket": bucket, "jobs": jobs, "monitoring": monitoring}

@@ -1,0 +1,155 @@
+"""The controller as an HTTP service: Cloud Scheduler posts to `/tick`, the front door to `/pokes`, people look at the rest.
+
+Overlapping ticks are harmless; all that is done about them is to say so. Every answer comes within a deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+
+from batch.model.errors import DependencyError, SettingsError
+from controller.outside import Outside
+from controller.service import logs
+from controller.service.oidc import Rules, TokenRefused, Verifier
+from controller.service.overlap import ALL_LANES
+from controller.service.poked_lanes import PokedLanes
+from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
+from controller.service.readiness import Readiness
+from controller.service.ticker import Ticker, answer_json
+from controller.service.views import MOST, decisions_json, executions_json, lanes_json
+
+TICK_DEADLINE_S = 50.0
+Limit = Annotated[int, Query(ge=1, le=MOST)]
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who may call what. `verifier` None: whoever reaches the service."""
+
+    verifier: Verifier | None = None
+    poke_emails: frozenset[str] = frozenset()
+
+    def check(self, request: Request) -> None:
+        """Raises TokenRefused."""
+        self._check(request, frozenset())
+
+    def check_poke(self, request: Request) -> None:
+        """Raises TokenRefused."""
+        self._check(request, self.poke_emails)
+
+    def _check(self, request: Request, also: frozenset[str]) -> None:
+        origin = request.headers.get("origin")
+        if request.method == "POST" and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+            raise TokenRefused(403, "requests from pages of other sites are refused")
+        if self.verifier is not None:
+            self.verifier.caller(request.headers.get("authorization", ""), also=also)
+
+
+def create_app(
+    outside: Outside, *, ticker: Ticker | None = None, poked: PokedLanes | None = None, callers: Callers | None = None
+) -> FastAPI:
+    """The service over one outside. What blocks runs in threads."""
+    ticker = ticker or Ticker(outside, deadline_s=TICK_DEADLINE_S)
+    callers = callers or Callers()
+    app = FastAPI(title="Fanout controller", docs_url=None, redoc_url=None, openapi_url=None)
+    for kind, answer in _ERRORS.items():
+        app.add_exception_handler(kind, answer)
+    _add_health(app, Readiness(outside))
+    _add_ticks(app, ticker, callers)
+    _add_views(app, outside, callers)
+    _add_pokes(app, outside, poked or PokedLanes(outside, ticker), callers)
+    return app
+
+
+def _add_health(app: FastAPI, readiness: Readiness) -> None:
+    @app.get("/health")
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """Whether the process answers. It asks no service: a restart would not mend one."""
+        return {"status": "healthy"}
+
+    @app.get("/readyz")
+    def ready() -> JSONResponse:
+        found = readiness.ask()
+        return JSONResponse(found.json(), status_code=503 if found.problems else 200)
+
+
+def _add_ticks(app: FastAPI, ticker: Ticker, callers: Callers) -> None:
+    def answer(lane: str, request: Request) -> JSONResponse:
+        """200 whatever was decided: a hold is an answer, and a retry would change nothing."""
+        who = request.headers.get("user-agent", "somebody")[:80]
+        return JSONResponse(answer_json(ticker.tick(lane, who), ticker.deadline_s))
+
+    @app.post("/tick", dependencies=[Depends(callers.check)])
+    def tick(request: Request, lane: str = "") -> JSONResponse:
+        return answer(lane or ALL_LANES, request)
+
+    @app.post("/tick/{lane}", dependencies=[Depends(callers.check)])
+    def tick_lane(lane: str, request: Request) -> JSONResponse:
+        return answer(lane, request)
+
+
+def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
+    @app.get("/lanes", dependencies=[Depends(callers.check)])
+    def lanes() -> dict[str, Any]:
+        return lanes_json(outside)
+
+    @app.get("/decisions", dependencies=[Depends(callers.check)])
+    def decisions(lane: str = "", limit: Limit = MOST) -> dict[str, Any]:
+        return decisions_json(outside, lane, limit)
+
+    @app.get("/executions", dependencies=[Depends(callers.check)])
+    def executions(lane: str = "", limit: Limit = MOST) -> dict[str, Any]:
+        return executions_json(outside, lane, limit)
+
+
+def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Callers) -> None:
+    @app.post("/pokes", dependencies=[Depends(callers.check_poke)])
+    async def pokes(request: Request) -> JSONResponse:
+        """Answers when the lanes are ticked: on Cloud Run there may be no CPU after the answer."""
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                break
+        given = read_pokes(bytes(body), outside.clock.now())
+        return JSONResponse(await run_in_threadpool(poked.take, given))
+
+
+def guarded(rules: Rules, verifier: Callable[[Rules], Verifier], poke_emails: tuple[str, ...]) -> Callers:
+    """The callers that settings allow."""
+    return Callers(verifier(rules), frozenset(poke_emails)) if rules.audience else Callers()
+
+
+def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, TokenRefused)
+    logs.write("WARNING", f"{request.method} {request.url.path} was refused: {error}")
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
+
+
+def _not_found(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, status_code=404)
+
+
+def _bad_pokes(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, status_code=400)
+
+
+def _unavailable(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, status_code=503)
+
+
+_ERRORS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+    TokenRefused: _refused,
+    SettingsError: _not_found,
+    PokesRefused: _bad_pokes,
+    DependencyError: _unavailable,
+}

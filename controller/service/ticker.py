@@ -1,0 +1,137 @@
+"""Ticks that callers wait for: answered in time whatever a service does, never two of one scope, logged when they end.
+
+A tick that outlasts its caller goes on by itself; what it has decided by then is told.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from batch.model.clock import iso
+from batch.model.errors import DependencyError, SettingsError
+from controller.act.round import Round, TickResult
+from controller.outside import Outside
+from controller.service import logs
+from controller.service.deadline import Started
+from controller.service.overlap import ALL_LANES, Holder, Overlap
+from controller.tick import tick_lanes
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Nothing was done: a tick of the same scope runs."""
+
+    holder: Holder
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The tick is not over. `results` are those of the lanes that are done."""
+
+    results: tuple[TickResult, ...]
+    holder: Holder
+
+
+Answer = Round | Skipped | Late
+
+
+class Ticker:
+    """The ticks of one process. Safe from any thread."""
+
+    def __init__(self, outside: Outside, *, deadline_s: float) -> None:
+        self._outside = outside
+        self._deadline_s = deadline_s
+        self._overlap = Overlap(outside.clock)
+        self._waiting: set[threading.Event] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    @property
+    def deadline_s(self) -> float:
+        return self._deadline_s
+
+    def tick(self, lane: str, who: str, deadline_s: float | None = None) -> Answer:
+        """Tick a lane, or all for `ALL_LANES`; the answer comes within the deadline (seconds). Raises SettingsError for a lane that is
+        none, DependencyError where the lanes cannot even be found."""
+        taken_by = self._overlap.take(lane, who)
+        if taken_by is not None:
+            return Skipped(taken_by)
+        holder = Holder(lane, who, self._outside.clock.now())
+        done: list[TickResult] = []
+        with self._answered() as answered:
+            run = Started(partial(self._run, lane, done.append), f"tick-{lane or 'all'}", answered.set)
+            answered.wait(self._deadline_s if deadline_s is None else deadline_s)
+        return run.result() if run.ended else Late(tuple(done), holder)
+
+    def stop_waiting(self) -> None:
+        """Whoever waits for a tick is answered now: the process is about to end."""
+        with self._lock:
+            self._stopped = True
+            for answered in self._waiting:
+                answered.set()
+
+    @contextmanager
+    def _answered(self) -> Iterator[threading.Event]:
+        answered = threading.Event()
+        with self._lock:
+            self._waiting.add(answered)
+            if self._stopped:
+                answered.set()
+        try:
+            yield answered
+        finally:
+            with self._lock:
+                self._waiting.discard(answered)
+
+    def running(self) -> tuple[Holder, ...]:
+        return self._overlap.running()
+
+    def wait_free(self, lane: str, timeout_s: float) -> bool:
+        """Wait until no tick of this scope runs."""
+        return self._overlap.wait_free(lane, timeout_s)
+
+    def finish(self, within_s: float) -> tuple[Holder, ...]:
+        """Wait for the ticks that run; those that did not end in time."""
+        self._overlap.wait_idle(within_s)
+        return self.running()
+
+    def _run(self, lane: str, tell: Callable[[TickResult], None]) -> Round:
+        with self._overlap.given_back(lane):
+            try:
+                outcome = tick_lanes(self._outside, [lane] if lane != ALL_LANES else [], on_result=tell)
+            except SettingsError:
+                raise
+            except DependencyError as error:
+                logs.write("ERROR", f"no lane was ticked: {error}")
+                raise
+            except Exception as error:
+                text = f"no lane was ticked, a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
+                logs.write("ERROR", text, traceback=traceback.format_exc())
+                raise
+            logs.write_round(outcome)
+            return outcome
+
+
+def answer_json(answer: Answer, deadline_s: float) -> Mapping[str, Any]:
+    """What the caller of a tick is told. `status` is `done`, `running` or `skipped`."""
+    match answer:
+        case Round():
+            return {"status": "done", **logs.round_json(answer)}
+        case Late():
+            text = (
+                f"it is not over and goes on, answers come within {deadline_s:g} s; until it ends the next is skipped. {answer.holder.text}"
+            )
+            lanes = [logs.result_json(result) for result in answer.results]
+            return {"status": "running", "reason": text, "lanes": lanes, **_holder_json(answer.holder)}
+        case Skipped():
+            return {"status": "skipped", "reason": answer.holder.text, "lanes": [], **_holder_json(answer.holder)}
+
+
+def _holder_json(holder: Holder) -> dict[str, Any]:
+    return {"running": {"lane": holder.scope or None, "who": holder.who, "since": iso(holder.since)}}
