@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STUCK_GRACE_S = 3.0
 BESIDE = 24
-"""Requests to the bucket beside those of handlers: progress, outcomes, parked tasks, records of tasks that were delivered before."""
+"""Requests to the bucket beside those of handlers: progress, outcomes, delayed tasks, records of tasks that were delivered before."""
 ENDED = 0
 """The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
 
@@ -59,10 +59,10 @@ def _shown(default: object) -> str:
     return ",".join(default) if isinstance(default, tuple) else f"{default}"
 
 
-def environment_with(arguments: Sequence[str], environment: Mapping[str, str], chance: random.Random) -> dict[str, str]:
+def environment_with(arguments: Sequence[str], environment: Mapping[str, str], rng: random.Random) -> dict[str, str]:
     """The environment, overridden by options. Outside Cloud Run an execution gets a name of its own, so that no two share their objects."""
     given = {env: value for env, value in vars(options().parse_args(arguments)).items() if value is not None}
-    named = {"CLOUD_RUN_EXECUTION": f"local-{chance.getrandbits(40):010x}"}
+    named = {"CLOUD_RUN_EXECUTION": f"local-{rng.getrandbits(40):010x}"}
     return named | dict(environment) | given
 
 
@@ -70,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit code."""
     signals = Signals()
     give_large_blocks_back()
-    chance = random.SystemRandom()
-    environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, chance)
+    rng = random.SystemRandom()
+    environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, rng)
     set_up_logging(logging.INFO)
     try:
         settings, registry = configured(environment)
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     who = {"job": settings.job, "execution": settings.execution, "index": settings.index, "retry": settings.retry}
     set_up_logging(logging.INFO, **who, lane=settings.lane_name)
     try:
-        worker = build(settings, registry, chance)
+        worker = build(settings, registry, rng)
     except DependencyError as error:
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
@@ -116,7 +116,7 @@ def _named(handlers: str) -> tuple[str, ...]:
         return ()
 
 
-def build(settings: WorkerSettings, registry: Registry, chance: random.Random) -> Worker:
+def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> Worker:
     """The worker with the real clients. Raises DependencyForbidden when there are no credentials."""
     from batch.services.objects import GoogleObjectStore
     from batch.services.pubsub import GoogleSubscription, GoogleTopic
@@ -129,7 +129,7 @@ def build(settings: WorkerSettings, registry: Registry, chance: random.Random) -
         GoogleTopic(settings.project, settings.dead_letter_topic),
         GoogleObjectStore(settings.bucket_name, project=settings.project, pool_size=2 * settings.concurrency + BESIDE),
         SystemClock(),
-        chance,
+        rng,
     )
 
 

@@ -150,11 +150,11 @@ class WorkerSettings:
     processes: int | None = setting(
         "PROCESSES", whole(1, 256), "child processes for isolated handlers; one for each CPU by default", default=None
     )
-    suspect_timeout_s: float = setting(
-        "SUSPECT_TIMEOUT_S", seconds(1), "how long a suspect may run alone, if its handler has no timeout_s", default=600.0
+    quarantine_timeout_s: float = setting(
+        "QUARANTINE_TIMEOUT_S", seconds(1), "how long a quarantined task may run alone, if its handler has no timeout_s", default=600.0
     )
-    suspect_memory_mb: int = setting(
-        "SUSPECT_MEMORY_MB", whole(64), "memory that a suspect may use, if its handler has no memory_mb", default=512
+    quarantine_memory_mb: int = setting(
+        "QUARANTINE_MEMORY_MB", whole(64), "memory that a quarantined task may use, if its handler has no memory_mb", default=512
     )
     task_timeout_s: float = setting(
         "TASK_TIMEOUT_S", seconds(1), "the manifest's task timeout, which Cloud Run does not tell", default=600.0
@@ -162,13 +162,15 @@ class WorkerSettings:
     lane: str = setting("LANE", text, "the lane; the job's own name by default", default="")
     progress_interval_s: float = setting("PROGRESS_INTERVAL_S", seconds(0.1), "how often progress is written", default=15.0)
     flush_interval_s: float = setting("FLUSH_INTERVAL_S", seconds(0.05), "how long an outcome may wait to be written", default=5.0)
-    start_within_s: float = setting("START_WITHIN_S", seconds(0.01), "pull only what will start within this time", default=1.0)
+    prefetch_s: float = setting("PREFETCH_S", seconds(0.01), "pull only what will start within this time", default=1.0)
     drain_after_s: float = setting("DRAIN_AFTER_S", seconds(0), "how long the subscription must have been empty to be drained", default=5.0)
     billing_floor_s: float = setting("BILLING_FLOOR_S", seconds(0), "the least time Cloud Run bills a worker for; 0 disables", default=60.0)
     use_paid_minute: bool = setting(
         "USE_PAID_MINUTE", flag, "whether a worker that a controller launched goes on after its share while it is paid for", default=False
     )
-    max_held_bytes: int = setting("MAX_HELD_BYTES", whole(1), "data of messages that a worker holds at a time", default=32 * 1024 * 1024)
+    max_outstanding_bytes: int = setting(
+        "MAX_OUTSTANDING_BYTES", whole(1), "data of messages that a worker holds at a time", default=32 * 1024 * 1024
+    )
     watchdog_s: float = setting(
         "WATCHDOG_S", seconds(1), "how long a thread of the worker may stand still before the worker ends stuck", default=180.0
     )
@@ -200,8 +202,8 @@ def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
         settings = read(WorkerSettings, environment)
     except SettingsError as error:
         raise SettingsError([*error.problems, *problems]) from None
-    if settings.start_within_s * 2 > settings.task_timeout_s:
-        problems.append(f"START_WITHIN_S={settings.start_within_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
+    if settings.prefetch_s * 2 > settings.task_timeout_s:
+        problems.append(f"PREFETCH_S={settings.prefetch_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
     if problems:
         raise SettingsError(problems)
     return settings

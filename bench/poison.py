@@ -40,7 +40,7 @@ DEADLINE_S = 10
 """What a killed worker held comes again after this time."""
 LIMIT_S = 1200.0
 DRAIN_AFTER_S = 2.0
-START_WITHIN_S = 0.25
+PREFETCH_S = 0.25
 """What a killed worker had in its hands costs several requests a message when it comes again."""
 
 
@@ -52,11 +52,11 @@ class Mix:
     raises: int
     kills: int
 
-    def tasks(self, chance: random.Random) -> list[tuple[str, int]]:
+    def tasks(self, rng: random.Random) -> list[tuple[str, int]]:
         """Kind and number of each, shuffled."""
         kinds = {"good": self.good, "raises": self.raises, "kills": self.kills}
         tasks = [(kind, number) for kind, count in kinds.items() for number in range(count)]
-        chance.shuffle(tasks)
+        rng.shuffle(tasks)
         return tasks
 
 
@@ -145,7 +145,7 @@ def started(lane: Lane, number: int, index: int, retry: int) -> subprocess.Popen
         "HANDLERS": "bench.poison_handlers",
         "MAX_MESSAGES": 10_000_000,
         "DRAIN_AFTER_S": DRAIN_AFTER_S,
-        "START_WITHIN_S": START_WITHIN_S,
+        "PREFETCH_S": PREFETCH_S,
         "CLOUD_RUN_JOB": "bench",
         "CLOUD_RUN_EXECUTION": f"bench-{number}",
         "CLOUD_RUN_TASK_INDEX": index,

@@ -155,7 +155,7 @@ def text(recording: Recording) -> str:
     )
 
 
-def _drains(folder: Path, loads: Sequence[Load], rounds: int, chance: random.Random) -> list[Mapping[str, Any]]:
+def _drains(folder: Path, loads: Sequence[Load], rounds: int, rng: random.Random) -> list[Mapping[str, Any]]:
     """Every launch of every lane's history, in the order of their times."""
     with ExitStack() as stack:
         cloud = stack.enter_context(LocalCloud(folder, Options(sample_period_s=0, visibility_lag_s=0)))
@@ -165,7 +165,7 @@ def _drains(folder: Path, loads: Sequence[Load], rounds: int, chance: random.Ran
         for _ in range(rounds + 1):
             for one in loads:
                 time.sleep(max(0.0, drained_at[one.lane] + GUARD_S + 1 - time.time()))
-                drained_at[one.lane] = _drain(outside, one, chance.randint(60, 200), chance)
+                drained_at[one.lane] = _drain(outside, one, rng.randint(60, 200), rng)
                 print(f"{one.lane} drained", flush=True)
         entries = [entry for one in loads for entry in load_state(outside.store, one.lane).state.decisions]
     return sorted((entry for entry in entries if entry["kind"] == Kind.LAUNCH.value), key=lambda entry: str(entry["decided_at"]))
@@ -182,11 +182,11 @@ def _deployed(stack: ExitStack, loads: Sequence[Load]) -> Outside:
     return stack.enter_context(connected(settings))
 
 
-def _drain(outside: Outside, one: Load, count: int, chance: random.Random) -> float:
+def _drain(outside: Outside, one: Load, count: int, rng: random.Random) -> float:
     """Publish tasks, tick until all of them are done and the history says so; returns when (Unix seconds) they were."""
     topic = outside.topic(one.lane)
     for _ in range(0, count, 50):
-        topic.publish([_message(one, chance) for _ in range(min(50, count))])
+        topic.publish([_message(one, rng) for _ in range(min(50, count))])
         count -= 50
     started_at = time.time()
 
@@ -200,9 +200,9 @@ def _drain(outside: Outside, one: Load, count: int, chance: random.Random) -> fl
     return time.time()
 
 
-def _message(one: Load, chance: random.Random) -> Outgoing:
-    task_id = new_task_id(chance, one.lane)
-    fields = {"filename": f"{task_id}.txt", "processing_time": round(chance.uniform(one.least_s, one.most_s), 3)}
+def _message(one: Load, rng: random.Random) -> Outgoing:
+    task_id = new_task_id(rng, one.lane)
+    fields = {"filename": f"{task_id}.txt", "processing_time": round(rng.uniform(one.least_s, one.most_s), 3)}
     return Outgoing(*encode(Task(task_id, "file_processing", iso(time.time()), fields, lane=one.lane, shard=f"rolling-{one.lane}")))
 
 

@@ -22,7 +22,7 @@ class Outside:
     runner: JobRunner
     backlog: BacklogReader
     clock: Clock
-    chance: random.Random
+    rng: random.Random
     topic: Callable[[str], Topic]
     quotas: Quotas = field(default_factory=Quotas)
     memory: Memory = field(default_factory=Memory)

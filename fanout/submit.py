@@ -144,7 +144,7 @@ def _fields(pairs: Iterable[str]) -> dict[str, Any]:
 
 def _single(topic: Topic, new: NewTask, lane: str, check: Check, as_json: bool) -> None:
     try:
-        task_id, message_id = submit_one(topic, new, lane=lane, clock=SystemClock(), chance=random.SystemRandom(), check=check)
+        task_id, message_id = submit_one(topic, new, lane=lane, clock=SystemClock(), rng=random.SystemRandom(), check=check)
     except MessageRefused as error:
         raise click.ClickException(str(error)) from error
     if as_json:
@@ -160,7 +160,7 @@ def _many(
         click.echo(f"{what} {refusal.position}: {refusal.reason}", err=True)
 
     submission = Submission(
-        lane=lane, topic=topic, store=store, clock=SystemClock(), chance=random.SystemRandom(), check=check, on_refusal=tell
+        lane=lane, topic=topic, store=store, clock=SystemClock(), rng=random.SystemRandom(), check=check, on_refusal=tell
     )
     failure = ""
     try:

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     controller = None
     if settings.controller_url:
         controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)
-    app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), chance=random.Random(), controller=controller)
+    app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), rng=random.Random(), controller=controller)
     config = uvicorn.Config(
         app, access_log=False, log_config=None, backlog=2048, timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s))
     )

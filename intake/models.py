@@ -78,7 +78,7 @@ class RequestRefused(Exception):
         return {"error": " ".join(self.error.split()), **named}
 
 
-def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: float, chance: random.Random) -> Outgoing:
+def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: float, rng: random.Random) -> Outgoing:
     """The message of a request's body. Raises RequestRefused."""
     fields = json_object(body)
     if door.task_type is None:
@@ -94,7 +94,7 @@ def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: floa
         raise RequestRefused(422, f"Idempotency-Key: {error}") from error
     check_fields(door.registry, str(task_type), fields)
     try:
-        return single_message(NewTask(str(task_type), fields, key), lane=lane, unix_s=unix_s, chance=chance)
+        return single_message(NewTask(str(task_type), fields, key), lane=lane, unix_s=unix_s, rng=rng)
     except MessageRefused as error:
         raise RequestRefused(413 if error.kind == "too_large" else 422, str(error)) from error
 

@@ -37,9 +37,9 @@ class Controller(Protocol):
 class LanePoker:
     """One lane's pokes: gathered for a moment, then sent by a thread of its own, one at a time."""
 
-    def __init__(self, lane: str, topic: str, controller: Controller, clock: Clock, chance: random.Random, *, gather_s: float) -> None:
+    def __init__(self, lane: str, topic: str, controller: Controller, clock: Clock, rng: random.Random, *, gather_s: float) -> None:
         self._lane, self._topic, self._controller = lane, topic, controller
-        self._clock, self._chance, self._gather_s = clock, chance, gather_s
+        self._clock, self._rng, self._gather_s = clock, rng, gather_s
         self._count, self._first_at = 0, 0.0
         self._dropped_count, self._complained_at = 0, -COMPLAIN_EVERY_S
         self._changed = threading.Condition()
@@ -86,7 +86,7 @@ class LanePoker:
         with self._changed:
             count, self._count = self._count, 0
             at = self._first_at
-        poke = {"id": f"{self._chance.getrandbits(96):024x}", "lane": self._lane, "topic": self._topic, "accepted_count": count, "at": at}
+        poke = {"id": f"{self._rng.getrandbits(96):024x}", "lane": self._lane, "topic": self._topic, "accepted_count": count, "at": at}
         return count, json.dumps({"pokes": [poke]}).encode()
 
     def _dropped(self, count: int, error: Exception) -> None:
@@ -102,10 +102,9 @@ class LanePoker:
 class Pokers:
     """The pokers of all lanes."""
 
-    def __init__(self, settings: IntakeSettings, controller: Controller, clock: Clock, chance: random.Random) -> None:
+    def __init__(self, settings: IntakeSettings, controller: Controller, clock: Clock, rng: random.Random) -> None:
         self.by_lane: Mapping[str, LanePoker] = {
-            lane: LanePoker(lane, topic, controller, clock, chance, gather_s=settings.poke_gather_s)
-            for lane, topic in settings.topics.items()
+            lane: LanePoker(lane, topic, controller, clock, rng, gather_s=settings.poke_gather_s) for lane, topic in settings.topics.items()
         }
 
     def start(self) -> None:

@@ -41,8 +41,8 @@ log = logging.getLogger("fanout.intake")
 class FrontDoor:
     """The lanes' collectors, and the way of a request through them."""
 
-    def __init__(self, settings: IntakeSettings, clock: Clock, chance: random.Random) -> None:
-        self._settings, self._clock, self._chance = settings, clock, chance
+    def __init__(self, settings: IntakeSettings, clock: Clock, rng: random.Random) -> None:
+        self._settings, self._clock, self._rng = settings, clock, rng
         self._collectors: dict[str, Collector] = {}
 
     def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:
@@ -65,9 +65,9 @@ class FrontDoor:
         key = request.headers.get("idempotency-key")
         body = await _body(request, self._settings.max_body_bytes)
         if len(body) <= AT_ONCE_BYTES:
-            message = message_of(door, body, key, lane, self._clock.now(), self._chance)
+            message = message_of(door, body, key, lane, self._clock.now(), self._rng)
         else:
-            message = await asyncio.to_thread(message_of, door, body, key, lane, self._clock.now(), self._chance)
+            message = await asyncio.to_thread(message_of, door, body, key, lane, self._clock.now(), self._rng)
         try:
             message_id = await self._collectors[lane].publish(message)
         except (CollectorFull, DependencyUnavailable) as error:
@@ -92,12 +92,12 @@ def create_app(
     registry: Registry,
     topics: Topics,
     clock: Clock,
-    chance: random.Random,
+    rng: random.Random,
     controller: Controller | None = None,
 ) -> FastAPI:
     """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted. `controller` is poked."""
-    front = FrontDoor(settings, clock, chance)
-    pokers = None if controller is None else Pokers(settings, controller, clock, chance)
+    front = FrontDoor(settings, clock, rng)
+    pokers = None if controller is None else Pokers(settings, controller, clock, rng)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

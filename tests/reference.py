@@ -29,7 +29,7 @@ EXIT_REASONS = {
     ExitReason.DRAINED: "several pulls in a row, over `DRAIN_AFTER_S`, found nothing while it held nothing",
     ExitReason.OUT_OF_TIME: "the task timeout is near; what had not started was handed back",
     ExitReason.STOPPED: "SIGTERM or SIGINT; what had not started was handed back at once",
-    ExitReason.FENCED: "another execution does the work of this decision; it pulled nothing",
+    ExitReason.NOT_CLAIMED: "another execution does the work of this decision; it pulled nothing",
     ExitReason.BROKEN: "a service is missing, forbidden or down (no attempt was spent), most tasks fail with one error, or handlers hang",
     ExitReason.STUCK: "one of its own threads did not come round for `WATCHDOG_S`; the stacks are in the log, its leases were handed back",
 }

@@ -75,7 +75,7 @@ def drain(local_storage: Service, project: str, monkeypatch: pytest.MonkeyPatch)
     client.close()
     store = GoogleObjectStore(f"b-{project}", project=project)
     topic = MemoryBroker(SystemClock()).topic("tasks")
-    submission = Submission(lane="default", topic=topic, store=store, clock=SystemClock(), chance=random.Random(project))
+    submission = Submission(lane="default", topic=topic, store=store, clock=SystemClock(), rng=random.Random(project))
     submission.add(NewTask(kind, {}) for kind in ("file_processing", "data_transformation", "nonsense", "file_processing"))
     submission.close()
     sent = [message.attributes for _, message in topic.published]

@@ -158,7 +158,7 @@ class Inside:
 
 
 def _called(handler: Handler, ctx: Context | AsyncContext) -> Any:
-    """A suspect may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
+    """A quarantined task may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
     result = handler.function([ctx.task], [ctx]) if handler.kind is Kind.GROUP else handler.function(ctx.task, ctx)
     return asyncio.run(result) if asyncio.iscoroutine(result) else result
 

@@ -165,25 +165,23 @@ def part_is_full(count: int, size: int, next_size: int, tasks_per_part: int = TA
     return count >= tasks_per_part or (count > 0 and size + next_size > MAX_PART_BYTES)
 
 
-def new_submission_id(chance: random.Random, unix_s: float) -> str:
+def new_submission_id(rng: random.Random, unix_s: float) -> str:
     """`s-20260131-120000-<8 hex digits>`."""
-    return f"s-{datetime.fromtimestamp(unix_s, UTC):%Y%m%d-%H%M%S}-{chance.getrandbits(32):08x}"
+    return f"s-{datetime.fromtimestamp(unix_s, UTC):%Y%m%d-%H%M%S}-{rng.getrandbits(32):08x}"
 
 
-def submit_one(
-    topic: Topic, new: NewTask, *, lane: str, clock: Clock, chance: random.Random, check: Check | None = None
-) -> tuple[str, str]:
+def submit_one(topic: Topic, new: NewTask, *, lane: str, clock: Clock, rng: random.Random, check: Check | None = None) -> tuple[str, str]:
     """Publish a single task; its task_id and message_id. Raises MessageRefused, DependencyError."""
-    message = single_message(new, lane=lane, unix_s=clock.now(), chance=chance, check=check)
+    message = single_message(new, lane=lane, unix_s=clock.now(), rng=rng, check=check)
     return message.attributes["task_id"], topic.publish([message])[0]
 
 
-def single_message(new: NewTask, *, lane: str, unix_s: float, chance: random.Random, check: Check | None = None) -> Outgoing:
+def single_message(new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None = None) -> Outgoing:
     """The message of a task without a submission: its outcome goes to the shard of its lane and hour. Raises MessageRefused."""
     check_envelope(new)
     if check is not None:
         check(new)
-    task_id = new_task_id(chance, lane, new.idempotency_key)
+    task_id = new_task_id(rng, lane, new.idempotency_key)
     shard = rolling_shard(lane, unix_s)
     return Outgoing(*encode(Task(task_id, new.task_type, iso(unix_s), new.fields, lane=lane, shard=shard)))
 
@@ -212,15 +210,15 @@ class Submission:
         topic: Topic,
         store: ObjectStore,
         clock: Clock,
-        chance: random.Random,
+        rng: random.Random,
         check: Check | None = None,
         on_refusal: Callable[[Refusal], None] | None = None,
         tasks_per_part: int = TASKS_PER_PART,
     ) -> None:
-        self._lane, self._topic, self._store, self._clock, self._chance = lane, topic, store, clock, chance
+        self._lane, self._topic, self._store, self._clock, self._rng = lane, topic, store, clock, rng
         self._check, self._on_refusal, self._tasks_per_part = check, on_refusal, tasks_per_part
         self._submitted_at = clock.now()
-        self.submission_id = new_submission_id(chance, self._submitted_at)
+        self.submission_id = new_submission_id(rng, self._submitted_at)
         self._shard = ""
         self._waiting: list[tuple[int, bytes, dict[str, str]]] = []
         self._waiting_bytes = 0
@@ -284,7 +282,7 @@ class Submission:
             check_envelope(item)
             if self._check is not None:
                 self._check(item)
-            task_id = new_task_id(self._chance, self._lane, item.idempotency_key)
+            task_id = new_task_id(self._rng, self._lane, item.idempotency_key)
             now = iso(self._clock.now())
             data, attributes = encode(Task(task_id, item.task_type, now, item.fields, self.submission_id, self._lane))
         except MessageRefused as error:

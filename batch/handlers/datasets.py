@@ -21,11 +21,11 @@ def dataset(size: int, seed: int) -> Table:
     """`size` rows: `id` (text), `category`, `value` (about 100 ± 15, two digits), `quantity` (1–20), `measured_at` (one a minute, UTC)."""
 
     def rows() -> Iterator[Row]:
-        chance = random.Random(seed).random
+        rng = random.Random(seed).random
         for number in range(size):
-            value = 55 + 30 * (chance() + chance() + chance())
-            category = CATEGORIES[int(chance() * len(CATEGORIES))]
-            quantity = 1 + int(chance() * 20)
+            value = 55 + 30 * (rng() + rng() + rng())
+            category = CATEGORIES[int(rng() * len(CATEGORIES))]
+            quantity = 1 + int(rng() * 20)
             measured_at = (_FIRST + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
             yield [f"row-{number:07d}", category, f"{value:.2f}", str(quantity), measured_at]
 

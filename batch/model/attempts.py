@@ -1,7 +1,7 @@
-"""Attempts: how often a task's handler has run, and with which errors. Only failing tasks, and suspects, have a record.
+"""Attempts: how often a task's handler has run, and with which errors. Only failing tasks, and quarantined tasks, have a record.
 
 The broker's delivery count cannot serve: it also counts hand-backs and expired leases, and may start again at zero. A record may also
-hold a start: who runs the task now. A start whose worker is gone makes the task a suspect, for it may have taken that worker along.
+hold a start: who runs the task now. A start whose worker is gone puts the task into quarantine, for it may have taken that worker along.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Attempts:
     lost: tuple[Start, ...] = ()
 
     @property
-    def suspect(self) -> bool:
+    def quarantined(self) -> bool:
         """Whether the task may have killed a worker."""
         return bool(self.lost)
 

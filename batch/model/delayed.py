@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 from batch.model.delivery import Delivery, Outgoing
 
-PARKED = "parked"
+DELAYED = "delayed"
 """The attribute of a message that has waited in the bucket: `<due> <first published> <first message id>`, times in Unix seconds."""
 MAX_ATTRIBUTES = 100
 """Pub/Sub takes no more; a message that has them all comes back without ours."""
 _FORMAT = 1
-_PARKED = re.compile(r"(\d{10}) (\d{1,10}\.\d{6}) ([A-Za-z0-9][A-Za-z0-9._:~-]{0,255})", re.ASCII)
+_DELAYED = re.compile(r"(\d{10}) (\d{1,10}\.\d{6}) ([A-Za-z0-9][A-Za-z0-9._:~-]{0,255})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,19 @@ def from_object(body: bytes) -> DelayedMessage:
 def as_outgoing(message: DelayedMessage, due: int) -> Outgoing:
     """The message to publish now that it is due. Attributes that begin with `goog` are Pub/Sub's own: it adds them itself."""
     attributes = {key: value for key, value in message.attributes.items() if not key.startswith("goog")}
-    if PARKED in attributes or len(attributes) < MAX_ATTRIBUTES:
-        attributes[PARKED] = f"{due:010d} {message.published_s:.6f} {message.message_id}"
+    if DELAYED in attributes or len(attributes) < MAX_ATTRIBUTES:
+        attributes[DELAYED] = f"{due:010d} {message.published_s:.6f} {message.message_id}"
     return Outgoing(message.data, attributes)
 
 
 def due_of(attributes: Mapping[str, str]) -> float:
     """When a message that has waited in the bucket was due (Unix seconds); 0 for any other."""
-    found = _PARKED.fullmatch(attributes.get(PARKED, ""))
+    found = _DELAYED.fullmatch(attributes.get(DELAYED, ""))
     return float(found[1]) if found else 0.0
 
 
 def as_first_published(delivery: Delivery) -> Delivery:
     """A delivery of a message that has waited in the bucket, under the id and time that it was first published with: what was made from
     these (the id of a task that has none, the shard of one that names none) stays the same. Any other delivery comes back as it is."""
-    found = _PARKED.fullmatch(delivery.attributes.get(PARKED, ""))
+    found = _DELAYED.fullmatch(delivery.attributes.get(DELAYED, ""))
     return replace(delivery, message_id=found[3], published_s=float(found[2])) if found else delivery

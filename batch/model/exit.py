@@ -20,7 +20,7 @@ class ExitReason(StrEnum):
     """The task timeout is near; what had not started was handed back."""
     STOPPED = "stopped"
     """SIGTERM or SIGINT; what had not started was handed back."""
-    FENCED = "fenced"
+    NOT_CLAIMED = "not_claimed"
     """Another execution does the work of this decision."""
     BROKEN = "broken"
     """A service it needs is missing, forbidden or down, most tasks fail alike, or its handlers hang; everything was handed back."""
@@ -35,7 +35,7 @@ EXIT_BROKEN = 3
 EXIT_STUCK = 4
 
 EXIT_CODES = {
-    EXIT_OK: "ended as it should: share_done, drained, out_of_time, stopped or fenced",
+    EXIT_OK: "ended as it should: share_done, drained, out_of_time, stopped or not_claimed",
     EXIT_CRASHED: "a fault in Fanout itself; the log has the traceback",
     EXIT_SETTINGS: "settings are missing or wrong; every problem was printed",
     EXIT_BROKEN: "broken: a service is missing, forbidden or down, or most tasks fail alike; the log says which and what to do",

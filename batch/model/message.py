@@ -54,13 +54,13 @@ class Task:
         return (self.submitted_at, self.task_id)
 
 
-def new_task_id(chance: random.Random, lane: str, idempotency_key: str | None = None) -> str:
+def new_task_id(rng: random.Random, lane: str, idempotency_key: str | None = None) -> str:
     """A random UUID; with a key, a UUIDv5 of lane and key, so that the same submission twice is the same task.
 
     Raises MessageRefused (`invalid`) for a key that is no proper text.
     """
     if idempotency_key is None:
-        return str(uuid.UUID(int=chance.getrandbits(128), version=4))
+        return str(uuid.UUID(int=rng.getrandbits(128), version=4))
     _utf8(idempotency_key, "the idempotency key")
     return str(uuid.uuid5(_KEY_NAMESPACE, f"{lane}\n{idempotency_key}"))
 

@@ -1,6 +1,6 @@
 """A worker's progress, as the metadata of one object: what the controller's ledger is computed from.
 
-Counters only grow: `taken` from the subscription, `acked` (whatever the outcome, and what was parked), `returned` (handed back).
+Counters only grow: `taken` from the subscription, `acked` (whatever the outcome, and what was delayed), `returned` (handed back).
 `taken - acked - returned` is what the worker holds.
 """
 
@@ -37,7 +37,7 @@ class Progress:
     marks: tuple[tuple[int, int], ...] = ()
     deferred: tuple[tuple[int, int], ...] = ()
     exit_reason: str = ""
-    parked: int = 0
+    delayed: int = 0
     """Of `acked`: messages that wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
     last_acked_at: float = 0.0
     """When `acked` last grew; 0: never, or not told."""
@@ -64,7 +64,7 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["marks"] = json.dumps(progress.marks[-MARKS_KEPT:], separators=(",", ":"))
     metadata["deferred"] = json.dumps(_fewer(progress.deferred), separators=(",", ":"))
     metadata["exit_reason"] = progress.exit_reason
-    metadata["parked"] = str(progress.parked)
+    metadata["delayed"] = str(progress.delayed)
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
     return metadata
 
@@ -78,7 +78,7 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         if not all(map(isfinite, seconds.values())):
             raise ValueError(f"times are {seconds}")
         marks = tuple((int(time), int(acked)) for time, acked in json.loads(metadata.get("marks", "[]")))
-        parked = int(metadata.get("parked", "0"))
+        delayed = int(metadata.get("delayed", "0"))
         deferred = tuple((int(due), int(count)) for due, count in json.loads(metadata.get("deferred", "[]")))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
@@ -97,7 +97,7 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         marks=marks,
         deferred=deferred,
         exit_reason=metadata.get("exit_reason", ""),
-        parked=parked,
+        delayed=delayed,
         last_acked_at=seconds["last_acked_at"],
     )
 

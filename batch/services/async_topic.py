@@ -29,11 +29,11 @@ _OPTIONS = [
 class GooglePublisher:
     """One channel to Pub/Sub for all topics of a project. Make, use and close it inside one running event loop."""
 
-    def __init__(self, project: str, environment: Mapping[str, str], chance: random.Random, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, project: str, environment: Mapping[str, str], rng: random.Random, *, timeout_s: float = 10.0) -> None:
         """Raises DependencyForbidden when there are no credentials."""
         from google.pubsub_v1.types import pubsub
 
-        self.project, self.timeout_s, self._chance = project, timeout_s, chance
+        self.project, self.timeout_s, self._rng = project, timeout_s, rng
         self._channel = _channel(environment)
         self._request, self._message = pubsub.PublishRequest.pb(), pubsub.PubsubMessage.pb()
         response = pubsub.PublishResponse.pb()
@@ -61,7 +61,7 @@ class GooglePublisher:
                 code, details = str(error.code().name), str(error.details())
             if code not in _TRANSIENT or loop.time() + pause_s >= give_up_at:
                 raise translated(code, details, self.project, name, self.timeout_s)
-            await asyncio.sleep(pause_s * self._chance.uniform(0.5, 1.0))
+            await asyncio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     async def close(self) -> None:

@@ -28,7 +28,7 @@ class Subscription(Protocol):
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
         """Hold the messages for `deadline_s` more seconds from now; returns the ids that could not be extended."""
 
-    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
+    def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
         """Let others have the messages after `after_s` (0–600) seconds; returns the ids that failed (they come back by themselves)."""
 
 

@@ -110,12 +110,12 @@ def _batches(items: Iterable[T], size_of: Callable[[T], int], max_count: int, ma
 class _Caller:
     """Runs requests about one resource: repeats what may pass, translates what does not. Safe from any thread."""
 
-    def __init__(self, resource: Resource, clock: Clock | None, chance: random.Random | None) -> None:
+    def __init__(self, resource: Resource, clock: Clock | None, rng: random.Random | None) -> None:
         from google.api_core import exceptions as api_errors
 
         self.resource = resource
         self.clock: Clock = clock or SystemClock()
-        self.chance = chance or random.Random()
+        self.rng = rng or random.Random()
         self.closed = threading.Event()
         self.failure: type[Exception] = api_errors.GoogleAPICallError
 
@@ -127,7 +127,7 @@ class _Caller:
             try:
                 return call(max(1.0, min(request_timeout_s, left_s)))
             except self.failure as error:
-                pause_s = delay_s * self.chance.uniform(0.5, 1.5)
+                pause_s = delay_s * self.rng.uniform(0.5, 1.5)
                 hopeless = code_of(error) not in _TRANSIENT or self.closed.is_set()
                 if hopeless or self.clock.monotonic() + pause_s >= until_s:
                     raise
@@ -153,14 +153,14 @@ class GoogleSubscription:
         retry_within_s: float = RETRY_WITHIN_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         clock: Clock | None = None,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         from google import pubsub_v1
         from google.protobuf.empty_pb2 import Empty
         from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
         self.name = name
-        self._caller = _Caller(Resource("subscription", project, name), clock, chance)
+        self._caller = _Caller(Resource("subscription", project, name), clock, rng)
         self._client: Any = _client(pubsub_v1.SubscriberClient, SubscriberGrpcTransport, self._caller.resource)
         self._pull_request: Any = pubsub_v1.PullRequest.pb()
         self._ack_request: Any = pubsub_v1.AcknowledgeRequest.pb()
@@ -233,7 +233,7 @@ class GoogleSubscription:
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
         return self._modify("extend leases on", ack_ids, min(MAX_EXTENSION_S, max(1, ceil(deadline_s))))
 
-    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
+    def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
         """Raises ValueError when `after_s` is not within 0–600."""
         if not 0 <= after_s <= MAX_EXTENSION_S:
             raise ValueError(f"a message can be handed back for 0 to {MAX_EXTENSION_S} s, got {after_s}")
@@ -309,13 +309,13 @@ class GoogleTopic:
         retry_within_s: float = RETRY_WITHIN_S,
         request_timeout_s: float = PUBLISH_TIMEOUT_S,
         clock: Clock | None = None,
-        chance: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         from google import pubsub_v1
         from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
         self.name = name
-        self._caller = _Caller(Resource("topic", project, name), clock, chance)
+        self._caller = _Caller(Resource("topic", project, name), clock, rng)
         self._client: Any = _client(pubsub_v1.PublisherClient, PublisherGrpcTransport, self._caller.resource)
         self._request: Any = pubsub_v1.PublishRequest
         self._message: Any = pubsub_v1.PubsubMessage.pb()

@@ -204,10 +204,10 @@ class MemorySubscription(Faults):
         with self._fault("extend"):
             return self._modify(ack_ids, min(MAX_EXTENSION_S, max(1.0, deadline_s)), leased=True)
 
-    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
+    def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
         if not 0 <= after_s <= MAX_EXTENSION_S:
             raise ValueError(f"a message can be handed back for 0 to {MAX_EXTENSION_S} s, got {after_s}")
-        with self._fault("hand_back"):
+        with self._fault("nack"):
             return self._modify(ack_ids, after_s, leased=after_s > 0)
 
     def close(self) -> None:

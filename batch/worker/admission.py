@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from batch.handling.registry import Kind, Registry
 from batch.model.attempts import MAX_ROUNDS, Attempts, read_attempts
 from batch.model.clock import Clock, iso
-from batch.model.delayed import PARKED, as_first_published, due_of
+from batch.model.delayed import DELAYED, as_first_published, due_of
 from batch.model.delivery import Delivery
 from batch.model.errors import MessageRefused
 from batch.model.message import Task, decode, readable_task_id, shard_of
@@ -61,14 +61,14 @@ class Admission:
         return self._ready(found) if isinstance(found, Attempt) else found
 
     def prepare(self, delivery: Delivery, taken: Callable[[], None]) -> bool:
-        """Do ahead of `attempt` what of it may have to wait for the bucket; `taken` is called when `attempt` is. False for a suspect:
+        """Do ahead of `attempt` what of it may have to wait for the bucket; `taken` is called when `attempt` is. False in quarantine:
         nothing was done then, for its start must not stand in the bucket while it waits for its turn."""
         found: Attempt | Finished | Exception
         try:
-            found = self._found(delivery, begin_suspects=False)
+            found = self._found(delivery, mark_quarantined=False)
         except Exception as error:  # noqa: BLE001 - raised by `attempt`
             found = error
-        if isinstance(found, Attempt) and found.suspect:
+        if isinstance(found, Attempt) and found.quarantined:
             return False
         self._prepared[delivery.ack_id] = _Prepared(found, taken)
         return True
@@ -90,9 +90,9 @@ class Admission:
             prepared.found.began_s = self.clock.monotonic()
         return prepared.found
 
-    def _found(self, delivery: Delivery, *, begin_suspects: bool = True) -> Attempt | Finished:
+    def _found(self, delivery: Delivery, *, mark_quarantined: bool = True) -> Attempt | Finished:
         began_s = self.clock.monotonic()
-        if PARKED in delivery.attributes:
+        if DELAYED in delivery.attributes:
             delivery = as_first_published(delivery)
         try:
             task = decode(
@@ -107,7 +107,7 @@ class Admission:
             return self._refused(delivery, began_s, error)
         attempt = Attempt(delivery, task, handler, None, began_s, self.end_s)
         if self.asks(delivery):
-            unrun = self._met_before(attempt, begin_suspects=begin_suspects)
+            unrun = self._met_before(attempt, mark_quarantined=mark_quarantined)
             if unrun is not None:
                 return unrun
         return attempt
@@ -117,7 +117,7 @@ class Admission:
         handler = attempt.handler
         if handler.timeout_s is not None:
             attempt.deadline_s = min(self.end_s, attempt.began_s + handler.timeout_s)
-        if attempt.suspect or handler.kind is Kind.PROCESS:
+        if attempt.quarantined or handler.kind is Kind.PROCESS:
             # In a child: its time counts from when the child is ready, and the child validates, for a payload model is user code.
             return attempt
         if handler.timeout_s is not None:
@@ -126,7 +126,7 @@ class Admission:
 
     def asks(self, delivery: Delivery) -> bool:
         """Whether `attempt` asks the bucket about this delivery, and so may have to wait."""
-        return delivery.delivery_attempt != 1 or PARKED in delivery.attributes
+        return delivery.delivery_attempt != 1 or DELAYED in delivery.attributes
 
     def _with_payload(self, attempt: Attempt) -> Attempt | Finished:
         try:
@@ -140,7 +140,7 @@ class Admission:
     def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
         return self.verdicts.dead(self._unreadable(delivery), delivery, began_s, 0, error.kind, str(error))
 
-    def _met_before(self, attempt: Attempt, *, begin_suspects: bool) -> Finished | None:
+    def _met_before(self, attempt: Attempt, *, mark_quarantined: bool) -> Finished | None:
         """A message that was delivered before, or may have been: its record decides. None when its turn has come."""
         starts = self.verdicts.starts
         for _ in range(MAX_ROUNDS):
@@ -158,10 +158,12 @@ class Admission:
             lost = standing is Standing.LOST
             if lost and len(known.lost) + 1 >= MAX_LOST:
                 return self.verdicts.worker_died(attempt, known)
-            attempt.suspect = lost or known.suspect
-            if attempt.suspect and not begin_suspects:
+            attempt.quarantined = lost or known.quarantined
+            if attempt.quarantined and not mark_quarantined:
                 return None
-            if not (attempt.suspect or self._unexplained(attempt.delivery, known)) or starts.begin(attempt, known, generation, lost=lost):
+            if not (attempt.quarantined or self._unexplained(attempt.delivery, known)) or starts.begin(
+                attempt, known, generation, lost=lost
+            ):
                 return None
         return back(attempt.delivery, RUNNING_WAIT_S)
 

@@ -15,9 +15,9 @@ from batch.worker.executors.async_tasks import AsyncSlots
 from batch.worker.executors.groups import Groups, is_async
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.processes import IsolatedSlots, Isolation, process_count
-from batch.worker.executors.quarantine import Suspects
+from batch.worker.executors.quarantine import Quarantine
 from batch.worker.executors.threads import Slots
-from batch.worker.finished import Finished, GoesBack
+from batch.worker.finished import Finished, Nack
 from batch.worker.ready_queue import Changes, Ready
 from batch.worker.redelivered import Places, Redelivered
 from batch.worker.runner import Runner
@@ -41,12 +41,12 @@ class Parts:
 
 def assembled(parts: Parts) -> Executors:
     """The executors that the registry's handlers need."""
-    isolation, suspects = _isolation(parts)
+    isolation, quarantine = _isolation(parts)
     changes = Changes()
     lines, loop = lines_of(parts.registry), _loop(parts)
     executors = {}
     for line, task_types in lines.items():
-        redelivered = Redelivered(parts.runner, suspects, parts.inbox, parts.tally, parts.clock)
+        redelivered = Redelivered(parts.runner, quarantine, parts.inbox, parts.tally, parts.clock)
         ready = Ready(changes, redelivered)
         redelivered.enter = ready.put_back
         executor = executors[line] = _executor(line, task_types, parts, ready, isolation, loop)
@@ -62,22 +62,22 @@ def _loop(parts: Parts) -> Loop:
     return Loop(users, parts.settings.concurrency, parts.clock, parts.failed)
 
 
-def _isolation(parts: Parts) -> tuple[Isolation, Suspects]:
-    """Children for isolated handlers, and for suspects of any kind; none is started before it is needed."""
+def _isolation(parts: Parts) -> tuple[Isolation, Quarantine]:
+    """Children for isolated handlers, and for quarantined tasks of any kind; none is started before it is needed."""
     runner = parts.runner
     isolation = Isolation(parts.settings, runner.store, parts.clock, runner.stopping, runner.admission.end_s, parts.broken)
-    suspects = Suspects(parts.settings, isolation, runner.stopping)
-    runner.alone = suspects.call
+    quarantine = Quarantine(parts.settings, isolation, runner.stopping)
+    runner.alone = quarantine.call
 
     def at_end() -> None:
-        left = suspects.reclaim()
+        left = quarantine.reclaim()
         if left:
-            parts.inbox.put([GoesBack(delivery.ack_id) for delivery in left])
+            parts.inbox.put([Nack(delivery.ack_id) for delivery in left])
         isolation.abandon()
         runner.verdicts.starts.let_go()
 
     runner.at_end = at_end
-    return isolation, suspects
+    return isolation, quarantine
 
 
 def _executor(line: str, task_types: list[str], parts: Parts, ready: Ready, isolation: Isolation, loop: Loop) -> Executor:

@@ -14,7 +14,7 @@ from batch.model.message import Task
 @dataclass(slots=True)
 class Attempt:
     """`before` are the failed attempts on record; `began_s` is monotonic; `deadline_s` (monotonic) is when it must have ended.
-    `suspect`: it may have killed a worker, so it runs alone in a child. `marked`: its start stands in the bucket. `counts_as`: the task as
+    `quarantined`: it may have killed a worker, so it runs alone in a child. `marked`: its start is in the bucket. `counts_as`: the task as
     which its failure counts for the breaker, where one call failed for several."""
 
     delivery: Delivery
@@ -24,7 +24,7 @@ class Attempt:
     began_s: float
     deadline_s: float
     before: Attempts = NONE
-    suspect: bool = False
+    quarantined: bool = False
     marked: bool = False
     counts_as: str = ""
 

@@ -27,7 +27,7 @@ def limits(concurrency: int, share: int) -> tuple[int, int]:
 
 
 @dataclass(slots=True)
-class Breaker:
+class CircuitBreaker:
     """Told by the committer, asked by many. `limit` counts dependency failures, `common_limit` tasks."""
 
     limit: int

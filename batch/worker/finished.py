@@ -1,4 +1,4 @@
-"""What a slot hands to the committer: a message that ended, goes back, or is parked. Values only."""
+"""What a slot hands to the committer: a message that ended, goes back, or is delayed. Values only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class GoesBack:
+class Nack:
     """The message is handed back, to be delivered again after `after_s`. `dependency`: the service that failed under its handler."""
 
     ack_id: str
@@ -35,7 +35,7 @@ class GoesBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class Delayed:
     """The task waits in the bucket until `not_before` (Unix seconds): its message is written there, then acknowledged. It has no outcome
     yet. `on_record`: its attempts, or the message itself, tell that time too; a snoozed one's do not."""
 
@@ -49,4 +49,4 @@ class Parked:
         return self.delivery.ack_id
 
 
-Finished = Ended | GoesBack | Parked
+Finished = Ended | Nack | Delayed

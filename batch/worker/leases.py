@@ -90,7 +90,7 @@ class LeaseKeeper:
         self,
         subscription: Subscription,
         clock: Clock,
-        chance: random.Random,
+        rng: random.Random,
         failed: Callable[[BaseException], None],
         beat: Callable[[float], None] = lambda _again_within_s: None,
     ) -> None:
@@ -102,7 +102,7 @@ class LeaseKeeper:
         self._given_back: dict[str, float] = {}
         self._subscription = subscription
         self._clock = clock
-        self._chance = chance
+        self._rng = rng
         self._table = LeaseTable(min(subscription.ack_deadline_s, MAX_EXTENSION_S))
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -131,7 +131,7 @@ class LeaseKeeper:
         with self._lock:
             self._table.remove(ack_ids)
 
-    def give_back(self, ack_ids: Sequence[str], after_s: float) -> None:
+    def nack(self, ack_ids: Sequence[str], after_s: float) -> None:
         """Forget messages that are about to be handed back. An extension that is under way is put right when it has ended."""
         with self._lock:
             self._table.remove(ack_ids)
@@ -145,7 +145,7 @@ class LeaseKeeper:
         """One round: extend what is due; returns how many. Public so that a test can step it."""
         with self._lock:
             now_s = self._clock.monotonic()
-            due = self._table.due(now_s, EXTEND_AT - JITTER * self._chance.random())
+            due = self._table.due(now_s, EXTEND_AT - JITTER * self._rng.random())
         return self._extend(due, self._table.deadline_s, now_s) if due else 0
 
     def _extend(self, ack_ids: list[str], deadline_s: float, now_s: float) -> int:
@@ -179,9 +179,9 @@ class LeaseKeeper:
         """Hand back once more what an extension has just taken again."""
         try:
             for after_s in set(given_back.values()):
-                self._subscription.hand_back([one for one, wait_s in given_back.items() if wait_s == after_s], after_s)
+                self._subscription.nack([one for one, wait_s in given_back.items() if wait_s == after_s], after_s)
         except FanoutError as error:
-            log("hand_back_failed", message_count=len(given_back), error=str(error))
+            log("nack_failed", message_count=len(given_back), error=str(error))
 
     def extend_all(self) -> None:
         """Extend every lease by the longest the service allows: before a pause of the machine."""

@@ -24,7 +24,7 @@ from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
 from batch.worker.admission import Admission
 from batch.worker.assembly import Parts, assembled
-from batch.worker.circuit_breaker import Breaker, limits
+from batch.worker.circuit_breaker import CircuitBreaker, limits
 from batch.worker.committing.committer import Committer
 from batch.worker.committing.verdicts import Verdicts
 from batch.worker.executors.overdue import HandlersHang
@@ -58,7 +58,7 @@ class Worker:
         dead_letters: Topic,
         store: ObjectStore,
         clock: Clock,
-        chance: random.Random,
+        rng: random.Random,
     ) -> None:
         started_s = clock.monotonic()
         self.settings = settings
@@ -70,10 +70,10 @@ class Worker:
         self.fault: BaseException | None = None
         self._subscription = subscription
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
-        self._breaker = Breaker(*limits(settings.concurrency, settings.share))
+        self._breaker = CircuitBreaker(*limits(settings.concurrency, settings.share))
         self._watchdog = Watchdog(settings.watchdog_s, clock, self._stuck)
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
-        verdicts = Verdicts(settings, store, clock, chance, self._breaker.note)
+        verdicts = Verdicts(settings, store, clock, rng, self._breaker.note)
         admission = Admission(settings, registry, store, clock, verdicts, self._bounds.end_s, self._bound_lease)
         self._runner = Runner(admission, verdicts, store, clock)
         self._executors = assembled(Parts(settings, registry, self._runner, self._inbox, self.tally, clock, self._fail, self._breaker.trip))
@@ -83,11 +83,11 @@ class Worker:
             self.tally.progress,
             interval_s(settings.progress_interval_s, settings.count),
             clock,
-            chance,
+            rng,
             self._fail,
             lambda again_within_s: self._watchdog.beat(PROGRESS_WRITER, again_within_s),
         )
-        self._chance = chance
+        self._rng = rng
         self._dead_letters = dead_letters
         self._leases: LeaseKeeper | None = None
         self._committer: Committer | None = None
@@ -146,8 +146,8 @@ class Worker:
         if settings.decision_id:
             holder = claim(self.store, settings.decision_id, settings.execution)
             if holder != settings.execution:
-                log("worker_fenced", decision_id=settings.decision_id, holder=holder)
-                return ExitReason.FENCED
+                log("worker_not_claimed", decision_id=settings.decision_id, holder=holder)
+                return ExitReason.NOT_CLAIMED
         earlier = earlier_tries(self.store, settings.execution, settings.index, settings.retry)
         self.tally.share = share_left(settings.share, sum(progress.acked for progress in earlier))
         self._progress.create()
@@ -162,7 +162,7 @@ class Worker:
         leases = self._leases = LeaseKeeper(
             self._subscription,
             self.clock,
-            self._chance,
+            self._rng,
             self._fail,
             lambda again_within_s: self._watchdog.beat("lease keeper", again_within_s),
         )
@@ -188,7 +188,7 @@ class Worker:
             self.tally,
             self._bounds,
             self._paid,
-            Pulls(DrainProof(least_s=self.settings.drain_after_s, not_before_s=self._not_before_s), self.settings.max_held_bytes),
+            Pulls(DrainProof(least_s=self.settings.drain_after_s, not_before_s=self._not_before_s), self.settings.max_outstanding_bytes),
             self._breaker,
             self.clock,
             self.stopping,
@@ -218,7 +218,7 @@ class Worker:
     def _finish(self, reason: ExitReason) -> ExitReason:
         if reason is ExitReason.BROKEN:
             log("worker_broken", error=self._breaker.reason)
-        if reason is ExitReason.FENCED:
+        if reason is ExitReason.NOT_CLAIMED:
             return reason
         if self._committer is not None and self._leases is not None:
             if reason is ExitReason.STOPPED:
@@ -252,9 +252,9 @@ class Worker:
 
     def _give_back_and_flush(self, committer: Committer, until_s: Callable[[], float]) -> None:
         self._runner.stopping.set()
-        committer.hand_back([delivery.ack_id for delivery in self._executors.close()])
+        committer.nack([delivery.ack_id for delivery in self._executors.close()])
         if self._puller is not None:
-            self._puller.collect(until_s, committer.hand_back)
+            self._puller.collect(until_s, committer.nack)
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
             self._executors.reclaim()
             stuck = self._executors.running()
@@ -265,7 +265,7 @@ class Worker:
                 log("handler_stuck", message_ids=[delivery.message_id for delivery in stuck], progress=how_far)
         self._inbox.put(None)
         self._committing.join(timeout=max(LAST_FLUSH_S, until_s() + LAST_FLUSH_S - self.clock.monotonic()))
-        committer.hand_back(committer.unwritten())
+        committer.nack(committer.unwritten())
         self._runner.verdicts.starts.settle()
 
     def _nothing_to_wait_for(self) -> bool:
@@ -309,10 +309,10 @@ class Worker:
             leases.end()
             held = leases.held()
             try:
-                leases.give_back(held, 0.0)
-                self.tally.gave_back(len(held) - len(self._subscription.hand_back(held)))
+                leases.nack(held, 0.0)
+                self.tally.nacked(len(held) - len(self._subscription.nack(held)))
             except FanoutError as error:
-                log("hand_back_failed", message_count=len(held), error=str(error))
+                log("nack_failed", message_count=len(held), error=str(error))
         if self._progress.created and PROGRESS_WRITER not in parts:
             self._progress.write()
 
@@ -334,6 +334,6 @@ class Worker:
 
     def _facts(self) -> dict[str, Any]:
         tally = self.tally
-        counts = {"taken": tally.taken, "acked": tally.acked, "returned": tally.returned, "parked": tally.parked, **tally.outcomes}
+        counts = {"taken": tally.taken, "acked": tally.acked, "returned": tally.returned, "delayed": tally.delayed, **tally.outcomes}
         seconds = {"handler_s": round(tally.handler_s, 3), "elapsed_s": round(self.clock.monotonic() - self._bounds.started_s, 3)}
         return {"share": tally.share, **counts, **seconds}

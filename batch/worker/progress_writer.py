@@ -33,7 +33,7 @@ class ProgressWriter:
         current: Callable[[], Progress],
         every_s: float,
         clock: Clock,
-        chance: random.Random,
+        rng: random.Random,
         failed: Callable[[BaseException], None],
         beat: Callable[[float], None] = lambda _again_within_s: None,
     ) -> None:
@@ -45,7 +45,7 @@ class ProgressWriter:
         self._current = current
         self._every_s = every_s
         self._clock = clock
-        self._chance = chance
+        self._rng = rng
         self.created = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -77,7 +77,7 @@ class ProgressWriter:
         try:
             longest_s = self._every_s * (1 + JITTER)
             self._beat(longest_s)
-            while not self._clock.wait(self._ended, self._every_s * (1 + JITTER * (self._chance.random() - 0.5))):
+            while not self._clock.wait(self._ended, self._every_s * (1 + JITTER * (self._rng.random() - 0.5))):
                 self.write()
                 self._beat(longest_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends

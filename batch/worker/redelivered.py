@@ -1,7 +1,7 @@
 """Messages that were delivered before, on their way into a line: what stands in the bucket about them is dealt with ahead of the slots.
 
 Records are read, and starts written, several at a time: no slot waits for the bucket. But never further ahead than what starts soon,
-for a start says that its task may have been running should the worker be killed. Suspects never enter the line: they wait for their
+for a start says that its task may have been running should the worker be killed. Quarantine never enter the line: they wait for their
 turn, and run, beside it.
 """
 
@@ -18,8 +18,8 @@ from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.worker.attempt import Attempt
 from batch.worker.committing.verdicts import back
-from batch.worker.executors.quarantine import TURN_BACK_S, Suspects
-from batch.worker.finished import Finished, GoesBack
+from batch.worker.executors.quarantine import TURN_BACK_S, Quarantine
+from batch.worker.finished import Finished, Nack
 from batch.worker.pulling.flow import wanted_count
 from batch.worker.runner import Runner
 from batch.worker.starts import LET_GO_S, RECORDS_IN_FLIGHT
@@ -44,7 +44,7 @@ class Redelivered:
     """Stands before one line. `enter` puts deliveries into it and returns those that it takes no more; thread-safe."""
 
     runner: Runner
-    suspects: Suspects
+    quarantine: Quarantine
     inbox: SimpleQueue[list[Finished] | None]
     tally: Tally
     clock: Clock
@@ -102,20 +102,20 @@ class Redelivered:
 
     def _most_ahead(self) -> int:
         places, busy, mean_s = self.places.count(), self.places.busy(), self.tally.mean_s
-        soon = wanted_count(slots=places, busy=places, mean_s=mean_s, start_within_s=AHEAD_S)
+        soon = wanted_count(slots=places, busy=places, mean_s=mean_s, prefetch_s=AHEAD_S)
         return max(1, places - busy, min(RECORDS_IN_FLIGHT, soon))
 
     def _prepare(self, delivery: Delivery) -> None:
-        suspect = not self.runner.admission.prepare(delivery, lambda: self._taken(delivery))
+        quarantined = not self.runner.admission.prepare(delivery, lambda: self._taken(delivery))
         with self._lock:
             self._under_way.pop(delivery.ack_id, None)
             self.byte_count -= len(delivery.data)
             closed = self._closed
-            if not (suspect or closed):
+            if not (quarantined or closed):
                 self._prepared.add(delivery.ack_id)
         if closed:
             self._release(delivery)
-        elif suspect:
+        elif quarantined:
             self._run_alone(delivery)
         else:
             self._enter(delivery)
@@ -151,19 +151,19 @@ class Redelivered:
             self._given_back.update(going)
             self._prepared.difference_update(going)
         if going:
-            self.inbox.put([GoesBack(ack_id) for ack_id in going])
+            self.inbox.put([Nack(ack_id) for ack_id in going])
 
-    # --- suspects
+    # --- quarantined tasks
 
     def _run_alone(self, delivery: Delivery) -> None:
-        if not self.suspects.enter(delivery, MAX_SUSPECTS):
+        if not self.quarantine.enter(delivery, MAX_SUSPECTS):
             self.inbox.put([back(delivery, TURN_BACK_S)])
             return
-        threading.Thread(target=self._alone, args=(delivery,), name="suspect", daemon=True).start()
+        threading.Thread(target=self._alone, args=(delivery,), name="quarantined", daemon=True).start()
 
     def _alone(self, delivery: Delivery) -> None:
-        finished = self.suspects.in_turn(delivery, self._run_suspect)
-        if self.suspects.leave(delivery) and finished is not None:
+        finished = self.quarantine.in_turn(delivery, self._run_suspect)
+        if self.quarantine.leave(delivery) and finished is not None:
             self.inbox.put([finished])
 
     def _run_suspect(self, delivery: Delivery) -> Finished | None:
@@ -172,8 +172,8 @@ class Redelivered:
         admitted = self.runner.admitted(delivery)
         if not isinstance(admitted, Attempt):
             return admitted
-        if admitted.suspect:
-            finished = self.runner.run_suspect(admitted)
+        if admitted.quarantined:
+            finished = self.runner.run_quarantined(admitted)
             took_s = self.clock.monotonic() - began_s
             self.tally.ran(1, took_s, took_s)
             return finished

@@ -29,7 +29,7 @@ Call = Callable[[Attempt], Answer]
 @dataclass(slots=True)
 class Runner:
     """What all executors of one worker share. `how_far`: what handlers that run have said of their progress, by task id. `alone` runs a
-    suspect, in a process of its own; `at_end` is called once what still runs was handed back."""
+    quarantined, in a process of its own; `at_end` is called once what still runs was handed back."""
 
     admission: Admission
     verdicts: Verdicts
@@ -47,7 +47,7 @@ class Runner:
             admitted = self.admission.attempt(delivery)
             if not isinstance(admitted, Attempt):
                 return admitted
-            if admitted.suspect:
+            if admitted.quarantined:
                 call = self.alone
             return self.verdicts.finished(admitted, (call or self.here)(admitted))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the other messages along
@@ -75,8 +75,8 @@ class Runner:
             answers = (Answer(Said.RETURNED, result, output) for result, output in zip(results, outputs, strict=True))
             return [self.judged(attempt, answer) for attempt, answer in zip(attempts, answers, strict=True)]
 
-    def run_suspect(self, attempt: Attempt) -> Finished:
-        """The rest of `run` for an attempt that was admitted as a suspect. Waits for its turn and its end: not for an event loop."""
+    def run_quarantined(self, attempt: Attempt) -> Finished:
+        """The rest of `run` for an attempt that was admitted as a quarantined task. Waits for its turn and its end."""
         try:
             return self.verdicts.finished(attempt, self.alone(attempt))
         except Exception as error:  # noqa: BLE001 - as above

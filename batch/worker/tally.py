@@ -24,7 +24,7 @@ class Tally:
         self._idle_since_s = clock.monotonic()
         self.started_at = clock.now()
         self.share = share
-        self.taken = self.acked = self.returned = self.parked = 0
+        self.taken = self.acked = self.returned = self.delayed = 0
         self.outcomes = {"succeeded": 0, "superseded": 0, "cancelled": 0, "dead": 0}
         self.handler_s = self.last_acked_at = 0.0
         self.longest_s = 0.0
@@ -60,18 +60,18 @@ class Tally:
             self.handler_s += total_s if handler_s is None else handler_s
             self.longest_s = max(self.longest_s, longest_s)
 
-    def acknowledged(self, count: int, outcomes: Iterable[str], *, parked: int = 0) -> None:
-        """`count` messages are acknowledged; `outcomes` are what became of their tasks; `parked` of them wait in the bucket."""
+    def acknowledged(self, count: int, outcomes: Iterable[str], *, delayed: int = 0) -> None:
+        """`count` messages are acknowledged; `outcomes` are what became of their tasks; `delayed` of them wait in the bucket."""
         with self._changed:
             self._mark()
             self.acked += count
             self.last_acked_at = self._clock.now() if count else self.last_acked_at
-            self.parked += parked
+            self.delayed += delayed
             for outcome in outcomes:
                 self.outcomes[outcome] += 1
             self._look_idle()
 
-    def gave_back(self, count: int, after_s: float = 0.0) -> None:
+    def nacked(self, count: int, after_s: float = 0.0) -> None:
         with self._changed:
             self.returned += count
             if after_s > 0:
@@ -120,7 +120,7 @@ class Tally:
                 marks=tuple(self._marks),
                 deferred=tuple(sorted(self._deferred.items())),
                 exit_reason=self.exit_reason,
-                parked=self.parked,
+                delayed=self.delayed,
                 last_acked_at=self.last_acked_at,
             )
 

@@ -52,7 +52,7 @@ def allowed(view: View, decision: Decision) -> Decision:
 
 def _launched(view: View, decision: Decision, outside: Outside) -> TickResult:
     lane, now = view.lane, outside.clock.now()
-    decision = replace(decision, decision_id=new_decision_id(now, outside.chance))
+    decision = replace(decision, decision_id=new_decision_id(now, outside.rng))
     intent = Intent(decision.decision_id, now, split(decision.decision_id, decision.workers, decision.backlog))
     state = _after(view, decision).with_intent(intent).with_decision(to_json(decision)).pruned(now)
     try:
@@ -63,7 +63,7 @@ def _launched(view: View, decision: Decision, outside: Outside) -> TickResult:
         return TickResult(unreadable(lane, decision.reading, now, f"the intent could not be saved: {error}"), notes=view.notes)
     clock, memory = outside.clock, outside.memory
     done = launch(lane, intent, outside.runner, clock.now, lambda: memory.called_run(clock.now(), MINUTE_S))
-    backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.chance)
+    backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.rng)
     state = replace(written.state.with_intent(done.intent), backoff=backoff)
     try:
         _save(outside, state, written.generation, f"{decision.decision_id}/done")
@@ -83,7 +83,7 @@ def _recorded(view: View, decision: Decision, outside: Outside) -> TickResult:
     if state == view.saved.state:
         return TickResult(decision, notes=view.notes)
     try:
-        _save(outside, state.pruned(now), view.saved.generation, new_decision_id(now, outside.chance))
+        _save(outside, state.pruned(now), view.saved.generation, new_decision_id(now, outside.rng))
     except FanoutError as error:
         return TickResult(decision, notes=(*view.notes, str(error)))
     return TickResult(decision, notes=view.notes)

@@ -60,10 +60,10 @@ class Intent:
         return replace(self, parts=tuple(changed if part.decision_id == changed.decision_id else part for part in self.parts))
 
 
-def new_decision_id(now: float, chance: random.Random) -> str:
+def new_decision_id(now: float, rng: random.Random) -> str:
     """`20260131T120000123-9f2c04d1`: sorts by time; the random end keeps two controllers apart."""
     moment = datetime.fromtimestamp(now, UTC)
-    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{chance.getrandbits(32):08x}"
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{rng.getrandbits(32):08x}"
 
 
 def split(decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_PER_EXECUTION) -> tuple[Part, ...]:

@@ -67,13 +67,13 @@ def launch(lane: Lane, intent: Intent, runner: JobRunner, now: Callable[[], floa
     return Launched(intent, throttled)
 
 
-def backed_off(before: Backoff | None, throttled: str, now: float, chance: random.Random) -> Backoff | None:
+def backed_off(before: Backoff | None, throttled: str, now: float, rng: random.Random) -> Backoff | None:
     """None unless the launch was throttled. Twice as long each time in a row, up to a quarter longer by chance, so that lanes that were
     refused together do not come back together."""
     if not throttled:
         return None
     count = 1 if before is None else before.count + 1
-    wait_s = min(FIRST_BACKOFF_S * 2.0 ** min(count - 1, 10), LONGEST_BACKOFF_S) * (1 + chance.random() / 4)
+    wait_s = min(FIRST_BACKOFF_S * 2.0 ** min(count - 1, 10), LONGEST_BACKOFF_S) * (1 + rng.random() / 4)
     return Backoff(round(now + wait_s, 3), count, throttled)
 
 

@@ -123,13 +123,13 @@ def ledger_of(
     guard_s: float = GUARD_S,
     ack_deadline_s: float = ACK_DEADLINE_S,
     subscription: str = "",
-    fenced: Collection[str] = (),
+    given_up_ids: Collection[str] = (),
     within_s: float | None = None,
 ) -> Ledger:
-    """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `fenced` are decision parts that were given up.
+    """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `given_up_ids` are decision parts given up.
     `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: whatever they are."""
     since = sampled_at - guard_s
-    idle = [_why_idle(one, subscription, fenced) for one in executions]
+    idle = [_why_idle(one, subscription, given_up_ids) for one in executions]
     lines = [
         _idle_line(one, why) if why else _line(one, since, now, ack_deadline_s, within_s) for one, why in zip(executions, idle, strict=True)
     ]
@@ -137,7 +137,7 @@ def ledger_of(
     return Ledger(since, tuple(line for line in lines if line.total_count or line.live_worker_count))
 
 
-def _why_idle(worked: Worked, subscription: str, fenced: Collection[str]) -> str:
+def _why_idle(worked: Worked, subscription: str, given_up_ids: Collection[str]) -> str:
     """Why an execution has no part in the reading, though its workers are alive; empty where it has, or may have.
 
     Its job may have been given another subscription while it ran; one that does not tell is taken to drain the reading's. And where its
@@ -145,7 +145,7 @@ def _why_idle(worked: Worked, subscription: str, fenced: Collection[str]) -> str
     drains = worked.info.env.get("SUBSCRIPTION_NAME", subscription)
     if subscription and drains != subscription:
         return f"it drains subscription {drains}"
-    if worked.info.decision_id in fenced and not any(one.taken for tries in worked.tries.values() for one in tries):
+    if worked.info.decision_id in given_up_ids and not any(one.taken for tries in worked.tries.values() for one in tries):
         return "its launch was given up before it took effect: its workers end before they pull"
     return ""
 

@@ -38,7 +38,7 @@ def shared_out(views: Sequence[View], outside: Outside, chosen: Collection[str],
     decided = Decided(_given_out(views, outside, ()))
     if not outside.quotas.count_workers or not _launches(views, decided, chosen):
         return decided
-    round_id = new_decision_id(outside.clock.now(), outside.chance)
+    round_id = new_decision_id(outside.clock.now(), outside.rng)
     try:
         for _ in range(TRIES):
             now = outside.clock.now()

@@ -182,7 +182,7 @@ def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, gi
         view,
         state=state,
         ledger=ledger_of(
-            sampled_at, seen.worked, lost, now=now, subscription=lane.subscription, fenced=given_up(intents), within_s=within_s
+            sampled_at, seen.worked, lost, now=now, subscription=lane.subscription, given_up_ids=given_up(intents), within_s=within_s
         ),
         broken=broken_of(seen.worked, lost, now=now),
         listing_error=shortage(job.name, found, len(lost)),

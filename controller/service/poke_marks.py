@@ -76,7 +76,7 @@ def waits(state: LaneState, now: float, pause_s: float) -> str:
 
 
 def record(
-    store: ObjectStore, memory: Memory, lane: str, pokes: Sequence[Poke], now: float, chance: random.Random
+    store: ObjectStore, memory: Memory, lane: str, pokes: Sequence[Poke], now: float, rng: random.Random
 ) -> tuple[Marked, LaneState]:
     """Write what is new into the lane's state. Another controller that writes at the same time is no failure: then it is read again.
     Raises StateConflict when that does not end, StateUnreadable, DependencyError."""
@@ -87,7 +87,7 @@ def record(
         if not done.accepted_count:
             return done, state
         try:
-            memory.remember_state(lane, saved(store, state, found.generation, f"{new_decision_id(now, chance)}/pokes"))
+            memory.remember_state(lane, saved(store, state, found.generation, f"{new_decision_id(now, rng)}/pokes"))
         except StateConflict:
             if attempt == TRIES - 1:
                 raise

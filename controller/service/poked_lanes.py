@@ -127,7 +127,7 @@ class PokedLanes:
     def _recorded_and_ticked(self, lane: str, pokes: Sequence[Poke], launch_pause_s: float) -> Mapping[str, Any]:
         outside = self._outside
         try:
-            done, state = record(outside.store, outside.memory, lane, pokes, outside.clock.now(), outside.chance)
+            done, state = record(outside.store, outside.memory, lane, pokes, outside.clock.now(), outside.rng)
         except FanoutError as error:
             logs.write("WARNING", f"lane {lane}: {len(pokes)} pokes could not be kept, the gauge will tell: {error}", lane=lane)
             return {"status": "not_kept", "reason": str(error)}

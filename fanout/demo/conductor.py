@@ -34,12 +34,12 @@ class Conductor:
     """One run of the demo on a local cloud that is ready for it."""
 
     def __init__(
-        self, outside: Outside, cloud: LocalCloud, screen: Screen, chance: random.Random, *, kill_worker: bool, limit_s: float
+        self, outside: Outside, cloud: LocalCloud, screen: Screen, rng: random.Random, *, kill_worker: bool, limit_s: float
     ) -> None:
         self._outside = outside
         self._cloud = cloud
         self._screen = screen
-        self._chance = chance
+        self._rng = rng
         self._kill_worker = kill_worker
         self._limit_s = limit_s
         self._lanes: list[Lane] = []
@@ -59,7 +59,7 @@ class Conductor:
         self._lanes, _ = lanes_of(self._outside.runner.jobs())
         lanes = {lane.name: lane for lane in self._lanes}
         for load in loads:
-            report = submitted(load, lanes[load.lane].topic, project, self._outside, self._chance)
+            report = submitted(load, lanes[load.lane].topic, project, self._outside, self._rng)
             self._submissions[load.lane] = report
             self._screen.say(f"submitted {report.accepted_count:,} tasks to lane {load.lane}: submission {report.submission_id}")
             if report.refusals:
@@ -137,21 +137,21 @@ class Conductor:
     def _maybe_kill(self, scene: Scene) -> None:
         if not self._kill_worker or self._victims:
             return
-        victim = kill_one(scene.tries, self._cloud.state_dir, self._chance)
+        victim = kill_one(scene.tries, self._cloud.state_dir, self._rng)
         if victim is not None:
             self._victims.append(victim)
             who = f"worker {victim.index} of {victim.execution}"
             self._screen.say(f"killed {who} (process {victim.pid}, SIGKILL) in the middle of its share")
 
 
-def submitted(load: Workload, topic: str, project: str, outside: Outside, chance: random.Random) -> Report:
+def submitted(load: Workload, topic: str, project: str, outside: Outside, rng: random.Random) -> Report:
     """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is unknown on purpose may pass unknown."""
     from batch.services.pubsub import GoogleTopic
 
     registry = load_handlers(["batch.handlers"])
     check = check_by(registry, unknown_types=any(task.task_type == UNKNOWN_TYPE for task in load.tasks))
     with closing(GoogleTopic(project, topic)) as to:
-        submission = Submission(lane=load.lane, topic=to, store=outside.store, clock=outside.clock, chance=chance, check=check)
+        submission = Submission(lane=load.lane, topic=to, store=outside.store, clock=outside.clock, rng=rng, check=check)
         submission.add(load.tasks)
         return submission.close()
 

@@ -32,7 +32,7 @@ class SourceFile:
     path: Path
 
 
-def source_files(count: int, chance: random.Random, root: Path | None = None) -> list[SourceFile]:
+def source_files(count: int, rng: random.Random, root: Path | None = None) -> list[SourceFile]:
     """At most `count` files, by name. The library proper comes first; its tests only fill up what is missing. Of more files than wanted
     a sample is drawn."""
     root = root or Path(sysconfig.get_paths()["stdlib"])
@@ -42,13 +42,13 @@ def source_files(count: int, chance: random.Random, root: Path | None = None) ->
         parts = set(path.relative_to(root).parts[:-1])
         if not parts & _LEFT_OUT and path.is_file():
             (tests if parts & _TESTS else proper).append(path)
-    chosen = sampled(proper, count, chance)
-    chosen += sampled(tests, count - len(chosen), chance)
+    chosen = sampled(proper, count, rng)
+    chosen += sampled(tests, count - len(chosen), rng)
     return [SourceFile(f"stdlib/{path.relative_to(root).as_posix()}", path) for path in sorted(chosen)]
 
 
-def sampled(paths: Sequence[Path], count: int, chance: random.Random) -> list[Path]:
-    return list(paths) if len(paths) <= count else chance.sample(paths, max(0, count))
+def sampled(paths: Sequence[Path], count: int, rng: random.Random) -> list[Path]:
+    return list(paths) if len(paths) <= count else rng.sample(paths, max(0, count))
 
 
 def facts(files: Iterable[SourceFile]) -> bytes:

@@ -127,8 +127,8 @@ def _performed(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
     from fanout.demo.verdict import problems
     from fanout.demo.workload import workloads
 
-    chance = random.Random(choices.seed)
-    files = source_files(choices.file_count, chance)
+    rng = random.Random(choices.seed)
+    files = source_files(choices.file_count, rng)
     loads = workloads(files, unhurried=choices.kill_worker)
     settings = controller_settings({**cloud.environment, "BUCKET_NAME": BUCKET})
     manifests = demo_manifests(read_jobs(choices.jobs or jobs_file()), loads, settings.project)
@@ -139,7 +139,7 @@ def _performed(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
         size = upload(outside.store, files)
         console.print(f"uploaded {len(files):,} files, {size / 1e6:.1f} MB, in {outside.clock.monotonic() - began_s:.1f} s")
         with display.screen(console, plain=choices.plain) as screen:
-            conductor = Conductor(outside, cloud, screen, chance, kill_worker=choices.kill_worker, limit_s=choices.limit_s)
+            conductor = Conductor(outside, cloud, screen, rng, kill_worker=choices.kill_worker, limit_s=choices.limit_s)
             conductor.submit(loads, settings.project)
             outcome = conductor.run()
     found = problems(outcome)

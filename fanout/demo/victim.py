@@ -28,13 +28,13 @@ def candidates(tries: Sequence[WorkerTry]) -> list[WorkerTry]:
     ]
 
 
-def kill_one(tries: Sequence[WorkerTry], state_dir: Path, chance: random.Random) -> RunningWorker | None:
+def kill_one(tries: Sequence[WorkerTry], state_dir: Path, rng: random.Random) -> RunningWorker | None:
     """SIGKILL to one candidate that has a process; None when there is none now."""
     wanted = {(one.execution, one.index, one.retry) for one in candidates(tries)}
     found = [one for one in running_workers(state_dir) if (one.execution, one.index, one.retry) in wanted]
     if not found:
         return None
-    victim = chance.choice(found)
+    victim = rng.choice(found)
     try:
         os.kill(victim.pid, signal.SIGKILL)
     except ProcessLookupError:

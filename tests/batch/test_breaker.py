@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.worker.circuit_breaker import DEFAULT_LIMIT, LEAST_COMMON_LIMIT, Breaker, limits
+from batch.worker.circuit_breaker import DEFAULT_LIMIT, LEAST_COMMON_LIMIT, CircuitBreaker, limits
 from batch.worker.fingerprint import MAX_CHARS, fingerprint
 
 
@@ -31,7 +31,7 @@ def test_errors_that_differ_otherwise_are_not() -> None:
     assert len(fingerprint("ValueError", "x" * 10**6)) < 2 * MAX_CHARS
 
 
-def fail(breaker: Breaker, task_id: str, reason: str = "connection refused", *, dead: bool = False) -> None:
+def fail(breaker: CircuitBreaker, task_id: str, reason: str = "connection refused", *, dead: bool = False) -> None:
     breaker.note(f"ack-{task_id}", task_id, "OSError", reason)
     if dead:
         breaker.ended(f"ack-{task_id}")
@@ -39,8 +39,8 @@ def fail(breaker: Breaker, task_id: str, reason: str = "connection refused", *, 
         breaker.went_back(f"ack-{task_id}")
 
 
-def made() -> Breaker:
-    return Breaker(*limits(8, 1000))
+def made() -> CircuitBreaker:
+    return CircuitBreaker(*limits(8, 1000))
 
 
 def test_it_opens_when_so_many_different_tasks_in_a_row_fail_alike() -> None:
@@ -111,9 +111,9 @@ def test_bad_input_and_permanent_failures_never_open_it() -> None:
 @given(st.integers(0, 10**9))
 def test_ten_percent_of_failing_tasks_never_open_it(seed: int) -> None:
     """In runs of up to 2,000 tasks; 20 in a row of them have a chance of one in 10^20."""
-    chance, breaker = random.Random(seed), made()
+    rng, breaker = random.Random(seed), made()
     for number in range(2000):
-        if chance.random() < 0.1:
+        if rng.random() < 0.1:
             fail(breaker, f"t-{number}")
         else:
             breaker.ended(f"ack-{number}")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.model.delayed import MAX_ATTRIBUTES, PARKED, DelayedMessage, as_first_published, as_outgoing, due_of, from_object, to_object
+from batch.model.delayed import DELAYED, MAX_ATTRIBUTES, DelayedMessage, as_first_published, as_outgoing, due_of, from_object, to_object
 from batch.model.delivery import Delivery
 from batch.model.names import DAMAGED, MAX_ID_BYTES, damaged_object, delayed_folder, delayed_object, delayed_parts
 
@@ -89,13 +89,13 @@ def test_one_message_has_one_name_for_one_time_and_others_have_others() -> None:
 def test_only_our_attribute_is_added_and_pubsubs_own_are_left_to_it() -> None:
     one = as_outgoing(message(b"\xff", {"task_id": "id-1", "shard": "s-1", "googclient_x": "1"}), 1_767_229_200)
     assert one.data == b"\xff"
-    assert dict(one.attributes) == {"task_id": "id-1", "shard": "s-1", PARKED: "1767229200 1767225600.250000 77"}
+    assert dict(one.attributes) == {"task_id": "id-1", "shard": "s-1", DELAYED: "1767229200 1767225600.250000 77"}
 
 
 def test_a_message_with_all_its_attributes_comes_back_without_ours() -> None:
     full = {f"a{number}": "x" for number in range(MAX_ATTRIBUTES)}
     assert as_outgoing(message(attributes=full), 5).attributes == full
-    parked_before = {**dict(list(full.items())[1:]), PARKED: "1767225600 1767225000.000000 70"}
+    parked_before = {**dict(list(full.items())[1:]), DELAYED: "1767225600 1767225000.000000 70"}
     assert due_of(as_outgoing(message(attributes=parked_before), 1_767_229_200).attributes) == 1_767_229_200
 
 
@@ -110,6 +110,6 @@ def test_a_task_that_is_parked_again_stays_the_message_that_it_was_first() -> No
     "value", ["", "soon", "nan 1.0 1", "1767229200 1.0", "1767229200 1.000000 a/b", "1767229200 1.000000 ../x", "17672292000 1.000000 7"]
 )
 def test_what_others_write_into_our_attribute_means_nothing(value: str) -> None:
-    delivery = Delivery("ack", "7", b"{}", {PARKED: value}, 5.0, 1)
+    delivery = Delivery("ack", "7", b"{}", {DELAYED: value}, 5.0, 1)
     assert as_first_published(delivery) is delivery
     assert due_of(delivery.attributes) == 0.0

@@ -26,19 +26,19 @@ counts = st.integers(0, 5000)
 
 
 @given(st.integers(1, 200), st.data(), means, st.floats(0.01, 60))
-def test_wanted_is_what_will_start_soon(slots: int, data: st.DataObject, mean_s: float | None, start_within_s: float) -> None:
+def test_wanted_is_what_will_start_soon(slots: int, data: st.DataObject, mean_s: float | None, prefetch_s: float) -> None:
     busy = data.draw(st.integers(0, slots))
-    wanted = wanted_count(slots=slots, busy=busy, mean_s=mean_s, start_within_s=start_within_s)
-    soon = 0 if mean_s is None else slots * start_within_s / mean_s
+    wanted = wanted_count(slots=slots, busy=busy, mean_s=mean_s, prefetch_s=prefetch_s)
+    soon = 0 if mean_s is None else slots * prefetch_s / mean_s
     assert slots - busy <= wanted <= max(slots - busy, soon) + 1e-6
     assert wanted <= MAX_OPEN_PULLS * MAX_PULL_MESSAGES
 
 
 def test_slow_handlers_are_given_nothing_that_could_not_start() -> None:
-    assert wanted_count(slots=4, busy=4, mean_s=600.0, start_within_s=1.0) == 0
-    assert wanted_count(slots=4, busy=3, mean_s=600.0, start_within_s=1.0) == 1
-    assert wanted_count(slots=4, busy=0, mean_s=None, start_within_s=1.0) == 4
-    assert wanted_count(slots=4, busy=4, mean_s=0.001, start_within_s=1.0) == 4000
+    assert wanted_count(slots=4, busy=4, mean_s=600.0, prefetch_s=1.0) == 0
+    assert wanted_count(slots=4, busy=3, mean_s=600.0, prefetch_s=1.0) == 1
+    assert wanted_count(slots=4, busy=0, mean_s=None, prefetch_s=1.0) == 4
+    assert wanted_count(slots=4, busy=4, mean_s=0.001, prefetch_s=1.0) == 4000
 
 
 @given(counts, counts, counts, st.none() | st.floats(0, 2000), st.integers(1, 4), st.data())
@@ -101,14 +101,14 @@ def test_a_list_leaves_work_for_the_other_slots(slots: int, ready: int, mean_s: 
 
 
 @given(st.floats(0, 1e6), st.floats(1, 7 * 24 * 3600), st.floats(0, 1e6), st.floats(0.01, 60))
-def test_a_worker_plans_to_end_before_its_timeout(started_s: float, timeout_s: float, longest_s: float, start_within_s: float) -> None:
+def test_a_worker_plans_to_end_before_its_timeout(started_s: float, timeout_s: float, longest_s: float, prefetch_s: float) -> None:
     bounds = TimeBounds(started_s, timeout_s)
     assert started_s < bounds.end_s < started_s + timeout_s
-    assert bounds.stop_pulling_s(longest_s, start_within_s) < bounds.end_s
+    assert bounds.stop_pulling_s(longest_s, prefetch_s) < bounds.end_s
 
 
 def test_what_is_pulled_in_the_paid_minute_ends_in_it() -> None:
-    assert PaidMinute(155.0).stop_pulling_s(longest_s=3.0, start_within_s=1.0) == 151.0
+    assert PaidMinute(155.0).stop_pulling_s(longest_s=3.0, prefetch_s=1.0) == 151.0
     assert PaidMinute().stop_pulling_s(0.0, 0.0) < 0, "most workers have none"
 
 

@@ -115,11 +115,11 @@ def test_what_is_too_large_to_travel_is_refused() -> None:
 
 
 def test_ids_are_random_or_follow_from_lane_and_key() -> None:
-    chance = random.Random(1)
-    made = {new_task_id(chance, "a") for _ in range(1000)}
+    rng = random.Random(1)
+    made = {new_task_id(rng, "a") for _ in range(1000)}
     assert len(made) == 1000
     assert {uuid.UUID(one).version for one in made} == {4}
-    keyed = [new_task_id(chance, lane, key) for lane, key in (("a", "k"), ("a", "k"), ("b", "k"), ("a", "l"))]
+    keyed = [new_task_id(rng, lane, key) for lane, key in (("a", "k"), ("a", "k"), ("b", "k"), ("a", "l"))]
     assert keyed[0] == keyed[1]
     assert len(set(keyed)) == 3
 

@@ -52,9 +52,9 @@ def test_lines_of_a_shard_come_back_in_order(many: list[Outcome]) -> None:
 
 
 @given(st.lists(outcomes, max_size=10), st.randoms(use_true_random=False))
-def test_merging_finds_the_same_outcomes_in_any_order(many: list[Outcome], chance: random.Random) -> None:
+def test_merging_finds_the_same_outcomes_in_any_order(many: list[Outcome], rng: random.Random) -> None:
     shuffled = list(many)
-    chance.shuffle(shuffled)
+    rng.shuffle(shuffled)
     held = {task_id: one.outcome for task_id, one in merged(many).items()}
     assert {task_id: one.outcome for task_id, one in merged(shuffled).items()} == held
     assert held == {

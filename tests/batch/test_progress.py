@@ -24,9 +24,9 @@ def pairs(at_most: int) -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
 
 def many(count: int, seed: int) -> list[tuple[int, int]]:
     """Close together or far apart, with counts of one digit or ten."""
-    chance = random.Random(seed)
-    latest, most = chance.choice([1_600_000_050, 1_600_100_000, 4_000_000_000]), chance.choice([1, 1000, 10**9])
-    return [(chance.randint(1_600_000_000, latest), chance.choice([0, most, chance.randint(0, most)])) for _ in range(count)]
+    rng = random.Random(seed)
+    latest, most = rng.choice([1_600_000_050, 1_600_100_000, 4_000_000_000]), rng.choice([1, 1000, 10**9])
+    return [(rng.randint(1_600_000_000, latest), rng.choice([0, most, rng.randint(0, most)])) for _ in range(count)]
 
 
 def progresses(marks: int, deferred: int) -> st.SearchStrategy[Progress]:
@@ -42,7 +42,7 @@ def progresses(marks: int, deferred: int) -> st.SearchStrategy[Progress]:
         superseded=counts,
         cancelled=counts,
         dead=counts,
-        parked=counts,
+        delayed=counts,
         last_acked_at=seconds,
         handler_s=seconds,
         marks=pairs(marks),
@@ -102,5 +102,5 @@ def test_other_metadata_is_no_progress(broken: dict[str, str]) -> None:
 
 def test_progress_of_a_worker_that_knew_no_parking_is_read_still() -> None:
     metadata = to_metadata(Progress(1, 0.0, 0.0, acked=1))
-    del metadata["parked"]
-    assert from_metadata(metadata).parked == 0
+    del metadata["delayed"]
+    assert from_metadata(metadata).delayed == 0

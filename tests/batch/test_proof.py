@@ -30,7 +30,7 @@ class Submitted:
         self.store = MemoryObjectStore(clock=self.clock)
         topic = MemoryBroker(self.clock).topic("default")
         submission = Submission(
-            lane="default", topic=topic, store=self.store, clock=self.clock, chance=random.Random(3), tasks_per_part=tasks_per_part
+            lane="default", topic=topic, store=self.store, clock=self.clock, rng=random.Random(3), tasks_per_part=tasks_per_part
         )
         submission.add(NewTask("work", {}) for _ in range(count))
         if close:
@@ -112,7 +112,7 @@ def test_outcomes_of_other_tasks_do_not_count() -> None:
 def test_the_same_task_twice_in_a_submission_is_one_task() -> None:
     clock, store = ManualClock(), MemoryObjectStore()
     topic = MemoryBroker(clock).topic("default")
-    submission = Submission(lane="default", topic=topic, store=store, clock=clock, chance=random.Random(1))
+    submission = Submission(lane="default", topic=topic, store=store, clock=clock, rng=random.Random(1))
     submission.add(NewTask("work", {}, "one key") for _ in range(3))
     submission.close()
     proof = prove(store, submission.submission_id)
@@ -164,11 +164,11 @@ def test_the_shards_of_the_summary_are_read_too() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.sampled_from(PRECEDENCE)), max_size=40), st.randoms(use_true_random=False))
-def test_counts_always_sum_and_do_not_depend_on_the_order(found: list[tuple[int, str]], chance: random.Random) -> None:
+def test_counts_always_sum_and_do_not_depend_on_the_order(found: list[tuple[int, str]], rng: random.Random) -> None:
     one, other = Submitted(12), Submitted(12)
     outcomes = [one.outcome(one.ids[number], outcome) for number, outcome in found]
     shuffled = list(outcomes)
-    chance.shuffle(shuffled)
+    rng.shuffle(shuffled)
     one.write(outcomes[:5])
     one.write(outcomes[5:])
     other.write(shuffled)

@@ -44,7 +44,7 @@ class Fixture:
             topic=self.topic,
             store=self.store,
             clock=self.clock,
-            chance=random.Random(seed),
+            rng=random.Random(seed),
             tasks_per_part=tasks_per_part,
         )
 
@@ -244,7 +244,7 @@ def test_a_closed_submission_takes_nothing_more() -> None:
 def test_a_single_task_has_no_submission_and_the_rolling_shard() -> None:
     clock = ManualClock()
     topic = MemoryBroker(clock).topic("default")
-    task_id, message_id = submit_one(topic, NewTask("work", {"a": 1}), lane="default", clock=clock, chance=random.Random(1))
+    task_id, message_id = submit_one(topic, NewTask("work", {"a": 1}), lane="default", clock=clock, rng=random.Random(1))
     ((published_id, message),) = topic.published
     assert published_id == message_id
     assert message.attributes["shard"] == rolling_shard("default", clock.now())

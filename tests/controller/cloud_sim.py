@@ -52,9 +52,9 @@ class Cloud:
     parts: dict[str, tuple[PartState, str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.chance = random.Random(self.seed)
+        self.rng = random.Random(self.seed)
         self.lock = threading.RLock()
-        self.faults = itertools.cycle(self.chance.sample(FAULTS, len(FAULTS)))
+        self.faults = itertools.cycle(self.rng.sample(FAULTS, len(FAULTS)))
         self.store = MemoryObjectStore(clock=self.clock)
         self.job = job(max_messages="10", strategy="share", max_workers="1000")
         self.all: dict[str, ExecutionInfo] = {}
@@ -92,7 +92,7 @@ class Cloud:
     def run(self, request: RunRequest) -> ExecutionInfo:
         with self.lock:
             self.run_count += 1
-            fault = (self.only_fault or next(self.faults)) if self.chance.random() < self.fault_rate else ""
+            fault = (self.only_fault or next(self.faults)) if self.rng.random() < self.fault_rate else ""
             self.met[fault] = self.met.get(fault, 0) + 1
             if fault == "refused":
                 raise LaunchRefused("400: no")
@@ -126,7 +126,7 @@ class Cloud:
             self._note_parts()
             if self.arrival_steps:
                 self.arrival_steps -= 1
-                self.published += self.chance.choice([0, 0, 7, 35, 120])
+                self.published += self.rng.choice([0, 0, 7, 35, 120])
             self.clock.advance(seconds)
             now = self.clock.now()
             for at, request in [one for one in self.late if one[0] <= now]:
@@ -155,7 +155,7 @@ class Cloud:
         backlog = int(info.env["BACKLOG"])
         for index in range(info.task_count):
             own = share(backlog, info.task_count, index) if holder == name else 0
-            done = Progress(own, now - 5, now, taken=own, acked=own, exit_reason="share_done" if own else "fenced")
+            done = Progress(own, now - 5, now, taken=own, acked=own, exit_reason="share_done" if own else "not_claimed")
             self.store.write(progress_object(name, index, 0), b"", metadata=to_metadata(done))
         if holder == name:
             self.worked.setdefault(info.decision_id, []).append(name)

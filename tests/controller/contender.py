@@ -97,8 +97,8 @@ def main(port: str, key: str, what: str, detail: str) -> None:
     store = RemoteStore(manager.store())  # type: ignore[attr-defined]
     runner = RemoteRunner(cloud)
     runner.dies = store.dies = detail if what == "die" else ""
-    chance = random.Random(detail)
-    outside = Outside(store, runner, Backlog(cloud), Clock(cloud), chance, MemoryBroker().topic)
+    rng = random.Random(detail)
+    outside = Outside(store, runner, Backlog(cloud), Clock(cloud), rng, MemoryBroker().topic)
     if what == "die":
         tick_lanes(outside)
         return

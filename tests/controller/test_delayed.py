@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.model.delayed import PARKED, DelayedMessage, to_object
+from batch.model.delayed import DELAYED, DelayedMessage, to_object
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from batch.model.names import DAMAGED, delayed_folder, delayed_object
@@ -41,7 +41,7 @@ def here() -> Iterator[World]:
     assert made.broker.topic("tasks").unmet() == []
 
 
-def park(here: World, number: int, in_s: float = 0.0, data: bytes = b"{}", **attributes: str) -> str:
+def delay(here: World, number: int, in_s: float = 0.0, data: bytes = b"{}", **attributes: str) -> str:
     """As a worker parks it; returns the object's name."""
     task_id = f"id-{number:04d}"
     name = delayed_object("tasks-sub", here.clock.now() + in_s, task_id, f"{number}")
@@ -113,14 +113,14 @@ def test_a_subscription_called_damaged_is_not_confused_with_the_folder() -> None
 
 
 def test_what_is_due_goes_back_unchanged_and_once(here: World) -> None:
-    park(here, 1, 0, b"\xff\x00 {binary}", shard="s-1", color="red")
-    park(here, 2, 0, b"")
-    park(here, 3, 60)
+    delay(here, 1, 0, b"\xff\x00 {binary}", shard="s-1", color="red")
+    delay(here, 2, 0, b"")
+    delay(here, 3, 60)
     due = int(here.clock.now())
     assert ticked(here).delayed == Republished(2)
     first, second = published(here)
     assert (first.data, second.data) == (b"\xff\x00 {binary}", b"")
-    assert dict(first.attributes) == {"task_id": "id-0001", "shard": "s-1", "color": "red", PARKED: f"{due} {due}.000000 1"}
+    assert dict(first.attributes) == {"task_id": "id-0001", "shard": "s-1", "color": "red", DELAYED: f"{due} {due}.000000 1"}
     assert ticked(here).delayed == Republished(0)
     here.clock.advance(59)
     assert ticked(here).delayed.count == 0
@@ -131,11 +131,11 @@ def test_what_is_due_goes_back_unchanged_and_once(here: World) -> None:
 
 def test_many_come_in_order_and_no_more_in_a_tick_than_its_limit(here: World) -> None:
     for number in range(MOST_PER_TICK + 5):
-        park(here, number, -(MOST_PER_TICK + 5 - number) if number % 2 else -number)
+        delay(here, number, -(MOST_PER_TICK + 5 - number) if number % 2 else -number)
     first = ticked(here)
     assert (first.delayed.count, first.delayed.more, waiting(here)) == (MOST_PER_TICK, True, 5)
     assert "republished 2000 delayed tasks that are due; more are due" in " ".join(explained(first))
-    due = [int(message.attributes[PARKED].split()[0]) for message in published(here)]
+    due = [int(message.attributes[DELAYED].split()[0]) for message in published(here)]
     assert due == sorted(due)
     assert ticked(here).delayed == Republished(5)
     assert sorted(task_ids(here)) == [f"id-{number:04d}" for number in range(MOST_PER_TICK + 5)]
@@ -143,7 +143,7 @@ def test_many_come_in_order_and_no_more_in_a_tick_than_its_limit(here: World) ->
 
 def test_a_slow_bucket_ends_the_round_in_time(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(PORTION_COUNT + 2):
-        park(here, number)
+        delay(here, number)
     read = here.store.read
 
     def slow(name: str) -> bytes:
@@ -156,8 +156,8 @@ def test_a_slow_bucket_ends_the_round_in_time(here: World, monkeypatch: pytest.M
 
 
 def test_this_ticks_decision_counts_them(here: World) -> None:
-    park(here, 1)
-    park(here, 2)
+    delay(here, 1)
+    delay(here, 2)
     here.backlog_is(0, age_s=60)
     result = ticked(here)
     assert (result.decision.kind, result.decision.backlog, result.decision.accepted_count) == (Kind.LAUNCH, 2, 2)
@@ -172,14 +172,14 @@ def test_this_ticks_decision_counts_them(here: World) -> None:
 
 @pytest.mark.parametrize("reading", [Idle(), Unknown("no answer"), Value(0, 0.0)])
 def test_they_go_back_whatever_the_reading_says(here: World, reading: Idle | Unknown | Value) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.backlog.reading = reading
     assert (ticked(here).delayed.count, waiting(here)) == (1, 0)
 
 
 def test_a_lane_with_only_waiting_tasks_costs_one_listing(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
-        park(here, number, 600)
+        delay(here, number, 600)
     ticked(here)  # the first writes the lane's state
     calls: list[str] = []
     for method in ("read", "write", "delete", "info", "list"):
@@ -189,7 +189,7 @@ def test_a_lane_with_only_waiting_tasks_costs_one_listing(here: World, monkeypat
 
 
 def test_a_dry_run_says_what_is_due_and_moves_nothing(here: World) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.backlog_is(0)
     result = ticked(here, dry_run=True)
     assert (result.decision.kind, result.decision.backlog, waiting(here), published(here)) == (Kind.LAUNCH, 1, 1, [])
@@ -201,7 +201,7 @@ def test_a_dry_run_says_what_is_due_and_moves_nothing(here: World) -> None:
 
 
 def test_when_the_topic_fails_they_stay_and_the_tick_goes_on(here: World, capsys: pytest.CaptureFixture[str]) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.backlog_is(100)
     here.broker.topic("tasks").fail_next("publish", DependencyMissing("topic tasks does not exist"))
     result = ticked(here)
@@ -215,7 +215,7 @@ def test_when_the_topic_fails_they_stay_and_the_tick_goes_on(here: World, capsys
 
 
 def test_without_credentials_they_stay(here: World) -> None:
-    park(here, 1)
+    delay(here, 1)
 
     def none(name: str) -> None:
         raise DependencyForbidden(f"no usable credentials for {name}")
@@ -226,14 +226,14 @@ def test_without_credentials_they_stay(here: World) -> None:
 
 @pytest.mark.parametrize("method", ["list", "read"])
 def test_when_the_bucket_fails_they_stay(here: World, method: str) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.store.fail_next(method, DOWN)
     result = ticked(here)
     assert (result.delayed.count, len(result.delayed.problems), waiting(here)) == (0, 1, 1)
 
 
 def test_a_lost_answer_publishes_twice_and_loses_nothing(here: World) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.broker.topic("tasks").fail_next("publish", DOWN, after_effect=True)
     assert ticked(here).delayed.count == 0
     assert ticked(here).delayed.count == 1
@@ -242,7 +242,7 @@ def test_a_lost_answer_publishes_twice_and_loses_nothing(here: World) -> None:
 
 def test_a_controller_that_may_not_delete_publishes_one_a_tick_not_all(here: World) -> None:
     for number in range(50):
-        park(here, number)
+        delay(here, number)
     here.store.fail_next("delete", DependencyForbidden("objects.delete is refused"))
     result = ticked(here)
     assert (result.delayed.count, len(task_ids(here)), waiting(here)) == (1, 1, 50)
@@ -250,7 +250,7 @@ def test_a_controller_that_may_not_delete_publishes_one_a_tick_not_all(here: Wor
 
 
 def test_a_deletion_whose_answer_was_lost_brings_nothing_back(here: World) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.store.fail_next("delete", DOWN, after_effect=True)
     ticked(here)
     assert ticked(here).delayed == Republished(0)
@@ -259,7 +259,7 @@ def test_a_deletion_whose_answer_was_lost_brings_nothing_back(here: World) -> No
 
 def test_two_controllers_at_once_are_harmless(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
-        park(here, number)
+        delay(here, number)
     publish = here.broker.topic("tasks").publish
 
     def other_first(messages: Sequence[Outgoing]) -> list[str]:
@@ -275,7 +275,7 @@ def test_two_controllers_at_once_are_harmless(here: World, monkeypatch: pytest.M
 
 
 def test_what_was_parked_anew_meanwhile_is_not_deleted(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = park(here, 1)
+    name = delay(here, 1)
     publish = here.broker.topic("tasks").publish
 
     def replaced(messages: Sequence[Outgoing]) -> list[str]:
@@ -291,7 +291,7 @@ def test_damaged_objects_are_moved_aside_and_the_others_go_on(here: World) -> No
     damaged = {FOLDER + "0000000000": b"no name", FOLDER + "0000000001-x-0123456789abcdef": b"no message", FOLDER + "zzz": b""}
     for name, body in damaged.items():
         here.store.write(name, body)
-    park(here, 1)
+    delay(here, 1)
     result = ticked(here)
     assert (task_ids(here), waiting(here), len(result.delayed.problems)) == (["id-0001"], 0, 3)
     assert {name: here.store.read(name) for name in here.store.names(DAMAGED)} == {
@@ -302,7 +302,7 @@ def test_damaged_objects_are_moved_aside_and_the_others_go_on(here: World) -> No
 
 def test_what_the_topic_refuses_is_moved_aside_and_the_others_go_on(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
-        park(here, number, data=b"too large" if number == 2 else b"{}")
+        delay(here, number, data=b"too large" if number == 2 else b"{}")
     publish = here.broker.topic("tasks").publish
 
     def picky(messages: Sequence[Outgoing]) -> list[str]:
@@ -319,7 +319,7 @@ def test_what_the_topic_refuses_is_moved_aside_and_the_others_go_on(here: World,
 
 def test_an_object_that_cannot_even_be_moved_holds_up_nobody(here: World) -> None:
     here.store.write(FOLDER + "0000000000", b"odd")
-    park(here, 1)
+    delay(here, 1)
     here.store.fail_next("write", FanoutError("the name is too long"))
     result = ticked(here)
     assert task_ids(here) == ["id-0001"]
@@ -327,7 +327,7 @@ def test_an_object_that_cannot_even_be_moved_holds_up_nobody(here: World) -> Non
 
 
 def test_a_lane_whose_state_is_unreadable_gets_its_tasks_back_too(here: World) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.store.fail_next("read_with_info", DOWN)
     result = ticked(here)
     assert (result.decision.hold_cause, result.delayed.count) == (HoldCause.STATE_UNREADABLE, 1)

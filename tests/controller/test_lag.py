@@ -126,7 +126,7 @@ def drained(
 ) -> tuple[int, int]:
     """Workers launched until the queue is empty, and messages assigned to them. The gauge is `lag_s` late, and up to `jitter_s` older
     than it says."""
-    here, chance = world(), random.Random(f"{lag_s} {phase_s} {jitter_s}")
+    here, rng = world(), random.Random(f"{lag_s} {phase_s} {jitter_s}")
     drain = Drain(here, retry_every)
     begin = here.clock.now()
     here.clock.advance(lag_s + TICK_S + phase_s)
@@ -137,7 +137,7 @@ def drained(
         now = here.clock.now()
         drain.write_progress(now)
         sampled_at = begin + (now - lag_s - begin) // TICK_S * TICK_S
-        here.backlog.reading = Value(drain.undelivered(sampled_at - chance.uniform(0, jitter_s)), sampled_at)
+        here.backlog.reading = Value(drain.undelivered(sampled_at - rng.uniform(0, jitter_s)), sampled_at)
         results.append(tick(lane(**policy), here.outside))
         drain.adopt()
         here.clock.advance(TICK_S)

@@ -24,7 +24,7 @@ from controller.observe.observed import Observed, Seen
 from controller.tick import tick
 from tests.controller.fakes import JOB, World, lane, world, write_progress
 from tests.controller.fakes import progress as progress_of
-from tests.controller.test_delayed import park
+from tests.controller.test_delayed import delay
 
 START = 1_000_000.0
 DAY_S = 86_400.0
@@ -316,7 +316,7 @@ def test_a_remembered_state_is_trusted_only_where_nothing_is_under_way(here: Wor
 
 
 def test_a_remembered_state_is_not_trusted_once_delayed_tasks_came_back(here: World) -> None:
-    park(here, 1)
+    delay(here, 1)
     here.outside.memory.remember_state("default", Saved(QUIET, 1))
     here.store.write(lane_state_object("default"), b"whoever reads this fails")
     here.backlog.reading = Idle()

@@ -46,7 +46,7 @@ class Interrupted:
     def outside(self, outside: Outside) -> Outside:
         """With a memory and a chance of its own, as another process has it."""
         store, runner, backlog = self._wrap(outside.store), self._wrap(outside.runner), self._wrap(outside.backlog)
-        return replace(outside, store=store, runner=runner, backlog=backlog, memory=Memory(), chance=random.Random(1))
+        return replace(outside, store=store, runner=runner, backlog=backlog, memory=Memory(), rng=random.Random(1))
 
     def _wrap(self, thing: Any) -> Any:
         interrupted = self

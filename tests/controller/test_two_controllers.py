@@ -115,7 +115,7 @@ class Mortal:
 
 def mortal_controller(cloud: Cloud, mortal: Mortal) -> Outside:
     one = controller(cloud, 9)
-    return Outside(mortal.wrap(one.store), mortal.wrap(one.runner), mortal.wrap(one.backlog), one.clock, one.chance, one.topic)
+    return Outside(mortal.wrap(one.store), mortal.wrap(one.runner), mortal.wrap(one.backlog), one.clock, one.rng, one.topic)
 
 
 def scene(fault: str) -> Cloud:

@@ -1,4 +1,4 @@
-"""Tasks that are retried after minutes and hours, on the local cloud with its clock advanced: reported as deferred or parked, run again
+"""Tasks that are retried after minutes and hours, on the local cloud with its clock advanced: reported as deferred or delayed, run again
 once, never before their time, and paid for once."""
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from tests.support import Service, start_service
 
 COUNT = 100
 DEFERRED = range(0, COUNT, 10)
-PARKED = (11, 12, 13)
+DELAYED = (11, 12, 13)
 SNOOZED = (14, 15)
-WAITS_S = {**dict.fromkeys(DEFERRED, 600.0), **dict.fromkeys((*PARKED, *SNOOZED), 3600.0)}
+WAITS_S = {**dict.fromkeys(DEFERRED, 600.0), **dict.fromkeys((*DELAYED, *SNOOZED), 3600.0)}
 
 
 @pytest.fixture
@@ -120,12 +120,12 @@ def drain(project: str, local_storage: Service, pubsub: Service, monkeypatch: py
 
 
 def test_delayed_tasks_are_reported_run_again_once_and_never_early(drain: Drain) -> None:
-    submission = Submission(lane="lane", topic=drain.topic, store=drain.store, clock=drain.clock, chance=random.Random(1))
+    submission = Submission(lane="lane", topic=drain.topic, store=drain.store, clock=drain.clock, rng=random.Random(1))
     submission.add(NewTask("wait", {"number": number}) for number in range(COUNT))
     submission.close()
 
     first = drain.launched(drain.tick())
-    assert (first.taken, first.parked, first.returned) == (COUNT, 5, 10)
+    assert (first.taken, first.delayed, first.returned) == (COUNT, 5, 10)
     assert first.acked == COUNT - 10
     assert sum(count for _, count in first.deferred) == 10
     waiting = drain.tick()
@@ -141,7 +141,7 @@ def test_delayed_tasks_are_reported_run_again_once_and_never_early(drain: Drain)
     assert drain.site.pull("lane") == []
     drain.advance(15)
     second = drain.launched(drain.tick())
-    assert (second.taken, second.acked, second.parked) == (10, 10, 0)
+    assert (second.taken, second.acked, second.delayed) == (10, 10, 0)
 
     drain.advance(2980)
     early = drain.tick()

@@ -67,8 +67,8 @@ class Drain:
                 return lost
 
             subscription.ack = ack  # type: ignore[method-assign]
-            chance = random.Random(self.seed)
-            self.reasons.append(Worker(worker_settings(given), registry, subscription, dead, store, clock, chance).run())
+            rng = random.Random(self.seed)
+            self.reasons.append(Worker(worker_settings(given), registry, subscription, dead, store, clock, rng).run())
             self.end_s = clock.monotonic()
 
 

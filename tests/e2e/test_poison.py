@@ -49,7 +49,7 @@ def test_a_task_that_kills_its_worker_does_it_twice_at_most(own_pubsub: Service,
         record = json.loads(site.read("attempts/poison.json"))
         assert record["lost"] == [{"execution": "lane-x", "index": 0, "retry": 1, "at": record["lost"][0]["at"]}]
         assert record["errors"][0]["error_type"] == "ProcessDied"
-        assert "poison" in {line["task_id"] for line in end.events("suspect_alone")}
+        assert "poison" in {line["task_id"] for line in end.events("quarantined_task_runs")}
         assert sorted(site.names("out/")) == sorted(f"out/{task_id}" for task_id in good)
         assert site.pull("lane") == []
     finally:

@@ -109,7 +109,7 @@ def test_thousands_in_hand_are_anothers_before_a_stopped_worker_has_ended(site: 
     count = 15_000
     site.publish([{"task_id": "long", "task_type": "long"}])
     site.publish([{"task_id": f"task-{number}", "task_type": "quick"} for number in range(count)])
-    worker = start(site, tmp_path, HANDLERS, MAX_MESSAGES=100_000, CONCURRENCY=16, FLUSH_INTERVAL_S="0.5", START_WITHIN_S=4)
+    worker = start(site, tmp_path, HANDLERS, MAX_MESSAGES=100_000, CONCURRENCY=16, FLUSH_INTERVAL_S="0.5", PREFETCH_S=4)
     wait_until(lambda: (tmp_path / "started").exists() and len(started(tmp_path)) > 3000, 30, "thousands of tasks")
     with another_worker(site) as another:
         signal_s = time.monotonic()

@@ -95,7 +95,7 @@ def test_a_stopped_worker_hands_back_at_once_what_has_not_started(site: Site, nu
 
 def test_a_worker_near_its_timeout_hands_back_and_ends_well(local_site: Site) -> None:
     submit(local_site, 200, processing_time=0.2)
-    end = local_site.run(MAX_MESSAGES=1000, CONCURRENCY=4, TASK_TIMEOUT_S=4, START_WITHIN_S="0.3")
+    end = local_site.run(MAX_MESSAGES=1000, CONCURRENCY=4, TASK_TIMEOUT_S=4, PREFETCH_S="0.3")
     assert (end.code, end.summary["exit_reason"]) == (0, "out_of_time"), end.text
     done = local_site.final()["succeeded"]
     assert 0 < done < 200
@@ -108,8 +108,8 @@ def test_a_second_execution_of_a_decision_takes_nothing(local_site: Site) -> Non
     assert first.summary["exit_reason"] == "share_done"
     submit(local_site, 6)
     second = local_site.run(BACKLOG=6, DECISION_ID="d-1.0", CLOUD_RUN_EXECUTION="lane-y")
-    assert (second.code, second.summary["exit_reason"], second.summary["taken"]) == (0, "fenced", 0)
-    assert "lane-x" in second.events("worker_fenced")[0]["holder"]
+    assert (second.code, second.summary["exit_reason"], second.summary["taken"]) == (0, "not_claimed", 0)
+    assert "lane-x" in second.events("worker_not_claimed")[0]["holder"]
     assert len(local_site.pull("lane")) == len(names)
 
 

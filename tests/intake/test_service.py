@@ -67,7 +67,7 @@ def serve(scenario: Scenario, *, held: bool = False, error: Exception | None = N
             yield topics
 
         clock = ManualClock()
-        app = create_app(settings, registry=registry(), topics=opened, clock=clock, chance=random.Random(5))
+        app = create_app(settings, registry=registry(), topics=opened, clock=clock, rng=random.Random(5))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://intake") as client:
             await asyncio.wait_for(scenario(Service(client, topics, clock)), 20)

@@ -93,14 +93,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def subscription(server: Server) -> Iterator[GoogleSubscription]:
-    made = GoogleSubscription("p", "worker", retry_within_s=20.0, chance=random.Random(1))
+    made = GoogleSubscription("p", "worker", retry_within_s=20.0, rng=random.Random(1))
     yield made
     made.close()
 
 
 @pytest.fixture
 def topic(server: Server) -> Iterator[GoogleTopic]:
-    made = GoogleTopic("p", "tasks", retry_within_s=20.0, chance=random.Random(1))
+    made = GoogleTopic("p", "tasks", retry_within_s=20.0, rng=random.Random(1))
     yield made
     made.close()
 
@@ -161,7 +161,7 @@ def test_every_call_translates_its_errors(
         lambda: subscription.pull(1, 5.0),
         lambda: subscription.ack(["a"]),
         lambda: subscription.extend(["a"], 60),
-        lambda: subscription.hand_back(["a"]),
+        lambda: subscription.nack(["a"]),
     )
     for call in calls:
         server.answers.append(code)
@@ -201,7 +201,7 @@ def test_the_requests_of_one_call_travel_together(
         return usual(method, request)
 
     monkeypatch.setattr(server, "usual", waiting)
-    assert subscription.hand_back([str(number) for number in range(1000 * ACKS_IN_FLIGHT)]) == []
+    assert subscription.nack([str(number) for number in range(1000 * ACKS_IN_FLIGHT)]) == []
     assert not together.broken
 
 
@@ -252,8 +252,8 @@ def test_a_deadline_that_may_not_be_read_is_taken_as_60_s(
 def test_seconds_are_rounded_up_and_bounded(server: Server, subscription: GoogleSubscription) -> None:
     subscription.extend(["a"], 0.2)
     subscription.extend(["a"], 10_000)
-    subscription.hand_back(["a"], 1.5)
-    subscription.hand_back(["a"])
+    subscription.nack(["a"], 1.5)
+    subscription.nack(["a"])
     assert [request.ack_deadline_seconds for _, request in server.calls] == [1, 600, 2, 0]
 
 

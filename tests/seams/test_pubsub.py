@@ -38,7 +38,7 @@ def test_ids_come_in_the_order_of_messages_over_several_requests(lane: Lane) -> 
 
 def test_publishing_nothing_is_nothing(lane: Lane) -> None:
     assert lane.topic.publish([]) == []
-    assert lane.subscription.ack([]) == lane.subscription.extend([], 60) == lane.subscription.hand_back([]) == []
+    assert lane.subscription.ack([]) == lane.subscription.extend([], 60) == lane.subscription.nack([]) == []
 
 
 def test_more_than_one_request_can_carry_is_split_by_bytes(lane: Lane) -> None:
@@ -91,7 +91,7 @@ def test_an_extended_lease_holds(lane: Lane) -> None:
 def test_a_message_handed_back_comes_at_once(lane: Lane) -> None:
     lane.topic.publish(outgoing(1))
     [first] = lane.pull(1)
-    assert lane.subscription.hand_back([first.ack_id]) == []
+    assert lane.subscription.nack([first.ack_id]) == []
     [second] = lane.pull(1)
     assert second.message_id == first.message_id
 
@@ -99,7 +99,7 @@ def test_a_message_handed_back_comes_at_once(lane: Lane) -> None:
 def test_a_message_handed_back_with_a_delay_comes_after_it(lane: Lane) -> None:
     lane.topic.publish(outgoing(1))
     [first] = lane.pull(1)
-    assert lane.subscription.hand_back([first.ack_id], 120.0) == []
+    assert lane.subscription.nack([first.ack_id], 120.0) == []
     lane.advance(100.0)
     assert lane.is_empty()
     lane.advance(25.0)
@@ -110,7 +110,7 @@ def test_a_message_handed_back_with_a_delay_comes_after_it(lane: Lane) -> None:
 @pytest.mark.parametrize("after_s", [-1.0, 601.0])
 def test_a_delay_that_the_service_cannot_do_is_an_error(lane: Lane, after_s: float) -> None:
     with pytest.raises(ValueError, match="0 to 600 s"):
-        lane.subscription.hand_back(["any"], after_s)
+        lane.subscription.nack(["any"], after_s)
 
 
 def test_one_bad_id_does_not_lose_the_others(lane: Lane) -> None:
@@ -124,16 +124,16 @@ def test_one_bad_id_does_not_lose_the_others(lane: Lane) -> None:
         assert lane.is_empty()
     if lane.names_unknown_ids:
         assert (extended, acked) == (["never-given-out"], ["never-given-out", "nor-this"])
-        assert lane.subscription.hand_back(["never-given-out"]) == ["never-given-out"]
+        assert lane.subscription.nack(["never-given-out"]) == ["never-given-out"]
 
 
 def test_an_id_overtaken_by_a_redelivery_has_no_effect(lane: Lane) -> None:
     lane.topic.publish(outgoing(1))
     [first] = lane.pull(1)
-    lane.subscription.hand_back([first.ack_id])
+    lane.subscription.nack([first.ack_id])
     [second] = lane.pull(1)
     assert lane.subscription.ack([first.ack_id]) == []
-    assert lane.subscription.hand_back([second.ack_id]) == []
+    assert lane.subscription.nack([second.ack_id]) == []
     [third] = lane.pull(1)
     assert lane.subscription.ack([third.ack_id]) == []
     assert lane.is_empty()
@@ -191,7 +191,7 @@ def test_deliveries_are_counted_with_a_dead_letter_policy(counted_lane: Lane) ->
     for _ in range(3):
         [delivery] = counted_lane.pull(1)
         attempts.append(delivery.delivery_attempt)
-        counted_lane.subscription.hand_back([delivery.ack_id])
+        counted_lane.subscription.nack([delivery.ack_id])
     assert attempts == [1, 2, 3]
 
 
@@ -199,5 +199,5 @@ def test_what_was_delivered_too_often_leaves_the_subscription(counted_lane: Lane
     counted_lane.topic.publish(outgoing(1))
     for _ in range(MAX_DELIVERY_ATTEMPTS):
         [delivery] = counted_lane.pull(1)
-        counted_lane.subscription.hand_back([delivery.ack_id])
+        counted_lane.subscription.nack([delivery.ack_id])
     assert counted_lane.is_empty()

@@ -21,9 +21,9 @@ from batch.model.errors import DependencyError, DependencyForbidden, DependencyM
 from batch.model.names import dead_raw_object, outcome_object
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
-from batch.worker.circuit_breaker import Breaker
-from batch.worker.committing.delaying import Parking
-from batch.worker.finished import Ended, Finished, GoesBack, Parked
+from batch.worker.circuit_breaker import CircuitBreaker
+from batch.worker.committing.delaying import Delaying
+from batch.worker.finished import Delayed, Ended, Finished, Nack
 from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
@@ -50,12 +50,12 @@ class Committer:
     store: ObjectStore
     leases: LeaseKeeper
     tally: Tally
-    breaker: Breaker
+    breaker: CircuitBreaker
     clock: Clock
     each_round: Callable[[], None] = lambda: None
     beat: Callable[[], None] = lambda: None
     freed: Callable[[], None] = lambda: None
-    _parking: Parking = field(init=False)
+    _parking: Delaying = field(init=False)
     _buffer: list[Ended] = field(default_factory=list)
     _byte_count: int = 0
     _oldest_s: float = 0.0
@@ -64,7 +64,7 @@ class Committer:
     _abandoned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._parking = Parking(self.store, self.subscription, self.leases, self.tally, self.beat)
+        self._parking = Delaying(self.store, self.subscription, self.leases, self.tally, self.beat)
 
     def run(self) -> None:
         """Until `None` comes through the inbox; then what is buffered is flushed. Raises DependencyError when that cannot be done."""
@@ -92,23 +92,23 @@ class Committer:
         return finished, False
 
     def take(self, finished: Iterable[Finished]) -> None:
-        """Buffer what ended, hand back what goes back, park what must wait for long."""
+        """Buffer what ended, hand back what goes back, delay what must wait for long."""
         back: dict[float, list[str]] = defaultdict(list)
         snoozed: dict[str, tuple[str, float]] = {}
-        parked: list[Parked] = []
+        delayed: list[Delayed] = []
         for one in finished:
             if one.ack_id in self._abandoned:
                 continue
-            if isinstance(one, GoesBack):
+            if isinstance(one, Nack):
                 # In whole seconds, as the service takes them: one call for all that fail in a round, not one for each.
                 back[float(ceil(one.after_s))].append(one.ack_id)
                 self.breaker.went_back(one.ack_id, one.dependency, snoozed=one.unrecorded is not None)
                 if one.unrecorded:
                     snoozed[one.ack_id] = one.unrecorded
                 continue
-            if isinstance(one, Parked):
+            if isinstance(one, Delayed):
                 self.breaker.went_back(one.ack_id, snoozed=not one.on_record)
-                parked.append(one)
+                delayed.append(one)
                 continue
             if not self._buffer:
                 self._oldest_s = self.clock.monotonic()
@@ -116,44 +116,44 @@ class Committer:
             self._buffer.append(one)
             self._byte_count += len(one.line)
         for after_s, ack_ids in back.items():
-            early = self.hand_back(ack_ids, after_s)
+            early = self.nack(ack_ids, after_s)
             self._parking.note(snoozed[one] for one in early if one in snoozed)
-        if parked:
-            self._park(parked)
+        if delayed:
+            self._delay(delayed)
 
-    def _park(self, parked: Sequence[Parked]) -> None:
-        """What cannot be parked goes back for as long as the service can hold it, which is less than it asked for."""
-        failed = self._parking.park(parked)
+    def _delay(self, delayed: Sequence[Delayed]) -> None:
+        """What cannot be delayed goes back for as long as the service can hold it, which is less than it asked for."""
+        failed = self._parking.delay(delayed)
         if failed:
             self.breaker.failed(next(iter(failed.values())))
-            self.hand_back(list(failed), MAX_EXTENSION_S)
+            self.nack(list(failed), MAX_EXTENSION_S)
 
-    def hand_back(self, ack_ids: Sequence[str], after_s: float = 0.0) -> Sequence[str]:
+    def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> Sequence[str]:
         """Let others have these messages; when that fails they come back by themselves as their leases end: returns those that may."""
         if not ack_ids:
             return ()
         self.beat()
-        self.leases.give_back(ack_ids, after_s)
+        self.leases.nack(ack_ids, after_s)
         refused: Sequence[str] = ()
         early: Sequence[str] = ()
         try:
-            early = refused = self.subscription.hand_back(ack_ids, after_s)
+            early = refused = self.subscription.nack(ack_ids, after_s)
             if refused:
-                log("hand_back_failed", message_count=len(refused))
+                log("nack_failed", message_count=len(refused))
         except FanoutError as error:
-            log("hand_back_failed", message_count=len(ack_ids), error=str(error))
+            log("nack_failed", message_count=len(ack_ids), error=str(error))
             early = ack_ids
         # A refused one is deferred by whoever has it next; of one without an answer nobody knows, and it counts as deferred.
         if refused:
-            self.tally.gave_back(len(refused))
+            self.tally.nacked(len(refused))
         if len(refused) < len(ack_ids):
-            self.tally.gave_back(len(ack_ids) - len(refused), after_s)
+            self.tally.nacked(len(ack_ids) - len(refused), after_s)
         return early
 
     def abandon(self, ack_ids: Sequence[str]) -> None:
         """Hand back messages whose handlers still run: what these may still return comes too late."""
         self._abandoned.update(ack_ids)
-        self.hand_back(ack_ids)
+        self.nack(ack_ids)
 
     def due(self) -> bool:
         """Whether to flush now."""
@@ -161,7 +161,7 @@ class Committer:
             return False
         if len(self._buffer) >= MAX_BUFFERED_COUNT or self._byte_count >= MAX_BUFFERED_BYTES:
             return True
-        if self.leases.byte_count >= self.settings.max_held_bytes / 2:
+        if self.leases.byte_count >= self.settings.max_outstanding_bytes / 2:
             # What is not acknowledged counts as held, and the puller waits for room.
             return True
         waited_s = self.clock.monotonic() - self._oldest_s
@@ -270,7 +270,7 @@ class Committer:
         self.freed()
         self.tally.acknowledged(len(ended) - len(lost), (one.outcome for one in ended if one.ack_id not in lost))
         if lost:
-            self.tally.gave_back(len(lost))
+            self.tally.nacked(len(lost))
         log("flushed", outcome_count=len(ended), acked_count=len(ended) - len(lost))
 
     def _wait_s(self) -> float:

@@ -1,4 +1,4 @@
-"""Parking: a task that must wait longer than Pub/Sub can hold its message back waits in the bucket. Written first, then acknowledged.
+"""Delaying: a task that must wait longer than Pub/Sub can hold its message back waits in the bucket. Written first, then acknowledged.
 
 The controller's tick publishes the message again when it is due, and deletes the object.
 """
@@ -17,7 +17,7 @@ from batch.model.errors import MAX_WAIT_S, DependencyUnavailable, FanoutError, O
 from batch.model.names import delayed_object
 from batch.services.ports import ObjectStore, Subscription
 from batch.worker.attempt import Attempt
-from batch.worker.finished import GoesBack, Parked
+from batch.worker.finished import Delayed, Nack
 from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
@@ -25,21 +25,21 @@ WRITES_IN_FLIGHT = 8
 MAX_ROUNDS = 5
 
 
-def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = True) -> GoesBack | Parked:
-    """Not before this time (Unix seconds): handed back with a delay where Pub/Sub can hold the message so long, else parked.
+def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = True) -> Nack | Delayed:
+    """Not before this time (Unix seconds): handed back with a delay where Pub/Sub can hold the message so long, else delayed.
 
     A time that nobody can have asked for comes from a damaged record: the task is looked at again after the longest wait there is.
     """
     not_before = min(not_before, now + MAX_WAIT_S)
     wait_s = max(0.0, not_before - now)
     if wait_s > MAX_EXTENSION_S:
-        return Parked(attempt.delivery, attempt.task.task_id, not_before, on_record)
+        return Delayed(attempt.delivery, attempt.task.task_id, not_before, on_record)
     unrecorded = None if on_record else (attempt.task.task_id, not_before)
-    return GoesBack(attempt.delivery.ack_id, wait_s, unrecorded=unrecorded)
+    return Nack(attempt.delivery.ack_id, wait_s, unrecorded=unrecorded)
 
 
 @dataclass(slots=True)
-class Parking:
+class Delaying:
     """Used by the committer's thread only. `beat` is called as it gets on."""
 
     store: ObjectStore
@@ -49,30 +49,30 @@ class Parking:
     beat: Callable[[], None] = lambda: None
     _down: str = ""
 
-    def park(self, parked: Sequence[Parked]) -> dict[str, str]:
+    def delay(self, delayed: Sequence[Delayed]) -> dict[str, str]:
         """Write them, several at a time, and acknowledge what is written. Returns why, by ack id, for those that could not be written:
         their messages are still held."""
         self._down = ""
-        errors = self._all_written(parked)
-        failed = {one.ack_id: error for one, error in zip(parked, errors, strict=True) if error}
-        written = [one for one in parked if one.ack_id not in failed]
+        errors = self._all_written(delayed)
+        failed = {one.ack_id: error for one, error in zip(delayed, errors, strict=True) if error}
+        written = [one for one in delayed if one.ack_id not in failed]
         if written:
             self._acknowledge(written)
         if failed:
-            log("parking_failed", message_count=len(failed), error=next(iter(failed.values())))
+            log("delaying_failed", message_count=len(failed), error=next(iter(failed.values())))
         return failed
 
-    def _all_written(self, parked: Sequence[Parked]) -> list[str]:
-        if len(parked) == 1:
-            return [self._written(parked[0])]
+    def _all_written(self, delayed: Sequence[Delayed]) -> list[str]:
+        if len(delayed) == 1:
+            return [self._written(delayed[0])]
         errors: list[str] = []
-        with ThreadPoolExecutor(min(WRITES_IN_FLIGHT, len(parked)), thread_name_prefix="parking") as pool:
-            for error in pool.map(self._written, parked):
+        with ThreadPoolExecutor(min(WRITES_IN_FLIGHT, len(delayed)), thread_name_prefix="delaying") as pool:
+            for error in pool.map(self._written, delayed):
                 errors.append(error)
                 self.beat()
         return errors
 
-    def _written(self, one: Parked) -> str:
+    def _written(self, one: Delayed) -> str:
         """Empty, or why it could not be written. After one that failed no more are begun: each would take a minute of retries."""
         if self._down:
             return self._down
@@ -83,7 +83,7 @@ class Parking:
             return self._down
         return ""
 
-    def _write(self, one: Parked) -> None:
+    def _write(self, one: Delayed) -> None:
         """Once, whatever was there: our own bytes mean that an answer was lost or the message came twice, others are replaced."""
         delivery = one.delivery
         name = delayed_object(self.subscription.name, one.not_before, one.task_id, delivery.message_id)
@@ -104,7 +104,7 @@ class Parking:
                 generation = info.generation
         raise DependencyUnavailable(f"object {name} was changed {MAX_ROUNDS} times while it was written; find who writes under delayed/")
 
-    def _acknowledge(self, written: Sequence[Parked]) -> None:
+    def _acknowledge(self, written: Sequence[Delayed]) -> None:
         """Whose acknowledgement fails is delivered again, and may not run then: its time is noted where nothing tells it."""
         ack_ids = [one.ack_id for one in written]
         try:
@@ -118,10 +118,10 @@ class Parking:
         self.note((one.task_id, one.not_before) for one in written if one.ack_id in lost and not one.on_record)
         self.leases.release(ack_ids)
         acked_count = len(written) - len(lost)
-        self.tally.acknowledged(acked_count, (), parked=acked_count)
+        self.tally.acknowledged(acked_count, (), delayed=acked_count)
         if lost:
-            self.tally.gave_back(len(lost))
-        log("parked", task_count=len(written), acked_count=acked_count)
+            self.tally.nacked(len(lost))
+        log("delayed", task_count=len(written), acked_count=acked_count)
 
     def note(self, waits: Iterable[tuple[str, float]]) -> None:
         """Put on record before which time (Unix seconds) these tasks may not run: their messages may come back early."""

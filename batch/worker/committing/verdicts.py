@@ -20,7 +20,7 @@ from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt
 from batch.worker.committing.delaying import later
-from batch.worker.finished import Ended, Finished, GoesBack
+from batch.worker.finished import Ended, Finished, Nack
 from batch.worker.starts import Starts
 
 DEPENDENCY_WAIT_S = 10.0
@@ -48,7 +48,7 @@ class Verdicts:
     settings: WorkerSettings
     store: ObjectStore
     clock: Clock
-    chance: random.Random
+    rng: random.Random
     noted: Noted = _not_noted
     starts: Starts = field(init=False)
     _lines: Lines = field(init=False)
@@ -114,7 +114,7 @@ class Verdicts:
             line = self._lines.of(task.task_id, shared, delivery.message_id, output, _left_out(line))
         return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
 
-    def unserved(self, delivery: Delivery, error: str) -> GoesBack:
+    def unserved(self, delivery: Delivery, error: str) -> Nack:
         """A service failed: the message goes back, and the breaker hears of it."""
         log("dependency_failed", message_id=delivery.message_id, error=error)
         return replace(back(delivery, DEPENDENCY_WAIT_S), dependency=error)
@@ -138,14 +138,14 @@ class Verdicts:
         log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
         who = attempt.counts_as or attempt.task.task_id
         self.noted(attempt.delivery.ack_id, who, failure.error_type, failure.reason, again=attempt.number > 1)
-        if attempt.suspect and answer.said is Said.CRASHED:
+        if attempt.quarantined and answer.said is Said.CRASHED:
             return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
         if attempts.attempt_count <= handler.retries:
             return later(attempt, attempts.not_before, self.clock.now())
         return self.exhausted(attempt, attempts)
 
     def _backoff_s(self, attempt: Attempt) -> float:
-        return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.chance.random())
+        return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.rng.random())
 
     def exhausted(self, attempt: Attempt, attempts: Attempts) -> Ended:
         """No attempt is left: dead, with the last error on record."""
@@ -203,5 +203,5 @@ def _left_out(line: bytes) -> dict[str, str]:
     return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
 
 
-def back(delivery: Delivery, after_s: float) -> GoesBack:
-    return GoesBack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))
+def back(delivery: Delivery, after_s: float) -> Nack:
+    return Nack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))

@@ -22,7 +22,7 @@ from batch.model.delivery import Delivery
 from batch.worker.attempt import Attempt
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.threads import HAND_OVER_S
-from batch.worker.finished import Finished, GoesBack
+from batch.worker.finished import Finished, Nack
 from batch.worker.ready_queue import Ready, next_of, taken_from
 from batch.worker.runner import Runner, with_output
 from batch.worker.tally import Tally
@@ -109,7 +109,7 @@ class AsyncSlots:
         """The end: what is finished goes to the committer, what has not started goes back, what still runs is cancelled."""
         self._ending = True
         self._put_finished()
-        not_started: list[Finished] = [GoesBack(delivery.ack_id) for delivery in taken_from(self._waiting)]
+        not_started: list[Finished] = [Nack(delivery.ack_id) for delivery in taken_from(self._waiting)]
         if not_started:
             self._inbox.put(not_started)
         self._loop.call(self._cancel_all)
@@ -172,7 +172,7 @@ class AsyncSlots:
         """One place, if there is one and a message for it."""
         if len(self._running) < self.place_count and (delivery := next_of(self._waiting)) is not None:
             if self._runner.stopping.is_set():
-                self._keep(GoesBack(delivery.ack_id))
+                self._keep(Nack(delivery.ack_id))
             else:
                 self._begin(delivery)
 
@@ -180,7 +180,7 @@ class AsyncSlots:
         """Nothing more comes."""
         self._closed = True
         for delivery in taken_from(self._waiting):
-            self._keep(GoesBack(delivery.ack_id))
+            self._keep(Nack(delivery.ack_id))
         self._settle()
 
     def _begin(self, delivery: Delivery) -> None:
@@ -194,8 +194,8 @@ class AsyncSlots:
     def _admitted(self, place: _Place, admitted: Attempt | Finished) -> None:
         if not isinstance(admitted, Attempt):
             self._end(place, admitted)
-        elif admitted.suspect:
-            self._loop.aside(partial(self._runner.run_suspect, admitted), partial(self._end, place), long=True)
+        elif admitted.quarantined:
+            self._loop.aside(partial(self._runner.run_quarantined, admitted), partial(self._end, place), long=True)
         else:
             self._run(place, admitted)
 

@@ -1,7 +1,7 @@
 """Groups: one grouped handler's calls. A call takes up to `group` messages of its line, after waiting at most `group_wait_s` for them.
 
 Each task keeps its own attempt, context, outcome and dead letter; only the call is shared. What cannot be in a group (a payload that
-is refused, a message that comes early, a suspect) never spoils it for the others.
+is refused, a message that comes early, a quarantined task) never spoils it for the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from batch.model.delivery import Delivery
 from batch.worker.attempt import Attempt
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.overdue import most_lost, timed_out, too_many
-from batch.worker.finished import Finished, GoesBack
+from batch.worker.finished import Finished, Nack
 from batch.worker.ready_queue import Ready
 from batch.worker.runner import Runner, with_output
 from batch.worker.tally import Tally
@@ -163,7 +163,7 @@ class Groups:
                 if not deliveries:
                     break
                 if self._runner.stopping.is_set():
-                    self._inbox.put([GoesBack(delivery.ack_id) for delivery in deliveries])
+                    self._inbox.put([Nack(delivery.ack_id) for delivery in deliveries])
                 elif not self.round(deliveries):
                     return
             self._leave()
@@ -197,22 +197,22 @@ class Groups:
     def round(self, deliveries: Sequence[Delivery]) -> bool:
         """One group through the handler. False when its call was given up: this thread has been replaced."""
         attempts: list[Attempt] = []
-        suspects: list[Attempt] = []
+        quarantined_ones: list[Attempt] = []
         finished: list[Finished] = []
         for admitted in self._admitted(deliveries):
             if not isinstance(admitted, Attempt):
                 finished.append(admitted)
-            elif admitted.suspect:
-                suspects.append(admitted)
+            elif admitted.quarantined:
+                quarantined_ones.append(admitted)
             else:
                 attempts.append(admitted)
         if finished:
             self._inbox.put(finished)
         served = not attempts or self._called(attempts)
-        self._suspects += suspects
-        for suspect in suspects:
-            alone = self._runner.run_suspect(suspect)
-            self._suspects.remove(suspect)
+        self._suspects += quarantined_ones
+        for one in quarantined_ones:
+            alone = self._runner.run_quarantined(one)
+            self._suspects.remove(one)
             self._inbox.put([alone])
         return served
 
@@ -289,7 +289,7 @@ class Groups:
             loud = [one for one in judged if one[1].said is not Said.RETURNED or one[0].marked]
             finished += self._aside.map(lambda one: judge(*one), loud)
         if whole:
-            finished[1:] = [replace(one, dependency="") if isinstance(one, GoesBack) else one for one in finished[1:]]
+            finished[1:] = [replace(one, dependency="") if isinstance(one, Nack) else one for one in finished[1:]]
         self._ended(call, took_s, finished)
 
     def _ended(self, call: _Running, took_s: float, finished: list[Finished]) -> None:

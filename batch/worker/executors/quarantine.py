@@ -1,4 +1,4 @@
-"""Suspects: tasks that were running when their worker ended. Each runs alone, in a fresh child with a limit of time and memory, whatever
+"""Quarantine: tasks that were running when their worker ended. Each runs alone, in a fresh child with a limit of time and memory, whatever
 its handler's kind: if it was the one, it takes nobody along again."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from batch.worker.executors.processes import Isolation
 from batch.worker.finished import Finished
 
 TURN_WAIT_S = 10.0
-"""How long a suspect waits for the one before it; then it goes back, so that it blocks no slot for long."""
+"""How long a quarantined task waits for the one before it; then it goes back, so that it blocks no slot for long."""
 WAIT_BESIDE_S = 60.0
 """One that waits beside its line blocks none. Later another worker may have time for it."""
 TURN_BACK_S = 30.0
@@ -25,7 +25,7 @@ LOOK_S = 0.25
 
 
 @dataclass(slots=True)
-class Suspects:
+class Quarantine:
     """One at a time in each worker."""
 
     settings: WorkerSettings
@@ -67,9 +67,9 @@ class Suspects:
         try:
             handler, settings, before = attempt.handler, self.settings, attempt.before
             facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type}
-            log("suspect_alone", **facts, reason=f"it was running in {'; '.join(map(str, before.lost))}")
+            log("quarantined_task_runs", **facts, reason=f"it was running in {'; '.join(map(str, before.lost))}")
             return self.isolation.alone(
-                attempt, handler.timeout_s or settings.suspect_timeout_s, handler.memory_mb or settings.suspect_memory_mb
+                attempt, handler.timeout_s or settings.quarantine_timeout_s, handler.memory_mb or settings.quarantine_memory_mb
             )
         finally:
             self._turn.release()

@@ -19,7 +19,7 @@ from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.worker.attempt import Attempt
 from batch.worker.executors.overdue import Overtaken, is_overdue, most_lost, timed_out, too_many
-from batch.worker.finished import Finished, GoesBack
+from batch.worker.finished import Finished, Nack
 from batch.worker.pulling.flow import chunk_size
 from batch.worker.ready_queue import Ready, next_of, taken_from
 from batch.worker.runner import Call, Runner
@@ -95,7 +95,7 @@ class Slots:
             if slot.current is not None and now_s - slot.began_s >= HAND_OVER_S:
                 self._hand_over(slot)
                 for delivery in self.ready.put_back(taken_from(slot.waiting)):
-                    self._inbox.put([GoesBack(delivery.ack_id)])
+                    self._inbox.put([Nack(delivery.ack_id)])
         for number, slot in enumerate(self._slots):
             for ack_id, attempt in slot.timed.copy().items():
                 if is_overdue(attempt, now_s) and slot.timed.pop(ack_id, None) is not None:
@@ -118,7 +118,7 @@ class Slots:
         """The end: what is finished goes to the committer, what has not started goes back."""
         for slot in self._slots:
             self._hand_over(slot)
-            not_started: list[Finished] = [GoesBack(delivery.ack_id) for delivery in taken_from(slot.waiting)]
+            not_started: list[Finished] = [Nack(delivery.ack_id) for delivery in taken_from(slot.waiting)]
             if not_started:
                 self._inbox.put(not_started)
 
@@ -165,7 +165,7 @@ class Slots:
         call = self._call or partial(self._in_time, slot)
         while (delivery := next_of(slot.waiting)) is not None:
             if self._runner.stopping.is_set():
-                slot.finished.append(GoesBack(delivery.ack_id))
+                slot.finished.append(Nack(delivery.ack_id))
                 continue
             slot.began_s = now_s
             slot.current = delivery

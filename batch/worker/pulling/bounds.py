@@ -34,9 +34,9 @@ class TimeBounds:
         flush = min(MAX_FLUSH_S, self.timeout_s * FLUSH_PART)
         return self.started_s + self.timeout_s - start_up - flush
 
-    def stop_pulling_s(self, longest_s: float, start_within_s: float) -> float:
-        """When to pull no more: what was pulled starts within `start_within_s` and then takes up to `longest_s`."""
-        return self.end_s - start_within_s - min(longest_s, self.timeout_s / 2)
+    def stop_pulling_s(self, longest_s: float, prefetch_s: float) -> float:
+        """When to pull no more: what was pulled starts within `prefetch_s` and then takes up to `longest_s`."""
+        return self.end_s - prefetch_s - min(longest_s, self.timeout_s / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class PaidMinute:
 
     until_s: float = float("-inf")
 
-    def stop_pulling_s(self, longest_s: float, start_within_s: float) -> float:
+    def stop_pulling_s(self, longest_s: float, prefetch_s: float) -> float:
         """When to pull nothing more beyond the share: what was pulled must have ended by `until_s`."""
-        return self.until_s - start_within_s - longest_s
+        return self.until_s - prefetch_s - longest_s
 
 
 def after_signal_s(signal_s: float) -> float:

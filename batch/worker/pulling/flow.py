@@ -20,7 +20,7 @@ QUICK_S = 0.0002
 MAX_QUICK_CHUNK = 1000
 MAX_OPEN_PULLS = 4
 """The real service may bring ten messages of ten thousand, and every pull takes a round trip: several at a time fill the slots."""
-MAX_HELD_COUNT = 10_000
+MAX_OUTSTANDING_COUNT = 10_000
 """Messages in a worker's hands, with those that only wait for their acknowledgement: its memory is bounded, however fast handlers are."""
 FIRST_PULL = 1
 """Before a message was seen nobody knows how large they are."""
@@ -28,14 +28,14 @@ LEAST_PART = 8
 """A pull is worth its round trip when it asks for this part of what is wanted."""
 
 
-def wanted_count(*, slots: int, busy: int, mean_s: float | None, start_within_s: float) -> int:
+def wanted_count(*, slots: int, busy: int, mean_s: float | None, prefetch_s: float) -> int:
     """How many messages should be waiting or on their way: what will start soon, at least one for each free slot.
 
     `busy` slots have something to do; `mean_s` is the measured seconds a message occupies a slot, None before the first one
     ended: then only the free slots are filled.
     """
     free = max(0, slots - busy)
-    soon = 0 if mean_s is None else int(slots * start_within_s / max(mean_s, 1e-6))
+    soon = 0 if mean_s is None else int(slots * prefetch_s / max(mean_s, 1e-6))
     return min(max(free, soon), MAX_OPEN_PULLS * MAX_PULL_MESSAGES)
 
 

@@ -19,11 +19,11 @@ from batch.model.errors import DependencyUnavailable
 from batch.model.exit import ExitReason
 from batch.services.ports import Subscription
 from batch.settings import WorkerSettings
-from batch.worker.circuit_breaker import Breaker
+from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.dispatch import Executors
 from batch.worker.leases import LeaseKeeper
 from batch.worker.pulling.bounds import PaidMinute, TimeBounds
-from batch.worker.pulling.flow import MAX_HELD_COUNT, MAX_OPEN_PULLS, wanted_count
+from batch.worker.pulling.flow import MAX_OPEN_PULLS, MAX_OUTSTANDING_COUNT, wanted_count
 from batch.worker.pulling.pulls import Need, Pull, Pulls
 from batch.worker.tally import Tally
 
@@ -53,7 +53,7 @@ class Puller:
     bounds: TimeBounds
     paid: PaidMinute
     pulls: Pulls
-    breaker: Breaker
+    breaker: CircuitBreaker
     clock: Clock
     stopping: threading.Event
     beat: Callable[[], None] = lambda: None
@@ -93,7 +93,7 @@ class Puller:
             self.executors.wait_change(LOOK_AGAIN_S, self._something_to_do)
         return None
 
-    def collect(self, until_s: Callable[[], float], hand_back: Callable[[Sequence[str]], object]) -> None:
+    def collect(self, until_s: Callable[[], float], nack: Callable[[Sequence[str]], object]) -> None:
         """Wait for the open pulls, until `until_s()` (monotonic) at the latest; what they bring goes back at once."""
         while self.pulls.open:
             left_s = until_s() - self.clock.monotonic()
@@ -106,7 +106,7 @@ class Puller:
                 continue
             self.pulls.ended(brought.pull, self.clock.monotonic(), len(brought.deliveries), 0, None)
             self.tally.took(len(brought.deliveries))
-            hand_back([one.ack_id for one in brought.deliveries])
+            nack([one.ack_id for one in brought.deliveries])
         for _ in range(MAX_OPEN_PULLS):
             self._orders.put(None)
 
@@ -130,23 +130,23 @@ class Puller:
 
     def _goes_on(self, now_s: float) -> bool:
         """Whether what is pulled now, beyond the share, ends within the minute that is paid for."""
-        return now_s < self.paid.stop_pulling_s(self.tally.longest_s, self.settings.start_within_s)
+        return now_s < self.paid.stop_pulling_s(self.tally.longest_s, self.settings.prefetch_s)
 
     def _pull_until_s(self) -> float:
-        return self.bounds.stop_pulling_s(self.tally.longest_s, self.settings.start_within_s)
+        return self.bounds.stop_pulling_s(self.tally.longest_s, self.settings.prefetch_s)
 
     def _need(self) -> Need:
         executors, tally = self.executors, self.tally
         wanted = wanted_count(
-            slots=executors.place_count, busy=executors.busy_count, mean_s=tally.mean_s, start_within_s=self.settings.start_within_s
+            slots=executors.place_count, busy=executors.busy_count, mean_s=tally.mean_s, prefetch_s=self.settings.prefetch_s
         )
         until_s = self._pull_until_s()
         allowed = tally.share_left
         if allowed == 0:
             # Beyond the share only in small steps, of what starts at once and ends in time, as far as that is known.
-            until_s = min(until_s, self.paid.stop_pulling_s(tally.longest_s, self.settings.start_within_s))
+            until_s = min(until_s, self.paid.stop_pulling_s(tally.longest_s, self.settings.prefetch_s))
             allowed = 0 if tally.mean_s is None or self.pulls.proof.quiet else wanted
-        allowed = min(allowed, max(0, MAX_HELD_COUNT - tally.held))
+        allowed = min(allowed, max(0, MAX_OUTSTANDING_COUNT - tally.held))
         return Need(wanted, executors.waiting_count, allowed, self.leases.byte_count, until_s)
 
     def _begun(self) -> Pull | None:

@@ -236,7 +236,7 @@ def modules(task: Task, ctx: Context) -> list[str]:
     return sorted(one for one in sys.modules if one.split(".")[0] in ("grpc", "google"))
 
 
-# --- the same that kill, in threads, on the loop and in groups: for suspects
+# --- the same that kill, in threads, on the loop and in groups: for quarantined tasks
 
 
 @task("thread-dies", retries=2, backoff=QUICK)

@@ -20,7 +20,7 @@ from batch.worker.pulling.pulls import Need, Pull, Pulls
 class Simulation:
     """`run` goes on until the worker says that its share is done, or that nothing is left."""
 
-    chance: random.Random
+    rng: random.Random
     backlog: int
     share: int
     least_s: float = 5.0
@@ -42,21 +42,21 @@ class Simulation:
 
     def __post_init__(self) -> None:
         self.pulls = Pulls(DrainProof(least_s=self.least_s), max_bytes=10**9)
-        self.mean_s = self.chance.choice([0.001, 0.05, 0.5, 3.0])
-        self.retried = self.chance.choice([0.0, 0.1, 0.3])
-        self.answers_early = self.chance.random()
-        self.most_per_pull = self.chance.choice([1, 3, 10, 100, 1000])
+        self.mean_s = self.rng.choice([0.001, 0.05, 0.5, 3.0])
+        self.retried = self.rng.choice([0.0, 0.1, 0.3])
+        self.answers_early = self.rng.random()
+        self.most_per_pull = self.rng.choice([1, 3, 10, 100, 1000])
         self.spells = self._spells()
 
     def _spells(self) -> list[tuple[float, float]]:
         """Each shorter than the proof takes; between two there is time for a pull that waits as long as any does, also when as many
         failed as the proof bears."""
         lost_s = MOST_LOST_PART * self.least_s if self.fails else 0.0
-        spells, at_s = [], self.now_s + self.chance.uniform(-2, 5)
+        spells, at_s = [], self.now_s + self.rng.uniform(-2, 5)
         for _ in range(40):
-            length_s = self.chance.uniform(0, 0.999) * self.least_s
+            length_s = self.rng.uniform(0, 0.999) * self.least_s
             spells.append((at_s, at_s + length_s))
-            at_s += length_s + lost_s + MAX_WAIT_S + self.chance.uniform(0.1, 20)
+            at_s += length_s + lost_s + MAX_WAIT_S + self.rng.uniform(0.1, 20)
         return spells
 
     def blind(self) -> bool:
@@ -97,7 +97,7 @@ class Simulation:
             self.ended = "broken"
         if self.ended:
             return
-        wanted = wanted_count(slots=self.slots, busy=self._running, mean_s=self.mean_s, start_within_s=1.0)
+        wanted = wanted_count(slots=self.slots, busy=self._running, mean_s=self.mean_s, prefetch_s=1.0)
         need = Need(wanted, self._ready, self.share - self._taken)
         while (pull := self.pulls.begin(self.now_s, need)) is not None:
             self._open(pull)
@@ -110,11 +110,11 @@ class Simulation:
         while self._ready and self._running < self.slots:
             self._ready -= 1
             self._running += 1
-            self.at(self.now_s + self.mean_s * self.chance.uniform(0.5, 1.5), self._finish)
+            self.at(self.now_s + self.mean_s * self.rng.uniform(0.5, 1.5), self._finish)
 
     def _finish(self) -> None:
         self._running -= 1
-        if self.chance.random() < self.retried:
+        if self.rng.random() < self.retried:
             self.backlog += 1
             self._serve()
         if self.held == 0:
@@ -130,10 +130,10 @@ class Simulation:
     def _open(self, pull: Pull) -> None:
         self.pull_count += 1
         self._waiting.append((pull, self.now_s + pull.wait_s))
-        early = self.blind() and self.chance.random() < self.answers_early
-        if self.fails and self.chance.random() < self.fails:
+        early = self.blind() and self.rng.random() < self.answers_early
+        if self.fails and self.rng.random() < self.fails:
             self._waiting.pop()
-            self.at(self.now_s + self.chance.choice([0.0, self.chance.random(), 1.0]) * pull.wait_s, lambda: self._fail(pull))
+            self.at(self.now_s + self.rng.choice([0.0, self.rng.random(), 1.0]) * pull.wait_s, lambda: self._fail(pull))
         else:
             self.at(self.now_s if early else self.now_s + pull.wait_s, lambda: self._give_up(pull))
         self._serve()
@@ -151,6 +151,6 @@ class Simulation:
         """What waits gets what there is, as soon as anybody sees it."""
         while self._waiting and self.backlog and not self.blind():
             pull, _ = self._waiting.pop(0)
-            count = min(self.backlog, pull.max_messages, self.chance.randint(1, self.most_per_pull))
+            count = min(self.backlog, pull.max_messages, self.rng.randint(1, self.most_per_pull))
             self.backlog -= count
             self.at(self.now_s + 0.05, lambda pull=pull, count=count: self._close(pull, count))  # type: ignore[misc]

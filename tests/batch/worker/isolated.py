@@ -1,4 +1,4 @@
-"""What the tests of isolated handlers and of suspects share: a plant whose handlers a child can import."""
+"""What the tests of isolated handlers and of quarantined tasks share: a plant whose handlers a child can import."""
 
 from __future__ import annotations
 

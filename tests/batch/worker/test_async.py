@@ -20,7 +20,7 @@ from batch.testing import ManualClock, MemoryObjectStore, run_handler
 from batch.worker.executors import async_tasks as async_slots
 from batch.worker.executors import loop
 from batch.worker.executors.loop import Loop
-from batch.worker.finished import GoesBack
+from batch.worker.finished import Nack
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 from tests.support import wait_until
 
@@ -296,7 +296,7 @@ def test_nothing_starts_once_the_worker_is_stopping(plant: Plant) -> None:
         back += worker._inbox.get(timeout=60) or []
     slots.ready.close()
     assert runs == []
-    assert {type(one) for one in back} == {GoesBack}
+    assert {type(one) for one in back} == {Nack}
     plant.deferred_count = 5
 
 
@@ -311,7 +311,7 @@ def test_what_runs_at_the_end_is_cancelled_and_spends_no_attempt(plant: Plant) -
             cancelled.append(task.task_id)
 
     plant.submit(3, "endless")
-    assert plant.worker(BACKLOG=3, TASK_TIMEOUT_S=1, START_WITHIN_S="0.1").run() is ExitReason.OUT_OF_TIME
+    assert plant.worker(BACKLOG=3, TASK_TIMEOUT_S=1, PREFETCH_S="0.1").run() is ExitReason.OUT_OF_TIME
     wait_until(lambda: len(cancelled) == 3, 60, "three cancelled handlers")
     assert plant.store.names("attempts/") == ()
     assert plant.outcomes() == []

@@ -131,7 +131,7 @@ def test_one_call_that_fails_is_one_failure_for_the_breaker(plant: Plant, error:
         return [None] * len(tasks)
 
     plant.submit(90, "embed")
-    worker = plant.worker(BACKLOG=90, CONCURRENCY=1, START_WITHIN_S="0.01")
+    worker = plant.worker(BACKLOG=90, CONCURRENCY=1, PREFETCH_S="0.01")
     worker._breaker.limit = worker._breaker.common_limit = 5
     assert worker.run() is ExitReason.SHARE_DONE
     assert sum(calls) == 90
@@ -317,7 +317,7 @@ def test_a_call_that_runs_at_the_end_is_handed_back(plant: Plant) -> None:
         return []
 
     plant.submit(3, "endless")
-    assert plant.worker(BACKLOG=3, TASK_TIMEOUT_S=1, START_WITHIN_S="0.1").run() is ExitReason.OUT_OF_TIME
+    assert plant.worker(BACKLOG=3, TASK_TIMEOUT_S=1, PREFETCH_S="0.1").run() is ExitReason.OUT_OF_TIME
     assert plant.store.names("attempts/") == ()
     assert plant.outcomes() == []
     assert plant.progress().returned == 3

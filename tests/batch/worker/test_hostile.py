@@ -180,7 +180,7 @@ def test_an_early_message_goes_back_without_a_run(plant: Plant) -> None:
     plant.submit(1, "fails")
     plant.worker(BACKLOG=1).run()
     assert plant.progress().deferred[0][1] == 1
-    plant.subscription.hand_back([one.ack_id for one in plant.subscription._held.values()])
+    plant.subscription.nack([one.ack_id for one in plant.subscription._held.values()])
     plant.worker(BACKLOG=1, CLOUD_RUN_EXECUTION="lane-y").run()
     assert runs == [1]
     assert plant.progress(execution="lane-y").returned == 1
@@ -259,7 +259,7 @@ def test_a_worker_holds_no_more_than_it_can_start(plant: Plant) -> None:
         may_end.wait(60)
 
     plant.submit(8, "long")
-    worker = plant.worker(MAX_MESSAGES=100, CONCURRENCY=4, START_WITHIN_S="0.1")
+    worker = plant.worker(MAX_MESSAGES=100, CONCURRENCY=4, PREFETCH_S="0.1")
     thread, _ = in_thread(worker)
     wait_until(lambda: worker._executors.busy_count == 4, 60, "four busy slots")
     held = plant.subscription.leased
@@ -296,7 +296,7 @@ def test_the_end_gives_back_a_list_behind_a_stuck_task(plant: Plant) -> None:
             forever.wait(20)
 
     plant.submit(200, "mixed")
-    assert plant.worker(BACKLOG=200, CONCURRENCY=2, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2").run() is ExitReason.OUT_OF_TIME
+    assert plant.worker(BACKLOG=200, CONCURRENCY=2, TASK_TIMEOUT_S=2, PREFETCH_S="0.2").run() is ExitReason.OUT_OF_TIME
     forever.set()
     progress = plant.progress()
     assert progress.taken == progress.acked + progress.returned
@@ -333,7 +333,7 @@ def test_failures_of_one_round_go_back_in_few_calls(plant: Plant) -> None:
         raise ValueError("x" * int(task.task_id.removeprefix("task-")))  # no common error
 
     calls: list[int] = []
-    original = plant.subscription.hand_back
+    original = plant.subscription.nack
 
     def counting(ack_ids: Any, after_s: float = 0.0) -> list[str]:
         if not calls:
@@ -341,7 +341,7 @@ def test_failures_of_one_round_go_back_in_few_calls(plant: Plant) -> None:
         calls.append(len(ack_ids))
         return original(ack_ids, after_s)
 
-    plant.subscription.hand_back = counting  # type: ignore[method-assign]
+    plant.subscription.nack = counting  # type: ignore[method-assign]
     plant.submit(200, "fails")
     plant.worker(BACKLOG=200).run()
     assert sum(calls) == 200
@@ -422,8 +422,8 @@ def test_an_extension_under_way_does_not_take_back_what_was_handed_back() -> Non
     original = plant.subscription.extend
 
     def overtaken(ack_ids: Any, deadline_s: float) -> list[str]:
-        keeper.give_back(ack_ids, 0.0)
-        plant.subscription.hand_back(ack_ids)
+        keeper.nack(ack_ids, 0.0)
+        plant.subscription.nack(ack_ids)
         return original(ack_ids, deadline_s)
 
     plant.subscription.extend = overtaken  # type: ignore[method-assign]
@@ -440,7 +440,7 @@ def test_acks_that_are_lost_count_as_given_back(plant: Plant) -> None:
         calls.append(len(ack_ids))
         if len(calls) > 1:
             return original(ack_ids)
-        plant.subscription.hand_back(ack_ids)
+        plant.subscription.nack(ack_ids)
         return list(ack_ids)
 
     plant.subscription.ack = lossy  # type: ignore[method-assign]

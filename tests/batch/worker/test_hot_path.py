@@ -18,7 +18,7 @@ from batch.model.delivery import Delivery
 from batch.model.errors import MessageRefused
 from batch.model.exit import ExitReason
 from batch.model.message import decode
-from batch.worker.circuit_breaker import Breaker
+from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.committer import MAX_BUFFERED_COUNT, Committer
 from batch.worker.finished import Ended, Finished
 from batch.worker.leases import LeaseKeeper
@@ -107,7 +107,7 @@ def test_what_is_finished_meanwhile_is_written_together() -> None:
     leases = LeaseKeeper(plant.subscription, plant.clock, random.Random(1), lambda _error: None)
     dead_letters = plant.broker.topic("dead-letters")
     committer = Committer(
-        worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, Breaker(20, 20), plant.clock
+        worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, CircuitBreaker(20, 20), plant.clock
     )
     for number in range(MAX_BUFFERED_COUNT):
         inbox.put([Ended(f"ack-{number}", SHARD, f"t-{number}", "m", "succeeded", b"{}\n")])

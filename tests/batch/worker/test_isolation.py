@@ -305,7 +305,7 @@ def test_what_still_runs_at_the_end_goes_back_and_its_process_ends(tmp_path: Pat
     plant = plant_with("child-sleeps")
     tell = tmp_path / "pid"
     submit(plant, "sleeps", "child-sleeps", tell=str(tell))
-    assert worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2").run() is ExitReason.OUT_OF_TIME
+    assert worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, PREFETCH_S="0.2").run() is ExitReason.OUT_OF_TIME
     assert plant.subscription.backlog == 1
     assert plant.subscription.leased == 0
     wait_until(lambda: not alive(int(tell.read_text())), 60, "the end of the child")

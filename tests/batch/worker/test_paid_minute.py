@@ -79,7 +79,7 @@ def test_it_ends_while_the_minute_lasts_and_leaves_the_rest(plant: Plant) -> Non
 
     plant.submit(5000, "steady")
     began_s = plant.clock.monotonic()
-    worker = plant.worker(BACKLOG=4, **{**LAUNCHED, "BILLING_FLOOR_S": "6"}, START_WITHIN_S="0.1")
+    worker = plant.worker(BACKLOG=4, **{**LAUNCHED, "BILLING_FLOOR_S": "6"}, PREFETCH_S="0.1")
     assert worker.run() is ExitReason.SHARE_DONE
     assert plant.clock.monotonic() - began_s < 6.0, "the floor is a bound"
     progress = plant.progress()
@@ -95,7 +95,7 @@ def test_a_step_beyond_the_share_is_what_starts_at_once(plant: Plant) -> None:
         ctx.sleep(0.6)
 
     plant.submit(10, "slow")
-    assert plant.worker(BACKLOG=2, **{**LAUNCHED, "BILLING_FLOOR_S": "6"}, START_WITHIN_S="0.1").run() is ExitReason.SHARE_DONE
+    assert plant.worker(BACKLOG=2, **{**LAUNCHED, "BILLING_FLOOR_S": "6"}, PREFETCH_S="0.1").run() is ExitReason.SHARE_DONE
     assert plant.progress().taken == 2
 
 

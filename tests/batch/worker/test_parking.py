@@ -13,7 +13,7 @@ import pytest
 
 from batch.handling.registry import Backoff, Handler
 from batch.model.attempts import read_attempts, write_attempts
-from batch.model.delayed import PARKED, as_outgoing, from_object
+from batch.model.delayed import DELAYED, as_outgoing, from_object
 from batch.model.delivery import MAX_EXTENSION_S, Delivery, Outgoing
 from batch.model.errors import MAX_WAIT_S, DependencyForbidden, DependencyUnavailable, PreconditionFailed, Retry, Snooze
 from batch.model.exit import ExitReason
@@ -22,8 +22,8 @@ from batch.model.names import delayed_folder, delayed_object, delayed_parts
 from batch.model.outcomes import from_lines
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.worker.attempt import Attempt
-from batch.worker.committing.delaying import WRITES_IN_FLIGHT, Parking, later
-from batch.worker.finished import GoesBack, Parked
+from batch.worker.committing.delaying import WRITES_IN_FLIGHT, Delaying, later
+from batch.worker.finished import Delayed, Nack
 from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 from tests.batch.worker.plant import Plant
@@ -44,27 +44,27 @@ def attempt() -> Attempt:
 
 @pytest.mark.parametrize(("wait_s", "after_s"), [(-5.0, 0.0), (0.0, 0.0), (0.5, 0.5), (600.0, 600.0)])
 def test_pubsub_holds_back_what_it_can(wait_s: float, after_s: float) -> None:
-    assert later(attempt(), NOW + wait_s, NOW) == GoesBack("ack-1", after_s)
+    assert later(attempt(), NOW + wait_s, NOW) == Nack("ack-1", after_s)
 
 
 @pytest.mark.parametrize("wait_s", [600.5, 3600.0, MAX_WAIT_S])
 def test_longer_waits_are_parked(wait_s: float) -> None:
     found = later(attempt(), NOW + wait_s, NOW)
-    assert isinstance(found, Parked)
+    assert isinstance(found, Delayed)
     assert (found.ack_id, found.task_id, found.not_before) == ("ack-1", "id-1", NOW + wait_s)
 
 
 def test_a_time_that_nobody_can_have_asked_for_is_looked_at_again_in_a_month() -> None:
     found = later(attempt(), 9e10, NOW)
-    assert isinstance(found, Parked)
+    assert isinstance(found, Delayed)
     assert found.not_before == NOW + MAX_WAIT_S
 
 
-# --- the parking itself
+# --- the delaying itself
 
 
 class Place:
-    """A lane with messages in hand, and its parking."""
+    """A lane with messages in hand, and its delaying."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
@@ -74,16 +74,16 @@ class Place:
         self.leases = LeaseKeeper(self.subscription, self.clock, random.Random(1), print)
         self.tally = Tally(self.clock, 10_000)
         self.beats: list[None] = []
-        self.parking = Parking(self.store, self.subscription, self.leases, self.tally, lambda: self.beats.append(None))
+        self.delaying = Delaying(self.store, self.subscription, self.leases, self.tally, lambda: self.beats.append(None))
 
-    def take(self, count: int, data: bytes = b"{}", *, wait_s: float = 3600.0, on_record: bool = True) -> list[Parked]:
+    def take(self, count: int, data: bytes = b"{}", *, wait_s: float = 3600.0, on_record: bool = True) -> list[Delayed]:
         self.broker.topic("lane").publish([Outgoing(data, {"color": "red"})] * count)
         taken = self.subscription.pull(count, 1)
         self.tally.took(len(taken))
         not_before = self.clock.now() + wait_s
-        return [Parked(one, f"id-{one.message_id}", not_before, on_record) for one in taken]
+        return [Delayed(one, f"id-{one.message_id}", not_before, on_record) for one in taken]
 
-    def parked(self) -> list[tuple[int, str]]:
+    def delayed(self) -> list[tuple[int, str]]:
         return [parts for parts in map(delayed_parts, self.store.names(FOLDER)) if parts]
 
 
@@ -109,19 +109,19 @@ def test_the_message_stands_in_the_bucket_unchanged_before_it_is_acknowledged(
         return ack(ack_ids)
 
     monkeypatch.setattr(place.subscription, "ack", ack_after_writing)
-    assert place.parking.park([one]) == {}
+    assert place.delaying.delay([one]) == {}
     assert place.subscription.backlog == 0
-    assert place.parked() == [(int(one.not_before), one.task_id)]
+    assert place.delayed() == [(int(one.not_before), one.task_id)]
     progress = place.tally.progress()
-    assert (progress.taken, progress.acked, progress.parked, progress.returned, progress.deferred) == (1, 1, 1, 0, ())
+    assert (progress.taken, progress.acked, progress.delayed, progress.returned, progress.deferred) == (1, 1, 1, 0, ())
 
 
 def test_a_lost_answer_counts_as_parked(place: Place) -> None:
     (one,) = place.take(1)
     place.store.fail_next("write", PreconditionFailed("the client's own retry met its object", 0), after_effect=True)
-    assert place.parking.park([one]) == {}
+    assert place.delaying.delay([one]) == {}
     (before,) = place.store.list(FOLDER)
-    assert place.parking.park([one]) == {}  # the same message once more: a redelivery
+    assert place.delaying.delay([one]) == {}  # the same message once more: a redelivery
     assert list(place.store.list(FOLDER)) == [before], "a controller may be about to delete this very generation"
     assert place.subscription.backlog == 0
 
@@ -130,7 +130,7 @@ def test_what_stands_in_the_way_is_replaced(place: Place) -> None:
     (one,) = place.take(1)
     name = delayed_object("lane", one.not_before, one.task_id, one.delivery.message_id)
     place.store.write(name, b"rubbish")
-    assert place.parking.park([one]) == {}
+    assert place.delaying.delay([one]) == {}
     assert from_object(place.store.read(name)).data == b"{}"
 
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_written_is_not_acknowledged_and_no_more_are_begun(place:
         raise DOWN
 
     monkeypatch.setattr(place.store, "write", down)
-    assert place.parking.park(taken) == {one.ack_id: "503" for one in taken}
+    assert place.delaying.delay(taken) == {one.ack_id: "503" for one in taken}
     assert (place.subscription.backlog, place.tally.held) == (100, 100)
     assert len(writes) <= WRITES_IN_FLIGHT
 
@@ -151,9 +151,9 @@ def test_what_cannot_be_written_is_not_acknowledged_and_no_more_are_begun(place:
 def test_one_that_was_written_stays_written_when_others_fail(place: Place) -> None:
     taken = place.take(3)
     place.store.fail_next("write", DOWN)
-    failed = place.parking.park(taken)
+    failed = place.delaying.delay(taken)
     assert 1 <= len(failed) <= 3
-    assert place.subscription.backlog == len(failed) == 3 - len(place.parked())
+    assert place.subscription.backlog == len(failed) == 3 - len(place.delayed())
 
 
 def test_many_are_written_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,8 +166,8 @@ def test_many_are_written_at_a_time(place: Place, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(place.store, "write", meeting)
     taken = place.take(WRITES_IN_FLIGHT * 3)
-    assert place.parking.park(taken) == {}
-    assert len(place.parked()) == len(place.beats) == len(taken)
+    assert place.delaying.delay(taken) == {}
+    assert len(place.delayed()) == len(place.beats) == len(taken)
 
 
 @pytest.mark.parametrize("lost", ["refused", "no answer"])
@@ -180,10 +180,10 @@ def test_a_lost_acknowledgement_leaves_a_note_where_nothing_else_tells_the_time(
         monkeypatch.setattr(place.subscription, "ack", list)
     else:
         place.subscription.fail_next("ack", DOWN)
-    assert place.parking.park([one]) == {}
+    assert place.delaying.delay([one]) == {}
     assert read_attempts(place.store, one.task_id)[0].not_before == (0.0 if on_record else one.not_before)
     progress = place.tally.progress()
-    assert (progress.acked, progress.parked, progress.returned) == (0, 0, 1)
+    assert (progress.acked, progress.delayed, progress.returned) == (0, 0, 1)
 
 
 # --- a worker
@@ -248,7 +248,7 @@ def test_a_long_wait_is_spent_in_the_bucket(plant: Plant, error: Exception, back
     assert work(plant) is ExitReason.DRAINED
     assert (plant.subscription.backlog, plant.final(), len(plant.store.names(FOLDER))) == (0, {}, 1)
     progress = plant.progress()
-    assert (progress.acked, progress.parked, progress.returned, progress.deferred) == (1, 1, 0, ())
+    assert (progress.acked, progress.delayed, progress.returned, progress.deferred) == (1, 1, 0, ())
     assert len(plant.store.names("attempts/")) == attempts - 1
     clock_of(plant).advance(3500)
     assert republish(plant) == 0
@@ -269,7 +269,7 @@ def test_a_task_without_an_id_or_a_shard_is_the_same_task_afterwards(plant: Plan
         republish(plant)
     assert ([number for number, _ in seen.runs], seen.ids) == ([1, 2, 3], {"message-1"})
     (shard,) = {name.split("/")[1] for name in plant.store.names("outcomes/")}
-    first_published = [message for _, message in plant.broker.topic("lane").published][-1].attributes[PARKED].split()[1]
+    first_published = [message for _, message in plant.broker.topic("lane").published][-1].attributes[DELAYED].split()[1]
     (outcome,) = [one for name in plant.store.names("outcomes/") for one in from_lines(plant.store.read(name))]
     assert (outcome.message_id, outcome.attempt_count) == ("1", 3)
     assert shard == rolling_shard("lane", float(first_published))
@@ -289,7 +289,7 @@ def test_a_worker_whose_acknowledgement_was_lost_does_not_make_the_task_run_earl
     work(plant, "lane-y")
     assert len(seen.runs) == 1
     assert (plant.subscription.backlog, len(plant.store.names(FOLDER))) == (0, 1)
-    assert plant.progress(execution="lane-y").parked == 1
+    assert plant.progress(execution="lane-y").delayed == 1
 
 
 @pytest.mark.parametrize("error", [Retry("later", 300), Snooze(300)], ids=["retry", "snooze"])
@@ -301,9 +301,9 @@ def test_a_failed_hand_back_does_not_make_the_task_run_early(
     plant.submit(1, "wait")
     with monkeypatch.context() as patch:
         if how == "refused":
-            patch.setattr(plant.subscription, "hand_back", lambda ack_ids, _after_s=0.0: list(ack_ids))
+            patch.setattr(plant.subscription, "nack", lambda ack_ids, _after_s=0.0: list(ack_ids))
         else:
-            plant.subscription.fail_next("hand_back", DOWN)
+            plant.subscription.fail_next("nack", DOWN)
         work(plant)
     assert sum(count for _, count in plant.progress().deferred) == (how == "no answer")
     clock_of(plant).advance(61)  # its lease has ended
@@ -338,7 +338,7 @@ def test_a_bucket_that_takes_no_parked_task_hands_them_back_and_loses_none(plant
         patch.setattr(plant.store, "write", refuse)
         work(plant, BACKLOG=5)
     progress = plant.progress()
-    assert (plant.subscription.backlog, progress.parked, progress.returned) == (5, 0, 5)
+    assert (plant.subscription.backlog, progress.delayed, progress.returned) == (5, 0, 5)
     assert sum(count for _, count in progress.deferred) == 5
     clock_of(plant).advance(MAX_EXTENSION_S + 1)
     work(plant, "lane-y")
@@ -366,7 +366,7 @@ def test_a_message_that_comes_too_early_from_the_bucket_waits(plant: Plant) -> N
 @pytest.mark.parametrize("value", ["soon", "9999999999 1.0", "0000000001 1.000000 ../../x", "\x00"])
 def test_what_a_client_writes_into_our_attribute_does_no_harm(plant: Plant, value: str) -> None:
     seen = Seen(plant)
-    plant.publish(b'{"task_type": "wait"}', **{PARKED: value})
+    plant.publish(b'{"task_type": "wait"}', **{DELAYED: value})
     work(plant)
     assert (len(seen.runs), seen.ids, plant.subscription.backlog) == (1, {"message-1"}, 0)
 
@@ -376,7 +376,7 @@ def test_a_damaged_record_does_not_park_a_task_for_ever(plant: Plant) -> None:
     (task_id,) = plant.submit(1, "wait")
     known, generation = read_attempts(plant.store, task_id)
     write_attempts(plant.store, task_id, replace(known, not_before=9e10), generation)
-    plant.subscription.hand_back([plant.subscription.pull(1, 1)[0].ack_id])
+    plant.subscription.nack([plant.subscription.pull(1, 1)[0].ack_id])
     now = plant.clock.now()
     work(plant)
     ((due, _),) = [parts for parts in map(delayed_parts, plant.store.names(FOLDER)) if parts]

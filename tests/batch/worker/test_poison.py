@@ -28,7 +28,7 @@ from batch.model.progress import Progress, to_metadata
 from batch.settings import worker_settings
 from batch.testing import MemoryObjectStore
 from batch.worker.admission import MAX_LOST
-from batch.worker.executors.quarantine import Suspects
+from batch.worker.executors.quarantine import Quarantine
 from tests.batch.worker.isolated import plant_with, submit, worker
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until
@@ -39,7 +39,7 @@ GONE = Start("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
 def delivered_before(plant: Plant, times: int = 1) -> None:
     """All messages come to somebody who gives them back."""
     for _ in range(times):
-        plant.subscription.hand_back([one.ack_id for one in plant.subscription.pull(1000, 0)])
+        plant.subscription.nack([one.ack_id for one in plant.subscription.pull(1000, 0)])
 
 
 def progress_of(plant: Plant, start: Start, **facts: Any) -> None:
@@ -194,7 +194,7 @@ def test_what_is_handed_back_at_the_end_leaves_no_start() -> None:
 
     submit(plant, "t", "long")
     delivered_before(plant)
-    running = worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2")
+    running = worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, PREFETCH_S="0.2")
     thread, reasons = in_thread(running)
     assert started.wait(60)
     assert record(plant, "t").started is not None
@@ -316,7 +316,7 @@ def test_a_record_that_changes_under_the_start_is_read_again() -> None:
     assert record(plant, "t").started == GONE
 
 
-# --- suspects
+# --- quarantined tasks
 
 
 @pytest.mark.parametrize("task_type", ["thread-write", "async-write", "group-write", "child-write"])
@@ -331,7 +331,7 @@ def test_a_suspect_of_any_kind_runs_alone_in_a_child(task_type: str, caplog: pyt
     assert (outcome.outcome, outcome.output) == ("succeeded", "out/t")
     assert outcome.result["pid"] != os.getpid()
     assert plant.store.names("attempts/") == ()
-    assert [vars(one)["task_id"] for one in caplog.records if vars(one).get("event") == "suspect_alone"] == ["t"]
+    assert [vars(one)["task_id"] for one in caplog.records if vars(one).get("event") == "quarantined_task_runs"] == ["t"]
 
 
 def test_a_second_crash_is_the_end_with_the_evidence() -> None:
@@ -362,7 +362,7 @@ def test_a_suspect_that_fails_stays_one() -> None:
     submit(plant, "hog", "thread-hog")
     left_by(plant, "hog")
     delivered_before(plant)
-    assert worker(plant, MAX_MESSAGES=2, SUSPECT_MEMORY_MB=128).run() is ExitReason.SHARE_DONE
+    assert worker(plant, MAX_MESSAGES=2, QUARANTINE_MEMORY_MB=128).run() is ExitReason.SHARE_DONE
     outcome = outcome_of(plant, "hog")
     assert (outcome.outcome, outcome.error_type, outcome.attempt_count) == ("dead", "MemoryError", 2)
     assert "128 MB" in outcome.reason
@@ -374,10 +374,10 @@ def test_a_suspect_has_a_time_limit() -> None:
     left_by(plant, "t")
     delivered_before(plant)
     plant.deferred_count = 1
-    assert worker(plant, MAX_MESSAGES=1, SUSPECT_TIMEOUT_S=1).run() is ExitReason.SHARE_DONE
+    assert worker(plant, MAX_MESSAGES=1, QUARANTINE_TIMEOUT_S=1).run() is ExitReason.SHARE_DONE
     known = record(plant, "t")
     assert known.errors[0].error_type == "TimeoutError"
-    assert known.suspect
+    assert known.quarantined
 
 
 @pytest.mark.parametrize("task_type", ["thread-write", "async-write", "group-write", "child-write"])
@@ -386,7 +386,7 @@ def test_a_suspect_that_still_runs_at_the_end_goes_back_a_suspect(task_type: str
     submit(plant, "t", task_type, name="out/t", seconds=60)
     left_by(plant, "t")
     delivered_before(plant)
-    assert worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2").run() is ExitReason.OUT_OF_TIME
+    assert worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, PREFETCH_S="0.2").run() is ExitReason.OUT_OF_TIME
     assert plant.subscription.leased == 0
     assert plant.subscription.backlog == 1
     assert record(plant, "t") == Attempts(lost=(GONE,))
@@ -431,9 +431,9 @@ class Suspected:
 def test_one_suspect_runs_at_a_time() -> None:
     settings = worker_settings({"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "lane", "BUCKET_NAME": "bucket"})
     solo = Solo()
-    suspects = Suspects(settings, solo, threading.Event())  # type: ignore[arg-type]
+    quarantine = Quarantine(settings, solo, threading.Event())  # type: ignore[arg-type]
     answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda: answers.append(suspects.call(Suspected()))) for _ in range(8)]  # type: ignore[arg-type]
+    threads = [threading.Thread(target=lambda: answers.append(quarantine.call(Suspected()))) for _ in range(8)]  # type: ignore[arg-type]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -446,7 +446,7 @@ def test_a_suspect_whose_turn_does_not_come_before_the_stop_goes_back() -> None:
     settings = worker_settings({"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "lane", "BUCKET_NAME": "bucket"})
     stopping = threading.Event()
     stopping.set()
-    answer = Suspects(settings, Solo(), stopping).call(Suspected())  # type: ignore[arg-type]
+    answer = Quarantine(settings, Solo(), stopping).call(Suspected())  # type: ignore[arg-type]
     assert (answer.said, answer.after_s) == (Said.SNOOZED, 0.0)
 
 

@@ -124,10 +124,10 @@ def test_drained_is_never_wrong_and_no_share_exceeded_in_a_thousand_histories() 
     ends: Counter[str] = Counter()
     most_open, longest_s = 0, 0.0
     for seed in range(SEEDS):
-        chance = random.Random(seed)
-        backlog, share = chance.choice([0, 1, 7, 60, 300]), chance.choice([5, 100, 1000])
-        least_s, fails = chance.choice([0.5, 5.0, 12.0, 60.0]), chance.choice([0.0, 0.05, 0.2])
-        simulation = Simulation(chance, backlog, share, least_s=least_s, fails=fails).run()
+        rng = random.Random(seed)
+        backlog, share = rng.choice([0, 1, 7, 60, 300]), rng.choice([5, 100, 1000])
+        least_s, fails = rng.choice([0.5, 5.0, 12.0, 60.0]), rng.choice([0.0, 0.05, 0.2])
+        simulation = Simulation(rng, backlog, share, least_s=least_s, fails=fails).run()
         ends[simulation.ended] += 1
         most_open = max(most_open, simulation.most_open)
         assert simulation.most_asked <= share, f"seed {seed}"
@@ -259,14 +259,14 @@ def test_held_data_stays_within_its_limit(plant: Plant) -> None:
         most_bytes = max(most_bytes, plant.subscription.leased * size)
 
     plant.submit(200, "large", blob="x" * size)
-    assert plant.worker(BACKLOG=200, CONCURRENCY=4, MAX_HELD_BYTES=12 * size).run() is ExitReason.SHARE_DONE
+    assert plant.worker(BACKLOG=200, CONCURRENCY=4, MAX_OUTSTANDING_BYTES=12 * size).run() is ExitReason.SHARE_DONE
     assert len(plant.final()) == 200
     assert 4 * size <= most_bytes <= 12 * size
 
 
 def test_a_message_larger_than_the_limit_is_worked_on(plant: Plant) -> None:
     plant.submit(3, "note", blob="x" * 10_000)
-    assert plant.worker(BACKLOG=3, MAX_HELD_BYTES=100).run() is ExitReason.SHARE_DONE
+    assert plant.worker(BACKLOG=3, MAX_OUTSTANDING_BYTES=100).run() is ExitReason.SHARE_DONE
 
 
 def test_pulls_that_fail_together_are_tried_again(plant: Plant) -> None:

@@ -1,4 +1,4 @@
-"""Messages that were delivered before: no slot waits for the bucket, few starts stand in it, and suspects wait beside the line."""
+"""Messages that were delivered before: no slot waits for the bucket, few starts stand in it, and quarantined tasks wait beside the line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GONE = Start("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
 
 def delivered_before(plant: Plant) -> None:
     """All messages come to somebody who gives them back."""
-    plant.subscription.hand_back([one.ack_id for one in plant.subscription.pull(1000, 0)])
+    plant.subscription.nack([one.ack_id for one in plant.subscription.pull(1000, 0)])
 
 
 def starts(plant: Plant) -> list[str]:
@@ -48,7 +48,7 @@ class Blocked:
 
 def slow_worker(plant: Plant, backlog: int, concurrency: int = 1) -> Worker:
     """One whose handlers have taken 10 s each, and that takes in hand what begins within a minute."""
-    worker = plant.worker(BACKLOG=backlog, CONCURRENCY=concurrency, START_WITHIN_S=60)
+    worker = plant.worker(BACKLOG=backlog, CONCURRENCY=concurrency, PREFETCH_S=60)
     worker.tally.ran(1, 10.0, 10.0)
     return worker
 
@@ -104,7 +104,7 @@ def test_a_worker_ends_after_the_last_start_is_out() -> None:
 
 
 def test_no_start_is_written_long_before_its_task_begins() -> None:
-    """Or a worker that is killed would leave many suspects."""
+    """Or a worker that is killed would leave many quarantined tasks."""
     plant = Plant()
     blocked = Blocked(plant)
     plant.submit(100, "blocked")
@@ -126,15 +126,15 @@ def test_what_had_not_begun_at_a_stop_goes_back_after_its_start_is_out() -> None
     delivered_before(plant)
     worker = slow_worker(plant, 50)
     went_back: list[bool] = []
-    hand_back = plant.subscription.hand_back
+    nack = plant.subscription.nack
 
     def seen(ack_ids: Any, after_s: float = 0.0) -> Any:
         went_back.append(len(starts(plant)) > 1)
-        return hand_back(ack_ids, after_s)
+        return nack(ack_ids, after_s)
 
     thread, reasons = in_thread(worker)
     wait_until(lambda: len(blocked.began) == 1 and len(starts(plant)) == 2, 30, "one that runs and one that is next")
-    plant.subscription.hand_back = seen  # type: ignore[method-assign]
+    plant.subscription.nack = seen  # type: ignore[method-assign]
     worker.stop()
     wait_until(lambda: worker.tally.held == 1, 30, "all but the one that runs gone back")
     assert went_back[-1] is False, "the last to go back had its start taken out first"
@@ -192,11 +192,11 @@ def test_memory_is_counted_while_records_are_read() -> None:
     assert (worker._executors.waiting_count, worker._executors.waiting_bytes) == (0, 0)
 
 
-# --- suspects
+# --- quarantined tasks
 
 
 class Alone:
-    """Stands for the children that suspects run in: none returns before `release`."""
+    """Stands for the children that quarantined tasks run in: none returns before `release`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.release = threading.Event()
@@ -228,7 +228,7 @@ def test_suspects_wait_beside_the_line_and_keep_no_slot(alone: Alone) -> None:
     plant = with_suspects(3, healthy=30)
     worker = plant.worker(BACKLOG=33, CONCURRENCY=1)
     thread, reasons = in_thread(worker)
-    wait_until(lambda: sum(worker.tally.outcomes.values()) == 30, 30, "the healthy ones, while a suspect runs and two wait")
+    wait_until(lambda: sum(worker.tally.outcomes.values()) == 30, 30, "the healthy ones, while a quarantined task runs and two wait")
     assert len(alone.ran) == 1
     waiting = {f"task-{number}" for number in range(3)} - set(alone.ran)
     for task_id in waiting:
@@ -274,7 +274,7 @@ def test_more_suspects_than_may_wait_go_back(alone: Alone, monkeypatch: pytest.M
 
 def test_suspects_that_have_not_ended_with_their_worker_go_back(alone: Alone) -> None:
     plant = with_suspects(2, healthy=3)
-    worker = plant.worker(BACKLOG=5, TASK_TIMEOUT_S=2, START_WITHIN_S="0.1")
+    worker = plant.worker(BACKLOG=5, TASK_TIMEOUT_S=2, PREFETCH_S="0.1")
     thread, reasons = in_thread(worker)
     ended(thread)
     alone.release.set()

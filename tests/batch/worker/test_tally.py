@@ -56,8 +56,8 @@ def test_what_goes_back_for_later_is_deferred_until_it_is_due() -> None:
     clock = ManualClock()
     tally = Tally(clock, 100)
     tally.took(5)
-    tally.gave_back(2, 30.0)
-    tally.gave_back(1, 0.0)
+    tally.nacked(2, 30.0)
+    tally.nacked(1, 0.0)
     progress = tally.progress()
     assert [count for _, count in progress.deferred] == [2]
     assert progress.deferred[0][0] >= clock.now() + 30
@@ -70,7 +70,7 @@ def test_what_is_parked_is_acknowledged_and_not_deferred() -> None:
     tally = Tally(ManualClock(), 100)
     tally.took(5)
     tally.acknowledged(2, ["succeeded", "dead"])
-    tally.acknowledged(3, (), parked=3)
+    tally.acknowledged(3, (), delayed=3)
     progress = tally.progress()
-    assert (progress.acked, progress.parked, progress.held, progress.deferred) == (5, 3, 0, ())
+    assert (progress.acked, progress.delayed, progress.held, progress.deferred) == (5, 3, 0, ())
     assert progress.succeeded + progress.dead == 2

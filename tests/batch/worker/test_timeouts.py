@@ -190,7 +190,7 @@ def test_work_that_should_be_over_keeps_its_lease_in_short_steps_until_it_is_giv
     held.pass_time(120)
     assert set(held.extensions) == {LEAST_EXTENSION_S}
     assert held.subscription.leased == 1
-    held.keeper.give_back([held.ack_id], 0.0)
+    held.keeper.nack([held.ack_id], 0.0)
     assert (held.keeper.held(), held.keeper.byte_count) == ([], 0)
 
 

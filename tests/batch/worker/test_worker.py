@@ -160,7 +160,7 @@ def test_the_second_execution_of_a_decision_is_fenced(plant: Plant) -> None:
     first = plant.worker(BACKLOG=4, CLOUD_RUN_TASK_COUNT=2, DECISION_ID="d-1.0")
     assert first.run() is ExitReason.SHARE_DONE
     other = plant.worker(BACKLOG=4, CLOUD_RUN_TASK_COUNT=2, DECISION_ID="d-1.0", CLOUD_RUN_EXECUTION="lane-y")
-    assert other.run() is ExitReason.FENCED
+    assert other.run() is ExitReason.NOT_CLAIMED
     second = plant.worker(BACKLOG=4, CLOUD_RUN_TASK_COUNT=2, CLOUD_RUN_TASK_INDEX=1, DECISION_ID="d-1.0")
     assert second.run() is ExitReason.SHARE_DONE
     assert b"lane-x" in plant.store.read(claim_object("d-1.0"))
@@ -246,7 +246,7 @@ def test_out_of_time_hands_back_and_flushes(plant: Plant) -> None:
         ctx.sleep(0.1)
 
     plant.submit(500, "steady")
-    assert plant.worker(MAX_MESSAGES=1000, CONCURRENCY=2, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2").run() is ExitReason.OUT_OF_TIME
+    assert plant.worker(MAX_MESSAGES=1000, CONCURRENCY=2, TASK_TIMEOUT_S=2, PREFETCH_S="0.2").run() is ExitReason.OUT_OF_TIME
     done = len(plant.final())
     assert 0 < done < 500
     assert plant.subscription.backlog == 500 - done
@@ -260,7 +260,7 @@ def test_a_stuck_handler_cannot_hold_the_worker(plant: Plant) -> None:
         forever.wait()
 
     plant.submit(1, "stuck")
-    assert plant.worker(BACKLOG=1, TASK_TIMEOUT_S=2, START_WITHIN_S="0.2").run() is ExitReason.OUT_OF_TIME
+    assert plant.worker(BACKLOG=1, TASK_TIMEOUT_S=2, PREFETCH_S="0.2").run() is ExitReason.OUT_OF_TIME
     assert plant.outcomes() == []
     assert plant.subscription.backlog == 1
     forever.set()
