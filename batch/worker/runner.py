@@ -47,8 +47,6 @@ class Runner:
             admitted = self.admission.attempt(delivery)
             if not isinstance(admitted, Attempt):
                 return admitted
-            if admitted.quarantined:
-                call = self.alone
             return self.verdicts.finished(admitted, (call or self.here)(admitted))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the other messages along
             return self._fault(delivery, error)

@@ -194,8 +194,6 @@ class AsyncSlots:
     def _admitted(self, place: _Place, admitted: Attempt | Finished) -> None:
         if not isinstance(admitted, Attempt):
             self._end(place, admitted)
-        elif admitted.quarantined:
-            self._loop.aside(partial(self._runner.run_quarantined, admitted), partial(self._end, place), long=True)
         else:
             self._run(place, admitted)
 

@@ -111,8 +111,6 @@ class Groups:
         self._aside = ThreadPoolExecutor(ASIDE_THREADS, f"group-{handler.task_type}-aside")
         self._filling = threading.Lock()
         self._running: list[_Running] = []
-        self._suspects: list[Attempt] = []
-        """Those of a group that run alone, one after the other."""
         self._lost: list[threading.Thread] = []
         self._thread_count = CALLS
         self._ending = False
@@ -125,11 +123,10 @@ class Groups:
 
     @property
     def busy_count(self) -> int:
-        return sum(len(call.attempts) for call in list(self._running)) + len(self._suspects)
+        return sum(len(call.attempts) for call in list(self._running))
 
     def running(self) -> list[Delivery]:
-        attempts = [attempt for call in list(self._running) for attempt in call.attempts]
-        return [attempt.delivery for attempt in (*attempts, *list(self._suspects))]
+        return [attempt.delivery for call in list(self._running) for attempt in call.attempts]
 
     def relieve(self) -> None:
         """End calls whose time is over; log it when an async one blocks the loop."""
@@ -197,24 +194,15 @@ class Groups:
     def round(self, deliveries: Sequence[Delivery]) -> bool:
         """One group through the handler. False when its call was given up: this thread has been replaced."""
         attempts: list[Attempt] = []
-        quarantined_ones: list[Attempt] = []
         finished: list[Finished] = []
         for admitted in self._admitted(deliveries):
             if not isinstance(admitted, Attempt):
                 finished.append(admitted)
-            elif admitted.quarantined:
-                quarantined_ones.append(admitted)
             else:
                 attempts.append(admitted)
         if finished:
             self._inbox.put(finished)
-        served = not attempts or self._called(attempts)
-        self._suspects += quarantined_ones
-        for one in quarantined_ones:
-            alone = self._runner.run_quarantined(one)
-            self._suspects.remove(one)
-            self._inbox.put([alone])
-        return served
+        return not attempts or self._called(attempts)
 
     def _admitted(self, deliveries: Sequence[Delivery]) -> Iterable[Attempt | Finished]:
         """The record of a message that was delivered before is read; several at a time."""

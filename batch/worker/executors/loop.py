@@ -18,8 +18,6 @@ from batch.worker.watchdog import stack_of
 
 MAX_CONTEXT_THREADS = 64
 ASIDE_THREADS = 8
-LONG_THREADS = 2
-"""For what may take minutes, so that it keeps no record waiting."""
 ASK_EVERY_S = 0.25
 BLOCKED_S = 1.0
 """A loop that has not come round for this long is blocked: everything that is async waits."""
@@ -37,7 +35,6 @@ class Loop:
         self.task_types: dict[asyncio.Task[Any], str] = {}
         """Whose handler a task of the loop runs."""
         self._aside = ThreadPoolExecutor(min(concurrency, ASIDE_THREADS), "async-aside")
-        self._long = ThreadPoolExecutor(LONG_THREADS, "async-long")
         self._loop: asyncio.AbstractEventLoop
         self._users = users
         self._clock = clock
@@ -78,8 +75,8 @@ class Loop:
             return self._loop.call_later(after_s, self._step, step, *arguments)
         return self._loop.call_soon(self._step, step, *arguments)
 
-    def aside(self, work: Callable[[], Any], then: Callable[[Any], None], *, long: bool = False) -> None:
-        """Do what may wait in a thread, then `then(<its result>)` on the loop. `long`: it may take minutes."""
+    def aside(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Do what may wait in a thread, then `then(<its result>)` on the loop."""
 
         def whole() -> None:
             try:
@@ -89,7 +86,7 @@ class Loop:
             else:
                 self.call(then, result)
 
-        (self._long if long else self._aside).submit(whole)
+        self._aside.submit(whole)
 
     def run(self, coroutine: Any, task_type: str, then: Callable[[asyncio.Task[Any]], None]) -> asyncio.Task[Any]:
         """Start user code on the loop, from the loop; `then` is one of our steps."""
@@ -148,7 +145,6 @@ class Loop:
         finally:
             self.io.shutdown(wait=False)
             self._aside.shutdown(wait=False)
-            self._long.shutdown(wait=False)
 
     def _undisturbed(self, run: Callable[[], None]) -> None:
         """A handler may stop the loop, and a task that it started may raise SystemExit: the others go on."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from batch.events import log
-from batch.handling.answer import Answer, Said
+from batch.handling.answer import Answer
 from batch.model.delivery import Delivery
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt
@@ -16,8 +16,6 @@ from batch.worker.committing.verdicts import back
 from batch.worker.executors.processes import Isolation
 from batch.worker.finished import Finished
 
-TURN_WAIT_S = 10.0
-"""How long a quarantined task waits for the one before it; then it goes back, so that it blocks no slot for long."""
 WAIT_BESIDE_S = 60.0
 """One that waits beside its line blocks none. Later another worker may have time for it."""
 TURN_BACK_S = 30.0
@@ -31,7 +29,7 @@ class Quarantine:
     settings: WorkerSettings
     isolation: Isolation
     stopping: threading.Event
-    _turn: threading.RLock = field(default_factory=threading.RLock)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
     _in_hand: dict[str, Delivery] = field(default_factory=dict)
     """Those that wait beside a line or run, by ack id. `pop` is one step: whoever takes one out says what becomes of it."""
 
@@ -61,18 +59,13 @@ class Quarantine:
             self._turn.release()
 
     def call(self, attempt: Attempt) -> Answer:
-        """Run it when its turn comes; an answer without a run when that does not come soon."""
-        if not self._wait_turn(TURN_WAIT_S):
-            return Answer(Said.SNOOZED, after_s=0.0 if self.stopping.is_set() else TURN_BACK_S)
-        try:
-            handler, settings, before = attempt.handler, self.settings, attempt.before
-            facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type}
-            log("quarantined_task_runs", **facts, reason=f"it was running in {'; '.join(map(str, before.lost))}")
-            return self.isolation.alone(
-                attempt, handler.timeout_s or settings.quarantine_timeout_s, handler.memory_mb or settings.quarantine_memory_mb
-            )
-        finally:
-            self._turn.release()
+        """Run it; its turn has come."""
+        handler, settings, before = attempt.handler, self.settings, attempt.before
+        facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type}
+        log("quarantined_task_runs", **facts, reason=f"it was running in {'; '.join(map(str, before.lost))}")
+        return self.isolation.alone(
+            attempt, handler.timeout_s or settings.quarantine_timeout_s, handler.memory_mb or settings.quarantine_memory_mb
+        )
 
     def _wait_turn(self, most_s: float) -> bool:
         for _ in range(int(most_s / LOOK_S)):

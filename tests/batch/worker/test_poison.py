@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from batch.handling.answer import Answer, Said
 from batch.handling.registry import Backoff
 from batch.model.attempts import NONE, AttemptError, Attempts, Start, add_failure, end_start, postpone, read_attempts, write_attempts
 from batch.model.clock import iso
@@ -25,10 +24,8 @@ from batch.model.message import Task
 from batch.model.names import progress_object
 from batch.model.outcomes import Outcome, merged
 from batch.model.progress import Progress, to_metadata
-from batch.settings import worker_settings
 from batch.testing import MemoryObjectStore
 from batch.worker.admission import MAX_LOST
-from batch.worker.executors.quarantine import Quarantine
 from tests.batch.worker.isolated import plant_with, submit, worker
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until
@@ -403,51 +400,6 @@ def test_a_task_that_was_running_in_many_workers_that_ended_does_not_run_again()
     assert (outcome.outcome, outcome.error_type) == ("dead", "worker_died")
     assert f"each of {MAX_LOST} workers" in outcome.reason
     assert plant.store.names("out/") == ()
-
-
-class Solo:
-    """Stands for the children: how many run at a time."""
-
-    def __init__(self) -> None:
-        self.now = self.most = 0
-        self.may_end = threading.Event()
-
-    def alone(self, attempt: Any, timeout_s: float, memory_mb: int) -> Answer:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        self.may_end.wait(0.05)
-        self.now -= 1
-        return Answer(Said.RETURNED)
-
-
-class Suspected:
-    """As much of an attempt as matters to a turn."""
-
-    def __init__(self) -> None:
-        self.before = Attempts(lost=(GONE,))
-        self.handler = self.task = type("Any", (), {"timeout_s": None, "memory_mb": None, "task_id": "t", "task_type": "x"})
-
-
-def test_one_suspect_runs_at_a_time() -> None:
-    settings = worker_settings({"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "lane", "BUCKET_NAME": "bucket"})
-    solo = Solo()
-    quarantine = Quarantine(settings, solo, threading.Event())  # type: ignore[arg-type]
-    answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda: answers.append(quarantine.call(Suspected()))) for _ in range(8)]  # type: ignore[arg-type]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert [answer.said for answer in answers] == [Said.RETURNED] * 8
-    assert solo.most == 1
-
-
-def test_a_suspect_whose_turn_does_not_come_before_the_stop_goes_back() -> None:
-    settings = worker_settings({"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "lane", "BUCKET_NAME": "bucket"})
-    stopping = threading.Event()
-    stopping.set()
-    answer = Quarantine(settings, Solo(), stopping).call(Suspected())  # type: ignore[arg-type]
-    assert (answer.said, answer.after_s) == (Said.SNOOZED, 0.0)
 
 
 # --- the record
