@@ -39,7 +39,7 @@ from controller.lanes.resources import Creator, needed
 from controller.outside import Outside
 from controller.tick import tick_lanes
 from controller.wiring import connected
-from local_cloud.supervisor import LocalCloud, Options
+from local_cloud.supervisor.supervisor import LocalCloud, Options
 
 NAME = "predictions"
 PAGE = ROOT / "docs" / "sizing.md"

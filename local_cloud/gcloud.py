@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from local_cloud.addresses import PROJECT, Addresses
-from local_cloud.run.hosts import GCLOUD_HOST
+from local_cloud.run.api.hosts import GCLOUD_HOST
 
 REGION = "us-central1"
 SERVED = ("run", "storage", "pubsub")

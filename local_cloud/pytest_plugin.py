@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from local_cloud.supervisor import LocalCloud, Options
+from local_cloud.supervisor.supervisor import LocalCloud, Options
 
 _FOREIGN = ("GOOGLE_", "CLOUDSDK_", "PUBSUB_", "STORAGE_", "CLOUD_RUN_", "CLOUD_MONITORING_", "GCLOUD_")
 

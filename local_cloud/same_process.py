@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from local_cloud.run.leftovers import start_mark
+from local_cloud.processes import start_mark
 
 
 def runs(pid: int, mark: str | None) -> bool:

@@ -17,7 +17,7 @@ from controller.decide.durations import duration, spoken
 from controller.lanes.lanes import ANNOTATIONS, Policy
 from fanout.__main__ import COMMANDS, main
 from intake.config import IntakeSettings
-from local_cloud import fault_kinds
+from local_cloud.faults import kinds as fault_kinds
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 LOCAL_CLOUD = PAGE.with_name("local-cloud.md")

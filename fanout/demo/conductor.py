@@ -24,8 +24,8 @@ from fanout.demo.scene import LaneScene, Scene, look
 from fanout.demo.verdict import Outcome
 from fanout.demo.victim import kill_one
 from fanout.demo.workload import UNKNOWN_TYPE, Workload
-from local_cloud.supervisor import LocalCloud
-from local_cloud.workers import RunningWorker
+from local_cloud.supervisor.supervisor import LocalCloud
+from local_cloud.supervisor.workers import RunningWorker
 
 EVERY_S = 1.0
 

@@ -23,9 +23,9 @@ from rich.console import Console
 
 from batch.model.errors import FanoutError
 from fanout.demo import display
-from local_cloud import record, state_folder
-from local_cloud.child import ServiceFailed
-from local_cloud.supervisor import LocalCloud, Options
+from local_cloud.supervisor import record, state_folder
+from local_cloud.supervisor.child import ServiceFailed
+from local_cloud.supervisor.supervisor import LocalCloud, Options
 
 STATE_DIR = Path(".local-cloud/demo")
 MARKER = ".fanout-demo"

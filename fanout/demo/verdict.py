@@ -13,7 +13,7 @@ from batch.model.shares import share, share_left
 from controller.decide.ledger import Worked
 from controller.decide.prices import worker_usd
 from fanout.demo.scene import LaneScene
-from local_cloud.workers import RunningWorker
+from local_cloud.supervisor.workers import RunningWorker
 
 NAMED = 10
 """How many missing tasks are named."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fanout.demo.scene import WorkerTry
-from local_cloud.workers import RunningWorker, running_workers
+from local_cloud.supervisor.workers import RunningWorker, running_workers
 
 LANE = "default"
 MOST_DONE = 0.7

@@ -9,9 +9,9 @@ import click
 
 from fanout.local.running import running, state_dir_option, told
 from local_cloud.addresses import PROJECT
-from local_cloud.fault_kinds import KINDS
-from local_cloud.fault_requests import Fault, FaultRequests
-from local_cloud.supervisor import SERVICES
+from local_cloud.faults.kinds import KINDS
+from local_cloud.supervisor.fault_requests import Fault, FaultRequests
+from local_cloud.supervisor.supervisor import SERVICES
 
 project_option = click.option("--project", default=PROJECT, show_default=True, help="Whose calls meet them.")
 

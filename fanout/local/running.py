@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from local_cloud import record
-from local_cloud.child import ServiceFailed
-from local_cloud.record import Record
+from local_cloud.supervisor import record
+from local_cloud.supervisor.child import ServiceFailed
+from local_cloud.supervisor.record import Record
 
 STATE_DIR = Path(".local-cloud/up")
 

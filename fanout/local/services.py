@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from fanout.local.running import state_dir_option, told
-from local_cloud.control import VERBS, remote
-from local_cloud.supervisor import SERVICES
+from local_cloud.supervisor.control import VERBS, remote
+from local_cloud.supervisor.supervisor import SERVICES
 
 _HELP = {
     "freeze": "Stop SERVICE where it stands.\n\nIt gets SIGSTOP: connections stay open, nothing is answered.",

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from fanout.local.running import format_option, formatted, running, state_dir_option
-from local_cloud.child import ServiceFailed
-from local_cloud.control import remote
-from local_cloud.http_call import call
-from local_cloud.record import Record
-from local_cloud.workers import running_workers
+from local_cloud.supervisor.child import ServiceFailed
+from local_cloud.supervisor.control import remote
+from local_cloud.supervisor.http_call import call
+from local_cloud.supervisor.record import Record
+from local_cloud.supervisor.workers import running_workers
 
 
 @click.command()

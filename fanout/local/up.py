@@ -18,12 +18,12 @@ from typing import Any
 import click
 
 from fanout.local.running import down_command, format_option, formatted, found, state_dir_option
-from local_cloud import record, state_folder
-from local_cloud.child import ServiceFailed
-from local_cloud.control import Control
-from local_cloud.folder_lock import FolderLock, InUse
-from local_cloud.record import Record
-from local_cloud.supervisor import LocalCloud, Options
+from local_cloud.supervisor import record, state_folder
+from local_cloud.supervisor.child import ServiceFailed
+from local_cloud.supervisor.control import Control
+from local_cloud.supervisor.folder_lock import FolderLock, InUse
+from local_cloud.supervisor.record import Record
+from local_cloud.supervisor.supervisor import LocalCloud, Options
 
 DOWN_S = 30.0
 START_S = 60.0

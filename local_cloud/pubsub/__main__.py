@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from starlette.applications import Starlette
 
 from local_cloud.clock import Clock
-from local_cloud.fault_routes import fault_routes
-from local_cloud.faults import Script
-from local_cloud.later import Later
+from local_cloud.faults.routes import fault_routes
+from local_cloud.faults.script import Script
+from local_cloud.faults.timers import Later
 from local_cloud.monitoring import server as monitoring
 from local_cloud.monitoring.gauges import QueueState
 from local_cloud.monitoring.sampler import Sampler
@@ -27,8 +27,8 @@ from local_cloud.pubsub.restore import keep_state
 from local_cloud.pubsub.rpc_faults import RpcFaults
 from local_cloud.pubsub.server import GrpcServer
 from local_cloud.pubsub.web import health_route
-from local_cloud.refused_start import port_number, told
-from local_cloud.service import HttpServer, announce, clock_routes, make_private, parser, wait_for_end
+from local_cloud.web.refused_start import port_number, told
+from local_cloud.web.service import HttpServer, announce, clock_routes, make_private, parser, wait_for_end
 
 
 def _states(model: PubSub) -> Iterable[QueueState]:

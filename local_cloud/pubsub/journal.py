@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from local_cloud.refused_start import Damaged, Occupied
+from local_cloud.web.refused_start import Damaged, Occupied
 
 MAGIC = b"local pubsub journal 1\n"
 _FRAME = struct.Struct("=II")  # length and CRC-32 of the entry

@@ -19,9 +19,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from local_cloud.connection import until_gone
 from local_cloud.pubsub.local_context import Aborted, LocalContext
 from local_cloud.pubsub.rest_calls import RestCall, find
+from local_cloud.web.connection import until_gone
 
 # How long a pull waits for messages, in real time: a request over HTTP does not say how patient its caller is, and behind gcloud
 # there is a person.

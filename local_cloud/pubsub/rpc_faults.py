@@ -14,9 +14,9 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1.types import pubsub
 
-from local_cloud.fault_kinds import MONITORING, PUBSUB, kinds_for
-from local_cloud.faults import Fault, Script
-from local_cloud.later import Later
+from local_cloud.faults.kinds import MONITORING, PUBSUB, kinds_for
+from local_cloud.faults.script import Fault, Script
+from local_cloud.faults.timers import Later
 from local_cloud.pubsub.duplicates import Duplicates
 from local_cloud.pubsub.local_context import Aborted, Behind, LocalContext
 

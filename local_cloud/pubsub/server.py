@@ -14,7 +14,7 @@ import grpc
 from local_cloud.clock import Clock
 from local_cloud.pubsub import publisher, rpc, subscriber
 from local_cloud.pubsub.model import PubSub
-from local_cloud.refused_start import bound
+from local_cloud.web.refused_start import bound
 
 # They are made when they are needed.
 _THREAD_COUNT = 1_024

@@ -6,15 +6,15 @@ Standard output carries the ready line and nothing else.
 from __future__ import annotations
 
 from local_cloud.clock import Clock
-from local_cloud.fault_routes import fault_routes
-from local_cloud.faults import Script
-from local_cloud.later import Later
-from local_cloud.refused_start import told
-from local_cloud.service import HttpServer, announce, make_private, parser, wait_for_end
-from local_cloud.storage.api_faults import faults_around
-from local_cloud.storage.model import Storage
-from local_cloud.storage.server import build_app
-from local_cloud.storage.uploads import Uploads
+from local_cloud.faults.routes import fault_routes
+from local_cloud.faults.script import Script
+from local_cloud.faults.timers import Later
+from local_cloud.storage.api.faults import faults_around
+from local_cloud.storage.api.server import build_app
+from local_cloud.storage.model.storage import Storage
+from local_cloud.storage.model.uploads import Uploads
+from local_cloud.web.refused_start import told
+from local_cloud.web.service import HttpServer, announce, make_private, parser, wait_for_end
 
 
 def main() -> None:

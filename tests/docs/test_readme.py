@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local_cloud.supervisor import free_port
+from local_cloud.supervisor.supervisor import free_port
 from tests.support import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from batch.model.errors import FanoutError
 from fanout.demo.program import MARKER, command, replace_folder
-from local_cloud import record
-from local_cloud.run.leftovers import start_mark
-from local_cloud.workers import running_workers
+from local_cloud.processes import start_mark
+from local_cloud.supervisor import record
+from local_cloud.supervisor.workers import running_workers
 from tests.support import clean_environment, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -26,7 +26,7 @@ from fanout.demo.stage import BUCKET, demo_manifests, jobs_file
 from fanout.demo.verdict import Outcome, problems
 from fanout.demo.victim import candidates
 from fanout.demo.workload import UNKNOWN_TYPE, workloads
-from local_cloud.workers import RunningWorker
+from local_cloud.supervisor.workers import RunningWorker
 
 FILES = [SourceFile(f"stdlib/m{number}.py", Path(f"m{number}.py")) for number in range(50)]
 LANE = Lane("default", "projects/local/locations/us-central1/jobs/default", "default", "default")

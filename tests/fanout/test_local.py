@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from fanout.local import command, formatted
-from local_cloud import record
+from local_cloud.supervisor import record
 from tests.support import clean_environment, wait_until
 
 FANOUT = [sys.executable, "-m", "fanout", "local"]

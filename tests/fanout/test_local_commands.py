@@ -20,12 +20,12 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import pubsub_v1, storage
 
 from fanout.local import command
-from local_cloud import record, state_folder
-from local_cloud.child import ServiceFailed
-from local_cloud.control import remote
-from local_cloud.http_call import call
-from local_cloud.run.leftovers import start_mark
+from local_cloud.processes import start_mark
 from local_cloud.same_process import runs
+from local_cloud.supervisor import record, state_folder
+from local_cloud.supervisor.child import ServiceFailed
+from local_cloud.supervisor.control import remote
+from local_cloud.supervisor.http_call import call
 from tests.support import clean_environment, wait_until
 
 FANOUT = [sys.executable, "-m", "fanout", "local"]

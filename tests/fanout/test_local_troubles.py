@@ -15,8 +15,8 @@ from fanout.__main__ import main
 from fanout.demo import program
 from fanout.demo.program import replace_folder
 from fanout.local.running import down_command
-from local_cloud import record, state_folder
 from local_cloud.addresses import Addresses
+from local_cloud.supervisor import record, state_folder
 
 NOWHERE = Addresses(pubsub="127.0.0.1:1", pubsub_http="http://127.0.0.1:1", storage="http://127.0.0.1:1", run="http://127.0.0.1:1")
 

@@ -11,7 +11,7 @@ from google.api_core.exceptions import ServiceUnavailable
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import run_v2
 
-from local_cloud.run.api_faults import METHODS, method_of
+from local_cloud.run.api.faults import METHODS, method_of
 from tests.local_cloud.fault_orders import REFUSALS, Orders, slow_answer
 from tests.support import Service, start_service, wait_until
 

@@ -62,7 +62,7 @@ def test_others_can_use_it(tmp_path: Path) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("module", ["local_cloud.supervisor", "local_cloud.service"])
+@pytest.mark.parametrize("module", ["local_cloud.supervisor.supervisor", "local_cloud.web.service"])
 def test_the_local_cloud_itself_does_without_pytest(module: str) -> None:
     code = f"import sys, {module}; assert 'pytest' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=clean_environment(), check=True)

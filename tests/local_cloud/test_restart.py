@@ -18,10 +18,10 @@ from google.pubsub_v1 import PublisherClient
 from requests import RequestException
 
 from local_cloud.addresses import Addresses
-from local_cloud.child import ServiceFailed
-from local_cloud.http_call import call
-from local_cloud.supervisor import LocalCloud, Options
-from local_cloud.workers import running_workers
+from local_cloud.supervisor.child import ServiceFailed
+from local_cloud.supervisor.http_call import call
+from local_cloud.supervisor.supervisor import LocalCloud, Options
+from local_cloud.supervisor.workers import running_workers
 from tests.support import clean_environment, wait_until
 
 QUICK = Options(sample_period_s=0, visibility_lag_s=0)

@@ -14,14 +14,14 @@ import pytest
 from google.cloud import pubsub_v1
 
 from local_cloud.addresses import PASSED
-from local_cloud.child import Child, ServiceFailed
-from local_cloud.folder_lock import FolderLock, InUse
-from local_cloud.http_call import call
-from local_cloud.run.leftovers import start_mark
+from local_cloud.processes import start_mark
 from local_cloud.same_process import runs
-from local_cloud.supervisor import LocalCloud, Options
-from local_cloud.watchman import watch
-from local_cloud.workers import RunningWorker, running_workers
+from local_cloud.supervisor.child import Child, ServiceFailed
+from local_cloud.supervisor.folder_lock import FolderLock, InUse
+from local_cloud.supervisor.http_call import call
+from local_cloud.supervisor.supervisor import LocalCloud, Options
+from local_cloud.supervisor.watchman import watch
+from local_cloud.supervisor.workers import RunningWorker, running_workers
 from tests.support import clean_environment, wait_until
 
 QUICK = Options(sample_period_s=0, visibility_lag_s=0)
@@ -219,7 +219,7 @@ def test_a_zombie_does_not_run() -> None:
 
 HOLDER = """
 import sys, pathlib
-from local_cloud.supervisor import LocalCloud
+from local_cloud.supervisor.supervisor import LocalCloud
 cloud = LocalCloud(pathlib.Path(sys.argv[1]))
 cloud.start()
 print(*cloud.pids.values(), cloud.addresses.run, flush=True)

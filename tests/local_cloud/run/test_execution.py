@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local_cloud.run.conditions import of_execution
-from local_cloud.run.execution import Event, Execution, InvalidEvent, Kind, Phase, Reason, can_move
-from local_cloud.run.job import JobKey
-from local_cloud.run.scheduler import Do, Limits, plan
-from local_cloud.run.startup import StartUp
-from local_cloud.run.template import Container, Template
-from local_cloud.run.tries import Measured, Try
+from local_cloud.run.api.conditions import of_execution
+from local_cloud.run.model.execution import Event, Execution, InvalidEvent, Kind, Phase, Reason, can_move
+from local_cloud.run.model.job import JobKey
+from local_cloud.run.model.scheduler import Do, Limits, plan
+from local_cloud.run.model.tries import Measured, Try
+from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.spec.template import Container, Template
 
 LIMITS = Limits(max_process_count=4)
 

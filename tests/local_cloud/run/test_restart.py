@@ -16,13 +16,13 @@ import pytest
 import requests
 
 from local_cloud.clock import ManualClock
-from local_cloud.run.cloud import Cloud
-from local_cloud.run.execution import Event, Execution, Kind
-from local_cloud.run.job import JobKey
-from local_cloud.run.leftovers import Records, start_mark
-from local_cloud.run.store import Store
-from local_cloud.run.template import Container, JobSpec, Overrides, Template
-from local_cloud.run.validation import V2_RUN_PATHS
+from local_cloud.processes import Records, start_mark
+from local_cloud.run.model.cloud import Cloud
+from local_cloud.run.model.execution import Event, Execution, Kind
+from local_cloud.run.model.job import JobKey
+from local_cloud.run.model.store import Store
+from local_cloud.run.spec.template import Container, JobSpec, Overrides, Template
+from local_cloud.run.spec.validation import V2_RUN_PATHS
 
 if TYPE_CHECKING:
     from tests.local_cloud.run.conftest import WaitUntil

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from local_cloud.run.errors import ApiError
-from local_cloud.run.fields import Fields, Problems
-from local_cloud.run.manifest import read_spec, write_manifest
-from local_cloud.run.resources import check_limits
-from local_cloud.run.template import Container, ContainerOverride, JobSpec, Overrides, Template, override
-from local_cloud.run.timestamps import duration, duration_text, parse_duration, rfc3339
-from local_cloud.run.validation import (
+from local_cloud.run.api.timestamps import duration, duration_text, parse_duration, rfc3339
+from local_cloud.run.spec.errors import ApiError
+from local_cloud.run.spec.fields import Fields, Problems
+from local_cloud.run.spec.manifest import read_spec, write_manifest
+from local_cloud.run.spec.resources import check_limits
+from local_cloud.run.spec.template import Container, ContainerOverride, JobSpec, Overrides, Template, override
+from local_cloud.run.spec.validation import (
     V1_PATHS,
     V2_PATHS,
     V2_RUN_PATHS,

@@ -16,7 +16,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from local_cloud.clock import ManualClock
-from local_cloud.storage.model import Ref, Storage
+from local_cloud.storage.model.storage import Ref, Storage
 
 _numbers = itertools.count(1)
 

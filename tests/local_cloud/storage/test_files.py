@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local_cloud.clock import ManualClock
-from local_cloud.storage.errors import Damaged, InvalidArgument, NotFound
-from local_cloud.storage.files import escaped_location, plain_location
-from local_cloud.storage.listing import ListQuery
-from local_cloud.storage.model import Ref, Storage
-from local_cloud.storage.records import check_object_name
+from local_cloud.storage.model.errors import Damaged, InvalidArgument, NotFound
+from local_cloud.storage.model.files import escaped_location, plain_location
+from local_cloud.storage.model.listing import ListQuery
+from local_cloud.storage.model.records import check_object_name
+from local_cloud.storage.model.storage import Ref, Storage
 
 Put = Callable[..., Any]
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local_cloud.storage.errors import InvalidArgument
-from local_cloud.storage.listing import ListQuery, glob_pattern, page_of
+from local_cloud.storage.model.errors import InvalidArgument
+from local_cloud.storage.model.listing import ListQuery, glob_pattern, page_of
 
 NAMES = st.sets(st.text(alphabet="ab/é\U0010ffff", min_size=1, max_size=6), max_size=25)
 PREFIX = st.text(alphabet="ab/\U0010ffff", max_size=2)

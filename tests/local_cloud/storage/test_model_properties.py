@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from local_cloud.clock import ManualClock
-from local_cloud.storage.conditions import Conditions
-from local_cloud.storage.errors import NotFound, NotModified, PreconditionFailed, StorageError
-from local_cloud.storage.listing import ListQuery
-from local_cloud.storage.model import ComposeSource, Ref, Storage
+from local_cloud.storage.model.conditions import Conditions
+from local_cloud.storage.model.errors import NotFound, NotModified, PreconditionFailed, StorageError
+from local_cloud.storage.model.listing import ListQuery
+from local_cloud.storage.model.storage import ComposeSource, Ref, Storage
 
 Result = TypeVar("Result")
 NAMES = st.sampled_from(["a", "a/b", "A", "c/"])

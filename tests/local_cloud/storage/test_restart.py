@@ -16,9 +16,9 @@ import requests
 from google.api_core.exceptions import GoogleAPICallError
 
 from local_cloud.clock import Clock, ManualClock
-from local_cloud.storage.conditions import NO_CONDITIONS
-from local_cloud.storage.model import Ref, Storage
-from local_cloud.storage.uploads import SESSION_LIFE_S, Uploads
+from local_cloud.storage.model.conditions import NO_CONDITIONS
+from local_cloud.storage.model.storage import Ref, Storage
+from local_cloud.storage.model.uploads import SESSION_LIFE_S, Uploads
 
 REF = Ref("bucket", "folder/it")
 
@@ -127,7 +127,7 @@ def test_a_kill_between_two_steps_of_an_overwrite(tmp_path: Path, monkeypatch: p
     def killed(*_: object) -> None:
         raise Killed
 
-    owner = "local_cloud.storage.journal.Journal" if step == "append" else "local_cloud.storage.files.Files"
+    owner = "local_cloud.storage.model.journal.Journal" if step == "append" else "local_cloud.storage.model.files.Files"
     with monkeypatch.context() as patched:
         patched.setattr(f"{owner}.{step}", killed)
         with pytest.raises(Killed):
@@ -145,7 +145,7 @@ def test_a_kill_before_a_deleted_file_is_gone(tmp_path: Path, monkeypatch: pytes
     storage.create_bucket("bucket", "p", {})
     write(storage, b"x")
     with monkeypatch.context() as patched:
-        patched.setattr("local_cloud.storage.files.Files.remove", lambda *_: None)
+        patched.setattr("local_cloud.storage.model.files.Files.remove", lambda *_: None)
         storage.delete(REF)
     storage.close()
     after = Storage(tmp_path, Clock())

@@ -1,0 +1,1 @@
+"""Faults on request: what can be asked for, and how HTTP requests meet it."""

@@ -1,0 +1,1 @@
+"""Both versions of the Cloud Run Admin API over HTTP."""

@@ -1,0 +1,286 @@
+"""The state of one execution: its tasks, their tries, and the counters that the API reports.
+
+It changes only through `apply`, one event after the other, and never reads a clock: replaying the same events gives the
+same state, which is how an execution survives a restart of the server.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from enum import Enum
+
+from local_cloud.run.model.job import JobKey
+from local_cloud.run.model.migration import Migration, Stage
+from local_cloud.run.model.tries import Measured, Try
+from local_cloud.run.spec.template import Template
+
+
+class Phase(Enum):
+    """PENDING waits for a slot; STARTING holds one while the container is made ready; RUNNING has a process."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+class Kind(Enum):
+    """What can happen to an execution. All but CANCEL and DELETE are about one task. MIGRATE asks for a move, MOVED is a step of it."""
+
+    RESERVED = "reserved"
+    STARTED = "started"
+    STOPPING = "stopping"
+    KILLED = "killed"
+    ENDED = "ended"
+    MIGRATE = "migrate"
+    MOVED = "moved"
+    CANCEL = "cancel"
+    DELETE = "delete"
+
+
+class Reason(Enum):
+    """Why a try was stopped by the platform."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    LOST = "lost"
+    START = "start"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened, at Unix seconds `at_s`. `exit_code` or `term_signal` is set on ENDED, with what was measured; `reason` on
+    STOPPING too; `delay_s`, the start-up of the try, on RESERVED; `pause_s` on MIGRATE."""
+
+    kind: Kind
+    at_s: float
+    index: int = -1
+    exit_code: int | None = None
+    term_signal: int | None = None
+    reason: Reason | None = None
+    message: str = ""
+    delay_s: float | None = None
+    pause_s: float | None = None
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass
+class Task:
+    """One `CLOUD_RUN_TASK_INDEX`. `attempt` is the number of the current or last try, from 0, so also the number of retries.
+    `reserved_s`, `delay_s`, `try_start_s`, `stopping`, `killed` and `migration` are about the current try."""
+
+    index: int
+    phase: Phase = Phase.PENDING
+    attempt: int = 0
+    reserved_s: float | None = None
+    delay_s: float = 0.0
+    try_start_s: float | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    stopping: Reason | None = None
+    stopping_s: float | None = None
+    killed: bool = False
+    migration: Migration | None = None
+    tries: list[Try] = field(default_factory=list)
+    exit_code: int | None = None
+    term_signal: int | None = None
+    message: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+class InvalidEvent(Exception):
+    """An event that the state does not allow: a bug in whoever sent it."""
+
+    def __init__(self, execution: str, event: Event, phase: Phase | None) -> None:
+        super().__init__(f"execution {execution}: {event.kind.value} for task {event.index} while it is {phase.value if phase else 'over'}")
+
+
+@dataclass
+class Execution:
+    """`sequence` grows with every execution of the server and orders the lists; `template` has the overrides laid on."""
+
+    key: JobKey
+    name: str
+    uid: str
+    job_uid: str
+    job_generation: int
+    sequence: int
+    create_s: float
+    template: Template
+    tasks: list[Task] = field(init=False)
+    pending: list[int] = field(init=False)
+    active: dict[int, Task] = field(init=False, default_factory=dict)
+    start_s: float | None = field(init=False, default=None)
+    completion_s: float | None = field(init=False, default=None)
+    cancel_s: float | None = field(init=False, default=None)
+    delete_s: float | None = field(init=False, default=None)
+    update_s: float = field(init=False)
+    version: int = field(init=False, default=1)
+    running_count: int = field(init=False, default=0)
+    succeeded_count: int = field(init=False, default=0)
+    failed_count: int = field(init=False, default=0)
+    cancelled_count: int = field(init=False, default=0)
+    retried_count: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.tasks = [Task(index) for index in range(self.template.task_count)]
+        self.pending = list(range(self.template.task_count))
+        self.update_s = self.create_s
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.key.name}/executions/{self.name}"
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.uid[:8]}-{self.version}"'
+
+    @property
+    def is_over(self) -> bool:
+        return self.completion_s is not None
+
+    @property
+    def outcome(self) -> Phase:
+        """PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED, as the execution as a whole stands."""
+        if not self.is_over:
+            return Phase.PENDING if self.start_s is None else Phase.RUNNING
+        if self.cancelled_count:
+            return Phase.CANCELLED
+        return Phase.FAILED if self.failed_count else Phase.SUCCEEDED
+
+    def apply(self, event: Event) -> None:
+        """Raises InvalidEvent, and changes nothing, when the state does not allow the event."""
+        if event.kind is Kind.CANCEL:
+            self._cancel(event)
+        elif event.kind is Kind.DELETE:
+            self.delete_s = event.at_s
+        elif event.kind is Kind.RESERVED:
+            self._reserve(event)
+        else:
+            self._change_active(event)
+        self.update_s = event.at_s
+        self.version += 1
+
+    def _cancel(self, event: Event) -> None:
+        if self.is_over:
+            raise InvalidEvent(self.name, event, None)
+        self.cancel_s = event.at_s
+        for index in self.pending:
+            self._close(self.tasks[index], Phase.CANCELLED, event.at_s)
+        self.pending.clear()
+        self._complete_if_done(event.at_s)
+
+    def _reserve(self, event: Event) -> None:
+        if not self.pending or self.pending[0] != event.index:
+            raise InvalidEvent(self.name, event, self.tasks[event.index].phase)
+        heapq.heappop(self.pending)
+        task = self.tasks[event.index]
+        task.phase = Phase.STARTING
+        task.reserved_s = event.at_s
+        task.delay_s = event.delay_s or 0.0
+        task.try_start_s = task.stopping = task.stopping_s = task.migration = None
+        task.killed = False
+        self.active[event.index] = task
+
+    def _change_active(self, event: Event) -> None:
+        task = self.active.get(event.index)
+        if task is None:
+            raise InvalidEvent(self.name, event, self.tasks[event.index].phase)
+        if event.kind is Kind.ENDED:
+            self._end(task, event)
+        elif event.kind is Kind.STARTED and task.phase is Phase.STARTING:
+            self._start(task, event.at_s)
+        elif event.kind is Kind.STOPPING and task.phase is Phase.RUNNING and task.stopping is None:
+            task.stopping, task.stopping_s = event.reason, event.at_s
+        elif event.kind is Kind.KILLED and task.phase is Phase.RUNNING:
+            task.killed = True
+        elif event.kind in (Kind.MIGRATE, Kind.MOVED) and can_move(task, event.kind):
+            _move(task, event)
+        else:
+            raise InvalidEvent(self.name, event, task.phase)
+
+    def _start(self, task: Task, at_s: float) -> None:
+        task.phase = Phase.RUNNING
+        task.try_start_s = at_s
+        self.running_count += 1
+        if task.start_s is None:
+            task.start_s = at_s
+        if self.start_s is None:
+            self.start_s = at_s
+
+    def _end(self, task: Task, event: Event) -> None:
+        del self.active[task.index]
+        if task.phase is Phase.RUNNING:
+            self.running_count -= 1
+        reason = event.reason or task.stopping
+        task.tries.append(_ended_try(task, event))
+        task.migration = None
+        task.exit_code, task.term_signal = event.exit_code, event.term_signal
+        task.message = event.message or describe(event, reason)
+        if event.exit_code == 0 and reason is None:
+            self._close(task, Phase.SUCCEEDED, event.at_s)
+        elif self.cancel_s is not None:
+            self._close(task, Phase.CANCELLED, event.at_s)
+        elif task.attempt < self.template.max_retries:
+            self._retry(task)
+        else:
+            self._close(task, Phase.FAILED, event.at_s)
+        self._complete_if_done(event.at_s)
+
+    def _retry(self, task: Task) -> None:
+        if task.attempt == 0:
+            self.retried_count += 1
+        task.attempt += 1
+        task.phase = Phase.PENDING
+        heapq.heappush(self.pending, task.index)
+
+    def _close(self, task: Task, phase: Phase, at_s: float) -> None:
+        task.phase = phase
+        task.end_s = at_s
+        if phase is Phase.SUCCEEDED:
+            self.succeeded_count += 1
+        elif phase is Phase.FAILED:
+            self.failed_count += 1
+        else:
+            self.cancelled_count += 1
+
+    def _complete_if_done(self, at_s: float) -> None:
+        if not self.pending and not self.active:
+            self.completion_s = at_s
+
+
+def can_move(task: Task, kind: Kind = Kind.MIGRATE) -> bool:
+    """Whether a move may begin (MIGRATE) or go on (MOVED): only of a running worker that is not being ended."""
+    return task.phase is Phase.RUNNING and task.stopping is None and (task.migration is not None) == (kind is Kind.MOVED)
+
+
+def _move(task: Task, event: Event) -> None:
+    if event.kind is Kind.MIGRATE:
+        task.migration = Migration(event.at_s, event.pause_s or 0.0, Stage.ASKED)
+    elif task.migration is not None:
+        task.migration = task.migration.moved()
+
+
+def _ended_try(task: Task, event: Event) -> Try:
+    measured = None if event.cpu_s is None else Measured(event.cpu_s, event.peak_memory_bytes)
+    return Try(task.attempt, task.try_start_s, event.at_s, event.exit_code, event.term_signal, measured)
+
+
+def describe(event: Event, reason: Reason | None) -> str:
+    """How a try ended, in a sentence; empty for one that succeeded."""
+    if reason is Reason.CANCEL:
+        return "The execution was cancelled."
+    if reason is Reason.TIMEOUT:
+        return "Terminating task because it has reached the maximum timeout."
+    if reason is Reason.LOST:
+        return "The local cloud stopped while this try was running."
+    if event.term_signal is not None:
+        return f"Container terminated on signal {event.term_signal}."
+    return f"The container exited with code {event.exit_code}." if event.exit_code else ""

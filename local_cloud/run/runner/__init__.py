@@ -1,0 +1,1 @@
+"""The thread that makes executions happen, and the worker processes that it starts and ends."""

@@ -1,0 +1,197 @@
+"""The thread that makes executions happen: it asks the scheduler what to do and does it.
+
+Only this thread starts and signals workers, so a signal can never overtake a start. No lock is held while a process starts.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local_cloud.processes import Records
+from local_cloud.run.model.cloud import Cloud
+from local_cloud.run.model.execution import Event, Execution, Kind, Phase, Reason, Task, can_move
+from local_cloud.run.model.migration import Stage
+from local_cloud.run.model.scheduler import Action, Do, Limits, plan
+from local_cloud.run.model.tries import Measured
+from local_cloud.run.runner.environment import command_line, worker_environment
+from local_cloud.run.runner.process import CannotStart, Launch, Processes, TryKey
+from local_cloud.run.runner.startup import StartUp
+
+CANNOT_START = 127  # what a shell answers when there is no such command
+_MOVES = {Stage.ASKED: signal.SIGTSTP, Stage.WARNED: signal.SIGSTOP, Stage.STILL: signal.SIGCONT}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`environment`: what every worker gets. `cwd`: where workers run; a container's
+    `workingDir` is a path inside an image and means nothing here."""
+
+    limits: Limits
+    environment: Mapping[str, str]
+    cwd: Path
+    startup: StartUp = field(default_factory=StartUp)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One running try; `start_s`: Unix seconds of its process's start."""
+
+    pid: int
+    job: str
+    execution: str
+    index: int
+    retry: int
+    start_s: float | None
+
+
+class Runner:
+    """Start it once, after the cloud was made; `stop` returns when no worker is left. `on_crash` is told if the thread dies."""
+
+    def __init__(self, cloud: Cloud, settings: Settings, on_crash: Callable[[], None] | None = None) -> None:
+        self._cloud = cloud
+        self._settings = settings
+        self._on_crash = on_crash
+        self._records = Records(cloud.store.processes)
+        self._processes = Processes(self._records, self._exited)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
+
+    def start(self) -> None:
+        """First end what an earlier server left behind, so that no try runs twice at once."""
+        self._records.kill_leftovers()
+        self._fail_lost_tries()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """SIGKILL to all workers. Their tries count as failed; an execution that has tries left goes on at the next start."""
+        with self._cloud.condition:
+            self._stopping = True
+            self._cloud.condition.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._processes.close()
+        self._records.kill_writers()
+
+    def workers(self) -> list[Worker]:
+        """Those that run now, in the order of their executions and indexes."""
+        with self._cloud.condition:
+            running = {execution.name: execution for execution in self._cloud.unfinished()}
+            found = []
+            for key, pid in self._processes.pids().items():
+                execution = running[key.execution]
+                task = execution.tasks[key.index]
+                found.append((execution.sequence, Worker(pid, execution.key.job, key.execution, key.index, key.attempt, task.try_start_s)))
+        return [worker for _, worker in sorted(found, key=lambda pair: (pair[0], pair[1].index))]
+
+    def _fail_lost_tries(self) -> None:
+        with self._cloud.condition:
+            for execution in self._cloud.unfinished():
+                for index in list(execution.active):
+                    lost = Event(Kind.ENDED, self._cloud.clock.now(), index, term_signal=int(signal.SIGKILL), reason=Reason.LOST)
+                    self._cloud.record(execution, lost)
+
+    def _run(self) -> None:
+        try:
+            while (actions := self._next_actions()) is not None:
+                for action in actions:
+                    self._act(action)
+        except BaseException:
+            if self._on_crash is not None:
+                self._on_crash()
+            raise
+
+    def _next_actions(self) -> list[Action] | None:
+        """Wait until there is something to do; None when the server ends."""
+        cloud = self._cloud
+        with cloud.condition:
+            while not self._stopping:
+                made = plan(cloud.unfinished(), cloud.clock.now(), self._settings.limits)
+                if made.actions:
+                    return made.actions
+                cloud.clock.wait_until(cloud.condition, made.wake_s)
+            return None
+
+    def _act(self, action: Action) -> None:
+        """Do one step, unless the state has moved on since it was planned."""
+        cloud = self._cloud
+        with cloud.condition:
+            execution = next((found for found in cloud.unfinished() if found.name == action.execution), None)
+            if execution is None or self._stopping:
+                return
+            if action.do is Do.RESERVE:
+                if execution.pending:
+                    self._reserve(execution)
+                return
+            task = execution.active.get(action.index)
+            if task is None:
+                return
+            if action.do is not Do.SPAWN:
+                self._signal_try(execution, task, action)
+                return
+            if task.phase is not Phase.STARTING or execution.cancel_s is not None:
+                return
+            cloud.record(execution, Event(Kind.STARTED, cloud.clock.now(), task.index))
+            key, launch = self._describe(execution, task)
+        self._spawn(execution, key, launch)
+
+    def _reserve(self, execution: Execution) -> None:
+        task = execution.tasks[execution.pending[0]]
+        delay_s = self._settings.startup.delay_s(execution.sequence, task.index, task.attempt)
+        self._cloud.record(execution, Event(Kind.RESERVED, self._cloud.clock.now(), task.index, delay_s=delay_s))
+
+    def _signal_try(self, execution: Execution, task: Task, action: Action) -> None:
+        cloud = self._cloud
+        key = TryKey(execution.name, task.index, task.attempt)
+        if action.do is Do.EXPIRE and task.phase is Phase.STARTING:
+            ended = Event(Kind.ENDED, cloud.clock.now(), task.index, term_signal=int(signal.SIGKILL), reason=action.reason)
+            cloud.record(execution, ended)
+        elif action.do is Do.TERMINATE and task.stopping is None:
+            cloud.record(execution, Event(Kind.STOPPING, cloud.clock.now(), task.index, reason=action.reason))
+            self._processes.signal(key, signal.SIGTERM)
+            if task.migration is not None and task.migration.stage is Stage.STILL:
+                self._processes.signal(key, signal.SIGCONT)  # a worker that stands still would not hear the SIGTERM
+        elif action.do is Do.MOVE and task.migration is not None and can_move(task, Kind.MOVED):
+            number = _MOVES[task.migration.stage]
+            cloud.record(execution, Event(Kind.MOVED, cloud.clock.now(), task.index))
+            self._processes.signal(key, number)
+        elif action.do is Do.KILL and not task.killed:
+            cloud.record(execution, Event(Kind.KILLED, cloud.clock.now(), task.index))
+            self._processes.signal(key, signal.SIGKILL)
+
+    def _describe(self, execution: Execution, task: Task) -> tuple[TryKey, Launch]:
+        container = execution.template.containers[0]
+        launch = Launch(
+            argv=command_line(container),
+            env=worker_environment(self._settings.environment, execution, task),
+            log=self._cloud.store.log_path(execution.name, task.index, task.attempt),
+            cwd=self._settings.cwd,
+        )
+        return TryKey(execution.name, task.index, task.attempt), launch
+
+    def _spawn(self, execution: Execution, key: TryKey, launch: Launch) -> None:
+        try:
+            self._processes.spawn(key, launch)
+        except CannotStart as error:
+            message = f"The container could not be started: {error}"
+            failed = Event(Kind.ENDED, self._cloud.clock.now(), key.index, exit_code=CANNOT_START, reason=Reason.START, message=message)
+            self._cloud.record(execution, failed)
+
+    def _exited(self, key: TryKey, code: int, measured: Measured) -> None:
+        cloud = self._cloud
+        with cloud.condition:
+            execution = next(found for found in cloud.unfinished() if found.name == key.execution)
+            exit_code, term_signal = (code, None) if code >= 0 else (None, -code)
+            ended = Event(
+                Kind.ENDED,
+                cloud.clock.now(),
+                key.index,
+                exit_code=exit_code,
+                term_signal=term_signal,
+                cpu_s=measured.cpu_s,
+                peak_memory_bytes=measured.peak_memory_bytes,
+            )
+            cloud.record(execution, ended)

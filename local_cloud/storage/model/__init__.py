@@ -1,0 +1,1 @@
+"""Buckets, objects and uploads: their state and their files. No HTTP."""

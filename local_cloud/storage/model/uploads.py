@@ -1,0 +1,184 @@
+"""Resumable uploads: sessions that live in the state folder until their content is whole, and the Content-Range they speak.
+
+A session's confirmed bytes are on disk before they are reported, so a client goes on after a restart of the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from local_cloud.clock import Clock
+from local_cloud.storage.model.conditions import Conditions
+from local_cloud.storage.model.errors import Conflict, Gone, InvalidArgument, NotFound, StorageError
+from local_cloud.storage.model.files import Staged
+from local_cloud.storage.model.records import StoredObject, check_object_name, object_fields
+from local_cloud.storage.model.storage import RESUMABLE_PREFIX, Ref, Storage
+
+SESSION_LIFE_S = 7 * 24 * 3600.0
+_FINISHED_LIMIT_COUNT = 1_000
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]+)-([0-9]+|\*)|\*)/([0-9]+|\*)")
+_TOKEN = re.compile(RESUMABLE_PREFIX + "[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRange:
+    """Bytes `start` to `end` (inclusive) of `total`. No start: a question for the status; no total: not known yet. A start without an
+    end, as Node's client sends it: to the end of the body, which, without a total, is the end of the content too."""
+
+    start: int | None = None
+    end: int | None = None
+    total: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.start is not None and self.end is None and self.total is None
+
+
+def content_range(header: str | None) -> ContentRange | None:
+    """None without a header: then the body is all that is left. Raises InvalidArgument."""
+    if header is None:
+        return None
+    match = _CONTENT_RANGE.fullmatch(header.strip())
+    if match is None:
+        raise InvalidArgument(f"Failed to parse Content-Range header: '{header}'")
+    start, end, total = match.groups()
+    parsed = ContentRange(*(None if number in (None, "*") else int(number) for number in (start, end, total)))
+    if parsed.start is not None and parsed.end is not None:
+        beyond_total = parsed.total is not None and parsed.end >= parsed.total
+        if parsed.end < parsed.start or beyond_total:
+            raise InvalidArgument(f"Invalid Content-Range: '{header}'")
+    return parsed
+
+
+class Upload:
+    """One session. Each request that writes takes a turn first; a stale one can no longer write."""
+
+    def __init__(self, token: str, ref: Ref, resource: Mapping[str, Any], conditions: Conditions, staged: Staged) -> None:
+        self.token = token
+        self.ref = ref
+        self.resource = resource
+        self.conditions = conditions
+        self.staged = staged
+        self._turn = 0
+
+    @property
+    def size(self) -> int:
+        return self.staged.size
+
+    def take_turn(self) -> int:
+        self._turn += 1
+        return self._turn
+
+    def write(self, turn: int, data: bytes) -> None:
+        """Raises Conflict if another request took over the session."""
+        if turn != self._turn:
+            raise Conflict("Another request writes to this upload session.")
+        self.staged.write(data)
+
+
+class Uploads:
+    """All sessions of a storage, in `<folder>/uploads`. Called from one thread."""
+
+    def __init__(self, folder: Path, storage: Storage, clock: Clock) -> None:
+        self._folder = folder / "uploads"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._storage = storage
+        self._clock = clock
+        self._active: dict[str, Upload] = {}
+        self._finished: OrderedDict[str, StoredObject] = OrderedDict()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        alive: set[str] = set()
+        for path in self._folder.iterdir():
+            if path.suffix == ".json" and json.loads(path.read_bytes())["created_s"] + SESSION_LIFE_S > self._clock.now():
+                alive.add(path.stem)
+            else:
+                path.unlink()
+        for token in self._storage.files.staged_tokens() - alive:
+            if token.startswith(RESUMABLE_PREFIX):
+                self._storage.files.discard(token)
+
+    def start(self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions) -> Upload:
+        """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions fail already now."""
+        check_object_name(ref.name)
+        object_fields(resource)
+        conditions.check(self._storage.peek(ref))
+        staged = self._storage.files.stage(RESUMABLE_PREFIX)
+        session = {
+            "bucket": ref.bucket,
+            "name": ref.name,
+            "resource": resource,
+            "conditions": asdict(conditions),
+            "created_s": self._clock.now(),
+        }
+        path = self._path(staged.token)
+        fresh = path.with_suffix(".fresh")
+        fresh.write_text(json.dumps(session))
+        os.replace(fresh, path)
+        upload = self._active[staged.token] = Upload(staged.token, ref, resource, conditions, staged)
+        return upload
+
+    def find(self, token: str) -> Upload | StoredObject:
+        """The session, or the object that it has become. Raises NotFound, Gone."""
+        if token in self._finished:
+            return self._finished[token]
+        if token not in self._active:
+            found = self._load(token)
+            if isinstance(found, StoredObject):
+                return found
+            self._active[token] = found
+        return self._active[token]
+
+    def _load(self, token: str) -> Upload | StoredObject:
+        path = self._path(token)
+        if not _TOKEN.fullmatch(token) or not path.exists():
+            raise NotFound(f"No such upload session: {token}. Start the upload again.")
+        session = json.loads(path.read_bytes())
+        ref = Ref(session["bucket"], session["name"])
+        staged = self._storage.files.restage(token)
+        if staged is not None:
+            return Upload(token, ref, session["resource"], Conditions(**session["conditions"]), staged)
+        stored = self._storage.peek(ref)
+        if stored is None or stored.token != token:
+            raise Gone(f"The upload session {token} is over, and its object was replaced since.")
+        return stored
+
+    def finish(self, upload: Upload, *, crc32c: str | None, md5: str | None) -> StoredObject:
+        """Make the session's content an object; on any error the session is over. Raises like `Storage.put`."""
+        upload.take_turn()
+        try:
+            upload.staged.check(crc32c=crc32c, md5=md5)
+            upload.staged.check(crc32c=upload.resource.get("crc32c"), md5=upload.resource.get("md5Hash"))
+        except StorageError:
+            self.abandon(upload.token)
+            raise
+        del self._active[upload.token]
+        try:
+            stored = self._storage.put(upload.ref, upload.staged, upload.resource, upload.conditions)
+        except (StorageError, OSError):
+            self._path(upload.token).unlink(missing_ok=True)
+            raise
+        self._finished[upload.token] = stored
+        if len(self._finished) > _FINISHED_LIMIT_COUNT:
+            forgotten, _ = self._finished.popitem(last=False)
+            self._path(forgotten).unlink(missing_ok=True)
+        return stored
+
+    def abandon(self, token: str) -> None:
+        """End a session without an object."""
+        upload = self._active.pop(token, None)
+        if upload is not None:
+            upload.take_turn()
+            upload.staged.discard()
+            self._path(token).unlink(missing_ok=True)
+
+    def _path(self, token: str) -> Path:
+        return self._folder / f"{token}.json"

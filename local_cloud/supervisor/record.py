@@ -1,0 +1,65 @@
+"""The record of a running local cloud, `local-cloud.json` in its state folder: whose it is and where its services listen.
+
+A record counts only while the process that wrote it lives; its start time tells it from a stranger with the same id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cloud.addresses import Addresses, from_json
+from local_cloud.files import write_atomically
+from local_cloud.processes import start_mark
+from local_cloud.same_process import runs
+
+FILE = "local-cloud.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """`pid` is the supervisor's; `services` the process ids of its services by name."""
+
+    pid: int
+    started: str | None
+    addresses: Addresses
+    services: Mapping[str, int]
+
+    @property
+    def alive(self) -> bool:
+        """Whether the supervisor that wrote this still runs."""
+        return runs(self.pid, self.started)
+
+
+def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str, int]) -> None:
+    """Replace the record in one step."""
+    body = {"pid": pid, "started": start_mark(pid), "addresses": addresses.to_json(), "services": dict(services)}
+    write_atomically(state_dir / FILE, json.dumps(body, indent=1))
+
+
+def read(state_dir: Path) -> Record | None:
+    """The record of a running local cloud; None when there is none, or its supervisor has gone. Raises ValueError on what cannot
+    be read, or is no record."""
+    path = state_dir / FILE
+    try:
+        body = json.loads(path.read_text())
+        record = Record(int(body["pid"]), body["started"], from_json(body["addresses"]), dict(body["services"]))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): name another folder with --state-dir") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not the record of a local cloud ({error!r}): delete it") from error
+    return record if record.alive else None
+
+
+def remove(state_dir: Path) -> None:
+    """Remove the record that this process has written; that of another one stays."""
+    path = state_dir / FILE
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        if json.loads(path.read_text())["pid"] == os.getpid():
+            path.unlink()

@@ -1,0 +1,111 @@
+"""A small process that outlives a killed supervisor for a moment and ends what that one can no longer end.
+
+Services end by themselves when the supervisor is gone; a frozen one cannot, and a killed Run has left its workers. The rule:
+a process is signalled only when its start time is the one that was noted, as its id may belong to a stranger by now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from local_cloud.processes import start_mark
+from local_cloud.same_process import runs
+
+GRACE_S = 10.0
+"""How long the services may take to end in order."""
+_STEP_S = 0.02
+
+Marks = dict[int, str]
+"""Process ids, each with the time of its start as `start_mark` tells it."""
+
+
+class Watchman:
+    """The supervisor's side: a process that is told of each service, and that ends after `stop` or after us."""
+
+    def __init__(self, state_dir: Path, environment: Mapping[str, str], log: Path, held: Sequence[int] = ()) -> None:
+        """`held`: open files that it holds as long as it runs."""
+        command = [sys.executable, "-m", "local_cloud.supervisor.watchman", str(state_dir)]
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=dict(environment),
+                pass_fds=tuple(held),
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def note(self, pid: int) -> None:
+        """End this process too, if it outlives us."""
+        stdin = self._process.stdin
+        assert stdin is not None, "the process is started with a pipe"
+        # A watchman that somebody killed protects nobody any more, which is no reason to end the services as well.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(stdin.fileno(), f"{pid} {start_mark(pid)}\n".encode())
+
+    def stop(self) -> None:
+        """To be called when everything has ended: it finds nothing to do."""
+        stdin = self._process.stdin
+        assert stdin is not None, "the process is started with a pipe"
+        stdin.close()
+        self._process.wait()
+
+
+def watch(state_dir: Path, lines: Callable[[], str]) -> None:
+    """Note the processes of `lines` ("<pid> <start mark>") until an empty line, which is the end of who wrote them; then end them, and
+    the workers that stand in the records of the local Cloud Run."""
+    services: Marks = {}
+    while line := lines():
+        noted, _, mark = line.strip().partition(" ")
+        services[int(noted)] = mark
+    services = still_there(services)
+    workers = noted_workers(state_dir)
+    for pid in services:
+        # Frozen ones wake up here, see that their supervisor is gone, and end in order.
+        _signal(os.kill, pid, signal.SIGCONT)
+    tick = threading.Event()
+    for _ in range(int(GRACE_S / _STEP_S)):
+        services = still_there(services)
+        if not services:
+            break
+        tick.wait(_STEP_S)
+    for pid in services:
+        _signal(os.kill, pid, signal.SIGKILL)
+    if services:
+        workers |= noted_workers(state_dir)
+    for pid in still_there(workers):
+        _signal(os.killpg, pid, signal.SIGKILL)
+
+
+def still_there(marks: Marks) -> Marks:
+    return {pid: mark for pid, mark in marks.items() if runs(pid, mark)}
+
+
+def noted_workers(state_dir: Path) -> Marks:
+    """The workers on record, whether they still run or not."""
+    found: Marks = {}
+    for path in (state_dir / "run" / "processes").glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            body = json.loads(path.read_text())
+            if body["started"] is not None:
+                found[int(body["pid"])] = body["started"]
+    return found
+
+
+def _signal(send: Callable[[int, int], None], pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        send(pid, number)
+
+
+if __name__ == "__main__":
+    watch(Path(sys.argv[1]), sys.stdin.readline)

@@ -1,0 +1,159 @@
+"""What every service process of the local cloud has in common: its options, its HTTP side, its ready line and its end.
+
+A service prints exactly one line on standard output, a JSON object with its addresses, once it can be used; everything
+else goes to standard error. It ends on SIGTERM, on SIGINT, and, with `--exit-with-stdin`, when its standard input is
+closed: so it never outlives the process that started it, even if that one was killed. It listens on loopback only, and what it
+keeps on disk is for its own user only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from local_cloud.clock import Clock
+from local_cloud.web.connection import Protocol
+from local_cloud.web.guard import Guard, is_loopback, nobody
+from local_cloud.web.json_text import strict_json
+from local_cloud.web.refused_start import bound, port_number
+
+
+def parser(service: str) -> argparse.ArgumentParser:
+    """The options that all services share; the service adds its own."""
+    options = argparse.ArgumentParser(prog=f"python -m local_cloud.{service}")
+    options.add_argument("--host", default="127.0.0.1", type=loopback_host, help="loopback address to bind")
+    options.add_argument("--port", type=port_number, default=0, help="port of the protocol; 0 takes a free one")
+    options.add_argument("--state-dir", type=Path, required=True, help="folder that this service may write to")
+    options.add_argument("--exit-with-stdin", action="store_true", help="end when standard input is closed")
+    return options
+
+
+def loopback_host(host: str) -> str:
+    """`host` itself. Raises ArgumentTypeError, which argparse shows, when other machines could reach it."""
+    if ":" in host or not is_loopback(host):
+        raise argparse.ArgumentTypeError(
+            f"{host!r} is not a loopback address like 127.0.0.1: the local cloud asks nobody who he is, so other machines must not reach it"
+        )
+    return host
+
+
+def make_private(state_dir: Path, *, files_too: bool = True) -> None:
+    """Create the state folder, or take it as it is; nobody but its owner gets in.
+
+    With `files_too`, files that this process makes from now on are for their owner only, wherever they are: not for a service whose
+    child processes write files of their own.
+    """
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state_dir.chmod(0o700)
+    if files_too:
+        os.umask(0o077)
+
+
+class HttpServer:
+    """A uvicorn server in a thread of its own, on a socket that is bound before it starts (so port 0 is known at once).
+
+    Requests for other hosts than loopback ones are refused, see `local_cloud/web/guard.py`; `is_made_up` knows the names by which
+    clients may call the service that take it for their proxy.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int, is_made_up: Callable[[str], bool] = nobody) -> None:
+        loopback_host(host)
+        self._socket = bound(host, port)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        bound_host, bound_port = self._socket.getsockname()
+        self.address = f"{bound_host}:{bound_port}"
+        self._ready = threading.Event()
+        config = uvicorn.Config(
+            Guard(app, bound_port, is_made_up),
+            http=Protocol,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            backlog=2048,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = _Server(config, self._ready)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
+
+    def start(self) -> str:
+        """Serve; returns `host:port` once requests are answered."""
+        self._thread.start()
+        while not self._ready.wait(0.1):
+            if not self._thread.is_alive():
+                raise RuntimeError(f"the HTTP server on {self.address} ended while it started")
+        return self.address
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=5)
+        self._socket.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    def install_signal_handlers(self) -> None:
+        return None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._ready.set()
+
+
+def clock_routes(clock: Clock) -> list[Route]:
+    """`GET /clock` and `POST /clock/advance` with `{"seconds": 60}`; both answer `{"now": <unix seconds>}`."""
+
+    async def read(request: Request) -> JSONResponse:
+        return JSONResponse({"now": clock.now()})
+
+    async def advance(request: Request) -> JSONResponse:
+        try:
+            now = clock.advance(float(strict_json(await request.body())["seconds"]))
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            return JSONResponse({"error": f'send {{"seconds": <a number, 0 or more>}}: {error}'}, status_code=400)
+        return JSONResponse({"now": now})
+
+    return [Route("/clock", read, methods=["GET"]), Route("/clock/advance", advance, methods=["POST"])]
+
+
+def announce(**addresses: str) -> None:
+    """Print the ready line."""
+    print(json.dumps(addresses), flush=True)
+
+
+def wait_for_end(*, exit_with_stdin: bool, stop: Callable[[], None]) -> None:
+    """Block the main thread until the service is told to end, then call `stop`. A second signal ends the process at once."""
+    ended = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        if ended.is_set():
+            os._exit(128 + number)
+        ended.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    if exit_with_stdin:
+
+        def watch() -> None:
+            while os.read(sys.stdin.fileno(), 65536):  # not sys.stdin: its lock, held by this thread, would abort the interpreter's end
+                pass
+            ended.set()
+
+        threading.Thread(target=watch, name="stdin", daemon=True).start()
+    ended.wait()
+    stop()
