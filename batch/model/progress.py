@@ -16,6 +16,10 @@ MARKS_KEPT = 40
 """Ten minutes of marks: longer than any reading of the backlog may be old."""
 MAX_METADATA_BYTES = 8 * 1024
 DEFERRED_KEPT = 64
+JITTER = 0.2
+"""A worker waits up to a tenth more or less than the interval, so that workers do not write in step."""
+MANY_WORKERS = 1000
+"""Above this number each worker writes less often, so that all together stay below the bucket's rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class Progress:
         if unix_s >= self.updated_at:
             return self.acked
         return max((acked for time, acked in self.marks if time <= unix_s), default=0)
+
+
+def interval_s(base_s: float, worker_count: int) -> float:
+    """Seconds between two writes of the progress of one of `worker_count` workers."""
+    return base_s * max(1.0, worker_count / MANY_WORKERS)
 
 
 _COUNTS = ("share", "taken", "acked", "returned", "succeeded", "superseded", "cancelled", "dead")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from batch.handling.registry import Kind, Registry
-from batch.model.attempts import MAX_ROUNDS, Attempts, read_attempts
+from batch.model.attempts import Attempts
 from batch.model.clock import Clock, iso
 from batch.model.delayed import DELAYED, as_first_published, due_of
 from batch.model.delivery import Delivery
@@ -21,6 +21,7 @@ from batch.worker.attempt import Attempt
 from batch.worker.committing.delaying import later
 from batch.worker.committing.verdicts import Verdicts, back
 from batch.worker.finished import Finished
+from batch.worker.records import MAX_ROUNDS, read_attempts
 from batch.worker.starts import Standing
 
 EARLY_S = 1.0
@@ -152,7 +153,7 @@ class Admission:
             not_before, now = max(known.not_before, due_of(attempt.delivery.attributes)), self.clock.now()
             if not_before - now > EARLY_S:
                 return later(attempt, not_before, now)
-            standing = starts.standing(attempt.task.task_id, known.started)
+            standing = starts.standing(attempt.task.task_id, known.in_progress)
             if standing is Standing.RUNNING:
                 return back(attempt.delivery, RUNNING_WAIT_S)
             lost = standing is Standing.LOST

@@ -18,6 +18,7 @@ from batch.model.clock import Clock
 from batch.model.errors import DependencyError, FanoutError
 from batch.model.exit import ExitReason
 from batch.model.names import progress_object
+from batch.model.progress import interval_s
 from batch.model.shares import share_left
 from batch.services.claims import claim
 from batch.services.ports import ObjectStore, Subscription, Topic
@@ -30,7 +31,7 @@ from batch.worker.committing.verdicts import Verdicts
 from batch.worker.executors.overdue import HandlersHang
 from batch.worker.finished import Finished
 from batch.worker.leases import LeaseKeeper
-from batch.worker.progress_writer import ProgressWriter, earlier_tries, interval_s
+from batch.worker.progress_writer import ProgressWriter, earlier_tries
 from batch.worker.pulling.bounds import PaidMinute, TimeBounds, after_signal_s
 from batch.worker.pulling.drain import DrainProof
 from batch.worker.pulling.puller import Puller

@@ -10,17 +10,8 @@ from batch.events import log
 from batch.model.clock import Clock
 from batch.model.errors import FanoutError
 from batch.model.names import progress_object
-from batch.model.progress import Progress, from_metadata, to_metadata
+from batch.model.progress import JITTER, Progress, from_metadata, to_metadata
 from batch.services.ports import ObjectStore
-
-JITTER = 0.2
-MANY_WORKERS = 1000
-"""From here on each worker writes less often, so that all together stay below the bucket's rate."""
-
-
-def interval_s(base_s: float, worker_count: int) -> float:
-    """Seconds between two writes of one of `worker_count` workers."""
-    return base_s * max(1.0, worker_count / MANY_WORKERS)
 
 
 class ProgressWriter:

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from batch.events import log
-from batch.model.attempts import Attempts, Start, end_start, write_attempts
+from batch.model.attempts import Attempts, Marker
 from batch.model.clock import Clock, iso
 from batch.model.errors import FanoutError, PreconditionFailed
 from batch.model.names import progress_object
-from batch.model.progress import from_metadata
+from batch.model.progress import from_metadata, interval_s
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt
-from batch.worker.progress_writer import interval_s
+from batch.worker.records import end_start, write_attempts
 
 STALE_S = 60.0
 """A worker whose progress is older than this, and than three writes of it, counts as ended."""
@@ -56,7 +56,7 @@ class Starts:
     """By task id: the record as it was written, and its generation (0: it is about to be)."""
     _ended: set[tuple[str, int, int]] = field(default_factory=set)
 
-    def standing(self, task_id: str, start: Start | None) -> Standing:
+    def standing(self, task_id: str, start: Marker | None) -> Standing:
         """Raises DependencyError."""
         if start is None:
             return Standing.FREE
@@ -68,9 +68,9 @@ class Starts:
         """Write down that this attempt begins; `lost`: the start on record was never ended. False when the record has changed
         meanwhile: read it again. Raises DependencyError."""
         settings, task_id = self.settings, attempt.task.task_id
-        start = Start(settings.execution, settings.index, settings.retry, iso(self.clock.now()))
-        before = (*known.lost, known.started) if lost and known.started is not None else known.lost
-        attempts = replace(known, started=start, lost=before)
+        start = Marker(settings.execution, settings.index, settings.retry, iso(self.clock.now()))
+        before = (*known.lost, known.in_progress) if lost and known.in_progress is not None else known.lost
+        attempts = replace(known, in_progress=start, lost=before)
         self._in_hand[task_id] = attempts, 0
         try:
             self._in_hand[task_id] = attempts, write_attempts(self.store, task_id, attempts, generation)
@@ -133,17 +133,17 @@ class Starts:
             # It stays, and with a worker that has ended it makes the task run alone once more than needed.
             log("start_left", task_id=task_id, error=str(error))
 
-    def _is_ours(self, start: Start) -> bool:
+    def _is_ours(self, start: Marker) -> bool:
         settings = self.settings
         return (start.execution, start.index, start.retry) == (settings.execution, settings.index, settings.retry)
 
-    def _has_ended(self, start: Start) -> bool:
+    def _has_ended(self, start: Marker) -> bool:
         who = (start.execution, start.index, start.retry)
         if who not in self._ended and self._looks_ended(start):
             self._ended.add(who)
         return who in self._ended
 
-    def _looks_ended(self, start: Start) -> bool:
+    def _looks_ended(self, start: Marker) -> bool:
         """By what its worker's progress says, and whether a later try of it exists; a worker without progress is none."""
         settings = self.settings
         if (start.execution, start.index) == (settings.execution, settings.index):

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from batch.model.delivery import MAX_EXTENSION_S
-from batch.model.progress import Progress
+from batch.model.progress import JITTER, Progress, interval_s
 from batch.model.shares import share, share_left
 from batch.settings import WorkerSettings
-from batch.worker.progress_writer import JITTER, interval_s
 from controller.decide.durations import spoken
 from controller.decide.pace import late_count
 from controller.decide.wording import counted

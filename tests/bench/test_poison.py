@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.model.attempts import AttemptError, Attempts, Start
+from batch.model.attempts import AttemptError, Attempts, Marker
 from batch.model.outcomes import Outcome
 from bench.poison import Mix, history_fault, run
 from bench.servers import local_service
@@ -29,6 +29,6 @@ def test_a_history_that_lacks_an_attempt_is_noticed() -> None:
     assert "raises-1" in history_fault(raising, Attempts(3, 0.0, (error, error)))
     killing = Outcome("kills-1", "kills", "dead", "", error_type="worker_died", reason="x")
     died = AttemptError("", "ProcessDied", "SIGKILL", "e", 0)
-    assert history_fault(killing, Attempts(1, 0.0, (died,), None, (Start("e", 0, 0, ""),))) == ""
+    assert history_fault(killing, Attempts(1, 0.0, (died,), None, (Marker("e", 0, 0, ""),))) == ""
     assert "kills-1" in history_fault(killing, Attempts(1, 0.0, (died,)))
     assert "without a reason" in history_fault(Outcome("kills-1", "kills", "dead", ""), Attempts())

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from batch.events import log
-from batch.model.attempts import postpone
 from batch.model.delayed import DelayedMessage, to_object
 from batch.model.delivery import MAX_EXTENSION_S
 from batch.model.errors import MAX_WAIT_S, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
@@ -19,6 +18,7 @@ from batch.services.ports import ObjectStore, Subscription
 from batch.worker.attempt import Attempt
 from batch.worker.finished import Delayed, Nack
 from batch.worker.leases import LeaseKeeper
+from batch.worker.records import postpone
 from batch.worker.tally import Tally
 
 WRITES_IN_FLIGHT = 8

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from batch.events import log
 from batch.handling.answer import Answer, Said
-from batch.model.attempts import AttemptError, Attempts, add_failure
+from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter
 from batch.model.delivery import MAX_EXTENSION_S, Delivery
@@ -21,6 +21,7 @@ from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt
 from batch.worker.committing.delaying import later
 from batch.worker.finished import Ended, Finished, Nack
+from batch.worker.records import add_failure
 from batch.worker.starts import Starts
 
 DEPENDENCY_WAIT_S = 10.0
@@ -156,7 +157,7 @@ class Verdicts:
 
     def worker_died(self, attempt: Attempt, attempts: Attempts, evidence: str = "the last times alone in a process of its own") -> Ended:
         """Dead, because workers ended while it ran; what is known of them stands in the record of its attempts."""
-        lost = list(dict.fromkeys((*attempts.lost, attempts.started) if attempts.started else attempts.lost))
+        lost = list(dict.fromkeys((*attempts.lost, attempts.in_progress) if attempts.in_progress else attempts.lost))
         workers = "its worker" if len(lost) == 1 else f"each of {len(lost)} workers"
         reason = f"{workers} ended while it ran (the last: {lost[-1]}); {evidence}; see {attempts_object(attempt.task.task_id)}"
         return self._dead(attempt, max(1, attempts.attempt_count), "worker_died", reason)

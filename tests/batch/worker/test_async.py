@@ -12,7 +12,7 @@ import pytest
 
 from batch.handling.context import AsyncContext, HowFar
 from batch.handling.registry import Backoff
-from batch.model.attempts import AttemptError, add_failure
+from batch.model.attempts import AttemptError
 from batch.model.errors import DependencyUnavailable, Permanent, Retry, Snooze
 from batch.model.exit import ExitReason
 from batch.model.message import Task
@@ -21,6 +21,7 @@ from batch.worker.executors import async_tasks as async_slots
 from batch.worker.executors import loop
 from batch.worker.executors.loop import Loop
 from batch.worker.finished import Nack
+from batch.worker.records import add_failure
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 from tests.support import wait_until
 

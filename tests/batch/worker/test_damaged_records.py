@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.model.attempts import ERRORS_KEPT, NONE, read_attempts, write_attempts
+from batch.model.attempts import ERRORS_KEPT, NONE
 from batch.model.exit import ExitReason
 from batch.testing import MemoryObjectStore
+from batch.worker.records import read_attempts, write_attempts
 from tests.batch.worker.plant import Plant, write
 
 START = {"execution": "lane-q", "index": 0, "retry": 0, "at": "2026-01-01T00:00:00Z"}
 ERROR = {"at": "", "error_type": "V", "reason": "r", "execution": "e", "index": 0, "traceback": "", "message_id": ""}
-WHOLE = {"attempt_count": 1, "not_before": 0.0, "errors": [ERROR], "started": START, "lost": [START]}
+WHOLE = {"attempt_count": 1, "not_before": 0.0, "errors": [ERROR], "in_progress": START, "lost": [START]}
 ODD = st.sampled_from([None, -1, 10**30, 1e308, float("inf"), float("nan"), "", "1", [], {}, [1], {"a": 1}, "\ud800", "a/../b", 3.5])
 
 
@@ -25,13 +26,13 @@ def damaged(where: str, name: str, value: Any) -> dict[str, Any]:
     if where == "record":
         return {**WHOLE, name: value}
     part: dict[str, Any] = {**(ERROR if where == "errors" else START), name: value}
-    return {**WHOLE, where: part if where == "started" else [part]}
+    return {**WHOLE, where: part if where == "in_progress" else [part]}
 
 
 PLACES = [
     *(("record", name) for name in WHOLE),
     *(("errors", name) for name in ERROR),
-    *((part, name) for part in ("started", "lost") for name in START),
+    *((part, name) for part in ("in_progress", "lost") for name in START),
 ]
 
 
@@ -41,7 +42,7 @@ def test_what_is_read_can_be_used_and_written_again(place: tuple[str, str], valu
     generation = store.write("attempts/t.json", json.dumps(damaged(*place, value)).encode()).generation
     read, _ = read_attempts(store, "t")
     assert len(read.errors) <= ERRORS_KEPT
-    for start in (*read.lost, *([read.started] if read.started else [])):
+    for start in (*read.lost, *([read.in_progress] if read.in_progress else [])):
         assert isinstance(start.execution, str)
         assert isinstance(start.index, int)
         assert isinstance(start.retry, int)
@@ -49,7 +50,7 @@ def test_what_is_read_can_be_used_and_written_again(place: tuple[str, str], valu
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [(("record", "attempt_count"), float("inf")), (("started", "execution"), 1), (("errors", "reason"), "\ud800")]
+    ("place", "value"), [(("record", "attempt_count"), float("inf")), (("in_progress", "execution"), 1), (("errors", "reason"), "\ud800")]
 )
 def test_a_task_with_a_damaged_record_is_done(place: tuple[str, str], value: Any) -> None:
     plant = Plant()

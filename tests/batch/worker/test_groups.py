@@ -14,12 +14,13 @@ import pytest
 from batch.handling.answer import Answer, Said
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Backoff, Registry
-from batch.model.attempts import AttemptError, add_failure
+from batch.model.attempts import AttemptError
 from batch.model.errors import DependencyUnavailable, Permanent, Retry, Snooze, Superseded
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.testing import ManualClock, run_handler
 from batch.worker.executors.groups import Groups, answers_of
+from batch.worker.records import add_failure
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.clocks import JumpingClock
 from tests.support import wait_until

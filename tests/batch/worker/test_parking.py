@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from batch.handling.registry import Backoff, Handler
-from batch.model.attempts import read_attempts, write_attempts
 from batch.model.delayed import DELAYED, as_outgoing, from_object
 from batch.model.delivery import MAX_EXTENSION_S, Delivery, Outgoing
 from batch.model.errors import MAX_WAIT_S, DependencyForbidden, DependencyUnavailable, PreconditionFailed, Retry, Snooze
@@ -25,6 +24,7 @@ from batch.worker.attempt import Attempt
 from batch.worker.committing.delaying import WRITES_IN_FLIGHT, Delaying, later
 from batch.worker.finished import Delayed, Nack
 from batch.worker.leases import LeaseKeeper
+from batch.worker.records import read_attempts, write_attempts
 from batch.worker.tally import Tally
 from tests.batch.worker.plant import Plant
 from tests.clocks import ShiftedClock

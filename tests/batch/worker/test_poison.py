@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from batch.handling.registry import Backoff
-from batch.model.attempts import NONE, AttemptError, Attempts, Start, add_failure, end_start, postpone, read_attempts, write_attempts
+from batch.model.attempts import NONE, AttemptError, Attempts, Marker
 from batch.model.clock import iso
 from batch.model.errors import Snooze
 from batch.model.exit import ExitReason
@@ -26,11 +26,12 @@ from batch.model.outcomes import Outcome, merged
 from batch.model.progress import Progress, to_metadata
 from batch.testing import MemoryObjectStore
 from batch.worker.admission import MAX_LOST
+from batch.worker.records import add_failure, end_start, postpone, read_attempts, write_attempts
 from tests.batch.worker.isolated import plant_with, submit, worker
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until
 
-GONE = Start("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
+GONE = Marker("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
 
 
 def delivered_before(plant: Plant, times: int = 1) -> None:
@@ -39,7 +40,7 @@ def delivered_before(plant: Plant, times: int = 1) -> None:
         plant.subscription.nack([one.ack_id for one in plant.subscription.pull(1000, 0)])
 
 
-def progress_of(plant: Plant, start: Start, **facts: Any) -> None:
+def progress_of(plant: Plant, start: Marker, **facts: Any) -> None:
     now = plant.clock.now()
     progress = replace(Progress(share=10, started_at=now - 1000, updated_at=now), **facts)
     plant.store.write(progress_object(start.execution, start.index, start.retry), b"", metadata=to_metadata(progress))
@@ -49,9 +50,9 @@ def record(plant: Plant, task_id: str) -> Attempts:
     return read_attempts(plant.store, task_id)[0]
 
 
-def left_by(plant: Plant, task_id: str, start: Start = GONE, known: Attempts = NONE) -> None:
+def left_by(plant: Plant, task_id: str, start: Marker = GONE, known: Attempts = NONE) -> None:
     """The record that a worker leaves which was killed while it ran this task."""
-    write_attempts(plant.store, task_id, replace(known, started=start), read_attempts(plant.store, task_id)[1])
+    write_attempts(plant.store, task_id, replace(known, in_progress=start), read_attempts(plant.store, task_id)[1])
 
 
 def outcome_of(plant: Plant, task_id: str) -> Outcome:
@@ -101,8 +102,8 @@ def test_a_second_delivery_has_a_start_while_it_runs_and_none_after() -> None:
     delivered_before(plant)
     assert worker(plant, BACKLOG=3, CLOUD_RUN_TASK_INDEX=2, CLOUD_RUN_TASK_COUNT=3, CLOUD_RUN_TASK_ATTEMPT=1).run()
     (seen,) = during
-    assert seen.started is not None
-    assert (seen.started.execution, seen.started.index, seen.started.retry) == ("lane-x", 2, 1)
+    assert seen.in_progress is not None
+    assert (seen.in_progress.execution, seen.in_progress.index, seen.in_progress.retry) == ("lane-x", 2, 1)
     assert seen.attempt_count == 0
     assert done == ["write", "delete"]
     assert plant.final() == {"t": "succeeded"}
@@ -135,7 +136,7 @@ def test_a_failure_takes_the_place_of_the_start() -> None:
     assert worker(plant, BACKLOG=1).run() is ExitReason.SHARE_DONE
     assert done == ["write", "write"]
     known = record(plant, "t")
-    assert (known.attempt_count, known.started, known.lost) == (1, None, ())
+    assert (known.attempt_count, known.in_progress, known.lost) == (1, None, ())
 
 
 def test_attempts_that_failed_explain_their_deliveries() -> None:
@@ -194,7 +195,7 @@ def test_what_is_handed_back_at_the_end_leaves_no_start() -> None:
     running = worker(plant, BACKLOG=1, TASK_TIMEOUT_S=2, PREFETCH_S="0.2")
     thread, reasons = in_thread(running)
     assert started.wait(60)
-    assert record(plant, "t").started is not None
+    assert record(plant, "t").in_progress is not None
     ended(thread)
     assert reasons == [ExitReason.OUT_OF_TIME]
     assert plant.store.names("attempts/") == ()
@@ -236,7 +237,7 @@ def test_a_start_whose_worker_is_gone_makes_a_suspect(how: str) -> None:
 
 def test_the_try_before_this_one_is_gone() -> None:
     plant = plant_with("thread-write")
-    before = Start("lane-x", 0, 0, iso(0))
+    before = Marker("lane-x", 0, 0, iso(0))
     progress_of(plant, before)
     submit(plant, "t", "thread-write")
     left_by(plant, "t", before)
@@ -254,7 +255,7 @@ def test_a_task_that_may_be_running_elsewhere_waits() -> None:
     delivered_before(plant)
     assert worker(plant, BACKLOG=1).run() is ExitReason.SHARE_DONE
     assert plant.final() == {}
-    assert record(plant, "t") == Attempts(started=GONE)
+    assert record(plant, "t") == Attempts(in_progress=GONE)
     assert plant.progress().returned == 1
     assert [count for _due, count in plant.progress().deferred] == [1]
 
@@ -262,7 +263,7 @@ def test_a_task_that_may_be_running_elsewhere_waits() -> None:
 def test_a_start_of_ours_that_was_left_behind_is_no_reason_to_wait() -> None:
     plant = plant_with("thread-write")
     submit(plant, "t", "thread-write")
-    left_by(plant, "t", Start("lane-x", 0, 0, iso(0)))
+    left_by(plant, "t", Marker("lane-x", 0, 0, iso(0)))
     delivered_before(plant)
     assert worker(plant, BACKLOG=1).run() is ExitReason.SHARE_DONE
     assert outcome_of(plant, "t").result["pid"] == os.getpid()
@@ -304,13 +305,13 @@ def test_a_record_that_changes_under_the_start_is_read_again() -> None:
     def write(name: str, data: bytes, **options: Any) -> Any:
         if name.startswith("attempts/") and not overtaken:
             overtaken.append(name)
-            write_attempts(plant.store, "t", Attempts(started=GONE), 0)
+            write_attempts(plant.store, "t", Attempts(in_progress=GONE), 0)
         return original(name, data, **options)
 
     plant.store.write = write  # type: ignore[method-assign]
     assert worker(plant, BACKLOG=1).run() is ExitReason.SHARE_DONE
     assert plant.final() == {}, "the other worker runs it"
-    assert record(plant, "t").started == GONE
+    assert record(plant, "t").in_progress == GONE
 
 
 # --- quarantined tasks
@@ -347,7 +348,7 @@ def test_a_second_crash_is_the_end_with_the_evidence() -> None:
     assert "alone in a process of its own, and its process ended with exit code 9" in outcome.reason
     assert "attempts/poison.json" in outcome.reason
     known = record(plant, "poison")
-    assert (known.started, known.lost, known.attempt_count) == (None, (GONE,), 1)
+    assert (known.in_progress, known.lost, known.attempt_count) == (None, (GONE,), 1)
     assert known.errors[0].error_type == "ProcessDied"
     assert plant.store.names("attempts/") == ("attempts/poison.json",)
     assert plant.letters()[0]["dead_error_type"] == "worker_died"
@@ -405,7 +406,7 @@ def test_a_task_that_was_running_in_many_workers_that_ended_does_not_run_again()
 # --- the record
 
 
-STARTS = st.builds(Start, st.text(min_size=1), st.integers(0, 9), st.integers(0, 3), st.text())
+STARTS = st.builds(Marker, st.text(min_size=1), st.integers(0, 9), st.integers(0, 3), st.text())
 ERRORS = st.builds(AttemptError, st.text(), st.text(), st.text(), st.text(), st.integers(0, 9), st.text(), st.text())
 RECORDS = st.builds(
     Attempts,
@@ -430,7 +431,7 @@ def test_a_record_of_failures_alone_says_no_more_than_that() -> None:
     assert set(json.loads(store.read("attempts/t.json"))) == {"task_id", "attempt_count", "not_before", "not_before_time", "errors"}
 
 
-@pytest.mark.parametrize("damage", [{"started": {"execution": 1}}, {"started": "x"}, {"lost": [1]}, {"lost": 7}])
+@pytest.mark.parametrize("damage", [{"in_progress": {"execution": 1}}, {"in_progress": "x"}, {"lost": [1]}, {"lost": 7}])
 def test_a_damaged_start_counts_as_none(damage: dict[str, Any]) -> None:
     store = MemoryObjectStore()
     store.write("attempts/t.json", json.dumps({"attempt_count": 0, "not_before": 0, "errors": [], **damage}).encode())
@@ -440,15 +441,15 @@ def test_a_damaged_start_counts_as_none(damage: dict[str, Any]) -> None:
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("lost", [(), (GONE,)])
 @pytest.mark.parametrize("count", [0, 2])
-def test_what_the_end_of_a_start_leaves(done: bool, lost: tuple[Start, ...], count: int) -> None:
+def test_what_the_end_of_a_start_leaves(done: bool, lost: tuple[Marker, ...], count: int) -> None:
     store = MemoryObjectStore()
     ours = replace(GONE, execution="ours")
     known = Attempts(count, 0.0, (), ours, lost)
     generation = write_attempts(store, "t", known, 0)
-    end_start(store, "t", replace(known, started=replace(ours, retry=1)), 0, done=done)
+    end_start(store, "t", replace(known, in_progress=replace(ours, retry=1)), 0, done=done)
     assert read_attempts(store, "t")[0] == known, "another's start stays"
     end_start(store, "t", known, generation, done=done)
-    left = replace(known, started=None, lost=() if done else lost)
+    left = replace(known, in_progress=None, lost=() if done else lost)
     assert read_attempts(store, "t")[0] == left
     assert bool(store.names("attempts/")) is (left != NONE)
 
@@ -472,7 +473,7 @@ def test_the_end_of_a_start_sees_what_was_written_meanwhile() -> None:
 def test_a_failure_ends_the_start_of_who_tells_it_and_nobody_elses() -> None:
     store = MemoryObjectStore()
     error = AttemptError(iso(0), "ValueError", "x", GONE.execution, GONE.index)
-    write_attempts(store, "mine", Attempts(started=GONE), 0)
-    assert add_failure(store, "mine", error, 0, 0).started is None
-    write_attempts(store, "other", Attempts(started=replace(GONE, index=4)), 0)
-    assert add_failure(store, "other", error, 0, 0).started == replace(GONE, index=4)
+    write_attempts(store, "mine", Attempts(in_progress=GONE), 0)
+    assert add_failure(store, "mine", error, 0, 0).in_progress is None
+    write_attempts(store, "other", Attempts(in_progress=replace(GONE, index=4)), 0)
+    assert add_failure(store, "other", error, 0, 0).in_progress == replace(GONE, index=4)

@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from batch.handling.answer import Answer, Said
-from batch.model.attempts import Attempts, Start, read_attempts, write_attempts
+from batch.model.attempts import Attempts, Marker
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.names import attempts_object
 from batch.worker import Worker, redelivered
 from batch.worker.executors.processes import Isolation
+from batch.worker.records import read_attempts, write_attempts
 from batch.worker.starts import RECORDS_IN_FLIGHT
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until
 
-GONE = Start("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
+GONE = Marker("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
 
 
 def delivered_before(plant: Plant) -> None:
@@ -30,7 +31,7 @@ def delivered_before(plant: Plant) -> None:
 def starts(plant: Plant) -> list[str]:
     """The tasks with a start of this worker on record."""
     ids = [name.removeprefix("attempts/").removesuffix(".json") for name in plant.store.names("attempts/")]
-    return [one for one in ids if (start := read_attempts(plant.store, one)[0].started) and start.execution == "lane-x"]
+    return [one for one in ids if (start := read_attempts(plant.store, one)[0].in_progress) and start.execution == "lane-x"]
 
 
 class Blocked:
@@ -219,7 +220,7 @@ def with_suspects(count: int, healthy: int) -> Plant:
     plant = Plant()
     note(plant)
     for task_id in plant.submit(count + healthy, "note")[:count]:
-        write_attempts(plant.store, task_id, Attempts(started=GONE), 0)
+        write_attempts(plant.store, task_id, Attempts(in_progress=GONE), 0)
     delivered_before(plant)
     return plant
 
@@ -233,7 +234,7 @@ def test_suspects_wait_beside_the_line_and_keep_no_slot(alone: Alone) -> None:
     waiting = {f"task-{number}" for number in range(3)} - set(alone.ran)
     for task_id in waiting:
         known = read_attempts(plant.store, task_id)[0]
-        assert (known.started, known.lost) == (GONE, ()), "nothing is said against one that only waits"
+        assert (known.in_progress, known.lost) == (GONE, ()), "nothing is said against one that only waits"
     alone.release.set()
     ended(thread)
     assert reasons == [ExitReason.SHARE_DONE]

@@ -1,0 +1,79 @@
+"""The records of attempts in the bucket: read and written with the generation that was read, so that no worker's note is lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from batch.model.attempts import NONE, AttemptError, Attempts, from_json, to_json
+from batch.model.errors import ObjectMissing, PreconditionFailed
+from batch.model.names import attempts_object
+from batch.services.ports import ObjectStore
+
+MAX_ROUNDS = 10
+
+
+def read_attempts(store: ObjectStore, task_id: str) -> tuple[Attempts, int]:
+    """The record and its generation; `NONE` and 0 when there is none. Raises DependencyError."""
+    try:
+        data, info = store.read_with_info(attempts_object(task_id))
+    except ObjectMissing:
+        return NONE, 0
+    return from_json(data), info.generation
+
+
+def write_attempts(store: ObjectStore, task_id: str, attempts: Attempts, if_generation: int) -> int:
+    """Replace the record at exactly this generation (0: there is none); returns the new one. Raises PreconditionFailed, DependencyError."""
+    data, name = to_json(attempts, task_id), attempts_object(task_id)
+    return store.write(name, data, content_type="application/json", if_generation=if_generation).generation
+
+
+def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: float, now_s: float) -> Attempts:
+    """Record one more failed attempt, also while another worker records one. Raises DependencyError."""
+    for _ in range(MAX_ROUNDS):
+        known, generation = read_attempts(store, task_id)
+        if known.errors and known.errors[-1] == error:
+            # The answer to our own write was lost: one run is one attempt.
+            return known
+        attempts = known.after(error, now_s + delay_s)
+        try:
+            write_attempts(store, task_id, attempts, generation)
+            return attempts
+        except PreconditionFailed:
+            continue
+    raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a failure was added to it")
+
+
+def postpone(store: ObjectStore, task_id: str, not_before: float) -> None:
+    """Note that the task may not run before this time (Unix seconds); no attempt is spent. Raises DependencyError."""
+    for _ in range(MAX_ROUNDS):
+        known, generation = read_attempts(store, task_id)
+        if known.not_before >= not_before:
+            return
+        try:
+            write_attempts(store, task_id, replace(known, not_before=not_before), generation)
+            return
+        except PreconditionFailed:
+            continue
+    raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a wait was added to it")
+
+
+def end_start(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:
+    """Take the in-progress marker of `written`, the record as its writer left it, out of the record; delete the record when nothing else
+    is in it. It is read again only where it has changed since. `done`: the task will not run again. Raises DependencyError."""
+    marker, known = written.in_progress, written
+    for round_number in range(MAX_ROUNDS):
+        if round_number:
+            known, generation = read_attempts(store, task_id)
+        if known.in_progress != marker:
+            return
+        left = replace(known, in_progress=None, lost=() if done else known.lost)
+        if done and known.attempt_count == 0:
+            left = NONE
+        try:
+            if left == NONE:
+                store.delete(attempts_object(task_id), if_generation=generation)
+            else:
+                write_attempts(store, task_id, left, generation)
+            return
+        except PreconditionFailed:
+            continue
