@@ -175,13 +175,13 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
         threading.Event().wait(STUCK_GRACE_S)
         os._exit(EXIT_STUCK)
 
-    worker.on_stuck = stuck
+    worker.shutdown.on_stuck = stuck
     threading.Thread(target=work, name="worker", daemon=True).start()
     end_s: float | None = None
     while True:
         came = signals.wait(None if end_s is None else max(0.0, end_s - clock.monotonic()))
         if not came:
-            log("worker_cut_short", held_count=worker.tally.held)
+            log("worker_cut_short", outstanding_count=worker.tally.outstanding)
             return EXIT_BROKEN
         for byte in came:
             if byte == ENDED:

@@ -50,7 +50,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "child_ended": ("WARNING", "the process of an isolated handler crashed or was killed; with the task and how it ended"),
     "child_failed": ("ERROR", "a process for isolated handlers could not be started; its task is handed back and spends no attempt"),
     "quarantined_task_runs": ("WARNING", "a task that was running when its worker ended runs alone in a process of its own"),
-    "start_left": ("WARNING", "a start could not be taken out of attempts/; the task may be taken for a quarantined task later"),
+    "marker_left": ("WARNING", "a start could not be taken out of attempts/; the task may be taken for a quarantined task later"),
     "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was handed back"),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),

@@ -27,7 +27,7 @@ from batch.model.attempts import Attempts
 from batch.model.message import Task, encode
 from batch.model.outcomes import Outcome, from_lines, merged
 from batch.services.objects import GoogleObjectStore
-from batch.worker.records import read_attempts
+from batch.worker.admission.records import read_attempts
 from bench.machine import facts, load
 from bench.page import RESULTS, ROOT
 from bench.poison_handlers import RETRIES

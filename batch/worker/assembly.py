@@ -1,26 +1,26 @@
-"""Which executor serves which line: made from a worker's parts, once, before anything starts."""
+"""Which executor serves which queue: made from a worker's parts, once, before anything starts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from queue import SimpleQueue
 
 from batch.handling.registry import Kind, Registry
 from batch.model.clock import Clock
 from batch.settings import WorkerSettings
-from batch.worker.dispatch import Executor, Executors, lines_of
-from batch.worker.executors.async_tasks import AsyncSlots
-from batch.worker.executors.groups import Groups, is_async
+from batch.worker.admission.markers import Markers
+from batch.worker.admission.redelivered import Redelivered
+from batch.worker.attempt import Finished
+from batch.worker.dispatch import Executor, Executors, queues_of
+from batch.worker.executors.async_tasks import AsyncExecutor
+from batch.worker.executors.groups import GroupExecutor, concurrency_of, is_async
 from batch.worker.executors.loop import Loop
-from batch.worker.executors.processes import IsolatedSlots, Isolation, process_count
+from batch.worker.executors.processes import Isolation, ProcessExecutor, process_count
 from batch.worker.executors.quarantine import Quarantine
-from batch.worker.executors.threads import Slots
-from batch.worker.finished import Finished, Nack
-from batch.worker.ready_queue import Changes, Ready
-from batch.worker.redelivered import Places, Redelivered
-from batch.worker.runner import Runner
+from batch.worker.executors.runner import Runner
+from batch.worker.executors.threads import ThreadExecutor
+from batch.worker.ready_queue import Changes, ReadyQueue
 from batch.worker.tally import Tally
 
 
@@ -32,6 +32,7 @@ class Parts:
     settings: WorkerSettings
     registry: Registry
     runner: Runner
+    markers: Markers
     inbox: SimpleQueue[list[Finished] | None]
     tally: Tally
     clock: Clock
@@ -40,18 +41,17 @@ class Parts:
 
 
 def assembled(parts: Parts) -> Executors:
-    """The executors that the registry's handlers need."""
-    isolation, quarantine = _isolation(parts)
-    changes = Changes()
-    lines, loop = lines_of(parts.registry), _loop(parts)
+    """The executors that the registry's handlers need. No child process is started before it is needed."""
+    runner, inbox, tally, clock = parts.runner, parts.inbox, parts.tally, parts.clock
+    isolation = Isolation(parts.settings, runner.store, clock, runner.stopping, runner.admission.end_s, parts.broken)
+    quarantine = Quarantine(parts.settings, isolation, runner, inbox, tally, clock, parts.failed)
+    changes, loop = Changes(), _loop(parts)
     executors = {}
-    for line, task_types in lines.items():
-        redelivered = Redelivered(parts.runner, quarantine, parts.inbox, parts.tally, parts.clock)
-        ready = Ready(changes, redelivered)
-        redelivered.enter = ready.put_back
-        executor = executors[line] = _executor(line, task_types, parts, ready, isolation, loop)
-        redelivered.places = Places(partial(getattr, executor, "place_count"), partial(getattr, executor, "busy_count"))
-    return Executors(executors, parts.registry, changes)
+    for name, task_types in queues_of(parts.registry).items():
+        concurrency = _concurrency(name, task_types, parts)
+        stage = Redelivered(runner, parts.markers, quarantine, inbox, tally, changes, concurrency)
+        executors[name] = stage, _executor(name, task_types, concurrency, stage.queue, parts, isolation, loop)
+    return Executors(executors, quarantine, parts.registry, changes)
 
 
 def _loop(parts: Parts) -> Loop:
@@ -62,35 +62,20 @@ def _loop(parts: Parts) -> Loop:
     return Loop(users, parts.settings.concurrency, parts.clock, parts.failed)
 
 
-def _isolation(parts: Parts) -> tuple[Isolation, Quarantine]:
-    """Children for isolated handlers, and for quarantined tasks of any kind; none is started before it is needed."""
-    runner = parts.runner
-    isolation = Isolation(parts.settings, runner.store, parts.clock, runner.stopping, runner.admission.end_s, parts.broken)
-    quarantine = Quarantine(parts.settings, isolation, runner.stopping)
-    runner.alone = quarantine.call
-
-    def at_end() -> None:
-        left = quarantine.reclaim()
-        if left:
-            parts.inbox.put([Nack(delivery.ack_id) for delivery in left])
-        isolation.abandon()
-        runner.verdicts.starts.let_go()
-
-    runner.at_end = at_end
-    return isolation, quarantine
+def _concurrency(name: str, task_types: list[str], parts: Parts) -> int:
+    if name.startswith(Kind.GROUP):
+        return concurrency_of(parts.registry[task_types[0]])
+    return process_count(parts.settings) if name == Kind.PROCESS else parts.settings.concurrency
 
 
-def _executor(line: str, task_types: list[str], parts: Parts, ready: Ready, isolation: Isolation, loop: Loop) -> Executor:
-    if line == Kind.ASYNC:
-        return AsyncSlots(parts.settings.concurrency, ready, parts.inbox, parts.runner, parts.tally, parts.clock, loop)
-    if line.startswith(Kind.GROUP):
-        handler = parts.registry[task_types[0]]
-        return Groups(handler, ready, parts.inbox, parts.runner, parts.tally, parts.clock, parts.failed, loop)
-    if line == Kind.PROCESS:
-        count = process_count(parts.settings)
-        return IsolatedSlots(isolation, count, ready, parts.inbox, parts.runner, parts.tally, parts.clock, parts.failed)
-    return _threads(parts, ready)
-
-
-def _threads(parts: Parts, ready: Ready) -> Executor:
-    return Slots(parts.settings.concurrency, ready, parts.inbox, parts.runner, parts.tally, parts.clock, parts.failed)
+def _executor(
+    name: str, task_types: list[str], concurrency: int, queue: ReadyQueue, parts: Parts, isolation: Isolation, loop: Loop
+) -> Executor:
+    inbox, runner, tally, clock, failed = parts.inbox, parts.runner, parts.tally, parts.clock, parts.failed
+    if name == Kind.ASYNC:
+        return AsyncExecutor(concurrency, queue, inbox, runner, tally, clock, loop)
+    if name.startswith(Kind.GROUP):
+        return GroupExecutor(parts.registry[task_types[0]], queue, inbox, runner, tally, clock, failed, loop)
+    if name == Kind.PROCESS:
+        return ProcessExecutor(isolation, concurrency, queue, inbox, runner, tally, clock, failed)
+    return ThreadExecutor(concurrency, queue, inbox, runner, tally, clock, failed)

@@ -1,21 +1,29 @@
-"""An attempt: one delivery whose handler is known and whose turn has come. A value that executors pass around."""
+"""One message on its way through a worker, as values: a fresh delivery or an attempt, then what becomes of it.
+
+A message carries its own state: whoever holds the value knows all there is to know, and no table beside it has to agree.
+"""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any
 
 from batch.handling.registry import Handler
 from batch.model.attempts import NONE, Attempts
-from batch.model.delivery import Delivery
+from batch.model.delivery import MAX_EXTENSION_S, Delivery, Outgoing
 from batch.model.message import Task
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Attempt:
-    """`before` are the failed attempts on record; `began_s` is monotonic; `deadline_s` (monotonic) is when it must have ended.
-    `quarantined`: it may have killed a worker, so it runs alone in a child. `marked`: its start is in the bucket. `counts_as`: the task as
-    which its failure counts for the breaker, where one call failed for several."""
+    """A delivery whose task and handler are known.
+
+    `before` are the failed attempts on record, with the in-progress marker of this one if it has one; `began_s` and `deadline_s` are
+    monotonic: when its time began to count, and when it must have ended. `quarantined`: the task may have killed a worker, so it runs
+    alone in a child. `marker_generation` is that of the record with its marker, None without a marker. `counts_as`: the task as which
+    its failure counts for the circuit breaker, where one call failed for several.
+    """
 
     delivery: Delivery
     task: Task
@@ -25,9 +33,103 @@ class Attempt:
     deadline_s: float
     before: Attempts = NONE
     quarantined: bool = False
-    marked: bool = False
+    marker_generation: int | None = None
     counts_as: str = ""
+    nacked: bool = False
+    """Whether it has gone back unrun; guarded by the stage that admitted it."""
+    claim: threading.Lock | None = None
+    """Of one with a time limit: whoever acquires it, the thread that ran the handler or the one that finds it late, gives the answer."""
 
     @property
     def number(self) -> int:
+        """Counts runs of the handler, from 1."""
         return self.before.attempt_count + 1
+
+    @property
+    def ack_id(self) -> str:
+        return self.delivery.ack_id
+
+    @property
+    def message_id(self) -> str:
+        return self.delivery.message_id
+
+    @property
+    def data(self) -> bytes:
+        return self.delivery.data
+
+    @property
+    def marked(self) -> bool:
+        """Whether its in-progress marker is in the bucket, or about to be."""
+        return self.marker_generation is not None
+
+    def claimed(self) -> bool:
+        """True for the first who asks; only for one with a time limit."""
+        return self.claim is not None and self.claim.acquire(blocking=False)
+
+
+Work = Delivery | Attempt
+"""What waits for an executor: a delivery that nobody has had before, or an attempt that is ready to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A failed attempt, for the circuit breaker: `again` when the task had failed before."""
+
+    task_id: str
+    error_type: str
+    reason: str
+    again: bool
+
+
+@dataclass(slots=True)
+class Ended:
+    """The task has an outcome: its line goes to `shard`, then the message is acknowledged. A dead letter is published first.
+
+    `outcome` is one of `batch.model.outcomes.PRECEDENCE`. Not frozen: each message makes one, and a frozen one takes five times as long.
+    """
+
+    ack_id: str
+    shard: str
+    task_id: str
+    message_id: str
+    outcome: str
+    line: bytes
+    dead_letter: Outgoing | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """The message is nacked, to be delivered again after `after_s` seconds. `dependency`: the service that failed under its handler."""
+
+    ack_id: str
+    after_s: float = 0.0
+    dependency: str = ""
+    unrecorded: tuple[str, float] | None = None
+    """Of a snoozed task: its id and the time before which it may not run. Nobody else knows it, should the nack fail."""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """The task waits in the bucket until `not_before` (Unix seconds): its message is written there, then acknowledged. It has no outcome
+    yet. `on_record`: its attempts, or the message itself, tell that time too; a snoozed one's do not."""
+
+    delivery: Delivery
+    task_id: str
+    not_before: float
+    on_record: bool = True
+    failure: Failure | None = None
+
+    @property
+    def ack_id(self) -> str:
+        return self.delivery.ack_id
+
+
+Finished = Ended | Nack | Delayed
+"""What an executor hands to the committer."""
+
+
+def nack_after(delivery: Delivery, after_s: float) -> Nack:
+    """A nack with a delay that Pub/Sub takes."""
+    return Nack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))

@@ -1,4 +1,4 @@
-"""The breaker: tells what fails for everybody from a broken task. What fails for everybody stops the worker, not its tasks.
+"""The circuit breaker: tells what fails for everybody from a broken task. What fails for everybody stops the worker, not its tasks.
 
 Two rows are counted. Dependency failures in a row, without one task coming through in between. And failed attempts of different
 tasks in a row, all with the same error, while nothing else ended: then it is not the tasks either. Only first attempts count there: what
@@ -11,9 +11,10 @@ quarter of a second. Never two of one task, for a failed one goes back with its 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
-from batch.worker.fingerprint import fingerprint
+from batch.worker.attempt import Failure
 
 DEFAULT_LIMIT = 20
 LEAST_COMMON_LIMIT = 5
@@ -36,24 +37,22 @@ class CircuitBreaker:
     _in_a_row: int = field(default=0, init=False)
     _error: str = field(default="", init=False)
     _tasks: set[str] = field(default_factory=set, init=False)
-    _noted: dict[str, tuple[str, str, str] | None] = field(default_factory=dict, init=False)
 
-    def note(self, ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool = False) -> None:
-        """From any thread, before the message is handed over: its attempt failed by an error of its handler, which may be a common one;
-        not for what says that the task itself is wrong. `again`: it was not the task's first."""
-        self._noted[ack_id] = None if again else (task_id, error_type, reason)
-
-    def ended(self, ack_id: str) -> None:
-        """A task has an outcome."""
+    def ended(self, failure: Failure | None = None) -> None:
+        """A task has an outcome; `failure`: its last attempt failed by an error of its handler, which may be a common one."""
         self._in_a_row = 0
-        if not self._task_failed(ack_id):
+        if failure is None:
             self.answered()
+        else:
+            self._task_failed(failure)
 
-    def went_back(self, ack_id: str, dependency: str = "", *, snoozed: bool = False) -> None:
-        """A message is handed back: its attempt failed, a dependency failed under it, its handler asked to wait, or it never ran."""
+    def went_back(self, failure: Failure | None = None, dependency: str = "", *, snoozed: bool = False) -> None:
+        """A message is nacked: its attempt failed, a dependency failed under it, its handler asked to wait, or it never ran."""
         if dependency:
             self.failed(dependency)
-        elif not self._task_failed(ack_id) and snoozed:
+        elif failure is not None:
+            self._task_failed(failure)
+        elif snoozed:
             self.answered()
 
     def answered(self) -> None:
@@ -68,25 +67,20 @@ class CircuitBreaker:
         if self._in_a_row >= self.limit:
             self.trip(reason)
 
-    def _task_failed(self, ack_id: str) -> bool:
-        """Whether a failure was noted for this message; a first one counts."""
-        if ack_id not in self._noted:
-            return False
-        noted = self._noted.pop(ack_id)
-        if noted is None:
-            return True
-        task_id, error_type, reason = noted
-        error = fingerprint(error_type, reason)
+    def _task_failed(self, failure: Failure) -> None:
+        """Only the first failure of a task counts."""
+        if failure.again:
+            return
+        error = fingerprint(failure.error_type, failure.reason)
         if error != self._error:
             self._error = error
             self._tasks.clear()
-        self._tasks.add(task_id)
+        self._tasks.add(failure.task_id)
         if len(self._tasks) >= self.common_limit:
             self.trip(
-                f"most tasks fail with {error_type}: {reason[:500]} ({len(self._tasks)} different tasks in a row, and nothing else ended"
-                " in between); mend the handler, or what it needs; what had not ended was handed back"
+                f"most tasks fail with {failure.error_type}: {failure.reason[:500]} ({len(self._tasks)} different tasks in a row, and"
+                " nothing else ended in between); mend the handler, or what it needs; what had not ended was nacked"
             )
-        return True
 
     def trip(self, reason: str) -> None:
         """Open at once; the first reason stays."""
@@ -95,3 +89,13 @@ class CircuitBreaker:
     @property
     def open(self) -> bool:
         return bool(self.reason)
+
+
+MAX_CHARS = 200
+_VARYING = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
+"""UUIDs, and runs of hexadecimal digits with a decimal one in them: numbers and hashes."""
+
+
+def fingerprint(error_type: str, reason: str) -> str:
+    """The same for two errors that differ only in numbers and ids: `KeyError: no row # in table t`."""
+    return f"{error_type}: {_VARYING.sub('#', reason[: 4 * MAX_CHARS])[:MAX_CHARS]}"

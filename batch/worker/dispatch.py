@@ -1,126 +1,134 @@
-"""All executors of a worker as one: each kind of handler has an executor with a line of its own, and deliveries are sorted into them.
+"""All executors of a worker as one: each kind of handler has an executor with a queue of its own, and deliveries are sorted into them.
 
 A worker whose handlers are all of one kind sorts nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from batch.handling.registry import Kind, Registry
 from batch.model.delivery import Delivery
 from batch.model.message import task_type_of
-from batch.worker.ready_queue import Changes, Ready
+from batch.worker.admission.redelivered import Redelivered
+from batch.worker.attempt import Work
+from batch.worker.executors.quarantine import Quarantine
+from batch.worker.ready_queue import Changes, ReadyQueue
 
 
 class Executor(Protocol):
-    """Runs what waits in its line. `place_count`: how many messages it has in hand at a time when it is full."""
+    """Runs what waits in its queue. `concurrency`: how many messages it runs at a time when it is full."""
 
-    ready: Ready
-    place_count: int
+    concurrency: int
+    queue: ReadyQueue
 
     def start(self) -> None:
-        """Begin to take from the line."""
+        """Begin to take from the queue."""
 
     @property
     def busy_count(self) -> int:
-        """Places whose handler runs at this moment."""
+        """Messages whose handlers run at this moment."""
 
-    def running(self) -> list[Delivery]:
-        """The deliveries whose handlers run at this moment."""
+    def running(self) -> list[Work]:
+        """The messages whose handlers run at this moment."""
 
-    def relieve(self) -> None:
+    def flush(self) -> None:
         """Called several times a second: hand over what is finished, let nothing wait behind a slow handler."""
 
-    def reclaim(self) -> None:
-        """The end: what is finished goes to the committer, what has not started goes back."""
+    def shut_down(self) -> None:
+        """The end: what is finished goes to the committer, what has not started is nacked."""
 
 
 class Executors:
-    """By a handler's line: one of its kind, and each grouped handler has one of its own."""
+    """By the name of an executor's queue, with the stage before it: one for each kind of handler, and for each grouped handler one of its
+    own. Quarantined tasks of all of them share one executor."""
 
-    def __init__(self, executors: Mapping[str, Executor], registry: Registry, changes: Changes) -> None:
-        """`changes` are those of all lines."""
-        self._executors = dict(executors)
+    def __init__(
+        self, executors: Mapping[str, tuple[Redelivered, Executor]], quarantine: Quarantine, registry: Registry, changes: Changes
+    ) -> None:
+        """`changes` are those of all queues."""
+        self._stages = {name: stage for name, (stage, _) in executors.items()}
+        self._executors = [executor for _, executor in executors.values()]
+        self._quarantine = quarantine
         self._registry = registry
         self.changes = changes
-        self._first = next(iter(self._executors.values()))
+        self._first = next(iter(self._stages.values()))
 
-    def put(self, deliveries: Iterable[Delivery]) -> None:
-        """To the lines of their handlers; what nobody can read may go to any."""
-        if len(self._executors) == 1:
-            self._first.ready.put(deliveries)
+    def put(self, deliveries: Sequence[Delivery]) -> None:
+        """To the queues of their handlers; a message that nobody can read may go to any."""
+        if len(self._stages) == 1:
+            self._first.put(deliveries)
             return
-        sorted_out: dict[str, list[Delivery]] = {}
+        by_queue: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
-            sorted_out.setdefault(line_of(delivery, self._registry), []).append(delivery)
-        for line, of_line in sorted_out.items():
-            self._executors.get(line, self._first).ready.put(of_line)
+            by_queue.setdefault(queue_of(delivery, self._registry), []).append(delivery)
+        for name, of_queue in by_queue.items():
+            self._stages.get(name, self._first).put(of_queue)
 
     def start(self) -> None:
-        for executor in self._all():
+        for executor in self._executors:
             executor.start()
 
     @property
-    def place_count(self) -> int:
-        return sum(executor.place_count for executor in self._all())
+    def concurrency(self) -> int:
+        return sum(executor.concurrency for executor in self._executors)
 
     @property
     def busy_count(self) -> int:
-        return sum(executor.busy_count for executor in self._all())
+        return sum(executor.busy_count for executor in self._executors)
 
     @property
     def waiting_count(self) -> int:
-        return sum(len(executor.ready) for executor in self._all())
+        return sum(len(stage) for stage in self._stages.values())
 
     @property
     def waiting_bytes(self) -> int:
-        return sum(executor.ready.byte_count for executor in self._all())
+        return sum(stage.byte_count for stage in self._stages.values())
 
-    def running(self) -> list[Delivery]:
-        return [delivery for executor in self._all() for delivery in executor.running()]
+    def running(self) -> list[Work]:
+        return [work for executor in self._everyone() for work in executor.running()]
 
-    def relieve(self) -> None:
-        for executor in self._all():
-            executor.relieve()
+    def flush(self) -> None:
+        for executor in self._everyone():
+            executor.flush()
 
-    def close(self) -> list[Delivery]:
-        """Start nothing more; returns what had not started."""
-        return [delivery for executor in self._all() for delivery in executor.ready.close()]
+    def close(self) -> list[Work]:
+        """Start nothing more; returns what had not started and may be nacked at once."""
+        return [*(work for stage in self._stages.values() for work in stage.close()), *self._quarantine.close()]
 
-    def reclaim(self) -> None:
-        for executor in self._all():
-            executor.reclaim()
+    def shut_down(self) -> None:
+        for executor in self._everyone():
+            executor.shut_down()
 
     def wait_change(self, timeout_s: float, unless: Callable[[], bool] = lambda: False) -> None:
-        """Return when messages came or went in any line, or `nudge` was called, at the latest after `timeout_s`; at once when
-        `unless()` holds, which nothing can change unnoticed once it was asked."""
+        """Return when messages came or went in any queue, or `nudge` was called, at the latest after `timeout_s`; at once when
+        `unless()` holds. Every change that makes it hold is told."""
         self.changes.wait(timeout_s, unless)
 
     def nudge(self) -> None:
         self.changes.tell(always=True)
 
-    def _all(self) -> Iterable[Executor]:
-        return self._executors.values()
+    def _everyone(self) -> Iterable[Executor | Quarantine]:
+        return (*self._executors, self._quarantine)
 
 
-def line_name(kind: Kind, task_type: str) -> str:
-    """The line of a handler: its kind's, or its own when it is grouped."""
+def queue_name(kind: Kind, task_type: str) -> str:
+    """The queue of a handler: its kind's, or its own when it is grouped."""
     return f"{kind.value}:{task_type}" if kind is Kind.GROUP else kind.value
 
 
-def lines_of(registry: Registry) -> dict[str, list[str]]:
-    """The lines that a registry's handlers need, with the task types of each; threads when there are none."""
-    lines: dict[str, list[str]] = {}
+def queues_of(registry: Registry) -> dict[str, list[str]]:
+    """The queues that a registry's handlers need, with the task types of each; threads when there are none."""
+    queues: dict[str, list[str]] = {}
     for task_type in registry:
-        lines.setdefault(line_name(registry[task_type].kind, task_type), []).append(task_type)
-    return lines or {Kind.THREAD.value: []}
+        queues.setdefault(queue_name(registry[task_type].kind, task_type), []).append(task_type)
+    return queues or {Kind.THREAD.value: []}
 
 
-def line_of(delivery: Delivery, registry: Registry) -> str:
-    """The line of the handler that a message's data asks for; that of threads when it cannot be told. Attributes may lie, data decides."""
+def queue_of(delivery: Delivery, registry: Registry) -> str:
+    """The queue of the handler that a message's data asks for; that of threads when it cannot be told. Attributes may lie, data decides."""
     task_type = task_type_of(delivery.data)
     if task_type is None or task_type not in registry:
         return Kind.THREAD.value
-    return line_name(registry[task_type].kind, task_type)
+    return queue_name(registry[task_type].kind, task_type)

@@ -42,7 +42,7 @@ class LeaseTable:
         self._ends_s.update(dict.fromkeys(ack_ids, now_s + (self.deadline_s if deadline_s is None else deadline_s)))
 
     def weigh(self, sizes: Mapping[str, int]) -> None:
-        """Bytes of data of the messages that these ids hold; `byte_count` sums up what is held."""
+        """Bytes of data of the messages that these ids hold; `byte_count` is their sum."""
         self._sizes.update(sizes)
         self.byte_count += sum(sizes.values())
 
@@ -92,14 +92,14 @@ class LeaseKeeper:
         clock: Clock,
         rng: random.Random,
         failed: Callable[[BaseException], None],
-        beat: Callable[[float], None] = lambda _again_within_s: None,
+        heartbeat: Callable[[float], None] = lambda _again_within_s: None,
     ) -> None:
-        """`failed` is told when the thread itself breaks: without it every lease would run out in silence. `beat` is told each round
+        """`failed` is told when the thread itself breaks: without it every lease would run out in silence. `heartbeat` is called each round
         of the thread, with the seconds until the next."""
         self._failed = failed
-        self._beat = beat
+        self._heartbeat = heartbeat
         self._extending: list[set[str]] = []
-        self._given_back: dict[str, float] = {}
+        self._nacked: dict[str, float] = {}
         self._subscription = subscription
         self._clock = clock
         self._rng = rng
@@ -119,7 +119,7 @@ class LeaseKeeper:
 
     @property
     def byte_count(self) -> int:
-        """Data of the messages that are held: waiting, running, or waiting for their acknowledgement."""
+        """Data of the outstanding messages: waiting, running, or waiting for their acknowledgement."""
         return self._table.byte_count
 
     def bound(self, ack_id: str, until_s: float) -> None:
@@ -131,13 +131,13 @@ class LeaseKeeper:
         with self._lock:
             self._table.remove(ack_ids)
 
-    def nack(self, ack_ids: Sequence[str], after_s: float) -> None:
-        """Forget messages that are about to be handed back. An extension that is under way is put right when it has ended."""
+    def forget(self, ack_ids: Sequence[str], after_s: float) -> None:
+        """Messages that are about to be nacked. One whose lease is being extended at this moment is nacked again after that."""
         with self._lock:
             self._table.remove(ack_ids)
-            self._given_back.update({one: after_s for one in ack_ids if any(one in ids for ids in self._extending)})
+            self._nacked.update({one: after_s for one in ack_ids if any(one in ids for ids in self._extending)})
 
-    def held(self) -> list[str]:
+    def ack_ids(self) -> list[str]:
         with self._lock:
             return self._table.all()
 
@@ -156,9 +156,9 @@ class LeaseKeeper:
         extended_count = sum(self._extend_by(seconds, ids, now_s) for seconds, ids in by_seconds.items())
         with self._lock:
             self._extending.remove(own)
-            given_back = {one: after_s for one, after_s in self._given_back.items() if one in own}
-            self._given_back = {one: after_s for one, after_s in self._given_back.items() if any(one in ids for ids in self._extending)}
-        self._put_right(given_back)
+            nacked = {one: after_s for one, after_s in self._nacked.items() if one in own}
+            self._nacked = {one: after_s for one, after_s in self._nacked.items() if any(one in ids for ids in self._extending)}
+        self._put_right(nacked)
         return extended_count
 
     def _extend_by(self, seconds: float, ack_ids: list[str], now_s: float) -> int:
@@ -175,27 +175,27 @@ class LeaseKeeper:
             log("leases_lost", message_count=len(lost))
         return len(ack_ids) - len(lost)
 
-    def _put_right(self, given_back: dict[str, float]) -> None:
-        """Hand back once more what an extension has just taken again."""
+    def _put_right(self, nacked: dict[str, float]) -> None:
+        """Nack once more what an extension has just leased again."""
         try:
-            for after_s in set(given_back.values()):
-                self._subscription.nack([one for one, wait_s in given_back.items() if wait_s == after_s], after_s)
+            for after_s in set(nacked.values()):
+                self._subscription.nack([one for one, wait_s in nacked.items() if wait_s == after_s], after_s)
         except FanoutError as error:
-            log("nack_failed", message_count=len(given_back), error=str(error))
+            log("nack_failed", message_count=len(nacked), error=str(error))
 
     def extend_all(self) -> None:
         """Extend every lease by the longest the service allows: before a pause of the machine."""
-        held = self.held()
-        if held:
-            self._extend(held, float(MAX_EXTENSION_S), self._clock.monotonic())
+        ack_ids = self.ack_ids()
+        if ack_ids:
+            self._extend(ack_ids, float(MAX_EXTENSION_S), self._clock.monotonic())
 
     def _run(self) -> None:
         try:
             every_s = self._table.deadline_s / 10
-            self._beat(every_s)
+            self._heartbeat(every_s)
             while not self._clock.wait(self._ended, every_s):
                 self.extend_due()
-                self._beat(every_s)
+                self._heartbeat(every_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
             self._failed(error)
 

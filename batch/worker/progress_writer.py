@@ -26,11 +26,11 @@ class ProgressWriter:
         clock: Clock,
         rng: random.Random,
         failed: Callable[[BaseException], None],
-        beat: Callable[[float], None] = lambda _again_within_s: None,
+        heartbeat: Callable[[float], None] = lambda _again_within_s: None,
     ) -> None:
-        """`beat` is told each round of the thread, with the seconds until the next."""
+        """`heartbeat` is called each round of the thread, with the seconds until the next."""
         self._failed = failed
-        self._beat = beat
+        self._heartbeat = heartbeat
         self._store = store
         self._name = name
         self._current = current
@@ -67,10 +67,10 @@ class ProgressWriter:
     def _run(self) -> None:
         try:
             longest_s = self._every_s * (1 + JITTER)
-            self._beat(longest_s)
+            self._heartbeat(longest_s)
             while not self._clock.wait(self._ended, self._every_s * (1 + JITTER * (self._rng.random() - 0.5))):
                 self.write()
-                self._beat(longest_s)
+                self._heartbeat(longest_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
             self._failed(error)
 

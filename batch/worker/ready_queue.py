@@ -1,34 +1,20 @@
-"""Messages that were pulled and have not started: handed over in lists, from the puller to the slots."""
+"""The queue of an executor: messages that are ready to run and have not started, handed over in lists."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from batch.model.delivery import Delivery
+from batch.worker.attempt import Attempt, Work
 
 T = TypeVar("T")
 
 
-class Anteroom(Protocol):
-    """Where some deliveries wait before they enter a line; `byte_count` is the data of those that do."""
-
-    byte_count: int
-
-    def __len__(self) -> int: ...
-
-    def keep(self, deliveries: Iterable[Delivery]) -> Sequence[Delivery]:
-        """Take some in hand; returns the others."""
-
-    def close(self, left: Sequence[Delivery]) -> list[Delivery]:
-        """Nothing starts any more; returns what may go back of the line's `left` and of what waits here."""
-
-
 class Changes:
-    """Wakes the one who decides what to ask for. `busy` while all has been asked for that may be: then what comes or goes tells him
-    nothing, and waking him would cost as much as thirty messages."""
+    """Wakes the thread that decides what to pull. `busy` while all pulls are open that may be: then nothing that comes or goes matters
+    to it, and waking it would cost as much as thirty messages."""
 
     def __init__(self) -> None:
         self.busy = False
@@ -40,122 +26,135 @@ class Changes:
                 self._condition.notify_all()
 
     def wait(self, timeout_s: float, unless: Callable[[], bool]) -> None:
-        """Until he is told, at the latest after `timeout_s`; not at all when `unless()` holds, which nothing can change unnoticed once it
-        was asked."""
+        """Wait for a change, at most `timeout_s`; not at all when `unless()` holds. Every change that makes it hold is told."""
         with self._condition:
             if not unless():
                 self._condition.wait(timeout_s)
 
 
-class Ready:
-    """A line of deliveries. One lock for each list that goes in or out, none for a message.
+class ReadyQueue:
+    """Deliveries that nobody has had before, and attempts. One lock for each list that goes in or out, none for a message.
 
-    A list wakes one taker, and a taker that leaves something wakes the next: not all of them for what one will take. `changes` is
-    told of all that comes and goes; several lines may share it. `arrived` is set whenever messages come and when the line closes:
-    for one taker that waits by a clock of its own.
+    A list wakes one taker, and a taker that leaves something wakes the next: not all of them for what one will take. `changes` is told
+    of all that comes and goes; several queues may share it. `demand` is called when something was taken and when a taker begins to wait.
+    `arrived` is set whenever messages come and when the queue closes: for a taker that waits by a clock of its own.
     """
 
-    def __init__(self, changes: Changes | None = None, anteroom: Anteroom | None = None) -> None:
+    def __init__(self, changes: Changes | None = None, demand: Callable[[], None] = lambda: None) -> None:
         self.arrived = threading.Event()
-        self._line: deque[Delivery] = deque()
+        self.byte_count = 0
+        self.attempt_count = 0
+        """Attempts among what waits."""
+        self.wanted_count = 0
+        """Messages that the waiting takers would take."""
+        self._items: deque[Work] = deque()
         self._takers = threading.Condition(threading.Lock())
         self._changes = changes or Changes()
-        self._anteroom = anteroom
+        self._demand = demand
         self._closed = False
-        self._byte_count = 0
 
     def __len__(self) -> int:
-        return len(self._line) + (0 if self._anteroom is None else len(self._anteroom))
-
-    @property
-    def byte_count(self) -> int:
-        return self._byte_count + (0 if self._anteroom is None else self._anteroom.byte_count)
+        return len(self._items)
 
     @property
     def closed(self) -> bool:
         return self._closed
 
-    def put(self, deliveries: Iterable[Delivery]) -> None:
-        if self._anteroom is not None:
-            deliveries = self._anteroom.keep(deliveries)
-            if not deliveries:
-                self._tell()
-                return
+    def put(self, items: Iterable[Work]) -> None:
         with self._takers:
-            for delivery in deliveries:
-                self._line.append(delivery)
-                self._byte_count += len(delivery.data)
-            self.arrived.set()
-            self._takers.notify()
-        self._tell()
+            for item in items:
+                self._items.append(item)
+                self.byte_count += len(item.data)
+            self._woken()
+        self._changes.tell()
 
-    def take(self, size: Callable[[int], int]) -> list[Delivery]:
-        """Wait for messages and take `size(<how many wait>)` of them; an empty list once closed."""
-        if not self._line:
-            self._tell()  # a slot is free: the puller may want more now
+    def put_front(self, items: Sequence[Work]) -> list[Work]:
+        """Put them before all others: redelivered messages, and what another thread had taken. Returns them when the queue is closed."""
         with self._takers:
-            while not self._line and not self._closed:
-                self._takers.wait()
-            taken = [] if self._closed else self._taken(size(len(self._line)))
-        self._tell()
+            if self._closed:
+                return list(items)
+            self._items.extendleft(reversed(items))
+            self.byte_count += sum(len(item.data) for item in items)
+            self.attempt_count += _attempts(items)
+            self._woken()
+        self._changes.tell()
+        return []
+
+    def take(self, size: Callable[[int], int]) -> list[Work]:
+        """Wait for messages and take `size(<how many wait>)` of them; an empty list once closed."""
+        if not self._items:
+            self._changes.tell()  # a thread is free: the puller may want more now
+        with self._takers:
+            while not self._items and not self._closed:
+                self._wait(size(0))
+            taken = [] if self._closed else self._taken(size(len(self._items)))
+        self._changes.tell()
+        self._demand()
         return taken
 
-    def take_now(self, most: int) -> list[Delivery]:
+    def take_now(self, most: int) -> list[Work]:
         """At most `most` of what waits; an empty list when there is nothing, or once closed."""
         with self._takers:
             taken = [] if self._closed else self._taken(most)
-        self._tell()
+        self._changes.tell()
+        self._demand()
         return taken
 
-    def put_back(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """In front again, for another slot, or from the anteroom; returns them when the line is closed."""
-        with self._takers:
-            if self._closed:
-                return list(deliveries)
-            self._line.extendleft(reversed(deliveries))
-            self._byte_count += sum(len(delivery.data) for delivery in deliveries)
-            self.arrived.set()
-            self._takers.notify()
-        self._tell()
-        return []
-
-    def close(self) -> list[Delivery]:
-        """Start nothing more: the slots end, and what had not started is returned."""
+    def close(self) -> list[Work]:
+        """Start nothing more: takers end, and what had not started is returned."""
         with self._takers:
             self._closed = True
-            left = list(self._line)
-            self._line.clear()
-            self._byte_count = 0
+            left = list(self._items)
+            self._items.clear()
+            self.byte_count = self.attempt_count = 0
             self.arrived.set()
             self._takers.notify_all()
-        self._tell()
-        return left if self._anteroom is None else self._anteroom.close(left)
+        self._changes.tell()
+        return left
 
-    def _taken(self, most: int) -> list[Delivery]:
-        taken = [self._line.popleft() for _ in range(min(most, len(self._line)))]
-        self._byte_count -= sum(len(delivery.data) for delivery in taken)
-        if self._line:
+    def _wait(self, wanted: int) -> None:
+        self.wanted_count += wanted
+        self._takers.release()
+        try:
+            self._demand()
+        finally:
+            self._takers.acquire()
+        if not self._items and not self._closed:
+            self._takers.wait()
+        self.wanted_count -= wanted
+
+    def _woken(self) -> None:
+        self.arrived.set()
+        self._takers.notify()
+
+    def _taken(self, most: int) -> list[Work]:
+        taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+        self.byte_count -= sum([len(item.data) for item in taken])
+        if self.attempt_count:
+            self.attempt_count -= _attempts(taken)
+        if self._items:
             self._takers.notify()
         return taken
 
-    def _tell(self) -> None:
-        self._changes.tell()
+
+def _attempts(items: Sequence[Work]) -> int:
+    return sum(isinstance(item, Attempt) for item in items)
 
 
-def next_of(line: deque[T]) -> T | None:
-    """The first of a line that others take from as well: `popleft` is one step, so each item goes to one taker only."""
+def next_of(items: deque[T]) -> T | None:
+    """The first of what others take from as well: `popleft` is one step, so each item goes to one taker only."""
     try:
-        return line.popleft()
+        return items.popleft()
     except IndexError:
         return None
 
 
-def taken_from(line: deque[T]) -> list[T]:
+def taken_from(items: deque[T]) -> list[T]:
     """All of it, as `next_of`."""
-    items: list[T] = []
-    while line:
+    taken: list[T] = []
+    while items:
         try:
-            items.append(line.popleft())
+            taken.append(items.popleft())
         except IndexError:
             break
-    return items
+    return taken

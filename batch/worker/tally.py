@@ -14,7 +14,7 @@ WEIGHT = 0.3
 
 
 class Tally:
-    """Counters and measures of one worker try; thread-safe. `mean_s` is the seconds a message occupies a slot, None before the first."""
+    """Counters and measures of one worker try; thread-safe. `mean_s`: seconds a message occupies a task slot, None before the first."""
 
     def __init__(self, clock: Clock, share: int) -> None:
         self._clock = clock
@@ -32,14 +32,14 @@ class Tally:
         self.exit_reason = ""
 
     @property
-    def held(self) -> int:
+    def outstanding(self) -> int:
         return self.taken - self.acked - self.returned
 
     @property
     def idle_since_s(self) -> float | None:
-        """Since when (monotonic) nothing has been in hand; None while something is."""
+        """Since when (monotonic) no message has been outstanding; None while one is."""
         idle_since_s = self._idle_since_s
-        return idle_since_s if self.held == 0 else None
+        return idle_since_s if self.outstanding == 0 else None
 
     @property
     def share_left(self) -> int:
@@ -50,8 +50,8 @@ class Tally:
             self.taken += count
 
     def ran(self, count: int, total_s: float, longest_s: float, handler_s: float | None = None) -> None:
-        """`count` messages went through a slot in `total_s` seconds; the slowest handler took `longest_s`. `handler_s`: how long handlers
-        ran, where that is another time."""
+        """`count` messages occupied task slots for `total_s` seconds in all; the slowest handler took `longest_s`. `handler_s`: how long
+        handlers ran, where that is another time."""
         if count == 0:
             return
         with self._changed:
@@ -80,15 +80,15 @@ class Tally:
             self._look_idle()
 
     def _look_idle(self) -> None:
-        if self.held == 0:
+        if self.outstanding == 0:
             self._idle_since_s = self._clock.monotonic()
         self._changed.notify_all()
 
     def wait_empty(self, until_s: Callable[[], float], unless: Callable[[], bool]) -> bool:
-        """Wait until nothing is held; False when `until_s()` (monotonic) came first, or `unless()` became true. Both are asked
+        """Wait until no message is outstanding; False when `until_s()` (monotonic) came first, or `unless()` became true. Both are asked
         again at each change, and at the latest after LOOK_AGAIN_S."""
         with self._changed:
-            while self.held > 0:
+            while self.outstanding > 0:
                 left_s = until_s() - self._clock.monotonic()
                 if left_s <= 0 or unless():
                     return False

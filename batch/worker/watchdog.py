@@ -1,6 +1,7 @@
 """The watchdog: when one of the worker's own threads stands still, it says where each of them is and lets the worker end.
 
-Handlers are not watched: they have time limits of their own.
+Every remote call has a deadline, so a part without a heartbeat for a few minutes stands still for good. Handlers are not watched: they have
+time limits of their own.
 """
 
 from __future__ import annotations
@@ -14,33 +15,66 @@ from contextlib import contextmanager
 from types import FrameType
 
 from batch.model.clock import Clock
-from batch.worker.beats import LOOK_EVERY_S, Beats
 
 MAX_STACK_CHARS = 2_000
 MAX_STACKS_CHARS = 24_000
 """Of all stacks together: a log line has its limits. The worker's own threads come first."""
 OWN_THREADS = ("pull", "committer", "leases", "progress", "worker", "Main")
+LOOK_EVERY_S = 1.0
+MAX_LOOK_S = 5.0
+"""Between two looks. After a longer time the whole process stood still, not one part of it: the machine was paused, or a handler held
+the interpreter. All parts get that time again."""
 _collector = threading.Lock()
 """Held by who turns the garbage collector off and on again."""
+
+
+class Heartbeats:
+    """Parts by name, and when each must have come round at the latest (monotonic). Safe from any thread: each name has one writer."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._due_s: dict[str, float] = {}
+        self._looked_s: float | None = None
+
+    def heartbeat(self, part: str, now_s: float, again_within_s: float = 0.0) -> None:
+        """`part` has come round, and means to do so again within `again_within_s`."""
+        if self._looked_s is None:
+            self._looked_s = now_s  # or a pause before the first look would not be seen as one
+        self._due_s[part] = now_s + again_within_s + self.limit_s
+
+    def leave(self, part: str) -> None:
+        """`part` has ended; nobody waits for it."""
+        self._due_s.pop(part, None)
+
+    def stalled(self, now_s: float) -> Sequence[str]:
+        """The parts that are overdue; to be asked every LOOK_EVERY_S."""
+        asleep_s = 0.0 if self._looked_s is None else now_s - self._looked_s
+        self._looked_s = now_s
+        if asleep_s > MAX_LOOK_S:
+            for part, due_s in list(self._due_s.items()):
+                if part in self._due_s:
+                    self._due_s[part] = max(due_s, self._due_s[part]) + asleep_s
+            return []
+        return sorted(part for part, due_s in list(self._due_s.items()) if now_s > due_s)
 
 
 class Watchdog:
     """Tells `stuck` once which parts have not come round within `limit_s`."""
 
     def __init__(self, limit_s: float, clock: Clock, stuck: Callable[[Sequence[str]], None]) -> None:
-        self._beats = Beats(limit_s)
+        self._heartbeats = Heartbeats(limit_s)
         self._clock = clock
         self._stuck = stuck
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
-    def beat(self, part: str, again_within_s: float = 0.0) -> None:
+    def heartbeat(self, part: str, again_within_s: float = 0.0) -> None:
         """`part` has come round and will again within that time, or it stands still."""
-        self._beats.beat(part, self._clock.monotonic(), again_within_s)
+        self._heartbeats.heartbeat(part, self._clock.monotonic(), again_within_s)
 
     def leave(self, part: str) -> None:
         """`part` has ended."""
-        self._beats.leave(part)
+        self._heartbeats.leave(part)
 
     def start(self) -> None:
         self._thread.start()
@@ -50,7 +84,7 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._clock.wait(self._ended, LOOK_EVERY_S):
-            parts = self._beats.stalled(self._clock.monotonic())
+            parts = self._heartbeats.stalled(self._clock.monotonic())
             if parts and not self._ended.is_set():
                 self._stuck(parts)
                 return

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.worker.circuit_breaker import DEFAULT_LIMIT, LEAST_COMMON_LIMIT, CircuitBreaker, limits
-from batch.worker.fingerprint import MAX_CHARS, fingerprint
+from batch.worker.attempt import Failure
+from batch.worker.circuit_breaker import DEFAULT_LIMIT, LEAST_COMMON_LIMIT, MAX_CHARS, CircuitBreaker, fingerprint, limits
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_errors_that_differ_otherwise_are_not() -> None:
 
 
 def fail(breaker: CircuitBreaker, task_id: str, reason: str = "connection refused", *, dead: bool = False) -> None:
-    breaker.note(f"ack-{task_id}", task_id, "OSError", reason)
+    failure = Failure(task_id, "OSError", reason, again=False)
     if dead:
-        breaker.ended(f"ack-{task_id}")
+        breaker.ended(failure)
     else:
-        breaker.went_back(f"ack-{task_id}")
+        breaker.went_back(failure)
 
 
 def made() -> CircuitBreaker:
@@ -62,11 +62,11 @@ def test_what_fails_again_says_nothing_new() -> None:
     for number in range(DEFAULT_LIMIT):
         assert not breaker.open
         for again in range(3):
-            breaker.note("again", f"again-{number}-{again}", "OSError", "connection refused", again=True)
+            failure = Failure(f"again-{number}-{again}", "OSError", "connection refused", again=True)
             if again:
-                breaker.went_back("again")
+                breaker.went_back(failure)
             else:
-                breaker.ended("again")
+                breaker.ended(failure)
         assert not breaker.open
         fail(breaker, f"t-{number}")
     assert breaker.open
@@ -85,9 +85,9 @@ def test_one_that_does_as_it_should_begins_the_row_anew(between: str) -> None:
     for number in range(DEFAULT_LIMIT - 1):
         fail(breaker, f"t-{number}")
     if between == "success":
-        breaker.ended("ack-good")
+        breaker.ended()
     else:
-        breaker.went_back("ack-snoozed", snoozed=True)
+        breaker.went_back(snoozed=True)
     for number in range(DEFAULT_LIMIT - 1):
         fail(breaker, f"u-{number}")
     assert not breaker.open
@@ -96,15 +96,15 @@ def test_one_that_does_as_it_should_begins_the_row_anew(between: str) -> None:
 def test_messages_that_never_ran_say_nothing() -> None:
     breaker = made()
     for number in range(DEFAULT_LIMIT):
-        breaker.went_back(f"not-started-{number}")
+        breaker.went_back()
         fail(breaker, f"t-{number}")
     assert breaker.open
 
 
 def test_bad_input_and_permanent_failures_never_open_it() -> None:
     breaker = made()
-    for number in range(1000):
-        breaker.ended(f"dead-letter-{number}")
+    for _ in range(1000):
+        breaker.ended()
     assert not breaker.open
 
 
@@ -116,17 +116,17 @@ def test_ten_percent_of_failing_tasks_never_open_it(seed: int) -> None:
         if rng.random() < 0.1:
             fail(breaker, f"t-{number}")
         else:
-            breaker.ended(f"ack-{number}")
+            breaker.ended()
     assert not breaker.open
 
 
 def test_dependency_failures_count_by_themselves() -> None:
     breaker = made()
     for number in range(DEFAULT_LIMIT - 1):
-        breaker.went_back(f"ack-{number}", "the bucket is closed")
+        breaker.went_back(dependency="the bucket is closed")
         fail(breaker, f"t-{number // 2}")
     assert not breaker.open
-    breaker.went_back("ack", "the bucket is closed")
+    breaker.went_back(dependency="the bucket is closed")
     assert breaker.reason == "the bucket is closed"
 
 

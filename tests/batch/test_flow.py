@@ -28,17 +28,17 @@ counts = st.integers(0, 5000)
 @given(st.integers(1, 200), st.data(), means, st.floats(0.01, 60))
 def test_wanted_is_what_will_start_soon(slots: int, data: st.DataObject, mean_s: float | None, prefetch_s: float) -> None:
     busy = data.draw(st.integers(0, slots))
-    wanted = wanted_count(slots=slots, busy=busy, mean_s=mean_s, prefetch_s=prefetch_s)
+    wanted = wanted_count(concurrency=slots, busy=busy, mean_s=mean_s, prefetch_s=prefetch_s)
     soon = 0 if mean_s is None else slots * prefetch_s / mean_s
     assert slots - busy <= wanted <= max(slots - busy, soon) + 1e-6
     assert wanted <= MAX_OPEN_PULLS * MAX_PULL_MESSAGES
 
 
 def test_slow_handlers_are_given_nothing_that_could_not_start() -> None:
-    assert wanted_count(slots=4, busy=4, mean_s=600.0, prefetch_s=1.0) == 0
-    assert wanted_count(slots=4, busy=3, mean_s=600.0, prefetch_s=1.0) == 1
-    assert wanted_count(slots=4, busy=0, mean_s=None, prefetch_s=1.0) == 4
-    assert wanted_count(slots=4, busy=4, mean_s=0.001, prefetch_s=1.0) == 4000
+    assert wanted_count(concurrency=4, busy=4, mean_s=600.0, prefetch_s=1.0) == 0
+    assert wanted_count(concurrency=4, busy=3, mean_s=600.0, prefetch_s=1.0) == 1
+    assert wanted_count(concurrency=4, busy=0, mean_s=None, prefetch_s=1.0) == 4
+    assert wanted_count(concurrency=4, busy=4, mean_s=0.001, prefetch_s=1.0) == 4000
 
 
 @given(counts, counts, counts, st.none() | st.floats(0, 2000), st.integers(1, 4), st.data())
@@ -80,18 +80,18 @@ def test_several_are_open_when_one_brings_less_than_is_wanted() -> None:
 
 @given(st.integers(1, 10**9), st.integers(0, 10**9), st.floats(0, 10**7), counts)
 def test_what_is_asked_for_fits_the_memory_if_it_is_of_the_mean_size(
-    max_bytes: int, held_bytes: int, mean_bytes: float, asked: int
+    max_bytes: int, outstanding_bytes: int, mean_bytes: float, asked: int
 ) -> None:
-    count = affordable_count(max_bytes=max_bytes, held_bytes=held_bytes, mean_bytes=mean_bytes, asked=asked)
-    if held_bytes == 0 and asked == 0:
+    count = affordable_count(max_bytes=max_bytes, outstanding_bytes=outstanding_bytes, mean_bytes=mean_bytes, asked=asked)
+    if outstanding_bytes == 0 and asked == 0:
         assert count >= 1, "a message larger than the limit is still worked on, alone"
     if count > 1:
-        assert held_bytes + count * mean_bytes <= max_bytes
+        assert outstanding_bytes + count * mean_bytes <= max_bytes
 
 
 @given(st.integers(1, 200), st.integers(1, 5000), means)
 def test_a_list_leaves_work_for_the_other_slots(slots: int, ready: int, mean_s: float | None) -> None:
-    size = chunk_size(slots=slots, ready=ready, mean_s=mean_s)
+    size = chunk_size(threads=slots, ready=ready, mean_s=mean_s)
     if mean_s is not None and mean_s <= QUICK_S:
         assert 1 <= size <= min(ready, MAX_QUICK_CHUNK)
         return

@@ -121,6 +121,6 @@ def test_all_kinds_in_one_worker_that_is_stopped_and_killed_under_faults(own_sit
     assert max(Counter(noted("created")).values()) == 1
     assert {(item["name"], item["metageneration"]) for item in own_site.items("out/")} == {(f"out/{one}", "1") for one in tasks}
     assert own_site.names("attempts/") == [], "no attempt is spent"
-    assert own_site.pull("dead-letters") == own_site.pull("lane") == []
     assert pubsub.clear()["met"] > 0
     assert storage.clear()["met"] > 0
+    assert own_site.pull("dead-letters") == own_site.pull("lane") == []

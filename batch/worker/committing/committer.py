@@ -1,7 +1,7 @@
 """The committer: makes outcomes durable, then acknowledges. Its one rule: dead letter, then outcome line, then ack, never the other way.
 
 Outcome lines wait for company: they are written when there are enough of them, when the oldest has waited long enough, or when
-nothing else is in hand. Leases are kept until the acknowledgement is through.
+nothing else is outstanding. Leases are kept until the acknowledgement is through.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from batch.model.errors import DependencyError, DependencyForbidden, DependencyM
 from batch.model.names import dead_raw_object, outcome_object
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
+from batch.worker.attempt import Delayed, Ended, Finished, Nack
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.delaying import Delaying
-from batch.worker.finished import Delayed, Ended, Finished, Nack
 from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
 MAX_BUFFERED_COUNT = 2000
 MAX_TAKEN_COUNT = 4000
-"""Of what lies in the inbox: the rest of what a worker may hold goes on while this is flushed."""
+"""Taken from the inbox at most: the rest of what may be outstanding goes on while this is flushed."""
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 MAX_FLUSH_FAILURES = 3
 """Flushes that fail in a row; each has already been retried for about a minute by the client."""
@@ -40,8 +40,8 @@ LOOK_EVERY_S = 0.25
 
 @dataclass(slots=True)
 class Committer:
-    """One thread calls `run`; one round is `take`, then `flush` when `due`. `beat` is told before each call to a service, `freed` when
-    acknowledged messages make room for others."""
+    """One thread calls `run`; one round is `take`, then `flush` when `due`. `heartbeat` is called before each call to a service,
+    `freed` when acknowledged messages make room for others."""
 
     settings: WorkerSettings
     inbox: SimpleQueue[list[Finished] | None]
@@ -53,9 +53,9 @@ class Committer:
     breaker: CircuitBreaker
     clock: Clock
     each_round: Callable[[], None] = lambda: None
-    beat: Callable[[], None] = lambda: None
+    heartbeat: Callable[[], None] = lambda: None
     freed: Callable[[], None] = lambda: None
-    _parking: Delaying = field(init=False)
+    _delaying: Delaying = field(init=False)
     _buffer: list[Ended] = field(default_factory=list)
     _byte_count: int = 0
     _oldest_s: float = 0.0
@@ -64,14 +64,14 @@ class Committer:
     _abandoned: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._parking = Delaying(self.store, self.subscription, self.leases, self.tally, self.beat)
+        self._delaying = Delaying(self.store, self.subscription, self.leases, self.tally, self.heartbeat)
 
     def run(self) -> None:
         """Until `None` comes through the inbox; then what is buffered is flushed. Raises DependencyError when that cannot be done."""
         ended = False
         while not ended:
             finished, ended = self._came()
-            self.beat()
+            self.heartbeat()
             self.each_round()
             self.take(finished)
             if self.due() and not ended:
@@ -92,7 +92,7 @@ class Committer:
         return finished, False
 
     def take(self, finished: Iterable[Finished]) -> None:
-        """Buffer what ended, hand back what goes back, delay what must wait for long."""
+        """Buffer outcomes, nack what goes back, delay what must wait for long."""
         back: dict[float, list[str]] = defaultdict(list)
         snoozed: dict[str, tuple[str, float]] = {}
         delayed: list[Delayed] = []
@@ -102,38 +102,38 @@ class Committer:
             if isinstance(one, Nack):
                 # In whole seconds, as the service takes them: one call for all that fail in a round, not one for each.
                 back[float(ceil(one.after_s))].append(one.ack_id)
-                self.breaker.went_back(one.ack_id, one.dependency, snoozed=one.unrecorded is not None)
+                self.breaker.went_back(one.failure, one.dependency, snoozed=one.unrecorded is not None)
                 if one.unrecorded:
                     snoozed[one.ack_id] = one.unrecorded
                 continue
             if isinstance(one, Delayed):
-                self.breaker.went_back(one.ack_id, snoozed=not one.on_record)
+                self.breaker.went_back(one.failure, snoozed=not one.on_record)
                 delayed.append(one)
                 continue
             if not self._buffer:
                 self._oldest_s = self.clock.monotonic()
-            self.breaker.ended(one.ack_id)
+            self.breaker.ended(one.failure)
             self._buffer.append(one)
             self._byte_count += len(one.line)
         for after_s, ack_ids in back.items():
             early = self.nack(ack_ids, after_s)
-            self._parking.note(snoozed[one] for one in early if one in snoozed)
+            self._delaying.note(snoozed[one] for one in early if one in snoozed)
         if delayed:
             self._delay(delayed)
 
     def _delay(self, delayed: Sequence[Delayed]) -> None:
-        """What cannot be delayed goes back for as long as the service can hold it, which is less than it asked for."""
-        failed = self._parking.delay(delayed)
+        """What cannot be delayed is nacked for as long as Pub/Sub can hold it, which is less than it asked for."""
+        failed = self._delaying.delay(delayed)
         if failed:
             self.breaker.failed(next(iter(failed.values())))
             self.nack(list(failed), MAX_EXTENSION_S)
 
     def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> Sequence[str]:
-        """Let others have these messages; when that fails they come back by themselves as their leases end: returns those that may."""
+        """Nack these messages. When that fails they come back by themselves as their leases end; returns those that may come early."""
         if not ack_ids:
             return ()
-        self.beat()
-        self.leases.nack(ack_ids, after_s)
+        self.heartbeat()
+        self.leases.forget(ack_ids, after_s)
         refused: Sequence[str] = ()
         early: Sequence[str] = ()
         try:
@@ -143,7 +143,7 @@ class Committer:
         except FanoutError as error:
             log("nack_failed", message_count=len(ack_ids), error=str(error))
             early = ack_ids
-        # A refused one is deferred by whoever has it next; of one without an answer nobody knows, and it counts as deferred.
+        # A refused one belongs to another worker by now. One without an answer may have been nacked: it counts as deferred.
         if refused:
             self.tally.nacked(len(refused))
         if len(refused) < len(ack_ids):
@@ -151,7 +151,7 @@ class Committer:
         return early
 
     def abandon(self, ack_ids: Sequence[str]) -> None:
-        """Hand back messages whose handlers still run: what these may still return comes too late."""
+        """Nack messages whose handlers still run: what these may still return comes too late."""
         self._abandoned.update(ack_ids)
         self.nack(ack_ids)
 
@@ -162,14 +162,18 @@ class Committer:
         if len(self._buffer) >= MAX_BUFFERED_COUNT or self._byte_count >= MAX_BUFFERED_BYTES:
             return True
         if self.leases.byte_count >= self.settings.max_outstanding_bytes / 2:
-            # What is not acknowledged counts as held, and the puller waits for room.
+            # What is not acknowledged counts as outstanding, and the puller waits for room.
             return True
         waited_s = self.clock.monotonic() - self._oldest_s
         return waited_s >= self._patience_s()
 
     def _patience_s(self) -> float:
-        """How long the oldest outcome waits: when nothing else is in hand only for what the next pull may bring."""
-        return min(IDLE_FLUSH_S, self.settings.flush_interval_s) if self.tally.held <= len(self._buffer) else self.settings.flush_interval_s
+        """How long the oldest outcome waits: when nothing else is outstanding only for what the next pull may bring."""
+        return (
+            min(IDLE_FLUSH_S, self.settings.flush_interval_s)
+            if self.tally.outstanding <= len(self._buffer)
+            else self.settings.flush_interval_s
+        )
 
     def try_flush(self) -> None:
         """Flush; a failure is kept and tried again, until the breaker opens."""
@@ -226,7 +230,7 @@ class Committer:
 
     def _sendable(self, one: Ended) -> Outgoing:
         """The letter, or, when its data is too large to travel with the facts, a reference to where the data lies."""
-        self.beat()
+        self.heartbeat()
         letter = one.dead_letter
         assert letter is not None, "only dead tasks have letters"
         return letter if len(letter.data) <= MAX_DATA_BYTES else referring(letter, self._keep_raw(one, letter))
@@ -242,7 +246,7 @@ class Committer:
 
     def _write(self, shard: str, data: bytes) -> None:
         """Write one outcome object under the next free number. Finding our own bytes there means that an answer was lost."""
-        self.beat()
+        self.heartbeat()
         settings = self.settings
         while True:
             name = outcome_object(shard, settings.execution, settings.index, settings.retry, self._sequence)
@@ -261,7 +265,7 @@ class Committer:
             return False
 
     def _acknowledge(self, ended: Sequence[Ended]) -> None:
-        self.beat()
+        self.heartbeat()
         ack_ids = [one.ack_id for one in ended]
         lost = set(self.subscription.ack(ack_ids))
         if lost:

@@ -15,10 +15,9 @@ from batch.model.delivery import MAX_EXTENSION_S
 from batch.model.errors import MAX_WAIT_S, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
 from batch.model.names import delayed_object
 from batch.services.ports import ObjectStore, Subscription
-from batch.worker.attempt import Attempt
-from batch.worker.finished import Delayed, Nack
+from batch.worker.admission.records import postpone
+from batch.worker.attempt import Attempt, Delayed, Nack
 from batch.worker.leases import LeaseKeeper
-from batch.worker.records import postpone
 from batch.worker.tally import Tally
 
 WRITES_IN_FLIGHT = 8
@@ -40,13 +39,13 @@ def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = 
 
 @dataclass(slots=True)
 class Delaying:
-    """Used by the committer's thread only. `beat` is called as it gets on."""
+    """Used by the committer's thread only. `heartbeat` is called as it gets on."""
 
     store: ObjectStore
     subscription: Subscription
     leases: LeaseKeeper
     tally: Tally
-    beat: Callable[[], None] = lambda: None
+    heartbeat: Callable[[], None] = lambda: None
     _down: str = ""
 
     def delay(self, delayed: Sequence[Delayed]) -> dict[str, str]:
@@ -69,7 +68,7 @@ class Delaying:
         with ThreadPoolExecutor(min(WRITES_IN_FLIGHT, len(delayed)), thread_name_prefix="delaying") as pool:
             for error in pool.map(self._written, delayed):
                 errors.append(error)
-                self.beat()
+                self.heartbeat()
         return errors
 
     def _written(self, one: Delayed) -> str:
@@ -126,7 +125,7 @@ class Delaying:
     def note(self, waits: Iterable[tuple[str, float]]) -> None:
         """Put on record before which time (Unix seconds) these tasks may not run: their messages may come back early."""
         for task_id, not_before in waits:
-            self.beat()
+            self.heartbeat()
             try:
                 postpone(self.store, task_id, not_before)
             except (FanoutError, RuntimeError) as error:

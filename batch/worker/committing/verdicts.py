@@ -5,24 +5,23 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from batch.events import log
 from batch.handling.answer import Answer, Said
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter
-from batch.model.delivery import MAX_EXTENSION_S, Delivery
+from batch.model.delivery import Delivery
 from batch.model.message import Task
 from batch.model.names import attempts_object
 from batch.model.outcomes import Lines
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
-from batch.worker.attempt import Attempt
+from batch.worker.admission.markers import Markers
+from batch.worker.admission.records import add_failure
+from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, nack_after
 from batch.worker.committing.delaying import later
-from batch.worker.finished import Ended, Finished, Nack
-from batch.worker.records import add_failure
-from batch.worker.starts import Starts
 
 DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""
@@ -30,16 +29,6 @@ FAULT_WAIT_S = 60.0
 """How long a message waits that we could not deal with ourselves; the subscription's dead-letter policy bounds how often."""
 MAX_LINE_BYTES = 64 * 1024
 JITTER = 0.1
-
-
-class Noted(Protocol):
-    """Hears of each failed attempt; `again`: the task had failed before."""
-
-    def __call__(self, ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool) -> None: ...
-
-
-def _not_noted(ack_id: str, task_id: str, error_type: str, reason: str, *, again: bool) -> None:
-    """Nobody wants to hear of it."""
 
 
 @dataclass(slots=True)
@@ -50,16 +39,14 @@ class Verdicts:
     store: ObjectStore
     clock: Clock
     rng: random.Random
-    noted: Noted = _not_noted
-    starts: Starts = field(init=False)
+    markers: Markers
     _lines: Lines = field(init=False)
 
     def __post_init__(self) -> None:
-        self.starts = Starts(self.settings, self.store, self.clock)
         self._lines = Lines(self.settings.execution, self.settings.index, self.settings.retry)
 
     def finished(self, attempt: Attempt, answer: Answer) -> Finished:
-        """What becomes of the attempt's message; its start, if one was written, is taken out. Raises DependencyError when a failure
+        """What becomes of the attempt's message; its in-progress marker, if it has one, is removed. Raises DependencyError when a failure
         cannot be recorded."""
         if not attempt.marked:
             if answer.said is Said.RETURNED:
@@ -72,7 +59,7 @@ class Verdicts:
             done = isinstance(finished, Ended)
             return finished
         finally:
-            self.starts.end(attempt, done=done)
+            self.markers.unmark(attempt, done=done)
 
     def _finished(self, attempt: Attempt, answer: Answer) -> Finished:
         if answer.said is Said.RETURNED:
@@ -118,7 +105,7 @@ class Verdicts:
     def unserved(self, delivery: Delivery, error: str) -> Nack:
         """A service failed: the message goes back, and the breaker hears of it."""
         log("dependency_failed", message_id=delivery.message_id, error=error)
-        return replace(back(delivery, DEPENDENCY_WAIT_S), dependency=error)
+        return replace(nack_after(delivery, DEPENDENCY_WAIT_S), dependency=error)
 
     def _failed(self, attempt: Attempt, answer: Answer) -> Finished:
         """A failed attempt is on record before the task goes back; the last one makes it dead."""
@@ -134,16 +121,18 @@ class Verdicts:
             message_id=attempt.delivery.message_id,
         )
         attempts = add_failure(self.store, attempt.task.task_id, failure, delay_s, self.clock.now())
-        self.starts.forget(attempt)
+        self.markers.forget(attempt)
         facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "attempt": attempts.attempt_count}
         log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
-        who = attempt.counts_as or attempt.task.task_id
-        self.noted(attempt.delivery.ack_id, who, failure.error_type, failure.reason, again=attempt.number > 1)
+        noted = Failure(attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason, again=attempt.number > 1)
         if attempt.quarantined and answer.said is Said.CRASHED:
-            return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
-        if attempts.attempt_count <= handler.retries:
-            return later(attempt, attempts.not_before, self.clock.now())
-        return self.exhausted(attempt, attempts)
+            ended = self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
+        elif attempts.attempt_count <= handler.retries:
+            return replace(later(attempt, attempts.not_before, self.clock.now()), failure=noted)
+        else:
+            ended = self.exhausted(attempt, attempts)
+        ended.failure = noted
+        return ended
 
     def _backoff_s(self, attempt: Attempt) -> float:
         return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.rng.random())
@@ -202,7 +191,3 @@ class Verdicts:
 
 def _left_out(line: bytes) -> dict[str, str]:
     return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
-
-
-def back(delivery: Delivery, after_s: float) -> Nack:
-    return Nack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,13 +21,11 @@ from batch.handling.answer import Answer, Said, awaited, called, raised
 from batch.handling.context import Surroundings
 from batch.handling.registry import Handler
 from batch.model.clock import Clock
-from batch.model.delivery import Delivery
-from batch.worker.attempt import Attempt
+from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.overdue import most_lost, timed_out, too_many
-from batch.worker.finished import Finished, Nack
-from batch.worker.ready_queue import Ready
-from batch.worker.runner import Runner, with_output
+from batch.worker.executors.runner import Runner, with_output
+from batch.worker.ready_queue import ReadyQueue
 from batch.worker.tally import Tally
 from batch.worker.watchdog import stack_of
 
@@ -84,13 +82,13 @@ class _Running:
         return self._free.acquire(blocking=False)
 
 
-class Groups:
+class GroupExecutor:
     """The executor of one grouped handler. `loop` runs it when it is async."""
 
     def __init__(
         self,
         handler: Handler,
-        ready: Ready,
+        queue: ReadyQueue,
         inbox: SimpleQueue[list[Finished] | None],
         runner: Runner,
         tally: Tally,
@@ -98,8 +96,8 @@ class Groups:
         failed: Callable[[BaseException], None],
         loop: Loop,
     ) -> None:
-        self.place_count = CALLS * handler.group
-        self.ready = ready
+        self.concurrency = concurrency_of(handler)
+        self.queue = queue
         self._handler = handler
         self._inbox = inbox
         self._runner = runner
@@ -125,10 +123,10 @@ class Groups:
     def busy_count(self) -> int:
         return sum(len(call.attempts) for call in list(self._running))
 
-    def running(self) -> list[Delivery]:
-        return [attempt.delivery for call in list(self._running) for attempt in call.attempts]
+    def running(self) -> list[Work]:
+        return [attempt for call in list(self._running) for attempt in call.attempts]
 
-    def relieve(self) -> None:
+    def flush(self) -> None:
         """End calls whose time is over; log it when an async one blocks the loop."""
         if self._is_async:
             self._loop.watch()
@@ -138,7 +136,7 @@ class Groups:
             if self._clock.monotonic() - call.began_s >= self._handler.timeout_s and call.claimed():
                 self._give_up(call)
 
-    def reclaim(self) -> None:
+    def shut_down(self) -> None:
         """The end: an async call is cancelled, and what a call may still return comes too late. Nothing else waits here."""
         self._ending = True
         for call in list(self._running):
@@ -156,12 +154,12 @@ class Groups:
             first()
             while True:
                 with self._filling:
-                    deliveries = self.filled()
-                if not deliveries:
+                    works = self.filled()
+                if not works:
                     break
                 if self._runner.stopping.is_set():
-                    self._inbox.put([Nack(delivery.ack_id) for delivery in deliveries])
-                elif not self.round(deliveries):
+                    self._inbox.put([Nack(one.ack_id) for one in works])
+                elif not self.round(works):
                     return
             self._leave()
         except BaseException as error:  # noqa: BLE001 - a thread that dies in silence would leave its messages to expire
@@ -176,42 +174,28 @@ class Groups:
             if self._is_async:
                 self._loop.leave()
 
-    def filled(self) -> list[Delivery]:
-        """Wait for the first message, then at most `group_wait_s` for more; an empty list once the line is closed."""
+    def filled(self) -> list[Work]:
+        """Wait for the first message, then at most `group_wait_s` for more; an empty list once the queue is closed."""
         most = self._handler.group
-        deliveries = self.ready.take(lambda _waiting: most)
+        works = self.queue.take(lambda _waiting: most)
         until_s = self._clock.monotonic() + self._handler.group_wait_s
-        while deliveries and len(deliveries) < most and not self.ready.closed:
-            self.ready.arrived.clear()
-            deliveries += self.ready.take_now(most - len(deliveries))
+        while works and len(works) < most and not self.queue.closed:
+            self.queue.arrived.clear()
+            works += self.queue.take_now(most - len(works))
             left_s = until_s - self._clock.monotonic()
             if left_s <= 0:
                 break
-            if len(deliveries) < most and not self.ready.closed:
-                self._clock.wait(self.ready.arrived, left_s)
-        return deliveries
+            if len(works) < most and not self.queue.closed:
+                self._clock.wait(self.queue.arrived, left_s)
+        return works
 
-    def round(self, deliveries: Sequence[Delivery]) -> bool:
+    def round(self, works: Sequence[Work]) -> bool:
         """One group through the handler. False when its call was given up: this thread has been replaced."""
-        attempts: list[Attempt] = []
-        finished: list[Finished] = []
-        for admitted in self._admitted(deliveries):
-            if not isinstance(admitted, Attempt):
-                finished.append(admitted)
-            else:
-                attempts.append(admitted)
-        if finished:
-            self._inbox.put(finished)
+        begun = [self._runner.begun(one) for one in works]
+        attempts = [one for one in begun if isinstance(one, Attempt)]
+        if len(attempts) < len(begun):
+            self._inbox.put([one for one in begun if not isinstance(one, Attempt)])
         return not attempts or self._called(attempts)
-
-    def _admitted(self, deliveries: Sequence[Delivery]) -> Iterable[Attempt | Finished]:
-        """The record of a message that was delivered before is read; several at a time."""
-        admit, asks = self._runner.admitted, self._runner.admission.asks
-        met_before = [delivery for delivery in deliveries if asks(delivery)]
-        if not met_before:
-            return [admit(delivery) for delivery in deliveries]
-        new = [admit(delivery) for delivery in deliveries if not asks(delivery)]
-        return [*new, *self._aside.map(admit, met_before)]
 
     def _called(self, attempts: Sequence[Attempt]) -> bool:
         call = self._begun(attempts)
@@ -298,6 +282,11 @@ class Groups:
         if hanging_count >= most_lost(CALLS):
             self._failed(too_many(hanging_count, first))
         self._start_thread(CALLS + len(self._lost), partial(self._answer, call, timed_out(first, stack)))
+
+
+def concurrency_of(handler: Handler) -> int:
+    """How many messages a grouped handler's calls hold at a time."""
+    return CALLS * handler.group
 
 
 def is_async(handler: Handler) -> bool:

@@ -15,13 +15,12 @@ from batch.handling.answer import Answer, Said
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
-from batch.worker.attempt import Attempt
+from batch.worker.attempt import Attempt, Finished
 from batch.worker.committing.verdicts import MAX_LINE_BYTES
 from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
-from batch.worker.executors.threads import Slots
-from batch.worker.finished import Finished
-from batch.worker.ready_queue import Ready
-from batch.worker.runner import Runner
+from batch.worker.executors.runner import Runner
+from batch.worker.executors.threads import ThreadExecutor
+from batch.worker.ready_queue import ReadyQueue
 from batch.worker.tally import Tally
 
 START_TRIES = 2
@@ -168,22 +167,27 @@ class Isolation:
         return Order(header, delivery.data, until_s, timeout_s, memory_mb, facts)
 
 
-class IsolatedSlots(Slots):
-    """Slots whose handlers run in children."""
+class ProcessExecutor(ThreadExecutor):
+    """Threads whose handlers run in children, one child a thread."""
 
     def __init__(
         self,
         isolation: Isolation,
-        count: int,
-        ready: Ready,
+        concurrency: int,
+        queue: ReadyQueue,
         inbox: SimpleQueue[list[Finished] | None],
         runner: Runner,
         tally: Tally,
         clock: Clock,
         failed: Callable[[BaseException], None],
     ) -> None:
-        super().__init__(count, ready, inbox, runner, tally, clock, failed, isolation.call)
+        super().__init__(concurrency, queue, inbox, runner, tally, clock, failed, isolation.call)
         self._isolation = isolation
+
+    def shut_down(self) -> None:
+        """As for threads; and what still runs was nacked: its process ends, and nothing is said of its attempt."""
+        super().shut_down()
+        self._isolation.abandon()
 
     def _run(self, *slot: Any) -> None:
         try:

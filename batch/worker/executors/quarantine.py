@@ -1,76 +1,146 @@
-"""Quarantine: tasks that were running when their worker ended. Each runs alone, in a fresh child with a limit of time and memory, whatever
-its handler's kind: if it was the one, it takes nobody along again."""
+"""The executor of quarantined tasks: those that were running when their worker ended. Each runs alone, in a fresh child with a limit of
+time and memory, whatever its handler's kind: if it was the one, it takes nobody along again."""
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from queue import SimpleQueue
 
 from batch.events import log
 from batch.handling.answer import Answer
-from batch.model.delivery import Delivery
+from batch.model.clock import Clock
 from batch.settings import WorkerSettings
-from batch.worker.attempt import Attempt
-from batch.worker.committing.verdicts import back
+from batch.worker.attempt import Attempt, Finished, Nack, Work, nack_after
 from batch.worker.executors.processes import Isolation
-from batch.worker.finished import Finished
+from batch.worker.executors.runner import Runner
+from batch.worker.tally import Tally
 
-WAIT_BESIDE_S = 60.0
-"""One that waits beside its line blocks none. Later another worker may have time for it."""
-TURN_BACK_S = 30.0
-LOOK_S = 0.25
+MAX_WAITING = 32
+"""Quarantined tasks that one worker holds; more go back, for a worker that has time for them."""
+MAX_WAIT_S = 60.0
+"""How long one waits for its turn. Later another worker may have time for it."""
+NACK_S = 30.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """`leave` takes the attempt if it is not quarantined any more when its turn comes."""
+
+    attempt: Attempt
+    since_s: float
+    leave: Callable[[Attempt], None]
+
+
 class Quarantine:
-    """One at a time in each worker."""
+    """One thread, made when the first task comes; nothing is on record of a task before its turn. `failed` is told when the thread
+    itself breaks."""
 
-    settings: WorkerSettings
-    isolation: Isolation
-    stopping: threading.Event
-    _turn: threading.Lock = field(default_factory=threading.Lock)
-    _in_hand: dict[str, Delivery] = field(default_factory=dict)
-    """Those that wait beside a line or run, by ack id. `pop` is one step: whoever takes one out says what becomes of it."""
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        isolation: Isolation,
+        runner: Runner,
+        inbox: SimpleQueue[list[Finished] | None],
+        tally: Tally,
+        clock: Clock,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self._settings = settings
+        self._isolation = isolation
+        self._runner = runner
+        self._inbox = inbox
+        self._tally = tally
+        self._clock = clock
+        self._failed = failed
+        self._waiting: deque[_Waiting] = deque()
+        self._running: Attempt | None = None
+        self._state = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
 
-    def enter(self, delivery: Delivery, most: int) -> bool:
-        """Whether one more may wait beside its line, of at most so many."""
-        if len(self._in_hand) >= most:
-            return False
-        self._in_hand[delivery.ack_id] = delivery
-        return True
+    def put(self, attempt: Attempt, leave: Callable[[Attempt], None]) -> None:
+        """Let a task wait for its turn, whose record was read and that has no marker yet."""
+        with self._state:
+            full = self._closed or len(self._waiting) + (self._running is not None) >= MAX_WAITING
+            if not full:
+                self._waiting.append(_Waiting(attempt, self._clock.monotonic(), leave))
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._serve, name="quarantine", daemon=True)
+                    self._thread.start()
+                self._state.notify_all()
+        if full:
+            self._inbox.put([nack_after(attempt.delivery, NACK_S)])
 
-    def leave(self, delivery: Delivery) -> bool:
-        """False when it was given back meanwhile."""
-        return self._in_hand.pop(delivery.ack_id, None) is not None
+    def running(self) -> list[Work]:
+        running = self._running
+        return [] if running is None else [running]
 
-    def reclaim(self) -> list[Delivery]:
-        """The end: what still waits or runs. What may still become of it comes too late."""
-        return [one for ack_id in list(self._in_hand) if (one := self._in_hand.pop(ack_id, None)) is not None]
+    def flush(self) -> None:
+        """Nack those that have waited for long."""
+        if not self._waiting:
+            return
+        with self._state:
+            late_s = self._clock.monotonic() - MAX_WAIT_S
+            late = [one.attempt for one in self._waiting if one.since_s <= late_s]
+            self._waiting = deque(one for one in self._waiting if one.since_s > late_s)
+        if late:
+            self._inbox.put([nack_after(one.delivery, NACK_S) for one in late])
 
-    def in_turn(self, delivery: Delivery, run: Callable[[Delivery], Finished | None]) -> Finished | None:
-        """Run it when its turn comes, in this thread, with nothing on record of it before that; it goes back when that does not come
-        soon."""
-        if not self._wait_turn(WAIT_BESIDE_S):
-            return back(delivery, 0.0 if self.stopping.is_set() else TURN_BACK_S)
+    def close(self) -> list[Work]:
+        """Start nothing more; returns those that still wait."""
+        with self._state:
+            self._closed = True
+            left: list[Work] = [one.attempt for one in self._waiting]
+            self._waiting.clear()
+            self._state.notify_all()
+        return left
+
+    def shut_down(self) -> None:
+        """What still runs was nacked: end its process, and let nothing be said of its attempt."""
+        self._isolation.abandon()
+
+    def _serve(self) -> None:
         try:
-            return run(delivery)
-        finally:
-            self._turn.release()
+            while (one := self._next()) is not None:
+                self._run(one)
+                self._running = None
+        except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
+            self._failed(error)
 
-    def call(self, attempt: Attempt) -> Answer:
-        """Run it; its turn has come."""
-        handler, settings, before = attempt.handler, self.settings, attempt.before
+    def _next(self) -> _Waiting | None:
+        """The next whose turn it is, None once closed."""
+        with self._state:
+            while not self._waiting and not self._closed:
+                self._state.wait()
+            if not self._waiting:
+                return None
+            one = self._waiting.popleft()
+            self._running = one.attempt
+            return one
+
+    def _run(self, one: _Waiting) -> None:
+        attempt, began_s = one.attempt, self._clock.monotonic()
+        if self._runner.stopping.is_set():
+            self._inbox.put([Nack(attempt.ack_id)])
+            return
+        finished = self._runner.readmitted(attempt)
+        if finished is None and not attempt.quarantined:
+            # Another worker has run it meanwhile.
+            one.leave(attempt)
+            return
+        if finished is None:
+            finished = self._runner.run(attempt, self._call)
+            took_s = self._clock.monotonic() - began_s
+            self._tally.ran(1, took_s, took_s)
+        self._inbox.put([finished])
+
+    def _call(self, attempt: Attempt) -> Answer:
+        handler, settings = attempt.handler, self._settings
         facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type}
-        log("quarantined_task_runs", **facts, reason=f"it was running in {'; '.join(map(str, before.lost))}")
-        return self.isolation.alone(
+        log("quarantined_task_runs", **facts, reason=f"it was running in {'; '.join(map(str, attempt.before.lost))}")
+        return self._isolation.alone(
             attempt, handler.timeout_s or settings.quarantine_timeout_s, handler.memory_mb or settings.quarantine_memory_mb
         )
-
-    def _wait_turn(self, most_s: float) -> bool:
-        for _ in range(int(most_s / LOOK_S)):
-            if self.stopping.is_set():
-                return False
-            if self._turn.acquire(timeout=LOOK_S):
-                return True
-        return False

@@ -1,7 +1,7 @@
-"""Slots: the threads that run handlers. Daemon threads, not a pool: a pool's exit waits for a handler that is stuck.
+"""The threads that run plain handlers. Daemon threads, not a pool: a pool's exit waits for a handler that is stuck.
 
-A slot takes a short list at once when handlers are quick. What it has taken and not started, and what it has finished and not
-handed over, never waits behind a slow handler: others can reach both.
+A thread takes a short list at once when handlers are quick. What it has taken and not started, and what it has finished and not handed
+over, never waits behind a slow handler: others can reach both.
 """
 
 from __future__ import annotations
@@ -16,42 +16,40 @@ from queue import SimpleQueue
 from batch.events import log
 from batch.handling.answer import Answer
 from batch.model.clock import Clock
-from batch.model.delivery import Delivery
-from batch.worker.attempt import Attempt
+from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.overdue import Overtaken, is_overdue, most_lost, timed_out, too_many
-from batch.worker.finished import Finished, Nack
+from batch.worker.executors.runner import Call, Runner
 from batch.worker.pulling.flow import chunk_size
-from batch.worker.ready_queue import Ready, next_of, taken_from
-from batch.worker.runner import Call, Runner
+from batch.worker.ready_queue import ReadyQueue, next_of, taken_from
 from batch.worker.tally import Tally
 from batch.worker.watchdog import stack_of
 
 HAND_OVER_S = 0.25
-"""What is finished is handed over, and what waits behind one handler is given to other slots, after this time."""
+"""What is finished is handed over, and what waits behind one handler is given to other threads, after this time."""
 
 
 @dataclass(slots=True)
-class _Slot:
-    """One thread's hands. The thread works from the left of `waiting`; deques, because others take from them as well."""
+class _TaskSlot:
+    """What one thread has taken. It works from the left of `waiting`; deques, because other threads take from them as well."""
 
-    waiting: deque[Delivery] = field(default_factory=deque)
+    waiting: deque[Work] = field(default_factory=deque)
     finished: deque[Finished] = field(default_factory=deque)
-    current: Delivery | None = None
+    current: Work | None = None
+    timed: Attempt | None = None
+    """The attempt that runs, or ran last, if it has a time limit; its `claim` says who gives the answer."""
     began_s: float = 0.0
     thread: threading.Thread | None = None
-    timed: dict[str, Attempt] = field(default_factory=dict)
-    """The attempt that runs, by its ack id, if it has a time limit. Whoever takes it out decides what becomes of it: `pop` is one step."""
     overdue: tuple[Attempt, str] | None = None
     """What the thread before this one did not end, and where it hangs."""
 
 
-class Slots:
-    """`count` threads between the ready line and the committer's inbox. `failed` is told when a slot itself breaks."""
+class ThreadExecutor:
+    """`concurrency` threads between their queue and the committer's inbox. `failed` is told when a thread itself breaks."""
 
     def __init__(
         self,
-        count: int,
-        ready: Ready,
+        concurrency: int,
+        queue: ReadyQueue,
         inbox: SimpleQueue[list[Finished] | None],
         runner: Runner,
         tally: Tally,
@@ -59,83 +57,81 @@ class Slots:
         failed: Callable[[BaseException], None],
         call: Call | None = None,
     ) -> None:
-        """`call` runs an attempt's handler; in the slot's own thread by default."""
-        self.place_count = count
-        self.ready = ready
+        """`call` runs an attempt's handler; in the executor's own threads by default."""
+        self.concurrency = concurrency
+        self.queue = queue
         self._call = call
         self._inbox = inbox
         self._runner = runner
         self._tally = tally
         self._clock = clock
         self._failed = failed
-        self._slots = [_Slot() for _ in range(count)]
+        self._slots = [_TaskSlot() for _ in range(concurrency)]
         self._lost: list[threading.Thread] = []
 
     def start(self) -> None:
         for number, slot in enumerate(self._slots):
             self._start(number, slot)
 
-    def _start(self, number: int, slot: _Slot) -> None:
-        slot.thread = threading.Thread(target=self._run, args=(slot,), name=f"slot-{number}", daemon=True)
+    def _start(self, number: int, slot: _TaskSlot) -> None:
+        slot.thread = threading.Thread(target=self._run, args=(slot,), name=f"handler-{number}", daemon=True)
         slot.thread.start()
 
     @property
     def busy_count(self) -> int:
-        """Slots whose handler runs at this moment."""
         return sum(slot.current is not None for slot in self._slots)
 
-    def running(self) -> list[Delivery]:
-        """The deliveries whose handlers run at this moment."""
-        return [delivery for slot in self._slots if (delivery := slot.current) is not None]
+    def running(self) -> list[Work]:
+        return [work for slot in self._slots if (work := slot.current) is not None]
 
-    def relieve(self) -> None:
-        """Where a handler has been running for long: hand over what its slot has finished, let other slots have what waits behind it."""
+    def flush(self) -> None:
+        """Where a handler has been running for long: hand over what its thread has finished, let others have what waits behind it."""
         now_s = self._clock.monotonic()
         for slot in self._slots:
             if slot.current is not None and now_s - slot.began_s >= HAND_OVER_S:
                 self._hand_over(slot)
-                for delivery in self.ready.put_back(taken_from(slot.waiting)):
-                    self._inbox.put([Nack(delivery.ack_id)])
+                for work in self.queue.put_front(taken_from(slot.waiting)):
+                    self._inbox.put([Nack(work.ack_id)])
         for number, slot in enumerate(self._slots):
-            for ack_id, attempt in slot.timed.copy().items():
-                if is_overdue(attempt, now_s) and slot.timed.pop(ack_id, None) is not None:
-                    self._replace(number, slot, attempt)
+            attempt = slot.timed
+            if attempt is not None and is_overdue(attempt, now_s) and attempt.claimed():
+                self._replace(number, slot, attempt)
 
-    def _replace(self, number: int, lost: _Slot, attempt: Attempt) -> None:
-        """Give up the thread of a slot, whose handler is past its time limit; a fresh one records that, and goes on."""
+    def _replace(self, number: int, lost: _TaskSlot, attempt: Attempt) -> None:
+        """Give up a thread whose handler is past its time limit; a fresh one records that, and goes on."""
         stack = stack_of(lost.thread.ident if lost.thread else None)
         facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "timeout_s": attempt.handler.timeout_s}
         log("handler_timed_out", **facts, stack=stack)
         self._hand_over(lost)
-        fresh = self._slots[number] = _Slot(deque(taken_from(lost.waiting)), current=attempt.delivery, began_s=lost.began_s)
+        fresh = self._slots[number] = _TaskSlot(deque(taken_from(lost.waiting)), current=attempt, began_s=lost.began_s)
         fresh.overdue = (attempt, stack)
         self._start(number, fresh)
         hanging = self._lost = [thread for thread in (*self._lost, lost.thread) if thread is not None and thread.is_alive()]
-        if len(hanging) >= most_lost(self.place_count):
+        if len(hanging) >= most_lost(self.concurrency):
             self._failed(too_many(len(hanging), attempt))
 
-    def reclaim(self) -> None:
-        """The end: what is finished goes to the committer, what has not started goes back."""
+    def shut_down(self) -> None:
+        """What is finished goes to the committer, what has not started is nacked."""
         for slot in self._slots:
             self._hand_over(slot)
-            not_started: list[Finished] = [Nack(delivery.ack_id) for delivery in taken_from(slot.waiting)]
+            not_started: list[Finished] = [Nack(work.ack_id) for work in taken_from(slot.waiting)]
             if not_started:
                 self._inbox.put(not_started)
 
-    def _run(self, slot: _Slot) -> None:
+    def _run(self, slot: _TaskSlot) -> None:
         try:
             if slot.overdue is not None:
                 self._record(slot, *slot.overdue)
-            while chunk := self.ready.take(self._chunk_size):
+            while chunk := self.queue.take(self._chunk_size):
                 slot.waiting.extend(chunk)
                 del chunk  # or it would keep the data of its messages while this thread waits for the next
                 self.round(slot)
         except Overtaken:
             return
-        except BaseException as error:  # noqa: BLE001 - a slot that dies in silence would leave its messages to expire
+        except BaseException as error:  # noqa: BLE001 - a thread that dies in silence would leave its messages to expire
             self._failed(error)
 
-    def _record(self, slot: _Slot, attempt: Attempt, stack: str) -> None:
+    def _record(self, slot: _TaskSlot, attempt: Attempt, stack: str) -> None:
         """What the thread before this one did not end: a failed attempt; then what waited behind it."""
         slot.finished.append(self._runner.judged(attempt, timed_out(attempt, stack)))
         slot.current = None
@@ -144,32 +140,34 @@ class Slots:
         self._hand_over(slot)
         self.round(slot)
 
-    def _in_time(self, slot: _Slot, attempt: Attempt) -> Answer:
+    def _in_time(self, slot: _TaskSlot, attempt: Attempt) -> Answer:
         """Run the handler in this thread. Raises Overtaken when its time was over before it came back."""
         if attempt.handler.timeout_s is None:
             return self._runner.here(attempt)
-        slot.timed[attempt.delivery.ack_id] = attempt
+        attempt.claim = threading.Lock()
+        slot.timed = attempt
         answer = self._runner.here(attempt)
-        if slot.timed.pop(attempt.delivery.ack_id, None) is None:
+        if not attempt.claimed():
             raise Overtaken
+        slot.timed = None
         return answer
 
     def _chunk_size(self, waiting: int) -> int:
-        return chunk_size(slots=len(self._slots), ready=waiting, mean_s=self._tally.mean_s)
+        return chunk_size(threads=len(self._slots), ready=waiting, mean_s=self._tally.mean_s)
 
-    def round(self, slot: _Slot) -> None:
-        """Run what the slot has taken. Once the worker is stopping, what has not started goes back."""
+    def round(self, slot: _TaskSlot) -> None:
+        """Run what the thread has taken. Once the worker is stopping, what has not started is nacked."""
         now_s = began_s = handed_s = self._clock.monotonic()
         longest_s = 0.0
         count = 0
         call = self._call or partial(self._in_time, slot)
-        while (delivery := next_of(slot.waiting)) is not None:
+        while (work := next_of(slot.waiting)) is not None:
             if self._runner.stopping.is_set():
-                slot.finished.append(Nack(delivery.ack_id))
+                slot.finished.append(Nack(work.ack_id))
                 continue
             slot.began_s = now_s
-            slot.current = delivery
-            slot.finished.append(self._runner.run(delivery, call))
+            slot.current = work
+            slot.finished.append(self._runner.run(work, call))
             slot.current = None
             count += 1
             now_s = self._clock.monotonic()
@@ -180,7 +178,7 @@ class Slots:
         self._tally.ran(count, self._clock.monotonic() - began_s, longest_s)
         self._hand_over(slot)
 
-    def _hand_over(self, slot: _Slot) -> None:
+    def _hand_over(self, slot: _TaskSlot) -> None:
         finished = taken_from(slot.finished)
         if finished:
             self._inbox.put(finished)

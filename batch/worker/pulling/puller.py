@@ -56,7 +56,7 @@ class Puller:
     breaker: CircuitBreaker
     clock: Clock
     stopping: threading.Event
-    beat: Callable[[], None] = lambda: None
+    heartbeat: Callable[[], None] = lambda: None
     _orders: SimpleQueue[Pull | None] = field(default_factory=SimpleQueue, init=False)
     _brought: SimpleQueue[Brought] = field(default_factory=SimpleQueue, init=False)
     """What is left to the thread that ends: errors, and what comes once it has decided that this is the end."""
@@ -114,7 +114,7 @@ class Puller:
         """Come round, unless a pull has not: each has a deadline, and one that outlives it by far will never end."""
         late_s = self.clock.monotonic() - min(LATE_S, self.settings.watchdog_s)
         if not any(pull.began_s + pull.wait_s < late_s for pull in self.pulls.open):
-            self.beat()
+            self.heartbeat()
 
     def _ended(self) -> ExitReason | None:
         now_s = self.clock.monotonic()
@@ -138,7 +138,7 @@ class Puller:
     def _need(self) -> Need:
         executors, tally = self.executors, self.tally
         wanted = wanted_count(
-            slots=executors.place_count, busy=executors.busy_count, mean_s=tally.mean_s, prefetch_s=self.settings.prefetch_s
+            concurrency=executors.concurrency, busy=executors.busy_count, mean_s=tally.mean_s, prefetch_s=self.settings.prefetch_s
         )
         until_s = self._pull_until_s()
         allowed = tally.share_left
@@ -146,7 +146,7 @@ class Puller:
             # Beyond the share only in small steps, of what starts at once and ends in time, as far as that is known.
             until_s = min(until_s, self.paid.stop_pulling_s(tally.longest_s, self.settings.prefetch_s))
             allowed = 0 if tally.mean_s is None or self.pulls.proof.quiet else wanted
-        allowed = min(allowed, max(0, MAX_OUTSTANDING_COUNT - tally.held))
+        allowed = min(allowed, max(0, MAX_OUTSTANDING_COUNT - tally.outstanding))
         return Need(wanted, executors.waiting_count, allowed, self.leases.byte_count, until_s)
 
     def _begun(self) -> Pull | None:

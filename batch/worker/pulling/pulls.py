@@ -34,12 +34,12 @@ class Pull:
 @dataclass(frozen=True, slots=True)
 class Need:
     """What a worker wants now: `wanted` messages waiting or on their way, of which `ready` wait; no more than `allowed` in all pulls;
-    `held_bytes` of data are in its hands. `until_s` (monotonic) is when a pull must have ended."""
+    `outstanding_bytes` of data are outstanding. `until_s` (monotonic) is when a pull must have ended."""
 
     wanted: int
     ready: int
     allowed: int
-    held_bytes: int = 0
+    outstanding_bytes: int = 0
     until_s: float = float("inf")
 
 
@@ -72,7 +72,9 @@ class Pulls:
         """How many messages one more pull would ask for now; 0 when none is to be opened."""
         if now_s < self._not_before_s or need.until_s - now_s < MIN_WAIT_S:
             return 0
-        room = affordable_count(max_bytes=self.max_bytes, held_bytes=need.held_bytes, mean_bytes=self.mean_bytes, asked=self._asked)
+        room = affordable_count(
+            max_bytes=self.max_bytes, outstanding_bytes=need.outstanding_bytes, mean_bytes=self.mean_bytes, asked=self._asked
+        )
         return pull_size(
             wanted=need.wanted,
             ready=need.ready,

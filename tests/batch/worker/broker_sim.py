@@ -97,7 +97,7 @@ class Simulation:
             self.ended = "broken"
         if self.ended:
             return
-        wanted = wanted_count(slots=self.slots, busy=self._running, mean_s=self.mean_s, prefetch_s=1.0)
+        wanted = wanted_count(concurrency=self.slots, busy=self._running, mean_s=self.mean_s, prefetch_s=1.0)
         need = Need(wanted, self._ready, self.share - self._taken)
         while (pull := self.pulls.begin(self.now_s, need)) is not None:
             self._open(pull)

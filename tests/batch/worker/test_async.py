@@ -17,11 +17,11 @@ from batch.model.errors import DependencyUnavailable, Permanent, Retry, Snooze
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.testing import ManualClock, MemoryObjectStore, run_handler
+from batch.worker.admission.records import add_failure
+from batch.worker.attempt import Nack
 from batch.worker.executors import async_tasks as async_slots
 from batch.worker.executors import loop
 from batch.worker.executors.loop import Loop
-from batch.worker.finished import Nack
-from batch.worker.records import add_failure
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 from tests.support import wait_until
 
@@ -288,14 +288,14 @@ def test_nothing_starts_once_the_worker_is_stopping(plant: Plant) -> None:
 
     plant.submit(5, "late")
     worker = plant.worker()
-    (slots,) = worker._executors._executors.values()
+    (slots,) = worker._executors._executors
     worker._runner.stopping.set()
     slots.start()
-    slots.ready.put(plant.subscription.pull(5, 0))
+    slots.queue.put(plant.subscription.pull(5, 0))
     back: list[Any] = []
     while len(back) < 5:
         back += worker._inbox.get(timeout=60) or []
-    slots.ready.close()
+    slots.queue.close()
     assert runs == []
     assert {type(one) for one in back} == {Nack}
     plant.deferred_count = 5

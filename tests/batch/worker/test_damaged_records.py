@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batch.model.attempts import ERRORS_KEPT, NONE
 from batch.model.exit import ExitReason
 from batch.testing import MemoryObjectStore
-from batch.worker.records import read_attempts, write_attempts
+from batch.worker.admission.records import read_attempts, write_attempts
 from tests.batch.worker.plant import Plant, write
 
 START = {"execution": "lane-q", "index": 0, "retry": 0, "at": "2026-01-01T00:00:00Z"}

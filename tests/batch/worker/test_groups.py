@@ -19,8 +19,8 @@ from batch.model.errors import DependencyUnavailable, Permanent, Retry, Snooze, 
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.testing import ManualClock, run_handler
-from batch.worker.executors.groups import Groups, answers_of
-from batch.worker.records import add_failure
+from batch.worker.admission.records import add_failure
+from batch.worker.executors.groups import GroupExecutor, answers_of
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.clocks import JumpingClock
 from tests.support import wait_until
@@ -210,8 +210,8 @@ def test_a_group_waits_for_company_by_the_clock() -> None:
         return [None] * len(tasks)
 
     worker = plant.worker()
-    (groups,) = worker._executors._executors.values()
-    assert isinstance(groups, Groups)
+    (groups,) = worker._executors._executors
+    assert isinstance(groups, GroupExecutor)
     plant.submit(5, "embed")
     deliveries = plant.subscription.pull(5, 0)
     got: list[list[str]] = []
@@ -223,15 +223,15 @@ def test_a_group_waits_for_company_by_the_clock() -> None:
         thread = threading.Thread(target=fill)
         thread.start()
         for _ in range(put):
-            groups.ready.put([deliveries.pop(0)])
-        wait_until(lambda: len(groups.ready) == 0, 60, "an empty line")
+            groups.queue.put([deliveries.pop(0)])
+        wait_until(lambda: len(groups.queue) == 0, 60, "an empty line")
         clock.advance(advance_s)
         thread.join(60)
         assert not thread.is_alive()
         assert len(got[-1]) == expected
     thread = threading.Thread(target=fill)
     thread.start()
-    groups.ready.close()
+    groups.queue.close()
     thread.join(60)
     assert got[-1] == []
 
@@ -335,8 +335,8 @@ def test_the_time_of_a_call_is_the_time_of_each_task_and_counts_once(plant: Plan
 
     plant.submit(4, "embed")
     worker = plant.worker(MAX_MESSAGES=4)
-    (groups,) = worker._executors._executors.values()
-    assert isinstance(groups, Groups)
+    (groups,) = worker._executors._executors
+    assert isinstance(groups, GroupExecutor)
     assert groups.round(plant.subscription.pull(4, 0))
     finished = worker._inbox.get_nowait()
     assert finished is not None

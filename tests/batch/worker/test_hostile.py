@@ -312,16 +312,16 @@ def test_a_stop_while_out_of_time_is_heard(plant: Plant) -> None:
     plant.submit(1, "slow")
     worker = plant.worker(MAX_MESSAGES=5, TASK_TIMEOUT_S=100)
     worker.tally.longest_s = 1e6  # nothing would be in time any more: pulling ends halfway, which the next line makes now
-    worker._bounds = replace(worker._bounds, started_s=worker._bounds.started_s - 45.0)
+    worker._bounds = worker.shutdown.bounds = replace(worker._bounds, started_s=worker._bounds.started_s - 45.0)
     thread, reasons = in_thread(worker)
     wait_until(lambda: worker._runner.stopping.is_set(), 60, "the end of pulling")
     worker.stop()
-    until_s = worker._limit(ExitReason.OUT_OF_TIME)()
+    until_s = worker.shutdown.until_s(ExitReason.OUT_OF_TIME)()
     may_end.set()
     ended(thread)
     assert reasons == [ExitReason.OUT_OF_TIME]
-    assert worker.stop_asked_s is not None
-    assert until_s == pytest.approx(worker.stop_asked_s + 7.0)
+    assert worker.shutdown.asked_s is not None
+    assert until_s == pytest.approx(worker.shutdown.asked_s + 7.0)
 
 
 def test_failures_of_one_round_go_back_in_few_calls(plant: Plant) -> None:
@@ -422,7 +422,7 @@ def test_an_extension_under_way_does_not_take_back_what_was_handed_back() -> Non
     original = plant.subscription.extend
 
     def overtaken(ack_ids: Any, deadline_s: float) -> list[str]:
-        keeper.nack(ack_ids, 0.0)
+        keeper.forget(ack_ids, 0.0)
         plant.subscription.nack(ack_ids)
         return original(ack_ids, deadline_s)
 

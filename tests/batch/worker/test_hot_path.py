@@ -18,11 +18,11 @@ from batch.model.delivery import Delivery
 from batch.model.errors import MessageRefused
 from batch.model.exit import ExitReason
 from batch.model.message import decode
+from batch.worker.attempt import Ended, Finished
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.committer import MAX_BUFFERED_COUNT, Committer
-from batch.worker.finished import Ended, Finished
 from batch.worker.leases import LeaseKeeper
-from batch.worker.ready_queue import Ready
+from batch.worker.ready_queue import ReadyQueue
 from tests.batch.worker.plant import SHARD, Plant, ended, in_thread, write
 
 json_values = st.recursive(
@@ -73,7 +73,7 @@ def test_a_time_is_kept_only_in_its_normal_form(given_at: str, read: str) -> Non
 
 
 def test_a_list_reaches_all_who_wait_when_each_takes_one() -> None:
-    ready = Ready()
+    ready = ReadyQueue()
     all_there = threading.Barrier(9)
 
     def take_one() -> None:

@@ -360,7 +360,7 @@ def test_what_cannot_be_imported_is_not_tried_again(monkeypatch: pytest.MonkeyPa
     told: list[str] = []
     isolation = Isolation(settings, plant.store, plant.clock, threading.Event(), plant.clock.monotonic() + 60, told.append)
     (delivery,) = plant.subscription.pull(1, 0)
-    attempt = worker(plant)._runner.admitted(delivery)
+    attempt = worker(plant)._runner.begun(delivery)
     assert isinstance(attempt, Attempt)
     answers = [isolation.call(attempt) for _ in range(3)]
     assert [answer.said for answer in answers] == [Said.DEPENDENCY] * 3

@@ -20,11 +20,10 @@ from batch.model.message import Task, rolling_shard
 from batch.model.names import delayed_folder, delayed_object, delayed_parts
 from batch.model.outcomes import from_lines
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from batch.worker.attempt import Attempt
+from batch.worker.admission.records import read_attempts, write_attempts
+from batch.worker.attempt import Attempt, Delayed, Nack
 from batch.worker.committing.delaying import WRITES_IN_FLIGHT, Delaying, later
-from batch.worker.finished import Delayed, Nack
 from batch.worker.leases import LeaseKeeper
-from batch.worker.records import read_attempts, write_attempts
 from batch.worker.tally import Tally
 from tests.batch.worker.plant import Plant
 from tests.clocks import ShiftedClock
@@ -144,7 +143,7 @@ def test_what_cannot_be_written_is_not_acknowledged_and_no_more_are_begun(place:
 
     monkeypatch.setattr(place.store, "write", down)
     assert place.delaying.delay(taken) == {one.ack_id: "503" for one in taken}
-    assert (place.subscription.backlog, place.tally.held) == (100, 100)
+    assert (place.subscription.backlog, place.tally.outstanding) == (100, 100)
     assert len(writes) <= WRITES_IN_FLIGHT
 
 

@@ -25,8 +25,8 @@ from batch.model.names import progress_object
 from batch.model.outcomes import Outcome, merged
 from batch.model.progress import Progress, to_metadata
 from batch.testing import MemoryObjectStore
-from batch.worker.admission import MAX_LOST
-from batch.worker.records import add_failure, end_start, postpone, read_attempts, write_attempts
+from batch.worker.admission.admission import MAX_LOST
+from batch.worker.admission.records import add_failure, end_marker, postpone, read_attempts, write_attempts
 from tests.batch.worker.isolated import plant_with, submit, worker
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until
@@ -446,9 +446,9 @@ def test_what_the_end_of_a_start_leaves(done: bool, lost: tuple[Marker, ...], co
     ours = replace(GONE, execution="ours")
     known = Attempts(count, 0.0, (), ours, lost)
     generation = write_attempts(store, "t", known, 0)
-    end_start(store, "t", replace(known, in_progress=replace(ours, retry=1)), 0, done=done)
+    end_marker(store, "t", replace(known, in_progress=replace(ours, retry=1)), 0, done=done)
     assert read_attempts(store, "t")[0] == known, "another's start stays"
-    end_start(store, "t", known, generation, done=done)
+    end_marker(store, "t", known, generation, done=done)
     left = replace(known, in_progress=None, lost=() if done else lost)
     assert read_attempts(store, "t")[0] == left
     assert bool(store.names("attempts/")) is (left != NONE)
@@ -457,7 +457,7 @@ def test_what_the_end_of_a_start_leaves(done: bool, lost: tuple[Marker, ...], co
 def test_a_task_that_waited_and_is_done_leaves_nothing() -> None:
     store = MemoryObjectStore()
     waited = Attempts(0, 1e9, (), GONE)
-    end_start(store, "t", waited, write_attempts(store, "t", waited, 0), done=True)
+    end_marker(store, "t", waited, write_attempts(store, "t", waited, 0), done=True)
     assert store.names("attempts/") == ()
 
 
@@ -466,7 +466,7 @@ def test_the_end_of_a_start_sees_what_was_written_meanwhile() -> None:
     begun = Attempts(0, 0.0, (), GONE)
     generation = write_attempts(store, "t", begun, 0)
     postpone(store, "t", 1e9)
-    end_start(store, "t", begun, generation, done=False)
+    end_marker(store, "t", begun, generation, done=False)
     assert read_attempts(store, "t")[0] == Attempts(0, 1e9)
 
 

@@ -106,8 +106,8 @@ def test_large_messages_are_pulled_in_small_numbers() -> None:
     table = pulls(max_bytes=32_000_000)
     (first,) = opened(table, 0.0, Need(8, 0, 1000))
     table.ended(first, 0.1, 3, 27_000_000, None)
-    assert opened(table, 0.1, Need(8, 0, 1000, held_bytes=27_000_000)) == []
-    after = opened(table, 0.2, Need(8, 0, 1000, held_bytes=9_000_000))
+    assert opened(table, 0.1, Need(8, 0, 1000, outstanding_bytes=27_000_000)) == []
+    after = opened(table, 0.2, Need(8, 0, 1000, outstanding_bytes=9_000_000))
     assert sum(pull.max_messages for pull in after) == 2
     (alone,) = opened(pulls(max_bytes=1), 0.0, Need(8, 0, 1000))
     assert alone.max_messages == 1, "one that is larger than the limit is worked on alone"

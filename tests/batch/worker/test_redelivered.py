@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -10,13 +11,16 @@ import pytest
 
 from batch.handling.answer import Answer, Said
 from batch.model.attempts import Attempts, Marker
+from batch.model.clock import SystemClock
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.names import attempts_object
-from batch.worker import Worker, redelivered
+from batch.worker import Worker
+from batch.worker.admission import redelivered
+from batch.worker.admission.markers import RECORDS_IN_FLIGHT
+from batch.worker.admission.records import read_attempts, write_attempts
+from batch.worker.executors import quarantine
 from batch.worker.executors.processes import Isolation
-from batch.worker.records import read_attempts, write_attempts
-from batch.worker.starts import RECORDS_IN_FLIGHT
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until
 
@@ -104,6 +108,34 @@ def test_a_worker_ends_after_the_last_start_is_out() -> None:
     assert plant.store.names("attempts/") == ()
 
 
+class InStep(SystemClock):
+    """Two threads of records look at it twice each, at the same moments: when they judge the record, and when they write the marker."""
+
+    def __init__(self) -> None:
+        self._both = threading.Barrier(2)
+        self._looks: Counter[str] = Counter()
+
+    def now(self) -> float:
+        who = threading.current_thread().name
+        if who.startswith("records") and self._looks[who] < 2:
+            self._looks[who] += 1
+            self._both.wait(30)
+        return super().now()
+
+
+def test_two_messages_of_one_task_have_one_marker_between_them() -> None:
+    plant = Plant(InStep())
+    note(plant)
+    plant.submit(1, "note")
+    plant.submit(1, "note")
+    plant.deferred_count = 1
+    delivered_before(plant)
+    worker = plant.worker(BACKLOG=2, TASK_TIMEOUT_S=100)
+    assert worker.run() is ExitReason.SHARE_DONE
+    assert plant.store.names("attempts/") == ()
+    assert (plant.progress().acked, plant.progress().returned) == (1, 1), "the second waits until the first has ended"
+
+
 def test_no_start_is_written_long_before_its_task_begins() -> None:
     """Or a worker that is killed would leave many quarantined tasks."""
     plant = Plant()
@@ -137,7 +169,7 @@ def test_what_had_not_begun_at_a_stop_goes_back_after_its_start_is_out() -> None
     wait_until(lambda: len(blocked.began) == 1 and len(starts(plant)) == 2, 30, "one that runs and one that is next")
     plant.subscription.nack = seen  # type: ignore[method-assign]
     worker.stop()
-    wait_until(lambda: worker.tally.held == 1, 30, "all but the one that runs gone back")
+    wait_until(lambda: worker.tally.outstanding == 1, 30, "all but the one that runs gone back")
     assert went_back[-1] is False, "the last to go back had its start taken out first"
     blocked.release.set()
     ended(thread)
@@ -148,7 +180,7 @@ def test_what_had_not_begun_at_a_stop_goes_back_after_its_start_is_out() -> None
 
 
 def test_a_bucket_that_does_not_answer_keeps_no_message_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redelivered, "LET_GO_S", 0.05)
+    monkeypatch.setattr(redelivered, "UNMARK_S", 0.05)
     plant = Plant()
     note(plant)
     asked, answers = threading.Event(), threading.Event()
@@ -167,13 +199,13 @@ def test_a_bucket_that_does_not_answer_keeps_no_message_from_others(monkeypatch:
     thread, reasons = in_thread(worker)
     assert asked.wait(30)
     worker.stop()
-    wait_until(lambda: worker.tally.held == 0, 30, "everything gone back")
+    wait_until(lambda: worker.tally.outstanding == 0, 30, "everything gone back")
     assert not answers.is_set()
     answers.set()
     ended(thread)
     assert reasons == [ExitReason.STOPPED]
     progress = plant.progress()
-    worker._runner.verdicts.starts.pool.shutdown(wait=True)
+    worker._markers.pool.shutdown(wait=True)
     assert progress.taken == progress.returned > 0
     assert worker._inbox.empty(), "each went back once"
     assert plant.subscription.leased == 0
@@ -259,7 +291,7 @@ def test_a_suspect_that_is_none_any_more_when_its_turn_comes_runs_like_any_other
 
 
 def test_more_suspects_than_may_wait_go_back(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redelivered, "MAX_SUSPECTS", 2)
+    monkeypatch.setattr(quarantine, "MAX_WAITING", 2)
     plant = with_suspects(5, healthy=0)
     plant.deferred_count = 3
     worker = plant.worker(BACKLOG=5)

@@ -11,8 +11,8 @@ import pytest
 from batch.model.errors import Permanent
 from batch.model.exit import ExitReason
 from batch.model.message import Task
+from batch.worker.admission.records import read_attempts
 from batch.worker.circuit_breaker import DEFAULT_LIMIT
-from batch.worker.records import read_attempts
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 from tests.support import wait_until
 

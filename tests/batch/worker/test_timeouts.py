@@ -16,9 +16,9 @@ from batch.model.delivery import Outgoing
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.testing import ManualClock, MemoryBroker
+from batch.worker.admission.records import read_attempts
 from batch.worker.executors.overdue import LEAST_LOST, most_lost
 from batch.worker.leases import LEAST_EXTENSION_S, LeaseKeeper
-from batch.worker.records import read_attempts
 from tests.batch.worker.plant import Leases, Plant, write
 from tests.clocks import JumpingClock
 
@@ -190,8 +190,8 @@ def test_work_that_should_be_over_keeps_its_lease_in_short_steps_until_it_is_giv
     held.pass_time(120)
     assert set(held.extensions) == {LEAST_EXTENSION_S}
     assert held.subscription.leased == 1
-    held.keeper.nack([held.ack_id], 0.0)
-    assert (held.keeper.held(), held.keeper.byte_count) == ([], 0)
+    held.keeper.forget([held.ack_id], 0.0)
+    assert (held.keeper.ack_ids(), held.keeper.byte_count) == ([], 0)
 
 
 def test_a_worker_bounds_the_leases_of_handlers_with_a_limit(plant: Plant) -> None:

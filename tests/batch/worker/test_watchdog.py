@@ -16,52 +16,51 @@ import pytest
 from batch.events import JsonLines
 from batch.model.exit import EXIT_STUCK, ExitReason, exit_code
 from batch.model.message import Task
-from batch.worker.beats import MAX_LOOK_S, Beats
-from batch.worker.watchdog import MAX_STACKS_CHARS, stack_of, stacks, within
+from batch.worker.watchdog import MAX_LOOK_S, MAX_STACKS_CHARS, Heartbeats, stack_of, stacks, within
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 
-# --- the table of beats
+# --- the table of heartbeats
 
 
-def looking(beats: Beats, from_s: float, until_s: float) -> list[str]:
+def looking(heartbeats: Heartbeats, from_s: float, until_s: float) -> list[str]:
     """What is stalled at the end of a time in which the watchdog looked every second."""
     stalled: list[str] = []
     while from_s <= until_s:
-        stalled = list(beats.stalled(from_s))
+        stalled = list(heartbeats.stalled(from_s))
         from_s += 1.0
     return stalled
 
 
 def test_a_part_is_stalled_after_its_limit_and_not_before() -> None:
-    beats = Beats(180.0)
-    beats.beat("puller", 100.0)
-    beats.beat("progress writer", 100.0, again_within_s=150.0)
-    assert looking(beats, 100.0, 280.0) == []
-    assert looking(beats, 281.0, 281.0) == ["puller"]
-    beats.beat("puller", 281.5)
-    assert looking(beats, 282.0, 430.0) == []
-    assert looking(beats, 431.0, 431.0) == ["progress writer"]
-    beats.leave("progress writer")
-    assert looking(beats, 432.0, 440.0) == []
+    heartbeats = Heartbeats(180.0)
+    heartbeats.heartbeat("puller", 100.0)
+    heartbeats.heartbeat("progress writer", 100.0, again_within_s=150.0)
+    assert looking(heartbeats, 100.0, 280.0) == []
+    assert looking(heartbeats, 281.0, 281.0) == ["puller"]
+    heartbeats.heartbeat("puller", 281.5)
+    assert looking(heartbeats, 282.0, 430.0) == []
+    assert looking(heartbeats, 431.0, 431.0) == ["progress writer"]
+    heartbeats.leave("progress writer")
+    assert looking(heartbeats, 432.0, 440.0) == []
 
 
 def test_when_the_whole_process_stood_still_no_part_of_it_did() -> None:
     """The machine was paused, or a handler held the interpreter: nobody could come round, and nobody is to blame."""
-    beats = Beats(180.0)
-    beats.beat("puller", 100.0)
-    beats.stalled(100.0)
-    assert beats.stalled(100.0 + 3600.0) == []
-    assert looking(beats, 3701.0, 3879.0) == [], "it has its time again"
-    assert looking(beats, 3880.0, 3881.0) == ["puller"]
+    heartbeats = Heartbeats(180.0)
+    heartbeats.heartbeat("puller", 100.0)
+    heartbeats.stalled(100.0)
+    assert heartbeats.stalled(100.0 + 3600.0) == []
+    assert looking(heartbeats, 3701.0, 3879.0) == [], "it has its time again"
+    assert looking(heartbeats, 3880.0, 3881.0) == ["puller"]
     assert MAX_LOOK_S < 180.0
 
 
 def test_a_pause_before_the_first_look_is_one() -> None:
-    beats = Beats(180.0)
-    beats.beat("puller", 100.0)
-    assert beats.stalled(100.0 + 3600.0) == []
-    assert looking(beats, 3701.0, 3879.0) == []
-    assert looking(beats, 3880.0, 3881.0) == ["puller"]
+    heartbeats = Heartbeats(180.0)
+    heartbeats.heartbeat("puller", 100.0)
+    assert heartbeats.stalled(100.0 + 3600.0) == []
+    assert looking(heartbeats, 3701.0, 3879.0) == []
+    assert looking(heartbeats, 3880.0, 3881.0) == ["puller"]
 
 
 def test_stacks_name_the_threads_and_where_they_are_within_bounds() -> None:
@@ -133,7 +132,7 @@ def stuck_worker(plant: Plant, caplog: pytest.LogCaptureFixture, **settings: obj
     """Run a worker until its watchdog ends it; returns what it logged then."""
     over = threading.Event()
     worker = plant.worker(WATCHDOG_S=1, PROGRESS_INTERVAL_S="0.1", **settings)
-    worker.on_stuck = over.set
+    worker.shutdown.on_stuck = over.set
     with caplog.at_level(logging.INFO, "fanout"):
         in_thread(worker)
         assert over.wait(60), "the watchdog did not bark"
@@ -183,10 +182,10 @@ def test_a_long_handler_is_no_stall(plant: Plant) -> None:
 
     plant.submit(1, "long")
     worker = plant.worker(BACKLOG=1, WATCHDOG_S=1, PROGRESS_INTERVAL_S="0.1")
-    barked = threading.Event()
-    worker.on_stuck = barked.set
+    fired = threading.Event()
+    worker.shutdown.on_stuck = fired.set
     thread, reasons = in_thread(worker)
-    assert not barked.wait(2.5)
+    assert not fired.wait(2.5)
     may_end.set()
     ended(thread)
     assert reasons == [ExitReason.SHARE_DONE]

@@ -57,7 +57,7 @@ def postpone(store: ObjectStore, task_id: str, not_before: float) -> None:
     raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a wait was added to it")
 
 
-def end_start(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:
+def end_marker(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:
     """Take the in-progress marker of `written`, the record as its writer left it, out of the record; delete the record when nothing else
     is in it. It is read again only where it has changed since. `done`: the task will not run again. Raises DependencyError."""
     marker, known = written.in_progress, written

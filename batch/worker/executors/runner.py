@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from batch.events import log
 from batch.handling.answer import Answer, Said, called
@@ -17,19 +18,18 @@ from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.model.errors import FanoutError, text_of
 from batch.services.ports import ObjectStore
-from batch.worker.admission import Admission
-from batch.worker.attempt import Attempt
-from batch.worker.committing.verdicts import FAULT_WAIT_S, Verdicts, back
-from batch.worker.finished import Finished
+from batch.worker.admission.admission import Admission
+from batch.worker.attempt import Attempt, Finished, Nack, Work, nack_after
+from batch.worker.committing.verdicts import FAULT_WAIT_S, Verdicts
 
 Call = Callable[[Attempt], Answer]
 """How an executor runs an attempt's handler; never raises for what user code does."""
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class Runner:
-    """What all executors of one worker share. `how_far`: what handlers that run have said of their progress, by task id. `alone` runs a
-    quarantined, in a process of its own; `at_end` is called once what still runs was handed back."""
+    """What all executors of one worker share. `how_far`: what handlers that run have said of their progress, by task id."""
 
     admission: Admission
     verdicts: Verdicts
@@ -37,33 +37,26 @@ class Runner:
     clock: Clock
     stopping: threading.Event = field(default_factory=threading.Event)
     how_far: dict[str, HowFar] = field(default_factory=dict)
-    alone: Call = field(init=False)
-    at_end: Callable[[], None] = field(default=lambda: None, init=False)
 
-    def run(self, delivery: Delivery, call: Call | None = None) -> Finished:
-        """What becomes of this delivery; `call` runs the handler (in this thread by default)."""
+    def run(self, work: Work, call: Call) -> Finished:
+        """What becomes of this message; `call` runs the handler."""
+        return self._guarded(self._run, work, call)
 
-        try:
-            admitted = self.admission.attempt(delivery)
-            if not isinstance(admitted, Attempt):
-                return admitted
-            return self.verdicts.finished(admitted, (call or self.here)(admitted))
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not take the other messages along
-            return self._fault(delivery, error)
-
-    def admitted(self, delivery: Delivery) -> Attempt | Finished:
+    def begun(self, work: Work) -> Attempt | Finished:
         """The first part of `run`, for executors that run handlers elsewhere."""
-        try:
-            return self.admission.attempt(delivery)
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._fault(delivery, error)
+        return self._guarded(self._begun, work)
 
     def judged(self, attempt: Attempt, answer: Answer) -> Finished:
         """The last part of `run`."""
-        try:
-            return self.verdicts.finished(attempt, answer)
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._fault(attempt.delivery, error)
+        return self._guarded(self.verdicts.finished, attempt, answer)
+
+    def decoded(self, delivery: Delivery) -> Attempt | Finished:
+        """The attempt that a message asks for, before the bucket was asked about it."""
+        return self._guarded(self.admission.decoded, delivery)
+
+    def readmitted(self, attempt: Attempt, *, mark_quarantined: bool = True) -> Finished | None:
+        """As `Admission.readmit`."""
+        return self._guarded(partial(self.admission.readmit, mark_quarantined=mark_quarantined), attempt)
 
     def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished]:
         """As `judged`, for attempts that one call has ended, none of them marked: all have returned."""
@@ -73,49 +66,45 @@ class Runner:
             answers = (Answer(Said.RETURNED, result, output) for result, output in zip(results, outputs, strict=True))
             return [self.judged(attempt, answer) for attempt, answer in zip(attempts, answers, strict=True)]
 
-    def run_quarantined(self, attempt: Attempt) -> Finished:
-        """The rest of `run` for an attempt that was admitted as a quarantined task. Waits for its turn and its end."""
-        try:
-            return self.verdicts.finished(attempt, self.alone(attempt))
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._fault(attempt.delivery, error)
+    def _run(self, work: Work, call: Call) -> Finished:
+        attempt = self._begun(work)
+        return self.verdicts.finished(attempt, call(attempt)) if isinstance(attempt, Attempt) else attempt
 
-    def _fault(self, delivery: Delivery, error: Exception) -> Finished:
+    def _begun(self, work: Work) -> Attempt | Finished:
+        if isinstance(work, Attempt):
+            work.began_s = self.clock.monotonic()
+            return self.admission.begin(work) or work
+        attempt = self.admission.decoded(work)
+        return (self.admission.begin(attempt) or attempt) if isinstance(attempt, Attempt) else attempt
+
+    def _guarded(self, step: Callable[..., T], work: Work, *arguments: Any) -> T | Nack:
+        """A fault of ours, or a service that fails, sends this message back; the others go on."""
+        try:
+            return step(work, *arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other messages must not be lost with it
+            return self._fault(work if isinstance(work, Delivery) else work.delivery, error)
+
+    def _fault(self, delivery: Delivery, error: Exception) -> Nack:
         if isinstance(error, FanoutError):
             # Of ours only a service's errors come this far; one that says the request was wrong is no fault of the task either.
             return self.verdicts.unserved(delivery, text_of(error))
         stack = "".join(traceback.format_exception(error))
         log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=stack)
-        return back(delivery, FAULT_WAIT_S)
+        return nack_after(delivery, FAULT_WAIT_S)
 
     def context(self, attempt: Attempt) -> Context:
         """For a plain function."""
-        return Context(
-            attempt.task,
-            self.store,
-            self.clock,
-            attempt.before.attempt_count + 1,
-            attempt.deadline_s,
-            attempt.payload,
-            self.stopping,
-            [],
-            self.how_far,
-        )
+        return Context(*self._surroundings(attempt))
 
     def async_context(self, attempt: Attempt, pool: Executor) -> AsyncContext:
         """For an async function; its requests run in the threads of `pool`."""
-        return AsyncContext(
-            attempt.task,
-            self.store,
-            self.clock,
-            attempt.before.attempt_count + 1,
-            attempt.deadline_s,
-            attempt.payload,
-            self.stopping,
-            [],
-            self.how_far,
-            pool,
-        )
+        ctx = AsyncContext(*self._surroundings(attempt))
+        ctx.pool = pool
+        return ctx
+
+    def _surroundings(self, attempt: Attempt) -> tuple[Any, ...]:
+        number, deadline_s = attempt.before.attempt_count + 1, attempt.deadline_s
+        return attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far
 
     def here(self, attempt: Attempt) -> Answer:
         """Call a sync handler in this thread."""

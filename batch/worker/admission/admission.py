@@ -1,0 +1,134 @@
+"""Admission: from a delivery to an attempt that may begin, or to what becomes of the message without one.
+
+Reads the bucket only for messages that were delivered before: a healthy first delivery costs no request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batch.handling.registry import Kind, Registry
+from batch.model.attempts import Attempts
+from batch.model.clock import Clock, iso
+from batch.model.delayed import DELAYED, as_first_published, due_of
+from batch.model.delivery import Delivery
+from batch.model.errors import MessageRefused
+from batch.model.message import Task, decode, readable_task_id, shard_of
+from batch.services.ports import ObjectStore
+from batch.settings import WorkerSettings
+from batch.worker.admission.markers import Markers, Standing
+from batch.worker.admission.records import MAX_ROUNDS, read_attempts
+from batch.worker.attempt import Attempt, Finished, nack_after
+from batch.worker.committing.delaying import later
+from batch.worker.committing.verdicts import Verdicts
+
+EARLY_S = 1.0
+"""A message may come back this much before its time and still run: the broker's deadlines are not exact."""
+RUNNING_WAIT_S = 30.0
+"""How long a message waits whose task may be running in another worker, or twice in this one."""
+MAX_LOST = 5
+"""Worker deaths allowed for one task before it is dead-lettered; the last times it ran alone in a process of its own."""
+
+
+def asks_bucket(delivery: Delivery) -> bool:
+    """Whether the bucket must be asked about a message before it may run: it was delivered before, or may have been."""
+    return delivery.delivery_attempt != 1 or DELAYED in delivery.attributes
+
+
+@dataclass(slots=True)
+class Admission:
+    """`end_s` is when every handler must be through (monotonic); `timed` is told when an attempt with a time limit must have ended.
+    Used by all executors at once."""
+
+    settings: WorkerSettings
+    registry: Registry
+    store: ObjectStore
+    clock: Clock
+    verdicts: Verdicts
+    markers: Markers
+    end_s: float
+    timed: Callable[[str, float], None] = lambda _ack_id, _deadline_s: None
+
+    def decoded(self, delivery: Delivery) -> Attempt | Finished:
+        """The attempt that a message asks for; a dead letter when it asks for none. Makes no request."""
+        began_s = self.clock.monotonic()
+        if DELAYED in delivery.attributes:
+            delivery = as_first_published(delivery)
+        try:
+            task = decode(
+                delivery.data,
+                delivery.attributes,
+                message_id=delivery.message_id,
+                published_s=delivery.published_s,
+                lane=self.settings.lane_name,
+            )
+            handler = self.registry[task.task_type]
+        except MessageRefused as error:
+            return self._refused(delivery, began_s, error)
+        return Attempt(delivery, task, handler, None, began_s, self.end_s)
+
+    def begin(self, attempt: Attempt) -> Finished | None:
+        """Its time counts from now. None when its handler may be called; a dead letter when its payload is refused."""
+        handler = attempt.handler
+        if handler.timeout_s is not None:
+            attempt.deadline_s = min(self.end_s, attempt.began_s + handler.timeout_s)
+        if attempt.quarantined or handler.kind is Kind.PROCESS:
+            # In a child: its time counts from when the child is ready, and the child validates, for a payload model is user code.
+            return None
+        if handler.timeout_s is not None:
+            self.timed(attempt.ack_id, attempt.deadline_s)
+        if handler.payload is None:
+            return None
+        try:
+            attempt.payload = handler.validated(attempt.task)
+        except MessageRefused as error:
+            if attempt.marked:
+                self.markers.unmark(attempt, done=True)
+            return self._refused(attempt.delivery, attempt.began_s, error)
+        return None
+
+    def readmit(self, attempt: Attempt, *, mark_quarantined: bool = True) -> Finished | None:
+        """What the record says about a message that was delivered before. None when it may run: its in-progress marker is in the bucket
+        then, where one is needed. Without `mark_quarantined` a quarantined one gets none, so that nothing is said against it while it
+        waits for its turn. Raises DependencyError."""
+        for _ in range(MAX_ROUNDS):
+            known, generation = read_attempts(self.store, attempt.task.task_id)
+            attempt.before, attempt.quarantined = known, False
+            if known.attempt_count > attempt.handler.retries:
+                # Its last attempt is on record, and whoever ran it was gone before the outcome was.
+                return self.verdicts.exhausted(attempt, known)
+            not_before, now = max(known.not_before, due_of(attempt.delivery.attributes)), self.clock.now()
+            if not_before - now > EARLY_S:
+                return later(attempt, not_before, now)
+            standing = self.markers.standing(attempt, known.in_progress)
+            if standing is Standing.RUNNING:
+                return nack_after(attempt.delivery, RUNNING_WAIT_S)
+            lost = standing is Standing.LOST
+            if lost and len(known.lost) + 1 >= MAX_LOST:
+                return self.verdicts.worker_died(attempt, known)
+            attempt.quarantined = lost or known.quarantined
+            needs_marker = mark_quarantined if attempt.quarantined else self._unexplained(attempt.delivery, known)
+            if not needs_marker or self.markers.mark(attempt, known, generation, lost=lost):
+                return None
+        return nack_after(attempt.delivery, RUNNING_WAIT_S)
+
+    def _unexplained(self, delivery: Delivery, known: Attempts) -> bool:
+        """Whether there was a delivery that no failed attempt accounts for. Where the broker does not count, only a retry of a worker
+        has reason to think so."""
+        if delivery.delivery_attempt == 0:
+            return self.settings.retry > 0
+        return delivery.delivery_attempt > known.attempt_count + 1
+
+    def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
+        return self.verdicts.dead(self._unreadable(delivery), delivery, began_s, 0, error.kind, str(error))
+
+    def _unreadable(self, delivery: Delivery) -> Task:
+        """What can be told of a message that is not a task."""
+        return Task(
+            task_id=readable_task_id(delivery.data, delivery.attributes, delivery.message_id),
+            task_type=delivery.attributes.get("task_type", "unknown"),
+            submitted_at=iso(delivery.published_s),
+            lane=self.settings.lane_name,
+            shard=shard_of(delivery.attributes, lane=self.settings.lane_name, published_s=delivery.published_s),
+        )

@@ -1,0 +1,161 @@
+"""The stage before an executor's queue: a message that was delivered before becomes an attempt here, once, ahead of the executor.
+
+Records are read, and in-progress markers written, several at a time: no executor waits for the bucket. But never further ahead than what
+starts soon, for a marker says that its task may have been running should the worker be killed. Quarantined tasks leave here for an
+executor of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from queue import SimpleQueue
+
+from batch.model.delivery import Delivery
+from batch.worker.admission.admission import asks_bucket
+from batch.worker.admission.markers import RECORDS_IN_FLIGHT, UNMARK_S, Markers
+from batch.worker.attempt import Attempt, Finished, Nack, Work
+from batch.worker.executors.quarantine import Quarantine
+from batch.worker.executors.runner import Runner
+from batch.worker.pulling.flow import wanted_count
+from batch.worker.ready_queue import Changes, ReadyQueue
+from batch.worker.tally import Tally
+
+AHEAD_S = 0.25
+"""Markers are written for what begins within this time at the measured rate, and for what waiting takers would take."""
+
+
+class Redelivered:
+    """The stage of one executor of `concurrency`; it makes the executor's queue, and counts with it what waits. Thread-safe."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        markers: Markers,
+        quarantine: Quarantine,
+        inbox: SimpleQueue[list[Finished] | None],
+        tally: Tally,
+        changes: Changes,
+        concurrency: int,
+    ) -> None:
+        self.queue = ReadyQueue(changes, self._advance)
+        self._runner = runner
+        self._markers = markers
+        self._quarantine = quarantine
+        self._inbox = inbox
+        self._tally = tally
+        self._changes = changes
+        self._concurrency = concurrency
+        self._waiting: deque[Attempt] = deque()
+        self._admitting: set[Attempt] = set()
+        """Their records are being read, or their markers written."""
+        self._byte_count = 0
+        self._closed = False
+        self._state = threading.Condition(threading.Lock())
+
+    def __len__(self) -> int:
+        return len(self.queue) + len(self._waiting) + len(self._admitting)
+
+    @property
+    def byte_count(self) -> int:
+        """Data of what waits here and in the queue."""
+        return self.queue.byte_count + self._byte_count
+
+    def put(self, deliveries: Sequence[Delivery]) -> None:
+        """Into the queue at once, but for those that were delivered before, or may have been."""
+        redelivered = [one for one in deliveries if asks_bucket(one)]
+        if not redelivered:
+            self.queue.put(deliveries)
+            return
+        fresh = [one for one in deliveries if not asks_bucket(one)]
+        if fresh:
+            self.queue.put(fresh)
+        decoded = [self._runner.decoded(one) for one in redelivered]
+        unrun = [one for one in decoded if not isinstance(one, Attempt)]
+        if unrun:
+            self._inbox.put(unrun)
+        attempts = [one for one in decoded if isinstance(one, Attempt)]
+        with self._state:
+            self._waiting.extend(attempts)
+            self._byte_count += sum(len(one.data) for one in attempts)
+        self._advance()
+        self._changes.tell()
+
+    def close(self) -> list[Work]:
+        """Start nothing more; returns what may be nacked at once. What has a marker in the bucket, or may have one in a moment, is nacked
+        from here, within UNMARK_S, after its marker was removed: as long as it is there no other worker would run the task."""
+        left = self.queue.close()
+        with self._state:
+            self._closed = True
+            marked = [one for one in left if isinstance(one, Attempt) and one.marked]
+            unmarked = [one for one in left if not isinstance(one, Attempt) or not one.marked]
+            unmarked += self._waiting
+            self._byte_count -= sum(len(one.data) for one in self._waiting)
+            self._waiting.clear()
+            leaving = [*marked, *self._admitting]
+        if leaving:
+            threading.Thread(target=self._leave, args=(marked, leaving), name="unmark", daemon=True).start()
+        return unmarked
+
+    # --- records
+
+    def _advance(self) -> None:
+        """Begin to admit what starts soon."""
+        if not self._waiting:
+            return
+        with self._state:
+            most = self._ahead_count()
+            while self._waiting and not self._closed and len(self._admitting) + self.queue.attempt_count < most:
+                attempt = self._waiting.popleft()
+                self._admitting.add(attempt)
+                self._markers.pool.submit(self._admit, attempt)
+
+    def _ahead_count(self) -> int:
+        soon = wanted_count(concurrency=self._concurrency, busy=self._concurrency, mean_s=self._tally.mean_s, prefetch_s=AHEAD_S)
+        return max(1, min(self._concurrency, self.queue.wanted_count), min(RECORDS_IN_FLIGHT, soon))
+
+    def _admit(self, attempt: Attempt) -> None:
+        unrun = self._runner.readmitted(attempt, mark_quarantined=False)
+        with self._state:
+            self._admitting.discard(attempt)
+            self._byte_count -= len(attempt.data)
+            closed = self._closed
+        if closed:
+            self._release(attempt)
+        elif unrun is not None:
+            self._inbox.put([unrun])
+        elif attempt.quarantined:
+            self._quarantine.put(attempt, self._enter)
+        else:
+            self._enter(attempt)
+        self._advance()
+
+    def _enter(self, attempt: Attempt) -> None:
+        if self.queue.put_front([attempt]):
+            self._release(attempt)
+
+    # --- the end
+
+    def _leave(self, marked: Sequence[Attempt], leaving: Sequence[Attempt]) -> None:
+        for attempt in marked:
+            self._markers.pool.submit(self._release, attempt)
+        with self._state:
+            self._state.wait_for(lambda: all(one.nacked for one in leaving), timeout=UNMARK_S)
+        self._nack(leaving)
+
+    def _release(self, attempt: Attempt) -> None:
+        """It goes back unrun, its marker before it."""
+        if attempt.marked:
+            self._markers.unmark(attempt, done=False)
+        self._nack([attempt])
+
+    def _nack(self, attempts: Sequence[Attempt]) -> None:
+        """Each once."""
+        with self._state:
+            going = [one for one in attempts if not one.nacked]
+            for one in going:
+                one.nacked = True
+            self._state.notify_all()
+        if going:
+            self._inbox.put([Nack(one.ack_id) for one in going])
