@@ -18,7 +18,7 @@ from batch.model.errors import FanoutError
 from batch.model.exit import ExitReason
 from batch.services.ports import Subscription
 from batch.settings import WorkerSettings
-from batch.worker.admission.markers import Markers
+from batch.worker.admission.markers import UNMARK_S, Markers
 from batch.worker.attempt import Finished
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.committer import Committer
@@ -32,6 +32,8 @@ from batch.worker.tally import Tally
 from batch.worker.watchdog import Watchdog, stacks, within
 
 LAST_FLUSH_S = 2.0
+LAST_REMOVALS_S = 10.0
+"""How long the end waits for the removal of markers, where there is so much time."""
 STUCK_NACK_S = 10.0
 """How long a stuck worker tries to nack what it holds."""
 PROGRESS_WRITER = "progress writer"
@@ -144,7 +146,7 @@ class Shutdown:
         self.inbox.put(None)
         stages.committing.join(timeout=max(LAST_FLUSH_S, until_s() + LAST_FLUSH_S - self.clock.monotonic()))
         committer.nack(committer.unwritten())
-        self.markers.settle()
+        self.markers.settle(max(UNMARK_S, min(LAST_REMOVALS_S, until_s() - self.clock.monotonic())))
 
     def _nothing_to_wait_for(self) -> bool:
         """Whether outstanding messages can only be nacked: after a fault, or when the circuit breaker keeps outcomes from being written."""

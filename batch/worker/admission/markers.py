@@ -102,10 +102,10 @@ class Markers:
         if self._marked.get(attempt.task.task_id) is attempt:
             del self._marked[attempt.task.task_id]
 
-    def settle(self) -> None:
-        """The worker ends: wait for markers that are being removed, and remove those of what went back unrun. Takes at most twice
-        UNMARK_S."""
-        wait(list(self._removals), timeout=UNMARK_S)
+    def settle(self, limit_s: float) -> None:
+        """The worker ends: wait at most `limit_s` for markers that are being removed, then remove those of what went back unrun, which
+        takes at most UNMARK_S."""
+        wait(list(self._removals), timeout=limit_s)
         self.unmark_all()
         self.pool.shutdown(wait=False, cancel_futures=True)
 
