@@ -1,4 +1,4 @@
-"""A worker: three stages, puller, slots and committer, that hand over lists, and what keeps their promises."""
+"""One worker: three stages that hand over lists (puller, executors, committer), and what keeps their promises."""
 
 from batch.worker.life import Worker
 

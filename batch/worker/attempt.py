@@ -1,6 +1,6 @@
 """One message on its way through a worker, as values: a fresh delivery or an attempt, then what becomes of it.
 
-A message carries its own state: whoever holds the value knows all there is to know, and no table beside it has to agree.
+A message carries its own state: the value says all there is to know, and no table beside it has to agree.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Attempt:
     nacked: bool = False
     """Whether it has gone back unrun; guarded by the stage that admitted it."""
     claim: threading.Lock | None = None
-    """Of one with a time limit: whoever acquires it, the thread that ran the handler or the one that finds it late, gives the answer."""
+    """Of one with a time limit: the first to acquire it gives the answer, the thread that ran the handler or the one that finds it late."""
 
     @property
     def number(self) -> int:
@@ -68,7 +68,7 @@ class Attempt:
 
 
 Work = Delivery | Attempt
-"""What waits for an executor: a delivery that nobody has had before, or an attempt that is ready to run."""
+"""What waits for an executor: a delivery that no worker has had before, or an attempt that is ready to run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Nack:
     after_s: float = 0.0
     dependency: str = ""
     unrecorded: tuple[str, float] | None = None
-    """Of a snoozed task: its id and the time before which it may not run. Nobody else knows it, should the nack fail."""
+    """Of a snoozed task: its id and the time before which it may not run. Needed should the nack fail: it is on record nowhere else."""
     failure: Failure | None = None
 
 

@@ -5,8 +5,8 @@ tasks in a row, all with the same error, while nothing else ended: then it is no
 failed before and fails again says nothing new, and a tail of broken tasks must be able to end.
 
 A dependency failure spends no attempt. A common error does, before it is known to be common: one attempt of each of the
-`common_limit` tasks in the row, and of those that failed before the committer had heard of these: what all places can fail in a
-quarter of a second. Never two of one task, for a failed one goes back with its delay.
+`common_limit` tasks in the row, and of those that failed before the committer had heard of these: what all threads can fail in a
+quarter of a second. Never two of one task, for a failed one is nacked with its delay.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Executors:
         self._first = next(iter(self._stages.values()))
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
-        """To the queues of their handlers; a message that nobody can read may go to any."""
+        """To the queues of their handlers; a message that cannot be read may go to any."""
         if len(self._stages) == 1:
             self._first.put(deliveries)
             return

@@ -33,7 +33,7 @@ class Changes:
 
 
 class ReadyQueue:
-    """Deliveries that nobody has had before, and attempts. One lock for each list that goes in or out, none for a message.
+    """Deliveries that no worker has had before, and attempts. One lock for each list that goes in or out, none for a message.
 
     A list wakes one taker, and a taker that leaves something wakes the next: not all of them for what one will take. `changes` is told
     of all that comes and goes; several queues may share it. `demand` is called when something was taken and when a taker begins to wait.

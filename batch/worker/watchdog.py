@@ -43,7 +43,7 @@ class Heartbeats:
         self._due_s[part] = now_s + again_within_s + self.limit_s
 
     def leave(self, part: str) -> None:
-        """`part` has ended; nobody waits for it."""
+        """`part` has ended: no heartbeat of it is due."""
         self._due_s.pop(part, None)
 
     def stalled(self, now_s: float) -> Sequence[str]:

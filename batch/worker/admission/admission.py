@@ -96,7 +96,7 @@ class Admission:
             known, generation = read_attempts(self.store, attempt.task.task_id)
             attempt.before, attempt.quarantined = known, False
             if known.attempt_count > attempt.handler.retries:
-                # Its last attempt is on record, and whoever ran it was gone before the outcome was.
+                # Its last attempt is on record, but the worker that ran it ended before it wrote the outcome.
                 return self.verdicts.exhausted(attempt, known)
             not_before, now = max(known.not_before, due_of(attempt.delivery.attributes)), self.clock.now()
             if not_before - now > EARLY_S:

@@ -50,7 +50,7 @@ class Markers:
     store: ObjectStore
     clock: Clock
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(RECORDS_IN_FLIGHT, thread_name_prefix="records"))
-    """Where requests about records run that nobody waits for. It has no threads before the first."""
+    """Where requests about records run, beside the executors. It has no threads before the first."""
     _removals: set[Future[None]] = field(default_factory=set)
     _marked: dict[str, Attempt] = field(default_factory=dict)
     """By task id: of two messages of one task only the first gets a marker."""
@@ -84,8 +84,8 @@ class Markers:
         return True
 
     def unmark(self, attempt: Attempt, *, done: bool) -> None:
-        """The run has ended: remove its marker, as well as can be. `done`: the task will not run again, and nobody waits until the marker
-        is gone; else it is when this returns, for whoever gets the message next would take the task for running."""
+        """The run has ended: remove its marker; a failure is logged. `done`: the task will not run again, and the marker may go later.
+        Else it is gone when this returns: the worker that gets the message next would take the task for running."""
         if self._marked.get(attempt.task.task_id) is not attempt:
             return  # `forget` was first
         del self._marked[attempt.task.task_id]

@@ -25,9 +25,9 @@ MAX_ROUNDS = 5
 
 
 def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = True) -> Nack | Delayed:
-    """Not before this time (Unix seconds): handed back with a delay where Pub/Sub can hold the message so long, else delayed.
+    """Not before this time (Unix seconds): nacked with a delay where Pub/Sub can hold the message so long, else delayed.
 
-    A time that nobody can have asked for comes from a damaged record: the task is looked at again after the longest wait there is.
+    A time beyond the longest wait can only come from a damaged record: the task is looked at again after that wait.
     """
     not_before = min(not_before, now + MAX_WAIT_S)
     wait_s = max(0.0, not_before - now)

@@ -26,7 +26,7 @@ from batch.worker.ready_queue import ReadyQueue, next_of, taken_from
 from batch.worker.tally import Tally
 
 AHEAD_S = 0.05
-"""The loop has messages in hand for about this long beyond those that run, so that a slot never waits for the feeder."""
+"""The loop has messages for about this long beyond those that run, so that a task slot never waits for the feeder."""
 MAX_AHEAD = 1000
 GATHER_S = 0.01
 """What is finished waits this long for company on its way to the committer."""
@@ -127,7 +127,7 @@ class AsyncExecutor:
             self._loop.call(self._accept, chunk)
 
     def _limit(self) -> int:
-        """How many messages may be in hand: those that run, and a few ahead when handlers are quick."""
+        """How many messages the loop may have: those that run, and a few ahead when handlers are quick."""
         mean_s = self._tally.mean_s
         return self.concurrency + (0 if mean_s is None else min(MAX_AHEAD, int(self.concurrency * AHEAD_S / max(mean_s, 1e-6))))
 
@@ -223,7 +223,7 @@ class AsyncExecutor:
         # A task that is cancelled before its first step says nothing.
         answer = Answer(Said.FAILED, error_type="CancelledError") if task.cancelled() else task.result()
         if self._ending and answer.error_type == "CancelledError":
-            # By us, at the end: the worker hands it back, and no attempt is spent.
+            # By us, at the end: the worker nacks it, and no attempt is spent.
             self._dropped_count += 1
             self._settle_soon()
             return

@@ -1,4 +1,4 @@
-"""Groups: one grouped handler's calls. A call takes up to `group` messages of its line, after waiting at most `group_wait_s` for them.
+"""Groups: one grouped handler's calls. A call takes up to `group` messages of its queue, after waiting at most `group_wait_s` for them.
 
 Each task keeps its own attempt, context, outcome and dead letter; only the call is shared. What cannot be in a group (a payload that
 is refused, a message that comes early, a quarantined task) never spoils it for the others.
@@ -68,7 +68,7 @@ class _Contexts(Sequence[Surroundings]):
 
 @dataclass(eq=False, slots=True)
 class _Running:
-    """One call. Whoever `claims` it, the thread that made it or the one that finds it late, gives its tasks their answers."""
+    """One call. The first to claim it gives its tasks their answers: the thread that made it, or the one that finds it late."""
 
     attempts: Sequence[Attempt]
     ctxs: _Contexts
@@ -149,7 +149,7 @@ class GroupExecutor:
         threading.Thread(target=self._serve, args=(first,), name=f"group-{self._handler.task_type}-{number}", daemon=True).start()
 
     def _serve(self, first: Callable[[], None]) -> None:
-        """After `first`, groups until the line is closed, or until this thread's call was given up and another thread has its place."""
+        """After `first`, groups until the queue is closed, or until this thread's call was given up and another thread was started instead."""
         try:
             first()
             while True:

@@ -24,9 +24,9 @@ def is_overdue(attempt: Attempt, now_s: float) -> bool:
     return attempt.handler.timeout_s is not None and now_s >= attempt.began_s + attempt.handler.timeout_s
 
 
-def most_lost(places: int) -> int:
+def most_lost(threads: int) -> int:
     """How many threads may hang at a time: each keeps its memory, and whatever it has locked."""
-    return max(LEAST_LOST, places)
+    return max(LEAST_LOST, threads)
 
 
 def too_many(lost_count: int, last: Attempt) -> HandlersHang:

@@ -1,4 +1,4 @@
-"""Isolation: how an attempt's handler is run in a child process. Each slot of isolated handlers has a child of its own, made when the
+"""Isolation: how an attempt's handler is run in a child process. Each thread of isolated handlers has a child of its own, made when the
 first attempt needs it and replaced when it is gone."""
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Isolation:
             self._give_up(child)
 
     def abandon(self) -> None:
-        """The worker ends and has handed back what still runs: end the processes, and let nothing be said of their attempts."""
+        """The worker ends and has nacked what still runs: end the processes, and let nothing be said of their attempts."""
         with self._lock:
             self._over = True
             children = list(self._children)

@@ -14,11 +14,11 @@ MIN_WAIT_S = 0.05
 MAX_WAIT_S = 5.0
 """No pull waits longer than this for a message: a worker that is told to stop collects its open pulls first."""
 LEAST_PART = 0.5
-"""One that is asked for only to make up their number still waits this part of what each is meant to wait."""
+"""Minimum wait of a pull that is sent only to reach the required count, as a fraction of a normal wait."""
 MOST_LOST_PART = 0.5
-"""More of `least_s` than this, lost to pulls that failed, and the proof begins anew."""
+"""Restart the proof when failed pulls used up more than this fraction of `least_s`."""
 TOLERANCE = 0.9
-"""A pull that came back this part of its time early has still waited: deadlines of calls are not exact."""
+"""A pull that lasted this fraction of its wait counts as waited: deadlines of calls are not exact."""
 
 
 @dataclass(slots=True)
@@ -44,11 +44,11 @@ class DrainProof:
         self._begin_anew(now_s)
 
     def saw_failure(self) -> None:
-        """A pull has failed: whether there was anything to be had meanwhile, nobody knows."""
+        """A pull has failed: nothing is known of the time since the last one."""
         self._failed = True
 
     def saw_empty(self, pull_began_s: float, now_s: float, idle_since_s: float | None) -> None:
-        """A pull that began at `pull_began_s` has found nothing; since `idle_since_s` nothing was in hand (None: something still is)."""
+        """A pull that began at `pull_began_s` has found nothing; since `idle_since_s` no message was outstanding (None: one still is)."""
         self.quiet = True
         if idle_since_s is None:
             self._begin_anew(now_s)
@@ -69,7 +69,7 @@ class DrainProof:
 
     @property
     def proven(self) -> bool:
-        """Holds from the end of a pull on: what nobody looked at in between proves nothing."""
+        """True from the end of a pull on: time that no pull has covered proves nothing."""
         return self._empty_count >= self.pulls and self._looked_s >= self.least_s and self._covered_s >= self.not_before_s
 
     @property
@@ -89,5 +89,5 @@ class DrainProof:
         return max(0.0, self.least_s - self._looked_s, self.not_before_s - now_s)
 
     def _part_s(self, now_s: float) -> float:
-        """How long each pull is meant to wait: long while there is much time, in the end so that one that fails costs only a part."""
+        """Seconds that each pull should wait: long while there is much time, at the end short, so that one that fails costs only a part."""
         return min(MAX_WAIT_S, max(MIN_WAIT_S, max(self.least_s, self._left_s(now_s)) / self.pulls))

@@ -1,6 +1,6 @@
 """How much to pull, and how much a thread takes at once: pure functions of what was measured.
 
-A message that is pulled early is a message that nobody else can start: pull only what will start soon, and keep no more data outstanding
+A message that is pulled early is a message that no other worker can start: pull only what will start soon, and keep no more data outstanding
 than the memory is meant for.
 """
 
@@ -23,7 +23,7 @@ MAX_OPEN_PULLS = 4
 MAX_OUTSTANDING_COUNT = 10_000
 """Outstanding messages, with those that only wait for their acknowledgement: memory is bounded, however fast handlers are."""
 FIRST_PULL = 1
-"""Before a message was seen nobody knows how large they are."""
+"""Before the first message came their size is unknown."""
 LEAST_PART = 8
 """A pull is worth its round trip when it asks for this part of what is wanted."""
 
