@@ -149,7 +149,7 @@ class GroupExecutor:
         threading.Thread(target=self._serve, args=(first,), name=f"group-{self._handler.task_type}-{number}", daemon=True).start()
 
     def _serve(self, first: Callable[[], None]) -> None:
-        """After `first`, groups until the queue is closed, or until this thread's call was given up and another thread was started instead."""
+        """After `first`, groups until the queue is closed, or until this thread's call was given up and another thread replaces it."""
         try:
             first()
             while True:

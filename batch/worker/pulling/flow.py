@@ -1,7 +1,7 @@
 """How much to pull, and how much a thread takes at once: pure functions of what was measured.
 
-A message that is pulled early is a message that no other worker can start: pull only what will start soon, and keep no more data outstanding
-than the memory is meant for.
+A message that is pulled early is a message that no other worker can start: pull only what will start soon, and keep no more data
+outstanding than the memory is meant for.
 """
 
 from __future__ import annotations
