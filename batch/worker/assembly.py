@@ -10,7 +10,6 @@ from batch.handling.registry import Kind, Registry
 from batch.model.clock import Clock
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
-from batch.worker.admission.redelivered import Redelivered
 from batch.worker.attempt import Finished
 from batch.worker.dispatch import Executor, Executors, queues_of
 from batch.worker.executors.async_tasks import AsyncExecutor
@@ -21,6 +20,7 @@ from batch.worker.executors.quarantine import Quarantine
 from batch.worker.executors.runner import Runner
 from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.ready_queue import Changes, ReadyQueue
+from batch.worker.redelivered import Redelivered
 from batch.worker.tally import Tally
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from batch.handling.registry import Handler
 from batch.model.attempts import NONE, Attempts
 from batch.model.delivery import MAX_EXTENSION_S, Delivery, Outgoing
+from batch.model.errors import MAX_WAIT_S
 from batch.model.message import Task
 
 
@@ -133,3 +134,16 @@ Finished = Ended | Nack | Delayed
 def nack_after(delivery: Delivery, after_s: float) -> Nack:
     """A nack with a delay that Pub/Sub takes."""
     return Nack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))
+
+
+def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = True) -> Nack | Delayed:
+    """Not before this time (Unix seconds): nacked with a delay where Pub/Sub can hold the message so long, else delayed.
+
+    A time beyond the longest wait can only come from a damaged record: the task is looked at again after that wait.
+    """
+    not_before = min(not_before, now + MAX_WAIT_S)
+    wait_s = max(0.0, not_before - now)
+    if wait_s > MAX_EXTENSION_S:
+        return Delayed(attempt.delivery, attempt.task.task_id, not_before, on_record)
+    unrecorded = None if on_record else (attempt.task.task_id, not_before)
+    return Nack(attempt.delivery.ack_id, wait_s, unrecorded=unrecorded)

@@ -11,10 +11,10 @@ from typing import Protocol
 from batch.handling.registry import Kind, Registry
 from batch.model.delivery import Delivery
 from batch.model.message import task_type_of
-from batch.worker.admission.redelivered import Redelivered
 from batch.worker.attempt import Work
 from batch.worker.executors.quarantine import Quarantine
 from batch.worker.ready_queue import Changes, ReadyQueue
+from batch.worker.redelivered import Redelivered
 
 
 class Executor(Protocol):

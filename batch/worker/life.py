@@ -19,11 +19,11 @@ from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.markers import Markers
+from batch.worker.admission.verdicts import Verdicts
 from batch.worker.assembly import Parts, assembled
 from batch.worker.attempt import Finished
 from batch.worker.circuit_breaker import CircuitBreaker, limits
 from batch.worker.committing.committer import Committer
-from batch.worker.committing.verdicts import Verdicts
 from batch.worker.executors.overdue import HandlersHang
 from batch.worker.executors.runner import Runner
 from batch.worker.leases import LeaseKeeper

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from batch.model.delivery import MAX_PULL_MESSAGES
 from batch.settings import SIGTERM_GRACE_S
-from batch.worker.pulling.bounds import PaidMinute, TimeBounds, after_signal_s
-from batch.worker.pulling.flow import (
+from batch.worker.flow import (
     FIRST_PULL,
     IDLE_S,
     MAX_CHUNK,
@@ -20,6 +19,7 @@ from batch.worker.pulling.flow import (
     pull_size,
     wanted_count,
 )
+from batch.worker.pulling.bounds import PaidMinute, TimeBounds, after_signal_s
 
 means = st.none() | st.floats(1e-7, 1e4)
 counts = st.integers(0, 5000)

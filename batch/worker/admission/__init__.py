@@ -1,1 +1,1 @@
-"""From a delivery to an attempt: what decides whether a message runs now, and what stands in the bucket about those delivered before."""
+"""What decides about one message: whether it runs now, what its record and its marker say, and what has become of it after its run."""

@@ -19,9 +19,8 @@ from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers, Standing
 from batch.worker.admission.records import MAX_ROUNDS, read_attempts
-from batch.worker.attempt import Attempt, Finished, nack_after
-from batch.worker.committing.delaying import later
-from batch.worker.committing.verdicts import Verdicts
+from batch.worker.admission.verdicts import Verdicts
+from batch.worker.attempt import Attempt, Finished, later, nack_after
 
 EARLY_S = 1.0
 """A message may come back this much before its time and still run: the broker's deadlines are not exact."""

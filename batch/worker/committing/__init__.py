@@ -1,1 +1,1 @@
-"""From an answer to what becomes of the message: verdicts, outcomes, acknowledgements, nacks."""
+"""From what has become of messages to the services: dead letters, outcomes, acknowledgements, nacks, delayed tasks."""

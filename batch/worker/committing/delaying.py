@@ -11,30 +11,16 @@ from dataclasses import dataclass
 
 from batch.events import log
 from batch.model.delayed import DelayedMessage, to_object
-from batch.model.delivery import MAX_EXTENSION_S
-from batch.model.errors import MAX_WAIT_S, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
+from batch.model.errors import DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
 from batch.model.names import delayed_object
 from batch.services.ports import ObjectStore, Subscription
 from batch.worker.admission.records import postpone
-from batch.worker.attempt import Attempt, Delayed, Nack
+from batch.worker.attempt import Delayed
 from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
 WRITES_IN_FLIGHT = 8
 MAX_ROUNDS = 5
-
-
-def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = True) -> Nack | Delayed:
-    """Not before this time (Unix seconds): nacked with a delay where Pub/Sub can hold the message so long, else delayed.
-
-    A time beyond the longest wait can only come from a damaged record: the task is looked at again after that wait.
-    """
-    not_before = min(not_before, now + MAX_WAIT_S)
-    wait_s = max(0.0, not_before - now)
-    if wait_s > MAX_EXTENSION_S:
-        return Delayed(attempt.delivery, attempt.task.task_id, not_before, on_record)
-    unrecorded = None if on_record else (attempt.task.task_id, not_before)
-    return Nack(attempt.delivery.ack_id, wait_s, unrecorded=unrecorded)
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from batch.handling.answer import Answer, Said
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
+from batch.worker.admission.verdicts import MAX_LINE_BYTES
 from batch.worker.attempt import Attempt, Finished
-from batch.worker.committing.verdicts import MAX_LINE_BYTES
 from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
 from batch.worker.executors.runner import Runner
 from batch.worker.executors.threads import ThreadExecutor

@@ -19,8 +19,8 @@ from batch.model.delivery import Delivery
 from batch.model.errors import FanoutError, text_of
 from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
+from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
 from batch.worker.attempt import Attempt, Finished, Nack, Work, nack_after
-from batch.worker.committing.verdicts import FAULT_WAIT_S, Verdicts
 
 Call = Callable[[Attempt], Answer]
 """How an executor runs an attempt's handler; never raises for what user code does."""

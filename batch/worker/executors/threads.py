@@ -19,7 +19,7 @@ from batch.model.clock import Clock
 from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.overdue import Overtaken, is_overdue, most_lost, timed_out, too_many
 from batch.worker.executors.runner import Call, Runner
-from batch.worker.pulling.flow import chunk_size
+from batch.worker.flow import chunk_size
 from batch.worker.ready_queue import ReadyQueue, next_of, taken_from
 from batch.worker.tally import Tally
 from batch.worker.watchdog import stack_of

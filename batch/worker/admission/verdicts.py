@@ -20,8 +20,7 @@ from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import add_failure
-from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, nack_after
-from batch.worker.committing.delaying import later
+from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, later, nack_after
 
 DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""

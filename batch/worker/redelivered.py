@@ -18,7 +18,7 @@ from batch.worker.admission.markers import RECORDS_IN_FLIGHT, UNMARK_S, Markers
 from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.quarantine import Quarantine
 from batch.worker.executors.runner import Runner
-from batch.worker.pulling.flow import wanted_count
+from batch.worker.flow import wanted_count
 from batch.worker.ready_queue import Changes, ReadyQueue
 from batch.worker.tally import Tally
 
