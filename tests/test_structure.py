@@ -1,10 +1,11 @@
-"""The rules of the code base that a reader should not have to check: import directions, sizes, names, time and chance."""
+"""The rules of the code base that a reader should not have to check: import directions, circles, sizes, names, docstrings, time, chance."""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,46 @@ MAY_IMPORT = {
     "fanout": {"fanout", "batch", "controller", "intake", "local_cloud"},
     "bench": {"bench", "batch", "controller", "intake", "local_cloud"},
 }
+ROOMS: dict[str, tuple[str, ...]] = {
+    "batch": (
+        "model",
+        "settings",
+        "events",
+        "memory",
+        "server",
+        "services",
+        "handling",
+        "client",
+        "child",
+        "worker",
+        "handlers",
+        "testing",
+    ),
+    "batch.worker": (
+        "attempt",
+        "tally",
+        "flow",
+        "circuit_breaker",
+        "leases",
+        "watchdog",
+        "progress_writer",
+        "ready_queue",
+        "admission",
+        "executors",
+        "redelivered",
+        "dispatch",
+        "assembly",
+        "pulling",
+        "committing",
+        "shutdown",
+        "life",
+    ),
+}
+"""What stands in a package, lowest first: a room may import itself and what stands before it. Modules of the package itself (`__init__`,
+`__main__`) may import all."""
+DOCUMENTED = ("batch/model", "batch/services", "batch/handling", "batch/client", "controller/decide")
+"""Folders whose public functions, classes and methods all have a docstring."""
+MAX_FILES_IN_A_FOLDER = 15
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
 CLOCKS = {"batch/model/clock.py", "local_cloud/clock.py"}
@@ -39,6 +80,92 @@ def imports(module: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             yield node.module or ""
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def arrows() -> Mapping[str, Collection[str]]:
+    """By module: the modules of the code base that it imports anywhere, also for type checkers only."""
+    known = {module_name(path): path for path in MODULES}
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        imported: set[str] = set()
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                imported |= {one if one in known else node.module for one in full}
+        found[name] = {one for one in imported if one in known and one != name}
+    return found
+
+
+def circle_from(start: str) -> list[str]:
+    """The shortest way along arrows from a module back to itself; empty when there is none."""
+    ways = [[start]]
+    seen: set[str] = set()
+    while ways:
+        way = ways.pop(0)
+        for following in sorted(arrows()[way[-1]]):
+            if following == start:
+                return [*way, start]
+            if following not in seen:
+                seen.add(following)
+                ways.append([*way, following])
+    return []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    circles = {tuple(sorted(set(way))): way for name in arrows() if (way := circle_from(name))}
+    assert not circles, "circles of imports: " + "; ".join(" -> ".join(way) for way in circles.values())
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_arrows_between_rooms_go_one_way(package: str) -> None:
+    rank = {room: number for number, room in enumerate(ROOMS[package])}
+
+    def room_of(name: str) -> str:
+        return name.removeprefix(package + ".").partition(".")[0] if name.startswith(package + ".") else ""
+
+    rooms = {room_of(name) for name in arrows()} - {"", "__main__"}
+    assert rooms == set(rank), f"name in ROOMS what stands in {package}, and nothing else"
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in arrows().items()
+        for other in others
+        if room_of(name) in rank and room_of(other) in rank and rank[room_of(other)] > rank[room_of(name)]
+    ]
+    assert not wrong, "; ".join(wrong)
+
+
+FOLDERS = sorted({path.parent for path in MODULES if path.relative_to(ROOT).parts[0] != "bench"})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
+def test_a_folder_can_be_looked_over(folder: Path) -> None:
+    names = sorted(path.name for path in folder.glob("*.py"))
+    assert len(names) <= MAX_FILES_IN_A_FOLDER, f"{name_of(folder)} has {len(names)} modules, at most {MAX_FILES_IN_A_FOLDER}: {names}"
+
+
+Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def undocumented(nodes: Iterable[ast.stmt], prefix: str = "") -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, Documented) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from undocumented(node.body, f"{node.name}.")
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith(DOCUMENTED)], ids=name_of)
+def test_what_is_public_says_what_it_does(path: Path) -> None:
+    missing = list(undocumented(tree(path).body))
+    assert not missing, f"{name_of(path)}: no docstring: {missing}"
 
 
 def test_the_modules_are_found() -> None:
