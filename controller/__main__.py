@@ -16,12 +16,12 @@ from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
 from controller.config import ControllerSettings, controller_settings
-from controller.outside import Outside
 from controller.service import logs
 from controller.service.oidc import Certificates, Rules, Verifier, fetched_from
 from controller.service.poked_lanes import PokedLanes
 from controller.service.service import create_app, guarded
 from controller.service.ticker import Ticker
+from controller.tick.outside import Outside
 from controller.wiring import connected
 
 EXIT_TROUBLE = 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batch.model.clock import SystemClock
 from controller.config import ControllerSettings
-from controller.tick import Outside
+from controller.tick.outside import Outside
 
 if TYPE_CHECKING:
     from batch.services.pubsub import GoogleTopic

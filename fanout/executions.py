@@ -13,14 +13,12 @@ import click
 
 from batch.model.clock import iso
 from controller.config import ControllerSettings
-from controller.decide.durations import spoken
-from controller.decide.ledger import Tries
-from controller.decide.wording import counted
-from controller.lanes.lanes import lanes_of
-from controller.observe.jobs import ExecutionInfo
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.execution import ExecutionInfo, Tries
+from controller.model.wording import counted, spoken
 from controller.observe.survey import read_progress
-from controller.outside import Outside
-from controller.tick import LANES_AT_A_TIME, chosen_lanes
+from controller.tick.outside import Outside
+from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
 from fanout.listing import Listing, show, show_json
 

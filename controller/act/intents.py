@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from batch.model.shares import share
-from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION
-from controller.observe.observed import finite
+from controller.model.execution import MAX_WORKERS_PER_EXECUTION
+from controller.model.plain import finite
 
 
 class PartState(StrEnum):

@@ -16,8 +16,9 @@ from batch.services.ports import ObjectStore
 from controller.act.intents import Intent, Part, PartState
 from controller.act.state import Backoff
 from controller.decide.ledger import Unlisted
-from controller.lanes.lanes import Lane
-from controller.observe.jobs import ExecutionInfo, JobRunner, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
+from controller.model.execution import ExecutionInfo
+from controller.model.lane import Lane
+from controller.observe.jobs import JobRunner, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 from controller.observe.survey import Survey
 
 BEGIN_S = 15.0

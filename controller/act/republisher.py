@@ -6,7 +6,7 @@ same task twice, whose output is written once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,9 +17,8 @@ from batch.model.clock import Clock
 from batch.model.delayed import as_outgoing, from_object
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
-from batch.model.names import damaged_object, delayed_folder
-from batch.services.ports import ObjectStore, Topic
-from controller.act.delayed import MOST_PER_TICK, Due, due_now, portions
+from batch.model.names import damaged_object, delayed_folder, delayed_parts
+from batch.services.ports import ObjectInfo, ObjectStore, Topic
 
 T = TypeVar("T")
 
@@ -145,3 +144,45 @@ def _together(call: Callable[[Due], T], portion: Iterable[Due]) -> list[T]:
         return list(pool.map(call, portion))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+MOST_PER_TICK = 2000
+"""The rest waits for the next tick: a tick is to be over before the next one comes."""
+PORTION_COUNT = 500
+PORTION_BYTES = 9_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An object below the lane's folder whose time has come. `due` is Unix seconds; None: its name is none that a worker gives."""
+
+    info: ObjectInfo
+    due: int | None
+
+
+def due_now(listed: Iterable[ObjectInfo], folder: str, now: float) -> Iterator[Due]:
+    """What is due of the folder's objects, given in the order of their names. It stops at the first that is not due: names sort by due
+    time, so a lane with many tasks that wait costs one page of a listing."""
+    for info in listed:
+        if "/" in info.name.removeprefix(folder):
+            continue  # damaged ones lie deeper, and a subscription may be called `damaged`
+        parts = delayed_parts(info.name)
+        if parts is not None and parts[0] > now:
+            return
+        yield Due(info, None if parts is None else parts[0])
+
+
+def portions(due: Iterable[Due]) -> Iterator[list[Due]]:
+    """In their order, as many as fit into one request and into memory. The first goes alone: when it cannot be deleted once it is
+    published, no more are, for they would all be published again at every tick."""
+    portion: list[Due] = []
+    total_bytes = 0
+    most = 1
+    for one in due:
+        if portion and (len(portion) >= most or total_bytes + one.info.size > PORTION_BYTES):
+            yield portion
+            portion, total_bytes, most = [], 0, PORTION_COUNT
+        portion.append(one)
+        total_bytes += one.info.size
+    if portion:
+        yield portion

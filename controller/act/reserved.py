@@ -15,7 +15,7 @@ from typing import Any
 
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
 from batch.services.ports import ObjectStore
-from controller.observe.observed import finite, whole
+from controller.model.plain import finite, whole
 
 RESERVED = "controller/shared/budget.json"
 """No lane's name has a slash."""

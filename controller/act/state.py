@@ -20,9 +20,10 @@ from controller.act.intents import Intent
 from controller.decide import probe, rates
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
-from controller.observe import observed
-from controller.observe.backlog import FUTURE_S
-from controller.observe.observed import Observed, finite, whole
+from controller.model.plain import finite, whole
+from controller.model.reading import FUTURE_S
+from controller.observe import listing
+from controller.observe.listing import Observed
 
 FORMAT = 2
 DECISIONS_KEPT = 50
@@ -166,7 +167,7 @@ def _encoded(state: LaneState) -> dict[str, Any]:
         "epoch": state.epoch,
         "intents": [intents.to_json(intent) for intent in state.intents],
         "decisions": list(state.decisions),
-        "observed": observed.to_json(state.observed),
+        "observed": listing.to_json(state.observed),
         "accepted": [list(mark) for mark in state.accepted],
         "pokes": list(state.pokes),
         "backoff": None if backoff is None else {"until": backoff.until, "count": backoff.count, "reason": backoff.reason},
@@ -187,7 +188,7 @@ def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
         epoch=whole(body["epoch"]),
         intents=tuple(intents.from_json(intent) for intent in body["intents"]),
         decisions=tuple(dict(decision) for decision in body["decisions"]),
-        observed=observed.from_json(body["observed"]),
+        observed=listing.from_json(body["observed"]),
         accepted=tuple((finite(at), whole(count)) for at, count in body["accepted"]),
         pokes=tuple(str(poke) for poke in body["pokes"]),
         backoff=None if backoff is None else Backoff(finite(backoff["until"]), whole(backoff["count"]), str(backoff["reason"])),
@@ -206,7 +207,7 @@ def _from_format_1(body: Mapping[str, Any]) -> Mapping[str, Any]:
         "epoch": 0,
         "intents": body["intents"],
         "decisions": body["decisions"],
-        "observed": observed.to_json(observed.from_watched(body["watched"])),
+        "observed": listing.to_json(listing.from_watched(body["watched"])),
         "accepted": [],
         "pokes": [],
         "backoff": None,

@@ -12,9 +12,9 @@ from enum import Enum, auto
 
 from batch.model.clock import iso
 from batch.model.exit import ExitReason
-from controller.decide.durations import spoken
-from controller.decide.ledger import NEVER_STARTED_S, Unlisted, Worked, waits_to_start_s
-from controller.decide.wording import counted
+from controller.decide.ledger import NEVER_STARTED_S, Unlisted, waits_to_start_s
+from controller.model.execution import Worked
+from controller.model.wording import counted, spoken
 
 FIRST_HOLD_S = 60.0
 LONGEST_HOLD_S = 3600.0

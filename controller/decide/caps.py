@@ -11,8 +11,8 @@ from math import ceil, floor
 
 from controller.decide.decision import Cap
 from controller.decide.sizing import Rates, WorkerCost, most_in_timeout
-from controller.lanes.lanes import Lane
-from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION
+from controller.model.execution import MAX_WORKERS_PER_EXECUTION
+from controller.model.lane import Lane
 
 _EPSILON = 1e-9
 _WITHOUT_END = 1e9

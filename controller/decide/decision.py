@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -11,8 +11,10 @@ from batch.model.clock import from_iso, iso
 from controller.decide import probe
 from controller.decide.ledger import Ledger, Line
 from controller.decide.probe import Blind
-from controller.decide.sizing import Rates
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.decide.sizing import Rates, worker_usd
+from controller.model.execution import Worked
+from controller.model.lane import Lane
+from controller.model.reading import Reading, reading_from_json, reading_json
 
 
 class Kind(StrEnum):
@@ -119,22 +121,6 @@ def to_json(decision: Decision) -> dict[str, Any]:
     return body
 
 
-def reading_json(reading: Reading) -> Mapping[str, Any]:
-    """A reading with its state by name."""
-    match reading:
-        case Value():
-            return {
-                "state": "value",
-                "undelivered_count": reading.undelivered_count,
-                "oldest_age_s": reading.oldest_age_s,
-                "sampled_at": iso(reading.sampled_at),
-            }
-        case Idle():
-            return {"state": "idle"}
-        case Unknown():
-            return {"state": "unknown", "reason": reading.reason}
-
-
 def from_json(body: Mapping[str, Any]) -> Decision:
     """A decision as it stands in a lane's history; one that an earlier version wrote lacks what that did not know. Raises KeyError,
     TypeError or ValueError on what is no decision."""
@@ -144,7 +130,7 @@ def from_json(body: Mapping[str, Any]) -> Decision:
         | {
             "kind": Kind(body["kind"]),
             "decided_at": from_iso(body["decided_at"]),
-            "reading": _reading(body["reading"]),
+            "reading": reading_from_json(body["reading"]),
             "ledger": _ledger(body["ledger"]) if body.get("ledger") else None,
             "hold_cause": HoldCause(body["hold_cause"]) if body.get("hold_cause") else None,
             "caps": tuple(Cap(**cap) for cap in body.get("caps", ())),
@@ -154,19 +140,42 @@ def from_json(body: Mapping[str, Any]) -> Decision:
     )
 
 
-def _reading(body: Mapping[str, Any]) -> Reading:
-    match body["state"]:
-        case "value":
-            return Value(body["undelivered_count"], from_iso(body["sampled_at"]), body["oldest_age_s"])
-        case "idle":
-            return Idle()
-        case "unknown":
-            return Unknown(str(body["reason"]))
-        case other:
-            raise ValueError(f"{other!r} is no state of a reading")
-
-
 def _ledger(body: Mapping[str, Any]) -> Ledger:
     known = Line.__dataclass_fields__
     lines = tuple(Line(**{name: value for name, value in line.items() if name in known}) for line in body["lines"])
     return Ledger(from_iso(body["since"]), lines)
+
+
+def compared(decisions: Sequence[Mapping[str, Any]], executions: Sequence[Worked], lane: Lane) -> tuple[Mapping[str, Any], ...]:
+    """The history with `actual_drain_s`, `actual_cost_usd` and `drain_error_percent` in every launch whose executions are all among
+    these and have ended. Entries that are no such launch come back as they are."""
+    return tuple(_compared(one, executions, lane) for one in decisions)
+
+
+def _compared(entry: Mapping[str, Any], executions: Sequence[Worked], lane: Lane) -> Mapping[str, Any]:
+    decision_id, told = entry.get("decision_id"), entry.get("actual_drain_s")
+    if entry.get("kind") != Kind.LAUNCH or not decision_id or told is not None:
+        return entry
+    own = [one for one in executions if one.info.decision_id.rpartition(".")[0] == decision_id]
+    if any(one.info.live for one in own) or sum(one.info.task_count for one in own) != entry.get("workers"):
+        return entry
+    last_at = max((_last_ack(one) for one in own), default=0.0)
+    if not last_at:
+        return entry
+    drain_s = round(max(0.0, last_at - from_iso(entry["decided_at"])), 1)
+    cost_usd = float(f"{sum(_cost_usd(one, lane) for one in own):.4g}")
+    error_percent = drain_error_percent(entry.get("predicted_drain_s"), drain_s)
+    return {**entry, "actual_drain_s": drain_s, "actual_cost_usd": cost_usd, "drain_error_percent": error_percent}
+
+
+def _last_ack(worked: Worked) -> float:
+    """0 when nothing was acknowledged."""
+    acked = [one for tries in worked.tries.values() for one in tries if one.acked]
+    return max((one.last_acked_at or one.updated_at for one in acked), default=0.0)
+
+
+def _cost_usd(worked: Worked, lane: Lane) -> float:
+    """From the launch to each worker's last word, start-up included; to the end of the execution for one that left none."""
+    info, tries = worked.info, worked.tries
+    last = [tries[index][-1].updated_at if tries.get(index) else info.completed_at or info.created_at for index in range(info.task_count)]
+    return sum(worker_usd(lane, at - info.created_at) for at in last)

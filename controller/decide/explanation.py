@@ -3,38 +3,20 @@ checked by hand."""
 
 from __future__ import annotations
 
-from controller.act.round import Round, TickResult
+from collections.abc import Sequence
+
 from controller.decide.decision import Cap, Decision, Kind
-from controller.decide.durations import brief, spoken
 from controller.decide.ledger import Ledger, Line
 from controller.decide.sizing import Rates
-from controller.decide.wording import are, counted
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.model.wording import brief, counted, spoken
 
 VERDICTS = {Kind.LAUNCH: "launch", Kind.NOTHING_TO_DO: "nothing to do", Kind.HOLD: "on hold"}
 
 
-def explained(result: TickResult) -> list[str]:
-    """The lines of one lane."""
-    lines = _decided(result.decision, _delayed(result))
-    lines += [f"  {line}" for line in (*_outcome(result), *(f"note: {note}" for note in result.notes))]
-    return lines
-
-
-def explained_decision(decision: Decision) -> list[str]:
-    """The lines of a decision alone, as it stands in a lane's history."""
-    return _decided(decision, [])
-
-
-def explained_round(outcome: Round) -> list[str]:
-    """The lines of all lanes, and of the jobs that could not be lanes."""
-    lines = [line for result in outcome.results for line in explained(result)]
-    for refused in outcome.refused:
-        lines += [f"job {refused.job}: not a lane until its annotations are right", *(f"  {problem}" for problem in refused.problems)]
-    return lines
-
-
-def _decided(decision: Decision, delayed: list[str]) -> list[str]:
+def explained_decision(decision: Decision, delayed: Sequence[str] = ()) -> list[str]:
+    """One line a fact, the verdict first. `delayed` are the lines about delayed tasks that were published again; a lane's history does not
+    keep them."""
     facts = [_reading(decision.reading, decision.decided_at), *delayed, *_accepted(decision), *_ledger(decision.ledger)]
     facts += [*_unassigned(decision), *_sizing(decision), *_prediction(decision)]
     return [f"lane {decision.lane}: {VERDICTS[decision.kind]}: {decision.reason}", *(f"  {line}" for line in facts)]
@@ -49,16 +31,6 @@ def _reading(reading: Reading, now: float) -> str:
             return "reading: idle (the gauge has no series; that does not prove an empty subscription)"
         case Unknown():
             return f"reading: unknown ({reading.reason})"
-
-
-def _delayed(result: TickResult) -> list[str]:
-    """What was added to the reading: delayed tasks whose time has come."""
-    count, problems = result.delayed.count, [f"delayed: {problem}" for problem in result.delayed.problems]
-    if not count:
-        return problems
-    tasks, more = counted(count, "delayed task"), "; more are due, the next tick goes on" if result.delayed.more else ""
-    verb = f"a tick republishes {tasks}" if result.dry_run else f"republished {tasks}"
-    return [f"delayed: {verb} that {are(count)} due{more}", *problems]
 
 
 def _accepted(decision: Decision) -> list[str]:
@@ -141,11 +113,3 @@ def _actual(decision: Decision) -> list[str]:
     against = "" if error is None else f", {abs(error):.0f} % {'longer' if error > 0 else 'less'} than predicted"
     cost = "" if decision.actual_cost_usd is None else f", for ${decision.actual_cost_usd:.4f}"
     return [f"happened: drained in {spoken(decision.actual_drain_s)}{against}{cost}"]
-
-
-def _outcome(result: TickResult) -> list[str]:
-    if result.dry_run and result.decision.kind is Kind.LAUNCH:
-        return ["dry run: nothing was launched"]
-    if result.stood_down:
-        return ["stood down: another controller decided for this lane at the same time"]
-    return [*(f"launched {name}" for name in result.launched), *(f"not launched: {failure}" for failure in result.failures)]

@@ -7,18 +7,16 @@ that find nothing. All executions count, whoever launched them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from batch.model.delivery import MAX_EXTENSION_S
 from batch.model.progress import JITTER, Progress, interval_s
 from batch.model.shares import share, share_left
 from batch.settings import WorkerSettings
-from controller.decide.durations import spoken
-from controller.decide.pace import late_count
-from controller.decide.wording import counted
-from controller.observe.jobs import ExecutionInfo
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.wording import counted, spoken
 
 GUARD_S = 30.0
 """The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
@@ -29,23 +27,6 @@ NEVER_STARTED_S = 600.0
 """From then on its messages count as nobody's: what keeps it, a quota or an image, may never let go."""
 STUCK_S = 1800.0
 """From then on its workers, should nobody cancel it, do not keep others from being launched."""
-
-Tries = Mapping[int, Sequence[Progress]]
-"""Progress by worker index; the tries of a worker in the order of their retries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """An execution and the progress of its workers, as far as they have written any. `ended` says of single workers when they ended
-    for good (Unix seconds); it is asked for only while an execution with failed or cancelled workers lives."""
-
-    info: ExecutionInfo
-    tries: Tries = field(default_factory=dict)
-    ended: Mapping[int, float] = field(default_factory=dict)
-
-    def ended_at(self, index: int) -> float | None:
-        """None while this worker, or a retry of it, may still work."""
-        return self.ended.get(index, self.info.completed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,3 +263,28 @@ def _unheard(killed: Progress, ended_at: float, worker_count: int) -> int:
     longest_s = interval_s(WorkerSettings.progress_interval_s, worker_count) * (1 + JITTER / 2)
     silent_s = min(max(0.0, ended_at - killed.updated_at), longest_s)
     return min(ceil(killed.acked / lived_s * silent_s), left_count)
+
+
+KNOWN_AFTER_S = 120.0
+"""Before that, a first slow message says too little."""
+RECENT_S = 120.0
+TOO_SLOW = 1.5
+"""Times as long as there is: a worker that is late by less finishes sooner than another would pay off."""
+
+
+def late_count(worker: Progress, left_count: int, within_s: float) -> int:
+    """How many of the `left_count` messages that a worker may still pull it will not have done `within_s` seconds from its last word on."""
+    pace = messages_per_s(worker)
+    if pace is None or left_count <= 0 or worker.held + left_count <= pace * within_s * TOO_SLOW:
+        return 0
+    return max(0, left_count - max(0, ceil(pace * within_s) - worker.held))
+
+
+def messages_per_s(worker: Progress) -> float | None:
+    """At most: what it holds counts as done, and of its whole life and the last minutes the quicker one is taken. None while that says
+    nothing."""
+    lived_s = worker.updated_at - worker.started_at
+    if lived_s < KNOWN_AFTER_S or worker.taken <= worker.returned:
+        return None
+    recent = (worker.acked - worker.acked_at(worker.updated_at - RECENT_S)) / RECENT_S
+    return max((worker.taken - worker.returned) / lived_s, recent)

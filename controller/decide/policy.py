@@ -12,16 +12,13 @@ from batch.model.clock import iso
 from controller.decide.broken import Broken
 from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
 from controller.decide.decision import Decision, HoldCause, Kind
-from controller.decide.durations import brief, spoken
 from controller.decide.ledger import Ledger
-from controller.decide.prices import worker_cost
 from controller.decide.probe import Blind, blind_of, probe_due
-from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout
+from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout, worker_cost
 from controller.decide.strategies import Demand, wanted
-from controller.decide.waiting import oldest_since, time_left_s, waits_until
-from controller.decide.wording import are, counted
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.model.lane import Lane, Policy
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.model.wording import are, brief, counted, spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,3 +263,24 @@ def _hold(lane: Lane, reading: Reading, now: float, cause: HoldCause, reason: st
 
 def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
     return Decision(lane=lane.name, kind=Kind.NOTHING_TO_DO, reason=reason, decided_at=now, reading=reading)
+
+
+def oldest_since(reading: object, ledger: Ledger) -> float | None:
+    """Since when (Unix seconds) the oldest message waits, where it is nobody's; None where that is not known. A reading tells one age
+    for all, so nothing can be said once a part of it is assigned."""
+    if not isinstance(reading, Value) or not reading.undelivered_count or reading.oldest_age_s is None or ledger.total_count:
+        return None
+    return reading.sampled_at - reading.oldest_age_s
+
+
+def waits_until(policy: Policy, unassigned_count: int, since: float, now: float) -> float | None:
+    """Until when (Unix seconds) `unassigned_count` messages wait for more; None when they need not. `since` is when the first of them
+    came, as far as is known."""
+    until = since + policy.max_wait_s
+    return until if unassigned_count < policy.min_backlog and now < until else None
+
+
+def time_left_s(policy: Policy, since: float, now: float) -> float:
+    """Seconds to drain in, of what `fanout/drain-within` gives to messages that wait since then; half of it at least: a message that
+    has been held up for long is no reason to launch all there is."""
+    return max(policy.drain_within_s / 2, policy.drain_within_s - max(0.0, now - since))

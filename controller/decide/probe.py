@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from controller.decide.ledger import GUARD_S, Worked
-from controller.observe.backlog import FUTURE_S, Idle, Reading, Unknown, Value
+from controller.decide.ledger import GUARD_S
+from controller.model.execution import Worked
+from controller.model.reading import FUTURE_S, Idle, Reading, Unknown, Value
 
 LONGEST_WAIT_S = 6 * 3600.0
 

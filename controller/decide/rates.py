@@ -15,9 +15,9 @@ from typing import Any
 
 from batch.model.exit import ExitReason
 from batch.model.progress import Progress
-from controller.decide.ledger import Worked
 from controller.decide.sizing import Rates
-from controller.decide.wording import counted
+from controller.model.execution import Worked
+from controller.model.wording import counted
 
 CAUTIOUS = 0.8
 """Four of five messages, and four of five workers, took no longer."""

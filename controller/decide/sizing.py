@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, floor
 
+from controller.model.lane import Lane
+
 TIMEOUT_PART = 0.8
 """How much of a task timeout a worker's share may fill by plan: rates are learned, not known."""
 _EPSILON = 1e-9
@@ -91,3 +93,21 @@ def most_in_timeout(task_timeout_s: float, rates: Rates, worker: WorkerCost) -> 
 def workers_for_timeout(backlog: int, task_timeout_s: float, rates: Rates, worker: WorkerCost) -> int:
     """The fewest workers whose shares fit into the task timeout; a share that does not fit would be handed back and paid for twice."""
     return ceil(backlog / most_in_timeout(task_timeout_s, rates, worker))
+
+
+VCPU_SECOND_USD = 0.000018
+GIB_SECOND_USD = 0.000002
+"""List prices of Cloud Run Jobs in tier 1 regions."""
+BILLING_FLOOR_S = 60.0
+"""The least time that a worker is billed for."""
+
+
+def worker_cost(lane: Lane) -> WorkerCost:
+    """What a worker of the lane costs and does at a time."""
+    return WorkerCost(lane.concurrency, lane.vcpu * VCPU_SECOND_USD + lane.memory_gib * GIB_SECOND_USD, BILLING_FLOOR_S)
+
+
+def worker_usd(lane: Lane, seconds: float) -> float:
+    """What one worker costs that was there for so long."""
+    worker = worker_cost(lane)
+    return worker.usd_per_s * max(worker.floor_s, seconds)

@@ -7,34 +7,14 @@ of KEDA's ScaledJob are there for who comes from it: they see the whole reading 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from math import ceil
 
-from controller.decide.durations import brief
 from controller.decide.sizing import Rates, WorkerCost, cheapest, planned_rounds, workers_in_time
-from controller.decide.wording import counted
+from controller.model.lane import Strategy
+from controller.model.wording import brief, counted
 
 GUESS_S = 10.0
 """What a message is taken to need in a slot while nothing is learned: rather too long, once."""
-
-
-class Strategy(StrEnum):
-    DEADLINE = "deadline"
-    SHARE = "share"
-    FIXED = "fixed"
-    KEDA_DEFAULT = "keda-default"
-    KEDA_ACCURATE = "keda-accurate"
-    KEDA_EAGER = "keda-eager"
-
-    @property
-    def sees_ledger(self) -> bool:
-        """Whether it counts only what is not assigned yet."""
-        return self not in (Strategy.KEDA_DEFAULT, Strategy.KEDA_ACCURATE, Strategy.KEDA_EAGER)
-
-    @property
-    def sizes_by_work(self) -> bool:
-        """Whether what a worker can do raises the number; the others are what they are, and only upper bounds change them."""
-        return self in (Strategy.DEADLINE, Strategy.SHARE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from controller.lanes.manifests import Document, Manifest
-from controller.observe.unreachable import no_answer
+from controller.observe.google_jobs import no_answer
 
 TIMEOUT_S = 60.0
 

@@ -11,39 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.model.clock import Clock
+from controller.model.reading import FUTURE_S, Idle, Reading, Unknown, Value
 
 WINDOW_S = 300.0
 """How far back a sample may lie. Shorter windows come back empty now and then even for a busy subscription."""
-FUTURE_S = 60.0
-"""A sample further ahead than this means that one of the clocks is wrong."""
 LONGEST_WINDOW_S = 540.0
 """Workers' progress reaches back by ten minutes: what an older sample counted could not be told from what was acknowledged since."""
 UNDELIVERED = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 OLDEST_AGE = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What the gauge said. `sampled_at` is Unix seconds; `oldest_age_s` is None when only that part could not be read."""
-
-    undelivered_count: int
-    sampled_at: float
-    oldest_age_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """The call succeeded and there is no series: normal for a quiet subscription, and no proof that it is empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The backlog could not be read."""
-
-    reason: str
-
-
-Reading = Value | Idle | Unknown
 
 
 class BacklogReader(Protocol):

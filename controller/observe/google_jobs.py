@@ -10,8 +10,15 @@ from functools import cache
 from typing import Any, NoReturn
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from controller.observe.jobs import LANE_LABEL, ExecutionInfo, JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
-from controller.observe.unreachable import no_answer
+from controller.model.execution import ExecutionInfo
+from controller.observe.jobs import (
+    LANE_LABEL,
+    JobInfo,
+    LaunchRefused,
+    LaunchThrottled,
+    LaunchUnclear,
+    RunRequest,
+)
 
 PAGE = 100
 WORKERS_PAGE = 1000
@@ -241,3 +248,20 @@ def launch_error(error: Exception, job: str, told: str) -> LaunchRefused | Launc
 
 def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+
+
+def no_answer(url: str, error: Exception, *, emulated: bool) -> str:
+    """Cloud Run at `url` did not answer a request that failed with `error`, one of `requests`."""
+    local, real = "is the local cloud up, and CLOUD_RUN_EMULATOR_HOST its address?", "look at the network and at REGION, try again"
+    return f"Cloud Run at {url} does not answer ({_why(error)}): {local if emulated else real}"
+
+
+def _why(error: Exception) -> str:
+    """The system's own word, which the clients wrap several times, else the kind of the error."""
+    found = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            found = cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return found

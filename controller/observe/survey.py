@@ -12,9 +12,10 @@ from batch.model.names import progress_folder
 from batch.model.progress import Progress, from_metadata
 from batch.services.ports import ObjectStore
 from controller.decide.broken import undecided
-from controller.decide.ledger import Worked, horizon
-from controller.lanes.lanes import Lane
-from controller.observe.jobs import ExecutionInfo, JobRunner
+from controller.decide.ledger import horizon
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import Lane
+from controller.observe.jobs import JobRunner
 
 LOOKBACK_S = 24 * 3600.0
 """How long ago an execution may have been created to be found by the first listing."""

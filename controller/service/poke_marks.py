@@ -13,9 +13,9 @@ from math import floor
 
 from batch.services.ports import ObjectStore
 from controller.act.intents import PartState, new_decision_id
-from controller.act.memory import Memory
 from controller.act.state import POKES_KEPT, LaneState, StateConflict, load, saved
 from controller.service.pokes import Poke
+from controller.tick.outside import Memory
 
 MOST_ACCEPTED = 10_000_000
 """That a lane's marks may tell of together: more is counted by the gauge alone."""

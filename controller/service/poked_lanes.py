@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 from batch.model.errors import DependencyError, FanoutError
-from controller.act.round import Round
-from controller.lanes.lanes import Lane, lanes_of
-from controller.outside import Outside
+from controller.lanes.annotations import lanes_of
+from controller.model.lane import Lane
 from controller.service import logs
-from controller.service.deadline import Started
 from controller.service.poke_marks import Marked, pause_s, record, waits
 from controller.service.pokes import Poke, lane_for
-from controller.service.ticker import Answer, Late, Ticker, answer_json
+from controller.service.ticker import Answer, Late, Started, Ticker, answer_json
+from controller.tick.outside import Outside
+from controller.tick.results import Round
 
 EVERY_S = 2.0
 """The least time between the beginnings of two ticks of a lane that pokes ask for. The first one waits for nothing."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from controller.lanes.lanes import Lane
+from controller.model.lane import Lane
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_POKES = 100

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from batch.model.errors import FanoutError
-from controller.observe.backlog import Unknown
-from controller.outside import Outside
-from controller.service.deadline import Started
+from controller.model.reading import Unknown
+from controller.service.ticker import Started
+from controller.tick.outside import Outside
 
 DEADLINE_S = 4.0
 KEPT_S = 5.0

@@ -15,15 +15,14 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from batch.model.errors import DependencyError, SettingsError
-from controller.outside import Outside
 from controller.service import logs
 from controller.service.oidc import Rules, TokenRefused, Verifier
-from controller.service.overlap import ALL_LANES
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
 from controller.service.readiness import Readiness
-from controller.service.ticker import Ticker, answer_json
+from controller.service.ticker import ALL_LANES, Ticker, answer_json
 from controller.service.views import MOST, decisions_json, executions_json, lanes_json
+from controller.tick.outside import Outside
 
 TICK_DEADLINE_S = 50.0
 Limit = Annotated[int, Query(ge=1, le=MOST)]

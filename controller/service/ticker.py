@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from batch.model.clock import iso
+from batch.model.clock import Clock, iso
 from batch.model.errors import DependencyError, SettingsError
-from controller.act.round import Round, TickResult
-from controller.outside import Outside
 from controller.service import logs
-from controller.service.deadline import Started
-from controller.service.overlap import ALL_LANES, Holder, Overlap
-from controller.tick import tick_lanes
+from controller.tick.outside import Outside
+from controller.tick.results import Round, TickResult, result_json, round_json
+from controller.tick.rounds import tick_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +120,12 @@ def answer_json(answer: Answer, deadline_s: float) -> Mapping[str, Any]:
     """What the caller of a tick is told. `status` is `done`, `running` or `skipped`."""
     match answer:
         case Round():
-            return {"status": "done", **logs.round_json(answer)}
+            return {"status": "done", **round_json(answer)}
         case Late():
             text = (
                 f"it is not over and goes on, answers come within {deadline_s:g} s; until it ends the next is skipped. {answer.holder.text}"
             )
-            lanes = [logs.result_json(result) for result in answer.results]
+            lanes = [result_json(result) for result in answer.results]
             return {"status": "running", "reason": text, "lanes": lanes, **_holder_json(answer.holder)}
         case Skipped():
             return {"status": "skipped", "reason": answer.holder.text, "lanes": [], **_holder_json(answer.holder)}
@@ -135,3 +133,102 @@ def answer_json(answer: Answer, deadline_s: float) -> Mapping[str, Any]:
 
 def _holder_json(holder: Holder) -> dict[str, Any]:
     return {"running": {"lane": holder.scope or None, "who": holder.who, "since": iso(holder.since)}}
+
+
+ALL_LANES = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A running tick: of which lane (`ALL_LANES` for all), for whom, since when (Unix seconds)."""
+
+    scope: str
+    who: str
+    since: float
+
+    @property
+    def text(self) -> str:
+        return f"a tick of {f'lane {self.scope}' if self.scope else 'all lanes'}, asked for by {self.who}, runs since {iso(self.since)}"
+
+
+class Overlap:
+    """The ticks that run now. Safe from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._holders: dict[str, Holder] = {}
+        self._changed = threading.Condition()
+
+    def take(self, scope: str, who: str) -> Holder | None:
+        """None: the scope is the caller's, who gives it back. Else who has it."""
+        with self._changed:
+            if scope in self._holders:
+                return self._holders[scope]
+            self._holders[scope] = Holder(scope, who, self._clock.now())
+            return None
+
+    def give_back(self, scope: str) -> None:
+        with self._changed:
+            del self._holders[scope]
+            self._changed.notify_all()
+
+    def running(self) -> tuple[Holder, ...]:
+        with self._changed:
+            return tuple(self._holders.values())
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing runs."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._holders, timeout_s)
+
+    def wait_free(self, scope: str, timeout_s: float) -> bool:
+        """Wait until nothing runs in this scope."""
+        with self._changed:
+            return self._changed.wait_for(lambda: scope not in self._holders, timeout_s)
+
+    @contextmanager
+    def given_back(self, scope: str) -> Iterator[None]:
+        """Gives the scope back at the end, whatever happens."""
+        try:
+            yield
+        finally:
+            self.give_back(scope)
+
+
+T = TypeVar("T")
+
+
+class Started(Generic[T]):
+    """A call under way. `on_end` is called when it has ended, in its thread."""
+
+    def __init__(self, call: Callable[[], T], name: str, on_end: Callable[[], object] = lambda: None) -> None:
+        self._call, self._on_end = call, on_end
+        self._result: T | None = None
+        self._error: Exception | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
+            self._error = error
+        finally:
+            self._ended.set()
+            self._on_end()
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended within `timeout_s`."""
+        return self._ended.wait(max(0.0, timeout_s))
+
+    def result(self) -> T:
+        """What the call returned. Raises what it raised; RuntimeError while it runs."""
+        if not self.ended:
+            raise RuntimeError("the call has not ended")
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]

@@ -10,10 +10,10 @@ from typing import Any
 from batch.model.clock import iso
 from batch.model.errors import FanoutError
 from controller.act.state import load
-from controller.lanes.lanes import Lane, lanes_of
-from controller.observe.jobs import ExecutionInfo
-from controller.outside import Outside
-from controller.tick import chosen_lanes
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.execution import ExecutionInfo
+from controller.model.lane import Lane
+from controller.tick.outside import Outside
 
 MOST = 50
 """Decisions, and executions of a lane, that are shown."""

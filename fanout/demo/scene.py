@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from batch.model.progress import Progress
-from controller.decide.ledger import Worked, promised
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import Reading, Value
-from controller.observe.jobs import ExecutionInfo
+from controller.decide.ledger import promised
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import Lane
+from controller.model.reading import Reading, Value
 from controller.observe.survey import survey
-from controller.tick import Outside
+from controller.tick.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)

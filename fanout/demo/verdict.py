@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from batch.client.proof import Proof
 from batch.model.shares import share, share_left
-from controller.decide.ledger import Worked
-from controller.decide.prices import worker_usd
+from controller.decide.sizing import worker_usd
+from controller.model.execution import Worked
 from fanout.demo.scene import LaneScene
 from local_cloud.supervisor.workers import RunningWorker
 

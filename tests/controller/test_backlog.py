@@ -12,7 +12,8 @@ from batch.model.errors import SettingsError
 from batch.model.progress import MARK_EVERY_S, MARKS_KEPT
 from controller.config import controller_settings
 from controller.decide.ledger import GUARD_S
-from controller.observe.backlog import LONGEST_WINDOW_S, Idle, Reading, ReadingRules, Sample, Unknown, Value, judged, newest_of
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.observe.backlog import LONGEST_WINDOW_S, ReadingRules, Sample, judged, newest_of
 
 NOW = 5000.0
 Samples = Mapping[str, Sample | None] | str

@@ -6,9 +6,8 @@ import pytest
 
 from controller.decide.caps import Bound, Limits, bounds_of, capped
 from controller.decide.decision import Cap
-from controller.decide.prices import worker_cost
-from controller.decide.sizing import Rates
-from controller.lanes.lanes import Lane
+from controller.decide.sizing import Rates, worker_cost
+from controller.model.lane import Lane
 from tests.controller.fakes import lane
 
 FULL = lane(share=100, min_workers=2, max_workers=50, max_in_flight=200, rate=30.0, concurrency=4, vcpu=2.0)

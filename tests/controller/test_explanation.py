@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from controller.act.intents import Intent, PartState, split
-from controller.act.round import TickResult
 from controller.decide.caps import Limits
 from controller.decide.decision import Decision, from_json, to_json
-from controller.decide.explanation import explained, explained_decision
+from controller.decide.explanation import explained_decision
 from controller.decide.ledger import Ledger, Line
 from controller.decide.policy import decide
 from controller.decide.probe import Blind
 from controller.decide.sizing import Rates
-from controller.observe.backlog import Idle, Unknown, Value
+from controller.model.reading import Idle, Unknown, Value
+from controller.tick.results import TickResult, explained
 from tests.controller.fakes import lane
 
 NOW = 1_000_000.0

@@ -9,7 +9,8 @@ from controller.act.launcher import BEGIN_S, GRACE_S, LISTED_S, launch
 from controller.act.state import load
 from controller.decide.decision import Kind
 from controller.observe.google_jobs import TIMEOUT_S
-from controller.tick import TickResult, tick
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, world
 
 TICK_S = 60.0

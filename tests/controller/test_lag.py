@@ -13,8 +13,9 @@ from batch.model.progress import MARK_EVERY_S
 from batch.model.shares import share
 from controller.act.state import LaneState, save
 from controller.decide.rates import Learned, Sample
-from controller.observe.backlog import Value
-from controller.tick import TickResult, tick
+from controller.model.reading import Value
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, progress, world, write_progress
 
 BACKLOG = 10_000

@@ -9,13 +9,13 @@ import pytest
 
 from controller.act.intents import PartState, split
 from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, unlaunchable
-from controller.act.memory import Memory
 from controller.act.state import load
 from controller.decide.budget import Quotas
 from controller.decide.decision import HoldCause, Kind
-from controller.decide.explanation import explained
 from controller.observe.jobs import LaunchRefused, LaunchThrottled
-from controller.tick import TickResult, tick
+from controller.tick.outside import Memory
+from controller.tick.results import TickResult, explained
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, world
 
 

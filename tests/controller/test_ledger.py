@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.model.progress import Progress
-from controller.decide.ledger import Line, Unlisted, Worked, horizon, ledger_of, promised
-from controller.observe.jobs import ExecutionInfo
+from controller.decide.ledger import Line, Unlisted, horizon, ledger_of, promised
+from controller.model.execution import ExecutionInfo, Worked
 from tests.controller.fakes import JOB, progress
 
 T = 10_000.0

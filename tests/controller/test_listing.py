@@ -17,11 +17,11 @@ from controller.act.intents import Intent, Part
 from controller.act.state import LaneState, Saved, load
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.probe import Blind
-from controller.observe.backlog import Idle, Reading, Unknown, Value
-from controller.observe.jobs import ExecutionInfo, JobInfo, RunRequest
-from controller.observe.listing import OVERLAP_S, SHORT_S, Listed, listed, observed, shortage
-from controller.observe.observed import Observed, Seen
-from controller.tick import tick
+from controller.model.execution import ExecutionInfo
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.observe.jobs import JobInfo, RunRequest
+from controller.observe.listing import OVERLAP_S, SHORT_S, Listed, Observed, Seen, listed, observed, shortage
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, World, lane, world, write_progress
 from tests.controller.fakes import progress as progress_of
 from tests.controller.test_delayed import delay

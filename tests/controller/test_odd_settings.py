@@ -14,9 +14,9 @@ from controller.decide.explanation import explained_decision
 from controller.decide.ledger import Ledger, Line
 from controller.decide.policy import decide
 from controller.decide.sizing import Rates
-from controller.decide.strategies import Strategy
-from controller.lanes.lanes import ANNOTATIONS, lanes_of
-from controller.observe.backlog import Idle, Unknown, Value
+from controller.lanes.annotations import ANNOTATIONS, lanes_of
+from controller.model.lane import Strategy
+from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LANE_LABEL, JobInfo
 
 NOW = 1e9

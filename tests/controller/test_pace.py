@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from batch.model.progress import MARK_EVERY_S, Progress
 from batch.model.shares import share
 from controller.act.state import LaneState, save
-from controller.decide.ledger import Worked, ledger_of
-from controller.decide.pace import KNOWN_AFTER_S, late_count, messages_per_s
+from controller.decide.ledger import KNOWN_AFTER_S, late_count, ledger_of, messages_per_s
 from controller.decide.rates import Learned, Sample
-from controller.decide.strategies import Strategy
-from controller.observe.backlog import Value
-from controller.tick import TickResult, tick
+from controller.model.execution import Worked
+from controller.model.lane import Strategy
+from controller.model.reading import Value
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, progress, world, write_progress
 from tests.controller.test_ledger import execution
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from batch.services.ports import ObjectInfo
 from batch.testing import MemoryObjectStore
-from controller.act.memory import Memory
 from controller.act.state import LaneState, StateConflict, accepted_since, load, save
 from controller.service.poke_marks import MOST_ACCEPTED, Marked, marked, record
 from controller.service.pokes import MAX_BODY_BYTES, MAX_COUNT, MAX_POKES, Poke, PokesRefused, lane_for, read_pokes
+from controller.tick.outside import Memory
 from tests.controller.fakes import lane
 
 NOW = 1_767_225_600.0

@@ -15,11 +15,9 @@ from controller.decide.caps import Limits
 from controller.decide.decision import Decision, HoldCause, Kind, from_json, to_json
 from controller.decide.ledger import Ledger, Line
 from controller.decide.policy import decide, share_of
-from controller.decide.prices import worker_cost
-from controller.decide.sizing import Rates, cost_usd, drain_s
-from controller.decide.strategies import Strategy
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.decide.sizing import Rates, cost_usd, drain_s, worker_cost
+from controller.model.lane import Lane, Strategy
+from controller.model.reading import Idle, Reading, Unknown, Value
 from tests.controller.fakes import lane
 
 NOW = 1000.0

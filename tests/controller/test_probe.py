@@ -9,12 +9,12 @@ import pytest
 
 from controller.act.state import load
 from controller.decide.decision import Kind
-from controller.decide.ledger import Ledger, Worked
+from controller.decide.ledger import Ledger
 from controller.decide.policy import decide
 from controller.decide.probe import LONGEST_WAIT_S, Blind, from_json, probe_due, to_json, unfinished
-from controller.observe.backlog import Idle, Reading, Unknown, Value
-from controller.observe.jobs import ExecutionInfo
-from controller.tick import tick
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, World, lane, progress, world
 
 WEEK_MIN = 7 * 24 * 60

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.model.progress import Progress
-from controller.decide.ledger import Worked
 from controller.decide.rates import EXECUTIONS_KEPT, SAMPLES_EACH, SAMPLES_KEPT, Learned, Sample, from_json, learned, to_json
-from controller.observe.jobs import ExecutionInfo
+from controller.model.execution import ExecutionInfo, Worked
 from tests.controller.fakes import JOB, progress
 
 T = 10_000.0

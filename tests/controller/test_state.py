@@ -27,7 +27,7 @@ from controller.act.state import (
 )
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
-from controller.observe.observed import Observed, Seen
+from controller.observe.listing import Observed, Seen
 from tests.controller.fakes import JOB
 
 FULL = LaneState(

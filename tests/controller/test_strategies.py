@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.decide.sizing import Rates, WorkerCost
-from controller.decide.strategies import Demand, Strategy, wanted
+from controller.decide.strategies import Demand, wanted
+from controller.model.lane import Strategy
 
 NOTHING_RUNS = Demand(
     known_count=0,

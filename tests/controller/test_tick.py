@@ -15,9 +15,11 @@ from controller.act.launcher import GRACE_S
 from controller.act.state import Backoff, LaneState, load, save
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.probe import Blind
-from controller.observe.backlog import Idle, Reading, Unknown, Value
-from controller.observe.jobs import ExecutionInfo, LaunchRefused, LaunchUnclear, RunRequest
-from controller.tick import TickResult, tick
+from controller.model.execution import ExecutionInfo
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.observe.jobs import LaunchRefused, LaunchUnclear, RunRequest
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
 
 DOWN = DependencyUnavailable("503")

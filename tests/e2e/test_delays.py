@@ -26,7 +26,9 @@ from batch.settings import worker_settings
 from batch.worker import Worker
 from controller.decide.decision import Kind
 from controller.observe.backlog import GoogleBacklogReader
-from controller.tick import Outside, TickResult, tick
+from controller.tick.outside import Outside
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from fanout.proof import as_text
 from tests.clocks import ShiftedClock
 from tests.controller.fakes import FakeRunner, lane

@@ -12,7 +12,7 @@ from click.testing import Result
 from batch.model.errors import DependencyUnavailable
 from controller.act.intents import Intent, split
 from controller.act.state import LaneState, save
-from controller.observe.backlog import Idle, Unknown, Value
+from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LaunchThrottled
 from fanout import lanes, tick
 from tests.controller.fakes import World, job, progress, world, write_progress

@@ -12,12 +12,12 @@ from batch.model.errors import FanoutError
 from controller.act.intents import Intent, new_decision_id, split
 from controller.act.launcher import backed_off, backing_off, launch, unlaunchable
 from controller.act.reserved import ACT_WITHIN_S
-from controller.act.round import TickResult
 from controller.act.state import LaneState, Saved, StateConflict, saved
 from controller.decide.decision import Decision, HoldCause, Kind, on_hold, to_json
-from controller.decide.durations import spoken
-from controller.observe.view import View, unreadable
-from controller.outside import Outside
+from controller.model.wording import spoken
+from controller.tick.outside import Outside
+from controller.tick.results import TickResult
+from controller.tick.view import View, unreadable
 
 MINUTE_S = 60.0
 

@@ -11,16 +11,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from batch.model.errors import FanoutError
-from controller.act.action import MINUTE_S, allowed
 from controller.act.intents import new_decision_id
 from controller.act.reserved import LOOK_S, Book, Looked, Reservation, load, save
 from controller.decide.budget import Want, aged_weights, allocated
 from controller.decide.caps import Limits
 from controller.decide.decision import Decision, HoldCause, Kind, on_hold
 from controller.decide.policy import decide
-from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION
-from controller.observe.view import View, fault
-from controller.outside import Outside
+from controller.model.execution import MAX_WORKERS_PER_EXECUTION
+from controller.tick.action import MINUTE_S, allowed
+from controller.tick.outside import Outside
+from controller.tick.view import View, fault
 
 TRIES = 5
 

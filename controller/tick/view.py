@@ -15,17 +15,17 @@ from controller.act.republisher import Republished, Republisher
 from controller.act.state import LaneState, Saved, accepted_since, load
 from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
-from controller.decide.decision import Decision, HoldCause, Kind
+from controller.decide.decision import Decision, HoldCause, Kind, compared
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
-from controller.decide.predictions import compared
 from controller.decide.probe import unfinished
-from controller.decide.strategies import Strategy
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import WINDOW_S, Idle, Reading, Value
-from controller.observe.jobs import ExecutionInfo, JobInfo
+from controller.model.execution import ExecutionInfo
+from controller.model.lane import Lane, Strategy
+from controller.model.reading import Idle, Reading, Value
+from controller.observe.backlog import WINDOW_S
+from controller.observe.jobs import JobInfo
 from controller.observe.listing import listed, newest_first, observed, shortage
 from controller.observe.survey import Survey, alive_count, oldest_of_interest, still_matter, surveyed
-from controller.outside import Outside
+from controller.tick.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,18 @@
-"""Durations as people write them: `90s`, `10m`, `2h`, `1d`. A bare number is refused: nobody can tell its unit."""
+"""Words that depend on a number. Every text about a count goes through here, so that none says `1 workers`."""
 
 from __future__ import annotations
 
 import re
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
 
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST_S = 365 * 86400.0

@@ -1,17 +1,19 @@
-"""What one controller process remembers between ticks. Losing it costs requests, never correctness.
-
-A state that is remembered is only good for finding that there is nothing to do: who launches has read it, and who writes it names its
-generation.
-"""
+"""Everything that a tick touches, as one value: the seams, and what one process keeps between ticks."""
 
 from __future__ import annotations
 
+import random
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from batch.model.clock import Clock
+from batch.services.ports import ObjectStore, Topic
 from controller.act.state import Saved
-from controller.decide.ledger import Worked
+from controller.decide.budget import Quotas
+from controller.model.execution import Worked
+from controller.observe.backlog import BacklogReader
+from controller.observe.jobs import JobRunner
 
 
 @dataclass(slots=True)
@@ -52,3 +54,17 @@ class Memory:
     def run_call_count(self, since: float) -> int:
         with self._lock:
             return sum(one > since for one in self._run_calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """All of it is used from several threads at a time. `topic` gives a topic by its short name; raises DependencyError."""
+
+    store: ObjectStore
+    runner: JobRunner
+    backlog: BacklogReader
+    clock: Clock
+    rng: random.Random
+    topic: Callable[[str], Topic]
+    quotas: Quotas = field(default_factory=Quotas)
+    memory: Memory = field(default_factory=Memory)

@@ -14,53 +14,14 @@ from typing import Any
 
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings, whole
-from controller.decide.durations import duration
-from controller.decide.strategies import Strategy
-from controller.observe.jobs import COUNT_DIGITS, LANE_LABEL, JobInfo
+from controller.model.execution import COUNT_DIGITS
+from controller.model.lane import Lane, Policy, Strategy
+from controller.model.wording import duration
+from controller.observe.jobs import LANE_LABEL, JobInfo
 
 PREFIX = "fanout/"
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 _LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What an operator decides about a lane. `share` is the most messages that one worker takes; `max_workers` counts all that are
-    alive at a time, `min_workers` is the least of one launch, `floor` how many of a shared budget are this lane's whatever others want.
-    `max_in_flight` messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
-
-    share: int = WorkerSettings.max_messages
-    min_workers: int = 0
-    max_workers: int = 100
-    drain_within_s: float = 600.0
-    weight: float = 1.0
-    paused: bool = False
-    strategy: Strategy = Strategy.DEADLINE
-    fixed_workers: int = 0
-    max_in_flight: int | None = None
-    rate: float | None = None
-    min_backlog: int = 0
-    max_wait_s: float = 600.0
-    floor: int = 0
-    probe_after_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and of the job what a
-    decision needs: timeout, parallelism, retries, tasks a worker runs at a time, and the size of a worker."""
-
-    name: str
-    job: str
-    subscription: str
-    topic: str
-    policy: Policy = Policy()
-    task_timeout_s: float = 600.0
-    parallelism: int = 0
-    max_retries: int = 1
-    concurrency: int = WorkerSettings.concurrency
-    vcpu: float = 1.0
-    memory_gib: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +204,19 @@ def _clashes(lane: Lane, lanes: Sequence[Lane]) -> tuple[str, ...]:
         if other.subscription == lane.subscription
     ]
     return tuple(same_name + same_source)
+
+
+def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:
+    """The lanes with these names, or all. Raises SettingsError with every name that is none."""
+    known = {lane.name: lane for lane in lanes}
+    problems = [_no_lane(name, list(known), refused) for name in names if name not in known]
+    if problems:
+        raise SettingsError(problems)
+    return [known[name] for name in dict.fromkeys(names)] if names else list(lanes)
+
+
+def _no_lane(name: str, known: Sequence[str], refused: Sequence[LaneRefused]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"lanes are: {', '.join(known) or 'none'}"
+    wrong = "".join(f"; job {one.job} is refused: {'; '.join(one.problems)}" for one in refused)
+    return f"there is no lane {name!r}; {hint}{wrong}"

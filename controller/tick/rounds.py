@@ -6,7 +6,6 @@ time are harmless: only one of them can save its intent.
 
 from __future__ import annotations
 
-import difflib
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +13,19 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
-from batch.model.errors import DependencyError, DependencyMissing, SettingsError
+from batch.model.errors import DependencyError, DependencyMissing
 from batch.model.names import DELAYED
 from batch.services.ports import ObjectStore
-from controller.act.action import act
-from controller.act.round import Round, TickResult
 from controller.decide.decision import Decision
-from controller.decide.sharing import shared_out
-from controller.lanes.lanes import Lane, LaneRefused, lanes_of
-from controller.observe.backlog import Reading
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.lane import Lane
+from controller.model.reading import Reading
 from controller.observe.jobs import JobInfo
-from controller.observe.view import View, fault, held_view, look
-from controller.outside import Outside
-
-__all__ = ["Outside", "Round", "TickResult", "chosen_lanes", "tick", "tick_lanes"]
+from controller.tick.action import act
+from controller.tick.outside import Outside
+from controller.tick.results import Round, TickResult
+from controller.tick.sharing import shared_out
+from controller.tick.view import View, fault, held_view, look
 
 LANES_AT_A_TIME = 8
 DELAYED_PAGE = 1000
@@ -125,19 +123,3 @@ def _together(call: Callable[[T], U], items: Iterable[T]) -> list[U]:
         return [call(item) for item in items]
     with ThreadPoolExecutor(min(LANES_AT_A_TIME, len(items)), thread_name_prefix="lane") as pool:
         return list(pool.map(call, items))
-
-
-def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:
-    """The lanes with these names, or all. Raises SettingsError with every name that is none."""
-    known = {lane.name: lane for lane in lanes}
-    problems = [_no_lane(name, list(known), refused) for name in names if name not in known]
-    if problems:
-        raise SettingsError(problems)
-    return [known[name] for name in dict.fromkeys(names)] if names else list(lanes)
-
-
-def _no_lane(name: str, known: Sequence[str], refused: Sequence[LaneRefused]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"lanes are: {', '.join(known) or 'none'}"
-    wrong = "".join(f"; job {one.job} is refused: {'; '.join(one.problems)}" for one in refused)
-    return f"there is no lane {name!r}; {hint}{wrong}"
