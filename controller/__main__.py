@@ -27,13 +27,13 @@ from controller.wiring import connected
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
 ANSWER_S = 1.5
-"""For the answers to those who wait for a tick that does not end in time. Cloud Run kills 10 s after SIGTERM."""
+"""For the answers to callers of a tick that does not end in time. Cloud Run kills 10 s after SIGTERM."""
 WATCH_S = 0.1
 LEAVE_S = 0.5
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Exit code 2 when settings are wrong, a port that is taken among them, 1 when no client could be made; each problem is logged."""
+    """Serve until a signal. Exit code 2 if settings are wrong or the port is taken, 1 if no client could be made; problems are logged."""
     what = "Serve the controller: tick the lanes when it is called, answer what was decided and why."
     usage("python -m controller", what, ControllerSettings).parse_args(arguments)
     try:
@@ -95,7 +95,7 @@ def _told_to_end(_number: int, _frame: object) -> None:
 
 
 def _leave(ticker: Ticker) -> None:
-    """At once where something still waits for a service: its threads must not keep the process."""
+    """At once if something still waits for a service: its threads must not keep the process."""
     unfinished = ticker.running()
     for holder in unfinished:
         logs.write("WARNING", f"the controller ends in the middle of a tick, the next one repairs what it left: {holder.text}")
@@ -107,7 +107,7 @@ def _leave(ticker: Ticker) -> None:
 
 
 def _end(server: uvicorn.Server, ticker: Ticker, poked: PokedLanes, finish_s: float) -> None:
-    """Once the server is to end: no tick begins for a poke that waits, what runs may end, and who waits for more is answered in time."""
+    """Once the server must end: no tick begins for a poke that waits, running ticks may end, callers of longer ones are answered."""
     never, clock = threading.Event(), SystemClock()
     while not server.should_exit:
         clock.wait(never, WATCH_S)

@@ -1,4 +1,4 @@
-"""The real outside of a controller: Google's services, or the local cloud in their place. The one place that chooses."""
+"""The real `Outside` of a controller: Google's services, or the local cloud in their place. Nothing else chooses."""
 
 from __future__ import annotations
 

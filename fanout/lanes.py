@@ -20,7 +20,7 @@ from controller.model.wording import spoken
 from controller.observe.jobs import JobInfo
 from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
-from controller.tick.view import View, fault, held_view, look
+from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE
 from fanout.listing import Listing, one_line, show, show_json
@@ -74,7 +74,7 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
         try:
             return look(lane, job, outside, reading, dry_run=True, republish=False)
         except Exception as error:  # noqa: BLE001 - what nobody foresaw of one lane does not keep the others from being shown
-            return held_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
+            return hold_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
 
     with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="lane") as pool:
         views = list(pool.map(one, [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]))

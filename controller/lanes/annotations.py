@@ -1,7 +1,6 @@
-"""Lanes: read from the labels and annotations of Cloud Run Jobs. The manifest is the only place that an operator edits.
+"""Lanes, read from the labels and annotations of Cloud Run Jobs. The manifest is the only place that an operator edits.
 
-A job with the label `fanout-lane` is a lane. Everything that is wrong with it is reported at once; a lane with a problem is
-never ticked on a guess.
+A job with the label `fanout-lane` is a lane. All its problems are reported at once; a lane with a problem is never ticked on a guess.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings, whole
-from controller.model.execution import COUNT_DIGITS
+from controller.model.execution import count_in
 from controller.model.lane import Lane, Policy, Strategy
 from controller.model.wording import duration
 from controller.observe.jobs import LANE_LABEL, JobInfo
@@ -26,36 +25,39 @@ _LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class LaneRefused:
-    """A job that wants to be a lane and cannot."""
+    """A job with the label of a lane that cannot be one, and why."""
 
     job: str
     problems: tuple[str, ...]
 
 
 def resource_name(text: str) -> str:
+    """A Pub/Sub name. Raises ValueError with the rule."""
     if not _RESOURCE.fullmatch(text) or text.startswith("goog"):
         raise ValueError("the short name of a Pub/Sub resource: a letter, then 2 to 254 letters, digits or ._~%+-")
     return text
 
 
 def positive(text: str) -> float:
-    rule = "a number above 0"
+    """A number above 0. Raises ValueError with the rule."""
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(rule) from None
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError(rule)
+        raise ValueError("a number above 0")
     return value
 
 
 def flag(text: str) -> bool:
+    """`true` or `false`. Raises ValueError with the rule."""
     if text not in ("true", "false"):
         raise ValueError('"true" or "false"')
     return text == "true"
 
 
 def strategy(text: str) -> Strategy:
+    """A strategy by its name. Raises ValueError with all names."""
     try:
         return Strategy(text)
     except ValueError:
@@ -102,7 +104,7 @@ ANNOTATIONS: Mapping[str, Annotation] = {
 
 
 def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> tuple[str, str, str, Policy]:
-    """Lane name, subscription, topic and policy. Raises SettingsError with all problems, each beginning with `path`."""
+    """Name, subscription, topic and policy of a lane. Raises SettingsError with all problems, each beginning with `path`."""
     problems: list[str] = []
     name = labels.get(LANE_LABEL, "")
     if not _LANE.fullmatch(name):
@@ -143,11 +145,11 @@ def _unknown(path: str, key: str) -> str:
 
 
 def lane_of(job: JobInfo) -> Lane:
-    """The lane that a job is. Raises SettingsError."""
+    """The lane of a job. Raises SettingsError with all problems."""
     path = f"job {job.name}: metadata"
     name, subscription, topic, policy = read_policy(path, job.labels, job.annotations)
-    slots = slots_of(job.env)
-    if problem := in_flight_problem(path, policy, slots):
+    concurrency = concurrency_of(job.env)
+    if problem := in_flight_problem(path, policy, concurrency):
         raise SettingsError([problem])
     return Lane(
         name=name,
@@ -158,29 +160,29 @@ def lane_of(job: JobInfo) -> Lane:
         task_timeout_s=job.task_timeout_s,
         parallelism=job.parallelism,
         max_retries=job.max_retries,
-        concurrency=slots,
+        concurrency=concurrency,
         vcpu=job.vcpu,
         memory_gib=job.memory_gib,
     )
 
 
-def in_flight_problem(path: str, policy: Policy, slots: int) -> str:
-    """Why a lane could never launch a worker; empty where it can."""
-    if policy.max_in_flight is None or policy.max_in_flight >= slots:
+def in_flight_problem(path: str, policy: Policy, concurrency: int) -> str:
+    """Why a lane could never launch a worker; empty if it can."""
+    if policy.max_in_flight is None or policy.max_in_flight >= concurrency:
         return ""
-    return f"{path}: fanout/max-in-flight={policy.max_in_flight} is less than a single worker runs at a time: lower its CONCURRENCY={slots}"
+    few = f"{path}: fanout/max-in-flight={policy.max_in_flight} is less than a single worker runs at a time"
+    return f"{few}: lower its CONCURRENCY={concurrency}"
 
 
-def slots_of(env: Mapping[str, str]) -> int:
-    """Tasks that a worker with this environment runs at a time. Sizes and predictions need it: a value that no worker would accept is the
-    worker's to report."""
-    text = env.get("CONCURRENCY", "")
-    return (int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else 0) or WorkerSettings.concurrency
+def concurrency_of(env: Mapping[str, str]) -> int:
+    """Tasks that a worker with this environment runs at a time. A value that no worker would accept counts as the default: the worker
+    itself reports it."""
+    return count_in(env, "CONCURRENCY") or WorkerSettings.concurrency
 
 
 def lanes_of(jobs: Sequence[JobInfo]) -> tuple[list[Lane], list[LaneRefused]]:
-    """All lanes by name, and the jobs that cannot be one. Two jobs on one lane, or on one subscription, are both refused: each would
-    take the other's work for its own."""
+    """All lanes, sorted by name, and the jobs that cannot be one. Two jobs of one lane, or of one subscription, are both refused: each
+    would count the other's work as its own."""
     lanes: list[Lane] = []
     refused: list[LaneRefused] = []
     for job in jobs:
@@ -207,7 +209,7 @@ def _clashes(lane: Lane, lanes: Sequence[Lane]) -> tuple[str, ...]:
 
 
 def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:
-    """The lanes with these names, or all. Raises SettingsError with every name that is none."""
+    """The lanes with these names, or all. Raises SettingsError with every name that is not a lane's."""
     known = {lane.name: lane for lane in lanes}
     problems = [_no_lane(name, list(known), refused) for name in names if name not in known]
     if problems:

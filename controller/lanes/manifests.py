@@ -1,7 +1,7 @@
 """Manifests: the Cloud Run Jobs of a `jobs.yaml`, read, checked, and completed with what a project does not commit.
 
-All problems are reported at once, each with document, path, value and rule. What is applied is what stands in the file, but for
-the settings and the image that were asked for: nothing is rewritten silently.
+All problems are reported at once, each with document, path, value and rule, never as an exception of the parser. What stands in the file
+is applied, with the settings and the image that were asked for: nothing is rewritten silently.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import Any
 import yaml
 
 from batch.model.errors import SettingsError
-from controller.lanes.annotations import in_flight_problem, read_policy, slots_of
+from controller.lanes.annotations import concurrency_of, in_flight_problem, read_policy
 from controller.model.lane import Policy
 from controller.observe.jobs import LANE_LABEL
 
 API_VERSION = "run.googleapis.com/v1"
+MAX_DEPTH = 50
+MAX_VALUES = 100_000
 PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
-"""What a committed file says where every project has its own value; nothing is applied with one left."""
+"""What a committed file has in place of a project's own values; nothing is applied with one left."""
 
 _PLACEHOLDER = re.compile(rf"\b({'|'.join(PLACEHOLDERS)})\b")
 
@@ -31,7 +33,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Manifest:
-    """One job. `document` is the manifest as it will be sent; `lane` is empty for a job that is none."""
+    """One job. `document` is the manifest as it will be sent; `lane` is empty for a job that is not a lane."""
 
     name: str
     document: Document
@@ -153,7 +155,7 @@ def _relation_problems(where: str, manifest: Manifest) -> list[str]:
     if told is not None and told != str(timeout_s(manifest.document)):
         timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
         problems.append(f"{where}: env TASK_TIMEOUT_S={told!r} differs from {timeout}: leave it out, it is set from that")
-    if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, slots_of(env))):
+    if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, concurrency_of(env))):
         problems.append(crowded)
     for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):
         if manifest.lane and env.get(name) != meant:
@@ -175,7 +177,7 @@ def _repeated(manifests: list[Manifest]) -> list[str]:
 
 
 def advice(manifest: Manifest) -> list[str]:
-    """What is allowed and not wise."""
+    """Warnings about what is allowed and not wise."""
     retries = _worker_spec(manifest.document).get("maxRetries", 3)
     none = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
     return [none] if retries in (0, "0") else []
@@ -211,13 +213,13 @@ def _set(entries: list[Document], name: str, value: str) -> None:
 
 
 def known_settings(manifest: Manifest, project: str, bucket: str) -> dict[str, str]:
-    """Project and bucket, where the manifest is silent or has a placeholder: what else it says is meant."""
+    """Project and bucket, if the manifest does not set them or has a placeholder; its own values stand."""
     known = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": bucket}
     return {name: value for name, value in known.items() if value and manifest.env.get(name, "PROJECT") in PLACEHOLDERS}
 
 
 def left_open(manifest: Manifest, *, image_matters: bool = True) -> list[str]:
-    """Placeholders that nobody has filled in, with what fills them."""
+    """Placeholders that are left, with what fills them."""
     problems = [
         f"job {manifest.name}: env {name}={value!r} is a placeholder: give --set-env {name}=..."
         for name, value in manifest.env.items()
@@ -248,12 +250,8 @@ def _worker_spec(document: Document) -> Document:
     return node if isinstance(node, dict) else {}
 
 
-MAX_DEPTH = 50
-MAX_VALUES = 100_000
-
-
 def documents(text: str) -> list[Any]:
-    """The documents of a text, without empty ones. Raises SettingsError."""
+    """The YAML documents of a text, without empty ones. Raises SettingsError."""
     try:
         return [document for document in yaml.safe_load_all(text) if document is not None]
     except (yaml.YAMLError, ValueError) as error:
@@ -263,8 +261,8 @@ def documents(text: str) -> list[Any]:
 
 
 def odd_values(where: str, document: object) -> list[str]:
-    """A line for each name that is no text and each value that JSON does not know. Raises SettingsError for what is no tree of a
-    reasonable size."""
+    """A problem for each name that is not a text and each value that JSON does not know. Raises SettingsError for a document that holds
+    itself or is too large."""
     return list(_Walk(where).odd("", document, ()))
 
 
@@ -296,7 +294,7 @@ class _Walk:
 
 
 def in_yaml(value: object) -> str:
-    """A value as its author wrote it, as far as can be told."""
+    """A value as its author wrote it, as far as is known."""
     if isinstance(value, bool):
         return str(value).lower()
     return "null" if value is None else repr(value)[:200]

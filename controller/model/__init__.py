@@ -1,1 +1,1 @@
-"""Values that every room speaks of: lanes, readings, executions, and how numbers are written."""
+"""Values that every room speaks of: lanes, readings, executions, and how numbers and times are written."""

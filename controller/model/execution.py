@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from batch.model.progress import Progress
@@ -10,7 +10,7 @@ from batch.model.progress import Progress
 MAX_WORKERS_PER_EXECUTION = 10_000
 """The limit of Cloud Run on the task count of an execution."""
 COUNT_DIGITS = 18
-"""A person may start an execution with any settings: a number longer than this is none."""
+"""A person may start an execution with any settings: a longer number is not a count that a worker would accept."""
 
 Tries = Mapping[int, Sequence[Progress]]
 """Progress by worker index; the tries of a worker in the order of their retries."""
@@ -45,6 +45,7 @@ class ExecutionInfo:
 
     @property
     def live(self) -> bool:
+        """Whether it has not ended."""
         return self.completed_at is None
 
     @property
@@ -54,25 +55,40 @@ class ExecutionInfo:
         return max(0, self.task_count - done_count) if self.live else 0
 
     @property
+    def pending_worker_count(self) -> int:
+        """Workers that have yet to start."""
+        return max(0, self.live_worker_count - self.running_count)
+
+    @property
     def decision_id(self) -> str:
         """Empty when a person launched it."""
         return self.env.get("DECISION_ID", "")
 
     def count_setting(self, name: str) -> int | None:
-        """A count among its settings; None where it is not set, or is none that a worker takes."""
-        text = self.env.get(name, "")
-        return int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else None
+        """A count among its settings; None where it is not set, or is not a count that a worker would accept."""
+        return count_in(self.env, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """An execution and the progress of its workers, as far as they have written any. `ended` says of single workers when they ended
-    for good (Unix seconds); it is asked for only while an execution with failed or cancelled workers lives."""
+    """An execution and the progress of its workers, as far as they have written any. `ended`: when (Unix seconds) single workers ended for
+    good, by index; it is read only while an execution with failed or cancelled workers lives."""
 
     info: ExecutionInfo
     tries: Tries = field(default_factory=dict)
     ended: Mapping[int, float] = field(default_factory=dict)
 
+    @property
+    def progress(self) -> Iterator[Progress]:
+        """Of every try of every worker."""
+        return (one for tries in self.tries.values() for one in tries)
+
     def ended_at(self, index: int) -> float | None:
-        """None while this worker, or a retry of it, may still work."""
+        """Unix seconds; None while this worker, or a retry of it, may still work."""
         return self.ended.get(index, self.info.completed_at)
+
+
+def count_in(env: Mapping[str, str], name: str) -> int | None:
+    """A count among these settings; None where it is not set, or is not a count that a worker would accept."""
+    text = env.get(name, "")
+    return int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else None

@@ -9,6 +9,8 @@ from batch.settings import WorkerSettings
 
 
 class Strategy(StrEnum):
+    """How a launch is sized; the values are those of the annotation `fanout/strategy`."""
+
     DEADLINE = "deadline"
     SHARE = "share"
     FIXED = "fixed"
@@ -23,15 +25,15 @@ class Strategy(StrEnum):
 
     @property
     def sizes_by_work(self) -> bool:
-        """Whether what a worker can do raises the number; the others are what they are, and only upper bounds change them."""
+        """Whether caps that ask for more workers (timeout, share, minimum) apply too; of the others only upper bounds change the number."""
         return self in (Strategy.DEADLINE, Strategy.SHARE)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What an operator decides about a lane. `share` is the most messages that one worker takes; `max_workers` counts all that are
-    alive at a time, `min_workers` is the least of one launch, `floor` how many of a shared budget are this lane's whatever others want.
-    `max_in_flight` messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
+    """What an operator decides about a lane. `share`: the most messages that one worker takes. `max_workers` counts all that are alive at
+    a time, `min_workers` bounds one launch from below, `floor` workers of a shared budget are reserved for this lane. `max_in_flight`
+    messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
 
     share: int = WorkerSettings.max_messages
     min_workers: int = 0
@@ -51,8 +53,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and of the job what a
-    decision needs: timeout, parallelism, retries, tasks a worker runs at a time, and the size of a worker."""
+    """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and what a decision needs of the job:
+    timeout, parallelism, retries, how many tasks a worker runs at a time (`concurrency`), and the size of a worker."""
 
     name: str
     job: str

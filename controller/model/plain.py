@@ -1,4 +1,4 @@
-"""Numbers from JSON that anybody may have written: counts and finite numbers."""
+"""Numbers from JSON, checked: Python's own reader lets NaN, infinities and booleans through."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from math import isfinite
 
 
 def whole(value: object) -> int:
-    """A count from JSON. Raises ValueError."""
+    """A count, 0 or more. Raises ValueError."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r:.100} where a count is expected")
     return value
 
 
 def finite(value: float | str) -> float:
-    """A number from JSON. Raises ValueError for NaN and infinities, which Python's JSON lets in."""
+    """A finite number. Raises ValueError."""
     number = float(value)
     if not isfinite(number):
         raise ValueError(f"{number} where a number is expected")

@@ -14,7 +14,7 @@ FUTURE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What the gauge said. `sampled_at` is Unix seconds; `oldest_age_s` is None when only that part could not be read."""
+    """What the gauge said at `sampled_at` (Unix seconds). `oldest_age_s` is None if only the age could not be read."""
 
     undelivered_count: int
     sampled_at: float
@@ -37,7 +37,7 @@ Reading = Value | Idle | Unknown
 
 
 def reading_json(reading: Reading) -> Mapping[str, Any]:
-    """A reading with its state by name."""
+    """The reading as plain JSON, with its state by name."""
     match reading:
         case Value():
             return {
@@ -53,6 +53,7 @@ def reading_json(reading: Reading) -> Mapping[str, Any]:
 
 
 def reading_from_json(body: Mapping[str, Any]) -> Reading:
+    """What `reading_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
     match body["state"]:
         case "value":
             return Value(body["undelivered_count"], from_iso(body["sampled_at"]), body["oldest_age_s"])
@@ -61,4 +62,4 @@ def reading_from_json(body: Mapping[str, Any]) -> Reading:
         case "unknown":
             return Unknown(str(body["reason"]))
         case other:
-            raise ValueError(f"{other!r} is no state of a reading")
+            raise ValueError(f"{other!r} is not a state of a reading")

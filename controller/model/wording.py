@@ -1,8 +1,12 @@
-"""Words that depend on a number. Every text about a count goes through here, so that none says `1 workers`."""
+"""Counts and durations as people read and write them. Every text about a count goes through here, so that none says `1 workers`."""
 
 from __future__ import annotations
 
 import re
+
+_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LONGEST_S = 365 * 86400.0
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
 def counted(count: int, noun: str) -> str:
@@ -11,16 +15,13 @@ def counted(count: int, noun: str) -> str:
 
 
 def are(count: int) -> str:
+    """`is` or `are`."""
     return "is" if count == 1 else "are"
 
 
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-LONGEST_S = 365 * 86400.0
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-
-
 def duration(text: str) -> float:
-    """Seconds, above 0 and of at most a year. Raises ValueError with the rule."""
+    """Seconds of `90s`, `10m`, `2h` or `1d`, above 0 and at most a year. A bare number is refused: nobody can tell its unit. Raises
+    ValueError with the rule."""
     match = _DURATION.fullmatch(text.strip())
     value_s = float(match[1]) * _UNITS_S[match[2]] if match else 0.0
     if not 0 < value_s <= LONGEST_S:

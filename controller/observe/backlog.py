@@ -1,4 +1,4 @@
-"""The backlog of subscriptions: what a reading is, and how it comes from Cloud Monitoring. Unknown is never zero.
+"""The backlog of subscriptions, read from Cloud Monitoring. Unknown is never zero.
 
 The gauge is sampled every 60 s and seen up to 2 minutes later, and it counts leased messages too; so a value is worth
 nothing without the time it was sampled at.
@@ -14,9 +14,9 @@ from batch.model.clock import Clock
 from controller.model.reading import FUTURE_S, Idle, Reading, Unknown, Value
 
 WINDOW_S = 300.0
-"""How far back a sample may lie. Shorter windows come back empty now and then even for a busy subscription."""
+"""How old a sample may be. Shorter windows are sometimes empty even for a busy subscription."""
 LONGEST_WINDOW_S = 540.0
-"""Workers' progress reaches back by ten minutes: what an older sample counted could not be told from what was acknowledged since."""
+"""Workers' progress reaches back ten minutes: of an older sample it would not be known what was acknowledged since."""
 UNDELIVERED = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 OLDEST_AGE = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
 
@@ -25,12 +25,12 @@ class BacklogReader(Protocol):
     """Reads the backlog of subscriptions of one project, given by their short names."""
 
     def read(self, subscriptions: Sequence[str]) -> dict[str, Reading]:
-        """A reading for each subscription. Never raises for a service that fails: that is what `Unknown` says."""
+        """A reading for each subscription. Errors of the service are not raised; the readings are then `Unknown`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingRules:
-    """Which samples are believed: those from `window_s` ago until `future_s` ahead of now."""
+    """Which samples are accepted: those from `window_s` ago until `future_s` ahead of now."""
 
     window_s: float = WINDOW_S
     future_s: float = FUTURE_S
@@ -41,7 +41,7 @@ USUAL = ReadingRules()
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The newest point of one series; None where the series has no points."""
+    """The newest point of one series."""
 
     value: int
     sampled_at: float
@@ -50,7 +50,8 @@ class Sample:
 def judged(
     counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample | None] | str, name: str, now: float, rules: ReadingRules = USUAL
 ) -> Reading:
-    """The reading of one subscription from the newest samples by subscription; a text in their place says why a call failed."""
+    """The reading of one subscription from the newest samples by subscription, None for a series without points; a text instead says why
+    the call failed."""
     if isinstance(counts, str):
         return Unknown(counts)
     if name not in counts:
@@ -69,7 +70,7 @@ def judged(
 
 
 class GoogleBacklogReader:
-    """Cloud Monitoring. One call per metric for all subscriptions of the project: picking ours here costs less than a filter that
+    """Cloud Monitoring. One call per metric for all subscriptions of the project: selecting ours here costs less than a filter that
     lists them, and does not grow with the number of lanes."""
 
     def __init__(
@@ -82,8 +83,8 @@ class GoogleBacklogReader:
         retry_s: float = 20.0,
         rules: ReadingRules = USUAL,
     ) -> None:
-        """`emulator_host` (`host:port`) is spoken to without TLS or credentials. A metric that is unavailable is asked for again for
-        `retry_s`: less than a tick's minute, where Google's own default is more."""
+        """`emulator_host` (`host:port`) is called without TLS or credentials. An unavailable service is tried again for `retry_s`: less
+        than a tick's minute, where Google's own default is more."""
         from google.api_core.exceptions import ServiceUnavailable
         from google.api_core.retry import Retry, if_exception_type
 
@@ -122,8 +123,8 @@ class GoogleBacklogReader:
 
 
 def newest_of(project: str, series: Iterable[Any]) -> dict[str, Sample | None]:
-    """The newest sample by subscription. A project that monitors others is given theirs too, which may have the same names. A project's
-    number tells nothing of its id: then all are taken."""
+    """The newest sample by subscription. A project that monitors others gets their series too, which may have the same names. If
+    `project` is a number, its id is not known, and all series count."""
     own = [one for one in series if project.isdecimal() or one.resource.labels["project_id"] == project]
     return {str(one.resource.labels["subscription_id"]): _first(one) for one in own}
 

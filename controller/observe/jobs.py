@@ -1,4 +1,4 @@
-"""The seam to Cloud Run Jobs: what a job and an execution are, and what can be asked of them.
+"""The seam to Cloud Run Jobs: what a job is, and what can be asked of jobs and executions.
 
 A launch that failed either certainly did nothing (`LaunchRefused`) or may have taken effect (`LaunchUnclear`); the API knows
 no request id, so the two must never be mixed up: only the first may be tried again without looking.
@@ -21,11 +21,11 @@ class LaunchRefused(FanoutError):
 
 
 class LaunchThrottled(LaunchRefused):
-    """Refused because there were too many launches, or no capacity was left in a quota: nothing was started, and later it may be."""
+    """Refused because there were too many launches, or a quota was used up: nothing was started, and a later launch may succeed."""
 
 
 class LaunchUnclear(DependencyUnavailable):
-    """No usable answer came: the execution may or may not exist. Look for its decision id before anything is tried again."""
+    """No usable answer came: the execution may or may not exist. List executions for its decision id before anything is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class JobInfo:
 
     @property
     def name(self) -> str:
+        """The short name."""
         return self.full_name.rsplit("/", 1)[-1]
 
 
@@ -71,13 +72,13 @@ class JobRunner(Protocol):
         """Executions of the job with this full name, newest first, fetched page by page as the caller goes on."""
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
-        """None when it does not exist (any more)."""
+        """The execution with this full name; None if it does not exist, or no longer."""
 
     def ended_workers(self, execution: str) -> Mapping[int, float]:
-        """When (Unix seconds) which workers of the execution with this full name ended for good, by their index."""
+        """When (Unix seconds) workers of the execution with this full name ended for good, by index; live workers are left out."""
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         """Start an execution and return at once. Raises LaunchRefused (LaunchThrottled among them), LaunchUnclear."""
 
     def set_annotation(self, job: str, key: str, value: str) -> None:
-        """Set one annotation of the job with this full name, and leave the rest of it as it is."""
+        """Set one annotation of the job with this full name; the rest of the job stays as it is."""

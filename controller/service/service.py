@@ -1,6 +1,6 @@
 """The controller as an HTTP service: Cloud Scheduler posts to `/tick`, the front door to `/pokes`, people look at the rest.
 
-Overlapping ticks are harmless; all that is done about them is to say so. Every answer comes within a deadline.
+Overlapping ticks are harmless: the answer to the second one names the first. Every answer comes within a deadline.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Limit = Annotated[int, Query(ge=1, le=MOST)]
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """Who may call what. `verifier` None: whoever reaches the service."""
+    """Who may call what. `verifier` None: everybody who can reach the service."""
 
     verifier: Verifier | None = None
     poke_emails: frozenset[str] = frozenset()
 
     def check(self, request: Request) -> None:
-        """Raises TokenRefused."""
+        """For everything but pokes. Raises TokenRefused."""
         self._check(request, frozenset())
 
     def check_poke(self, request: Request) -> None:
-        """Raises TokenRefused."""
+        """For pokes. Raises TokenRefused."""
         self._check(request, self.poke_emails)
 
     def _check(self, request: Request, also: frozenset[str]) -> None:
@@ -54,7 +54,7 @@ class Callers:
 def create_app(
     outside: Outside, *, ticker: Ticker | None = None, poked: PokedLanes | None = None, callers: Callers | None = None
 ) -> FastAPI:
-    """The service over one outside. What blocks runs in threads."""
+    """The service over one `Outside`. What blocks runs in threads."""
     ticker = ticker or Ticker(outside, deadline_s=TICK_DEADLINE_S)
     callers = callers or Callers()
     app = FastAPI(title="Fanout controller", docs_url=None, redoc_url=None, openapi_url=None)
@@ -71,7 +71,7 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
     @app.get("/health")
     @app.get("/healthz")
     async def health() -> dict[str, str]:
-        """Whether the process answers. It asks no service: a restart would not mend one."""
+        """Whether the process answers. It calls no service: a restart would not repair one."""
         return {"status": "healthy"}
 
     @app.get("/readyz")
@@ -112,7 +112,7 @@ def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
 def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Callers) -> None:
     @app.post("/pokes", dependencies=[Depends(callers.check_poke)])
     async def pokes(request: Request) -> JSONResponse:
-        """Answers when the lanes are ticked: on Cloud Run there may be no CPU after the answer."""
+        """Answers once the lanes are ticked: on Cloud Run there may be no CPU after the answer."""
         body = bytearray()
         async for part in request.stream():
             body += part

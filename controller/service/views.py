@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
-from batch.model.clock import iso
 from batch.model.errors import FanoutError
 from controller.act.state import load
 from controller.lanes.annotations import chosen_lanes, lanes_of
-from controller.model.execution import ExecutionInfo
 from controller.model.lane import Lane
+from controller.observe.listing import listed_json, newest_executions
 from controller.tick.outside import Outside
 
 MOST = 50
@@ -43,9 +41,8 @@ def decisions_json(outside: Outside, name: str, limit: int) -> dict[str, Any]:
 
 def executions_json(outside: Outside, name: str, limit: int) -> dict[str, Any]:
     """The newest executions first, of one lane or all. Raises SettingsError, DependencyError."""
-    found = [(lane.name, one) for lane in _chosen(outside, name) for one in islice(outside.runner.executions(lane.job), limit)]
-    found.sort(key=lambda pair: pair[1].created_at, reverse=True)
-    return {"executions": [_execution(lane, one) for lane, one in found[:limit]]}
+    found = newest_executions(outside.runner, _chosen(outside, name), limit)
+    return {"executions": [{**listed_json(lane, info), "live_worker_count": info.live_worker_count} for lane, info in found]}
 
 
 def _chosen(outside: Outside, name: str) -> Sequence[Lane]:
@@ -69,20 +66,3 @@ def _lane(lane: Lane, outside: Outside) -> dict[str, Any]:
     except FanoutError as error:
         return {**shown, "problem": str(error)}
     return {**shown, "last_decision": decisions[-1] if decisions else None}
-
-
-def _execution(lane: str, info: ExecutionInfo) -> dict[str, Any]:
-    return {
-        "lane": lane,
-        "execution": info.name,
-        "decision_id": info.decision_id or None,
-        "created_at": iso(info.created_at),
-        "started_at": None if info.started_at is None else iso(info.started_at),
-        "completed_at": None if info.completed_at is None else iso(info.completed_at),
-        "worker_count": info.task_count,
-        "live_worker_count": info.live_worker_count,
-        "succeeded_count": info.succeeded_count,
-        "failed_count": info.failed_count,
-        "cancelled_count": info.cancelled_count,
-        "retried_count": info.retried_count,
-    }

@@ -1,4 +1,4 @@
-"""What a tick came to: the result of one lane, and the round of all lanes."""
+"""Results of ticks: of one lane, and of a round of lanes; as JSON, and in plain lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from controller.model.wording import are, counted
 
 @dataclass(frozen=True, slots=True)
 class TickResult:
-    """What one tick decided and did. `stood_down`: another controller decided for this lane at the same time, nothing was launched."""
+    """What one tick decided and did for a lane. `stood_down`: another controller decided for it at the same time, nothing was launched."""
 
     decision: Decision
     intent: Intent | None = None
@@ -39,7 +39,7 @@ class TickResult:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One tick of every lane asked for, and the jobs that could not be lanes."""
+    """One tick of each lane asked for, and the jobs that could not be lanes."""
 
     results: tuple[TickResult, ...]
     refused: tuple[LaneRefused, ...] = ()
@@ -82,7 +82,7 @@ def explained_round(outcome: Round) -> list[str]:
 
 
 def _delayed(result: TickResult) -> list[str]:
-    """What was added to the reading: delayed tasks whose time has come."""
+    """Delayed tasks that were due, which count as accepted."""
     count, problems = result.delayed.count, [f"delayed: {problem}" for problem in result.delayed.problems]
     if not count:
         return problems

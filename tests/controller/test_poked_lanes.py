@@ -132,7 +132,7 @@ def test_of_a_lane_one_tick_runs_and_one_waits_and_takes_all_that_came(here: Wor
     threads[0].start()
     wait_until(lambda: gate.came == 1, LIMIT_S, "the first tick runs")
     threads[1].start()
-    wait_until(lambda: lanes._lines["default"].asked, LIMIT_S, "the second one waits")
+    wait_until(lambda: lanes._queues["default"].asked, LIMIT_S, "the second one waits")
     joined = [lanes.take([poke(here, 100)])["lanes"]["default"]["status"] for _ in range(20)]
     gate.open()
     for thread in threads:

@@ -169,7 +169,7 @@ def test_an_endless_conflict_is_an_error_and_a_repeated_poke_writes_nothing() ->
 
 def test_a_slower_thread_does_not_make_memory_forget_a_poke() -> None:
     store, memory = MemoryObjectStore(), Memory()
-    generation = save(store, LaneState("default"), 0, "tick")
+    generation = save(store, LaneState("default"), 0, "tick").generation
     old = load(store, "default")
     record(store, memory, "default", [poke()], NOW, random.Random(1))
     memory.remember_state("default", old)

@@ -11,7 +11,7 @@ from controller.act.state import load
 from controller.decide.decision import compared, from_json, to_json
 from controller.decide.explanation import explained_decision
 from controller.decide.ledger import Ledger
-from controller.decide.policy import decide
+from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.reading import Value
@@ -20,7 +20,7 @@ from tests.controller.fakes import JOB, lane, progress, world, write_progress
 
 T = 10_000.0
 LANE = lane(concurrency=10, vcpu=1.0, memory_gib=1.0)
-DECISION = replace(decide(LANE, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0)), decision_id="d1")
+DECISION = replace(decision_for(LANE, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0)), decision_id="d1")
 ENTRY = to_json(DECISION)
 
 

@@ -10,7 +10,7 @@ import pytest
 from controller.act.state import load
 from controller.decide.decision import Kind
 from controller.decide.ledger import Ledger
-from controller.decide.policy import decide
+from controller.decide.policy import decision_for
 from controller.decide.probe import LONGEST_WAIT_S, Blind, from_json, probe_due, to_json, unfinished
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.reading import Idle, Reading, Unknown, Value
@@ -27,7 +27,7 @@ def launches(reading: Reading, minutes: int, *, unfinished_count: int = 0) -> li
     found: list[float] = []
     for minute in range(minutes):
         now = minute * 60.0
-        decision = decide(lane(), reading, NOTHING_ALIVE, now=now, blind=blind, unfinished_count=unfinished_count)
+        decision = decision_for(lane(), reading, NOTHING_ALIVE, now=now, blind=blind, unfinished_count=unfinished_count)
         if decision.kind is Kind.LAUNCH:
             assert (decision.workers, decision.probe) == (1, True)
             found.append(minute)

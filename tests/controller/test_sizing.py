@@ -11,7 +11,7 @@ from controller.decide.sizing import Rates, WorkerCost, cheapest, cost_usd, drai
 BACKLOGS = st.integers(1, 20_000)
 SECONDS = st.one_of(st.just(0.0), st.floats(0.001, 100.0))
 RATES = st.builds(Rates, message_s=st.floats(0.001, 60.0), start_up_s=SECONDS, idle_tail_s=SECONDS)
-WORKERS = st.builds(WorkerCost, slots=st.integers(1, 64), usd_per_s=st.floats(1e-6, 1e-3), floor_s=st.sampled_from([0.0, 1.0, 60.0]))
+WORKERS = st.builds(WorkerCost, concurrency=st.integers(1, 64), usd_per_s=st.floats(1e-6, 1e-3), floor_s=st.sampled_from([0.0, 1.0, 60.0]))
 
 
 @given(BACKLOGS, st.floats(1.0, 3600.0), RATES, WORKERS, st.integers(1, 500), st.integers(1, 500))
@@ -38,7 +38,7 @@ def test_more_backlog_never_means_fewer_workers(one: int, other: int, within_s: 
 
 def test_free_workers_are_taken_when_starting_costs_nothing() -> None:
     """600 s of work in one slot cost the same with 1 worker and with 10 of a full minute each."""
-    worker = WorkerCost(slots=1, usd_per_s=0.00002)
+    worker = WorkerCost(concurrency=1, usd_per_s=0.00002)
     assert cheapest(600, 3600.0, Rates(1.0), worker, 1, 100) == 10
     assert cheapest(600, 3600.0, Rates(1.0, start_up_s=5.0), worker, 1, 100) == 1
 

@@ -69,7 +69,7 @@ def test_a_launch_that_is_not_listed_yet_counts_in_full(here: World, monkeypatch
     second = ticked(here)
     assert second.decision.kind is Kind.NOTHING_TO_DO
     assert second.decision.ledger is not None
-    assert "not listed yet" in second.decision.ledger.lines[0].note
+    assert "not listed yet" in second.decision.ledger.entries[0].note
 
 
 @pytest.mark.parametrize("reading", [Idle(), Unknown("UNAVAILABLE"), Value(0, 0.0)])

@@ -133,7 +133,7 @@ def test_delayed_tasks_are_reported_run_again_once_and_never_early(drain: Drain)
     waiting = drain.tick()
     assert waiting.decision.kind is Kind.NOTHING_TO_DO
     assert waiting.decision.ledger is not None
-    assert sum(line.deferred_count for line in waiting.decision.ledger.lines) == 10
+    assert sum(line.deferred_count for line in waiting.decision.ledger.entries) == 10
     proof = prove(drain.store, submission.submission_id)
     assert (len(proof.missing), len(proof.delayed)) == (15, 5)
     assert "5 of them are delayed until" in as_text(proof)
