@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -80,13 +80,8 @@ def parts_for(decision_id: str, workers: int, backlog: int, most: int = MAX_WORK
     return tuple(parts)
 
 
-def to_json(intent: Intent) -> dict[str, Any]:
-    """Plain JSON, as it stands in the lane's state."""
-    return asdict(intent)
-
-
 def from_json(body: Mapping[str, Any]) -> Intent:
-    """What `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+    """An intent of a lane's state. Raises KeyError, TypeError or ValueError on anything else."""
     return Intent(str(body["decision_id"]), finite(body["saved_at"]), tuple(_part(part) for part in body["parts"]))
 
 

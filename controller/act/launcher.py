@@ -59,10 +59,13 @@ def launch(lane: Lane, intent: Intent, runner: JobRunner, now: Callable[[], floa
             continue
         calling()
         try:
-            done = _launch_part(lane, part, intent, runner)
-        except LaunchThrottled as error:
-            throttled = str(error)
-            done = replace(part, state=PartState.REFUSED, reason=throttled)
+            execution = runner.run(lane.job, request_for(lane, part))
+            done = replace(part, state=PartState.LAUNCHED, execution=execution.name)
+        except LaunchRefused as error:
+            throttled = str(error) if isinstance(error, LaunchThrottled) else ""
+            done = replace(part, state=PartState.REFUSED, reason=str(error))
+        except LaunchUnclear as error:
+            done = _look_for(lane, part, intent.saved_at, runner, str(error))
         if done.state is not PartState.LAUNCHED:
             failed = f"part {part.decision_id} failed"
         intent = intent.with_part(done)
@@ -100,19 +103,6 @@ def request_for(lane: Lane, part: Part) -> RunRequest:
     """What Cloud Run is asked for one part."""
     timeout = f"{lane.task_timeout_s:.3f}".rstrip("0").rstrip(".")
     return RunRequest(part.workers, {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout})
-
-
-def _launch_part(lane: Lane, part: Part, intent: Intent, runner: JobRunner) -> Part:
-    """Raises LaunchThrottled."""
-    try:
-        execution = runner.run(lane.job, request_for(lane, part))
-    except LaunchThrottled:
-        raise
-    except LaunchRefused as error:
-        return replace(part, state=PartState.REFUSED, reason=str(error))
-    except LaunchUnclear as error:
-        return _look_for(lane, part, intent.saved_at, runner, str(error))
-    return replace(part, state=PartState.LAUNCHED, execution=execution.name)
 
 
 def _look_for(lane: Lane, part: Part, saved_at: float, runner: JobRunner, reason: str) -> Part:

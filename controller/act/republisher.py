@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
@@ -85,25 +85,28 @@ class Republisher:
     topic: Callable[[], Topic]
     store: ObjectStore
     clock: Clock
-    _done: Republished = field(default_factory=Republished)
+    _count: int = 0
+    _problems: list[str] = field(default_factory=list)
 
     def run(self, *, dry_run: bool = False) -> Republished:
         """Publish what is due. Errors of services become problems; they are not raised, and what is not published stays where it is."""
         until_s = self.clock.monotonic() + MOST_S
         folder = delayed_folder(self.subscription)
+        more = False
         try:
             due = list(islice(due_now(self.store.list(folder), folder, self.clock.now()), MOST_PER_TICK + 1))
-            self._done = replace(self._done, more=len(due) > MOST_PER_TICK)
+            more = len(due) > MOST_PER_TICK
             del due[MOST_PER_TICK:]
             if dry_run:
-                return replace(self._done, count=len(due))
+                return Republished(len(due), more)
             for portion in portions(due):
                 if self.clock.monotonic() >= until_s:
-                    return replace(self._done, more=True)
+                    more = True
+                    break
                 self._republish(portion)
         except FanoutError as error:
-            self._problem(f"delayed tasks stay in {folder} until the next tick: {error}")
-        return self._done
+            self._problems.append(f"delayed tasks stay in {folder} until the next tick: {error}")
+        return Republished(self._count, more, tuple(self._problems))
 
     def _republish(self, portion: Sequence[Due]) -> None:
         """Raises DependencyError, and FanoutError for what a service refuses."""
@@ -120,7 +123,7 @@ class Republisher:
                 self._set_aside(one, body, str(error))
         if ready:
             published = self._publish(ready)
-            self._done = replace(self._done, count=self._done.count + len(published))
+            self._count += len(published)
             self._delete(published)
 
     def _body(self, one: Due) -> bytes | None:
@@ -150,7 +153,9 @@ class Republisher:
         try:
             _together(self._delete_one, published)
         except DependencyError:
-            self._problem(f"{published[0].info.name} or one after it is published and could not be deleted, it will be published again")
+            self._problems.append(
+                f"{published[0].info.name} or one after it is published and could not be deleted, it will be published again"
+            )
             raise
 
     def _delete_one(self, one: Due) -> None:
@@ -166,12 +171,9 @@ class Republisher:
         except DependencyError:
             raise
         except FanoutError as error:
-            self._problem(f"{one.info.name} cannot be published ({why}), nor moved aside: {error}")
+            self._problems.append(f"{one.info.name} cannot be published ({why}), nor moved aside: {error}")
         else:
-            self._problem(f"{one.info.name} cannot be published ({why}); it is kept as {name}")
-
-    def _problem(self, text: str) -> None:
-        self._done = replace(self._done, problems=(*self._done.problems, text))
+            self._problems.append(f"{one.info.name} cannot be published ({why}); it is kept as {name}")
 
 
 def _together(call: Callable[[Due], T], portion: Iterable[Due]) -> list[T]:

@@ -161,15 +161,15 @@ def _encoded(state: LaneState) -> dict[str, Any]:
         "format": FORMAT,
         "lane": state.lane,
         "epoch": state.epoch,
-        "intents": [intents.to_json(intent) for intent in state.intents],
+        "intents": [asdict(intent) for intent in state.intents],
         "decisions": list(state.decisions),
-        "observed": listing.to_json(state.observed),
+        "observed": asdict(state.observed),
         "accepted": [list(mark) for mark in state.accepted],
         "pokes": list(state.pokes),
         "backoff": None if state.backoff is None else asdict(state.backoff),
         "waiting_since": state.waiting_since,
         "learned": rates.to_json(state.learned),
-        "blind": None if state.blind is None else probe.to_json(state.blind),
+        "blind": None if state.blind is None else asdict(state.blind),
     }
 
 
@@ -203,7 +203,7 @@ def _from_format_1(body: Mapping[str, Any]) -> Mapping[str, Any]:
         "epoch": 0,
         "intents": body["intents"],
         "decisions": body["decisions"],
-        "observed": listing.to_json(listing.from_watched(body["watched"])),
+        "observed": asdict(listing.from_watched(body["watched"])),
         "accepted": [],
         "pokes": [],
         "backoff": None,

@@ -104,6 +104,7 @@ def allocated(wants: Sequence[Want], budget: int) -> dict[str, int]:
     weights = aged_weights(wants)
 
     def crowded(want: Want) -> tuple[float, float, str]:
+        """Workers for its weight, with one more; the lane that waits longest goes first at equal numbers."""
         return ((want.live_workers + grants[want.lane] + 1) / weights[want.lane], *_longest_first(want))
 
     by_lane = {want.lane: want for want in wants}

@@ -134,7 +134,7 @@ def ledger_of(
 
 
 def _why_idle(worked: Worked, subscription: str, given_up_ids: Collection[str]) -> str:
-    """Why an execution has no part in the reading, though its workers are alive; empty where it has, or may have.
+    """Why an execution has no part in the reading, though its workers are alive; empty if it has, or may have.
 
     Its job may have been given another subscription while it ran; one that does not say is taken to drain the reading's. And if its
     launch was given up before it took effect, its workers find the claim taken and end."""
@@ -192,7 +192,7 @@ def waits_to_start_s(worked: Worked, now: float) -> float:
 
 
 def _start_note(info: ExecutionInfo, waits_s: float) -> str:
-    """Its workers still count as alive where a limit on workers is concerned: they may start at any moment."""
+    """The execution's workers still count as alive for limits on workers: they may start at any moment."""
     if waits_s < SLOW_START_S:
         return ""
     waits = f"no worker has started in {spoken(waits_s)}: look for a quota or an image problem in its conditions"
@@ -282,7 +282,7 @@ def _outstanding(worked: Worked, index: int, since: float, now: float, ack_deadl
 
 def _unreported(killed: Progress, ended_at: float, worker_count: int) -> int:
     """Estimates what a killed try took and acknowledged between its last progress and its end, at its pace so far; all that was left of
-    its share where no pace is known."""
+    its share if its pace is not known."""
     left_count = max(0, killed.share - killed.taken + killed.returned)
     lived_s = killed.updated_at - killed.started_at
     if lived_s <= 0:

@@ -44,6 +44,7 @@ class _Case:
 
     @property
     def unassigned_count(self) -> int:
+        """Messages that are not assigned to any worker."""
         return max(0, self.known_count - self.ledger.total_count)
 
     @property

@@ -8,7 +8,7 @@ an unused lane costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controller.decide.ledger import GUARD_S
@@ -69,11 +69,6 @@ def unfinished(accepted: Sequence[tuple[float, int]], executions: Sequence[Worke
     return max(0, sum(count for _, count in accepted) - acked_count)
 
 
-def to_json(blind: Blind) -> dict[str, Any]:
-    """Plain JSON, as it stands in the lane's state."""
-    return asdict(blind)
-
-
 def from_json(body: Mapping[str, Any]) -> Blind:
-    """What `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+    """What a lane's state or history holds. Raises KeyError, TypeError or ValueError on anything else."""
     return Blind(finite(body["since"]), int(body["probe_count"]), finite(body["probed_at"]))

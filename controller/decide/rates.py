@@ -73,11 +73,11 @@ def learned(before: Learned, executions: Sequence[Worked], concurrency: int) -> 
     running = tuple(_spread([one for worked in executions if worked.info.live for one in _samples(worked, concurrency)]))
     before = replace(before, running=running) if running or before.running else before
     ended = [one for one in executions if one.info.completed_at is not None and one.info.name not in before.executions]
-    told = [(one, found) for one in sorted(ended, key=lambda one: one.info.completed_at or 0.0) if (found := _samples(one, concurrency))]
-    if not told:
+    sampled = [(one, found) for one in sorted(ended, key=lambda one: one.info.completed_at or 0.0) if (found := _samples(one, concurrency))]
+    if not sampled:
         return before
-    samples = [*before.samples, *(sample for _, found in told for sample in _spread(found))]
-    names = [*before.executions, *(one.info.name for one, _ in told)]
+    samples = [*before.samples, *(sample for _, found in sampled for sample in _spread(found))]
+    names = [*before.executions, *(one.info.name for one, _ in sampled)]
     return Learned(tuple(samples[-SAMPLES_KEPT:]), tuple(names[-EXECUTIONS_KEPT:]), running)
 
 

@@ -99,10 +99,6 @@ def cheapest(backlog: int, within_s: float, rates: Rates, worker: WorkerCost, le
 
 
 def most_in_timeout(task_timeout_s: float, rates: Rates, worker: WorkerCost) -> int:
-    """The most messages that fit into a worker's task timeout; at least one for each thread: fewer would not end sooner."""
+    """The most messages that fit into a worker's task timeout: the rest would be nacked, and paid for twice. At least one for each thread:
+    fewer would not end sooner."""
     return max(1, rounds_within(task_timeout_s * TIMEOUT_PART, rates)) * worker.concurrency
-
-
-def workers_for_timeout(backlog: int, task_timeout_s: float, rates: Rates, worker: WorkerCost) -> int:
-    """The fewest workers whose shares fit into the task timeout; what does not fit would be nacked and paid for twice."""
-    return ceil(backlog / most_in_timeout(task_timeout_s, rates, worker))

@@ -71,7 +71,7 @@ def _deadline(demand: Demand) -> Wanted:
 
 
 def _unlearned(demand: Demand) -> Wanted:
-    """By share, or by an assumed time for a message where that needs more workers: a share of slow messages would keep the first worker
+    """By share, or by an assumed time for a message if that needs more workers: a share of slow messages would keep the first worker
     busy far too long, and one more worker is cheap beside that."""
     by_share, threads, count = _share(demand), demand.worker.concurrency, demand.unassigned_count
     guess = Rates(GUESS_S)

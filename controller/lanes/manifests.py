@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from math import isfinite
 from typing import Any
 
@@ -151,10 +152,10 @@ def _worker_problems(where: str, document: Document) -> list[str]:
 
 def _relation_problems(where: str, manifest: Manifest) -> list[str]:
     env, problems = manifest.env, []
-    told = env.get("TASK_TIMEOUT_S")
-    if told is not None and told != str(timeout_s(manifest.document)):
+    stated = env.get("TASK_TIMEOUT_S")
+    if stated is not None and stated != str(timeout_s(manifest.document)):
         timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
-        problems.append(f"{where}: env TASK_TIMEOUT_S={told!r} differs from {timeout}: leave it out, it is set from that")
+        problems.append(f"{where}: env TASK_TIMEOUT_S={stated!r} differs from {timeout}: leave it out, it is set from that")
     if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, concurrency_of(env))):
         problems.append(crowded)
     for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):
@@ -179,8 +180,8 @@ def _repeated(manifests: list[Manifest]) -> list[str]:
 def advice(manifest: Manifest) -> list[str]:
     """Warnings about what is allowed and not wise."""
     retries = _worker_spec(manifest.document).get("maxRetries", 3)
-    none = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
-    return [none] if retries in (0, "0") else []
+    warning = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
+    return [warning] if retries in (0, "0") else []
 
 
 def timeout_s(document: Document) -> int:
@@ -190,13 +191,13 @@ def timeout_s(document: Document) -> int:
 
 
 def completed(manifest: Manifest, env: Mapping[str, str], image: str = "") -> Manifest:
-    """The manifest with these settings and this image in every container, and TASK_TIMEOUT_S where it is absent."""
+    """The manifest with these settings and this image in every container, and TASK_TIMEOUT_S if it is absent."""
     document = copy.deepcopy(manifest.document)
     for container in _worker_spec(document)["containers"]:
         entries = list(container.get("env") or [])
         container["env"] = entries
-        told = any(one["name"] == "TASK_TIMEOUT_S" for one in entries)
-        for name, value in {**({} if told else {"TASK_TIMEOUT_S": str(timeout_s(document))}), **env}.items():
+        stated = any(one["name"] == "TASK_TIMEOUT_S" for one in entries)
+        for name, value in {**({} if stated else {"TASK_TIMEOUT_S": str(timeout_s(document))}), **env}.items():
             _set(entries, name, value)
         if image:
             container["image"] = image
@@ -236,18 +237,15 @@ def rendered(manifest: Manifest) -> str:
     return str(yaml.safe_dump(manifest.document, sort_keys=False, allow_unicode=True))
 
 
-def _execution_spec(document: Document) -> Document:
+def _execution_spec(document: Document, path: str = "spec.template.spec") -> Document:
     node: Any = document
-    for key in ("spec", "template", "spec"):
+    for key in path.split("."):
         node = node.get(key) if isinstance(node, dict) else None
     return node if isinstance(node, dict) else {}
 
 
 def _worker_spec(document: Document) -> Document:
-    node: Any = _execution_spec(document)
-    for key in ("template", "spec"):
-        node = node.get(key) if isinstance(node, dict) else None
-    return node if isinstance(node, dict) else {}
+    return _execution_spec(document, "spec.template.spec.template.spec")
 
 
 def documents(text: str) -> list[Any]:
@@ -263,34 +261,28 @@ def documents(text: str) -> list[Any]:
 def odd_values(where: str, document: object) -> list[str]:
     """A problem for each name that is not a text and each value that JSON does not know. Raises SettingsError for a document that holds
     itself or is too large."""
-    return list(_Walk(where).odd("", document, ()))
+    numbers = count(1)
 
-
-class _Walk:
-    """Anchors let a small file stand for an endless document, so depth and number of values are bounded."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-        self._seen_count = 0
-
-    def odd(self, path: str, node: object, above: tuple[int, ...]) -> Iterator[str]:
-        self._seen_count += 1
+    def odd(path: str, node: object, above: tuple[int, ...]) -> Iterator[str]:
+        """Anchors let a small file stand for an endless document, so depth and number of values are bounded."""
         if id(node) in above:
-            raise SettingsError([f"{self._where}: {path}: an anchor that holds itself: write its content out"])
+            raise SettingsError([f"{where}: {path}: an anchor that holds itself: write its content out"])
         if len(above) > MAX_DEPTH:
-            raise SettingsError([f"{self._where}: {path[:100]}…: nested more than {MAX_DEPTH} levels deep"])
-        if self._seen_count > MAX_VALUES:
-            raise SettingsError([f"{self._where}: more than {MAX_VALUES} values, with those that anchors repeat"])
+            raise SettingsError([f"{where}: {path[:100]}…: nested more than {MAX_DEPTH} levels deep"])
+        if next(numbers) > MAX_VALUES:
+            raise SettingsError([f"{where}: more than {MAX_VALUES} values, with those that anchors repeat"])
         if isinstance(node, dict):
             for key, value in node.items():
                 if not isinstance(key, str):
-                    yield f"{self._where}: {path or 'document'}: the name {in_yaml(key)} {must_be_text(key)}"
-                yield from self.odd(f"{path}.{key}" if path else f"{key}", value, (*above, id(node)))
+                    yield f"{where}: {path or 'document'}: the name {in_yaml(key)} {must_be_text(key)}"
+                yield from odd(f"{path}.{key}" if path else f"{key}", value, (*above, id(node)))
         elif isinstance(node, list):
             for at, value in enumerate(node):
-                yield from self.odd(f"{path}[{at}]", value, (*above, id(node)))
+                yield from odd(f"{path}[{at}]", value, (*above, id(node)))
         elif not isinstance(node, str | int | None) and not (isinstance(node, float) and isfinite(node)):
-            yield f"{self._where}: {path}={in_yaml(node)}: {must_be_text(node)}"
+            yield f"{where}: {path}={in_yaml(node)}: {must_be_text(node)}"
+
+    return list(odd("", document, ()))
 
 
 def in_yaml(value: object) -> str:

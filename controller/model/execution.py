@@ -65,7 +65,7 @@ class ExecutionInfo:
         return self.env.get("DECISION_ID", "")
 
     def count_setting(self, name: str) -> int | None:
-        """A count among its settings; None where it is not set, or is not a count that a worker would accept."""
+        """A count among its settings; None if it is not set, or not a count that a worker would accept."""
         return count_in(self.env, name)
 
 
@@ -89,6 +89,6 @@ class Worked:
 
 
 def count_in(env: Mapping[str, str], name: str) -> int | None:
-    """A count among these settings; None where it is not set, or is not a count that a worker would accept."""
+    """A count among these settings; None if it is not set, or not a count that a worker would accept."""
     text = env.get(name, "")
     return int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else None

@@ -1,4 +1,4 @@
-"""Counts and durations as people read and write them. Every text about a count goes through here, so that none says `1 workers`."""
+"""Counts and durations as people read and write them. Every text about a count goes through here, so that no text says `1 workers`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def are(count: int) -> str:
 
 
 def duration(text: str) -> float:
-    """Seconds of `90s`, `10m`, `2h` or `1d`, above 0 and at most a year. A bare number is refused: nobody can tell its unit. Raises
+    """Seconds of `90s`, `10m`, `2h` or `1d`, above 0 and at most a year. A bare number is refused: its unit is not known. Raises
     ValueError with the rule."""
     match = _DURATION.fullmatch(text.strip())
     value_s = float(match[1]) * _UNITS_S[match[2]] if match else 0.0

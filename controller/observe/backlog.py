@@ -29,17 +29,6 @@ class BacklogReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadingRules:
-    """Which samples are accepted: those from `window_s` ago until `future_s` ahead of now."""
-
-    window_s: float = WINDOW_S
-    future_s: float = FUTURE_S
-
-
-USUAL = ReadingRules()
-
-
-@dataclass(frozen=True, slots=True)
 class Sample:
     """The newest point of one series."""
 
@@ -48,10 +37,10 @@ class Sample:
 
 
 def judged(
-    counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample | None] | str, name: str, now: float, rules: ReadingRules = USUAL
+    counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample | None] | str, name: str, now: float, window_s: float = WINDOW_S
 ) -> Reading:
     """The reading of one subscription from the newest samples by subscription, None for a series without points; a text instead says why
-    the call failed."""
+    the call failed. Samples older than `window_s` are not accepted."""
     if isinstance(counts, str):
         return Unknown(counts)
     if name not in counts:
@@ -59,9 +48,9 @@ def judged(
     sample = counts[name]
     if sample is None:
         return Unknown(f"the backlog series of {name} came without points")
-    if now - sample.sampled_at > rules.window_s:
-        return Unknown(f"the newest sample of {name} is {now - sample.sampled_at:.0f} s old, at most {rules.window_s:.0f} s is usable")
-    if sample.sampled_at - now > rules.future_s:
+    if now - sample.sampled_at > window_s:
+        return Unknown(f"the newest sample of {name} is {now - sample.sampled_at:.0f} s old, at most {window_s:.0f} s is usable")
+    if sample.sampled_at - now > FUTURE_S:
         return Unknown(f"the newest sample of {name} lies {sample.sampled_at - now:.0f} s in the future: compare the clocks")
     if sample.value < 0:
         return Unknown(f"the backlog of {name} was given as {sample.value}")
@@ -81,7 +70,7 @@ class GoogleBacklogReader:
         emulator_host: str = "",
         timeout_s: float = 10.0,
         retry_s: float = 20.0,
-        rules: ReadingRules = USUAL,
+        window_s: float = WINDOW_S,
     ) -> None:
         """`emulator_host` (`host:port`) is called without TLS or credentials. An unavailable service is tried again for `retry_s`: less
         than a tick's minute, where Google's own default is more."""
@@ -90,7 +79,7 @@ class GoogleBacklogReader:
 
         self._project = project
         self._clock = clock
-        self._rules = rules
+        self._window_s = window_s
         self._timeout_s = timeout_s
         self._retry = Retry(predicate=if_exception_type(ServiceUnavailable), initial=0.2, maximum=4.0, timeout=retry_s)
         self._client = _client(emulator_host)
@@ -99,7 +88,7 @@ class GoogleBacklogReader:
         now = self._clock.now()
         counts = self._newest(UNDELIVERED, now)
         ages = counts if isinstance(counts, str) else self._newest(OLDEST_AGE, now)
-        return {name: judged(counts, ages, name, now, self._rules) for name in subscriptions}
+        return {name: judged(counts, ages, name, now, self._window_s) for name in subscriptions}
 
     def close(self) -> None:
         self._client.transport.close()
@@ -111,7 +100,7 @@ class GoogleBacklogReader:
         request = {
             "name": f"projects/{self._project}",
             "filter": f'metric.type="{metric}" AND resource.type="pubsub_subscription"',
-            "interval": {"start_time": _timestamp(now - self._rules.window_s), "end_time": _timestamp(now)},
+            "interval": {"start_time": _timestamp(now - self._window_s), "end_time": _timestamp(now)},
             "view": 0,
         }
         try:

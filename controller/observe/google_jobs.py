@@ -6,6 +6,7 @@ Every answer becomes one of our values and every failure one of our errors; noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NoReturn
 
@@ -51,36 +52,27 @@ class GoogleJobRunner:
         self._timeout_s = timeout_s
 
     def jobs(self) -> list[JobInfo]:
-        try:
+        with self._translated(f"cannot list the jobs of {self._parent}"):
             found = self._jobs.list_jobs(request={"parent": self._parent, "page_size": PAGE}, timeout=self._timeout_s)
             return [job_info(job) for job in found if LANE_LABEL in job.labels]
-        except _failures() as error:
-            self._raise(error, f"cannot list the jobs of {self._parent}")
 
     def executions(self, job: str) -> Iterator[ExecutionInfo]:
-        try:
-            for execution in self._executions.list_executions(request={"parent": job, "page_size": PAGE}, timeout=self._timeout_s):
-                yield execution_info(execution)
-        except _failures() as error:
-            self._raise(error, f"cannot list the executions of {job}")
+        with self._translated(f"cannot list the executions of {job}"):
+            found = self._executions.list_executions(request={"parent": job, "page_size": PAGE}, timeout=self._timeout_s)
+            yield from map(execution_info, found)
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
         from google.api_core.exceptions import NotFound
 
-        try:
+        with self._translated(f"cannot read {full_name}"), suppress(NotFound):
             return execution_info(self._executions.get_execution(request={"name": full_name}, timeout=self._timeout_s))
-        except NotFound:
-            return None
-        except _failures() as error:
-            self._raise(error, f"cannot read {full_name}")
+        return None
 
     def ended_workers(self, execution: str) -> Mapping[int, float]:
         """Lists all workers: there is no call for those that ended."""
-        try:
+        with self._translated(f"cannot list the workers of {execution}"):
             found = self._tasks.list_tasks(request={"parent": execution, "page_size": WORKERS_PAGE}, timeout=self._timeout_s)
             return {int(one.index): float(one.completion_time.timestamp()) for one in found if one.completion_time}
-        except _failures() as error:
-            self._raise(error, f"cannot list the workers of {execution}")
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         """Never retried: a repeated call may start a second execution."""
@@ -122,6 +114,13 @@ class GoogleJobRunner:
         if request.timeout_s is not None:
             overrides["timeout"] = {"seconds": int(request.timeout_s)}
         return self._run_v2.RunJobRequest(name=job, overrides=overrides)
+
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except _failures() as error:
+            self._raise(error, what)
 
     def _raise(self, error: Exception, what: str) -> NoReturn:
         from google.api_core.exceptions import Forbidden, NotFound, Unauthorized

@@ -1,6 +1,6 @@
 """The one listing of a job's executions: the newest ones for people, and for ticks those that matter, without reading the history anew.
 
-ListJobs, which a tick needs anyway, tells how many executions a job had and which is the newest. They are listed only when that count grew,
+ListJobs, which a tick needs anyway, says how many executions a job had and which is the newest. They are listed only when that count grew,
 until that many new ones are seen, or when the newest is another; those that mattered last time are read again by name.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 from typing import Any
 
@@ -41,8 +41,8 @@ class Observed:
     """What a lane's state keeps of its job's executions; only Cloud Run's answers change it, never what was planned or requested.
 
     `counted` executions of the job with `job_uid` are accounted for; None: they were never listed. `latest` is the newest of them.
-    `missing_count` more are counted by Cloud Run and not listed, since `short_since` (Unix seconds). `listed_at` is when none was missing,
-    at the last change."""
+    `missing_count` more are counted by Cloud Run and not listed, since `short_since` (Unix seconds). `listed_at` is when it last changed
+    with none missing."""
 
     job_uid: str = ""
     counted: int | None = None
@@ -183,7 +183,7 @@ def _add_latest(job: JobInfo, page: _Page, runner: JobRunner, oldest: float | No
 
 
 def _accounted(job: JobInfo, before: Observed, page: _Page, found: Listed, grown_count: int, now: float) -> Listed:
-    # Without the newest of the count nobody can tell which came after it.
+    # Without the newest of the count it is not known which came after it.
     new_count, later_count = (page.new_count, page.newer_count) if page.reached_latest else (page.new_count + page.newer_count, 0)
     missing_count = max(0, grown_count - new_count)
     found = replace(found, counted=job.execution_count + later_count)
@@ -229,13 +229,8 @@ def newest_first(executions: Sequence[ExecutionInfo]) -> tuple[ExecutionInfo, ..
     return tuple(sorted(executions, key=lambda info: -info.created_at))
 
 
-def to_json(observed: Observed) -> dict[str, Any]:
-    """Plain JSON, as it stands in the lane's state."""
-    return asdict(observed)
-
-
 def from_json(body: Mapping[str, Any]) -> Observed:
-    """What `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
+    """What a lane's state has observed. Raises KeyError, TypeError or ValueError on anything else."""
     counted, short_since = body["counted"], body["short_since"]
     return Observed(
         job_uid=str(body["job_uid"]),

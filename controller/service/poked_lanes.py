@@ -84,7 +84,7 @@ class PokedLanes:
         return {"lanes": answers, "unknown": sorted(set(unknown))}
 
     def _lane(self, poke: Poke) -> Lane | None:
-        """The lane that a poke is for. Lanes change seldom: they are listed again only after a while, or for a poke that fits none."""
+        """The lane that a poke is for. Lanes change seldom: they are listed again only after a while, or if a poke fits none of them."""
         with self._lanes_lock:
             now = self._outside.clock.monotonic()
             age_s = None if self._lanes_read_at is None else now - self._lanes_read_at

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 
 from batch.model.errors import FanoutError
 from controller.model.reading import Unknown
@@ -56,10 +56,10 @@ class Readiness:
 
     def _fresh(self) -> Ready:
         until_s = self.outside.clock.monotonic() + self.deadline_s
-        for name, check in self._checks().items():
+        for name in FIXES:
             before = self._under_way.get(name)
             if before is None or before.done():  # while a check hangs, no second one is started
-                self._under_way[name] = start(check, f"ready-{name}")
+                self._under_way[name] = start(partial(self._check, name), f"ready-{name}")
         problems: dict[str, str] = {}
         for name, run in self._under_way.items():
             found = self._found(run, until_s)
@@ -75,17 +75,14 @@ class Readiness:
         except Exception as error:  # noqa: BLE001 - whatever the error is, the controller is not ready
             return str(error) if isinstance(error, FanoutError) else f"{type(error).__name__}: {error}"
 
-    def _checks(self) -> Mapping[str, Callable[[], str]]:
-        def bucket() -> str:
-            list(islice(self.outside.store.list("controller/"), 1))
-            return ""
-
-        def jobs() -> str:
-            self.outside.runner.jobs()
-            return ""
-
-        def monitoring() -> str:
-            reading = self.outside.backlog.read(["readiness"])["readiness"]
-            return reading.reason if isinstance(reading, Unknown) else ""
-
-        return {"bucket": bucket, "jobs": jobs, "monitoring": monitoring}
+    def _check(self, name: str) -> str:
+        """The problem; empty if the service answers."""
+        match name:
+            case "bucket":
+                next(iter(self.outside.store.list("controller/")), None)
+            case "jobs":
+                self.outside.runner.jobs()
+            case "monitoring":
+                reading = self.outside.backlog.read(["readiness"])["readiness"]
+                return reading.reason if isinstance(reading, Unknown) else ""
+        return ""

@@ -1,6 +1,6 @@
 """Ticks that callers wait for: answered in time whatever a service does, never two of one scope, logged when they end.
 
-A tick that outlasts its caller goes on by itself; the answer then has what it has decided so far. Correctness depends on none of this (of
+A tick that outlasts its caller goes on by itself; the answer then has what it has decided so far. Correctness does not depend on this (of
 two controllers only one can save its intent): it keeps a slow service from piling up ticks.
 """
 

@@ -12,10 +12,10 @@ from controller.act.intents import Intent, new_decision_id, parts_for
 from controller.act.launcher import backed_off, launch
 from controller.act.reserved import ACT_WITHIN_S
 from controller.act.state import LaneState, StateConflict, Stored, save
-from controller.decide.decision import Decision, HoldCause, Kind, on_hold, to_json
+from controller.decide.decision import Decision, HoldCause, Kind, held_decision, on_hold, to_json
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
-from controller.tick.view import View, unreadable
+from controller.tick.view import View
 
 
 def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, reserved_at: float | None = None) -> TickResult:
@@ -43,7 +43,8 @@ def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
     except StateConflict as conflict:
         return TickResult(decision, stood_down=True, notes=(*view.notes, str(conflict)))
     except FanoutError as error:
-        return TickResult(unreadable(lane, decision.reading, now, f"the intent could not be saved: {error}"), notes=view.notes)
+        reason = f"the intent could not be saved: {error}"
+        return TickResult(held_decision(lane.name, decision.reading, now, HoldCause.STATE_UNREADABLE, reason), notes=view.notes)
     clock, memory = outside.clock, outside.memory
     done = launch(lane, intent, outside.runner, clock.now, lambda: memory.remember_run_call(clock.now()))
     backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.rng)

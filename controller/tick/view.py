@@ -79,7 +79,8 @@ def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_ru
         stored = load(outside.store, lane.name)
     except FanoutError as error:
         outside.memory.remember_state(lane.name, None)
-        return hold_view(lane, reading, outside, unreadable(lane, reading, now, str(error)), delayed=delayed)
+        held = held_decision(lane.name, reading, now, HoldCause.STATE_UNREADABLE, str(error))
+        return hold_view(lane, reading, outside, held, delayed=delayed)
     outside.memory.remember_state(lane.name, stored)
     sampled_at = reading.sampled_at if isinstance(reading, Value) else now - WINDOW_S
     recent = stored.state.pruned(now)
@@ -119,11 +120,6 @@ def hold_view(
         held=held,
         held_worker_count=count,
     )
-
-
-def unreadable(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
-    """On hold because the state cannot be read or written."""
-    return held_decision(lane.name, reading, now, HoldCause.STATE_UNREADABLE, reason)
 
 
 def fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decision:

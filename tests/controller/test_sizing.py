@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.decide.sizing import Rates, WorkerCost, cheapest, cost_usd, drain_s, workers_for_timeout, workers_in_time
+from controller.decide.sizing import Rates, WorkerCost, cheapest, cost_usd, drain_s, most_in_timeout, workers_in_time
 
 BACKLOGS = st.integers(1, 20_000)
 SECONDS = st.one_of(st.just(0.0), st.floats(0.001, 100.0))
@@ -53,4 +53,4 @@ def test_the_fewest_in_time_by_hand(backlog: int, within_s: float, expected: int
 
 
 def test_a_share_fits_into_the_task_timeout() -> None:
-    assert workers_for_timeout(1000, 100.0, Rates(1.0), WorkerCost(1, 0.00002)) == 13  # 80 messages of 1 s each
+    assert most_in_timeout(100.0, Rates(1.0), WorkerCost(1, 0.00002)) == 80  # of 1 s each, in 80 % of the timeout
