@@ -124,7 +124,7 @@ def test_who_sizes_by_share_alone_has_no_time_to_be_late_for(here: World) -> Non
 
 
 class Drain:
-    """A queue of messages of ten seconds, and workers of one slot that pull from it until their share is done or it is empty."""
+    """A queue of messages of ten seconds, and workers of one thread that pull from it until their share is done or it is empty."""
 
     def __init__(self, here: World, message_s: float) -> None:
         self.here, self.message_s = here, message_s

@@ -74,7 +74,7 @@ def test_workers_for_what_is_unassigned(backlog: int, assigned: int, accepted: i
 
 
 def test_the_deadline_decides_how_many_where_a_share_would_take_too_long() -> None:
-    """1,000 s of work for each of 10 workers; in 290 s, less 10 s to start, a worker of 4 slots does 4 x 28 messages of 10 s."""
+    """1,000 s of work for each of 10 workers; in 290 s, less 10 s to start, a worker of 4 threads does 4 x 28 messages of 10 s."""
     decision = decided(1000, rates=Rates(10.0, 10.0), concurrency=4, drain_within_s=290.0, age_s=0.0)
     assert (decision.wanted_workers, decision.workers) == (9, 10)
     assert changed(decision) == [("max-messages", 9, 10)]
@@ -96,7 +96,7 @@ def test_the_time_that_messages_have_waited_is_taken_from_the_deadline_but_never
 
 
 def test_a_share_never_outlasts_the_task_timeout() -> None:
-    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 slots."""
+    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 threads."""
     decision = decided(1000, rates=Rates(10.0, 30.0), concurrency=4, task_timeout_s=100.0, drain_within_s=7200.0, max_workers=30)
     assert ("task-timeout", 6, 50) not in changed(decision)
     assert [name for name, _, _ in changed(decision)] == ["task-timeout", "max-workers"]
@@ -282,14 +282,19 @@ def test_more_backlog_never_means_fewer_workers(
     least=st.integers(0, 20),
     within_s=st.floats(10.0, 3600.0),
     rates=st.builds(Rates, message_s=st.floats(0.001, 30.0), start_up_s=st.floats(0.1, 60.0), idle_tail_s=st.floats(0, 60.0)),
-    slots=st.integers(1, 32),
+    concurrency=st.integers(1, 32),
 )
 def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
-    count: int, size: int, most: int, least: int, within_s: float, rates: Rates, slots: int
+    count: int, size: int, most: int, least: int, within_s: float, rates: Rates, concurrency: int
 ) -> None:
     """By brute force: every number of workers that the policy allows, where that many can be given the whole backlog."""
     of = lane(
-        share=size, min_workers=min(least, most), max_workers=most, drain_within_s=within_s, concurrency=slots, task_timeout_s=86_400.0
+        share=size,
+        min_workers=min(least, most),
+        max_workers=most,
+        drain_within_s=within_s,
+        concurrency=concurrency,
+        task_timeout_s=86_400.0,
     )
     decision = decision_for(of, Value(count, NOW), ledger(), now=NOW, rates=rates)
     each, worker = share_of(of, rates), worker_cost(of)
