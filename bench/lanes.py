@@ -17,10 +17,12 @@ from batch.model.names import progress_folder, progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from controller.observe.backlog import Reading, Value
+from controller.model.execution import ExecutionInfo
+from controller.model.reading import Reading, Value
 from controller.observe.google_jobs import PAGE, WORKERS_PAGE
-from controller.observe.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
-from controller.tick import Outside, tick_lanes
+from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
+from controller.tick.outside import Outside
+from controller.tick.rounds import tick_lanes
 
 OBJECTS_PAGE = 1000
 PARENT = "projects/p/locations/r/jobs"

@@ -36,8 +36,8 @@ from controller.decide.ledger import GUARD_S
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import read_manifests
 from controller.lanes.resources import Creator, needed
-from controller.outside import Outside
-from controller.tick import tick_lanes
+from controller.tick.outside import Outside
+from controller.tick.rounds import tick_lanes
 from controller.wiring import connected
 from local_cloud.supervisor.supervisor import LocalCloud, Options
 

@@ -1,4 +1,4 @@
-"""`python -m controller`: serves the controller on PORT until it is told to end. A tick that runs then ends first, if it does in time."""
+"""`python -m controller`: serves the controller on PORT until a signal. A tick that runs then ends first, if it does in time."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
 from controller.config import ControllerSettings, controller_settings
-from controller.outside import Outside
 from controller.service import logs
-from controller.service.oidc import Certificates, Rules, Verifier, fetched_from
+from controller.service.oidc import Certificates, Verifier, fetched_from
 from controller.service.poked_lanes import PokedLanes
-from controller.service.service import create_app, guarded
+from controller.service.service import Callers, create_app
 from controller.service.ticker import Ticker
+from controller.tick.outside import Outside
 from controller.wiring import connected
 
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
 ANSWER_S = 1.5
-"""For the answers to those who wait for a tick that does not end in time. Cloud Run kills 10 s after SIGTERM."""
+"""For the answers to callers of a tick that does not end in time. Cloud Run kills 10 s after SIGTERM."""
 WATCH_S = 0.1
 LEAVE_S = 0.5
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """Exit code 2 when settings are wrong, a port that is taken among them, 1 when no client could be made; each problem is logged."""
+    """Serve until a signal. Exit code 2 if settings are wrong or the port is taken, 1 if no client could be made; problems are logged."""
     what = "Serve the controller: tick the lanes when it is called, answer what was decided and why."
     usage("python -m controller", what, ControllerSettings).parse_args(arguments)
     try:
@@ -52,8 +52,8 @@ def _serve(settings: ControllerSettings) -> None:
     """Until a signal. Raises SettingsError, DependencyError."""
     with listening("127.0.0.1" if settings.run_emulator else "0.0.0.0", settings.port) as door:
         # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
-        signal.signal(signal.SIGTERM, _told_to_end)
-        signal.signal(signal.SIGINT, _told_to_end)
+        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGINT, _exit)
         with connected(settings) as outside:
             _serve_on(door, settings, outside)
 
@@ -61,8 +61,7 @@ def _serve(settings: ControllerSettings) -> None:
 def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outside) -> None:
     ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
     poked = PokedLanes(outside, ticker)
-    callers = guarded(settings.rules, lambda rules: verifier(rules, settings), settings.poke_emails)
-    app = create_app(outside, ticker=ticker, poked=poked, callers=callers)
+    app = create_app(outside, ticker=ticker, poked=poked, callers=_callers(settings))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=ceil(settings.stop_timeout_s + ANSWER_S))
     server = uvicorn.Server(config)
     end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
@@ -76,8 +75,12 @@ def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outsid
         _leave(ticker)
 
 
-def verifier(rules: Rules, settings: ControllerSettings) -> Verifier:
-    return Verifier(rules, Certificates(fetched_from(settings.oidc_certs_url), SystemClock()))
+def _callers(settings: ControllerSettings) -> Callers:
+    """The callers that the settings allow."""
+    if not settings.oidc_audience:
+        return Callers()
+    certificates = Certificates(fetched_from(settings.oidc_certs_url), SystemClock())
+    return Callers(Verifier(settings.rules, certificates), frozenset(settings.poke_emails))
 
 
 def _say_where(settings: ControllerSettings, door: socket.socket) -> None:
@@ -90,12 +93,12 @@ def _say_where(settings: ControllerSettings, door: socket.socket) -> None:
         logs.write("NOTICE", "OIDC_AUDIENCE is not set: Cloud Run's own check of callers (roles/run.invoker) must be on")
 
 
-def _told_to_end(_number: int, _frame: object) -> None:
+def _exit(_number: int, _frame: object) -> None:
     raise SystemExit(0)
 
 
 def _leave(ticker: Ticker) -> None:
-    """At once where something still waits for a service: its threads must not keep the process."""
+    """At once if something still waits for a service: its threads must not keep the process."""
     unfinished = ticker.running()
     for holder in unfinished:
         logs.write("WARNING", f"the controller ends in the middle of a tick, the next one repairs what it left: {holder.text}")
@@ -107,7 +110,7 @@ def _leave(ticker: Ticker) -> None:
 
 
 def _end(server: uvicorn.Server, ticker: Ticker, poked: PokedLanes, finish_s: float) -> None:
-    """Once the server is to end: no tick begins for a poke that waits, what runs may end, and who waits for more is answered in time."""
+    """Once the server must end: no tick begins for a poke that waits, running ticks may end, callers of longer ones are answered."""
     never, clock = threading.Event(), SystemClock()
     while not server.should_exit:
         clock.wait(never, WATCH_S)

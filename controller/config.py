@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batch.model.errors import SettingsError
 from batch.settings import names, read, seconds, setting, text, whole
 from controller.decide.budget import Quotas
+from controller.lanes.annotations import positive
 from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
 from controller.service.oidc import GOOGLE_CERTS, GOOGLE_ISSUER, Rules
 
@@ -15,19 +16,8 @@ RUN_EMULATOR = "CLOUD_RUN_EMULATOR_HOST"
 MONITORING_EMULATOR = "CLOUD_MONITORING_EMULATOR_HOST"
 
 
-def positive(value: str) -> float:
-    """A number above 0."""
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ValueError("a number above 0")
-    return number
-
-
 def emails(value: str) -> tuple[str, ...]:
-    """Addresses separated by commas, in lower case."""
+    """Addresses separated by commas, in lower case. Raises ValueError with the rule."""
     found = tuple(one.lower() for one in names(value))
     if not all(one.count("@") == 1 and one.strip("@") == one and " " not in one for one in found):
         raise ValueError("email addresses of service accounts, separated by commas")
@@ -35,21 +25,20 @@ def emails(value: str) -> tuple[str, ...]:
 
 
 def web_address(value: str) -> str:
-    """A URL."""
+    """A URL. Raises ValueError with the rule."""
     if not value.startswith(("http://", "https://")) or len(value.split("//", 1)[1]) == 0:
         raise ValueError("a URL that begins with https://, or on loopback with http://")
     return value
 
 
 def window(value: str) -> float:
-    """Seconds that a sample may be old."""
-    rule = f"a number of seconds from 120 to {LONGEST_WINDOW_S:.0f}"
+    """Seconds that a sample may be old. Raises ValueError with the rule."""
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(rule) from None
+        number = 0.0
     if not 120 <= number <= LONGEST_WINDOW_S:
-        raise ValueError(rule)
+        raise ValueError(f"a number of seconds from 120 to {LONGEST_WINDOW_S:.0f}")
     return number
 
 
@@ -81,20 +70,22 @@ class ControllerSettings:
 
     @property
     def quotas(self) -> Quotas:
+        """What the lanes share."""
         return Quotas(self.worker_budget, self.cpu_quota_vcpu, self.run_calls_per_minute)
 
     @property
     def rules(self) -> Rules:
-        """Whose tokens are taken."""
+        """Whose tokens are accepted."""
         return Rules(self.oidc_audience, frozenset(self.oidc_emails), self.oidc_issuer)
 
     @property
     def where(self) -> str:
+        """For messages."""
         return f"project {self.project}, region {self.region}"
 
 
 def controller_settings(environment: Mapping[str, str]) -> ControllerSettings:
-    """Raises SettingsError with every problem."""
+    """The settings from the environment. Raises SettingsError with every problem."""
     settings = read(ControllerSettings, environment)
     problems = []
     if settings.oidc_audience and not (settings.oidc_emails or settings.poke_emails):

@@ -1,4 +1,4 @@
-"""The real outside of a controller: Google's services, or the local cloud in their place. The one place that chooses."""
+"""The real `Outside` of a controller: Google's services, or the local cloud in their place. Nothing else chooses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batch.model.clock import SystemClock
 from controller.config import ControllerSettings
-from controller.tick import Outside
+from controller.tick.outside import Outside
 
 if TYPE_CHECKING:
     from batch.services.pubsub import GoogleTopic
@@ -25,15 +25,14 @@ PUBLISH_S = 10.0
 def connected(settings: ControllerSettings) -> Iterator[Outside]:
     """Clients for these settings, closed at the end."""
     from batch.services.objects import GoogleObjectStore
-    from controller.observe.backlog import GoogleBacklogReader, ReadingRules
+    from controller.observe.backlog import GoogleBacklogReader
     from controller.observe.google_jobs import GoogleJobRunner
 
     clock = SystemClock()
     store = GoogleObjectStore(settings.bucket_name, project=settings.project, timeout_s=STORE_S, request_timeout_s=STORE_S / 2)
     topics = Topics(settings.project)
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
-    rules = ReadingRules(window_s=settings.reading_window_s)
-    backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, rules=rules)
+    backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, window_s=settings.reading_window_s)
     try:
         yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas)
     finally:

@@ -13,10 +13,10 @@ import click
 
 from batch.model.errors import SettingsError
 from controller.config import RUN_EMULATOR
-from controller.decide.wording import counted
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.differences import Change, differences
 from controller.lanes.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests
+from controller.model.wording import counted
 from fanout import cloud
 from fanout.ends import explained_errors
 from fanout.listing import show_json

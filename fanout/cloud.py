@@ -13,7 +13,7 @@ import click
 from batch.model.errors import DependencyForbidden
 from controller.config import RUN_EMULATOR, ControllerSettings, controller_settings
 from controller.observe.jobs import LANE_LABEL, JobRunner
-from controller.outside import Outside
+from controller.tick.outside import Outside
 from fanout.ends import explained_errors
 
 _PROJECT = click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", show_envvar=True, help="The project.")

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import click
 
 from batch.model.clock import iso
 from controller.config import ControllerSettings
-from controller.decide.durations import spoken
-from controller.decide.ledger import Tries
-from controller.decide.wording import counted
-from controller.lanes.lanes import lanes_of
-from controller.observe.jobs import ExecutionInfo
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.execution import ExecutionInfo, Tries
+from controller.model.wording import counted, spoken
+from controller.observe.listing import listed_json, newest_executions
 from controller.observe.survey import read_progress
-from controller.outside import Outside
-from controller.tick import LANES_AT_A_TIME, chosen_lanes
+from controller.tick.outside import Outside
+from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
 from fanout.listing import Listing, show, show_json
 
@@ -74,8 +72,7 @@ def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
     """The newest of all, newest first, with progress. Raises SettingsError, DependencyError."""
     lanes, refused = lanes_of(outside.runner.jobs())
     chosen = chosen_lanes(lanes, refused, [lane] if lane else [])
-    newest = [(one.name, info) for one in chosen for info in _newest(outside, one.job, limit)]
-    newest.sort(key=lambda pair: pair[1].created_at, reverse=True)
+    newest = newest_executions(outside.runner, chosen, limit)
     now = outside.clock.now()
 
     def told(pair: tuple[str, ExecutionInfo]) -> Seen:
@@ -83,11 +80,7 @@ def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
         return Seen(pair[0], pair[1], tries, tuple(problems), now)
 
     with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="progress") as pool:
-        return list(pool.map(told, newest[:limit]))
-
-
-def _newest(outside: Outside, job: str, limit: int) -> Iterator[ExecutionInfo]:
-    return islice(outside.runner.executions(job), limit)
+        return list(pool.map(told, newest))
 
 
 def execution_json(one: Seen) -> dict[str, Any]:
@@ -96,25 +89,15 @@ def execution_json(one: Seen) -> dict[str, Any]:
     last = [tries[-1] for tries in one.tries.values() if tries]
     began_at = info.started_at or info.created_at
     return {
-        "execution": info.name,
-        "lane": one.lane,
+        **listed_json(one.lane, info),
         "state": state_of(info),
-        "worker_count": info.task_count,
-        "waiting_count": max(0, info.live_worker_count - info.running_count),
+        "waiting_count": info.pending_worker_count,
         "running_count": info.running_count if info.live else 0,
-        "succeeded_count": info.succeeded_count,
-        "failed_count": info.failed_count,
-        "cancelled_count": info.cancelled_count,
-        "retried_count": info.retried_count,
         "taken_count": sum(progress.taken for progress in tries),
         "acked_count": sum(progress.acked for progress in tries),
         "returned_count": sum(progress.returned for progress in tries),
         "share_count": share_count(info),
         "exit_reasons": dict(sorted(Counter(progress.exit_reason for progress in last if progress.exit_reason).items())),
-        "decision_id": info.decision_id or None,
-        "created_at": iso(info.created_at),
-        "started_at": None if info.started_at is None else iso(info.started_at),
-        "completed_at": None if info.completed_at is None else iso(info.completed_at),
         "duration_s": round(max(0.0, (info.completed_at or one.now) - began_at), 3),
         "problems": list(one.problems),
     }

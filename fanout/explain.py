@@ -15,12 +15,10 @@ from controller.act.intents import Intent, PartState
 from controller.act.state import DECISIONS_KEPT, LaneState, load
 from controller.config import ControllerSettings
 from controller.decide.decision import from_json
-from controller.decide.durations import spoken
 from controller.decide.explanation import explained_decision
-from controller.decide.wording import are, counted
-from controller.lanes.lanes import lanes_of
-from controller.outside import Outside
-from controller.tick import chosen_lanes
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.wording import are, counted, spoken
+from controller.tick.outside import Outside
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE
 from fanout.listing import show_json

@@ -11,15 +11,16 @@ import click
 
 from batch.model.clock import from_iso
 from controller.config import ControllerSettings
-from controller.decide.decision import Kind, reading_json
-from controller.decide.durations import spoken
+from controller.decide.decision import Kind
 from controller.decide.explanation import VERDICTS
-from controller.lanes.lanes import Lane, LaneRefused, lanes_of
-from controller.observe.backlog import Reading, Unknown, Value
+from controller.lanes.annotations import LaneRefused, chosen_lanes, lanes_of
+from controller.model.lane import Lane
+from controller.model.reading import Reading, Unknown, Value, reading_json
+from controller.model.wording import spoken
 from controller.observe.jobs import JobInfo
-from controller.observe.view import View, fault, held_view, look
-from controller.outside import Outside
-from controller.tick import LANES_AT_A_TIME, chosen_lanes
+from controller.tick.outside import Outside
+from controller.tick.rounds import LANES_AT_A_TIME
+from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE
 from fanout.listing import Listing, one_line, show, show_json
@@ -73,7 +74,7 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
         try:
             return look(lane, job, outside, reading, dry_run=True, republish=False)
         except Exception as error:  # noqa: BLE001 - what nobody foresaw of one lane does not keep the others from being shown
-            return held_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
+            return hold_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
 
     with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="lane") as pool:
         views = list(pool.map(one, [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]))

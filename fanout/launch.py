@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from controller.decide.wording import counted
-from controller.lanes.lanes import lanes_of
-from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION, JobRunner, LaunchUnclear, RunRequest
-from controller.tick import chosen_lanes
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.execution import MAX_WORKERS_PER_EXECUTION
+from controller.model.wording import counted
+from controller.observe.jobs import JobRunner, LaunchUnclear, RunRequest
 from fanout import cloud
 from fanout.listing import show_json
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from batch.model.clock import from_iso, iso
-from controller.decide.durations import duration
+from controller.model.wording import duration
 
 DAY_S = 86_400.0
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import click
 
-from controller.lanes.lanes import lanes_of
+from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.observe.jobs import JobRunner
-from controller.tick import chosen_lanes
 from fanout import cloud
 from fanout.listing import show_json
 

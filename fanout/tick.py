@@ -7,9 +7,8 @@ import sys
 import click
 
 from controller.config import ControllerSettings
-from controller.decide.explanation import explained_round
-from controller.service.logs import round_json
-from controller.tick import Round, tick_lanes
+from controller.tick.results import Round, explained_round, round_json
+from controller.tick.rounds import tick_lanes
 from fanout import cloud
 from fanout.ends import EXIT_FINE, EXIT_TROUBLE
 from fanout.listing import show_json

@@ -13,8 +13,9 @@ from batch.events import EVENTS
 from batch.model.exit import EXIT_CODES, ExitReason
 from batch.settings import WorkerSettings
 from controller.config import ControllerSettings
-from controller.decide.durations import duration, spoken
-from controller.lanes.lanes import ANNOTATIONS, Policy
+from controller.lanes.annotations import ANNOTATIONS
+from controller.model.lane import Policy
+from controller.model.wording import duration, spoken
 from fanout.__main__ import COMMANDS, main
 from intake.config import IntakeSettings
 from local_cloud.faults import kinds as fault_kinds

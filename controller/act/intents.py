@@ -1,4 +1,4 @@
-"""Intents: launches that were decided, part by part, from before they are tried until they are known to be done. Pure values.
+"""Intents: launches that were decided, part by part, from before they are tried until it is known what became of them. Pure values.
 
 An intent is saved before the first call, so that a crash in between leaves a trace that the next tick can follow.
 """
@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from batch.model.shares import share
-from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION
-from controller.observe.observed import finite
+from controller.model.execution import MAX_WORKERS_PER_EXECUTION
+from controller.model.plain import finite
 
 
 class PartState(StrEnum):
+    """What is known of a part's launch."""
+
     PENDING = "pending"
-    """Saved; perhaps tried, perhaps not."""
+    """Saved; it may have been tried."""
     LAUNCHED = "launched"
     REFUSED = "refused"
-    """Cloud Run said no, or an earlier part failed: nothing was started."""
+    """Cloud Run refused it, or an earlier part failed: nothing was started."""
     ABANDONED = "abandoned"
-    """Not found in time. Its claim is taken, so that workers of a late execution end before they pull."""
+    """No execution was found in time. Its claim is taken, so that workers of a late execution end before they pull."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """`saved_at` is Unix seconds."""
+    """One launch: its parts, saved at `saved_at` (Unix seconds)."""
 
     decision_id: str
     saved_at: float
@@ -49,14 +51,15 @@ class Intent:
 
     @property
     def pending(self) -> bool:
+        """Whether it is unknown what became of a part."""
         return any(part.state is PartState.PENDING for part in self.parts)
 
     def age_s(self, now: float) -> float:
-        """Seconds since it was saved; as many where that is still to come, for one of the clocks was wrong."""
+        """Seconds between `saved_at` and `now`; if `saved_at` is ahead, one of the clocks was wrong, and it counts the same."""
         return abs(now - self.saved_at)
 
     def with_part(self, changed: Part) -> Intent:
-        """The intent with the part of the same id replaced."""
+        """The intent with `changed` in place of the part with its id."""
         return replace(self, parts=tuple(changed if part.decision_id == changed.decision_id else part for part in self.parts))
 
 
@@ -66,9 +69,9 @@ def new_decision_id(now: float, rng: random.Random) -> str:
     return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{rng.getrandbits(32):08x}"
 
 
-def split(decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_PER_EXECUTION) -> tuple[Part, ...]:
-    """Parts of at most `most` workers. Each gets the messages that its workers would have had in one large execution, so no share grows
-    and the parts sum to `backlog`."""
+def parts_for(decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_PER_EXECUTION) -> tuple[Part, ...]:
+    """Parts of at most `most` workers. Each is assigned the messages that its workers would have had in one large execution, so no share
+    grows and the parts sum to `backlog`."""
     parts: list[Part] = []
     for number, first in enumerate(range(0, workers, most)):
         last = min(first + most, workers)
@@ -77,21 +80,11 @@ def split(decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_
     return tuple(parts)
 
 
-def to_json(intent: Intent) -> dict[str, Any]:
-    return asdict(intent)
-
-
 def from_json(body: Mapping[str, Any]) -> Intent:
-    """Raises KeyError, TypeError or ValueError on what is no intent."""
-    parts = tuple(
-        Part(
-            str(part["decision_id"]),
-            int(part["workers"]),
-            int(part["backlog"]),
-            PartState(part["state"]),
-            str(part["execution"]),
-            str(part["reason"]),
-        )
-        for part in body["parts"]
-    )
-    return Intent(str(body["decision_id"]), finite(body["saved_at"]), parts)
+    """An intent of a lane's state. Raises KeyError, TypeError or ValueError on anything else."""
+    return Intent(str(body["decision_id"]), finite(body["saved_at"]), tuple(_part(part) for part in body["parts"]))
+
+
+def _part(body: Mapping[str, Any]) -> Part:
+    workers, backlog, state = int(body["workers"]), int(body["backlog"]), PartState(body["state"])
+    return Part(str(body["decision_id"]), workers, backlog, state, str(body["execution"]), str(body["reason"]))

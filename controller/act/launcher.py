@@ -16,38 +16,40 @@ from batch.services.ports import ObjectStore
 from controller.act.intents import Intent, Part, PartState
 from controller.act.state import Backoff
 from controller.decide.ledger import Unlisted
-from controller.lanes.lanes import Lane
-from controller.observe.jobs import ExecutionInfo, JobRunner, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
+from controller.model.execution import ExecutionInfo
+from controller.model.lane import Lane
+from controller.observe.jobs import JobRunner, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
+from controller.observe.listing import executions_since
 from controller.observe.survey import Survey
 
 BEGIN_S = 15.0
-"""How long after its intent was saved the last part of a launch may be begun: whoever was held up for longer has lost the right to."""
+"""How long after its intent was saved the last part of a launch may be begun: a controller that was delayed for longer must not."""
 GRACE_S = 45.0
-"""From then on a launch that a complete listing does not show counts as not having happened: none is begun any more, each that was has
-had its answer or its timeout, and Cloud Run takes seconds to show an execution. The tick after the next one at the latest finds it so.
-Should it take effect yet, its workers end at the fence: a minute paid for each, and no message taken twice."""
+"""From then on a launch that a complete listing does not show counts as not having happened: none may be begun any more, each that was
+begun has had its answer or its timeout, and Cloud Run shows an execution within seconds. If it takes effect even later, its workers find
+the claim taken and end: a minute is paid for each, and no message is taken twice."""
 LISTED_S = 180.0
-"""How long the list may lag behind what Cloud Run has told of an execution, in an answer or in the job's count."""
+"""How long the list may lag behind an execution that an answer named, or that the job's count includes."""
 KEPT_S = 900.0
 CLOCKS_S = 60.0
 """Cloud Run's clock may be this far behind ours."""
 FIRST_BACKOFF_S = 30.0
 LONGEST_BACKOFF_S = 900.0
 NOBODY = "nobody"
-"""Holds the claim of an abandoned part. No execution has this name: theirs begin with the job's, and end in five more characters."""
+"""The holder of an abandoned part's claim. No execution has this name: it begins with its job's, and five more characters follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The intent as it stands after its launch. `throttled` is what Cloud Run said when there were too many."""
+    """The intent after its launch. `throttled` is Cloud Run's answer if there were too many launches, else empty."""
 
     intent: Intent
     throttled: str = ""
 
 
 def launch(lane: Lane, intent: Intent, runner: JobRunner, now: Callable[[], float], calling: Callable[[], None] = lambda: None) -> Launched:
-    """Try each part once, in order; after one that failed, or `BEGIN_S` after the intent was saved, the rest is not tried. `now` gives
-    Unix seconds; `calling` is told before each call."""
+    """Try each part once, in order; after one that failed, or `BEGIN_S` after the intent was saved, the rest is not tried. `now` returns
+    Unix seconds; `calling` is called before each call of Cloud Run."""
     failed = throttled = ""
     for part in intent.parts:
         if not failed and (late_s := intent.age_s(now())) > BEGIN_S:
@@ -57,10 +59,13 @@ def launch(lane: Lane, intent: Intent, runner: JobRunner, now: Callable[[], floa
             continue
         calling()
         try:
-            done = _launch_part(lane, part, intent, runner)
-        except LaunchThrottled as error:
-            throttled = str(error)
-            done = replace(part, state=PartState.REFUSED, reason=throttled)
+            execution = runner.run(lane.job, request_for(lane, part))
+            done = replace(part, state=PartState.LAUNCHED, execution=execution.name)
+        except LaunchRefused as error:
+            throttled = str(error) if isinstance(error, LaunchThrottled) else ""
+            done = replace(part, state=PartState.REFUSED, reason=str(error))
+        except LaunchUnclear as error:
+            done = _look_for(lane, part, intent.saved_at, runner, str(error))
         if done.state is not PartState.LAUNCHED:
             failed = f"part {part.decision_id} failed"
         intent = intent.with_part(done)
@@ -68,8 +73,8 @@ def launch(lane: Lane, intent: Intent, runner: JobRunner, now: Callable[[], floa
 
 
 def backed_off(before: Backoff | None, throttled: str, now: float, rng: random.Random) -> Backoff | None:
-    """None unless the launch was throttled. Twice as long each time in a row, up to a quarter longer by chance, so that lanes that were
-    refused together do not come back together."""
+    """How long to wait after this launch; None unless it was throttled. It doubles each time in a row, and is up to a quarter longer at
+    random, so that lanes that were refused together do not try again together."""
     if not throttled:
         return None
     count = 1 if before is None else before.count + 1
@@ -78,12 +83,12 @@ def backed_off(before: Backoff | None, throttled: str, now: float, rng: random.R
 
 
 def backing_off(backoff: Backoff, now: float) -> bool:
-    """Whether nothing is to be tried yet. One that would last longer than any was made by a clock that was wrong."""
+    """Whether no launch may be tried yet. A backoff longer than any possible one was made by a clock that was wrong, and does not count."""
     return now < backoff.until <= now + LONGEST_BACKOFF_S * 1.25 + CLOCKS_S
 
 
 def unlaunchable(lane: Lane, parts: tuple[Part, ...]) -> str:
-    """Why Cloud Run would refuse, where that can be seen beforehand; empty when it cannot."""
+    """Why Cloud Run would refuse, if that can be seen beforehand; else empty."""
     fewest = min(part.workers for part in parts)
     if lane.parallelism <= fewest:
         return ""
@@ -95,37 +100,22 @@ def unlaunchable(lane: Lane, parts: tuple[Part, ...]) -> str:
 
 
 def request_for(lane: Lane, part: Part) -> RunRequest:
-    """What one part asks of Cloud Run."""
+    """What Cloud Run is asked for one part."""
     timeout = f"{lane.task_timeout_s:.3f}".rstrip("0").rstrip(".")
     return RunRequest(part.workers, {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout})
 
 
-def _launch_part(lane: Lane, part: Part, intent: Intent, runner: JobRunner) -> Part:
-    """Raises LaunchThrottled."""
+def _look_for(lane: Lane, part: Part, saved_at: float, runner: JobRunner, reason: str) -> Part:
     try:
-        execution = runner.run(lane.job, request_for(lane, part))
-    except LaunchThrottled:
-        raise
-    except LaunchRefused as error:
-        return replace(part, state=PartState.REFUSED, reason=str(error))
-    except LaunchUnclear as error:
-        return _looked_for(lane, part, intent.saved_at, runner, str(error))
-    return replace(part, state=PartState.LAUNCHED, execution=execution.name)
-
-
-def _looked_for(lane: Lane, part: Part, saved_at: float, runner: JobRunner, reason: str) -> Part:
-    try:
-        for info in runner.executions(lane.job):
+        for info in executions_since(runner, lane.job, saved_at - CLOCKS_S):
             if info.decision_id == part.decision_id:
                 return replace(part, state=PartState.LAUNCHED, execution=info.name, reason=f"found by listing after: {reason}")
-            if info.created_at < saved_at - CLOCKS_S:
-                break
     except DependencyError as error:
         return replace(part, reason=f"{reason}; nor could executions be listed: {error}")
     return replace(part, reason=f"{reason}; not listed (yet): the next tick looks again")
 
 
-def settled(
+def settle(
     lane: Lane,
     intent: Intent,
     seen: Survey,
@@ -136,11 +126,11 @@ def settled(
     short: bool = False,
     give_up: bool = True,
 ) -> tuple[Intent, list[ExecutionInfo]]:
-    """The intent with pending parts resolved as far as can be known, and executions that only their claim told of.
+    """Resolve pending parts as far as can be known. Returns the intent, and executions that were found by their claim alone.
 
     `seen` was listed at `now` or later. A part that is not in it in time is given up by taking its claim: if its execution appears later,
-    its workers find the claim taken and end before they pull. Where the listing is `short` of executions that Cloud Run counts, one of
-    them may be it. Without `give_up` nothing is written, and such a part stays pending. Raises DependencyError.
+    its workers find the claim taken and end before they pull. If the listing is `short` of executions that Cloud Run counts, one of them
+    may be this part's, and it has longer. Without `give_up` nothing is written, and such a part stays pending. Raises DependencyError.
     """
     found: list[ExecutionInfo] = []
     for part in intent.parts:
@@ -163,23 +153,23 @@ def settled(
 
 def unlisted(intents: tuple[Intent, ...], seen: Survey, now: float) -> list[Unlisted]:
     """What was launched, or may have been, and is not in the listing: it counts as assigned in full."""
-    lines: list[Unlisted] = []
+    found: list[Unlisted] = []
     for intent in intents:
         for part in intent.parts:
             if seen.serving(part.decision_id) is not None:
                 continue
             if part.state is PartState.PENDING:
-                lines.append(Unlisted(part.decision_id, part.workers, part.backlog, "launch not confirmed yet"))
+                found.append(Unlisted(part.decision_id, part.workers, part.backlog, "launch not confirmed yet"))
             elif part.state is PartState.LAUNCHED and intent.age_s(now) <= LISTED_S:
-                lines.append(Unlisted(part.decision_id, part.workers, part.backlog, f"launched as {part.execution}, not listed yet"))
-    return lines
+                found.append(Unlisted(part.decision_id, part.workers, part.backlog, f"launched as {part.execution}, not listed yet"))
+    return found
 
 
 def given_up(intents: tuple[Intent, ...]) -> frozenset[str]:
-    """The decision parts whose claim nobody has: an execution that carries one takes no message."""
+    """The decision parts that were abandoned: an execution that carries one takes no message."""
     return frozenset(part.decision_id for intent in intents for part in intent.parts if part.state is PartState.ABANDONED)
 
 
 def kept(intents: tuple[Intent, ...], now: float) -> tuple[Intent, ...]:
-    """Without intents that were resolved long ago."""
+    """The intents without those that were resolved long ago."""
     return tuple(intent for intent in intents if intent.pending or intent.age_s(now) <= KEPT_S)

@@ -1,15 +1,15 @@
 """Publishes delayed tasks again once they are due: read, publish, delete. Its one rule: nothing is deleted before the topic has it.
 
 What was published and not deleted (the answer was lost, the controller was killed, two of them ticked at once) is published again: the
-same task twice, whose output is written once.
+same task runs twice, and its output is written once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
@@ -17,21 +17,60 @@ from batch.model.clock import Clock
 from batch.model.delayed import as_outgoing, from_object
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
-from batch.model.names import damaged_object, delayed_folder
-from batch.services.ports import ObjectStore, Topic
-from controller.act.delayed import MOST_PER_TICK, Due, due_now, portions
+from batch.model.names import damaged_object, delayed_folder, delayed_parts
+from batch.services.ports import ObjectInfo, ObjectStore, Topic
 
 T = TypeVar("T")
 
 MOST_S = 20.0
 """How long one tick of one lane republishes."""
 REQUESTS_IN_FLIGHT = 16
+MOST_PER_TICK = 2000
+"""The rest waits for the next tick: a tick must be over before the next one begins."""
+PORTION_COUNT = 500
+PORTION_BYTES = 9_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An object below the lane's folder whose time has come. `due` is Unix seconds; None: its name is not one that a worker gives."""
+
+    info: ObjectInfo
+    due: int | None
+
+
+def due_now(listed: Iterable[ObjectInfo], folder: str, now: float) -> Iterator[Due]:
+    """The folder's objects that are due, of `listed` in the order of their names. It stops at the first that is not due: names sort by due
+    time, so a lane with many delayed tasks costs one page of a listing."""
+    for info in listed:
+        if "/" in info.name.removeprefix(folder):
+            continue  # damaged ones lie deeper, and a subscription may be called `damaged`
+        parts = delayed_parts(info.name)
+        if parts is not None and parts[0] > now:
+            return
+        yield Due(info, None if parts is None else parts[0])
+
+
+def portions(due: Iterable[Due]) -> Iterator[list[Due]]:
+    """Portions in order, each of as many as fit into one request and into memory. The first task goes alone: if it cannot be deleted once
+    it is published, no more are, for they would all be published again at every tick."""
+    portion: list[Due] = []
+    total_bytes = 0
+    most = 1
+    for one in due:
+        if portion and (len(portion) >= most or total_bytes + one.info.size > PORTION_BYTES):
+            yield portion
+            portion, total_bytes, most = [], 0, PORTION_COUNT
+        portion.append(one)
+        total_bytes += one.info.size
+    if portion:
+        yield portion
 
 
 @dataclass(frozen=True, slots=True)
 class Republished:
-    """`count` tasks were published again (in a dry run: are due); `more`: others are due and wait for the next tick; `problems` for a
-    person."""
+    """`count` tasks were published again (in a dry run: are due); `more`: others are due and wait for the next tick; `problems`: texts for
+    the operator."""
 
     count: int = 0
     more: bool = False
@@ -40,31 +79,34 @@ class Republished:
 
 @dataclass(slots=True)
 class Republisher:
-    """One lane's delayed tasks in one tick. `topic` gives the lane's topic; it is asked for only when something is due."""
+    """One lane's delayed tasks in one tick. `topic` returns the lane's topic; it is called only when something is due."""
 
     subscription: str
     topic: Callable[[], Topic]
     store: ObjectStore
     clock: Clock
-    _done: Republished = field(default_factory=Republished)
+    _count: int = 0
+    _problems: list[str] = field(default_factory=list)
 
     def run(self, *, dry_run: bool = False) -> Republished:
-        """Never raises for a service that fails: what is not published stays where it is, and a problem says so."""
+        """Publish what is due. Errors of services become problems; they are not raised, and what is not published stays where it is."""
         until_s = self.clock.monotonic() + MOST_S
         folder = delayed_folder(self.subscription)
+        more = False
         try:
             due = list(islice(due_now(self.store.list(folder), folder, self.clock.now()), MOST_PER_TICK + 1))
-            self._done = replace(self._done, more=len(due) > MOST_PER_TICK)
+            more = len(due) > MOST_PER_TICK
             del due[MOST_PER_TICK:]
             if dry_run:
-                return replace(self._done, count=len(due))
+                return Republished(len(due), more)
             for portion in portions(due):
                 if self.clock.monotonic() >= until_s:
-                    return replace(self._done, more=True)
+                    more = True
+                    break
                 self._republish(portion)
         except FanoutError as error:
-            self._problem(f"delayed tasks stay in {folder} until the next tick: {error}")
-        return self._done
+            self._problems.append(f"delayed tasks stay in {folder} until the next tick: {error}")
+        return Republished(self._count, more, tuple(self._problems))
 
     def _republish(self, portion: Sequence[Due]) -> None:
         """Raises DependencyError, and FanoutError for what a service refuses."""
@@ -81,7 +123,7 @@ class Republisher:
                 self._set_aside(one, body, str(error))
         if ready:
             published = self._publish(ready)
-            self._done = replace(self._done, count=self._done.count + len(published))
+            self._count += len(published)
             self._delete(published)
 
     def _body(self, one: Due) -> bytes | None:
@@ -91,7 +133,7 @@ class Republisher:
             return None
 
     def _publish(self, ready: Sequence[tuple[Due, Outgoing]]) -> list[Due]:
-        """All in one request; when the topic refuses that, each by itself, so that one that cannot travel holds up no other."""
+        """All in one request; if the topic refuses it, each by itself, so that one refused message delays no other."""
         topic = self.topic()
         try:
             topic.publish([message for _, message in ready])
@@ -111,7 +153,9 @@ class Republisher:
         try:
             _together(self._delete_one, published)
         except DependencyError:
-            self._problem(f"{published[0].info.name} or one after it is published and could not be deleted, it will be published again")
+            self._problems.append(
+                f"{published[0].info.name} or one after it is published and could not be deleted, it will be published again"
+            )
             raise
 
     def _delete_one(self, one: Due) -> None:
@@ -119,7 +163,7 @@ class Republisher:
             self.store.delete(one.info.name, if_generation=one.info.generation)
 
     def _set_aside(self, one: Due, body: bytes, why: str) -> None:
-        """A damaged object must not be met again at every tick, nor lost."""
+        """A damaged object must not be read again at every tick, nor lost."""
         name = damaged_object(one.info.name)
         try:
             self.store.write(name, body, metadata={"why": why[:1000].encode("ascii", "replace").decode()})
@@ -127,16 +171,13 @@ class Republisher:
         except DependencyError:
             raise
         except FanoutError as error:
-            self._problem(f"{one.info.name} cannot be published ({why}), nor moved aside: {error}")
+            self._problems.append(f"{one.info.name} cannot be published ({why}), nor moved aside: {error}")
         else:
-            self._problem(f"{one.info.name} cannot be published ({why}); it is kept as {name}")
-
-    def _problem(self, text: str) -> None:
-        self._done = replace(self._done, problems=(*self._done.problems, text))
+            self._problems.append(f"{one.info.name} cannot be published ({why}); it is kept as {name}")
 
 
 def _together(call: Callable[[Due], T], portion: Iterable[Due]) -> list[T]:
-    """Several calls at a time. After the first error no more are begun, and it is raised."""
+    """Several calls at a time. After the first error no more are begun; the error is raised."""
     portion = list(portion)
     if len(portion) == 1:
         return [call(portion[0])]

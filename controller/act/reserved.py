@@ -1,9 +1,8 @@
-"""Workers of a budget that lanes share, reserved by a round before it saves its intents: of two rounds at a time, the second one sees what
-the first is about to launch.
+"""Workers of a budget that lanes share, reserved by a round before it saves its intents, so that a round at the same time counts them.
 
-They stand in one object, replaced only at the generation that was read. Only a round that is about to launch under a budget touches it. A
-reservation names the generation of the lane's state that its intent replaces, and that tells when it is over: whoever has read the state
-at a later one has seen the intent, or that it can never be saved.
+All reservations are one object, replaced only at the generation that was read; only a round that is about to launch under a budget
+touches it. A reservation names the generation of the lane's state that its intent replaces. That tells when it is over: a round that has
+read the state at a later generation has seen the intent, or that it can never be saved.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from typing import Any
 
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
 from batch.services.ports import ObjectStore
-from controller.observe.observed import finite, whole
+from controller.model.plain import finite, whole
 
 RESERVED = "controller/shared/budget.json"
 """No lane's name has a slash."""
 ACT_WITHIN_S = 90.0
-"""Who reserved longer ago than this launches nothing for it."""
+"""A round that reserved longer ago than this launches nothing for it."""
 HELD_S = 120.0
-"""By then its intent is saved, or never will be."""
+"""By then the intent of a reservation is saved, or never will be."""
 LOOK_S = 300.0
-"""Who looked at the lanes longer ago than this reserves nothing."""
+"""A round that looked at the lanes longer ago than this reserves nothing."""
 KEPT_S = HELD_S + LOOK_S
-"""By then nobody decides any more from a look that was made before the intent was saved."""
+"""By then no round decides any more from a look that was made before the intent was saved."""
 
 
 class ReservedUnreadable(FanoutError):
@@ -56,29 +55,29 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """All reservations of late, at the generation of their object; 0: there is none yet."""
+    """The reservations of the last minutes, and the generation of their object; 0: there is no object yet."""
 
     reservations: tuple[Reservation, ...] = ()
     generation: int = 0
 
     def unseen(self, looked: Mapping[str, Looked], round_id: str, now: float) -> tuple[Reservation, ...]:
-        """Those of other rounds that may be launched, or may have been, without having been seen when the lanes were looked at."""
+        """Reservations of other rounds that may be launched, or may have been, unseen by the round that `looked` at the lanes."""
         return tuple(
             one for one in self.reservations if one.round_id != round_id and _may_be_unseen(one, looked.get(one.lane, Looked(now, 0)))
         )
 
     def with_round(self, own: Sequence[Reservation], round_id: str, now: float) -> tuple[Reservation, ...]:
-        """All that is kept, with the round's own; what it tried to reserve before is replaced."""
+        """What is kept, and the round's `own` in place of what it tried to reserve before."""
         return (*(one for one in self.reservations if one.round_id != round_id and abs(now - one.at) <= KEPT_S), *own)
 
 
 def _may_be_unseen(one: Reservation, looked: Looked) -> bool:
-    """Its intent cannot have been saved any more after `HELD_S`. One from far ahead was made by a clock that was wrong."""
+    """Its intent is never saved after `HELD_S`. A reservation from far ahead was made by a clock that was wrong."""
     return looked.generation <= one.generation and -KEPT_S <= looked.at - one.at <= HELD_S
 
 
 def load(store: ObjectStore) -> Book:
-    """Raises ReservedUnreadable, DependencyError."""
+    """Read the reservations. Raises ReservedUnreadable, DependencyError."""
     try:
         data, info = store.read_with_info(RESERVED)
     except ObjectMissing:
@@ -91,7 +90,7 @@ def load(store: ObjectStore) -> Book:
 
 
 def save(store: ObjectStore, reservations: Sequence[Reservation], generation: int) -> bool:
-    """False: another round was faster, or our own answer was lost; read again. Raises DependencyError."""
+    """Replace the reservations. False: another round was faster, or our own answer was lost; read again. Raises DependencyError."""
     data = json.dumps({"reservations": [asdict(one) for one in reservations]}, separators=(",", ":")).encode()
     try:
         store.write(RESERVED, data, content_type="application/json", if_generation=generation)

@@ -1,7 +1,7 @@
 """A lane's state between ticks, one JSON object in the bucket. It is only ever replaced at the generation that was read.
 
 Planned, requested and observed stand apart in it: an intent's pending parts are planned, its launched parts are requested, and
-`observed` is what Cloud Run has shown. Losing the state costs launches that are under way their protection, and what was learnt;
+`observed` is what Cloud Run has shown. Losing the state costs launches that are under way their protection, and what was learned;
 the ledger is computed from executions and their workers' progress.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
@@ -20,13 +20,14 @@ from controller.act.intents import Intent
 from controller.decide import probe, rates
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
-from controller.observe import observed
-from controller.observe.backlog import FUTURE_S
-from controller.observe.observed import Observed, finite, whole
+from controller.model.plain import finite, whole
+from controller.model.reading import FUTURE_S
+from controller.observe import listing
+from controller.observe.listing import Observed
 
 FORMAT = 2
 DECISIONS_KEPT = 50
-LINES_KEPT = 20
+LEDGER_ENTRIES_KEPT = 20
 ACCEPTED_KEPT_S = 900.0
 """Longer than any reading may be old: what was accepted before is in the gauge."""
 POKES_KEPT = 500
@@ -45,7 +46,7 @@ class StateUnreadable(FanoutError):
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Cloud Run said that there were too many launches: none is tried before `until` (Unix seconds). `count` times in a row."""
+    """Cloud Run refused `count` launches in a row because there were too many: none is tried before `until` (Unix seconds)."""
 
     until: float
     count: int
@@ -55,8 +56,8 @@ class Backoff:
 @dataclass(frozen=True, slots=True)
 class LaneState:
     """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
-    front door told of, `pokes` the ids of what told it. `waiting_since` (Unix seconds): a small backlog waits to grow. `learned` is what
-    finished workers have taught; `blind` that the gauge has told nothing for a while."""
+    front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
+    `learned` comes from finished workers; `blind`: the gauge has not been readable for a while."""
 
     lane: str
     intents: tuple[Intent, ...] = ()
@@ -71,11 +72,11 @@ class LaneState:
     epoch: int = 0
 
     def with_decision(self, decision: Mapping[str, Any]) -> LaneState:
-        """The newest decision added; only the last 50 stay, and of a long ledger the first lines."""
+        """The newest decision added; only the last 50 stay, and of a long ledger the first entries."""
         ledger = decision.get("ledger")
-        if isinstance(ledger, Mapping) and len(ledger.get("lines", ())) > LINES_KEPT:
-            lines = ledger["lines"]
-            decision = {**decision, "ledger": {**ledger, "lines": lines[:LINES_KEPT], "lines_left_out_count": len(lines) - LINES_KEPT}}
+        if isinstance(ledger, Mapping) and (left_out_count := len(ledger.get("entries", ())) - LEDGER_ENTRIES_KEPT) > 0:
+            entries = ledger["entries"][:LEDGER_ENTRIES_KEPT]
+            decision = {**decision, "ledger": {**ledger, "entries": entries, "entries_left_out_count": left_out_count}}
         return replace(self, decisions=(*self.decisions, decision)[-DECISIONS_KEPT:])
 
     def with_intent(self, intent: Intent) -> LaneState:
@@ -84,8 +85,8 @@ class LaneState:
         return replace(self, intents=(*others, intent))
 
     def with_accepted(self, at: float, count: int, poke: str = "") -> LaneState:
-        """`count` tasks were accepted at `at` (Unix seconds). The same as before when a poke of this id was counted already. Counts of one
-        second are one mark, at its beginning."""
+        """`count` tasks were accepted at `at` (Unix seconds); unchanged if a poke with this id was counted already. Counts of one second
+        are one mark, at its beginning."""
         if poke and poke in self.pokes:
             return self
         marks = dict(self.accepted)
@@ -95,13 +96,13 @@ class LaneState:
         return replace(self, accepted=_recent(marks.items(), max(marks)), pokes=pokes)
 
     def pruned(self, now: float) -> LaneState:
-        """Without what was accepted so long ago that the gauge counts it, or at a time to come: a clock was wrong then."""
+        """Without what was accepted so long ago that the gauge counts it, or in the future, by a clock that was wrong."""
         accepted = tuple(mark for mark in _recent(self.accepted, now) if mark[0] <= now + FUTURE_S)
         return self if accepted == self.accepted else replace(self, accepted=accepted)
 
 
 def accepted_since(state: LaneState, sampled_at: float) -> int:
-    """Tasks accepted after a sample. What was accepted in its second is not among them: the reading may count it."""
+    """Tasks accepted after a sample (Unix seconds). What was accepted in its second is left out: the reading may count it."""
     return sum(count for at, count in state.accepted if at > sampled_at)
 
 
@@ -110,25 +111,25 @@ def _recent(marks: Iterable[tuple[float, int]], now: float) -> tuple[tuple[float
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """A state and the generation that it stands at; 0: there is no object yet."""
+class Stored:
+    """A state and the generation of its object; 0: there is no object yet."""
 
     state: LaneState
     generation: int
 
 
-def load(store: ObjectStore, lane: str) -> Saved:
+def load(store: ObjectStore, lane: str) -> Stored:
     """The lane's state; an empty one when it was never written. Raises StateUnreadable, DependencyError."""
     name = lane_state_object(lane)
     try:
         data, info = store.read_with_info(name)
     except ObjectMissing:
-        return Saved(LaneState(lane), 0)
+        return Stored(LaneState(lane), 0)
     try:
         body = json.loads(data)
         newer = isinstance(body, dict) and isinstance(body.get("format"), int) and body["format"] > FORMAT
         if not newer:
-            return Saved(_decoded(lane, body), info.generation)
+            return Stored(_decoded(lane, body), info.generation)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         why = repr(error)[:300]
         raise StateUnreadable(f"object {name} is not a lane's state ({why}): delete it to start afresh") from error
@@ -137,42 +138,38 @@ def load(store: ObjectStore, lane: str) -> Saved:
     )
 
 
-def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> int:
-    """Replace the state that stands at `generation`, one epoch later; returns the new generation. Raises StateConflict, DependencyError.
+def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> Stored:
+    """Replace the state that stands at `generation`, one epoch later; returns what stands then. Raises StateConflict, DependencyError.
 
     `token` is new for each call: it tells our own write, whose answer was lost, from another controller's.
     """
     name = lane_state_object(state.lane)
-    data = json.dumps(_encoded(replace(state, epoch=state.epoch + 1)), separators=(",", ":")).encode()
+    state = replace(state, epoch=state.epoch + 1)
+    data = json.dumps(_encoded(state), separators=(",", ":")).encode()
     try:
-        return store.write(name, data, content_type="application/json", metadata={"saved_by": token}, if_generation=generation).generation
+        info = store.write(name, data, content_type="application/json", metadata={"saved_by": token}, if_generation=generation)
     except PreconditionFailed as error:
         found = store.info(name)
-        if found is not None and found.metadata.get("saved_by") == token:
-            return found.generation
-        raise StateConflict(state.lane) from error
-
-
-def saved(store: ObjectStore, state: LaneState, generation: int, token: str) -> Saved:
-    """`save`, for who goes on from what is then saved."""
-    return Saved(replace(state, epoch=state.epoch + 1), save(store, state, generation, token))
+        if found is None or found.metadata.get("saved_by") != token:
+            raise StateConflict(state.lane) from error
+        info = found
+    return Stored(state, info.generation)
 
 
 def _encoded(state: LaneState) -> dict[str, Any]:
-    backoff = state.backoff
     return {
         "format": FORMAT,
         "lane": state.lane,
         "epoch": state.epoch,
-        "intents": [intents.to_json(intent) for intent in state.intents],
+        "intents": [asdict(intent) for intent in state.intents],
         "decisions": list(state.decisions),
-        "observed": observed.to_json(state.observed),
+        "observed": asdict(state.observed),
         "accepted": [list(mark) for mark in state.accepted],
         "pokes": list(state.pokes),
-        "backoff": None if backoff is None else {"until": backoff.until, "count": backoff.count, "reason": backoff.reason},
+        "backoff": None if state.backoff is None else asdict(state.backoff),
         "waiting_since": state.waiting_since,
         "learned": rates.to_json(state.learned),
-        "blind": None if state.blind is None else probe.to_json(state.blind),
+        "blind": None if state.blind is None else asdict(state.blind),
     }
 
 
@@ -187,7 +184,7 @@ def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
         epoch=whole(body["epoch"]),
         intents=tuple(intents.from_json(intent) for intent in body["intents"]),
         decisions=tuple(dict(decision) for decision in body["decisions"]),
-        observed=observed.from_json(body["observed"]),
+        observed=listing.from_json(body["observed"]),
         accepted=tuple((finite(at), whole(count)) for at, count in body["accepted"]),
         pokes=tuple(str(poke) for poke in body["pokes"]),
         backoff=None if backoff is None else Backoff(finite(backoff["until"]), whole(backoff["count"]), str(backoff["reason"])),
@@ -206,7 +203,7 @@ def _from_format_1(body: Mapping[str, Any]) -> Mapping[str, Any]:
         "epoch": 0,
         "intents": body["intents"],
         "decisions": body["decisions"],
-        "observed": observed.to_json(observed.from_watched(body["watched"])),
+        "observed": asdict(listing.from_watched(body["watched"])),
         "accepted": [],
         "pokes": [],
         "backoff": None,

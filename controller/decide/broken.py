@@ -1,7 +1,7 @@
-"""Broken lanes: whether a lane's newest executions came to nothing because their workers could not work. Pure.
+"""Broken lanes: whether a lane's newest executions acknowledged nothing because their workers could not work. Pure.
 
-Only evidence counts: workers that ended `broken`, or failed before their first word. A task that kills its worker is none: holding
-the lane for it would make the other tasks wait for one that can never succeed.
+Only evidence counts: workers that ended `broken`, or failed before they wrote any progress. A task that kills its worker is not such
+evidence: holding the lane for it would make the other tasks wait for one that can never succeed.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from enum import Enum, auto
 
 from batch.model.clock import iso
 from batch.model.exit import ExitReason
-from controller.decide.durations import spoken
-from controller.decide.ledger import NEVER_STARTED_S, Unlisted, Worked, waits_to_start_s
-from controller.decide.wording import counted
+from controller.decide.ledger import NEVER_STARTED_S, Unlisted, waits_to_start_s
+from controller.model.execution import Worked
+from controller.model.wording import counted, spoken
 
 FIRST_HOLD_S = 60.0
 LONGEST_HOLD_S = 3600.0
 COUNT_ENOUGH = 7
-"""More broken executions in a row change nothing: no more are looked for."""
+"""Broken executions in a row that hold the lane for the longest time: older ones are not looked for."""
 
 assert FIRST_HOLD_S * 2 ** (COUNT_ENOUGH - 1) >= LONGEST_HOLD_S
 
@@ -35,9 +35,9 @@ class Sign(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """`count` executions in a row came to nothing. The newest is `execution`, the way `how` says; `ended_at` (Unix seconds) is when the
-    last of them ended, or was given up because none of its workers had started. `trying` names what was launched after it and has yet
-    to show whether the lane works again."""
+    """`count` executions in a row acknowledged nothing; `how` says why, for the newest of them, `execution`. `ended_at` (Unix seconds) is
+    when the last of them ended, or was given up because no worker of it had started. `trying` names what was launched after it and has
+    yet to show whether the lane works again."""
 
     execution: str
     how: str
@@ -51,7 +51,7 @@ class Broken:
         return self.ended_at + hold_s(self.count)
 
     def hold_reason(self, lane: str, now: float) -> str:
-        """Why nothing may be launched now; empty when one worker may try."""
+        """Why nothing may be launched at `now` (Unix seconds); empty when one worker may try."""
         before = f", like {counted(self.count - 1, 'execution')} before it" if self.count > 1 else ""
         what = f"{self.execution} acknowledged nothing: {self.how}{before}"
         if self.trying:
@@ -65,15 +65,16 @@ class Broken:
 
 
 def hold_s(count: int) -> float:
-    """Seconds that a lane is held after its `count`-th broken execution in a row: a minute, doubled each time, an hour at most."""
+    """Seconds that a lane is held after its `count`-th broken execution in a row: a minute, doubled each time, at most an hour."""
     return min(FIRST_HOLD_S * 2.0 ** min(count - 1, COUNT_ENOUGH), LONGEST_HOLD_S)
 
 
 def sign_of(worked: Worked) -> Sign:
-    """An execution that ended without failures, or was cancelled, says that the lane is fine even when it found nothing to do."""
-    if any(one.acked for tries in worked.tries.values() for one in tries):
+    """What the execution says about its lane. One that ended without failures, or was cancelled, says that the lane is fine, even if it
+    found nothing to do."""
+    if any(one.acked for one in worked.progress):
         return Sign.FINE
-    if _broken_at(worked) or _speechless(worked):
+    if _broken_at(worked) or _failed_at_start(worked):
         return Sign.BROKEN
     return Sign.OPEN if worked.info.live else Sign.FINE
 
@@ -85,8 +86,8 @@ def undecided(newest_first: Sequence[Worked]) -> bool:
 
 
 def broken_of(newest_first: Iterable[Worked], unlisted: Sequence[Unlisted] = (), *, now: float) -> Broken | None:
-    """None when the lane works, as far as is known. What is not listed was launched last of all. A try that never starts shows nothing,
-    and keeps no other from trying: after a set time it is one more that came to nothing."""
+    """Why the lane is broken; None if it works, as far as is known. `unlisted` launches are the newest of all. An execution that never
+    starts shows nothing and does not keep another from trying: after `NEVER_STARTED_S` it counts as one more broken execution."""
     trying = [one.decision_id for one in unlisted]
     found: list[Worked] = []
     never_started: list[Worked] = []
@@ -111,7 +112,7 @@ def _how(newest: Worked, never_started: Sequence[Worked]) -> str:
     if newest in never_started:
         cancel = f"`gcloud run jobs executions cancel {newest.info.name}` ends it"
         return f"no worker of it has started in {spoken(NEVER_STARTED_S)}, look for a quota or an image problem in its conditions, {cancel}"
-    return "its workers failed before they could begin" if _speechless(newest) else "its workers ended broken"
+    return "its workers failed before they could begin" if _failed_at_start(newest) else "its workers ended broken"
 
 
 def _broken_at(worked: Worked) -> list[float]:
@@ -120,12 +121,12 @@ def _broken_at(worked: Worked) -> list[float]:
     return [one.updated_at for one in last if one.exit_reason == ExitReason.BROKEN.value]
 
 
-def _speechless(worked: Worked) -> bool:
+def _failed_at_start(worked: Worked) -> bool:
     return worked.info.failed_count > 0 and not worked.tries
 
 
 def _ended_at(worked: Worked) -> float:
-    """Of an execution that is alive still, what is known to have ended."""
+    """Of an execution that is still alive, when the last worker that is known to have ended did."""
     if worked.info.completed_at is not None:
         return worked.info.completed_at
     return max([*_broken_at(worked), *worked.ended.values()], default=worked.info.created_at)

@@ -1,6 +1,6 @@
 """Caps: what bounds the workers of a launch, in one order, each with the number before and after it. Pure.
 
-First what asks for more, then what allows fewer: in doubt fewer are launched, and what is left over waits for a later tick.
+Lower bounds come before upper bounds: in doubt fewer are launched, and the rest waits for a later tick.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from math import ceil, floor
 
 from controller.decide.decision import Cap
 from controller.decide.sizing import Rates, WorkerCost, most_in_timeout
-from controller.lanes.lanes import Lane
-from controller.observe.jobs import MAX_WORKERS_PER_EXECUTION
+from controller.model.execution import MAX_WORKERS_PER_EXECUTION
+from controller.model.lane import Lane
+from controller.model.wording import counted
 
 _EPSILON = 1e-9
 _WITHOUT_END = 1e9
@@ -20,8 +21,8 @@ _WITHOUT_END = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds a launch from outside the lane. `live_vcpu` is that of all lanes; None: there is no such bound. `budget_workers` is
-    how many workers this lane may launch of a budget that lanes share."""
+    """What bounds a launch from outside the lane; None: there is no such bound. `live_vcpu` counts the workers of all lanes,
+    `run_calls_left` are RunJob calls of this minute, `budget_workers` is what this lane may launch of a budget that lanes share."""
 
     cpu_quota_vcpu: float | None = None
     live_vcpu: float = 0.0
@@ -34,7 +35,7 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """One cap before it is applied: at least `limit` workers, or at most where it `lowers`. `why` has the numbers behind it."""
+    """One cap before it is applied: at most `limit` workers if it `lowers`, else at least. `why` has the numbers behind it."""
 
     name: str
     limit: int
@@ -43,7 +44,7 @@ class Bound:
 
 
 def capped(wanted: int, bounds: Sequence[Bound]) -> tuple[int, tuple[Cap, ...]]:
-    """The workers to launch, and each cap with the number before and after it, also where it changed nothing."""
+    """The workers to launch, and each cap with the number before and after it, even if it changed nothing."""
     caps: list[Cap] = []
     workers = wanted
     for bound in bounds:
@@ -64,9 +65,8 @@ def bounds_of(
     least: bool = True,
     stuck_workers: int = 0,
 ) -> list[Bound]:
-    """The caps of a lane that has `count` messages to assign and `live_workers` alive, in their order. Without `least` those that ask
-    for more are left out. `stuck_workers` of the live ones may never start: the lane's own limit does not count them, what protects others
-    does."""
+    """The caps of a lane with `count` messages to assign and `live_workers` alive, in their order. Without `least` there are no lower
+    bounds. `stuck_workers` of the live ones may never start: the lane's own limit does not count them; limits that protect others do."""
     policy = lane.policy
     found: list[Bound] = []
     if least and rates is not None:
@@ -79,10 +79,9 @@ def bounds_of(
     never = f"{stuck_workers} more have not started for long and are not counted" if stuck_workers else ""
     found.append(_room("max-workers", policy.max_workers, live_workers - stuck_workers, never))
     if policy.max_in_flight is not None:
-        most = policy.max_in_flight // worker.slots
-        found.append(
-            _room("max-in-flight", most, live_workers, f"{policy.max_in_flight} messages at a time / {worker.slots} slots = {most}")
-        )
+        most = policy.max_in_flight // worker.concurrency
+        how = f"{policy.max_in_flight} messages at a time / {counted(worker.concurrency, 'thread')} = {most}"
+        found.append(_room("max-in-flight", most, live_workers, how))
     if policy.rate is not None:
         found.append(_rate(policy.rate, live_workers, rates, worker))
     return found + _outer(lane, limits)
@@ -95,18 +94,18 @@ def _room(name: str, most: int, live_workers: int, how: str = "") -> Bound:
 
 
 def _rate(rate: float, live_workers: int, rates: Rates | None, worker: WorkerCost) -> Bound:
-    """One worker always may: it is slower than the rate, or nothing but its own settings can slow it down."""
+    """Never below one worker: it is slower than the rate, or only its own settings can slow it down."""
     if rates is None:
         return _room("rate", 1, live_workers, f"{rate:g} a second, one worker until it is known how many one does = 1")
     quick_s = rates.message_s if rates.quick_message_s is None else rates.quick_message_s
-    each = worker.slots / quick_s if quick_s > 0 else float("inf")
+    each = worker.concurrency / quick_s if quick_s > 0 else float("inf")
     most = max(1, _floored(rate / each))
     over = "; one worker alone is faster, lower its CONCURRENCY" if each > rate * (1 + _EPSILON) else ""
     return _room("rate", most, live_workers, f"{rate:g} a second / {each:.3g} a worker{over} = {most}")
 
 
 def _floored(workers: float) -> int:
-    """Whole workers; of a limit beyond all numbers, more than there will ever be."""
+    """Whole workers; for an infinite limit, more than there will ever be."""
     return floor(min(workers, _WITHOUT_END) + _EPSILON)
 
 

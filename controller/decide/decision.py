@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from batch.model.clock import from_iso, iso
 from controller.decide import probe
-from controller.decide.ledger import Ledger, Line
+from controller.decide.ledger import Entry, Ledger
 from controller.decide.probe import Blind
-from controller.decide.sizing import Rates
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.decide.sizing import Rates, WorkerCost, worker_cost
+from controller.model.execution import Worked
+from controller.model.lane import Lane
+from controller.model.reading import Reading, reading_from_json, reading_json
 
 
 class Kind(StrEnum):
+    """What was decided."""
+
     LAUNCH = "launch"
     NOTHING_TO_DO = "nothing_to_do"
     HOLD = "hold"
 
 
 class HoldCause(StrEnum):
-    """Why a lane is on hold. Only `paused` is what somebody wanted; `fault` is one of Fanout itself."""
+    """Why a lane is on hold. Only `paused` is what an operator wanted; `fault` is an error in Fanout itself."""
 
     PAUSED = "paused"
     READING_UNKNOWN = "reading_unknown"
@@ -36,8 +40,8 @@ class HoldCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """One bound on the number of workers: at most `limit` where it `lowers`, else at least. It is listed even when it changed nothing;
-    `why` has the numbers behind it."""
+    """One bound on the number of workers: at most `limit` if it `lowers`, else at least. It is listed even if it changed nothing; `why` has
+    the numbers behind it."""
 
     name: str
     limit: int
@@ -49,9 +53,10 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`workers` share `backlog` messages. `wanted_workers` is the number before the caps, `within_s` the time that was left to drain in.
-    `predicted_drain_s` counts from the launch, start-up included; costs are dollars at list price; `rates`, and with them all
-    predictions, are None until something was learned. The `actual_…` of a launch are added by a later tick."""
+    """`workers` share `backlog` messages. `wanted_workers` is the number before the caps, `within_s` the seconds that were left to drain
+    in. `predicted_drain_s` counts from the launch, start-up included; costs are dollars at list price; `rates`, and with them all
+    predictions, are None until something was learned. A later tick adds the `actual_…` of a launch. `blind` and `waiting_since` go into
+    the lane's state: the next decision needs them."""
 
     lane: str
     kind: Kind
@@ -77,7 +82,6 @@ class Decision:
     actual_cost_usd: float | None = None
     probe: bool = False
     blind: Blind | None = None
-    """For the lane's state, as `waiting_since`: what the next decision is to know."""
     waiting_since: float | None = None
 
     @property
@@ -87,17 +91,22 @@ class Decision:
 
     @property
     def drain_error_percent(self) -> float | None:
-        """How much longer than predicted the drain took; below 0: it was quicker."""
+        """How much longer than predicted the drain took, in percent; below 0: it was quicker. None if not known."""
         return drain_error_percent(self.predicted_drain_s, self.actual_drain_s)
 
 
+def held_decision(lane: str, reading: Reading, now: float, cause: HoldCause, reason: str) -> Decision:
+    """The lane is on hold, decided at `now` (Unix seconds)."""
+    return Decision(lane, Kind.HOLD, reason, now, reading, hold_cause=cause)
+
+
 def on_hold(decision: Decision, cause: HoldCause, reason: str) -> Decision:
-    """In place of a launch, with the numbers that it was decided from."""
+    """A hold in place of a launch, with the numbers that the launch was decided from."""
     return replace(decision, kind=Kind.HOLD, hold_cause=cause, reason=reason, workers=0, backlog=0)
 
 
 def drain_error_percent(predicted: float | None, actual: float | None) -> float | None:
-    """How much longer than predicted something took, in percent; None where either is not known."""
+    """How much longer than predicted something took, in percent; None if either is not known."""
     if predicted is None or actual is None or predicted <= 0:
         return None
     return round(100 * (actual - predicted) / predicted, 1)
@@ -113,38 +122,22 @@ def to_json(decision: Decision) -> dict[str, Any]:
             "since": iso(decision.ledger.since),
             "total_count": decision.ledger.total_count,
             "live_worker_count": decision.ledger.live_worker_count,
-            "lines": [asdict(line) | {"total_count": line.total_count} for line in decision.ledger.lines],
+            "entries": [asdict(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
         }
     body["drain_error_percent"] = decision.drain_error_percent
     return body
 
 
-def reading_json(reading: Reading) -> Mapping[str, Any]:
-    """A reading with its state by name."""
-    match reading:
-        case Value():
-            return {
-                "state": "value",
-                "undelivered_count": reading.undelivered_count,
-                "oldest_age_s": reading.oldest_age_s,
-                "sampled_at": iso(reading.sampled_at),
-            }
-        case Idle():
-            return {"state": "idle"}
-        case Unknown():
-            return {"state": "unknown", "reason": reading.reason}
-
-
 def from_json(body: Mapping[str, Any]) -> Decision:
-    """A decision as it stands in a lane's history; one that an earlier version wrote lacks what that did not know. Raises KeyError,
-    TypeError or ValueError on what is no decision."""
+    """A decision of a lane's history; fields that its writer did not know have their defaults. Raises KeyError, TypeError or ValueError on
+    anything else."""
     plain = {name: body[name] for name in Decision.__dataclass_fields__ if name in body}
     return Decision(
         **plain
         | {
             "kind": Kind(body["kind"]),
             "decided_at": from_iso(body["decided_at"]),
-            "reading": _reading(body["reading"]),
+            "reading": reading_from_json(body["reading"]),
             "ledger": _ledger(body["ledger"]) if body.get("ledger") else None,
             "hold_cause": HoldCause(body["hold_cause"]) if body.get("hold_cause") else None,
             "caps": tuple(Cap(**cap) for cap in body.get("caps", ())),
@@ -154,19 +147,41 @@ def from_json(body: Mapping[str, Any]) -> Decision:
     )
 
 
-def _reading(body: Mapping[str, Any]) -> Reading:
-    match body["state"]:
-        case "value":
-            return Value(body["undelivered_count"], from_iso(body["sampled_at"]), body["oldest_age_s"])
-        case "idle":
-            return Idle()
-        case "unknown":
-            return Unknown(str(body["reason"]))
-        case other:
-            raise ValueError(f"{other!r} is no state of a reading")
-
-
 def _ledger(body: Mapping[str, Any]) -> Ledger:
-    known = Line.__dataclass_fields__
-    lines = tuple(Line(**{name: value for name, value in line.items() if name in known}) for line in body["lines"])
-    return Ledger(from_iso(body["since"]), lines)
+    known = Entry.__dataclass_fields__
+    entries = tuple(Entry(**{name: value for name, value in entry.items() if name in known}) for entry in body["entries"])
+    return Ledger(from_iso(body["since"]), entries)
+
+
+def compared(decisions: Sequence[Mapping[str, Any]], executions: Sequence[Worked], lane: Lane) -> tuple[Mapping[str, Any], ...]:
+    """A lane's history with `actual_drain_s`, `actual_cost_usd` and `drain_error_percent` added to every launch whose executions are all
+    in `executions` and have ended. Other decisions come back as they are."""
+    return tuple(_compared(one, executions, lane) for one in decisions)
+
+
+def _compared(decision: Mapping[str, Any], executions: Sequence[Worked], lane: Lane) -> Mapping[str, Any]:
+    decision_id = decision.get("decision_id")
+    if decision.get("kind") != Kind.LAUNCH or not decision_id or decision.get("actual_drain_s") is not None:
+        return decision
+    own = [one for one in executions if one.info.decision_id.rpartition(".")[0] == decision_id]
+    if any(one.info.live for one in own) or sum(one.info.task_count for one in own) != decision.get("workers"):
+        return decision
+    last_at = max((_last_ack(one) for one in own), default=0.0)
+    if not last_at:
+        return decision
+    drain_s = round(max(0.0, last_at - from_iso(decision["decided_at"])), 1)
+    cost_usd = float(f"{sum(_cost_usd(one, worker_cost(lane)) for one in own):.4g}")
+    error_percent = drain_error_percent(decision.get("predicted_drain_s"), drain_s)
+    return {**decision, "actual_drain_s": drain_s, "actual_cost_usd": cost_usd, "drain_error_percent": error_percent}
+
+
+def _last_ack(worked: Worked) -> float:
+    """Unix seconds; 0 if nothing was acknowledged."""
+    return max((one.last_acked_at or one.updated_at for one in worked.progress if one.acked), default=0.0)
+
+
+def _cost_usd(worked: Worked, cost: WorkerCost) -> float:
+    """From the launch to each worker's last progress, start-up included; to the end of the execution for a worker without progress."""
+    info, tries = worked.info, worked.tries
+    last = [tries[index][-1].updated_at if tries.get(index) else info.completed_at or info.created_at for index in range(info.task_count)]
+    return sum(cost.usd(at - info.created_at) for at in last)

@@ -1,40 +1,24 @@
-"""A decision in plain lines, as a person would argue it: reading, ledger, what is left, formula, caps, result. Every number can be
-checked by hand."""
+"""A decision in plain lines, as a person would argue it: reading, ledger, what is left, formula, caps, result.
+
+Every number can be checked by hand.
+"""
 
 from __future__ import annotations
 
-from controller.act.round import Round, TickResult
+from collections.abc import Sequence
+
 from controller.decide.decision import Cap, Decision, Kind
-from controller.decide.durations import brief, spoken
-from controller.decide.ledger import Ledger, Line
+from controller.decide.ledger import Entry, Ledger
 from controller.decide.sizing import Rates
-from controller.decide.wording import are, counted
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.model.wording import brief, counted, spoken
 
 VERDICTS = {Kind.LAUNCH: "launch", Kind.NOTHING_TO_DO: "nothing to do", Kind.HOLD: "on hold"}
 
 
-def explained(result: TickResult) -> list[str]:
-    """The lines of one lane."""
-    lines = _decided(result.decision, _delayed(result))
-    lines += [f"  {line}" for line in (*_outcome(result), *(f"note: {note}" for note in result.notes))]
-    return lines
-
-
-def explained_decision(decision: Decision) -> list[str]:
-    """The lines of a decision alone, as it stands in a lane's history."""
-    return _decided(decision, [])
-
-
-def explained_round(outcome: Round) -> list[str]:
-    """The lines of all lanes, and of the jobs that could not be lanes."""
-    lines = [line for result in outcome.results for line in explained(result)]
-    for refused in outcome.refused:
-        lines += [f"job {refused.job}: not a lane until its annotations are right", *(f"  {problem}" for problem in refused.problems)]
-    return lines
-
-
-def _decided(decision: Decision, delayed: list[str]) -> list[str]:
+def explained_decision(decision: Decision, delayed: Sequence[str] = ()) -> list[str]:
+    """The lines of a decision, its verdict first. `delayed`: lines about delayed tasks that were published again, which a lane's history
+    does not keep."""
     facts = [_reading(decision.reading, decision.decided_at), *delayed, *_accepted(decision), *_ledger(decision.ledger)]
     facts += [*_unassigned(decision), *_sizing(decision), *_prediction(decision)]
     return [f"lane {decision.lane}: {VERDICTS[decision.kind]}: {decision.reason}", *(f"  {line}" for line in facts)]
@@ -51,16 +35,6 @@ def _reading(reading: Reading, now: float) -> str:
             return f"reading: unknown ({reading.reason})"
 
 
-def _delayed(result: TickResult) -> list[str]:
-    """What was added to the reading: delayed tasks whose time has come."""
-    count, problems = result.delayed.count, [f"delayed: {problem}" for problem in result.delayed.problems]
-    if not count:
-        return problems
-    tasks, more = counted(count, "delayed task"), "; more are due, the next tick goes on" if result.delayed.more else ""
-    verb = f"a tick republishes {tasks}" if result.dry_run else f"republished {tasks}"
-    return [f"delayed: {verb} that {are(count)} due{more}", *problems]
-
-
 def _accepted(decision: Decision) -> list[str]:
     count = decision.accepted_count
     since = "since the sample" if isinstance(decision.reading, Value) else "lately"
@@ -70,18 +44,18 @@ def _accepted(decision: Decision) -> list[str]:
 def _ledger(ledger: Ledger | None) -> list[str]:
     if ledger is None:
         return []
-    if not ledger.lines:
+    if not ledger.entries:
         return ["ledger: nothing of it was assigned at that time"]
-    return [f"ledger: {ledger.total_count} of it assigned already", *(f"  {_ledger_line(line)}" for line in ledger.lines)]
+    return [f"ledger: {ledger.total_count} of it assigned already", *(f"  {_entry(entry)}" for entry in ledger.entries)]
 
 
-def _ledger_line(line: Line) -> str:
-    workers = counted(line.worker_count, "worker")
-    state = f"{line.live_worker_count} of {workers} alive" if line.live else f"ended, {workers}"
-    parts = [f"{line.assigned_count} by its workers"]
-    parts += [f"{line.deferred_count} deferred"] if line.deferred_count else []
-    parts += [f"{line.held_count} in hands of killed workers"] if line.held_count else []
-    return f"{line.execution} ({line.note or state}): {', '.join(parts)}"
+def _entry(entry: Entry) -> str:
+    workers = counted(entry.worker_count, "worker")
+    state = f"{entry.live_worker_count} of {workers} alive" if entry.live else f"ended, {workers}"
+    parts = [f"{entry.assigned_count} by its workers"]
+    parts += [f"{entry.deferred_count} deferred"] if entry.deferred_count else []
+    parts += [f"{entry.outstanding_count} outstanding at killed workers"] if entry.outstanding_count else []
+    return f"{entry.execution} ({entry.note or state}): {', '.join(parts)}"
 
 
 def _unassigned(decision: Decision) -> list[str]:
@@ -90,7 +64,7 @@ def _unassigned(decision: Decision) -> list[str]:
     read_count = decision.reading.undelivered_count if isinstance(decision.reading, Value) else 0
     accepted = f" + {decision.accepted_count} accepted" if decision.accepted_count else ""
     assigned = f" - {decision.ledger.total_count} assigned" if decision.ledger.total_count else ""
-    below = " (fewer than none is none)" if read_count + decision.accepted_count < decision.ledger.total_count else ""
+    below = " (below 0 counts as 0)" if read_count + decision.accepted_count < decision.ledger.total_count else ""
     return [f"unassigned: {read_count}{accepted}{assigned} = {decision.unassigned_count}{below}"] if accepted or assigned else []
 
 
@@ -102,7 +76,9 @@ def _sizing(decision: Decision) -> list[str]:
     if rates is not None:
         tail = f", {brief(rates.idle_tail_s)} from the last to its end" if rates.idle_tail_s else ""
         basis = f" ({rates.basis})" if rates.basis else ""
-        lines.append(f"learned: {brief(rates.message_s)} a message in a slot, {brief(rates.start_up_s)} until a worker pulls{tail}{basis}")
+        lines.append(
+            f"learned: {brief(rates.message_s)} a message in a thread, {brief(rates.start_up_s)} until a worker pulls{tail}{basis}"
+        )
     strategy = f"{decision.strategy}: " if decision.strategy else ""
     lines.append(f"workers: {strategy}{decision.formula}")
     return lines + [f"  {_cap(cap)}" for cap in decision.caps]
@@ -118,7 +94,7 @@ def _prediction(decision: Decision) -> list[str]:
     if decision.kind is not Kind.LAUNCH:
         return []
     if decision.predicted_drain_s is None or decision.predicted_cost_usd is None:
-        return ["prediction: none yet, no worker of this lane has told how long a message takes", *_actual(decision)]
+        return ["prediction: none yet, no worker of this lane has shown how long a message takes", *_actual(decision)]
     drain_s, within_s = decision.predicted_drain_s, decision.within_s
     late = "" if within_s is None else ", in time" if drain_s <= within_s else f", {spoken(drain_s - within_s)} late"
     done = f"these {decision.backlog} are done {spoken(drain_s)} after the launch{_in_numbers(decision.rates, drain_s)}"
@@ -130,22 +106,14 @@ def _in_numbers(rates: Rates | None, drain_s: float) -> str:
         return ""
     rounds = round((drain_s - rates.start_up_s) / rates.message_s)
     start = f"{brief(rates.start_up_s)} + " if rates.start_up_s else ""
-    return f" ({start}{rounds} x {brief(rates.message_s)} in a slot)"
+    return f" ({start}{rounds} x {brief(rates.message_s)} in a thread)"
 
 
 def _actual(decision: Decision) -> list[str]:
-    """What a later tick found."""
+    """What became of the launch, as a later tick found it."""
     if decision.actual_drain_s is None:
         return []
     error = decision.drain_error_percent
     against = "" if error is None else f", {abs(error):.0f} % {'longer' if error > 0 else 'less'} than predicted"
     cost = "" if decision.actual_cost_usd is None else f", for ${decision.actual_cost_usd:.4f}"
     return [f"happened: drained in {spoken(decision.actual_drain_s)}{against}{cost}"]
-
-
-def _outcome(result: TickResult) -> list[str]:
-    if result.dry_run and result.decision.kind is Kind.LAUNCH:
-        return ["dry run: nothing was launched"]
-    if result.stood_down:
-        return ["stood down: another controller decided for this lane at the same time"]
-    return [*(f"launched {name}" for name in result.launched), *(f"not launched: {failure}" for failure in result.failures)]

@@ -1,56 +1,46 @@
-"""The ledger: messages a reading counted that were already somebody's at its sample time. Pure; every doubt counts as assigned.
+"""The ledger: messages that a reading counted and that were already assigned at its sample time. Pure; every doubt counts as assigned.
 
 A message leaves the gauge when it is acknowledged. So what a worker is still going to acknowledge, plus what it has acknowledged
 since the sample, is its part of the reading. Counting too much delays a launch by a tick; counting too little pays for workers
 that find nothing. All executions count, whoever launched them.
+
+A share cannot be taken back, but it names no messages: what a slow worker has yet to pull waits in the queue for any worker. So the part
+that it would process far too late counts as unassigned, and others are launched for it; the slow worker then finds the queue drained and
+ends early. A worker whose speed is not known counts as quick: its share stays assigned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from math import ceil
 
 from batch.model.delivery import MAX_EXTENSION_S
 from batch.model.progress import JITTER, Progress, interval_s
 from batch.model.shares import share, share_left
 from batch.settings import WorkerSettings
-from controller.decide.durations import spoken
-from controller.decide.pace import late_count
-from controller.decide.wording import counted
-from controller.observe.jobs import ExecutionInfo
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.wording import counted, spoken
 
 GUARD_S = 30.0
 """The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
 ACK_DEADLINE_S = 60.0
 SLOW_START_S = 300.0
-"""An execution that has not started a worker by then is told of."""
+"""The entry notes an execution that has started no worker by then."""
 NEVER_STARTED_S = 600.0
-"""From then on its messages count as nobody's: what keeps it, a quota or an image, may never let go."""
+"""From then on its messages count as unassigned: the quota or the image that keeps it from starting may never be mended."""
 STUCK_S = 1800.0
-"""From then on its workers, should nobody cancel it, do not keep others from being launched."""
-
-Tries = Mapping[int, Sequence[Progress]]
-"""Progress by worker index; the tries of a worker in the order of their retries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Worked:
-    """An execution and the progress of its workers, as far as they have written any. `ended` says of single workers when they ended
-    for good (Unix seconds); it is asked for only while an execution with failed or cancelled workers lives."""
-
-    info: ExecutionInfo
-    tries: Tries = field(default_factory=dict)
-    ended: Mapping[int, float] = field(default_factory=dict)
-
-    def ended_at(self, index: int) -> float | None:
-        """None while this worker, or a retry of it, may still work."""
-        return self.ended.get(index, self.info.completed_at)
+"""From then on its workers, if nobody cancels it, no longer keep others from being launched."""
+PACE_AFTER_S = 120.0
+"""Minimum age of a worker before its pace is estimated: before that, a first slow message says too little."""
+RECENT_S = 120.0
+TOO_SLOW = 1.5
+"""A worker is too slow if its share takes this many times the time there is: one that is less late ends sooner than a new one would."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unlisted:
-    """A launch that the listing does not show: `backlog` messages that may have been given away."""
+    """A launch that the listing does not show: `backlog` messages that may have been assigned."""
 
     decision_id: str
     workers: int
@@ -59,11 +49,11 @@ class Unlisted:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One execution's part of the reading: `assigned_count` by its workers, `deferred_count` waiting for their time, `held_count` on
-    leases that a killed worker left, or acknowledged by it after its last word. `late_count` more are promised to workers that are too slow
-    for them, and count as nobody's. `pending_worker_count` of the live workers have yet to
-    start; `stuck_worker_count` have not started for so long that they may never."""
+class Entry:
+    """One execution's part of the reading: `assigned_count` messages of its workers, `deferred_count` that wait for their time,
+    `outstanding_count` that a killed worker left on leases, or acknowledged after its last progress. `late_count` more are promised to
+    workers that are too slow for them, and count as unassigned. `pending_worker_count` of the live workers have yet to start;
+    `stuck_worker_count` have not started for so long that they may never."""
 
     execution: str
     decision_id: str
@@ -72,7 +62,7 @@ class Line:
     live_worker_count: int
     assigned_count: int
     deferred_count: int = 0
-    held_count: int = 0
+    outstanding_count: int = 0
     note: str = ""
     pending_worker_count: int = 0
     stuck_worker_count: int = 0
@@ -80,36 +70,41 @@ class Line:
 
     @property
     def total_count(self) -> int:
-        return self.assigned_count + self.deferred_count + self.held_count
+        """Messages of the reading that belong to this execution."""
+        return self.assigned_count + self.deferred_count + self.outstanding_count
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """`since` is the time that acknowledgements are counted from: sample time minus guard. Lines without effect are left out."""
+    """`since` (Unix seconds) is the time that acknowledgements are counted from: sample time minus guard. Entries without effect are left
+    out."""
 
     since: float
-    lines: tuple[Line, ...] = ()
+    entries: tuple[Entry, ...] = ()
 
     @property
     def total_count(self) -> int:
-        return sum(line.total_count for line in self.lines)
+        """Messages that are assigned."""
+        return sum(entry.total_count for entry in self.entries)
 
     @property
     def live_worker_count(self) -> int:
-        return sum(line.live_worker_count for line in self.lines)
+        """Workers that run or have yet to start."""
+        return sum(entry.live_worker_count for entry in self.entries)
 
     @property
     def pending_worker_count(self) -> int:
-        return sum(line.pending_worker_count for line in self.lines)
+        """Workers that have yet to start."""
+        return sum(entry.pending_worker_count for entry in self.entries)
 
     @property
     def stuck_worker_count(self) -> int:
         """Of one execution, the oldest such: where others do not start either, one more would not."""
-        return next((line.stuck_worker_count for line in reversed(self.lines) if line.stuck_worker_count), 0)
+        return next((entry.stuck_worker_count for entry in reversed(self.entries) if entry.stuck_worker_count), 0)
 
 
 def horizon(since: float, now: float, ack_deadline_s: float = ACK_DEADLINE_S) -> float:
-    """An execution that completed before this time can have no part in any reading sampled at `since` or later."""
+    """Unix seconds: an execution that completed before has no part in any reading sampled at `since` or later."""
     return min(since, now - max(ack_deadline_s, float(MAX_EXTENSION_S)))
 
 
@@ -126,95 +121,100 @@ def ledger_of(
     within_s: float | None = None,
 ) -> Ledger:
     """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `given_up_ids` are decision parts given up.
-    `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: whatever they are."""
+    `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: it is counted too."""
     since = sampled_at - guard_s
-    idle = [_why_idle(one, subscription, given_up_ids) for one in executions]
-    lines = [
-        _idle_line(one, why) if why else _line(one, since, now, ack_deadline_s, within_s) for one, why in zip(executions, idle, strict=True)
+    entries = [
+        _entry(one.info, 0, why)
+        if (why := _why_idle(one, subscription, given_up_ids))
+        else _entry_of(one, since, now, ack_deadline_s, within_s)
+        for one in executions
     ]
-    lines += [_unlisted_line(one) for one in unlisted]
-    return Ledger(since, tuple(line for line in lines if line.total_count or line.live_worker_count))
+    entries += [_unlisted_entry(one) for one in unlisted]
+    return Ledger(since, tuple(entry for entry in entries if entry.total_count or entry.live_worker_count))
 
 
 def _why_idle(worked: Worked, subscription: str, given_up_ids: Collection[str]) -> str:
-    """Why an execution has no part in the reading, though its workers are alive; empty where it has, or may have.
+    """Why an execution has no part in the reading, though its workers are alive; empty if it has, or may have.
 
-    Its job may have been given another subscription while it ran; one that does not tell is taken to drain the reading's. And where its
-    launch was given up before it took effect, its workers end at the fence."""
+    Its job may have been given another subscription while it ran; one that does not say is taken to drain the reading's. And if its
+    launch was given up before it took effect, its workers find the claim taken and end."""
     drains = worked.info.env.get("SUBSCRIPTION_NAME", subscription)
     if subscription and drains != subscription:
         return f"it drains subscription {drains}"
-    if worked.info.decision_id in given_up_ids and not any(one.taken for tries in worked.tries.values() for one in tries):
+    if worked.info.decision_id in given_up_ids and not any(one.taken for one in worked.progress):
         return "its launch was given up before it took effect: its workers end before they pull"
     return ""
 
 
-def _idle_line(worked: Worked, why: str) -> Line:
-    info = worked.info
-    pending_count = max(0, info.live_worker_count - info.running_count)
-    return Line(
-        info.name, info.decision_id, info.live, info.task_count, info.live_worker_count, 0, note=why, pending_worker_count=pending_count
-    )
-
-
-def _unlisted_line(one: Unlisted) -> Line:
-    return Line(
-        one.decision_id, one.decision_id, True, one.workers, one.workers, one.backlog, note=one.reason, pending_worker_count=one.workers
-    )
-
-
-def _line(worked: Worked, since: float, now: float, ack_deadline_s: float, within_s: float | None) -> Line:
-    info = worked.info
-    waits_s = waits_to_start_s(worked, now)
-    indexes: Iterable[int] = () if waits_s >= NEVER_STARTED_S else range(info.task_count) if info.live else worked.tries
-    late = 0 if within_s is None else sum(_late(worked, index, within_s) for index in worked.tries)
-    return Line(
+def _entry(info: ExecutionInfo, assigned_count: int, note: str, **counts: int) -> Entry:
+    return Entry(
         execution=info.name,
         decision_id=info.decision_id,
         live=info.live,
         worker_count=info.task_count,
         live_worker_count=info.live_worker_count,
-        assigned_count=sum(_assigned(worked, index, since) for index in indexes) - late,
-        deferred_count=sum(count for tries in worked.tries.values() for one in tries for due, count in one.deferred if due > now),
-        held_count=sum(_held(worked, index, since, now, ack_deadline_s) for index in worked.tries),
-        note=_late_note(late) or _start_note(info, waits_s),
-        pending_worker_count=max(0, info.live_worker_count - info.running_count),
+        assigned_count=assigned_count,
+        note=note,
+        pending_worker_count=info.pending_worker_count,
+        **counts,
+    )
+
+
+def _unlisted_entry(one: Unlisted) -> Entry:
+    return Entry(
+        one.decision_id, one.decision_id, True, one.workers, one.workers, one.backlog, note=one.reason, pending_worker_count=one.workers
+    )
+
+
+def _entry_of(worked: Worked, since: float, now: float, ack_deadline_s: float, within_s: float | None) -> Entry:
+    info = worked.info
+    waits_s = waits_to_start_s(worked, now)
+    indexes: Iterable[int] = () if waits_s >= NEVER_STARTED_S else range(info.task_count) if info.live else worked.tries
+    late = 0 if within_s is None else sum(_late(worked, index, within_s) for index in worked.tries)
+    return _entry(
+        info,
+        sum(_assigned(worked, index, since) for index in indexes) - late,
+        _late_note(late) or _start_note(info, waits_s),
+        deferred_count=sum(count for one in worked.progress for due, count in one.deferred if due > now),
+        outstanding_count=sum(_outstanding(worked, index, since, now, ack_deadline_s) for index in worked.tries),
         stuck_worker_count=info.live_worker_count if waits_s >= STUCK_S else 0,
         late_count=late,
     )
 
 
 def waits_to_start_s(worked: Worked, now: float) -> float:
-    """How long (seconds) an execution has waited for its first worker to begin; 0 once one has."""
-    return 0.0 if _started(worked) else now - worked.info.created_at
-
-
-def _started(worked: Worked) -> bool:
-    """Whether any worker has begun, or has ended; one that is not heard of may still be at work."""
+    """Seconds that an execution has waited for its first worker to begin; 0 once one has begun or ended. A worker without progress may
+    still be at work."""
     info = worked.info
     counts = (info.running_count, info.succeeded_count, info.failed_count, info.cancelled_count, info.retried_count)
-    return not info.live or any(counts) or bool(worked.tries)
+    started = not info.live or any(counts) or bool(worked.tries)
+    return 0.0 if started else now - info.created_at
 
 
 def _start_note(info: ExecutionInfo, waits_s: float) -> str:
-    """Its workers stay alive as far as a limit on them goes: they may start at any moment."""
+    """The execution's workers still count as alive for limits on workers: they may start at any moment."""
     if waits_s < SLOW_START_S:
         return ""
     waits = f"no worker has started in {spoken(waits_s)}: look for a quota or an image problem in its conditions"
     if waits_s < NEVER_STARTED_S:
         return waits
-    return f"{waits}; its messages count as nobody's now, cancel it with `gcloud run jobs executions cancel {info.name}`"
+    return f"{waits}; its messages count as unassigned now, cancel it with `gcloud run jobs executions cancel {info.name}`"
 
 
 def _assigned(worked: Worked, index: int, since: float) -> int:
+    """What a worker has acknowledged since, and may still take while it lives. Its tries have one share together: a retry takes what the
+    earlier tries did not acknowledge (what they nacked is in the queue again)."""
     tries = worked.tries.get(index, ())
-    if worked.ended_at(index) is None:
-        return _part(tries, promised(worked.info, index), since)
-    return _acked_since(tries, since)
+    if worked.ended_at(index) is None and not tries:
+        return promised(worked.info, index)
+    if worked.ended_at(index) is not None or tries[-1].exit_reason:
+        return _acked_since(tries, since)
+    *earlier, last = tries
+    return _acked_since(earlier, since) + max(_share_of_last(tries), last.taken) - last.returned - last.acked_at(since)
 
 
 def promised(info: ExecutionInfo, index: int) -> int:
-    """The share of a worker that has written nothing yet: its part of BACKLOG, else MAX_MESSAGES, else the worker's own default."""
+    """The share of a worker without progress: its part of BACKLOG, else MAX_MESSAGES, else the worker's own default."""
     backlog = info.count_setting("BACKLOG")
     if backlog is not None:
         return share(backlog, info.task_count, index)
@@ -222,20 +222,13 @@ def promised(info: ExecutionInfo, index: int) -> int:
     return WorkerSettings.max_messages if most is None else most
 
 
-def _part(tries: Sequence[Progress], promised_count: int, since: float) -> int:
-    """What a worker of a live execution has acknowledged since, and may still take. Its tries have one share together, of which a
-    retry takes what the earlier tries did not acknowledge (what they handed back is in the queue again)."""
-    if not tries:
-        return promised_count
-    *earlier, last = tries
-    if last.exit_reason:
-        return _acked_since(tries, since)
-    return _acked_since(earlier, since) + max(_share_of_last(tries), last.taken) - last.returned - last.acked_at(since)
-
-
 def _share_of_last(tries: Sequence[Progress]) -> int:
     """What is left of a worker's share for its last try."""
     return share_left(max(one.share for one in tries), sum(one.acked for one in tries[:-1]))
+
+
+def _acked_since(tries: Sequence[Progress], since: float) -> int:
+    return sum(one.acked - one.acked_at(since) for one in tries)
 
 
 def _late(worked: Worked, index: int, within_s: float) -> int:
@@ -246,35 +239,50 @@ def _late(worked: Worked, index: int, within_s: float) -> int:
     return late_count(tries[-1], _share_of_last(tries) - tries[-1].taken, within_s)
 
 
+def late_count(worker: Progress, left_count: int, within_s: float) -> int:
+    """Estimates how many of the `left_count` messages that a worker may still pull it cannot process within `within_s` seconds of its last
+    progress; 0 unless it is much too slow."""
+    pace = messages_per_s(worker)
+    if pace is None or left_count <= 0 or worker.held + left_count <= pace * within_s * TOO_SLOW:
+        return 0
+    return max(0, left_count - max(0, ceil(pace * within_s) - worker.held))
+
+
+def messages_per_s(worker: Progress) -> float | None:
+    """The most that a worker may be processing: outstanding messages count as done, and the quicker of its whole life and the last minutes
+    counts. None until that says something."""
+    lived_s = worker.updated_at - worker.started_at
+    if lived_s < PACE_AFTER_S or worker.taken <= worker.returned:
+        return None
+    recent = (worker.acked - worker.acked_at(worker.updated_at - RECENT_S)) / RECENT_S
+    return max((worker.taken - worker.returned) / lived_s, recent)
+
+
 def _late_note(late_count: int) -> str:
     if not late_count:
         return ""
-    return f"its workers are too slow for {counted(late_count, 'message')} more of their shares, which count as nobody's"
+    return f"its workers are too slow for {counted(late_count, 'message')} more of their shares, which count as unassigned"
 
 
-def _acked_since(tries: Sequence[Progress], since: float) -> int:
-    return sum(one.acked - one.acked_at(since) for one in tries)
-
-
-def _held(worked: Worked, index: int, since: float, now: float, ack_deadline_s: float) -> int:
-    """Messages that killed tries of a worker had in hand. A reading sampled before the end of such a try counts even those that it
-    acknowledged after its last word. Any later reading counts what is on its leases, for one ack deadline; while the worker lives,
-    its share covers those."""
+def _outstanding(worked: Worked, index: int, since: float, now: float, ack_deadline_s: float) -> int:
+    """Messages that were outstanding when tries of a worker were killed. A reading sampled before the end of such a try counts even those
+    that it acknowledged after its last progress. Any later reading counts what is on its leases, for one ack deadline; while the worker
+    lives, its share covers those."""
     tries, ended_at = worked.tries[index], worked.ended_at(index)
     total_count = 0
     for one, end in zip(tries, [*(later.started_at for later in tries[1:]), ended_at], strict=True):
         if one.exit_reason or end is None:
             continue
         if since < end:
-            total_count += one.held + _unheard(one, end, worked.info.task_count)
+            total_count += one.held + _unreported(one, end, worked.info.task_count)
         elif ended_at is not None and now < end + ack_deadline_s:
             total_count += one.held
     return total_count
 
 
-def _unheard(killed: Progress, ended_at: float, worker_count: int) -> int:
-    """What a killed try took and acknowledged between its last word and its end, had it gone on at its pace; all that was left of its
-    share where no pace is known."""
+def _unreported(killed: Progress, ended_at: float, worker_count: int) -> int:
+    """Estimates what a killed try took and acknowledged between its last progress and its end, at its pace so far; all that was left of
+    its share if its pace is not known."""
     left_count = max(0, killed.share - killed.taken + killed.returned)
     lived_s = killed.updated_at - killed.started_at
     if lived_s <= 0:

@@ -1,7 +1,8 @@
 """How many workers to launch: a pure function of the reading, the ledger, the learned rates and the lane's policy. Unknown is never zero.
 
-What is unassigned, wherever it waits, is sized by the lane's strategy; then every cap is applied in order; then what comes of it is
-predicted.
+The lane's strategy sizes what is unassigned; then every cap is applied, in order; then drain time and cost are predicted. Fewer than
+`fanout/min-backlog` unassigned messages wait for more, but never longer than `fanout/max-wait`: a worker's minute is paid for whether it
+is filled or not.
 """
 
 from __future__ import annotations
@@ -11,22 +12,19 @@ from dataclasses import dataclass, replace
 from batch.model.clock import iso
 from controller.decide.broken import Broken
 from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
-from controller.decide.decision import Decision, HoldCause, Kind
-from controller.decide.durations import brief, spoken
+from controller.decide.decision import Decision, HoldCause, Kind, held_decision
 from controller.decide.ledger import Ledger
-from controller.decide.prices import worker_cost
 from controller.decide.probe import Blind, blind_of, probe_due
-from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout
+from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout, worker_cost
 from controller.decide.strategies import Demand, wanted
-from controller.decide.waiting import oldest_since, time_left_s, waits_until
-from controller.decide.wording import are, counted
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.model.lane import Lane, Policy
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.model.wording import are, brief, counted, spoken
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What one decision is made from; the ledger is there."""
+    """What one decision is made from, once there is a ledger."""
 
     lane: Lane
     reading: Reading
@@ -41,27 +39,28 @@ class _Case:
 
     @property
     def known_count(self) -> int:
-        """The reading with what was accepted since."""
+        """Messages of the reading, and accepted since."""
         return (self.reading.undelivered_count if isinstance(self.reading, Value) else 0) + self.accepted_count
 
     @property
     def unassigned_count(self) -> int:
+        """Messages that are not assigned to any worker."""
         return max(0, self.known_count - self.ledger.total_count)
 
     @property
     def count(self) -> int:
-        """What a launch is sized for."""
+        """Messages that a launch is sized for."""
         return self.unassigned_count if self.lane.policy.strategy.sees_ledger else self.known_count
 
     @property
     def since(self) -> float:
-        """When the first of the unassigned messages came, as far as is known: at the sample at the latest, unless all came after it."""
+        """When (Unix seconds) the first unassigned message came, as far as is known: not after the sample, unless all came after it."""
         sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.count > self.accepted_count else self.now
         known = (self.now, sampled, self.waiting_since, oldest_since(self.reading, self.ledger))
         return min(at for at in known if at is not None)
 
 
-def decide(
+def decision_for(
     lane: Lane,
     reading: Reading,
     ledger: Ledger | None,
@@ -78,19 +77,20 @@ def decide(
 ) -> Decision:
     """The decision for one lane.
 
-    `ledger` is needed where the reading is a value above 0, where tasks were accepted, and where a probe is due; `listing_error` says why
-    executions could not be listed; `broken` that the newest ones came to nothing. With an idle reading `accepted_since_sample_count`
-    and the ledger reach back by the readings' window, and `unfinished_count` is what was accepted before and not acknowledged.
-    `waiting_since` and `blind` are those of the lane's last decision. Raises ValueError when ledger and error are both missing.
+    `ledger` is needed if the reading is a value above 0, if tasks were accepted, and if a probe is due; `listing_error` says why
+    executions could not be listed; `broken`, why the newest ones acknowledged nothing. With an idle reading `accepted_since_sample_count`
+    and the ledger reach back by the readings' window, and `unfinished_count` tasks were accepted before and not acknowledged.
+    `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. Raises ValueError if ledger and error are both
+    missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
         paused = f'the lane is paused: `fanout resume {lane.name}` lets it go on, or fanout/paused: "false" in jobs.yaml and an apply'
-        return replace(_hold(lane, reading, now, HoldCause.PAUSED, paused), blind=seen)
+        return replace(held_decision(lane.name, reading, now, HoldCause.PAUSED, paused), blind=seen)
     known_count = (reading.undelivered_count if isinstance(reading, Value) else 0) + accepted_since_sample_count
     probing = isinstance(reading, Unknown) or (isinstance(reading, Idle) and not known_count and unfinished_count > 0)
     if isinstance(reading, Unknown):
-        quiet = replace(_hold(lane, reading, now, HoldCause.READING_UNKNOWN, _unknown(lane, reading, seen, now)), blind=seen)
+        quiet = replace(held_decision(lane.name, reading, now, HoldCause.READING_UNKNOWN, _unknown(lane, reading, seen, now)), blind=seen)
     else:
         quiet = replace(_nothing(lane, reading, now, _quiet(reading)), blind=seen)
     due = probing and probe_due(reading, blind, lane.policy.probe_after_s, now, unfinished_count)
@@ -98,7 +98,7 @@ def decide(
         return quiet
     if listing_error:
         why = f"what runs already is unknown: {listing_error}"
-        return replace(_hold(lane, reading, now, HoldCause.LISTING_FAILED, why), blind=seen)
+        return replace(held_decision(lane.name, reading, now, HoldCause.LISTING_FAILED, why), blind=seen)
     if ledger is None:
         raise ValueError(f"lane {lane.name}: neither a backlog above 0 nor a probe can be decided without a ledger")
     case = _Case(lane, reading, ledger, now, rates, limits, accepted_since_sample_count, waiting_since, seen, broken is not None)
@@ -115,7 +115,7 @@ def _for_backlog(case: _Case, held: str) -> Decision:
         waiting = "the only message is" if known == 1 else f"all {known} messages are"
         return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already"))
     if held:
-        return _filled(case, _hold(lane, reading, now, HoldCause.BROKEN, held))
+        return _filled(case, held_decision(lane.name, reading, now, HoldCause.BROKEN, held))
     few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
     until = waits_until(lane.policy, case.count, few_since, now)
     if until is not None:
@@ -183,12 +183,12 @@ def _sized(case: _Case) -> Decision:
 
 
 def _no_room(case: _Case, sizing: Decision) -> str:
-    """Why there is work and no worker."""
+    """Why there is work and no worker is launched for it."""
     waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
     live_count = case.ledger.live_worker_count
     closed = next((cap for cap in sizing.caps if cap.before > 0 and cap.after == 0), None)
     if closed is None:
-        return f"{waiting}; {sizing.strategy} wants no worker more: {sizing.formula}"
+        return f"{waiting}; {sizing.strategy} wants no more workers: {sizing.formula}"
     if closed.name == "max-workers":
         limit = case.lane.policy.max_workers
         return f"{waiting}, but {counted(live_count, 'worker')} {are(live_count)} alive and the lane's limit is {limit}"
@@ -196,7 +196,7 @@ def _no_room(case: _Case, sizing: Decision) -> str:
 
 
 def _probe(case: _Case) -> Decision:
-    """One worker that looks, within every cap."""
+    """One worker that looks into the subscription, within every cap."""
     lane = case.lane
     blind = case.blind or Blind(case.now)
     share = share_of(lane, case.rates)
@@ -235,7 +235,7 @@ def _predicted(decision: Decision, lane: Lane) -> Decision:
 
 
 def share_of(lane: Lane, rates: Rates | None) -> int:
-    """The most messages that one worker is given: what the policy says, and what fits into its timeout."""
+    """The most messages that one worker is assigned: the share of the policy, or what fits into the timeout if that is less."""
     if rates is None:
         return lane.policy.share
     return min(lane.policy.share, most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane)))
@@ -260,9 +260,25 @@ def _filled(case: _Case, decision: Decision) -> Decision:
     )
 
 
-def _hold(lane: Lane, reading: Reading, now: float, cause: HoldCause, reason: str) -> Decision:
-    return Decision(lane=lane.name, kind=Kind.HOLD, reason=reason, decided_at=now, reading=reading, hold_cause=cause)
-
-
 def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
     return Decision(lane=lane.name, kind=Kind.NOTHING_TO_DO, reason=reason, decided_at=now, reading=reading)
+
+
+def oldest_since(reading: Reading, ledger: Ledger) -> float | None:
+    """When (Unix seconds) the oldest unassigned message began to wait, if known. A reading has one age for all messages, so it is not known
+    once a part of them is assigned."""
+    if not isinstance(reading, Value) or not reading.undelivered_count or reading.oldest_age_s is None or ledger.total_count:
+        return None
+    return reading.sampled_at - reading.oldest_age_s
+
+
+def waits_until(policy: Policy, unassigned_count: int, since: float, now: float) -> float | None:
+    """Unix seconds until which `unassigned_count` messages, the first of which came at `since`, wait for more; None if they do not wait."""
+    until = since + policy.max_wait_s
+    return until if unassigned_count < policy.min_backlog and now < until else None
+
+
+def time_left_s(policy: Policy, since: float, now: float) -> float:
+    """Seconds that `fanout/drain-within` leaves to messages that have waited since `since` (Unix seconds), at least half of it: a message
+    that was delayed for long is not a reason to launch as many workers as there may be."""
+    return max(policy.drain_within_s / 2, policy.drain_within_s - max(0.0, now - since))

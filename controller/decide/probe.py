@@ -1,44 +1,45 @@
-"""Probes: one worker that looks, when the gauge has told nothing for long. Pure.
+"""Probes: one worker that looks into the subscription when the gauge has not been readable for long. Pure.
 
-An unknown backlog is not zero, and no reason to launch: after `fanout/probe-after` one worker may look, while nothing else is alive, and
-each further probe waits twice as long as the one before. An idle lane is only probed while tasks are unfinished that the front
-door told of: a lane that nobody uses costs nothing.
+An unknown backlog is not zero, and no reason to launch: after `fanout/probe-after` one worker may look, if no other is alive, and each
+further probe waits twice as long as the one before. An idle lane is probed only while tasks that the front door accepted are unfinished:
+an unused lane costs nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from typing import Any
 
-from controller.decide.ledger import GUARD_S, Worked
-from controller.observe.backlog import FUTURE_S, Idle, Reading, Unknown, Value
+from controller.decide.ledger import GUARD_S
+from controller.model.execution import Worked
+from controller.model.plain import finite
+from controller.model.reading import FUTURE_S, Idle, Reading, Unknown, Value
 
 LONGEST_WAIT_S = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Blind:
-    """The gauge has told nothing since `since` (Unix seconds); `probe_count` workers have looked, the last one launched at
-    `probed_at`. It goes from decision to decision through the lane's state."""
+    """The gauge has not been readable since `since` (Unix seconds); `probe_count` workers have looked, the last one launched at
+    `probed_at`. The lane's state carries it from decision to decision."""
 
     since: float
     probe_count: int = 0
     probed_at: float = 0.0
 
     def probed(self, now: float) -> Blind:
-        """After one more probe."""
+        """With one more probe, launched at `now` (Unix seconds)."""
         return replace(self, probe_count=self.probe_count + 1, probed_at=now)
 
     def due_at(self, probe_after_s: float) -> float:
-        """When (Unix seconds) the next probe may start."""
+        """Unix seconds from which the next probe may start."""
         wait_s = probe_after_s * 2.0 ** min(self.probe_count, 40)
         return max(self.since, self.probed_at) + min(wait_s, max(LONGEST_WAIT_S, probe_after_s))
 
 
 def blind_of(reading: Reading, before: Blind | None, now: float) -> Blind | None:
-    """None once the gauge tells something; an idle one is only remembered where it was probed."""
+    """`before` brought up to date: None once there is a value; kept for an idle gauge that was probed; begun for an unknown one."""
     match reading:
         case Value():
             return None
@@ -49,7 +50,7 @@ def blind_of(reading: Reading, before: Blind | None, now: float) -> Blind | None
 
 
 def probe_due(reading: Reading, before: Blind | None, probe_after_s: float, now: float, unfinished_count: int = 0) -> bool:
-    """Whether a probe may start if nothing is alive: then, and only then, executions are listed for a reading that is no value."""
+    """Whether a probe may start if no worker is alive. Only then are executions listed for a reading without a value."""
     match reading:
         case Value():
             return False
@@ -60,21 +61,14 @@ def probe_due(reading: Reading, before: Blind | None, probe_after_s: float, now:
 
 
 def unfinished(accepted: Sequence[tuple[float, int]], executions: Sequence[Worked]) -> int:
-    """Of the tasks that the front door told of, as (Unix seconds, count), how many no worker has acknowledged since."""
+    """Of the tasks that the front door accepted, as (Unix seconds, count), how many no worker has acknowledged since."""
     if not accepted:
         return 0
     since = min(at for at, _ in accepted) - GUARD_S
-    acked_count = sum(one.acked - one.acked_at(since) for worked in executions for tries in worked.tries.values() for one in tries)
+    acked_count = sum(one.acked - one.acked_at(since) for worked in executions for one in worked.progress)
     return max(0, sum(count for _, count in accepted) - acked_count)
 
 
-def to_json(blind: Blind) -> dict[str, Any]:
-    return {"since": blind.since, "probe_count": blind.probe_count, "probed_at": blind.probed_at}
-
-
 def from_json(body: Mapping[str, Any]) -> Blind:
-    """Raises KeyError, TypeError or ValueError on what is no such value."""
-    since, probed_at = float(body["since"]), float(body["probed_at"])
-    if not (isfinite(since) and isfinite(probed_at)):
-        raise ValueError(f"times are {since} and {probed_at}")
-    return Blind(since, int(body["probe_count"]), probed_at)
+    """What a lane's state or history holds. Raises KeyError, TypeError or ValueError on anything else."""
+    return Blind(finite(body["since"]), int(body["probe_count"]), finite(body["probed_at"]))

@@ -1,8 +1,8 @@
-"""Learned rates: what a message and a worker of a lane take, with their spread, from workers that have ended. Pure.
+"""Learned rates: the seconds that a message and a worker of a lane take, with their spread, from workers that have ended. Pure.
 
-`learned(before, executions, slots)` adds what has ended since; the result is kept in the lane's state. `rates()` is what a decision
-uses: not the mean but a cautious quantile, for a drain is over when its slowest worker is. Until a first execution has ended, what its
-workers have done so far must do.
+`learned` adds the executions that have ended since; the result is kept in the lane's state. `Learned.rates` is what a decision uses: not
+the mean but a cautious quantile, because a drain is over when its slowest worker is. Until a first execution has ended, what its workers
+have done so far is used.
 """
 
 from __future__ import annotations
@@ -10,32 +10,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from math import isfinite
 from typing import Any
 
 from batch.model.exit import ExitReason
 from batch.model.progress import Progress
-from controller.decide.ledger import Worked
 from controller.decide.sizing import Rates
-from controller.decide.wording import counted
+from controller.model.execution import Worked
+from controller.model.plain import finite
+from controller.model.wording import counted
 
 CAUTIOUS = 0.8
-"""Four of five messages, and four of five workers, took no longer."""
+"""The quantile that decisions use: four of five messages, and four of five workers, took no longer."""
 SAMPLES_KEPT = 100
 SAMPLES_EACH = 25
-"""One large execution does not push out all others."""
+"""Of one execution: a large one must not push out all others."""
 EXECUTIONS_KEPT = 50
 ENOUGH_ROUNDS = 20
-"""From so many messages a slot on, a worker's own time beside its handlers shows; with fewer its start and end would count for it."""
-LEAST_WORKER_S = 0.00005
-"""A message of no work at all still takes a worker so long."""
+"""Minimum messages per thread before the overhead of a worker can be estimated; with fewer, its start and end would count as overhead."""
+MIN_MESSAGE_S = 0.00005
+"""Seconds that a worker takes for a message whose handler does nothing."""
 _IN_ORDER = (ExitReason.SHARE_DONE.value, ExitReason.DRAINED.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One worker: seconds a message occupied a slot, over `acked_count` messages; seconds to its start and from its last
-    acknowledgement to its end, None where that says nothing."""
+    """One worker: seconds of a thread per message, over `acked_count` messages; seconds to its start, and from its last acknowledgement to
+    its end, None if not known."""
 
     message_s: float
     acked_count: int
@@ -45,15 +45,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Samples, oldest first, and the names of executions that they came from last, so that none counts twice. `running` is what workers
-    have done that are not at their end; it is looked at anew each time, and not kept."""
+    """Samples, oldest first, and the names of the last executions that they came from, so that no execution counts twice. `running` are
+    samples of workers that have not ended; they are read anew at each tick, and not kept."""
 
     samples: tuple[Sample, ...] = ()
     executions: tuple[str, ...] = ()
     running: tuple[Sample, ...] = field(default=(), compare=False)
 
     def rates(self, quantile: float = CAUTIOUS) -> Rates | None:
-        """None while nothing is learned."""
+        """Rates at this quantile (above 0.5 is cautious); None while nothing is learned."""
         samples = self.samples or self.running
         messages = [(one.message_s, one.acked_count) for one in samples]
         if not messages:
@@ -67,47 +67,47 @@ class Learned:
         )
 
 
-def learned(before: Learned, executions: Sequence[Worked], slots: int) -> Learned:
-    """What was known, and what executions tell that have ended since. `slots`: tasks that a worker of the lane runs at a time, where an
-    execution does not say. The same value comes back when there is nothing new."""
-    running = tuple(_spread([one for worked in executions if worked.info.live for one in _samples(worked, slots)]))
+def learned(before: Learned, executions: Sequence[Worked], concurrency: int) -> Learned:
+    """`before` with the executions that have ended since; `before` itself when there is nothing new. `concurrency`: tasks that a worker of
+    the lane runs at a time, unless its execution says otherwise."""
+    running = tuple(_spread([one for worked in executions if worked.info.live for one in _samples(worked, concurrency)]))
     before = replace(before, running=running) if running or before.running else before
     ended = [one for one in executions if one.info.completed_at is not None and one.info.name not in before.executions]
-    told = [(one, found) for one in sorted(ended, key=lambda one: one.info.completed_at or 0.0) if (found := _samples(one, slots))]
-    if not told:
+    sampled = [(one, found) for one in sorted(ended, key=lambda one: one.info.completed_at or 0.0) if (found := _samples(one, concurrency))]
+    if not sampled:
         return before
-    samples = [*before.samples, *(sample for _, found in told for sample in _spread(found))]
-    names = [*before.executions, *(one.info.name for one, _ in told)]
+    samples = [*before.samples, *(sample for _, found in sampled for sample in _spread(found))]
+    names = [*before.executions, *(one.info.name for one, _ in sampled)]
     return Learned(tuple(samples[-SAMPLES_KEPT:]), tuple(names[-EXECUTIONS_KEPT:]), running)
 
 
-def _samples(worked: Worked, slots: int) -> list[Sample]:
-    return [sample for index in sorted(worked.tries) if (sample := _sample(worked, index, slots)) is not None]
+def _samples(worked: Worked, concurrency: int) -> list[Sample]:
+    return [sample for index in sorted(worked.tries) if (sample := _sample(worked, index, concurrency)) is not None]
 
 
-def _sample(worked: Worked, index: int, slots: int) -> Sample | None:
-    """None when the worker has acknowledged nothing."""
+def _sample(worked: Worked, index: int, concurrency: int) -> Sample | None:
+    """None if the worker has acknowledged nothing. Negative durations (clock skew) count as 0."""
     tries = worked.tries[index]
     acked_count = sum(one.acked for one in tries)
     if not acked_count:
         return None
-    slots = worked.info.count_setting("CONCURRENCY") or slots
+    concurrency = worked.info.count_setting("CONCURRENCY") or concurrency
     handled_s = sum(one.handler_s for one in tries) / acked_count
-    message_s = max(handled_s, _occupied_s(tries, slots), LEAST_WORKER_S * slots)
+    message_s = max(handled_s, _occupied_s(tries, concurrency), MIN_MESSAGE_S * concurrency)
     last, start_up_s = tries[-1], tries[0].started_at - worked.info.created_at
     tail_s = last.updated_at - last.last_acked_at if last.last_acked_at and last.exit_reason in _IN_ORDER else None
-    return Sample(_digits(message_s), acked_count, _known(start_up_s), _known(tail_s))
+    return Sample(_digits(message_s), acked_count, _digits(max(0.0, start_up_s)), None if tail_s is None else _digits(max(0.0, tail_s)))
 
 
-def _occupied_s(tries: Sequence[Progress], slots: int) -> float:
-    """Seconds of a slot between two acknowledgements, of a worker that was never out of work; 0 where it may have been."""
+def _occupied_s(tries: Sequence[Progress], concurrency: int) -> float:
+    """Seconds of a thread per message, overhead included, of a worker that was never out of work; 0 if it may have been."""
     (*earlier, last) = tries
-    busy = last.exit_reason == ExitReason.SHARE_DONE.value and not earlier and last.acked >= ENOUGH_ROUNDS * slots
-    return max(0.0, last.last_acked_at - last.started_at) * slots / last.acked if busy else 0.0
+    busy = last.exit_reason == ExitReason.SHARE_DONE.value and not earlier and last.acked >= ENOUGH_ROUNDS * concurrency
+    return max(0.0, last.last_acked_at - last.started_at) * concurrency / last.acked if busy else 0.0
 
 
 def _spread(samples: list[Sample]) -> list[Sample]:
-    """At most SAMPLES_EACH of them, from the quickest to the slowest at equal distances."""
+    """At most SAMPLES_EACH of them, at equal distances from the quickest to the slowest."""
     if len(samples) <= SAMPLES_EACH:
         return samples
     ordered = sorted(samples, key=lambda one: one.message_s)
@@ -115,7 +115,7 @@ def _spread(samples: list[Sample]) -> list[Sample]:
 
 
 def _quantile(weighted: Sequence[tuple[float, int]], quantile: float) -> float:
-    """The smallest value that this part of the weight does not exceed; 0 of nothing."""
+    """The smallest value that covers this part of the weight; 0 if there are no values."""
     if not weighted:
         return 0.0
     ordered = sorted(weighted)
@@ -124,22 +124,18 @@ def _quantile(weighted: Sequence[tuple[float, int]], quantile: float) -> float:
     return next(value for (value, _), weight in zip(ordered, reached, strict=True) if weight >= enough)
 
 
-def _known(seconds: float | None) -> float | None:
-    """Clocks differ: what would be less than nothing is nothing."""
-    return None if seconds is None else _digits(max(0.0, seconds))
-
-
 def _digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
 def to_json(value: Learned) -> dict[str, Any]:
+    """Plain JSON, as it stands in the lane's state; without `running`."""
     samples = [[one.message_s, one.acked_count, one.start_up_s, one.idle_tail_s] for one in value.samples]
     return {"samples": samples, "executions": list(value.executions)}
 
 
 def from_json(body: Mapping[str, Any]) -> Learned:
-    """Raises KeyError, TypeError or ValueError on what is no such value."""
+    """What `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
     samples = [Sample(_number(one[0]), int(one[1]), _maybe(one[2]), _maybe(one[3])) for one in body["samples"]]
     return Learned(tuple(samples), tuple(str(name) for name in body["executions"]))
 
@@ -149,7 +145,7 @@ def _maybe(value: Any) -> float | None:
 
 
 def _number(value: Any) -> float:
-    number = float(value)
-    if not isfinite(number) or number < 0:
+    number = finite(value)
+    if number < 0:
         raise ValueError(f"{number} where seconds are expected")
     return number

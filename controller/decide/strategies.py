@@ -1,47 +1,27 @@
 """Strategies: how many workers a lane wants before any cap. Pure: numbers in, a number and its formula out.
 
 `deadline` takes the cheapest number that drains in time, `share` one worker for each share, `fixed` always the same number. The three
-of KEDA's ScaledJob are there for who comes from it: they see the whole reading and what runs, and no ledger.
+of KEDA's ScaledJob are for those who migrate from it: they see the whole reading and what runs, and no ledger.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from math import ceil
 
-from controller.decide.durations import brief
 from controller.decide.sizing import Rates, WorkerCost, cheapest, planned_rounds, workers_in_time
-from controller.decide.wording import counted
+from controller.model.lane import Strategy
+from controller.model.wording import brief, counted
 
 GUESS_S = 10.0
-"""What a message is taken to need in a slot while nothing is learned: rather too long, once."""
-
-
-class Strategy(StrEnum):
-    DEADLINE = "deadline"
-    SHARE = "share"
-    FIXED = "fixed"
-    KEDA_DEFAULT = "keda-default"
-    KEDA_ACCURATE = "keda-accurate"
-    KEDA_EAGER = "keda-eager"
-
-    @property
-    def sees_ledger(self) -> bool:
-        """Whether it counts only what is not assigned yet."""
-        return self not in (Strategy.KEDA_DEFAULT, Strategy.KEDA_ACCURATE, Strategy.KEDA_EAGER)
-
-    @property
-    def sizes_by_work(self) -> bool:
-        """Whether what a worker can do raises the number; the others are what they are, and only upper bounds change them."""
-        return self in (Strategy.DEADLINE, Strategy.SHARE)
+"""Seconds of a thread that a message is assumed to take while nothing is learned: rather too long, once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a strategy sizes. `known_count` is the reading with what was accepted since, `unassigned_count` what the ledger leaves of
-    it; `live_workers` all that run or have yet to start, `pending_workers` the latter; `within_s` the time left to drain in; `rates`
-    None while nothing is learned."""
+    """What a strategy sizes. `known_count` messages are the reading and what was accepted since, `unassigned_count` what the ledger leaves
+    of them; `live_workers` run or have yet to start, `pending_workers` of them have yet to; `within_s` seconds are left to drain in;
+    `rates` is None while nothing is learned."""
 
     known_count: int
     unassigned_count: int
@@ -58,14 +38,14 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A number of workers, 0 or more, and how it came about."""
+    """A number of workers, 0 or more, and the formula with its numbers."""
 
     workers: int
     formula: str
 
 
 def wanted(strategy: Strategy, demand: Demand) -> Wanted:
-    """The workers that the strategy launches now."""
+    """The workers that the strategy launches now, before any cap."""
     match strategy:
         case Strategy.DEADLINE:
             return _deadline(demand)
@@ -78,29 +58,30 @@ def wanted(strategy: Strategy, demand: Demand) -> Wanted:
 
 
 def _deadline(demand: Demand) -> Wanted:
-    rates, slots, count = demand.rates, demand.worker.slots, demand.unassigned_count
+    rates, threads, count = demand.rates, demand.worker.concurrency, demand.unassigned_count
     if rates is None:
         return _unlearned(demand)
     rounds = planned_rounds(demand.within_s, rates)
     least = workers_in_time(count, demand.within_s, rates, demand.worker)
     workers = cheapest(count, demand.within_s, rates, demand.worker, 1, max(least, count))
-    each = f"a slot does {counted(rounds, 'message')} of {brief(rates.message_s)} in the {brief(demand.within_s)} left"
+    each = f"a thread does {counted(rounds, 'message')} of {brief(rates.message_s)} in the {brief(demand.within_s)} left"
     start = f" after {brief(rates.start_up_s)} of start-up" if rates.start_up_s else ""
-    formula = f"{each}{start}; ceil({count} / ({slots} slots x {rounds})) = {least}"
+    formula = f"{each}{start}; ceil({count} / ({counted(threads, 'thread')} x {rounds})) = {least}"
     return Wanted(workers, formula if workers == least else f"{formula}, and {workers} cost no more")
 
 
 def _unlearned(demand: Demand) -> Wanted:
-    """A share of slow messages would keep the first worker busy far beyond the time there is, and a worker is cheap beside that."""
-    by_share, slots, count = _share(demand), demand.worker.slots, demand.unassigned_count
+    """By share, or by an assumed time for a message if that needs more workers: a share of slow messages would keep the first worker
+    busy far too long, and one more worker is cheap beside that."""
+    by_share, threads, count = _share(demand), demand.worker.concurrency, demand.unassigned_count
     guess = Rates(GUESS_S)
     workers = workers_in_time(count, demand.within_s, guess, demand.worker) if count else 0
     unknown = "nothing is learned yet of how long a message takes, so"
     if workers <= by_share.workers:
         return Wanted(by_share.workers, f"{unknown} by share: {by_share.formula}")
     rounds = planned_rounds(demand.within_s, guess)
-    each = f"{brief(GUESS_S)} each are assumed, {rounds} for a slot in the {brief(demand.within_s)} left"
-    return Wanted(workers, f"{unknown} {each}; ceil({count} / ({slots} slots x {rounds})) = {workers}")
+    each = f"{brief(GUESS_S)} each are assumed, {rounds} for a thread in the {brief(demand.within_s)} left"
+    return Wanted(workers, f"{unknown} {each}; ceil({count} / ({counted(threads, 'thread')} x {rounds})) = {workers}")
 
 
 def _share(demand: Demand) -> Wanted:
@@ -114,8 +95,8 @@ def _fixed(demand: Demand) -> Wanted:
 
 
 def _keda(strategy: Strategy, demand: Demand) -> Wanted:
-    """`getEffectiveMaxScale` of KEDA's executors, one worker in the place of one job and the share in that of the target. A poll that
-    finds fewer running than the minimum makes up for that and looks at nothing else."""
+    """`getEffectiveMaxScale` of KEDA's executors, with a worker for a job and the share for the target value. While fewer than the minimum
+    run, it launches up to the minimum and looks at nothing else."""
     least = min(demand.min_workers, demand.max_workers)
     running, pending, most = demand.live_workers - least, demand.pending_workers, demand.max_workers - least
     if running < 0:

@@ -6,7 +6,7 @@ from typing import Any
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from controller.lanes.manifests import Document, Manifest
-from controller.observe.unreachable import no_answer
+from controller.observe.google_jobs import no_answer
 
 TIMEOUT_S = 60.0
 
@@ -19,7 +19,7 @@ class DeployedJobs:
     """The jobs of one project and region. Raises DependencyError."""
 
     def __init__(self, project: str, region: str, *, emulator_url: str = "") -> None:
-        """`emulator_url`, such as `http://127.0.0.1:1234`, is spoken to without credentials."""
+        """`emulator_url`, such as `http://127.0.0.1:1234`, is called without credentials."""
         self._base = emulator_url.rstrip("/") or f"https://{region}-run.googleapis.com"
         self._emulated = bool(emulator_url)
         self._project = project
@@ -27,7 +27,7 @@ class DeployedJobs:
         self._session = _session(authorized=not emulator_url)
 
     def read(self, name: str) -> Document | None:
-        """The manifest of a job; None when it does not exist."""
+        """The manifest of a job; None if it does not exist."""
         status, body = self._call("GET", f"{self._jobs_url}/{name}", f"read job {name}")
         return None if status == 404 else body
 

@@ -1,4 +1,4 @@
-"""What applying a manifest would change in the deployed job, field by field. What the service itself adds is no difference."""
+"""What applying a manifest would change in the deployed job, field by field, without what the service itself adds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _DEFAULTS = {
     "resources.limits.memory": {"512Mi"},
     "serviceAccountName": set[str](),
 }
-"""What the service fills in where a manifest is silent: not shown as removed while it has that value."""
+"""What the service fills in if a manifest does not say: not shown as removed while it has that value."""
 _DEFAULT_ACCOUNT = re.compile(r"\d+-compute@developer\.gserviceaccount\.com")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`before` is None where the field is added, `after` where it is removed."""
+    """One changed field. `before` is None if it is added, `after` if it is removed."""
 
     path: str
     before: str | None
@@ -69,7 +69,7 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
         for at, one in enumerate(value):
             yield from _flat(f"{path}[{at}]", one)
     elif value is not None and value != []:
-        # The service does not keep what is empty: it can never come to agree with the file.
+        # The service does not keep empty values: it would differ from the file for ever.
         yield path, str(value)
 
 

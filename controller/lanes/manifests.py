@@ -1,27 +1,31 @@
 """Manifests: the Cloud Run Jobs of a `jobs.yaml`, read, checked, and completed with what a project does not commit.
 
-All problems are reported at once, each with document, path, value and rule. What is applied is what stands in the file, but for
-the settings and the image that were asked for: nothing is rewritten silently.
+All problems are reported at once, each with document, path, value and rule, never as an exception of the parser. What stands in the file
+is applied, with the settings and the image that were asked for: nothing is rewritten silently.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
+from math import isfinite
 from typing import Any
 
 import yaml
 
 from batch.model.errors import SettingsError
-from controller.lanes.documents import documents, in_yaml, must_be_text, odd_values
-from controller.lanes.lanes import Policy, in_flight_problem, read_policy, slots_of
+from controller.lanes.annotations import concurrency_of, in_flight_problem, read_policy
+from controller.model.lane import Policy
 from controller.observe.jobs import LANE_LABEL
 
 API_VERSION = "run.googleapis.com/v1"
+MAX_DEPTH = 50
+MAX_VALUES = 100_000
 PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
-"""What a committed file says where every project has its own value; nothing is applied with one left."""
+"""What a committed file has in place of a project's own values; nothing is applied with one left."""
 
 _PLACEHOLDER = re.compile(rf"\b({'|'.join(PLACEHOLDERS)})\b")
 
@@ -30,7 +34,7 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Manifest:
-    """One job. `document` is the manifest as it will be sent; `lane` is empty for a job that is none."""
+    """One job. `document` is the manifest as it will be sent; `lane` is empty for a job that is not a lane."""
 
     name: str
     document: Document
@@ -148,11 +152,11 @@ def _worker_problems(where: str, document: Document) -> list[str]:
 
 def _relation_problems(where: str, manifest: Manifest) -> list[str]:
     env, problems = manifest.env, []
-    told = env.get("TASK_TIMEOUT_S")
-    if told is not None and told != str(timeout_s(manifest.document)):
+    stated = env.get("TASK_TIMEOUT_S")
+    if stated is not None and stated != str(timeout_s(manifest.document)):
         timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
-        problems.append(f"{where}: env TASK_TIMEOUT_S={told!r} differs from {timeout}: leave it out, it is set from that")
-    if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, slots_of(env))):
+        problems.append(f"{where}: env TASK_TIMEOUT_S={stated!r} differs from {timeout}: leave it out, it is set from that")
+    if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, concurrency_of(env))):
         problems.append(crowded)
     for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):
         if manifest.lane and env.get(name) != meant:
@@ -174,10 +178,10 @@ def _repeated(manifests: list[Manifest]) -> list[str]:
 
 
 def advice(manifest: Manifest) -> list[str]:
-    """What is allowed and not wise."""
+    """Warnings about what is allowed and not wise."""
     retries = _worker_spec(manifest.document).get("maxRetries", 3)
-    none = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
-    return [none] if retries in (0, "0") else []
+    warning = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
+    return [warning] if retries in (0, "0") else []
 
 
 def timeout_s(document: Document) -> int:
@@ -187,13 +191,13 @@ def timeout_s(document: Document) -> int:
 
 
 def completed(manifest: Manifest, env: Mapping[str, str], image: str = "") -> Manifest:
-    """The manifest with these settings and this image in every container, and TASK_TIMEOUT_S where it is absent."""
+    """The manifest with these settings and this image in every container, and TASK_TIMEOUT_S if it is absent."""
     document = copy.deepcopy(manifest.document)
     for container in _worker_spec(document)["containers"]:
         entries = list(container.get("env") or [])
         container["env"] = entries
-        told = any(one["name"] == "TASK_TIMEOUT_S" for one in entries)
-        for name, value in {**({} if told else {"TASK_TIMEOUT_S": str(timeout_s(document))}), **env}.items():
+        stated = any(one["name"] == "TASK_TIMEOUT_S" for one in entries)
+        for name, value in {**({} if stated else {"TASK_TIMEOUT_S": str(timeout_s(document))}), **env}.items():
             _set(entries, name, value)
         if image:
             container["image"] = image
@@ -210,13 +214,13 @@ def _set(entries: list[Document], name: str, value: str) -> None:
 
 
 def known_settings(manifest: Manifest, project: str, bucket: str) -> dict[str, str]:
-    """Project and bucket, where the manifest is silent or has a placeholder: what else it says is meant."""
+    """Project and bucket, if the manifest does not set them or has a placeholder; its own values stand."""
     known = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": bucket}
     return {name: value for name, value in known.items() if value and manifest.env.get(name, "PROJECT") in PLACEHOLDERS}
 
 
 def left_open(manifest: Manifest, *, image_matters: bool = True) -> list[str]:
-    """Placeholders that nobody has filled in, with what fills them."""
+    """Placeholders that are left, with what fills them."""
     problems = [
         f"job {manifest.name}: env {name}={value!r} is a placeholder: give --set-env {name}=..."
         for name, value in manifest.env.items()
@@ -233,15 +237,66 @@ def rendered(manifest: Manifest) -> str:
     return str(yaml.safe_dump(manifest.document, sort_keys=False, allow_unicode=True))
 
 
-def _execution_spec(document: Document) -> Document:
+def _execution_spec(document: Document, path: str = "spec.template.spec") -> Document:
     node: Any = document
-    for key in ("spec", "template", "spec"):
+    for key in path.split("."):
         node = node.get(key) if isinstance(node, dict) else None
     return node if isinstance(node, dict) else {}
 
 
 def _worker_spec(document: Document) -> Document:
-    node: Any = _execution_spec(document)
-    for key in ("template", "spec"):
-        node = node.get(key) if isinstance(node, dict) else None
-    return node if isinstance(node, dict) else {}
+    return _execution_spec(document, "spec.template.spec.template.spec")
+
+
+def documents(text: str) -> list[Any]:
+    """The YAML documents of a text, without empty ones. Raises SettingsError."""
+    try:
+        return [document for document in yaml.safe_load_all(text) if document is not None]
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsError([f"not YAML: {' '.join(str(error).split())}"]) from error
+    except RecursionError as error:
+        raise SettingsError([f"nested more than {MAX_DEPTH} levels deep"]) from error
+
+
+def odd_values(where: str, document: object) -> list[str]:
+    """A problem for each name that is not a text and each value that JSON does not know. Raises SettingsError for a document that holds
+    itself or is too large."""
+    numbers = count(1)
+
+    def odd(path: str, node: object, above: tuple[int, ...]) -> Iterator[str]:
+        """Anchors let a small file stand for an endless document, so depth and number of values are bounded."""
+        if id(node) in above:
+            raise SettingsError([f"{where}: {path}: an anchor that holds itself: write its content out"])
+        if len(above) > MAX_DEPTH:
+            raise SettingsError([f"{where}: {path[:100]}…: nested more than {MAX_DEPTH} levels deep"])
+        if next(numbers) > MAX_VALUES:
+            raise SettingsError([f"{where}: more than {MAX_VALUES} values, with those that anchors repeat"])
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if not isinstance(key, str):
+                    yield f"{where}: {path or 'document'}: the name {in_yaml(key)} {must_be_text(key)}"
+                yield from odd(f"{path}.{key}" if path else f"{key}", value, (*above, id(node)))
+        elif isinstance(node, list):
+            for at, value in enumerate(node):
+                yield from odd(f"{path}[{at}]", value, (*above, id(node)))
+        elif not isinstance(node, str | int | None) and not (isinstance(node, float) and isfinite(node)):
+            yield f"{where}: {path}={in_yaml(node)}: {must_be_text(node)}"
+
+    return list(odd("", document, ()))
+
+
+def in_yaml(value: object) -> str:
+    """A value as its author wrote it, as far as is known."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else repr(value)[:200]
+
+
+def must_be_text(value: object) -> str:
+    """The rule, and what to write instead."""
+    if value is None:
+        return 'must be a text; write "" for an empty one, or leave it out'
+    if isinstance(value, list | dict | set | bytes | tuple):
+        return "must be a text"
+    text = in_yaml(value) if isinstance(value, bool) else str(value)[:200]
+    return f'must be a text; write "{text}" in quotes'

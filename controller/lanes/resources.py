@@ -14,13 +14,13 @@ from batch.model.errors import DependencyForbidden, DependencyUnavailable, Setti
 from controller.lanes.manifests import Manifest
 
 ACK_DEADLINE_S = 60
-"""Short: workers extend leases, and a long deadline only delays what a killed worker held."""
+"""Short: workers extend leases, and a long deadline only delays what was outstanding at a killed worker."""
 RETENTION_S = 7 * 24 * 3600
 MAX_DELIVERY_ATTEMPTS = 100
-"""A net only: deliveries also count hand-backs, so attempts are counted by the workers."""
+"""A net only: deliveries also count nacks, so workers count the attempts."""
 DEAD_LETTER_TOPIC = "dead-letters"
 PATIENCE_S = 20.0
-"""For one call to Cloud Storage with its retries: somebody waits, and the client's own two minutes say nothing."""
+"""For one call to Cloud Storage with its retries: a person waits, and the client's own two minutes would pass without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def needed(manifest: Manifest) -> Needed:
 
 
 class Creator:
-    """Creates resources in one project through Google's clients, which themselves turn to the local cloud when told so."""
+    """Creates resources in one project through Google's clients, which use the local cloud if the environment says so."""
 
     def __init__(self, project: str, region: str) -> None:
         from google.cloud import pubsub_v1
@@ -53,7 +53,7 @@ class Creator:
         self._subscriber = pubsub_v1.SubscriberClient()
 
     def create_missing(self, wanted: Needed) -> Iterator[str]:
-        """Make what does not exist, saying each thing as it is made. Raises DependencyError."""
+        """Create what does not exist; yields a line for each thing created. Raises DependencyError."""
         with _translated(f"create what the lane with subscription {wanted.subscription} needs"):
             yield from self._bucket(wanted.bucket)
             yield from self._topic(wanted.dead_letter_topic)
@@ -74,7 +74,7 @@ class Creator:
             yield f"created topic {name}"
 
     def _subscription(self, name: str, topic: str, more: dict[str, Any]) -> Iterator[str]:
-        """An expiration policy without a time to live means never; without a retry policy a hand-back decides about its delay."""
+        """An expiration policy without a time to live means never; without a retry policy each nack sets its own delay."""
         request = {
             "name": f"projects/{self._project}/subscriptions/{name}",
             "topic": self._topic_path(topic),
@@ -102,7 +102,7 @@ class Creator:
 
 
 def _made(create: Callable[[], object]) -> bool:
-    """False when it exists: somebody else may have been quicker."""
+    """False if it exists: another caller may have been quicker."""
     from google.api_core.exceptions import AlreadyExists, Conflict
 
     try:
@@ -125,11 +125,11 @@ def _translated(what: str) -> Iterator[None]:
     except (GoogleAPIError, RequestException) as error:
         raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DependencyUnavailable(f"cannot {what}: the answer is none of the service's; what stands between? {error!r:.300}") from error
+        raise DependencyUnavailable(f"cannot {what}: the answer is not the service's; what stands between? {error!r:.300}") from error
 
 
 def permission_hint(project: str, subscriptions: list[str], dead_letter_topic: str) -> list[str]:
-    """What dead-lettering needs and no API call of ours may grant: rights of Pub/Sub's own service account."""
+    """Commands for what dead-lettering needs and no API call here may grant: rights of Pub/Sub's own service account."""
     agent = f"--project={project} --member=serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
     grants = [("topics", dead_letter_topic, "publisher"), *(("subscriptions", name, "subscriber") for name in subscriptions)]
     return [f"gcloud pubsub {kind} add-iam-policy-binding {name} {agent} --role=roles/pubsub.{role}" for kind, name, role in grants]

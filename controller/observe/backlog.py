@@ -1,4 +1,4 @@
-"""The backlog of subscriptions: what a reading is, and how it comes from Cloud Monitoring. Unknown is never zero.
+"""The backlog of subscriptions, read from Cloud Monitoring. Unknown is never zero.
 
 The gauge is sampled every 60 s and seen up to 2 minutes later, and it counts leased messages too; so a value is worth
 nothing without the time it was sampled at.
@@ -11,71 +11,36 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.model.clock import Clock
+from controller.model.reading import FUTURE_S, Idle, Reading, Unknown, Value
 
 WINDOW_S = 300.0
-"""How far back a sample may lie. Shorter windows come back empty now and then even for a busy subscription."""
-FUTURE_S = 60.0
-"""A sample further ahead than this means that one of the clocks is wrong."""
+"""How old a sample may be. Shorter windows are sometimes empty even for a busy subscription."""
 LONGEST_WINDOW_S = 540.0
-"""Workers' progress reaches back by ten minutes: what an older sample counted could not be told from what was acknowledged since."""
+"""Workers' progress reaches back ten minutes: of an older sample it would not be known what was acknowledged since."""
 UNDELIVERED = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 OLDEST_AGE = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What the gauge said. `sampled_at` is Unix seconds; `oldest_age_s` is None when only that part could not be read."""
-
-    undelivered_count: int
-    sampled_at: float
-    oldest_age_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """The call succeeded and there is no series: normal for a quiet subscription, and no proof that it is empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The backlog could not be read."""
-
-    reason: str
-
-
-Reading = Value | Idle | Unknown
 
 
 class BacklogReader(Protocol):
     """Reads the backlog of subscriptions of one project, given by their short names."""
 
     def read(self, subscriptions: Sequence[str]) -> dict[str, Reading]:
-        """A reading for each subscription. Never raises for a service that fails: that is what `Unknown` says."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingRules:
-    """Which samples are believed: those from `window_s` ago until `future_s` ahead of now."""
-
-    window_s: float = WINDOW_S
-    future_s: float = FUTURE_S
-
-
-USUAL = ReadingRules()
+        """A reading for each subscription. Errors of the service are not raised; the readings are then `Unknown`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The newest point of one series; None where the series has no points."""
+    """The newest point of one series."""
 
     value: int
     sampled_at: float
 
 
 def judged(
-    counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample | None] | str, name: str, now: float, rules: ReadingRules = USUAL
+    counts: Mapping[str, Sample | None] | str, ages: Mapping[str, Sample | None] | str, name: str, now: float, window_s: float = WINDOW_S
 ) -> Reading:
-    """The reading of one subscription from the newest samples by subscription; a text in their place says why a call failed."""
+    """The reading of one subscription from the newest samples by subscription, None for a series without points; a text instead says why
+    the call failed. Samples older than `window_s` are not accepted."""
     if isinstance(counts, str):
         return Unknown(counts)
     if name not in counts:
@@ -83,9 +48,9 @@ def judged(
     sample = counts[name]
     if sample is None:
         return Unknown(f"the backlog series of {name} came without points")
-    if now - sample.sampled_at > rules.window_s:
-        return Unknown(f"the newest sample of {name} is {now - sample.sampled_at:.0f} s old, at most {rules.window_s:.0f} s is usable")
-    if sample.sampled_at - now > rules.future_s:
+    if now - sample.sampled_at > window_s:
+        return Unknown(f"the newest sample of {name} is {now - sample.sampled_at:.0f} s old, at most {window_s:.0f} s is usable")
+    if sample.sampled_at - now > FUTURE_S:
         return Unknown(f"the newest sample of {name} lies {sample.sampled_at - now:.0f} s in the future: compare the clocks")
     if sample.value < 0:
         return Unknown(f"the backlog of {name} was given as {sample.value}")
@@ -94,7 +59,7 @@ def judged(
 
 
 class GoogleBacklogReader:
-    """Cloud Monitoring. One call per metric for all subscriptions of the project: picking ours here costs less than a filter that
+    """Cloud Monitoring. One call per metric for all subscriptions of the project: selecting ours here costs less than a filter that
     lists them, and does not grow with the number of lanes."""
 
     def __init__(
@@ -105,16 +70,16 @@ class GoogleBacklogReader:
         emulator_host: str = "",
         timeout_s: float = 10.0,
         retry_s: float = 20.0,
-        rules: ReadingRules = USUAL,
+        window_s: float = WINDOW_S,
     ) -> None:
-        """`emulator_host` (`host:port`) is spoken to without TLS or credentials. A metric that is unavailable is asked for again for
-        `retry_s`: less than a tick's minute, where Google's own default is more."""
+        """`emulator_host` (`host:port`) is called without TLS or credentials. An unavailable service is tried again for `retry_s`: less
+        than a tick's minute, where Google's own default is more."""
         from google.api_core.exceptions import ServiceUnavailable
         from google.api_core.retry import Retry, if_exception_type
 
         self._project = project
         self._clock = clock
-        self._rules = rules
+        self._window_s = window_s
         self._timeout_s = timeout_s
         self._retry = Retry(predicate=if_exception_type(ServiceUnavailable), initial=0.2, maximum=4.0, timeout=retry_s)
         self._client = _client(emulator_host)
@@ -123,7 +88,7 @@ class GoogleBacklogReader:
         now = self._clock.now()
         counts = self._newest(UNDELIVERED, now)
         ages = counts if isinstance(counts, str) else self._newest(OLDEST_AGE, now)
-        return {name: judged(counts, ages, name, now, self._rules) for name in subscriptions}
+        return {name: judged(counts, ages, name, now, self._window_s) for name in subscriptions}
 
     def close(self) -> None:
         self._client.transport.close()
@@ -135,7 +100,7 @@ class GoogleBacklogReader:
         request = {
             "name": f"projects/{self._project}",
             "filter": f'metric.type="{metric}" AND resource.type="pubsub_subscription"',
-            "interval": {"start_time": _timestamp(now - self._rules.window_s), "end_time": _timestamp(now)},
+            "interval": {"start_time": _timestamp(now - self._window_s), "end_time": _timestamp(now)},
             "view": 0,
         }
         try:
@@ -147,8 +112,8 @@ class GoogleBacklogReader:
 
 
 def newest_of(project: str, series: Iterable[Any]) -> dict[str, Sample | None]:
-    """The newest sample by subscription. A project that monitors others is given theirs too, which may have the same names. A project's
-    number tells nothing of its id: then all are taken."""
+    """The newest sample by subscription. A project that monitors others gets their series too, which may have the same names. If
+    `project` is a number, its id is not known, and all series count."""
     own = [one for one in series if project.isdecimal() or one.resource.labels["project_id"] == project]
     return {str(one.resource.labels["subscription_id"]): _first(one) for one in own}
 

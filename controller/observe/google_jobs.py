@@ -6,12 +6,20 @@ Every answer becomes one of our values and every failure one of our errors; noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NoReturn
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from controller.observe.jobs import LANE_LABEL, ExecutionInfo, JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
-from controller.observe.unreachable import no_answer
+from controller.model.execution import ExecutionInfo
+from controller.observe.jobs import (
+    LANE_LABEL,
+    JobInfo,
+    LaunchRefused,
+    LaunchThrottled,
+    LaunchUnclear,
+    RunRequest,
+)
 
 PAGE = 100
 WORKERS_PAGE = 1000
@@ -26,7 +34,7 @@ class GoogleJobRunner:
     """The jobs of one project and region."""
 
     def __init__(self, project: str, region: str, *, emulator_url: str = "", timeout_s: float = TIMEOUT_S) -> None:
-        """`emulator_url`, such as `http://127.0.0.1:1234`, is spoken to without credentials."""
+        """`emulator_url`, such as `http://127.0.0.1:1234`, is called without credentials."""
         from google.cloud import run_v2
 
         options: dict[str, Any] = {"transport": "rest"}
@@ -44,51 +52,42 @@ class GoogleJobRunner:
         self._timeout_s = timeout_s
 
     def jobs(self) -> list[JobInfo]:
-        try:
+        with self._translated(f"cannot list the jobs of {self._parent}"):
             found = self._jobs.list_jobs(request={"parent": self._parent, "page_size": PAGE}, timeout=self._timeout_s)
             return [job_info(job) for job in found if LANE_LABEL in job.labels]
-        except _failures() as error:
-            self._raise(error, f"cannot list the jobs of {self._parent}")
 
     def executions(self, job: str) -> Iterator[ExecutionInfo]:
-        try:
-            for execution in self._executions.list_executions(request={"parent": job, "page_size": PAGE}, timeout=self._timeout_s):
-                yield execution_info(execution)
-        except _failures() as error:
-            self._raise(error, f"cannot list the executions of {job}")
+        with self._translated(f"cannot list the executions of {job}"):
+            found = self._executions.list_executions(request={"parent": job, "page_size": PAGE}, timeout=self._timeout_s)
+            yield from map(execution_info, found)
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
         from google.api_core.exceptions import NotFound
 
-        try:
+        with self._translated(f"cannot read {full_name}"), suppress(NotFound):
             return execution_info(self._executions.get_execution(request={"name": full_name}, timeout=self._timeout_s))
-        except NotFound:
-            return None
-        except _failures() as error:
-            self._raise(error, f"cannot read {full_name}")
+        return None
 
     def ended_workers(self, execution: str) -> Mapping[int, float]:
-        """By listing all of its workers: there is no call for those that ended."""
-        try:
+        """Lists all workers: there is no call for those that ended."""
+        with self._translated(f"cannot list the workers of {execution}"):
             found = self._tasks.list_tasks(request={"parent": execution, "page_size": WORKERS_PAGE}, timeout=self._timeout_s)
             return {int(one.index): float(one.completion_time.timestamp()) for one in found if one.completion_time}
-        except _failures() as error:
-            self._raise(error, f"cannot list the workers of {execution}")
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
-        """Without any retry: a call that is repeated may start a second execution."""
+        """Never retried: a repeated call may start a second execution."""
         try:
             operation = self._jobs.run_job(request=self._run_request(job, request), retry=None, timeout=self._timeout_s)
         except _failures() as error:
-            raise launch_error(error, job, self._told(error)) from error
+            raise launch_error(error, job, self._in_words(error)) from error
         try:
             return execution_info(operation.metadata)
         except (AttributeError, TypeError, ValueError) as error:
             raise LaunchUnclear(f"Cloud Run took the launch of {job} and its answer named no execution: {error}") from error
 
     def set_annotation(self, job: str, key: str, value: str) -> None:
-        """By reading the job and replacing it: the API has no call for a part of it. The etag keeps changes of others; who meets one
-        reads again. The operation is not waited for: an annotation starts nothing."""
+        """Reads the job and replaces it: the API has no call for a part of it. The etag protects changes of others: the job is then read
+        again. Does not wait for the operation: an annotation starts nothing."""
         from google.api_core.exceptions import Aborted, Conflict
 
         for try_number in range(1, ANNOTATION_TRIES + 1):
@@ -116,11 +115,18 @@ class GoogleJobRunner:
             overrides["timeout"] = {"seconds": int(request.timeout_s)}
         return self._run_v2.RunJobRequest(name=job, overrides=overrides)
 
+    @contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except _failures() as error:
+            self._raise(error, what)
+
     def _raise(self, error: Exception, what: str) -> NoReturn:
         from google.api_core.exceptions import Forbidden, NotFound, Unauthorized
         from google.auth.exceptions import GoogleAuthError
 
-        text = f"{what}: {self._told(error)}"
+        text = f"{what}: {self._in_words(error)}"
         kind: type[FanoutError] = DependencyUnavailable
         if isinstance(error, NotFound):
             kind, text = DependencyMissing, f"{text}; compare GOOGLE_CLOUD_PROJECT and REGION with where the jobs were applied"
@@ -128,8 +134,8 @@ class GoogleJobRunner:
             kind, text = DependencyForbidden, f"{text}; the controller's service account needs roles/run.developer"
         raise kind(text) from error
 
-    def _told(self, error: Exception) -> str:
-        """What went wrong, in one line."""
+    def _in_words(self, error: Exception) -> str:
+        """The error in one line."""
         from requests.exceptions import ConnectionError as NotConnected
         from requests.exceptions import Timeout
 
@@ -193,7 +199,7 @@ def gibibytes(text: str) -> float:
 
 
 def _env(container: Any) -> Mapping[str, str]:
-    """Plain values only: what comes from a secret is nobody's business here."""
+    """Plain values only: secrets are not read."""
     return {str(one.name): str(one.value) for one in container.env if "value_source" not in one} if container is not None else {}
 
 
@@ -203,7 +209,7 @@ def _unix(moment: Any) -> float | None:
 
 @cache
 def _failures() -> tuple[type[Exception], ...]:
-    """Everything that a call of ours may fail with, what comes of an answer that is not Cloud Run's included."""
+    """Everything that a call may raise, also if the answer is not Cloud Run's."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
     from requests.exceptions import RequestException
@@ -213,20 +219,20 @@ def _failures() -> tuple[type[Exception], ...]:
 
 @cache
 def _unreadable() -> tuple[type[Exception], ...]:
-    """What the client, and our reading of its answer, raise on bodies that are not JSON, or lack what Cloud Run always says."""
+    """What the client and the code here raise on bodies that are not JSON, or lack what Cloud Run always sends."""
     from google.protobuf.json_format import Error
 
     return (Error, AttributeError, KeyError, TypeError, ValueError)
 
 
-def launch_error(error: Exception, job: str, told: str) -> LaunchRefused | LaunchUnclear:
-    """Whether a failed launch certainly did nothing. Only a clear no is one: a lost answer, a timeout or a 5xx is not. `told` is the
-    error in words."""
+def launch_error(error: Exception, job: str, words: str) -> LaunchRefused | LaunchUnclear:
+    """The error of a failed launch: `LaunchRefused` only if it certainly did nothing, which a lost answer, a timeout or a 5xx does not say.
+    `words` is the error in one line."""
     from google.api_core.exceptions import ClientError, Forbidden, GoogleAPICallError, TooManyRequests
     from google.auth.exceptions import GoogleAuthError
 
     code = error.code if isinstance(error, GoogleAPICallError) else None
-    text = f"Cloud Run refused to run {job}: {told}"
+    text = f"Cloud Run refused to run {job}: {words}"
     if isinstance(error, Forbidden):
         return LaunchRefused(
             f"{text}; grant the controller's service account roles/run.jobsExecutorWithOverrides on the job, roles/run.invoker lacks "
@@ -236,8 +242,25 @@ def launch_error(error: Exception, job: str, told: str) -> LaunchRefused | Launc
         return LaunchThrottled(f"{text}; see the quota of job run requests per minute in this region, and RUN_CALLS_PER_MINUTE")
     if isinstance(error, GoogleAuthError) or (isinstance(error, ClientError) and code not in _UNCLEAR_STATUS):
         return LaunchRefused(text)
-    return LaunchUnclear(f"no usable answer to the launch of {job}: {told}")
+    return LaunchUnclear(f"no usable answer to the launch of {job}: {words}")
 
 
 def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+
+
+def no_answer(url: str, error: Exception, *, emulated: bool) -> str:
+    """One line for a person: Cloud Run at `url` did not answer a request that failed with `error` (of `requests`), and what to do."""
+    local, real = "is the local cloud up, and CLOUD_RUN_EMULATOR_HOST its address?", "look at the network and at REGION, try again"
+    return f"Cloud Run at {url} does not answer ({_why(error)}): {local if emulated else real}"
+
+
+def _why(error: Exception) -> str:
+    """The operating system's own text, which the clients wrap several times; else the kind of the error."""
+    found = type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            found = cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return found

@@ -1,4 +1,4 @@
-"""The seam to Cloud Run Jobs: what a job and an execution are, and what can be asked of them.
+"""The seam to Cloud Run Jobs: what a job is, and what can be asked of jobs and executions.
 
 A launch that failed either certainly did nothing (`LaunchRefused`) or may have taken effect (`LaunchUnclear`); the API knows
 no request id, so the two must never be mixed up: only the first may be tried again without looking.
@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from batch.model.errors import DependencyUnavailable, FanoutError
+from controller.model.execution import ExecutionInfo
 
 LANE_LABEL = "fanout-lane"
-MAX_WORKERS_PER_EXECUTION = 10_000
-"""The limit of Cloud Run on the task count of an execution."""
-COUNT_DIGITS = 18
-"""A person may start an execution with any settings: a number longer than this is none."""
 
 
 class LaunchRefused(FanoutError):
@@ -24,11 +21,11 @@ class LaunchRefused(FanoutError):
 
 
 class LaunchThrottled(LaunchRefused):
-    """Refused because there were too many launches, or no capacity was left in a quota: nothing was started, and later it may be."""
+    """Refused because there were too many launches, or a quota was used up: nothing was started, and a later launch may succeed."""
 
 
 class LaunchUnclear(DependencyUnavailable):
-    """No usable answer came: the execution may or may not exist. Look for its decision id before anything is tried again."""
+    """No usable answer came: the execution may or may not exist. List executions for its decision id before anything is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,55 +49,8 @@ class JobInfo:
 
     @property
     def name(self) -> str:
+        """The short name."""
         return self.full_name.rsplit("/", 1)[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionInfo:
-    """One execution. `full_name` is `projects/P/locations/R/jobs/J/executions/E`; times are Unix seconds; `env` is that of its own
-    template, overrides merged in."""
-
-    full_name: str
-    task_count: int
-    created_at: float
-    started_at: float | None = None
-    completed_at: float | None = None
-    running_count: int = 0
-    succeeded_count: int = 0
-    failed_count: int = 0
-    cancelled_count: int = 0
-    retried_count: int = 0
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The short name: what workers see as CLOUD_RUN_EXECUTION."""
-        return self.full_name.rsplit("/", 1)[-1]
-
-    @property
-    def job(self) -> str:
-        """The full name of its job."""
-        return self.full_name.rsplit("/executions/", 1)[0]
-
-    @property
-    def live(self) -> bool:
-        return self.completed_at is None
-
-    @property
-    def live_worker_count(self) -> int:
-        """Workers that run or have yet to start."""
-        done_count = self.succeeded_count + self.failed_count + self.cancelled_count
-        return max(0, self.task_count - done_count) if self.live else 0
-
-    @property
-    def decision_id(self) -> str:
-        """Empty when a person launched it."""
-        return self.env.get("DECISION_ID", "")
-
-    def count_setting(self, name: str) -> int | None:
-        """A count among its settings; None where it is not set, or is none that a worker takes."""
-        text = self.env.get(name, "")
-        return int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +72,13 @@ class JobRunner(Protocol):
         """Executions of the job with this full name, newest first, fetched page by page as the caller goes on."""
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
-        """None when it does not exist (any more)."""
+        """The execution with this full name; None if it does not exist, or no longer."""
 
     def ended_workers(self, execution: str) -> Mapping[int, float]:
-        """When (Unix seconds) which workers of the execution with this full name ended for good, by their index."""
+        """When (Unix seconds) workers of the execution with this full name ended for good, by index; live workers are left out."""
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         """Start an execution and return at once. Raises LaunchRefused (LaunchThrottled among them), LaunchUnclear."""
 
     def set_annotation(self, job: str, key: str, value: str) -> None:
-        """Set one annotation of the job with this full name, and leave the rest of it as it is."""
+        """Set one annotation of the job with this full name; the rest of the job stays as it is."""

@@ -1,22 +1,66 @@
-"""Which executions a job has, without reading its history anew at every tick.
+"""The one listing of a job's executions: the newest ones for people, and for ticks those that matter, without reading the history anew.
 
-ListJobs, which a tick needs anyway, tells how many executions a job had and which is the newest. They are listed only when that count grew,
+ListJobs, which a tick needs anyway, says how many executions a job had and which is the newest. They are listed only when that count grew,
 until that many new ones are seen, or when the newest is another; those that mattered last time are read again by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
+from typing import Any
 
-from controller.decide.wording import are, counted
-from controller.observe.jobs import ExecutionInfo, JobInfo, JobRunner
-from controller.observe.observed import Observed, Seen
+from batch.model.clock import iso
+from controller.model.execution import ExecutionInfo
+from controller.model.lane import Lane
+from controller.model.plain import finite, whole
+from controller.model.wording import are, counted
+from controller.observe.jobs import JobInfo, JobRunner
 
 OVERLAP_S = 300.0
 """What was created this long before the last look was in that look, however the clocks differ."""
 SHORT_S = 180.0
 """How long the list may lag behind the count; after that what is missing was deleted."""
+_EXECUTION = re.compile(r"projects/[^/]+/locations/[^/]+/jobs/[^/]+/executions/[^/]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An execution that still matters: alive, or ended so recently that a reading may count its messages, or one that shows whether the
+    lane is broken."""
+
+    full_name: str
+    worker_count: int
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a lane's state keeps of its job's executions; only Cloud Run's answers change it, never what was planned or requested.
+
+    `counted` executions of the job with `job_uid` are accounted for; None: they were never listed. `latest` is the newest of them.
+    `missing_count` more are counted by Cloud Run and not listed, since `short_since` (Unix seconds). `listed_at` is when it last changed
+    with none missing."""
+
+    job_uid: str = ""
+    counted: int | None = None
+    latest: str = ""
+    missing_count: int = 0
+    listed_at: float = 0.0
+    short_since: float | None = None
+    executions: tuple[Seen, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Full names."""
+        return tuple(one.full_name for one in self.executions)
+
+    @property
+    def live_worker_count(self) -> int:
+        """At most: workers of live executions that have ended since are among them."""
+        return sum(one.worker_count for one in self.executions if one.live)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +74,35 @@ class Listed:
     missing_count: int = 0
     short_since: float | None = None
     notes: tuple[str, ...] = ()
+
+
+def executions_since(runner: JobRunner, job: str, since: float) -> Iterator[ExecutionInfo]:
+    """Executions of the job (full name), newest first, back to those created at `since` (Unix seconds), page by page as the caller goes on.
+    Raises DependencyError."""
+    return takewhile(lambda info: info.created_at >= since, runner.executions(job))
+
+
+def newest_executions(runner: JobRunner, lanes: Iterable[Lane], limit: int) -> list[tuple[str, ExecutionInfo]]:
+    """The newest `limit` executions of all these lanes, newest first, each with its lane's name. Raises DependencyError."""
+    found = [(lane.name, info) for lane in lanes for info in islice(runner.executions(lane.job), limit)]
+    return sorted(found, key=lambda pair: -pair[1].created_at)[:limit]
+
+
+def listed_json(lane: str, info: ExecutionInfo) -> dict[str, Any]:
+    """What the service and `fanout executions --json` both show of an execution."""
+    return {
+        "execution": info.name,
+        "lane": lane,
+        "worker_count": info.task_count,
+        "succeeded_count": info.succeeded_count,
+        "failed_count": info.failed_count,
+        "cancelled_count": info.cancelled_count,
+        "retried_count": info.retried_count,
+        "decision_id": info.decision_id or None,
+        "created_at": iso(info.created_at),
+        "started_at": None if info.started_at is None else iso(info.started_at),
+        "completed_at": None if info.completed_at is None else iso(info.completed_at),
+    }
 
 
 @dataclass(slots=True)
@@ -61,7 +134,7 @@ class _Page:
         self.add(info)
 
 
-def listed(
+def list_executions(
     job: JobInfo,
     before: Observed,
     runner: JobRunner,
@@ -71,9 +144,9 @@ def listed(
     oldest: float,
     look_back_to: float | None = None,
 ) -> Listed:
-    """`oldest`: an execution created before this time (Unix seconds) is of no interest where nothing was listed before. `look_back_to`: a
-    launch since this time is unclear, so the list is read in any case. `ended` gives what is known of an execution that has ended, so
-    that it is not read again. Raises DependencyError."""
+    """List what is new since `before`, and read again what mattered then. The first listing goes back to `oldest` (Unix seconds).
+    `look_back_to`: a launch since this time is unclear, so the list is read in any case. `ended` gives what is known of an execution that
+    has ended, so that it is not read again. Raises DependencyError."""
     first = before.counted is None or before.job_uid != job.uid
     counted_before = 0 if first else before.counted or 0
     is_newest = job.latest_execution == before.latest
@@ -84,9 +157,7 @@ def listed(
     if grown_count > 0 or not is_newest or look_back_to is not None:
         # A look at a time to come was timed by a clock that was wrong: it says nothing of when it was.
         floor = oldest if first or is_old or before.listed_at > now + OVERLAP_S else before.listed_at - OVERLAP_S
-        for info in runner.executions(job.full_name):
-            if info.created_at < floor:
-                break
+        for info in executions_since(runner, job.full_name, floor):
             enough = not (first or is_old) and page.new_count >= grown_count and (page.reached_latest or is_newest)
             if enough and (look_back_to is None or info.created_at < look_back_to):
                 break
@@ -105,14 +176,14 @@ def listed(
 
 
 def _add_latest(job: JobInfo, page: _Page, runner: JobRunner, oldest: float | None) -> None:
-    """What ListJobs names is there, though a list does not show it yet; unless it was deleted, or too old to be listed at all."""
+    """What ListJobs names exists, though the list does not show it yet; unless it was deleted, or is too old to be listed at all."""
     info = runner.execution(f"{job.full_name}/executions/{job.latest_execution}")
     if info is not None and (oldest is None or info.created_at >= oldest):
         page.insert_latest(info)
 
 
 def _accounted(job: JobInfo, before: Observed, page: _Page, found: Listed, grown_count: int, now: float) -> Listed:
-    # Without the newest of the count nobody can tell which came after it.
+    # Without the newest of the count it is not known which came after it.
     new_count, later_count = (page.new_count, page.newer_count) if page.reached_latest else (page.new_count + page.newer_count, 0)
     missing_count = max(0, grown_count - new_count)
     found = replace(found, counted=job.execution_count + later_count)
@@ -120,7 +191,7 @@ def _accounted(job: JobInfo, before: Observed, page: _Page, found: Listed, grown
         return found
     # Of new ones the list may lag anew, so the wait begins again.
     short_since = before.short_since if grown_count <= before.missing_count and before.short_since is not None else now
-    # Nor does it end where one of the clocks was far ahead when it began.
+    # Nor does it end if one of the clocks was far ahead when it began.
     short_since = now if short_since > now + OVERLAP_S else short_since
     if now - short_since > SHORT_S:
         gone = f"{counted(missing_count, 'execution')} of {job.name} {are(missing_count)} counted by Cloud Run and not listed: deleted"
@@ -129,8 +200,8 @@ def _accounted(job: JobInfo, before: Observed, page: _Page, found: Listed, grown
 
 
 def shortage(job: str, found: Listed, explained_count: int) -> str:
-    """Why this listing is not complete: what could not be listed must not look like nothing. Empty when it is. `explained_count`: launches
-    of ours that are counted in full until they are listed."""
+    """Why this listing is not complete: what could not be listed must not look like nothing. Empty if it is complete. `explained_count`:
+    launches of ours that are counted in full until they are listed."""
     short_count = found.missing_count - explained_count
     if short_count <= 0:
         return ""
@@ -139,7 +210,7 @@ def shortage(job: str, found: Listed, explained_count: int) -> str:
 
 
 def observed(job: JobInfo, before: Observed, found: Listed, kept: Iterable[ExecutionInfo], now: float) -> Observed:
-    """What the next look begins with. The same as before when nothing but the time has changed, so that nothing needs to be written."""
+    """What the next listing begins with; `before` itself if only the time has changed, so that nothing needs to be written."""
     remembered = found.executions if found.missing_count else kept
     changed = replace(
         before,
@@ -153,6 +224,33 @@ def observed(job: JobInfo, before: Observed, found: Listed, kept: Iterable[Execu
     return before if changed == before else replace(changed, listed_at=before.listed_at if found.missing_count else now)
 
 
-def newest_first(executions: Iterable[ExecutionInfo]) -> tuple[ExecutionInfo, ...]:
-    """Stable: Cloud Run's own order stands where two were created at the same time."""
+def newest_first(executions: Sequence[ExecutionInfo]) -> tuple[ExecutionInfo, ...]:
+    """Stable: Cloud Run's own order stands if two were created at the same time."""
     return tuple(sorted(executions, key=lambda info: -info.created_at))
+
+
+def from_json(body: Mapping[str, Any]) -> Observed:
+    """What a lane's state has observed. Raises KeyError, TypeError or ValueError on anything else."""
+    counted, short_since = body["counted"], body["short_since"]
+    return Observed(
+        job_uid=str(body["job_uid"]),
+        counted=None if counted is None else whole(counted),
+        latest=str(body["latest"]),
+        missing_count=whole(body["missing_count"]),
+        listed_at=finite(body["listed_at"]),
+        short_since=None if short_since is None else finite(short_since),
+        executions=tuple(Seen(_execution(one["full_name"]), whole(one["worker_count"]), bool(one["live"])) for one in body["executions"]),
+    )
+
+
+def from_watched(names: object) -> Observed:
+    """From the first format, which kept the names of live executions only. Raises TypeError, ValueError."""
+    if not isinstance(names, list):
+        raise TypeError(f"a list of names was expected, got {names!r:.100}")
+    return Observed(executions=tuple(Seen(_execution(name), 0, True) for name in names))
+
+
+def _execution(name: object) -> str:
+    if not isinstance(name, str) or not _EXECUTION.fullmatch(name):
+        raise ValueError(f"{name!r:.200} is not the full name of an execution")
+    return name

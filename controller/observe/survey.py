@@ -1,20 +1,21 @@
-"""A survey: the executions of a lane that can matter to a reading or tell whether the lane works, with the progress of their workers.
+"""A survey: the executions of a lane that can matter to a reading or show whether the lane works, with the progress of their workers.
 
 It is complete or it is an error: what could not be listed must not look like nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batch.model.names import progress_folder
 from batch.model.progress import Progress, from_metadata
 from batch.services.ports import ObjectStore
 from controller.decide.broken import undecided
-from controller.decide.ledger import Worked, horizon
-from controller.lanes.lanes import Lane
-from controller.observe.jobs import ExecutionInfo, JobRunner
+from controller.decide.ledger import horizon
+from controller.model.execution import ExecutionInfo, Tries, Worked
+from controller.model.lane import Lane
+from controller.observe.jobs import JobRunner
 
 LOOKBACK_S = 24 * 3600.0
 """How long ago an execution may have been created to be found by the first listing."""
@@ -33,41 +34,31 @@ class Survey:
         return next((one for one in self.executions if one.decision_id == decision_id), None)
 
 
-def survey(lane: Lane, watched: Sequence[str], runner: JobRunner, store: ObjectStore, *, since: float, now: float) -> Survey:
-    """All executions of the last day and the `watched` ones (full names), read anew. `since` is the time acknowledgements are counted
-    from. Raises DependencyError."""
-    return surveyed(_of_the_last_day(lane, watched, runner, now), runner, store, {}, since=since, now=now)
-
-
-def surveyed(
-    executions: Sequence[ExecutionInfo],
-    runner: JobRunner,
-    store: ObjectStore,
-    ended: Mapping[str, Worked],
-    *,
-    since: float,
-    now: float,
+def survey(
+    executions: Iterable[ExecutionInfo], runner: JobRunner, store: ObjectStore, ended: Mapping[str, Worked], *, since: float, now: float
 ) -> Survey:
-    """The progress of those that matter. `ended`: what was read of executions after their end, by full name, is not read again. Raises
+    """Read the progress of those of `executions`, newest first, that matter. `since` is the time acknowledgements are counted from, `now`
+    the time of the listing (Unix seconds). `ended`: what was read of executions after their end, by full name, is not read again. Raises
     DependencyError."""
     edge = horizon(since, now)
+    executions = tuple(executions)
     worked: list[Worked] = []
     notes: list[str] = []
-    tell_broken = True
+    shows_broken = True
     for info in executions:
         matters = info.completed_at is None or info.completed_at >= edge
-        if matters or (tell_broken and info.failed_count):
+        if matters or (shows_broken and info.failed_count):
             one, unreadable = (ended[info.full_name], []) if info.full_name in ended else _read(info, runner, store)
             worked.append(one)
             notes += unreadable
-        elif tell_broken:
+        elif shows_broken:
             worked.append(Worked(info))  # ended long ago without failures: the lane was fine, whatever older ones say
-        tell_broken = tell_broken and undecided(worked)
-    return Survey(tuple(executions), tuple(worked), tuple(notes))
+        shows_broken = shows_broken and undecided(worked)
+    return Survey(executions, tuple(worked), tuple(notes))
 
 
 def still_matter(worked: Sequence[Worked], since: float, now: float) -> list[Worked]:
-    """Without those at the end that no later look needs: ended long ago, and nothing older depends on what they say."""
+    """Without the oldest that no later survey needs: they ended long ago, and nothing older depends on what they show."""
     edge = horizon(since, now)
     kept = list(worked)
     while kept and kept[-1].info.completed_at is not None and kept[-1].info.completed_at < edge and not kept[-1].info.failed_count:
@@ -76,41 +67,20 @@ def still_matter(worked: Sequence[Worked], since: float, now: float) -> list[Wor
 
 
 def oldest_of_interest(lane: Lane, now: float) -> float:
-    """When (Unix seconds) the oldest execution was created that may still be alive, or that tells whether the lane works."""
+    """When (Unix seconds) the oldest execution was created that may still be alive, or that shows whether the lane works."""
     return now - max(LOOKBACK_S, (lane.max_retries + 1) * lane.task_timeout_s + 3600)
 
 
-def alive_count(lane: Lane, runner: JobRunner, now: float) -> int:
-    """Workers of the lane that are alive, from the list alone. Raises DependencyError."""
-    return sum(info.live_worker_count for info in _of_the_last_day(lane, (), runner, now))
-
-
-def _of_the_last_day(lane: Lane, watched: Sequence[str], runner: JobRunner, now: float) -> list[ExecutionInfo]:
-    oldest = oldest_of_interest(lane, now)
-    found: list[ExecutionInfo] = []
-    for info in runner.executions(lane.job):
-        if info.created_at < oldest:
-            break
-        found.append(info)
-    seen = {info.full_name for info in found}
-    older = (runner.execution(name) for name in watched if name not in seen)
-    return found + [info for info in older if info is not None]
-
-
 def _read(info: ExecutionInfo, runner: JobRunner, store: ObjectStore) -> tuple[Worked, list[str]]:
+    """When workers ended is read only if one can have ended without an exit reason while others go on."""
     tries, unreadable = read_progress(store, info.name)
-    return Worked(info, tries, ended_workers(info, runner)), unreadable
+    some_died = info.live and info.failed_count + info.cancelled_count > 0
+    return Worked(info, tries, runner.ended_workers(info.full_name) if some_died else {}), unreadable
 
 
-def ended_workers(info: ExecutionInfo, runner: JobRunner) -> Mapping[int, float]:
-    """Asked for only where a worker can have ended without a word while others go on."""
-    if info.live and info.failed_count + info.cancelled_count > 0:
-        return runner.ended_workers(info.full_name)
-    return {}
-
-
-def read_progress(store: ObjectStore, execution: str) -> tuple[Mapping[int, Sequence[Progress]], list[str]]:
-    """Progress by worker index, tries in order, and a note for each object that is none: its worker then counts as not heard of."""
+def read_progress(store: ObjectStore, execution: str) -> tuple[Tries, list[str]]:
+    """Progress by worker index, tries in order, and a note for each object that is not progress: its worker then counts as one without
+    progress. Raises DependencyError."""
     folder = progress_folder(execution)
     found: dict[int, dict[int, Progress]] = {}
     notes: list[str] = []

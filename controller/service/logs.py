@@ -6,35 +6,13 @@ import json
 import sys
 from typing import Any
 
-from controller.decide.decision import to_json
-from controller.tick import Round, TickResult
+from controller.tick.results import Round, result_json
 
 
 def write(severity: str, message: str, **fields: Any) -> None:
     """One line. `severity` is DEBUG, INFO, NOTICE, WARNING or ERROR."""
     sys.stdout.write(json.dumps({"severity": severity, "message": message, **fields}, default=str) + "\n")
     sys.stdout.flush()
-
-
-def result_json(result: TickResult) -> dict[str, Any]:
-    """What `fanout tick --json`, the service's answer and the log show of a tick."""
-    return {
-        "lane": result.decision.lane,
-        "decision": to_json(result.decision),
-        "launched": list(result.launched),
-        "failures": list(result.failures),
-        "stood_down": result.stood_down,
-        "dry_run": result.dry_run,
-        "republished_count": 0 if result.dry_run else result.delayed.count,
-        "delayed_problems": list(result.delayed.problems),
-        "notes": list(result.notes),
-    }
-
-
-def round_json(outcome: Round) -> dict[str, Any]:
-    """All lanes of a round, and the jobs that could not be lanes."""
-    refused = [{"job": one.job, "problems": list(one.problems)} for one in outcome.refused]
-    return {"lanes": [result_json(result) for result in outcome.results], "refused": refused}
 
 
 def write_round(outcome: Round) -> None:

@@ -1,4 +1,4 @@
-"""Who calls: OIDC tokens, as Cloud Scheduler and the metadata server give them. A token counts only when everything about it is checked.
+"""Who calls: OIDC tokens, as Cloud Scheduler and the metadata server issue them. A token counts only if all of it was checked.
 
 Signature, issuer, audience, expiry and a verified email that is on the list: anybody with a Google account can have a token made for
 any audience, so the audience alone proves nothing.
@@ -14,21 +14,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batch.model.clock import Clock
+from batch.model.errors import FanoutError
 
 GOOGLE_ISSUER = "https://accounts.google.com"
 GOOGLE_CERTS = "https://www.googleapis.com/oauth2/v1/certs"
 SKEW_S = 30
-"""By how much clocks may differ."""
+"""How much clocks may differ."""
 MAX_TOKEN_CHARS = 16_384
 FETCH_S = 5.0
 FRESH_S = 3600.0
-"""How long certificates count as fresh where their answer does not say; at most this long where it does."""
+"""How long certificates count as fresh if their answer does not say, and at most if it does."""
 USABLE_S = 24 * 3600.0
-"""How long they are used when no newer ones can be had."""
+"""How long they are used while no newer ones can be fetched."""
 AGAIN_S = 60.0
-"""The least time between two fetches: a flood of tokens with made-up key ids is not passed on."""
+"""Minimum time between two fetches: a flood of tokens with made-up key ids must not become a flood of fetches."""
 FIRST_AGAIN_S = 5.0
-"""The same while none are known."""
+"""The same while no certificates are known."""
 REMOVED = "SIGNATURE_REMOVED_BY_GOOGLE"
 """What Cloud Run puts in place of the signature when its own check of the caller is on."""
 
@@ -36,12 +37,12 @@ Fetch = Callable[[], tuple[Mapping[str, str], float]]
 """PEM certificates by key id, and for how many seconds they are fresh. Raises CertificatesUnavailable."""
 
 
-class CertificatesUnavailable(Exception):
+class CertificatesUnavailable(FanoutError):
     """The keys that tokens are checked with could not be fetched."""
 
 
-class TokenRefused(Exception):
-    """`status` is 401 where the token is wrong or missing, 403 where its owner may not do this, 503 where it could not be checked."""
+class TokenRefused(FanoutError):
+    """`status` is 401 if the token is wrong or missing, 403 if its owner may not do this, 503 if it could not be checked."""
 
     def __init__(self, status: int, text: str) -> None:
         self.status = status
@@ -50,7 +51,7 @@ class TokenRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Whose tokens are taken. Without an audience nothing is checked: Cloud Run's own check of the caller stands in front."""
+    """Whose tokens are accepted. Without an audience nothing is checked: Cloud Run checks callers itself."""
 
     audience: str = ""
     emails: frozenset[str] = frozenset()
@@ -58,7 +59,7 @@ class Rules:
 
     @property
     def issuers(self) -> frozenset[str]:
-        """Google's tokens name it with or without the scheme."""
+        """The spellings of the issuer: Google's tokens name it with or without the scheme."""
         return frozenset({self.issuer, self.issuer.removeprefix("https://")}) if self.issuer == GOOGLE_ISSUER else frozenset({self.issuer})
 
 
@@ -77,7 +78,7 @@ class Certificates:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def for_key(self, key_id: object) -> Mapping[str, str]:
-        """All that are known; fetched anew where `key_id` is not among them. Raises CertificatesUnavailable."""
+        """All known certificates, fetched anew if `key_id` is not among them. Raises CertificatesUnavailable."""
         with self._lock:
             now = self.clock.monotonic()
             wanted = now >= self._fresh_until or key_id not in self._known
@@ -105,7 +106,7 @@ class Verifier:
     certificates: Certificates
 
     def caller(self, authorization: str, *, also: Collection[str] = ()) -> str:
-        """The email of the caller, who is one of the rules' emails or of `also`; empty when nothing is checked. Raises TokenRefused."""
+        """The email of the caller, one of the rules' emails or of `also`; empty if nothing is checked. Raises TokenRefused."""
         if not self.rules.audience:
             return ""
         payload = self._payload(_token(authorization))
@@ -162,7 +163,7 @@ def _token(authorization: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    """In one line, and nothing of the token itself."""
+    """The error in one line, without any part of the token."""
     text = " ".join(str(error.args[0] if error.args else error).split())
     return "it cannot be read" if re.search(r"[A-Za-z0-9_-]{60,}", text) else text[:200] or type(error).__name__
 

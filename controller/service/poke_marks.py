@@ -1,7 +1,7 @@
-"""What pokes told, kept in a lane's state: there any controller's tick finds it, until the gauge has caught up.
+"""Tasks that pokes reported, kept in a lane's state: there any controller's tick finds them, until the gauge shows them.
 
-And whether it is worth a tick of its own. A worker is billed for a minute at least, so a lane that has just been launched waits for the
-next tick that comes anyway, unless far more came than that launch was for: a steady stream must not buy a worker every two seconds.
+And whether they are worth a tick of their own. A worker is billed for a minute at least, so a lane that was just launched waits for the
+next scheduled tick, unless far more came than that launch was for: a steady stream must not pay for a worker every two seconds.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from math import floor
 
 from batch.services.ports import ObjectStore
 from controller.act.intents import PartState, new_decision_id
-from controller.act.memory import Memory
-from controller.act.state import POKES_KEPT, LaneState, StateConflict, load, saved
+from controller.act.state import POKES_KEPT, LaneState, StateConflict, load, save
 from controller.service.pokes import Poke
+from controller.tick.outside import Memory
 
 MOST_ACCEPTED = 10_000_000
-"""That a lane's marks may tell of together: more is counted by the gauge alone."""
+"""Maximum tasks in all marks of a lane: more are counted by the gauge alone."""
 TRIES = 5
 LONGEST_PAUSE_S = 60.0
 """Scheduler ticks every minute."""
 PAUSES_IN_DRAIN = 4
-"""A lane is ticked again when this part of the time that it may take to drain is over."""
+"""A lane is ticked again after this fraction (1 / 4) of the time that it may take to drain."""
 BURST = 4
-"""How many times as many as the last launch was for do not wait. So the launches for a stream grow, and are few."""
+"""This many times the messages of the last launch do not wait. So the launches for a stream are few, and grow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """What became of pokes: tasks counted, pokes that were counted before, pokes that could not be counted."""
+    """What became of pokes: tasks counted, pokes that had been counted before, pokes left out because there are too many."""
 
     accepted_count: int = 0
     repeated_count: int = 0
@@ -38,7 +38,7 @@ class Marked:
 
 
 def marked(state: LaneState, pokes: Sequence[Poke]) -> tuple[LaneState, Marked]:
-    """The state with what is new in `pokes`. Pure."""
+    """The state with the tasks of `pokes` that it does not count yet. Pure."""
     done = Marked()
     total_count = sum(count for _, count in state.accepted)
     for poke in pokes:
@@ -54,12 +54,12 @@ def marked(state: LaneState, pokes: Sequence[Poke]) -> tuple[LaneState, Marked]:
 
 
 def pause_s(drain_within_s: float, least_s: float) -> float:
-    """How long (seconds) pokes ask for no other launch after one."""
+    """Seconds after a launch in which pokes ask for no other."""
     return min(LONGEST_PAUSE_S, max(least_s, drain_within_s / PAUSES_IN_DRAIN))
 
 
-def waits(state: LaneState, now: float, pause_s: float) -> str:
-    """Why what was accepted waits for the next tick that comes anyway; empty: it does not."""
+def reason_to_wait(state: LaneState, now: float, pause_s: float) -> str:
+    """Why the accepted tasks wait for the next scheduled tick; empty: they do not."""
     launches = [intent for intent in state.intents if any(part.state is PartState.LAUNCHED for part in intent.parts)]
     last = max(launches, key=lambda intent: intent.saved_at, default=None)
     if last is None or now - last.saved_at >= pause_s:
@@ -78,8 +78,8 @@ def waits(state: LaneState, now: float, pause_s: float) -> str:
 def record(
     store: ObjectStore, memory: Memory, lane: str, pokes: Sequence[Poke], now: float, rng: random.Random
 ) -> tuple[Marked, LaneState]:
-    """Write what is new into the lane's state. Another controller that writes at the same time is no failure: then it is read again.
-    Raises StateConflict when that does not end, StateUnreadable, DependencyError."""
+    """Write what is new into the lane's state; if another controller writes at the same time, it is read again. Raises StateConflict if
+    that goes on, StateUnreadable, DependencyError."""
     pokes = pokes[-POKES_KEPT:]
     for attempt in range(TRIES):
         found = load(store, lane)
@@ -87,7 +87,7 @@ def record(
         if not done.accepted_count:
             return done, state
         try:
-            memory.remember_state(lane, saved(store, state, found.generation, f"{new_decision_id(now, rng)}/pokes"))
+            memory.remember_state(lane, save(store, state, found.generation, f"{new_decision_id(now, rng)}/pokes"))
         except StateConflict:
             if attempt == TRIES - 1:
                 raise

@@ -1,6 +1,6 @@
-"""Lanes that were poked are ticked at once: of each lane at most one such tick runs and one waits, whatever comes in.
+"""Lanes that were poked are ticked at once: of each lane at most one such tick runs and one waits, however many pokes come in.
 
-Who pokes meanwhile is answered without waiting: the tick that waits takes their counts with it.
+A poke that comes while a tick waits is answered at once: that tick counts it too.
 """
 
 from __future__ import annotations
@@ -8,36 +8,37 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from batch.model.errors import DependencyError, FanoutError
-from controller.act.round import Round
-from controller.lanes.lanes import Lane, lanes_of
-from controller.outside import Outside
+from controller.lanes.annotations import lanes_of
+from controller.model.lane import Lane
 from controller.service import logs
-from controller.service.deadline import Started
-from controller.service.poke_marks import Marked, pause_s, record, waits
+from controller.service.poke_marks import pause_s, reason_to_wait, record
 from controller.service.pokes import Poke, lane_for
-from controller.service.ticker import Answer, Late, Ticker, answer_json
+from controller.service.ticker import Answer, Late, Ticker, answer_json, ended_within, start
+from controller.tick.outside import Outside
+from controller.tick.results import Round
 
 EVERY_S = 2.0
-"""The least time between the beginnings of two ticks of a lane that pokes ask for. The first one waits for nothing."""
+"""Minimum time between the beginnings of two ticks of a lane that pokes ask for. The first one begins at once."""
 LANES_KNOWN_S = 30.0
 STAND_DOWNS = 3
-"""How often a tick is tried again that another one was faster than: that one may not have known of the poke."""
+"""How often a tick is tried again if another one was faster: that one may not have known of the poke."""
 MOST_WAITING = 500
-"""Pokes of one lane. What comes on top is left to the gauge."""
+"""Pokes of one lane that may wait. More are dropped: the gauge shows their messages later."""
 
 
 @dataclass(slots=True)
-class _Line:
+class _Queue:
     """One lane's pokes that no tick has taken yet."""
 
     waiting: deque[Poke] = field(default_factory=deque)
     asked: bool = False
-    """A tick waits to take them."""
+    """Whether a tick waits to take them."""
     turn: threading.Lock = field(default_factory=threading.Lock)
     began_at: float | None = None
     drain_within_s: float = 0.0
@@ -48,7 +49,7 @@ class PokedLanes:
 
     def __init__(self, outside: Outside, ticker: Ticker, *, every_s: float = EVERY_S) -> None:
         self._outside, self._ticker, self._every_s = outside, ticker, every_s
-        self._lines: dict[str, _Line] = {}
+        self._queues: dict[str, _Queue] = {}
         self._lock = threading.Lock()
         self._lanes_lock = threading.Lock()
         self._lanes: tuple[Lane, ...] = ()
@@ -56,12 +57,12 @@ class PokedLanes:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """What waits for its turn is left to the gauge."""
+        """Drop the pokes that wait: the gauge shows their messages later."""
         self._stopping.set()
 
     def take(self, pokes: Sequence[Poke]) -> dict[str, Any]:
-        """What became of them, by lane; the answer comes within the deadline of ticks. Raises DependencyError when the lanes cannot be
-        found."""
+        """Tick their lanes; returns what became of each, within the deadline of ticks. Raises DependencyError when the lanes cannot be
+        listed."""
         until_s = self._outside.clock.monotonic() + self._ticker.deadline_s
         by_lane: dict[str, tuple[Lane, list[Poke]]] = {}
         unknown: list[str] = []
@@ -71,19 +72,19 @@ class PokedLanes:
                 unknown.append(poke.topic or poke.lane)
             elif poke.accepted_count:
                 by_lane.setdefault(found.name, (found, []))[1].append(poke)
-        started = {name: self._joined_or_started(lane, own) for name, (lane, own) in by_lane.items()}
+        started = {name: self._join_or_start(lane, own) for name, (lane, own) in by_lane.items()}
         answers: dict[str, Mapping[str, Any]] = {}
         for lane, run in started.items():
             if run is None:
                 answers[lane] = {"status": "joined", "reason": "a tick of this lane is waiting already and takes this poke with it"}
-            elif not run.wait(until_s - self._outside.clock.monotonic()):
+            elif not ended_within(until_s - self._outside.clock.monotonic(), run):
                 answers[lane] = {"status": "running", "reason": f"it is not over after {self._ticker.deadline_s:g} s and goes on"}
             else:
                 answers[lane] = run.result()
         return {"lanes": answers, "unknown": sorted(set(unknown))}
 
     def _lane(self, poke: Poke) -> Lane | None:
-        """Lanes change seldom: they are only listed again after a while, or for a poke that none of them explains."""
+        """The lane that a poke is for. Lanes change seldom: they are listed again only after a while, or if a poke fits none of them."""
         with self._lanes_lock:
             now = self._outside.clock.monotonic()
             age_s = None if self._lanes_read_at is None else now - self._lanes_read_at
@@ -94,37 +95,37 @@ class PokedLanes:
                 found = lane_for(poke, self._lanes)
             return found
 
-    def _joined_or_started(self, lane: Lane, pokes: Sequence[Poke]) -> Started[Mapping[str, Any]] | None:
-        """None: a tick waits already, and takes these with it."""
+    def _join_or_start(self, lane: Lane, pokes: Sequence[Poke]) -> Future[Mapping[str, Any]] | None:
+        """None: a tick waits already, and counts these too."""
         with self._lock:
-            line = self._lines.setdefault(lane.name, _Line())
-            line.drain_within_s = lane.policy.drain_within_s
-            room = MOST_WAITING - len(line.waiting)
-            line.waiting.extend(pokes[:room])
+            queue = self._queues.setdefault(lane.name, _Queue())
+            queue.drain_within_s = lane.policy.drain_within_s
+            room = MOST_WAITING - len(queue.waiting)
+            queue.waiting.extend(pokes[:room])
             if len(pokes) > room:
                 dropped = f"{len(pokes) - room} pokes were dropped, {MOST_WAITING} wait; the gauge will tell"
                 logs.write("WARNING", f"lane {lane.name}: {dropped}", lane=lane.name)
-            if line.asked:
+            if queue.asked:
                 return None
-            line.asked = True
-        return Started(partial(self._run, lane.name, line), f"poked-{lane.name}")
+            queue.asked = True
+        return start(partial(self._run, lane.name, queue), f"poked-{lane.name}")
 
-    def _run(self, lane: str, line: _Line) -> Mapping[str, Any]:
-        """Never raises for a service that fails: a poke is only a hint."""
-        with line.turn:
+    def _run(self, lane: str, queue: _Queue) -> Mapping[str, Any]:
+        """Errors of services become part of the answer, for a poke is only a hint."""
+        with queue.turn:
             clock = self._outside.clock
-            if line.began_at is not None:
-                clock.wait(self._stopping, line.began_at + self._every_s - clock.monotonic())
+            if queue.began_at is not None:
+                clock.wait(self._stopping, queue.began_at + self._every_s - clock.monotonic())
             with self._lock:
-                pokes = list(line.waiting)
-                line.waiting.clear()
-                line.asked = False
+                pokes = list(queue.waiting)
+                queue.waiting.clear()
+                queue.asked = False
             if self._stopping.is_set():
                 return {"status": "dropped", "reason": "the controller ends; the gauge will tell"}
-            line.began_at = clock.monotonic()
-            return self._recorded_and_ticked(lane, pokes, pause_s(line.drain_within_s, self._every_s))
+            queue.began_at = clock.monotonic()
+            return self._record_and_tick(lane, pokes, pause_s(queue.drain_within_s, self._every_s))
 
-    def _recorded_and_ticked(self, lane: str, pokes: Sequence[Poke], launch_pause_s: float) -> Mapping[str, Any]:
+    def _record_and_tick(self, lane: str, pokes: Sequence[Poke], launch_pause_s: float) -> Mapping[str, Any]:
         outside = self._outside
         try:
             done, state = record(outside.store, outside.memory, lane, pokes, outside.clock.now(), outside.rng)
@@ -134,17 +135,17 @@ class PokedLanes:
         counts = {"accepted_count": done.accepted_count, "repeated_count": done.repeated_count, "left_out_count": done.left_out_count}
         if not done.accepted_count:
             return {"status": "nothing_new", **counts}
-        logs.write("INFO", _told(lane, done), lane=lane, **counts)
-        why = waits(state, outside.clock.now(), launch_pause_s)
+        logs.write("INFO", f"lane {lane}: the front door accepted {done.accepted_count} tasks", lane=lane, **counts)
+        why = reason_to_wait(state, outside.clock.now(), launch_pause_s)
         if why:
             return {"status": "counted", "reason": why, **counts}
         try:
-            return {**answer_json(self._ticked(lane), self._ticker.deadline_s), **counts}
+            return {**answer_json(self._tick(lane), self._ticker.deadline_s), **counts}
         except FanoutError as error:
             return {"status": "not_ticked", "reason": str(error), **counts}
 
-    def _ticked(self, lane: str) -> Answer:
-        """After a tick of this lane that runs already, which may not know of the pokes, and again while another controller is faster."""
+    def _tick(self, lane: str) -> Answer:
+        """Tick it after a tick that runs already, which may not know of the pokes, and again while another controller is faster."""
         deadline_s = self._ticker.deadline_s
         answer = self._ticker.tick(lane, "a poke", deadline_s)
         for _ in range(STAND_DOWNS):
@@ -154,7 +155,3 @@ class PokedLanes:
                 raise DependencyError(f"a tick of lane {lane} does not end; the next one knows of the poke")
             answer = self._ticker.tick(lane, "a poke", deadline_s)
         return answer
-
-
-def _told(lane: str, done: Marked) -> str:
-    return f"lane {lane}: the front door accepted {done.accepted_count} tasks"

@@ -1,7 +1,7 @@
-"""Pokes: the front door tells what it accepted, so that a lane starts before the gauge shows it. Values, and how they are read.
+"""Pokes: the front door reports what it accepted, so that a lane starts before the gauge shows it. Values, and how they are read.
 
-A poke is a hint. One that is lost costs the time until the gauge tells; one that is wrong, or sent by somebody who should not, costs
-the workers that the lane's caps allow, once, until the next reading.
+A poke is a hint. A lost one costs the time until the gauge shows the messages; a wrong or forged one costs the workers that the lane's caps
+allow, once, until the next reading.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from controller.lanes.lanes import Lane
+from batch.model.errors import FanoutError
+from controller.model.lane import Lane
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_POKES = 100
 MAX_COUNT = 1_000_000
 """Of one poke. A front door publishes at most 1,000 messages a request."""
 OLD_S = 120.0
-"""A poke that was under way for longer is not worth its risk: the gauge knows by then."""
+"""Maximum age of a poke: an older one is not worth its risk, because the gauge shows its messages by then."""
 AHEAD_S = 30.0
 """By how much the front door's clock may be ahead."""
 _ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 _FIELDS = frozenset({"id", "lane", "topic", "accepted_count", "at"})
 
 
-class PokesRefused(Exception):
+class PokesRefused(FanoutError):
     """What was posted is not a list of pokes; the text says what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Poke:
-    """`accepted_count` tasks were published to `topic`, the first of them not before `at` (Unix seconds). `lane` is what the front door
-    calls it; either may be empty."""
+    """`accepted_count` tasks were published to `topic`, the first of them not before `at` (Unix seconds). `lane` is the front door's name
+    of the lane; either may be empty."""
 
     poke_id: str
     lane: str
@@ -44,7 +45,7 @@ class Poke:
 
 
 def read_pokes(body: bytes, now: float) -> list[Poke]:
-    """Raises PokesRefused with the first thing that is wrong."""
+    """The pokes of a request's body, received at `now` (Unix seconds). Raises PokesRefused with the first problem."""
     if len(body) > MAX_BODY_BYTES:
         raise PokesRefused(f"the body has {len(body)} bytes, at most {MAX_BODY_BYTES}")
     try:
@@ -83,8 +84,8 @@ def _name(given: Any, path: str) -> str:
 
 
 def lane_for(poke: Poke, lanes: Sequence[Lane]) -> Lane | None:
-    """The lane that drains what a poke tells of. The topic decides; the name only between lanes of one topic, or where no topic is
-    told. None: there is no such lane, or it cannot be told which."""
+    """The lane that drains what a poke reports. The topic decides; the name decides between lanes of one topic, or if there is no topic.
+    None: there is no such lane, or more than one may be meant."""
     found = [lane for lane in lanes if not poke.topic or lane.topic == poke.topic]
     if not poke.topic or len(found) > 1:
         found = [lane for lane in found if lane.name == poke.lane]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
 
 from batch.model.errors import FanoutError
-from controller.observe.backlog import Unknown
-from controller.outside import Outside
-from controller.service.deadline import Started
+from controller.model.reading import Unknown
+from controller.service.ticker import ended_within, start
+from controller.tick.outside import Outside
 
 DEADLINE_S = 4.0
 KEPT_S = 5.0
@@ -24,28 +25,29 @@ FIXES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """`problems` by what was asked; empty: all of it answers."""
+    """`problems` by the name of the check; empty: every service answers."""
 
     problems: Mapping[str, str]
 
     def json(self) -> dict[str, object]:
+        """The answer to `/readyz`."""
         checks = {name: self.problems.get(name, "ok") for name in FIXES}
         return {"status": "not_ready" if self.problems else "ready", "checks": checks}
 
 
 @dataclass(slots=True)
 class Readiness:
-    """Asks once for all who want to know at the same time. Safe from any thread."""
+    """Checks the services once for all callers at the same time. Safe from any thread."""
 
     outside: Outside
     deadline_s: float = DEADLINE_S
     _last: Ready | None = None
     _asked_at: float = 0.0
-    _under_way: dict[str, Started[str]] = field(default_factory=dict)
+    _under_way: dict[str, Future[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self) -> Ready:
-        """At most a few seconds old; answers within the deadline."""
+        """What the last check found, at most a few seconds old. Answers within the deadline."""
         with self._lock:
             clock = self.outside.clock
             if self._last is None or clock.monotonic() - self._asked_at > KEPT_S:
@@ -54,10 +56,10 @@ class Readiness:
 
     def _fresh(self) -> Ready:
         until_s = self.outside.clock.monotonic() + self.deadline_s
-        for name, check in self._checks().items():
+        for name in FIXES:
             before = self._under_way.get(name)
-            if before is None or before.ended:  # a stuck one is not joined by another at every question
-                self._under_way[name] = Started(check, f"ready-{name}")
+            if before is None or before.done():  # while a check hangs, no second one is started
+                self._under_way[name] = start(partial(self._check, name), f"ready-{name}")
         problems: dict[str, str] = {}
         for name, run in self._under_way.items():
             found = self._found(run, until_s)
@@ -65,25 +67,22 @@ class Readiness:
                 problems[name] = f"{found}; {FIXES[name]}"
         return Ready(problems)
 
-    def _found(self, run: Started[str], until_s: float) -> str:
-        if not run.wait(until_s - self.outside.clock.monotonic()):
+    def _found(self, run: Future[str], until_s: float) -> str:
+        if not ended_within(until_s - self.outside.clock.monotonic(), run):
             return f"it did not answer within {self.deadline_s:g} s"
         try:
             return run.result()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the controller is not ready
+        except Exception as error:  # noqa: BLE001 - whatever the error is, the controller is not ready
             return str(error) if isinstance(error, FanoutError) else f"{type(error).__name__}: {error}"
 
-    def _checks(self) -> Mapping[str, Callable[[], str]]:
-        def bucket() -> str:
-            list(islice(self.outside.store.list("controller/"), 1))
-            return ""
-
-        def jobs() -> str:
-            self.outside.runner.jobs()
-            return ""
-
-        def monitoring() -> str:
-            reading = self.outside.backlog.read(["readiness"])["readiness"]
-            return reading.reason if isinstance(reading, Unknown) else ""
-
-        return {"bucket": bucket, "jobs": jobs, "monitoring": monitoring}
+    def _check(self, name: str) -> str:
+        """The problem; empty if the service answers."""
+        match name:
+            case "bucket":
+                next(iter(self.outside.store.list("controller/")), None)
+            case "jobs":
+                self.outside.runner.jobs()
+            case "monitoring":
+                reading = self.outside.backlog.read(["readiness"])["readiness"]
+                return reading.reason if isinstance(reading, Unknown) else ""
+        return ""

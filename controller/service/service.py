@@ -1,12 +1,12 @@
 """The controller as an HTTP service: Cloud Scheduler posts to `/tick`, the front door to `/pokes`, people look at the rest.
 
-Overlapping ticks are harmless; all that is done about them is to say so. Every answer comes within a deadline.
+Overlapping ticks are harmless: the answer to the second one names the first. Every answer comes within a deadline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -14,34 +14,38 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from batch.model.errors import DependencyError, SettingsError
-from controller.outside import Outside
+from batch.model.errors import DependencyError, FanoutError, SettingsError
+from controller.act.state import load
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.lane import Lane
+from controller.observe.listing import listed_json, newest_executions
 from controller.service import logs
-from controller.service.oidc import Rules, TokenRefused, Verifier
-from controller.service.overlap import ALL_LANES
+from controller.service.oidc import TokenRefused, Verifier
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
 from controller.service.readiness import Readiness
-from controller.service.ticker import Ticker, answer_json
-from controller.service.views import MOST, decisions_json, executions_json, lanes_json
+from controller.service.ticker import ALL_LANES, Ticker, answer_json
+from controller.tick.outside import Outside
 
 TICK_DEADLINE_S = 50.0
+MOST = 50
+"""Decisions, and executions of a lane, that are shown."""
 Limit = Annotated[int, Query(ge=1, le=MOST)]
 
 
 @dataclass(frozen=True, slots=True)
 class Callers:
-    """Who may call what. `verifier` None: whoever reaches the service."""
+    """Who may call what. `verifier` None: everybody who can reach the service."""
 
     verifier: Verifier | None = None
     poke_emails: frozenset[str] = frozenset()
 
     def check(self, request: Request) -> None:
-        """Raises TokenRefused."""
+        """For everything but pokes. Raises TokenRefused."""
         self._check(request, frozenset())
 
     def check_poke(self, request: Request) -> None:
-        """Raises TokenRefused."""
+        """For pokes. Raises TokenRefused."""
         self._check(request, self.poke_emails)
 
     def _check(self, request: Request, also: frozenset[str]) -> None:
@@ -55,7 +59,7 @@ class Callers:
 def create_app(
     outside: Outside, *, ticker: Ticker | None = None, poked: PokedLanes | None = None, callers: Callers | None = None
 ) -> FastAPI:
-    """The service over one outside. What blocks runs in threads."""
+    """The service over one `Outside`. What blocks runs in threads."""
     ticker = ticker or Ticker(outside, deadline_s=TICK_DEADLINE_S)
     callers = callers or Callers()
     app = FastAPI(title="Fanout controller", docs_url=None, redoc_url=None, openapi_url=None)
@@ -72,7 +76,7 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
     @app.get("/health")
     @app.get("/healthz")
     async def health() -> dict[str, str]:
-        """Whether the process answers. It asks no service: a restart would not mend one."""
+        """Whether the process answers. It calls no service: a restart would not repair one."""
         return {"status": "healthy"}
 
     @app.get("/readyz")
@@ -110,10 +114,61 @@ def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
         return executions_json(outside, lane, limit)
 
 
+def lanes_json(outside: Outside) -> dict[str, Any]:
+    """Every lane with its policy and its last decision, and the jobs that cannot be one. Raises DependencyError."""
+    lanes, refused = lanes_of(outside.runner.jobs())
+    return {
+        "lanes": [_lane(lane, outside) for lane in lanes],
+        "refused": [{"job": one.job, "problems": list(one.problems)} for one in refused],
+    }
+
+
+def decisions_json(outside: Outside, name: str, limit: int) -> dict[str, Any]:
+    """The newest decisions first, of one lane or all. Raises SettingsError, DependencyError."""
+    found: list[Mapping[str, Any]] = []
+    problems: list[str] = []
+    for lane in _chosen(outside, name):
+        try:
+            found += load(outside.store, lane.name).state.decisions
+        except FanoutError as error:
+            problems.append(f"lane {lane.name}: {error}")
+    newest = sorted(found, key=lambda decision: str(decision.get("decided_at", "")), reverse=True)
+    return {"decisions": newest[:limit], "problems": problems}
+
+
+def executions_json(outside: Outside, name: str, limit: int) -> dict[str, Any]:
+    """The newest executions first, of one lane or all. Raises SettingsError, DependencyError."""
+    found = newest_executions(outside.runner, _chosen(outside, name), limit)
+    return {"executions": [{**listed_json(lane, info), "live_worker_count": info.live_worker_count} for lane, info in found]}
+
+
+def _chosen(outside: Outside, name: str) -> Sequence[Lane]:
+    lanes, refused = lanes_of(outside.runner.jobs())
+    return chosen_lanes(lanes, refused, [name] if name else [])
+
+
+def _lane(lane: Lane, outside: Outside) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "lane": lane.name,
+        "job": lane.job,
+        "subscription": lane.subscription,
+        "topic": lane.topic,
+        "paused": lane.policy.paused,
+        "policy": asdict(lane.policy),
+        "last_decision": None,
+        "problem": None,
+    }
+    try:
+        decisions = load(outside.store, lane.name).state.decisions
+    except FanoutError as error:
+        return {**shown, "problem": str(error)}
+    return {**shown, "last_decision": decisions[-1] if decisions else None}
+
+
 def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Callers) -> None:
     @app.post("/pokes", dependencies=[Depends(callers.check_poke)])
     async def pokes(request: Request) -> JSONResponse:
-        """Answers when the lanes are ticked: on Cloud Run there may be no CPU after the answer."""
+        """Answers once the lanes are ticked: on Cloud Run there may be no CPU after the answer."""
         body = bytearray()
         async for part in request.stream():
             body += part
@@ -123,11 +178,6 @@ def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Calle
         return JSONResponse(await run_in_threadpool(poked.take, given))
 
 
-def guarded(rules: Rules, verifier: Callable[[Rules], Verifier], poke_emails: tuple[str, ...]) -> Callers:
-    """The callers that settings allow."""
-    return Callers(verifier(rules), frozenset(poke_emails)) if rules.audience else Callers()
-
-
 def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, TokenRefused)
     logs.write("WARNING", f"{request.method} {request.url.path} was refused: {error}")
@@ -135,21 +185,13 @@ def _refused(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
 
 
-def _not_found(_request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, status_code=404)
-
-
-def _bad_pokes(_request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, status_code=400)
-
-
-def _unavailable(_request: Request, error: Exception) -> JSONResponse:
-    return JSONResponse({"error": str(error)}, status_code=503)
+def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
+    return lambda _request, error: JSONResponse({"error": str(error)}, status_code=status)
 
 
 _ERRORS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
     TokenRefused: _refused,
-    SettingsError: _not_found,
-    PokesRefused: _bad_pokes,
-    DependencyError: _unavailable,
+    SettingsError: _answer(404),
+    PokesRefused: _answer(400),
+    DependencyError: _answer(503),
 }

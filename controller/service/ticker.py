@@ -1,6 +1,7 @@
 """Ticks that callers wait for: answered in time whatever a service does, never two of one scope, logged when they end.
 
-A tick that outlasts its caller goes on by itself; what it has decided by then is told.
+A tick that outlasts its caller goes on by itself; the answer then has what it has decided so far. Correctness does not depend on this (of
+two controllers only one can save its intent): it keeps a slow service from piling up ticks.
 """
 
 from __future__ import annotations
@@ -8,24 +9,61 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from batch.model.clock import iso
 from batch.model.errors import DependencyError, SettingsError
-from controller.act.round import Round, TickResult
-from controller.outside import Outside
 from controller.service import logs
-from controller.service.deadline import Started
-from controller.service.overlap import ALL_LANES, Holder, Overlap
-from controller.tick import tick_lanes
+from controller.tick.outside import Outside
+from controller.tick.results import Round, TickResult, result_json, round_json
+from controller.tick.rounds import tick_lanes
+
+T = TypeVar("T")
+
+ALL_LANES = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A running tick: of which lane (`ALL_LANES` for all), for whom, since when (Unix seconds)."""
+
+    scope: str
+    who: str
+    since: float
+
+    @property
+    def text(self) -> str:
+        """For the caller of another tick."""
+        return f"a tick of {f'lane {self.scope}' if self.scope else 'all lanes'}, asked for by {self.who}, runs since {iso(self.since)}"
+
+
+def start(call: Callable[[], T], name: str) -> Future[T]:
+    """Call it in a daemon thread of its own: a call to a service cannot be stopped from outside, so one that hangs must delay no other, nor
+    the end of the process."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller of `result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
+
+
+def ended_within(timeout_s: float, future: Future[T]) -> bool:
+    """Wait for it; whether it has ended within `timeout_s`."""
+    return bool(wait([future], max(0.0, timeout_s)).done)
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Nothing was done: a tick of the same scope runs."""
+    """Nothing was done, because a tick of the same scope runs."""
 
     holder: Holder
 
@@ -46,32 +84,29 @@ class Ticker:
 
     def __init__(self, outside: Outside, *, deadline_s: float) -> None:
         self._outside = outside
-        self._deadline_s = deadline_s
-        self._overlap = Overlap(outside.clock)
+        self.deadline_s = deadline_s
+        self._running: dict[str, Holder] = {}
         self._waiting: set[threading.Event] = set()
         self._stopped = False
-        self._lock = threading.Lock()
-
-    @property
-    def deadline_s(self) -> float:
-        return self._deadline_s
+        self._changed = threading.Condition()
 
     def tick(self, lane: str, who: str, deadline_s: float | None = None) -> Answer:
-        """Tick a lane, or all for `ALL_LANES`; the answer comes within the deadline (seconds). Raises SettingsError for a lane that is
-        none, DependencyError where the lanes cannot even be found."""
-        taken_by = self._overlap.take(lane, who)
-        if taken_by is not None:
-            return Skipped(taken_by)
-        holder = Holder(lane, who, self._outside.clock.now())
+        """Tick a lane, or all for `ALL_LANES`; the answer comes within the deadline (seconds). Raises SettingsError if there is no such
+        lane, DependencyError if the lanes cannot even be found."""
+        with self._changed:
+            if lane in self._running:
+                return Skipped(self._running[lane])
+            holder = self._running[lane] = Holder(lane, who, self._outside.clock.now())
         done: list[TickResult] = []
         with self._answered() as answered:
-            run = Started(partial(self._run, lane, done.append), f"tick-{lane or 'all'}", answered.set)
-            answered.wait(self._deadline_s if deadline_s is None else deadline_s)
-        return run.result() if run.ended else Late(tuple(done), holder)
+            run = start(partial(self._run, lane, done.append), f"tick-{lane or 'all'}")
+            run.add_done_callback(lambda _: answered.set())
+            answered.wait(self.deadline_s if deadline_s is None else deadline_s)
+        return run.result() if run.done() else Late(tuple(done), holder)
 
     def stop_waiting(self) -> None:
-        """Whoever waits for a tick is answered now: the process is about to end."""
-        with self._lock:
+        """Answer all callers that wait for a tick now: the process is about to end."""
+        with self._changed:
             self._stopped = True
             for answered in self._waiting:
                 answered.set()
@@ -79,55 +114,63 @@ class Ticker:
     @contextmanager
     def _answered(self) -> Iterator[threading.Event]:
         answered = threading.Event()
-        with self._lock:
+        with self._changed:
             self._waiting.add(answered)
             if self._stopped:
                 answered.set()
         try:
             yield answered
         finally:
-            with self._lock:
+            with self._changed:
                 self._waiting.discard(answered)
 
     def running(self) -> tuple[Holder, ...]:
-        return self._overlap.running()
+        """The ticks that run now."""
+        with self._changed:
+            return tuple(self._running.values())
 
     def wait_free(self, lane: str, timeout_s: float) -> bool:
-        """Wait until no tick of this scope runs."""
-        return self._overlap.wait_free(lane, timeout_s)
+        """Wait until no tick of this scope runs; False if one still does after `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: lane not in self._running, timeout_s)
 
     def finish(self, within_s: float) -> tuple[Holder, ...]:
-        """Wait for the ticks that run; those that did not end in time."""
-        self._overlap.wait_idle(within_s)
-        return self.running()
+        """Wait until no tick runs, at most `within_s`; returns those that still do."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, within_s)
+            return tuple(self._running.values())
 
-    def _run(self, lane: str, tell: Callable[[TickResult], None]) -> Round:
-        with self._overlap.given_back(lane):
-            try:
-                outcome = tick_lanes(self._outside, [lane] if lane != ALL_LANES else [], on_result=tell)
-            except SettingsError:
-                raise
-            except DependencyError as error:
-                logs.write("ERROR", f"no lane was ticked: {error}")
-                raise
-            except Exception as error:
-                text = f"no lane was ticked, a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
-                logs.write("ERROR", text, traceback=traceback.format_exc())
-                raise
+    def _run(self, lane: str, on_result: Callable[[TickResult], None]) -> Round:
+        try:
+            outcome = tick_lanes(self._outside, [lane] if lane != ALL_LANES else [], on_result=on_result)
+        except SettingsError:
+            raise
+        except DependencyError as error:
+            logs.write("ERROR", f"no lane was ticked: {error}")
+            raise
+        except Exception as error:
+            text = f"no lane was ticked, a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
+            logs.write("ERROR", text, traceback=traceback.format_exc())
+            raise
+        else:
             logs.write_round(outcome)
             return outcome
+        finally:
+            with self._changed:
+                del self._running[lane]
+                self._changed.notify_all()
 
 
 def answer_json(answer: Answer, deadline_s: float) -> Mapping[str, Any]:
-    """What the caller of a tick is told. `status` is `done`, `running` or `skipped`."""
+    """The answer as JSON. `status` is `done`, `running` or `skipped`."""
     match answer:
         case Round():
-            return {"status": "done", **logs.round_json(answer)}
+            return {"status": "done", **round_json(answer)}
         case Late():
             text = (
                 f"it is not over and goes on, answers come within {deadline_s:g} s; until it ends the next is skipped. {answer.holder.text}"
             )
-            lanes = [logs.result_json(result) for result in answer.results]
+            lanes = [result_json(result) for result in answer.results]
             return {"status": "running", "reason": text, "lanes": lanes, **_holder_json(answer.holder)}
         case Skipped():
             return {"status": "skipped", "reason": answer.holder.text, "lanes": [], **_holder_json(answer.holder)}

@@ -15,10 +15,12 @@ from batch.client.submit import Report, Submission, check_by
 from batch.handling.registry import load_handlers
 from batch.model.errors import FanoutError
 from controller.decide.decision import Kind
-from controller.decide.explanation import explained
-from controller.lanes.lanes import Lane, lanes_of
-from controller.observe.backlog import Reading
-from controller.tick import Outside, TickResult, tick_lanes
+from controller.lanes.annotations import lanes_of
+from controller.model.lane import Lane
+from controller.model.reading import Reading
+from controller.tick.outside import Outside
+from controller.tick.results import TickResult, explained
+from controller.tick.rounds import tick_lanes
 from fanout.demo.display import Screen
 from fanout.demo.scene import LaneScene, Scene, look
 from fanout.demo.verdict import Outcome

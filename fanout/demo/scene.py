@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from batch.model.progress import Progress
-from controller.decide.ledger import Worked, promised
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import Reading, Value
-from controller.observe.jobs import ExecutionInfo
-from controller.observe.survey import survey
-from controller.tick import Outside
+from controller.decide.ledger import promised
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import Lane
+from controller.model.reading import Reading, Value
+from controller.observe.listing import executions_since
+from controller.observe.survey import oldest_of_interest, survey
+from controller.tick.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,13 @@ class Scene:
 def look(outside: Outside, lanes: Sequence[Lane], submitted: Mapping[str, int], readings: Mapping[str, Reading], since: float) -> Scene:
     """What is there now. `since` is when the first tick began. Raises DependencyError."""
     now = outside.clock.now()
-    seen = [survey(lane, (), outside.runner, outside.store, since=since, now=now).worked for lane in lanes]
-    scenes = [
-        LaneScene(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
-        for lane, worked in zip(lanes, seen, strict=True)
-    ]
-    return Scene(now - since, tuple(scenes))
+
+    def lane_scene(lane: Lane) -> LaneScene:
+        recent = executions_since(outside.runner, lane.job, oldest_of_interest(lane, now))
+        worked = survey(recent, outside.runner, outside.store, {}, since=since, now=now).worked
+        return LaneScene(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
+
+    return Scene(now - since, tuple(map(lane_scene, lanes)))
 
 
 def tries_of(lane: str, worked: Worked) -> Iterator[WorkerTry]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from batch.client.proof import Proof
 from batch.model.shares import share, share_left
-from controller.decide.ledger import Worked
-from controller.decide.prices import worker_usd
+from controller.decide.sizing import worker_cost
+from controller.model.execution import Worked
 from fanout.demo.scene import LaneScene
 from local_cloud.supervisor.workers import RunningWorker
 
@@ -106,7 +106,7 @@ def _kill_problems(outcome: Outcome) -> Iterator[str]:
 
 def cost(lane: LaneScene) -> float:
     """Dollars at list price for all tries of the lane's workers, each billed for a minute at least."""
-    return sum(worker_usd(lane.lane, one.seconds) for one in lane.tries)
+    return sum(worker_cost(lane.lane).usd(one.seconds) for one in lane.tries)
 
 
 def extra_lines(proofs: Sequence[Proof]) -> int:

@@ -11,7 +11,7 @@ import click
 
 from batch.model.errors import FanoutError
 from controller.config import ControllerSettings
-from controller.decide.wording import counted
+from controller.model.wording import counted
 from fanout import cloud
 from fanout.doctor.examination import Examiner
 from fanout.doctor.facts import Facts

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
-from controller.lanes.lanes import Lane, lanes_of
+from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.lanes.resources import DEAD_LETTER_TOPIC
-from controller.observe.backlog import BacklogReader, Unknown
+from controller.model.lane import Lane
+from controller.model.reading import Unknown
+from controller.observe.backlog import BacklogReader
 from controller.observe.jobs import JobInfo, JobRunner
-from controller.tick import chosen_lanes
 from fanout.doctor import bucket_checks, job_checks, permission_checks, scheduler_checks, subscription_checks
 from fanout.doctor.facts import Facts, NotServed
 from fanout.doctor.finding import Finding, Verdict, fine

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from controller.lanes.lanes import Lane, LaneRefused
+from controller.lanes.annotations import LaneRefused
+from controller.model.lane import Lane
 from controller.observe.jobs import JobInfo
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.place import Place

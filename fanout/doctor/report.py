@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.decide.wording import are, counted
+from controller.model.wording import are, counted
 from fanout.doctor.finding import BAD, Finding, Verdict
 from fanout.listing import one_line
 

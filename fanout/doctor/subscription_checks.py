@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from controller.decide.durations import spoken
-from controller.lanes.lanes import Lane
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
+from controller.model.lane import Lane
+from controller.model.wording import spoken
 from fanout.doctor.facts import SubscriptionFacts
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.hands import Hands

@@ -19,8 +19,9 @@ from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryObjectStore
 from controller.act.intents import PartState
 from controller.act.state import load
-from controller.observe.backlog import Reading, Value
-from controller.observe.jobs import ExecutionInfo, JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
+from controller.model.execution import ExecutionInfo
+from controller.model.reading import Reading, Value
+from controller.observe.jobs import JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 from tests.controller.fakes import JOB, job
 
 STEP_S = 20.0

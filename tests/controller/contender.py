@@ -16,9 +16,10 @@ from multiprocessing.managers import BaseManager
 from typing import Any
 
 from batch.testing import MemoryBroker
-from controller.observe.jobs import ExecutionInfo, RunRequest
-from controller.outside import Outside
-from controller.tick import tick_lanes
+from controller.model.execution import ExecutionInfo
+from controller.observe.jobs import RunRequest
+from controller.tick.outside import Outside
+from controller.tick.rounds import tick_lanes
 from tests.controller.cloud_sim import Backlog, Clock, Cloud, Runner, Store, StoreCalls
 
 THREADS = 4

@@ -10,10 +10,11 @@ from batch.model.clock import Clock
 from batch.model.names import progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from controller.lanes.lanes import Lane, Policy
-from controller.observe.backlog import Idle, Reading, Value
-from controller.observe.jobs import LANE_LABEL, ExecutionInfo, JobInfo, RunRequest
-from controller.tick import Outside
+from controller.model.execution import ExecutionInfo
+from controller.model.lane import Lane, Policy
+from controller.model.reading import Idle, Reading, Value
+from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
+from controller.tick.outside import Outside
 
 JOB = "projects/p/locations/r/jobs/default"
 ANNOTATIONS = {"fanout/subscription": "tasks-sub", "fanout/topic": "tasks", "fanout/max-messages": "100", "fanout/max-workers": "1000"}

@@ -12,7 +12,8 @@ from batch.model.errors import SettingsError
 from batch.model.progress import MARK_EVERY_S, MARKS_KEPT
 from controller.config import controller_settings
 from controller.decide.ledger import GUARD_S
-from controller.observe.backlog import LONGEST_WINDOW_S, Idle, Reading, ReadingRules, Sample, Unknown, Value, judged, newest_of
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.observe.backlog import LONGEST_WINDOW_S, Sample, judged, newest_of
 
 NOW = 5000.0
 Samples = Mapping[str, Sample | None] | str
@@ -49,8 +50,8 @@ def test_what_is_not_known_says_why(counts: Samples, said: str) -> None:
 
 
 def test_how_old_a_sample_may_be_is_a_setting_within_what_progress_can_tell() -> None:
-    assert isinstance(judged({"s": Sample(7, NOW - 301)}, {}, "s", NOW, ReadingRules(window_s=400)), Value)
-    assert isinstance(judged({"s": Sample(7, NOW - 200)}, {}, "s", NOW, ReadingRules(window_s=150)), Unknown)
+    assert isinstance(judged({"s": Sample(7, NOW - 301)}, {}, "s", NOW, window_s=400), Value)
+    assert isinstance(judged({"s": Sample(7, NOW - 200)}, {}, "s", NOW, window_s=150), Unknown)
     assert LONGEST_WINDOW_S + GUARD_S + MARK_EVERY_S <= MARKS_KEPT * MARK_EVERY_S
     known = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b-ucket"}
     assert controller_settings({**known, "READING_WINDOW_S": "400"}).reading_window_s == 400

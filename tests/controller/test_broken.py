@@ -12,9 +12,10 @@ from batch.model.errors import DependencyUnavailable
 from batch.model.progress import Progress
 from controller.decide.broken import COUNT_ENOUGH, Sign, broken_of, hold_s, sign_of, undecided
 from controller.decide.decision import HoldCause, Kind
-from controller.decide.ledger import Unlisted, Worked
-from controller.observe.jobs import ExecutionInfo
-from controller.tick import TickResult, tick
+from controller.decide.ledger import Unlisted
+from controller.model.execution import ExecutionInfo, Worked
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
 
 T = 10_000.0

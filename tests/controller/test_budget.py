@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from batch.model.errors import DependencyUnavailable
 from batch.model.names import lane_state_object
 from controller.decide.budget import AGEING_S, Quotas, Want, aged_weights, allocated
-from controller.observe.backlog import Idle, Value
-from controller.observe.jobs import ExecutionInfo
-from controller.tick import tick_lanes
+from controller.model.execution import ExecutionInfo
+from controller.model.reading import Idle, Value
+from controller.tick.rounds import tick_lanes
 from tests.controller.fakes import World, job, world
 
 WANTS = st.lists(

@@ -6,9 +6,8 @@ import pytest
 
 from controller.decide.caps import Bound, Limits, bounds_of, capped
 from controller.decide.decision import Cap
-from controller.decide.prices import worker_cost
-from controller.decide.sizing import Rates
-from controller.lanes.lanes import Lane
+from controller.decide.sizing import Rates, worker_cost
+from controller.model.lane import Lane
 from tests.controller.fakes import lane
 
 FULL = lane(share=100, min_workers=2, max_workers=50, max_in_flight=200, rate=30.0, concurrency=4, vcpu=2.0)
@@ -41,12 +40,12 @@ def test_the_order_is_stated_and_what_lowers_comes_last() -> None:
 def test_each_by_hand() -> None:
     found = bounds(FULL, live=6)
     assert {name: one.limit for name, one in found.items()} == {
-        "task-timeout": 2,  # 480 s less 5 s are 237 messages of 2 s in each of 4 slots: 948 a worker
+        "task-timeout": 2,  # 480 s less 5 s are 237 messages of 2 s in each of 4 threads: 948 a worker
         "max-messages": 10,
         "min-workers": 2,
         "messages": 1000,
         "max-workers": 44,
-        "max-in-flight": 44,  # 200 / 4 slots = 50
+        "max-in-flight": 44,  # 200 / 4 threads = 50
         "rate": 0,  # a worker does 4 / 0.5 s = 8 a second, so 3 may live
         "cpu-quota": 30,
         "run-calls": 30_000,

@@ -16,8 +16,8 @@ from controller.act.intents import Intent, Part, PartState
 from controller.act.launcher import GRACE_S
 from controller.act.state import LaneState, load, save
 from controller.decide.decision import HoldCause, Kind
-from controller.decide.explanation import explained_round
-from controller.tick import TickResult, tick, tick_lanes
+from controller.tick.results import TickResult, explained_round
+from controller.tick.rounds import tick, tick_lanes
 from tests.controller.fakes import World, job, lane, progress, world, write_progress
 
 PART = "20260101T000000000-aa.0"

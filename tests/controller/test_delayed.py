@@ -18,14 +18,23 @@ from batch.model.errors import DependencyForbidden, DependencyMissing, Dependenc
 from batch.model.names import DAMAGED, delayed_folder, delayed_object
 from batch.services.ports import ObjectInfo
 from batch.services.pubsub import GoogleSubscription
-from controller.act.delayed import MOST_PER_TICK, PORTION_BYTES, PORTION_COUNT, Due, due_now, portions
-from controller.act.republisher import MOST_S, Republished, Republisher
+from controller.act.republisher import (
+    MOST_PER_TICK,
+    MOST_S,
+    PORTION_BYTES,
+    PORTION_COUNT,
+    Due,
+    Republished,
+    Republisher,
+    due_now,
+    portions,
+)
 from controller.config import controller_settings
 from controller.decide.decision import HoldCause, Kind
-from controller.decide.explanation import explained
-from controller.observe.backlog import Idle, Unknown, Value
-from controller.service.logs import result_json, write_round
-from controller.tick import Round, TickResult, tick
+from controller.model.reading import Idle, Unknown, Value
+from controller.service.logs import write_round
+from controller.tick.results import Round, TickResult, explained, result_json
+from controller.tick.rounds import tick
 from controller.wiring import connected
 from tests.controller.fakes import World, lane, world
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controller.act.intents import Intent, PartState, split
-from controller.act.round import TickResult
+from controller.act.intents import Intent, PartState, parts_for
 from controller.decide.caps import Limits
 from controller.decide.decision import Decision, from_json, to_json
-from controller.decide.explanation import explained, explained_decision
-from controller.decide.ledger import Ledger, Line
-from controller.decide.policy import decide
+from controller.decide.explanation import explained_decision
+from controller.decide.ledger import Entry, Ledger
+from controller.decide.policy import decision_for
 from controller.decide.probe import Blind
 from controller.decide.sizing import Rates
-from controller.observe.backlog import Idle, Unknown, Value
+from controller.model.reading import Idle, Unknown, Value
+from controller.tick.results import TickResult, explained
 from tests.controller.fakes import lane
 
 NOW = 1_000_000.0
 LEDGER = Ledger(
     NOW - 150,
     (
-        Line("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 900, pending_worker_count=0),
-        Line("default-p9w4d", "", False, 4, 0, 400, deferred_count=150, held_count=50),
+        Entry("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 900, pending_worker_count=0),
+        Entry("default-p9w4d", "", False, 4, 0, 400, deferred_count=150, outstanding_count=50),
     ),
 )
 LANE = lane(share=4000, min_workers=2, max_workers=60, max_in_flight=480, rate=400.0, drain_within_s=600.0, task_timeout_s=3600.0)
@@ -31,7 +31,7 @@ RATES = Rates(1.2, 11.0, 6.5, quick_message_s=0.6, basis="80 % quantile of 24 wo
 def realistic() -> Decision:
     limits = Limits(cpu_quota_vcpu=200.0, live_vcpu=64.0, run_calls_left=58, budget_workers=12)
     reading = Value(42_000, NOW - 120, 250.0)
-    return decide(LANE, reading, LEDGER, now=NOW, rates=RATES, accepted_since_sample_count=500, limits=limits)
+    return decision_for(LANE, reading, LEDGER, now=NOW, rates=RATES, accepted_since_sample_count=500, limits=limits)
 
 
 GOLDEN = """\
@@ -40,27 +40,27 @@ lane default: launch: 12 workers for 41000 of 41000 unassigned messages
   accepted: 500 messages published since the sample, which the gauge does not show yet
   ledger: 1500 of it assigned already
     default-k7x2p (7 of 10 workers alive): 900 by its workers
-    default-p9w4d (ended, 4 workers): 400 by its workers, 150 deferred, 50 in hands of killed workers
+    default-p9w4d (ended, 4 workers): 400 by its workers, 150 deferred, 50 outstanding at killed workers
   unassigned: 42000 + 500 accepted - 1500 assigned = 41000
-  learned: 1.2 s a message in a slot, 11 s until a worker pulls, 6.5 s from the last to its end (80 % quantile of 24 workers)
-  workers: deadline: a slot does 390 messages of 1.2 s in the 8 min left after 11 s of start-up; ceil(41000 / (8 slots x 390)) = 14
+  learned: 1.2 s a message in a thread, 11 s until a worker pulls, 6.5 s from the last to its end (80 % quantile of 24 workers)
+  workers: deadline: a thread does 390 messages of 1.2 s in the 8 min left after 11 s of start-up; ceil(41000 / (8 threads x 390)) = 14
     task-timeout: at least 3 (a worker does 19120 messages within its timeout): stays 14
     max-messages: at least 11 (4000 messages a worker): stays 14
     min-workers: at least 2: stays 14
     messages: at most 41000 (no more workers than messages): stays 14
     max-workers: at most 53 (60 - 7 alive): stays 14
-    max-in-flight: at most 53 (480 messages at a time / 8 slots = 60, 60 - 7 alive): stays 14
+    max-in-flight: at most 53 (480 messages at a time / 8 threads = 60, 60 - 7 alive): stays 14
     rate: at most 23 (400 a second / 13.3 a worker = 30, 30 - 7 alive): stays 14
     cpu-quota: at most 136 (200 vCPU - 64 in use, 1 a worker): stays 14
     run-calls: at most 580000 (58 run calls left this minute, 10000 workers each): stays 14
     budget: at most 12 (this lane's part of the budget of workers): 14 -> 12
-  prediction: these 41000 are done 8 min 45 s after the launch (11 s + 428 x 1.2 s in a slot), 45 s late, for $0.1208 at list price
+  prediction: these 41000 are done 8 min 45 s after the launch (11 s + 428 x 1.2 s in a thread), 45 s late, for $0.1208 at list price
   launched default-00007"""
 
 
 def test_a_realistic_decision_can_be_followed_by_hand() -> None:
     decision = replace(realistic(), decision_id="d")
-    (part,) = split("d", decision.workers, decision.backlog)
+    (part,) = parts_for("d", decision.workers, decision.backlog)
     launched = Intent("d", NOW, (replace(part, state=PartState.LAUNCHED, execution="default-00007"),))
     assert "\n".join(explained(TickResult(decision, launched))) == GOLDEN
 
@@ -75,19 +75,19 @@ def text(decision: Decision) -> str:
 
 
 def test_what_is_not_launched_says_why() -> None:
-    full = decide(lane(rate=20.0), Value(4000, NOW - 60), LEDGER, now=NOW, rates=RATES)
+    full = decision_for(lane(rate=20.0), Value(4000, NOW - 60), LEDGER, now=NOW, rates=RATES)
     assert text(full).startswith(
         "lane default: nothing to do: 2500 messages wait, but rate leaves no worker: 20 a second / 13.3 a worker = 1, 1 - 7 alive\n"
     )
     assert "rate: at most 0 (20 a second / 13.3 a worker = 1, 1 - 7 alive): 25 -> 0" in text(full)
-    unknown = decide(lane(), Unknown("503"), None, now=NOW, blind=Blind(NOW - 240))
+    unknown = decision_for(lane(), Unknown("503"), None, now=NOW, blind=Blind(NOW - 240))
     assert text(unknown) == (
         "lane default: on hold: the backlog is unknown: 503; for 4 min now, one worker looks in 6 min\n  reading: unknown (503)"
     )
 
 
 def test_the_first_launch_of_a_lane_says_that_nothing_is_learned() -> None:
-    first = text(decide(lane(), Idle(), Ledger(NOW), now=NOW, accepted_since_sample_count=250))
+    first = text(decision_for(lane(), Idle(), Ledger(NOW), now=NOW, accepted_since_sample_count=250))
     assert "accepted: 250 messages published lately, which the gauge does not show yet" in first
     assert (
         "workers: deadline: nothing is learned yet of how long a message takes, so by share: ceil(250 unassigned / 100 a worker) = 3"
@@ -97,5 +97,7 @@ def test_the_first_launch_of_a_lane_says_that_nothing_is_learned() -> None:
 
 
 def test_an_execution_that_never_started_is_told_of() -> None:
-    stuck = Ledger(NOW, (Line("default-k7x2p", "", True, 4, 4, 200, note="no worker has started in 5 min", pending_worker_count=4),))
-    assert "default-k7x2p (no worker has started in 5 min): 200 by its workers" in text(decide(lane(), Value(200, NOW), stuck, now=NOW))
+    stuck = Ledger(NOW, (Entry("default-k7x2p", "", True, 4, 4, 200, note="no worker has started in 5 min", pending_worker_count=4),))
+    assert "default-k7x2p (no worker has started in 5 min): 200 by its workers" in text(
+        decision_for(lane(), Value(200, NOW), stuck, now=NOW)
+    )

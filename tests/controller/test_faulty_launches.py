@@ -20,7 +20,9 @@ from controller.config import controller_settings
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import Manifest
 from controller.lanes.resources import Creator, needed
-from controller.tick import Outside, TickResult, tick_lanes
+from controller.tick.outside import Outside
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick_lanes
 from controller.wiring import connected
 from tests.controller.test_local_cloud import manifest, publish
 from tests.local_cloud.fault_orders import Orders

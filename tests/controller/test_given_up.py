@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from controller.act.intents import Intent, Part, PartState, split
+from controller.act.intents import Intent, Part, PartState, parts_for
 from controller.act.launcher import BEGIN_S, GRACE_S, LISTED_S, launch
 from controller.act.state import load
 from controller.decide.decision import Kind
 from controller.observe.google_jobs import TIMEOUT_S
-from controller.tick import TickResult, tick
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, world
 
 TICK_S = 60.0
@@ -71,7 +72,7 @@ def test_a_launch_may_be_among_what_is_counted_and_not_listed(here: World) -> No
 
 
 def test_who_was_held_up_too_long_after_saving_begins_no_launch(here: World) -> None:
-    intent = Intent("d", here.clock.now(), split("d", 20, 20, most=10))
+    intent = Intent("d", here.clock.now(), parts_for("d", 20, 20, most=10))
     times = iter([intent.saved_at + BEGIN_S, intent.saved_at + BEGIN_S + 1])
     done = launch(lane(), intent, here.runner, lambda: next(times)).intent
     assert [part.state for part in done.parts] == [PartState.LAUNCHED, PartState.REFUSED]
@@ -90,4 +91,4 @@ def test_workers_that_will_find_their_claim_taken_hold_up_nobody(here: World) ->
     assert (result.decision.workers, result.decision.backlog) == (10, 1000)
     ledger = result.decision.ledger
     assert ledger is not None
-    assert (ledger.live_worker_count, "given up" in ledger.lines[0].note) == (10, True), "they are alive until they end"
+    assert (ledger.live_worker_count, "given up" in ledger.entries[0].note) == (10, True), "they are alive until they end"

@@ -13,8 +13,9 @@ from batch.model.progress import MARK_EVERY_S
 from batch.model.shares import share
 from controller.act.state import LaneState, save
 from controller.decide.rates import Learned, Sample
-from controller.observe.backlog import Value
-from controller.tick import TickResult, tick
+from controller.model.reading import Value
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, progress, world, write_progress
 
 BACKLOG = 10_000
@@ -172,7 +173,7 @@ def test_a_limit_on_workers_makes_waves_and_no_surplus(lag_s: float) -> None:
 
 @pytest.mark.parametrize("lag_s", [0.0, 60.0, 120.0, 180.0])
 def test_a_deadline_counts_the_lag_and_assigns_nothing_twice(lag_s: float) -> None:
-    """10,000 s of work by workers of one slot; what the lag and the tick have used of 900 s is gone, and so are 10 s to start."""
+    """10,000 s of work by workers of one thread; what the lag and the tick have used of 900 s is gone, and so are 10 s to start."""
     before = Learned((Sample(1.0, 100, START_UP_S, 0.0),))
     policy: dict[str, Any] = {"share": BACKLOG, "concurrency": 1, "drain_within_s": 900.0, "task_timeout_s": 3600.0}
     workers, assigned = drained(lag_s, 25.0, jitter_s=30.0, learned=before, minutes=20, **policy)

@@ -14,8 +14,9 @@ import pytest
 
 from batch.model.delivery import Outgoing
 from batch.services.pubsub import GoogleSubscription, GoogleTopic
-from controller.observe.backlog import GoogleBacklogReader, Value
-from controller.tick import tick
+from controller.model.reading import Value
+from controller.observe.backlog import GoogleBacklogReader
+from controller.tick.rounds import tick
 from tests.controller.fakes import lane, world
 from tests.controller.test_lag import BACKLOG, Drain
 from tests.support import Service, start_service

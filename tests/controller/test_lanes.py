@@ -8,9 +8,9 @@ import pytest
 
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings
-from controller.decide.durations import duration, spoken
-from controller.decide.strategies import Strategy
-from controller.lanes.lanes import ANNOTATIONS, Policy, lane_of, lanes_of
+from controller.lanes.annotations import ANNOTATIONS, lane_of, lanes_of
+from controller.model.lane import Policy, Strategy
+from controller.model.wording import duration, spoken
 from tests.controller.fakes import job
 
 

@@ -7,15 +7,15 @@ from itertools import pairwise
 
 import pytest
 
-from controller.act.intents import PartState, split
+from controller.act.intents import PartState, parts_for
 from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, unlaunchable
-from controller.act.memory import Memory
 from controller.act.state import load
 from controller.decide.budget import Quotas
 from controller.decide.decision import HoldCause, Kind
-from controller.decide.explanation import explained
 from controller.observe.jobs import LaunchRefused, LaunchThrottled
-from controller.tick import TickResult, tick
+from controller.tick.outside import Memory
+from controller.tick.results import TickResult, explained
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, world
 
 
@@ -87,7 +87,7 @@ def test_a_parallelism_that_cloud_run_would_refuse_is_said_before_it_is_tried(he
 
 
 def test_the_smallest_part_decides() -> None:
-    parts = split("d", 10_001, 10_001)
+    parts = parts_for("d", 10_001, 10_001)
     assert [part.workers for part in parts] == [10_000, 1]
     assert "fewer workers, here 1" in unlaunchable(lane(parallelism=2), parts)
     assert unlaunchable(lane(parallelism=1), parts) == ""
@@ -95,7 +95,7 @@ def test_the_smallest_part_decides() -> None:
 
 def test_no_run_calls_left_this_minute_launches_nothing_and_says_so(here: World) -> None:
     for _ in range(60):
-        here.outside.memory.called_run(here.clock.now(), 60.0)
+        here.outside.memory.remember_run_call(here.clock.now())
     here.clock.advance(30)
     held = ticked(here)
     assert here.runner.requests == []

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.model.progress import Progress
-from controller.decide.ledger import Line, Unlisted, Worked, horizon, ledger_of, promised
-from controller.observe.jobs import ExecutionInfo
+from controller.decide.ledger import Entry, Unlisted, horizon, ledger_of, promised
+from controller.model.execution import ExecutionInfo, Worked
 from tests.controller.fakes import JOB, progress
 
 T = 10_000.0
@@ -124,7 +124,7 @@ def test_a_worker_that_ended_for_good_counts_as_such_while_its_execution_lives()
 
 def test_an_unlisted_launch_counts_in_full() -> None:
     ledger = ledger_of(T, [], [Unlisted("d.0", 3, 250, "launch not confirmed yet")], now=T)
-    assert (ledger.total_count, ledger.live_worker_count, ledger.lines[0].note) == (250, 3, "launch not confirmed yet")
+    assert (ledger.total_count, ledger.live_worker_count, ledger.entries[0].note) == (250, 3, "launch not confirmed yet")
 
 
 def test_who_launched_an_execution_makes_no_difference() -> None:
@@ -134,7 +134,7 @@ def test_who_launched_an_execution_makes_no_difference() -> None:
 
 def test_executions_without_effect_have_no_line() -> None:
     done = Worked(execution(completed_at=T - 200), {0: [progress(updated_at=T - 250, taken=5, acked=5, exit_reason="drained")]})
-    assert ledger_of(T, [done], now=T).lines == ()
+    assert ledger_of(T, [done], now=T).entries == ()
 
 
 def test_the_horizon_reaches_back_to_the_sample_and_to_the_longest_deferral() -> None:
@@ -145,8 +145,8 @@ def test_the_horizon_reaches_back_to_the_sample_and_to_the_longest_deferral() ->
 def test_an_execution_that_starts_no_worker_is_told_of_and_in_the_end_counts_no_more() -> None:
     stuck = replace(execution(4, BACKLOG="200"), running_count=0)
 
-    def line(info: ExecutionInfo, age_s: float, *tries: Progress) -> Line:
-        (found,) = ledger_of(T, [Worked(info, {0: tries} if tries else {})], now=info.created_at + age_s).lines
+    def line(info: ExecutionInfo, age_s: float, *tries: Progress) -> Entry:
+        (found,) = ledger_of(T, [Worked(info, {0: tries} if tries else {})], now=info.created_at + age_s).entries
         return found
 
     assert (line(stuck, 299).note, line(stuck, 299).pending_worker_count) == ("", 4)
@@ -248,7 +248,7 @@ def test_executions_count_each_for_itself(found: list[tuple[int, list[Progress]]
 def test_workers_that_drain_another_subscription_live_and_have_no_part_in_the_reading() -> None:
     """The job's subscription was changed while they run."""
     before = Worked(execution(2, BACKLOG="100", SUBSCRIPTION_NAME="old"), {0: [progress(50, T - 60, taken=9, acked=5)]})
-    (line,) = ledger_of(T, [before], now=T + 100, subscription="new").lines
+    (line,) = ledger_of(T, [before], now=T + 100, subscription="new").entries
     assert (line.total_count, line.live_worker_count) == (0, 2)
     assert line.note == "it drains subscription old"
     assert ledger_of(T, [before], now=T + 100, subscription="old").total_count == 95

@@ -14,14 +14,14 @@ from batch.model.names import lane_state_object, progress_folder
 from batch.services.ports import ObjectInfo
 from bench.lanes import Project
 from controller.act.intents import Intent, Part
-from controller.act.state import LaneState, Saved, load
+from controller.act.state import LaneState, Stored, load
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.probe import Blind
-from controller.observe.backlog import Idle, Reading, Unknown, Value
-from controller.observe.jobs import ExecutionInfo, JobInfo, RunRequest
-from controller.observe.listing import OVERLAP_S, SHORT_S, Listed, listed, observed, shortage
-from controller.observe.observed import Observed, Seen
-from controller.tick import tick
+from controller.model.execution import ExecutionInfo
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.observe.jobs import JobInfo, RunRequest
+from controller.observe.listing import OVERLAP_S, SHORT_S, Listed, Observed, Seen, list_executions, observed, shortage
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, World, lane, world, write_progress
 from tests.controller.fakes import progress as progress_of
 from tests.controller.test_delayed import delay
@@ -76,7 +76,7 @@ class Job:
 def look(job: Job, before: Observed, now: float, told: JobInfo | None = None, **options: float) -> tuple[Listed, Observed]:
     """One look, and what the next one begins with: what is alive, or has ended lately, stays in it."""
     info = told or job.info()
-    found = listed(info, before, job, lambda _name: None, now=now, oldest=now - DAY_S, **options)
+    found = list_executions(info, before, job, lambda _name: None, now=now, oldest=now - DAY_S, **options)
     kept = [one for one in found.executions if one.completed_at is None or one.completed_at > now - 600]
     return found, observed(info, before, found, kept, now)
 
@@ -308,7 +308,7 @@ NOT_QUIET = {
 
 @pytest.mark.parametrize("why", ["", *NOT_QUIET])
 def test_a_remembered_state_is_trusted_only_where_nothing_is_under_way(here: World, why: str) -> None:
-    here.outside.memory.remember_state("default", Saved(NOT_QUIET.get(why, QUIET), 1))
+    here.outside.memory.remember_state("default", Stored(NOT_QUIET.get(why, QUIET), 1))
     here.store.write(lane_state_object("default"), b"whoever reads this fails")
     here.backlog.reading = Idle()
     decision = tick(lane(), here.outside).decision
@@ -317,7 +317,7 @@ def test_a_remembered_state_is_trusted_only_where_nothing_is_under_way(here: Wor
 
 def test_a_remembered_state_is_not_trusted_once_delayed_tasks_came_back(here: World) -> None:
     delay(here, 1)
-    here.outside.memory.remember_state("default", Saved(QUIET, 1))
+    here.outside.memory.remember_state("default", Stored(QUIET, 1))
     here.store.write(lane_state_object("default"), b"whoever reads this fails")
     here.backlog.reading = Idle()
     result = tick(lane(), here.outside)
@@ -326,7 +326,7 @@ def test_a_remembered_state_is_not_trusted_once_delayed_tasks_came_back(here: Wo
 
 @pytest.mark.parametrize("reading", [Value(1, 1_767_225_500.0), Unknown("503")])
 def test_a_remembered_state_is_never_trusted_with_a_backlog(here: World, reading: Reading) -> None:
-    here.outside.memory.remember_state("default", Saved(QUIET, 1))
+    here.outside.memory.remember_state("default", Stored(QUIET, 1))
     here.store.write(lane_state_object("default"), b"whoever reads this fails")
     here.backlog.reading = reading
     assert tick(lane(), here.outside).decision.hold_cause is HoldCause.STATE_UNREADABLE

@@ -16,15 +16,17 @@ from batch.model.errors import DependencyMissing, DependencyUnavailable
 from batch.testing import ManualClock
 from controller.config import controller_settings
 from controller.decide.decision import Kind
+from controller.lanes.annotations import lane_of
 from controller.lanes.deployed import DeployedJobs, ManifestRefused
 from controller.lanes.differences import differences
-from controller.lanes.lanes import lane_of
 from controller.lanes.manifests import Manifest, read_manifests
 from controller.lanes.resources import Creator, needed
-from controller.observe.backlog import GoogleBacklogReader, Idle, Unknown, Value
+from controller.model.reading import Idle, Unknown, Value
+from controller.observe.backlog import GoogleBacklogReader
 from controller.observe.google_jobs import GoogleJobRunner
 from controller.observe.jobs import JobInfo, LaunchRefused, LaunchUnclear, RunRequest
-from controller.tick import Outside, tick_lanes
+from controller.tick.outside import Outside
+from controller.tick.rounds import tick_lanes
 from controller.wiring import connected
 from tests.support import Service, wait_until
 

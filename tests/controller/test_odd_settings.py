@@ -11,12 +11,12 @@ from controller.decide.broken import Broken
 from controller.decide.caps import Limits
 from controller.decide.decision import from_json, to_json
 from controller.decide.explanation import explained_decision
-from controller.decide.ledger import Ledger, Line
-from controller.decide.policy import decide
+from controller.decide.ledger import Entry, Ledger
+from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates
-from controller.decide.strategies import Strategy
-from controller.lanes.lanes import ANNOTATIONS, lanes_of
-from controller.observe.backlog import Idle, Unknown, Value
+from controller.lanes.annotations import ANNOTATIONS, lanes_of
+from controller.model.lane import Strategy
+from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LANE_LABEL, JobInfo
 
 NOW = 1e9
@@ -95,10 +95,10 @@ def test_odd_settings_are_refused_or_decided_within_bounds(
         assert all(problem for one in refused for problem in one.problems)
         return
     (lane,) = lanes
-    decision = decide(
+    decision = decision_for(
         lane,
         reading,
-        Ledger(0.0, (Line("e", "d.0", True, live, live, live),) if live else ()),
+        Ledger(0.0, (Entry("e", "d.0", True, live, live, live),) if live else ()),
         now=NOW,
         rates=rates,
         limits=limits,

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from batch.model.progress import MARK_EVERY_S, Progress
 from batch.model.shares import share
 from controller.act.state import LaneState, save
-from controller.decide.ledger import Worked, ledger_of
-from controller.decide.pace import KNOWN_AFTER_S, late_count, messages_per_s
+from controller.decide.ledger import PACE_AFTER_S, late_count, ledger_of, messages_per_s
 from controller.decide.rates import Learned, Sample
-from controller.decide.strategies import Strategy
-from controller.observe.backlog import Value
-from controller.tick import TickResult, tick
+from controller.model.execution import Worked
+from controller.model.lane import Strategy
+from controller.model.reading import Value
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import World, lane, progress, world, write_progress
 from tests.controller.test_ledger import execution
 
@@ -41,7 +42,7 @@ def test_a_worker_that_is_late_by_less_than_pays_off_keeps_all() -> None:
 
 
 def test_nobody_is_called_slow_before_a_pace_is_known() -> None:
-    assert late(replace(SLOW, updated_at=KNOWN_AFTER_S - 1), 10_000) == 0
+    assert late(replace(SLOW, updated_at=PACE_AFTER_S - 1), 10_000) == 0
     assert late(replace(SLOW, taken=0, acked=0), 10_000) == 0, "it waits for its messages"
     assert late(replace(SLOW, taken=9, acked=0, returned=9), 10_000) == 0
 
@@ -78,9 +79,9 @@ def test_what_it_holds_or_has_acknowledged_since_is_never_given_away(worker: Pro
     worked = Worked(execution(BACKLOG=str(promise)), {0: [worker]})
     whole, cut = (ledger_of(-1.0, [worked], now=1e5, within_s=within) for within in (None, within_s))
     assert worker.acked + worker.held <= cut.total_count <= whole.total_count
-    given_away = sum(line.late_count for line in cut.lines)
+    given_away = sum(line.late_count for line in cut.entries)
     assert given_away == whole.total_count - cut.total_count
-    assert bool(given_away) == any("are too slow for" in line.note for line in cut.lines)
+    assert bool(given_away) == any("are too slow for" in line.note for line in cut.entries)
 
 
 # --- a lane of slow workers
@@ -111,7 +112,7 @@ def test_others_are_launched_for_what_a_slow_worker_will_not_come_to(here: World
     # In the reading are also those 12 that it has acknowledged since the mark before the sample.
     assert decision.backlog == 582 - 74 - 12
     assert decision.ledger is not None
-    assert decision.ledger.lines[0].note == "its workers are too slow for 508 messages more of their shares, which count as nobody's"
+    assert decision.ledger.entries[0].note == "its workers are too slow for 508 messages more of their shares, which count as unassigned"
     here.clock.advance(60)
     here.backlog_is(570)
     assert ticked(here).launched == (), "those are on their way"
@@ -123,7 +124,7 @@ def test_who_sizes_by_share_alone_has_no_time_to_be_late_for(here: World) -> Non
 
 
 class Drain:
-    """A queue of messages of ten seconds, and workers of one slot that pull from it until their share is done or it is empty."""
+    """A queue of messages of ten seconds, and workers of one thread that pull from it until their share is done or it is empty."""
 
     def __init__(self, here: World, message_s: float) -> None:
         self.here, self.message_s = here, message_s

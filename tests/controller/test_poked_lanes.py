@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from batch.model.errors import DependencyUnavailable
-from controller.act.action import act
 from controller.act.state import load, save
-from controller.observe.backlog import Unknown, Value
+from controller.model.reading import Unknown, Value
 from controller.service.poked_lanes import MOST_WAITING, PokedLanes
 from controller.service.pokes import Poke
 from controller.service.service import create_app
 from controller.service.ticker import Ticker
+from controller.tick.action import act
 from tests.controller.fakes import World, job, world
 from tests.controller.http_client import Client
 from tests.support import wait_until
@@ -132,7 +132,7 @@ def test_of_a_lane_one_tick_runs_and_one_waits_and_takes_all_that_came(here: Wor
     threads[0].start()
     wait_until(lambda: gate.came == 1, LIMIT_S, "the first tick runs")
     threads[1].start()
-    wait_until(lambda: lanes._lines["default"].asked, LIMIT_S, "the second one waits")
+    wait_until(lambda: lanes._queues["default"].asked, LIMIT_S, "the second one waits")
     joined = [lanes.take([poke(here, 100)])["lanes"]["default"]["status"] for _ in range(20)]
     gate.open()
     for thread in threads:
@@ -195,7 +195,7 @@ def test_where_another_tick_was_faster_the_lane_is_ticked_again(here: World, mon
             save(here.store, found.state, found.generation, "another controller")
         return act(*arguments, **options)
 
-    monkeypatch.setattr("controller.tick.act", beaten)
+    monkeypatch.setattr("controller.tick.rounds.act", beaten)
     poked(here).take([poke(here)])
     assert [request.env["BACKLOG"] for _, request in here.runner.requests] == ["250"]
 

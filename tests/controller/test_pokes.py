@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from batch.services.ports import ObjectInfo
 from batch.testing import MemoryObjectStore
-from controller.act.memory import Memory
 from controller.act.state import LaneState, StateConflict, accepted_since, load, save
 from controller.service.poke_marks import MOST_ACCEPTED, Marked, marked, record
 from controller.service.pokes import MAX_BODY_BYTES, MAX_COUNT, MAX_POKES, Poke, PokesRefused, lane_for, read_pokes
+from controller.tick.outside import Memory
 from tests.controller.fakes import lane
 
 NOW = 1_767_225_600.0
@@ -169,7 +169,7 @@ def test_an_endless_conflict_is_an_error_and_a_repeated_poke_writes_nothing() ->
 
 def test_a_slower_thread_does_not_make_memory_forget_a_poke() -> None:
     store, memory = MemoryObjectStore(), Memory()
-    generation = save(store, LaneState("default"), 0, "tick")
+    generation = save(store, LaneState("default"), 0, "tick").generation
     old = load(store, "default")
     record(store, memory, "default", [poke()], NOW, random.Random(1))
     memory.remember_state("default", old)

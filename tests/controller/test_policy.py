@@ -10,23 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.model.shares import share
-from controller.act.intents import split
+from controller.act.intents import parts_for
 from controller.decide.caps import Limits
 from controller.decide.decision import Decision, HoldCause, Kind, from_json, to_json
-from controller.decide.ledger import Ledger, Line
-from controller.decide.policy import decide, share_of
-from controller.decide.prices import worker_cost
-from controller.decide.sizing import Rates, cost_usd, drain_s
-from controller.decide.strategies import Strategy
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.decide.ledger import Entry, Ledger
+from controller.decide.policy import decision_for, share_of
+from controller.decide.sizing import Rates, cost_usd, drain_s, worker_cost
+from controller.model.lane import Lane, Strategy
+from controller.model.reading import Idle, Reading, Unknown, Value
 from tests.controller.fakes import lane
 
 NOW = 1000.0
 
 
 def ledger(assigned: int = 0, live: int = 0) -> Ledger:
-    return Ledger(NOW - 90, (Line("default-abcde", "", live > 0, live, live, assigned),) if assigned or live else ())
+    return Ledger(NOW - 90, (Entry("default-abcde", "", live > 0, live, live, assigned),) if assigned or live else ())
 
 
 def decided(
@@ -40,7 +38,7 @@ def decided(
     age_s: float = 60.0,
     **of: object,
 ) -> Decision:
-    return decide(
+    return decision_for(
         lane(**of),
         Value(backlog, NOW - age_s),
         ledger(assigned, live),
@@ -76,7 +74,7 @@ def test_workers_for_what_is_unassigned(backlog: int, assigned: int, accepted: i
 
 
 def test_the_deadline_decides_how_many_where_a_share_would_take_too_long() -> None:
-    """1,000 s of work for each of 10 workers; in 290 s, less 10 s to start, a worker of 4 slots does 4 x 28 messages of 10 s."""
+    """1,000 s of work for each of 10 workers; in 290 s, less 10 s to start, a worker of 4 threads does 4 x 28 messages of 10 s."""
     decision = decided(1000, rates=Rates(10.0, 10.0), concurrency=4, drain_within_s=290.0, age_s=0.0)
     assert (decision.wanted_workers, decision.workers) == (9, 10)
     assert changed(decision) == [("max-messages", 9, 10)]
@@ -87,18 +85,18 @@ def test_the_deadline_decides_how_many_where_a_share_would_take_too_long() -> No
 def test_the_time_that_messages_have_waited_is_taken_from_the_deadline_but_never_more_than_half() -> None:
     def left(age_s: float, oldest_s: float | None = None, assigned: int = 0) -> float | None:
         reading = Value(1000, NOW - age_s, oldest_s)
-        return decide(lane(drain_within_s=600.0), reading, ledger(assigned), now=NOW).within_s
+        return decision_for(lane(drain_within_s=600.0), reading, ledger(assigned), now=NOW).within_s
 
     assert left(60.0) == 540.0
     assert left(60.0, oldest_s=100.0) == 440.0
     assert left(60.0, oldest_s=100.0, assigned=5) == 540.0  # the oldest may be one of the five
     assert left(60.0, oldest_s=86_400.0) == 300.0
-    accepted = decide(lane(drain_within_s=600.0), Value(0, NOW - 60), ledger(), now=NOW, accepted_since_sample_count=9)
+    accepted = decision_for(lane(drain_within_s=600.0), Value(0, NOW - 60), ledger(), now=NOW, accepted_since_sample_count=9)
     assert accepted.within_s == 600.0
 
 
 def test_a_share_never_outlasts_the_task_timeout() -> None:
-    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 slots."""
+    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 threads."""
     decision = decided(1000, rates=Rates(10.0, 30.0), concurrency=4, task_timeout_s=100.0, drain_within_s=7200.0, max_workers=30)
     assert ("task-timeout", 6, 50) not in changed(decision)
     assert [name for name, _, _ in changed(decision)] == ["task-timeout", "max-workers"]
@@ -127,7 +125,7 @@ def test_a_lane_at_its_limit_launches_nothing_and_says_why() -> None:
     ],
 )
 def test_a_hold_says_its_cause_and_launches_nothing(reading: Reading, error: str, paused: bool, cause: HoldCause) -> None:
-    decision = decide(lane(paused=paused), reading, None, now=NOW, listing_error=error)
+    decision = decision_for(lane(paused=paused), reading, None, now=NOW, listing_error=error)
     assert (decision.kind, decision.hold_cause, decision.workers) == (Kind.HOLD, cause, 0)
     assert decision.troubled is (cause is not HoldCause.PAUSED)
 
@@ -137,19 +135,19 @@ def test_a_hold_says_its_cause_and_launches_nothing(reading: Reading, error: str
 def test_idle_and_zero_launch_nothing_whatever_the_strategy(reading: Reading, strategy: Strategy) -> None:
     policy = {"strategy": strategy, "fixed_workers": 5, "min_workers": 3, "min_backlog": 10}
     for of_it in (None, ledger(), ledger(50, 4)):
-        assert decide(lane(**policy), reading, of_it, now=NOW, rates=Rates(1.0)).kind is Kind.NOTHING_TO_DO
+        assert decision_for(lane(**policy), reading, of_it, now=NOW, rates=Rates(1.0)).kind is Kind.NOTHING_TO_DO
 
 
 def test_an_idle_lane_starts_for_what_the_front_door_told_of() -> None:
-    decision = decide(lane(), Idle(), ledger(), now=NOW, accepted_since_sample_count=250)
+    decision = decision_for(lane(), Idle(), ledger(), now=NOW, accepted_since_sample_count=250)
     assert (decision.kind, decision.workers, decision.backlog) == (Kind.LAUNCH, 3, 250)
-    again = decide(lane(), Idle(), ledger(250, 3), now=NOW, accepted_since_sample_count=250)
+    again = decision_for(lane(), Idle(), ledger(250, 3), now=NOW, accepted_since_sample_count=250)
     assert again.kind is Kind.NOTHING_TO_DO
 
 
 def test_a_backlog_without_a_ledger_is_a_fault_of_the_caller() -> None:
     with pytest.raises(ValueError, match="ledger"):
-        decide(lane(), Value(5, NOW), None, now=NOW)
+        decision_for(lane(), Value(5, NOW), None, now=NOW)
 
 
 def test_the_prediction_needs_learned_rates_and_pays_at_least_a_minute() -> None:
@@ -163,7 +161,7 @@ def test_the_prediction_needs_learned_rates_and_pays_at_least_a_minute() -> None
 
 @pytest.mark.parametrize("reading", [Value(250, NOW - 60, 12.0), Value(0, NOW), Idle(), Unknown("503")])
 def test_a_decision_is_plain_json_and_can_be_read_again(reading: Reading) -> None:
-    decision = decide(lane(), reading, ledger(50, 1), now=NOW, rates=Rates(1.0, 2.0, 3.0, 0.5, "of 3 workers"))
+    decision = decision_for(lane(), reading, ledger(50, 1), now=NOW, rates=Rates(1.0, 2.0, 3.0, 0.5, "of 3 workers"))
     body = json.loads(json.dumps(to_json(decision)))
     assert from_json(body) == decision
     assert body["ledger"] is None or body["ledger"]["total_count"] == 50
@@ -174,7 +172,7 @@ def test_a_few_messages_wait_for_more_but_not_for_ever() -> None:
     policy = lane(min_backlog=50, max_wait_s=300.0)
 
     def at(now: float, since: float | None, count: int = 20, oldest_s: float | None = None) -> Decision:
-        return decide(policy, Value(count, now - 60, oldest_s), ledger(), now=now, waiting_since=since)
+        return decision_for(policy, Value(count, now - 60, oldest_s), ledger(), now=now, waiting_since=since)
 
     first = at(NOW, None)
     assert (first.kind, first.waiting_since) == (Kind.NOTHING_TO_DO, NOW)
@@ -188,20 +186,20 @@ def test_a_few_messages_wait_for_more_but_not_for_ever() -> None:
 
 def test_unknown_is_held_and_only_after_long_one_worker_looks() -> None:
     policy = lane(probe_after_s=600.0)
-    first = decide(policy, Unknown("503"), None, now=NOW)
+    first = decision_for(policy, Unknown("503"), None, now=NOW)
     assert (first.kind, first.blind is not None) == (Kind.HOLD, True)
     assert "in 10 min" in first.reason
-    soon = decide(policy, Unknown("503"), None, now=NOW + 599, blind=first.blind)
+    soon = decision_for(policy, Unknown("503"), None, now=NOW + 599, blind=first.blind)
     assert soon.kind is Kind.HOLD
-    probe = decide(policy, Unknown("503"), ledger(), now=NOW + 600, blind=soon.blind)
+    probe = decision_for(policy, Unknown("503"), ledger(), now=NOW + 600, blind=soon.blind)
     assert (probe.kind, probe.workers, probe.backlog, probe.probe) == (Kind.LAUNCH, 1, 100, True)
-    beside = decide(policy, Unknown("503"), ledger(0, 1), now=NOW + 600, blind=soon.blind)
+    beside = decision_for(policy, Unknown("503"), ledger(0, 1), now=NOW + 600, blind=soon.blind)
     assert (beside.kind, beside.hold_cause) == (Kind.HOLD, HoldCause.READING_UNKNOWN)
-    failed = decide(policy, Unknown("503"), None, now=NOW + 600, blind=soon.blind, listing_error="503 too")
+    failed = decision_for(policy, Unknown("503"), None, now=NOW + 600, blind=soon.blind, listing_error="503 too")
     assert failed.hold_cause is HoldCause.LISTING_FAILED
-    full = decide(policy, Unknown("503"), ledger(), now=NOW + 600, blind=soon.blind, limits=Limits(budget_workers=0))
+    full = decision_for(policy, Unknown("503"), ledger(), now=NOW + 600, blind=soon.blind, limits=Limits(budget_workers=0))
     assert (full.kind, full.workers) == (Kind.HOLD, 0)
-    assert decide(policy, Value(0, NOW), None, now=NOW, blind=probe.blind).blind is None
+    assert decision_for(policy, Value(0, NOW), None, now=NOW, blind=probe.blind).blind is None
 
 
 RATES = st.none() | st.builds(
@@ -239,7 +237,7 @@ COUNTS = st.integers(0, 10**6)
 def test_nothing_is_assigned_twice_and_no_bound_is_broken(
     of: Lane, backlog: int, assigned: int, live: int, accepted: int, rates: Rates | None, limits: Limits
 ) -> None:
-    decision = decide(
+    decision = decision_for(
         of, Value(backlog, NOW - 60), ledger(assigned, live), now=NOW, rates=rates, accepted_since_sample_count=accepted, limits=limits
     )
     policy = of.policy
@@ -272,7 +270,7 @@ def test_more_backlog_never_means_fewer_workers(
     def workers(count: int) -> int:
         reading = Value(count, NOW - 60, 100.0)
         of_it = ledger(assigned, live)
-        return decide(of, reading, of_it, now=NOW, rates=rates, accepted_since_sample_count=accepted, limits=limits).workers
+        return decision_for(of, reading, of_it, now=NOW, rates=rates, accepted_since_sample_count=accepted, limits=limits).workers
 
     assert workers(min(one, other)) <= workers(max(one, other))
 
@@ -284,16 +282,21 @@ def test_more_backlog_never_means_fewer_workers(
     least=st.integers(0, 20),
     within_s=st.floats(10.0, 3600.0),
     rates=st.builds(Rates, message_s=st.floats(0.001, 30.0), start_up_s=st.floats(0.1, 60.0), idle_tail_s=st.floats(0, 60.0)),
-    slots=st.integers(1, 32),
+    concurrency=st.integers(1, 32),
 )
 def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
-    count: int, size: int, most: int, least: int, within_s: float, rates: Rates, slots: int
+    count: int, size: int, most: int, least: int, within_s: float, rates: Rates, concurrency: int
 ) -> None:
     """By brute force: every number of workers that the policy allows, where that many can be given the whole backlog."""
     of = lane(
-        share=size, min_workers=min(least, most), max_workers=most, drain_within_s=within_s, concurrency=slots, task_timeout_s=86_400.0
+        share=size,
+        min_workers=min(least, most),
+        max_workers=most,
+        drain_within_s=within_s,
+        concurrency=concurrency,
+        task_timeout_s=86_400.0,
     )
-    decision = decide(of, Value(count, NOW), ledger(), now=NOW, rates=rates)
+    decision = decision_for(of, Value(count, NOW), ledger(), now=NOW, rates=rates)
     each, worker = share_of(of, rates), worker_cost(of)
     allowed = range(max(1, min(of.policy.min_workers, count), math.ceil(count / each)), min(most, count) + 1)
     clearly = [number for number in allowed if drain_s(count, number, rates, worker) <= within_s * (1 - 1e-6)]
@@ -308,7 +311,7 @@ def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
 
 @given(workers=st.integers(1, 300), backlog=st.integers(0, 10_000), most=st.integers(1, 50))
 def test_parts_sum_to_the_decision_and_no_share_grows(workers: int, backlog: int, most: int) -> None:
-    parts = split("d", workers, backlog, most)
+    parts = parts_for("d", workers, backlog, most)
     assert sum(part.backlog for part in parts) == backlog
     assert sum(part.workers for part in parts) == workers
     assert all(0 < part.workers <= most for part in parts)

@@ -8,20 +8,19 @@ from typing import Any
 import pytest
 
 from controller.act.state import load
-from controller.decide.decision import from_json, to_json
+from controller.decide.decision import compared, from_json, to_json
 from controller.decide.explanation import explained_decision
-from controller.decide.ledger import Ledger, Worked
-from controller.decide.policy import decide
-from controller.decide.predictions import compared
+from controller.decide.ledger import Ledger
+from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates
-from controller.observe.backlog import Value
-from controller.observe.jobs import ExecutionInfo
-from controller.tick import tick
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.reading import Value
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, lane, progress, world, write_progress
 
 T = 10_000.0
 LANE = lane(concurrency=10, vcpu=1.0, memory_gib=1.0)
-DECISION = replace(decide(LANE, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0)), decision_id="d1")
+DECISION = replace(decision_for(LANE, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0)), decision_id="d1")
 ENTRY = to_json(DECISION)
 
 

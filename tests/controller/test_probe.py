@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import pairwise
 
 import pytest
 
 from controller.act.state import load
 from controller.decide.decision import Kind
-from controller.decide.ledger import Ledger, Worked
-from controller.decide.policy import decide
-from controller.decide.probe import LONGEST_WAIT_S, Blind, from_json, probe_due, to_json, unfinished
-from controller.observe.backlog import Idle, Reading, Unknown, Value
-from controller.observe.jobs import ExecutionInfo
-from controller.tick import tick
+from controller.decide.ledger import Ledger
+from controller.decide.policy import decision_for
+from controller.decide.probe import LONGEST_WAIT_S, Blind, from_json, probe_due, unfinished
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, World, lane, progress, world
 
 WEEK_MIN = 7 * 24 * 60
@@ -27,7 +28,7 @@ def launches(reading: Reading, minutes: int, *, unfinished_count: int = 0) -> li
     found: list[float] = []
     for minute in range(minutes):
         now = minute * 60.0
-        decision = decide(lane(), reading, NOTHING_ALIVE, now=now, blind=blind, unfinished_count=unfinished_count)
+        decision = decision_for(lane(), reading, NOTHING_ALIVE, now=now, blind=blind, unfinished_count=unfinished_count)
         if decision.kind is Kind.LAUNCH:
             assert (decision.workers, decision.probe) == (1, True)
             found.append(minute)
@@ -105,6 +106,6 @@ def test_unfinished_is_what_was_accepted_and_nobody_acknowledged_since() -> None
 
 def test_it_goes_through_the_state_as_json() -> None:
     blind = Blind(1.5, 2, 3.5)
-    assert from_json(json.loads(json.dumps(to_json(blind)))) == blind
+    assert from_json(json.loads(json.dumps(asdict(blind)))) == blind
     with pytest.raises(ValueError, match="nan"):
         from_json({"since": float("nan"), "probe_count": 0, "probed_at": 0})

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.model.progress import Progress
-from controller.decide.ledger import Worked
 from controller.decide.rates import EXECUTIONS_KEPT, SAMPLES_EACH, SAMPLES_KEPT, Learned, Sample, from_json, learned, to_json
-from controller.observe.jobs import ExecutionInfo
+from controller.model.execution import ExecutionInfo, Worked
 from tests.controller.fakes import JOB, progress
 
 T = 10_000.0
@@ -73,7 +72,7 @@ def test_an_execution_is_learned_from_once() -> None:
 
 
 def test_time_beside_the_handlers_counts_where_a_worker_was_never_out_of_work() -> None:
-    """1,000 messages through 10 slots in 72 s are 0.72 s of a slot each, of which the handler had 0.1 s."""
+    """1,000 messages through 10 threads in 72 s are 0.72 s of a thread each, of which the handler had 0.1 s."""
     busy, idle = worker(0.1, acked=1000), worker(0.1, acked=1000, exit_reason="drained")
     assert learned(Learned(), [execution(busy, CONCURRENCY="10")], 1).samples[0].message_s == 0.72
     assert learned(Learned(), [execution(idle, CONCURRENCY="10")], 1).samples[0].message_s == 0.1

@@ -12,13 +12,12 @@ import pytest
 
 from batch.model.errors import DependencyUnavailable
 from batch.model.names import lane_state_object
-from controller.act.memory import Memory
 from controller.act.reserved import ACT_WITHIN_S, HELD_S, KEPT_S, LOOK_S, RESERVED, Book, Looked, Reservation
 from controller.decide.budget import Quotas
 from controller.decide.decision import HoldCause
-from controller.observe.backlog import Value
-from controller.outside import Outside
-from controller.tick import tick_lanes
+from controller.model.reading import Value
+from controller.tick.outside import Memory, Outside
+from controller.tick.rounds import tick_lanes
 from tests.controller.fakes import World, job, world
 
 BUDGET = 10

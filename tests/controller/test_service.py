@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 import controller.service.ticker
-import controller.tick
+import controller.tick.rounds
 from batch.model.errors import DependencyUnavailable
 from batch.testing import ManualClock
-from controller.act.round import Round, TickResult
-from controller.observe.backlog import Reading, Unknown, Value
-from controller.outside import Outside
+from controller.model.reading import Reading, Unknown, Value
 from controller.service.oidc import Certificates, Rules, Verifier
 from controller.service.service import Callers, create_app
 from controller.service.ticker import Ticker
+from controller.tick.outside import Outside
+from controller.tick.results import Round, TickResult
 from tests.controller.fakes import World, job, world
 from tests.controller.http_client import Client
 from tests.controller.issuer import AUDIENCE, EMAIL, key
@@ -147,7 +147,7 @@ def test_what_is_done_by_the_deadline_is_told(here: World, monkeypatch: pytest.M
             on_result(result)
             told.set()
 
-        return controller.tick.tick_lanes(outside, names, on_result=tell)
+        return controller.tick.rounds.tick_lanes(outside, names, on_result=tell)
 
     monkeypatch.setattr(here.runner, "run", slow)
     monkeypatch.setattr(controller.service.ticker, "tick_lanes", tick_lanes)

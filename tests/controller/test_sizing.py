@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.decide.sizing import Rates, WorkerCost, cheapest, cost_usd, drain_s, workers_for_timeout, workers_in_time
+from controller.decide.sizing import Rates, WorkerCost, cheapest, cost_usd, drain_s, most_in_timeout, workers_in_time
 
 BACKLOGS = st.integers(1, 20_000)
 SECONDS = st.one_of(st.just(0.0), st.floats(0.001, 100.0))
 RATES = st.builds(Rates, message_s=st.floats(0.001, 60.0), start_up_s=SECONDS, idle_tail_s=SECONDS)
-WORKERS = st.builds(WorkerCost, slots=st.integers(1, 64), usd_per_s=st.floats(1e-6, 1e-3), floor_s=st.sampled_from([0.0, 1.0, 60.0]))
+WORKERS = st.builds(WorkerCost, concurrency=st.integers(1, 64), usd_per_s=st.floats(1e-6, 1e-3), floor_s=st.sampled_from([0.0, 1.0, 60.0]))
 
 
 @given(BACKLOGS, st.floats(1.0, 3600.0), RATES, WORKERS, st.integers(1, 500), st.integers(1, 500))
@@ -37,8 +37,8 @@ def test_more_backlog_never_means_fewer_workers(one: int, other: int, within_s: 
 
 
 def test_free_workers_are_taken_when_starting_costs_nothing() -> None:
-    """600 s of work in one slot cost the same with 1 worker and with 10 of a full minute each."""
-    worker = WorkerCost(slots=1, usd_per_s=0.00002)
+    """600 s of work in one thread cost the same with 1 worker and with 10 of a full minute each."""
+    worker = WorkerCost(concurrency=1, usd_per_s=0.00002)
     assert cheapest(600, 3600.0, Rates(1.0), worker, 1, 100) == 10
     assert cheapest(600, 3600.0, Rates(1.0, start_up_s=5.0), worker, 1, 100) == 1
 
@@ -48,9 +48,9 @@ def test_free_workers_are_taken_when_starting_costs_nothing() -> None:
     [(10_000, 110.0, 100), (10_000, 60.0, 200), (10_000, 10.0, 1000), (1, 600.0, 1), (100, 10_010.0, 1)],
 )
 def test_the_fewest_in_time_by_hand(backlog: int, within_s: float, expected: int) -> None:
-    """Messages of 1 s, one slot, 10 s to start: 100 s are left of 110, so 100 messages a worker. Of 10 s nothing is left: 10 s of work."""
+    """Messages of 1 s, one thread, 10 s to start: of 110 s 100 are left, so 100 messages a worker. Of 10 s none is left: 10 s of work."""
     assert workers_in_time(backlog, within_s, Rates(1.0, start_up_s=10.0), WorkerCost(1, 0.00002)) == expected
 
 
 def test_a_share_fits_into_the_task_timeout() -> None:
-    assert workers_for_timeout(1000, 100.0, Rates(1.0), WorkerCost(1, 0.00002)) == 13  # 80 messages of 1 s each
+    assert most_in_timeout(100.0, Rates(1.0), WorkerCost(1, 0.00002)) == 80  # of 1 s each, in 80 % of the timeout

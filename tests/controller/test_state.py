@@ -14,7 +14,7 @@ from controller.act.intents import Intent, Part, PartState
 from controller.act.state import (
     ACCEPTED_KEPT_S,
     DECISIONS_KEPT,
-    LINES_KEPT,
+    LEDGER_ENTRIES_KEPT,
     POKES_KEPT,
     Backoff,
     LaneState,
@@ -23,11 +23,10 @@ from controller.act.state import (
     accepted_since,
     load,
     save,
-    saved,
 )
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
-from controller.observe.observed import Observed, Seen
+from controller.observe.listing import Observed, Seen
 from tests.controller.fakes import JOB
 
 FULL = LaneState(
@@ -64,17 +63,17 @@ def store() -> MemoryObjectStore:
 
 
 def test_what_is_saved_is_loaded_one_epoch_later(store: MemoryObjectStore) -> None:
-    generation = save(store, FULL, 0, "a")
+    generation = save(store, FULL, 0, "a").generation
     found = load(store, "default")
     assert (found.generation, found.state.epoch) == (generation, 1)
-    again = saved(store, found.state, found.generation, "b")
+    again = save(store, found.state, found.generation, "b")
     assert again == load(store, "default")
     assert again.state.epoch == 2
     assert again.state.with_decision({}).decisions == (*FULL.decisions, {})
 
 
 def test_only_the_generation_that_was_read_is_replaced(store: MemoryObjectStore) -> None:
-    generation = save(store, LaneState("default"), 0, "a")
+    generation = save(store, LaneState("default"), 0, "a").generation
     save(store, FULL, generation, "b")
     with pytest.raises(StateConflict, match="stands down"):
         save(store, LaneState("default"), generation, "c")
@@ -156,10 +155,14 @@ def test_the_state_of_a_newer_controller_is_not_to_be_deleted(store: MemoryObjec
 def test_the_history_is_bounded_in_decisions_and_in_what_one_holds() -> None:
     state = LaneState("default")
     for number in range(DECISIONS_KEPT + 5):
-        state = state.with_decision({"kind": "hold", "number": number, "ledger": {"total_count": 7, "lines": [{"n": 1}] * 500}})
+        state = state.with_decision({"kind": "hold", "number": number, "ledger": {"total_count": 7, "entries": [{"n": 1}] * 500}})
     assert (len(state.decisions), state.decisions[-1]["number"]) == (DECISIONS_KEPT, DECISIONS_KEPT + 4)
     ledger = state.decisions[-1]["ledger"]
-    assert (len(ledger["lines"]), ledger["lines_left_out_count"], ledger["total_count"]) == (LINES_KEPT, 500 - LINES_KEPT, 7)
+    assert (len(ledger["entries"]), ledger["entries_left_out_count"], ledger["total_count"]) == (
+        LEDGER_ENTRIES_KEPT,
+        500 - LEDGER_ENTRIES_KEPT,
+        7,
+    )
 
 
 def test_accepted_tasks_count_only_after_the_sample_and_once_for_each_poke() -> None:

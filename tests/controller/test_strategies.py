@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.decide.sizing import Rates, WorkerCost
-from controller.decide.strategies import Demand, Strategy, wanted
+from controller.decide.strategies import Demand, wanted
+from controller.model.lane import Strategy
 
 NOTHING_RUNS = Demand(
     known_count=0,
@@ -101,13 +102,13 @@ def test_a_deadline_is_by_share_until_something_is_learned() -> None:
     assert "nothing is learned yet" in by_share.formula
     learned = wanted(Strategy.DEADLINE, replace(demand, rates=Rates(50.0, 10.0)))
     assert learned.workers == ceil(95 / (8 * 11))
-    assert "ceil(95 / (8 slots x 11)) = 2" in learned.formula
+    assert "ceil(95 / (8 threads x 11)) = 2" in learned.formula
 
 
 def test_while_nothing_is_learned_messages_may_be_slow_however_many_fit_into_a_share() -> None:
     demand = replace(NOTHING_RUNS, unassigned_count=1000, share=1000, within_s=600.0, worker=WorkerCost(4, 1.0))
     first = wanted(Strategy.DEADLINE, demand)
     assert first.workers == 5
-    assert first.formula.endswith("10 s each are assumed, 60 for a slot in the 10 min left; ceil(1000 / (4 slots x 60)) = 5")
+    assert first.formula.endswith("10 s each are assumed, 60 for a thread in the 10 min left; ceil(1000 / (4 threads x 60)) = 5")
     assert wanted(Strategy.DEADLINE, replace(demand, unassigned_count=0)).workers == 0
     assert wanted(Strategy.SHARE, demand).workers == 1

@@ -15,9 +15,11 @@ from controller.act.launcher import GRACE_S
 from controller.act.state import Backoff, LaneState, load, save
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.probe import Blind
-from controller.observe.backlog import Idle, Reading, Unknown, Value
-from controller.observe.jobs import ExecutionInfo, LaunchRefused, LaunchUnclear, RunRequest
-from controller.tick import TickResult, tick
+from controller.model.execution import ExecutionInfo
+from controller.model.reading import Idle, Reading, Unknown, Value
+from controller.observe.jobs import LaunchRefused, LaunchUnclear, RunRequest
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
 
 DOWN = DependencyUnavailable("503")
@@ -67,7 +69,7 @@ def test_a_launch_that_is_not_listed_yet_counts_in_full(here: World, monkeypatch
     second = ticked(here)
     assert second.decision.kind is Kind.NOTHING_TO_DO
     assert second.decision.ledger is not None
-    assert "not listed yet" in second.decision.ledger.lines[0].note
+    assert "not listed yet" in second.decision.ledger.entries[0].note
 
 
 @pytest.mark.parametrize("reading", [Idle(), Unknown("UNAVAILABLE"), Value(0, 0.0)])

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from batch.testing import MemoryBroker
-from controller.outside import Outside
-from controller.tick import tick_lanes
+from controller.tick.outside import Outside
+from controller.tick.rounds import tick_lanes
 from tests.controller.cloud_sim import FAULTS, Backlog, Clock, Cloud, Runner, Store, StoreCalls
 from tests.controller.contender import Served, served
 from tests.support import clean_environment

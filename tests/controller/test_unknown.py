@@ -10,9 +10,10 @@ from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.names import lane_state_object
 from controller.act.state import load
 from controller.decide.decision import HoldCause
-from controller.observe.backlog import WINDOW_S, Reading, Sample, Unknown, Value, judged
+from controller.model.reading import Reading, Unknown, Value
+from controller.observe.backlog import WINDOW_S, Sample, judged
 from controller.observe.jobs import JobInfo
-from controller.tick import tick_lanes
+from controller.tick.rounds import tick_lanes
 from fanout.tick import exit_code
 from tests.controller.fakes import World, job, world
 

@@ -26,7 +26,9 @@ from batch.settings import worker_settings
 from batch.worker import Worker
 from controller.decide.decision import Kind
 from controller.observe.backlog import GoogleBacklogReader
-from controller.tick import Outside, TickResult, tick
+from controller.tick.outside import Outside
+from controller.tick.results import TickResult
+from controller.tick.rounds import tick
 from fanout.proof import as_text
 from tests.clocks import ShiftedClock
 from tests.controller.fakes import FakeRunner, lane
@@ -131,7 +133,7 @@ def test_delayed_tasks_are_reported_run_again_once_and_never_early(drain: Drain)
     waiting = drain.tick()
     assert waiting.decision.kind is Kind.NOTHING_TO_DO
     assert waiting.decision.ledger is not None
-    assert sum(line.deferred_count for line in waiting.decision.ledger.lines) == 10
+    assert sum(line.deferred_count for line in waiting.decision.ledger.entries) == 10
     proof = prove(drain.store, submission.submission_id)
     assert (len(proof.missing), len(proof.delayed)) == (15, 5)
     assert "5 of them are delayed until" in as_text(proof)

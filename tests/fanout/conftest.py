@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from controller.config import ControllerSettings
 from controller.observe.jobs import JobRunner
-from controller.outside import Outside
+from controller.tick.outside import Outside
 from fanout import cloud
 from tests.controller.fakes import World, job, world
 

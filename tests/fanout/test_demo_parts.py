@@ -15,10 +15,9 @@ from batch.client.submit import check_by
 from batch.handling.registry import load_handlers
 from batch.model.errors import SettingsError
 from batch.model.progress import Progress
-from controller.decide.ledger import Worked
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import Value
-from controller.observe.jobs import ExecutionInfo
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import Lane
+from controller.model.reading import Value
 from fanout.demo.corpus import COLUMNS, SourceFile, facts, source_files
 from fanout.demo.display import PlainScreen, bar, console
 from fanout.demo.scene import LaneScene, Scene

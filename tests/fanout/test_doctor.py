@@ -13,7 +13,7 @@ from click.testing import Result
 
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from controller.config import ControllerSettings
-from controller.observe.backlog import Unknown
+from controller.model.reading import Unknown
 from controller.observe.jobs import JobInfo
 from fanout import doctor
 from fanout.doctor.facts import BucketFacts, NotServed, ScheduledCall

@@ -10,9 +10,9 @@ import pytest
 from click.testing import Result
 
 from batch.model.errors import DependencyUnavailable
-from controller.act.intents import Intent, split
+from controller.act.intents import Intent, parts_for
 from controller.act.state import LaneState, save
-from controller.observe.backlog import Idle, Unknown, Value
+from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LaunchThrottled
 from fanout import lanes, tick
 from tests.controller.fakes import World, job, progress, world, write_progress
@@ -70,7 +70,7 @@ def test_json_tells_the_same_and_writes_nothing(here: World, run: Run) -> None:
 def test_a_look_gives_up_no_launch_and_publishes_nothing(here: World, run: Run) -> None:
     """What a tick would settle: a launch that never showed, and a delayed task that is due."""
     here.backlog_is(10)
-    intent = Intent("d", here.clock.now() - 3600, split("d", 1, 10))
+    intent = Intent("d", here.clock.now() - 3600, parts_for("d", 1, 10))
     save(here.store, LaneState("default").with_intent(intent), 0, "t")
     here.store.write("delayed/tasks-sub/0000000001-a-b", b"{}\n{}")
     before = [(one.name, one.generation) for one in here.store.list("")]

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batch.model.errors import DependencyUnavailable
-from controller.observe.backlog import Idle, Reading, Unknown, Value
+from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import LaunchRefused
 from fanout import plan, tick
 from tests.controller.fakes import World, progress, write_progress

@@ -1,7 +1,6 @@
-"""Lanes: read from the labels and annotations of Cloud Run Jobs. The manifest is the only place that an operator edits.
+"""Lanes, read from the labels and annotations of Cloud Run Jobs. The manifest is the only place that an operator edits.
 
-A job with the label `fanout-lane` is a lane. Everything that is wrong with it is reported at once; a lane with a problem is
-never ticked on a guess.
+A job with the label `fanout-lane` is a lane. All its problems are reported at once; a lane with a problem is never ticked on a guess.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from typing import Any
 
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings, whole
-from controller.decide.durations import duration
-from controller.decide.strategies import Strategy
-from controller.observe.jobs import COUNT_DIGITS, LANE_LABEL, JobInfo
+from controller.model.execution import count_in
+from controller.model.lane import Lane, Policy, Strategy
+from controller.model.wording import duration
+from controller.observe.jobs import LANE_LABEL, JobInfo
 
 PREFIX = "fanout/"
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
@@ -24,77 +24,40 @@ _LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What an operator decides about a lane. `share` is the most messages that one worker takes; `max_workers` counts all that are
-    alive at a time, `min_workers` is the least of one launch, `floor` how many of a shared budget are this lane's whatever others want.
-    `max_in_flight` messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
-
-    share: int = WorkerSettings.max_messages
-    min_workers: int = 0
-    max_workers: int = 100
-    drain_within_s: float = 600.0
-    weight: float = 1.0
-    paused: bool = False
-    strategy: Strategy = Strategy.DEADLINE
-    fixed_workers: int = 0
-    max_in_flight: int | None = None
-    rate: float | None = None
-    min_backlog: int = 0
-    max_wait_s: float = 600.0
-    floor: int = 0
-    probe_after_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and of the job what a
-    decision needs: timeout, parallelism, retries, tasks a worker runs at a time, and the size of a worker."""
-
-    name: str
-    job: str
-    subscription: str
-    topic: str
-    policy: Policy = Policy()
-    task_timeout_s: float = 600.0
-    parallelism: int = 0
-    max_retries: int = 1
-    concurrency: int = WorkerSettings.concurrency
-    vcpu: float = 1.0
-    memory_gib: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
 class LaneRefused:
-    """A job that wants to be a lane and cannot."""
+    """A job with the label of a lane that cannot be one, and why."""
 
     job: str
     problems: tuple[str, ...]
 
 
 def resource_name(text: str) -> str:
+    """A Pub/Sub name. Raises ValueError with the rule."""
     if not _RESOURCE.fullmatch(text) or text.startswith("goog"):
         raise ValueError("the short name of a Pub/Sub resource: a letter, then 2 to 254 letters, digits or ._~%+-")
     return text
 
 
 def positive(text: str) -> float:
-    rule = "a number above 0"
+    """A number above 0. Raises ValueError with the rule."""
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(rule) from None
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError(rule)
+        raise ValueError("a number above 0")
     return value
 
 
 def flag(text: str) -> bool:
+    """`true` or `false`. Raises ValueError with the rule."""
     if text not in ("true", "false"):
         raise ValueError('"true" or "false"')
     return text == "true"
 
 
 def strategy(text: str) -> Strategy:
+    """A strategy by its name. Raises ValueError with all names."""
     try:
         return Strategy(text)
     except ValueError:
@@ -141,7 +104,7 @@ ANNOTATIONS: Mapping[str, Annotation] = {
 
 
 def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> tuple[str, str, str, Policy]:
-    """Lane name, subscription, topic and policy. Raises SettingsError with all problems, each beginning with `path`."""
+    """Name, subscription, topic and policy of a lane. Raises SettingsError with all problems, each beginning with `path`."""
     problems: list[str] = []
     name = labels.get(LANE_LABEL, "")
     if not _LANE.fullmatch(name):
@@ -182,11 +145,11 @@ def _unknown(path: str, key: str) -> str:
 
 
 def lane_of(job: JobInfo) -> Lane:
-    """The lane that a job is. Raises SettingsError."""
+    """The lane of a job. Raises SettingsError with all problems."""
     path = f"job {job.name}: metadata"
     name, subscription, topic, policy = read_policy(path, job.labels, job.annotations)
-    slots = slots_of(job.env)
-    if problem := in_flight_problem(path, policy, slots):
+    concurrency = concurrency_of(job.env)
+    if problem := in_flight_problem(path, policy, concurrency):
         raise SettingsError([problem])
     return Lane(
         name=name,
@@ -197,29 +160,29 @@ def lane_of(job: JobInfo) -> Lane:
         task_timeout_s=job.task_timeout_s,
         parallelism=job.parallelism,
         max_retries=job.max_retries,
-        concurrency=slots,
+        concurrency=concurrency,
         vcpu=job.vcpu,
         memory_gib=job.memory_gib,
     )
 
 
-def in_flight_problem(path: str, policy: Policy, slots: int) -> str:
-    """Why a lane could never launch a worker; empty where it can."""
-    if policy.max_in_flight is None or policy.max_in_flight >= slots:
+def in_flight_problem(path: str, policy: Policy, concurrency: int) -> str:
+    """Why a lane could never launch a worker; empty if it can."""
+    if policy.max_in_flight is None or policy.max_in_flight >= concurrency:
         return ""
-    return f"{path}: fanout/max-in-flight={policy.max_in_flight} is less than a single worker runs at a time: lower its CONCURRENCY={slots}"
+    few = f"{path}: fanout/max-in-flight={policy.max_in_flight} is less than a single worker runs at a time"
+    return f"{few}: lower its CONCURRENCY={concurrency}"
 
 
-def slots_of(env: Mapping[str, str]) -> int:
-    """Tasks that a worker with this environment runs at a time. Sizes and predictions need it: a value that no worker would accept is the
-    worker's to report."""
-    text = env.get("CONCURRENCY", "")
-    return (int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else 0) or WorkerSettings.concurrency
+def concurrency_of(env: Mapping[str, str]) -> int:
+    """Tasks that a worker with this environment runs at a time. A value that no worker would accept counts as the default: the worker
+    itself reports it."""
+    return count_in(env, "CONCURRENCY") or WorkerSettings.concurrency
 
 
 def lanes_of(jobs: Sequence[JobInfo]) -> tuple[list[Lane], list[LaneRefused]]:
-    """All lanes by name, and the jobs that cannot be one. Two jobs on one lane, or on one subscription, are both refused: each would
-    take the other's work for its own."""
+    """All lanes, sorted by name, and the jobs that cannot be one. Two jobs of one lane, or of one subscription, are both refused: each
+    would count the other's work as its own."""
     lanes: list[Lane] = []
     refused: list[LaneRefused] = []
     for job in jobs:
@@ -243,3 +206,19 @@ def _clashes(lane: Lane, lanes: Sequence[Lane]) -> tuple[str, ...]:
         if other.subscription == lane.subscription
     ]
     return tuple(same_name + same_source)
+
+
+def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:
+    """The lanes with these names, or all. Raises SettingsError with every name that is not a lane's."""
+    known = {lane.name: lane for lane in lanes}
+    problems = [_no_lane(name, list(known), refused) for name in names if name not in known]
+    if problems:
+        raise SettingsError(problems)
+    return [known[name] for name in dict.fromkeys(names)] if names else list(lanes)
+
+
+def _no_lane(name: str, known: Sequence[str], refused: Sequence[LaneRefused]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"lanes are: {', '.join(known) or 'none'}"
+    wrong = "".join(f"; job {one.job} is refused: {'; '.join(one.problems)}" for one in refused)
+    return f"there is no lane {name!r}; {hint}{wrong}"

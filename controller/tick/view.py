@@ -1,6 +1,6 @@
 """The look at one lane: delayed tasks that are due are published again, then its state, its executions and their progress are read.
 
-A look launches nothing. What it reads is brought together into a View, which is all that a decision is made from.
+A look launches nothing. What it reads becomes a View, which is all that a decision is made from.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ from dataclasses import dataclass, field, replace
 
 from batch.model.errors import FanoutError
 from controller.act.intents import Intent, PartState
-from controller.act.launcher import CLOCKS_S, given_up, kept, settled, unlisted
+from controller.act.launcher import CLOCKS_S, given_up, kept, settle, unlisted
 from controller.act.republisher import Republished, Republisher
-from controller.act.state import LaneState, Saved, accepted_since, load
+from controller.act.state import LaneState, Stored, accepted_since, load
 from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
-from controller.decide.decision import Decision, HoldCause, Kind
+from controller.decide.decision import Decision, HoldCause, compared, held_decision
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
-from controller.decide.predictions import compared
 from controller.decide.probe import unfinished
-from controller.decide.strategies import Strategy
-from controller.lanes.lanes import Lane
-from controller.observe.backlog import WINDOW_S, Idle, Reading, Value
-from controller.observe.jobs import ExecutionInfo, JobInfo
-from controller.observe.listing import listed, newest_first, observed, shortage
-from controller.observe.survey import Survey, alive_count, oldest_of_interest, still_matter, surveyed
-from controller.outside import Outside
+from controller.model.execution import ExecutionInfo
+from controller.model.lane import Lane, Strategy
+from controller.model.reading import Idle, Reading, Value
+from controller.observe.backlog import WINDOW_S
+from controller.observe.jobs import JobInfo
+from controller.observe.listing import executions_since, list_executions, newest_first, observed, shortage
+from controller.observe.survey import Survey, oldest_of_interest, still_matter, survey
+from controller.tick.outside import Outside
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a tick knows of a lane before it decides. `saved` is the state as it was read, `state` the same brought up to date. `ledger`
-    is None where nothing was listed, or where `listing_error` says why it could not be. `accepted_count` tasks came after the reading,
-    `unfinished_count` are not acknowledged of all that the front door told of lately. `held`: it is decided already, for the state
-    could not be read; then `held_worker_count` is what lives of it."""
+    """What a tick knows of a lane before it decides. `stored` is the state as it was read, `state` the same brought up to date. `ledger` is
+    None if nothing was listed, or `listing_error` says why it could not be. `accepted_count` tasks came after the reading;
+    `unfinished_count` of the tasks that the front door accepted lately are not acknowledged. `held`: a decision that is made already,
+    because the lane could not be read; `held_worker_count` workers of it are then alive."""
 
     lane: Lane
     now: float
     reading: Reading
-    saved: Saved
+    stored: Stored
     state: LaneState
     ledger: Ledger | None = None
     broken: Broken | None = None
@@ -52,7 +52,7 @@ class View:
 
     @property
     def live_worker_count(self) -> int:
-        """Where nothing could be listed, what was alive when it last was, and what was launched since."""
+        """Workers that are alive; if they could not be listed, those of the last listing and those launched since."""
         if self.held is not None:
             return self.held_worker_count
         if self.ledger is not None:
@@ -65,7 +65,8 @@ class View:
 
 
 def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_run: bool, republish: bool = True) -> View:
-    """`republish`: delayed tasks may be due. Services that fail are told in the view; they are not raised."""
+    """Look at a lane. `republish`: delayed tasks may be due; a dry run only counts them. Errors of services become part of the view; they
+    are not raised."""
     now = outside.clock.now()
     delayed = Republished()
     if republish:
@@ -75,40 +76,42 @@ def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_ru
     if remembered is not None and _quiet(remembered.state, job, reading, delayed, now):
         return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
     try:
-        saved = load(outside.store, lane.name)
+        stored = load(outside.store, lane.name)
     except FanoutError as error:
         outside.memory.remember_state(lane.name, None)
-        return held_view(lane, reading, outside, unreadable(lane, reading, now, str(error)), delayed=delayed)
-    outside.memory.remember_state(lane.name, saved)
+        held = held_decision(lane.name, reading, now, HoldCause.STATE_UNREADABLE, str(error))
+        return hold_view(lane, reading, outside, held, delayed=delayed)
+    outside.memory.remember_state(lane.name, stored)
     sampled_at = reading.sampled_at if isinstance(reading, Value) else now - WINDOW_S
-    recent = saved.state.pruned(now)
+    recent = stored.state.pruned(now)
     view = View(
         lane,
         now,
         reading,
-        saved,
-        saved.state if dry_run or not delayed.count else recent.with_accepted(now, delayed.count),
+        stored,
+        stored.state if dry_run or not delayed.count else recent.with_accepted(now, delayed.count),
         accepted_count=accepted_since(recent, sampled_at) + delayed.count,
         delayed=delayed,
     )
-    return _listed(view, job, outside, sampled_at, give_up=not dry_run)
+    return _with_executions(view, job, outside, sampled_at, give_up=not dry_run)
 
 
-def held_view(
+def hold_view(
     lane: Lane, reading: Reading, outside: Outside, held: Decision, *, delayed: Republished | None = None, notes: tuple[str, ...] = ()
 ) -> View:
-    """A lane that was not looked at to the end. Where lanes share workers its own are counted; where they cannot be, it is taken to have
-    as many as it may have."""
-    nothing = Saved(LaneState(lane.name), 0)
-    count = 0
+    """The view of a lane that could not be read to the end: it is `held`. If lanes share workers its own are listed; if that fails too, it
+    counts as having as many as it may have."""
+    nothing = Stored(LaneState(lane.name), 0)
+    now, count = held.decided_at, 0
     if outside.quotas.count_workers:
         try:
-            count = alive_count(lane, outside.runner, held.decided_at)
-        except Exception:  # noqa: BLE001 - the lane is held for a reason that is told already, perhaps for this very one
+            recent = executions_since(outside.runner, lane.job, oldest_of_interest(lane, now))
+            count = sum(info.live_worker_count for info in recent)
+        except Exception:  # noqa: BLE001 - the lane is held for a reason that is reported already, perhaps for this very one
             count = lane.policy.max_workers
     return View(
         lane,
-        held.decided_at,
+        now,
         reading,
         nothing,
         nothing.state,
@@ -119,19 +122,14 @@ def held_view(
     )
 
 
-def unreadable(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
-    """On hold because the state cannot be read or written."""
-    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.STATE_UNREADABLE)
-
-
 def fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decision:
-    """On hold because of what nobody foresaw."""
+    """On hold because of an unforeseen error."""
     reason = f"a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
-    return Decision(lane.name, Kind.HOLD, reason, now, reading, hold_cause=HoldCause.FAULT)
+    return held_decision(lane.name, reading, now, HoldCause.FAULT, reason)
 
 
 def _quiet(state: LaneState, job: JobInfo, reading: Reading, delayed: Republished, now: float) -> bool:
-    """Whether a state that is remembered is enough to see that there is nothing to do: no backlog, nothing new, nothing under way."""
+    """Whether the remembered state is enough to see that there is nothing to do: no backlog, nothing new, nothing under way."""
     return (
         (isinstance(reading, Idle) or (isinstance(reading, Value) and not reading.undelivered_count))
         and not delayed.count
@@ -144,14 +142,14 @@ def _quiet(state: LaneState, job: JobInfo, reading: Reading, delayed: Republishe
     )
 
 
-def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, give_up: bool) -> View:
-    """With the ledger, whether the lane is broken, what was learnt, and how earlier predictions came true."""
+def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, give_up: bool) -> View:
+    """The view with the ledger, whether the lane is broken, what was learned, and what became of earlier predictions."""
     lane, now, state, memory = view.lane, view.now, view.state, outside.memory
     since = sampled_at - GUARD_S
     ended = memory.ended(lane.name)
     pending = [intent.saved_at for intent in state.intents if intent.pending]
     try:
-        found = listed(
+        found = list_executions(
             job,
             state.observed,
             outside.runner,
@@ -160,11 +158,11 @@ def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, gi
             oldest=oldest_of_interest(lane, now),
             look_back_to=min(pending) - CLOCKS_S if pending else None,
         )
-        seen = surveyed(found.executions, outside.runner, outside.store, ended, since=since, now=now)
-        intents, unseen = _followed(lane, state.intents, seen, outside, now, short=found.missing_count > 0, give_up=give_up)
+        seen = survey(found.executions, outside.runner, outside.store, ended, since=since, now=now)
+        intents, unseen = _follow(lane, state.intents, seen, outside, now, short=found.missing_count > 0, give_up=give_up)
         if unseen:
             found = replace(found, executions=newest_first([*found.executions, *unseen]))
-            seen = surveyed(found.executions, outside.runner, outside.store, ended, since=since, now=now)
+            seen = survey(found.executions, outside.runner, outside.store, ended, since=since, now=now)
     except FanoutError as error:
         return replace(view, listing_error=str(error))
     remains = still_matter(seen.worked, since, now)
@@ -191,14 +189,14 @@ def _listed(view: View, job: JobInfo, outside: Outside, sampled_at: float, *, gi
     )
 
 
-def _followed(
+def _follow(
     lane: Lane, intents: Sequence[Intent], seen: Survey, outside: Outside, now: float, *, short: bool, give_up: bool
 ) -> tuple[tuple[Intent, ...], list[ExecutionInfo]]:
-    """The intents as far as they are resolved, and executions that the listing did not show."""
+    """The intents, resolved as far as can be known, and executions that the listing did not show."""
     followed: list[Intent] = []
     unseen: list[ExecutionInfo] = []
     for intent in intents:
-        intent, found = settled(lane, intent, seen, outside.store, outside.runner, now, short=short, give_up=give_up)
+        intent, found = settle(lane, intent, seen, outside.store, outside.runner, now, short=short, give_up=give_up)
         followed.append(intent)
         unseen += found
     return kept(tuple(followed), now), unseen

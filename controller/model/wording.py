@@ -1,4 +1,4 @@
-"""Durations as people write them: `90s`, `10m`, `2h`, `1d`. A bare number is refused: nobody can tell its unit."""
+"""Counts and durations as people read and write them. Every text about a count goes through here, so that no text says `1 workers`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,19 @@ LONGEST_S = 365 * 86400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def are(count: int) -> str:
+    """`is` or `are`."""
+    return "is" if count == 1 else "are"
+
+
 def duration(text: str) -> float:
-    """Seconds, above 0 and of at most a year. Raises ValueError with the rule."""
+    """Seconds of `90s`, `10m`, `2h` or `1d`, above 0 and at most a year. A bare number is refused: its unit is not known. Raises
+    ValueError with the rule."""
     match = _DURATION.fullmatch(text.strip())
     value_s = float(match[1]) * _UNITS_S[match[2]] if match else 0.0
     if not 0 < value_s <= LONGEST_S:

@@ -1,4 +1,4 @@
-"""A tick: look at every lane, decide for all, share what they share, act. One order, for the service, the command and simulated time.
+"""A tick: look at every lane, decide for all, share what they share, act: the same order for the service, the command and simulated time.
 
 Nothing is launched unless the reading is known, the listing is complete and the intent is saved. Two ticks of one lane at the same
 time are harmless: only one of them can save its intent.
@@ -6,7 +6,6 @@ time are harmless: only one of them can save its intent.
 
 from __future__ import annotations
 
-import difflib
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,20 +13,19 @@ from dataclasses import replace
 from itertools import islice
 from typing import TypeVar
 
-from batch.model.errors import DependencyError, DependencyMissing, SettingsError
+from batch.model.errors import DependencyError, DependencyMissing
 from batch.model.names import DELAYED
 from batch.services.ports import ObjectStore
-from controller.act.action import act
-from controller.act.round import Round, TickResult
 from controller.decide.decision import Decision
-from controller.decide.sharing import shared_out
-from controller.lanes.lanes import Lane, LaneRefused, lanes_of
-from controller.observe.backlog import Reading
+from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.model.lane import Lane
+from controller.model.reading import Reading
 from controller.observe.jobs import JobInfo
-from controller.observe.view import View, fault, held_view, look
-from controller.outside import Outside
-
-__all__ = ["Outside", "Round", "TickResult", "chosen_lanes", "tick", "tick_lanes"]
+from controller.tick.action import act
+from controller.tick.outside import Outside
+from controller.tick.results import Round, TickResult
+from controller.tick.sharing import share_out
+from controller.tick.view import View, fault, hold_view, look
 
 LANES_AT_A_TIME = 8
 DELAYED_PAGE = 1000
@@ -39,9 +37,9 @@ U = TypeVar("U")
 def tick_lanes(
     outside: Outside, names: Sequence[str] = (), *, dry_run: bool = False, on_result: Callable[[TickResult], None] | None = None
 ) -> Round:
-    """Tick the lanes with these names, or all. Raises SettingsError for a name that is no lane, DependencyError when the jobs cannot
-    be listed. A fault in one lane's tick holds that lane, and the others go on. `on_result` is told each result as it comes, from any
-    thread."""
+    """Tick the lanes with these names, or all. A fault in one lane's tick holds that lane, and the others go on. `on_result` is called with
+    each result as it comes, from any thread. Raises SettingsError for a name that is not a lane's, DependencyError when the jobs cannot be
+    listed."""
     jobs = {job.full_name: job for job in outside.runner.jobs()}
     lanes, refused = lanes_of(list(jobs.values()))
     chosen = chosen_lanes(lanes, refused, names)
@@ -53,7 +51,7 @@ def tick_lanes(
 
 
 def tick(lane: Lane, outside: Outside, *, reading: Reading | None = None, dry_run: bool = False) -> TickResult:
-    """One lane alone, as it is given; no budget is shared with others. Raises DependencyError when its job cannot be found."""
+    """Tick one lane alone, as it is given; it shares no budget with others. Raises DependencyError when its job cannot be found."""
     job = next((one for one in outside.runner.jobs() if one.full_name == lane.job), None)
     if job is None:
         raise DependencyMissing(f"there is no job {lane.job} with the label fanout-lane: run `fanout apply`")
@@ -72,7 +70,7 @@ def _round(
     dry_run: bool,
     on_result: Callable[[TickResult], None] | None = None,
 ) -> list[TickResult]:
-    """Look at all that is asked, act on what is chosen of it."""
+    """Look at all lanes in `asked`, act on the `chosen` ones."""
     may_be_due = _subscriptions_with_delayed(outside.store) if len(chosen) > 1 else None
 
     def looked(one: tuple[Lane, JobInfo, Reading]) -> View:
@@ -80,8 +78,9 @@ def _round(
         republish = lane.name in chosen and (may_be_due is None or lane.subscription in may_be_due)
         try:
             return look(lane, job, outside, reading, dry_run=dry_run or lane.name not in chosen, republish=republish)
-        except Exception as error:  # noqa: BLE001 - what nobody foresaw must not stop the other lanes; it is told in full, and the lane held
-            return _faulty(lane, reading, outside, error)
+        except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, with its traceback, and the others go on
+            held = fault(lane, reading, outside.clock.now(), error)
+            return hold_view(lane, reading, outside, held, notes=_traced(error))
 
     def acted(one: tuple[View, Decision]) -> TickResult:
         view, decision = one
@@ -95,14 +94,14 @@ def _round(
         return result
 
     views = _together(looked, asked)
-    decided = shared_out(views, outside, chosen, dry_run=dry_run)
+    decided = share_out(views, outside, chosen, dry_run=dry_run)
     reserved_at = decided.reserved_at
     pairs = zip(views, decided.decisions, strict=True)
     return _together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen])
 
 
 def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
-    """Whose folder of delayed tasks is worth a look, by one page for all lanes; None when it cannot be told so: then every folder is."""
+    """Subscriptions with delayed tasks, by one page of a listing for all lanes; None if one page does not show them all."""
     try:
         names = [info.name for info in islice(store.list(DELAYED), DELAYED_PAGE)]
     except DependencyError:
@@ -110,34 +109,14 @@ def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
     return {name.removeprefix(DELAYED).partition("/")[0] for name in names} if len(names) < DELAYED_PAGE else None
 
 
-def _faulty(lane: Lane, reading: Reading, outside: Outside, error: Exception) -> View:
-    return held_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error), notes=_traced(error))
-
-
 def _traced(error: Exception) -> tuple[str, ...]:
     return ("".join(traceback.format_exception(error)),)
 
 
 def _together(call: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """Several at a time, results in order."""
+    """Several calls at a time, results in order."""
     items = list(items)
     if len(items) < 2:
         return [call(item) for item in items]
     with ThreadPoolExecutor(min(LANES_AT_A_TIME, len(items)), thread_name_prefix="lane") as pool:
         return list(pool.map(call, items))
-
-
-def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:
-    """The lanes with these names, or all. Raises SettingsError with every name that is none."""
-    known = {lane.name: lane for lane in lanes}
-    problems = [_no_lane(name, list(known), refused) for name in names if name not in known]
-    if problems:
-        raise SettingsError(problems)
-    return [known[name] for name in dict.fromkeys(names)] if names else list(lanes)
-
-
-def _no_lane(name: str, known: Sequence[str], refused: Sequence[LaneRefused]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"lanes are: {', '.join(known) or 'none'}"
-    wrong = "".join(f"; job {one.job} is refused: {'; '.join(one.problems)}" for one in refused)
-    return f"there is no lane {name!r}; {hint}{wrong}"

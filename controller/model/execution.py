@@ -1,0 +1,94 @@
+"""An execution of a job as Cloud Run shows it, and the progress of its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from batch.model.progress import Progress
+
+MAX_WORKERS_PER_EXECUTION = 10_000
+"""The limit of Cloud Run on the task count of an execution."""
+COUNT_DIGITS = 18
+"""A person may start an execution with any settings: a longer number is not a count that a worker would accept."""
+
+Tries = Mapping[int, Sequence[Progress]]
+"""Progress by worker index; the tries of a worker in the order of their retries."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionInfo:
+    """One execution. `full_name` is `projects/P/locations/R/jobs/J/executions/E`; times are Unix seconds; `env` is that of its own
+    template, overrides merged in."""
+
+    full_name: str
+    task_count: int
+    created_at: float
+    started_at: float | None = None
+    completed_at: float | None = None
+    running_count: int = 0
+    succeeded_count: int = 0
+    failed_count: int = 0
+    cancelled_count: int = 0
+    retried_count: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The short name: what workers see as CLOUD_RUN_EXECUTION."""
+        return self.full_name.rsplit("/", 1)[-1]
+
+    @property
+    def job(self) -> str:
+        """The full name of its job."""
+        return self.full_name.rsplit("/executions/", 1)[0]
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended."""
+        return self.completed_at is None
+
+    @property
+    def live_worker_count(self) -> int:
+        """Workers that run or have yet to start."""
+        done_count = self.succeeded_count + self.failed_count + self.cancelled_count
+        return max(0, self.task_count - done_count) if self.live else 0
+
+    @property
+    def pending_worker_count(self) -> int:
+        """Workers that have yet to start."""
+        return max(0, self.live_worker_count - self.running_count)
+
+    @property
+    def decision_id(self) -> str:
+        """Empty when a person launched it."""
+        return self.env.get("DECISION_ID", "")
+
+    def count_setting(self, name: str) -> int | None:
+        """A count among its settings; None if it is not set, or not a count that a worker would accept."""
+        return count_in(self.env, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """An execution and the progress of its workers, as far as they have written any. `ended`: when (Unix seconds) single workers ended for
+    good, by index; it is read only while an execution with failed or cancelled workers lives."""
+
+    info: ExecutionInfo
+    tries: Tries = field(default_factory=dict)
+    ended: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> Iterator[Progress]:
+        """Of every try of every worker."""
+        return (one for tries in self.tries.values() for one in tries)
+
+    def ended_at(self, index: int) -> float | None:
+        """Unix seconds; None while this worker, or a retry of it, may still work."""
+        return self.ended.get(index, self.info.completed_at)
+
+
+def count_in(env: Mapping[str, str], name: str) -> int | None:
+    """A count among these settings; None if it is not set, or not a count that a worker would accept."""
+    text = env.get(name, "")
+    return int(text) if text.isdecimal() and len(text) <= COUNT_DIGITS else None

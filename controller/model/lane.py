@@ -1,0 +1,69 @@
+"""A lane: a topic, its subscription, the job that drains it, and its policy, as a decision needs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from batch.settings import WorkerSettings
+
+
+class Strategy(StrEnum):
+    """How a launch is sized; the values are those of the annotation `fanout/strategy`."""
+
+    DEADLINE = "deadline"
+    SHARE = "share"
+    FIXED = "fixed"
+    KEDA_DEFAULT = "keda-default"
+    KEDA_ACCURATE = "keda-accurate"
+    KEDA_EAGER = "keda-eager"
+
+    @property
+    def sees_ledger(self) -> bool:
+        """Whether it counts only what is not assigned yet."""
+        return self not in (Strategy.KEDA_DEFAULT, Strategy.KEDA_ACCURATE, Strategy.KEDA_EAGER)
+
+    @property
+    def sizes_by_work(self) -> bool:
+        """Whether caps that ask for more workers (timeout, share, minimum) apply too; of the others only upper bounds change the number."""
+        return self in (Strategy.DEADLINE, Strategy.SHARE)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an operator decides about a lane. `share`: the most messages that one worker takes. `max_workers` counts all that are alive at
+    a time, `min_workers` bounds one launch from below, `floor` workers of a shared budget are reserved for this lane. `max_in_flight`
+    messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
+
+    share: int = WorkerSettings.max_messages
+    min_workers: int = 0
+    max_workers: int = 100
+    drain_within_s: float = 600.0
+    weight: float = 1.0
+    paused: bool = False
+    strategy: Strategy = Strategy.DEADLINE
+    fixed_workers: int = 0
+    max_in_flight: int | None = None
+    rate: float | None = None
+    min_backlog: int = 0
+    max_wait_s: float = 600.0
+    floor: int = 0
+    probe_after_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and what a decision needs of the job:
+    timeout, parallelism, retries, how many tasks a worker runs at a time (`concurrency`), and the size of a worker."""
+
+    name: str
+    job: str
+    subscription: str
+    topic: str
+    policy: Policy = Policy()
+    task_timeout_s: float = 600.0
+    parallelism: int = 0
+    max_retries: int = 1
+    concurrency: int = WorkerSettings.concurrency
+    vcpu: float = 1.0
+    memory_gib: float = 0.5

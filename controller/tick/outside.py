@@ -1,0 +1,78 @@
+"""Everything that a tick touches, as one value: the seams, and what one process remembers between ticks."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from batch.model.clock import Clock
+from batch.services.ports import ObjectStore, Topic
+from controller.act.state import Stored
+from controller.decide.budget import Quotas
+from controller.model.execution import Worked
+from controller.observe.backlog import BacklogReader
+from controller.observe.jobs import JobRunner
+
+MINUTE_S = 60.0
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one controller process remembers. Losing it costs requests, never correctness. Safe from any thread.
+
+    A state that is remembered only serves to find that there is nothing to do: a tick that launches has read it, and a write names its
+    generation."""
+
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ended: dict[str, Mapping[str, Worked]] = field(default_factory=dict)
+    _states: dict[str, Stored] = field(default_factory=dict)
+    _run_calls: tuple[float, ...] = ()
+
+    def ended(self, lane: str) -> Mapping[str, Worked]:
+        """Executions that will not change any more, by full name."""
+        with self._lock:
+            return self._ended.get(lane, {})
+
+    def remember_ended(self, lane: str, worked: Iterable[Worked]) -> None:
+        """Replaces what was remembered: other executions do not matter any more."""
+        with self._lock:
+            self._ended[lane] = {one.info.full_name: one for one in worked if not one.info.live}
+
+    def state(self, lane: str) -> Stored | None:
+        """None: it has to be read."""
+        with self._lock:
+            return self._states.get(lane)
+
+    def remember_state(self, lane: str, stored: Stored | None) -> None:
+        """None forgets it. An older state than the remembered one comes from a slower thread and is ignored."""
+        with self._lock:
+            if stored is None:
+                self._states.pop(lane, None)
+            elif lane not in self._states or stored.generation >= self._states[lane].generation:
+                self._states[lane] = stored
+
+    def remember_run_call(self, at: float) -> None:
+        """A launch is tried at `at` (Unix seconds)."""
+        with self._lock:
+            self._run_calls = (*(one for one in self._run_calls if one > at - MINUTE_S), at)
+
+    def run_call_count(self, since: float) -> int:
+        """Launches that were tried after `since` (Unix seconds), at most a minute ago."""
+        with self._lock:
+            return sum(one > since for one in self._run_calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Used from several threads at a time. `topic` returns a topic by its short name, or raises DependencyError."""
+
+    store: ObjectStore
+    runner: JobRunner
+    backlog: BacklogReader
+    clock: Clock
+    rng: random.Random
+    topic: Callable[[str], Topic]
+    quotas: Quotas = field(default_factory=Quotas)
+    memory: Memory = field(default_factory=Memory)
