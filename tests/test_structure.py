@@ -54,6 +54,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "shutdown",
         "life",
     ),
+    "controller": ("model", "decide", "observe", "lanes", "act", "tick", "service", "config", "wiring"),
 }
 """What stands in a package, lowest first: a room may import itself and what stands before it. Modules of the package itself (`__init__`,
 `__main__`) may import all."""

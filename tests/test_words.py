@@ -1,6 +1,6 @@
 """The words of the code base are those of the field: one word for one thing, and nothing that only its authors understand.
 
-A word that this test refuses has a better one beside it. Where the word is right in one place, that place stands in ALLOWED with the reason.
+A word that this test refuses has a better one beside it. Where such a word is right, the file stands in ALLOWED with the reason.
 """
 
 from __future__ import annotations
