@@ -20,12 +20,12 @@ from batch.settings import WorkerSettings
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.verdicts import Verdicts
-from batch.worker.assembly import Parts, assembled
+from batch.worker.assembly import assembled
 from batch.worker.attempt import Finished
 from batch.worker.circuit_breaker import CircuitBreaker, limits
 from batch.worker.committing.committer import Committer
 from batch.worker.executors.overdue import HandlersHang
-from batch.worker.executors.runner import Runner
+from batch.worker.executors.runner import Parts, Runner
 from batch.worker.leases import LeaseKeeper
 from batch.worker.progress_writer import ProgressWriter, earlier_tries
 from batch.worker.pulling.bounds import PaidMinute, TimeBounds
@@ -66,8 +66,8 @@ class Worker:
         verdicts = Verdicts(settings, store, clock, rng, self._markers)
         admission = Admission(settings, registry, store, clock, verdicts, self._markers, self._bounds.end_s, self._bound_lease)
         self._runner = Runner(admission, verdicts, store, clock)
-        parts = Parts(settings, registry, self._runner, self._markers, self._inbox, self.tally, clock, self._fail, self._breaker.trip)
-        self._executors = assembled(parts)
+        parts = Parts(self._runner, self._inbox, self.tally, clock, self._fail)
+        self._executors = assembled(settings, registry, self._markers, parts, self._breaker.trip)
         self._progress = self._progress_writer()
         self.shutdown = Shutdown(
             settings,

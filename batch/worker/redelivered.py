@@ -10,17 +10,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from queue import SimpleQueue
 
 from batch.model.delivery import Delivery
 from batch.worker.admission.admission import asks_bucket
 from batch.worker.admission.markers import RECORDS_IN_FLIGHT, UNMARK_S, Markers
-from batch.worker.attempt import Attempt, Finished, Nack, Work
+from batch.worker.attempt import Attempt, Nack, Work
 from batch.worker.executors.quarantine import Quarantine
-from batch.worker.executors.runner import Runner
+from batch.worker.executors.runner import Parts
 from batch.worker.flow import wanted_count
 from batch.worker.ready_queue import Changes, ReadyQueue
-from batch.worker.tally import Tally
 
 AHEAD_S = 0.25
 """Markers are written for what begins within this time at the measured rate, and for what waiting takers would take."""
@@ -29,22 +27,10 @@ AHEAD_S = 0.25
 class Redelivered:
     """The stage of one executor of `concurrency`; it makes the executor's queue, and counts with it what waits. Thread-safe."""
 
-    def __init__(
-        self,
-        runner: Runner,
-        markers: Markers,
-        quarantine: Quarantine,
-        inbox: SimpleQueue[list[Finished] | None],
-        tally: Tally,
-        changes: Changes,
-        concurrency: int,
-    ) -> None:
+    def __init__(self, markers: Markers, quarantine: Quarantine, changes: Changes, concurrency: int, parts: Parts) -> None:
         self.queue = ReadyQueue(changes, self._advance)
-        self._runner = runner
-        self._markers = markers
-        self._quarantine = quarantine
-        self._inbox = inbox
-        self._tally = tally
+        self._markers, self._quarantine = markers, quarantine
+        self._runner, self._inbox, self._tally = parts.runner, parts.inbox, parts.tally
         self._changes = changes
         self._concurrency = concurrency
         self._waiting: deque[Attempt] = deque()

@@ -11,19 +11,16 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 from batch.events import log
 from batch.handling.answer import Answer, Said, awaited, overdue
 from batch.handling.context import AsyncContext
-from batch.model.clock import Clock
 from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.loop import Loop
-from batch.worker.executors.runner import Runner, with_output
+from batch.worker.executors.runner import Parts, with_output
 from batch.worker.executors.threads import HAND_OVER_S
 from batch.worker.ready_queue import ReadyQueue, next_of, taken_from
-from batch.worker.tally import Tally
 
 AHEAD_S = 0.05
 """The loop has messages for about this long beyond those that run, so that a task slot never waits for the feeder."""
@@ -59,22 +56,10 @@ class AsyncExecutor:
     Its state belongs to the loop's thread; others only take from its deques and count.
     """
 
-    def __init__(
-        self,
-        concurrency: int,
-        queue: ReadyQueue,
-        inbox: SimpleQueue[list[Finished] | None],
-        runner: Runner,
-        tally: Tally,
-        clock: Clock,
-        loop: Loop,
-    ) -> None:
+    def __init__(self, concurrency: int, queue: ReadyQueue, parts: Parts, loop: Loop) -> None:
         self.concurrency = concurrency
         self.queue = queue
-        self._inbox = inbox
-        self._runner = runner
-        self._tally = tally
-        self._clock = clock
+        self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
         self._loop = loop
         self._waiting: deque[Work] = deque()
         self._finished: deque[Finished] = deque()

@@ -13,20 +13,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, overload
 
 from batch.events import log
 from batch.handling.answer import Answer, Said, awaited, called, raised
 from batch.handling.context import Surroundings
 from batch.handling.registry import Handler
-from batch.model.clock import Clock
 from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.overdue import most_lost, timed_out, too_many
-from batch.worker.executors.runner import Runner, with_output
+from batch.worker.executors.runner import Parts, with_output
 from batch.worker.ready_queue import ReadyQueue
-from batch.worker.tally import Tally
 from batch.worker.watchdog import stack_of
 
 CALLS = 2
@@ -85,25 +82,12 @@ class _Running:
 class GroupExecutor:
     """The executor of one grouped handler. `loop` runs it when it is async."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        queue: ReadyQueue,
-        inbox: SimpleQueue[list[Finished] | None],
-        runner: Runner,
-        tally: Tally,
-        clock: Clock,
-        failed: Callable[[BaseException], None],
-        loop: Loop,
-    ) -> None:
+    def __init__(self, handler: Handler, queue: ReadyQueue, parts: Parts, loop: Loop) -> None:
         self.concurrency = concurrency_of(handler)
         self.queue = queue
         self._handler = handler
-        self._inbox = inbox
-        self._runner = runner
-        self._tally = tally
-        self._clock = clock
-        self._failed = failed
+        self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
+        self._failed = parts.failed
         self._loop = loop
         self._is_async = is_async(handler)
         self._aside = ThreadPoolExecutor(ASIDE_THREADS, f"group-{handler.task_type}-aside")

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any
 
 from batch.events import log
@@ -16,12 +15,11 @@ from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.verdicts import MAX_LINE_BYTES
-from batch.worker.attempt import Attempt, Finished
+from batch.worker.attempt import Attempt
 from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
-from batch.worker.executors.runner import Runner
+from batch.worker.executors.runner import Parts
 from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.ready_queue import ReadyQueue
-from batch.worker.tally import Tally
 
 START_TRIES = 2
 _NOT_RUN = Answer(Said.SNOOZED, after_s=0.0)
@@ -170,18 +168,8 @@ class Isolation:
 class ProcessExecutor(ThreadExecutor):
     """Threads whose handlers run in children, one child a thread."""
 
-    def __init__(
-        self,
-        isolation: Isolation,
-        concurrency: int,
-        queue: ReadyQueue,
-        inbox: SimpleQueue[list[Finished] | None],
-        runner: Runner,
-        tally: Tally,
-        clock: Clock,
-        failed: Callable[[BaseException], None],
-    ) -> None:
-        super().__init__(concurrency, queue, inbox, runner, tally, clock, failed, isolation.call)
+    def __init__(self, isolation: Isolation, concurrency: int, queue: ReadyQueue, parts: Parts) -> None:
+        super().__init__(concurrency, queue, parts, isolation.call)
         self._isolation = isolation
 
     def shut_down(self) -> None:

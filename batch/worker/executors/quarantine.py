@@ -7,16 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from batch.events import log
 from batch.handling.answer import Answer
-from batch.model.clock import Clock
 from batch.settings import WorkerSettings
-from batch.worker.attempt import Attempt, Finished, Nack, Work, nack_after
+from batch.worker.attempt import Attempt, Nack, Work, nack_after
 from batch.worker.executors.processes import Isolation
-from batch.worker.executors.runner import Runner
-from batch.worker.tally import Tally
+from batch.worker.executors.runner import Parts
 
 MAX_WAITING = 32
 """Quarantined tasks that one worker holds; more go back, for a worker that has time for them."""
@@ -35,26 +32,13 @@ class _Waiting:
 
 
 class Quarantine:
-    """One thread, made when the first task comes; nothing is on record of a task before its turn. `failed` is told when the thread
-    itself breaks."""
+    """One thread, made when the first task comes; nothing is on record of a task before its turn."""
 
-    def __init__(
-        self,
-        settings: WorkerSettings,
-        isolation: Isolation,
-        runner: Runner,
-        inbox: SimpleQueue[list[Finished] | None],
-        tally: Tally,
-        clock: Clock,
-        failed: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, isolation: Isolation, parts: Parts) -> None:
         self._settings = settings
         self._isolation = isolation
-        self._runner = runner
-        self._inbox = inbox
-        self._tally = tally
-        self._clock = clock
-        self._failed = failed
+        self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
+        self._failed = parts.failed
         self._waiting: deque[_Waiting] = deque()
         self._running: Attempt | None = None
         self._state = threading.Condition()

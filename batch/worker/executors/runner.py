@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from batch.events import log
@@ -21,10 +22,23 @@ from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
 from batch.worker.attempt import Attempt, Finished, Nack, Work, nack_after
+from batch.worker.tally import Tally
 
 Call = Callable[[Attempt], Answer]
 """How an executor runs an attempt's handler; never raises for what user code does."""
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every executor of a worker shares. `inbox` is the committer's; `failed` is called when an executor itself breaks, which
+    ends the worker."""
+
+    runner: Runner
+    inbox: SimpleQueue[list[Finished] | None]
+    tally: Tally
+    clock: Clock
+    failed: Callable[[BaseException], None]
 
 
 @dataclass(slots=True)

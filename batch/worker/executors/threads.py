@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
 
 from batch.events import log
 from batch.handling.answer import Answer
-from batch.model.clock import Clock
 from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.overdue import Overtaken, is_overdue, most_lost, timed_out, too_many
-from batch.worker.executors.runner import Call, Runner
+from batch.worker.executors.runner import Call, Parts
 from batch.worker.flow import chunk_size
 from batch.worker.ready_queue import ReadyQueue, next_of, taken_from
-from batch.worker.tally import Tally
 from batch.worker.watchdog import stack_of
 
 HAND_OVER_S = 0.25
@@ -44,28 +40,15 @@ class _TaskSlot:
 
 
 class ThreadExecutor:
-    """`concurrency` threads between their queue and the committer's inbox. `failed` is told when a thread itself breaks."""
+    """`concurrency` threads between their queue and the committer's inbox."""
 
-    def __init__(
-        self,
-        concurrency: int,
-        queue: ReadyQueue,
-        inbox: SimpleQueue[list[Finished] | None],
-        runner: Runner,
-        tally: Tally,
-        clock: Clock,
-        failed: Callable[[BaseException], None],
-        call: Call | None = None,
-    ) -> None:
+    def __init__(self, concurrency: int, queue: ReadyQueue, parts: Parts, call: Call | None = None) -> None:
         """`call` runs an attempt's handler; in the executor's own threads by default."""
         self.concurrency = concurrency
         self.queue = queue
         self._call = call
-        self._inbox = inbox
-        self._runner = runner
-        self._tally = tally
-        self._clock = clock
-        self._failed = failed
+        self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
+        self._failed = parts.failed
         self._slots = [_TaskSlot() for _ in range(concurrency)]
         self._lost: list[threading.Thread] = []
 
