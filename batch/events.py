@@ -1,6 +1,6 @@
-"""What Fanout logs: a closed table of events, each with its meaning; one JSON line each, as Cloud Logging reads it.
+"""What Fanout logs, in workers, controller and front door: a closed table of events; one JSON line each, as Cloud Logging reads it.
 
-No line per task: the outcome is the record of a task, INFO lines are per flush or rarer.
+A worker logs no line per task: the outcome is the record of a task, INFO lines are per flush or rarer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,22 @@ EVENTS: dict[str, tuple[str, str]] = {
     "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was handed back"),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
-    "settings_wrong": ("ERROR", "settings are missing or wrong; every problem"),
+    "settings_wrong": ("ERROR", "a setting is missing or wrong, or the port is taken; one line for each problem, and the process ends"),
+    "service_listening": ("INFO", "the controller or the front door serves; with its address"),
+    "service_failed": ("ERROR", "the controller or the front door cannot begin: no client could be made"),
+    "callers_checked": ("INFO", "the controller asks its callers for a token; with whose it takes"),
+    "callers_unchecked": ("NOTICE", "the controller asks its callers for nothing: Cloud Run's own check must be on"),
+    "request_refused": ("WARNING", "the controller refused a request, for its token or its origin"),
+    "lane_ticked": ("INFO", "the decision for a lane, and what was launched"),
+    "lane_troubled": ("WARNING", "the same, where the lane is held, a launch failed or delayed tasks could not be republished"),
+    "job_refused": ("ERROR", "a job with the label of a lane is not ticked; with what is wrong with it"),
+    "tick_failed": ("ERROR", "no lane was ticked: a service failed, or, with a traceback, a fault in Fanout itself"),
+    "tick_cut_short": ("WARNING", "the controller ends while a tick runs; the next tick repairs what it left"),
+    "poke_counted": ("INFO", "the front door reported accepted tasks; with their count and lane"),
+    "pokes_dropped": ("WARNING", "pokes were not counted; the gauge will show their tasks"),
+    "task_not_submitted": ("ERROR", "the topic is missing, forbidden or refused a task; the client was told"),
+    "publish_crashed": ("ERROR", "a fault in Fanout itself met a publish of the front door, with its traceback; the clients were told"),
+    "poke_failed": ("WARNING", "the controller could not be told of accepted tasks; it finds them when the gauge shows them"),
 }
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "NOTICE": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -63,14 +78,15 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 _logger = logging.getLogger("fanout")
 
 
-def log(event: str, **fields: Any) -> None:
-    """Log one event of the table with its fields. Raises KeyError on an event that is not in it."""
+def log(event: str, message: str = "", /, **fields: Any) -> None:
+    """Log one event of the table with its fields; without `message` the event's name and its error or reason are the sentence. Raises
+    KeyError for an event that is not in the table."""
     severity, _ = EVENTS[event]
     level = _LEVELS[severity]
     if _logger.isEnabledFor(level):
         detail = fields.get("error") or fields.get("reason") or fields.get("exit_reason")
         said = event.replace("_", " ")
-        _logger.log(level, f"{said}: {detail}" if detail else said, extra={"event": event, **fields})
+        _logger.log(level, "%s", message or (f"{said}: {detail}" if detail else said), extra={"event": event, **fields})
 
 
 class JsonLines(logging.Formatter):

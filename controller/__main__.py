@@ -12,11 +12,11 @@ from math import ceil
 
 import uvicorn
 
+from batch.events import log, set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
 from controller.config import ControllerSettings, controller_settings
-from controller.service import logs
 from controller.service.oidc import Certificates, Verifier, fetched_from
 from controller.service.poked_lanes import PokedLanes
 from controller.service.service import Callers, create_app
@@ -36,14 +36,15 @@ def main(arguments: Sequence[str] = ()) -> int:
     """Serve until a signal. Exit code 2 if settings are wrong or the port is taken, 1 if no client could be made; problems are logged."""
     what = "Serve the controller: tick the lanes when it is called, answer what was decided and why."
     usage("python -m controller", what, ControllerSettings).parse_args(arguments)
+    set_up_logging()
     try:
         _serve(controller_settings(os.environ))
     except SettingsError as error:
         for problem in error.problems:
-            logs.write("ERROR", problem)
+            log("settings_wrong", error=problem)
         return EXIT_SETTINGS
     except DependencyError as error:
-        logs.write("ERROR", f"the controller cannot begin: {error}")
+        log("service_failed", f"the controller cannot begin: {error}", error=str(error))
         return EXIT_TROUBLE
     return 0
 
@@ -62,7 +63,7 @@ def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outsid
     ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
     poked = PokedLanes(outside, ticker)
     app = create_app(outside, ticker=ticker, poked=poked, callers=_callers(settings))
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=ceil(settings.stop_timeout_s + ANSWER_S))
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=ceil(settings.stop_timeout_s + ANSWER_S))
     server = uvicorn.Server(config)
     end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
     end.start()
@@ -86,11 +87,12 @@ def _callers(settings: ControllerSettings) -> Callers:
 def _say_where(settings: ControllerSettings, door: socket.socket) -> None:
     host, port = door.getsockname()[:2]
     url = f"http://{host}:{port}"
-    logs.write("INFO", f"controller for {settings.where}, bucket {settings.bucket_name}, listens on {url}", url=url)
+    log("service_listening", f"controller for {settings.where}, bucket {settings.bucket_name}, listens on {url}", url=url)
     if settings.oidc_audience:
-        logs.write("INFO", f"callers need a token for {settings.oidc_audience}, of {', '.join(settings.oidc_emails) or 'nobody but pokes'}")
+        emails = ", ".join(settings.oidc_emails) or "nobody but pokes"
+        log("callers_checked", f"callers need a token for {settings.oidc_audience}, of {emails}")
     elif not settings.run_emulator:
-        logs.write("NOTICE", "OIDC_AUDIENCE is not set: Cloud Run's own check of callers (roles/run.invoker) must be on")
+        log("callers_unchecked", "OIDC_AUDIENCE is not set: Cloud Run's own check of callers (roles/run.invoker) must be on")
 
 
 def _exit(_number: int, _frame: object) -> None:
@@ -101,7 +103,7 @@ def _leave(ticker: Ticker) -> None:
     """At once if something still waits for a service: its threads must not keep the process."""
     unfinished = ticker.running()
     for holder in unfinished:
-        logs.write("WARNING", f"the controller ends in the middle of a tick, the next one repairs what it left: {holder.text}")
+        log("tick_cut_short", f"the controller ends in the middle of a tick, the next one repairs what it left: {holder.text}")
     others = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
     for thread in others:
         thread.join(LEAVE_S / len(others))

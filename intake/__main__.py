@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import signal
@@ -12,12 +11,12 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 
+from batch.events import log, set_up_logging
 from batch.handling.registry import load_handlers
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
 from batch.services.async_topic import GooglePublisher, check_credentials
-from intake import logs
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
@@ -25,8 +24,6 @@ from intake.service import create_app
 
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
-
-log = logging.getLogger("fanout.intake")
 
 
 @asynccontextmanager
@@ -43,7 +40,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     """The exit code: 0 after a signal, 2 when settings are wrong, a port that is taken among them, 1 without credentials."""
     what = "Serve the front door: validate tasks that come over HTTP, publish them, answer when the broker has them."
     usage("python -m intake", what, IntakeSettings).parse_args(arguments)
-    logs.set_up()
+    set_up_logging()
     try:
         settings = intake_settings(os.environ)
         registry = load_handlers(settings.handlers)
@@ -51,10 +48,10 @@ def main(arguments: Sequence[str] = ()) -> int:
         door = listening(settings.host, settings.port, backlog=2048)
     except SettingsError as error:
         for problem in error.problems:
-            log.error("%s", problem)
+            log("settings_wrong", error=problem)
         return EXIT_SETTINGS
     except DependencyError as error:
-        log.error("the front door cannot begin: %s", error)
+        log("service_failed", f"the front door cannot begin: {error}", error=str(error))
         return EXIT_TROUBLE
     controller = None
     if settings.controller_url:
@@ -67,7 +64,9 @@ def main(arguments: Sequence[str] = ()) -> int:
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     with door:
-        log.info("listening on http://%s:%d", *door.getsockname()[:2])
+        host, port = door.getsockname()[:2]
+        url = f"http://{host}:{port}"
+        log("service_listening", f"front door for {', '.join(settings.topics)} listens on {url}", url=url)
         uvicorn.Server(config).run(sockets=[door])
     return 0
 

@@ -6,11 +6,12 @@ A caller gets its message id only after the broker confirmed that very message; 
 from __future__ import annotations
 
 import asyncio
-import logging
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from batch.events import log
 from batch.model.clock import Clock, SystemClock
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError
@@ -23,8 +24,6 @@ OVERHEAD_BYTES = 600
 
 Accepted = Callable[[int, float], object]
 """Told how many messages the broker confirmed together, and when (Unix seconds) their publishing began. Returns at once."""
-
-log = logging.getLogger("fanout.intake")
 
 
 class AsyncTopic(Protocol):
@@ -120,9 +119,9 @@ class Collector:
                 raise DependencyError(f"topic {self.topic.name} confirmed {len(message_ids)} of {len(batch)} messages without saying which")
         except DependencyError as error:
             _fail(batch, error)
-        except Exception as error:
-            # Whoever waits must hear of a fault of ours as well, and would otherwise wait for ever.
-            log.exception("publishing to topic %s failed in a way that no one foresaw", self.topic.name)
+        except Exception as error:  # noqa: BLE001 - a client that waits must hear of a fault of ours too, and would else wait for ever
+            text = f"publishing to topic {self.topic.name} met a fault in Fanout itself: {type(error).__name__}: {error}"
+            log("publish_crashed", text, exception=traceback.format_exc())
             _fail(batch, error)
         else:
             for (_, confirmed), message_id in zip(batch, message_ids, strict=True):

@@ -6,12 +6,12 @@ What cannot be told is dropped and counted: the gauge tells the controller too, 
 from __future__ import annotations
 
 import json
-import logging
 import random
 import threading
 from collections.abc import Mapping
 from typing import Protocol
 
+from batch.events import log
 from batch.model.clock import Clock
 from batch.model.errors import FanoutError
 from intake.config import IntakeSettings
@@ -19,8 +19,6 @@ from intake.config import IntakeSettings
 STOP_S = 1.0
 """How long the last pokes may take when the service ends."""
 COMPLAIN_EVERY_S = 60.0
-
-log = logging.getLogger("fanout.intake")
 
 
 class PokeFailed(FanoutError):
@@ -94,8 +92,9 @@ class LanePoker:
         self._dropped_count += count
         now = self._clock.monotonic()
         if now - self._complained_at >= COMPLAIN_EVERY_S:
-            text = "the controller was not told of %d tasks accepted for lane %s; it finds them when the gauge shows them: %s"
-            log.warning(text, self._dropped_count, self._lane, error)
+            text = f"the controller was not told of {self._dropped_count} tasks accepted for lane {self._lane}"
+            text += f"; it finds them when the gauge shows them: {error}"
+            log("poke_failed", text, lane=self._lane, error=str(error))
             self._dropped_count, self._complained_at = 0, now
 
 
@@ -117,4 +116,4 @@ class Pokers:
             poker.stop()
         ended = [poker.ended(STOP_S / len(self.by_lane)) for poker in self.by_lane.values()]
         if not all(ended):
-            log.warning("the last tasks accepted could not be told to the controller in time; it finds them when the gauge shows them")
+            log("poke_failed", "the controller was not told of the last accepted tasks in time; it finds them when the gauge shows them")

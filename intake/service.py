@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,6 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
 from batch.model.errors import DependencyError, DependencyUnavailable
@@ -34,8 +34,6 @@ RETRY_AFTER_S = 2
 Topics = Callable[[IntakeSettings], AbstractAsyncContextManager[Mapping[str, AsyncTopic]]]
 """Opens the topic of each lane inside the running event loop, and closes them."""
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-log = logging.getLogger("fanout.intake")
 
 
 class FrontDoor:
@@ -73,7 +71,7 @@ class FrontDoor:
         except (CollectorFull, DependencyUnavailable) as error:
             raise RequestRefused(503, str(error), retry_after_s=RETRY_AFTER_S) from error
         except DependencyError as error:
-            log.error("a task could not be submitted: %s", error)
+            log("task_not_submitted", f"a task could not be submitted: {error}", error=str(error))
             raise RequestRefused(500, str(error)) from error
         return _json(200, {"task_id": message.attributes["task_id"], "message_id": message_id, "status": "submitted"})
 

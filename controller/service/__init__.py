@@ -1,1 +1,1 @@
-"""The controller as an HTTP service: ticks, pokes, identity, logs."""
+"""The controller as an HTTP service: ticks, pokes, identity."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from batch.events import log
 from batch.model.errors import DependencyError, FanoutError
 from controller.lanes.annotations import lanes_of
 from controller.model.lane import Lane
-from controller.service import logs
 from controller.service.poke_marks import pause_s, reason_to_wait, record
 from controller.service.pokes import Poke, lane_for
 from controller.service.ticker import Answer, Late, Ticker, answer_json, ended_within, start
@@ -104,7 +104,7 @@ class PokedLanes:
             queue.waiting.extend(pokes[:room])
             if len(pokes) > room:
                 dropped = f"{len(pokes) - room} pokes were dropped, {MOST_WAITING} wait; the gauge will tell"
-                logs.write("WARNING", f"lane {lane.name}: {dropped}", lane=lane.name)
+                log("pokes_dropped", f"lane {lane.name}: {dropped}", lane=lane.name)
             if queue.asked:
                 return None
             queue.asked = True
@@ -130,12 +130,12 @@ class PokedLanes:
         try:
             done, state = record(outside.store, outside.memory, lane, pokes, outside.clock.now(), outside.rng)
         except FanoutError as error:
-            logs.write("WARNING", f"lane {lane}: {len(pokes)} pokes could not be kept, the gauge will tell: {error}", lane=lane)
+            log("pokes_dropped", f"lane {lane}: {len(pokes)} pokes could not be kept, the gauge will tell: {error}", lane=lane)
             return {"status": "not_kept", "reason": str(error)}
         counts = {"accepted_count": done.accepted_count, "repeated_count": done.repeated_count, "left_out_count": done.left_out_count}
         if not done.accepted_count:
             return {"status": "nothing_new", **counts}
-        logs.write("INFO", f"lane {lane}: the front door accepted {done.accepted_count} tasks", lane=lane, **counts)
+        log("poke_counted", f"lane {lane}: the front door accepted {done.accepted_count} tasks", lane=lane, **counts)
         why = reason_to_wait(state, outside.clock.now(), launch_pause_s)
         if why:
             return {"status": "counted", "reason": why, **counts}

@@ -14,12 +14,12 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from batch.events import log
 from batch.model.errors import DependencyError, FanoutError, SettingsError
 from controller.act.state import load
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.model.lane import Lane
 from controller.observe.listing import listed_json, newest_executions
-from controller.service import logs
 from controller.service.oidc import TokenRefused, Verifier
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
@@ -180,7 +180,7 @@ def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Calle
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, TokenRefused)
-    logs.write("WARNING", f"{request.method} {request.url.path} was refused: {error}")
+    log("request_refused", f"{request.method} {request.url.path} was refused: {error}")
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
     return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from batch.events import log
 from batch.model.clock import iso
 from batch.model.errors import DependencyError, SettingsError
-from controller.service import logs
 from controller.tick.outside import Outside
 from controller.tick.results import Round, TickResult, result_json, round_json
 from controller.tick.rounds import tick_lanes
@@ -146,19 +146,29 @@ class Ticker:
         except SettingsError:
             raise
         except DependencyError as error:
-            logs.write("ERROR", f"no lane was ticked: {error}")
+            log("tick_failed", f"no lane was ticked: {error}", error=str(error))
             raise
         except Exception as error:
             text = f"no lane was ticked, a fault in Fanout itself, report its traceback: {type(error).__name__}: {error}"
-            logs.write("ERROR", text, traceback=traceback.format_exc())
+            log("tick_failed", text, exception=traceback.format_exc())
             raise
         else:
-            logs.write_round(outcome)
+            log_round(outcome)
             return outcome
         finally:
             with self._changed:
                 del self._running[lane]
                 self._changed.notify_all()
+
+
+def log_round(outcome: Round) -> None:
+    """One line for each lane, and for each job that could not be one."""
+    for result in outcome.results:
+        troubled = result.decision.troubled or result.failures or result.delayed.problems
+        said = f"lane {result.decision.lane}: {result.decision.kind}: {result.decision.reason}"
+        log("lane_troubled" if troubled else "lane_ticked", said, **result_json(result))
+    for one in outcome.refused:
+        log("job_refused", f"job {one.job} is not ticked: {'; '.join(one.problems)}", job=one.job, problems=list(one.problems))
 
 
 def answer_json(answer: Answer, deadline_s: float) -> Mapping[str, Any]:

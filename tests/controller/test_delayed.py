@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -32,7 +31,7 @@ from controller.act.republisher import (
 from controller.config import controller_settings
 from controller.decide.decision import HoldCause, Kind
 from controller.model.reading import Idle, Unknown, Value
-from controller.service.logs import write_round
+from controller.service.ticker import log_round
 from controller.tick.results import Round, TickResult, explained, result_json
 from controller.tick.rounds import tick
 from controller.wiring import connected
@@ -209,16 +208,16 @@ def test_a_dry_run_says_what_is_due_and_moves_nothing(here: World) -> None:
 # --- what goes wrong
 
 
-def test_when_the_topic_fails_they_stay_and_the_tick_goes_on(here: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_when_the_topic_fails_they_stay_and_the_tick_goes_on(here: World, caplog: pytest.LogCaptureFixture) -> None:
     delay(here, 1)
     here.backlog_is(100)
     here.broker.topic("tasks").fail_next("publish", DependencyMissing("topic tasks does not exist"))
     result = ticked(here)
     assert (result.delayed.count, waiting(here), result.decision.kind) == (0, 1, Kind.LAUNCH)
     assert "topic tasks does not exist" in "\n".join(explained(result))
-    write_round(Round((result,)))
-    line = json.loads(capsys.readouterr().out)
-    assert (line["severity"], line["republished_count"]) == ("WARNING", 0)
+    log_round(Round((result,)))
+    line = vars(caplog.records[-1])
+    assert (line["event"], line["republished_count"]) == ("lane_troubled", 0)
     assert "stay in delayed/tasks-sub/" in line["delayed_problems"][0]
     assert ticked(here).delayed.count == 1
 

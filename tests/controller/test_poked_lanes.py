@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 from typing import Any
 
@@ -219,9 +218,9 @@ def test_over_http(here: World) -> None:
     assert client.post("/pokes", content=b"x" * 1_000_000).status_code == 400
 
 
-def test_too_many_waiting_pokes_are_dropped_and_the_log_names_the_lane(here: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_waiting_pokes_are_dropped_and_the_log_names_the_lane(here: World, caplog: pytest.LogCaptureFixture) -> None:
     lanes = poked(here)
     lanes.take([poke(here, 1) for _ in range(MOST_WAITING + 3)])
-    dropped = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert dropped["lane"] == "default"
-    assert dropped["message"].startswith("lane default: 3 pokes were dropped")
+    dropped = caplog.records[0]
+    assert vars(dropped)["lane"] == "default"
+    assert dropped.getMessage().startswith("lane default: 3 pokes were dropped")

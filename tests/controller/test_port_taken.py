@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -15,6 +15,17 @@ from batch.model.errors import SettingsError
 from batch.server import listening
 
 NOWHERE = "127.0.0.1:1"
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """A service sets up logging for its whole process: here it ends with the test."""
+    root, ours = logging.getLogger(), logging.getLogger("fanout")
+    before = [*root.handlers], root.level, ours.level
+    yield
+    root.handlers[:], _, _ = before
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
 
 
 @pytest.fixture
@@ -38,17 +49,13 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield port
 
 
-def test_the_controller_tells_of_a_port_that_is_taken(taken: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert controller.__main__.main() == 2
-    (line,) = capsys.readouterr().out.splitlines()
-    assert json.loads(line)["message"].startswith(f"cannot listen on 127.0.0.1:{taken} (Address already in use): end what listens there")
-
-
-def test_the_front_door_tells_of_a_port_that_is_taken(taken: int, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO):
-        assert intake.__main__.main() == 2
-    (record,) = [one for one in caplog.records if one.name == "fanout.intake"]
-    assert record.getMessage().startswith(f"cannot listen on 127.0.0.1:{taken} (Address already in use)")
+@pytest.mark.usefixtures("logging_as_before")
+@pytest.mark.parametrize("main", [controller.__main__.main, intake.__main__.main], ids=["controller", "front door"])
+def test_a_service_tells_of_a_port_that_is_taken(main: Callable[[], int], taken: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main() == 2
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (line["event"], line["severity"]) == ("settings_wrong", "ERROR")
+    assert line["error"].startswith(f"cannot listen on 127.0.0.1:{taken} (Address already in use): end what listens there")
 
 
 @pytest.mark.parametrize(("host", "port"), [("203.0.113.7", 0), ("no such name.invalid", 0)])

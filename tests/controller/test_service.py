@@ -45,8 +45,9 @@ def test_health_asks_nobody(here: World, client: Client, monkeypatch: pytest.Mon
 
 
 def test_a_tick_of_all_lanes_reads_once_and_answers_with_every_decision(
-    here: World, client: Client, capsys: pytest.CaptureFixture[str]
+    here: World, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "fanout")
     here.backlog.by_name = {"tasks-sub": Value(250, here.clock.now()), "bulk-sub": Unknown("no answer")}
     response = client.post("/tick")
     body = response.json()
@@ -55,8 +56,8 @@ def test_a_tick_of_all_lanes_reads_once_and_answers_with_every_decision(
     assert body["lanes"][1]["launched"] == ["default-00000"]
     assert [one["job"] for one in body["refused"]] == ["wrong"]
     assert here.backlog.calls == [["bulk-sub", "tasks-sub"]]
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["severity"] for line in lines] == ["WARNING", "INFO", "ERROR"]
+    lines = [vars(record) for record in caplog.records if record.name == "fanout"]
+    assert [line["event"] for line in lines] == ["lane_troubled", "lane_ticked", "job_refused"]
     assert lines[1]["decision"]["workers"] == 3
 
 
@@ -265,12 +266,12 @@ def test_everything_but_health_needs_a_token(here: World, guarded: Client) -> No
     assert [guarded.get(path).status_code for path in ("/docs", "/openapi.json", "/redoc")] == [404] * 3
 
 
-def test_a_refused_tick_does_nothing(here: World, guarded: Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_tick_does_nothing(here: World, guarded: Client, caplog: pytest.LogCaptureFixture) -> None:
     here.backlog_is(10)
     answer = guarded.post("/tick", headers=bearer(aud="https://other"))
     assert (answer.status_code, here.runner.requests, here.backlog.calls) == (401, [], [])
     assert "OIDC_AUDIENCE" in answer.json()["error"]
-    assert "OIDC_AUDIENCE" in json.loads(capsys.readouterr().out)["message"]
+    assert ["OIDC_AUDIENCE" in record.getMessage() for record in caplog.records if record.name == "fanout"] == [True]
 
 
 def test_pages_of_other_sites_cannot_post(here: World, client: Client) -> None:

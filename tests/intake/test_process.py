@@ -39,12 +39,12 @@ class Intake:
             [sys.executable, "-m", "intake"],
             cwd=ROOT,
             env={**clean_environment(), **settings, **environment},
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
         )
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        found = re.search(r"listening on (http://[^\s\"]+)", line)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"listens on (http://[^\s\"]+)", line)
         assert found, line
         self.url = found.group(1)
         self.log: list[str] = []
@@ -52,14 +52,14 @@ class Intake:
         self._reader.start()
 
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.log.extend(self.process.stderr)
+        assert self.process.stdout is not None
+        self.log.extend(self.process.stdout)
 
     def end(self) -> int:
         code = self.process.wait(60)
         self._reader.join(60)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         return code
 
     def stop(self) -> int:
@@ -144,10 +144,10 @@ def test_all_wrong_settings_are_named_and_end_with_2() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["severity"] for line in lines] == ["ERROR"] * 4
-    assert [line["message"].split("=")[0].split()[0] for line in lines] == ["GOOGLE_CLOUD_PROJECT", "PORT", "MAX_WAITING", "neither"]
+    assert [line["error"].split("=")[0].split()[0] for line in lines] == ["GOOGLE_CLOUD_PROJECT", "PORT", "MAX_WAITING", "neither"]
 
 
 def test_help_names_every_setting_and_other_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +172,7 @@ def test_without_credentials_it_says_what_to_do_and_ends_with_1(tmp_path: Path) 
         check=False,
     )
     assert done.returncode == 1
-    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    (line,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert line["severity"] == "ERROR"
     assert "gcloud auth application-default login" in line["message"]
 
