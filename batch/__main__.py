@@ -119,7 +119,8 @@ def _named(handlers: str) -> tuple[str, ...]:
 def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> Worker:
     """The worker with the real clients. Raises DependencyForbidden when there are no credentials."""
     from batch.services.objects import GoogleObjectStore
-    from batch.services.pubsub import GoogleSubscription, GoogleTopic
+    from batch.services.pubsub import GoogleSubscription
+    from batch.services.topic import GoogleTopic
     from batch.worker import Worker
 
     return Worker(

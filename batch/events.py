@@ -29,6 +29,7 @@ EVENTS: dict[str, tuple[str, str]] = {
         "WARNING",
         "the subscription counts no deliveries, so each message costs a request to the bucket; give it a dead-letter policy",
     ),
+    "ack_deadline_unknown": ("WARNING", "this identity may not read the subscription's ack deadline; leases are kept as if it were 60 s"),
     "pull_failed": ("WARNING", "a pull failed; tried again with a growing wait"),
     "pull_abandoned": ("WARNING", "a pull had not ended when the worker had to; what it still brings returns when its lease ends"),
     "delayed": ("INFO", "tasks that must wait longer than 600 s wait in the bucket now, their messages acknowledged; with their count"),

@@ -14,7 +14,7 @@ from controller.config import ControllerSettings
 from controller.tick.outside import Outside
 
 if TYPE_CHECKING:
-    from batch.services.pubsub import GoogleTopic
+    from batch.services.topic import GoogleTopic
 
 STORE_S = 10.0
 """For one call with its retries. The next tick comes in a minute and tries again; longer, one lane would hold up the others."""
@@ -52,7 +52,7 @@ class Topics:
 
     def __call__(self, name: str) -> GoogleTopic:
         """Raises DependencyForbidden when there are no credentials."""
-        from batch.services.pubsub import GoogleTopic
+        from batch.services.topic import GoogleTopic
 
         with self._lock:
             if name not in self._made:

@@ -35,7 +35,7 @@ def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]
 
 def open_topic(project: str, name: str) -> AbstractContextManager[Topic]:
     """The topic, through Google's client."""
-    from batch.services.pubsub import GoogleTopic
+    from batch.services.topic import GoogleTopic
 
     return closing(GoogleTopic(project, name))
 

@@ -13,11 +13,9 @@ from typing import Protocol
 
 from batch.events import log
 from batch.model.clock import Clock, SystemClock
-from batch.model.delivery import Outgoing
+from batch.model.delivery import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES, Outgoing
 from batch.model.errors import DependencyError, FanoutError
 
-MAX_BATCH_COUNT = 1000
-MAX_BATCH_BYTES = 9_500_000
 MAX_WAITING_BYTES = 64_000_000
 OVERHEAD_BYTES = 600
 """What attributes and framing add to a message's data, at most."""
@@ -27,7 +25,8 @@ Accepted = Callable[[int, float], object]
 
 
 class AsyncTopic(Protocol):
-    """One topic, for an event loop. `publish` returns when the service has all of it; raises DependencyError when it cannot say so."""
+    """One topic, for an event loop. `publish` returns when the service has all of it; raises DependencyError when it
+    cannot say so, FanoutError when the service refused them."""
 
     name: str
 
@@ -66,7 +65,7 @@ class Collector:
         return len(self._waiting)
 
     async def publish(self, message: Outgoing) -> str:
-        """The message id that the broker gave. Raises CollectorFull, DependencyError."""
+        """The message id that the broker gave. Raises CollectorFull, DependencyError, FanoutError."""
         if self._closing:
             raise CollectorFull("the service is about to end; send the request again")
         if len(self._waiting) >= self._max_waiting or self._waiting_bytes + len(message.data) > MAX_WAITING_BYTES:
@@ -102,9 +101,9 @@ class Collector:
     def _batch(self) -> list[tuple[Outgoing, asyncio.Future[str]]]:
         batch: list[tuple[Outgoing, asyncio.Future[str]]] = []
         size = 0
-        while self._waiting and len(batch) < MAX_BATCH_COUNT:
+        while self._waiting and len(batch) < MAX_PUBLISH_MESSAGES:
             size += len(self._waiting[0][0].data) + OVERHEAD_BYTES
-            if batch and size > MAX_BATCH_BYTES:
+            if batch and size > MAX_PUBLISH_BYTES:
                 break
             one = self._waiting.popleft()
             self._waiting_bytes -= len(one[0].data)
@@ -117,7 +116,7 @@ class Collector:
             message_ids = await self.topic.publish([message for message, _ in batch])
             if len(message_ids) != len(batch):
                 raise DependencyError(f"topic {self.topic.name} confirmed {len(message_ids)} of {len(batch)} messages without saying which")
-        except DependencyError as error:
+        except FanoutError as error:
             _fail(batch, error)
         except Exception as error:  # noqa: BLE001 - a client that waits must hear of a fault of ours too, and would else wait for ever
             text = f"publishing to topic {self.topic.name} met a fault in Fanout itself: {type(error).__name__}: {error}"

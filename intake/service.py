@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
-from batch.model.errors import DependencyError, DependencyUnavailable
+from batch.model.errors import DependencyUnavailable, FanoutError
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DataTaskBody, Door, FileTaskBody, Refusal, RequestRefused, Submitted, TaskBody, message_of
@@ -70,7 +70,7 @@ class FrontDoor:
             message_id = await self._collectors[lane].publish(message)
         except (CollectorFull, DependencyUnavailable) as error:
             raise RequestRefused(503, str(error), retry_after_s=RETRY_AFTER_S) from error
-        except DependencyError as error:
+        except FanoutError as error:
             log("task_not_submitted", f"a task could not be submitted: {error}", error=str(error))
             raise RequestRefused(500, str(error)) from error
         return _json(200, {"task_id": message.attributes["task_id"], "message_id": message_id, "status": "submitted"})

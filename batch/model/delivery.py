@@ -9,6 +9,9 @@ MAX_PULL_MESSAGES = 1000
 MAX_ACK_IDS = 1000
 MAX_ACK_REQUEST_BYTES = 512 * 1024
 MAX_EXTENSION_S = 600
+MAX_PUBLISH_MESSAGES = 1000
+MAX_PUBLISH_BYTES = 9_500_000
+"""Pub/Sub takes 10 MB; the rest is left for what is not counted here."""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """The ports to Google's services: what one subscription, one topic and one bucket can do. Implementations translate every error.
 
-Implementations that pass one conformance suite: `batch.services.pubsub` and `batch.services.objects` (real clients; against the local cloud
-and, for Pub/Sub, Google's emulator) and `batch.testing` (in memory).
+Implementations that pass one conformance suite: `pubsub`, `topic` and `objects` beside this module (real clients; against the local
+cloud and, for Pub/Sub, Google's emulator) and `batch.testing` (in memory).
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Conductor:
 
 def submitted(load: Workload, topic: str, project: str, outside: Outside, rng: random.Random) -> Report:
     """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is unknown on purpose may pass unknown."""
-    from batch.services.pubsub import GoogleTopic
+    from batch.services.topic import GoogleTopic
 
     registry = load_handlers(["batch.handlers"])
     check = check_by(registry, unknown_types=any(task.task_type == UNKNOWN_TYPE for task in load.tasks))

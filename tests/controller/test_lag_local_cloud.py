@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from batch.model.delivery import Outgoing
-from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.services.pubsub import GoogleSubscription
+from batch.services.topic import GoogleTopic
 from controller.model.reading import Value
 from controller.observe.backlog import GoogleBacklogReader
 from controller.tick.rounds import tick

@@ -21,7 +21,8 @@ from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.progress import Progress, from_metadata
 from batch.services.objects import GoogleObjectStore
-from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.services.pubsub import GoogleSubscription
+from batch.services.topic import GoogleTopic
 from batch.settings import worker_settings
 from batch.worker import Worker
 from controller.decide.decision import Kind

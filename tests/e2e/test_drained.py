@@ -15,7 +15,8 @@ from batch.handling.registry import Registry
 from batch.model.clock import SystemClock
 from batch.model.exit import ExitReason
 from batch.services.objects import GoogleObjectStore
-from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.services.pubsub import GoogleSubscription
+from batch.services.topic import GoogleTopic
 from batch.settings import worker_settings
 from batch.worker import Worker
 from tests.e2e.site import Site

@@ -21,7 +21,8 @@ import signal
 import threading
 
 from batch.model.errors import Permanent
-from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.services.pubsub import GoogleSubscription
+from batch.services.topic import GoogleTopic
 from batch.handling.registry import task
 from batch.worker.committing.committer import Committer
 

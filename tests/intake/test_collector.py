@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from batch.model.delivery import Outgoing
+from batch.model.delivery import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES, Outgoing
 from batch.model.errors import DependencyError, DependencyUnavailable
-from intake.collector import MAX_BATCH_BYTES, MAX_BATCH_COUNT, MAX_WAITING_BYTES, Collector, CollectorFull
+from intake.collector import MAX_WAITING_BYTES, Collector, CollectorFull
 from tests.intake.fake import FakeTopic
 
 
@@ -70,11 +70,11 @@ def test_a_batch_stays_within_count_and_bytes() -> None:
     async def scenario() -> None:
         topic = FakeTopic()
         collector = Collector(topic, max_in_flight=1)
-        small = [asyncio.create_task(collector.publish(message(number))) for number in range(MAX_BATCH_COUNT + 1)]
+        small = [asyncio.create_task(collector.publish(message(number))) for number in range(MAX_PUBLISH_MESSAGES + 1)]
         await asyncio.gather(*small)
-        large = [asyncio.create_task(collector.publish(message(number, MAX_BATCH_BYTES // 2))) for number in range(3)]
+        large = [asyncio.create_task(collector.publish(message(number, MAX_PUBLISH_BYTES // 2))) for number in range(3)]
         await asyncio.gather(*large)
-        assert [len(request) for request in topic.requests] == [MAX_BATCH_COUNT, 1, 1, 1, 1]
+        assert [len(request) for request in topic.requests] == [MAX_PUBLISH_MESSAGES, 1, 1, 1, 1]
 
     run(scenario)
 

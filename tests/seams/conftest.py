@@ -12,7 +12,8 @@ import pytest
 from batch.model.delivery import Delivery
 from batch.services.objects import GoogleObjectStore
 from batch.services.ports import ObjectStore, Subscription, Topic
-from batch.services.pubsub import GoogleSubscription, GoogleTopic
+from batch.services.pubsub import GoogleSubscription
+from batch.services.topic import GoogleTopic
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from tests.support import Service
 

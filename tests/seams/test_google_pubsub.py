@@ -19,7 +19,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from batch.model.delivery import MAX_ACK_REQUEST_BYTES, Outgoing
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from batch.services.pubsub import ACKS_IN_FLIGHT, GoogleSubscription, GoogleTopic, id_batches, message_batches, translated
+from batch.services.calls import Resource, translated
+from batch.services.pubsub import ACKS_IN_FLIGHT, GoogleSubscription, id_batches
+from batch.services.topic import GoogleTopic, message_batches
 
 REQUESTS = {
     "Pull": pubsub_v1.PullRequest,
@@ -287,8 +289,6 @@ def test_without_credentials_the_error_says_what_to_do(monkeypatch: pytest.Monke
 
 
 def test_texts_name_kind_and_path() -> None:
-    from batch.services.pubsub import Resource
-
     error = translated("publish to", Resource("topic", "p", "tasks"), "UNAVAILABLE", "line\none")
     assert str(error).startswith("cannot publish to topic projects/p/topics/tasks: Pub/Sub answered UNAVAILABLE")
     assert "line one" in str(error)
