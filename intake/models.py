@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from batch.client.submit import NewTask, check_key, field_problems, single_message
+from batch.client.submit import NewTask, check_by, single_message
 from batch.handling.registry import Registry
 from batch.model.delivery import Outgoing
 from batch.model.errors import MessageRefused
-from batch.model.message import ENVELOPE
 
 
 class Submitted(BaseModel):
@@ -81,22 +80,17 @@ class RequestRefused(Exception):
 def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: float, rng: random.Random) -> Outgoing:
     """The message of a request's body. Raises RequestRefused."""
     fields = json_object(body)
-    if door.task_type is None:
-        task_type = fields.pop("task_type", None)
-    else:
-        task_type = door.task_type
-        if fields.pop("task_type", task_type) != task_type:
-            raise RequestRefused(422, f"this endpoint takes {task_type} tasks only; use /submit-task for other types", ["task_type"])
-    check_own_fields(task_type, fields)
+    task_type = fields.pop("task_type", door.task_type)
+    if door.task_type not in (None, task_type):
+        raise RequestRefused(422, f"this endpoint takes {door.task_type} tasks only; use /submit-task for other types", ["task_type"])
+    if "idempotency_key" in fields:
+        raise RequestRefused(422, "idempotency_key must be left out: send it as the header Idempotency-Key", ["idempotency_key"])
     try:
-        check_key(key)
+        return single_message(NewTask(task_type, fields, key), lane=lane, unix_s=unix_s, rng=rng, check=check_by(door.registry))
     except MessageRefused as error:
-        raise RequestRefused(422, f"Idempotency-Key: {error}") from error
-    check_fields(door.registry, str(task_type), fields)
-    try:
-        return single_message(NewTask(str(task_type), fields, key), lane=lane, unix_s=unix_s, rng=rng)
-    except MessageRefused as error:
-        raise RequestRefused(413 if error.kind == "too_large" else 422, str(error)) from error
+        if error.fields == ("idempotency_key",):
+            raise RequestRefused(422, f"Idempotency-Key: {error}") from error
+        raise RequestRefused(413 if error.kind == "too_large" else 422, str(error), error.fields) from error
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -111,25 +105,3 @@ def json_object(body: bytes) -> dict[str, Any]:
 
 
 _KINDS = {list: "an array", str: "a text", int: "a number", float: "a number", bool: "true or false"}
-
-
-def check_own_fields(task_type: object, fields: Mapping[str, Any]) -> None:
-    """Raises RequestRefused (422) when the type is missing, or the client sets what the service sets."""
-    if not isinstance(task_type, str) or not task_type:
-        got = "" if task_type is None else f", got {str(task_type)[:80]!r}"
-        raise RequestRefused(422, f"task_type is required: a non-empty text{got}", ["task_type"])
-    taken = [name for name in ENVELOPE if name in fields]
-    if taken:
-        raise RequestRefused(422, f"{' and '.join(taken)} must be left out: the service sets it, and answers with the task_id", taken)
-    if "idempotency_key" in fields:
-        raise RequestRefused(422, "idempotency_key must be left out: send it as the header Idempotency-Key", ["idempotency_key"])
-
-
-def check_fields(registry: Registry, task_type: str, fields: Mapping[str, Any]) -> None:
-    """Raises RequestRefused (422) for an unknown type, and for fields that the type's model refuses."""
-    try:
-        problems = field_problems(registry, task_type, fields)
-    except MessageRefused as error:
-        raise RequestRefused(422, str(error), ["task_type"]) from error
-    if problems:
-        raise RequestRefused(422, "; ".join(f"{name}: {problem}" for name, problem in problems.items()), list(problems))

@@ -16,14 +16,13 @@ from batch.handling.registry import Registry
 from batch.model.clock import Clock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed
-from batch.model.message import ENVELOPE, MAX_TASK_TYPE_BYTES, ROLLING_BELOW, Task, encode, new_task_id, rolling_shard
+from batch.model.message import ENVELOPE, ROLLING_BELOW, Task, check_task_type, encode, new_task_id, rolling_shard, short
 from batch.model.names import manifest_object, submission_object
 from batch.services.ports import ObjectStore, Topic
 
 TASKS_PER_PART = 1000
 MAX_PART_BYTES = 32_000_000
 """A part is held in memory until it is published; so are the first tasks while their shard is not known."""
-MAX_KEY_BYTES = 1024
 REFUSALS_KEPT = 1000
 
 
@@ -80,17 +79,12 @@ class SubmissionInterrupted(DependencyError):
 
 
 def new_task(value: object, position: int = 0) -> NewTask:
-    """A JSON object `{"task_type", "idempotency_key"?, ...own fields}` as a NewTask. Raises MessageRefused."""
+    """A JSON object `{"task_type", "idempotency_key"?, ...own fields}` as a NewTask, unchecked: whatever submits it checks it. Raises
+    MessageRefused."""
     if not isinstance(value, dict):
         raise MessageRefused("not_an_object", f"a task is a JSON object, got {type(value).__name__}")
     body = dict(value)
-    task_type = body.pop("task_type", None)
-    key = body.pop("idempotency_key", None)
-    if task_type is None:
-        raise MessageRefused("no_task_type", 'the task has no task_type; give one, such as "file_processing"')
-    new = NewTask(task_type, body, key, position)
-    check_envelope(new)
-    return new
+    return NewTask(body.pop("task_type", None), body, body.pop("idempotency_key", None), position)
 
 
 def task_from_line(line: bytes, position: int = 0) -> NewTask | Refusal:
@@ -103,56 +97,36 @@ def task_from_line(line: bytes, position: int = 0) -> NewTask | Refusal:
         return Refusal(position, f"the line is not JSON: {error}")
 
 
-def check_envelope(new: NewTask) -> None:
-    """Raise MessageRefused unless type, key and field names are such that the task can travel and be told apart."""
-    # Callers also hand over what they parsed from JSON: the annotation promises nothing here.
-    task_type: object = new.task_type
-    if not isinstance(task_type, str) or not task_type.strip() or not task_type.isprintable():
-        raise MessageRefused("no_task_type", f"task_type must be a non-empty text, got {_short(task_type)}")
-    if len(task_type.encode(errors="replace")) > MAX_TASK_TYPE_BYTES:
-        raise MessageRefused("invalid", f"task_type is longer than {MAX_TASK_TYPE_BYTES} bytes: {_short(task_type)}")
-    for name in ENVELOPE:
-        if name in new.fields:
-            raise MessageRefused("invalid", f"{name} is set when the task is submitted; leave it out, or give an idempotency key instead")
+def checked_message(
+    new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None, submission_id: str = "", shard: str = ""
+) -> tuple[bytes, dict[str, str]]:
+    """A new task's message data and attributes: the one way in for every client, and the only place that checks the envelope. Raises
+    MessageRefused unless type, field names, key and size are such that the task can travel and be told apart, and `check` lets it pass."""
+    # Clients also hand over what they parsed from JSON: the annotations promise nothing here.
+    check_task_type(new.task_type)
+    if not new.task_type.strip() or not new.task_type.isprintable():
+        raise MessageRefused("no_task_type", f"task_type must be a text that can be read, got {short(new.task_type)}", ("task_type",))
+    taken = [name for name in ENVELOPE if name in new.fields]
+    if taken:
+        reason = "must be left out: set when the task is submitted; for a task that may be submitted twice give an idempotency key"
+        raise MessageRefused("invalid", f"{' and '.join(taken)} {reason}", taken)
     odd = next((name for name in new.fields if not isinstance(name, str)), None)
     if odd is not None:
-        raise MessageRefused("invalid", f"names of fields must be texts, got {_short(odd)}")
-    check_key(new.idempotency_key)
-
-
-def check_key(key: object) -> None:
-    """Raise MessageRefused unless `key` is None or a usable idempotency key."""
-    if key is None:
-        return
-    if not isinstance(key, str) or not key.strip() or len(key.encode(errors="replace")) > MAX_KEY_BYTES:
-        raise MessageRefused("invalid", f"an idempotency key is a non-empty text of at most {MAX_KEY_BYTES} bytes, got {_short(key)}")
+        raise MessageRefused("invalid", f"names of fields must be texts, got {short(odd)}")
+    if check is not None:
+        check(new)
+    task_id = new_task_id(rng, lane, new.idempotency_key)
+    return encode(Task(task_id, new.task_type, iso(unix_s), new.fields, submission_id, lane, shard))
 
 
 def check_by(registry: Registry, *, unknown_types: bool = False) -> Check:
     """A check by the handlers' payload models; `unknown_types` lets types pass that no handler is registered for."""
 
     def check(new: NewTask) -> None:
-        if unknown_types and new.task_type not in registry:
-            return
-        problems = field_problems(registry, new.task_type, new.fields)
-        if problems:
-            raise MessageRefused("invalid", "; ".join(f"{name}: {problem}" for name, problem in problems.items()))
+        if not unknown_types or new.task_type in registry:
+            registry[new.task_type].checked(new.fields)
 
     return check
-
-
-def field_problems(registry: Registry, task_type: str, fields: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong, by field. Raises MessageRefused (`unknown_task_type`), with the nearest name that is known."""
-    from pydantic import ValidationError
-
-    payload = registry[task_type].payload
-    try:
-        if payload is not None:
-            payload.model_validate(dict(fields))
-    except ValidationError as error:
-        found = [(".".join(map(str, one["loc"])) or "task", str(one["msg"])) for one in error.errors(include_url=False)]
-        return {name: problem.removeprefix("Value error, ") for name, problem in found}
-    return {}
 
 
 def choose_shard(submission_id: str, lane: str, count: int, unix_s: float, *, ended: bool) -> str:
@@ -178,12 +152,7 @@ def submit_one(topic: Topic, new: NewTask, *, lane: str, clock: Clock, rng: rand
 
 def single_message(new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None = None) -> Outgoing:
     """The message of a task without a submission: its outcome goes to the shard of its lane and hour. Raises MessageRefused."""
-    check_envelope(new)
-    if check is not None:
-        check(new)
-    task_id = new_task_id(rng, lane, new.idempotency_key)
-    shard = rolling_shard(lane, unix_s)
-    return Outgoing(*encode(Task(task_id, new.task_type, iso(unix_s), new.fields, lane=lane, shard=shard)))
+    return Outgoing(*checked_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, shard=rolling_shard(lane, unix_s)))
 
 
 @dataclass(slots=True)
@@ -279,12 +248,14 @@ class Submission:
             self._refuse(Refusal(position, item.reason))
             return None
         try:
-            check_envelope(item)
-            if self._check is not None:
-                self._check(item)
-            task_id = new_task_id(self._rng, self._lane, item.idempotency_key)
-            now = iso(self._clock.now())
-            data, attributes = encode(Task(task_id, item.task_type, now, item.fields, self.submission_id, self._lane))
+            data, attributes = checked_message(
+                item,
+                lane=self._lane,
+                unix_s=self._clock.now(),
+                rng=self._rng,
+                check=self._check,
+                submission_id=self.submission_id,
+            )
         except MessageRefused as error:
             self._refuse(Refusal(position, str(error)))
             return None
@@ -348,8 +319,3 @@ class Submission:
             "closed_at": iso(self._clock.now()),
         }
         return json.dumps(body, indent=1).encode() + b"\n"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -69,19 +69,24 @@ class Handler:
     memory_mb: int | None = None
 
     def validated(self, task: Task) -> Any:
-        """The task's fields as the payload model (None without one). Raises MessageRefused naming each wrong field."""
+        """The fields of a delivered task as the payload model (None without one). Raises MessageRefused naming task and wrong fields."""
+        return self.checked(task.fields, f"{self.task_type} task {task.task_id}: ")
+
+    def checked(self, fields: Mapping[str, Any], about: str = "") -> Any:
+        """Fields as the payload model (None without one). Raises MessageRefused naming each wrong field, its reason led in by `about`."""
         if self.payload is None:
             return None
         from pydantic import ValidationError
 
         try:
-            return self.payload.model_validate(dict(task.fields))
+            return self.payload.model_validate(dict(fields))
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'task'}: {one['msg']}" for one in error.errors())
-            raise MessageRefused("invalid", f"{self.task_type} task {task.task_id}: {problems}") from error
+            wrong = {".".join(map(str, one["loc"])) or "task": one["msg"].removeprefix("Value error, ") for one in error.errors()}
+            reason = "; ".join(f"{name}: {problem}" for name, problem in wrong.items())
+            raise MessageRefused("invalid", about + reason, tuple(wrong)) from error
         except Exception as error:
             # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
-            raise MessageRefused("invalid", f"{self.task_type} task {task.task_id}: {type(error).__name__}: {text_of(error)}") from error
+            raise MessageRefused("invalid", f"{about}{type(error).__name__}: {text_of(error)}") from error
 
 
 class Registry:
@@ -135,7 +140,7 @@ class Registry:
         if handler is None:
             near = difflib.get_close_matches(task_type, self._handlers, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "; is its module named in HANDLERS?"
-            raise MessageRefused("unknown_task_type", f"no handler is registered for task_type {task_type[:128]!r}{hint}")
+            raise MessageRefused("unknown_task_type", f"no handler is registered for task_type {task_type[:128]!r}{hint}", ("task_type",))
         return handler
 
     def __contains__(self, task_type: object) -> bool:

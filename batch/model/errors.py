@@ -64,11 +64,12 @@ class MessageRefused(FanoutError):
     """A message that is not JSON, not an object, of an unknown type, or invalid for its type. Trying again cannot help.
 
     `kind` is one of `not_json`, `not_an_object`, `no_task_type`, `unknown_task_type`, `invalid`, `too_large`;
-    it becomes the dead letter's error type.
+    it becomes the dead letter's error type. `fields` are the names of the fields that are wrong, where they are known.
     """
 
-    def __init__(self, kind: str, reason: str) -> None:
+    def __init__(self, kind: str, reason: str, fields: Sequence[str] = ()) -> None:
         self.kind = kind
+        self.fields = tuple(fields)
         super().__init__(reason)
 
 

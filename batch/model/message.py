@@ -24,6 +24,7 @@ ENVELOPE = ("task_id", "task_type", "submitted_at")
 MAX_MESSAGE_BYTES = 9_000_000
 """What the door accepts: Pub/Sub takes 10 MB a request, and a dead letter adds attributes to the same data."""
 MAX_TASK_TYPE_BYTES = 128
+MAX_KEY_BYTES = 1024
 MAX_TIME_CHARS = 64
 ROLLING_BELOW = 100
 """Submissions of fewer tasks share the rolling shard of their lane and hour, so that a flush writes few objects."""
@@ -57,11 +58,13 @@ class Task:
 def new_task_id(rng: random.Random, lane: str, idempotency_key: str | None = None) -> str:
     """A random UUID; with a key, a UUIDv5 of lane and key, so that the same submission twice is the same task.
 
-    Raises MessageRefused (`invalid`) for a key that is no proper text.
+    Raises MessageRefused (`invalid`) for a key that is empty, longer than MAX_KEY_BYTES or no proper text.
     """
     if idempotency_key is None:
         return str(uuid.UUID(int=rng.getrandbits(128), version=4))
-    _utf8(idempotency_key, "the idempotency key")
+    if not _is_text(idempotency_key, MAX_KEY_BYTES) or not idempotency_key.strip():
+        reason = f"an idempotency key is a non-empty text of at most {MAX_KEY_BYTES} bytes, got {short(idempotency_key)}"
+        raise MessageRefused("invalid", reason, ("idempotency_key",))
     return str(uuid.uuid5(_KEY_NAMESPACE, f"{lane}\n{idempotency_key}"))
 
 
@@ -93,10 +96,8 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
     """
     body = _json_object(data)
     task_type = body.pop("task_type", None)
-    if not isinstance(task_type, str) or not task_type:
-        raise MessageRefused("no_task_type", f"the message has no usable task_type: {_short(task_type)}")
-    if len(task_type) > MAX_TASK_TYPE_BYTES or not task_type.isascii():
-        _check_task_type(task_type)
+    if type(task_type) is not str or not 0 < len(task_type) <= MAX_TASK_TYPE_BYTES or not task_type.isascii():
+        check_task_type(task_type)
     named = attributes.get("shard", "")
     return _task(
         task_id_of(body.pop("task_id", None), message_id),
@@ -129,9 +130,14 @@ _SET_TASK_ID, _SET_TASK_TYPE, _SET_SUBMITTED_AT, _SET_FIELDS, _SET_SUBMISSION_ID
 )
 
 
-def _check_task_type(task_type: str) -> None:
-    if len(_utf8(task_type, "task_type")) > MAX_TASK_TYPE_BYTES:
-        raise MessageRefused("invalid", f"task_type is longer than {MAX_TASK_TYPE_BYTES} bytes: {_short(task_type)}")
+def check_task_type(task_type: object) -> None:
+    """Raises MessageRefused unless it is a non-empty text of at most MAX_TASK_TYPE_BYTES."""
+    if not isinstance(task_type, str) or not task_type:
+        got = ', such as "file_processing"' if task_type is None else f", got {short(task_type)}"
+        raise MessageRefused("no_task_type", f"task_type is required: a non-empty text{got}", ("task_type",))
+    if not _is_text(task_type, MAX_TASK_TYPE_BYTES):
+        reason = f"task_type must be a text of at most {MAX_TASK_TYPE_BYTES} bytes, got {short(task_type)}"
+        raise MessageRefused("invalid", reason, ("task_type",))
 
 
 def task_id_of(given: object, message_id: str) -> str:
@@ -175,7 +181,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise MessageRefused("not_json", f"the message is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise MessageRefused("not_an_object", f"the message is JSON but not an object: {_short(body)}")
+        raise MessageRefused("not_an_object", f"the message is JSON but not an object: {short(body)}")
     return body
 
 
@@ -206,13 +212,15 @@ def _read_time(given: str) -> str | None:
         return None
 
 
-def _utf8(text: str, what: str) -> bytes:
+def _is_text(value: object, max_bytes: int) -> bool:
+    """Whether it is a text within the limit; one with half a character (a lone surrogate) is none."""
     try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise MessageRefused("invalid", f"{what} holds half a character: {_short(text)}") from error
+        return isinstance(value, str) and len(value.encode()) <= max_bytes
+    except UnicodeEncodeError:
+        return False
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value for a message: at most 80 characters of how Python shows it."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

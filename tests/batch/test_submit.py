@@ -20,6 +20,7 @@ from batch.client.submit import (
     choose_shard,
     new_task,
     part_is_full,
+    single_message,
     submit_one,
     task_from_line,
 )
@@ -158,15 +159,16 @@ def test_refused_tasks_are_reported_by_position_and_the_others_go_on() -> None:
 def test_a_client_does_not_change_the_envelope() -> None:
     for field in ("task_id", "submitted_at"):
         with pytest.raises(MessageRefused, match=field):
-            new_task({"task_type": "work", field: "mine"})
+            single_message(new_task({"task_type": "work", field: "mine"}), lane="a", unix_s=0.0, rng=random.Random(1))
 
 
 @pytest.mark.parametrize(
     "line", [b"", b"nonsense", b"[]", b'"text"', b"{}", b'{"task_type": 7}', b'{"task_type": "a", "idempotency_key": 3}']
 )
 def test_a_line_that_is_no_task_is_refused(line: bytes) -> None:
-    refused = task_from_line(line, 3)
-    assert isinstance(refused, Refusal)
+    one = Fixture()
+    one.submission.add([task_from_line(line, 3)])
+    (refused,) = one.submission.report.refusals
     assert refused.position == 3
     assert refused.reason
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
 
 from batch.handling.registry import default_registry
 from batch.testing import Rehearsal, drain
-from intake.models import RequestRefused, check_fields
+from intake.models import Door, RequestRefused, message_of
 
 PEOPLE = {"input/people.csv": b"id,name\n1,Ada\n2,Bob\n1,Ada\n"}
 TASKS: list[tuple[str, dict[str, Any]]] = [
@@ -36,9 +38,12 @@ def test_all_of_them_in_one_lane() -> None:
 
 
 def test_the_door_refuses_what_the_handler_would() -> None:
+    def at_the_door(**body: Any) -> None:
+        message_of(Door(default_registry, "data_transformation"), json.dumps(body).encode(), None, "default", 0.0, random.Random(1))
+
     fields = {"transformation": "filter", "conditions": [{"column": "id", "operator": "<", "value": "3"}]}
     with pytest.raises(RequestRefused, match="'<' needs a number without quotes: 3") as refused:
-        check_fields(default_registry, "data_transformation", fields)
+        at_the_door(**fields)
     assert (refused.value.status, refused.value.body()["fields"]) == (422, ["conditions.0"])
     fields["conditions"][0]["value"] = 3  # type: ignore[index]
-    check_fields(default_registry, "data_transformation", {**fields, "source": "a.csv"})
+    at_the_door(**fields, source="a.csv")
