@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from batch.client.submit import NewTask, check_by, single_message
 from batch.handling.registry import Registry
 from batch.model.delivery import Outgoing
-from batch.model.errors import MessageRefused
+from batch.model.errors import FanoutError, MessageRefused
 
 
 class Submitted(BaseModel):
@@ -64,7 +64,7 @@ class Door:
     task_type: str | None = None
 
 
-class RequestRefused(Exception):
+class RequestRefused(FanoutError):
     """A request that gets an answer other than 200. `status` is the HTTP status."""
 
     def __init__(self, status: int, error: str, fields: Sequence[str] = (), retry_after_s: int | None = None) -> None:

@@ -1,22 +1,56 @@
 """Every error that Fanout raises on purpose, as one tree; Google's own exceptions are translated into it at the seams.
 
     FanoutError
-    ├── SettingsError            settings are wrong; all problems at once
-    ├── NameRefused              an object name from a client that could leave its folder
-    ├── MessageRefused           data that can never become a task (permanent)
-    ├── HandlerSignal            how a handler speaks; not failures of the worker
-    │   ├── Permanent            this task can never succeed
-    │   ├── Retry                run it again later; counts as an attempt
-    │   ├── Snooze               run it again later; no attempt is spent
-    │   └── Superseded           a newer task owns this task's output
-    ├── PreconditionFailed       an object changed, or existed, before our conditional write
-    ├── CollectorFull            (intake.collector) the front door holds all it may
-    ├── ObjectMissing            an object that was to be read does not exist
-    └── DependencyError          a service we need failed; never the fault of a task
-        ├── DependencyMissing    the subscription, topic, bucket or job does not exist
-        ├── DependencyForbidden  it exists and this identity may not use it
-        ├── DependencyUnavailable  it did not answer, or said to try later
-        └── SubmissionInterrupted  (batch.client.submit) a submission stopped midway; it says what is certain
+    ├── SettingsError             settings are wrong; all problems at once
+    ├── NameRefused               an object name from a client that could leave its folder
+    ├── MessageRefused            data that can never become a task (permanent)
+    ├── RequestRefused            (intake.models) what the front door answers with other than 200
+    ├── CollectorFull             (intake.collector) as many tasks wait in the front door as may
+    ├── PokeFailed                (intake.pokes) the controller could not be told of accepted tasks
+    ├── PokesRefused              (controller.service.pokes) what was posted is no list of pokes
+    ├── TokenRefused              (controller.service.oidc) the caller may not do this
+    ├── CertificatesUnavailable   (controller.service.oidc) nothing to check tokens with
+    ├── ManifestRefused           (controller.lanes.deployed) Cloud Run did not accept a job's manifest
+    ├── LaunchRefused             (controller.observe.jobs) Cloud Run started nothing
+    │   └── LaunchThrottled       (controller.observe.jobs) too many launches, or a quota is used up; later it may start
+    ├── StateConflict             (controller.act.state) another controller has changed the lane's state
+    ├── StateUnreadable           (controller.act.state) the state is not what a controller writes
+    ├── ReservedUnreadable        (controller.act.reserved) the reserved workers are not what a controller writes
+    ├── HandlerSignal             how a handler speaks; not failures of the worker
+    │   ├── Permanent             this task can never succeed
+    │   ├── Retry                 run it again later; counts as an attempt
+    │   ├── Snooze                run it again later; no attempt is spent
+    │   └── Superseded            a newer task owns this task's output
+    ├── PreconditionFailed        an object changed, or existed, before our conditional write
+    ├── ObjectMissing             an object that was to be read does not exist
+    └── DependencyError           a service we need failed; never the fault of a task
+        ├── DependencyMissing     the subscription, topic, bucket or job does not exist
+        ├── DependencyForbidden   it exists and this identity may not use it
+        ├── DependencyUnavailable it did not answer, or said to try later
+        │   └── LaunchUnclear     (controller.observe.jobs) the execution may exist or not
+        ├── NotServed             (fanout.doctor.facts) the service has no such call
+        └── SubmissionInterrupted (batch.client.submit) a submission stopped midway; it says what is certain
+
+Beside the tree stand those that must not be taken for one of it. Control flow of the worker, caught in its own package:
+
+    Exception
+    ├── Garbled                   (batch.child.wire) what came over the wire is no frame
+    ├── CannotStart               (batch.worker.executors.child_process) a child did not get ready
+    ├── NeverBegan                (batch.worker.executors.child_process) a child was gone before its handler began
+    └── HandlersHang              (batch.worker.executors.overdue) as many handlers hang as a worker can bear
+
+What user code on the way must not catch, by `except Exception`:
+
+    BaseException
+    ├── Overtaken                 (batch.worker.executors.overdue) ends a thread whose handler came back too late
+    └── Crashed                   (batch.testing.watched) the process that ran a handler has died, in a rehearsal
+
+And those that belong to another library's tree:
+
+    AssertionError
+    └── NotDrained                (batch.testing.drained) a test's tasks were left over
+    ClickException
+    └── Ended                     (fanout.ends) ends a command with an exit code of its own
 
 The message of an error says what happened, to what, and what to do.
 """
