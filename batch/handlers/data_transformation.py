@@ -13,16 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from batch.handlers import datasets
-from batch.handlers.aggregation import aggregated, header
-from batch.handlers.conditions import Condition, chooser
-from batch.handlers.duplicates import Keep, distinct_rows
-from batch.handlers.measures import groups_of, numbers_of
-from batch.handlers.normalize import Method, normalized, normalized_rows
-from batch.handlers.parquet import MEDIA_TYPE, demand, is_parquet, read_parquet, write_parquet
-from batch.handlers.payload import ColumnName, ObjectName, Payload
-from batch.handlers.reports import write_report
-from batch.handlers.tables import Row, Table, read_table, write_csv
+from batch.handlers.contract import ColumnName, ObjectName, Payload, write_report
+from batch.handlers.tables import datasets
+from batch.handlers.tables.conditions import Condition, chooser
+from batch.handlers.tables.duplicates import Keep, distinct_rows
+from batch.handlers.tables.measures import groups_of, numbers_of
+from batch.handlers.tables.numeric import Method, aggregated, header, normalized, normalized_rows
+from batch.handlers.tables.parquet import MEDIA_TYPE, demand, is_parquet, read_parquet, write_parquet
+from batch.handlers.tables.table import Row, Table, read_table, write_csv
 from batch.handling.context import Context
 from batch.handling.registry import task
 from batch.model.clock import iso

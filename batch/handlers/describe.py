@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 from typing import Any
 
-from batch.handlers import digests, media, texts
-from batch.handlers.cells import ColumnType
-from batch.handlers.dialects import Dialect, dialect_of
+from batch.handlers import media, texts
+from batch.handlers.tables.cells import ColumnType
+from batch.handlers.tables.dialects import Dialect, dialect_of
 
 MAX_COLUMNS = 1000
 """Columns that are described one by one; `column_count` counts all."""
@@ -17,7 +19,7 @@ def describe(filename: str, data: bytes) -> dict[str, Any]:
     """`size`, `crc32c`, `sha256`, `media_type`; for text also `encoding`, `line_count`, `word_count`; for CSV what `_csv_facts` says."""
     encoding = None if media.signature(data) else texts.encoding_of(data)
     kind = media.media_type(filename, data, is_text=encoding is not None)
-    facts: dict[str, Any] = {"size": len(data), "crc32c": digests.crc32c(data), "sha256": digests.sha256(data), "media_type": kind}
+    facts: dict[str, Any] = {"size": len(data), "crc32c": crc32c(data), "sha256": sha256(data), "media_type": kind}
     if encoding is None:
         return facts
     lines, words = texts.counts(data, encoding)
@@ -51,3 +53,21 @@ def _columns(dialect: Dialect, data: bytes, encoding: str) -> tuple[list[str], l
         for kind, cell in zip(types, cells, strict=False):
             kind.see(cell)
     return names, types, row_count, uneven_count
+
+
+def crc32c(data: bytes) -> str:
+    """Base64 of the big-endian CRC32C: what Cloud Storage gives as an object's `crc32c`."""
+    import google_crc32c
+
+    digest: bytes = google_crc32c.Checksum(data).digest()
+    return base64.b64encode(digest).decode()
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal, as `sha256sum` prints it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def md5(data: bytes) -> str:
+    """Hexadecimal, as `md5sum` prints it. It finds accidents, not forgeries."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -8,10 +8,8 @@ from __future__ import annotations
 import gzip
 from typing import Any, Literal
 
-from batch.handlers import digests
-from batch.handlers.describe import describe
-from batch.handlers.payload import ObjectName, Payload
-from batch.handlers.reports import write_report
+from batch.handlers.contract import ObjectName, Payload, write_report
+from batch.handlers.describe import crc32c, describe, md5, sha256
 from batch.handling.context import Context
 from batch.handling.registry import task
 from batch.model.clock import iso
@@ -51,8 +49,8 @@ def file_processing(task: Task, ctx: Context) -> dict[str, Any]:  # noqa: ARG001
 
 
 def checksum(data: bytes) -> dict[str, Any]:
-    """`size` in bytes and three digests."""
-    return {"size": len(data), "crc32c": digests.crc32c(data), "md5": digests.md5(data), "sha256": digests.sha256(data)}
+    """`size` in bytes and three"""
+    return {"size": len(data), "crc32c": crc32c(data), "md5": md5(data), "sha256": sha256(data)}
 
 
 def _report(ctx: Context, fields: FileProcessing, started_s: float, facts: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +77,7 @@ def _compress(ctx: Context, fields: FileProcessing, started_s: float, data: byte
         "size": len(data),
         "compressed_size": len(body),
         "ratio": round(len(body) / len(data), 6) if data else None,
-        "sha256": digests.sha256(data),
+        "sha256": sha256(data),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batch.handlers import datasets
+from batch.handlers.tables import datasets
 from batch.model.errors import DependencyUnavailable, MessageRefused, Permanent, Retry
 from batch.testing import ManualClock, MemoryObjectStore, run_handler
 

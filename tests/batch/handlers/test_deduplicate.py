@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.handlers.duplicates import distinct_rows
-from batch.handlers.tables import Table
+from batch.handlers.tables.duplicates import distinct_rows
+from batch.handlers.tables.table import Table
 from batch.model.errors import MessageRefused, Permanent
 from batch.testing import MemoryObjectStore, run_handler
 

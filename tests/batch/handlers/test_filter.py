@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from batch.handlers.conditions import Condition, chooser
 from batch.handlers.data_transformation import DataTransformation
-from batch.handlers.tables import Table, write_csv
+from batch.handlers.tables.conditions import Condition, chooser
+from batch.handlers.tables.table import Table, write_csv
 from batch.model.errors import MessageRefused, Permanent
 from batch.testing import MemoryObjectStore, run_handler
 

@@ -11,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch.handlers.aggregation import aggregated, header
-from batch.handlers.measures import groups_of, numbers_of
-from batch.handlers.moments import spread, total
-from batch.handlers.normalize import Method, normalized
-from batch.handlers.tables import read_table
+from batch.handlers.tables.measures import groups_of, numbers_of
+from batch.handlers.tables.numeric import Method, aggregated, header, normalized, spread, total
+from batch.handlers.tables.table import read_table
 from batch.model.errors import Permanent
 
 quick = settings(deadline=None, database=None, max_examples=100)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batch.handlers.parquet import MEDIA_TYPE, is_parquet, read_parquet, write_parquet
+from batch.handlers.tables.parquet import MEDIA_TYPE, is_parquet, read_parquet, write_parquet
 from batch.model.errors import MessageRefused, Permanent
 from batch.testing import MemoryObjectStore, run_handler
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batch.handlers.cells import ColumnType, number
-from batch.handlers.dialects import dialect_of
-from batch.handlers.tables import read_table, write_csv
+from batch.handlers.tables.cells import ColumnType, number
+from batch.handlers.tables.dialects import dialect_of
+from batch.handlers.tables.table import read_table, write_csv
 from batch.model.errors import Permanent
 
 quick = settings(deadline=None, database=None, max_examples=80)

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from batch.handlers.tables import Row, Table
+from batch.handlers.tables.table import Row, Table
 
 COLUMNS = ("id", "category", "value", "quantity", "measured_at")
 NUMERIC_COLUMNS = ("value", "quantity")

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from batch.handlers.cells import number
-from batch.handlers.payload import ColumnName
-from batch.handlers.tables import Row, Table
+from batch.handlers.contract import ColumnName
+from batch.handlers.tables.cells import number
+from batch.handlers.tables.table import Row, Table
 from batch.model.errors import Permanent
 
 MAX_TEXT_CHARS = 10_000

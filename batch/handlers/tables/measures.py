@@ -10,8 +10,8 @@ from array import array
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from batch.handlers.cells import number
-from batch.handlers.tables import Table
+from batch.handlers.tables.cells import number
+from batch.handlers.tables.table import Table
 from batch.model.errors import Permanent
 
 Numbers: TypeAlias = "array[float]"  # in quotes, since Python 3.11 cannot subscript arrays

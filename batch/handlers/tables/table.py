@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batch.handlers import media, texts
-from batch.handlers.dialects import Dialect, dialect_of
+from batch.handlers.tables.dialects import Dialect, dialect_of
 from batch.model.errors import Permanent
 
 Row = list[str]

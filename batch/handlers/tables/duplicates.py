@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from batch.handlers.tables import Row, Table
+from batch.handlers.tables.table import Row, Table
 
 Keep = Literal["first", "last"]
 

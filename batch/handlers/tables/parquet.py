@@ -17,8 +17,8 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from batch.handlers.cells import ColumnType
-from batch.handlers.tables import Row, Table
+from batch.handlers.tables.cells import ColumnType
+from batch.handlers.tables.table import Row, Table
 from batch.model.errors import Permanent
 
 MEDIA_TYPE = "application/vnd.apache.parquet"

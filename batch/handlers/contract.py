@@ -1,0 +1,61 @@
+"""What both built-in handlers take and leave: the fields of their payloads, and the JSON report.
+
+A name that comes from a client passes `batch.model.names.checked`, always. A task's facts are those of the report in the bucket, never
+others: when an earlier run of the same task had written it, its input may have changed since; then the earlier report counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from batch.handling.context import Context
+from batch.model.errors import NameRefused
+from batch.model.names import checked
+
+MAX_PROCESSING_TIME_S = 168 * 3600.0
+"""The longest timeout that a Cloud Run task can have."""
+
+
+def _checked(value: object, info: ValidationInfo) -> str:
+    try:
+        return checked(value, info.field_name or "name")
+    except NameRefused as error:
+        raise ValueError(str(error)) from error
+
+
+ObjectName = Annotated[str, BeforeValidator(_checked)]
+ColumnName = Annotated[str, Field(max_length=1000)]
+
+
+class Payload(BaseModel):
+    """What both handlers take. Fields that are not named here are allowed and ignored: they are the client's own.
+
+    `processing_time` is slept before the work begins, in seconds: it makes a task as long as a demonstration needs.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    processing_time: float = Field(default=0.0, ge=0, le=MAX_PROCESSING_TIME_S, allow_inf_nan=False)
+
+
+def write_report(ctx: Context, name: str, report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write `report`, which names its task as `task_id`, and return the one that stands.
+
+    Raises Superseded when a newer task owns the name, DependencyError when the bucket fails.
+    """
+    data = json.dumps(report, ensure_ascii=False, allow_nan=False, indent=2).encode() + b"\n"
+    written = ctx.write(name, data, "application/json")
+    return report if written.created else _standing(ctx, name) or report
+
+
+def _standing(ctx: Context, name: str) -> Mapping[str, Any] | None:
+    """None when the object is a newer task's by now, or not a report (the task was edited and replayed under its id)."""
+    try:
+        body = json.loads(ctx.read(name))
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) and body.get("task_id") == ctx.task.task_id else None

@@ -1,0 +1,1 @@
+"""Tables of text: read, chosen from, computed with and written."""
