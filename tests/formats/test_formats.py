@@ -1,0 +1,111 @@
+"""What lies in tests/formats/0.1 is read by today's code, and written by it to the byte."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from batch.client.proof import prove
+from batch.model.attempts import from_json
+from batch.model.delayed import DELAYED as DELAYED_ATTRIBUTE
+from batch.model.delayed import as_first_published, due_of, from_object
+from batch.model.delivery import Delivery
+from batch.model.message import Task, decode
+from batch.model.names import claim_object, manifest_object, submission_object
+from batch.model.outcomes import from_lines
+from batch.model.progress import from_metadata
+from batch.services.claims import claim
+from batch.testing import MemoryObjectStore
+from tests.formats.written import DELAYED, EXECUTION, FAILED, FIELDS, FOLDER, IN_PROGRESS, PROGRESS, TASK_ID, all_written
+
+AT = "2026-01-01T00:00:00.000000Z"
+SUBMISSION = "s-20260101-000000-2265b1f5"
+
+
+def kept(name: str) -> bytes:
+    return (FOLDER / name).read_bytes()
+
+
+def delivered(name: str) -> Delivery:
+    body = json.loads(kept(name))
+    return Delivery("ack", "77", body["data"].encode(), body["attributes"], 0.0)
+
+
+def read(name: str) -> Task:
+    one = delivered(name)
+    return decode(one.data, one.attributes, message_id=one.message_id, published_s=one.published_s, lane="elsewhere")
+
+
+@pytest.mark.parametrize("name", list(all_written()))
+def test_it_is_written_as_it_lies_there(name: str) -> None:
+    assert all_written()[name].decode(errors="surrogateescape") == kept(name).decode(errors="surrogateescape")
+
+
+def test_nothing_else_lies_there() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(all_written())
+
+
+@pytest.mark.parametrize(
+    ("name", "task_id"),
+    [
+        ("message-single.json", "cd613e30-d8f1-4adf-91b7-584a2265b1f5"),
+        ("message-single-keyed.json", "e00e38f8-d6d7-5c1d-83c9-e62db15b393d"),
+        ("dead-letter.json", "cd613e30-d8f1-4adf-91b7-584a2265b1f5"),
+    ],
+)
+def test_single_tasks_are_read(name: str, task_id: str) -> None:
+    assert read(name) == Task(task_id, "file_processing", AT, FIELDS, "", "default", "rolling-default-2026010100")
+
+
+def test_a_task_of_a_submission_is_read() -> None:
+    task_id, shard = "c386bbc4-cd61-4e30-98f1-6adf91b7584a", "rolling-default-2026010100"
+    assert read("message-submission.json") == Task(task_id, "file_processing", AT, {"filename": "0.csv"}, SUBMISSION, "default", shard)
+
+
+def test_a_dead_letter_says_why() -> None:
+    facts = {"error_type": "unknown_task_type", "reason": "no handler is registered", "attempt_count": "0", "execution": EXECUTION}
+    for name in ("dead-letter.json", "dead-letter-raw.json"):
+        attributes = delivered(name).attributes
+        assert {key: attributes[f"dead_{key}"] for key in facts} == facts
+        assert (attributes["task_id"], attributes["dead_index"]) == (TASK_ID, "3")
+    assert delivered("dead-letter-raw.json").attributes["dead_raw"] == f"dead/raw/{TASK_ID}-1001"
+
+
+def test_a_message_that_was_delayed_is_known_by_its_first_id() -> None:
+    one = delivered("message-delayed.json")
+    assert due_of(one.attributes) == 1_767_226_401
+    first = as_first_published(one)
+    assert (first.message_id, first.published_s, DELAYED_ATTRIBUTE in first.attributes) == ("1001", 1_767_225_600.5, True)
+    assert from_object(kept("delayed.bin")) == DELAYED
+
+
+def test_attempts_and_progress_are_read() -> None:
+    assert from_json(kept("attempts-failed.json")) == FAILED
+    assert from_json(kept("attempts-in-progress.json")) == IN_PROGRESS
+    assert from_metadata(json.loads(kept("progress-metadata.json"))) == PROGRESS
+
+
+def test_each_outcome_is_read() -> None:
+    outcomes = list(from_lines(kept("outcomes.jsonl")))
+    assert [(one.task_id, one.outcome, one.attempt_count) for one in outcomes] == [
+        ("a", "succeeded", 1), ("b", "superseded", 2), ("c", "cancelled", 0), ("d", "dead", 6),
+    ]  # fmt: skip
+    assert {(one.execution, one.index, one.retry) for one in outcomes} == {(EXECUTION, 3, 1)}
+    assert (outcomes[0].result, outcomes[0].output) == ({"size": 3, "note": "größer"}, "processed/a.csv")
+    assert (outcomes[3].error_type, outcomes[3].reason) == ("ValueError", "ValueError: no such column")
+
+
+def test_a_submission_is_proved_by_what_lies_there() -> None:
+    store = MemoryObjectStore()
+    store.write(manifest_object(SUBMISSION, 0), kept("manifest-000000.jsonl"))
+    store.write(submission_object(SUBMISSION), kept("submission.json"))
+    proof = prove(store, SUBMISSION)
+    assert (proof.closed, proof.submitted_count, proof.problems, proof.submitted_at) == (True, 2, (), AT)
+    assert proof.missing == ("7ed4d57b-1e2f-4b89-814c-343c1027c4d1", "c386bbc4-cd61-4e30-98f1-6adf91b7584a")
+
+
+def test_a_claim_is_honoured() -> None:
+    store = MemoryObjectStore()
+    store.write(claim_object("d-0123456789ab"), kept("claim.json"))
+    assert claim(store, "d-0123456789ab", "another-execution") == EXECUTION

@@ -1,0 +1,156 @@
+"""One of each message and stored object, as today's code writes it, by file name. `python -m tests.formats.written` writes them anew.
+
+Everything comes from the product's own functions with a fixed clock and rng. A Pub/Sub message is kept as JSON with its data as text.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from batch.client.submit import NewTask, Submission, submit_one
+from batch.model.attempts import AttemptError, Attempts, Marker
+from batch.model.deadletters import dead_letter, referring
+from batch.model.delayed import DelayedMessage, as_outgoing, to_object
+from batch.model.delivery import Outgoing
+from batch.model.names import (
+    attempts_object,
+    claim_object,
+    damaged_object,
+    dead_raw_object,
+    delayed_object,
+    input_object,
+    manifest_object,
+    outcome_object,
+    processed_object,
+    progress_object,
+    result_data_object,
+    result_object,
+    submission_object,
+)
+from batch.model.outcomes import Lines
+from batch.model.progress import Progress, to_metadata
+from batch.services.claims import claim
+from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
+from batch.worker.records import write_attempts
+
+FOLDER = Path(__file__).resolve().parent / "0.1"
+LANE = "default"
+TASK_ID = "8b0f7d3e-5c1a-4f0e-9d2b-6a7c8e9f0a1b"
+EXECUTION = "default-x7k2p"
+FIELDS = {"filename": "reports/2026.csv", "note": "größer"}
+FAILURE = AttemptError(
+    "2026-01-01T00:00:01.000000Z", "ValueError", "no such column", EXECUTION, 3, "Traceback (most recent call last): …", "1001"
+)
+MARKER = Marker(EXECUTION, 3, 1, "2026-01-01T00:00:02.000000Z")
+FAILED = Attempts(1, 1_767_225_700.25, (FAILURE,))
+IN_PROGRESS = Attempts(0, 0.0, (), MARKER, (Marker(EXECUTION, 2, 0, "2026-01-01T00:00:00.000000Z"),))
+DELAYED = DelayedMessage(TASK_ID, "1001", 1_767_225_600.5, {"task_id": TASK_ID, "lane": LANE}, b'{"task_id":"\xc3\xa4"}\n\x00\xff')
+PROGRESS = Progress(
+    share=500,
+    started_at=1_767_225_600.0,
+    updated_at=1_767_225_660.5,
+    taken=420,
+    acked=400,
+    returned=7,
+    succeeded=390,
+    superseded=2,
+    cancelled=1,
+    dead=4,
+    handler_s=81.25,
+    marks=((1_767_225_615, 120), (1_767_225_630, 260)),
+    deferred=((1_767_226_200, 5),),
+    exit_reason="out_of_time",
+    delayed=3,
+    last_acked_at=1_767_225_659.75,
+)
+
+
+def all_written() -> dict[str, bytes]:
+    """Content by file name."""
+    return _messages() | _stored() | {"names.json": _json(names())}
+
+
+def names() -> dict[str, str]:
+    """One name of each kind of object."""
+    delayed = delayed_object("default-sub", 1_767_226_400.2, TASK_ID, "1001")
+    return {
+        "input": input_object("reports/2026.csv"),
+        "processed": processed_object("reports/2026.csv"),
+        "result": result_object(TASK_ID),
+        "result data": result_data_object(TASK_ID, 2, "csv"),
+        "manifest": manifest_object("s-20260101-000000-0000002a", 0),
+        "submission": submission_object("s-20260101-000000-0000002a"),
+        "outcomes": outcome_object(f"rolling-{LANE}-2026010100", EXECUTION, 3, 1, 12),
+        "progress": progress_object(EXECUTION, 3, 1),
+        "attempts": attempts_object(TASK_ID),
+        "raw dead letter": dead_raw_object(TASK_ID, "1001"),
+        "delayed": delayed,
+        "damaged": damaged_object(delayed),
+        "claim": claim_object("d-0123456789ab"),
+    }
+
+
+def _messages() -> dict[str, bytes]:
+    clock, rng = ManualClock(), random.Random(1)
+    topic = MemoryBroker(clock).topic(LANE)
+    submit_one(topic, NewTask("file_processing", FIELDS), lane=LANE, clock=clock, rng=rng)
+    submit_one(topic, NewTask("file_processing", FIELDS, idempotency_key="order-7"), lane=LANE, clock=clock, rng=rng)
+    single, keyed = (message for _, message in topic.published)
+    facts = {"task_id": TASK_ID, "error_type": "unknown_task_type", "reason": "no handler is registered", "attempt_count": 0}
+    letter = dead_letter(single.data, single.attributes, **facts, execution=EXECUTION, index=3)  # type: ignore[arg-type]
+    return {
+        "message-single.json": _message(single),
+        "message-single-keyed.json": _message(keyed),
+        "dead-letter.json": _message(letter),
+        "dead-letter-raw.json": _message(referring(letter, dead_raw_object(TASK_ID, "1001"))),
+        "message-delayed.json": _message(
+            as_outgoing(DelayedMessage("a", "1001", 1_767_225_600.5, single.attributes, b"{}"), 1_767_226_401)
+        ),
+    }
+
+
+def _stored() -> dict[str, bytes]:
+    store, clock = MemoryObjectStore("bucket"), ManualClock()
+    topic = MemoryBroker(clock).topic(LANE)
+    submission = Submission(lane=LANE, topic=topic, store=store, clock=clock, rng=random.Random(1))
+    submission.add(NewTask("file_processing", {"filename": f"{number}.csv"}) for number in range(2))
+    submission.close()
+    claim(store, "d-0123456789ab", EXECUTION)
+    write_attempts(store, "failed", FAILED, 0)
+    write_attempts(store, "in-progress", IN_PROGRESS, 0)
+    lines = Lines(EXECUTION, 3, 1)
+    at = "2026-01-01T00:00:05.000000Z"
+    outcomes = [
+        lines.line("a", "file_processing", "succeeded", at, 0.25, 1, "1001", "processed/a.csv", {"size": 3, "note": "größer"}),
+        lines.line("b", "file_processing", "superseded", at, 0.5, 2, "1002", reason="processed/b.csv belongs to the newer task c"),
+        lines.line("c", "file_processing", "cancelled", at, 0.0, 0, "1003"),
+        lines.line("d", "file_processing", "dead", at, 1.0, 6, "1004", error_type="ValueError", reason="ValueError: no such column"),
+    ]
+    return {
+        "message-submission.json": _message(topic.published[0][1]),
+        "manifest-000000.jsonl": store.read(manifest_object(submission.submission_id, 0)),
+        "submission.json": store.read(submission_object(submission.submission_id)),
+        "claim.json": store.read(claim_object("d-0123456789ab")),
+        "attempts-failed.json": store.read(attempts_object("failed")),
+        "attempts-in-progress.json": store.read(attempts_object("in-progress")),
+        "outcomes.jsonl": b"".join(outcomes),
+        "progress-metadata.json": _json(to_metadata(PROGRESS)),
+        "delayed.bin": to_object(DELAYED),
+    }
+
+
+def _message(message: Outgoing) -> bytes:
+    return _json({"data": message.data.decode(), "attributes": dict(message.attributes)})
+
+
+def _json(body: Mapping[str, object]) -> bytes:
+    return json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for name, content in all_written().items():
+        (FOLDER / name).write_bytes(content)
