@@ -1,6 +1,6 @@
 """What runs inside a worker, the words that everyone shares, and the client that submits. Imports none of the other packages.
 
-The public face for whoever writes handlers: `from batch import task, Context, Permanent, Retry, Snooze, Backoff`. Importing it costs
+The public face for the authors of handlers: `from batch import task, Context, Permanent, Retry, Snooze, Backoff`. Importing it costs
 nothing: each name is imported when it is first asked for.
 """
 

@@ -135,7 +135,7 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
 
 
 class Signals:
-    """SIGTERM, SIGINT and SIGTSTP as bytes in a pipe: from the first moment on, so that one that comes early is not lost."""
+    """SIGTERM, SIGINT and SIGTSTP as bytes in a pipe: from the first moment on, so that an early one is not lost."""
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
@@ -143,22 +143,22 @@ class Signals:
         self.arm()
 
     def arm(self) -> None:
-        """Have them come here, whoever had them before."""
+        """Direct the signals to this pipe, whatever handled them before."""
         signal.set_wakeup_fd(self.write_end)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
             signal.signal(number, lambda _number, _frame: None)
 
     def wait(self, timeout_s: float | None) -> bytes:
-        """What has come: numbers of signals, and ENDED; nothing when the time is over."""
+        """The numbers of signals that came, and ENDED; empty when the time is over."""
         return os.read(self.read_end, 64) if select.select([self.read_end], [], [], timeout_s)[0] else b""
 
     def end(self) -> None:
-        """Wake whoever waits, from any thread."""
+        """Wake the main thread, from any thread."""
         os.write(self.write_end, bytes([ENDED]))
 
 
 def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
-    """Wait for the worker's end; turn signals into calls on it. After SIGTERM it has ended in time, whoever does not answer."""
+    """Wait for the worker's end; turn signals into calls on it. After SIGTERM it ends in time, also when a service does not answer."""
     codes: list[int] = []
 
     def work() -> None:

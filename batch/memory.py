@@ -15,7 +15,7 @@ _M_MMAP_THRESHOLD = -3
 
 def give_large_blocks_back() -> None:
     """For this process. By default the C library keeps what threads have freed, also blocks as large as a whole message. Forty messages
-    of 9 MB, one or three in hand at a time, then take 130 or 180 MB at most instead of 240 or 270. Without effect where the C library
+    of 9 MB, one or three outstanding at a time, then take 130 or 180 MB at most instead of 240 or 270. Without effect where the C library
     has no such option."""
     if not sys.platform.startswith("linux"):
         return

@@ -169,10 +169,10 @@ class WorkerSettings:
         "USE_PAID_MINUTE", flag, "whether a worker that a controller launched goes on after its share while it is paid for", default=False
     )
     max_outstanding_bytes: int = setting(
-        "MAX_OUTSTANDING_BYTES", whole(1), "data of messages that a worker holds at a time", default=32 * 1024 * 1024
+        "MAX_OUTSTANDING_BYTES", whole(1), "data of messages that may be outstanding in a worker", default=32 * 1024 * 1024
     )
     watchdog_s: float = setting(
-        "WATCHDOG_S", seconds(1), "how long a thread of the worker may stand still before the worker ends stuck", default=180.0
+        "WATCHDOG_S", seconds(1), "how long a thread of the worker may send no heartbeat before the worker ends stuck", default=180.0
     )
     job: str = setting("CLOUD_RUN_JOB", text, "set by Cloud Run", default="local")
     execution: str = setting("CLOUD_RUN_EXECUTION", text, "set by Cloud Run", default="local")
@@ -210,7 +210,7 @@ def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
 
 
 def _index_problems(environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with two settings that are right each by itself."""
+    """Problems of two settings that are each right by itself."""
     index, count = environment.get("CLOUD_RUN_TASK_INDEX", "0"), environment.get("CLOUD_RUN_TASK_COUNT", "1")
     if not (index.isdecimal() and count.isdecimal()) or int(index) < int(count):
         return []

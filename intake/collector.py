@@ -21,7 +21,7 @@ OVERHEAD_BYTES = 600
 """What attributes and framing add to a message's data, at most."""
 
 Accepted = Callable[[int, float], object]
-"""Told how many messages the broker confirmed together, and when (Unix seconds) their publishing began. Returns at once."""
+"""Called with how many messages the broker confirmed together, and when (Unix seconds) their publishing began. Returns at once."""
 
 
 class AsyncTopic(Protocol):
@@ -50,7 +50,7 @@ class Collector:
         accepted: Accepted | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`accepted` is told what the broker has confirmed, by `clock`."""
+        """`accepted` is called with what the broker has confirmed, and when by `clock`."""
         self.topic = topic
         self._accepted, self._clock = accepted, clock or SystemClock()
         self._max_waiting, self._max_in_flight = max_waiting, max_in_flight

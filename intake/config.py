@@ -67,10 +67,13 @@ class IntakeSettings:
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "how long accepted requests may take after SIGTERM", default=8.0)
 
     controller_url: str = setting(
-        "CONTROLLER_URL", controller_url, "the controller, told at once what was accepted; empty: it finds out by the gauge", default=""
+        "CONTROLLER_URL",
+        controller_url,
+        "the controller, which gets a report of accepted tasks at once; empty: it finds them by the gauge",
+        default="",
     )
     controller_audience: str = setting("CONTROLLER_AUDIENCE", text, "its OIDC_AUDIENCE; CONTROLLER_URL by default", default="")
-    poke_gather_s: float = setting("POKE_GATHER_S", seconds(0), "what is accepted within this time is told together", default=0.5)
+    poke_gather_s: float = setting("POKE_GATHER_S", seconds(0), "tasks accepted within this time are reported together", default=0.5)
 
     @property
     def topics(self) -> dict[str, str]:
@@ -95,6 +98,6 @@ def intake_settings(environment: Mapping[str, str]) -> IntakeSettings:
         near = difflib.get_close_matches(settings.default_lane, settings.topics, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SettingsError([f"LANE={settings.default_lane!r} is not one of LANES ({', '.join(settings.topics)}){hint}"])
-    # It asks nobody who he is: on a laptop other machines must not reach it.
+    # It does not authenticate its callers: on a laptop other machines must not reach it.
     default_host = "127.0.0.1" if environment.get("PUBSUB_EMULATOR_HOST") else "0.0.0.0"
     return replace(settings, host=settings.host or default_host)

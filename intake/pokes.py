@@ -1,6 +1,6 @@
-"""Pokes: what was accepted is told to the controller, so that an idle lane starts in seconds. A submission never waits for it, nor fails.
+"""Pokes: reports of accepted tasks to the controller, so that an idle lane starts in seconds. A submission never waits for one, nor fails.
 
-What cannot be told is dropped and counted: the gauge tells the controller too, only later.
+A report that the controller does not take is dropped and counted: the gauge shows it the same tasks, only later.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class LanePoker:
                 self._dropped(count, error)
 
     def _something(self) -> bool:
-        """Wait until there is; False: there is none, and there will be none."""
+        """Wait until there is a task to report; False when the poker was stopped and has none."""
         with self._changed:
             self._changed.wait_for(lambda: self._count or self._stopping.is_set())
             return self._count > 0

@@ -44,7 +44,7 @@ class FrontDoor:
         self._collectors: dict[str, Collector] = {}
 
     def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:
-        """`accepted`: who is told what the broker has of a lane."""
+        """`accepted` by lane is called with what the broker has confirmed."""
         limits = {"max_waiting": self._settings.max_waiting, "max_in_flight": self._settings.max_in_flight}
         self._collectors = {
             lane: Collector(topic, **limits, accepted=accepted.get(lane), clock=self._clock) for lane, topic in topics.items()

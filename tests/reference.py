@@ -26,13 +26,13 @@ FAULTS_BEGIN = "<!-- faults: written by `make docs` -->"
 FAULTS_END = "<!-- end of faults -->"
 
 EXIT_REASONS = {
-    ExitReason.SHARE_DONE: "it took its whole share, and everything in hand is finished",
-    ExitReason.DRAINED: "several pulls in a row, over `DRAIN_AFTER_S`, found nothing while it held nothing",
-    ExitReason.OUT_OF_TIME: "the task timeout is near; what had not started was handed back",
-    ExitReason.STOPPED: "SIGTERM or SIGINT; what had not started was handed back at once",
+    ExitReason.SHARE_DONE: "it took its whole share, and no message is outstanding",
+    ExitReason.DRAINED: "several pulls in a row, over `DRAIN_AFTER_S`, found nothing while no message was outstanding",
+    ExitReason.OUT_OF_TIME: "the task timeout is near; it nacked what had not started",
+    ExitReason.STOPPED: "SIGTERM or SIGINT; it nacked at once what had not started",
     ExitReason.NOT_CLAIMED: "another execution does the work of this decision; it pulled nothing",
     ExitReason.BROKEN: "a service is missing, forbidden or down (no attempt was spent), most tasks fail with one error, or handlers hang",
-    ExitReason.STUCK: "one of its own threads did not come round for `WATCHDOG_S`; the stacks are in the log, its leases were handed back",
+    ExitReason.STUCK: "one of its own threads sent no heartbeat for `WATCHDOG_S`; the stacks are in the log, it nacked every message",
 }
 
 

@@ -35,7 +35,7 @@ def prefer_when_memory_ends() -> None:
 
 
 def end_group() -> None:
-    """End this process and all it has started: nobody is left who wants the result."""
+    """End this process and all it has started: the worker that wanted the result is gone."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)

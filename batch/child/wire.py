@@ -1,6 +1,6 @@
 """The wire between a worker and its child: frames over a Unix socket. Each frame is a JSON object, and bytes beside it.
 
-Large bytes travel as an open file without a name: nothing is left behind, whoever dies. What a handler prints never comes here.
+Large bytes travel as an open file without a name: nothing is left behind when a process dies. What a handler prints never comes here.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What a client does: submit tasks, and prove what became of them."""
+"""What a client does: submit tasks, and prove how they ended."""

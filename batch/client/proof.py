@@ -1,4 +1,4 @@
-"""The proof: what became of every task of a submission, by name.
+"""The proof: how every task of a submission ended, by name.
 
 submitted = succeeded + superseded + cancelled + dead + missing, always; a task without an outcome is missing, never assumed done.
 """
@@ -27,7 +27,7 @@ _NONE = len(PRECEDENCE)
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What became of a submission.
+    """How the tasks of a submission ended.
 
     Counts are of distinct tasks. `missing` has the ids without an outcome, in order. `workers` counts outcome lines by (execution,
     index). `repeated_line_count`: outcome lines beyond the first of a task (harmless: a redelivery). `unknown_count`: outcomes in the

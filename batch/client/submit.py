@@ -199,6 +199,7 @@ class Submission:
 
     @property
     def report(self) -> Report:
+        """What is known so far; final once it is `closed`."""
         part = self._unsent if self._unsent is not None and self._unsent.attempted else None
         return Report(
             self.submission_id,

@@ -1,4 +1,4 @@
-"""What one run of a handler came to, as plain values: a bad task never stops a worker, and a child process can send it over a pipe.
+"""How one run of a handler ended, as plain values: a bad task never stops a worker, and a child process can send it over a pipe.
 
 Here is also the one place where user code is called, so that sync, async, grouped and isolated handlers are judged alike.
 """
@@ -28,7 +28,7 @@ class Said(StrEnum):
     SNOOZED = "snoozed"
     PERMANENT = "permanent"
     INVALID = "invalid"
-    """It met a name or a message that it must refuse."""
+    """It raised NameRefused or MessageRefused."""
     FAILED = "failed"
     """It raised, asked for a retry, or ran out of its time."""
     DEPENDENCY = "dependency"
@@ -90,7 +90,7 @@ async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:
 
 
 def overdue(timeout_s: float | None) -> Answer:
-    """What becomes of a run that was not through when its time was over."""
+    """The answer of a run that had not ended when its time was over."""
     limit = "its worker's end" if timeout_s is None else f"its timeout_s of {timeout_s:g} s"
     return Answer(Said.FAILED, error_type="TimeoutError", reason=f"the handler was still running after {limit} and was cancelled")
 

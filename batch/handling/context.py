@@ -22,7 +22,7 @@ from batch.services.ports import ObjectStore
 T = TypeVar("T")
 
 PROGRESS_EVERY_S = 10.0
-"""How often one attempt's progress is logged at most; the first line comes this long after its first word, so that quick tasks log none."""
+"""Minimum time between two lines of one attempt's progress, and from its first call to its first line, so that quick tasks log none."""
 MAX_NOTE_CHARS = 200
 
 
@@ -30,13 +30,14 @@ class TaskLogger(logging.LoggerAdapter[logging.Logger]):
     """Adds the task's id and type to every line."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """As the standard library asks for it; a line's own `extra` wins."""
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
         return msg, kwargs
 
 
 @dataclass(frozen=True, slots=True)
 class HowFar:
-    """The last word of an attempt on how far it is."""
+    """How far an attempt is, by its last call of `progress`."""
 
     done: float
     total: float | None
@@ -51,7 +52,7 @@ class HowFar:
 class Surroundings:
     """One attempt's surroundings. `attempt` counts runs of the handler from 1; `deadline_s` is monotonic (None: no limit);
     `payload` is the validated model when the handler names one; `stopping` is set when the worker has been told to end;
-    `how_far` is where the worker looks up, by task id, how far a task is."""
+    the worker looks up in `how_far`, by task id, how far a task is."""
 
     task: Task
     store: ObjectStore
@@ -66,6 +67,7 @@ class Surroundings:
 
     @property
     def log(self) -> TaskLogger:
+        """Logs lines that carry the task's id and type."""
         return TaskLogger(logging.getLogger("fanout.handler"), {"task_id": self.task.task_id, "task_type": self.task.task_type})
 
     def now(self) -> float:
@@ -92,7 +94,7 @@ class Surroundings:
             log("handler_progress", **facts, done=said.done, total=said.total, note=said.note)
 
     def ended(self) -> str:
-        """The handler has returned: forget how far it was; the name of what it wrote last, empty without one."""
+        """Forget how far the task was, once its handler has returned; the name of the object it wrote last, empty without one."""
         if self._spoke_s is not None:
             self.how_far.pop(self.task.task_id, None)
         return self.outputs[-1].name if self.outputs else ""
@@ -111,6 +113,7 @@ class Context(Surroundings):
         return self.store.read(name)
 
     def exists(self, name: str) -> bool:
+        """Whether the bucket has the object. Raises DependencyError."""
         return self.store.info(name) is not None
 
     def write(self, name: str, data: bytes, content_type: str = "application/octet-stream") -> Written:
@@ -138,6 +141,7 @@ class AsyncContext(Surroundings):
         return await self._aside(self.store.read, name)
 
     async def exists(self, name: str) -> bool:
+        """Whether the bucket has the object. Raises DependencyError."""
         return await self._aside(self.store.info, name) is not None
 
     async def write(self, name: str, data: bytes, content_type: str = "application/octet-stream") -> Written:

@@ -181,7 +181,7 @@ def load_handlers(modules: Iterable[str], registry: Registry = default_registry)
             problems.append(f"HANDLERS: cannot import {module!r}: {error}; give importable module names, separated by commas")
         except SettingsError as error:
             problems += [f"HANDLERS: {module}: {problem}" for problem in error.problems]
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything; the one who named it must hear of it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything; its operator must read what
             problems.append(f"HANDLERS: importing {module!r} failed: {type(error).__name__}: {error}")
     if problems:
         raise SettingsError(problems)

@@ -17,7 +17,7 @@ class Clock(Protocol):
         """Unix seconds."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """Seconds since some moment; never decreases."""
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
         """Wait until `event` is set or the time is over; True if it was set."""
@@ -27,12 +27,15 @@ class SystemClock:
     """The machine's clock."""
 
     def now(self) -> float:
+        """Unix seconds."""
         return time.time()
 
     def monotonic(self) -> float:
+        """Seconds since some moment; the difference of two is a duration."""
         return time.monotonic()
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        """Wait until `event` is set or the time is over; True if it was set."""
         return event.wait(max(0.0, timeout_s))
 
 

@@ -1,4 +1,4 @@
-"""A message that waits in the bucket for its time, because Pub/Sub holds one back for 600 s at most: as an object, and as a message again.
+"""A delayed message: it waits in the bucket, because Pub/Sub delays one by 600 s at most. Here as an object, and as a message again.
 
 The object is one line of JSON, then the message's data as it was: empty, binary, or large. Data and attributes come back unchanged; one
 attribute is added, which tells the worker when the task was due and which message it was when it was first published.
@@ -33,7 +33,7 @@ class DelayedMessage:
 
 
 def to_object(message: DelayedMessage) -> bytes:
-    """The same bytes for the same message, whoever writes them."""
+    """The same bytes for the same message, whichever worker writes them."""
     head = {
         "format": _FORMAT,
         "task_id": message.task_id,

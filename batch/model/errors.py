@@ -6,7 +6,7 @@
     ├── MessageRefused            data that can never become a task (permanent)
     ├── RequestRefused            (intake.models) what the front door answers with other than 200
     ├── CollectorFull             (intake.collector) as many tasks wait in the front door as may
-    ├── PokeFailed                (intake.pokes) the controller could not be told of accepted tasks
+    ├── PokeFailed                (intake.pokes) the controller did not take the report of accepted tasks
     ├── PokesRefused              (controller.service.pokes) what was posted is no list of pokes
     ├── TokenRefused              (controller.service.oidc) the caller may not do this
     ├── CertificatesUnavailable   (controller.service.oidc) nothing to check tokens with
@@ -71,10 +71,10 @@ def checked_wait_s(after_s: object) -> float:
 
 
 def text_of(error: BaseException) -> str:
-    """An error's own text, also when asking for it fails."""
+    """An error's own text; a replacement where its `__str__` raises."""
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - user code again: its error is told as far as it can be
+    except Exception:  # noqa: BLE001 - `__str__` is user code
         return f"{type(error).__name__}, whose text cannot be had"
 
 
@@ -108,7 +108,7 @@ class MessageRefused(FanoutError):
 
 
 class HandlerSignal(FanoutError):
-    """Raised by a handler to say what is to become of its task."""
+    """Raised by a handler to say what the worker does with its task."""
 
 
 class Permanent(HandlerSignal):
@@ -154,7 +154,7 @@ class ObjectMissing(FanoutError):
 
 
 class DependencyError(FanoutError):
-    """A Google service that we need failed. Tasks do not pay for it: they are handed back and spend no attempt."""
+    """A Google service that we need failed. Tasks do not pay for it: they are nacked and spend no attempt."""
 
 
 class DependencyMissing(DependencyError):

@@ -13,19 +13,19 @@ class ExitReason(StrEnum):
     """Why a worker stopped; the last line it logs says which."""
 
     SHARE_DONE = "share_done"
-    """It took its whole share, and everything in hand is finished."""
+    """It took its whole share, and no message is outstanding."""
     DRAINED = "drained"
-    """Several pulls in a row, over a least time, found nothing."""
+    """Several pulls in a row, over a minimum time, found nothing."""
     OUT_OF_TIME = "out_of_time"
-    """The task timeout is near; what had not started was handed back."""
+    """The task timeout is near; it nacked what had not started."""
     STOPPED = "stopped"
-    """SIGTERM or SIGINT; what had not started was handed back."""
+    """SIGTERM or SIGINT; it nacked what had not started."""
     NOT_CLAIMED = "not_claimed"
     """Another execution does the work of this decision."""
     BROKEN = "broken"
-    """A service it needs is missing, forbidden or down, most tasks fail alike, or its handlers hang; everything was handed back."""
+    """A service it needs is missing, forbidden or down, most tasks fail alike, or its handlers hang; it nacked everything."""
     STUCK = "stuck"
-    """One of its own threads did not come round for WATCHDOG_S; every lease was handed back."""
+    """One of its own threads sent no heartbeat for WATCHDOG_S; it nacked every message."""
 
 
 EXIT_OK = 0
@@ -39,9 +39,10 @@ EXIT_CODES = {
     EXIT_CRASHED: "a fault in Fanout itself; the log has the traceback",
     EXIT_SETTINGS: "settings are missing or wrong; every problem was printed",
     EXIT_BROKEN: "broken: a service is missing, forbidden or down, or most tasks fail alike; the log says which and what to do",
-    EXIT_STUCK: "stuck: one of the worker's own threads stood still; the log has the stacks of all; Cloud Run tries again",
+    EXIT_STUCK: "stuck: one of the worker's own threads sent no heartbeat; the log has the stacks of all; Cloud Run tries again",
 }
 
 
 def exit_code(reason: ExitReason) -> int:
+    """The process' exit code for a reason: 0, or 3 and 4 where another try could help."""
     return {ExitReason.BROKEN: EXIT_BROKEN, ExitReason.STUCK: EXIT_STUCK}.get(reason, EXIT_OK)

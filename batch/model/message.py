@@ -213,7 +213,7 @@ def _read_time(given: str) -> str | None:
 
 
 def _is_text(value: object, max_bytes: int) -> bool:
-    """Whether it is a text within the limit; one with half a character (a lone surrogate) is none."""
+    """Whether it is a text within the limit; half a character (a lone surrogate) is no text."""
     try:
         return isinstance(value, str) and len(value.encode()) <= max_bytes
     except UnicodeEncodeError:

@@ -42,34 +42,42 @@ def _broken_rule(name: str) -> str | None:
 
 
 def input_object(filename: str) -> str:
+    """A file to process; `filename` has passed `checked`."""
     return f"input/{filename}"
 
 
 def processed_object(filename: str) -> str:
+    """The output of `file_processing`."""
     return f"processed/{filename}"
 
 
 def result_object(task_id: str) -> str:
+    """The result of `data_transformation`, which names its data."""
     return f"results/{task_id}.json"
 
 
 def result_data_object(task_id: str, attempt: int, extension: str) -> str:
+    """The data of one attempt (from 1); `extension` without a dot."""
     return f"results/{task_id}-{attempt}.{extension}"
 
 
 def manifest_object(submission_id: str, part: int) -> str:
+    """The task ids of one part (from 0) of a submission."""
     return f"submissions/{submission_id}/manifest-{part:06d}.jsonl"
 
 
 def submission_object(submission_id: str) -> str:
+    """Written when a submission is closed: how many tasks it has."""
     return f"submissions/{submission_id}/submission.json"
 
 
 def outcome_folder(shard: str) -> str:
+    """Where the outcomes of a shard lie."""
     return f"outcomes/{shard}/"
 
 
 def outcome_object(shard: str, execution: str, index: int, retry: int, sequence: int) -> str:
+    """The outcomes of one flush (`sequence`) of one try of a worker, in one shard."""
     return f"outcomes/{shard}/{execution}-{index}-{retry}-{sequence}.jsonl"
 
 
@@ -79,14 +87,17 @@ def progress_folder(execution: str) -> str:
 
 
 def progress_object(execution: str, index: int, retry: int) -> str:
+    """One try of a worker: its progress is this object's metadata."""
     return f"{progress_folder(execution)}{index}-{retry}"
 
 
 def attempts_object(task_id: str) -> str:
+    """The record of a task's failed attempts, and of who runs it."""
     return f"attempts/{task_id}.json"
 
 
 def dead_raw_object(task_id: str, message_id: str) -> str:
+    """The data of a dead letter that is too large to travel."""
     return f"dead/raw/{task_id}-{message_id}"
 
 
@@ -104,7 +115,7 @@ def delayed_object(subscription: str, not_before: float, task_id: str, message_i
 
 
 def delayed_parts(name: str) -> tuple[int, str] | None:
-    """When (Unix seconds) a delayed object is due, and its task id; None for a name that no worker gives."""
+    """When (Unix seconds) a delayed object is due, and its task id; None for a name that `delayed_object` does not make."""
     found = _DELAYED_NAME.fullmatch(name.rpartition("/")[2])
     return (int(found[1]), unquote(found[2])) if found else None
 
@@ -115,8 +126,10 @@ def damaged_object(name: str) -> str:
 
 
 def lane_state_object(lane: str) -> str:
+    """What the controller remembers of a lane."""
     return f"controller/{lane}.json"
 
 
 def claim_object(decision_id: str) -> str:
+    """Which execution does the work of a decision."""
     return f"controller/claims/{decision_id}"

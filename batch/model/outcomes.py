@@ -1,4 +1,4 @@
-"""Outcomes: one JSON line for each task that ended, and what holds when a task has several.
+"""Outcomes: one JSON line for each task that ended, and which one counts when a task has several.
 
 A line is written before the message is acknowledged, so a task may have two lines (a kill in between, a redelivery) and
 never none. Precedence decides: succeeded, superseded, cancelled, dead.
@@ -18,7 +18,7 @@ _RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task. `finished_at` is ISO 8601; `duration_s` the last attempt's; `output` the object written last;
+    """How a task ended. `finished_at` is ISO 8601; `duration_s` the last attempt's; `output` the object written last;
     `result` what the handler returned; `error_type` and `reason` only for the dead (and superseded)."""
 
     task_id: str
@@ -145,12 +145,12 @@ def from_lines(data: bytes) -> Iterator[Outcome]:
 
 
 def stronger(one: Outcome, other: Outcome) -> Outcome:
-    """Which of two outcomes of the same task holds; the first on a tie."""
+    """Which of two outcomes of the same task counts; the first on a tie."""
     return other if _RANK[other.outcome] < _RANK[one.outcome] else one
 
 
 def merged(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
-    """The outcome that holds, by task id."""
+    """The outcome that counts, by task id."""
     final: dict[str, Outcome] = {}
     for outcome in outcomes:
         known = final.get(outcome.task_id)

@@ -1,7 +1,7 @@
 """A worker's progress, as the metadata of one object: what the controller's ledger is computed from.
 
-Counters only grow: `taken` from the subscription, `acked` (whatever the outcome, and what was delayed), `returned` (handed back).
-`taken - acked - returned` is what the worker holds.
+Counters only grow: `taken` from the subscription, `acked` (whatever the outcome, and what was delayed), `returned` (nacked).
+`taken - acked - returned` messages are outstanding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MANY_WORKERS = 1000
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One worker try. Times are Unix seconds; `marks` are (time, acked by then) on the 15 s grid, oldest first;
-    `deferred` are (due time, count) of messages handed back with a delay; `exit_reason` is empty while it runs."""
+    `deferred` are (due time, count) of messages nacked with a delay; `exit_reason` is empty while it runs."""
 
     share: int
     started_at: float
@@ -42,16 +42,17 @@ class Progress:
     deferred: tuple[tuple[int, int], ...] = ()
     exit_reason: str = ""
     delayed: int = 0
-    """Of `acked`: messages that wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
+    """How many of `acked` wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
     last_acked_at: float = 0.0
-    """When `acked` last grew; 0: never, or not told."""
+    """When `acked` last grew (Unix seconds); 0 when it never did, or the worker did not write it."""
 
     @property
     def held(self) -> int:
+        """Messages that are outstanding in this worker."""
         return max(0, self.taken - self.acked - self.returned)
 
     def acked_at(self, unix_s: float) -> int:
-        """Acknowledged by then, by the last mark not after it: never too many."""
+        """How many messages were acknowledged by then (Unix seconds), by the last mark not after it: never too many."""
         if unix_s >= self.updated_at:
             return self.acked
         return max((acked for time, acked in self.marks if time <= unix_s), default=0)

@@ -1,6 +1,6 @@
 """Topics of Pub/Sub, for an event loop: raw protobuf messages on Google's async channel. Every error leaves as one of ours.
 
-Honours PUBSUB_EMULATOR_HOST. A publish that failed for a moment is repeated until its time is over: the broker may then hold
+Honours PUBSUB_EMULATOR_HOST. A publish that failed for a moment is repeated until its time is over: the topic may then have
 the message twice, which is one task all the same.
 """
 
@@ -15,7 +15,7 @@ from batch.model.delivery import Outgoing
 from batch.services.calls import Pauses, Resource, code_of, no_credentials, translated
 
 LONGEST_PAUSE_S = 1.0
-"""Clients wait for their answer, and hear of a broker that is back within this time."""
+"""Clients wait for their answer: a broker that is back is tried within this time."""
 METHOD = "/google.pubsub.v1.Publisher/Publish"
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),

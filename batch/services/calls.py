@@ -33,6 +33,7 @@ class Resource:
 
     @property
     def path(self) -> str:
+        """Its full resource name."""
         return f"projects/{self.project}/{self.kind}s/{self.name}"
 
 

@@ -1,6 +1,6 @@
-"""The fence: one execution does the work of a decision, however often its launch took effect.
+"""The claim of a decision: one execution does its work, however often its launch took effect.
 
-Who cannot tell the holder of a claim must not work: an unreadable claim is a failure, never a free one.
+A worker that cannot read who holds the claim must not work: an unreadable claim is a failure, never a free one.
 """
 
 from __future__ import annotations

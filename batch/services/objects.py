@@ -127,6 +127,7 @@ class GoogleObjectStore:
         metadata: Mapping[str, str] | None = None,
         if_generation: int | None = None,
     ) -> ObjectInfo:
+        """As `ObjectStore.write`. The client's own retry may find what its first request wrote."""
         blob = self._bucket.blob(name)
         if metadata:
             blob.metadata = dict(metadata)
@@ -135,6 +136,7 @@ class GoogleObjectStore:
             return _info(blob)
 
     def read(self, name: str) -> bytes:
+        """The content. Raises ObjectMissing, DependencyError."""
         with self._errors("read", name):
             return bytes(self._bucket.blob(name).download_as_bytes(single_shot_download=True, **self._options))
 
@@ -155,6 +157,7 @@ class GoogleObjectStore:
         )
 
     def info(self, name: str) -> ObjectInfo | None:
+        """None when there is no such object. Raises DependencyError."""
         blob = self._bucket.blob(name)
         try:
             with self._errors("look up", name):
@@ -171,6 +174,7 @@ class GoogleObjectStore:
                 yield _info(blob)
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
+        """Merge `metadata` into the object's. Raises ObjectMissing, DependencyError."""
         blob = self._bucket.blob(name)
         blob.metadata = dict(metadata)
         with self._errors("patch the metadata of", name):
@@ -178,6 +182,7 @@ class GoogleObjectStore:
             return _info(blob)
 
     def delete(self, name: str, *, if_generation: int | None = None) -> bool:
+        """False when there was no such object. Raises PreconditionFailed, DependencyError."""
         try:
             with self._errors("delete", name, if_generation):
                 self._bucket.delete_blob(name, if_generation_match=if_generation, **self._options)
@@ -200,7 +205,9 @@ class GoogleObjectStore:
             raise self._ours(error, self._where(action, name), if_generation) from error
         except _UNREADABLE as error:
             where = self._where(action, name)
-            raise DependencyUnavailable(f"{where}: the answer is none of Cloud Storage's; what stands between? {error!r:.300}") from error
+            raise DependencyUnavailable(
+                f"{where}: the answer does not come from Cloud Storage; find the proxy in between: {error!r:.300}"
+            ) from error
 
     def _ours(self, error: Exception, where: Where, if_generation: int | None) -> FanoutError:
         if isinstance(error, self._denials) and not getattr(error, "retryable", False):

@@ -26,10 +26,10 @@ class Subscription(Protocol):
         """Acknowledge in requests of at most 1,000 ids and 512 KiB; returns the ids that could not be acknowledged."""
 
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
-        """Hold the messages for `deadline_s` more seconds from now; returns the ids that could not be extended."""
+        """Keep the leases for `deadline_s` more seconds from now; returns the ids that could not be extended."""
 
     def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
-        """Let others have the messages after `after_s` (0–600) seconds; returns the ids that failed (they come back by themselves)."""
+        """Release messages, to be delivered again after `after_s` (0–600) seconds; returns the ids that failed (their leases expire)."""
 
 
 class Topic(Protocol):

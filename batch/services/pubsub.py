@@ -114,6 +114,7 @@ class GoogleSubscription:
 
     @ack_deadline_s.setter
     def ack_deadline_s(self, value: float) -> None:
+        """Set it without asking Pub/Sub."""
         self._ack_deadline_s = value
 
     def _read_ack_deadline_s(self) -> float:
@@ -131,7 +132,8 @@ class GoogleSubscription:
             return FALLBACK_ACK_DEADLINE_S
 
     def pull(self, max_messages: int, timeout_s: float) -> list[Delivery]:
-        """At most `max_messages`; transient errors are repeated while `timeout_s` lasts, and raised if the last word is one."""
+        """At most `max_messages`; an empty list when none came in time. Transient errors are repeated while `timeout_s` lasts. Raises
+        DependencyError, FanoutError."""
         request = self._pull_request(subscription=self._path, max_messages=max_messages)
         until_s = self._caller.clock.monotonic() + timeout_s
 
@@ -150,16 +152,20 @@ class GoogleSubscription:
             raise self._caller.ours("pull from", error) from error
 
     def ack(self, ack_ids: Sequence[str]) -> list[str]:
+        """Acknowledge; the ids that Pub/Sub refused. Raises DependencyError, FanoutError."""
+
         def send(ids: list[str], timeout_s: float) -> None:
             self._send_ack(self._ack_request(subscription=self._path, ack_ids=ids), timeout_s)
 
         return self._all("acknowledge on", ack_ids, send)
 
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
+        """Keep the leases for `deadline_s` (1–600) more seconds; the ids that Pub/Sub refused. Raises DependencyError, FanoutError."""
         return self._modify("extend leases on", ack_ids, min(MAX_EXTENSION_S, max(1, ceil(deadline_s))))
 
     def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
-        """Raises ValueError when `after_s` is not within 0–600."""
+        """Release messages, to be delivered again after `after_s` (0–600) seconds; the ids that Pub/Sub refused. Raises ValueError,
+        DependencyError, FanoutError."""
         if not 0 <= after_s <= MAX_EXTENSION_S:
             raise ValueError(f"a nack can delay a message by 0 to {MAX_EXTENSION_S} s, got {after_s}")
         return self._modify("nack messages of", ack_ids, ceil(after_s))
@@ -178,8 +184,8 @@ class GoogleSubscription:
         return self._all(action, ack_ids, send)
 
     def _all(self, action: str, ack_ids: Sequence[str], send: Callable[[list[str], float], None]) -> list[str]:
-        """Send every batch, several at a time, whatever becomes of the others; returns the bad ids. The first other failure is raised
-        at the end."""
+        """Send every batch, several at a time, also when others fail; returns the bad ids. The first other failure is raised at the
+        end."""
         until_s = self._caller.clock.monotonic() + self._retry_within_s
         batches = list(id_batches(ack_ids))
         one_batch = partial(self._batch, send=send, until_s=until_s)

@@ -52,7 +52,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What became of the tasks. `outcomes` by task id; `runs`: when each run of its handler began, in seconds since the drain did, and
+    """How the tasks ended. `outcomes` by task id; `runs`: when each run of its handler began, in seconds since the drain did, and
     which attempt it was; `outputs`: the objects that handlers left, by name; `exit_reasons` of the workers, in order."""
 
     outcomes: Mapping[str, Outcome]
@@ -107,7 +107,7 @@ def drain(
 
 
 class SoleSubscription(MemorySubscription):
-    """With one worker at a time that never dies, no lease runs out: time jumps further than any keeper of leases could follow."""
+    """With one worker at a time that never dies, no lease runs out: time jumps further than leases could be extended."""
 
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
         del deadline_s

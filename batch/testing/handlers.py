@@ -23,7 +23,7 @@ TASK_ID = "00000000-0000-4000-8000-000000000001"
 
 @dataclass(frozen=True, slots=True)
 class HandlerRun:
-    """What became of one run: what the handler returned, what it wrote, and the task and store it ran with."""
+    """One run: what the handler returned, what it wrote, and the task and store it ran with."""
 
     result: Any
     outputs: tuple[Written, ...]

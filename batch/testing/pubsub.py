@@ -1,7 +1,7 @@
 """Topics and subscriptions in memory, living by a clock: leases, redelivery, delivery attempts, dead letters, duplicates.
 
-It passes the same conformance suite as the real client. A message is never lost: it is with somebody under a lease, or
-it will be delivered again.
+It passes the same conformance suite as the real client. A message is never lost: it is leased, or it will be
+delivered again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from batch.testing.faults import Faults
 
 
 @dataclass(slots=True)
-class Held:
-    """One message of one subscription. `free_s` is when it may be delivered next; `delivery` the ack id that holds it now."""
+class Waiting:
+    """One unacknowledged message of one subscription. `free_s` is when it may be delivered next; `ack_id` names its last lease."""
 
     sequence: int
     message_id: str
@@ -125,8 +125,8 @@ class MemorySubscription(Faults):
         self._broker = broker
         self._clock = broker.clock
         self._arrived = threading.Event()
-        self._held: dict[int, Held] = {}
-        self._due: list[tuple[float, int]] = []  # may name messages that are gone or due later: the truth stands in _held
+        self._waiting: dict[int, Waiting] = {}
+        self._due: list[tuple[float, int]] = []  # may name messages that are gone or due later: the truth stands in _waiting
         self._leases: dict[str, int] = {}
         self._sequence = 0
         self._ack_id_count = 0
@@ -136,32 +136,32 @@ class MemorySubscription(Faults):
     def backlog(self) -> int:
         """What `num_undelivered_messages` counts: everything not acknowledged, leased and deferred messages too."""
         with self._broker.lock:
-            return len(self._held)
+            return len(self._waiting)
 
     @property
     def leased(self) -> int:
-        """Messages that somebody holds now."""
+        """Messages under a lease that has not expired."""
         with self._broker.lock:
             now = self._clock.now()
-            return sum(one.leased and one.free_s > now for one in self._held.values())
+            return sum(one.leased and one.free_s > now for one in self._waiting.values())
 
     @property
     def free(self) -> int:
         """Messages that a pull would bring now."""
         with self._broker.lock:
             now = self._clock.now()
-            return sum(one.free_s <= now for one in self._held.values())
+            return sum(one.free_s <= now for one in self._waiting.values())
 
     @property
     def next_free_s(self) -> float | None:
         """When the next message may be delivered (Unix seconds; it may be past); None without any."""
         with self._broker.lock:
-            return min((one.free_s for one in self._held.values()), default=None)
+            return min((one.free_s for one in self._waiting.values()), default=None)
 
-    def waiting(self) -> list[Held]:
+    def waiting(self) -> list[Waiting]:
         """Everything that is not acknowledged, in the order in which it came."""
         with self._broker.lock:
-            return list(self._held.values())
+            return list(self._waiting.values())
 
     def duplicate_next(self, count: int = 1) -> None:
         """Deliver the next `count` messages a second time, each under an ack id of its own."""
@@ -173,7 +173,7 @@ class MemorySubscription(Faults):
         with self._broker.lock:
             self._sequence += 1
             free_s = self._clock.now()
-            self._held[self._sequence] = Held(self._sequence, message_id, message.data, message.attributes, published_s, free_s)
+            self._waiting[self._sequence] = Waiting(self._sequence, message_id, message.data, message.attributes, published_s, free_s)
             heapq.heappush(self._due, (free_s, self._sequence))
             self._arrived.set()
 
@@ -197,7 +197,7 @@ class MemorySubscription(Faults):
     def ack(self, ack_ids: Sequence[str]) -> list[str]:
         with self._fault("ack"), self._broker.lock:
             for one in self._holders(ack_ids):
-                del self._held[one.sequence]
+                del self._waiting[one.sequence]
             return self._unknown(ack_ids)
 
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
@@ -206,7 +206,7 @@ class MemorySubscription(Faults):
 
     def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> list[str]:
         if not 0 <= after_s <= MAX_EXTENSION_S:
-            raise ValueError(f"a message can be handed back for 0 to {MAX_EXTENSION_S} s, got {after_s}")
+            raise ValueError(f"a nack can delay a message by 0 to {MAX_EXTENSION_S} s, got {after_s}")
         with self._fault("nack"):
             return self._modify(ack_ids, after_s, leased=after_s > 0)
 
@@ -220,8 +220,8 @@ class MemorySubscription(Faults):
             return
         with self._broker.lock:
             now = self._clock.now()
-            for one in [held for held in self._held.values() if held.delivery_count >= limit and held.free_s <= now]:
-                del self._held[one.sequence]
+            for one in [waiting for waiting in self._waiting.values() if waiting.delivery_count >= limit and waiting.free_s <= now]:
+                del self._waiting[one.sequence]
                 why = {
                     "CloudPubSubDeadLetterSourceDeliveryCount": str(one.delivery_count),
                     "CloudPubSubDeadLetterSourceSubscription": self.name,
@@ -235,7 +235,7 @@ class MemorySubscription(Faults):
         taken: list[Delivery] = []
         while self._due and self._due[0][0] <= now and len(taken) < max_messages:
             free_s, sequence = heapq.heappop(self._due)
-            one = self._held.get(sequence)
+            one = self._waiting.get(sequence)
             if one is not None and one.free_s == free_s:
                 taken.append(self._deliver(one, now))
         while self._due and not self._is_true(*self._due[0]):
@@ -243,10 +243,10 @@ class MemorySubscription(Faults):
         return taken
 
     def _is_true(self, free_s: float, sequence: int) -> bool:
-        one = self._held.get(sequence)
+        one = self._waiting.get(sequence)
         return one is not None and one.free_s == free_s
 
-    def _deliver(self, one: Held, now: float) -> Delivery:
+    def _deliver(self, one: Waiting, now: float) -> Delivery:
         if self._twins:
             self._twins -= 1
             self.add(one.message_id, Outgoing(one.data, one.attributes), one.published_s)
@@ -265,13 +265,13 @@ class MemorySubscription(Faults):
             self._arrived.set()
             return self._unknown(ack_ids)
 
-    def _due_at(self, one: Held, free_s: float, *, leased: bool) -> None:
+    def _due_at(self, one: Waiting, free_s: float, *, leased: bool) -> None:
         one.free_s, one.leased = free_s, leased
         heapq.heappush(self._due, (free_s, one.sequence))
 
-    def _holders(self, ack_ids: Sequence[str]) -> list[Held]:
-        """The messages that these ids hold, each once; an overtaken id holds nothing."""
-        found = {ack_id: self._held.get(self._leases.get(ack_id, 0)) for ack_id in ack_ids}
+    def _holders(self, ack_ids: Sequence[str]) -> list[Waiting]:
+        """The messages whose last lease these ids are, each once; an overtaken id has none."""
+        found = {ack_id: self._waiting.get(self._leases.get(ack_id, 0)) for ack_id in ack_ids}
         return [one for ack_id, one in found.items() if one is not None and one.ack_id == ack_id]
 
     def _unknown(self, ack_ids: Sequence[str]) -> list[str]:

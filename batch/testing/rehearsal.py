@@ -73,7 +73,7 @@ class Rehearsal:
 
     def crash(self, *, after: str = "", before: str = "", attempt: int = 1) -> None:
         """The process dies at one request to the bucket (`"write"`, `"write 2"`, `"read"`, `"request 3"`): before it took effect, or after
-        it; or, with `after="handler"`, when the handler has returned and nobody has heard of it. Raises AssertionError when the handler
+        it; or, with `after="handler"`, when the handler has returned and its outcome is not written. Raises AssertionError when the handler
         never comes so far, and what it raises before."""
         if after == "handler":
             self.run(attempt=attempt)

@@ -180,7 +180,7 @@ def test_an_early_message_goes_back_without_a_run(plant: Plant) -> None:
     plant.submit(1, "fails")
     plant.worker(BACKLOG=1).run()
     assert plant.progress().deferred[0][1] == 1
-    plant.subscription.nack([one.ack_id for one in plant.subscription._held.values()])
+    plant.subscription.nack([one.ack_id for one in plant.subscription._waiting.values()])
     plant.worker(BACKLOG=1, CLOUD_RUN_EXECUTION="lane-y").run()
     assert runs == [1]
     assert plant.progress(execution="lane-y").returned == 1
