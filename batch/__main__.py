@@ -28,7 +28,7 @@ from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTING
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, names, worker_settings
 
 if TYPE_CHECKING:
-    from batch.worker import Worker
+    from batch.worker.life import Worker
 
 STUCK_GRACE_S = 3.0
 BESIDE = 24
@@ -121,7 +121,7 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
     from batch.services.objects import GoogleObjectStore
     from batch.services.pubsub import GoogleSubscription
     from batch.services.topic import GoogleTopic
-    from batch.worker import Worker
+    from batch.worker.life import Worker
 
     return Worker(
         settings,

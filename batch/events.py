@@ -77,7 +77,8 @@ EVENTS: dict[str, tuple[str, str]] = {
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "NOTICE": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _SEVERITY = {number: name for name, number in _LEVELS.items()}
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every log record has; the rest are an event's own fields."""
 _logger = logging.getLogger("fanout")
 
 
@@ -106,7 +107,7 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **self._constant,
         }
-        body.update((key, value) for key, value in vars(record).items() if key not in _OWN)
+        body.update((key, value) for key, value in vars(record).items() if key not in OWN_FIELDS)
         if record.exc_info:
             body["exception"] = self.formatException(record.exc_info)
         return json.dumps(body, default=str, ensure_ascii=False)

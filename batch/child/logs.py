@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from batch.events import OWN_FIELDS
+
 MAX_TEXT_CHARS = 8000
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -29,7 +30,7 @@ class Forwarding(logging.Handler):
 
 def told(record: logging.LogRecord) -> dict[str, Any]:
     """A record as JSON; what is not JSON in it becomes text."""
-    extra = {key: value for key, value in vars(record).items() if key not in _OWN}
+    extra = {key: value for key, value in vars(record).items() if key not in OWN_FIELDS}
     body: dict[str, Any] = {"logger": record.name, "level": record.levelno, "text": record.getMessage()[:MAX_TEXT_CHARS]}
     if record.exc_info:
         body["exception"] = logging.Formatter().formatException(record.exc_info)[-MAX_TEXT_CHARS:]
@@ -46,7 +47,7 @@ def relogged(body: dict[str, Any]) -> None:
     logger, level = logging.getLogger(str(body.get("logger", "fanout.handler"))), int(body.get("level", logging.INFO))
     if not logger.isEnabledFor(level):
         return
-    extra = {str(key): value for key, value in dict(body.get("extra", {})).items() if key not in _OWN}
+    extra = {str(key): value for key, value in dict(body.get("extra", {})).items() if key not in OWN_FIELDS}
     if "exception" in body:
         extra["exception"] = body["exception"]
     logger.log(level, "%s", body.get("text", ""), extra=extra)

@@ -1,4 +1,7 @@
-"""The bucket as a child sees it: every call is a question to the worker, which holds the real client. Both ends stand here."""
+"""The bucket as a child sees it: every call is a question to the worker, which has the real client. Both ends stand here.
+
+What a service said to the worker is raised in the child, as the same type with the same words.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from batch.child.errors import packed, unpacked
 from batch.child.wire import Frame
+from batch.model import errors
+from batch.model.errors import ObjectMissing, PreconditionFailed, text_of
 from batch.services.ports import ObjectInfo, ObjectStore
 
 Ask = Callable[[dict[str, Any], bytes], Frame]
@@ -77,26 +81,52 @@ def answered(store: ObjectStore, question: Frame) -> Frame:
 
 
 def _done(store: ObjectStore, method: str, options: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    if method == "write":
-        return {"info": _told(store.write(options.pop("name"), body, **options))}, b""
+    if method not in ("check", "write", "read", "read_with_info", "info", "list", "patch_metadata", "delete"):
+        raise ValueError(f"a bucket has no method {method!r}")
+    answer = getattr(store, method)(**options, **({"data": body} if method == "write" else {}))
     if method == "read":
-        return {}, store.read(options["name"])
+        return {}, answer
     if method == "read_with_info":
-        data, info = store.read_with_info(options["name"])
-        return {"info": _told(info)}, data
-    if method == "info":
-        return {"info": _told(store.info(options["name"]))}, b""
+        return {"info": _told(answer[1])}, answer[0]
     if method == "list":
-        return {"infos": [_told(one) for one in store.list(options["prefix"])]}, b""
-    if method == "patch_metadata":
-        return {"info": _told(store.patch_metadata(options["name"], options["metadata"]))}, b""
-    if method == "delete":
-        return {"deleted": store.delete(options["name"], if_generation=options["if_generation"])}, b""
-    if method == "check":
-        store.check()
-        return {}, b""
-    raise ValueError(f"a bucket has no method {method!r}")
+        return {"infos": [_told(one) for one in answer]}, b""
+    return ({"deleted": answer} if method == "delete" else {"info": _told(answer)}), b""
 
 
 def _told(info: ObjectInfo | None) -> dict[str, Any] | None:
     return None if info is None else {**asdict(info), "metadata": dict(info.metadata)}
+
+
+_TOLD_BY_TEXT = {
+    one.__name__: one
+    for one in (
+        errors.DependencyError,
+        errors.DependencyMissing,
+        errors.DependencyForbidden,
+        errors.DependencyUnavailable,
+        errors.NameRefused,
+        errors.FanoutError,
+    )
+}
+_OF_PYTHON: dict[str, type[Exception]] = {one.__name__: one for one in (TypeError, ValueError, NotImplementedError, OSError, MemoryError)}
+
+
+def packed(error: BaseException) -> dict[str, Any]:
+    """An error as JSON."""
+    if isinstance(error, ObjectMissing):
+        return {"type": "ObjectMissing", "name": error.name}
+    if isinstance(error, PreconditionFailed):
+        return {"type": "PreconditionFailed", "name": error.name, "if_generation": error.if_generation}
+    known = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _TOLD_BY_TEXT or one.__name__ in _OF_PYTHON), "")
+    return {"type": known or type(error).__name__, "text": text_of(error)}
+
+
+def unpacked(told: dict[str, Any]) -> BaseException:
+    """The error again; a type that is not known here becomes a RuntimeError that names it."""
+    name, text = str(told.get("type")), str(told.get("text", ""))
+    if name == "ObjectMissing":
+        return ObjectMissing(told["name"])
+    if name == "PreconditionFailed":
+        return PreconditionFailed(told["name"], int(told["if_generation"]))
+    known: type[Exception] | None = _TOLD_BY_TEXT.get(name) or _OF_PYTHON.get(name)
+    return known(text) if known is not None else RuntimeError(f"{name}: {text}")

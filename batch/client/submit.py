@@ -78,23 +78,15 @@ class SubmissionInterrupted(DependencyError):
         )
 
 
-def new_task(value: object, position: int = 0) -> NewTask:
-    """A JSON object `{"task_type", "idempotency_key"?, ...own fields}` as a NewTask, unchecked: whatever submits it checks it. Raises
-    MessageRefused."""
-    if not isinstance(value, dict):
-        raise MessageRefused("not_an_object", f"a task is a JSON object, got {type(value).__name__}")
-    body = dict(value)
-    return NewTask(body.pop("task_type", None), body, body.pop("idempotency_key", None), position)
-
-
 def task_from_line(line: bytes, position: int = 0) -> NewTask | Refusal:
-    """One line of NDJSON."""
+    """One line of NDJSON, `{"task_type", "idempotency_key"?, ...own fields}`, as a task; what submits it checks it."""
     try:
-        return new_task(json.loads(line), position)
-    except MessageRefused as error:
-        return Refusal(position, str(error))
+        body = json.loads(line)
     except (ValueError, RecursionError) as error:
         return Refusal(position, f"the line is not JSON: {error}")
+    if not isinstance(body, dict):
+        return Refusal(position, f"a task is a JSON object, got {type(body).__name__}")
+    return NewTask(body.pop("task_type", None), body, body.pop("idempotency_key", None), position)
 
 
 def checked_message(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from batch.model.delivery import Outgoing
+from batch.model.delivery import MAX_ATTRIBUTES, Outgoing, own_attributes
 
 MAX_REASON_BYTES = 1024
 MAX_DATA_BYTES = 8_000_000
 """Larger data goes to the bucket, and the letter names the object."""
-MAX_ATTRIBUTES = 100
-"""Pub/Sub takes 100 attributes; when ours do not fit, the client's last ones make room."""
 
 
 def dead_letter(
@@ -24,10 +22,8 @@ def dead_letter(
     execution: str,
     index: int,
 ) -> Outgoing:
-    """The message to publish on the dead-letter topic: data unchanged (also when empty), attributes kept, the facts added.
-
-    Attributes that begin with `goog` are Pub/Sub's own; it refuses them from anybody else.
-    """
+    """The message to publish on the dead-letter topic: data unchanged (also when empty), attributes kept, the facts added; where there are
+    too many attributes, the client's last ones make room."""
     facts = {
         "task_id": task_id,
         "dead_error_type": cut(error_type, MAX_REASON_BYTES),
@@ -36,8 +32,7 @@ def dead_letter(
         "dead_execution": execution,
         "dead_index": str(index),
     }
-    own = [(key, value) for key, value in attributes.items() if not key.startswith("goog")]
-    return Outgoing(data, dict(own[: MAX_ATTRIBUTES - len(facts)]) | facts)
+    return Outgoing(data, dict(list(own_attributes(attributes).items())[: MAX_ATTRIBUTES - len(facts)]) | facts)
 
 
 def referring(letter: Outgoing, raw_object: str) -> Outgoing:

@@ -11,12 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from batch.model.delivery import Delivery, Outgoing
+from batch.model.delivery import MAX_ATTRIBUTES, Delivery, Outgoing, own_attributes
 
 DELAYED = "delayed"
 """The attribute of a message that has waited in the bucket: `<due> <first published> <first message id>`, times in Unix seconds."""
-MAX_ATTRIBUTES = 100
-"""Pub/Sub takes no more; a message that has them all comes back without ours."""
 _FORMAT = 1
 _DELAYED = re.compile(r"(\d{10}) (\d{1,10}\.\d{6}) ([A-Za-z0-9][A-Za-z0-9._:~-]{0,255})", re.ASCII)
 
@@ -61,8 +59,8 @@ def from_object(body: bytes) -> DelayedMessage:
 
 
 def as_outgoing(message: DelayedMessage, due: int) -> Outgoing:
-    """The message to publish now that it is due. Attributes that begin with `goog` are Pub/Sub's own: it adds them itself."""
-    attributes = {key: value for key, value in message.attributes.items() if not key.startswith("goog")}
+    """The message to publish now that it is due; one that has as many attributes as Pub/Sub takes comes back without ours."""
+    attributes = own_attributes(message.attributes)
     if DELAYED in attributes or len(attributes) < MAX_ATTRIBUTES:
         attributes[DELAYED] = f"{due:010d} {message.published_s:.6f} {message.message_id}"
     return Outgoing(message.data, attributes)

@@ -12,6 +12,7 @@ MAX_EXTENSION_S = 600
 MAX_PUBLISH_MESSAGES = 1000
 MAX_PUBLISH_BYTES = 9_500_000
 """Pub/Sub takes 10 MB; the rest is left for what is not counted here."""
+MAX_ATTRIBUTES = 100
 
 
 @dataclass(slots=True)
@@ -32,3 +33,8 @@ class Outgoing:
 
     data: bytes
     attributes: Mapping[str, str]
+
+
+def own_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """A delivered message's attributes without those that begin with `goog`: Pub/Sub adds them, and refuses them from anybody else."""
+    return {key: value for key, value in attributes.items() if not key.startswith("goog")}

@@ -44,19 +44,9 @@ class Outcome:
 def to_line(outcome: Outcome) -> bytes:
     """One line with its line end; empty fields are left out. A result that is not JSON is written as its text."""
     one = outcome
-    return Lines(one.execution, one.index, one.retry).line(
-        one.task_id,
-        one.task_type,
-        one.outcome,
-        one.finished_at,
-        one.duration_s,
-        one.attempt_count,
-        one.message_id,
-        output=one.output,
-        result=one.result,
-        error_type=one.error_type,
-        reason=one.reason,
-    )
+    lines = Lines(one.execution, one.index, one.retry)
+    shared = lines.shared(one.task_type, one.outcome, one.finished_at, one.duration_s, one.attempt_count)
+    return lines.of(one.task_id, shared, one.message_id, one.output, one.result, one.error_type, one.reason)
 
 
 class Lines:
@@ -65,24 +55,6 @@ class Lines:
     def __init__(self, execution: str, index: int, retry: int) -> None:
         named = f'"execution":{quoted(execution)},' if execution else ""
         self._worker = f'{named}"index":{index},"retry":{retry}'
-
-    def line(
-        self,
-        task_id: str,
-        task_type: str,
-        outcome: str,
-        finished_at: str,
-        duration_s: float,
-        attempt_count: int,
-        message_id: str,
-        output: str = "",
-        result: Any = None,
-        error_type: str = "",
-        reason: str = "",
-    ) -> bytes:
-        """As `to_line` writes an Outcome of these values."""
-        shared = self.shared(task_type, outcome, finished_at, duration_s, attempt_count)
-        return self.of(task_id, shared, message_id, output, result, error_type, reason)
 
     def shared(self, task_type: str, outcome: str, finished_at: str, duration_s: float, attempt_count: int) -> str:
         """What the lines of tasks of one type that ended together have in common: made once for all of them."""

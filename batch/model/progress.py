@@ -82,34 +82,16 @@ def to_metadata(progress: Progress) -> dict[str, str]:
 def from_metadata(metadata: Mapping[str, str]) -> Progress:
     """Raises ValueError when the metadata is not a worker's progress."""
     try:
-        counts = {name: int(metadata[name]) for name in _COUNTS}
-        seconds = {name: float(metadata[name]) for name in _SECONDS}
-        seconds["last_acked_at"] = float(metadata.get("last_acked_at", "0"))
+        counts = {name: int(metadata[name]) for name in _COUNTS} | {"delayed": int(metadata.get("delayed", "0"))}
+        seconds = {name: float(metadata[name]) for name in _SECONDS} | {"last_acked_at": float(metadata.get("last_acked_at", "0"))}
         if not all(map(isfinite, seconds.values())):
             raise ValueError(f"times are {seconds}")
-        marks = tuple((int(time), int(acked)) for time, acked in json.loads(metadata.get("marks", "[]")))
-        delayed = int(metadata.get("delayed", "0"))
-        deferred = tuple((int(due), int(count)) for due, count in json.loads(metadata.get("deferred", "[]")))
+        marks, deferred = (
+            tuple((int(time), int(count)) for time, count in json.loads(metadata.get(name, "[]"))) for name in ("marks", "deferred")
+        )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
-    return Progress(
-        share=counts["share"],
-        started_at=seconds["started_at"],
-        updated_at=seconds["updated_at"],
-        taken=counts["taken"],
-        acked=counts["acked"],
-        returned=counts["returned"],
-        succeeded=counts["succeeded"],
-        superseded=counts["superseded"],
-        cancelled=counts["cancelled"],
-        dead=counts["dead"],
-        handler_s=seconds["handler_s"],
-        marks=marks,
-        deferred=deferred,
-        exit_reason=metadata.get("exit_reason", ""),
-        delayed=delayed,
-        last_acked_at=seconds["last_acked_at"],
-    )
+    return Progress(**counts, **seconds, marks=marks, deferred=deferred, exit_reason=metadata.get("exit_reason", ""))  # type: ignore[arg-type]
 
 
 def _fewer(deferred: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:

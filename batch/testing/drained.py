@@ -177,7 +177,7 @@ class _Lane:
         self._runs.setdefault(task_id, []).append(Began(self._clock.now() - self._began_s, attempt))
 
     def _worker(self, share: int) -> ExitReason:
-        from batch.worker import Worker  # of all of batch.testing, only this needs the worker
+        from batch.worker.life import Worker  # of all of batch.testing, only this needs the worker
 
         settings = {
             "GOOGLE_CLOUD_PROJECT": "memory",

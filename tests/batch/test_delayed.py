@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from batch.model.delayed import DELAYED, MAX_ATTRIBUTES, DelayedMessage, as_first_published, as_outgoing, due_of, from_object, to_object
-from batch.model.delivery import Delivery
+from batch.model.delayed import DELAYED, DelayedMessage, as_first_published, as_outgoing, due_of, from_object, to_object
+from batch.model.delivery import MAX_ATTRIBUTES, Delivery
 from batch.model.names import DAMAGED, MAX_ID_BYTES, damaged_object, delayed_folder, delayed_object, delayed_parts
 
 texts = st.text(max_size=20)

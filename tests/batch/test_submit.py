@@ -18,7 +18,6 @@ from batch.client.submit import (
     SubmissionInterrupted,
     check_by,
     choose_shard,
-    new_task,
     part_is_full,
     single_message,
     submit_one,
@@ -159,7 +158,7 @@ def test_refused_tasks_are_reported_by_position_and_the_others_go_on() -> None:
 def test_a_client_does_not_change_the_envelope() -> None:
     for field in ("task_id", "submitted_at"):
         with pytest.raises(MessageRefused, match=field):
-            single_message(new_task({"task_type": "work", field: "mine"}), lane="a", unix_s=0.0, rng=random.Random(1))
+            single_message(NewTask("work", {field: "mine"}), lane="a", unix_s=0.0, rng=random.Random(1))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from batch.services.objects import GoogleObjectStore
 from batch.services.pubsub import GoogleSubscription
 from batch.services.topic import GoogleTopic
 from batch.settings import worker_settings
-from batch.worker import Worker
+from batch.worker.life import Worker
 from controller.decide.decision import Kind
 from controller.observe.backlog import GoogleBacklogReader
 from controller.tick.outside import Outside

@@ -18,7 +18,7 @@ from batch.services.objects import GoogleObjectStore
 from batch.services.pubsub import GoogleSubscription
 from batch.services.topic import GoogleTopic
 from batch.settings import worker_settings
-from batch.worker import Worker
+from batch.worker.life import Worker
 from tests.e2e.site import Site
 from tests.local_cloud.fault_orders import Orders
 from tests.support import Service

@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from batch.client.submit import NewTask, Submission, submit_one
 from batch.model.attempts import AttemptError, Attempts, Marker
@@ -30,11 +31,11 @@ from batch.model.names import (
     result_object,
     submission_object,
 )
-from batch.model.outcomes import Lines
+from batch.model.outcomes import Outcome, to_line
 from batch.model.progress import Progress, to_metadata
 from batch.services.claims import claim
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from batch.worker.records import write_attempts
+from batch.worker.admission.records import write_attempts
 
 FOLDER = Path(__file__).resolve().parent / "0.1"
 LANE = "default"
@@ -121,14 +122,14 @@ def _stored() -> dict[str, bytes]:
     claim(store, "d-0123456789ab", EXECUTION)
     write_attempts(store, "failed", FAILED, 0)
     write_attempts(store, "in-progress", IN_PROGRESS, 0)
-    lines = Lines(EXECUTION, 3, 1)
-    at = "2026-01-01T00:00:05.000000Z"
-    outcomes = [
-        lines.line("a", "file_processing", "succeeded", at, 0.25, 1, "1001", "processed/a.csv", {"size": 3, "note": "größer"}),
-        lines.line("b", "file_processing", "superseded", at, 0.5, 2, "1002", reason="processed/b.csv belongs to the newer task c"),
-        lines.line("c", "file_processing", "cancelled", at, 0.0, 0, "1003"),
-        lines.line("d", "file_processing", "dead", at, 1.0, 6, "1004", error_type="ValueError", reason="ValueError: no such column"),
+    worker: dict[str, Any] = {"finished_at": "2026-01-01T00:00:05.000000Z", "execution": EXECUTION, "index": 3, "retry": 1}
+    ended: list[dict[str, Any]] = [
+        {"task_id": "a", "outcome": "succeeded", "duration_s": 0.25, "output": "processed/a.csv", "result": {"size": 3, "note": "größer"}},
+        {"task_id": "b", "outcome": "superseded", "attempt_count": 2, "reason": "processed/b.csv belongs to the newer task c"},
+        {"task_id": "c", "outcome": "cancelled", "attempt_count": 0},
+        {"task_id": "d", "outcome": "dead", "attempt_count": 6, "error_type": "ValueError", "reason": "ValueError: no such column"},
     ]
+    outcomes = [Outcome(task_type="file_processing", message_id=f"100{at}", **worker, **one) for at, one in enumerate(ended, 1)]
     return {
         "message-submission.json": _message(topic.published[0][1]),
         "manifest-000000.jsonl": store.read(manifest_object(submission.submission_id, 0)),
@@ -136,7 +137,7 @@ def _stored() -> dict[str, bytes]:
         "claim.json": store.read(claim_object("d-0123456789ab")),
         "attempts-failed.json": store.read(attempts_object("failed")),
         "attempts-in-progress.json": store.read(attempts_object("in-progress")),
-        "outcomes.jsonl": b"".join(outcomes),
+        "outcomes.jsonl": b"".join(map(to_line, outcomes)),
         "progress-metadata.json": _json(to_metadata(PROGRESS)),
         "delayed.bin": to_object(DELAYED),
     }

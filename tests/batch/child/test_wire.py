@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.child.errors import packed, unpacked
-from batch.child.store import RemoteStore, answered
+from batch.child.store import RemoteStore, answered, packed, unpacked
 from batch.child.wire import MAX_INLINE_BYTES, PREFIX, Decoder, Frame, Garbled, Link
 from batch.handling.results import write_output
 from batch.model import errors

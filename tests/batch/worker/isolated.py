@@ -8,7 +8,7 @@ from batch.handling.registry import Registry, default_registry
 from batch.model.clock import iso
 from batch.model.delivery import Outgoing
 from batch.model.message import Task, encode
-from batch.worker import Worker
+from batch.worker.life import Worker
 from tests.batch.child import handlers
 from tests.batch.worker.plant import SHARD, Plant
 

@@ -20,7 +20,7 @@ from batch.model.outcomes import Outcome, from_lines, merged
 from batch.model.progress import Progress, from_metadata
 from batch.settings import worker_settings
 from batch.testing import MemoryBroker, MemoryObjectStore
-from batch.worker import Worker
+from batch.worker.life import Worker
 from tests.clocks import JumpingClock
 from tests.support import wait_until
 
