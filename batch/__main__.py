@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from batch.events import log, set_up_logging
@@ -25,7 +25,7 @@ from batch.memory import collect_seldom, give_large_blocks_back
 from batch.model.clock import Clock, SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
-from batch.settings import SIGTERM_GRACE_S, WorkerSettings, names, worker_settings
+from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, worker_settings
 
 if TYPE_CHECKING:
     from batch.worker.life import Worker
@@ -48,15 +48,10 @@ def options() -> argparse.ArgumentParser:
     )
     for one in fields(WorkerSettings):
         env = one.metadata["env"]
-        default = "" if one.default in (MISSING, None, "") else f" (default: {_shown(one.default)})"
-        parser.add_argument(
-            f"--{env.lower().replace('_', '-')}", dest=env, metavar="VALUE", help=f"{one.metadata['help']} [{env}]{default}"
-        )
+        default = f" (default: {shown})" if (shown := default_text(one.default)) else ""
+        option, text = f"--{env.lower().replace('_', '-')}", f"{one.metadata['help']} [{env}]{default}"
+        parser.add_argument(option, dest=env, metavar="VALUE", help=text)
     return parser
-
-
-def _shown(default: object) -> str:
-    return ",".join(default) if isinstance(default, tuple) else f"{default}"
 
 
 def environment_with(arguments: Sequence[str], environment: Mapping[str, str], rng: random.Random) -> dict[str, str]:

@@ -8,6 +8,7 @@ import socket
 from dataclasses import MISSING, fields
 
 from batch.model.errors import SettingsError
+from batch.settings import default_text
 
 
 def listening(host: str, port: int, *, backlog: int = 128) -> socket.socket:
@@ -36,6 +37,4 @@ def usage(program: str, description: str, settings: type) -> argparse.ArgumentPa
 def _note(default: object) -> str:
     if default is MISSING:
         return " (required)"
-    if default in ("", (), None):
-        return ""
-    return f" (default: {','.join(default) if isinstance(default, tuple) else default})"
+    return f" (default: {shown})" if (shown := default_text(default)) else ""

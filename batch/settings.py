@@ -104,6 +104,13 @@ def read(kind: type[T], environment: Mapping[str, str]) -> T:
     return kind(**values)
 
 
+def default_text(default: object) -> str:
+    """A field's default for a help text; empty when there is nothing to show."""
+    if default is MISSING or default in (None, "", ()):
+        return ""
+    return ",".join(default) if isinstance(default, tuple) else f"{default}"
+
+
 def _env(one: Field[Any]) -> str:
     return str(one.metadata["env"])
 

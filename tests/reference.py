@@ -11,7 +11,7 @@ import click
 
 from batch.events import EVENTS
 from batch.model.exit import EXIT_CODES, ExitReason
-from batch.settings import WorkerSettings
+from batch.settings import WorkerSettings, default_text
 from controller.config import ControllerSettings
 from controller.lanes.annotations import ANNOTATIONS
 from controller.model.lane import Policy
@@ -83,9 +83,7 @@ def _annotations() -> str:
 
 
 def _shown(default: object) -> str:
-    if default in (None, "", ()):
-        return ""
-    return f"`{','.join(default)}`" if isinstance(default, tuple) else f"`{default}`"
+    return f"`{shown}`" if (shown := default_text(default)) else ""
 
 
 def _command(name: str) -> str:

@@ -17,7 +17,10 @@ class Subscription(Protocol):
     """One subscription. All methods may raise DependencyError."""
 
     name: str
-    ack_deadline_s: float
+
+    @property
+    def ack_deadline_s(self) -> float:
+        """How long a lease lasts that nobody extends; Pub/Sub is asked once."""
 
     def pull(self, max_messages: int, timeout_s: float) -> list[Delivery]:
         """At most `max_messages`; an empty list when none came in time (whether the service said so, or 504)."""

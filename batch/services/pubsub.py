@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import ceil
 from typing import Any, TypeVar
 
@@ -96,7 +96,6 @@ class GoogleSubscription:
         self._retry_within_s = retry_within_s
         self._request_timeout_s = request_timeout_s
         self._path = self._caller.resource.path
-        self._ack_deadline_s: float | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
 
@@ -105,19 +104,10 @@ class GoogleSubscription:
             self._client, f"/google.pubsub.v1.Subscriber/{method}", request, response, ("subscription", self._caller.resource.path)
         )
 
-    @property
+    @cached_property
     def ack_deadline_s(self) -> float:
         """The subscription's own, read once; 60 when this identity may pull but not look. Raises DependencyError."""
-        if self._ack_deadline_s is None:
-            self._ack_deadline_s = self._read_ack_deadline_s()
-        return self._ack_deadline_s
 
-    @ack_deadline_s.setter
-    def ack_deadline_s(self, value: float) -> None:
-        """Set it without asking Pub/Sub."""
-        self._ack_deadline_s = value
-
-    def _read_ack_deadline_s(self) -> float:
         def call(timeout_s: float) -> float:
             found = self._client.get_subscription(subscription=self._path, retry=None, timeout=timeout_s)
             return float(found.ack_deadline_seconds)
