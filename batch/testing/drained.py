@@ -211,7 +211,7 @@ class _Lane:
 
 
 class _NoJitter(random.Random):
-    """Chance that adds nothing: delays are what they are said to be."""
+    """An rng that adds nothing: delays are as long as the handler asked for."""
 
     def random(self) -> float:
         return 0.0

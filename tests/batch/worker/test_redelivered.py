@@ -15,7 +15,7 @@ from batch.model.clock import SystemClock
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.names import attempts_object
-from batch.worker.life import Worker, redelivered
+from batch.worker import redelivered
 from batch.worker.admission.markers import RECORDS_IN_FLIGHT
 from batch.worker.admission.records import read_attempts, write_attempts
 from batch.worker.executors import quarantine
