@@ -123,17 +123,21 @@ class InStep(SystemClock):
         return super().now()
 
 
-def test_two_messages_of_one_task_have_one_marker_between_them() -> None:
+def test_of_two_messages_of_one_task_the_second_waits_until_the_first_has_ended() -> None:
     plant = Plant(InStep())
-    note(plant)
-    plant.submit(1, "note")
-    plant.submit(1, "note")
+    blocked = Blocked(plant)
+    plant.submit(1, "blocked")
+    plant.submit(1, "blocked")
     plant.deferred_count = 1
     delivered_before(plant)
     worker = plant.worker(BACKLOG=2, TASK_TIMEOUT_S=100)
-    assert worker.run() is ExitReason.SHARE_DONE
+    thread, reasons = in_thread(worker)
+    wait_until(lambda: worker.tally.returned == 1, 30, "one of the two nacked while the other runs")
+    assert (len(blocked.began), len(starts(plant))) == (1, 1)
+    blocked.release.set()
+    ended(thread)
+    assert reasons == [ExitReason.SHARE_DONE]
     assert plant.store.names("attempts/") == ()
-    assert (plant.progress().acked, plant.progress().returned) == (1, 1), "the second waits until the first has ended"
 
 
 def test_no_start_is_written_long_before_its_task_begins() -> None:

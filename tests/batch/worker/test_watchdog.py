@@ -70,14 +70,14 @@ def test_stacks_name_the_threads_and_where_they_are_within_bounds() -> None:
         may_end.wait(60)
 
     for number in range(100):
-        threading.Thread(target=standing_here, name=f"slot-{number}", daemon=True).start()
-    committer = threading.Thread(target=standing_here, name="committer", daemon=True)
+        threading.Thread(target=standing_here, name=f"handler-{number}", daemon=True).start()
+    committer = threading.Thread(target=standing_here, name="committer of this test", daemon=True)
     committer.start()
     text = stacks()
     may_end.set()
     assert len(text) <= MAX_STACKS_CHARS
-    assert text.startswith("--- Main") or "--- committer" in text[:MAX_STACKS_CHARS]
-    assert "standing_here" in text.split("--- committer", 1)[1][:3000]
+    assert text.startswith("--- Main") or "--- committer of this test" in text[:MAX_STACKS_CHARS]
+    assert "standing_here" in text.split("--- committer of this test", 1)[1][:3000]
 
 
 @pytest.mark.parametrize("is_on", [True, False])
