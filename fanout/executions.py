@@ -14,13 +14,13 @@ from batch.model.clock import iso
 from controller.config import ControllerSettings
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.model.execution import ExecutionInfo, Tries
-from controller.model.wording import counted, spoken
+from controller.model.wording import spoken
 from controller.observe.listing import listed_json, newest_executions
 from controller.observe.survey import read_progress
 from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
-from fanout.listing import Listing, show, show_json
+from fanout.output import Listing, counted, show, show_json
 
 COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took")
 NUMBERS = frozenset({"done", "of", "took"})

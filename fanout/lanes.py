@@ -22,8 +22,7 @@ from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
-from fanout.ends import EXIT_FINE, EXIT_TROUBLE
-from fanout.listing import Listing, one_line, show, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json
 
 NUMBERS = frozenset({"backlog", "assigned", "workers"})
 COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers", "last decision")

@@ -12,7 +12,7 @@ import yaml
 
 from batch.model.message import ENVELOPE
 from batch.model.outcomes import PRECEDENCE
-from fanout.__main__ import COMMANDS
+from fanout.commands import COMMANDS
 from tests.reference import EXIT_REASONS, LOCAL_CLOUD, PAGE, with_faults
 
 ROOT = Path(__file__).resolve().parent.parent

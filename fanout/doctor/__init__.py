@@ -11,7 +11,6 @@ import click
 
 from batch.model.errors import FanoutError
 from controller.config import ControllerSettings
-from controller.model.wording import counted
 from fanout import cloud
 from fanout.doctor.examination import Examiner
 from fanout.doctor.facts import Facts
@@ -19,8 +18,7 @@ from fanout.doctor.finding import Finding
 from fanout.doctor.hands import Hands
 from fanout.doctor.place import Place
 from fanout.doctor.report import healthy, report
-from fanout.ends import EXIT_FINE, EXIT_TROUBLE
-from fanout.listing import show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, show_json
 
 
 @click.command()

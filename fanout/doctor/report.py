@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from controller.model.wording import are, counted
 from fanout.doctor.finding import BAD, Finding, Verdict
-from fanout.listing import one_line
+from fanout.output import one_line
 
 _MARKS = {Verdict.WRONG: "WRONG", Verdict.UNREADABLE: "UNREADABLE", Verdict.ADVICE: "advice"}
 _ORDER = (Verdict.WRONG, Verdict.UNREADABLE, Verdict.ADVICE, Verdict.NOT_CHECKED, Verdict.FINE)
