@@ -10,8 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-import uvicorn
-
+from batch.extras import needs_extra
 from batch.handling.registry import load_handlers
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
@@ -21,7 +20,11 @@ from intake import logs
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
-from intake.service import create_app
+
+with needs_extra("python -m intake", "intake"):
+    import uvicorn
+
+    from intake.service import create_app
 
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
