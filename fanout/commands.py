@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "pause": ("fanout.pause:pause", "Launch nothing more for a lane; what runs goes on."),
     "resume": ("fanout.pause:resume", "Launch for a paused lane again."),
     "launch": ("fanout.launch:command", "Start an execution of a lane's job by hand."),
-    "doctor": ("fanout.doctor:command", "Check what lanes need, and mend what is safe to mend."),
+    "doctor": ("fanout.doctor:command", "Check what lanes need, and fix what is safe to fix."),
 }
 
 
