@@ -1,4 +1,4 @@
-"""The scene: what the demo sees at one moment, per lane, worker by worker. Values only; `look` is the one place that asks services."""
+"""The snapshot: what the demo sees at one moment, per lane, worker by worker. Values only; `look` is the one place that asks services."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class WorkerTry:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneScene:
+class LaneSnapshot:
     """One lane: `executions` with their workers' progress, oldest first."""
 
     lane: Lane
@@ -70,11 +70,11 @@ class LaneScene:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Snapshot:
     """All lanes, `elapsed_s` after the first tick."""
 
     elapsed_s: float
-    lanes: tuple[LaneScene, ...]
+    lanes: tuple[LaneSnapshot, ...]
 
     @property
     def tries(self) -> list[WorkerTry]:
@@ -94,16 +94,16 @@ class Scene:
         return all(lane.executions and not lane.live_count for lane in self.lanes if lane.submitted_count)
 
 
-def look(outside: Outside, lanes: Sequence[Lane], submitted: Mapping[str, int], readings: Mapping[str, Reading], since: float) -> Scene:
+def look(outside: Outside, lanes: Sequence[Lane], submitted: Mapping[str, int], readings: Mapping[str, Reading], since: float) -> Snapshot:
     """What is there now. `since` is when the first tick began. Raises DependencyError."""
     now = outside.clock.now()
 
-    def lane_scene(lane: Lane) -> LaneScene:
+    def lane_snapshot(lane: Lane) -> LaneSnapshot:
         recent = executions_since(outside.runner, lane.job, oldest_of_interest(lane, now))
         worked = survey(recent, outside.runner, outside.store, {}, since=since, now=now).worked
-        return LaneScene(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
+        return LaneSnapshot(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
 
-    return Scene(now - since, tuple(map(lane_scene, lanes)))
+    return Snapshot(now - since, tuple(map(lane_snapshot, lanes)))
 
 
 def tries_of(lane: str, worked: Worked) -> Iterator[WorkerTry]:
