@@ -23,6 +23,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Say = Callable[[str], None]
 
 JOBS_FILE = "jobs.yaml"
+PACKAGED_JOBS_FILE = Path(__file__).with_name(JOBS_FILE)
+"""The one that comes with Fanout: in a wheel a file, in a checkout a link to the one at its top."""
 _FILE = click.argument("jobs_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=False)
 
 
@@ -126,12 +128,6 @@ def render(lane: str, jobs_file: Path | None, project: str, set_env: tuple[str, 
             click.echo(rendered(manifest), nl=False)
 
 
-def packaged_jobs_file() -> Path:
-    """The jobs.yaml that comes with Fanout: inside the package where it was installed from a wheel, beside it in a checkout."""
-    inside = Path(__file__).with_name(JOBS_FILE)
-    return inside if inside.exists() else Path(__file__).resolve().parents[1] / JOBS_FILE
-
-
 def read_jobs_file(jobs_file: Path) -> str:
     """Raises SettingsError."""
     try:
@@ -145,7 +141,7 @@ def _manifests(jobs_file: Path | None) -> tuple[Manifest, ...]:
     if jobs_file is None:
         jobs_file = Path(JOBS_FILE)
         if not jobs_file.exists():
-            jobs_file = packaged_jobs_file()
+            jobs_file = PACKAGED_JOBS_FILE
             click.echo(f"this folder has no {JOBS_FILE}: taken is the one that comes with Fanout; to edit it: cp {jobs_file} .", err=True)
     return read_manifests(read_jobs_file(jobs_file))
 

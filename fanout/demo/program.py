@@ -120,7 +120,7 @@ def _demo(choices: Choices, console: Console) -> bool:
 def _done(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
     from controller.config import controller_settings
     from controller.wiring import connected
-    from fanout.apply import packaged_jobs_file, read_jobs_file
+    from fanout.apply import PACKAGED_JOBS_FILE, read_jobs_file
     from fanout.demo.result import problems
     from fanout.demo.run import DemoRun, environment_after, results_folder
     from fanout.demo.setup import BUCKET, create, demo_manifests, upload
@@ -131,7 +131,7 @@ def _done(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
     files = source_files(choices.file_count, rng)
     loads = workloads(files, unhurried=choices.kill_worker)
     settings = controller_settings({**cloud.environment, "BUCKET_NAME": BUCKET})
-    manifests = demo_manifests(read_jobs_file(choices.jobs or packaged_jobs_file()), loads, settings.project)
+    manifests = demo_manifests(read_jobs_file(choices.jobs or PACKAGED_JOBS_FILE), loads, settings.project)
     for line in create(manifests, settings, short_deadline=choices.kill_worker):
         console.print(line)
     with connected(settings) as outside:

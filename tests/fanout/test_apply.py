@@ -170,7 +170,7 @@ def test_without_a_file_the_one_that_comes_with_fanout_is_taken(tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(apply.render, ["bulk"])
     assert (result.exit_code, yaml.safe_load(result.stdout)["metadata"]["name"]) == (0, "bulk")
-    assert f"cp {JOBS_FILE} ." in result.stderr
+    assert f"cp {apply.PACKAGED_JOBS_FILE} ." in result.stderr
     (tmp_path / "jobs.yaml").write_text(JOBS_FILE.read_text(encoding="utf-8").replace("name: bulk", "name: mine"), encoding="utf-8")
     result = CliRunner().invoke(apply.render, ["mine"])
     assert (result.exit_code, "comes with Fanout" in result.stderr) == (0, False)

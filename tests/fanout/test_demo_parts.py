@@ -18,7 +18,7 @@ from batch.model.progress import Progress
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane
 from controller.model.reading import Value
-from fanout.apply import packaged_jobs_file
+from fanout.apply import PACKAGED_JOBS_FILE
 from fanout.demo.display import PlainScreen, bar, console
 from fanout.demo.result import Result, problems
 from fanout.demo.run import candidates
@@ -102,11 +102,11 @@ def test_every_task_but_one_passes_the_door() -> None:
 
 
 def test_the_jobs_get_the_demo_s_shares_and_settings() -> None:
-    manifests = demo_manifests(packaged_jobs_file().read_text(), workloads(FILES), "local")
+    manifests = demo_manifests(PACKAGED_JOBS_FILE.read_text(), workloads(FILES), "local")
     assert {one.lane: one.policy.share for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
     assert all(one.env["BUCKET_NAME"] == BUCKET and one.env["GOOGLE_CLOUD_PROJECT"] == "local" for one in manifests)
     with pytest.raises(SettingsError, match="lane urgent"):
-        demo_manifests(packaged_jobs_file().read_text().replace("fanout-lane: urgent", "fanout-lane: other"), workloads(FILES), "local")
+        demo_manifests(PACKAGED_JOBS_FILE.read_text().replace("fanout-lane: urgent", "fanout-lane: other"), workloads(FILES), "local")
 
 
 def test_source_files_prefer_the_library_proper_and_repeat_by_seed(tmp_path: Path) -> None:
