@@ -30,7 +30,7 @@ _MOMENTS = "a time such as 2026-01-31T03:10, 03:10 (the last one, UTC), or 2h (t
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`decision` is as it was kept; None where there is none, and `problem` then says why. Times are Unix seconds."""
+    """`decision` is as it was kept, or None where there is none; `problem` then says why. Times are Unix seconds."""
 
     lane: str
     decision: Mapping[str, Any] | None = None
@@ -92,7 +92,7 @@ def explanations(outside: Outside, names: Sequence[str], at_text: str) -> list[E
 
 
 def explanation(state: LaneState, at: float, now: float) -> Explanation:
-    """Of the newest decision that is not younger than `at` (Unix seconds)."""
+    """Explains the newest decision that is not younger than `at` (Unix seconds)."""
     dated = [(_decided_at(decision), decision) for decision in state.decisions]
     before = [(decided_at, decision) for decided_at, decision in dated if decided_at <= at]
     if not before:
@@ -121,7 +121,7 @@ def explanation_json(one: Explanation) -> dict[str, Any]:
 
 
 def _decided_at(decision: Mapping[str, Any]) -> float:
-    """What has no time that can be read counts as the oldest of all."""
+    """A decision whose time cannot be read counts as the oldest."""
     try:
         return from_iso(str(decision["decided_at"]))
     except (KeyError, ValueError):

@@ -30,7 +30,7 @@ UPLOADS = 8
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for. `paths` are an NDJSON file, or with `files` the local files to upload."""
+    """The options. `paths` are an NDJSON file, or with `files` the local files to upload."""
 
     task_type: str | None
     fields: tuple[str, ...]
@@ -64,13 +64,13 @@ class Request:
 @click.option("--bucket", envvar="BUCKET_NAME", show_envvar=True, help="The bucket; a single task needs none.")
 @click.option("--lane", envvar="LANE", show_envvar=True, help="The lane to submit to.  [default: default]")
 @click.option("--task-type", help="Submit one task of this type.")
-@click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the task; a value that is JSON is taken as such.")
-@click.option("--idempotency-key", "key", help="Submitting again with the same key is the same task.")
+@click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the task; a value that is JSON is read as JSON.")
+@click.option("--idempotency-key", "key", help="A second submission with the same key is the same task.")
 @click.option("--files", is_flag=True, help="Upload the files that are named and submit a file_processing task for each.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The same for all files of a folder.")
 @click.option("--from-prefix", metavar="gs://BUCKET/input/…", help="A file_processing task for each object below it.")
-@click.option("--handlers", envvar="HANDLERS", default="batch.handlers", show_default=True, show_envvar=True, help="Modules to check by.")
-@click.option("--any-type", is_flag=True, help="Accept task types that none of the handlers here knows.")
+@click.option("--handlers", envvar="HANDLERS", default="batch.handlers", show_default=True, show_envvar=True, help="Modules to check with.")
+@click.option("--any-type", is_flag=True, help="Accept task types that these handlers do not know.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     project: str, topic: str | None, bucket: str | None, lane: str | None, handlers: str, any_type: bool, as_json: bool, **source: Any
@@ -100,7 +100,7 @@ def command(
 
 
 def topic_of(lane: str | None, topic_name: str) -> str:
-    """The topic of a lane that is named goes by the lane's name: TOPIC_NAME may be another lane's."""
+    """The topic named like the lane, where a lane is named: TOPIC_NAME may be another lane's."""
     return lane or topic_name or "default"
 
 

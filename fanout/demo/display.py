@@ -22,17 +22,17 @@ _COLOURS = {"starting": "dim", "running": "cyan", "killed": "bold red", "lost": 
 
 
 class Screen(Protocol):
-    """Where the demo shows itself."""
+    """What the demo prints to."""
 
     def __enter__(self) -> Screen: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
     def say(self, line: str) -> None:
-        """Something happened."""
+        """Print a line about something that happened."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """What it looks like now."""
+        """Show this snapshot."""
 
 
 class PlainScreen:

@@ -34,12 +34,12 @@ DEATH_SHOWS_S = 1.0
 INTERRUPTED = 130
 MOST_FILES = 1500
 FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST})
-"""Errors that tell of the state folder."""
+"""Errors that are about the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the caller asked for."""
+    """The options."""
 
     file_count: int
     kill_worker: bool
@@ -52,7 +52,7 @@ class Choices:
 
 
 @click.command()
-@click.option("--files", "file_count", type=click.IntRange(10), default=MOST_FILES, show_default=True, help="How many files, at most.")
+@click.option("--files", "file_count", type=click.IntRange(10), default=MOST_FILES, show_default=True, help="The most files to process.")
 @click.option("--kill-worker", is_flag=True, help="Kill a worker in the middle of its share.")
 @click.option("--plain", is_flag=True, help="Lines only, as when standard output is no terminal.")
 @click.option(
@@ -62,9 +62,9 @@ class Choices:
     show_default=True,
     help="Where the local cloud keeps its state; replaced at each start.",
 )
-@click.option("--seed", type=int, help="Repeats the choice of files and of the victim.")
+@click.option("--seed", type=int, help="Repeats the choice of files and of the worker to kill.")
 @click.option("--keep-going-s", "limit_s", type=click.FloatRange(1), default=300.0, show_default=True, help="Give up after this.")
-@click.option("--jobs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Another jobs.yaml than the one of Fanout.")
+@click.option("--jobs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Instead of the jobs.yaml of Fanout.")
 @click.option("--after", default="", metavar="COMMAND", help="Run by the shell at the end, while the local cloud is still up.")
 def command(
     file_count: int,

@@ -1,4 +1,4 @@
-"""The verdict: whether the demo did what it claims, every failure by name. Pure.
+"""The result: whether the demo did what it claims, every failure by name. Pure.
 
 Nothing is taken from a worker's word alone: outcomes are counted from their objects, shares from what Cloud Run was told.
 """

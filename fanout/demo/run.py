@@ -155,7 +155,7 @@ class DemoRun:
 
 
 def submitted(load: Workload, topic: str, project: str, outside: Outside, rng: random.Random) -> Report:
-    """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is unknown on purpose may pass unknown."""
+    """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is wrong on purpose may be unknown."""
     from batch.services.pubsub import GoogleTopic
 
     registry = load_handlers(["batch.handlers"])

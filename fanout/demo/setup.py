@@ -24,7 +24,7 @@ BUCKET = "fanout-demo"
 UPLOADS = 6
 PROGRESS_INTERVAL_S = 1.0
 SHORT_DEADLINE_S = 10
-"""Ack deadline where a worker is to be killed: what it held comes back after this, not after a minute."""
+"""Ack deadline where a worker is to be killed: its outstanding messages come back after this, not after a minute."""
 WORKER_ENV = {
     "PROGRESS_INTERVAL_S": f"{PROGRESS_INTERVAL_S:g}",
     "FLUSH_INTERVAL_S": "1",

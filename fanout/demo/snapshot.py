@@ -1,4 +1,4 @@
-"""The snapshot: what the demo sees at one moment, per lane, worker by worker. Values only; `look` is the one place that asks services."""
+"""A snapshot: what the demo sees at one moment, per lane, worker by worker. Values only; `look` is the one place that asks services."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WorkerTry:
 
     @property
     def seconds(self) -> float:
-        """From its start to the last that was heard of it."""
+        """From its start to its last progress."""
         return max(0.0, self.updated_at - self.started_at)
 
 

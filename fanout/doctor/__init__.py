@@ -23,7 +23,7 @@ from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, show_json
 @click.argument("lanes", nargs=-1)
 @click.option("--fix", is_flag=True, help="Fix what is safe to fix, after showing it and asking; then check again.")
 @click.option("--yes", is_flag=True, help="With --fix: do not ask.")
-@click.option("--verbose", is_flag=True, help="Show also what is fine.")
+@click.option("--verbose", is_flag=True, help="Also show what is fine.")
 @cloud.as_json_option
 @cloud.with_settings
 def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json: bool, settings: ControllerSettings) -> None:
@@ -33,8 +33,9 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
     jobs, and creates topics and subscriptions that are missing; it deletes nothing, grants nothing, and leaves the bucket alone. What
     it changes in a job should be in jobs.yaml too, or the next `fanout apply` undoes it.
 
-    Permissions are those of whoever runs it. To check the controller's or the workers', run it as their service account: gcloud auth
-    application-default login --impersonate-service-account=EMAIL. What a service does not have, as the local cloud, is "not checked".
+    Permissions are those of the caller. To check the controller's or the workers', run it as their service account: gcloud auth
+    application-default login --impersonate-service-account=EMAIL. What a service cannot tell, such as permissions on the local cloud,
+    is "not checked".
 
     Ends with 1 when something is wrong, or could not be read.
 
@@ -82,7 +83,7 @@ def open_fixer(settings: ControllerSettings) -> Iterator[Fixer]:
 
 
 def _fixed(findings: Sequence[Finding], settings: ControllerSettings, *, yes: bool, beside_json: bool) -> list[dict[str, object]]:
-    """Show, ask, do. One that fails does not stop the others. Raises click.Abort, DependencyError."""
+    """Show the fixes, ask, and do them. A fix that fails does not stop the others. Raises click.Abort, DependencyError."""
     fixes = [(one, one.fix) for one in findings if one.fix is not None]
     click.echo(f"{counted(len(fixes), 'change')} in {settings.where}:", err=beside_json)
     for one, _ in fixes:

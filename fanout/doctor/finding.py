@@ -15,7 +15,7 @@ Fix = Callable[[Fixer], None]
 
 
 class Verdict(StrEnum):
-    """`not_checked` is what a service does not have, as the local cloud; `unreadable` what it should have told and did not."""
+    """`not_checked`: the service cannot tell, such as permissions on the local cloud. `unreadable`: it should have told, and did not."""
 
     FINE = "fine"
     ADVICE = "advice"

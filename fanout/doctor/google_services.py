@@ -269,7 +269,9 @@ def translated(what: str, *, may_lack: str = "") -> Iterator[None]:
     except (GoogleAPIError, RequestException) as error:
         raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {_short(error)}") from error
     except _UNREADABLE as error:
-        raise DependencyUnavailable(f"cannot {what}: the answer is none of the service's; what stands between? {error!r:.300}") from error
+        raise DependencyUnavailable(
+            f"cannot {what}: the answer is not one of this service, is a proxy in between? {error!r:.300}"
+        ) from error
 
 
 def _short(error: Exception) -> str:

@@ -185,7 +185,9 @@ class _Rules:
         found = self._facts.ack_deadline_s
         if found == ACK_DEADLINE_S:
             return fine(self._about, "ack-deadline", f"its ack deadline is {ACK_DEADLINE_S} s")
-        why = "workers extend their leases: a longer deadline only delays what a killed worker held, a shorter one costs more extensions"
+        why = (
+            "workers extend leases: a longer deadline only delays what a killed worker had outstanding, a shorter one costs more extensions"
+        )
         what = f"its ack deadline is {found} s, should be {ACK_DEADLINE_S} s"
         return self._wrong("ack-deadline", what, why, f"--ack-deadline={ACK_DEADLINE_S}", {"ack_deadline_seconds": ACK_DEADLINE_S})
 

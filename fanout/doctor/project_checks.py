@@ -96,8 +96,8 @@ LAUNCH = Need("job", ("run.jobs.run", "run.jobs.runWithOverrides"), "roles/run.j
 def of_caller(need: Need, name: str, lacking: Sequence[str], place: Place) -> Finding:
     about = f"{need.kind} {name}"
     if not lacking:
-        return fine(about, "permissions", f"whoever runs this has {', '.join(need.permissions)}")
-    what = f"whoever runs this lacks {', '.join(sorted(lacking))}"
+        return fine(about, "permissions", f"the caller has {', '.join(need.permissions)}")
+    what = f"the caller lacks {', '.join(sorted(lacking))}"
     why = f"{need.why}; where that is another identity, run this command as that one; MEMBER is serviceAccount:EMAIL"
     return Finding(about, "permissions", Verdict.WRONG, what, why, place.grant(need.kind, name, '"$MEMBER"', need.role))
 
