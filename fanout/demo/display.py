@@ -124,9 +124,9 @@ def _lanes(lanes: tuple[LaneSnapshot, ...]) -> Table:
 def _workers(tries: list[WorkerTry]) -> Table:
     table = Table(Column("execution", no_wrap=True), *numbers("worker", "retry", "taken", "share"), "", "state", box=None, pad_edge=False)
     for one in tries:
-        counts = (str(one.index), str(one.retry or ""), f"{one.taken:,}", f"{one.share:,}")
+        counts = (str(one.index), str(one.retry or ""), f"{one.progress.taken:,}", f"{one.progress.share:,}")
         state = Text(one.state, style=_COLOURS.get(one.state, ""))
-        table.add_row(one.execution, *counts, bar(one.acked, one.share), state)
+        table.add_row(one.execution, *counts, bar(one.progress.acked, one.progress.share), state)
     return table
 
 

@@ -178,11 +178,8 @@ def results_folder(state_dir: Path, bucket: str) -> Path:
 
 def candidates(tries: Sequence[WorkerTry]) -> list[WorkerTry]:
     """Workers in the middle of their first try."""
-    return [
-        one
-        for one in tries
-        if one.lane == VICTIM_LANE and one.state == "running" and one.retry == 0 and one.acked > 0 and one.acked <= MOST_DONE * one.share
-    ]
+    first = [one for one in tries if one.lane == VICTIM_LANE and one.state == "running" and one.retry == 0]
+    return [one for one in first if 0 < one.progress.acked <= MOST_DONE * one.progress.share]
 
 
 def kill_one(tries: Sequence[WorkerTry], state_dir: Path, rng: random.Random) -> RunningWorker | None:

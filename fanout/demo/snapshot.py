@@ -24,18 +24,12 @@ class WorkerTry:
     index: int
     retry: int
     state: str
-    share: int
-    taken: int = 0
-    acked: int = 0
-    returned: int = 0
-    dead: int = 0
-    started_at: float = 0.0
-    updated_at: float = 0.0
+    progress: Progress
 
     @property
     def seconds(self) -> float:
         """From its start to its last progress."""
-        return max(0.0, self.updated_at - self.started_at)
+        return max(0.0, self.progress.updated_at - self.progress.started_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +51,11 @@ class LaneSnapshot:
 
     @property
     def acked_count(self) -> int:
-        return sum(one.acked for one in self.tries)
+        return sum(one.progress.acked for one in self.tries)
 
     @property
     def dead_count(self) -> int:
-        return sum(one.dead for one in self.tries)
+        return sum(one.progress.dead for one in self.tries)
 
     @property
     def live_count(self) -> int:
@@ -111,10 +105,11 @@ def tries_of(lane: str, worked: Worked) -> Iterator[WorkerTry]:
     for index in range(worked.info.task_count):
         tries = worked.tries.get(index, ())
         if not tries:
-            yield WorkerTry(lane, worked.info.name, index, 0, "starting" if worked.info.live else "lost", promised(worked.info, index))
+            none_yet = Progress(promised(worked.info, index), 0.0, 0.0)
+            yield WorkerTry(lane, worked.info.name, index, 0, "starting" if worked.info.live else "lost", none_yet)
         for retry, progress in enumerate(tries):
             state = state_of(progress, last=retry == len(tries) - 1, info=worked.info)
-            yield _told(lane, worked.info.name, index, retry, state, progress)
+            yield WorkerTry(lane, worked.info.name, index, retry, state, progress)
 
 
 def state_of(progress: Progress, *, last: bool, info: ExecutionInfo) -> str:
@@ -122,20 +117,3 @@ def state_of(progress: Progress, *, last: bool, info: ExecutionInfo) -> str:
     if progress.exit_reason:
         return progress.exit_reason
     return "running" if last and info.live else "killed"
-
-
-def _told(lane: str, execution: str, index: int, retry: int, state: str, progress: Progress) -> WorkerTry:
-    return WorkerTry(
-        lane,
-        execution,
-        index,
-        retry,
-        state,
-        progress.share,
-        progress.taken,
-        progress.acked,
-        progress.returned,
-        progress.dead,
-        progress.started_at,
-        progress.updated_at,
-    )

@@ -74,10 +74,11 @@ def proof_lines(result: Result) -> list[str]:
 
 def worker_lines(tries: Sequence[WorkerTry]) -> list[str]:
     """The workers for a narrow terminal."""
-    return [
-        f"{one.execution} {one.index}{f' retry {one.retry}' if one.retry else ''}: {one.acked:,} of {one.share:,}, {one.state}"
-        for one in tries
-    ]
+    lines = []
+    for one in tries:
+        retry = f" retry {one.retry}" if one.retry else ""
+        lines.append(f"{one.execution} {one.index}{retry}: {one.progress.acked:,} of {one.progress.share:,}, {one.state}")
+    return lines
 
 
 def verdict_lines(result: Result, problems: Sequence[str]) -> list[str]:
@@ -104,7 +105,8 @@ def _worker_table(tries: Sequence[WorkerTry]) -> Table:
     columns = [Column("execution", no_wrap=True), *numbers("index", "retry", "share", "taken", "acked", "returned", "seconds")]
     table = Table(*columns, "exit reason", box=None, pad_edge=False, title="workers", title_justify="left")
     for one in tries:
-        counts = (one.index, one.retry, one.share, one.taken, one.acked, one.returned)
+        told = one.progress
+        counts = (one.index, one.retry, told.share, told.taken, told.acked, told.returned)
         table.add_row(one.execution, *(f"{count:,}" for count in counts), f"{one.seconds:.1f}", one.state)
     return table
 
