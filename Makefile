@@ -5,7 +5,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO_READY := $(VENV)/demo
 READY := $(VENV)/ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BENCH ?= worker local_cloud predictions
 # The tests start some hundred processes: none of them should compile the sources anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -13,15 +15,23 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-$(READY): requirements/dev.txt pyproject.toml
+# The demo needs half of what the tests need, with the same versions: it is installed first, and alone.
+$(DEMO_READY): requirements/demo.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Fanout needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
-	@echo "Setting up $(VENV) (once, about half a minute) ..."
+	@echo "Setting up $(VENV), once: an environment of its own for Python ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@echo "installing the $$(grep -c == $<) packages of $< ..."
+	@$(INSTALL) --require-hashes -r $<
+	@echo "installing Fanout itself ..."
+	@$(INSTALL) --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: $(READY) ## Do the main job end to end on a local cloud, on real files
+$(READY): requirements/dev.txt $(DEMO_READY)
+	@echo "installing what tests and tools need: $< ..."
+	@$(INSTALL) --require-hashes -r $<
+	@touch $@
+
+demo: $(DEMO_READY) ## Do the main job end to end on a local cloud, on real files
 	@$(BIN)/fanout demo $(DEMO)
 
 test: $(READY) ## Run the tests (under 5 minutes)
@@ -47,6 +57,7 @@ format: $(READY) ## Put the sources into the house style
 
 lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --group dev --extra local --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements/dev.txt
+	@$(BIN)/uv pip compile pyproject.toml --group build --extra local --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/demo.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra image --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/image.txt
 
 docs: $(READY) ## Write docs/reference.md anew from the code

@@ -10,19 +10,22 @@ import threading
 from collections.abc import Sequence
 from math import ceil
 
-import uvicorn
-
 from batch.events import log, set_up_logging
+from batch.extras import needs_extra
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
 from controller.config import ControllerSettings, controller_settings
 from controller.service.oidc import Certificates, Verifier, fetched_from
 from controller.service.poked_lanes import PokedLanes
-from controller.service.service import Callers, create_app
 from controller.service.ticker import Ticker
 from controller.tick.outside import Outside
 from controller.wiring import connected
+
+with needs_extra("python -m controller", "controller"):
+    import uvicorn
+
+    from controller.service.service import Callers, create_app
 
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
@@ -122,4 +125,5 @@ def _end(server: uvicorn.Server, ticker: Ticker, poked: PokedLanes, finish_s: fl
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with needs_extra("python -m controller", "controller"):  # Google's clients are imported when they are first used
+        sys.exit(main(sys.argv[1:]))

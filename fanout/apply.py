@@ -1,11 +1,11 @@
-"""`fanout apply`: bring the deployed jobs to what jobs.yaml says, after showing the difference."""
+"""`fanout apply`: bring the deployed jobs to what jobs.yaml says. `fanout render`: print one of its manifests."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,19 +15,21 @@ from batch.model.errors import SettingsError
 from controller.config import RUN_EMULATOR
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.differences import Change, differences
-from controller.lanes.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests
-from controller.model.wording import counted
+from controller.lanes.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests, rendered
 from fanout import cloud
-from fanout.ends import explained_errors
-from fanout.listing import show_json
+from fanout.output import counted, explained_errors, show_json
 
 F = TypeVar("F", bound=Callable[..., Any])
+Say = Callable[[str], None]
 
-JOBS_FILE = Path("jobs.yaml")
+JOBS_FILE = "jobs.yaml"
+PACKAGED_JOBS_FILE = Path(__file__).with_name(JOBS_FILE)
+"""The one that comes with Fanout: in a wheel a file, in a checkout a link to the one at its top."""
+_FILE = click.argument("jobs_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), required=False)
 
 
-def manifest_options(function: F) -> F:
-    """The options that complete a manifest; `render` takes the same."""
+def _manifest_options(function: F) -> F:
+    """The options that complete a manifest."""
     for option in (
         click.option("--image", default="", help="The image of every container."),
         click.option("--set-env", "set_env", multiple=True, metavar="NAME=VALUE", help="A setting of every container; may be repeated."),
@@ -37,17 +39,17 @@ def manifest_options(function: F) -> F:
     return function
 
 
-@click.command()
-@click.argument("jobs_file", type=click.Path(path_type=Path, dir_okay=False, exists=True), default=JOBS_FILE)
+@click.command("apply")
+@_FILE
 @click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", required=True, show_envvar=True, help="The project of the jobs.")
 @click.option("--region", envvar="REGION", default="us-central1", show_default=True, show_envvar=True, help="The region of the jobs.")
-@manifest_options
+@_manifest_options
 @click.option("--create-missing", is_flag=True, help="Also create topics, subscriptions and the bucket that lanes need.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @cloud.as_json_option
-def command(
-    jobs_file: Path,
+def apply(
+    jobs_file: Path | None,
     project: str,
     region: str,
     set_env: tuple[str, ...],
@@ -58,48 +60,90 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Apply every job of JOBS_FILE (jobs.yaml), after showing what would change.
+    """Apply every job of JOBS_FILE, after showing what would change.
+
+    JOBS_FILE is jobs.yaml of this folder by default; without one, the jobs.yaml that comes with Fanout.
 
     \b
     fanout apply --dry-run        # what would change
     fanout apply --yes --create-missing --image IMAGE
 
-    JSON: jobs (job, lane, exists, changes, advice, applied) and created. The rest is then told on standard error.
+    JSON: jobs (job, lane, exists, changes, advice, applied) and created. The rest goes to standard error.
     """
     emulator = os.environ.get(RUN_EMULATOR, "")
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
     with explained_errors():
-        manifests = [_filled(one, project, bucket, set_env, image) for one in manifests_of(jobs_file)]
+        manifests = [_filled(one, project, bucket, set_env, image) for one in _manifests(jobs_file)]
         problems = [problem for one in manifests for problem in left_open(one, image_matters=not emulator)]
         if problems:
             raise SettingsError(problems)
-        told = _Told(as_json)
         with cloud.logged_in():
             client = DeployedJobs(project, region, emulator_url=emulator)
+        created: list[str] = []
         with closing(client) as deployed:
-            shown = [_shown(manifest, deployed, told) for manifest in manifests]
+            shown = [_shown(manifest, deployed, say) for manifest in manifests]
             if not dry_run and (create_missing or any(one.changes for one in shown)):
                 if not yes:
                     click.confirm(f"apply this to project {project}, region {region}?", abort=True, err=as_json)
                 if create_missing:
-                    _create_missing(manifests, project, region, told)
+                    created = _create_missing(manifests, project, region, say)
                 for one in shown:
                     if one.changes:
                         deployed.apply(one.manifest, exists=one.exists)
                         one.applied = True
-                        told.line(f"{'replaced' if one.exists else 'created'} job {one.manifest.name}")
+                        say(f"{'replaced' if one.exists else 'created'} job {one.manifest.name}")
         if as_json:
-            show_json({"jobs": [one.json() for one in shown], "created": told.created})
+            show_json({"jobs": [one.json() for one in shown], "created": created})
 
 
-@dataclass(slots=True)
-class _Told:
-    """What is said on the way; beside JSON it goes to standard error."""
+@click.command("render")
+@click.argument("lane")
+@_FILE
+@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", default="", show_envvar=True, help="Fills GOOGLE_CLOUD_PROJECT.")
+@_manifest_options
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def render(lane: str, jobs_file: Path | None, project: str, set_env: tuple[str, ...], image: str, bucket: str, as_json: bool) -> None:
+    """Print the manifest of LANE (or of the job of that name), since `gcloud run jobs replace` takes one at a time.
 
-    beside_json: bool
-    created: list[str] = field(default_factory=list)
+    JOBS_FILE is as for `fanout apply`.
 
-    def line(self, text: str) -> None:
-        click.echo(text, err=self.beside_json)
+    \b
+    fanout render default | gcloud run jobs replace -
+    """
+    with explained_errors():
+        manifests = _manifests(jobs_file)
+        found = [one for one in manifests if lane in (one.lane, one.name)]
+        if not found:
+            known = ", ".join(one.lane or one.name for one in manifests)
+            raise SettingsError([f"{jobs_file or JOBS_FILE} has no lane {lane!r}; it has {known}"])
+        manifest = _filled(found[0], project, bucket, set_env, image)
+        for problem in left_open(manifest):
+            click.echo(f"left open: {problem}", err=True)
+        if as_json:
+            show_json(manifest.document)
+        else:
+            click.echo(rendered(manifest), nl=False)
+
+
+def read_jobs_file(jobs_file: Path) -> str:
+    """Raises SettingsError."""
+    try:
+        return jobs_file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SettingsError([f"{jobs_file}: not UTF-8 at byte {error.start}: save it as UTF-8"]) from error
+
+
+def _manifests(jobs_file: Path | None) -> tuple[Manifest, ...]:
+    """Of this file, or of the default. Raises SettingsError."""
+    if jobs_file is None:
+        jobs_file = Path(JOBS_FILE)
+        if not jobs_file.exists():
+            jobs_file = PACKAGED_JOBS_FILE
+            click.echo(f"this folder has no {JOBS_FILE}: taken is the one that comes with Fanout; to edit it: cp {jobs_file} .", err=True)
+    return read_manifests(read_jobs_file(jobs_file))
 
 
 @dataclass(slots=True)
@@ -122,56 +166,43 @@ class _Shown:
         }
 
 
-def pairs(given: Sequence[str]) -> dict[str, str]:
-    """`NAME=VALUE` texts as a mapping. Raises SettingsError with every text that is none."""
-    problems = [f"--set-env {one!r}: must be NAME=VALUE" for one in given if not one.partition("=")[0].strip() or "=" not in one]
+def _filled(manifest: Manifest, project: str, bucket: str, set_env: Sequence[str], image: str) -> Manifest:
+    """The manifest with what the options say. Raises SettingsError with every --set-env that is not NAME=VALUE."""
+    problems = [f"--set-env {one!r}: must be NAME=VALUE" for one in set_env if not one.partition("=")[0].strip() or "=" not in one]
     if problems:
         raise SettingsError(problems)
-    return dict(one.split("=", 1) for one in given)
+    return completed(manifest, {**known_settings(manifest, project, bucket), **dict(one.split("=", 1) for one in set_env)}, image)
 
 
-def manifests_of(jobs_file: Path) -> tuple[Manifest, ...]:
-    """The manifests of a file. Raises SettingsError."""
-    try:
-        text = jobs_file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SettingsError([f"{jobs_file}: not UTF-8 at byte {error.start}: save it as UTF-8"]) from error
-    return read_manifests(text)
-
-
-def _filled(manifest: Manifest, project: str, bucket: str, set_env: Sequence[str], image: str) -> Manifest:
-    return completed(manifest, {**known_settings(manifest, project, bucket), **pairs(set_env)}, image)
-
-
-def _shown(manifest: Manifest, deployed: DeployedJobs, told: _Told) -> _Shown:
-    """Tell the difference between a manifest and what is deployed."""
+def _shown(manifest: Manifest, deployed: DeployedJobs, say: Say) -> _Shown:
+    """Print the difference between a manifest and what is deployed."""
     for line in advice(manifest):
-        told.line(f"advice: {line}")
+        say(f"advice: {line}")
     found = deployed.read(manifest.name)
-    changes = differences(found, manifest.document)
-    told.line(_title(manifest, found is not None, changes))
-    for change in changes:
-        told.line(f"  {change}")
-    return _Shown(manifest, found is not None, list(changes))
-
-
-def _title(manifest: Manifest, exists: bool, changes: Sequence[Change]) -> str:
+    changes = list(differences(found, manifest.document))
     what = f"job {manifest.name}" + (f" (lane {manifest.lane})" if manifest.lane else "")
-    if not exists:
-        return f"{what}: new"
-    return f"{what}: {counted(len(changes), 'change')}" if changes else f"{what}: as the file says"
+    if found is None:
+        say(f"{what}: new")
+    else:
+        say(f"{what}: {counted(len(changes), 'change')}" if changes else f"{what}: as the file says")
+    for change in changes:
+        say(f"  {change}")
+    return _Shown(manifest, found is not None, changes)
 
 
-def _create_missing(manifests: Sequence[Manifest], project: str, region: str, told: _Told) -> None:
+def _create_missing(manifests: Sequence[Manifest], project: str, region: str, say: Say) -> list[str]:
+    """What was created."""
     from controller.lanes.resources import Creator, needed, permission_hint
 
+    created: list[str] = []
     wanted = [needed(one) for one in manifests if one.lane]
     with closing(Creator(project, region)) as creator:
         for one in wanted:
             for line in creator.create_missing(one):
-                told.created.append(line.removeprefix("created "))
-                told.line(line)
-    if any("subscription" in line for line in told.created) and not os.environ.get("PUBSUB_EMULATOR_HOST"):
-        told.line("dead-lettering needs these rights of Pub/Sub's own account, which only you can grant:")
+                created.append(line.removeprefix("created "))
+                say(line)
+    if any("subscription" in line for line in created) and not os.environ.get("PUBSUB_EMULATOR_HOST"):
+        say("dead-lettering needs these rights of Pub/Sub's own account, which only you can grant:")
         for line in permission_hint(project, [one.subscription for one in wanted], wanted[0].dead_letter_topic):
-            told.line(f"  {line}")
+            say(f"  {line}")
+    return created

@@ -1,4 +1,4 @@
-"""Where a command works: the options that say project, region and bucket, and the clients that are made from them."""
+"""Where a command works: the options that name project, region and bucket, and the clients that are made from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from batch.model.errors import DependencyForbidden
+from batch.services.ports import ObjectStore, Topic
 from controller.config import RUN_EMULATOR, ControllerSettings, controller_settings
 from controller.observe.jobs import LANE_LABEL, JobRunner
 from controller.tick.outside import Outside
-from fanout.ends import explained_errors
+from fanout.output import explained_errors
 
 _PROJECT = click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", show_envvar=True, help="The project.")
 _REGION = click.option(
@@ -63,6 +64,20 @@ def open_runner(project: str, region: str) -> AbstractContextManager[JobRunner]:
 
     with logged_in():
         return closing(GoogleJobRunner(project, region, emulator_url=os.environ.get(RUN_EMULATOR, "")))
+
+
+def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]:
+    """The bucket, through Google's client."""
+    from batch.services.objects import GoogleObjectStore
+
+    return closing(GoogleObjectStore(bucket, project=project))
+
+
+def open_topic(project: str, name: str) -> AbstractContextManager[Topic]:
+    """The topic, through Google's client."""
+    from batch.services.topic import GoogleTopic
+
+    return closing(GoogleTopic(project, name))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`fanout executions`: the newest executions of a lane or all, whoever launched them, with the progress of their workers."""
+"""`fanout executions`: the newest executions of a lane or of all, launched by the controller or by hand, with their workers' progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from batch.model.clock import iso
 from controller.config import ControllerSettings
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.model.execution import ExecutionInfo, Tries
-from controller.model.wording import counted, spoken
+from controller.model.wording import spoken
 from controller.observe.listing import listed_json, newest_executions
 from controller.observe.survey import read_progress
 from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
-from fanout.listing import Listing, show, show_json
+from fanout.output import Listing, counted, show, show_json
 
 COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took")
 NUMBERS = frozenset({"done", "of", "took"})
@@ -28,7 +28,7 @@ NUMBERS = frozenset({"done", "of", "took"})
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An execution of a lane, what its workers told, and what of that could not be read. `now` is Unix seconds."""
+    """An execution of a lane, the progress that its workers wrote, and what of it could not be read. `now` is Unix seconds."""
 
     lane: str
     info: ExecutionInfo
@@ -39,8 +39,8 @@ class Seen:
 
 @click.command()
 @click.argument("lane", required=False, default="")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many at most.")
-@click.option("--live", is_flag=True, help="Only those that have not ended. They are looked for among the newest `--limit`.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The most executions to show.")
+@click.option("--live", is_flag=True, help="Only those of the newest `--limit` that have not ended.")
 @cloud.as_json_option
 @cloud.with_settings
 def command(lane: str, limit: int, live: bool, as_json: bool, settings: ControllerSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +18,19 @@ from controller.config import ControllerSettings
 from controller.decide.decision import from_json
 from controller.decide.explanation import explained_decision
 from controller.lanes.annotations import chosen_lanes, lanes_of
-from controller.model.wording import are, counted, spoken
+from controller.model.wording import are, duration, spoken
 from controller.tick.outside import Outside
 from fanout import cloud
-from fanout.ends import EXIT_FINE, EXIT_TROUBLE
-from fanout.listing import show_json
-from fanout.moment import moment
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, show_json
+
+DAY_S = 86_400.0
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
+_MOMENTS = "a time such as 2026-01-31T03:10, 03:10 (the last one, UTC), or 2h (that long ago)"
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`decision` is as it was kept; None where there is none, and `problem` then says why. Times are Unix seconds."""
+    """`decision` is as it was kept, or None where there is none; `problem` then says why. Times are Unix seconds."""
 
     lane: str
     decision: Mapping[str, Any] | None = None
@@ -89,7 +92,7 @@ def explanations(outside: Outside, names: Sequence[str], at_text: str) -> list[E
 
 
 def explanation(state: LaneState, at: float, now: float) -> Explanation:
-    """Of the newest decision that is not younger than `at` (Unix seconds)."""
+    """Explains the newest decision that is not younger than `at` (Unix seconds)."""
     dated = [(_decided_at(decision), decision) for decision in state.decisions]
     before = [(decided_at, decision) for decided_at, decision in dated if decided_at <= at]
     if not before:
@@ -118,7 +121,7 @@ def explanation_json(one: Explanation) -> dict[str, Any]:
 
 
 def _decided_at(decision: Mapping[str, Any]) -> float:
-    """What has no time that can be read counts as the oldest of all."""
+    """A decision whose time cannot be read counts as the oldest."""
     try:
         return from_iso(str(decision["decided_at"]))
     except (KeyError, ValueError):
@@ -140,3 +143,15 @@ def _launches(intent: Intent) -> list[str]:
         else f"  {part.decision_id} {told[part.state]}" + (f": {part.reason}" if part.reason else "")
         for part in intent.parts
     ]
+
+
+def moment(text: str, now: float) -> float:
+    """Unix seconds of a moment as people write it. A time without a zone is UTC. Raises ValueError with what is allowed."""
+    text = text.strip()
+    try:
+        if _TIME_OF_DAY.fullmatch(text):
+            at = from_iso(f"{iso(now)[:10]}T{text.zfill(8 if text.count(':') == 2 else 5)}")
+            return at if at <= now else at - DAY_S
+        return now - duration(text) if text[-1:] in "smhd" and text else from_iso(text)
+    except (ValueError, OverflowError):
+        raise ValueError(_MOMENTS) from None

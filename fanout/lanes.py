@@ -22,8 +22,7 @@ from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
-from fanout.ends import EXIT_FINE, EXIT_TROUBLE
-from fanout.listing import Listing, one_line, show, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json
 
 NUMBERS = frozenset({"backlog", "assigned", "workers"})
 COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers", "last decision")
@@ -37,8 +36,9 @@ def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings)
     """Show LANES, or all: backlog and ledger, workers alive, the last decision, and what is in the way.
 
     STATE is `ok`, `paused`, `broken` (its newest workers could not work), `unknown` (something could not be read) or `refused` (Cloud Run
-    refuses launches for now). BACKLOG is what the gauge counted when it was SAMPLED, OLDEST how old the oldest message was then; ASSIGNED
-    of it are workers' already. Ends with 1 when a lane is broken, unknown or refused, a job cannot be a lane, or there is no lane.
+    refuses launches for now). BACKLOG is what the gauge counted when it was SAMPLED, OLDEST how old the oldest message was then, ASSIGNED
+    how many of these messages workers already have. Ends with 1 when a lane is broken, unknown or refused, a job cannot be a lane, or
+    there is no lane.
 
     \b
     fanout lanes
@@ -73,7 +73,7 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
         lane, job, reading = asked
         try:
             return look(lane, job, outside, reading, dry_run=True, republish=False)
-        except Exception as error:  # noqa: BLE001 - what nobody foresaw of one lane does not keep the others from being shown
+        except Exception as error:  # noqa: BLE001 - an unexpected error of one lane does not hide the others
             return hold_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
 
     with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="lane") as pool:

@@ -6,10 +6,9 @@ import click
 
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.model.execution import MAX_WORKERS_PER_EXECUTION
-from controller.model.wording import counted
 from controller.observe.jobs import JobRunner, LaunchUnclear, RunRequest
 from fanout import cloud
-from fanout.listing import show_json
+from fanout.output import counted, show_json
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`fanout pause`: the controller launches nothing for a lane until it is resumed. What runs goes on."""
+"""`fanout pause` and `fanout resume`: the controller launches nothing for a paused lane. Executions that run go on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import click
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.observe.jobs import JobRunner
 from fanout import cloud
-from fanout.listing import show_json
+from fanout.output import show_json
 
 PAUSED = "fanout/paused"
 
 
-@click.command()
+@click.command("pause")
 @click.argument("lanes", nargs=-1, required=True)
 @cloud.as_json_option
 @cloud.with_jobs
-def command(lanes: tuple[str, ...], as_json: bool, runner: JobRunner) -> None:
+def pause(lanes: tuple[str, ...], as_json: bool, runner: JobRunner) -> None:
     """Launch nothing more for LANES. Executions that run go on, and tasks may still be submitted.
 
     It sets the annotation `fanout/paused` of the deployed job, so that it holds from the next tick until `fanout resume`, or until
@@ -28,11 +28,28 @@ def command(lanes: tuple[str, ...], as_json: bool, runner: JobRunner) -> None:
 
     JSON: lanes (lane, job, paused, changed).
     """
-    marked(runner, lanes, paused=True, as_json=as_json)
+    _set_paused(runner, lanes, paused=True, as_json=as_json)
 
 
-def marked(runner: JobRunner, names: tuple[str, ...], *, paused: bool, as_json: bool) -> None:
-    """Set or clear the mark of these lanes, and say so. All names are checked first. Raises SettingsError, DependencyError."""
+@click.command("resume")
+@click.argument("lanes", nargs=-1, required=True)
+@cloud.as_json_option
+@cloud.with_jobs
+def resume(lanes: tuple[str, ...], as_json: bool, runner: JobRunner) -> None:
+    """Launch for LANES again, from the next tick on.
+
+    Where jobs.yaml says `fanout/paused: "true"` change that too, or the next `fanout apply` pauses the lane again.
+
+    \b
+    fanout resume default && fanout tick default
+
+    JSON: lanes (lane, job, paused, changed).
+    """
+    _set_paused(runner, lanes, paused=False, as_json=as_json)
+
+
+def _set_paused(runner: JobRunner, names: tuple[str, ...], *, paused: bool, as_json: bool) -> None:
+    """Set or clear the annotation of these lanes, and say so. All names are checked first. Raises SettingsError, DependencyError."""
     lanes, refused = lanes_of(runner.jobs())
     done: list[dict[str, object]] = []
     for lane in chosen_lanes(lanes, refused, names):

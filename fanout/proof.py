@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from contextlib import AbstractContextManager, closing
 
 import click
 
 from batch.client.proof import Proof, prove
-from batch.model.errors import DependencyError, ObjectMissing
-from batch.services.ports import ObjectStore
+from batch.model.errors import ObjectMissing
+from controller.model.wording import are
+from fanout import cloud
+from fanout.output import counted, explained_errors, show_json
 
 SHOWN = 20
 """How many missing or dead tasks are named in the text; `--json` names all."""
-
-
-def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]:
-    """The bucket, through Google's client."""
-    from batch.services.objects import GoogleObjectStore
-
-    return closing(GoogleObjectStore(bucket, project=project))
 
 
 @click.command()
@@ -33,14 +26,15 @@ def command(submission_id: str, project: str, bucket: str, as_json: bool) -> Non
 
     Ends with 0 when the submission is closed and every task has an outcome, whichever; else with 1.
     """
-    try:
-        with open_store(project, bucket) as store:
+    with explained_errors(), cloud.open_store(project, bucket) as store:
+        try:
             proof = prove(store, submission_id)
-    except ObjectMissing as error:
-        raise click.ClickException(f"there is no submission {submission_id} in bucket {bucket} ({error})") from error
-    except DependencyError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(as_object(proof), indent=1) if as_json else as_text(proof))
+        except ObjectMissing as error:
+            raise click.ClickException(f"there is no submission {submission_id} in bucket {bucket} ({error})") from error
+    if as_json:
+        show_json(as_object(proof))
+    else:
+        click.echo(as_text(proof))
     sys.exit(0 if proof.complete else 1)
 
 
@@ -78,11 +72,13 @@ def as_text(proof: Proof) -> str:
     lines += _named("missing", [(task_id, _trace(proof, task_id)) for task_id in _without_trace_first(proof)])
     lines += _named("dead", list(proof.reasons.items()))
     if proof.repeated_line_count:
-        lines.append(f"{proof.repeated_line_count:,} outcomes were written again after a redelivery; this is harmless")
+        were = "was" if proof.repeated_line_count == 1 else "were"
+        lines.append(f"{counted(proof.repeated_line_count, 'outcome')} {were} written again after a redelivery; this is harmless")
     if proof.repeated_task_count:
-        lines.append(f"{proof.repeated_task_count:,} tasks were submitted again under the same idempotency key; each counts once")
+        again = counted(proof.repeated_task_count, "task")
+        lines.append(f"submitted again under the same idempotency key, and counted once: {again}")
     if proof.unknown_count:
-        lines.append(f"{proof.unknown_count:,} outcomes in this submission's folder are of tasks that it never had")
+        lines.append(f"in this submission's folder, of tasks that it never had: {counted(proof.unknown_count, 'outcome')}")
     if proof.last_finished_at:
         rate = f", {proof.tasks_per_s:,.1f} tasks a second" if proof.tasks_per_s else ""
         lines.append(f"finished {proof.first_finished_at} to {proof.last_finished_at} ({proof.finishing_s:,.1f} s{rate})")
@@ -94,9 +90,9 @@ def _by_whom(proof: Proof) -> str:
     counts = proof.workers.values()
     if len(counts) == 1:
         return "by 1 worker"
-    executions = {execution for execution, _ in proof.workers}
-    tasks = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{min(counts):,}"
-    return f"by {len(counts):,} workers in {len(executions):,} execution{'s' * (len(executions) > 1)}, {tasks} tasks each"
+    executions = counted(len({execution for execution, _ in proof.workers}), "execution")
+    fewest = f"{min(counts):,} to " if min(counts) < max(counts) else ""
+    return f"by {counted(len(counts), 'worker')} in {executions}, {fewest}{counted(max(counts), 'task')} each"
 
 
 def verdict(proof: Proof) -> str:
@@ -106,7 +102,8 @@ def verdict(proof: Proof) -> str:
     if not proof.closed:
         return "not closed: its client has not finished submitting, or stopped in the middle"
     if proof.missing:
-        return f"not finished, {len(proof.missing):,} tasks have no outcome yet{_of_them_delayed(proof)}"
+        have = "has" if len(proof.missing) == 1 else "have"
+        return f"not finished, {counted(len(proof.missing), 'task')} {have} no outcome yet{_of_them_delayed(proof)}"
     return "complete, every task is accounted for"
 
 
@@ -115,7 +112,7 @@ def _of_them_delayed(proof: Proof) -> str:
         return ""
     first, last = min(proof.delayed.values()), max(proof.delayed.values())
     until = first if first == last else f"{first} to {last}"
-    return f", {len(proof.delayed):,} of them are delayed until {until}"
+    return f", {len(proof.delayed):,} of them {are(len(proof.delayed))} delayed until {until}"
 
 
 def _trace(proof: Proof, task_id: str) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,31 +18,19 @@ import click
 
 from batch.client.submit import Check, NewTask, Refusal, Report, Submission, SubmissionInterrupted, check_by, submit_one, task_from_line
 from batch.model.clock import SystemClock
-from batch.model.errors import DependencyError, MessageRefused, NameRefused, SettingsError
+from batch.model.errors import DependencyError, NameRefused, SettingsError
 from batch.model.names import checked, input_object
 from batch.services.ports import ObjectStore, Topic
+from fanout import cloud
+from fanout.output import counted, explained_errors
 
 UPLOADS = 8
 """Local files that are uploaded at a time."""
 
 
-def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]:
-    """The bucket, through Google's client."""
-    from batch.services.objects import GoogleObjectStore
-
-    return closing(GoogleObjectStore(bucket, project=project))
-
-
-def open_topic(project: str, name: str) -> AbstractContextManager[Topic]:
-    """The topic, through Google's client."""
-    from batch.services.topic import GoogleTopic
-
-    return closing(GoogleTopic(project, name))
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for. `paths` are an NDJSON file, or with `files` the local files to upload."""
+    """The options. `paths` are an NDJSON file, or with `files` the local files to upload."""
 
     task_type: str | None
     fields: tuple[str, ...]
@@ -76,13 +64,13 @@ class Request:
 @click.option("--bucket", envvar="BUCKET_NAME", show_envvar=True, help="The bucket; a single task needs none.")
 @click.option("--lane", envvar="LANE", show_envvar=True, help="The lane to submit to.  [default: default]")
 @click.option("--task-type", help="Submit one task of this type.")
-@click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the task; a value that is JSON is taken as such.")
-@click.option("--idempotency-key", "key", help="Submitting again with the same key is the same task.")
+@click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the task; a value that is JSON is read as JSON.")
+@click.option("--idempotency-key", "key", help="A second submission with the same key is the same task.")
 @click.option("--files", is_flag=True, help="Upload the files that are named and submit a file_processing task for each.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The same for all files of a folder.")
 @click.option("--from-prefix", metavar="gs://BUCKET/input/…", help="A file_processing task for each object below it.")
-@click.option("--handlers", envvar="HANDLERS", default="batch.handlers", show_default=True, show_envvar=True, help="Modules to check by.")
-@click.option("--any-type", is_flag=True, help="Accept task types that none of the handlers here knows.")
+@click.option("--handlers", envvar="HANDLERS", default="batch.handlers", show_default=True, show_envvar=True, help="Modules to check with.")
+@click.option("--any-type", is_flag=True, help="Accept task types that these handlers do not know.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     project: str, topic: str | None, bucket: str | None, lane: str | None, handlers: str, any_type: bool, as_json: bool, **source: Any
@@ -100,21 +88,19 @@ def command(
     if bucket is None and request.task_type is None:
         raise click.UsageError("--bucket is needed: set BUCKET_NAME; the submission is recorded there")
     check = _check(handlers, any_type)
-    try:
+    with explained_errors():
         if request.task_type is not None:
-            with open_topic(project, topic) as to:
+            with cloud.open_topic(project, topic) as to:
                 _single(to, NewTask(request.task_type, fields, request.key), lane, check, as_json)
             return
-        with open_store(project, bucket or "") as store, open_topic(project, topic) as to:
+        with cloud.open_store(project, bucket or "") as store, cloud.open_topic(project, topic) as to:
             what = "line" if request.paths and not request.files else "file"
             ok = _many(store, to, lane, check, _source(request, store, fields), as_json, what)
-    except DependencyError as error:
-        raise click.ClickException(str(error)) from error
     sys.exit(0 if ok else 1)
 
 
 def topic_of(lane: str | None, topic_name: str) -> str:
-    """The topic of a lane that is named goes by the lane's name: TOPIC_NAME may be another lane's."""
+    """The topic named like the lane, where a lane is named: TOPIC_NAME may be another lane's."""
     return lane or topic_name or "default"
 
 
@@ -143,10 +129,7 @@ def _fields(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def _single(topic: Topic, new: NewTask, lane: str, check: Check, as_json: bool) -> None:
-    try:
-        task_id, message_id = submit_one(topic, new, lane=lane, clock=SystemClock(), rng=random.SystemRandom(), check=check)
-    except MessageRefused as error:
-        raise click.ClickException(str(error)) from error
+    task_id, message_id = submit_one(topic, new, lane=lane, clock=SystemClock(), rng=random.SystemRandom(), check=check)
     if as_json:
         click.echo(json.dumps({"task_id": task_id, "message_id": message_id, "status": "submitted"}))
     else:
@@ -167,8 +150,8 @@ def _many(
         submission.add(tasks)
         submission.close()
     except DependencyError as error:
-        accepted = "" if isinstance(error, SubmissionInterrupted) else f" ({submission.report.accepted_count} tasks were submitted before)"
-        failure = f"{error}{accepted}"
+        before = counted(submission.report.accepted_count, "task")
+        failure = f"{error}" if isinstance(error, SubmissionInterrupted) else f"{error} ({before} submitted before)"
         click.echo(f"Error: {failure}", err=True)
     report = submission.report
     click.echo(json.dumps(_object(report, failure)) if as_json else _line(report, topic.name))
@@ -192,7 +175,7 @@ def _line(report: Report, topic: str) -> str:
     refused = f", {report.refused_count:,} refused" if report.refused_count else ""
     maybe = f", {report.uncertain_count:,} uncertain" if report.uncertain_count else ""
     state = "" if report.closed else ", not closed"
-    return f"submission {report.submission_id}: {report.accepted_count:,} tasks submitted to {topic}{refused}{maybe}{state}"
+    return f"submission {report.submission_id}: {counted(report.accepted_count, 'task')} submitted to {topic}{refused}{maybe}{state}"
 
 
 def _source(request: Request, store: ObjectStore, fields: dict[str, Any]) -> Iterator[NewTask | Refusal]:

@@ -1,4 +1,4 @@
-"""`fanout tick`: read the backlog, decide, launch, once. The same tick as the controller's, with its reasons in plain lines."""
+"""`fanout tick` and `fanout plan`: the same tick as the controller's, once, with its reasons in plain lines; `plan` only shows it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from controller.config import ControllerSettings
 from controller.tick.results import Round, explained_round, round_json
 from controller.tick.rounds import tick_lanes
 from fanout import cloud
-from fanout.ends import EXIT_FINE, EXIT_TROUBLE
-from fanout.listing import show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, show_json
 
 
-@click.command()
+@click.command("tick")
 @click.argument("lanes", nargs=-1)
 @cloud.as_json_option
 @click.option("--dry-run", is_flag=True, help="The same as `fanout plan`: launch nothing, write nothing.")
 @cloud.with_settings
-def command(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: ControllerSettings) -> None:
+def tick(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: ControllerSettings) -> None:
     """Decide for LANES, or for all, and launch what was decided.
 
     Ends with 0 when every lane was decided and launched, or is paused; with 1 when a launch failed, a lane is on hold because something
@@ -32,11 +31,29 @@ def command(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: Cont
     JSON: lanes (lane, decision, launched, failures, stood_down, dry_run, republished_count, delayed_problems, notes) and refused (job,
     problems).
     """
-    decided(settings, lanes, as_json=as_json, dry_run=dry_run)
+    _run(settings, lanes, as_json=as_json, dry_run=dry_run)
 
 
-def decided(settings: ControllerSettings, lanes: tuple[str, ...], *, as_json: bool, dry_run: bool) -> None:
-    """Tick, tell, and end the command. Raises SettingsError, DependencyError."""
+@click.command("plan")
+@click.argument("lanes", nargs=-1)
+@cloud.as_json_option
+@cloud.with_settings
+def plan(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings) -> None:
+    """Decide for LANES, or for all, explain it, and do nothing.
+
+    Ends as `fanout tick` does, with 1 when a lane is on hold because something could not be known or does not work.
+
+    \b
+    fanout plan                   # all lanes
+    fanout plan default
+
+    JSON: as `fanout tick`, with dry_run true.
+    """
+    _run(settings, lanes, as_json=as_json, dry_run=True)
+
+
+def _run(settings: ControllerSettings, lanes: tuple[str, ...], *, as_json: bool, dry_run: bool) -> None:
+    """Tick, print the decisions, and end the command. Raises SettingsError, DependencyError."""
     with cloud.connected(settings) as outside:
         outcome = tick_lanes(outside, lanes, dry_run=dry_run)
     if as_json:

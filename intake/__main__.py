@@ -9,9 +9,8 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-import uvicorn
-
 from batch.events import log, set_up_logging
+from batch.extras import needs_extra
 from batch.handling.registry import load_handlers
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
@@ -20,7 +19,11 @@ from batch.services.async_topic import GooglePublisher, check_credentials
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
-from intake.service import create_app
+
+with needs_extra("python -m intake", "intake"):
+    import uvicorn
+
+    from intake.service import create_app
 
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2

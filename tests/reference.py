@@ -16,7 +16,7 @@ from controller.config import ControllerSettings
 from controller.lanes.annotations import ANNOTATIONS
 from controller.model.lane import Policy
 from controller.model.wording import duration, spoken
-from fanout.__main__ import COMMANDS, main
+from fanout.commands import COMMANDS, main
 from intake.config import IntakeSettings
 from local_cloud.faults import kinds as fault_kinds
 

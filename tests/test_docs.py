@@ -12,11 +12,12 @@ import yaml
 
 from batch.model.message import ENVELOPE
 from batch.model.outcomes import PRECEDENCE
-from fanout.__main__ import COMMANDS
+from fanout.commands import COMMANDS
 from tests.reference import EXIT_REASONS, LOCAL_CLOUD, PAGE, with_faults
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+DOCS = [ROOT / "README.md", CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in DOCS)
 
 
@@ -59,3 +60,11 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_make_targets_in_the_docs_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert not {name for name in re.findall(r"`make ([a-z]+)", TEXT) if name not in targets}
+
+
+def test_what_contributing_names_is_there() -> None:
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    folders = "batch|controller|intake|fanout|local_cloud|bench|tests"
+    named = set(re.findall(rf"(?:`|pytest |-n 2 )((?:{folders})(?:/[\w./]+)?)\b", text))
+    assert len(named) > 20
+    assert not sorted(name for name in named if not (ROOT / name).exists())

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from fanout.demo.scene import LaneScene, Scene, WorkerTry
+from fanout.demo.snapshot import LaneSnapshot, Snapshot, WorkerTry
+from fanout.output import counted
 
 BAR_WIDTH = 24
 PLAIN_WIDTH = 160
@@ -21,21 +22,21 @@ _COLOURS = {"starting": "dim", "running": "cyan", "killed": "bold red", "lost": 
 
 
 class Screen(Protocol):
-    """Where the demo shows itself."""
+    """What the demo prints to."""
 
     def __enter__(self) -> Screen: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
     def say(self, line: str) -> None:
-        """Something happened."""
+        """Print a line about something that happened."""
 
-    def show(self, scene: Scene) -> None:
-        """What it looks like now."""
+    def show(self, snapshot: Snapshot) -> None:
+        """Show this snapshot."""
 
 
 class PlainScreen:
-    """One line per change. Of the scene it tells when a lane has done another quarter, and when a worker has ended."""
+    """One line per change. Of the snapshot it tells when a lane has done another quarter, and when a worker has ended."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -50,14 +51,14 @@ class PlainScreen:
     def say(self, line: str) -> None:
         self._console.print(Text(line))
 
-    def show(self, scene: Scene) -> None:
-        for lane in scene.lanes:
+    def show(self, snapshot: Snapshot) -> None:
+        for lane in snapshot.lanes:
             if not lane.submitted_count:
                 continue
             quarter = min(4, 4 * lane.acked_count // lane.submitted_count)
             if quarter > self._told.get(lane.lane.name, 0):
                 self._told[lane.lane.name] = quarter
-                self.say(f"{scene.elapsed_s:5.1f} s  {lane.lane.name}: {lane.acked_count:,} of {lane.submitted_count:,} done")
+                self.say(f"{snapshot.elapsed_s:5.1f} s  {lane.lane.name}: {lane.acked_count:,} of {lane.submitted_count:,} done")
 
 
 class LiveScreen:
@@ -81,8 +82,8 @@ class LiveScreen:
     def say(self, line: str) -> None:
         self._console.print(Text(line))
 
-    def show(self, scene: Scene) -> None:
-        self._live.update(drawn(scene))
+    def show(self, snapshot: Snapshot) -> None:
+        self._live.update(drawn(snapshot))
 
 
 def console(*, plain: bool) -> Console:
@@ -97,11 +98,12 @@ def screen(console: Console, *, plain: bool) -> Screen:
     return LiveScreen(console) if console.is_terminal and not plain else PlainScreen(console)
 
 
-def drawn(scene: Scene) -> Group:
+def drawn(snapshot: Snapshot) -> Group:
     """Lanes on top, workers below."""
-    rate = scene.acked_count / scene.elapsed_s if scene.elapsed_s > 0 else 0.0
-    head = Text(f"{scene.acked_count:,} of {scene.submitted_count:,} tasks in {scene.elapsed_s:.0f} s, {rate:,.0f} a second", style="bold")
-    return Group(head, _lanes(scene.lanes), _workers(scene.tries))
+    rate = snapshot.acked_count / snapshot.elapsed_s if snapshot.elapsed_s > 0 else 0.0
+    done = f"{snapshot.acked_count:,} of {counted(snapshot.submitted_count, 'task')} in {snapshot.elapsed_s:.0f} s"
+    head = Text(f"{done}, {rate:,.0f} a second", style="bold")
+    return Group(head, _lanes(snapshot.lanes), _workers(snapshot.tries))
 
 
 def bar(part: int, whole: int, width: int = BAR_WIDTH) -> str:
@@ -110,7 +112,7 @@ def bar(part: int, whole: int, width: int = BAR_WIDTH) -> str:
     return "█" * filled + "·" * (width - filled)
 
 
-def _lanes(lanes: tuple[LaneScene, ...]) -> Table:
+def _lanes(lanes: tuple[LaneSnapshot, ...]) -> Table:
     table = Table("lane", *numbers("backlog", "done", "of", "dead"), "", box=None, pad_edge=False)
     for lane in lanes:
         backlog = "?" if lane.backlog is None else f"{lane.backlog:,}"
@@ -120,11 +122,11 @@ def _lanes(lanes: tuple[LaneScene, ...]) -> Table:
 
 
 def _workers(tries: list[WorkerTry]) -> Table:
-    table = Table("execution", *numbers("worker", "retry", "taken", "share"), "", "state", box=None, pad_edge=False)
+    table = Table(Column("execution", no_wrap=True), *numbers("worker", "retry", "taken", "share"), "", "state", box=None, pad_edge=False)
     for one in tries:
-        counts = (str(one.index), str(one.retry or ""), f"{one.taken:,}", f"{one.share:,}")
+        counts = (str(one.index), str(one.retry or ""), f"{one.progress.taken:,}", f"{one.progress.share:,}")
         state = Text(one.state, style=_COLOURS.get(one.state, ""))
-        table.add_row(one.execution, *counts, bar(one.acked, one.share), state)
+        table.add_row(one.execution, *counts, bar(one.progress.acked, one.progress.share), state)
     return table
 
 

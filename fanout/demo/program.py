@@ -1,4 +1,4 @@
-"""The command itself: options, state folder, signals, exit code. What happens in between is the conductor's.
+"""The command itself: options, state folder, signals, exit code. `fanout.demo.run` does what happens in between.
 
 Exit codes: 0 proven, 1 not proven or failed, 130 after Ctrl-C or SIGTERM; in each case the local cloud has ended before.
 """
@@ -23,6 +23,7 @@ from rich.console import Console
 
 from batch.model.errors import FanoutError
 from fanout.demo import display
+from fanout.output import counted
 from local_cloud.supervisor import record, state_folder
 from local_cloud.supervisor.child import ServiceFailed
 from local_cloud.supervisor.supervisor import LocalCloud, Options
@@ -33,12 +34,12 @@ DEATH_SHOWS_S = 1.0
 INTERRUPTED = 130
 MOST_FILES = 1500
 FOLDER = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST})
-"""Errors that tell of the state folder."""
+"""Errors that are about the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the caller asked for."""
+    """The options."""
 
     file_count: int
     kill_worker: bool
@@ -51,7 +52,7 @@ class Choices:
 
 
 @click.command()
-@click.option("--files", "file_count", type=click.IntRange(10), default=MOST_FILES, show_default=True, help="How many files, at most.")
+@click.option("--files", "file_count", type=click.IntRange(10), default=MOST_FILES, show_default=True, help="The most files to process.")
 @click.option("--kill-worker", is_flag=True, help="Kill a worker in the middle of its share.")
 @click.option("--plain", is_flag=True, help="Lines only, as when standard output is no terminal.")
 @click.option(
@@ -61,9 +62,9 @@ class Choices:
     show_default=True,
     help="Where the local cloud keeps its state; replaced at each start.",
 )
-@click.option("--seed", type=int, help="Repeats the choice of files and of the victim.")
+@click.option("--seed", type=int, help="Repeats the choice of files and of the worker to kill.")
 @click.option("--keep-going-s", "limit_s", type=click.FloatRange(1), default=300.0, show_default=True, help="Give up after this.")
-@click.option("--jobs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Another jobs.yaml than the one of Fanout.")
+@click.option("--jobs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Instead of the jobs.yaml of Fanout.")
 @click.option("--after", default="", metavar="COMMAND", help="Run by the shell at the end, while the local cloud is still up.")
 def command(
     file_count: int,
@@ -81,6 +82,8 @@ def command(
     controller launch workers, until every task's outcome is proven. The command of --after finds the local cloud, BUCKET_NAME and
     SUBMISSION_IDS in its environment; if it fails, so does the demo.
     """
+    import local_cloud.web.service  # noqa: F401 - a library that its services lack is one line here, a traceback in their logs
+
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed
     choices = Choices(file_count, kill_worker, plain, state_dir, seed, limit_s, jobs, after)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts what runs in the background with it ignored
@@ -99,62 +102,53 @@ def command(
 
 
 def _demo(choices: Choices, console: Console) -> bool:
+    """Whether everything was proven."""
     with alone(choices.state_dir):
-        return _staged(choices, console)
+        replace_folder(choices.state_dir)
+        # The gauge of the real Cloud Monitoring is minutes late; a demo is over by then.
+        cloud = LocalCloud(choices.state_dir, Options(sample_period_s=0, visibility_lag_s=0), _direct(os.environ))
+        console.print(f"starting the local cloud in {cloud.state_dir} (seed {choices.seed}; backlog gauge without its usual lag) ...")
+        try:
+            with _undisturbed_end(cloud):
+                os.environ.update(_direct(cloud.environment))
+                record.write(cloud.state_dir, os.getpid(), cloud.addresses, cloud.pids)
+                return _done(choices, console, cloud)
+        finally:
+            record.remove(cloud.state_dir)
 
 
-def _staged(choices: Choices, console: Console) -> bool:
-    replace_folder(choices.state_dir)
-    # The gauge of the real Cloud Monitoring is minutes late; a demo is over by then.
-    cloud = LocalCloud(choices.state_dir, Options(sample_period_s=0, visibility_lag_s=0), _direct(os.environ))
-    console.print(f"starting the local cloud in {cloud.state_dir} (seed {choices.seed}; backlog gauge without its usual lag)")
-    try:
-        with _undisturbed_end(cloud):
-            os.environ.update(_direct(cloud.environment))
-            record.write(cloud.state_dir, os.getpid(), cloud.addresses, cloud.pids)
-            return _performed(choices, console, cloud)
-    finally:
-        record.remove(cloud.state_dir)
-
-
-def _performed(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
+def _done(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
     from controller.config import controller_settings
     from controller.wiring import connected
-    from fanout.demo.conductor import Conductor, environment_after, results_folder
-    from fanout.demo.corpus import source_files
-    from fanout.demo.stage import BUCKET, create, demo_manifests, jobs_file, upload
+    from fanout.apply import PACKAGED_JOBS_FILE, read_jobs_file
+    from fanout.demo.result import problems
+    from fanout.demo.run import DemoRun, environment_after, results_folder
+    from fanout.demo.setup import BUCKET, create, demo_manifests, upload
     from fanout.demo.summary import print_summary
-    from fanout.demo.verdict import problems
-    from fanout.demo.workload import workloads
+    from fanout.demo.workload import ON_PURPOSE, source_files, workloads
 
     rng = random.Random(choices.seed)
     files = source_files(choices.file_count, rng)
     loads = workloads(files, unhurried=choices.kill_worker)
     settings = controller_settings({**cloud.environment, "BUCKET_NAME": BUCKET})
-    manifests = demo_manifests(read_jobs(choices.jobs or jobs_file()), loads, settings.project)
+    manifests = demo_manifests(read_jobs_file(choices.jobs or PACKAGED_JOBS_FILE), loads, settings.project)
     for line in create(manifests, settings, short_deadline=choices.kill_worker):
         console.print(line)
     with connected(settings) as outside:
+        console.print(f"uploading {counted(len(files), 'file')} of the Python standard library ...")
         began_s = outside.clock.monotonic()
         size = upload(outside.store, files)
-        console.print(f"uploaded {len(files):,} files, {size / 1e6:.1f} MB, in {outside.clock.monotonic() - began_s:.1f} s")
+        console.print(f"uploaded {size / 1e6:.1f} MB in {outside.clock.monotonic() - began_s:.1f} s")
+        console.print(f"submitting a task for each, and some more; {ON_PURPOSE}")
         with display.screen(console, plain=choices.plain) as screen:
-            conductor = Conductor(outside, cloud, screen, rng, kill_worker=choices.kill_worker, limit_s=choices.limit_s)
-            conductor.submit(loads, settings.project)
-            outcome = conductor.run()
-    found = problems(outcome)
+            run = DemoRun(outside, cloud, screen, rng, kill_worker=choices.kill_worker, limit_s=choices.limit_s)
+            run.submit(loads, settings.project)
+            result = run.run()
+    found = problems(result)
     if choices.after:
-        found = run_after(choices.after, environment_after(cloud, BUCKET, conductor.submission_ids)) + found
-    print_summary(console, outcome, found, state_dir=cloud.state_dir, results=results_folder(cloud.state_dir, BUCKET))
+        found = run_after(choices.after, environment_after(cloud, BUCKET, run.submission_ids)) + found
+    print_summary(console, result, found, state_dir=cloud.state_dir, results=results_folder(cloud.state_dir, BUCKET))
     return not found
-
-
-def read_jobs(path: Path) -> str:
-    """Raises FanoutError when there is no such file."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise FanoutError(f"{path} does not exist: name the lanes' manifests with --jobs") from None
 
 
 def run_after(command: str, environment: Mapping[str, str]) -> list[str]:

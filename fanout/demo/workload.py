@@ -1,25 +1,79 @@
-"""What the demo submits: one submission a lane, and how many messages one of the lane's workers may take. Pure.
+"""What the demo works on: source files of the Python standard library, a table of facts about them, and the tasks of each lane. Pure, but
+for reading those files.
 
-Exactly one task can never succeed: it shows that a dead letter has a reason and is counted by the proof.
+Exactly one task is wrong on purpose: it shows that a dead letter has a reason and is counted by the proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import random
+import re
+import sysconfig
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 from batch.client.submit import NewTask
-from fanout.demo.corpus import FACTS, SourceFile
 
+FACTS = "input/facts.csv"
+COLUMNS = ("path", "package", "bytes", "lines", "functions", "classes")
 WORKERS = {"default": 5, "urgent": 1, "bulk": 2}
 """Two cores are enough for these, and their start-up does not take longer than their work."""
 CONCURRENCY = 8
 """Tasks that one worker runs at a time."""
 UNKNOWN_TYPE = "file_procesing"
 """A typing error, as a client makes it."""
+ON_PURPOSE = f"one is wrong on purpose: no handler knows its task_type {UNKNOWN_TYPE!r}, so it has to end dead, with that reason"
 UNHURRIED_S = 6.0
 """How long a worker of the default lane is to be busy at least where one of them is to be killed in the middle."""
+
+_LEFT_OUT = {"site-packages", "dist-packages", "__pycache__"}
+_TESTS = {"test", "tests", "idlelib", "idle_test", "lib2to3"}
+_FUNCTION = re.compile(rb"^[ \t]*(?:async[ \t]+)?def[ \t]", re.MULTILINE)
+_CLASS = re.compile(rb"^[ \t]*class[ \t]", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """`name` is what clients call it: the object is `input/<name>`."""
+
+    name: str
+    path: Path
+
+
+def source_files(count: int, rng: random.Random, root: Path | None = None) -> list[SourceFile]:
+    """At most `count` files, by name. The library proper comes first; its tests only fill up what is missing. Of more files than wanted
+    a sample is drawn."""
+    root = root or Path(sysconfig.get_paths()["stdlib"])
+    proper: list[Path] = []
+    tests: list[Path] = []
+    for path in sorted(root.rglob("*.py")):
+        parts = set(path.relative_to(root).parts[:-1])
+        if not parts & _LEFT_OUT and path.is_file():
+            (tests if parts & _TESTS else proper).append(path)
+    chosen = sampled(proper, count, rng)
+    chosen += sampled(tests, count - len(chosen), rng)
+    return [SourceFile(f"stdlib/{path.relative_to(root).as_posix()}", path) for path in sorted(chosen)]
+
+
+def sampled(paths: Sequence[Path], count: int, rng: random.Random) -> list[Path]:
+    return list(paths) if len(paths) <= count else rng.sample(paths, max(0, count))
+
+
+def facts(files: Iterable[SourceFile]) -> bytes:
+    """A CSV with one row a file; `package` is the first folder, or `-` for a module at the top."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for file in files:
+        data = file.path.read_bytes()
+        parts = file.name.split("/")
+        package = parts[1] if len(parts) > 2 else "-"
+        writer.writerow([file.name, package, len(data), data.count(b"\n"), len(_FUNCTION.findall(data)), len(_CLASS.findall(data))])
+    return text.getvalue().encode()
 
 
 @dataclass(frozen=True, slots=True)

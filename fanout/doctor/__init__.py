@@ -1,4 +1,4 @@
-"""`fanout doctor`: check what lanes need outside of this program, and mend what is safe to mend."""
+"""`fanout doctor`: check what lanes need outside of this program, and fix what is safe to fix."""
 
 from __future__ import annotations
 
@@ -11,34 +11,31 @@ import click
 
 from batch.model.errors import FanoutError
 from controller.config import ControllerSettings
-from controller.model.wording import counted
 from fanout import cloud
 from fanout.doctor.examination import Examiner
-from fanout.doctor.facts import Facts
-from fanout.doctor.finding import Finding
-from fanout.doctor.hands import Hands
+from fanout.doctor.finding import Finding, healthy, report
 from fanout.doctor.place import Place
-from fanout.doctor.report import healthy, report
-from fanout.ends import EXIT_FINE, EXIT_TROUBLE
-from fanout.listing import show_json
+from fanout.doctor.services import Facts, Fixer
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, show_json
 
 
 @click.command()
 @click.argument("lanes", nargs=-1)
-@click.option("--fix", is_flag=True, help="Mend what is safe to mend, after showing it and asking; then check again.")
+@click.option("--fix", is_flag=True, help="Fix what is safe to fix, after showing it and asking; then check again.")
 @click.option("--yes", is_flag=True, help="With --fix: do not ask.")
-@click.option("--verbose", is_flag=True, help="Show also what is fine.")
+@click.option("--verbose", is_flag=True, help="Also show what is fine.")
 @cloud.as_json_option
 @cloud.with_settings
 def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json: bool, settings: ControllerSettings) -> None:
     """Check jobs, topics, subscriptions, dead letters, bucket, permissions, Monitoring and Scheduler of LANES, or of all.
 
-    Each finding says what is wrong, why it matters, and the command that mends it. --fix does that for settings of subscriptions and
+    Each finding says what is wrong, why it matters, and the command that fixes it. --fix does that for settings of subscriptions and
     jobs, and creates topics and subscriptions that are missing; it deletes nothing, grants nothing, and leaves the bucket alone. What
     it changes in a job should be in jobs.yaml too, or the next `fanout apply` undoes it.
 
-    Permissions are those of whoever runs it. To check the controller's or the workers', run it as their service account: gcloud auth
-    application-default login --impersonate-service-account=EMAIL. What a service does not have, as the local cloud, is "not checked".
+    Permissions are those of the caller. To check the controller's or the workers', run it as their service account: gcloud auth
+    application-default login --impersonate-service-account=EMAIL. What a service cannot tell, such as permissions on the local cloud,
+    is "not checked".
 
     Ends with 1 when something is wrong, or could not be read.
 
@@ -54,7 +51,7 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
         examiner = Examiner(facts, outside.runner, outside.backlog, place)
         findings = examiner.examine(lanes)
         fixed: list[dict[str, object]] = []
-        if fix and any(one.mend for one in findings):
+        if fix and any(one.fix for one in findings):
             fixed = _fixed(findings, settings, yes=yes, beside_json=as_json)
             findings = examiner.examine(lanes)
     if as_json:
@@ -68,7 +65,7 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
 @contextmanager
 def open_facts(settings: ControllerSettings) -> Iterator[Facts]:
     """Through Google's clients. Raises DependencyError."""
-    from fanout.doctor.google_facts import GoogleFacts
+    from fanout.doctor.google_services import GoogleFacts
 
     emulated = {name: bool(os.environ.get(name)) for name in ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")}
     google = GoogleFacts(settings, pubsub_emulated=emulated["PUBSUB_EMULATOR_HOST"], storage_emulated=emulated["STORAGE_EMULATOR_HOST"])
@@ -77,30 +74,30 @@ def open_facts(settings: ControllerSettings) -> Iterator[Facts]:
 
 
 @contextmanager
-def open_hands(settings: ControllerSettings) -> Iterator[Hands]:
+def open_fixer(settings: ControllerSettings) -> Iterator[Fixer]:
     """Through Google's clients. Raises DependencyError."""
-    from fanout.doctor.google_hands import GoogleHands
+    from fanout.doctor.google_services import GoogleFixer
 
-    with closing(GoogleHands(settings)) as hands:
-        yield hands
+    with closing(GoogleFixer(settings)) as fixer:
+        yield fixer
 
 
 def _fixed(findings: Sequence[Finding], settings: ControllerSettings, *, yes: bool, beside_json: bool) -> list[dict[str, object]]:
-    """Show, ask, do. One that fails does not stop the others. Raises click.Abort, DependencyError."""
-    mends = [(one, one.mend) for one in findings if one.mend is not None]
-    click.echo(f"{counted(len(mends), 'change')} in {settings.where}:", err=beside_json)
-    for one, _ in mends:
+    """Show the fixes, ask, and do them. A fix that fails does not stop the others. Raises click.Abort, DependencyError."""
+    fixes = [(one, one.fix) for one in findings if one.fix is not None]
+    click.echo(f"{counted(len(fixes), 'change')} in {settings.where}:", err=beside_json)
+    for one, _ in fixes:
         click.echo(f"  {one.about}: {one.what}\n    {one.command}", err=beside_json)
     if not yes:
         click.confirm("do this?", abort=True, err=beside_json)
     done: list[dict[str, object]] = []
-    with open_hands(settings) as hands:
-        for one, mend in mends:
+    with open_fixer(settings) as fixer:
+        for one, fix in fixes:
             error = ""
             try:
-                mend(hands)
+                fix(fixer)
             except FanoutError as failure:
                 error = str(failure)
             done.append({"about": one.about, "check": one.check, "error": error or None})
-            click.echo(f"NOT mended: {one.about}: {one.check}: {error}" if error else f"mended: {one.about}: {one.check}", err=beside_json)
+            click.echo(f"NOT fixed: {one.about}: {one.check}: {error}" if error else f"fixed: {one.about}: {one.check}", err=beside_json)
     return done

@@ -12,11 +12,11 @@ from controller.model.lane import Lane
 from controller.model.reading import Unknown
 from controller.observe.backlog import BacklogReader
 from controller.observe.jobs import JobInfo, JobRunner
-from fanout.doctor import bucket_checks, job_checks, permission_checks, scheduler_checks, subscription_checks
-from fanout.doctor.facts import Facts, NotServed
+from fanout.doctor import lane_checks, project_checks
 from fanout.doctor.finding import Finding, Verdict, fine
-from fanout.doctor.permission_checks import Need
 from fanout.doctor.place import Place
+from fanout.doctor.project_checks import Need
+from fanout.doctor.services import Facts, NotServed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Examiner:
         jobs = {job.full_name: job for job in self.runner.jobs()}
         lanes, refused = lanes_of(list(jobs.values()))
         chosen = chosen_lanes(lanes, refused, names)
-        findings = [] if names else [found for one in refused for found in job_checks.of_refused(one)]
+        findings = [] if names else [found for one in refused for found in lane_checks.of_refused(one)]
         if not jobs:
             what = f"no job in project {self.place.project}, region {self.place.region} has the label fanout-lane"
             findings.append(Finding("jobs", "lanes", Verdict.WRONG, what, "there is nothing to launch", "fanout apply jobs.yaml"))
@@ -44,22 +44,22 @@ class Examiner:
             findings += self._lane(lane, jobs[lane.job])
         findings += self._monitoring(chosen)
         findings += self._read(
-            scheduler_checks.ABOUT, "ticks", lambda: [scheduler_checks.of_scheduler(self.facts.scheduled_calls(), self.place)]
+            project_checks.SCHEDULER, "ticks", lambda: [project_checks.of_scheduler(self.facts.scheduled_calls(), self.place)]
         )
         return findings
 
     def _lane(self, lane: Lane, job: JobInfo) -> Iterator[Finding]:
         dead = dead_letter_topic(job)
-        yield from job_checks.of_job(lane, job, self.place)
-        yield from self._allowed(permission_checks.LAUNCH, job.name, job.full_name)
-        yield from self._topic(lane.topic, permission_checks.PUBLISH)
+        yield from lane_checks.of_job(lane, job, self.place)
+        yield from self._allowed(project_checks.LAUNCH, job.name, job.full_name)
+        yield from self._topic(lane.topic, project_checks.PUBLISH)
         yield from self._read(
             f"subscription {lane.subscription}",
             "settings",
-            lambda: subscription_checks.of_subscription(lane, self.facts.subscription(lane.subscription), dead, self.place),
-            lambda: subscription_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
+            lambda: lane_checks.of_subscription(lane, self.facts.subscription(lane.subscription), dead, self.place),
+            lambda: lane_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
         )
-        yield from self._allowed(permission_checks.PULL, lane.subscription)
+        yield from self._allowed(project_checks.PULL, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
 
     def _topic(self, name: str, need: Need) -> Iterator[Finding]:
@@ -67,17 +67,17 @@ class Examiner:
             self.facts.subscriptions_of(name)
             return [fine(f"topic {name}", "exists", "it exists")]
 
-        yield from self._read(f"topic {name}", "exists", found, lambda: subscription_checks.missing_topic(name, self.place))
+        yield from self._read(f"topic {name}", "exists", found, lambda: lane_checks.missing_topic(name, self.place))
         yield from self._allowed(need, name)
 
     def _dead_letter_topic(self, name: str) -> Iterator[Finding]:
         yield from self._read(
             f"topic {name}",
             "dead-letters-kept",
-            lambda: [subscription_checks.of_dead_letter_topic(name, self.facts.subscriptions_of(name), self.place)],
-            lambda: subscription_checks.missing_dead_letter_topic(name, self.place),
+            lambda: [lane_checks.of_dead_letter_topic(name, self.facts.subscriptions_of(name), self.place)],
+            lambda: lane_checks.missing_dead_letter_topic(name, self.place),
         )
-        yield from self._allowed(permission_checks.PUBLISH_DEAD, name)
+        yield from self._allowed(project_checks.PUBLISH_DEAD, name)
         yield from self._agent("topic", name, "roles/pubsub.publisher")
 
     def _bucket(self) -> Iterator[Finding]:
@@ -85,10 +85,10 @@ class Examiner:
         yield from self._read(
             f"bucket {name}",
             "settings",
-            lambda: bucket_checks.of_bucket(self.facts.bucket(name), self.place),
-            lambda: bucket_checks.missing_bucket(self.place),
+            lambda: project_checks.of_bucket(self.facts.bucket(name), self.place),
+            lambda: project_checks.missing_bucket(self.place),
         )
-        yield from self._allowed(permission_checks.WRITE, name)
+        yield from self._allowed(project_checks.WRITE, name)
 
     def _monitoring(self, lanes: Sequence[Lane]) -> Iterator[Finding]:
         readings = self.backlog.read([lane.subscription for lane in lanes]) if lanes else {}
@@ -103,13 +103,13 @@ class Examiner:
     def _allowed(self, need: Need, name: str, resource: str = "") -> Iterator[Finding]:
         def found() -> list[Finding]:
             lacking = self.facts.lacking(need.kind, resource or name, need.permissions)
-            return [permission_checks.of_caller(need, name, lacking, self.place)]
+            return [project_checks.of_caller(need, name, lacking, self.place)]
 
         yield from self._read(f"{need.kind} {name}", "permissions", found, silent_when_missing=True)
 
     def _agent(self, kind: str, name: str, role: str) -> Iterator[Finding]:
         def found() -> list[Finding]:
-            return [permission_checks.of_service_agent(kind, name, role, self.facts.holders(kind, name, role), self.place)]
+            return [project_checks.of_service_agent(kind, name, role, self.facts.holders(kind, name, role), self.place)]
 
         yield from self._read(f"{kind} {name}", "service-agent", found, silent_when_missing=True)
 

@@ -1,19 +1,21 @@
-"""A finding: what was looked at, whether it is as it should be, why that matters, and what mends it."""
+"""A finding: what was checked, whether it is as it should be, why that matters, and what fixes it; and the report of all findings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from fanout.doctor.hands import Hands
+from controller.model.wording import are
+from fanout.doctor.services import Fixer
+from fanout.output import counted, one_line
 
-Mend = Callable[[Hands], None]
+Fix = Callable[[Fixer], None]
 
 
 class Verdict(StrEnum):
-    """`not_checked` is what a service does not have, as the local cloud; `unreadable` what it should have told and did not."""
+    """`not_checked`: the service cannot tell, such as permissions on the local cloud. `unreadable`: it should have told, and did not."""
 
     FINE = "fine"
     ADVICE = "advice"
@@ -28,7 +30,7 @@ BAD = (Verdict.WRONG, Verdict.UNREADABLE)
 @dataclass(frozen=True, slots=True)
 class Finding:
     """`about` is the thing (`subscription default`), `check` a word that stays the same between versions. `command` is what a person
-    would type; `mend` does the same, and is there only where it takes nothing away that somebody may want."""
+    would type; `fix` does the same, and is there only where it takes nothing away that somebody may want."""
 
     about: str
     check: str
@@ -36,7 +38,7 @@ class Finding:
     what: str
     why: str = ""
     command: str = ""
-    mend: Mend | None = None
+    fix: Fix | None = None
 
     def json(self) -> dict[str, Any]:
         return {
@@ -46,9 +48,58 @@ class Finding:
             "what": self.what,
             "why": self.why or None,
             "command": self.command or None,
-            "fixable": self.mend is not None,
+            "fixable": self.fix is not None,
         }
 
 
 def fine(about: str, check: str, what: str) -> Finding:
     return Finding(about, check, Verdict.FINE, what)
+
+
+_MARKS = {Verdict.WRONG: "WRONG", Verdict.UNREADABLE: "UNREADABLE", Verdict.ADVICE: "advice"}
+_ORDER = (Verdict.WRONG, Verdict.UNREADABLE, Verdict.ADVICE, Verdict.NOT_CHECKED, Verdict.FINE)
+
+
+def report(findings: Sequence[Finding], *, show_fine: bool) -> list[str]:
+    """Lines, in the order of how much they matter."""
+    lines: list[str] = []
+    for verdict in _ORDER:
+        found = [one for one in findings if one.verdict is verdict]
+        if verdict is Verdict.NOT_CHECKED:
+            lines += _not_checked(found)
+        elif verdict is not Verdict.FINE or show_fine:
+            lines += [line for one in found for line in _finding(one)]
+    return [*lines, summary(findings)]
+
+
+def _not_checked(findings: Sequence[Finding]) -> list[str]:
+    """One line for all that was not checked for the same reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for one in findings:
+        groups.setdefault((one.check, one.what), []).append(one.about)
+    return [f"not checked: {check} of {', '.join(abouts)}: {one_line(what)}" for (check, what), abouts in groups.items()]
+
+
+def _finding(one: Finding) -> list[str]:
+    lines = [f"{_MARKS.get(one.verdict, 'fine')}: {one.about}: {one.check}: {one_line(one.what)}"]
+    if one.why:
+        lines.append(f"  why it matters: {one_line(one.why)}")
+    if one.command:
+        lines.append(f"  to fix it: {one.command}" + (" (or --fix)" if one.fix is not None else ""))
+    return lines
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    counts = {verdict: sum(one.verdict is verdict for one in findings) for verdict in Verdict}
+    parts = [f"{counts[Verdict.FINE]} of {counted(len(findings), 'check')} {are(counts[Verdict.FINE])} fine"]
+    told = {
+        Verdict.WRONG: "wrong",
+        Verdict.UNREADABLE: "unreadable",
+        Verdict.ADVICE: "with advice",
+        Verdict.NOT_CHECKED: "not checked, which is not to say fine",
+    }
+    return ", ".join(parts + [f"{counts[verdict]} {word}" for verdict, word in told.items() if counts[verdict]])
+
+
+def healthy(findings: Sequence[Finding]) -> bool:
+    return not any(one.verdict in BAD for one in findings)

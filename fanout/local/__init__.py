@@ -1,6 +1,6 @@
-"""`fanout local`: the local cloud as a program of its own: start it, use it, see how it is, disturb it, end it.
+"""`fanout local`: the local cloud as a program of its own: start it, use it, look at it, disturb it, end it.
 
-`up` stays with what it started and takes it along when it ends; all other commands talk to it through its state folder.
+`up` runs until it is told to end, and then ends all that it has started; the other commands find it through its state folder.
 """
 
 from __future__ import annotations

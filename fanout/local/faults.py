@@ -13,14 +13,14 @@ from local_cloud.faults.kinds import KINDS
 from local_cloud.supervisor.fault_requests import Fault, FaultRequests
 from local_cloud.supervisor.supervisor import SERVICES
 
-project_option = click.option("--project", default=PROJECT, show_default=True, help="Whose calls meet them.")
+project_option = click.option("--project", default=PROJECT, show_default=True, help="The project whose calls meet the faults.")
 
 
 @click.group()
 def faults() -> None:
     """Let calls fail on request.
 
-    `kinds` tells what can be asked for, `add` asks for it, `list` shows what was met and what not.
+    `kinds` lists the faults, `add` asks for one, `list` shows which were met and which were not.
     """
 
 
@@ -28,8 +28,8 @@ def faults() -> None:
 @click.argument("service", type=click.Choice(SERVICES))
 @click.argument("method")
 @click.argument("wanted", nargs=-1, required=True, metavar="FAULT...")
-@click.option("--rate", type=click.FloatRange(0, 1), default=None, help="Each call meets the one FAULT with this probability.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For --rate: the same seed, the same calls.")
+@click.option("--rate", type=click.FloatRange(0, 1), default=None, help="Each call meets FAULT with this probability.")
+@click.option("--seed", type=int, default=0, show_default=True, help="For --rate: the same seed chooses the same calls.")
 @project_option
 @state_dir_option
 def add(service: str, method: str, wanted: tuple[str, ...], rate: float | None, seed: int, project: str, state_dir: Path) -> None:
@@ -51,10 +51,10 @@ def add(service: str, method: str, wanted: tuple[str, ...], rate: float | None, 
 
 
 @faults.command("list")
-@click.option("--project", default=None, help="Only of this project; of all by default.")
+@click.option("--project", default=None, help="Only the faults of this project; by default those of all.")
 @state_dir_option
 def list_(project: str | None, state_dir: Path) -> None:
-    """Print what was asked for, what of it was met and what not, as JSON by service."""
+    """Print the faults that were asked for, met and not met, as JSON by service."""
     with told():
         click.echo(json.dumps(FaultRequests(running(state_dir).addresses).report(project), indent=1))
 

@@ -21,7 +21,7 @@ state_dir_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=STATE_DIR,
     show_default=True,
-    help="The folder of its state.",
+    help="Where the local cloud keeps its state.",
 )
 format_option = click.option(
     "--format",
@@ -42,7 +42,7 @@ def formatted(environment: Mapping[str, str], style: str) -> str:
 
 
 def down_command(state_dir: Path) -> str:
-    """What ends the local cloud there."""
+    """The command that ends the local cloud there."""
     return "fanout local down" if state_dir == STATE_DIR else f"fanout local down --state-dir {shlex.quote(str(state_dir))}"
 
 

@@ -1,6 +1,6 @@
 """`fanout local advance`, `freeze`, `thaw`, `kill` and `restart`: disturb a running local cloud on purpose.
 
-All of them are done by the process of `fanout local up`, which knows then that it was on purpose.
+The process of `fanout local up` carries them out, so that it takes none of them for a crash.
 """
 
 from __future__ import annotations

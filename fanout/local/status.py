@@ -1,4 +1,4 @@
-"""`fanout local status` and `env`: what runs where, how much waits, and how clients get there. They only read."""
+"""`fanout local status` and `env`: what runs where, how much waits, and the environment for clients. They only read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from local_cloud.supervisor.workers import running_workers
 @state_dir_option
 @format_option
 def env(state_dir: Path, style: str) -> None:
-    """Print the environment that leads to it.
+    """Print the environment that sends clients to it.
 
     In a shell: eval "$(fanout local env)".
     """
@@ -48,7 +48,7 @@ def status(state_dir: Path, as_json: bool) -> None:
 def _facts(state_dir: Path, there: Record) -> dict[str, Any]:
     try:
         states = remote(state_dir).states()
-    except ServiceFailed:  # one that takes no requests, like that of the demo: then nothing was frozen or killed on purpose
+    except ServiceFailed:  # the demo's takes no requests: then nothing was frozen or killed on purpose
         states = dict.fromkeys(there.services, "runs")
     services: list[dict[str, Any]] = []
     subscriptions: Any = []

@@ -1,6 +1,6 @@
-"""`fanout local up`, `down` and `reset`: its beginning, its end, and the end of its state.
+"""`fanout local up`, `down` and `reset`: start the local cloud, end it, delete its state.
 
-What `up` starts ends with it, however it ends. With `--detach` a second process is the one that stays.
+What `up` starts ends with it, however it ends. With `--detach` a second process serves, and `up` returns.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OPTIONS = (
     click.option("--run-port", type=PORT, default=0, help="Port of Cloud Run."),
     click.option("--sample-period-s", type=click.FloatRange(0), default=60.0, show_default=True, help="Between two samples of the gauge."),
     click.option("--visibility-lag-s", type=click.FloatRange(0), default=120.0, show_default=True, help="Until a sample can be read."),
-    click.option("--max-processes", type=click.IntRange(1), default=64, show_default=True, help="Workers at a time."),
+    click.option("--max-processes", type=click.IntRange(1), default=64, show_default=True, help="The most workers at a time."),
     click.option("--startup-delay-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Until a worker's process starts."),
     click.option("--startup-spread", type=click.FloatRange(0), default=0.0, show_default=True, help="Deviation of that delay's logarithm."),
     click.option("--seed", type=int, default=None, help="Makes those delays, and the names that Cloud Run makes up, repeatable."),

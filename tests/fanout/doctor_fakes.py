@@ -1,4 +1,4 @@
-"""Facts and hands of doctor in memory: services on which everything is right, until a test says otherwise."""
+"""Facts and fixer of doctor in memory: services on which everything is right, until a test says otherwise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from batch.model.errors import DependencyMissing
-from fanout.doctor.facts import BucketFacts, ScheduledCall, SubscriptionFacts
+from fanout.doctor.services import BucketFacts, ScheduledCall, SubscriptionFacts
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class FakeFacts:
 
 
 @dataclass
-class FakeHands:
+class FakeFixer:
     """Remembers what was done; the first of `errors` is raised by the next call."""
 
     done: list[tuple[Any, ...]] = field(default_factory=list)

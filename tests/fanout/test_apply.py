@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from controller.observe.google_jobs import GoogleJobRunner
-from fanout import apply, launch, render
+from fanout import apply, launch
 from tests.support import Service
 
 JOBS_FILE = Path(__file__).parents[2] / "jobs.yaml"
@@ -42,7 +42,7 @@ def jobs_file(tmp_path: Path) -> Path:
 
 
 def applied(*arguments: str, answer: str = "") -> Result:
-    return CliRunner().invoke(apply.command, arguments, input=answer)
+    return CliRunner().invoke(apply.apply, arguments, input=answer)
 
 
 def deployed(project: str, service: Service) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_a_placeholder_is_never_applied(cloud: str, jobs_file: Path, monkeypatch
 
 def test_a_file_that_is_not_utf_8_is_one_line(cloud: str, jobs_file: Path) -> None:
     jobs_file.write_bytes(b"# \xe4\n")
-    for command, arguments in ((apply.command, [str(jobs_file)]), (render.command, ["default", str(jobs_file)])):
+    for command, arguments in ((apply.apply, [str(jobs_file)]), (apply.render, ["default", str(jobs_file)])):
         result = CliRunner().invoke(command, arguments)
         assert (result.exit_code, result.output) == (2, f"Error: {jobs_file}: not UTF-8 at byte 2: save it as UTF-8\n")
 
@@ -145,13 +145,13 @@ def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None
 
 def test_render_prints_one_manifest_with_what_was_filled_in(jobs_file: Path) -> None:
     arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "b", "--image", "i", "--set-env", "CONCURRENCY=3"]
-    result = CliRunner().invoke(render.command, arguments)
+    result = CliRunner().invoke(apply.render, arguments)
     document = yaml.safe_load(result.stdout)
     (container,) = document["spec"]["template"]["spec"]["template"]["spec"]["containers"]
     assert (document["metadata"]["name"], container["image"]) == ("bulk", "i")
     assert {"name": "CONCURRENCY", "value": "3"} in container["env"]
     assert result.stderr == ""
-    unknown = CliRunner().invoke(render.command, ["bulky", str(jobs_file)])
+    unknown = CliRunner().invoke(apply.render, ["bulky", str(jobs_file)])
     assert (unknown.exit_code, "it has urgent, default, bulk" in unknown.output) == (2, True)
 
 
@@ -164,3 +164,13 @@ def test_launch_by_hand_has_no_decision(cloud: str, jobs_file: Path, local_run: 
     runner.close()
     assert f"launched {execution.name} with 2 workers" in result.output
     assert (execution.task_count, execution.env["MAX_MESSAGES"], execution.decision_id) == (2, "5", "")
+
+
+def test_without_a_file_the_one_that_comes_with_fanout_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(apply.render, ["bulk"])
+    assert (result.exit_code, yaml.safe_load(result.stdout)["metadata"]["name"]) == (0, "bulk")
+    assert f"cp {apply.PACKAGED_JOBS_FILE} ." in result.stderr
+    (tmp_path / "jobs.yaml").write_text(JOBS_FILE.read_text(encoding="utf-8").replace("name: bulk", "name: mine"), encoding="utf-8")
+    result = CliRunner().invoke(apply.render, ["mine"])
+    assert (result.exit_code, "comes with Fanout" in result.stderr) == (0, False)

@@ -12,24 +12,24 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from fanout import apply, doctor, executions, explain, lanes, launch, pause, plan, render, resume, tick
+from fanout import apply, doctor, executions, explain, lanes, launch, pause, tick
 from tests.controller.fakes import World
 from tests.fanout.test_apply import cloud, jobs_file
 
 __all__ = ["cloud", "jobs_file"]
 Run = Callable[..., Result]
 COMMANDS = {
-    "tick": tick.command,
-    "plan": plan.command,
+    "tick": tick.tick,
+    "plan": tick.plan,
     "explain": explain.command,
     "lanes": lanes.command,
     "executions": executions.command,
-    "pause": pause.command,
-    "resume": resume.command,
+    "pause": pause.pause,
+    "resume": pause.resume,
     "launch": launch.command,
     "doctor": doctor.command,
-    "apply": apply.command,
-    "render": render.command,
+    "apply": apply.apply,
+    "render": apply.render,
 }
 
 
@@ -56,7 +56,7 @@ def keys(body: Any) -> set[str]:
 @pytest.mark.parametrize("name", ["tick", "lanes", "executions", "explain", "pause", "launch"])
 def test_every_key_stands_in_the_help(here: World, run: Run, name: str) -> None:
     here.backlog_is(10)
-    run(tick.command)
+    run(tick.tick)
     arguments = {"pause": ["default"], "launch": ["default", "--workers", "1"]}.get(name, [])
     body = json.loads(run(COMMANDS[name], *arguments, "--json").output)
     assert keys(body) - documented(COMMANDS[name]) == set()
@@ -82,18 +82,18 @@ def test_without_credentials_a_command_says_how_to_log_in(name: str, tmp_path: P
 
 
 def test_apply_tells_json_what_it_did_and_asks_beside_it(cloud: str, jobs_file: Path) -> None:
-    result = CliRunner().invoke(apply.command, [str(jobs_file), "--json"], input="y\n")
+    result = CliRunner().invoke(apply.apply, [str(jobs_file), "--json"], input="y\n")
     assert result.exit_code == 0, result.output
     body = json.loads(result.stdout)
     assert [(one["job"], one["exists"], one["applied"]) for one in body["jobs"]] == [
         (name, False, True) for name in ("urgent", "default", "bulk")
     ]
-    assert keys(body) - documented(apply.command) == set()
-    again = json.loads(CliRunner().invoke(apply.command, [str(jobs_file), "--json"]).stdout)
+    assert keys(body) - documented(apply.apply) == set()
+    again = json.loads(CliRunner().invoke(apply.apply, [str(jobs_file), "--json"]).stdout)
     assert [(one["exists"], one["applied"], one["changes"]) for one in again["jobs"]] == [(True, False, [])] * 3
 
 
 def test_render_as_json_is_the_manifest(jobs_file: Path) -> None:
     arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "b", "--json"]
-    document = json.loads(CliRunner().invoke(render.command, arguments).stdout)
+    document = json.loads(CliRunner().invoke(apply.render, arguments).stdout)
     assert (document["kind"], document["metadata"]["name"]) == ("Job", "bulk")

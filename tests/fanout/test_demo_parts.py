@@ -18,13 +18,13 @@ from batch.model.progress import Progress
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane
 from controller.model.reading import Value
-from fanout.demo.corpus import COLUMNS, SourceFile, facts, source_files
+from fanout.apply import PACKAGED_JOBS_FILE
 from fanout.demo.display import PlainScreen, bar, console
-from fanout.demo.scene import LaneScene, Scene
-from fanout.demo.stage import BUCKET, demo_manifests, jobs_file
-from fanout.demo.verdict import Outcome, problems
-from fanout.demo.victim import candidates
-from fanout.demo.workload import UNKNOWN_TYPE, workloads
+from fanout.demo.result import Result, problems
+from fanout.demo.run import candidates
+from fanout.demo.setup import BUCKET, demo_manifests
+from fanout.demo.snapshot import LaneSnapshot, Snapshot
+from fanout.demo.workload import COLUMNS, UNKNOWN_TYPE, SourceFile, facts, source_files, workloads
 from local_cloud.supervisor.workers import RunningWorker
 
 FILES = [SourceFile(f"stdlib/m{number}.py", Path(f"m{number}.py")) for number in range(50)]
@@ -39,8 +39,8 @@ PROOF = Proof("s-1", closed=True, submitted_count=21, counts=COUNTS)
 VICTIM = RunningWorker(1, "default", "default-abcde", 1, 0)
 
 
-def outcome(worked: Worked = GOOD, proof: Proof = PROOF, victims: tuple[RunningWorker, ...] = (VICTIM,)) -> Outcome:
-    return Outcome((proof,), (LaneScene(LANE, 21, None, (worked,)),), kill_wanted=True, victims=victims)
+def result(worked: Worked = GOOD, proof: Proof = PROOF, victims: tuple[RunningWorker, ...] = (VICTIM,)) -> Result:
+    return Result((proof,), (LaneSnapshot(LANE, 21, None, (worked,)),), kill_wanted=True, victims=victims)
 
 
 def tried(index: int, *tries: Progress) -> Worked:
@@ -48,28 +48,28 @@ def tried(index: int, *tries: Progress) -> Worked:
 
 
 def test_a_good_outcome_has_no_problem() -> None:
-    assert problems(outcome()) == []
+    assert problems(result()) == []
 
 
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
-        (outcome(proof=replace(PROOF, counts=COUNTS | {"succeeded": 19}, missing=("t-9",))), "task t-9 has no outcome"),
-        (outcome(proof=replace(PROOF, counts=COUNTS | {"succeeded": 19})), "21 tasks were submitted, but 20 outcomes"),
-        (outcome(proof=replace(PROOF, counts=COUNTS | {"succeeded": 19, "dead": 2})), "2 tasks are dead where 1"),
-        (outcome(proof=replace(PROOF, closed=False)), "is not closed"),
-        (outcome(proof=replace(PROOF, problems=("a manifest is gone",))), "a manifest is gone"),
-        (outcome(tried(0, replace(DONE, taken=12))), "it took 12 messages, its share is 11"),
-        (outcome(tried(0, replace(DONE, share=12))), "its share is 12, must be 11"),
-        (outcome(tried(0, replace(DONE, share=12))), "shares of its workers sum to 22, it was launched for 21"),
-        (outcome(tried(1, HALF, replace(REST, share=10))), "try 1: its share is 10, must be 6"),
-        (outcome(tried(0)), "worker 0 of default-abcde has written no progress"),
-        (outcome(tried(1, HALF)), "no retry of it has written progress"),
-        (outcome(tried(1, replace(HALF, exit_reason="stopped"), REST)), "was killed and yet says stopped"),
-        (outcome(victims=()), "no worker could be killed"),
+        (result(proof=replace(PROOF, counts=COUNTS | {"succeeded": 19}, missing=("t-9",))), "task t-9 has no outcome"),
+        (result(proof=replace(PROOF, counts=COUNTS | {"succeeded": 19})), "21 tasks were submitted, but 20 outcomes"),
+        (result(proof=replace(PROOF, counts=COUNTS | {"succeeded": 19, "dead": 2})), "2 tasks are dead where 1"),
+        (result(proof=replace(PROOF, closed=False)), "is not closed"),
+        (result(proof=replace(PROOF, problems=("a manifest is gone",))), "a manifest is gone"),
+        (result(tried(0, replace(DONE, taken=12))), "it took 12 messages, its share is 11"),
+        (result(tried(0, replace(DONE, share=12))), "its share is 12, must be 11"),
+        (result(tried(0, replace(DONE, share=12))), "shares of its workers sum to 22, it was launched for 21"),
+        (result(tried(1, HALF, replace(REST, share=10))), "try 1: its share is 10, must be 6"),
+        (result(tried(0)), "worker 0 of default-abcde has written no progress"),
+        (result(tried(1, HALF)), "no retry of it has written progress"),
+        (result(tried(1, replace(HALF, exit_reason="stopped"), REST)), "was killed and yet says stopped"),
+        (result(victims=()), "no worker could be killed"),
     ],
 )
-def test_what_does_not_hold_is_named(bad: Outcome, problem: str) -> None:
+def test_what_does_not_hold_is_named(bad: Result, problem: str) -> None:
     assert any(problem in one for one in problems(bad)), problems(bad)
 
 
@@ -77,7 +77,7 @@ def test_only_a_worker_in_the_middle_of_its_first_try_is_killed() -> None:
     live = replace(INFO, completed_at=None, succeeded_count=0)
 
     def chosen(*tries: Progress) -> int:
-        return len(candidates(LaneScene(LANE, 21, None, (Worked(live, {0: list(tries)}),)).tries))
+        return len(candidates(LaneSnapshot(LANE, 21, None, (Worked(live, {0: list(tries)}),)).tries))
 
     assert chosen(HALF) == 1
     assert chosen(replace(HALF, acked=0)) == 0
@@ -102,11 +102,11 @@ def test_every_task_but_one_passes_the_door() -> None:
 
 
 def test_the_jobs_get_the_demo_s_shares_and_settings() -> None:
-    manifests = demo_manifests(jobs_file().read_text(), workloads(FILES), "local")
+    manifests = demo_manifests(PACKAGED_JOBS_FILE.read_text(), workloads(FILES), "local")
     assert {one.lane: one.policy.share for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
     assert all(one.env["BUCKET_NAME"] == BUCKET and one.env["GOOGLE_CLOUD_PROJECT"] == "local" for one in manifests)
     with pytest.raises(SettingsError, match="lane urgent"):
-        demo_manifests(jobs_file().read_text().replace("fanout-lane: urgent", "fanout-lane: other"), workloads(FILES), "local")
+        demo_manifests(PACKAGED_JOBS_FILE.read_text().replace("fanout-lane: urgent", "fanout-lane: other"), workloads(FILES), "local")
 
 
 def test_source_files_prefer_the_library_proper_and_repeat_by_seed(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_plain_screen_tells_each_quarter_once(capsys: pytest.CaptureFixture[
     screen = PlainScreen(console(plain=True))
     for acked in (1, 5, 5, 6, 21):
         running = Worked(replace(INFO, completed_at=None), {0: [replace(DONE, acked=acked)]})
-        screen.show(Scene(1.0, (LaneScene(LANE, 21, Value(3, 1.0), (running,)),)))
+        screen.show(Snapshot(1.0, (LaneSnapshot(LANE, 21, Value(3, 1.0), (running,)),)))
     assert [line.split()[-4] for line in capsys.readouterr().out.splitlines()] == ["6", "21"]
 
 

@@ -1,4 +1,4 @@
-"""`fanout doctor` on services in memory: each thing that can be wrong is found, alone, with its reason and the command that mends it."""
+"""`fanout doctor` on services in memory: each thing that can be wrong is found, alone, with its reason and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from controller.config import ControllerSettings
 from controller.model.reading import Unknown
 from controller.observe.jobs import JobInfo
 from fanout import doctor
-from fanout.doctor.facts import BucketFacts, NotServed, ScheduledCall
+from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall
 from tests.controller.fakes import JOB, World, job, world
-from tests.fanout.doctor_fakes import GOOD, FakeFacts, FakeHands
+from tests.fanout.doctor_fakes import GOOD, FakeFacts, FakeFixer
 
 Run = Callable[..., Result]
 RIGHT: Mapping[str, Any] = {
@@ -43,14 +43,14 @@ def facts(here: World, monkeypatch: pytest.MonkeyPatch) -> FakeFacts:
 
 
 @pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> FakeHands:
-    found = FakeHands()
+def fixer(monkeypatch: pytest.MonkeyPatch) -> FakeFixer:
+    found = FakeFixer()
 
     @contextmanager
-    def open_hands(settings: ControllerSettings) -> Iterator[FakeHands]:
+    def open_fixer(settings: ControllerSettings) -> Iterator[FakeFixer]:
         yield found
 
-    monkeypatch.setattr(doctor, "open_hands", open_hands)
+    monkeypatch.setattr(doctor, "open_fixer", open_fixer)
     return found
 
 
@@ -99,7 +99,7 @@ def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run)
     ],
 )
 def test_settings_of_a_subscription(
-    facts: FakeFacts, hands: FakeHands, run: Run, changes: dict[str, Any], check: str, what: str, option: str, new: dict[str, Any]
+    facts: FakeFacts, fixer: FakeFixer, run: Run, changes: dict[str, Any], check: str, what: str, option: str, new: dict[str, Any]
 ) -> None:
     facts.subscriptions["tasks-sub"] = replace(GOOD, **changes)
     result = run(doctor.command, "--json")
@@ -110,7 +110,7 @@ def test_settings_of_a_subscription(
     assert found["why"]
     assert found["command"] == f"gcloud pubsub subscriptions update tasks-sub --project=p {option}"
     run(doctor.command, "--fix", "--yes")
-    assert hands.done == [("set_subscription", "tasks-sub", new)]
+    assert fixer.done == [("set_subscription", "tasks-sub", new)]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_settings_of_a_subscription(
 def test_settings_of_a_job(
     here: World,
     facts: FakeFacts,
-    hands: FakeHands,
+    fixer: FakeFixer,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
@@ -138,11 +138,11 @@ def test_settings_of_a_job(
     assert (found["about"], found["check"]) == ("job default", check)
     assert found["command"] == f"gcloud run jobs update default --project=p --region=us-central1 {option}"
     run(doctor.command, "--fix", "--yes")
-    assert hands.done == [("set_job", "default", *done)]
+    assert fixer.done == [("set_job", "default", *done)]
 
 
-def test_what_a_person_must_decide_is_never_mended(
-    here: World, facts: FakeFacts, hands: FakeHands, run: Run, monkeypatch: pytest.MonkeyPatch
+def test_what_a_person_must_decide_is_never_fixed(
+    here: World, facts: FakeFacts, fixer: FakeFixer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     the_job(here, monkeypatch, env={**RIGHT["env"], "SUBSCRIPTION_NAME": "other"})
     facts.subscriptions["tasks-sub"] = replace(GOOD, topic="elsewhere", push_endpoint="https://x.example")
@@ -165,7 +165,7 @@ def test_what_a_person_must_decide_is_never_mended(
         ("subscription tasks-sub", "service-agent"),
         ("Cloud Scheduler", "ticks"),
     }
-    assert hands.done == []
+    assert fixer.done == []
     assert not any(one["fixable"] for one in found.values())
     assert all(one["why"] and one["command"] for one in found.values())
     assert "objects under delayed/" in found["bucket b", "lifecycle"]["what"]
@@ -197,10 +197,10 @@ def test_lifecycle_rules_that_delete_what_fanout_needs(facts: FakeFacts, run: Ru
     assert [one["what"] for one in found] == ([f"a lifecycle rule deletes objects under {hit}"] if hit else [])
 
 
-def test_what_is_missing_is_created_in_an_order_that_works(facts: FakeFacts, hands: FakeHands, run: Run) -> None:
+def test_what_is_missing_is_created_in_an_order_that_works(facts: FakeFacts, fixer: FakeFixer, run: Run) -> None:
     facts.topics, facts.subscriptions, facts.buckets = {}, {}, {}
     result = run(doctor.command, "--fix", "--yes")
-    assert hands.done == [
+    assert fixer.done == [
         ("create_topic", "dead-letters"),
         ("create_subscription", "dead-letters", "dead-letters", ""),
         ("create_topic", "tasks"),
@@ -272,21 +272,21 @@ def test_no_lane_at_all_is_wrong(here: World, facts: FakeFacts, run: Run, monkey
     assert (result.exit_code, "fanout apply jobs.yaml" in result.output) == (1, True)
 
 
-def test_a_fix_is_shown_before_it_is_asked_about(facts: FakeFacts, hands: FakeHands, run: Run) -> None:
+def test_a_fix_is_shown_before_it_is_asked_about(facts: FakeFacts, fixer: FakeFixer, run: Run) -> None:
     facts.subscriptions["tasks-sub"] = replace(GOOD, ack_deadline_s=10)
     result = run(doctor.command, "--fix", answer="n\n")
-    assert (result.exit_code, hands.done) == (1, [])
+    assert (result.exit_code, fixer.done) == (1, [])
     assert "gcloud pubsub subscriptions update tasks-sub --project=p --ack-deadline=60" in result.output.split("do this?")[0]
-    assert "mended: subscription tasks-sub: ack-deadline" in run(doctor.command, "--fix", answer="y\n").output
+    assert "fixed: subscription tasks-sub: ack-deadline" in run(doctor.command, "--fix", answer="y\n").output
 
 
-def test_a_fix_that_fails_does_not_stop_the_others(facts: FakeFacts, hands: FakeHands, run: Run) -> None:
+def test_a_fix_that_fails_does_not_stop_the_others(facts: FakeFacts, fixer: FakeFixer, run: Run) -> None:
     facts.subscriptions["tasks-sub"] = replace(GOOD, ack_deadline_s=10, has_retry_policy=True)
-    hands.errors = [DependencyForbidden("cannot change subscription tasks-sub: 403")]
+    fixer.errors = [DependencyForbidden("cannot change subscription tasks-sub: 403")]
     result = run(doctor.command, "--fix", "--yes", "--json")
     assert result.exit_code == 1
     assert [(one["check"], one["error"]) for one in json.loads(result.stdout)["fixed"]] == [
         ("ack-deadline", "cannot change subscription tasks-sub: 403"),
         ("retry-policy", None),
     ]
-    assert hands.done == [("set_subscription", "tasks-sub", {"retry_policy": None})]
+    assert fixer.done == [("set_subscription", "tasks-sub", {"retry_policy": None})]

@@ -1,4 +1,4 @@
-"""`fanout doctor` with Google's own clients: damage done to a local cloud is found and mended; permissions, which the local cloud does
+"""`fanout doctor` with Google's own clients: damage done to a local cloud is found and fixed; permissions, which the local cloud does
 not know, come from small servers that answer as the real ones do."""
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from google.iam.v1 import iam_policy_pb2, policy_pb2
 from batch.model.errors import DependencyForbidden, DependencyMissing
 from controller.config import ControllerSettings
 from fanout import doctor
-from fanout.doctor.facts import NotServed
-from fanout.doctor.google_facts import GoogleFacts, bucket_facts, scheduled_calls
-from fanout.doctor.google_hands import GoogleHands, change_job
+from fanout.doctor.google_services import GoogleFacts, GoogleFixer, bucket_facts, change_job, scheduled_calls
+from fanout.doctor.services import NotServed
 from local_cloud.addresses import Addresses
 from tests.fanout.doctor_fakes import AGENT
 from tests.fanout.test_apply import applied, cloud, jobs_file
@@ -56,9 +55,9 @@ def damaged(cloud: str, jobs_file: Path, local_pubsub: Service, local_run: Servi
 
     monkeypatch.setenv("CLOUD_MONITORING_EMULATOR_HOST", local_pubsub.grpc)
     assert applied(str(jobs_file), "--yes", "--create-missing").exit_code == 0
-    hands = GoogleHands(ControllerSettings(cloud, "b", run_emulator=local_run.http))
-    hands.set_job("urgent", parallelism=1, max_retries=3, env={"TASK_TIMEOUT_S": "1"})
-    hands.close()
+    fixer = GoogleFixer(ControllerSettings(cloud, "b", run_emulator=local_run.http))
+    fixer.set_job("urgent", parallelism=1, max_retries=3, env={"TASK_TIMEOUT_S": "1"})
+    fixer.close()
     with pubsub_v1.SubscriberClient() as client:
         path = f"projects/{cloud}/subscriptions/default"
         changed: Any = {"name": path, "ack_deadline_seconds": 600, "retry_policy": {"minimum_backoff": {"seconds": 10}}}
@@ -70,20 +69,20 @@ def damaged(cloud: str, jobs_file: Path, local_pubsub: Service, local_run: Servi
     return damage | {"subscription bulk: exists", "job urgent: max-retries", "job urgent: parallelism", "job urgent: task-timeout"}
 
 
-def test_damage_is_found_and_mended(damaged: set[str]) -> None:
+def test_damage_is_found_and_fixed(damaged: set[str]) -> None:
     first = doctored()
     assert (of(first, "wrong"), first.exit_code) == (damaged, 1)
-    mended = doctored("--fix", "--yes")
-    assert (of(mended, "wrong"), of(mended, "unreadable"), mended.exit_code) == (set(), set(), 0)
-    assert {f"{one['about']}: {one['check']}" for one in json.loads(mended.stdout)["fixed"]} == damaged
+    fixed = doctored("--fix", "--yes")
+    assert (of(fixed, "wrong"), of(fixed, "unreadable"), fixed.exit_code) == (set(), set(), 0)
+    assert {f"{one['about']}: {one['check']}" for one in json.loads(fixed.stdout)["fixed"]} == damaged
     never_known = {"permissions", "service-agent", "ticks", "soft-delete"}
-    assert {name.rsplit(": ", 1)[1] for name in of(mended, "not_checked")} == never_known
-    assert keys(json.loads(mended.stdout)) - documented(doctor.command) == set()
+    assert {name.rsplit(": ", 1)[1] for name in of(fixed, "not_checked")} == never_known
+    assert keys(json.loads(fixed.stdout)) - documented(doctor.command) == set()
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_the_commands_that_it_prints_mend_the_same(
+def test_the_commands_that_it_prints_fix_the_same(
     damaged: set[str], cloud: str, local_pubsub: Service, local_storage: Service, local_run: Service, tmp_path: Path
 ) -> None:
     find_gcloud()
@@ -96,7 +95,7 @@ def test_the_commands_that_it_prints_mend_the_same(
     assert of(doctored(), "wrong") == set()
 
 
-def test_a_job_keeps_everything_but_what_is_mended() -> None:
+def test_a_job_keeps_everything_but_what_is_fixed() -> None:
     worker = {
         "maxRetries": 3,
         "containers": [{"image": "i", "env": [{"name": "A", "value": "1"}, {"name": "TASK_TIMEOUT_S", "value": "1"}]}],
@@ -115,13 +114,13 @@ def test_a_job_keeps_everything_but_what_is_mended() -> None:
 
 
 def test_hands_do_what_is_done_already_without_an_error(cloud: str, local_run: Service) -> None:
-    hands = GoogleHands(ControllerSettings(cloud, "b", run_emulator=local_run.http))
+    fixer = GoogleFixer(ControllerSettings(cloud, "b", run_emulator=local_run.http))
     for _ in range(2):
-        hands.create_topic("tasks")
-        hands.create_subscription("tasks-sub", "tasks", "")
+        fixer.create_topic("tasks")
+        fixer.create_subscription("tasks-sub", "tasks", "")
     with pytest.raises(DependencyMissing, match="job nowhere"):
-        hands.set_job("nowhere", max_retries=1)
-    hands.close()
+        fixer.set_job("nowhere", max_retries=1)
+    fixer.close()
 
 
 @pytest.fixture

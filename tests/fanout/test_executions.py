@@ -27,7 +27,7 @@ def test_a_decided_execution_next_to_one_by_hand(here: World, run: Run) -> None:
     here.runner.all[by_hand.name] = replace(by_hand, started_at=here.clock.now(), running_count=1)
     here.clock.advance(60)
     here.backlog_is(2300)
-    run(tick.command, "default")
+    run(tick.tick, "default")
     write_progress(here.store, "default-00001", 0, progress(100, taken=80, acked=60, returned=5, exit_reason="out_of_time"), retry=0)
     write_progress(here.store, "default-00001", 0, progress(100, taken=40, acked=30), retry=1)
     decision_id = here.runner.all["default-00001"].decision_id

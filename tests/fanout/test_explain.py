@@ -13,7 +13,7 @@ from batch.model.errors import DependencyUnavailable
 from controller.act.state import LaneState, load, save
 from controller.decide.decision import to_json
 from fanout import explain, tick
-from fanout.moment import moment
+from fanout.explain import moment
 from tests.controller.fakes import World
 from tests.controller.test_explanation import GOLDEN, realistic
 
@@ -45,7 +45,7 @@ def decide_thrice(here: World, run: Run) -> list[str]:
             here.runner.add(1, {})
         else:
             here.backlog_is(count)
-        run(tick.command, "default")
+        run(tick.tick, "default")
         here.clock.advance(60)
     return times
 

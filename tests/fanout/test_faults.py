@@ -20,24 +20,24 @@ from urllib3.exceptions import MaxRetryError, NameResolutionError
 from controller import wiring
 from controller.lanes import resources
 from controller.observe import backlog
-from fanout import apply, doctor, executions, explain, lanes, launch, pause, plan, resume, tick
-from fanout.ends import TRACEBACK, explained_errors, unforeseen
+from fanout import apply, doctor, executions, explain, lanes, launch, pause, tick
+from fanout.output import TRACEBACK, explained_errors, unforeseen
 from tests.fanout.test_apply import applied, cloud, jobs_file
 from tests.local_cloud.fault_orders import Orders
 from tests.support import Service
 
 __all__ = ["cloud", "jobs_file"]
 COMMANDS: dict[str, tuple[click.Command, list[str]]] = {
-    "tick": (tick.command, []),
-    "plan": (plan.command, ["--json"]),
+    "tick": (tick.tick, []),
+    "plan": (tick.plan, ["--json"]),
     "explain": (explain.command, []),
     "lanes": (lanes.command, []),
     "executions": (executions.command, []),
-    "pause": (pause.command, ["default"]),
-    "resume": (resume.command, ["default"]),
+    "pause": (pause.pause, ["default"]),
+    "resume": (pause.resume, ["default"]),
     "launch": (launch.command, ["default", "--workers", "1"]),
     "doctor": (doctor.command, ["--fix", "--yes"]),
-    "apply": (apply.command, ["--yes", "--create-missing"]),
+    "apply": (apply.apply, ["--yes", "--create-missing"]),
 }
 
 

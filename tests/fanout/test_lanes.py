@@ -46,7 +46,7 @@ def test_backlog_ledger_workers_and_the_last_decision_stand_in_columns(here: Wor
     here.backlog.by_name = {"tasks-sub": Value(1040, here.clock.now() - 95, 70.0), "bulk-sub": Idle()}
     info = here.runner.add(3, {"BACKLOG": "300"})
     write_progress(here.store, info.name, 0, progress(100, updated_at=here.clock.now(), taken=100, acked=0))
-    run(tick.command, "default")
+    run(tick.tick, "default")
     here.clock.advance(30)
     here.runner.set_annotation("projects/p/locations/r/jobs/bulk", "fanout/paused", "true")
     result = run(lanes.command)
@@ -104,7 +104,7 @@ def test_a_broken_hold_is_told_with_what_to_do(here: World, run: Run) -> None:
 def test_refused_launches_are_told_until_their_wait_is_over(here: World, run: Run) -> None:
     here.backlog_is(10)
     here.runner.run_errors = [LaunchThrottled("429: too many")]
-    run(tick.command, "default")
+    run(tick.tick, "default")
     assert "Cloud Run refused launches, none is tried for" in lane_of(run(lanes.command, "--json"))["troubles"][0]
     here.clock.advance(60)
     here.backlog_is(10)
@@ -129,7 +129,7 @@ def test_a_job_that_is_no_lane_is_told(here: World, run: Run, monkeypatch: pytes
 
 def test_a_decision_of_another_version_does_not_hide_the_lane(here: World, run: Run) -> None:
     here.backlog_is(10)
-    run(tick.command, "default")
+    run(tick.tick, "default")
     state = json.loads(here.store.read("controller/default.json"))
     state["decisions"][-1]["kind"] = "ponder"
     here.store.write("controller/default.json", json.dumps(state).encode())

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from batch.model.errors import FanoutError
-from fanout.__main__ import main
+from fanout.commands import main
 from fanout.demo import program
 from fanout.demo.program import replace_folder
 from fanout.local.running import down_command

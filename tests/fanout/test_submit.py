@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import fanout.cloud
 import fanout.proof
 import fanout.submit
 from batch.model.clock import SystemClock, iso
@@ -17,7 +18,8 @@ from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable
 from batch.model.names import outcome_object
 from batch.model.outcomes import Outcome, to_line
-from batch.testing import MemoryBroker, MemoryObjectStore
+from batch.testing.objects import MemoryObjectStore
+from batch.testing.pubsub import MemoryBroker
 from tests.support import Service
 
 HANDLERS = "batch.handlers,tests.fanout.handlers"
@@ -42,9 +44,8 @@ class Cloud:
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
     one = Cloud()
-    monkeypatch.setattr(fanout.submit, "open_store", lambda _project, _bucket: nullcontext(one.store))
-    monkeypatch.setattr(fanout.submit, "open_topic", lambda _project, _name: nullcontext(one.topic))
-    monkeypatch.setattr(fanout.proof, "open_store", lambda _project, _bucket: nullcontext(one.store))
+    monkeypatch.setattr(fanout.cloud, "open_store", lambda _project, _bucket: nullcontext(one.store))
+    monkeypatch.setattr(fanout.cloud, "open_topic", lambda _project, _name: nullcontext(one.topic))
     return one
 
 

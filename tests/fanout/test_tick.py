@@ -10,14 +10,14 @@ from click.testing import CliRunner, Result
 from batch.model.errors import DependencyUnavailable
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import LaunchRefused
-from fanout import plan, tick
+from fanout import tick
 from tests.controller.fakes import World, progress, write_progress
 
 ENVIRONMENT = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b"}
 
 
 def run(*arguments: str, environment: dict[str, str] = ENVIRONMENT) -> Result:
-    return CliRunner().invoke(tick.command, arguments, env=environment)
+    return CliRunner().invoke(tick.tick, arguments, env=environment)
 
 
 def test_a_launch_is_argued_line_by_line(here: World) -> None:
@@ -92,7 +92,7 @@ def test_a_refused_launch_ends_with_1(here: World) -> None:
 def test_a_dry_run_and_a_plan_launch_and_write_nothing(here: World) -> None:
     here.backlog_is(10)
     assert "dry run: nothing was launched" in run("--dry-run").output
-    planned = CliRunner().invoke(plan.command, ["default"], env=ENVIRONMENT)
+    planned = CliRunner().invoke(tick.plan, ["default"], env=ENVIRONMENT)
     assert (planned.exit_code, "dry run: nothing was launched" in planned.output) == (0, True)
     assert here.runner.requests == []
     assert list(here.store.list("")) == []

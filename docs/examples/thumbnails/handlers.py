@@ -11,10 +11,8 @@ from typing import Any
 from PIL import Image, ImageOps
 from pydantic import BaseModel, Field, field_validator
 
-from batch.handling.context import Context
-from batch.handling.registry import Backoff, task
-from batch.model.errors import NameRefused, ObjectMissing, Permanent, Retry
-from batch.model.message import Task
+from batch import Backoff, Context, Permanent, Retry, Task, task
+from batch.model.errors import NameRefused, ObjectMissing
 from batch.model.names import checked
 
 MAX_PIXELS = 50_000_000

@@ -10,7 +10,8 @@ pytest.importorskip("PIL", reason="Pillow is not installed: pip install -r requi
 
 from PIL import Image
 
-from batch.model.errors import MessageRefused, Permanent, Retry
+from batch import Permanent, Retry
+from batch.model.errors import MessageRefused
 from batch.testing import ManualClock, MemoryObjectStore, Rehearsal, drain, run_handler
 from thumbnails.handlers import thumbnail
 

@@ -1,4 +1,4 @@
-"""The verdict: whether the demo did what it claims, every failure by name. Pure.
+"""The result: whether the demo did what it claims, every failure by name. Pure.
 
 Nothing is taken from a worker's word alone: outcomes are counted from their objects, shares from what Cloud Run was told.
 """
@@ -12,7 +12,7 @@ from batch.client.proof import Proof
 from batch.model.shares import share, share_left
 from controller.decide.sizing import worker_cost
 from controller.model.execution import Worked
-from fanout.demo.scene import LaneScene
+from fanout.demo.snapshot import LaneSnapshot
 from local_cloud.supervisor.workers import RunningWorker
 
 NAMED = 10
@@ -20,11 +20,11 @@ NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Result:
     """What is known at the end. `victims` are the workers that were killed; `kill_wanted` whether one was to be."""
 
     proofs: tuple[Proof, ...]
-    lanes: tuple[LaneScene, ...]
+    lanes: tuple[LaneSnapshot, ...]
     kill_wanted: bool = False
     victims: tuple[RunningWorker, ...] = ()
     expected_dead_count: int = 1
@@ -38,17 +38,17 @@ class Outcome:
         return {"submitted": submitted, **sums, "missing": sum(len(proof.missing) for proof in self.proofs)}
 
 
-def problems(outcome: Outcome) -> list[str]:
+def problems(result: Result) -> list[str]:
     """What does not hold; empty when everything does."""
-    found = [problem for proof in outcome.proofs for problem in _proof_problems(proof)]
-    total = outcome.total
+    found = [problem for proof in result.proofs for problem in _proof_problems(proof)]
+    total = result.total
     sums = sum(count for name, count in total.items() if name not in ("submitted", "missing"))
     if sums + total["missing"] != total["submitted"]:
         found.append(f"{total['submitted']} tasks were submitted, but {sums} outcomes and {total['missing']} missing ones were counted")
-    if total.get("dead") != outcome.expected_dead_count and not total["missing"]:
-        found.append(f"{total.get('dead')} tasks are dead where {outcome.expected_dead_count} was meant to be: see their reasons")
-    found += [problem for lane in outcome.lanes for problem in share_problems(lane)]
-    return found + list(_kill_problems(outcome))
+    if total.get("dead") != result.expected_dead_count and not total["missing"]:
+        found.append(f"{total.get('dead')} tasks are dead where {result.expected_dead_count} was meant to be: see their reasons")
+    found += [problem for lane in result.lanes for problem in share_problems(lane)]
+    return found + list(_kill_problems(result))
 
 
 def _proof_problems(proof: Proof) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _proof_problems(proof: Proof) -> Iterator[str]:
         yield f"submission {proof.submission_id}: {len(proof.missing) - NAMED} more tasks have no outcome"
 
 
-def share_problems(lane: LaneScene) -> list[str]:
+def share_problems(lane: LaneSnapshot) -> list[str]:
     """Shares of an execution sum to what was assigned; no try takes more than its share; a retry's share is what was left."""
     return [problem for worked in lane.executions for problem in _execution_problems(worked)]
 
@@ -90,11 +90,11 @@ def _execution_problems(worked: Worked) -> Iterator[str]:
         yield f"{name}: the shares of its workers sum to {first_shares}, it was launched for {assigned(worked)}"
 
 
-def _kill_problems(outcome: Outcome) -> Iterator[str]:
-    if outcome.kill_wanted and not outcome.victims:
+def _kill_problems(result: Result) -> Iterator[str]:
+    if result.kill_wanted and not result.victims:
         yield "no worker could be killed in the middle of its share: all were done too soon; give more --files"
-    tries = {(one.execution, one.index, one.retry): one for lane in outcome.lanes for one in lane.tries}
-    for victim in outcome.victims:
+    tries = {(one.execution, one.index, one.retry): one for lane in result.lanes for one in lane.tries}
+    for victim in result.victims:
         killed = tries.get((victim.execution, victim.index, victim.retry))
         retry = tries.get((victim.execution, victim.index, victim.retry + 1))
         where = f"worker {victim.index} of {victim.execution}"
@@ -104,7 +104,7 @@ def _kill_problems(outcome: Outcome) -> Iterator[str]:
             yield f"{where} was killed, and no retry of it has written progress"
 
 
-def cost(lane: LaneScene) -> float:
+def cost(lane: LaneSnapshot) -> float:
     """Dollars at list price for all tries of the lane's workers, each billed for a minute at least."""
     return sum(worker_cost(lane.lane).usd(one.seconds) for one in lane.tries)
 

@@ -1,4 +1,4 @@
-"""The scene: what the demo sees at one moment, per lane, worker by worker. Values only; `look` is the one place that asks services."""
+"""A snapshot: what the demo sees at one moment, per lane, worker by worker. Values only; `look` is the one place that asks services."""
 
 from __future__ import annotations
 
@@ -24,22 +24,16 @@ class WorkerTry:
     index: int
     retry: int
     state: str
-    share: int
-    taken: int = 0
-    acked: int = 0
-    returned: int = 0
-    dead: int = 0
-    started_at: float = 0.0
-    updated_at: float = 0.0
+    progress: Progress
 
     @property
     def seconds(self) -> float:
-        """From its start to the last that was heard of it."""
-        return max(0.0, self.updated_at - self.started_at)
+        """From its start to its last progress."""
+        return max(0.0, self.progress.updated_at - self.progress.started_at)
 
 
 @dataclass(frozen=True, slots=True)
-class LaneScene:
+class LaneSnapshot:
     """One lane: `executions` with their workers' progress, oldest first."""
 
     lane: Lane
@@ -57,11 +51,11 @@ class LaneScene:
 
     @property
     def acked_count(self) -> int:
-        return sum(one.acked for one in self.tries)
+        return sum(one.progress.acked for one in self.tries)
 
     @property
     def dead_count(self) -> int:
-        return sum(one.dead for one in self.tries)
+        return sum(one.progress.dead for one in self.tries)
 
     @property
     def live_count(self) -> int:
@@ -70,11 +64,11 @@ class LaneScene:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Snapshot:
     """All lanes, `elapsed_s` after the first tick."""
 
     elapsed_s: float
-    lanes: tuple[LaneScene, ...]
+    lanes: tuple[LaneSnapshot, ...]
 
     @property
     def tries(self) -> list[WorkerTry]:
@@ -94,16 +88,16 @@ class Scene:
         return all(lane.executions and not lane.live_count for lane in self.lanes if lane.submitted_count)
 
 
-def look(outside: Outside, lanes: Sequence[Lane], submitted: Mapping[str, int], readings: Mapping[str, Reading], since: float) -> Scene:
+def look(outside: Outside, lanes: Sequence[Lane], submitted: Mapping[str, int], readings: Mapping[str, Reading], since: float) -> Snapshot:
     """What is there now. `since` is when the first tick began. Raises DependencyError."""
     now = outside.clock.now()
 
-    def lane_scene(lane: Lane) -> LaneScene:
+    def lane_snapshot(lane: Lane) -> LaneSnapshot:
         recent = executions_since(outside.runner, lane.job, oldest_of_interest(lane, now))
         worked = survey(recent, outside.runner, outside.store, {}, since=since, now=now).worked
-        return LaneScene(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
+        return LaneSnapshot(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
 
-    return Scene(now - since, tuple(map(lane_scene, lanes)))
+    return Snapshot(now - since, tuple(map(lane_snapshot, lanes)))
 
 
 def tries_of(lane: str, worked: Worked) -> Iterator[WorkerTry]:
@@ -111,10 +105,11 @@ def tries_of(lane: str, worked: Worked) -> Iterator[WorkerTry]:
     for index in range(worked.info.task_count):
         tries = worked.tries.get(index, ())
         if not tries:
-            yield WorkerTry(lane, worked.info.name, index, 0, "starting" if worked.info.live else "lost", promised(worked.info, index))
+            none_yet = Progress(promised(worked.info, index), 0.0, 0.0)
+            yield WorkerTry(lane, worked.info.name, index, 0, "starting" if worked.info.live else "lost", none_yet)
         for retry, progress in enumerate(tries):
             state = state_of(progress, last=retry == len(tries) - 1, info=worked.info)
-            yield _told(lane, worked.info.name, index, retry, state, progress)
+            yield WorkerTry(lane, worked.info.name, index, retry, state, progress)
 
 
 def state_of(progress: Progress, *, last: bool, info: ExecutionInfo) -> str:
@@ -122,20 +117,3 @@ def state_of(progress: Progress, *, last: bool, info: ExecutionInfo) -> str:
     if progress.exit_reason:
         return progress.exit_reason
     return "running" if last and info.live else "killed"
-
-
-def _told(lane: str, execution: str, index: int, retry: int, state: str, progress: Progress) -> WorkerTry:
-    return WorkerTry(
-        lane,
-        execution,
-        index,
-        retry,
-        state,
-        progress.share,
-        progress.taken,
-        progress.acked,
-        progress.returned,
-        progress.dead,
-        progress.started_at,
-        progress.updated_at,
-    )

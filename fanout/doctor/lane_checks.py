@@ -1,17 +1,99 @@
-"""What a lane's subscription, and where it dead-letters to, must be like. Pure."""
+"""What a lane's job, its topic and its subscription, and where that dead-letters to, must be like. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from controller.lanes.annotations import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
 from controller.model.lane import Lane
 from controller.model.wording import spoken
-from fanout.doctor.facts import SubscriptionFacts
+from controller.observe.jobs import JobInfo
 from fanout.doctor.finding import Finding, Verdict, fine
-from fanout.doctor.hands import Hands
 from fanout.doctor.place import Place
+from fanout.doctor.services import Fixer, SubscriptionFacts
+
+RETRIES = 1
+SETTINGS = {"SUBSCRIPTION_NAME": "subscription", "TOPIC_NAME": "topic", "LANE": "name"}
+"""Settings of a worker that repeat what the lane says."""
+
+
+def of_refused(refused: LaneRefused) -> Iterator[Finding]:
+    for problem in refused.problems:
+        why = "a lane with a problem is never ticked on a guess: nothing is launched for it"
+        yield Finding(f"job {refused.job}", "annotations", Verdict.WRONG, problem, why, "edit jobs.yaml, then: fanout apply jobs.yaml")
+
+
+def of_job(lane: Lane, job: JobInfo, place: Place) -> Iterator[Finding]:
+    about = f"job {job.name}"
+    yield fine(about, "annotations", f"its annotations make it lane {lane.name}")
+    yield _parallelism(about, job, place)
+    yield _retries(about, job, place)
+    yield _timeout(about, job, place)
+    yield from _settings(about, lane, job)
+
+
+def _parallelism(about: str, job: JobInfo, place: Place) -> Finding:
+    if job.parallelism == 0:
+        return fine(about, "parallelism", "parallelism is 0: as many workers at a time as a launch asks for")
+    return Finding(
+        about,
+        "parallelism",
+        Verdict.WRONG,
+        f"parallelism is {job.parallelism}, must be 0",
+        "a launch cannot change it, Cloud Run refuses a launch of fewer workers, and runs no more than these at a time",
+        place.update_job(job.name, "--parallelism=0"),
+        lambda fixer: fixer.set_job(job.name, parallelism=0),
+    )
+
+
+def _retries(about: str, job: JobInfo, place: Place) -> Finding:
+    if job.max_retries == RETRIES:
+        return fine(about, "max-retries", "maxRetries is 1")
+    return Finding(
+        about,
+        "max-retries",
+        Verdict.WRONG,
+        f"maxRetries is {job.max_retries}, must be 1",
+        "a killed worker should be tried again once; more retries of a worker that cannot work are paid for and change nothing",
+        place.update_job(job.name, f"--max-retries={RETRIES}"),
+        lambda fixer: fixer.set_job(job.name, max_retries=RETRIES),
+    )
+
+
+def _timeout(about: str, job: JobInfo, place: Place) -> Finding:
+    told, timeout = job.env.get("TASK_TIMEOUT_S", ""), f"{job.task_timeout_s:g}"
+    try:
+        same = float(told) == job.task_timeout_s
+    except ValueError:
+        same = False
+    if same:
+        return fine(about, "task-timeout", f"TASK_TIMEOUT_S says the task timeout, {timeout} s")
+    return Finding(
+        about,
+        "task-timeout",
+        Verdict.WRONG,
+        f"the task timeout is {timeout} s, TASK_TIMEOUT_S is {told!r}"
+        if told
+        else f"the task timeout is {timeout} s, TASK_TIMEOUT_S is not set",
+        "Cloud Run does not tell a worker its timeout: one that was launched by hand would be killed with outstanding messages",
+        place.update_job(job.name, f"--update-env-vars=TASK_TIMEOUT_S={timeout}"),
+        lambda fixer: fixer.set_job(job.name, env={"TASK_TIMEOUT_S": timeout}),
+    )
+
+
+def _settings(about: str, lane: Lane, job: JobInfo) -> Iterator[Finding]:
+    wrong = [
+        f"{name}={job.env[name]!r} but the lane's {attribute} is {getattr(lane, attribute)!r}"
+        for name, attribute in SETTINGS.items()
+        if name in job.env and job.env[name] != getattr(lane, attribute)
+    ]
+    if not wrong:
+        yield fine(about, "settings", "its workers' settings agree with its annotations")
+        return
+    why = "the controller would size launches for one backlog, and the workers drain another"
+    yield Finding(about, "settings", Verdict.WRONG, "; ".join(wrong), why, "edit jobs.yaml, then: fanout apply jobs.yaml")
 
 
 def of_subscription(lane: Lane, facts: SubscriptionFacts, dead_letter_topic: str, place: Place) -> Iterator[Finding]:
@@ -33,7 +115,7 @@ def missing_subscription(name: str, topic: str, dead_letter_topic: str, place: P
         f"subscription {name} does not exist in project {place.project}",
         "what is published to a topic without a subscription is lost",
         place.create_subscription(name, topic, dead_letter_topic),
-        lambda hands: hands.create_subscription(name, topic, dead_letter_topic),
+        lambda fixer: fixer.create_subscription(name, topic, dead_letter_topic),
     )
 
 
@@ -45,19 +127,19 @@ def missing_topic(name: str, place: Place) -> Finding:
         f"topic {name} does not exist in project {place.project}",
         "nothing can be published to it",
         place.create_topic(name),
-        lambda hands: hands.create_topic(name),
+        lambda fixer: fixer.create_topic(name),
     )
 
 
 def missing_dead_letter_topic(name: str, place: Place) -> Finding:
-    def mend(hands: Hands) -> None:
-        hands.create_topic(name)
-        hands.create_subscription(name, name, "")
+    def fix(fixer: Fixer) -> None:
+        fixer.create_topic(name)
+        fixer.create_subscription(name, name, "")
 
     what = f"topic {name} does not exist in project {place.project}"
     why = "workers can put no dead letter anywhere: they end broken at the first task that can never succeed"
     command = f"{place.create_topic(name)} && {place.create_subscription(name, name, '')}"
-    return Finding(f"topic {name}", "exists", Verdict.WRONG, what, why, command, mend)
+    return Finding(f"topic {name}", "exists", Verdict.WRONG, what, why, command, fix)
 
 
 def of_dead_letter_topic(name: str, subscriptions: Sequence[str], place: Place) -> Finding:
@@ -71,7 +153,7 @@ def of_dead_letter_topic(name: str, subscriptions: Sequence[str], place: Place) 
         f"topic {name} has no subscription",
         "dead letters that are published to it are lost, with the only copy of their task",
         place.create_subscription(name, name, ""),
-        lambda hands: hands.create_subscription(name, name, ""),
+        lambda fixer: fixer.create_subscription(name, name, ""),
     )
 
 
@@ -103,14 +185,16 @@ class _Rules:
         found = self._facts.ack_deadline_s
         if found == ACK_DEADLINE_S:
             return fine(self._about, "ack-deadline", f"its ack deadline is {ACK_DEADLINE_S} s")
-        why = "workers extend their leases: a longer deadline only delays what a killed worker held, a shorter one costs more extensions"
+        why = (
+            "workers extend leases: a longer deadline only delays what a killed worker had outstanding, a shorter one costs more extensions"
+        )
         what = f"its ack deadline is {found} s, should be {ACK_DEADLINE_S} s"
         return self._wrong("ack-deadline", what, why, f"--ack-deadline={ACK_DEADLINE_S}", {"ack_deadline_seconds": ACK_DEADLINE_S})
 
     def retry_policy(self) -> Finding:
         if not self._facts.has_retry_policy:
             return fine(self._about, "retry-policy", "it has no retry policy")
-        why = "it would hold back messages that a worker hands back, against the backoff that their handler asked for"
+        why = "it would hold back messages that a worker nacks, against the backoff that their handler asked for"
         return self._wrong("retry-policy", "it has a retry policy, should have none", why, "--clear-retry-policy", {"retry_policy": None})
 
     def expiry(self) -> Finding:
@@ -126,7 +210,7 @@ class _Rules:
         if found >= RETENTION_S:
             return fine(self._about, "retention", f"it keeps messages for {found / 86400:g} days")
         what = f"it keeps messages for {spoken(found)}, should be 7 days"
-        why = "a message that is not drained by then is gone without a trace: that time is all there is to mend a broken lane"
+        why = "a message that is not drained by then is gone without a trace: that time is all there is to fix a broken lane"
         new = {"message_retention_duration": {"seconds": RETENTION_S}}
         return self._wrong("retention", what, why, "--message-retention-duration=7d", new)
 
@@ -143,7 +227,7 @@ class _Rules:
         }
         options = f"--dead-letter-topic={topic} --max-delivery-attempts={MAX_DELIVERY_ATTEMPTS}"
         net = "it is the net below the workers: without it a message that kills every worker comes back for ever"
-        why = f"{net}; with fewer deliveries it catches tasks that were only handed back"
+        why = f"{net}; with fewer deliveries it catches tasks that were only nacked"
         return self._wrong("dead-letter-policy", f"{what}, should be {topic} after {MAX_DELIVERY_ATTEMPTS}", why, options, new)
 
     @property
@@ -152,4 +236,4 @@ class _Rules:
 
     def _wrong(self, check: str, what: str, why: str, options: str, new: dict[str, Any]) -> Finding:
         command = self._place.update_subscription(self._name, options)
-        return Finding(self._about, check, Verdict.WRONG, what, why, command, lambda hands: hands.set_subscription(self._name, new))
+        return Finding(self._about, check, Verdict.WRONG, what, why, command, lambda fixer: fixer.set_subscription(self._name, new))

@@ -1,10 +1,13 @@
-"""What doctor asks of the services, as values: the seam between checks and clients."""
+"""What doctor asks of the services, and what `--fix` may change in them: the seam between checks and clients.
+
+No fix deletes anything, and none touches messages or objects.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from batch.model.errors import DependencyError
 
@@ -15,7 +18,7 @@ class NotServed(DependencyError):
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionFacts:
-    """Names are short ones; empty where there is none. `expires_after_s` None: never."""
+    """Names are short ones; empty where there is none. `expires_after_s` is None for a subscription that never expires."""
 
     topic: str
     ack_deadline_s: int
@@ -29,8 +32,8 @@ class SubscriptionFacts:
 
 @dataclass(frozen=True, slots=True)
 class BucketFacts:
-    """`soft_delete_s` None: the answer does not say. `deleting_prefixes` holds, for each lifecycle rule that deletes, its prefixes; none
-    means every object."""
+    """`soft_delete_s` is None where the answer does not say it. `deleting_prefixes` holds the prefixes of each lifecycle rule that deletes;
+    no prefix means every object."""
 
     soft_delete_s: float | None
     versioned: bool = False
@@ -65,3 +68,20 @@ class Facts(Protocol):
 
     def scheduled_calls(self) -> Sequence[ScheduledCall]:
         """Of the region."""
+
+
+class Fixer(Protocol):
+    """Names are short ones. All raise DependencyError; doing what is done already is no error."""
+
+    def create_topic(self, name: str) -> None: ...
+
+    def create_subscription(self, name: str, topic: str, dead_letter_topic: str) -> None:
+        """With the settings of a lane's subscription; without a dead-letter policy where `dead_letter_topic` is empty."""
+
+    def set_subscription(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Fields of the API's Subscription; None clears one."""
+
+    def set_job(
+        self, name: str, *, parallelism: int | None = None, max_retries: int | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        """Only what is given; the rest of the job stays as it is."""

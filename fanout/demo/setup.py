@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 
 import yaml
 
@@ -19,14 +18,13 @@ from controller.config import ControllerSettings
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import Document, Manifest, completed, read_manifests
 from controller.lanes.resources import Creator, needed
-from fanout.demo.corpus import FACTS, SourceFile, facts
-from fanout.demo.workload import CONCURRENCY, Workload
+from fanout.demo.workload import CONCURRENCY, FACTS, SourceFile, Workload, facts
 
 BUCKET = "fanout-demo"
 UPLOADS = 6
 PROGRESS_INTERVAL_S = 1.0
 SHORT_DEADLINE_S = 10
-"""Ack deadline where a worker is to be killed: what it held comes back after this, not after a minute."""
+"""Ack deadline where a worker is to be killed: its outstanding messages come back after this, not after a minute."""
 WORKER_ENV = {
     "PROGRESS_INTERVAL_S": f"{PROGRESS_INTERVAL_S:g}",
     "FLUSH_INTERVAL_S": "1",
@@ -34,11 +32,6 @@ WORKER_ENV = {
     "CONCURRENCY": f"{CONCURRENCY}",
 }
 """Faster than in production, so that there is something to see, and no worker waits out a minute that nobody bills here."""
-
-
-def jobs_file() -> Path:
-    """`jobs.yaml` beside the packages."""
-    return Path(__file__).resolve().parents[2] / "jobs.yaml"
 
 
 def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[Manifest]:

@@ -1,11 +1,13 @@
-"""The conductor: submits, ticks all lanes until every task is proven, tells the screen, and kills a worker when asked to.
+"""The run: submits, ticks all lanes until every task is proven, tells the screen, and kills a worker when asked to.
 
 All tasks are submitted before the first tick, so that each lane is one decision that can be checked by hand.
 """
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,17 +24,20 @@ from controller.tick.outside import Outside
 from controller.tick.results import TickResult, explained
 from controller.tick.rounds import tick_lanes
 from fanout.demo.display import Screen
-from fanout.demo.scene import LaneScene, Scene, look
-from fanout.demo.verdict import Outcome
-from fanout.demo.victim import kill_one
+from fanout.demo.result import Result
+from fanout.demo.snapshot import LaneSnapshot, Snapshot, WorkerTry, look
 from fanout.demo.workload import UNKNOWN_TYPE, Workload
+from fanout.output import counted
 from local_cloud.supervisor.supervisor import LocalCloud
-from local_cloud.supervisor.workers import RunningWorker
+from local_cloud.supervisor.workers import RunningWorker, running_workers
 
 EVERY_S = 1.0
+VICTIM_LANE = "default"
+MOST_DONE = 0.7
+"""A worker that has done more of its share than this is too near its end to be killed in the middle of it."""
 
 
-class Conductor:
+class DemoRun:
     """One run of the demo on a local cloud that is ready for it."""
 
     def __init__(
@@ -63,29 +68,30 @@ class Conductor:
         for load in loads:
             report = submitted(load, lanes[load.lane].topic, project, self._outside, self._rng)
             self._submissions[load.lane] = report
-            self._screen.say(f"submitted {report.accepted_count:,} tasks to lane {load.lane}: submission {report.submission_id}")
+            tasks = counted(report.accepted_count, "task")
+            self._screen.say(f"submitted {tasks} to lane {load.lane}: submission {report.submission_id}")
             if report.refusals:
                 first = report.refusals[0]
                 raise FanoutError(f"lane {load.lane}: task {first.position} was refused: {first.reason}")
 
-    def run(self) -> Outcome:
+    def run(self) -> Result:
         """Tick and look until all is proven and at rest, or the time is over. Raises ServiceFailed, DependencyError."""
         since = self._outside.clock.now()
         while True:
             self._cloud.check()
             self._tick()
-            scene = self._look(since)
-            self._maybe_kill(scene)
-            if scene.acked_count >= scene.submitted_count or scene.at_rest:
+            snapshot = self._look(since)
+            self._maybe_kill(snapshot)
+            if snapshot.acked_count >= snapshot.submitted_count or snapshot.at_rest:
                 self._prove()
-            if self._complete and scene.at_rest:
+            if self._complete and snapshot.at_rest:
                 break
-            if scene.elapsed_s > self._limit_s:
+            if snapshot.elapsed_s > self._limit_s:
                 self._screen.say(f"the limit of {self._limit_s:g} s is over; what is there by now is counted")
                 self._prove()
                 break
             self._outside.clock.wait(self._cloud.died, EVERY_S)
-        return Outcome(tuple(self._proofs.values()), scene.lanes, self._kill_worker, tuple(self._victims))
+        return Result(tuple(self._proofs.values()), snapshot.lanes, self._kill_worker, tuple(self._victims))
 
     @property
     def _complete(self) -> bool:
@@ -117,15 +123,15 @@ class Conductor:
         for line in lines:
             self._screen.say(line)
 
-    def _look(self, since: float) -> Scene:
+    def _look(self, since: float) -> Snapshot:
         submitted = {lane: report.accepted_count for lane, report in self._submissions.items()}
-        scene = look(self._outside, self._lanes, submitted, self._readings, since)
-        self._screen.show(scene)
-        for lane in scene.lanes:
+        snapshot = look(self._outside, self._lanes, submitted, self._readings, since)
+        self._screen.show(snapshot)
+        for lane in snapshot.lanes:
             self._tell_ends(lane)
-        return scene
+        return snapshot
 
-    def _tell_ends(self, lane: LaneScene) -> None:
+    def _tell_ends(self, lane: LaneSnapshot) -> None:
         for worked in lane.executions:
             info = worked.info
             if info.live or info.name in self._ended:
@@ -134,12 +140,14 @@ class Conductor:
             took = f" in {info.completed_at - info.created_at:.1f} s" if info.completed_at is not None else ""
             others = {"retried": info.retried_count, "failed": info.failed_count}
             more = "".join(f", {count} {what}" for what, count in others.items() if count)
-            self._screen.say(f"execution {info.name} ended{took}: {info.succeeded_count} of {info.task_count} workers done{more}")
+            self._screen.say(
+                f"execution {info.name} ended{took}: {info.succeeded_count} of {counted(info.task_count, 'worker')} done{more}"
+            )
 
-    def _maybe_kill(self, scene: Scene) -> None:
+    def _maybe_kill(self, snapshot: Snapshot) -> None:
         if not self._kill_worker or self._victims:
             return
-        victim = kill_one(scene.tries, self._cloud.state_dir, self._rng)
+        victim = kill_one(snapshot.tries, self._cloud.state_dir, self._rng)
         if victim is not None:
             self._victims.append(victim)
             who = f"worker {victim.index} of {victim.execution}"
@@ -147,7 +155,7 @@ class Conductor:
 
 
 def submitted(load: Workload, topic: str, project: str, outside: Outside, rng: random.Random) -> Report:
-    """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is unknown on purpose may pass unknown."""
+    """Submit the tasks of one lane, checked by the handlers' own models. Only the type that is wrong on purpose may be unknown."""
     from batch.services.topic import GoogleTopic
 
     registry = load_handlers(["batch.handlers"])
@@ -166,3 +174,23 @@ def environment_after(cloud: LocalCloud, bucket: str, submission_ids: Sequence[s
 def results_folder(state_dir: Path, bucket: str) -> Path:
     """Where the objects are plain files."""
     return state_dir / "storage" / "buckets" / bucket
+
+
+def candidates(tries: Sequence[WorkerTry]) -> list[WorkerTry]:
+    """Workers in the middle of their first try."""
+    first = [one for one in tries if one.lane == VICTIM_LANE and one.state == "running" and one.retry == 0]
+    return [one for one in first if 0 < one.progress.acked <= MOST_DONE * one.progress.share]
+
+
+def kill_one(tries: Sequence[WorkerTry], state_dir: Path, rng: random.Random) -> RunningWorker | None:
+    """SIGKILL to one candidate that has a process; None when there is none now."""
+    wanted = {(one.execution, one.index, one.retry) for one in candidates(tries)}
+    found = [one for one in running_workers(state_dir) if (one.execution, one.index, one.retry) in wanted]
+    if not found:
+        return None
+    victim = rng.choice(found)
+    try:
+        os.kill(victim.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    return victim

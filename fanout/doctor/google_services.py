@@ -1,0 +1,278 @@
+"""The services through Google's clients; the local cloud in their place where the environment says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
+from controller.config import ControllerSettings
+from controller.lanes.deployed import DeployedJobs
+from controller.lanes.manifests import Document, Manifest
+from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
+from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall, SubscriptionFacts
+
+TIMEOUT_S = 10.0
+LOCAL = "the local cloud"
+_SCHEDULER = "https://cloudscheduler.googleapis.com/v1"
+_READ: dict[str, Any] = {"timeout": TIMEOUT_S, "retry": None}
+_CHANGE: dict[str, Any] = {"timeout": 30.0, "retry": None}
+_OLD_VERSIONS_ONLY = ("numNewerVersions", "daysSinceNoncurrentTime", "noncurrentTimeBefore")
+
+
+class GoogleFacts:
+    """Implements `Facts`. `pubsub_emulated` and `storage_emulated`: these clients speak to the local cloud."""
+
+    def __init__(self, settings: ControllerSettings, *, pubsub_emulated: bool, storage_emulated: bool) -> None:
+        from google.cloud import pubsub_v1, run_v2, storage
+
+        with translated("log in"):
+            options: dict[str, Any] = {"transport": "rest"}
+            if settings.run_emulator:
+                from google.auth.credentials import AnonymousCredentials
+
+                endpoint = settings.run_emulator.rstrip("/")
+                options |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": endpoint}}
+            self._jobs = run_v2.JobsClient(**options)
+            self._publisher = pubsub_v1.PublisherClient()
+            self._subscriber = pubsub_v1.SubscriberClient()
+            self._storage = storage.Client(project=settings.project)
+        self._settings = settings
+        self._may_lack = {
+            "subscription": LOCAL if pubsub_emulated else "",
+            "topic": LOCAL if pubsub_emulated else "",
+            "bucket": LOCAL if storage_emulated else "",
+            "job": LOCAL if settings.run_emulator else "",
+        }
+
+    def subscription(self, name: str) -> SubscriptionFacts:
+        with translated(f"read subscription {name}"):
+            found = self._subscriber.get_subscription(request={"subscription": self._path("subscription", name)}, **_READ)
+        return subscription_facts(found)
+
+    def subscriptions_of(self, topic: str) -> Sequence[str]:
+        with translated(f"list the subscriptions of topic {topic}"):
+            return list(self._publisher.list_topic_subscriptions(request={"topic": self._path("topic", topic)}, **_READ))
+
+    def bucket(self, name: str) -> BucketFacts:
+        with translated(f"read bucket {name}"):
+            return bucket_facts(self._storage.get_bucket(name, **_READ))
+
+    def lacking(self, kind: str, name: str, permissions: Sequence[str]) -> Sequence[str]:
+        with translated(f"ask for permissions on {kind} {name}", may_lack=self._may_lack[kind]):
+            held = self._held(kind, name, permissions)
+        return [one for one in permissions if one not in held]
+
+    def _held(self, kind: str, name: str, permissions: Sequence[str]) -> Sequence[str]:
+        if kind == "bucket":
+            return list(self._storage.bucket(name).test_iam_permissions(list(permissions), **_READ))
+        client: Any = {"job": self._jobs, "topic": self._publisher, "subscription": self._subscriber}[kind]
+        request = {"resource": self._path(kind, name), "permissions": list(permissions)}
+        return list(client.test_iam_permissions(request=request, **_READ).permissions)
+
+    def holders(self, kind: str, name: str, role: str) -> Sequence[str]:
+        client: Any = {"topic": self._publisher, "subscription": self._subscriber}[kind]
+        with translated(f"read who may use {kind} {name}", may_lack=self._may_lack[kind]):
+            policy = client.get_iam_policy(request={"resource": self._path(kind, name)}, **_READ)
+        return [member for binding in policy.bindings if binding.role == role for member in binding.members]
+
+    def scheduled_calls(self) -> Sequence[ScheduledCall]:
+        if self._settings.run_emulator:
+            raise NotServed(f"{LOCAL} has no Cloud Scheduler")
+        import google.auth
+        from google.auth.transport.requests import AuthorizedSession
+
+        with translated("list the jobs of Cloud Scheduler"):
+            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+            with AuthorizedSession(credentials) as session:
+                return scheduled_calls(session, f"{_SCHEDULER}/projects/{self._settings.project}/locations/{self._settings.region}/jobs")
+
+    def close(self) -> None:
+        self._jobs.transport.close()
+        self._publisher.transport.close()
+        self._subscriber.close()
+        self._storage.close()
+
+    def _path(self, kind: str, name: str) -> str:
+        """Jobs are given by their full names."""
+        return name if kind == "job" else f"projects/{self._settings.project}/{kind}s/{name}"
+
+
+def subscription_facts(found: Any) -> SubscriptionFacts:
+    """From the API's Subscription. A policy of expiration without a time means never."""
+    ttl = found.expiration_policy.ttl
+    policy = found.dead_letter_policy
+    return SubscriptionFacts(
+        topic="" if found.topic == "_deleted-topic_" or found.detached else str(found.topic).rsplit("/", 1)[-1],
+        ack_deadline_s=int(found.ack_deadline_seconds),
+        retention_s=float(found.message_retention_duration.total_seconds()),
+        expires_after_s=float(ttl.total_seconds()) if ttl else None,
+        has_retry_policy="retry_policy" in found,
+        dead_letter_topic=str(policy.dead_letter_topic).rsplit("/", 1)[-1] if policy else "",
+        max_delivery_attempts=int(policy.max_delivery_attempts) if policy else 0,
+        push_endpoint=str(found.push_config.push_endpoint) if found.push_config else "",
+    )
+
+
+def bucket_facts(found: Any) -> BucketFacts:
+    """From a Bucket of the storage client."""
+    seconds = found.soft_delete_policy.retention_duration_seconds
+    deleting = [rule.get("condition", {}) for rule in found.lifecycle_rules if rule.get("action", {}).get("type") == "Delete"]
+    live = [one for one in deleting if one.get("isLive") is not False and not any(name in one for name in _OLD_VERSIONS_ONLY)]
+    prefixes = tuple(tuple(one.get("matchesPrefix", ())) for one in live)
+    return BucketFacts(None if seconds is None else float(seconds), bool(found.versioning_enabled), prefixes)
+
+
+def scheduled_calls(session: Any, url: str) -> list[ScheduledCall]:
+    """All pages. Raises DependencyError."""
+    found: list[ScheduledCall] = []
+    token = ""
+    while True:
+        response = session.get(url, params={"pageSize": 500, "pageToken": token}, timeout=TIMEOUT_S)
+        if response.status_code != 200:
+            raise _refused(response.status_code, str(response.text))
+        body = response.json()
+        found += [_call(one) for one in body.get("jobs", ()) if "httpTarget" in one]
+        token = body.get("nextPageToken", "")
+        if not token:
+            return found
+
+
+def _call(job: Any) -> ScheduledCall:
+    return ScheduledCall(
+        str(job["name"]).rsplit("/", 1)[-1],
+        str(job.get("schedule", "")),
+        str(job["httpTarget"].get("uri", "")),
+        job.get("state") == "ENABLED",
+    )
+
+
+def _refused(status: int, text: str) -> DependencyError:
+    kinds: dict[int, type[DependencyError]] = {401: DependencyForbidden, 403: DependencyForbidden, 404: DependencyMissing}
+    return kinds.get(status, DependencyUnavailable)(
+        f"cannot list the jobs of Cloud Scheduler: HTTP {status}: {' '.join(text.split())[:300]}"
+    )
+
+
+class GoogleFixer:
+    """Implements `Fixer`."""
+
+    def __init__(self, settings: ControllerSettings) -> None:
+        from google.cloud import pubsub_v1
+
+        with translated("log in"):
+            self._publisher = pubsub_v1.PublisherClient()
+            self._subscriber = pubsub_v1.SubscriberClient()
+        self._settings = settings
+
+    def create_topic(self, name: str) -> None:
+        with translated(f"create topic {name}"):
+            _unless_there(lambda: self._publisher.create_topic(request={"name": self._path("topics", name)}, **_CHANGE))
+
+    def create_subscription(self, name: str, topic: str, dead_letter_topic: str) -> None:
+        request: dict[str, Any] = {
+            "name": self._path("subscriptions", name),
+            "topic": self._path("topics", topic),
+            "ack_deadline_seconds": ACK_DEADLINE_S,
+            "message_retention_duration": {"seconds": RETENTION_S},
+            "expiration_policy": {},
+        }
+        if dead_letter_topic:
+            topic_path = self._path("topics", dead_letter_topic)
+            request["dead_letter_policy"] = {"dead_letter_topic": topic_path, "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
+        with translated(f"create subscription {name}"):
+            _unless_there(lambda: self._subscriber.create_subscription(request=request, **_CHANGE))
+
+    def set_subscription(self, name: str, settings: Mapping[str, Any]) -> None:
+        changed = {"name": self._path("subscriptions", name)} | {field: value for field, value in settings.items() if value is not None}
+        with translated(f"change subscription {name}"):
+            self._subscriber.update_subscription(request={"subscription": changed, "update_mask": {"paths": list(settings)}}, **_CHANGE)
+
+    def set_job(
+        self, name: str, *, parallelism: int | None = None, max_retries: int | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        """By reading and replacing the manifest; its resource version keeps what somebody else changes in between."""
+        with translated("log in"):
+            client = DeployedJobs(self._settings.project, self._settings.region, emulator_url=self._settings.run_emulator)
+        with closing(client) as deployed:
+            document = deployed.read(name)
+            if document is None:
+                raise DependencyMissing(f"cannot change job {name}: it does not exist any more")
+            change_job(document, parallelism, max_retries, env or {})
+            deployed.apply(Manifest(name, document), exists=True)
+
+    def close(self) -> None:
+        self._publisher.transport.close()
+        self._subscriber.close()
+
+    def _path(self, kind: str, name: str) -> str:
+        return f"projects/{self._settings.project}/{kind}/{name}"
+
+
+def change_job(document: Document, parallelism: int | None, max_retries: int | None, env: Mapping[str, str]) -> None:
+    """In place. A parallelism of 0 is one that is absent."""
+    document.pop("status", None)
+    execution = document["spec"]["template"]["spec"]
+    worker = execution["template"]["spec"]
+    if parallelism == 0:
+        execution.pop("parallelism", None)
+    elif parallelism is not None:
+        execution["parallelism"] = parallelism
+    if max_retries is not None:
+        worker["maxRetries"] = max_retries
+    for container in worker["containers"]:
+        kept = [one for one in container.get("env") or [] if one["name"] not in env]
+        container["env"] = kept + [{"name": name, "value": value} for name, value in env.items()]
+
+
+def _unless_there(create: Callable[[], object]) -> None:
+    from google.api_core.exceptions import AlreadyExists
+
+    try:
+        create()
+    except AlreadyExists:
+        return
+
+
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
+"""What a client, and our reading of its answer, raise on bodies that lack what the service always says."""
+
+
+@contextmanager
+def translated(what: str, *, may_lack: str = "") -> Iterator[None]:
+    """`what` completes "cannot". `may_lack` names a service that may not have the call at all, the local cloud's: its answer that it does
+    not know it is NotServed, in whatever words it says so."""
+    from google.api_core.exceptions import (
+        BadRequest,
+        Forbidden,
+        GoogleAPIError,
+        MethodNotAllowed,
+        MethodNotImplemented,
+        NotFound,
+        Unauthorized,
+    )
+    from google.auth.exceptions import GoogleAuthError
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except MethodNotImplemented as error:
+        raise NotServed(f"{may_lack or 'the service'} has no such call") from error
+    except (BadRequest, MethodNotAllowed, NotFound) as error:
+        if may_lack:
+            raise NotServed(f"{may_lack} has no such call") from error
+        kind = DependencyMissing if isinstance(error, NotFound) else DependencyUnavailable
+        raise kind(f"cannot {what}: {_short(error)}") from error
+    except (Forbidden, Unauthorized, GoogleAuthError) as error:
+        raise DependencyForbidden(f"cannot {what}: {_short(error)}") from error
+    except (GoogleAPIError, RequestException) as error:
+        raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {_short(error)}") from error
+    except _UNREADABLE as error:
+        raise DependencyUnavailable(
+            f"cannot {what}: the answer is not one of this service, is a proxy in between? {error!r:.300}"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,139 @@
+"""What lanes share: the bucket, the permissions, and whether anything ticks. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from batch.model.names import DELAYED
+from fanout.doctor.finding import Finding, Verdict, fine
+from fanout.doctor.place import Place
+from fanout.doctor.services import BucketFacts, ScheduledCall
+
+KEPT = ("controller/", DELAYED, "submissions/", "outcomes/")
+"""What must stay until Fanout, or a person, takes it away."""
+
+
+def of_bucket(facts: BucketFacts, place: Place) -> Iterator[Finding]:
+    about = f"bucket {place.bucket}"
+    yield _soft_delete(about, facts, place)
+    yield _versioning(about, facts, place)
+    yield _lifecycle(about, facts, place)
+
+
+def missing_bucket(place: Place) -> Finding:
+    command = (
+        f"gcloud storage buckets create gs://{place.bucket} --project={place.project} --location={place.region} --soft-delete-duration=0"
+    )
+    why = "workers write outcomes and outputs to it, the controller its state: without it nothing is launched"
+    return Finding(f"bucket {place.bucket}", "exists", Verdict.WRONG, f"bucket {place.bucket} does not exist", why, command)
+
+
+def _soft_delete(about: str, facts: BucketFacts, place: Place) -> Finding:
+    if facts.soft_delete_s is None:
+        return Finding(about, "soft-delete", Verdict.NOT_CHECKED, "the answer does not say whether it keeps deleted objects")
+    if not facts.soft_delete_s:
+        return fine(about, "soft-delete", "it does not keep what was deleted or replaced")
+    what = f"it keeps deleted and replaced objects for {facts.soft_delete_s / 86400:g} days (soft delete)"
+    why = "states, outcomes and outputs that are replaced or deleted are billed for that long; keep it where inputs and outputs need it"
+    return Finding(
+        about, "soft-delete", Verdict.ADVICE, what, why, f"gcloud storage buckets update gs://{place.bucket} --clear-soft-delete"
+    )
+
+
+def _versioning(about: str, facts: BucketFacts, place: Place) -> Finding:
+    if not facts.versioned:
+        return fine(about, "versioning", "it keeps no old versions")
+    what, why = (
+        "it keeps old versions of every object",
+        "the lanes' states are replaced at every change: each version is billed until deleted",
+    )
+    return Finding(about, "versioning", Verdict.ADVICE, what, why, f"gcloud storage buckets update gs://{place.bucket} --no-versioning")
+
+
+def _lifecycle(about: str, facts: BucketFacts, place: Place) -> Finding:
+    hit = sorted(
+        {kept for prefixes in facts.deleting_prefixes for kept in KEPT if not prefixes or any(_overlap(one, kept) for one in prefixes)}
+    )
+    if not hit:
+        return fine(about, "lifecycle", "no lifecycle rule deletes what Fanout needs")
+    what = f"a lifecycle rule deletes objects under {', '.join(hit)}"
+    why = "tasks that wait there are lost, and submissions can no longer be proven, once the rule applies: give it a matchesPrefix"
+    command = f"gcloud storage buckets describe gs://{place.bucket} --format='json(lifecycle_config)'"
+    return Finding(about, "lifecycle", Verdict.ADVICE, what, why, command)
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+_AGENT = re.compile(r"serviceAccount:service-\d+@gcp-sa-pubsub\.iam\.gserviceaccount\.com")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """`permissions` on a thing of this kind come with `role`; `why` says who needs them."""
+
+    kind: str
+    permissions: tuple[str, ...]
+    role: str
+    why: str
+
+
+PULL = Need("subscription", ("pubsub.subscriptions.consume",), "roles/pubsub.subscriber", "workers pull from it")
+PUBLISH = Need("topic", ("pubsub.topics.publish",), "roles/pubsub.publisher", "the front door and the controller publish tasks to it")
+PUBLISH_DEAD = Need("topic", ("pubsub.topics.publish",), "roles/pubsub.publisher", "workers publish dead letters to it")
+WRITE = Need(
+    "bucket",
+    tuple(f"storage.objects.{verb}" for verb in ("create", "delete", "get", "list", "update")),
+    "roles/storage.objectUser",
+    "workers and the controller read and write it",
+)
+LAUNCH = Need("job", ("run.jobs.run", "run.jobs.runWithOverrides"), "roles/run.jobsExecutorWithOverrides", "the controller launches it")
+
+
+def of_caller(need: Need, name: str, lacking: Sequence[str], place: Place) -> Finding:
+    about = f"{need.kind} {name}"
+    if not lacking:
+        return fine(about, "permissions", f"the caller has {', '.join(need.permissions)}")
+    what = f"the caller lacks {', '.join(sorted(lacking))}"
+    why = f"{need.why}; where that is another identity, run this command as that one; MEMBER is serviceAccount:EMAIL"
+    return Finding(about, "permissions", Verdict.WRONG, what, why, place.grant(need.kind, name, '"$MEMBER"', need.role))
+
+
+def of_service_agent(kind: str, name: str, role: str, holders: Sequence[str], place: Place) -> Finding:
+    """What is granted on the project stands in no policy of a topic or subscription, so its absence here is not proof."""
+    about = f"{kind} {name}"
+    if any(_AGENT.fullmatch(one) for one in holders):
+        return fine(about, "service-agent", f"Pub/Sub's service agent has {role}")
+    what = f"Pub/Sub's service agent is not granted {role} on it (a grant on the project would not show here)"
+    why = "without it Pub/Sub dead-letters nothing from the lane: a message that kills every worker comes back for ever"
+    return Finding(about, "service-agent", Verdict.WRONG, what, why, place.grant(kind, name, place.service_agent, role))
+
+
+SCHEDULER = "Cloud Scheduler"
+EVERY_MINUTE = ("* * * * *", "*/1 * * * *")
+
+
+def of_scheduler(calls: Sequence[ScheduledCall], place: Place) -> Finding:
+    ticking = [one for one in calls if one.url.split("?")[0].rstrip("/").endswith("/tick")]
+    where = f"--project={place.project} --location={place.region}"
+    if not ticking:
+        target = "--schedule='* * * * *' --uri=\"$CONTROLLER_URL/tick\" --http-method=POST"
+        caller = '--oidc-service-account-email="$SCHEDULER_ACCOUNT" --oidc-token-audience="$CONTROLLER_URL"'
+        command = f"gcloud scheduler jobs create http fanout-tick {where} {target} {caller}"
+        why = "nothing is launched unless something ticks; a Scheduler job in another region would not show here"
+        return Finding(SCHEDULER, "ticks", Verdict.WRONG, f"no job in {place.region} calls /tick", why, command)
+    enabled = [one for one in ticking if one.enabled]
+    if not enabled:
+        paused = ticking[0].name
+        command = f"gcloud scheduler jobs resume {paused} {where}"
+        return Finding(SCHEDULER, "ticks", Verdict.WRONG, f"job {paused} is paused", "nothing is launched unless something ticks", command)
+    rare = [one for one in enabled if one.schedule.strip() not in EVERY_MINUTE]
+    if len(rare) == len(enabled):
+        one = rare[0]
+        command = f"gcloud scheduler jobs update http {one.name} {where} --schedule='* * * * *'"
+        what = f"job {one.name} ticks at {one.schedule!r}, not every minute"
+        return Finding(SCHEDULER, "ticks", Verdict.ADVICE, what, "a backlog waits for the next tick", command)
+    return fine(SCHEDULER, "ticks", "a job calls /tick every minute")

@@ -1,0 +1,124 @@
+"""What a command prints and how it ends: lists, JSON, errors in one line, and the exit code.
+
+Exit codes: 0 when all is well, 1 when something could not be done or a lane is in trouble, 2 for wrong usage or settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import click
+
+from batch.model.errors import FanoutError, SettingsError
+
+EXIT_FINE = 0
+EXIT_TROUBLE = 1
+EXIT_USAGE = 2
+TRACEBACK = "FANOUT_TRACEBACK"
+GAP = "  "
+NONE = "-"
+"""Stands for an empty cell in plain columns, so that every row has as many words as it has columns."""
+_CLIENTS = frozenset({"google", "grpc", "requests", "urllib3", "http", "httpx", "httpcore"})
+"""Libraries whose errors come from a service, or from the way to it."""
+
+
+class CommandFailed(click.ClickException):
+    """An error with an exit code of its own."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.exit_code = code  # type: ignore[misc]  # click declares it on the class and reads it from the instance
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """An error that Fanout can explain ends the command with the error's own text, one problem a line: exit code 2 for wrong settings, else
+    1. An unexpected one ends it with exit code 1 and one line; with FANOUT_TRACEBACK set it is raised as it is."""
+    try:
+        yield
+    except SettingsError as error:
+        raise CommandFailed(EXIT_USAGE, "\n".join(error.problems)) from error
+    except FanoutError as error:
+        raise CommandFailed(EXIT_TROUBLE, str(error)) from error
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        raise CommandFailed(EXIT_TROUBLE, unforeseen(error)) from error
+
+
+def unforeseen(error: Exception) -> str:
+    """One line about an unexpected error: either a service could not be reached, or this program has a fault."""
+    told = " ".join(str(error).split())[:400]
+    what = f"{type(error).__name__}: {told}" if told else type(error).__name__
+    if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:
+        return f"a service could not be reached, or gave no usable answer ({what}): look at credentials, region and network, try again"
+    return f"a fault in Fanout itself ({what}): {TRACEBACK}=1 shows its traceback, report it with that"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Rows of one-line texts. `numbers` are the names of columns that are aligned to the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: frozenset[str] = frozenset()
+
+
+def show(listing: Listing) -> None:
+    """To standard output: a table on a terminal that is wide enough, else plain columns. No cell is cut or folded: ids are there to be
+    copied."""
+    lines = plain(listing)
+    frame = len(listing.columns) + 3
+    if sys.stdout.isatty() and max(map(len, lines)) + frame <= shutil.get_terminal_size().columns:
+        show_table(listing)
+    else:
+        click.echo("\n".join(lines))
+
+
+def plain(listing: Listing) -> list[str]:
+    """The header and a line for each row, in columns. Nothing is cut."""
+    rows = [tuple(name.upper() for name in listing.columns), *(tuple(one_line(cell) or NONE for cell in row) for row in listing.rows)]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(listing.columns))]
+    right = [name in listing.numbers for name in listing.columns]
+    return [
+        GAP.join(
+            cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def show_table(listing: Listing) -> None:
+    """With a frame around each cell."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for name in listing.columns:
+        table.add_column(name, justify="right" if name in listing.numbers else "left", no_wrap=True)
+    for row in listing.rows:
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    Console(file=sys.stdout).print(table)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 task`, `1,500 tasks`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def one_line(text: str) -> str:
+    """Without line ends and what else could move a terminal's cursor."""
+    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
+
+
+def show_json(body: Mapping[str, object] | Sequence[object]) -> None:
+    click.echo(json.dumps(body, indent=1))
