@@ -28,7 +28,7 @@
         ├── DependencyForbidden   it exists and this identity may not use it
         ├── DependencyUnavailable it did not answer, or said to try later
         │   └── LaunchUnclear     (controller.observe.jobs) the execution may exist or not
-        ├── NotServed             (fanout.doctor.facts) the service has no such call
+        ├── NotServed             (fanout.doctor.services) the service has no such call
         └── SubmissionInterrupted (batch.client.submit) a submission stopped midway; it says what is certain
 
 Beside the tree stand those that must not be taken for one of it. Control flow of the worker, caught in its own package:
@@ -50,7 +50,7 @@ And those that belong to another library's tree:
     AssertionError
     └── NotDrained                (batch.testing.drained) a test's tasks were left over
     ClickException
-    └── Ended                     (fanout.ends) ends a command with an exit code of its own
+    └── CommandFailed             (fanout.output) ends a command with an exit code of its own
 
 The message of an error says what happened, to what, and what to do.
 """
