@@ -42,7 +42,7 @@ DEADLINE_S = 10
 LIMIT_S = 1200.0
 DRAIN_AFTER_S = 2.0
 PREFETCH_S = 0.25
-"""What a killed worker had in its hands costs several requests a message when it comes again."""
+"""What was outstanding at a killed worker costs several requests a message when it comes again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The names of what is recorded: whoever measures and whoever reads a recording use the same ones."""
+"""The names of what is recorded: measuring and reading a recording use the same ones."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A message leaves the gauge when it is acknowledged. So what a worker is still going to acknowledge, plus what it has acknowledged
 since the sample, is its part of the reading. Counting too much delays a launch by a tick; counting too little pays for workers
-that find nothing. All executions count, whoever launched them.
+that find nothing. All executions count, also those that a person launched.
 
 A share cannot be taken back, but it names no messages: what a slow worker has yet to pull waits in the queue for any worker. So the part
 that it would process far too late counts as unassigned, and others are launched for it; the slow worker then finds the queue drained and

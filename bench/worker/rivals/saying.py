@@ -1,6 +1,6 @@
 """What a program that is measured says: one JSON line when it begins to pull, and one after its last acknowledgement.
 
-Whoever measures reads the lines as they come and takes the time by a clock of their own.
+The benchmark reads the lines as they come and takes the time by its own clock.
 """
 
 from __future__ import annotations
