@@ -175,7 +175,7 @@ class GroupExecutor:
 
     def round(self, works: Sequence[Work]) -> bool:
         """One group through the handler. False when its call was given up: this thread has been replaced."""
-        begun = [self._runner.begun(one) for one in works]
+        begun = self._runner.all_begun(works)
         attempts = [one for one in begun if isinstance(one, Attempt)]
         if len(attempts) < len(begun):
             self._inbox.put([one for one in begun if not isinstance(one, Attempt)])
@@ -227,7 +227,7 @@ class GroupExecutor:
         """The verdict on each task; those that write something, several at a time."""
         took_s = self._clock.monotonic() - call.began_s
         outputs = call.ctxs.outputs()
-        if has_returned(answer, len(call.attempts)) and not any(attempt.marked for attempt in call.attempts):
+        if has_returned(answer, len(call.attempts)) and all(attempt.marker_generation is None for attempt in call.attempts):
             finished = self._runner.together(call.attempts, answer.result, outputs)
             self._ended(call, took_s, finished)
             return

@@ -60,6 +60,13 @@ class Runner:
         """The first part of `run`, for executors that run handlers elsewhere."""
         return self._guarded(self._begun, work)
 
+    def all_begun(self, works: Sequence[Work]) -> list[Attempt | Finished]:
+        """As `begun`, for messages that one call takes."""
+        try:
+            return [self._begun(one) for one in works]
+        except Exception:  # noqa: BLE001 - one of them: that one is found when each is begun by itself
+            return [self.begun(one) for one in works]
+
     def judged(self, attempt: Attempt, answer: Answer) -> Finished:
         """The last part of `run`."""
         return self._guarded(self.verdicts.finished, attempt, answer)
