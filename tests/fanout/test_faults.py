@@ -96,14 +96,14 @@ class Broken:
 def one_lane(cloud: str, jobs_file: Path, local_pubsub: Service, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lane with an execution and a state, and little patience with services; the jobs file."""
     monkeypatch.setenv("CLOUD_MONITORING_EMULATOR_HOST", local_pubsub.grpc)
-    monkeypatch.setattr(wiring, "STORE_S", 0.05)
-    monkeypatch.setattr(resources, "PATIENCE_S", 0.05)
-    monkeypatch.setitem(backlog.GoogleBacklogReader.__init__.__kwdefaults__ or {}, "retry_s", 0.05)
     (document,) = [one for one in yaml.safe_load_all(jobs_file.read_text()) if one["metadata"]["name"] == "default"]
     jobs_file.write_text(yaml.safe_dump(document))
     assert applied(str(jobs_file), "--yes", "--create-missing").exit_code == 0
     assert ended("launch", jobs_file).exit_code == 0
     ended("tick", jobs_file)
+    monkeypatch.setattr(wiring, "STORE_S", 0.05)
+    monkeypatch.setattr(resources, "PATIENCE_S", 0.05)
+    monkeypatch.setitem(backlog.GoogleBacklogReader.__init__.__kwdefaults__ or {}, "retry_s", 0.05)
     return jobs_file
 
 
