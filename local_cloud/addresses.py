@@ -1,16 +1,21 @@
 """Where a local cloud can be reached: the addresses of its services, and the environment that sends clients there.
 
-Storage and Run take addresses with a scheme, Pub/Sub and Monitoring without one; the two last share a port.
+Storage and Run take addresses with a scheme, Pub/Sub and Monitoring without one; the two last share a port. gcloud takes Run for
+its proxy and calls it by a name of its own, which nobody looks up: requests through the proxy setting are answered for this name
+only, so that Run is nobody's way to another machine.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 PROJECT = "local"
 PASSED = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "CLOUD_RUN_EMULATOR_HOST", "CLOUD_MONITORING_EMULATOR_HOST")
 """The variables that workers get as well."""
+GCLOUD_HOST = "run.local"
+_GCLOUD_HOSTS = re.compile(r"(?:([a-z]+-[a-z]+[0-9]+)-)?run\.local(?::80)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +49,14 @@ def emulators(*, pubsub: str, storage: str, run: str) -> dict[str, str]:
 def from_json(body: Mapping[str, str]) -> Addresses:
     """Raises KeyError when an address is missing."""
     return Addresses(pubsub=body["pubsub"], pubsub_http=body["pubsub_http"], storage=body["storage"], run=body["run"])
+
+
+def is_gcloud_host(host: str) -> bool:
+    """`run.local`, or `us-central1-run.local` as gcloud writes it for a region."""
+    return _GCLOUD_HOSTS.match(host) is not None
+
+
+def region_of(host: str) -> str:
+    """The region that gcloud has put before the name; empty without one."""
+    found = _GCLOUD_HOSTS.match(host)
+    return (found.group(1) or "") if found else ""

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local_cloud.addresses import PROJECT, Addresses
-from local_cloud.run.api.hosts import GCLOUD_HOST
+from local_cloud.addresses import GCLOUD_HOST, PROJECT, Addresses
 
 REGION = "us-central1"
 SERVED = ("run", "storage", "pubsub")

@@ -11,8 +11,7 @@ import os
 import threading
 from pathlib import Path
 
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
 
 FILE = "lock"
 WAIT_S = 15.0

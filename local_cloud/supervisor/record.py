@@ -14,8 +14,7 @@ from pathlib import Path
 
 from local_cloud.addresses import Addresses, from_json
 from local_cloud.files import write_atomically
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
 
 FILE = "local-cloud.json"
 

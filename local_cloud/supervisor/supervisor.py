@@ -15,7 +15,7 @@ from types import TracebackType
 
 from local_cloud.addresses import PASSED, Addresses, emulators
 from local_cloud.clock import LATEST_S, Clock
-from local_cloud.processes import Records
+from local_cloud.run.runner.leftovers import Records
 from local_cloud.supervisor.child import Child, ServiceFailed
 from local_cloud.supervisor.fault_requests import FaultRequests
 from local_cloud.supervisor.folder_lock import FolderLock, InUse

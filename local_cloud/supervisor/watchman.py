@@ -7,7 +7,6 @@ a process is signalled only when its start time is the one that was noted, as it
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -16,8 +15,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
+from local_cloud.run.runner.leftovers import recorded_workers
 
 GRACE_S = 10.0
 """How long the services may take to end in order."""
@@ -69,7 +68,8 @@ def watch(state_dir: Path, lines: Callable[[], str]) -> None:
         noted, _, mark = line.strip().partition(" ")
         services[int(noted)] = mark
     services = still_there(services)
-    workers = noted_workers(state_dir)
+    records = state_dir / "run" / "processes"
+    workers = recorded_workers(records)
     for pid in services:
         # Frozen ones wake up here, see that their supervisor is gone, and end in order.
         _signal(os.kill, pid, signal.SIGCONT)
@@ -82,24 +82,13 @@ def watch(state_dir: Path, lines: Callable[[], str]) -> None:
     for pid in services:
         _signal(os.kill, pid, signal.SIGKILL)
     if services:
-        workers |= noted_workers(state_dir)
+        workers |= recorded_workers(records)
     for pid in still_there(workers):
         _signal(os.killpg, pid, signal.SIGKILL)
 
 
 def still_there(marks: Marks) -> Marks:
     return {pid: mark for pid, mark in marks.items() if runs(pid, mark)}
-
-
-def noted_workers(state_dir: Path) -> Marks:
-    """The workers on record, whether they still run or not."""
-    found: Marks = {}
-    for path in (state_dir / "run" / "processes").glob("*.json"):
-        with contextlib.suppress(FileNotFoundError):  # it has just ended
-            body = json.loads(path.read_text())
-            if body["started"] is not None:
-                found[int(body["pid"])] = body["started"]
-    return found
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: signal.Signals) -> None:

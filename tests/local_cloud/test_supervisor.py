@@ -14,8 +14,7 @@ import pytest
 from google.cloud import pubsub_v1
 
 from local_cloud.addresses import PASSED
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
 from local_cloud.supervisor.child import Child, ServiceFailed
 from local_cloud.supervisor.folder_lock import FolderLock, InUse
 from local_cloud.supervisor.http_call import call

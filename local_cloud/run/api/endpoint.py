@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from local_cloud.run.api.hosts import is_gcloud_host
+from local_cloud.addresses import is_gcloud_host
 from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.web.connection import KEY, Connection
 from local_cloud.web.json_text import strict_json

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from starlette.routing import Route
 
+from local_cloud.addresses import region_of
 from local_cloud.run.api import v1
 from local_cloud.run.api.endpoint import Call, route
-from local_cloud.run.api.hosts import region_of
 from local_cloud.run.api.paging import Position, page
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution, Task

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from local_cloud.addresses import is_gcloud_host
 from local_cloud.clock import Clock
 from local_cloud.faults.routes import fault_routes
 from local_cloud.faults.script import Script
@@ -20,7 +21,6 @@ from local_cloud.faults.timers import Later
 from local_cloud.run.api import routes_local, routes_v1, routes_v2
 from local_cloud.run.api.endpoint import AbsoluteTargets, Call, answer_unknown, route
 from local_cloud.run.api.faults import Faulty
-from local_cloud.run.api.hosts import is_gcloud_host
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.store import Store
 from local_cloud.run.runner.runner import Runner, Settings

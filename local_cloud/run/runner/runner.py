@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from local_cloud.processes import Records
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Event, Execution, Kind, Phase, Reason, Task, can_move
 from local_cloud.run.model.migration import Stage
 from local_cloud.run.model.scheduler import Action, Do, Limits, plan
 from local_cloud.run.model.tries import Measured
 from local_cloud.run.runner.environment import command_line, worker_environment
+from local_cloud.run.runner.leftovers import Records
 from local_cloud.run.runner.process import CannotStart, Launch, Processes, TryKey
 from local_cloud.run.runner.startup import StartUp
 
