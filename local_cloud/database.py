@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from local_cloud.refused_start import Damaged, Occupied
+from local_cloud.web.refused_start import Damaged, Occupied
 
 # Measured with Pub/Sub: smaller pages cost more where a request brings a megabyte, larger ones where it brings one message.
 _PAGE_BYTES = 16_384
