@@ -32,8 +32,9 @@ _SETTINGS = f"""
 class Database:
     """Safe to use from any thread."""
 
-    def __init__(self, path: Path, schema: str, version: int) -> None:
-        """Opens the file `path`, or makes it with `schema`, statements whose version is 1 or more.
+    def __init__(self, path: Path, schema: str, version: int, *, recovers: bool = False) -> None:
+        """Opens the file `path`, or makes it with `schema`, statements whose version is 1 or more. `recovers`: the caller changes its own
+        state only after the file, so that it may go on after a failure, once there is room again.
 
         Raises RuntimeError if another process uses the file, ValueError if it is damaged or of another version, OSError.
         """
@@ -41,6 +42,7 @@ class Database:
         path.touch(mode=0o600)
         self.path = path
         self._lock = threading.Lock()
+        self._recovers = recovers
         self._broken = ""
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
@@ -77,7 +79,8 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """What the block executes, and reads, takes effect as a whole or not at all.
 
-        Raises OSError when the disk takes no more; from then on every call does, because the state in memory may be ahead of the file.
+        Raises OSError when the disk takes no more; without `recovers` every call does from then on, as the state in memory may be ahead
+        of the file.
         """
         with self._writing():
             self._connection.execute("BEGIN")
@@ -102,6 +105,8 @@ class Database:
             try:
                 yield
             except sqlite3.OperationalError as error:
+                if self._recovers:
+                    raise OSError(f"{self.path} cannot be written: {error}") from error
                 self._broken = f"{self.path} cannot be written, so nothing can be confirmed: {error}; make room and restart the service"
                 raise OSError(self._broken) from error
 

@@ -1,4 +1,4 @@
-"""Buckets and objects as values: what is known of them, how they are kept in the journal, which names and fields are valid.
+"""Buckets and objects as values: what is known of them, and which names and fields are valid.
 
 They never change in place: a change is a new value, so that whoever read one keeps a consistent view.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from local_cloud.storage.model.errors import InvalidArgument
@@ -71,10 +71,6 @@ class StoredObject:
     @property
     def content_type(self) -> str:
         return str(self.fields.get("contentType") or "application/octet-stream")
-
-
-def to_json(value: Bucket | StoredObject) -> dict[str, Any]:
-    return asdict(value)
 
 
 def check_bucket_name(name: str) -> None:
