@@ -59,6 +59,7 @@ class Server:
         self._later.stop()
         self._http.stop()
         self._runner.stop()
+        self.cloud.store.close()
 
 
 def _application(cloud: Cloud, runner: Runner, clock: Clock, region: str, script: Script) -> Starlette:

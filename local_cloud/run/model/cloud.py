@@ -121,10 +121,11 @@ class Cloud:
             problems.raise_if_any()
             execution = self._new_execution(job, template)
             if not validate_only:
-                self.store.save_execution(execution)
+                job = replace(job, execution_count=job.execution_count + 1)
+                self.store.save_run(execution, job)
                 self._sequence = execution.sequence
                 self._add(execution)
-                self._put(replace(job, execution_count=job.execution_count + 1), validate_only=False)
+                self._jobs[key] = job
                 self.condition.notify_all()
             return execution
 
@@ -198,7 +199,7 @@ class Cloud:
         """Apply an event and write it down; what follows from it (retention, deletes) is done before anyone sees it."""
         with self.condition:
             execution.apply(event)
-            self.store.append(execution.name, event)
+            self.store.append(execution, event)
             if execution.is_over and execution.name in self._unfinished:
                 del self._unfinished[execution.name]
                 self._tidy(execution)
@@ -271,5 +272,5 @@ class Cloud:
     def _execution_name(self, job: str) -> str:
         while True:
             name = f"{job}-{''.join(self._rng.choices(_LETTERS, k=5))}"
-            if self.store.is_free(name):
+            if name not in self._executions:
                 return name
