@@ -15,9 +15,7 @@ from pathlib import Path
 from local_cloud.clock import Clock
 from local_cloud.run.api.server import Server
 from local_cloud.run.model.scheduler import Limits
-from local_cloud.run.runner.environment import base_environment
-from local_cloud.run.runner.runner import Settings
-from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.runner.settings import Settings, StartUp, base_environment
 from local_cloud.web.refused_start import told
 from local_cloud.web.service import announce, make_private, parser, wait_for_end
 

@@ -17,8 +17,9 @@ from local_cloud.run.api import v1
 from local_cloud.run.api.endpoint import Call, route
 from local_cloud.run.api.paging import Position, page
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Execution, Task
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
+from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import API_VERSION, read_env, read_spec

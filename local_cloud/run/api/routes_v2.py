@@ -17,8 +17,9 @@ from local_cloud.run.api.paging import page
 from local_cloud.run.api.v1 import task_named
 from local_cloud.run.api.v2 import Enums
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Execution, Task
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
+from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.template import JobSpec

@@ -23,7 +23,8 @@ from local_cloud.run.api.endpoint import AbsoluteTargets, Call, answer_unknown, 
 from local_cloud.run.api.faults import Faulty
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.store import Store
-from local_cloud.run.runner.runner import Runner, Settings
+from local_cloud.run.runner.runner import Runner
+from local_cloud.run.runner.settings import Settings
 from local_cloud.web.service import HttpServer, clock_routes
 
 

@@ -13,8 +13,9 @@ from local_cloud.run.api import conditions
 from local_cloud.run.api.conditions import Condition
 from local_cloud.run.api.timestamps import duration, optional_time, parse_duration, rfc3339, without_none
 from local_cloud.run.api.v1 import COMPLETION_STATUS, attempt_result, task_name
-from local_cloud.run.model.execution import Execution, Phase, Task
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job
+from local_cloud.run.model.task import Phase, Task
 from local_cloud.run.spec.errors import ApiError
 from local_cloud.run.spec.fields import Fields
 from local_cloud.run.spec.manifest import read_container, read_env, write_container

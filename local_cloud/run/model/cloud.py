@@ -12,9 +12,10 @@ import uuid
 from dataclasses import replace
 
 from local_cloud.clock import Clock
-from local_cloud.run.model.execution import Event, Execution, Kind
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
 from local_cloud.run.model.store import Store
+from local_cloud.run.model.task import Event, Kind
 from local_cloud.run.spec.errors import ApiError, check_etag, not_found
 from local_cloud.run.spec.fields import Problems
 from local_cloud.run.spec.template import JobSpec, Overrides, Template, override

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from local_cloud.run.model.execution import Execution, Phase, Reason, Task
+from local_cloud.run.model.execution import Execution
+from local_cloud.run.model.task import Phase, Reason, Task
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL, as the container contract says
 

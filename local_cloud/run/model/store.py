@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from local_cloud.database import Database
-from local_cloud.run.model.execution import Event, Execution, Kind, Reason
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
+from local_cloud.run.model.task import Event, Kind, Reason
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import read_spec, write_manifest
 from local_cloud.run.spec.template import JobSpec

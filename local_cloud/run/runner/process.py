@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_cloud.run.model.tries import Measured
+from local_cloud.run.model.task import Measured
 from local_cloud.run.runner.leftovers import LOG_MARK, Records, kill_rest
 from local_cloud.run.runner.memory import PeakMemory
 from local_cloud.run.runner.sweeper import Sweeper

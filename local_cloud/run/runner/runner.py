@@ -6,34 +6,22 @@ Only this thread starts and signals workers, so a signal can never overtake a st
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Event, Execution, Kind, Phase, Reason, Task, can_move
-from local_cloud.run.model.migration import Stage
-from local_cloud.run.model.scheduler import Action, Do, Limits, plan
-from local_cloud.run.model.tries import Measured
-from local_cloud.run.runner.environment import command_line, worker_environment
+from local_cloud.run.model.execution import Execution
+from local_cloud.run.model.scheduler import Action, Do, plan
+from local_cloud.run.model.task import Event, Kind, Measured, Phase, Reason, Stage, Task, can_move
 from local_cloud.run.runner.leftovers import Records
 from local_cloud.run.runner.process import CannotStart, Launch, Processes, TryKey
-from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.runner.settings import Settings
+from local_cloud.run.spec.template import Container
 
 CANNOT_START = 127  # what a shell answers when there is no such command
 _MOVES = {Stage.ASKED: signal.SIGTSTP, Stage.WARNED: signal.SIGSTOP, Stage.STILL: signal.SIGCONT}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`environment`: what every worker gets. `cwd`: where workers run; a container's
-    `workingDir` is a path inside an image and means nothing here."""
-
-    limits: Limits
-    environment: Mapping[str, str]
-    cwd: Path
-    startup: StartUp = field(default_factory=StartUp)
 
 
 @dataclass(frozen=True)
@@ -165,8 +153,8 @@ class Runner:
     def _describe(self, execution: Execution, task: Task) -> tuple[TryKey, Launch]:
         container = execution.template.containers[0]
         launch = Launch(
-            argv=command_line(container),
-            env=worker_environment(self._settings.environment, execution, task),
+            argv=_command_line(container),
+            env=_worker_environment(self._settings.environment, execution, task),
             log=self._cloud.store.log_path(execution.name, task.index, task.attempt),
             cwd=self._settings.cwd,
         )
@@ -195,3 +183,25 @@ class Runner:
                 peak_memory_bytes=measured.peak_memory_bytes,
             )
             cloud.record(execution, ended)
+
+
+def _worker_environment(base: Mapping[str, str], execution: Execution, task: Task) -> dict[str, str]:
+    """`base`, then the container's own, then what Cloud Run says about the try, which always wins."""
+    container = execution.template.containers[0]
+    return {
+        **base,
+        **dict(container.env),
+        "CLOUD_RUN_JOB": execution.key.job,
+        "CLOUD_RUN_EXECUTION": execution.name,
+        "CLOUD_RUN_TASK_INDEX": str(task.index),
+        "CLOUD_RUN_TASK_COUNT": str(execution.template.task_count),
+        "CLOUD_RUN_TASK_ATTEMPT": str(task.attempt),
+    }
+
+
+def _command_line(container: Container) -> list[str]:
+    """The container's command and arguments; `python` means the interpreter that the server runs on, with its packages."""
+    words = [*container.command, *container.args]
+    if words[0] in ("python", "python3"):
+        words[0] = sys.executable
+    return words

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from local_cloud.storage.api.bodies import boundary_of, split_parts
 from local_cloud.storage.api.calls import Call
-from local_cloud.storage.api.multipart import boundary_of, split_parts
 from local_cloud.storage.model.errors import InvalidArgument
 
 CALLS_LIMIT_COUNT = 1000

@@ -11,11 +11,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from local_cloud.storage.api.bodies import RelatedBody, boundary_of
 from local_cloud.storage.api.calls import Call
-from local_cloud.storage.api.multipart import RelatedBody, boundary_of
-from local_cloud.storage.api.plain_urls import resource_of
 from local_cloud.storage.api.rendering import object_json
-from local_cloud.storage.model.conditions import conditions_of
 from local_cloud.storage.model.errors import InvalidArgument
 from local_cloud.storage.model.files import Staged
 from local_cloud.storage.model.records import StoredObject, check_object_name
@@ -43,7 +41,7 @@ class UploadRoutes:
             name, resource = await (self._receive_media(call, staged) if kind == "media" else self._receive_parts(call, staged))
             check_object_name(name)
             _check_hashes(staged, resource, call.request.headers)
-            conditions = conditions_of(call.query)
+            conditions = call.conditions()
         except BaseException:
             staged.discard()
             raise
@@ -54,7 +52,7 @@ class UploadRoutes:
         async for data in call.request.stream():
             staged.write(data)
         if call.is_plain:
-            return call.names["name"], resource_of(call.request.headers)
+            return call.names["name"], call.plain_resource()
         resource = {"contentType": call.request.headers.get("content-type"), "contentEncoding": call.query.get("contentEncoding")}
         return call.query.get("name", ""), resource
 
@@ -67,7 +65,7 @@ class UploadRoutes:
 
     async def _start(self, call: Call) -> Response:
         name, resource = _named(call, await call.json(), call.request.headers.get("x-upload-content-type"))
-        upload = self._uploads.start(Ref(call.bucket, name), resource, conditions_of(call.query))
+        upload = self._uploads.start(Ref(call.bucket, name), resource, call.conditions())
         location = f"{call.base_url}/upload/storage/v1/b/{call.bucket}/o?uploadType=resumable&upload_id={upload.token}"
         return Response(status_code=200, headers={"location": location, "x-guploader-uploadid": upload.token})
 

@@ -18,9 +18,10 @@ import requests
 from local_cloud.clock import ManualClock
 from local_cloud.processes import start_mark
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Event, Execution, Kind
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import JobKey
 from local_cloud.run.model.store import Store
+from local_cloud.run.model.task import Event, Kind
 from local_cloud.run.runner.leftovers import Records
 from local_cloud.run.spec.template import Container, JobSpec, Overrides, Template
 from local_cloud.run.spec.validation import V2_RUN_PATHS
