@@ -1,8 +1,8 @@
 """Where a local cloud can be reached: the addresses of its services, and the environment that sends clients there.
 
-Storage and Run take addresses with a scheme, Pub/Sub and Monitoring without one; the two last share a port. gcloud takes Run for
-its proxy and calls it by a name of its own, which nobody looks up: requests through the proxy setting are answered for this name
-only, so that Run is nobody's way to another machine.
+Storage and Run take addresses with a scheme, Pub/Sub and Monitoring without one; the last two share a port. gcloud uses Run as its proxy
+and calls it `run.local`, a name that is never looked up: Run answers requests through the proxy setting for this name only, so that it is
+no way to another machine.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Addresses:
 
 
 def emulators(*, pubsub: str, storage: str, run: str) -> dict[str, str]:
-    """The values of PASSED."""
+    """The variables of PASSED with their values."""
     return dict(zip(PASSED, (pubsub, storage, run, pubsub), strict=True))
 
 
 def from_json(body: Mapping[str, str]) -> Addresses:
-    """Raises KeyError when an address is missing."""
+    """The addresses that `to_json` wrote. Raises KeyError when one is missing."""
     return Addresses(pubsub=body["pubsub"], pubsub_http=body["pubsub_http"], storage=body["storage"], run=body["run"])
 
 

@@ -27,7 +27,7 @@ def runs(pid: int, mark: str | None) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """True as well when it has gone meanwhile."""
+    """Also true of a process that is gone."""
     if not _has_proc():
         return _ps(pid, "stat=")[:1] in ("", "Z")
     fields = _stat(pid)

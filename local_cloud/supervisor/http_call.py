@@ -21,7 +21,8 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def call(
     service: str, url: str, body: Mapping[str, object] | None = None, *, method: str | None = None, within_s: float = REQUEST_S
 ) -> dict[str, object]:
-    """GET, or POST with a body, or `method`; the JSON answer. Raises ServiceFailed, with the service's own words if it refused."""
+    """GET, or POST with a body, or `method`; returns the JSON of the answer. Raises ServiceFailed, with the service's own message if it
+    refused."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"}, method=method)
     try:

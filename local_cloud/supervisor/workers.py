@@ -27,7 +27,7 @@ class RunningWorker:
 
 
 def running_workers(state_dir: Path) -> list[RunningWorker]:
-    """Those of the local cloud in `state_dir`, by job, execution and index."""
+    """The running workers of the local cloud in `state_dir`, by job, execution and index."""
     found = [_worker(pid) for pid in recorded_workers(state_dir / "run" / "processes")]
     workers = [worker for worker in found if worker is not None]
     return sorted(workers, key=lambda worker: (worker.job, worker.execution, worker.index))
@@ -42,7 +42,7 @@ def _worker(pid: int) -> RunningWorker | None:
 
 
 def _environment(pid: int) -> dict[str, str]:
-    """What of _VARIABLES the process started with; empty when it is gone."""
+    """The values of _VARIABLES that the process started with; empty when it is gone."""
     if Path("/proc/self/environ").exists():
         try:
             text = (Path("/proc") / str(pid) / "environ").read_bytes().decode(errors="replace")

@@ -208,7 +208,7 @@ def test_a_frozen_service_still_ends_in_order(tmp_path: Path) -> None:
     child.ready(30)
     child.freeze()
     child.stop(10)
-    assert "ended with exit code 0" in child.obituary()
+    assert "ended with exit code 0" in child.exit_report()
 
 
 def test_a_zombie_does_not_run() -> None:

@@ -1,6 +1,6 @@
 """What the real service does not have: the workers that run now, their logs, what they used, and moving one of them.
 
-For tests and tools on this machine. Reading changes nothing, and times are Unix seconds by the service's clock.
+For tests and tools on this machine. Reading changes nothing, and times are Unix seconds of the service's clock.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def task_named(name: str, execution: Execution) -> Task | None:
 
 
 def show_task(task: Task, execution: Execution, log_uri: str) -> dict[str, object]:
-    """`log_uri`: of the execution's logs."""
+    """`log_uri`: the address of the execution's logs."""
     metadata = {
         "name": task_name(task, execution),
         "namespace": execution.key.project,

@@ -1,7 +1,7 @@
 """Jobs, executions and tasks as the v2 API shows them, and its requests as specs.
 
-Requests pass through Google's own message types, so that both spellings of a field and both forms of an enum are taken
-and an unknown field is refused. Answers are written directly: a page of 1,000 executions must not cost a second.
+Requests pass through Google's own message types: so both spellings of a field and both forms of an enum are accepted, and an unknown field
+is refused. Answers are written directly: a page of 1,000 executions must not cost a second.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def show_task(task: Task, execution: Execution, log_uri: str, enums: Enums) -> d
 
 
 def failure_of(execution: Execution) -> dict[str, object] | None:
-    """The `error` of the operation that waits for it; None when it succeeded or is not over."""
+    """The `error` of the operation that waits for it; None when it succeeded or still runs."""
     if not execution.is_over or execution.outcome is Phase.SUCCEEDED:
         return None
     completed = conditions.of_execution(execution)[0]

@@ -15,7 +15,7 @@ from local_cloud.run.spec.template import Template
 
 
 class InvalidEvent(Exception):
-    """An event that the state does not allow: a bug in whoever sent it."""
+    """An event that the state does not allow: a bug in its sender."""
 
     def __init__(self, execution: str, event: Event, phase: Phase | None) -> None:
         super().__init__(f"execution {execution}: {event.kind.value} for task {event.index} while it is {phase.value if phase else 'over'}")
@@ -23,7 +23,7 @@ class InvalidEvent(Exception):
 
 @dataclass
 class Execution:
-    """`sequence` grows with every execution of the server and orders the lists; `template` has the overrides laid on."""
+    """`sequence` grows with every execution of the server and orders the lists; `template` includes the overrides."""
 
     key: JobKey
     name: str
@@ -67,7 +67,7 @@ class Execution:
 
     @property
     def outcome(self) -> Phase:
-        """PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED, as the execution as a whole stands."""
+        """The state of the execution as a whole: PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED."""
         if not self.is_over:
             return Phase.PENDING if self.start_s is None else Phase.RUNNING
         if self.cancelled_count:

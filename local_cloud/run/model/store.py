@@ -1,6 +1,6 @@
 """Jobs and executions on disk: their records and events in the service's database, the logs of their workers as files beside it.
 
-What was reported to a client is on disk before.
+What a client was told is on disk before.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SAVE_JOB = "INSERT OR REPLACE INTO job VALUES (?, ?)"
 
 
 class Store:
-    """The state folder. One server at a time; its callers hold the cloud's lock."""
+    """The state folder, of one server at a time. Callers hold the cloud's lock."""
 
     def __init__(self, folder: Path) -> None:
         """Raises like `Database`."""
@@ -52,7 +52,7 @@ class Store:
             yield Job(key=JobKey(*record.pop("key")), spec=_spec(record.pop("manifest")), **record)
 
     def save_run(self, execution: Execution, job: Job) -> None:
-        """A new execution, and its job, which has one more."""
+        """Save a new execution, and its job, whose count it has raised."""
         (self._logs / execution.name).mkdir()
         with self._database.transaction() as connection:
             record = _record(execution, JobSpec(execution.template))
@@ -60,7 +60,7 @@ class Store:
             connection.execute(_SAVE_JOB, (job.key.name, _record(job, job.spec)))
 
     def append(self, execution: Execution, event: Event) -> None:
-        """What has just been applied to an execution."""
+        """Save an event that has just been applied to an execution."""
         record = {field.name: value for field in fields(event) if (value := getattr(event, field.name)) != field.default}
         row = (execution.name, execution.version, json.dumps(record, default=_value))
         self._database.execute("INSERT INTO event VALUES (?, ?, ?)", row)
@@ -81,7 +81,7 @@ class Store:
                 execution.apply(Event(kind=Kind(event.pop("kind")), reason=Reason(reason) if reason else None, **event))
             logs.discard(execution.name)
             yield execution
-        for name in logs:  # a kill came between the folder and its record: on its way in or out
+        for name in logs:  # a kill came between the folder and its record, at the creation or at the deletion
             shutil.rmtree(self._logs / name)
 
     def log_path(self, execution: str, index: int, attempt: int) -> Path:
@@ -96,7 +96,7 @@ class Store:
 
 
 def _record(value: Job | Execution, spec: JobSpec) -> str:
-    """What it was made with, the spec as a manifest."""
+    """The values that it was made with, its spec as a manifest."""
     others = ("key", "spec", "template")
     record = {field.name: getattr(value, field.name) for field in fields(value) if field.init and field.name not in others}
     return json.dumps({**record, "key": astuple(value.key), "manifest": write_manifest(value.key.job, spec)})

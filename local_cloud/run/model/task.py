@@ -34,7 +34,7 @@ class Kind(Enum):
 
 
 class Reason(Enum):
-    """Why a try was stopped by the platform."""
+    """Why the platform stopped a try."""
 
     TIMEOUT = "timeout"
     CANCEL = "cancel"
@@ -82,7 +82,7 @@ class Try:
 
 
 class Stage(IntEnum):
-    """What was done last: nothing yet, SIGTSTP, SIGSTOP."""
+    """The last step that was done: none yet, SIGTSTP, SIGSTOP."""
 
     ASKED = 0
     WARNED = 1
@@ -106,7 +106,7 @@ class Migration:
         return self.asked_s + WARNING_S + (self.pause_s if self.stage is Stage.STILL else 0.0)
 
     def moved(self) -> Migration | None:
-        """After the next step; None when that was the last."""
+        """The move after its next step; None when that was the last."""
         return None if self.stage is Stage.STILL else replace(self, stage=Stage(self.stage + 1))
 
 

@@ -1,8 +1,8 @@
-"""Finding what workers leave behind, so that it can be ended: by records on disk, by their output, and by a mark in their environment.
+"""Finds the processes that workers leave behind, by records on disk, by their output, and by a mark in their environment; and ends them.
 
-A process is killed only when its start time is the recorded one, as its id may belong to a stranger by now, or when it has to do with
-a log of our own state folder: it writes there, or was started by a worker that does. That also finds one that was never recorded, and
-one that left its worker's group.
+A process is killed only when its start time is the recorded one, as its id may belong to another process by now, or when it belongs to a
+log of this state folder: it writes there, or was started by a worker that does. That also finds one that was never recorded, and one that
+left its worker's group.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Records:
         self._path(pid).unlink(missing_ok=True)
 
     def kill_leftovers(self) -> list[int]:
-        """SIGKILL to the groups of the workers of an earlier server, and to what writes to its logs; returns their ids. Leaves the
-        folder empty."""
+        """SIGKILL to the groups of the workers of an earlier server, and to what writes to its logs; returns their ids. Empties the
+        folder."""
         killed = []
         for pid, mark in recorded_workers(self._folder).items():
             if start_mark(pid) == mark:
@@ -50,7 +50,7 @@ class Records:
         return killed + self.kill_writers()
 
     def kill_writers(self) -> list[int]:
-        """SIGKILL to every process that has to do with a log of ours, where the system shows that (Linux); returns their ids."""
+        """SIGKILL to every process that belongs to a log of this state folder, where the system shows that (Linux); returns their ids."""
         folder = f"{self._logs.resolve()}/"
         return _kill_all(lambda log: log.startswith(folder))
 
@@ -70,12 +70,12 @@ def recorded_workers(folder: Path) -> dict[int, str]:
 
 
 def kill_rest(logs: Collection[str]) -> list[int]:
-    """SIGKILL to every process that has to do with one of these logs, whose workers have ended; returns their ids. Linux only."""
+    """SIGKILL to every process that belongs to one of these logs, whose workers have ended; returns their ids. Linux only."""
     return _kill_all(lambda log: log in logs)
 
 
 def _kill_all(is_theirs: Callable[[str], bool]) -> list[int]:
-    """Look again until there is none: one that was just starting another is not seen together with it."""
+    """Looks again until there is none: a process that was just starting another is not seen together with it."""
     killed: list[int] = []
     while found := [pid for pid in _processes_of(is_theirs) if pid not in killed]:
         for pid in found:
@@ -86,19 +86,19 @@ def _kill_all(is_theirs: Callable[[str], bool]) -> list[int]:
 
 
 def _processes_of(is_theirs: Callable[[str], bool]) -> list[int]:
-    """Those with a log that `is_theirs`. The server itself never has one."""
+    """The processes with a log that `is_theirs`. The server itself never has one."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if any(map(is_theirs, _logs_of(process))):
                 found.append(int(process.name))
     return found
 
 
 def _logs_of(process: Path) -> Iterator[str]:
-    """The files, as far as they can be logs, that a process writes to, and the log that its environment names."""
+    """The files that a process writes its output to, and the log that its environment names."""
     for stream in ("1", "2"):
-        with contextlib.suppress(FileNotFoundError):  # closed, which is no end
+        with contextlib.suppress(FileNotFoundError):  # the process has closed it, and still runs
             yield os.readlink(process / "fd" / stream)
     _, found, rest = (b"\0" + (process / "environ").read_bytes()).partition(f"\0{LOG_MARK}=".encode())
     if found:

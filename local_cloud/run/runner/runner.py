@@ -1,4 +1,4 @@
-"""The thread that makes executions happen: it asks the scheduler what to do and does it.
+"""The thread that carries executions out: it asks the scheduler what to do and does it.
 
 Only this thread starts and signals workers, so a signal can never overtake a start. No lock is held while a process starts.
 """
@@ -26,7 +26,7 @@ _MOVES = {Stage.ASKED: signal.SIGTSTP, Stage.WARNED: signal.SIGSTOP, Stage.STILL
 
 @dataclass(frozen=True)
 class Worker:
-    """One running try; `start_s`: Unix seconds of its process's start."""
+    """One running try; `start_s`: when its process started, Unix seconds."""
 
     pid: int
     job: str
@@ -37,7 +37,7 @@ class Worker:
 
 
 class Runner:
-    """Start it once, after the cloud was made; `stop` returns when no worker is left. `on_crash` is told if the thread dies."""
+    """Start it once, after the cloud was made; `stop` returns when no worker is left. `on_crash` is called when the thread fails."""
 
     def __init__(self, cloud: Cloud, settings: Settings, on_crash: Callable[[], None] | None = None) -> None:
         self._cloud = cloud
@@ -49,13 +49,13 @@ class Runner:
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
 
     def start(self) -> None:
-        """First end what an earlier server left behind, so that no try runs twice at once."""
+        """First end what an earlier server left behind, so that no try runs twice at the same time."""
         self._records.kill_leftovers()
         self._fail_lost_tries()
         self._thread.start()
 
     def stop(self) -> None:
-        """SIGKILL to all workers. Their tries count as failed; an execution that has tries left goes on at the next start."""
+        """SIGKILL to all workers. Their tries count as failed; an execution with retries left goes on at the next start."""
         with self._cloud.condition:
             self._stopping = True
             self._cloud.condition.notify_all()
@@ -65,7 +65,7 @@ class Runner:
         self._records.kill_writers()
 
     def workers(self) -> list[Worker]:
-        """Those that run now, in the order of their executions and indexes."""
+        """The workers that run now, in the order of their executions and indexes."""
         with self._cloud.condition:
             running = {execution.name: execution for execution in self._cloud.unfinished()}
             found = []
@@ -93,7 +93,7 @@ class Runner:
             raise
 
     def _next_actions(self) -> list[Action] | None:
-        """Wait until there is something to do; None when the server ends."""
+        """Wait until there is something to do; None when the server stops."""
         cloud = self._cloud
         with cloud.condition:
             while not self._stopping:
@@ -104,7 +104,7 @@ class Runner:
             return None
 
     def _act(self, action: Action) -> None:
-        """Do one step, unless the state has moved on since it was planned."""
+        """Do one step, unless the state has changed since it was planned."""
         cloud = self._cloud
         with cloud.condition:
             execution = next((found for found in cloud.unfinished() if found.name == action.execution), None)
@@ -141,7 +141,7 @@ class Runner:
             cloud.record(execution, Event(Kind.STOPPING, cloud.clock.now(), task.index, reason=action.reason))
             self._processes.signal(key, signal.SIGTERM)
             if task.migration is not None and task.migration.stage is Stage.STILL:
-                self._processes.signal(key, signal.SIGCONT)  # a worker that stands still would not hear the SIGTERM
+                self._processes.signal(key, signal.SIGCONT)  # a stopped process does not receive the SIGTERM
         elif action.do is Do.MOVE and task.migration is not None and can_move(task, Kind.MOVED):
             number = _MOVES[task.migration.stage]
             cloud.record(execution, Event(Kind.MOVED, cloud.clock.now(), task.index))
@@ -186,7 +186,7 @@ class Runner:
 
 
 def _worker_environment(base: Mapping[str, str], execution: Execution, task: Task) -> dict[str, str]:
-    """`base`, then the container's own, then what Cloud Run says about the try, which always wins."""
+    """`base`, then the container's own variables, then what Cloud Run says about the try: the last one counts."""
     container = execution.template.containers[0]
     return {
         **base,

@@ -28,7 +28,7 @@ class StartUp:
     seed: int = 0
 
     def delay_s(self, execution_number: int, index: int, attempt: int) -> float:
-        """Of one try; `execution_number` counts the executions of the server."""
+        """The delay of one try; `execution_number` counts the executions of the server."""
         if not self.spread:
             return self.median_s
         drawn = random.Random(f"{self.seed}/{execution_number}/{index}/{attempt}").gauss(0.0, self.spread)

@@ -1,6 +1,6 @@
 """The batch endpoint: many small calls in one request, each answered as if it had come alone.
 
-Uploads, downloads and batches are refused inside of a batch, as in the real service.
+Uploads, downloads and batches are refused inside a batch, as in the real service.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BatchRoutes:
 
 
 def inner_request(text: bytes, outer: Request) -> Request:
-    """The request that stands in a part of a batch. Raises InvalidArgument."""
+    """The request in a part of a batch. Raises InvalidArgument."""
     head, _, body = text.partition(b"\n\n")
     request_line, _, header_lines = head.partition(b"\n")
     words = request_line.decode("latin-1").split()

@@ -1,4 +1,4 @@
-"""The bodies of requests: JSON, the two parts of an upload, the parts of a batch, and what was zipped for the way."""
+"""The bodies of requests: JSON, the two parts of an upload, the parts of a batch, and compressed ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEAD_LIMIT_BYTES = 1024 * 1024
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary of a multipart Content-Type, also of one in single quotes. Raises InvalidArgument."""
+    """The boundary of a multipart Content-Type, with or without single quotes. Raises InvalidArgument."""
     message = Message()
     message["content-type"] = content_type
     boundary = (message.get_boundary() or "").strip("'\"")
@@ -27,9 +27,8 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class RelatedBody:
-    """Parser of a multipart/related body, as it arrives: a JSON part and a media part. Its line end is the one behind the first boundary,
-    as clients send CRLF or bare LF; media is never searched for another one. `resource` and `media_type` stand once `feed` has returned
-    media or `end` was called."""
+    """Parser of a multipart/related body as it arrives: a JSON part and a media part. Clients end lines with CRLF or with LF: what follows
+    the first boundary counts for the whole body. `resource` and `media_type` are set once `feed` has returned media or `end` was called."""
 
     def __init__(self, boundary: bytes) -> None:
         self._dashes = b"--" + boundary
@@ -40,7 +39,7 @@ class RelatedBody:
         self.media_type = ""
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece of the body, return the media that is certain by now. Raises InvalidArgument."""
+        """Take a piece of the body; returns the media that is complete so far. Raises InvalidArgument."""
         if self._closed:
             return b""
         self._buffer += data
@@ -51,7 +50,7 @@ class RelatedBody:
         return self._take_media()
 
     def end(self) -> None:
-        """The body is over. Raises InvalidArgument if it was cut."""
+        """The body has ended. Raises InvalidArgument if it is incomplete."""
         if not self._closed:
             raise InvalidArgument("Multipart body is malformed: it ends before the closing boundary.")
 
@@ -86,7 +85,7 @@ class RelatedBody:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; an empty body is an empty one. Raises InvalidArgument."""
+    """The JSON object of a body; an empty one for an empty body. Raises InvalidArgument."""
     if not body.strip():
         return {}
     try:
@@ -105,9 +104,9 @@ def split_parts(body: bytes, boundary: bytes) -> list[bytes]:
 
 
 def unzipped(request: Request) -> Request:
-    """The request with its body unzipped as it comes, if its `Content-Encoding` is gzip, as `gcloud storage cp --gzip-in-flight` sends it:
-    an object that stays zipped says so in its `contentEncoding`, not in this header. Reading the body raises InvalidArgument if it is no
-    gzip, or cut."""
+    """The request with its body unzipped as it arrives, if its `Content-Encoding` is gzip, as `gcloud storage cp --gzip-in-flight` sends
+    it. (An object that stays compressed says so in its `contentEncoding`, not in this header.) Reading the body raises InvalidArgument if
+    it is no gzip, or incomplete."""
     if request.headers.get("content-encoding", "").lower() != "gzip":
         return request
     inflater = zlib.decompressobj(wbits=31)

@@ -12,7 +12,7 @@ from local_cloud.storage.api.rendering import bucket_json
 from local_cloud.storage.model.errors import InvalidArgument
 from local_cloud.storage.model.storage import Storage
 
-# What the Python client sends for a project when STORAGE_EMULATOR_HOST is set.
+# The project that the Python client sends when STORAGE_EMULATOR_HOST is set.
 _NO_PROJECT = "<none>"
 
 
@@ -60,7 +60,7 @@ class BucketRoutes:
         return JSONResponse({"kind": "storage#storageLayout", **layout, "hierarchicalNamespace": {"enabled": False}})
 
     async def _no_managed_folders(self, call: Call) -> Response:
-        """They exist for access control only, which is not here; gcloud asks before it removes a bucket."""
+        """Managed folders exist for access control only, which is not here; gcloud asks for them before it removes a bucket."""
         self._storage.bucket(call.bucket)
         return JSONResponse({"kind": "storage#managedFolders"})
 

@@ -1,8 +1,7 @@
 """A request as a call of the storage API: which operation it is and on what, read from its method and its raw path.
 
 Names are taken from the path before it is decoded, as an encoded slash belongs to a name and a plain one does not. Plain URLs of objects,
-`/bucket/name`, as public and signed ones are, become calls of the JSON API too; a signature is not looked at, as nobody needs a permission
-here.
+`/bucket/name`, as public and signed ones are, become calls of the JSON API too. Signatures are ignored, as there is no access control.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from local_cloud.storage.model.conditions import Conditions
 from local_cloud.storage.model.errors import InvalidArgument, NotSupported
 from local_cloud.storage.model.storage import Ref
 
-# (method, path, operation). {words} stand for one segment each.
+# (method, path, operation). {words} match one segment each.
 _OPERATIONS = (
     ("GET", "storage/v1/b", "buckets.list"),
     ("POST", "storage/v1/b", "buckets.insert"),
@@ -42,7 +41,7 @@ _OPERATIONS = (
     ("POST", "upload/storage/v1/b/{bucket}/o", "objects.insert"),
     ("PUT", "upload/storage/v1/b/{bucket}/o", "objects.insert"),
     ("DELETE", "upload/storage/v1/b/{bucket}/o", "objects.insert"),
-    # gcloud starts its resumable uploads here, and goes on at the address that it is given.
+    # gcloud starts its resumable uploads here, and goes on at the address in the answer.
     ("POST", "resumable/upload/storage/v1/b/{bucket}/o", "objects.insert"),
     ("POST", "batch/storage/v1", "batch"),
 )
@@ -52,9 +51,9 @@ for _method, _path, _operation in _OPERATIONS:
     _segments = _path.split("/")
     _BY_SHAPE.setdefault((_method, len(_segments)), []).append((_segments, _operation))
 _PLAIN_OPERATIONS = {"GET": "objects.get", "PUT": "objects.insert", "DELETE": "objects.delete"}
-# First words of the JSON API's paths: what begins with them and is not known is no bucket.
+# First words of the JSON API's paths, which are no buckets.
 _OF_THE_JSON_API = {"storage", "download", "upload", "resumable", "batch"}
-# What makes another call of the XML API of a plain URL.
+# Parameters that make another call of the XML API of a plain URL.
 _OTHER_CALLS = {"acl", "compose", "partNumber", "tagging", "uploadId", "uploads"}
 _PLAIN_CONDITIONS = {"x-goog-if-generation-match": "ifGenerationMatch", "x-goog-if-metageneration-match": "ifMetagenerationMatch"}
 _PLAIN_FIELDS = {
@@ -123,7 +122,7 @@ class Call:
             raise InvalidArgument(f"Invalid value for {key}: '{text}'. Valid are whole numbers.") from None
 
     def conditions(self, *, source: bool = False) -> Conditions:
-        """The conditions of a request: `ifGenerationMatch` and its kin, or with `source` `ifSourceGenerationMatch` and its kin."""
+        """The preconditions of the request: `ifGenerationMatch` and the like, or with `source` `ifSourceGenerationMatch` and the like."""
         prefix = "ifSource" if source else "if"
         not_match = self.integer(f"{prefix}MetagenerationNotMatch")
         if not_match is None:  # the Python client spells it with a capital G when it uploads
@@ -151,7 +150,7 @@ def call_of(request: Request) -> Call:
     """What a request of the JSON API, or one to the plain URL of an object, asks for. Raises InvalidArgument, NotSupported."""
     raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     path = raw_path.decode("latin-1").partition("?")[0]
-    # The server leaves the body of an answer to HEAD away.
+    # The server drops the body of an answer to HEAD.
     method = "GET" if request.method == "HEAD" else request.method
     found = operation_of(method, path)
     if found is not None:
@@ -163,7 +162,7 @@ def call_of(request: Request) -> Call:
 
 
 def _plain_call(method: str, raw_path: str, request: Request) -> Call | None:
-    """None for what is no plain URL of an object. Raises InvalidArgument, NotSupported."""
+    """The call on an object's plain URL; None when it is none. Raises InvalidArgument, NotSupported."""
     bucket, _, name = raw_path.lstrip("/").partition("/")
     if method not in _PLAIN_OPERATIONS or not name or bucket in _OF_THE_JSON_API:
         return None

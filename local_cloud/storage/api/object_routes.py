@@ -1,4 +1,4 @@
-"""What the storage server answers to calls on objects, but for uploads.
+"""What the storage server answers to calls on objects, except uploads.
 
 Only translation between HTTP and the model: every decision is the model's.
 """
@@ -47,7 +47,7 @@ class ObjectRoutes:
         )
         if call.flag("softDeleted"):
             self._storage.bucket(call.bucket)
-            return JSONResponse({"kind": "storage#objects"})  # what is deleted is gone
+            return JSONResponse({"kind": "storage#objects"})  # deleted objects are not kept
         page = self._storage.list_objects(call.bucket, query)
         base_url = call.base_url
         answer: dict[str, Any] = {"kind": "storage#objects"}
@@ -141,7 +141,7 @@ def _compose_source(item: Any) -> ComposeSource:
 
 
 def _check_etag(call: Call, stored: StoredObject) -> None:
-    """If-Match and If-None-Match of a read. Raises PreconditionFailed, NotModified."""
+    """Checks If-Match and If-None-Match of a read. Raises PreconditionFailed, NotModified."""
     own = {etag(stored.generation, stored.metageneration), "*"}
     wanted, unwanted = (_etags(call.request.headers.get(header)) for header in ("if-match", "if-none-match"))
     if wanted and not wanted & own:

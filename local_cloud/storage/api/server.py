@@ -37,7 +37,7 @@ _CLIENT_WENT_AWAY = 499
 
 
 async def straight(call: Call, handler: Handler) -> Response:
-    """The wrapper that does nothing."""
+    """The wrapper that changes nothing."""
     return await handler(call)
 
 

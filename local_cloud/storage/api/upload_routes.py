@@ -1,7 +1,7 @@
 """What the storage server answers to uploads: simple, multipart and resumable.
 
-Content goes to its staged file as it arrives and becomes an object in one step; what was cut short is thrown away, or,
-in a resumable session, kept as far as it came.
+Content goes to its staged file as it arrives and becomes an object in one step; incomplete content is discarded, or,
+in a resumable session, kept as far as it arrived.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class UploadRoutes:
         return JSONResponse(object_json(stored, call.base_url))
 
     async def _receive_chunk(self, call: Call, upload: Upload, given: ContentRange | None) -> None:
-        """Append what the session does not have yet; what came before a cut connection stays."""
+        """Append the bytes that the session does not have yet; what arrived before a lost connection stays."""
         start = (given.start or 0) if given else 0
         if start > upload.size:
             raise InvalidArgument(
@@ -124,7 +124,7 @@ def _named(call: Call, resource: dict[str, Any], content_type: str | None) -> tu
 
 
 def _header_hashes(headers: Mapping[str, str]) -> dict[str, str | None]:
-    """What `x-goog-hash: crc32c=…,md5=…` says."""
+    """The hashes in `x-goog-hash: crc32c=…,md5=…`."""
     pairs = dict(item.strip().partition("=")[::2] for item in headers.get("x-goog-hash", "").split(","))
     return {"crc32c": pairs.get("crc32c"), "md5": pairs.get("md5") or headers.get("content-md5")}
 

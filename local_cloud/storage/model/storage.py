@@ -1,6 +1,6 @@
 """The model of Cloud Storage: buckets, and objects with generations and preconditions, on plain files; no HTTP.
 
-What a call has returned is in the store and survives a kill. Content comes first, then its record, then the move to its place: so
+What a call has returned is in the store and survives a kill. The content is written first, then its record, then it moves to its place: so
 there is never an object without its content, nor new content under an old generation.
 """
 
@@ -62,7 +62,7 @@ class ObjectPage:
 
 
 class _Shelf:
-    """The objects of one bucket, with their names in order at every moment, as every list call walks them."""
+    """The objects of one bucket. Their names are in order at every moment, as every list call walks them."""
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
@@ -84,7 +84,7 @@ class Storage:
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         """Load what an earlier process left in `folder`. Raises RuntimeError if another process uses it, ValueError if it is damaged,
-        Damaged if somebody has put a thing of his own in the way of a confirmed write."""
+        Damaged if a person has put something in the way of a confirmed write."""
         self._clock = clock
         self._lock = threading.RLock()
         self.store = Store(folder)
@@ -101,7 +101,7 @@ class Storage:
             raise
 
     def _repair(self, found: Found) -> None:
-        """Finish what a killed process had confirmed but not yet done to the files, and drop what it had not confirmed."""
+        """Finish the file operations that a killed process had confirmed, and drop what it had not confirmed."""
         staged = self.files.staged_tokens()
         if found.deleted_location and found.deleted_location not in {stored.location for stored in found.objects}:
             self.files.remove(found.deleted_location)
@@ -145,7 +145,7 @@ class Storage:
             return bucket
 
     def buckets(self, project: str | None = None) -> list[Bucket]:
-        """In the order of their names; of one project, or of all."""
+        """The buckets of one project, or of all, in the order of their names."""
         with self._lock:
             found = [shelf.bucket for shelf in self._shelves.values() if project is None or shelf.bucket.project == project]
         return sorted(found, key=lambda bucket: bucket.name)
@@ -196,7 +196,7 @@ class Storage:
             except (StorageError, OSError):
                 staged.discard()
                 raise
-            # From here on the record wants the staged content, also when the move fails: the next start tries it again.
+            # The record now needs the staged content, also when the move fails: the next start tries it again.
             self.files.publish(staged.token, stored.location)
             self._shelf(ref.bucket).put(stored)
             return stored
@@ -227,7 +227,7 @@ class Storage:
         return stored
 
     def get(self, ref: Ref, conditions: Conditions = NO_CONDITIONS, *, reading: bool = True) -> StoredObject:
-        """Raises NotFound, PreconditionFailed, and if it is for `reading` NotModified."""
+        """The live object. Raises NotFound, PreconditionFailed, and for `reading` NotModified."""
         with self._lock:
             stored = self._live(ref)
             conditions.check(stored, reading=reading)
@@ -352,7 +352,7 @@ class Storage:
         return staged
 
     def _check_free_way(self, stored: StoredObject) -> None:
-        """Raises Damaged."""
+        """Raises Damaged when a person has put something in the way of the object's file."""
         obstacle = self.files.obstacle(stored.location)
         if obstacle is not None:
             text = f"{obstacle} is in the way of the file of the object {stored.bucket}/{stored.name}"
@@ -371,7 +371,7 @@ class Storage:
         return stored
 
     def _next_generation(self, now_s: float) -> int:
-        """Microseconds as in the real service, but never one that was given before."""
+        """Microseconds as in the real service, but never a generation that was given out before."""
         self._last_generation = max(int(now_s * 1_000_000), self._last_generation + 1)
         return self._last_generation
 

@@ -1,6 +1,6 @@
 """The records of buckets, objects and upload sessions in the service's database. The contents of objects are files beside it.
 
-What a call has returned from is there after a kill.
+A record is on disk when its call returns.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Store:
         self._database.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?)", (stored.bucket, stored.name, _text(stored)))
 
     def delete_object(self, stored: StoredObject, last_generation: int) -> None:
-        """To be called before its file is removed. No generation up to `last_generation` is given out again."""
+        """Called before its file is removed. No generation up to `last_generation` is given out again."""
         with self._database.transaction() as connection:
             connection.execute("DELETE FROM object WHERE bucket = ? AND name = ?", (stored.bucket, stored.name))
             connection.execute("UPDATE last_deleted SET generation = ?, location = ?", (last_generation, stored.location))

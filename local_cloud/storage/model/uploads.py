@@ -1,6 +1,6 @@
-"""Resumable uploads: sessions that are kept until their content is whole, and the Content-Range they speak.
+"""Resumable uploads: sessions that are kept until their content is complete, and their Content-Range headers.
 
-A session's confirmed bytes are on disk before they are reported, so a client goes on after a restart of the server.
+A session's confirmed bytes are on disk before they are reported, so a client can go on after a restart of the server.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]+)-([0-9]+|\*)|\*)/([0-9]+|\*)")
 
 @dataclass(frozen=True, slots=True)
 class ContentRange:
-    """Bytes `start` to `end` (inclusive) of `total`. No start: a question for the status; no total: not known yet. A start without an
-    end, as Node's client sends it: to the end of the body, which, without a total, is the end of the content too."""
+    """Bytes `start` to `end` (inclusive) of `total`. Without a start it asks for the status; without a total, that is not known yet. A
+    start without an end, as Node's client sends it, means: to the end of the body, which, without a total, is the end of the content
+    too."""
 
     start: int | None = None
     end: int | None = None
@@ -38,7 +39,7 @@ class ContentRange:
 
 
 def content_range(header: str | None) -> ContentRange | None:
-    """None without a header: then the body is all that is left. Raises InvalidArgument."""
+    """None without a header: then the body is the rest of the content. Raises InvalidArgument."""
     if header is None:
         return None
     match = _CONTENT_RANGE.fullmatch(header.strip())
@@ -54,7 +55,7 @@ def content_range(header: str | None) -> ContentRange | None:
 
 
 class Upload:
-    """One session. Each request that writes takes a turn first; a stale one can no longer write."""
+    """One session. Each request that writes takes a turn first; an earlier request can then no longer write."""
 
     def __init__(self, token: str, ref: Ref, resource: Mapping[str, Any], conditions: Conditions, staged: Staged) -> None:
         self.token = token
@@ -94,7 +95,7 @@ class Uploads:
                 storage.files.discard(token)
 
     def start(self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions) -> Upload:
-        """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions fail already now."""
+        """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions already fail now."""
         check_object_name(ref.name)
         object_fields(resource)
         conditions.check(self._storage.peek(ref))
@@ -129,7 +130,7 @@ class Uploads:
         return stored
 
     def finish(self, upload: Upload, *, crc32c: str | None, md5: str | None) -> StoredObject:
-        """Make the session's content an object; on any error the session is over. Raises like `Storage.put`."""
+        """Make the session's content an object; any error ends the session. Raises like `Storage.put`."""
         upload.take_turn()
         try:
             upload.staged.check(crc32c=crc32c, md5=md5)
@@ -150,7 +151,7 @@ class Uploads:
         return stored
 
     def abandon(self, token: str) -> None:
-        """End a session without an object."""
+        """End a session without an object. Does nothing without one."""
         upload = self._active.pop(token, None)
         if upload is not None:
             upload.take_turn()
