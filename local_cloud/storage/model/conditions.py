@@ -6,19 +6,9 @@ Nothing else in the storage model compares generations with what a client expect
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from local_cloud.storage.model.errors import NotModified, PreconditionFailed
-
-
-class Versioned(Protocol):
-    """What can be compared: an object, or a bucket (whose generation is never asked for)."""
-
-    @property
-    def generation(self) -> int: ...
-
-    @property
-    def metageneration(self) -> int: ...
+from local_cloud.storage.model.records import Bucket, StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +24,7 @@ class Conditions:
     metageneration_match: int | None = None
     metageneration_not_match: int | None = None
 
-    def check(self, live: Versioned | None, *, reading: bool = False) -> None:
+    def check(self, live: Bucket | StoredObject | None, *, reading: bool = False) -> None:
         """Raises PreconditionFailed; for a failed not-match on a read NotModified."""
         generation = live.generation if live else 0
         metageneration = live.metageneration if live else None
