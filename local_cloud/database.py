@@ -20,10 +20,10 @@ _PAGE_BYTES = 16_384
 # SQLite copies the write-ahead log into the file whenever it has grown by so much; a small log stays in the processor's cache.
 _CHECKPOINT_BYTES = 1024 * 1024
 _SETTINGS = f"""
+    PRAGMA synchronous = OFF;
     PRAGMA page_size = {_PAGE_BYTES};
     PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA journal_mode = WAL;
-    PRAGMA synchronous = OFF;
     PRAGMA secure_delete = OFF;
     PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // _PAGE_BYTES};
 """
@@ -72,7 +72,7 @@ class Database:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the file that hold something; the others are used before it grows, or freed at the next start."""
+        """Bytes of the file in use. The others are used before it grows, and removed at the next start if they are more than half."""
         return (self._number("page_count") - self._number("freelist_count")) * _PAGE_BYTES
 
     @contextmanager
