@@ -1,16 +1,21 @@
 """Where a local cloud can be reached: the addresses of its services, and the environment that sends clients there.
 
-Storage and Run take addresses with a scheme, Pub/Sub and Monitoring without one; the two last share a port.
+Storage and Run take addresses with a scheme, Pub/Sub and Monitoring without one; the last two share a port. gcloud uses Run as its proxy
+and calls it `run.local`, a name that is never looked up: Run answers requests through the proxy setting for this name only, so that it is
+no way to another machine.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 PROJECT = "local"
 PASSED = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "CLOUD_RUN_EMULATOR_HOST", "CLOUD_MONITORING_EMULATOR_HOST")
 """The variables that workers get as well."""
+GCLOUD_HOST = "run.local"
+_GCLOUD_HOSTS = re.compile(r"(?:([a-z]+-[a-z]+[0-9]+)-)?run\.local(?::80)?\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,21 @@ class Addresses:
 
 
 def emulators(*, pubsub: str, storage: str, run: str) -> dict[str, str]:
-    """The values of PASSED."""
+    """The variables of PASSED with their values."""
     return dict(zip(PASSED, (pubsub, storage, run, pubsub), strict=True))
 
 
 def from_json(body: Mapping[str, str]) -> Addresses:
-    """Raises KeyError when an address is missing."""
+    """The addresses that `to_json` wrote. Raises KeyError when one is missing."""
     return Addresses(pubsub=body["pubsub"], pubsub_http=body["pubsub_http"], storage=body["storage"], run=body["run"])
+
+
+def is_gcloud_host(host: str) -> bool:
+    """`run.local`, or `us-central1-run.local` as gcloud writes it for a region."""
+    return _GCLOUD_HOSTS.match(host) is not None
+
+
+def region_of(host: str) -> str:
+    """The region that gcloud has put before the name; empty without one."""
+    found = _GCLOUD_HOSTS.match(host)
+    return (found.group(1) or "") if found else ""

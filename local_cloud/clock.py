@@ -58,7 +58,7 @@ class Clock:
         self.on_advance(wake)
 
     def wait_until(self, condition: threading.Condition, until: float | None) -> None:
-        """Wait on a held and watched `condition` until somebody notifies it or this clock reaches `until` (None: no limit).
+        """Wait on a condition that the caller holds and `watch` knows, until it is notified or this clock reaches `until` (None: no limit).
 
         Like `Condition.wait` it may wake early: the caller checks again what it waits for.
         """

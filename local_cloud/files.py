@@ -1,7 +1,4 @@
-"""Writing of small files in one step.
-
-A reader, or the next server after a kill, sees the old text or the new one, never a part.
-"""
+"""Writes a small file in one step: a reader, or the next process after a kill, sees the old text or the new one, never a part."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local_cloud.addresses import PROJECT, Addresses
-from local_cloud.run.api.hosts import GCLOUD_HOST
+from local_cloud.addresses import GCLOUD_HOST, PROJECT, Addresses
 
 REGION = "us-central1"
 SERVED = ("run", "storage", "pubsub")
@@ -36,10 +35,10 @@ _LOOPBACK = "127.0.0.1,localhost"
 
 
 def gcloud_environment(addresses: Addresses, folder: Path, arguments: Sequence[str] = ()) -> dict[str, str]:
-    """What to lay over the environment of one `gcloud ARGUMENTS…`. `folder` becomes its private configuration.
+    """The variables to set for one `gcloud ARGUMENTS…`. `folder` becomes its private configuration.
 
-    The proxy setting, which `gcloud run` cannot do without (it puts the region before the host's name), holds for every request of a
-    gcloud process; so each command group gets an environment of its own. Raises ValueError for a group that is not served.
+    The proxy setting, which `gcloud run` cannot do without (it puts the region before the host's name), holds for every request of a gcloud
+    process; so each command group gets an environment of its own. Raises ValueError for a group that the local cloud does not serve.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     group = _group(arguments)

@@ -1,111 +1,50 @@
-"""Finding what workers leave behind, so that it can be ended: by records on disk, by their output, and by a mark in their environment.
-
-A process is killed only when its start time is the recorded one, as its id may belong to a stranger by now, or when it has to do with
-a log of our own state folder: it writes there, or was started by a worker that does. That also finds one that was never recorded, and
-one that left its worker's group.
-"""
+"""Whether a process that was noted earlier still runs: an id alone says nothing, as it may belong to a stranger by now."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
 import subprocess
-from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from local_cloud.files import write_atomically
-
-LOG_MARK = "LOCAL_CLOUD_LOG"
-"""A worker's environment names its log here, and what it starts inherits that."""
-_START_TIME_FIELD = 19  # of /proc/<pid>/stat, counted from the state, which follows the command in parentheses
-
-
-class Records:
-    """One small file per running worker in `folder`, beside which lie the `executions` with their logs. Safe from several threads, as
-    each pid has its own file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._logs = folder.parent / "executions"
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(self, pid: int) -> None:
-        write_atomically(self._path(pid), json.dumps({"pid": pid, "started": start_mark(pid)}))
-
-    def remove(self, pid: int) -> None:
-        self._path(pid).unlink(missing_ok=True)
-
-    def kill_leftovers(self) -> list[int]:
-        """SIGKILL to the groups of the workers of an earlier server, and to what writes to its logs; returns their ids. Leaves the
-        folder empty."""
-        killed = []
-        for path in sorted(self._folder.iterdir()):
-            if path.suffix == ".json":
-                record = json.loads(path.read_text())
-                pid = int(record["pid"])
-                if record["started"] is not None and record["started"] == start_mark(pid):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(pid, signal.SIGKILL)
-                        killed.append(pid)
-            path.unlink()
-        return killed + self.kill_writers()
-
-    def kill_writers(self) -> list[int]:
-        """SIGKILL to every process that has to do with a log of ours, where the system shows that (Linux); returns their ids."""
-        folder = f"{self._logs.resolve()}/"
-        return _kill_all(lambda log: log.startswith(folder))
-
-    def _path(self, pid: int) -> Path:
-        return self._folder / f"{pid}.json"
-
-
-def kill_rest(logs: Collection[str]) -> list[int]:
-    """SIGKILL to every process that has to do with one of these logs, whose workers have ended; returns their ids. Linux only."""
-    return _kill_all(lambda log: log in logs)
-
-
-def _kill_all(is_theirs: Callable[[str], bool]) -> list[int]:
-    """Look again until there is none: one that was just starting another is not seen together with it."""
-    killed: list[int] = []
-    while found := [pid for pid in _processes_of(is_theirs) if pid not in killed]:
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        killed += found
-    return killed
-
-
-def _processes_of(is_theirs: Callable[[str], bool]) -> list[int]:
-    """Those with a log that `is_theirs`. The server itself never has one."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-            if any(map(is_theirs, _logs_of(process))):
-                found.append(int(process.name))
-    return found
-
-
-def _logs_of(process: Path) -> Iterator[str]:
-    """The files, as far as they can be logs, that a process writes to, and the log that its environment names."""
-    for stream in ("1", "2"):
-        with contextlib.suppress(FileNotFoundError):  # closed, which is no end
-            yield os.readlink(process / "fd" / stream)
-    _, found, rest = (b"\0" + (process / "environ").read_bytes()).partition(f"\0{LOG_MARK}=".encode())
-    if found:
-        yield os.fsdecode(rest.partition(b"\0")[0])
+_PROC = Path("/proc")
+_STATE_FIELD, _START_TIME_FIELD = 0, 19
+"""Of /proc/<pid>/stat, counted behind the command, which stands in parentheses."""
 
 
 def start_mark(pid: int) -> str | None:
     """When the process began, as a text that is equal for the same process only; None if there is no such process."""
-    proc = Path("/proc")
-    if (proc / "self" / "stat").exists():
-        try:
-            fields = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
-            boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        return f"{boot}/{fields[_START_TIME_FIELD]}"
-    listed = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return listed.stdout.strip() or None
+    if not _has_proc():
+        return _ps(pid, "lstart=") or None
+    fields = _stat(pid)
+    if fields is None:
+        return None
+    boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{fields[_START_TIME_FIELD]}"
+
+
+def runs(pid: int, mark: str | None) -> bool:
+    """Whether the process that had this id and this `start_mark` still runs. A zombie, which only waits to be reaped, does not."""
+    return mark is not None and start_mark(pid) == mark and not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Also true of a process that is gone."""
+    if not _has_proc():
+        return _ps(pid, "stat=")[:1] in ("", "Z")
+    fields = _stat(pid)
+    return fields is None or fields[_STATE_FIELD] == "Z"
+
+
+def _has_proc() -> bool:
+    return (_PROC / "self" / "stat").exists()
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _ps(pid: int, column: str) -> str:
+    listed = subprocess.run(["ps", "-o", column, "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip()

@@ -1,6 +1,7 @@
-"""A fixture for the tests of others: `pytest_plugins = ["local_cloud.pytest_plugin"]` in the topmost conftest.py makes `local_cloud` known.
+"""A pytest fixture for other projects: a running local cloud.
 
-One local cloud serves a whole test run: use a project of your own per test, and never wait for a reset.
+`pytest_plugins = ["local_cloud.pytest_plugin"]` in the topmost conftest.py makes `local_cloud` known. One local cloud serves a whole test
+run: use a project of your own per test, and never wait for a reset.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ _FOREIGN = ("GOOGLE_", "CLOUDSDK_", "PUBSUB_", "STORAGE_", "CLOUD_RUN_", "CLOUD_
 
 @pytest.fixture(scope="session")
 def local_cloud_options() -> Options:
-    """Override it to start the local cloud with others: by default gauges are exact at once."""
+    """Override it to start the local cloud with other options. By default gauges are exact at once."""
     return Options(sample_period_s=0, visibility_lag_s=0)
 
 
 @pytest.fixture(scope="session")
 def local_cloud(tmp_path_factory: pytest.TempPathFactory, local_cloud_options: Options) -> Iterator[LocalCloud]:
     """A running local cloud: `environment`, `addresses`, `advance(seconds)`, `faults.add(…)`, `freeze`, `thaw`, `kill` and `restart` of a
-    service by name ("pubsub", "storage", "run"). It ends with the test run, whatever becomes of that."""
+    service by name ("pubsub", "storage", "run"). It stops with the test run, also when that is killed."""
     with LocalCloud(tmp_path_factory.mktemp("local-cloud"), local_cloud_options, _neutral(os.environ)) as cloud:
         yield cloud
         cloud.check()
@@ -41,5 +42,5 @@ def local_cloud_environment(local_cloud: LocalCloud, monkeypatch: pytest.MonkeyP
 
 
 def _neutral(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what would send a worker to a real project."""
+    """Drops the variables that could send a worker to a real project."""
     return {name: value for name, value in environment.items() if not name.startswith(_FOREIGN)}

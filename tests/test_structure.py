@@ -56,6 +56,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "life",
     ),
     "controller": ("model", "decide", "observe", "lanes", "act", "tick", "service", "config", "wiring"),
+    "local_cloud.run": ("spec", "model", "runner", "api"),
+    "local_cloud.storage": ("model", "api"),
 }
 """What stands in a package, lowest first: a room may import itself and what stands before it. Modules of the package itself (`__init__`,
 `__main__`) may import all."""

@@ -1,7 +1,7 @@
 """Carries out faults on HTTP requests, for every service that answers a request with a response.
 
-The rule: what a fault's meaning says about the effect holds whatever the client does: a call that is to be carried out is carried
-out with the whole of its content, also when the client has gone by then.
+The rule: the effect that a fault's meaning names takes place whatever the client does. A call that is to be carried out is carried out with
+all of its content, also when the client has gone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REFUSALS = {
     "precondition_failed": (412, "FAILED_PRECONDITION", "conditionNotMet"),
 }
 _PAGE = "<!DOCTYPE html><html><title>Error 503 (Server Error)</title><p>The service is unavailable: fault {kind}, see GET /faults.</html>"
-# Where an answer or a request does not say how long it is.
+# For an answer or a request that does not say how long it is.
 _UNKNOWN_HALF_BYTES = 1024
 
 
@@ -43,7 +43,7 @@ def refusal(fault: Fault) -> Response:
 
 
 class HttpFaults:
-    """`answer` is used in the place of a service's own answer to a request that meets a fault."""
+    """`answer` takes the place of a service's own answer to a request that meets a fault."""
 
     def __init__(self, later: Later) -> None:
         self._later = later
@@ -78,7 +78,7 @@ class HttpFaults:
             task.add_done_callback(self._tasks.discard)
 
         def effect() -> None:
-            # RuntimeError: the server has ended, and with it what it still had to do.
+            # RuntimeError: the server has stopped, and drops its effects.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(start)
 
@@ -86,7 +86,8 @@ class HttpFaults:
 
 
 async def kept(request: Request) -> Request:
-    """The same request with its content at hand, to be answered at any time. Raises ClientDisconnect when it does not come whole."""
+    """The same request with its whole content in memory, to be answered at any time. Raises ClientDisconnect when it does not arrive
+    whole."""
     body = await request.body()
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -97,7 +98,7 @@ async def kept(request: Request) -> Request:
 
 
 async def _unheard(request: Request, answer: Answer) -> None:
-    """Answer to nobody; the response is still run, as it may hold a file."""
+    """Carry out a request and drop the answer; the response still runs, as it may hold an open file."""
 
     async def send(_message: Message) -> None:
         return None
@@ -112,7 +113,7 @@ def _half(headers: list[tuple[bytes, bytes]]) -> int:
 
 
 def _cut_request(request: Request, after_bytes: int | None) -> Request:
-    """A request whose connection is reset after so much of its content has been handed on; a shorter one just before its end."""
+    """A request whose connection is reset when the service has read `after_bytes` of its content; a shorter one just before its end."""
     left = _half(list(request.scope["headers"])) if after_bytes is None else after_bytes
     waiting: list[Message] = []
 
@@ -137,7 +138,7 @@ def _cut_request(request: Request, after_bytes: int | None) -> Request:
 
 
 class Reset(Response):
-    """No answer but a reset connection; inside of a batch, where there is none to reset, a 503."""
+    """Resets the connection in place of an answer; inside a batch, where there is none to reset, a 503."""
 
     def __init__(self, fault: Fault) -> None:
         instead = refusal(fault)
@@ -150,7 +151,7 @@ class Reset(Response):
 
 
 class Cut(Response):
-    """The start of another response. Inside of a batch it is whole: there is no connection to cut."""
+    """The first part of another response. Inside a batch it is whole: there is no connection to cut."""
 
     def __init__(self, whole: Response, fault: Fault) -> None:
         super().__init__(getattr(whole, "body", b""), whole.status_code)

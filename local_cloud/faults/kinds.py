@@ -18,7 +18,7 @@ _HTTP = (STORAGE, RUN)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`takes`: its parameters, and `needs` those that have to be given. `methods`: the only ones it fits, where it does not fit all."""
+    """`takes`: the names of its parameters; `needs`: those that must be given. `methods`: the only ones that can meet it; empty: all."""
 
     name: str
     meaning: str
@@ -91,7 +91,7 @@ KINDS = {kind.name: kind for kind in _TABLE}
 
 
 def kinds_for(service: str, method: str) -> list[Kind]:
-    """What a call of this method can meet."""
+    """The kinds that a call of this method can meet."""
     return [kind for kind in _TABLE if kind.fits(service, method)]
 
 

@@ -1,6 +1,6 @@
-"""`/faults` on each service's HTTP side: adding faults, seeing what was met and what not, and clearing them.
+"""`/faults` on each service's HTTP side: adding faults, seeing which were met, and clearing them.
 
-The rule: a request with anything unknown in it changes nothing and is answered with what would be right.
+A request with anything unknown in it changes nothing; the answer says what would be accepted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _RATE_KEYS = {"project", "method", "rate", "seed", "fault"}
 
 
 def fault_routes(script: Script) -> list[Route]:
-    """What is refused is answered with 400 and `{"error": …}`.
+    """A refused request is answered with 400 and `{"error": …}`.
 
     - `POST /faults` `{"project", "method", "faults": [{"kind": "unavailable"}, …]}` or `{"project", "method", "rate": 0.1, "seed": 7,
       "fault": {"kind": …}}` → `{"id"}`. A fault without parameters may be just its name.

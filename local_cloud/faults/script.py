@@ -1,7 +1,7 @@
-"""Faults on request: what can be asked for, and the script of what each project is still to get.
+"""Faults on request: what can be asked for, and the script of the faults that each project's next calls meet.
 
-The rule: a fault belongs to one project and one method; a call of another project never meets it, and what was not met can be
-seen. Nothing here knows a transport: `local_cloud/faults/http_faults.py` and `local_cloud/pubsub/rpc_faults.py` carry the faults out.
+A fault belongs to one project and one method: a call of another project never meets it. The report shows which were not met. Nothing here
+knows a transport: `local_cloud/faults/http_faults.py` and `local_cloud/pubsub/rpc_faults.py` carry the faults out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Fault:
 
 
 def read_fault(body: object) -> Fault:
-    """Of `"unavailable"` or `{"kind": "slow", "seconds": 2}`. Raises BadFault."""
+    """A fault from `"unavailable"` or `{"kind": "slow", "seconds": 2}`. Raises BadFault."""
     given = {"kind": body} if isinstance(body, str) else body
     if not isinstance(given, Mapping):
         raise BadFault(f'a fault is a name or an object like {{"kind": "slow", "seconds": 2}}, got {body!r}')
@@ -82,7 +82,7 @@ class _List:
     met: dict[Fault, int] = field(default_factory=dict)
 
     def next(self) -> Fault | None:
-        """What the call meets; None leaves it to the next one in the script."""
+        """The fault that the call meets; None when the list is used up."""
         if not self.pending:
             return None
         fault = self.pending.popleft()
@@ -109,13 +109,13 @@ class _Rate:
     rate: float
     seed: int
     fault: Fault
-    chance: random.Random
+    rng: random.Random
     call_count: int = 0
     met_count: int = 0
 
     def next(self) -> Fault | None:
         self.call_count += 1
-        if self.chance.random() >= self.rate:
+        if self.rng.random() >= self.rate:
             return None
         self.met_count += 1
         return self.fault
@@ -204,7 +204,7 @@ class Script:
         self.is_empty = False
 
     def next(self, project: str, method: str) -> Fault | None:
-        """The fault that this call meets, which counts as met from now on; None for a call that is to go well."""
+        """The fault that this call meets, which counts as met from now on; None for a call that goes well."""
         if self.is_empty:
             return None
         with self._lock:

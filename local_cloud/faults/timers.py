@@ -1,7 +1,6 @@
-"""What is to happen at a later moment of the clock: effects of calls that were answered already, and the end of pauses.
+"""Actions at a later moment of the clock: effects of calls that were already answered, and the ends of pauses.
 
-The rule: nothing waits for longer than this object runs. `stop` ends all pauses at once and drops the effects, as the end of a
-process does.
+`stop` ends all pauses at once and drops the effects, as the exit of a process does.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Later:
             action()
 
     def _next(self) -> Action | None:
-        """Wait for the next action that is due; None in the end."""
+        """Wait for the next action that is due; None after `stop`."""
         with self._condition:
             while not self._stopped:
                 if self._due and self._due[0][0] <= self._clock.now():
@@ -84,6 +83,6 @@ class Later:
 
 
 def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    # Of a loop that has ended nobody waits any more.
+    # A closed loop has no task that waits.
     if not loop.is_closed():
         loop.call_soon_threadsafe(event.set)

@@ -1,4 +1,4 @@
 """Cloud Run Jobs on loopback: both versions of the API on one port, with real processes as workers.
 
-The image of a container is never looked at: its command and arguments run in the folder that the server was started in.
+The image of a container is ignored: its command and arguments run in the folder that the server was started in.
 """

@@ -1,6 +1,6 @@
 """`python -m local_cloud.run`: the Cloud Run Jobs service as a process.
 
-It never leaves a worker behind when it ends in order; after a kill, the next start on the same state folder clears up.
+It leaves no worker behind when it shuts down; after a kill, the next start on the same state folder ends what was left.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from pathlib import Path
 from local_cloud.clock import Clock
 from local_cloud.run.api.server import Server
 from local_cloud.run.model.scheduler import Limits
-from local_cloud.run.runner.environment import base_environment
-from local_cloud.run.runner.runner import Settings
-from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.runner.settings import Settings, StartUp, base_environment
 from local_cloud.web.refused_start import told
 from local_cloud.web.service import announce, make_private, parser, wait_for_end
 
@@ -33,7 +31,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         "--startup-spread", type=float, default=0.0, help="standard deviation of that delay's logarithm; 0: always the median"
     )
     options.add_argument("--seed", type=int, help="makes names, ids and delays repeatable")
-    options.add_argument("--pass-env", nargs="*", action="extend", default=[], metavar="NAME", help="variables of this process to hand on")
+    options.add_argument("--pass-env", nargs="*", action="extend", default=[], metavar="NAME", help="variables of this process to pass on")
     chosen = options.parse_args(argv)
     if chosen.max_processes < 1:
         options.error(f"--max-processes: got {chosen.max_processes}, must be 1 or more")
@@ -45,7 +43,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     options = _options(argv)
-    # The workers are the user's programs: what they write elsewhere has the rights that he expects.
+    # The workers are the user's programs: the files that they write elsewhere keep the user's own umask.
     make_private(options.state_dir, files_too=False)
     rng = random.Random(options.seed)
     settings = Settings(

@@ -22,7 +22,7 @@ def main() -> None:
     make_private(options.state_dir)
     clock = Clock()
     storage = Storage(options.state_dir, clock)
-    uploads = Uploads(options.state_dir, storage, clock)
+    uploads = Uploads(storage, clock)
     script, later = Script(), Later(clock)
     app = build_app(storage, uploads, clock, faults_around(script, later, storage), fault_routes(script))
     server = HttpServer(app, options.host, options.port)

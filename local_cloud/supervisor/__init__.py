@@ -1,1 +1,1 @@
-"""The process that runs a local cloud: it starts, watches, freezes, kills and ends the services."""
+"""The process that runs a local cloud: it starts, watches, freezes, kills and stops the services."""

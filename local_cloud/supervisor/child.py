@@ -1,6 +1,6 @@
-"""One service of the local cloud as a process of its own: its start, its ready line, its death and its end.
+"""One service of the local cloud as a child process: its start, its ready line, its exit.
 
-The child holds the read end of a pipe from us and ends when that pipe closes: it cannot outlive us, however we end.
+The child reads a pipe from this process and exits when the pipe closes, so it cannot outlive this process, however that ends.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 TAIL_BYTES = 4000
-"""How much of a service's standard error stands in the message about its failure."""
+"""How much of a service's standard error the message about its failure quotes."""
 
 
 class ServiceFailed(Exception):
-    """A service did not start, or ended by itself. The message names it, its exit code, and the end of what it logged."""
+    """A service did not start, or exited by itself. The message names it, its exit code, and the end of what it logged."""
 
 
 class Child:
-    """Start it once. `on_death(name)` is called from a waiting thread when the process ends without having been asked to."""
+    """Starts at once. A waiting thread calls `on_death(name)` when the process exits without having been asked to."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Child:
         environment: Mapping[str, str],
         on_death: Callable[[str], None],
     ) -> None:
-        """`log` gets the service's standard error, at its end."""
+        """The service's standard error is appended to `log`."""
         self.name = name
         self.log = log
         self._on_death = on_death
@@ -46,7 +46,7 @@ class Child:
         command = [sys.executable, "-m", f"local_cloud.{name}", "--state-dir", str(state_dir), "--exit-with-stdin", *options]
         with log.open("ab") as errors:
             self._log_from = errors.tell()
-            # A session of its own: Ctrl-C in the terminal reaches only us, and we decide who ends first.
+            # A session of its own: Ctrl-C in the terminal reaches only this process, which decides what stops first.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -74,14 +74,14 @@ class Child:
             if line:
                 raise ServiceFailed(f"{self.name} printed {line[:200]!r} in place of its addresses; {self.tail()}") from None
             self._waiter.join()
-            raise ServiceFailed(self.obituary()) from None
+            raise ServiceFailed(self.exit_report()) from None
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def obituary(self) -> str:
-        """What became of a process that has ended."""
+    def exit_report(self) -> str:
+        """How the process ended, with the end of its log, for a message."""
         code = self._process.poll()
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
         return f"{self.name} (process {self.pid}) {how}; {self.tail()}"
@@ -95,17 +95,17 @@ class Child:
         return f"its log {self.log} ends with:\n{text}" if text else f"its log {self.log} says nothing"
 
     def freeze(self) -> None:
-        """Stop it where it stands (SIGSTOP): its connections stay open and nobody answers."""
+        """Stop the process with SIGSTOP: its connections stay open, and it answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
         self.frozen = True
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Continue a frozen process."""
         self._process.send_signal(signal.SIGCONT)
         self.frozen = False
 
     def kill(self) -> None:
-        """End it as it stands (SIGKILL); returns when it is gone. This is not a death that `on_death` hears of."""
+        """End the process with SIGKILL and wait until it is gone. `on_death` is not called."""
         self._stopping = True
         self._process.kill()
         self.stop(0)
@@ -120,7 +120,7 @@ class Child:
             self._process.stdin.close()
 
     def stop(self, timeout_s: float) -> None:
-        """End it in order; with SIGKILL when it takes longer than `timeout_s`."""
+        """Shut the process down; with SIGKILL when that takes longer than `timeout_s`."""
         self.ask_to_stop()
         try:
             self._process.wait(timeout_s)
@@ -130,7 +130,7 @@ class Child:
         self._reader.join()
 
     def _read(self) -> None:
-        """Hand on the first line; what follows is read, so that the pipe never fills, and dropped."""
+        """Queue the first line; read and drop the rest, so that the pipe never fills."""
         out = self._process.stdout
         assert out is not None, "the process is started with a pipe"
         with out, contextlib.suppress(ValueError):
@@ -145,7 +145,7 @@ class Child:
 
 
 def _without_frames(text: str) -> str:
-    """Of each traceback only what was raised: who needs the frames finds them in the log."""
+    """Keeps only the exception of each traceback: its frames stand in the log."""
     kept: list[str] = []
     inside = False
     for line in text.splitlines():

@@ -1,6 +1,6 @@
 """Requests to the process that runs a local cloud: freeze, thaw, kill or restart a service, move the clocks.
 
-The rule: only who can read the state folder may ask; each request carries the secret that stands there.
+Each request carries a secret from the state folder, so that only a user who can read that folder can send one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ WITHIN_S = 60.0
 
 
 class Control:
-    """The side of the process that runs the local cloud: a context manager. `changed` is called after each request that was done; no two
-    are done at the same time."""
+    """The server side, in the process that runs the local cloud; a context manager. `changed` is called after each request that succeeded.
+    Requests are carried out one at a time."""
 
     def __init__(self, cloud: LocalCloud, changed: Callable[[], None]) -> None:
         self._cloud = cloud
@@ -86,7 +86,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A local cloud that runs in another process. Every call raises ServiceFailed when it cannot be done, with the reason."""
+    """A local cloud that runs in another process. Every method raises ServiceFailed, with the reason, when the request fails."""
 
     url: str
     secret: str
@@ -100,7 +100,7 @@ class Remote:
         self._ask("advance", seconds=seconds)
 
     def change(self, verb: str, service: str) -> None:
-        """One of VERBS."""
+        """Do `verb`, one of VERBS, to a service."""
         self._ask(verb, service=service)
 
     def _ask(self, verb: str, **fields: object) -> dict[str, object]:
@@ -108,7 +108,8 @@ class Remote:
 
 
 def remote(state_dir: Path) -> Remote:
-    """Of the local cloud that runs in `state_dir`. Raises ServiceFailed when none does, or it takes no requests (as in a test)."""
+    """The local cloud that runs in `state_dir`. Raises ServiceFailed when none runs there, or when it takes no requests (as one in a
+    test)."""
     try:
         if record.read(state_dir) is None:
             raise ServiceFailed(f"no local cloud runs in {state_dir}: start one with `fanout local up`, or name its --state-dir")

@@ -1,6 +1,6 @@
-"""Faults of a running local cloud, asked for over HTTP: adding, listing and clearing them.
+"""Faults of a running local cloud, over HTTP: adding, listing and clearing them.
 
-Each service keeps its own; a project that is cleared is cleared on all of them.
+Each service keeps its own; clearing a project clears it on all of them.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from local_cloud.addresses import Addresses
 from local_cloud.supervisor.http_call import call
 
 Fault = str | Mapping[str, object]
-"""Its kind, or an object with `kind` and what the kind takes (`seconds`, `count`, …): see `local_cloud/faults/kinds.py`."""
+"""A kind of fault, or an object with `kind` and its parameters (`seconds`, `count`, …): see `local_cloud/faults/kinds.py`."""
 
 
 class FaultRequests:
-    """Raises ServiceFailed when a service does not answer, or refuses: its words name what would be right."""
+    """Every method raises ServiceFailed when a service does not answer or refuses; the message says what it would accept."""
 
     def __init__(self, addresses: Addresses) -> None:
         self._http = addresses.http
 
     def add(self, service: str, project: str, method: str, *faults: Fault) -> str:
-        """The next calls of `method` ("Pull", "objects.insert", "jobs.run", …) of `project` meet these, one each, in order.
+        """Make the next calls of `method` ("Pull", "objects.insert", "jobs.run", …) in `project` meet these faults, one each, in order.
 
         `service`: "pubsub" (Monitoring too), "storage" or "run". Returns the id of this list.
         """
         return self._post(service, {"project": project, "method": method, "faults": list(faults)})
 
     def add_rate(self, service: str, project: str, method: str, fault: Fault, *, rate: float, seed: int) -> str:
-        """Each call of `method` meets `fault` with probability `rate`, by a generator with `seed`. Returns the id."""
+        """Make each call of `method` meet `fault` with probability `rate`, drawn by a generator with this seed. Returns an id."""
         return self._post(service, {"project": project, "method": method, "rate": rate, "seed": seed, "fault": fault})
 
     def report(self, project: str | None = None, services: Sequence[str] = ()) -> dict[str, dict[str, object]]:
-        """By service: what was asked for, what of it was met and what not; of all projects without `project`."""
+        """By service: the faults of `project`, or of all projects, and which of them were met."""
         query = "" if project is None else f"?project={quote(project, safe='')}"
         return {name: call(name, f"{self._http[name]}/faults{query}") for name in services or self._http}
 

@@ -1,7 +1,7 @@
-"""The lock on a state folder: one local cloud at a time, also while one starts or a killed one is still being cleared away.
+"""The lock on a state folder: one local cloud at a time, also while one starts or what a killed one left is being cleaned up.
 
-The lock is the system's own (`flock`) and ends with the last process that holds it. That is the supervisor and its watchman; so it
-outlives a killed supervisor until its services and workers are gone.
+The lock is the system's (`flock`). The supervisor and its watchman hold it, so that it outlives a killed supervisor until its services and
+workers are gone.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import os
 import threading
 from pathlib import Path
 
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
 
 FILE = "lock"
 WAIT_S = 15.0
-"""For what a killed local cloud has left; a little longer than its watchman takes."""
+"""How long to wait for the processes of a killed local cloud: a little longer than its watchman takes."""
 _STEP_S = 0.05
 
 
@@ -30,10 +29,10 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self.file: int | None = None
-        """The open file, to be passed on to who is to hold the lock too."""
+        """The open file; a process that inherits it holds the lock too."""
 
     def take(self) -> None:
-        """Raises InUse: at once when another supervisor runs, otherwise when the remains of a killed one do not go within WAIT_S."""
+        """Raises InUse: at once when another supervisor runs, otherwise when the processes of a killed one are not gone within WAIT_S."""
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             self._wait_for(file)
@@ -58,7 +57,7 @@ class FolderLock:
         raise InUse(f"what a killed local cloud left in {self._path.parent} has not ended within {WAIT_S:g} s: see watchman.log there")
 
     def release(self) -> None:
-        """Nothing happens when it is not held."""
+        """Does nothing when the lock is not held."""
         if self.file is not None:
             os.close(self.file)
             self.file = None

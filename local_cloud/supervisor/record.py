@@ -1,6 +1,6 @@
-"""The record of a running local cloud, `local-cloud.json` in its state folder: whose it is and where its services listen.
+"""The record of a running local cloud, `local-cloud.json` in its state folder: which process runs it and where its services listen.
 
-A record counts only while the process that wrote it lives; its start time tells it from a stranger with the same id.
+A record counts only while the process that wrote it runs; its start time tells that process from a later one with the same id.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 
 from local_cloud.addresses import Addresses, from_json
 from local_cloud.files import write_atomically
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
 
 FILE = "local-cloud.json"
 
@@ -42,8 +41,8 @@ def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str
 
 
 def read(state_dir: Path) -> Record | None:
-    """The record of a running local cloud; None when there is none, or its supervisor has gone. Raises ValueError on what cannot
-    be read, or is no record."""
+    """The record of a running local cloud; None when there is none, or its supervisor is gone. Raises ValueError when the file cannot be
+    read or is no record."""
     path = state_dir / FILE
     try:
         body = json.loads(path.read_text())
@@ -58,7 +57,7 @@ def read(state_dir: Path) -> Record | None:
 
 
 def remove(state_dir: Path) -> None:
-    """Remove the record that this process has written; that of another one stays."""
+    """Remove the record if this process wrote it."""
     path = state_dir / FILE
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         if json.loads(path.read_text())["pid"] == os.getpid():

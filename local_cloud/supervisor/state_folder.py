@@ -1,6 +1,6 @@
-"""The folder in which a local cloud keeps its state: made for it alone, readable by its user alone.
+"""The folder in which a local cloud keeps its state: for that alone, and readable by its user only.
 
-The rule: nothing is deleted in a folder that has no mark, and of a marked one only what a local cloud puts there.
+Nothing is deleted in a folder without the mark, and in a marked one only what a local cloud writes there.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _CONTENT = {
 
 
 class NotOurs(ValueError):
-    """The folder holds what no local cloud has put there; the message says what to do."""
+    """The folder holds files that no local cloud wrote; the message says what to do."""
 
 
 def claim(folder: Path) -> None:
-    """Make `folder` if it is not there, mark it and close it to others. Raises NotOurs when it is in other use, OSError."""
+    """Make `folder` if needed, mark it and close it to other users. Raises NotOurs when it holds other files, OSError."""
     others = _strangers(folder)
     if others and not (folder / MARK).exists():
         raise NotOurs(f"{folder} holds other things ({', '.join(others[:3])}): name a folder that is empty or new with --state-dir")
@@ -43,7 +43,7 @@ def claim(folder: Path) -> None:
 
 
 def unusable(folder: Path, error: OSError) -> str:
-    """What keeps a local cloud from using `folder`, and what to do."""
+    """Says why a local cloud cannot use `folder`, and what to do."""
     if error.errno == errno.ENOSPC:
         return f"the disk of {folder} is full: make room, or name a folder on another one with --state-dir"
     return f"the folder {folder} cannot be used ({error.strerror or error}): name one that you may write to with --state-dir"
@@ -56,9 +56,9 @@ def check_ours(folder: Path) -> None:
 
 
 def delete(folder: Path) -> list[str]:
-    """Delete the state; returns the names of what is left because somebody else has put it there. Nothing happens without a folder.
+    """Delete the state; returns the names of files that no local cloud wrote, which stay. Does nothing without a folder. Raises NotOurs.
 
-    Raises NotOurs. Nobody may use the folder.
+    The caller makes sure that no local cloud uses the folder.
     """
     if not folder.exists():
         return []
@@ -87,4 +87,4 @@ def _strangers(folder: Path) -> list[str]:
 
 
 def _is_ours(name: str) -> bool:
-    return name.removesuffix(".new") in _CONTENT  # drafts that a kill has left
+    return name.removesuffix(".new") in _CONTENT  # `.new`: a draft that a kill left

@@ -1,6 +1,6 @@
-"""The local cloud as a whole: three services as processes, started in order, watched, frozen or killed on request, ended in order.
+"""The local cloud as a whole: it starts three services as processes, watches them, freezes or kills them on request, and stops them.
 
-Workers end before the services they talk to, and nothing outlives the supervisor: not when it stops, not when it is killed.
+Workers end before the services they talk to, and nothing outlives the supervisor, whether it is stopped or killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import TracebackType
 
 from local_cloud.addresses import PASSED, Addresses, emulators
 from local_cloud.clock import LATEST_S, Clock
-from local_cloud.processes import Records
+from local_cloud.run.runner.leftovers import Records
 from local_cloud.supervisor.child import Child, ServiceFailed
 from local_cloud.supervisor.fault_requests import FaultRequests
 from local_cloud.supervisor.folder_lock import FolderLock, InUse
@@ -23,7 +23,7 @@ from local_cloud.supervisor.http_call import call
 from local_cloud.supervisor.watchman import Watchman
 
 STOP_S = 10.0
-"""How long a service may take to end in order."""
+"""How long a service may take to shut down."""
 PORT_TRIES = 3
 SERVICES = ("pubsub", "storage", "run")
 _PORT_TAKEN = ("already in use", "Failed to bind")
@@ -31,7 +31,7 @@ _PORT_TAKEN = ("already in use", "Failed to bind")
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How a service is started once more at the same place."""
+    """How to start a service again on the same ports."""
 
     options: tuple[str, ...]
     environment: Mapping[str, str]
@@ -59,13 +59,13 @@ class Options:
 
 
 class LocalCloud:
-    """A context manager; `start` and `stop` do the same by hand. `died` is set when a service has ended by itself.
+    """A context manager; `start` and `stop` do the same by hand. `died` is set when a service has exited by itself.
 
     Safe to use from any thread.
     """
 
     def __init__(self, state_dir: Path, options: Options | None = None, environment: Mapping[str, str] | None = None) -> None:
-        """`state_dir` gets one folder and one log per service. `environment` is what the services start with: ours by default."""
+        """`state_dir` gets one folder and one log per service. `environment`: of the services; by default this process's own."""
         self.state_dir = state_dir.resolve()
         self.options = options or Options()
         self.died = threading.Event()
@@ -77,7 +77,7 @@ class LocalCloud:
         self._addresses: Addresses | None = None
         self._advanced_s = 0.0
         self._folder_lock = FolderLock(self.state_dir)
-        # Around all that starts, signals or ends services.
+        # Held while services are started, signalled or stopped.
         self._lock = threading.RLock()
 
     def __enter__(self) -> LocalCloud:
@@ -138,7 +138,7 @@ class LocalCloud:
                 raise
 
     def _check_ports(self) -> None:
-        """Raises ServiceFailed, in words that a service that cannot listen would not find."""
+        """Raises ServiceFailed, with a message that says more than the one of a service that cannot listen."""
         options = self.options
         wanted = {
             "the gRPC port of pubsub": options.pubsub_port,
@@ -159,8 +159,8 @@ class LocalCloud:
                 raise ServiceFailed(f"{port} cannot be {what}: {error}; choose another one, or 0 for a free one") from error
 
     def check(self) -> None:
-        """Raises ServiceFailed naming every service that has ended by itself."""
-        dead = [child.obituary() for name, child in self._children.items() if name not in self._killed and not child.alive]
+        """Raises ServiceFailed naming every service that has exited by itself."""
+        dead = [child.exit_report() for name, child in self._children.items() if name not in self._killed and not child.alive]
         if dead:
             raise ServiceFailed("\n".join(dead))
 
@@ -189,20 +189,20 @@ class LocalCloud:
             self._running(name).freeze()
 
     def thaw(self, name: str) -> None:
-        """Let a frozen service go on; nothing happens to one that is not frozen. Raises ServiceFailed when it does not run."""
+        """Continue a frozen service; does nothing to one that is not frozen. Raises ServiceFailed when it does not run."""
         with self._lock:
             self._running(name).thaw()
 
     def kill(self, name: str) -> None:
-        """End a service as a crash would (SIGKILL); `died` is not set. Workers of a killed Run go on until its restart or our end."""
+        """End a service as a crash would (SIGKILL); `died` is not set. Workers of a killed Run go on until its restart or until `stop`."""
         with self._lock:
             child = self._running(name)
             self._killed.add(name)
             child.kill()
 
     def restart(self, name: str) -> None:
-        """Start a service again, with its state and on its ports, after it has ended: in order if it still runs. Its clock is set to
-        where `advance` has moved the others. Raises ServiceFailed."""
+        """Start a service again, with its state and on its ports; one that still runs is shut down first. Its clock is set to that of the
+        others. Raises ServiceFailed."""
         with self._lock:
             child = self._child(name)
             self._killed.add(name)
@@ -213,7 +213,8 @@ class LocalCloud:
             self._killed.discard(name)
 
     def _respawn(self, name: str) -> None:
-        """While nobody listened, some client's own end of a connection may have been given the port: that passes."""
+        """Tries again when the port is taken: while nothing listened, the system may have given it to a client's own end of a
+        connection."""
         plan = self._plans[name]
         for left in reversed(range(PORT_TRIES)):
             child = self._spawn(name, list(plan.options), plan.environment)
@@ -243,12 +244,12 @@ class LocalCloud:
         return child
 
     def stop(self) -> None:
-        """End Run first, and with it every worker; then the others. May be called twice, and when the start has failed."""
+        """Stop Run first, and with it every worker, then the others. May be called twice, and after a failed start."""
         with self._lock:
             run = self._children.get("run")
             if run is not None:
                 run.stop(STOP_S)
-                # Run kills its workers when it ends in order; when it was killed they are still there.
+                # Run ends its workers when it shuts down; those of a killed Run are still there.
                 Records(self.state_dir / "run" / "processes").kill_leftovers()
             others = [child for name, child in self._children.items() if name != "run"]
             for child in others:
@@ -276,14 +277,15 @@ class LocalCloud:
         self._fix_ports(self._addresses)
 
     def _fix_ports(self, addresses: Addresses) -> None:
-        """A restarted service comes back to where its clients look for it: of two options of a name the last one counts."""
+        """Let a restarted service listen where its clients look for it: of two options of a name the last one counts."""
         ports = {name: ["--port", url.rpartition(":")[2]] for name, url in addresses.http.items()}
         ports["pubsub"] = ["--port", addresses.pubsub.rpartition(":")[2], "--http-port", addresses.pubsub_http.rpartition(":")[2]]
         for name, plan in self._plans.items():
             self._plans[name] = _Plan((*plan.options, *ports[name]), plan.environment)
 
     def _start_run(self, pubsub: str, storage: str) -> str:
-        """Run hands its own address to its workers, so its port is chosen before it starts; somebody else may be quicker to take it."""
+        """Run passes its own address to its workers, so its port is chosen before it starts. If another process takes it first, choose
+        another."""
         for left in reversed(range(PORT_TRIES)):
             port = self.options.run_port or free_port(self.options.host)
             hosts = emulators(pubsub=pubsub, storage=storage, run=f"http://{self.options.host}:{port}")
@@ -323,15 +325,15 @@ class LocalCloud:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on now."""
+    """A port that no process listens on now."""
     return _listen(host, 0)
 
 
 def _listen(host: str, port: int) -> int:
-    """Take a port for a moment; returns which. Raises OSError, OverflowError."""
+    """Bind a port for a moment; returns which. Raises OSError, OverflowError."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         if port:
-            # What an earlier service left behind in TIME_WAIT is in nobody's way.
+            # Connections of an earlier service in TIME_WAIT do not matter.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
         return int(probe.getsockname()[1])

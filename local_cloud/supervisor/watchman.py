@@ -1,13 +1,12 @@
-"""A small process that outlives a killed supervisor for a moment and ends what that one can no longer end.
+"""A small process that outlives a killed supervisor for a moment and ends the processes that it left.
 
-Services end by themselves when the supervisor is gone; a frozen one cannot, and a killed Run has left its workers. The rule:
-a process is signalled only when its start time is the one that was noted, as its id may belong to a stranger by now.
+Services exit by themselves when the supervisor is gone; a frozen one cannot, and a killed Run leaves its workers. A process is signalled
+only when it has the start time that was noted, as its id may belong to another process by now.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -16,22 +15,22 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
+from local_cloud.run.runner.leftovers import recorded_workers
 
 GRACE_S = 10.0
-"""How long the services may take to end in order."""
+"""How long the services may take to exit."""
 _STEP_S = 0.02
 
 Marks = dict[int, str]
-"""Process ids, each with the time of its start as `start_mark` tells it."""
+"""Process ids, each with its `start_mark`."""
 
 
 class Watchman:
-    """The supervisor's side: a process that is told of each service, and that ends after `stop` or after us."""
+    """The supervisor's side. The process exits after `stop`, or when this process is gone."""
 
     def __init__(self, state_dir: Path, environment: Mapping[str, str], log: Path, held: Sequence[int] = ()) -> None:
-        """`held`: open files that it holds as long as it runs."""
+        """`held`: open files that the process keeps open as long as it runs."""
         command = [sys.executable, "-m", "local_cloud.supervisor.watchman", str(state_dir)]
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
@@ -46,15 +45,15 @@ class Watchman:
         self.pid = self._process.pid
 
     def note(self, pid: int) -> None:
-        """End this process too, if it outlives us."""
+        """Have this process ended too if it outlives the supervisor."""
         stdin = self._process.stdin
         assert stdin is not None, "the process is started with a pipe"
-        # A watchman that somebody killed protects nobody any more, which is no reason to end the services as well.
+        # Without a watchman nothing cleans up after a kill of the supervisor, which is no reason to stop the services.
         with contextlib.suppress(BrokenPipeError):
             os.write(stdin.fileno(), f"{pid} {start_mark(pid)}\n".encode())
 
     def stop(self) -> None:
-        """To be called when everything has ended: it finds nothing to do."""
+        """Called when all services have exited: the watchman finds nothing to do."""
         stdin = self._process.stdin
         assert stdin is not None, "the process is started with a pipe"
         stdin.close()
@@ -62,16 +61,17 @@ class Watchman:
 
 
 def watch(state_dir: Path, lines: Callable[[], str]) -> None:
-    """Note the processes of `lines` ("<pid> <start mark>") until an empty line, which is the end of who wrote them; then end them, and
-    the workers that stand in the records of the local Cloud Run."""
+    """Note the processes of `lines` ("<pid> <start mark>") until an empty line, which means that the supervisor is gone; then end them, and
+    the workers on record of the local Cloud Run."""
     services: Marks = {}
     while line := lines():
         noted, _, mark = line.strip().partition(" ")
         services[int(noted)] = mark
     services = still_there(services)
-    workers = noted_workers(state_dir)
+    records = state_dir / "run" / "processes"
+    workers = recorded_workers(records)
     for pid in services:
-        # Frozen ones wake up here, see that their supervisor is gone, and end in order.
+        # A frozen service continues here, sees that its supervisor is gone, and exits.
         _signal(os.kill, pid, signal.SIGCONT)
     tick = threading.Event()
     for _ in range(int(GRACE_S / _STEP_S)):
@@ -82,24 +82,13 @@ def watch(state_dir: Path, lines: Callable[[], str]) -> None:
     for pid in services:
         _signal(os.kill, pid, signal.SIGKILL)
     if services:
-        workers |= noted_workers(state_dir)
+        workers |= recorded_workers(records)
     for pid in still_there(workers):
         _signal(os.killpg, pid, signal.SIGKILL)
 
 
 def still_there(marks: Marks) -> Marks:
     return {pid: mark for pid, mark in marks.items() if runs(pid, mark)}
-
-
-def noted_workers(state_dir: Path) -> Marks:
-    """The workers on record, whether they still run or not."""
-    found: Marks = {}
-    for path in (state_dir / "run" / "processes").glob("*.json"):
-        with contextlib.suppress(FileNotFoundError):  # it has just ended
-            body = json.loads(path.read_text())
-            if body["started"] is not None:
-                found[int(body["pid"])] = body["started"]
-    return found
 
 
 def _signal(send: Callable[[int, int], None], pid: int, number: signal.Signals) -> None:

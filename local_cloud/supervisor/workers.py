@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_cloud.run.runner.leftovers import recorded_workers
+
 _VARIABLES = ("CLOUD_RUN_JOB", "CLOUD_RUN_EXECUTION", "CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_ATTEMPT")
 
 
@@ -25,8 +27,8 @@ class RunningWorker:
 
 
 def running_workers(state_dir: Path) -> list[RunningWorker]:
-    """Those of the local cloud in `state_dir`, by job, execution and index."""
-    found = [_worker(int(path.stem)) for path in (state_dir / "run" / "processes").glob("*.json")]
+    """The running workers of the local cloud in `state_dir`, by job, execution and index."""
+    found = [_worker(pid) for pid in recorded_workers(state_dir / "run" / "processes")]
     workers = [worker for worker in found if worker is not None]
     return sorted(workers, key=lambda worker: (worker.job, worker.execution, worker.index))
 
@@ -40,7 +42,7 @@ def _worker(pid: int) -> RunningWorker | None:
 
 
 def _environment(pid: int) -> dict[str, str]:
-    """What of _VARIABLES the process started with; empty when it is gone."""
+    """The values of _VARIABLES that the process started with; empty when it is gone."""
     if Path("/proc/self/environ").exists():
         try:
             text = (Path("/proc") / str(pid) / "environ").read_bytes().decode(errors="replace")

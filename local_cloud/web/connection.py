@@ -16,7 +16,7 @@ from starlette.types import Receive
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 KEY = "local_cloud.web.connection"
-# On, and 0 seconds: the socket is closed with a reset and drops what it has not sent.
+# SO_LINGER on, for 0 seconds: closing the socket sends a reset and drops what was not sent.
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -28,20 +28,20 @@ class Connection:
         self._transport = transport
 
     def reset(self) -> None:
-        """Let the client see "connection reset by peer"; what is on its way to it may be lost."""
-        # A socket of our own on the same connection: the one of the event loop takes no options in every loop.
+        """The client sees "connection reset by peer"; bytes on their way to it may be lost."""
+        # A second socket object on the same connection, as that of some event loops takes no options.
         duplicate = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
         with duplicate:
             duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self._transport.abort()
 
     def close(self) -> None:
-        """Send what was written, then end the connection in order, though the answer is not complete."""
+        """Send what was written, then close the connection, though the answer is incomplete."""
         self._transport.close()
 
 
 def connection_of(scope: MutableMapping[str, Any]) -> Connection:
-    """Raises RuntimeError when the request did not come through `HttpServer`."""
+    """The connection of a request. Raises RuntimeError when the request did not come through `HttpServer`."""
     found = scope.get(KEY)
     if not isinstance(found, Connection):
         raise RuntimeError("this request has no connection to cut: it did not come through local_cloud.web.service.HttpServer")
@@ -49,7 +49,7 @@ def connection_of(scope: MutableMapping[str, Any]) -> Connection:
 
 
 async def until_gone(receive: Receive) -> None:
-    """Return when the server knows that the connection has ended: before that it would complain about a missing answer."""
+    """Return once the server knows that the connection is closed: earlier it would complain about a missing answer."""
     while (await receive())["type"] != "http.disconnect":
         continue
 

@@ -6,8 +6,8 @@ name. Clients of the cloud send no Origin.
 
 The rule: a request in the usual form is answered only when its Host is a loopback name with the port that is listened on.
 A page whose own name was made to point to 127.0.0.1 sends that name, and is refused. Requests whose target is a whole URL come
-only from clients that were told to use this server as their proxy, which no page can do: there a service may also answer to names
-that it has made up for itself, as Cloud Run does for gcloud, which puts a region before the host.
+only from clients that use this server as their proxy, which no page can make a browser do: there a service may also answer to aliases,
+as Cloud Run does for gcloud, which puts a region before the host.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORBIDDEN = 403
 
 
 def is_loopback(name: str) -> bool:
-    """Of a host name or address without port and brackets."""
+    """Whether a host name or address, without port and brackets, means this machine."""
     if name.lower() == "localhost":
         return True
     try:
@@ -35,19 +35,19 @@ def is_loopback(name: str) -> bool:
         return False
 
 
-def nobody(_host: str) -> bool:
-    """For services without made-up names."""
+def no_alias(_host: str) -> bool:
+    """For services without aliases."""
     return False
 
 
-def refusal(target: str, host: str, port: int, is_made_up: Callable[[str], bool] = nobody) -> str:
-    """Why the request with this target and this Host header gets no answer; empty when it gets one.
+def refusal(target: str, host: str, port: int, is_alias: Callable[[str], bool] = no_alias) -> str:
+    """Why a request with this target and this Host header is refused; empty when it is answered.
 
-    `is_made_up(host)`, with the port where one is given, knows the names that clients may use which take the service for their proxy.
+    `is_alias(host)`, with the port where one is given, knows the other names that clients may use which take the service for their proxy.
     """
     is_whole = target.startswith(("http://", "https://"))
     for authority in (urlsplit(target).netloc, host) if is_whole else (host,):
-        if not _is_own(authority, port) and not (is_whole and is_made_up(authority)):
+        if not _is_own(authority, port) and not (is_whole and is_alias(authority)):
             return (
                 f"The local cloud does not answer requests for the host {authority!r} here, but for 127.0.0.1:{port} and "
                 f"localhost:{port}. Otherwise a web page whose name was made to point to this machine (DNS rebinding) could use it. "
@@ -57,7 +57,7 @@ def refusal(target: str, host: str, port: int, is_made_up: Callable[[str], bool]
 
 
 def origin_refusal(origin: str | None, port: int) -> str:
-    """Why the request with this Origin header (None: without one) gets no answer; empty when it gets one."""
+    """Why a request with this Origin header (None: without one) is refused; empty when it is answered."""
     if origin is None or (origin.startswith(("http://", "https://")) and _is_own(urlsplit(origin).netloc, port, default_port=False)):
         return ""
     return f"The local cloud does not answer web pages, and this request comes from one of {origin!r}. Call it from a program.\n"
@@ -77,12 +77,12 @@ def _parts(authority: str) -> tuple[str, str]:
 
 
 class Guard:
-    """Answers with 421 or 403 and the reason what `refusal` or `origin_refusal` refuses; the rest goes to `app`."""
+    """Answers what `refusal` or `origin_refusal` refuses with 421 or 403 and the reason; passes the rest to `app`."""
 
-    def __init__(self, app: ASGIApp, port: int, is_made_up: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, port: int, is_alias: Callable[[str], bool]) -> None:
         self._app = app
         self._port = port
-        self._is_made_up = is_made_up
+        self._is_alias = is_alias
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -90,7 +90,7 @@ class Guard:
             host = headers.get(b"host", "")
             connection = scope.get(KEY)
             target = connection.target if isinstance(connection, Connection) else scope["path"]
-            reason = refusal(target, host, self._port, self._is_made_up)
+            reason = refusal(target, host, self._port, self._is_alias)
             if reason:
                 await PlainTextResponse(reason, MISDIRECTED)(scope, receive, send)
                 return

@@ -1,7 +1,7 @@
-"""JSON that came from a client, read so strictly that whatever is kept of it can be written again.
+"""Reads JSON of clients so strictly that whatever is kept of it can be written again.
 
-Python's own reader lets numbers pass that are none (NaN, 1e999) and halves of characters (`"\\ud800"`): an answer that holds one of
-them can never be sent, so one bad request would break every later list.
+Python's own reader accepts numbers that JSON does not have (NaN, 1e999) and halves of characters (`"\\ud800"`). An answer that holds one of
+them cannot be sent, so one bad request would break every later list.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def strict_json(body: bytes) -> Any:
-    """Raises ValueError, with what is wrong."""
+    """The value. Raises ValueError, with what is wrong."""
     try:
         value = json.loads(body)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -1,6 +1,6 @@
-"""Why a service of the local cloud does not start, in one line for the person who wants it to.
+"""One line for the user when a service of the local cloud cannot start.
 
-The rule: only what a user can mend becomes a line; a fault of ours keeps its traceback.
+Only what a user can mend becomes a line; a bug keeps its traceback.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class RefusedStart(Exception):
 
 
 class PortTaken(RefusedStart, OSError):
-    """An address that cannot be listened on."""
+    """A service cannot listen on an address."""
 
 
 class Occupied(RefusedStart, RuntimeError):
@@ -25,11 +25,11 @@ class Occupied(RefusedStart, RuntimeError):
 
 
 class Damaged(RefusedStart, ValueError):
-    """A file of the state is not what a service has written."""
+    """A file of the state is not what a service wrote."""
 
 
 def told(service: str, main: Callable[[], None]) -> None:
-    """Run `main`; what keeps it from starting, or its folder from being used, ends the process with 1 and one line on standard error."""
+    """Run `main`. What keeps it from starting, or from using its folder, becomes one line on standard error and exit code 1."""
     try:
         main()
     except RefusedStart as error:
@@ -43,16 +43,16 @@ def told(service: str, main: Callable[[], None]) -> None:
 
 
 def port_number(text: str) -> int:
-    """0 to 65535. Raises ArgumentTypeError, which argparse shows."""
+    """A port, 0 to 65535. Raises ArgumentTypeError, which argparse shows."""
     if not text.isdecimal() or int(text) > 65535:
         raise ArgumentTypeError(f"{text!r} is not a port: give a number from 0 to 65535, 0 for a free one")
     return int(text)
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens as soon as it is told to; port 0 takes a free one. Raises PortTaken."""
+    """A bound socket that does not listen yet; port 0 takes a free one. Raises PortTaken."""
     found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    # What an earlier service left behind in TIME_WAIT is in nobody's way.
+    # Connections of an earlier service in TIME_WAIT do not matter.
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))

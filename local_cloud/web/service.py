@@ -1,9 +1,8 @@
-"""What every service process of the local cloud has in common: its options, its HTTP side, its ready line and its end.
+"""What every service process of the local cloud has in common: its options, its HTTP side, its ready line and its exit.
 
-A service prints exactly one line on standard output, a JSON object with its addresses, once it can be used; everything
-else goes to standard error. It ends on SIGTERM, on SIGINT, and, with `--exit-with-stdin`, when its standard input is
-closed: so it never outlives the process that started it, even if that one was killed. It listens on loopback only, and what it
-keeps on disk is for its own user only.
+A service prints exactly one line on standard output, a JSON object with its addresses, once it can be used; everything else goes to
+standard error. It exits on SIGTERM, on SIGINT, and, with `--exit-with-stdin`, when its standard input is closed: so it never outlives the
+process that started it, even if that one was killed. It listens on loopback only, and what it keeps on disk is for its own user only.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from starlette.types import ASGIApp
 
 from local_cloud.clock import Clock
 from local_cloud.web.connection import Protocol
-from local_cloud.web.guard import Guard, is_loopback, nobody
+from local_cloud.web.guard import Guard, is_loopback, no_alias
 from local_cloud.web.json_text import strict_json
 from local_cloud.web.refused_start import bound, port_number
 
@@ -45,16 +44,16 @@ def loopback_host(host: str) -> str:
     """`host` itself. Raises ArgumentTypeError, which argparse shows, when other machines could reach it."""
     if ":" in host or not is_loopback(host):
         raise argparse.ArgumentTypeError(
-            f"{host!r} is not a loopback address like 127.0.0.1: the local cloud asks nobody who he is, so other machines must not reach it"
+            f"{host!r} is not a loopback address like 127.0.0.1: the local cloud has no authentication, so other machines must not reach it"
         )
     return host
 
 
 def make_private(state_dir: Path, *, files_too: bool = True) -> None:
-    """Create the state folder, or take it as it is; nobody but its owner gets in.
+    """Create the state folder, or take an existing one, and close it to other users.
 
-    With `files_too`, files that this process makes from now on are for their owner only, wherever they are: not for a service whose
-    child processes write files of their own.
+    With `files_too`, files that this process makes from now on are for their owner only, wherever they are: not for a service whose child
+    processes write files of their own.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     state_dir.chmod(0o700)
@@ -65,11 +64,11 @@ def make_private(state_dir: Path, *, files_too: bool = True) -> None:
 class HttpServer:
     """A uvicorn server in a thread of its own, on a socket that is bound before it starts (so port 0 is known at once).
 
-    Requests for other hosts than loopback ones are refused, see `local_cloud/web/guard.py`; `is_made_up` knows the names by which
+    Requests for other hosts than loopback ones are refused, see `local_cloud/web/guard.py`; `is_alias` knows the other names by which
     clients may call the service that take it for their proxy.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, is_made_up: Callable[[str], bool] = nobody) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, is_alias: Callable[[str], bool] = no_alias) -> None:
         loopback_host(host)
         self._socket = bound(host, port)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -77,7 +76,7 @@ class HttpServer:
         self.address = f"{bound_host}:{bound_port}"
         self._ready = threading.Event()
         config = uvicorn.Config(
-            Guard(app, bound_port, is_made_up),
+            Guard(app, bound_port, is_alias),
             http=Protocol,
             log_level="warning",
             access_log=False,

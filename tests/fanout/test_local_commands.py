@@ -20,8 +20,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import pubsub_v1, storage
 
 from fanout.local import command
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.processes import runs, start_mark
 from local_cloud.supervisor import record, state_folder
 from local_cloud.supervisor.child import ServiceFailed
 from local_cloud.supervisor.control import remote

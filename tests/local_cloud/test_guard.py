@@ -18,7 +18,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from starlette.applications import Starlette
 
-from local_cloud.run.api.hosts import is_gcloud_host
+from local_cloud.addresses import is_gcloud_host
 from local_cloud.web.guard import is_loopback, origin_refusal, refusal
 from local_cloud.web.service import HttpServer, loopback_host
 from tests.support import Service, start_service

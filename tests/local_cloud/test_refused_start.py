@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import random
 import socket
 import subprocess
@@ -86,19 +85,7 @@ def test_an_address_of_somebody_else_is_refused() -> None:
         bound("203.0.113.7", 0)
 
 
-@pytest.mark.parametrize("content", [b"garbage\xff{", b"{}", b"[]", b'{"key": ["p", "r", "j"], "manifest": {}}'])
-def test_a_damaged_job_is_named(tmp_path: Path, content: bytes) -> None:
-    store = Store(tmp_path)
-    path = tmp_path / "jobs" / "p~r~j.json"
-    path.write_bytes(content)
-    with pytest.raises(Damaged, match=r"p~r~j\.json is damaged \(.*\): repair it, or move it away"):
-        list(store.load_jobs())
-
-
-def test_a_damaged_execution_is_named(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    folder = tmp_path / "executions" / "e"
-    folder.mkdir()
-    (folder / "execution.json").write_text(json.dumps({"key": ["p", "r", "j"]}))
-    with pytest.raises(Damaged, match=r"executions/e is damaged"):
-        list(store.load_executions())
+def test_a_damaged_state_of_cloud_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.db").write_bytes(b"torn" * 5_000)
+    with pytest.raises(Damaged, match=r"state\.db cannot be read .*move it away"):
+        Store(tmp_path)

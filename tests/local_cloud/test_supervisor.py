@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from google.cloud import pubsub_v1
 
 from local_cloud.addresses import PASSED
-from local_cloud.processes import start_mark
-from local_cloud.same_process import runs
+from local_cloud.clock import Clock
+from local_cloud.processes import runs, start_mark
+from local_cloud.storage.model.storage import Storage
 from local_cloud.supervisor.child import Child, ServiceFailed
 from local_cloud.supervisor.folder_lock import FolderLock, InUse
 from local_cloud.supervisor.http_call import call
@@ -121,11 +124,13 @@ def test_a_failed_start_shows_what_the_service_said_and_leaves_nothing(tmp_path:
             second.start()
         assert second.pids == {}
         first.check()
-        journal = tmp_path / "three" / "storage" / "meta" / "journal.jsonl"
-        journal.parent.mkdir(parents=True)
-        journal.write_text("{}\n")  # a fault of ours: its frames stand in the log, not in the message
+        storage = Storage(tmp_path / "three" / "storage", Clock())
+        storage.create_bucket("bucket", "p", {})
+        storage.close()
+        with closing(sqlite3.connect(tmp_path / "three" / "storage" / "meta" / "state.db")) as database, database:
+            database.execute("UPDATE bucket SET record = '{}'")  # a fault of ours: its frames stand in the log, not in the message
         third = LocalCloud(tmp_path / "three", QUICK, clean_environment())
-        with pytest.raises(ServiceFailed, match=r"(?s)storage .*ended with exit code 1.*KeyError") as failed:
+        with pytest.raises(ServiceFailed, match=r"(?s)storage .*ended with exit code 1.*TypeError") as failed:
             third.start()
         assert third.pids == {}
         assert "Traceback" not in str(failed.value)
@@ -203,7 +208,7 @@ def test_a_frozen_service_still_ends_in_order(tmp_path: Path) -> None:
     child.ready(30)
     child.freeze()
     child.stop(10)
-    assert "ended with exit code 0" in child.obituary()
+    assert "ended with exit code 0" in child.exit_report()
 
 
 def test_a_zombie_does_not_run() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from local_cloud.run.api.timestamps import duration_text
-from local_cloud.run.model.execution import Execution, Phase, Task
+from local_cloud.run.model.execution import Execution
+from local_cloud.run.model.task import Phase, Task
 
 
 @dataclass(frozen=True)

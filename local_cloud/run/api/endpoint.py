@@ -1,6 +1,6 @@
-"""From an HTTP request to a function of plain values and back to JSON, the same way for both versions of the API.
+"""Turns an HTTP request into a call of a function of plain values, and its result into JSON, the same way for both versions of the API.
 
-Handlers run in a thread, so that one that writes to disk does not hold up the others; refusals become the API's error JSON.
+Handlers run in a thread, so that one that writes to disk does not delay the others; refusals become the API's error JSON.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from local_cloud.run.api.hosts import is_gcloud_host
+from local_cloud.addresses import is_gcloud_host
 from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.web.connection import KEY, Connection
 from local_cloud.web.json_text import strict_json
@@ -57,7 +57,7 @@ def route(method: str, path: str, handler: Handler) -> Route:
 
 
 async def answer_unknown(request: Request, reason: Exception) -> Response:
-    """For paths and methods that no route has."""
+    """The answer to paths and methods that no route has."""
     del reason
     error = not_found("METHOD", f"{request.method} {request.url.path}")
     return JSONResponse(error.to_json(), status_code=error.code)
@@ -66,7 +66,7 @@ async def answer_unknown(request: Request, reason: Exception) -> Response:
 class AbsoluteTargets:
     """Accepts `GET http://us-central1-run.local/path`, as gcloud sends it, which takes this server for its proxy; refuses other hosts.
 
-    Some HTTP parsers cut the target down to its path; the connection knows it whole.
+    Some HTTP parsers reduce the target to its path; the connection has it whole.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -86,7 +86,7 @@ class AbsoluteTargets:
 
 
 def _target(scope: Scope) -> str:
-    """What stands after the method in the request's first line; empty for what is no request."""
+    """The target in the request's first line; empty for what is no HTTP request."""
     if scope["type"] != "http":
         return ""
     connection = scope.get(KEY)

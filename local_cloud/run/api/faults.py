@@ -1,6 +1,6 @@
-"""Faults on calls of the Cloud Run API, of both versions: which call a path is, and the wrapper around the application.
+"""Faults on calls of the Cloud Run API, of both versions: which call a request is, and the wrapper around the application.
 
-The rule: a request that meets no fault reaches the application untouched.
+A request that meets no fault reaches the application unchanged.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Faulty:
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        """The application's answer as a whole; all of them are short."""
+        """The application's answer as a whole; all of its answers are short."""
         captured = Response()
         parts: list[bytes] = []
 

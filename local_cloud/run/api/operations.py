@@ -1,6 +1,6 @@
-"""Long-running operations of the v2 API: a name, and the way to find out how it stands now.
+"""Long-running operations of the v2 API: a name, and functions that compute the operation's current state.
 
-Nothing is pushed into an operation: each look computes its answer, so it can never lag behind the execution it is about.
+Each look at an operation computes its answer, so it can never lag behind the execution it is about.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PREFIX = "type.googleapis.com/google.cloud.run.v2."
 
 @dataclass(frozen=True)
 class Operation:
-    """`message` is the type of what `show` writes; `error` is asked only once `is_done`."""
+    """`message` is the type of what `show` returns; `error` is called only once `is_done`."""
 
     name: str
     message: str
@@ -62,11 +62,11 @@ class Operations:
         return name in self._kept
 
     def get(self, name: str) -> Operation:
-        """Raises ApiError NOT_FOUND."""
+        """The operation with this name. Raises ApiError NOT_FOUND."""
         if name not in self._kept:
             raise not_found("OPERATION", name)
         return self._kept[name]
 
     def below(self, parent: str) -> list[Operation]:
-        """Of one location, oldest first."""
+        """The operations of one location, oldest first."""
         return [operation for name, operation in self._kept.items() if name.startswith(f"{parent}/operations/")]

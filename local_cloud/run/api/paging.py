@@ -1,7 +1,7 @@
 """Pages of a list, for both versions of the API.
 
-A token names the last item that was given out and not a number of items: what is added or removed between two pages
-neither repeats nor hides the rest.
+A token names the last item of its page and not a number of items: an item that is added or removed between two pages neither repeats nor
+hides the others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def page(items: Sequence[Item], size: str, token: str, position: Callable[[Item]
 
 
 def _begin(items: Sequence[Item], token: str, position: Callable[[Item], Position]) -> int:
-    """The index behind the last item that was given out."""
+    """The index behind the last item of the page before."""
     last = _decode(token)
     try:
         return bisect.bisect_right(items, last, key=position)

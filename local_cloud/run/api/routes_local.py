@@ -1,6 +1,6 @@
 """What the real service does not have: the workers that run now, their logs, what they used, and moving one of them.
 
-For tests and tools on this machine. Reading changes nothing, and times are Unix seconds by the service's clock.
+For tests and tools on this machine. Reading changes nothing, and times are Unix seconds of the service's clock.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from local_cloud.run.api.endpoint import Call, route
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Event, Execution, Kind, Task, can_move
-from local_cloud.run.model.tries import Try
+from local_cloud.run.model.execution import Execution
+from local_cloud.run.model.task import Event, Kind, Task, Try, can_move
 from local_cloud.run.runner.runner import Runner
 from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.run.spec.fields import Fields, Problems

@@ -1,7 +1,7 @@
 """The requests of the v1 API, as gcloud and clients with a plain HTTP session send them.
 
-A path has a project and no region. Where the host names one, as gcloud does, only what lies there is seen; otherwise a job is looked up
-in the default region first and then in the others.
+A path has a project and no region. A host that names a region, as gcloud's does, limits the request to that region; otherwise a job is
+looked up in the default region first and then in the others.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import TypeVar
 
 from starlette.routing import Route
 
+from local_cloud.addresses import region_of
 from local_cloud.run.api import v1
 from local_cloud.run.api.endpoint import Call, route
-from local_cloud.run.api.hosts import region_of
 from local_cloud.run.api.paging import Position, page
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Execution, Task
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
+from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import API_VERSION, read_env, read_spec
@@ -30,7 +31,7 @@ Item = TypeVar("Item")
 
 
 def routes(cloud: Cloud, region: str) -> list[Route]:
-    """`region`: where a job goes whose request names none."""
+    """`region`: of a new job whose request names none."""
     handlers = _Handlers(cloud, region)
     return [
         route("GET", f"{_ROOT}/jobs", handlers.list_jobs),
@@ -128,7 +129,7 @@ class _Handlers:
         return execution
 
     def _executions(self, call: Call) -> list[Execution]:
-        """Of the region that the request names, or of all."""
+        """The executions of the region that the request names, or of all regions."""
         found = self._cloud.executions_in(call.path["project"])
         return [execution for execution in found if region_of(call.host) in ("", execution.key.region)]
 
@@ -139,7 +140,7 @@ class _Handlers:
         return v1.show_job(job, self._cloud.latest_execution(job.key))
 
     def _find(self, call: Call) -> JobKey:
-        """The job of the region that the request names; where it names none, of the default region or else of the only one that has it."""
+        """The job in the region that the request names; without one, in the default region, or else in the only region that has it."""
         project, name = call.path["project"], call.path["job"]
         if region_of(call.host):
             return JobKey(project, region_of(call.host), name)
@@ -150,7 +151,7 @@ class _Handlers:
         return keys[0]
 
     def _region_of(self, call: Call) -> str:
-        """gcloud puts the region before the host's name when it is told one."""
+        """gcloud puts the region, if it has one, before the host's name."""
         return region_of(call.host) or self._region
 
 
@@ -163,7 +164,7 @@ def _dry(call: Call) -> bool:
 
 
 def _read_job(call: Call) -> tuple[str, str, JobSpec, str]:
-    """The name, the region (empty where not said), the spec and the etag of a manifest; all problems are reported at once."""
+    """The name, the region (empty without one), the spec and the etag of a manifest; all problems are reported at once."""
     problems = Problems()
     manifest = Fields(call.json(), "", problems)
     spec = read_spec(manifest)
@@ -200,7 +201,7 @@ def _read_overrides(call: Call) -> Overrides:
 
 
 def select(items: Sequence[Item], call: Call, labels: Callable[[Item], Mapping[str, str]]) -> Sequence[Item]:
-    """Those that the query's `labelSelector` matches. Raises ApiError INVALID_ARGUMENT on one that cannot be read."""
+    """The items that the query's `labelSelector` matches. Raises ApiError INVALID_ARGUMENT when it cannot be read."""
     rules = [_rule(part.strip()) for part in call.query.get("labelSelector", "").split(",") if part.strip()]
     if not rules:
         return items

@@ -1,6 +1,6 @@
 """The requests of the v2 API, as Google's client libraries send them over REST.
 
-What changes something answers with an operation; what reads answers at once from the state as it is.
+A request that changes something is answered with an operation; one that reads, with the current state.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from local_cloud.run.api.paging import page
 from local_cloud.run.api.v1 import task_named
 from local_cloud.run.api.v2 import Enums
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Execution, Task
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
+from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.template import JobSpec
@@ -27,7 +28,7 @@ from local_cloud.run.spec.validation import V2_PATHS, V2_RUN_PATHS, check_labels
 _LOCATION = "/v2/projects/{project}/locations/{region}"
 _JOB = _LOCATION + "/jobs/{job}"
 _EXECUTION = _JOB + "/executions/{execution}"
-ANY = "-"  # in place of a name in a list's parent: of all of them
+ANY = "-"  # in place of a name in a list's parent: all of them
 
 
 def routes(cloud: Cloud) -> list[Route]:
@@ -180,7 +181,7 @@ class _Handlers:
         return self._operations.add(_parent(call), "Job", lambda: self._show_job(job, enums), is_done).to_json()
 
     def _run_operation(self, execution: Execution, call: Call, *, validate_only: bool = False) -> Operation:
-        """Its id is the execution's, so that who waits for a run can go on after a restart of the server."""
+        """Its id is the execution's, so that a client that waits for a run can go on after a restart of the server."""
         enums = _enums(call)
         return self._operations.add(
             _parent(call),

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from local_cloud.addresses import is_gcloud_host
 from local_cloud.clock import Clock
 from local_cloud.faults.routes import fault_routes
 from local_cloud.faults.script import Script
@@ -20,10 +21,10 @@ from local_cloud.faults.timers import Later
 from local_cloud.run.api import routes_local, routes_v1, routes_v2
 from local_cloud.run.api.endpoint import AbsoluteTargets, Call, answer_unknown, route
 from local_cloud.run.api.faults import Faulty
-from local_cloud.run.api.hosts import is_gcloud_host
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.store import Store
-from local_cloud.run.runner.runner import Runner, Settings
+from local_cloud.run.runner.runner import Runner
+from local_cloud.run.runner.settings import Settings
 from local_cloud.web.service import HttpServer, clock_routes
 
 
@@ -59,6 +60,7 @@ class Server:
         self._later.stop()
         self._http.stop()
         self._runner.stop()
+        self.cloud.store.close()
 
 
 def _application(cloud: Cloud, runner: Runner, clock: Clock, region: str, script: Script) -> Starlette:

@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """As the messages of conditions write it: `1h2m3.4s`, `56.03s`."""
+    """A duration as the messages of conditions write it: `1h2m3.4s`, `56.03s`."""
     minutes, rest = divmod(round(seconds, 2), 60)
     hours, minutes = divmod(int(minutes), 60)
     text = f"{rest:.2f}".rstrip("0").rstrip(".") + "s"
@@ -26,7 +26,7 @@ def duration_text(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds of a text such as `600s` or `1.5s`; None when it is not one."""
+    """The seconds of a text such as `600s` or `1.5s`; None when it is not one."""
     number = text.removesuffix("s")
     if number == text:
         return None
@@ -37,7 +37,7 @@ def parse_duration(text: str) -> float | None:
 
 
 def without_none(values: Mapping[str, object]) -> dict[str, object]:
-    """Absent fields are left out of the JSON, as the real API does."""
+    """Drops absent fields, as the JSON of the real API does."""
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from local_cloud.run.api import conditions
 from local_cloud.run.api.conditions import Condition
 from local_cloud.run.api.timestamps import optional_time, rfc3339, without_none
-from local_cloud.run.model.execution import Execution, Phase, Task
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job
+from local_cloud.run.model.task import Phase, Task
 from local_cloud.run.spec.manifest import API_VERSION, write_execution_spec, write_spec, write_task_spec
 
 LOCATION_LABEL = "cloud.googleapis.com/location"
@@ -126,7 +127,7 @@ def task_named(name: str, execution: Execution) -> Task | None:
 
 
 def show_task(task: Task, execution: Execution, log_uri: str) -> dict[str, object]:
-    """`log_uri`: of the execution's logs."""
+    """`log_uri`: the address of the execution's logs."""
     metadata = {
         "name": task_name(task, execution),
         "namespace": execution.key.project,

@@ -1,7 +1,7 @@
 """Jobs, executions and tasks as the v2 API shows them, and its requests as specs.
 
-Requests pass through Google's own message types, so that both spellings of a field and both forms of an enum are taken
-and an unknown field is refused. Answers are written directly: a page of 1,000 executions must not cost a second.
+Requests pass through Google's own message types: so both spellings of a field and both forms of an enum are accepted, and an unknown field
+is refused. Answers are written directly: a page of 1,000 executions must not cost a second.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from local_cloud.run.api import conditions
 from local_cloud.run.api.conditions import Condition
 from local_cloud.run.api.timestamps import duration, optional_time, parse_duration, rfc3339, without_none
 from local_cloud.run.api.v1 import COMPLETION_STATUS, attempt_result, task_name
-from local_cloud.run.model.execution import Execution, Phase, Task
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job
+from local_cloud.run.model.task import Phase, Task
 from local_cloud.run.spec.errors import ApiError
 from local_cloud.run.spec.fields import Fields
 from local_cloud.run.spec.manifest import read_container, read_env, write_container
@@ -196,7 +197,7 @@ def show_task(task: Task, execution: Execution, log_uri: str, enums: Enums) -> d
 
 
 def failure_of(execution: Execution) -> dict[str, object] | None:
-    """The `error` of the operation that waits for it; None when it succeeded or is not over."""
+    """The `error` of the operation that waits for it; None when it succeeded or still runs."""
     if not execution.is_over or execution.outcome is Phase.SUCCEEDED:
         return None
     completed = conditions.of_execution(execution)[0]

@@ -1,6 +1,6 @@
 """The jobs and executions of the local cloud, and what a client may do with them, whichever version of the API it speaks.
 
-All state is read and changed with `condition` held, and every change is in the store before it is seen.
+All state is read and changed with `condition` held, and every change is in the store before a client sees it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import uuid
 from dataclasses import replace
 
 from local_cloud.clock import Clock
-from local_cloud.run.model.execution import Event, Execution, Kind
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
 from local_cloud.run.model.store import Store
+from local_cloud.run.model.task import Event, Kind
 from local_cloud.run.spec.errors import ApiError, check_etag, not_found
 from local_cloud.run.spec.fields import Problems
 from local_cloud.run.spec.template import JobSpec, Overrides, Template, override
@@ -25,8 +26,8 @@ _LETTERS = string.ascii_lowercase + string.digits
 
 
 class Cloud:
-    """Made from what the store holds. The runner applies what happens to workers through `record`. `address`: the URL where logs are
-    read, once it is known."""
+    """Loads what the store holds. The runner applies what happens to workers through `record`. `address`: the URL of this server, where
+    logs are read; set once it is known."""
 
     def __init__(self, store: Store, clock: Clock, rng: random.Random, retained_count: int = RETAINED_COUNT) -> None:
         self.condition = threading.Condition()
@@ -46,7 +47,7 @@ class Cloud:
         clock.watch(self.condition)
 
     def job(self, key: JobKey) -> Job:
-        """Raises ApiError NOT_FOUND."""
+        """The job with this key. Raises ApiError NOT_FOUND."""
         job = self._jobs.get(key)
         if job is None:
             raise not_found("JOB", key.name)
@@ -56,16 +57,16 @@ class Cloud:
         return key in self._jobs
 
     def has_job(self, job: Job) -> bool:
-        """Whether this very job is still there, and not a later one of the same name."""
+        """Whether this very job still exists, and not a later one of the same name."""
         return job.key in self._jobs and self._jobs[job.key].uid == job.uid
 
     def jobs(self, project: str, region: str | None = None) -> list[Job]:
-        """In the order of their names; of one region or of all."""
+        """The jobs of one region or of all, in the order of their names."""
         found = [job for key, job in self._jobs.items() if key.project == project and region in (None, key.region)]
         return sorted(found, key=lambda job: job.key)
 
     def create_job(self, key: JobKey, spec: JobSpec, *, validate_only: bool = False) -> Job:
-        """`spec` has been checked. Raises ApiError ALREADY_EXISTS, INVALID_ARGUMENT for a place that cannot be."""
+        """`spec` has been checked. Raises ApiError ALREADY_EXISTS, INVALID_ARGUMENT for a project or region that cannot exist."""
         problems = Problems()
         check_place(key.project, key.region, problems)
         problems.raise_if_any()
@@ -121,22 +122,23 @@ class Cloud:
             problems.raise_if_any()
             execution = self._new_execution(job, template)
             if not validate_only:
-                self.store.save_execution(execution)
+                job = replace(job, execution_count=job.execution_count + 1)
+                self.store.save_run(execution, job)
                 self._sequence = execution.sequence
                 self._add(execution)
-                self._put(replace(job, execution_count=job.execution_count + 1), validate_only=False)
+                self._jobs[key] = job
                 self.condition.notify_all()
             return execution
 
     def execution(self, key: JobKey, name: str) -> Execution:
-        """Raises ApiError NOT_FOUND, also when the execution belongs to another job."""
+        """An execution of this job. Raises ApiError NOT_FOUND."""
         execution = self._executions.get(name)
         if execution is None or execution.key != key:
             raise not_found("EXECUTION", f"{key.name}/executions/{name}")
         return execution
 
     def execution_named(self, name: str) -> Execution:
-        """By its name alone, which no other execution of the server has. Raises ApiError NOT_FOUND."""
+        """An execution by its name alone, which is unique in the server. Raises ApiError NOT_FOUND."""
         execution = self._executions.get(name)
         if execution is None:
             raise not_found("EXECUTION", f"executions/{name}")
@@ -146,22 +148,22 @@ class Cloud:
         return next((execution for execution in self._executions.values() if execution.uid == uid), None)
 
     def execution_in(self, project: str, name: str) -> Execution:
-        """As v1 names it: by project only. Raises ApiError NOT_FOUND."""
+        """An execution by project and name only, as v1 names it. Raises ApiError NOT_FOUND."""
         execution = self._executions.get(name)
         if execution is None or execution.key.project != project:
             raise not_found("EXECUTION", f"namespaces/{project}/executions/{name}")
         return execution
 
     def log_uri(self, execution: Execution) -> str:
-        """Where the logs of its workers are listed; `/<index>` behind it is the log of one."""
+        """The address that lists the logs of an execution's workers; with `/<index>` behind it, that of one worker's log."""
         return f"{self.address}/executions/{execution.name}/logs"
 
     def executions(self, key: JobKey) -> list[Execution]:
-        """Of one job, newest first."""
+        """The executions of one job, newest first."""
         return self._by_job.get(key, [])[::-1]
 
     def executions_in(self, project: str) -> list[Execution]:
-        """Of all jobs of a project, newest first."""
+        """The executions of all jobs of a project, newest first."""
         found = [execution for execution in self._executions.values() if execution.key.project == project]
         return sorted(found, key=lambda execution: -execution.sequence)
 
@@ -170,7 +172,7 @@ class Cloud:
         return executions[-1] if executions else None
 
     def unfinished(self) -> list[Execution]:
-        """In the order they were created."""
+        """The unfinished executions, in the order of their creation."""
         return list(self._unfinished.values())
 
     def cancel(self, execution: Execution, *, etag: str = "", validate_only: bool = False) -> Execution:
@@ -184,7 +186,7 @@ class Cloud:
             return execution
 
     def delete(self, execution: Execution, *, etag: str = "", validate_only: bool = False) -> Execution:
-        """A running one is cancelled and is gone once its workers are. Raises ApiError ABORTED (etag)."""
+        """A running execution is cancelled, and gone once its workers are. Raises ApiError ABORTED (etag)."""
         with self.condition:
             check_etag(etag, execution.etag, execution.full_name)
             if not validate_only:
@@ -195,17 +197,17 @@ class Cloud:
         return self._executions.get(execution.name) is execution
 
     def record(self, execution: Execution, event: Event) -> None:
-        """Apply an event and write it down; what follows from it (retention, deletes) is done before anyone sees it."""
+        """Apply an event and store it; its consequences (retention, deletes) take place before a client sees it."""
         with self.condition:
             execution.apply(event)
-            self.store.append(execution.name, event)
+            self.store.append(execution, event)
             if execution.is_over and execution.name in self._unfinished:
                 del self._unfinished[execution.name]
                 self._tidy(execution)
             self.condition.notify_all()
 
     def new_uid(self) -> str:
-        """An identity as the API gives them out, from the cloud's own source of chance."""
+        """An identity as the API gives them out, drawn by the cloud's own rng."""
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def _delete(self, execution: Execution) -> None:
@@ -271,5 +273,5 @@ class Cloud:
     def _execution_name(self, job: str) -> str:
         while True:
             name = f"{job}-{''.join(self._rng.choices(_LETTERS, k=5))}"
-            if self.store.is_free(name):
+            if name not in self._executions:
                 return name

@@ -8,95 +8,14 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, field
-from enum import Enum
 
 from local_cloud.run.model.job import JobKey
-from local_cloud.run.model.migration import Migration, Stage
-from local_cloud.run.model.tries import Measured, Try
+from local_cloud.run.model.task import Event, Kind, Phase, Task, can_move, describe, ended_try, move
 from local_cloud.run.spec.template import Template
 
 
-class Phase(Enum):
-    """PENDING waits for a slot; STARTING holds one while the container is made ready; RUNNING has a process."""
-
-    PENDING = "Pending"
-    STARTING = "Starting"
-    RUNNING = "Running"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    CANCELLED = "Cancelled"
-
-
-class Kind(Enum):
-    """What can happen to an execution. All but CANCEL and DELETE are about one task. MIGRATE asks for a move, MOVED is a step of it."""
-
-    RESERVED = "reserved"
-    STARTED = "started"
-    STOPPING = "stopping"
-    KILLED = "killed"
-    ENDED = "ended"
-    MIGRATE = "migrate"
-    MOVED = "moved"
-    CANCEL = "cancel"
-    DELETE = "delete"
-
-
-class Reason(Enum):
-    """Why a try was stopped by the platform."""
-
-    TIMEOUT = "timeout"
-    CANCEL = "cancel"
-    LOST = "lost"
-    START = "start"
-
-
-@dataclass(frozen=True)
-class Event:
-    """One thing that happened, at Unix seconds `at_s`. `exit_code` or `term_signal` is set on ENDED, with what was measured; `reason` on
-    STOPPING too; `delay_s`, the start-up of the try, on RESERVED; `pause_s` on MIGRATE."""
-
-    kind: Kind
-    at_s: float
-    index: int = -1
-    exit_code: int | None = None
-    term_signal: int | None = None
-    reason: Reason | None = None
-    message: str = ""
-    delay_s: float | None = None
-    pause_s: float | None = None
-    cpu_s: float | None = None
-    peak_memory_bytes: int | None = None
-
-
-@dataclass
-class Task:
-    """One `CLOUD_RUN_TASK_INDEX`. `attempt` is the number of the current or last try, from 0, so also the number of retries.
-    `reserved_s`, `delay_s`, `try_start_s`, `stopping`, `killed` and `migration` are about the current try."""
-
-    index: int
-    phase: Phase = Phase.PENDING
-    attempt: int = 0
-    reserved_s: float | None = None
-    delay_s: float = 0.0
-    try_start_s: float | None = None
-    start_s: float | None = None
-    end_s: float | None = None
-    stopping: Reason | None = None
-    stopping_s: float | None = None
-    killed: bool = False
-    migration: Migration | None = None
-    tries: list[Try] = field(default_factory=list)
-    exit_code: int | None = None
-    term_signal: int | None = None
-    message: str = ""
-
-    @property
-    def is_over(self) -> bool:
-        return self.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
-
-
 class InvalidEvent(Exception):
-    """An event that the state does not allow: a bug in whoever sent it."""
+    """An event that the state does not allow: a bug in its sender."""
 
     def __init__(self, execution: str, event: Event, phase: Phase | None) -> None:
         super().__init__(f"execution {execution}: {event.kind.value} for task {event.index} while it is {phase.value if phase else 'over'}")
@@ -104,7 +23,7 @@ class InvalidEvent(Exception):
 
 @dataclass
 class Execution:
-    """`sequence` grows with every execution of the server and orders the lists; `template` has the overrides laid on."""
+    """`sequence` grows with every execution of the server and orders the lists; `template` includes the overrides."""
 
     key: JobKey
     name: str
@@ -148,7 +67,7 @@ class Execution:
 
     @property
     def outcome(self) -> Phase:
-        """PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED, as the execution as a whole stands."""
+        """The state of the execution as a whole: PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED."""
         if not self.is_over:
             return Phase.PENDING if self.start_s is None else Phase.RUNNING
         if self.cancelled_count:
@@ -202,7 +121,7 @@ class Execution:
         elif event.kind is Kind.KILLED and task.phase is Phase.RUNNING:
             task.killed = True
         elif event.kind in (Kind.MIGRATE, Kind.MOVED) and can_move(task, event.kind):
-            _move(task, event)
+            move(task, event)
         else:
             raise InvalidEvent(self.name, event, task.phase)
 
@@ -220,7 +139,7 @@ class Execution:
         if task.phase is Phase.RUNNING:
             self.running_count -= 1
         reason = event.reason or task.stopping
-        task.tries.append(_ended_try(task, event))
+        task.tries.append(ended_try(task, event))
         task.migration = None
         task.exit_code, task.term_signal = event.exit_code, event.term_signal
         task.message = event.message or describe(event, reason)
@@ -254,33 +173,3 @@ class Execution:
     def _complete_if_done(self, at_s: float) -> None:
         if not self.pending and not self.active:
             self.completion_s = at_s
-
-
-def can_move(task: Task, kind: Kind = Kind.MIGRATE) -> bool:
-    """Whether a move may begin (MIGRATE) or go on (MOVED): only of a running worker that is not being ended."""
-    return task.phase is Phase.RUNNING and task.stopping is None and (task.migration is not None) == (kind is Kind.MOVED)
-
-
-def _move(task: Task, event: Event) -> None:
-    if event.kind is Kind.MIGRATE:
-        task.migration = Migration(event.at_s, event.pause_s or 0.0, Stage.ASKED)
-    elif task.migration is not None:
-        task.migration = task.migration.moved()
-
-
-def _ended_try(task: Task, event: Event) -> Try:
-    measured = None if event.cpu_s is None else Measured(event.cpu_s, event.peak_memory_bytes)
-    return Try(task.attempt, task.try_start_s, event.at_s, event.exit_code, event.term_signal, measured)
-
-
-def describe(event: Event, reason: Reason | None) -> str:
-    """How a try ended, in a sentence; empty for one that succeeded."""
-    if reason is Reason.CANCEL:
-        return "The execution was cancelled."
-    if reason is Reason.TIMEOUT:
-        return "Terminating task because it has reached the maximum timeout."
-    if reason is Reason.LOST:
-        return "The local cloud stopped while this try was running."
-    if event.term_signal is not None:
-        return f"Container terminated on signal {event.term_signal}."
-    return f"The container exited with code {event.exit_code}." if event.exit_code else ""

@@ -1,7 +1,7 @@
 """A job as the platform keeps it: its identity, what the client wrote, and how often it ran.
 
-A value: every change makes a new one, so that a reader never sees half of it. The etag changes with every write by a
-client, not with the runs.
+A value: every change makes a new one, so that a reader never sees half of a change. The etag changes with every write of a client, not with
+the runs.
 """
 
 from __future__ import annotations

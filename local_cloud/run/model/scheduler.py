@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from local_cloud.run.model.execution import Execution, Phase, Reason, Task
+from local_cloud.run.model.execution import Execution
+from local_cloud.run.model.task import Phase, Reason, Task
 
 GRACE_S = 10.0  # between SIGTERM and SIGKILL, as the container contract says
 
@@ -43,7 +44,7 @@ class Action:
 
 @dataclass
 class Plan:
-    """`wake_s`: the next time (Unix seconds) at which something falls due without an event; None if nothing will."""
+    """`wake_s`: the next time (Unix seconds) at which something falls due without an event; None when nothing will."""
 
     actions: list[Action] = field(default_factory=list)
     wake_s: float | None = None
@@ -53,7 +54,7 @@ class Plan:
 
 
 def plan(executions: Sequence[Execution], now_s: float, limits: Limits) -> Plan:
-    """`executions` in the order they were created; finished ones do no harm."""
+    """`executions` in the order of their creation; finished ones are ignored."""
     made = Plan()
     for execution in executions:
         for task in execution.active.values():
@@ -80,7 +81,7 @@ def _look_at(task: Task, execution: Execution, now_s: float, made: Plan) -> None
 
 
 def _must_stop(task: Task, execution: Execution, now_s: float) -> tuple[Reason | None, float]:
-    """Why the try must stop now, if it must, and when its time is up. The time runs from before start-up."""
+    """Why the try must stop now (None: it need not), and when its time is up. The time counts from before start-up."""
     due_s = (task.reserved_s or 0.0) + execution.template.timeout_s
     if execution.cancel_s is not None:
         return Reason.CANCEL, due_s
@@ -95,7 +96,7 @@ def _at(at_s: float, now_s: float, action: Action, made: Plan) -> None:
 
 
 def _reserve(executions: Sequence[Execution], limits: Limits, made: Plan) -> None:
-    """Hand out the free slots one by one to the execution that holds fewest, so that a large one does not shut out the rest."""
+    """Give the free slots one by one to the execution that holds fewest, so that a large one does not block the others."""
     free = limits.max_process_count - sum(len(execution.active) for execution in executions)
     taken: dict[str, int] = {execution.name: 0 for execution in executions}
     able = [execution for execution in executions if _has_room(execution, 0)]

@@ -1,6 +1,6 @@
-"""Jobs and executions on disk: `jobs/*.json` as manifests, `executions/<name>/` with its template, its events and its logs.
+"""Jobs and executions on disk: their records and events in the service's database, the logs of their workers as files beside it.
 
-What was reported to a client is on disk before: a job is written in one step, an event as one line at the end of a file.
+What a client was told is on disk before.
 """
 
 from __future__ import annotations
@@ -8,128 +8,102 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import astuple, fields
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
-from local_cloud.files import write_atomically
-from local_cloud.run.model.execution import Event, Execution, InvalidEvent, Kind, Reason
+from local_cloud.database import Database
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
-from local_cloud.run.spec.errors import ApiError
+from local_cloud.run.model.task import Event, Kind, Reason
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import read_spec, write_manifest
 from local_cloud.run.spec.template import JobSpec
-from local_cloud.web.refused_start import Damaged
+
+_VERSION = 1
+# An execution is written once, when it is created; what happens to it later are its events, in their order.
+_SCHEMA = """
+    CREATE TABLE job (key TEXT PRIMARY KEY, record TEXT NOT NULL);
+    CREATE TABLE execution (name TEXT PRIMARY KEY, record TEXT NOT NULL);
+    CREATE TABLE event (execution TEXT, number INTEGER, record TEXT NOT NULL, PRIMARY KEY (execution, number)) WITHOUT ROWID
+"""
+_SAVE_JOB = "INSERT OR REPLACE INTO job VALUES (?, ?)"
 
 
 class Store:
-    """The state folder. One server at a time; its callers hold the cloud's lock."""
+    """The state folder, of one server at a time. Callers hold the cloud's lock."""
 
     def __init__(self, folder: Path) -> None:
-        self._jobs = folder / "jobs"
-        self._executions = folder / "executions"
+        """Raises like `Database`."""
         self.processes = folder / "processes"
-        for part in (self._jobs, self._executions):
-            part.mkdir(parents=True, exist_ok=True)
+        self._logs = folder / "executions"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._database = Database(folder / "state.db", _SCHEMA, _VERSION)
 
     def save_job(self, job: Job) -> None:
-        state = {
-            "key": [job.key.project, job.key.region, job.key.job],
-            "uid": job.uid,
-            "generation": job.generation,
-            "create_s": job.create_s,
-            "update_s": job.update_s,
-            "execution_count": job.execution_count,
-            "delete_s": job.delete_s,
-            "manifest": write_manifest(job.key.job, job.spec),
-        }
-        write_atomically(self._job_path(job.key), json.dumps(state, indent=2))
+        self._database.execute(_SAVE_JOB, (job.key.name, _record(job, job.spec)))
 
     def delete_job(self, key: JobKey) -> None:
-        self._job_path(key).unlink(missing_ok=True)
+        self._database.execute("DELETE FROM job WHERE key = ?", (key.name,))
 
     def load_jobs(self) -> Iterator[Job]:
-        for path in sorted(self._jobs.glob("*.json")):
-            with _whole(path):
-                state = json.loads(path.read_text())
-                job = Job(key=JobKey(*state.pop("key")), spec=_spec(state.pop("manifest")), **state)
-            yield job
+        for record in self._records("SELECT record FROM job ORDER BY key"):
+            yield Job(key=JobKey(*record.pop("key")), spec=_spec(record.pop("manifest")), **record)
 
-    def is_free(self, execution: str) -> bool:
-        return not (self._executions / execution).exists()
+    def save_run(self, execution: Execution, job: Job) -> None:
+        """Save a new execution, and its job, whose count it has raised."""
+        (self._logs / execution.name).mkdir()
+        with self._database.transaction() as connection:
+            record = _record(execution, JobSpec(execution.template))
+            connection.execute("INSERT INTO execution VALUES (?, ?)", (execution.name, record))
+            connection.execute(_SAVE_JOB, (job.key.name, _record(job, job.spec)))
 
-    def save_execution(self, execution: Execution) -> None:
-        """Once, when it is created; what happens to it later goes through `append`."""
-        folder = self._executions / execution.name
-        folder.mkdir()
-        state = {
-            "key": [execution.key.project, execution.key.region, execution.key.job],
-            "name": execution.name,
-            "uid": execution.uid,
-            "job_uid": execution.job_uid,
-            "job_generation": execution.job_generation,
-            "sequence": execution.sequence,
-            "create_s": execution.create_s,
-            "manifest": write_manifest(execution.key.job, JobSpec(execution.template)),
-        }
-        write_atomically(folder / "execution.json", json.dumps(state, indent=2))
-
-    def append(self, execution: str, event: Event) -> None:
-        fields = {"kind": event.kind.value, "at_s": event.at_s, "index": event.index}
-        optional = {"exit_code": event.exit_code, "term_signal": event.term_signal, "message": event.message or None}
-        optional["reason"] = event.reason.value if event.reason else None
-        optional |= {name: getattr(event, name) for name in ("delay_s", "pause_s", "cpu_s", "peak_memory_bytes")}
-        fields.update({key: value for key, value in optional.items() if value is not None})
-        with self._events_path(execution).open("a") as events:
-            events.write(json.dumps(fields) + "\n")
+    def append(self, execution: Execution, event: Event) -> None:
+        """Save an event that has just been applied to an execution."""
+        record = {field.name: value for field in fields(event) if (value := getattr(event, field.name)) != field.default}
+        row = (execution.name, execution.version, json.dumps(record, default=_value))
+        self._database.execute("INSERT INTO event VALUES (?, ?, ?)", row)
 
     def delete_execution(self, execution: str) -> None:
-        shutil.rmtree(self._executions / execution)
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM execution WHERE name = ?", (execution,))
+            connection.execute("DELETE FROM event WHERE execution = ?", (execution,))
+        shutil.rmtree(self._logs / execution)
 
     def load_executions(self) -> Iterator[Execution]:
-        for folder in sorted(self._executions.iterdir()):
-            described = folder / "execution.json"
-            if not described.exists():  # killed between the folder and its file: no client has heard of it
-                shutil.rmtree(folder)
-                continue
-            with _whole(folder):
-                state = json.loads(described.read_text())
-                key = JobKey(*state.pop("key"))
-                execution = Execution(key=key, template=_spec(state.pop("manifest")).template, **state)
-                for event in self._events(execution.name):
-                    execution.apply(event)
+        logs = {path.name for path in self._logs.iterdir()}
+        for record in self._records("SELECT record FROM execution"):
+            key = JobKey(*record.pop("key"))
+            execution = Execution(key=key, template=_spec(record.pop("manifest")).template, **record)
+            for event in self._records("SELECT record FROM event WHERE execution = ? ORDER BY number", execution.name):
+                reason = event.pop("reason", None)
+                execution.apply(Event(kind=Kind(event.pop("kind")), reason=Reason(reason) if reason else None, **event))
+            logs.discard(execution.name)
             yield execution
+        for name in logs:  # a kill came between the folder and its record, at the creation or at the deletion
+            shutil.rmtree(self._logs / name)
 
     def log_path(self, execution: str, index: int, attempt: int) -> Path:
-        return self._executions / execution / f"{index}-{attempt}.log"
+        return self._logs / execution / f"{index}-{attempt}.log"
 
-    def _events(self, execution: str) -> Iterator[Event]:
-        path = self._events_path(execution)
-        if not path.exists():
-            return
-        text = path.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:  # a kill cut the last line: nobody was told of that event
-            write_atomically(path, whole)
-        for line in whole.splitlines():
-            fields = json.loads(line)
-            kind = Kind(fields.pop("kind"))
-            reason = fields.pop("reason", None)
-            yield Event(kind=kind, reason=Reason(reason) if reason else None, **fields)
+    def close(self) -> None:
+        self._database.close()
 
-    def _job_path(self, key: JobKey) -> Path:
-        return self._jobs / f"{key.project}~{key.region}~{key.job}.json"
-
-    def _events_path(self, execution: str) -> Path:
-        return self._executions / execution / "events.jsonl"
+    def _records(self, query: str, *parameters: str) -> list[dict[str, Any]]:
+        with self._database.transaction() as connection:
+            return [json.loads(record) for (record,) in connection.execute(query, parameters)]
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """What cannot be read in it is damage. Raises Damaged."""
-    try:
-        yield
-    except (ApiError, InvalidEvent, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{path} is damaged ({error}): repair it, or move it away to start without it") from error
+def _record(value: Job | Execution, spec: JobSpec) -> str:
+    """The values that it was made with, its spec as a manifest."""
+    others = ("key", "spec", "template")
+    record = {field.name: getattr(value, field.name) for field in fields(value) if field.init and field.name not in others}
+    return json.dumps({**record, "key": astuple(value.key), "manifest": write_manifest(value.key.job, spec)})
+
+
+def _value(member: Enum) -> object:
+    return member.value
 
 
 def _spec(manifest: object) -> JobSpec:

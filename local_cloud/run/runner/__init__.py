@@ -1,1 +1,1 @@
-"""The thread that makes executions happen, and the worker processes that it starts and ends."""
+"""The thread that carries executions out, and the worker processes that it starts and ends."""

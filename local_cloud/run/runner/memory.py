@@ -1,7 +1,7 @@
 """The peak memory of running processes, looked up a few times a second where the system shows it (Linux).
 
-Needed beside `wait4`: the kernel counts the server's own pages against a worker until that has become its own program, so what
-`wait4` tells of a small worker is the size of the server.
+Needed beside `wait4`: the kernel counts the server's own pages for a worker until it has executed its program, so `wait4` reports the
+server's size for a small worker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _UNIT_BYTES = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 class PeakMemory:
-    """`begin` and `end` each process once; safe from several threads. `close` ends the thread that looks."""
+    """`begin` and `end` each process once; safe from several threads. `close` stops the thread that looks."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -33,7 +33,7 @@ class PeakMemory:
             self._condition.notify_all()
 
     def end(self, pid: int, ended: resource.struct_rusage) -> int | None:
-        """Bytes: what `wait4` said where that can only be the worker's own, else what was seen last."""
+        """Bytes: from `wait4` where they can only be the worker's own, else as last seen; None when never seen."""
         with self._condition:
             seen = self._seen.pop(pid)
         told = ended.ru_maxrss * _UNIT_BYTES
@@ -57,7 +57,7 @@ class PeakMemory:
 
 
 def _peak_bytes(pid: int) -> int:
-    """0 where it is not to be seen: on another system, or of a process that has ended."""
+    """0 where it cannot be seen: on another system, or of a process that has ended."""
     try:
         text = (Path("/proc") / str(pid) / "status").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,7 +1,7 @@
 """The worker processes: started in groups of their own, signalled as groups, reaped by one waiting thread each.
 
-A signal only ever goes to a group whose leader has not been reaped: a recycled process id is never hit. What a leader
-leaves behind in its group dies with it, as in a container; what has left the group is swept up soon after.
+A signal only goes to a group whose leader has not been reaped: a recycled process id is never hit. What a leader leaves in its group dies
+with it, as in a container; what has left the group is ended soon after.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_cloud.processes import LOG_MARK, Records, kill_rest
-from local_cloud.run.model.tries import Measured
+from local_cloud.run.model.task import Measured
+from local_cloud.run.runner.leftovers import LOG_MARK, Records, kill_rest
 from local_cloud.run.runner.memory import PeakMemory
 from local_cloud.run.runner.sweeper import Sweeper
 
@@ -42,15 +42,15 @@ class Launch:
 
 
 class CannotStart(Exception):
-    """The command does not exist or may not be run; the reason is in the worker's log as well."""
+    """The command does not exist or cannot be executed; the worker's log has the reason too."""
 
 
 OnExit = Callable[[TryKey, int, Measured], None]
 
 
 class Processes:
-    """All workers of the server. `on_exit(key, code, measured)` is called from a waiting thread once per worker, with the exit
-    code or minus the signal's number, after its group is gone."""
+    """All workers of the server. A waiting thread calls `on_exit(key, code, measured)` once per worker, after its group is gone; `code` is
+    the exit code, or minus the signal's number."""
 
     def __init__(self, records: Records, on_exit: OnExit) -> None:
         self._records = records
@@ -73,14 +73,14 @@ class Processes:
         waiter.start()
 
     def signal(self, key: TryKey, number: signal.Signals) -> None:
-        """Send to the worker's whole group; nothing happens if it has ended already."""
+        """Send to the worker's whole group; does nothing if the worker has ended."""
         with self._lock:
             process = self._running.get(key)
             if process is not None:
                 _signal_group(process.pid, number)
 
     def pids(self) -> dict[TryKey, int]:
-        """Of all workers that run now."""
+        """The process ids of all workers that run now."""
         with self._lock:
             return {key: process.pid for key, process in self._running.items()}
 
@@ -111,7 +111,7 @@ class Processes:
 
 
 def _start(launch: Launch) -> subprocess.Popen[bytes]:
-    """Raises CannotStart, whatever is in the way: a full disk, too many files, an argument that no process can have."""
+    """Raises CannotStart for every reason: a full disk, too many open files, an argument that no process can have."""
     try:
         with launch.log.open("ab") as log:
             try:
@@ -152,7 +152,7 @@ def _wait_without_reaping(process: subprocess.Popen[bytes]) -> Ended | None:
 def _reap(process: subprocess.Popen[bytes]) -> Ended:
     """The exit code, or minus the signal's number, and what the worker used."""
     _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)  # Popen has not seen this end and would wait for another
+    process.returncode = os.waitstatus_to_exitcode(status)  # Popen has not seen this exit and would wait for it
     return process.returncode, used
 
 

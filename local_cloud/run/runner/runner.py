@@ -1,4 +1,4 @@
-"""The thread that makes executions happen: it asks the scheduler what to do and does it.
+"""The thread that carries executions out: it asks the scheduler what to do and does it.
 
 Only this thread starts and signals workers, so a signal can never overtake a start. No lock is held while a process starts.
 """
@@ -6,39 +6,27 @@ Only this thread starts and signals workers, so a signal can never overtake a st
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-from local_cloud.processes import Records
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Event, Execution, Kind, Phase, Reason, Task, can_move
-from local_cloud.run.model.migration import Stage
-from local_cloud.run.model.scheduler import Action, Do, Limits, plan
-from local_cloud.run.model.tries import Measured
-from local_cloud.run.runner.environment import command_line, worker_environment
+from local_cloud.run.model.execution import Execution
+from local_cloud.run.model.scheduler import Action, Do, plan
+from local_cloud.run.model.task import Event, Kind, Measured, Phase, Reason, Stage, Task, can_move
+from local_cloud.run.runner.leftovers import Records
 from local_cloud.run.runner.process import CannotStart, Launch, Processes, TryKey
-from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.runner.settings import Settings
+from local_cloud.run.spec.template import Container
 
 CANNOT_START = 127  # what a shell answers when there is no such command
 _MOVES = {Stage.ASKED: signal.SIGTSTP, Stage.WARNED: signal.SIGSTOP, Stage.STILL: signal.SIGCONT}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`environment`: what every worker gets. `cwd`: where workers run; a container's
-    `workingDir` is a path inside an image and means nothing here."""
-
-    limits: Limits
-    environment: Mapping[str, str]
-    cwd: Path
-    startup: StartUp = field(default_factory=StartUp)
-
-
-@dataclass(frozen=True)
 class Worker:
-    """One running try; `start_s`: Unix seconds of its process's start."""
+    """One running try; `start_s`: when its process started, Unix seconds."""
 
     pid: int
     job: str
@@ -49,7 +37,7 @@ class Worker:
 
 
 class Runner:
-    """Start it once, after the cloud was made; `stop` returns when no worker is left. `on_crash` is told if the thread dies."""
+    """Start it once, after the cloud was made; `stop` returns when no worker is left. `on_crash` is called when the thread fails."""
 
     def __init__(self, cloud: Cloud, settings: Settings, on_crash: Callable[[], None] | None = None) -> None:
         self._cloud = cloud
@@ -61,13 +49,13 @@ class Runner:
         self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
 
     def start(self) -> None:
-        """First end what an earlier server left behind, so that no try runs twice at once."""
+        """First end what an earlier server left behind, so that no try runs twice at the same time."""
         self._records.kill_leftovers()
         self._fail_lost_tries()
         self._thread.start()
 
     def stop(self) -> None:
-        """SIGKILL to all workers. Their tries count as failed; an execution that has tries left goes on at the next start."""
+        """SIGKILL to all workers. Their tries count as failed; an execution with retries left goes on at the next start."""
         with self._cloud.condition:
             self._stopping = True
             self._cloud.condition.notify_all()
@@ -77,7 +65,7 @@ class Runner:
         self._records.kill_writers()
 
     def workers(self) -> list[Worker]:
-        """Those that run now, in the order of their executions and indexes."""
+        """The workers that run now, in the order of their executions and indexes."""
         with self._cloud.condition:
             running = {execution.name: execution for execution in self._cloud.unfinished()}
             found = []
@@ -105,7 +93,7 @@ class Runner:
             raise
 
     def _next_actions(self) -> list[Action] | None:
-        """Wait until there is something to do; None when the server ends."""
+        """Wait until there is something to do; None when the server stops."""
         cloud = self._cloud
         with cloud.condition:
             while not self._stopping:
@@ -116,7 +104,7 @@ class Runner:
             return None
 
     def _act(self, action: Action) -> None:
-        """Do one step, unless the state has moved on since it was planned."""
+        """Do one step, unless the state has changed since it was planned."""
         cloud = self._cloud
         with cloud.condition:
             execution = next((found for found in cloud.unfinished() if found.name == action.execution), None)
@@ -153,7 +141,7 @@ class Runner:
             cloud.record(execution, Event(Kind.STOPPING, cloud.clock.now(), task.index, reason=action.reason))
             self._processes.signal(key, signal.SIGTERM)
             if task.migration is not None and task.migration.stage is Stage.STILL:
-                self._processes.signal(key, signal.SIGCONT)  # a worker that stands still would not hear the SIGTERM
+                self._processes.signal(key, signal.SIGCONT)  # a stopped process does not receive the SIGTERM
         elif action.do is Do.MOVE and task.migration is not None and can_move(task, Kind.MOVED):
             number = _MOVES[task.migration.stage]
             cloud.record(execution, Event(Kind.MOVED, cloud.clock.now(), task.index))
@@ -165,8 +153,8 @@ class Runner:
     def _describe(self, execution: Execution, task: Task) -> tuple[TryKey, Launch]:
         container = execution.template.containers[0]
         launch = Launch(
-            argv=command_line(container),
-            env=worker_environment(self._settings.environment, execution, task),
+            argv=_command_line(container),
+            env=_worker_environment(self._settings.environment, execution, task),
             log=self._cloud.store.log_path(execution.name, task.index, task.attempt),
             cwd=self._settings.cwd,
         )
@@ -195,3 +183,25 @@ class Runner:
                 peak_memory_bytes=measured.peak_memory_bytes,
             )
             cloud.record(execution, ended)
+
+
+def _worker_environment(base: Mapping[str, str], execution: Execution, task: Task) -> dict[str, str]:
+    """`base`, then the container's own variables, then what Cloud Run says about the try: the last one counts."""
+    container = execution.template.containers[0]
+    return {
+        **base,
+        **dict(container.env),
+        "CLOUD_RUN_JOB": execution.key.job,
+        "CLOUD_RUN_EXECUTION": execution.name,
+        "CLOUD_RUN_TASK_INDEX": str(task.index),
+        "CLOUD_RUN_TASK_COUNT": str(execution.template.task_count),
+        "CLOUD_RUN_TASK_ATTEMPT": str(task.attempt),
+    }
+
+
+def _command_line(container: Container) -> list[str]:
+    """The container's command and arguments; `python` means the interpreter that the server runs on, with its packages."""
+    words = [*container.command, *container.args]
+    if words[0] in ("python", "python3"):
+        words[0] = sys.executable
+    return words

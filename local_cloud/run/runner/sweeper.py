@@ -1,7 +1,7 @@
-"""The end of what workers leave behind outside their process group: in a container nothing outlives the first process.
+"""Ends what workers leave behind outside their process group: in a container nothing outlives the first process.
 
-Sweeping means a look at all processes of the machine; so it is done by a thread of its own, for all workers that ended meanwhile
-together, and at most a few times a second.
+Sweeping looks at all processes of the machine. So a thread of its own does it, for all workers that have ended since, and at most a few
+times a second.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ EVERY_S = 0.25
 
 
 class Sweeper:
-    """`kill_rest(logs)` is called with the logs of workers that have ended. Safe from several threads; `close` ends the thread."""
+    """Calls `kill_rest(logs)` with the logs of workers that have ended. Safe from several threads; `close` stops the thread."""
 
     def __init__(self, kill_rest: Callable[[Collection[str]], object]) -> None:
         self._kill_rest = kill_rest
@@ -23,7 +23,7 @@ class Sweeper:
         self._thread: threading.Thread | None = None
 
     def sweep(self, log: str) -> None:
-        """End soon what is left of the worker with this log, which has ended."""
+        """End soon what is left of the worker with this log; the worker has ended."""
         with self._condition:
             self._ended.add(log)
             if self._thread is None:
@@ -32,7 +32,7 @@ class Sweeper:
             self._condition.notify_all()
 
     def close(self) -> None:
-        """What was not swept yet is left to who closes."""
+        """What was not swept yet is left to the caller."""
         with self._condition:
             self._closed.set()
             self._condition.notify_all()

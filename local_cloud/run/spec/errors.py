@@ -1,6 +1,6 @@
 """Refusals of the Cloud Run API: code, canonical status and message, in the JSON that Google's clients read.
 
-The message is for the person who sent the request; nothing of the server's inside belongs in it.
+The message is for the person who sent the request; the server's internals do not belong in it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,6 @@ def not_found(kind: str, name: str) -> ApiError:
 
 
 def check_etag(given: str, current: str, name: str) -> None:
-    """Raises ApiError ABORTED when the caller names a version that is no longer the current one; an empty one matches all."""
+    """Raises ApiError ABORTED when the caller names an outdated version; an empty etag matches all."""
     if given and given != current:
         raise ApiError("ABORTED", f"Conflict for resource '{name}': got etag {given} but the current one is {current}; read it again")

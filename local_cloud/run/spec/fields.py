@@ -1,7 +1,7 @@
-"""Reading of JSON objects from outside: each access knows its path and notes what is wrong instead of raising.
+"""Reads JSON objects of clients: each access knows its path and notes what is wrong instead of raising.
 
-All problems of a request are reported at once, each with path, value and rule; a value that did not pass is replaced by
-the default, and the caller must call `Problems.raise_if_any` before it uses what was read.
+All problems of a request are reported at once, each with path, value and rule. A wrong value is replaced by the default; the caller must
+call `Problems.raise_if_any` before it uses what was read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Problems:
 
 
 class Fields:
-    """One JSON object of the request, or an empty one where it is absent or something else (which is then a problem)."""
+    """One JSON object of the request, or an empty one where it is absent or something else (then that is a problem)."""
 
     def __init__(self, value: object, path: str, problems: Problems) -> None:
         self.path = path
@@ -96,7 +96,7 @@ class Fields:
         return {name: child.text(name) for name in child.raw}
 
     def only(self, known: frozenset[str]) -> None:
-        """Note every key that the API does not have: a misspelt one must not pass in silence."""
+        """Note every key that the API does not have: a misspelt one must not pass unnoticed."""
         for key in self.raw:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)

@@ -1,6 +1,6 @@
 """Job specs in the Knative-style JSON of the v1 API, which is also that of the manifests in YAML: reading and writing.
 
-What is read and written again says the same: a client that compares a manifest with the platform's copy sees no change.
+A spec that is read and written again means the same: a client that compares a manifest with the platform's copy sees no change.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def read_env(node: Fields) -> tuple[tuple[str, str], ...]:
 def write_spec(spec: Template) -> dict[str, object]:
     """The `spec` of a job."""
     metadata = _without_empty({"labels": dict(spec.labels), "annotations": dict(spec.annotations)})
-    # Also when it is empty: gcloud cannot do without this metadata.
+    # Also when it is empty: gcloud needs this metadata.
     return {"template": {"metadata": metadata, "spec": write_execution_spec(spec)}}
 
 

@@ -17,7 +17,7 @@ DEFAULT_CPU = 1
 GPU = "nvidia.com/gpu"
 _KNOWN = ("cpu", "memory", GPU)
 _LEAST_CPU = ((24 * 2**30, 8), (16 * 2**30, 6), (8 * 2**30, 4), (4 * 2**30, 2))
-"""(more memory than this, needs at least so many CPUs)"""
+"""(more memory than this, needs at least this many CPUs)"""
 _LEAST_MEMORY = {4: 2 * 2**30, 6: 4 * 2**30, 8: 4 * 2**30}
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _QUANTITY = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,9}))?(m|k|M|G|Ki|Mi|Gi)?\Z")
@@ -62,7 +62,7 @@ def _memory(limits: Mapping[str, str], path: str, problems: Problems) -> float |
 
 
 def _amount(text: str) -> float | None:
-    """Of a quantity such as `2`, `2000m`, `512Mi`, `1.5G`; None when it is not one."""
+    """The number in a quantity such as `2`, `2000m`, `512Mi`, `1.5G`; None when it is not one."""
     matched = _QUANTITY.match(text)
     if matched is None:
         return None

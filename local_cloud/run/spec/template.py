@@ -1,6 +1,6 @@
-"""What a job says its executions are: containers, environment, counts and limits, as values; and what a run may override.
+"""What a job says about its executions: containers, environment, counts and limits; and what a run may override.
 
-Values only: a template never changes; `override` makes a new one, and the result must be checked again before it runs.
+Values only: a template never changes; `override` makes a new one, which must be checked again before it runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DEFAULT_TASK_COUNT = 1
 
 @dataclass(frozen=True)
 class Container:
-    """`env` in the order given; `extras` are fields of the v1 API that do nothing here and are shown again as they came."""
+    """`env` in the order given; `extras` are fields of the v1 API without an effect here, which are shown again as they came."""
 
     name: str = ""
     image: str = ""
@@ -70,14 +70,14 @@ class Overrides:
 
 
 def merge_env(base: tuple[tuple[str, str], ...], over: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """`base` with the values of `over` laid on by name; new names come last."""
+    """`base` with the values of `over`, by name; new names come last."""
     merged = dict(base)
     merged.update(over)
     return tuple(merged.items())
 
 
 def target_of(override: ContainerOverride, template: Template) -> int | None:
-    """The index of the container that is meant: the named one, or the first when no name is given; None if there is none."""
+    """The index of the named container, or 0 when no name is given; None when the template has no such container."""
     if not override.name:
         return 0
     return next((index for index, container in enumerate(template.containers) if container.name == override.name), None)

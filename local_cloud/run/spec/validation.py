@@ -28,7 +28,7 @@ _PROJECT = re.compile(r"[a-z0-9][-a-z0-9.:]{0,62}\Z")
 _REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+\Z")
 _LABEL_KEY = re.compile(r"[a-z]([-a-z0-9_]{0,61}[a-z0-9])?\Z")
 _LABEL_VALUE = re.compile(r"([a-z0-9]([-a-z0-9_]{0,61}[a-z0-9])?)?\Z")
-# With a prefix they are those of a tool, such as client.knative.dev/nonce, and follow Kubernetes' rules.
+# Keys with a prefix belong to a tool, such as client.knative.dev/nonce, and follow Kubernetes' rules.
 _TOOL_KEY = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
 _TOOL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?\Z")
 NO_COMMAND = "the local cloud runs the manifest's command; this container has none"
@@ -36,7 +36,7 @@ NO_COMMAND = "the local cloud runs the manifest's command; this container has no
 
 @dataclass(frozen=True)
 class Paths:
-    """Where the two API versions keep the same things, so that a message names the line that its reader wrote."""
+    """The paths of the same things in the two API versions, so that a message names the line that its reader wrote."""
 
     name: str
     labels: str
@@ -67,7 +67,7 @@ def check_name(name: str, path: str, problems: Problems) -> None:
 
 
 def check_place(project: str, region: str, problems: Problems) -> None:
-    """Of a new job: the names of its files begin with them."""
+    """Check the project and region of a new job."""
     if not _PROJECT.match(project):
         problems.add("project", project, "must be a project's id: lower-case letters, digits and hyphens")
     if not _REGION.match(region):

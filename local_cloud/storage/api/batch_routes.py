@@ -1,6 +1,6 @@
 """The batch endpoint: many small calls in one request, each answered as if it had come alone.
 
-Uploads, downloads and batches are refused inside of a batch, as in the real service.
+Uploads, downloads and batches are refused inside a batch, as in the real service.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
+from local_cloud.storage.api.bodies import boundary_of, split_parts
 from local_cloud.storage.api.calls import Call
-from local_cloud.storage.api.multipart import boundary_of, split_parts
 from local_cloud.storage.model.errors import InvalidArgument
 
 CALLS_LIMIT_COUNT = 1000
@@ -45,7 +45,7 @@ class BatchRoutes:
 
 
 def inner_request(text: bytes, outer: Request) -> Request:
-    """The request that stands in a part of a batch. Raises InvalidArgument."""
+    """The request in a part of a batch. Raises InvalidArgument."""
     head, _, body = text.partition(b"\n\n")
     request_line, _, header_lines = head.partition(b"\n")
     words = request_line.decode("latin-1").split()

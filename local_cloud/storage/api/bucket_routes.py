@@ -9,11 +9,10 @@ from starlette.responses import JSONResponse, Response
 
 from local_cloud.storage.api.calls import Call
 from local_cloud.storage.api.rendering import bucket_json
-from local_cloud.storage.model.conditions import conditions_of, integer
 from local_cloud.storage.model.errors import InvalidArgument
 from local_cloud.storage.model.storage import Storage
 
-# What the Python client sends for a project when STORAGE_EMULATOR_HOST is set.
+# The project that the Python client sends when STORAGE_EMULATOR_HOST is set.
 _NO_PROJECT = "<none>"
 
 
@@ -42,7 +41,7 @@ class BucketRoutes:
     async def _list(self, call: Call) -> Response:
         project = call.query.get("project")
         prefix, after = call.query.get("prefix", ""), call.query.get("pageToken", "")
-        limit = integer(call.query, "maxResults") or 1000
+        limit = call.integer("maxResults") or 1000
         if limit < 0:
             raise InvalidArgument(f"Invalid value for maxResults: {limit}. Valid are numbers from 0.")
         found = self._storage.buckets(None if project == _NO_PROJECT else project)
@@ -53,7 +52,7 @@ class BucketRoutes:
         return JSONResponse(answer)
 
     async def _get(self, call: Call) -> Response:
-        return JSONResponse(bucket_json(self._storage.bucket(call.bucket, conditions_of(call.query)), call.base_url))
+        return JSONResponse(bucket_json(self._storage.bucket(call.bucket, call.conditions()), call.base_url))
 
     async def _layout(self, call: Call) -> Response:
         bucket = bucket_json(self._storage.bucket(call.bucket), call.base_url)
@@ -61,15 +60,15 @@ class BucketRoutes:
         return JSONResponse({"kind": "storage#storageLayout", **layout, "hierarchicalNamespace": {"enabled": False}})
 
     async def _no_managed_folders(self, call: Call) -> Response:
-        """They exist for access control only, which is not here; gcloud asks before it removes a bucket."""
+        """Managed folders exist for access control only, which is not here; gcloud asks for them before it removes a bucket."""
         self._storage.bucket(call.bucket)
         return JSONResponse({"kind": "storage#managedFolders"})
 
     async def _change(self, call: Call) -> Response:
         whole = call.operation == "buckets.update"
-        bucket = self._storage.change_bucket(call.bucket, await call.json(), conditions_of(call.query), whole=whole)
+        bucket = self._storage.change_bucket(call.bucket, await call.json(), call.conditions(), whole=whole)
         return JSONResponse(bucket_json(bucket, call.base_url))
 
     async def _delete(self, call: Call) -> Response:
-        self._storage.delete_bucket(call.bucket, conditions_of(call.query))
+        self._storage.delete_bucket(call.bucket, call.conditions())
         return Response(status_code=204)

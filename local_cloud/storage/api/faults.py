@@ -21,7 +21,7 @@ from local_cloud.storage.model.storage import Storage
 
 
 def faults_around(script: Script, later: Later, storage: Storage) -> Around:
-    """What `build_app` takes; tells the script what each method can meet."""
+    """The wrapper for `build_app`; tells the script what each method can meet."""
     for method in METHODS:
         script.allow(method, kinds_for(STORAGE, method))
     faults = HttpFaults(later)

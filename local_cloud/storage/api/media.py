@@ -45,7 +45,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 class Media(Response):
-    """Streams blocks and closes the file, whether the client took all of them or not."""
+    """Streams blocks and closes the file, whether the client takes all of them or not."""
 
     def __init__(self, file: BinaryIO, content: Iterator[bytes], status: int, headers: Mapping[str, str]) -> None:
         super().__init__(status_code=status)
@@ -64,7 +64,7 @@ class Media(Response):
 
 
 def media_response(stored: StoredObject, file: BinaryIO, request_headers: Mapping[str, str]) -> Response:
-    """The answer for `alt=media`; closes `file` in the end. Raises RangeNotSatisfiable."""
+    """The answer to `alt=media`, which closes `file`. Raises RangeNotSatisfiable."""
     headers = _headers(stored)
     if _is_to_unzip(stored, file, request_headers):
         headers["warning"] = "214 UploadServer gunzipped"
@@ -113,7 +113,7 @@ def _slice(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
 
 
 def _is_to_unzip(stored: StoredObject, file: BinaryIO, request_headers: Mapping[str, str]) -> bool:
-    """What only says that it is gzip goes out as it is."""
+    """Content that only claims to be gzip is sent as it is."""
     if stored.fields.get("contentEncoding") != "gzip" or "no-transform" in str(stored.fields.get("cacheControl", "")):
         return False
     magic = file.read(2)
@@ -122,7 +122,7 @@ def _is_to_unzip(stored: StoredObject, file: BinaryIO, request_headers: Mapping[
 
 
 def _unzipped(file: BinaryIO) -> Iterator[bytes]:
-    """All members one after the other, as in objects that were composed of zipped ones."""
+    """All members of the gzip one after the other, as an object composed of compressed ones has several."""
     inflater = zlib.decompressobj(wbits=31)
     for block in blocks(file):
         yield inflater.decompress(block)

@@ -1,4 +1,4 @@
-"""What the storage server answers to calls on objects, but for uploads.
+"""What the storage server answers to calls on objects, except uploads.
 
 Only translation between HTTP and the model: every decision is the model's.
 """
@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from local_cloud.storage.api.calls import Call
 from local_cloud.storage.api.media import media_response
 from local_cloud.storage.api.rendering import etag, object_json
-from local_cloud.storage.model.conditions import conditions_of, integer
 from local_cloud.storage.model.errors import InvalidArgument, NotFound, NotModified, PreconditionFailed
 from local_cloud.storage.model.listing import ListQuery
 from local_cloud.storage.model.records import StoredObject
@@ -41,14 +40,14 @@ class ObjectRoutes:
             delimiter=call.query.get("delimiter", ""),
             start_offset=call.query.get("startOffset", ""),
             end_offset=call.query.get("endOffset", ""),
-            max_results=integer(call.query, "maxResults"),
+            max_results=call.integer("maxResults"),
             page_token=call.query.get("pageToken", ""),
             match_glob=call.query.get("matchGlob", ""),
             include_trailing_delimiter=call.flag("includeTrailingDelimiter"),
         )
         if call.flag("softDeleted"):
             self._storage.bucket(call.bucket)
-            return JSONResponse({"kind": "storage#objects"})  # what is deleted is gone
+            return JSONResponse({"kind": "storage#objects"})  # deleted objects are not kept
         page = self._storage.list_objects(call.bucket, query)
         base_url = call.base_url
         answer: dict[str, Any] = {"kind": "storage#objects"}
@@ -61,7 +60,7 @@ class ObjectRoutes:
         return JSONResponse(answer)
 
     async def _get(self, call: Call) -> Response:
-        conditions = conditions_of(call.query)
+        conditions = call.conditions()
         if call.flag("softDeleted"):
             raise NotFound(f"No such object: {call.ref()}")
         if not call.is_media:
@@ -78,15 +77,15 @@ class ObjectRoutes:
 
     async def _change(self, call: Call) -> Response:
         whole = call.operation == "objects.update"
-        stored = self._storage.change(call.ref(), await call.json(), conditions_of(call.query), whole=whole)
+        stored = self._storage.change(call.ref(), await call.json(), call.conditions(), whole=whole)
         return JSONResponse(object_json(stored, call.base_url))
 
     async def _delete(self, call: Call) -> Response:
-        self._storage.delete(call.ref(), conditions_of(call.query))
+        self._storage.delete(call.ref(), call.conditions())
         return Response(status_code=204)
 
     async def _copy(self, call: Call) -> Response:
-        source = Ref(call.bucket, call.names["name"], integer(call.query, "sourceGeneration"))
+        source = Ref(call.bucket, call.names["name"], call.integer("sourceGeneration"))
         target = Ref(call.names["target_bucket"], call.names["target_name"])
         resource = await call.json()
 
@@ -95,8 +94,8 @@ class ObjectRoutes:
                 source,
                 target,
                 resource,
-                source_conditions=conditions_of(call.query, source=True),
-                conditions=conditions_of(call.query),
+                source_conditions=call.conditions(source=True),
+                conditions=call.conditions(),
             )
 
         stored = await run_in_threadpool(copy)
@@ -108,8 +107,8 @@ class ObjectRoutes:
         return JSONResponse(answer)
 
     async def _move(self, call: Call) -> Response:
-        source, source_conditions = Ref(call.bucket, call.names["name"]), conditions_of(call.query, source=True)
-        conditions = conditions_of(call.query)
+        source, source_conditions = Ref(call.bucket, call.names["name"]), call.conditions(source=True)
+        conditions = call.conditions()
         stored = await run_in_threadpool(self._storage.move, source, call.names["target_name"], source_conditions, conditions)
         return JSONResponse(object_json(stored, call.base_url))
 
@@ -119,7 +118,7 @@ class ObjectRoutes:
         target, resource = Ref(call.bucket, call.names["name"]), body.get("destination") or {}
         if not isinstance(resource, dict):
             raise InvalidArgument("Invalid value for destination: an object is wanted.")
-        stored = await run_in_threadpool(self._storage.compose, target, sources, resource, conditions_of(call.query))
+        stored = await run_in_threadpool(self._storage.compose, target, sources, resource, call.conditions())
         return JSONResponse(object_json(stored, call.base_url))
 
 
@@ -142,7 +141,7 @@ def _compose_source(item: Any) -> ComposeSource:
 
 
 def _check_etag(call: Call, stored: StoredObject) -> None:
-    """If-Match and If-None-Match of a read. Raises PreconditionFailed, NotModified."""
+    """Checks If-Match and If-None-Match of a read. Raises PreconditionFailed, NotModified."""
     own = {etag(stored.generation, stored.metageneration), "*"}
     wanted, unwanted = (_etags(call.request.headers.get(header)) for header in ("if-match", "if-none-match"))
     if wanted and not wanted & own:

@@ -1,6 +1,6 @@
 """Buckets, objects and errors as the JSON of Cloud Storage's API v1.
 
-Whole numbers go out as texts, as in the real service: its clients turn them back.
+Whole numbers are sent as strings, as by the real service; its clients convert them.
 """
 
 from __future__ import annotations

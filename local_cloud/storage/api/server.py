@@ -19,13 +19,11 @@ from starlette.routing import Route
 from local_cloud.clock import Clock
 from local_cloud.storage.api.batch_routes import BatchRoutes
 from local_cloud.storage.api.bucket_routes import BucketRoutes
-from local_cloud.storage.api.calls import Call, operation_of
+from local_cloud.storage.api.calls import Call, call_of
 from local_cloud.storage.api.object_routes import ObjectRoutes
-from local_cloud.storage.api.plain_urls import plain_call
 from local_cloud.storage.api.rendering import error_json
-from local_cloud.storage.api.unzipping import unzipped
 from local_cloud.storage.api.upload_routes import UploadRoutes
-from local_cloud.storage.model.errors import NotModified, NotSupported, RangeNotSatisfiable, StorageError, Unwritable
+from local_cloud.storage.model.errors import NotModified, RangeNotSatisfiable, StorageError, Unwritable
 from local_cloud.storage.model.storage import Storage
 from local_cloud.storage.model.uploads import Uploads
 from local_cloud.web.service import clock_routes
@@ -39,7 +37,7 @@ _CLIENT_WENT_AWAY = 499
 
 
 async def straight(call: Call, handler: Handler) -> Response:
-    """The wrapper that does nothing."""
+    """The wrapper that changes nothing."""
     return await handler(call)
 
 
@@ -69,21 +67,6 @@ class StorageServer:
             with suppress(OSError):  # the log may lie on the same full disk
                 sys.stderr.write(f"{text}\n")
             return error_response(Unwritable(text), as_text=is_media)
-
-
-def call_of(request: Request) -> Call:
-    """What a request of the JSON API, or one to the plain URL of an object, asks for. Raises InvalidArgument, NotSupported."""
-    raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    path = raw_path.decode("latin-1").partition("?")[0]
-    # The server leaves the body of an answer to HEAD away.
-    method = "GET" if request.method == "HEAD" else request.method
-    found = operation_of(method, path)
-    if found is not None:
-        return Call(found[0], unzipped(request), request.query_params, found[1])
-    plain = plain_call(method, path, request)
-    if plain is None:
-        raise NotSupported(f"The local Cloud Storage has no {request.method} {request.url.path}")
-    return plain
 
 
 def error_response(error: StorageError, *, as_text: bool = False) -> Response:

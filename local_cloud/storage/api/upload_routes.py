@@ -1,7 +1,7 @@
 """What the storage server answers to uploads: simple, multipart and resumable.
 
-Content goes to its staged file as it arrives and becomes an object in one step; what was cut short is thrown away, or,
-in a resumable session, kept as far as it came.
+Content goes to its staged file as it arrives and becomes an object in one step; incomplete content is discarded, or,
+in a resumable session, kept as far as it arrived.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from local_cloud.storage.api.bodies import RelatedBody, boundary_of
 from local_cloud.storage.api.calls import Call
-from local_cloud.storage.api.multipart import RelatedBody, boundary_of
-from local_cloud.storage.api.plain_urls import resource_of
 from local_cloud.storage.api.rendering import object_json
-from local_cloud.storage.model.conditions import conditions_of
 from local_cloud.storage.model.errors import InvalidArgument
 from local_cloud.storage.model.files import Staged
 from local_cloud.storage.model.records import StoredObject, check_object_name
@@ -43,7 +41,7 @@ class UploadRoutes:
             name, resource = await (self._receive_media(call, staged) if kind == "media" else self._receive_parts(call, staged))
             check_object_name(name)
             _check_hashes(staged, resource, call.request.headers)
-            conditions = conditions_of(call.query)
+            conditions = call.conditions()
         except BaseException:
             staged.discard()
             raise
@@ -54,7 +52,7 @@ class UploadRoutes:
         async for data in call.request.stream():
             staged.write(data)
         if call.is_plain:
-            return call.names["name"], resource_of(call.request.headers)
+            return call.names["name"], call.plain_resource()
         resource = {"contentType": call.request.headers.get("content-type"), "contentEncoding": call.query.get("contentEncoding")}
         return call.query.get("name", ""), resource
 
@@ -67,7 +65,7 @@ class UploadRoutes:
 
     async def _start(self, call: Call) -> Response:
         name, resource = _named(call, await call.json(), call.request.headers.get("x-upload-content-type"))
-        upload = self._uploads.start(Ref(call.bucket, name), resource, conditions_of(call.query))
+        upload = self._uploads.start(Ref(call.bucket, name), resource, call.conditions())
         location = f"{call.base_url}/upload/storage/v1/b/{call.bucket}/o?uploadType=resumable&upload_id={upload.token}"
         return Response(status_code=200, headers={"location": location, "x-guploader-uploadid": upload.token})
 
@@ -90,7 +88,7 @@ class UploadRoutes:
         return JSONResponse(object_json(stored, call.base_url))
 
     async def _receive_chunk(self, call: Call, upload: Upload, given: ContentRange | None) -> None:
-        """Append what the session does not have yet; what came before a cut connection stays."""
+        """Append the bytes that the session does not have yet; what arrived before a lost connection stays."""
         start = (given.start or 0) if given else 0
         if start > upload.size:
             raise InvalidArgument(
@@ -126,7 +124,7 @@ def _named(call: Call, resource: dict[str, Any], content_type: str | None) -> tu
 
 
 def _header_hashes(headers: Mapping[str, str]) -> dict[str, str | None]:
-    """What `x-goog-hash: crc32c=…,md5=…` says."""
+    """The hashes in `x-goog-hash: crc32c=…,md5=…`."""
     pairs = dict(item.strip().partition("=")[::2] for item in headers.get("x-goog-hash", "").split(","))
     return {"crc32c": pairs.get("crc32c"), "md5": pairs.get("md5") or headers.get("content-md5")}
 

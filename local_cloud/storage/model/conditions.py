@@ -5,21 +5,10 @@ Nothing else in the storage model compares generations with what a client expect
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
-from local_cloud.storage.model.errors import InvalidArgument, NotModified, PreconditionFailed
-
-
-class Versioned(Protocol):
-    """What can be compared: an object, or a bucket (whose generation is never asked for)."""
-
-    @property
-    def generation(self) -> int: ...
-
-    @property
-    def metageneration(self) -> int: ...
+from local_cloud.storage.model.errors import NotModified, PreconditionFailed
+from local_cloud.storage.model.records import Bucket, StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +24,7 @@ class Conditions:
     metageneration_match: int | None = None
     metageneration_not_match: int | None = None
 
-    def check(self, live: Versioned | None, *, reading: bool = False) -> None:
+    def check(self, live: Bucket | StoredObject | None, *, reading: bool = False) -> None:
         """Raises PreconditionFailed; for a failed not-match on a read NotModified."""
         generation = live.generation if live else 0
         metageneration = live.metageneration if live else None
@@ -49,31 +38,3 @@ class Conditions:
 
 
 NO_CONDITIONS = Conditions()
-
-
-def integer(query: Mapping[str, str], key: str) -> int | None:
-    """A whole number of the query, None if it is not given. Raises InvalidArgument."""
-    text = query.get(key)
-    if text is None or text == "":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InvalidArgument(f"Invalid value for {key}: '{text}'. Valid are whole numbers.") from None
-
-
-def conditions_of(query: Mapping[str, str], *, source: bool = False) -> Conditions:
-    """The conditions of a request: `ifGenerationMatch` and its kin, or with `source` `ifSourceGenerationMatch` and its kin."""
-    prefix = "ifSource" if source else "if"
-    return Conditions(
-        generation_match=integer(query, f"{prefix}GenerationMatch"),
-        generation_not_match=integer(query, f"{prefix}GenerationNotMatch"),
-        metageneration_match=integer(query, f"{prefix}MetagenerationMatch"),
-        # The Python client spells this one with a capital G when it uploads.
-        metageneration_not_match=_either(query, f"{prefix}MetagenerationNotMatch", f"{prefix}MetaGenerationNotMatch"),
-    )
-
-
-def _either(query: Mapping[str, str], key: str, other_key: str) -> int | None:
-    value = integer(query, key)
-    return integer(query, other_key) if value is None else value

@@ -9,10 +9,10 @@ StorageError
 ├── PreconditionFailed     412
 ├── NotModified            304 (a read with a not-match condition)
 ├── RangeNotSatisfiable    416
-├── Gone                   410 (a resumable upload that is over)
+├── Gone                   410 (a resumable upload that has ended)
 ├── Damaged                500 (somebody changed the files of the state folder by hand)
 ├── Unwritable             500 (the disk is full, or the state folder cannot be written)
-└── NotSupported           400 (a call that is not here: on a 501, as on a 404, gcloud would keep the reason to itself or try for a minute)
+└── NotSupported           400 (a call that is not here; on 404 or 501 gcloud would hide the reason or try for a minute)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Objects as plain files below the state folder: where a name goes, staged content on its way in, and reading back.
+"""Objects as plain files below the state folder: the location for a name, staged content, and reading.
 
 Nothing is ever written outside the state folder: a location is either built from harmless path segments or escaped.
 
@@ -33,7 +33,7 @@ _SEGMENT_LIMIT_BYTES = 255  # of ext4, APFS and most other file systems
 
 
 class Staged:
-    """Content that grows block by block in a file of its own, hashed on its way. Owned by one writer at a time."""
+    """Content that grows block by block in a file of its own, and is hashed as it grows. One writer at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -81,7 +81,7 @@ class Staged:
         return base64.b64encode(self._md5.digest()).decode()
 
     def check(self, *, crc32c: str | None, md5: str | None) -> None:
-        """Compare with what the client says (None or empty: it says nothing). Raises InvalidArgument."""
+        """Compare with the client's hashes (None or empty: not given). Raises InvalidArgument."""
         if crc32c and crc32c != self.crc32c:
             raise InvalidArgument(f'Provided CRC32C "{crc32c}" doesn\'t match calculated CRC32C "{self.crc32c}".')
         if md5 and md5 != self.md5:
@@ -95,7 +95,7 @@ class Files:
         self._root = root
         self._staging = root / "staging"
         self._staging.mkdir(parents=True, exist_ok=True)
-        # Locations below buckets/ that are files and that are folders, in the spelling that every file system tells apart.
+        # The locations below buckets/ that are files and that are folders, as `_fold` spells them.
         self._taken: set[str] = set()
         self._folders: Counter[str] = Counter()
 
@@ -131,7 +131,8 @@ class Files:
         return not os.path.lexists(path)
 
     def obstacle(self, location: str) -> Path | None:
-        """What a person has put in the way of a file at `location`: a folder in its place, or on the way to it what is no folder of ours.
+        """What a person has put in the way of a file at `location`: a folder in its place, or on the path to it something that is no
+        folder.
 
         A symbolic link to a folder counts, as nothing is ever written outside the state folder.
         """
@@ -149,7 +150,7 @@ class Files:
         return path if path.is_dir() and not path.is_symlink() else None
 
     def publish(self, token: str, location: str) -> None:
-        """Move staged content to its location, over what was there; a reader of the old content keeps it."""
+        """Move staged content to its location, over the old file; a reader of the old content keeps it."""
         source, target = self._staging / token, self._root / location
         try:
             os.rename(source, target)
@@ -166,7 +167,7 @@ class Files:
             self._folders.update(_folders_of(key))
 
     def remove(self, location: str) -> None:
-        """Remove a file and the folders that it leaves empty; what somebody else has put in their place stays."""
+        """Remove a file and the folders that it leaves empty; what a person has put in their place stays."""
         path = self._root / location
         if self.obstacle(location) is None:
             path.unlink(missing_ok=True)
@@ -178,23 +179,23 @@ class Files:
                 if not self._folders[folder]:
                     del self._folders[folder]
         bucket_folder = self._root / Path(*Path(location).parts[:2])
-        with contextlib.suppress(OSError):  # the first folder that still holds something ends the climb
+        with contextlib.suppress(OSError):  # stop at the first folder that still holds something
             for folder_path in path.parents:
                 if folder_path == bucket_folder:
                     break
                 folder_path.rmdir()
 
     def open(self, location: str) -> BinaryIO:
-        """Raises OSError if somebody removed the file by hand, or put something else in its place."""
+        """Raises OSError if a person removed the file, or put something else in its place."""
         return (self._root / location).open("rb")
 
     def make_bucket(self, bucket: str) -> None:
-        with contextlib.suppress(FileExistsError):  # a file of somebody else: objects go to `escaped` then
+        with contextlib.suppress(FileExistsError):  # a person's file: the bucket's objects go to `escaped` then
             (self._root / "buckets" / bucket).mkdir(parents=True, exist_ok=True)
 
     def remove_bucket(self, bucket: str) -> None:
         for kind in ("buckets", "escaped"):
-            with contextlib.suppress(OSError):  # not there, or it holds files that are not ours
+            with contextlib.suppress(OSError):  # it does not exist, or holds files of a person
                 (self._root / kind / bucket).rmdir()
 
 
@@ -212,13 +213,13 @@ def plain_location(bucket: str, name: str) -> str | None:
 
 
 def escaped_location(bucket: str, name: str) -> str:
-    """One flat file name that is unique for the name, and still tells a person which one it is."""
+    """A flat file name that is unique for the name, and still shows a person which one it is."""
     digest = hashlib.sha256(name.encode()).hexdigest()[:24]
     return f"escaped/{bucket}/{quote(name, safe='')[:150]}-{digest}"
 
 
 def _fold(location: str) -> str:
-    """Equal for locations that some file system takes for one: macOS ignores case and composes accents."""
+    """Equal for locations that some file system takes for the same: macOS ignores case and composes accents."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", location).casefold())
 
 

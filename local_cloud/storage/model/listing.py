@@ -22,7 +22,7 @@ PAGE_LIMIT_COUNT = 1000
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """Offsets: start is inclusive, end exclusive; empty texts mean that nothing was asked for."""
+    """Offsets: the start is inclusive, the end exclusive; empty texts: not asked for."""
 
     prefix: str = ""
     delimiter: str = ""

@@ -1,13 +1,13 @@
-"""Buckets and objects as values: what is known of them, how they are kept in the journal, which names and fields are valid.
+"""Buckets and objects as values: what is known of them, and which names and fields are valid.
 
-They never change in place: a change is a new value, so that whoever read one keeps a consistent view.
+They never change in place: a change is a new value, so that a reader keeps a consistent view.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from local_cloud.storage.model.errors import InvalidArgument
@@ -15,7 +15,7 @@ from local_cloud.storage.model.errors import InvalidArgument
 METADATA_LIMIT_BYTES = 8 * 1024
 NAME_LIMIT_BYTES = 1024
 
-# Fields of an object that a client may set; the rest of what it sends is the server's business and ignored.
+# Fields of an object that a client may set; others that it sends are the server's own and ignored.
 OBJECT_FIELDS = (
     "cacheControl",
     "contentDisposition",
@@ -73,10 +73,6 @@ class StoredObject:
         return str(self.fields.get("contentType") or "application/octet-stream")
 
 
-def to_json(value: Bucket | StoredObject) -> dict[str, Any]:
-    return asdict(value)
-
-
 def check_bucket_name(name: str) -> None:
     """Raises InvalidArgument."""
     if not _BUCKET_NAME.fullmatch(name) or ".." in name:
@@ -100,7 +96,7 @@ def check_object_name(name: str) -> None:
 
 
 def object_fields(resource: Mapping[str, Any]) -> dict[str, Any]:
-    """What a client's object resource sets, without what is null. Raises InvalidArgument."""
+    """The fields that a client's object resource sets, without those that are null. Raises InvalidArgument."""
     return merged_fields({}, resource)
 
 

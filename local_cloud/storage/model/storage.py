@@ -1,14 +1,15 @@
 """The model of Cloud Storage: buckets, and objects with generations and preconditions, on plain files; no HTTP.
 
-What a call has returned is in the journal and survives a kill. Content comes first, then the journal's line, then the
-move to its place: so there is never an object without its content, nor new content under an old generation.
+What a call has returned is in the store and survives a kill. The content is written first, then its record, then it moves to its place: so
+there is never an object without its content, nor new content under an old generation.
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +18,6 @@ from local_cloud.clock import Clock
 from local_cloud.storage.model.conditions import NO_CONDITIONS, Conditions
 from local_cloud.storage.model.errors import Conflict, Damaged, InvalidArgument, NotFound, StorageError
 from local_cloud.storage.model.files import Files, Staged, blocks
-from local_cloud.storage.model.journal import Journal, Record
 from local_cloud.storage.model.listing import ListQuery, page_of
 from local_cloud.storage.model.records import (
     BUCKET_SERVER_FIELDS,
@@ -29,16 +29,7 @@ from local_cloud.storage.model.records import (
     merged_fields,
     object_fields,
 )
-from local_cloud.storage.model.shelf import (
-    Replay,
-    Shelf,
-    bucket_gone_record,
-    bucket_record,
-    object_gone_record,
-    object_record,
-    replay,
-    snapshot,
-)
+from local_cloud.storage.model.store import Found, Store
 
 COMPOSE_LIMIT_COUNT = 32
 RESUMABLE_PREFIX = "resumable-"
@@ -70,31 +61,50 @@ class ObjectPage:
     next_token: str | None
 
 
+class _Shelf:
+    """The objects of one bucket. Their names are in order at every moment, as every list call walks them."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.objects: dict[str, StoredObject] = {}
+        self.names: list[str] = []
+
+    def put(self, stored: StoredObject) -> None:
+        if stored.name not in self.objects:
+            insort(self.names, stored.name)
+        self.objects[stored.name] = stored
+
+    def drop(self, name: str) -> None:
+        del self.objects[name]
+        del self.names[bisect_left(self.names, name)]
+
+
 class Storage:
     """All calls may come from any thread; each takes effect at one moment."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         """Load what an earlier process left in `folder`. Raises RuntimeError if another process uses it, ValueError if it is damaged,
-        Damaged if somebody has put a thing of his own in the way of a confirmed write."""
+        Damaged if a person has put something in the way of a confirmed write."""
         self._clock = clock
         self._lock = threading.RLock()
-        self._journal = Journal(folder / "meta")
+        self.store = Store(folder)
         try:
             self.files = Files(folder)
-            found = _replayed(self._journal.read())
-            self._shelves = found.shelves
+            found = self.store.load()
             self._last_generation = found.last_generation
-            self._repair(found.gone_locations)
-            self._compact(slack_count=1_000)
+            self._shelves = {bucket.name: _Shelf(bucket) for bucket in found.buckets}
+            for stored in found.objects:
+                self._shelves[stored.bucket].put(stored)
+            self._repair(found)
         except BaseException:
-            self._journal.close()
+            self.store.close()
             raise
 
-    def _repair(self, gone_locations: set[str]) -> None:
-        """Finish what a killed process had confirmed but not yet done to the files, and drop what it had not confirmed."""
+    def _repair(self, found: Found) -> None:
+        """Finish the file operations that a killed process had confirmed, and drop what it had not confirmed."""
         staged = self.files.staged_tokens()
-        for location in gone_locations:
-            self.files.remove(location)
+        if found.deleted_location and found.deleted_location not in {stored.location for stored in found.objects}:
+            self.files.remove(found.deleted_location)
         for shelf in self._shelves.values():
             self.files.make_bucket(shelf.bucket.name)
             for stored in shelf.objects.values():
@@ -110,7 +120,7 @@ class Storage:
 
     def close(self) -> None:
         with self._lock:
-            self._journal.close()
+            self.store.close()
 
     # Buckets
 
@@ -122,8 +132,8 @@ class Storage:
                 raise Conflict("Your previous request to create the named bucket succeeded and you already own it.")
             now = self._clock.now()
             bucket = Bucket(name, project, now, now, fields=_bucket_fields({}, resource))
-            self._journal.append(bucket_record(bucket))
-            self._shelves[name] = Shelf(bucket)
+            self.store.save_bucket(bucket)
+            self._shelves[name] = _Shelf(bucket)
             self.files.make_bucket(name)
             return bucket
 
@@ -135,7 +145,7 @@ class Storage:
             return bucket
 
     def buckets(self, project: str | None = None) -> list[Bucket]:
-        """In the order of their names; of one project, or of all."""
+        """The buckets of one project, or of all, in the order of their names."""
         with self._lock:
             found = [shelf.bucket for shelf in self._shelves.values() if project is None or shelf.bucket.project == project]
         return sorted(found, key=lambda bucket: bucket.name)
@@ -147,7 +157,7 @@ class Storage:
             conditions.check(shelf.bucket)
             fields = _bucket_fields({} if whole else shelf.bucket.fields, change)
             bucket = replace(shelf.bucket, fields=fields, updated_s=self._clock.now(), metageneration=shelf.bucket.metageneration + 1)
-            self._journal.append(bucket_record(bucket))
+            self.store.save_bucket(bucket)
             shelf.bucket = bucket
             return bucket
 
@@ -158,7 +168,7 @@ class Storage:
             conditions.check(shelf.bucket)
             if shelf.objects:
                 raise Conflict("The bucket you tried to delete is not empty.")
-            self._journal.append(bucket_gone_record(name))
+            self.store.delete_bucket(name)
             del self._shelves[name]
             self.files.remove_bucket(name)
 
@@ -182,14 +192,13 @@ class Storage:
                 check_object_name(ref.name)
                 stored = self._next_version(ref, staged, object_fields(resource), conditions, component_count)
                 staged.close()
-                self._journal.append(object_record(stored))
+                self.store.save_object(stored)
             except (StorageError, OSError):
                 staged.discard()
                 raise
-            # From here on the journal wants the staged content, also when the move fails: the next start tries it again.
+            # The record now needs the staged content, also when the move fails: the next start tries it again.
             self.files.publish(staged.token, stored.location)
             self._shelf(ref.bucket).put(stored)
-            self._compact_sometimes()
             return stored
 
     def _next_version(
@@ -218,7 +227,7 @@ class Storage:
         return stored
 
     def get(self, ref: Ref, conditions: Conditions = NO_CONDITIONS, *, reading: bool = True) -> StoredObject:
-        """Raises NotFound, PreconditionFailed, and if it is for `reading` NotModified."""
+        """The live object. Raises NotFound, PreconditionFailed, and for `reading` NotModified."""
         with self._lock:
             stored = self._live(ref)
             conditions.check(stored, reading=reading)
@@ -256,9 +265,8 @@ class Storage:
             conditions.check(live)
             fields = merged_fields({} if whole else live.fields, resource)
             stored = replace(live, fields=fields, metageneration=live.metageneration + 1, updated_s=self._clock.now())
-            self._journal.append(object_record(stored))
+            self.store.save_object(stored)
             self._shelf(ref.bucket).put(stored)
-            self._compact_sometimes()
             return stored
 
     def delete(self, ref: Ref, conditions: Conditions = NO_CONDITIONS) -> None:
@@ -266,10 +274,9 @@ class Storage:
         with self._lock:
             live = self._live(ref)
             conditions.check(live)
-            self._journal.append(object_gone_record(live))
+            self.store.delete_object(live, self._last_generation)
             self._shelf(ref.bucket).drop(ref.name)
             self.files.remove(live.location)
-            self._compact_sometimes()
 
     def copy(
         self,
@@ -345,13 +352,13 @@ class Storage:
         return staged
 
     def _check_free_way(self, stored: StoredObject) -> None:
-        """Raises Damaged."""
+        """Raises Damaged when a person has put something in the way of the object's file."""
         obstacle = self.files.obstacle(stored.location)
         if obstacle is not None:
             text = f"{obstacle} is in the way of the file of the object {stored.bucket}/{stored.name}"
             raise Damaged(f"{text}: somebody put it there by hand; move it away")
 
-    def _shelf(self, bucket: str) -> Shelf:
+    def _shelf(self, bucket: str) -> _Shelf:
         try:
             return self._shelves[bucket]
         except KeyError:
@@ -364,28 +371,9 @@ class Storage:
         return stored
 
     def _next_generation(self, now_s: float) -> int:
-        """Microseconds as in the real service, but never one that was given before."""
+        """Microseconds as in the real service, but never a generation that was given out before."""
         self._last_generation = max(int(now_s * 1_000_000), self._last_generation + 1)
         return self._last_generation
-
-    def _compact_sometimes(self) -> None:
-        if self._journal.record_count % 1_000 == 0:
-            self._compact(slack_count=20_000)
-
-    def _compact(self, *, slack_count: int) -> None:
-        live_count = sum(1 + len(shelf.objects) for shelf in self._shelves.values())
-        if self._journal.record_count > 2 * live_count + slack_count:
-            with suppress(OSError):  # a full disk: the long journal is as good as the short one
-                self._journal.replace(snapshot(self._shelves.values(), self._last_generation))
-
-
-def _replayed(records: list[Record]) -> Replay:
-    """Raises ValueError."""
-    try:
-        return replay(records)
-    except (KeyError, TypeError, ValueError) as error:
-        hint = "start that version again, or delete the state (`fanout local reset`)"
-        raise ValueError(f"the journal of Cloud Storage was written by another version ({error!r}): {hint}") from None
 
 
 def _bucket_fields(old: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,14 @@
-"""Resumable uploads: sessions that live in the state folder until their content is whole, and the Content-Range they speak.
+"""Resumable uploads: sessions that are kept until their content is complete, and their Content-Range headers.
 
-A session's confirmed bytes are on disk before they are reported, so a client goes on after a restart of the server.
+A session's confirmed bytes are on disk before they are reported, so a client can go on after a restart of the server.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from local_cloud.clock import Clock
@@ -24,13 +21,13 @@ from local_cloud.storage.model.storage import RESUMABLE_PREFIX, Ref, Storage
 SESSION_LIFE_S = 7 * 24 * 3600.0
 _FINISHED_LIMIT_COUNT = 1_000
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]+)-([0-9]+|\*)|\*)/([0-9]+|\*)")
-_TOKEN = re.compile(RESUMABLE_PREFIX + "[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ContentRange:
-    """Bytes `start` to `end` (inclusive) of `total`. No start: a question for the status; no total: not known yet. A start without an
-    end, as Node's client sends it: to the end of the body, which, without a total, is the end of the content too."""
+    """Bytes `start` to `end` (inclusive) of `total`. Without a start it asks for the status; without a total, that is not known yet. A
+    start without an end, as Node's client sends it, means: to the end of the body, which, without a total, is the end of the content
+    too."""
 
     start: int | None = None
     end: int | None = None
@@ -42,7 +39,7 @@ class ContentRange:
 
 
 def content_range(header: str | None) -> ContentRange | None:
-    """None without a header: then the body is all that is left. Raises InvalidArgument."""
+    """None without a header: then the body is the rest of the content. Raises InvalidArgument."""
     if header is None:
         return None
     match = _CONTENT_RANGE.fullmatch(header.strip())
@@ -58,7 +55,7 @@ def content_range(header: str | None) -> ContentRange | None:
 
 
 class Upload:
-    """One session. Each request that writes takes a turn first; a stale one can no longer write."""
+    """One session. Each request that writes takes a turn first; an earlier request can then no longer write."""
 
     def __init__(self, token: str, ref: Ref, resource: Mapping[str, Any], conditions: Conditions, staged: Staged) -> None:
         self.token = token
@@ -84,45 +81,27 @@ class Upload:
 
 
 class Uploads:
-    """All sessions of a storage, in `<folder>/uploads`. Called from one thread."""
+    """All sessions of a storage. Called from one thread."""
 
-    def __init__(self, folder: Path, storage: Storage, clock: Clock) -> None:
-        self._folder = folder / "uploads"
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, storage: Storage, clock: Clock) -> None:
         self._storage = storage
+        self._store = storage.store
         self._clock = clock
         self._active: dict[str, Upload] = {}
         self._finished: OrderedDict[str, StoredObject] = OrderedDict()
-        self._sweep()
-
-    def _sweep(self) -> None:
-        alive: set[str] = set()
-        for path in self._folder.iterdir():
-            if path.suffix == ".json" and json.loads(path.read_bytes())["created_s"] + SESSION_LIFE_S > self._clock.now():
-                alive.add(path.stem)
-            else:
-                path.unlink()
-        for token in self._storage.files.staged_tokens() - alive:
+        alive = self._store.keep_sessions_since(clock.now() - SESSION_LIFE_S)
+        for token in storage.files.staged_tokens() - alive:
             if token.startswith(RESUMABLE_PREFIX):
-                self._storage.files.discard(token)
+                storage.files.discard(token)
 
     def start(self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions) -> Upload:
-        """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions fail already now."""
+        """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions already fail now."""
         check_object_name(ref.name)
         object_fields(resource)
         conditions.check(self._storage.peek(ref))
         staged = self._storage.files.stage(RESUMABLE_PREFIX)
-        session = {
-            "bucket": ref.bucket,
-            "name": ref.name,
-            "resource": resource,
-            "conditions": asdict(conditions),
-            "created_s": self._clock.now(),
-        }
-        path = self._path(staged.token)
-        fresh = path.with_suffix(".fresh")
-        fresh.write_text(json.dumps(session))
-        os.replace(fresh, path)
+        session = {"bucket": ref.bucket, "name": ref.name, "resource": resource, "conditions": asdict(conditions)}
+        self._store.save_session(staged.token, self._clock.now(), session)
         upload = self._active[staged.token] = Upload(staged.token, ref, resource, conditions, staged)
         return upload
 
@@ -138,10 +117,9 @@ class Uploads:
         return self._active[token]
 
     def _load(self, token: str) -> Upload | StoredObject:
-        path = self._path(token)
-        if not _TOKEN.fullmatch(token) or not path.exists():
+        session = self._store.session(token)
+        if session is None:
             raise NotFound(f"No such upload session: {token}. Start the upload again.")
-        session = json.loads(path.read_bytes())
         ref = Ref(session["bucket"], session["name"])
         staged = self._storage.files.restage(token)
         if staged is not None:
@@ -152,7 +130,7 @@ class Uploads:
         return stored
 
     def finish(self, upload: Upload, *, crc32c: str | None, md5: str | None) -> StoredObject:
-        """Make the session's content an object; on any error the session is over. Raises like `Storage.put`."""
+        """Make the session's content an object; any error ends the session. Raises like `Storage.put`."""
         upload.take_turn()
         try:
             upload.staged.check(crc32c=crc32c, md5=md5)
@@ -164,21 +142,18 @@ class Uploads:
         try:
             stored = self._storage.put(upload.ref, upload.staged, upload.resource, upload.conditions)
         except (StorageError, OSError):
-            self._path(upload.token).unlink(missing_ok=True)
+            self._store.delete_session(upload.token)
             raise
         self._finished[upload.token] = stored
         if len(self._finished) > _FINISHED_LIMIT_COUNT:
             forgotten, _ = self._finished.popitem(last=False)
-            self._path(forgotten).unlink(missing_ok=True)
+            self._store.delete_session(forgotten)
         return stored
 
     def abandon(self, token: str) -> None:
-        """End a session without an object."""
+        """End a session without an object. Does nothing without one."""
         upload = self._active.pop(token, None)
         if upload is not None:
             upload.take_turn()
             upload.staged.discard()
-            self._path(token).unlink(missing_ok=True)
-
-    def _path(self, token: str) -> Path:
-        return self._folder / f"{token}.json"
+            self._store.delete_session(token)

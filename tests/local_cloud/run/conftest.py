@@ -17,9 +17,7 @@ from google.cloud import run_v2
 from local_cloud.clock import Clock
 from local_cloud.run.api.server import Server
 from local_cloud.run.model.scheduler import Limits
-from local_cloud.run.runner.environment import base_environment
-from local_cloud.run.runner.runner import Settings
-from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.runner.settings import Settings, StartUp, base_environment
 
 PARENT = "projects/shop/locations/us-central1"
 WAIT_S = 20.0

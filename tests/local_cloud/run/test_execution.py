@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local_cloud.run.api.conditions import of_execution
-from local_cloud.run.model.execution import Event, Execution, InvalidEvent, Kind, Phase, Reason, can_move
+from local_cloud.run.model.execution import Execution, InvalidEvent
 from local_cloud.run.model.job import JobKey
 from local_cloud.run.model.scheduler import Do, Limits, plan
-from local_cloud.run.model.tries import Measured, Try
-from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.model.task import Event, Kind, Measured, Phase, Reason, Try, can_move
+from local_cloud.run.runner.settings import StartUp
 from local_cloud.run.spec.template import Container, Template
 
 LIMITS = Limits(max_process_count=4)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local_cloud.run.runner.startup import StartUp
+from local_cloud.run.runner.settings import StartUp
 
 if TYPE_CHECKING:
     from tests.local_cloud.run.conftest import Service, Starter, WaitUntil

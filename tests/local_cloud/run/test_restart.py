@@ -16,11 +16,13 @@ import pytest
 import requests
 
 from local_cloud.clock import ManualClock
-from local_cloud.processes import Records, start_mark
+from local_cloud.processes import start_mark
 from local_cloud.run.model.cloud import Cloud
-from local_cloud.run.model.execution import Event, Execution, Kind
+from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import JobKey
 from local_cloud.run.model.store import Store
+from local_cloud.run.model.task import Event, Kind
+from local_cloud.run.runner.leftovers import Records
 from local_cloud.run.spec.template import Container, JobSpec, Overrides, Template
 from local_cloud.run.spec.validation import V2_RUN_PATHS
 
@@ -194,8 +196,23 @@ def test_a_recycled_process_id_is_not_killed(tmp_path: Path) -> None:
     assert start_mark(stranger.pid) is None
 
 
-def cloud(folder: Path, retained_count: int = 1000) -> Cloud:
-    return Cloud(Store(folder), ManualClock(), random.Random(3), retained_count)
+Open = Callable[..., Cloud]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Open]:
+    """The cloud of this test's folder; the one before it ends."""
+    opened: list[Cloud] = []
+
+    def begin(retained_count: int = 1000) -> Cloud:
+        for before in opened:
+            before.store.close()
+        opened.append(Cloud(Store(tmp_path), ManualClock(), random.Random(3), retained_count))
+        return opened[-1]
+
+    yield begin
+    for before in opened:
+        before.store.close()
 
 
 def run(subject: Cloud, *, finish: bool = True) -> Execution:
@@ -210,39 +227,36 @@ def run(subject: Cloud, *, finish: bool = True) -> Execution:
 SPEC = JobSpec(Template((Container(image="i", command=("true",)),)), {"l": "1"}, {"a": "2"})
 
 
-def test_all_state_is_the_same_after_a_restart(tmp_path: Path) -> None:
-    before = cloud(tmp_path)
+def test_all_state_is_the_same_after_a_restart(cloud: Open) -> None:
+    before = cloud()
     before.create_job(KEY, SPEC)
     executions = [run(before), run(before, finish=False)]
-    after = cloud(tmp_path)
+    after = cloud()
     assert after.jobs("shop") == before.jobs("shop")
     assert after.executions(KEY) == executions[::-1]
     assert [execution.name for execution in after.unfinished()] == [executions[1].name]
     assert run(after).sequence == 3
 
 
-def test_an_event_that_a_kill_cut_off_never_happened(tmp_path: Path) -> None:
-    before = cloud(tmp_path)
+def test_logs_of_an_execution_that_a_kill_left_without_a_record_go(cloud: Open, tmp_path: Path) -> None:
+    before = cloud()
     before.create_job(KEY, SPEC)
     name = run(before).name
-    events = tmp_path / "executions" / name / "events.jsonl"
-    events.write_text(events.read_text()[:-5])
-    after = cloud(tmp_path)
-    assert after.execution(KEY, name).running_count == 1
-    after.record(after.execution(KEY, name), Event(Kind.ENDED, 4.0, 0, exit_code=1))
-    assert cloud(tmp_path).execution(KEY, name).retried_count == 1
+    (tmp_path / "executions" / "lane-killed").mkdir()
+    assert [execution.name for execution in cloud().executions(KEY)] == [name]
+    assert [path.name for path in (tmp_path / "executions").iterdir()] == [name]
 
 
-def test_a_thousand_finished_executions_are_kept(tmp_path: Path) -> None:
-    subject = Cloud(Store(tmp_path), ManualClock(), random.Random(3))
+def test_a_thousand_finished_executions_are_kept(cloud: Open, tmp_path: Path) -> None:
+    subject = cloud()
     subject.create_job(KEY, SPEC)
     finished = [run(subject) for _ in range(1003)]
     assert subject.executions(KEY) == finished[:2:-1]
     assert len(list((tmp_path / "executions").iterdir())) == 1000
 
 
-def test_only_the_newest_finished_executions_are_kept(tmp_path: Path) -> None:
-    subject = cloud(tmp_path, retained_count=2)
+def test_only_the_newest_finished_executions_are_kept(cloud: Open, tmp_path: Path) -> None:
+    subject = cloud(retained_count=2)
     subject.create_job(KEY, SPEC)
     running = run(subject, finish=False)
     finished = [run(subject) for _ in range(4)]

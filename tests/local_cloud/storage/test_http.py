@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from local_cloud.storage.api.multipart import RelatedBody, boundary_of
+from local_cloud.storage.api.bodies import RelatedBody, boundary_of
 from tests.support import wait_until
 
 CHUNK = 256 * 1024

@@ -1,4 +1,4 @@
-"""What survives: a killed and a stopped server, half-written uploads, compaction, and a folder that is not left alone."""
+"""What survives: a killed and a stopped server, half-written uploads, and a folder that is not left alone."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def content_of(storage: Storage) -> bytes:
     return content
 
 
-@pytest.mark.parametrize(("step", "expected"), [("append", b"old"), ("publish", b"new")])
+@pytest.mark.parametrize(("step", "expected"), [("save_object", b"old"), ("publish", b"new")])
 def test_a_kill_between_two_steps_of_an_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, expected: bytes) -> None:
-    """Before the journal's line the old object stands, after it the new one, though its file had not been moved yet."""
+    """Before its record the old object stands, after it the new one, though its file had not been moved yet."""
     storage = Storage(tmp_path, Clock())
     storage.create_bucket("bucket", "p", {})
     write(storage, b"old")
@@ -127,7 +127,7 @@ def test_a_kill_between_two_steps_of_an_overwrite(tmp_path: Path, monkeypatch: p
     def killed(*_: object) -> None:
         raise Killed
 
-    owner = "local_cloud.storage.model.journal.Journal" if step == "append" else "local_cloud.storage.model.files.Files"
+    owner = "local_cloud.storage.model.store.Store" if step == "save_object" else "local_cloud.storage.model.files.Files"
     with monkeypatch.context() as patched:
         patched.setattr(f"{owner}.{step}", killed)
         with pytest.raises(Killed):
@@ -154,38 +154,25 @@ def test_a_kill_before_a_deleted_file_is_gone(tmp_path: Path, monkeypatch: pytes
     after.close()
 
 
-def test_a_torn_last_line_is_cut_and_other_damage_is_named(tmp_path: Path) -> None:
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     storage = Storage(tmp_path, Clock())
     storage.create_bucket("bucket", "p", {})
-    write(storage, b"x")
     storage.close()
-    journal = tmp_path / "meta" / "journal.jsonl"
-    whole = journal.read_bytes()
-    journal.write_bytes(whole + whole.splitlines()[-1][:40])
-    after = Storage(tmp_path, Clock())
-    assert content_of(after) == b"x"
-    write(after, b"y")
-    after.close()
-    again = Storage(tmp_path, Clock())
-    assert content_of(again) == b"y"
-    again.close()
-    journal.write_bytes(b"{torn\n" + journal.read_bytes())
-    with pytest.raises(ValueError, match="line 1 is damaged"):
+    (tmp_path / "meta" / "state.db").write_bytes(b"torn" * 5_000)
+    with pytest.raises(ValueError, match=r"state\.db cannot be read .*move it away"):
         Storage(tmp_path, Clock())
 
 
-def test_compaction_keeps_objects_and_the_rise_of_generations(tmp_path: Path) -> None:
+def test_a_restart_keeps_buckets_and_the_rise_of_generations(tmp_path: Path) -> None:
     clock = ManualClock()
     clock.advance(1_000)  # ahead of the clock of the next process
     storage = Storage(tmp_path, clock)
     storage.create_bucket("bucket", "p", {"labels": {"a": "b"}})
-    for number in range(1_200):
-        write(storage, b"%d" % number)
+    write(storage, b"x")
     last = storage.get(REF).generation
     storage.delete(REF)
     storage.close()
     after = Storage(tmp_path, ManualClock())
-    assert len((tmp_path / "meta" / "journal.jsonl").read_bytes().splitlines()) == 2
     assert after.bucket("bucket").fields == {"labels": {"a": "b"}}
     after.close()
     again = Storage(tmp_path, ManualClock())
@@ -204,11 +191,10 @@ def test_two_processes_cannot_share_a_folder(tmp_path: Path) -> None:
 def test_upload_sessions_end_after_a_week(tmp_path: Path, clock: ManualClock) -> None:
     storage = Storage(tmp_path, clock)
     storage.create_bucket("bucket", "p", {})
-    Uploads(tmp_path, storage, clock).start(REF, {}, NO_CONDITIONS).staged.close()
-    Uploads(tmp_path, storage, clock)
+    Uploads(storage, clock).start(REF, {}, NO_CONDITIONS).staged.close()
+    Uploads(storage, clock)
     assert len(storage.files.staged_tokens()) == 1
     clock.advance(SESSION_LIFE_S)
-    Uploads(tmp_path, storage, clock)
+    Uploads(storage, clock)
     assert storage.files.staged_tokens() == set()
-    assert list((tmp_path / "uploads").iterdir()) == []
     storage.close()

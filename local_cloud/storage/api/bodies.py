@@ -1,13 +1,14 @@
-"""Bodies in parts: the two parts of a multipart/related upload, read as they arrive, and the parts of a batch.
-
-The line end is the one behind the first boundary, as clients send CRLF or bare LF; media is never searched for another one.
-"""
+"""The bodies of requests: JSON, the two parts of an upload, the parts of a batch, and compressed ones."""
 
 from __future__ import annotations
 
+import zlib
 from email import message_from_bytes
 from email.message import Message
 from typing import Any
+
+from starlette.requests import Request
+from starlette.types import Message as Event
 
 from local_cloud.storage.model.errors import InvalidArgument
 from local_cloud.web.json_text import strict_json
@@ -16,7 +17,7 @@ _HEAD_LIMIT_BYTES = 1024 * 1024
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary of a multipart Content-Type, also of one in single quotes. Raises InvalidArgument."""
+    """The boundary of a multipart Content-Type, with or without single quotes. Raises InvalidArgument."""
     message = Message()
     message["content-type"] = content_type
     boundary = (message.get_boundary() or "").strip("'\"")
@@ -26,7 +27,8 @@ def boundary_of(content_type: str) -> bytes:
 
 
 class RelatedBody:
-    """Parser of a JSON part and a media part. `resource` and `media_type` stand once `feed` has returned media or `end` was called."""
+    """Parser of a multipart/related body as it arrives: a JSON part and a media part. Clients end lines with CRLF or with LF: what follows
+    the first boundary counts for the whole body. `resource` and `media_type` are set once `feed` has returned media or `end` was called."""
 
     def __init__(self, boundary: bytes) -> None:
         self._dashes = b"--" + boundary
@@ -37,7 +39,7 @@ class RelatedBody:
         self.media_type = ""
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece of the body, return the media that is certain by now. Raises InvalidArgument."""
+        """Take a piece of the body; returns the media that is complete so far. Raises InvalidArgument."""
         if self._closed:
             return b""
         self._buffer += data
@@ -48,7 +50,7 @@ class RelatedBody:
         return self._take_media()
 
     def end(self) -> None:
-        """The body is over. Raises InvalidArgument if it was cut."""
+        """The body has ended. Raises InvalidArgument if it is incomplete."""
         if not self._closed:
             raise InvalidArgument("Multipart body is malformed: it ends before the closing boundary.")
 
@@ -83,7 +85,7 @@ class RelatedBody:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; an empty body is an empty one. Raises InvalidArgument."""
+    """The JSON object of a body; an empty one for an empty body. Raises InvalidArgument."""
     if not body.strip():
         return {}
     try:
@@ -99,3 +101,32 @@ def split_parts(body: bytes, boundary: bytes) -> list[bytes]:
     """The parts of a multipart/mixed body, each with its headers, line ends as they came."""
     pieces = (b"\n" + body.replace(b"\r\n", b"\n")).split(b"\n--" + boundary)
     return [piece.removeprefix(b"\n") for piece in pieces[1:] if not piece.startswith(b"--")]
+
+
+def unzipped(request: Request) -> Request:
+    """The request with its body unzipped as it arrives, if its `Content-Encoding` is gzip, as `gcloud storage cp --gzip-in-flight` sends
+    it. (An object that stays compressed says so in its `contentEncoding`, not in this header.) Reading the body raises InvalidArgument if
+    it is no gzip, or incomplete."""
+    if request.headers.get("content-encoding", "").lower() != "gzip":
+        return request
+    inflater = zlib.decompressobj(wbits=31)
+    has_begun = False
+
+    async def receive() -> Event:
+        nonlocal has_begun
+        message = await request.receive()
+        if message["type"] != "http.request":
+            return message
+        body = message.get("body", b"")
+        has_begun = has_begun or bool(body)
+        try:
+            content = inflater.decompress(body)
+        except zlib.error as error:
+            raise InvalidArgument(f"The body is not what its Content-Encoding says, gzip: {error}.") from None
+        is_cut = has_begun and not inflater.eof and not message.get("more_body", False)
+        if is_cut or inflater.unused_data:
+            raise InvalidArgument("The body is not what its Content-Encoding says, one whole gzip.")
+        return {**message, "body": content}
+
+    headers = [(key, value) for key, value in request.scope["headers"] if key.lower() != b"content-encoding"]
+    return Request(dict(request.scope) | {"headers": headers}, receive)
