@@ -23,9 +23,9 @@ from local_cloud.monitoring.web import gauges_route
 from local_cloud.pubsub.keeper import Keeper
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.rest import rest_route
-from local_cloud.pubsub.restore import keep_state
 from local_cloud.pubsub.rpc_faults import RpcFaults
 from local_cloud.pubsub.server import GrpcServer
+from local_cloud.pubsub.store import keep_state
 from local_cloud.pubsub.web import health_route
 from local_cloud.web.refused_start import port_number, told
 from local_cloud.web.service import HttpServer, announce, clock_routes, make_private, parser, wait_for_end
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     make_private(chosen.state_dir)
     clock = Clock()
     model = PubSub(clock, random.Random())
-    journal = None if chosen.in_memory else keep_state(model, clock, chosen.state_dir)
+    store = None if chosen.in_memory else keep_state(model, clock, chosen.state_dir)
     keeper = Keeper(model, clock)
     sampler = Sampler(lambda: _states(model), clock, period_s=chosen.sample_period_s, lag_s=chosen.visibility_lag_s)
     others = {monitoring.SERVICE: monitoring.Monitoring(sampler, clock).handlers()}
@@ -70,8 +70,8 @@ def main(arguments: list[str]) -> None:
         grpc_server.stop()
         sampler.stop()
         keeper.stop()
-        if journal is not None:
-            journal.close()
+        if store is not None:
+            store.close()
 
     announce(service="pubsub", grpc=grpc_server.address, http=f"http://{http}")
     wait_for_end(exit_with_stdin=chosen.exit_with_stdin, stop=stop)

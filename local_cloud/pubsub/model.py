@@ -263,13 +263,13 @@ class PubSub:
 
     def publish_bodies(self, topic_name: str, bodies: list[bytes]) -> Publication:
         """The same for messages that were serialized without id and publish time."""
-        topic = self.topic(topic_name)
+        return self.topic(topic_name).publish(lambda: self._stamped(bodies), self._witness)
+
+    def _stamped(self, bodies: list[bytes]) -> Publication:
         with self._ids_lock:
             first_id = self._next_id
             self._next_id += len(bodies)
-        publication = Publication(bodies, first_id, self._clock.now())
-        topic.fan_out(publication, self._witness)
-        return publication
+        return Publication(bodies, first_id, self._clock.now())
 
     def _bury(self, subscription: Subscription, dead: list[Delivery]) -> None:
         name, project = short(subscription.name), project_id(subscription.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from google.pubsub_v1.types import pubsub
 
@@ -85,9 +85,10 @@ class Topic:
         with self._lock:
             return list(self._subscriptions.values())
 
-    def fan_out(self, publication: Publication, witness: Witness) -> None:
-        """Give it to every subscription, in the same order to all (hence the lock)."""
+    def publish(self, stamp: Callable[[], Publication], witness: Witness) -> Publication:
+        """Give what `stamp` returns to every subscription, in the order of ids and the same to all (hence the lock)."""
         with self._lock:
+            publication = stamp()
             witness.published(self.name, publication)
             for subscription in self._subscriptions.values():
                 subscription.offer(publication)
@@ -96,6 +97,7 @@ class Topic:
             if self._retention_s:
                 self._retained.extend(publication.messages())
                 self._drop_outdated(publication.published_s)
+        return publication
 
     def _drop_outdated(self, now_s: float) -> None:
         while self._retained and self._retained[0].published_s < now_s - self._retention_s:

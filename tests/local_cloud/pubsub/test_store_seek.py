@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from local_cloud.clock import ManualClock
 from local_cloud.pubsub import settings
-from local_cloud.pubsub.journal import Journal
 from local_cloud.pubsub.model import PubSub
 from local_cloud.pubsub.refusal import Refusal
-from local_cloud.pubsub.restore import keep_state
+from local_cloud.pubsub.store import Store, keep_state
 
 TOPIC = "projects/p/topics/tasks"
 _RETENTION_S = 600
@@ -37,23 +36,23 @@ class Here:
 
 
 class Story:
-    """Steps on a model that is journalled; `restart` drops the model and reads the journal. Steps that are refused do nothing."""
+    """Steps on a model that is stored; `restart` drops the model and reads the file. Steps that are refused do nothing."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = ManualClock()
         self._folder = folder
-        self._journal: Journal | None = None
+        self._store: Store | None = None
         self._number = 0
         self.restart()
 
     def restart(self) -> None:
         self.end()
         self.model = PubSub(self.clock, random.Random(self._number))
-        self._journal = keep_state(self.model, self.clock, self._folder, 1_000)
+        self._store = keep_state(self.model, self.clock, self._folder, 1_000)
 
     def end(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
+        if self._store is not None:
+            self._store.close()
 
     def create_topic(self) -> None:
         self.model.create_topic(TOPIC, pubsub.Topic.pb()(name=TOPIC).SerializeToString())
@@ -294,7 +293,7 @@ def test_after_any_story_a_restart_changes_nothing(
                 story.create_topic()
             take_step(story, kind, value, chance.choice(story.names() or ["projects/p/subscriptions/none"]))
         expected = story.state()
-        for _ in range(2):  # the second one reads a file that was only rewritten
+        for _ in range(2):
             story.restart()
             assert story.state() == expected
     finally:
