@@ -1,7 +1,7 @@
 """Faults on request: what can be asked for, and the script of what each project is still to get.
 
 The rule: a fault belongs to one project and one method; a call of another project never meets it, and what was not met can be
-seen. Nothing here knows a transport: `local_cloud/faults/http_faults.py` and `local_cloud/pubsub/rpc_faults.py` carry the faults out.
+seen. Nothing here knows a transport: `local_cloud/faults/http_faults.py` and `local_cloud/pubsub/rpc/faults.py` carry the faults out.
 """
 
 from __future__ import annotations

@@ -22,14 +22,14 @@ from google.pubsub_v1.types import pubsub
 
 from local_cloud.clock import Clock
 from local_cloud.database import Database
-from local_cloud.pubsub import settings
-from local_cloud.pubsub.delivery import Delivery
-from local_cloud.pubsub.message import Message
-from local_cloud.pubsub.model import DELETED_TOPIC, PubSub
-from local_cloud.pubsub.publication import Publication
-from local_cloud.pubsub.refusal import Refusal
-from local_cloud.pubsub.snapshot import Snapshot
-from local_cloud.pubsub.witness import Fate, Witness
+from local_cloud.pubsub.messages.delivery import Delivery
+from local_cloud.pubsub.messages.message import Message
+from local_cloud.pubsub.messages.observer import Observer, SubscriptionObserver
+from local_cloud.pubsub.messages.publication import Publication
+from local_cloud.pubsub.model import settings
+from local_cloud.pubsub.model.pubsub import DELETED_TOPIC, PubSub
+from local_cloud.pubsub.model.refusal import Refusal
+from local_cloud.pubsub.model.snapshot import Snapshot
 
 SWEEP_BYTES = 16 * 1024 * 1024
 """Bodies without an owner are deleted when so many bytes were published, or as many as there are with an owner."""
@@ -87,11 +87,11 @@ def keep_state(model: PubSub, clock: Clock, folder: Path, sweep_bytes: int = SWE
     Raises RuntimeError if another process uses the folder, ValueError if its file is damaged.
     """
     store = Store(folder, sweep_bytes)
-    store.let_go(clock.now())
+    store.outdated_dropped(clock.now())
     with store.transaction() as connection:
         _fill(model, connection)
         (next_id,) = connection.execute("SELECT ifnull(max(end_id), 1) FROM publication").fetchone()
-    model.keep(store, next_id)
+    model.report_to(store, next_id)
     return store
 
 
@@ -118,7 +118,7 @@ def _fill(model: PubSub, connection: Connection) -> None:
         subscription.restore(messages(name), messages(name, is_retained=1), dict(counts))
 
 
-class Store(Witness):
+class Store(Observer):
     """Safe to use from any thread. Raises an UNAVAILABLE refusal when the disk takes no more: then nothing is confirmed."""
 
     def __init__(self, folder: Path, sweep_bytes: int) -> None:
@@ -153,7 +153,7 @@ class Store(Witness):
             connection.execute("UPDATE subscription SET topic = ? WHERE topic = ? AND NOT is_detached", (DELETED_TOPIC, name))
             connection.execute("UPDATE snapshot SET topic = ? WHERE topic = ?", (DELETED_TOPIC, name))
 
-    def let_go(self, now_s: float) -> None:
+    def outdated_dropped(self, now_s: float) -> None:
         with self.transaction() as connection:
             for statement in _SWEEP:
                 connection.execute(statement, {"now": now_s})
@@ -190,13 +190,13 @@ class Store(Witness):
             )
         self._left_bytes -= len(bodies)
         if self._left_bytes < 0:
-            self.let_go(publication.published_s)
+            self.outdated_dropped(publication.published_s)
 
-    def fate(self, subscription: str) -> Fate:
-        return StoredFate(self, subscription)
+    def of_subscription(self, subscription: str) -> SubscriptionObserver:
+        return StoreOfSubscription(self, subscription)
 
 
-class StoredFate(Fate):
+class StoreOfSubscription(SubscriptionObserver):
     """Raises as the store does."""
 
     def __init__(self, store: Store, subscription: str) -> None:

@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_cloud.clock import ManualClock
-from local_cloud.pubsub import limits, settings
-from local_cloud.pubsub.backlog import Backlog
-from local_cloud.pubsub.delivery import AckIds
-from local_cloud.pubsub.envelope import PublishEnvelope, enveloped
-from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.policy import Policy
-from local_cloud.pubsub.publication import Publication
-from local_cloud.pubsub.refusal import Refusal
+from local_cloud.pubsub.messages.backlog import Backlog
+from local_cloud.pubsub.messages.delivery import AckIds
+from local_cloud.pubsub.messages.policy import Policy
+from local_cloud.pubsub.messages.publication import Publication
+from local_cloud.pubsub.model import settings
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.model.refusal import Refusal
+from local_cloud.pubsub.rpc import limits
+from local_cloud.pubsub.rpc.envelope import PublishEnvelope, enveloped
 from local_cloud.pubsub.store import keep_state
 
 MESSAGE = pubsub.PubsubMessage.pb()

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from local_cloud.clock import ManualClock
 from local_cloud.database import Database
-from local_cloud.pubsub import settings
-from local_cloud.pubsub.delivery import Delivery
-from local_cloud.pubsub.model import DELETED_TOPIC, PubSub
-from local_cloud.pubsub.refusal import Refusal
+from local_cloud.pubsub.messages.delivery import Delivery
+from local_cloud.pubsub.model import settings
+from local_cloud.pubsub.model.pubsub import DELETED_TOPIC, PubSub
+from local_cloud.pubsub.model.refusal import Refusal
+from local_cloud.pubsub.model.subscription import Subscription
 from local_cloud.pubsub.store import SWEEP_BYTES, Store, keep_state
-from local_cloud.pubsub.subscription import Subscription
 
 TOPIC = "projects/p/topics/tasks"
 DEAD = "projects/p/topics/dead"
@@ -29,13 +29,13 @@ NAME = "projects/p/subscriptions/workers"
 class Here:
     """A caller who does not wait."""
 
-    def is_there(self) -> bool:
+    def is_connected(self) -> bool:
         return True
 
-    def patience_s(self) -> float:
+    def wait_limit_s(self) -> float:
         return 0.0
 
-    def when_gone(self, wake: Callable[[], None]) -> None: ...
+    def on_disconnect(self, wake: Callable[[], None]) -> None: ...
 
 
 class Life:
@@ -45,14 +45,14 @@ class Life:
         self.clock = ManualClock()
         self._folder = folder
         self._sweep_bytes = sweep_bytes
-        self._chance = random.Random(1)
+        self._rng = random.Random(1)
         self._stores: list[Store] = []
         self.restart()
 
     def restart(self) -> None:
         """Nothing is told to the old model: as after a kill."""
         self.end()
-        self.model = PubSub(self.clock, random.Random(self._chance.getrandbits(64)))
+        self.model = PubSub(self.clock, random.Random(self._rng.getrandbits(64)))
         self.store = keep_state(self.model, self.clock, self._folder, self._sweep_bytes)
         self._stores.append(self.store)
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_cloud.clock import ManualClock
-from local_cloud.pubsub import settings
-from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.refusal import Refusal
+from local_cloud.pubsub.model import settings
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.store import Store, keep_state
 
 TOPIC = "projects/p/topics/tasks"
@@ -26,13 +26,13 @@ _RETENTION_S = 600
 class Here:
     """A caller who does not wait."""
 
-    def is_there(self) -> bool:
+    def is_connected(self) -> bool:
         return True
 
-    def patience_s(self) -> float:
+    def wait_limit_s(self) -> float:
         return 0.0
 
-    def when_gone(self, wake: Callable[[], None]) -> None: ...
+    def on_disconnect(self, wake: Callable[[], None]) -> None: ...
 
 
 class Story:
@@ -284,14 +284,14 @@ def take_step(story: Story, kind: str, value: int, name: str) -> None:
 
 @given(st.lists(a_step, max_size=40), st.randoms(use_true_random=False))
 def test_after_any_story_a_restart_changes_nothing(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], chance: random.Random
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]], rng: random.Random
 ) -> None:
     story = Story(tmp_path_factory.mktemp("story"))
     try:
         for kind, value in steps:
             if not story.model.topics("projects/p"):
                 story.create_topic()
-            take_step(story, kind, value, chance.choice(story.names() or ["projects/p/subscriptions/none"]))
+            take_step(story, kind, value, rng.choice(story.names() or ["projects/p/subscriptions/none"]))
         expected = story.state()
         for _ in range(2):
             story.restart()

@@ -1,0 +1,1 @@
+"""Topics, subscriptions and snapshots with their settings: what every transport speaks to."""
