@@ -69,10 +69,11 @@ class Subscription:
     def topic_retention_s(self) -> float:
         return self._backlog.topic_retention_s
 
-    def retain_at_least(self, seconds: float) -> None:
-        """The topic's retention has changed."""
+    def retain_at_least(self, seconds: float, *, is_new: bool = False) -> None:
+        """The topic's retention. A subscription that `is_new` to the topic drops nothing: it had no shorter retention before."""
         with self._lock:
-            self._backlog.drop_outdated(self._clock.now())
+            if not is_new:
+                self._backlog.drop_outdated(self._clock.now())
             self._backlog.topic_retention_s = seconds
 
     def configure(self, settings: bytes, policy: Policy) -> None:

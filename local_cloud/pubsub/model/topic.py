@@ -35,7 +35,7 @@ class Topic:
     def attach(self, subscription: Subscription) -> None:
         with self._lock:
             self._subscriptions[subscription.name] = subscription
-            subscription.retain_at_least(self._retention_s)
+            subscription.retain_at_least(self._retention_s, is_new=True)
 
     def detach(self, name: str) -> None:
         with self._lock:

@@ -242,6 +242,27 @@ def test_a_longer_retention_brings_nothing_back_that_was_too_old_whoever_looked_
         story.restart()
 
 
+def test_a_message_that_only_the_topics_retention_keeps_is_there_after_a_restart(story: Story) -> None:
+    story.retain_in_topic(2 * _RETENTION_S)
+    name = story.subscribe()
+    story.publish(1)
+    wanted = story.held(name)
+    story.clock.advance(_RETENTION_S + 1)
+    for _ in range(2):
+        assert story.state()[name][2] == wanted
+        story.restart()
+
+
+def test_a_new_subscription_reaches_back_as_far_as_its_topic(story: Story) -> None:
+    story.retain_in_topic(2 * _RETENTION_S)
+    start_s = story.clock.now()
+    story.publish(3)
+    story.clock.advance(_RETENTION_S + 1)
+    name = story.subscribe()
+    story.model.seek_to_time(name, start_s)
+    assert len(story.state()[name][2]) == 3
+
+
 a_step = st.one_of(
     st.tuples(st.just("publish"), st.integers(1, 4)),
     st.tuples(st.sampled_from(["ack", "nack"]), st.integers(1, 5)),
