@@ -70,7 +70,7 @@ class Database:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the file that hold something; the others are used before it grows, or given back at the next start."""
+        """Bytes of the file in use. The others are used before it grows, and removed at the next start if they are more than half."""
         return (self._number("page_count") - self._number("freelist_count")) * _PAGE_BYTES
 
     @contextmanager

@@ -1,6 +1,6 @@
-"""The service google.monitoring.v3.MetricService, as far as reading the backlog gauges needs it.
+"""The method ListTimeSeries of google.monitoring.v3.MetricService, as far as it is needed to read the backlog gauges.
 
-Reads only. Points come newest first, each with its own sample time: how old a point is, is for the reader to seek_result.
+It knows no transport. Points come newest first, each with its own sample time, so that a reader can tell how old they are.
 """
 
 from __future__ import annotations

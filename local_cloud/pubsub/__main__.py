@@ -1,6 +1,6 @@
 """Runs Pub/Sub and Cloud Monitoring as one process: `python -m local_cloud.pubsub --state-dir D`.
 
-One model and one clock stand behind both protocols and the HTTP side; the ready line names `grpc` and `http`.
+Both services and the HTTP side share one model and one clock; the ready line names `grpc` and `http`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _health_route(model: PubSub) -> Route:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until told to end."""
+    """Serve until a signal, or the end of standard input, ends the process."""
     options = parser("pubsub")
     options.add_argument("--http-port", type=port_number, default=0, help="port of the HTTP side; 0 takes a free one")
     options.add_argument("--sample-period-s", type=float, default=60.0, help="seconds between two points of a gauge; 0: at every request")

@@ -1,11 +1,11 @@
-"""Topics, subscriptions, snapshots and their messages on disk: written before a client is told, read at the start.
+"""Topics, subscriptions, snapshots and their messages on disk: written before a change is confirmed, read at the start.
 
-The rule: nothing is confirmed to a client that the file does not have. Leases are not in it: after a restart every message without an
-acknowledgement can be delivered again, and the ack ids of before have no effect.
+The rule: a change that a client was told of is in the file. Leases are not: after a restart every message without an acknowledgement can
+be delivered again, and earlier ack ids have no effect.
 
-The body of a message is stored once, with the others of its publish call. Who needs it (a subscription that has to deliver it, or an owner
-that retains it for a seek) owns a range of message ids of that call: to publish adds one row an owner, and to acknowledge cuts ranges,
-however many messages they are.
+The body of a message is stored once, with the others of its publish call. Every subscription that has to deliver it, and everything that
+retains it for a seek, owns a range of message ids of that call. So a publish call adds one row for each owner, and an acknowledgement cuts
+ranges, however many messages they have.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ CREATE TRIGGER published AFTER INSERT ON publication BEGIN
         UNION ALL SELECT name FROM snapshot WHERE topic = NEW.topic);
 END;
 """
-# What a subscription acknowledges from `first` to before `end`: the rest of a range that goes on behind it, the rest of one that
-# begins before it, and all ranges between.
+# A subscription acknowledges the messages from `first` to before `end`. The statements add them to what it retains, keep the rest of a
+# range that goes on after `end`, and of one that begins before `first`, and delete the ranges between, with their counts of failures.
 _ACKNOWLEDGE = (
     """INSERT INTO owned SELECT owner, 1, max(first_id, :first), min(end_id, :end), publication FROM owned
     WHERE owner = :owner AND is_retained = 0 AND first_id < :end AND end_id > :first
@@ -74,7 +74,7 @@ _SWEEP = (
     WHERE t.name = owner AND p.first_id = publication AND p.published_s < :now - t.retention_s)""",
     """DELETE FROM owned WHERE EXISTS (SELECT 1 FROM subscription AS s, publication AS p WHERE s.name = owner AND p.first_id = publication
     AND p.published_s < :now - max(s.retention_s, ifnull((SELECT retention_s FROM topic WHERE name = s.topic), 0)))""",
-    # The last one stays: it says which message ids were given.
+    # The last publication stays: it says which message ids were given out.
     """DELETE FROM publication WHERE first_id < (SELECT max(first_id) FROM publication)
     AND first_id NOT IN (SELECT publication FROM owned)""",
     "DELETE FROM failure WHERE message_id < (SELECT min(first_id) FROM publication)",
@@ -193,11 +193,11 @@ class Store(Observer):
             self.outdated_dropped(publication.published_s)
 
     def of_subscription(self, subscription: str) -> SubscriptionObserver:
-        return StoreOfSubscription(self, subscription)
+        return SubscriptionStore(self, subscription)
 
 
-class StoreOfSubscription(SubscriptionObserver):
-    """Raises as the store does."""
+class SubscriptionStore(SubscriptionObserver):
+    """Of one subscription. Raises as the store does."""
 
     def __init__(self, store: Store, subscription: str) -> None:
         self._store = store

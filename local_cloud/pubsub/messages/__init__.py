@@ -1,1 +1,1 @@
-"""What becomes of messages in one subscription: pure state without a lock, a clock or the wire."""
+"""The messages of one subscription, from publishing to acknowledgement: pure state without locks, clock or transport."""

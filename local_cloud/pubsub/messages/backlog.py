@@ -1,7 +1,7 @@
-"""The messages of one subscription that nobody has acknowledged yet: ready, delayed or leased; and those it retains for a seek.
+"""The messages of one subscription without an acknowledgement (ready, delayed or leased), and those that it retains for a seek.
 
 The rule: a message leaves only by acknowledgement, retention, seek or as a dead letter, and is never leased twice at the
-same time. Pure state: times come in as arguments; no lock, no clock, no wire.
+same time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from local_cloud.pubsub.messages.seek import in_order, seek_result
 
 
 class Backlog:
-    """Not thread-safe; the subscription that owns it holds a lock around every call. All times are unix seconds."""
+    """Not thread-safe: its subscription calls it under a lock. All times are unix seconds."""
 
     def __init__(self, policy: Policy, ack_ids: AckIds) -> None:
         self.policy = policy
@@ -36,7 +36,7 @@ class Backlog:
         self._fresh_count = 0
         self._delayed = DelayedQueue()
         self._leases = Leases()
-        # Every delivery that is not done, under its newest ack id; older ids are unknown by then, hence without effect.
+        # Every delivery that is not done, by its newest ack id; older ones are forgotten, so they have no effect.
         self._by_ack_id: dict[str, Delivery] = {}
         # Attempts of an earlier process, by message id, until the message's next delivery.
         self._earlier_failures: dict[str, int] = {}
@@ -56,7 +56,7 @@ class Backlog:
 
     @property
     def has_ready(self) -> bool:
-        """False only if a take at this moment would surely find nothing."""
+        """False if a take would find nothing; it may be True although all that is ready is too old."""
         return bool(self._ready)
 
     def _horizon_s(self, now_s: float) -> float:
@@ -68,7 +68,7 @@ class Backlog:
         self._oldest_s = self._horizon_s(now_s)
 
     def oldest_published_s(self) -> float | None:
-        """Publish time of the oldest message without an acknowledgement; looks at every delivery, so not for the hot path."""
+        """Publish time of the oldest message without an acknowledgement. It looks at every delivery, so it is not for the hot path."""
         times = [delivery.message.published_s for delivery in self._by_ack_id.values()]
         # Messages that were never delivered stand in the order of publishing: the first of each queue is its oldest.
         for queue in self._queues():
@@ -76,12 +76,12 @@ class Backlog:
         return min(times, default=None)
 
     def next_due_s(self) -> float | None:
-        """When `settle` has something to do next: a lease ends or a delay is over."""
+        """When the next lease or delay ends, so that `settle` has something to do."""
         times_s = (self._leases.next_deadline_s(), self._delayed.next_s())
         return min((time_s for time_s in times_s if time_s is not None), default=None)
 
     def publish(self, publication: Publication) -> None:
-        """Add what was just published behind everything that is ready."""
+        """Add newly published messages behind everything that is ready."""
         if self.policy.is_ordered:
             self.offer(publication.messages())
         else:
@@ -285,7 +285,7 @@ class Backlog:
         return dead
 
     def _failed(self, deliveries: list[Delivery], now_s: float) -> list[Delivery]:
-        """Of deliveries whose leases have just ended, each at its `deadline_s`."""
+        """Count an attempt of deliveries whose leases have just ended, each at its `deadline_s`; returns those that are used up."""
         dead = []
         for delivery in deliveries:
             delivery.state = WAITING

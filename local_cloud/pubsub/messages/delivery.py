@@ -19,7 +19,7 @@ ACKED = 3
 
 # Ack id, lengths and tags around a message in a pull response.
 _FRAME_BYTES = 200
-# Real ack ids are about 170 characters long; senders that count bytes must meet the same here.
+# Real ack ids are about 170 characters long; clients that count the bytes of a request must meet the same here.
 _ACK_ID_LENGTH = 176
 _DIGITS = 16
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -56,7 +56,7 @@ def is_past(item: Message | Delivery, horizon_s: float) -> bool:
 
 
 def size_of(item: Message | Delivery) -> int:
-    """Bytes of it in a pull response, rounded up."""
+    """Its bytes in a pull response, rounded up."""
     message = item if isinstance(item, Message) else item.message
     return len(message.body) + _FRAME_BYTES
 

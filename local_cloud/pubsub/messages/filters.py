@@ -34,7 +34,7 @@ class FilterError(ValueError):
 
 @dataclass(frozen=True)
 class Has:
-    """`attributes:key`: there is such an attribute, whatever its value."""
+    """`attributes:key`: there is such an attribute, with any value."""
 
     key: str
 

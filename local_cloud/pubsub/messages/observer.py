@@ -1,6 +1,6 @@
-"""What the model reports to the store: each change that a client is going to be told of, just before it is told.
+"""What the model reports to the store: each change, just before it is confirmed to a client.
 
-The rule: an observer never calls back into the model, because it is called with the locks of the model held.
+The rule: an observer never calls the model, because the model calls it under its locks.
 """
 
 from __future__ import annotations

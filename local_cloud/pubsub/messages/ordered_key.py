@@ -31,7 +31,7 @@ class OrderedKey:
         """Mark an outstanding delivery as acknowledged; returns the deliveries that this finishes.
 
         An acknowledgement counts once all outstanding messages before it are acknowledged: when one of them is delivered again, it is too.
-        `at_once`: it counts whatever the others do (with exactly-once delivery an acknowledged message is never delivered again).
+        `at_once`: it counts in any case (with exactly-once delivery an acknowledged message is never delivered again).
         """
         if at_once:
             self.outstanding.remove(delivery)

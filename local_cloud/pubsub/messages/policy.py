@@ -1,4 +1,4 @@
-"""How one subscription leases, repeats and gives up: the numbers of its settings, in seconds.
+"""How one subscription leases, retries and dead-letters: the numbers of its settings, in seconds.
 
 Values only: nothing here knows a message, a clock or the wire.
 """

@@ -37,7 +37,7 @@ def is_only_data(body: bytes) -> bool:
 
 
 def are_only_data(bodies: list[bytes]) -> bool:
-    """The same of all of them. Most publishers send few sizes: then little is to be looked at."""
+    """Whether that is so of all. Most publishers send few sizes, so that few bodies have to be looked at."""
     return all(starmap(_tells_only_data, set(zip(map(len, bodies), map(_HEAD, bodies), strict=True))))
 
 

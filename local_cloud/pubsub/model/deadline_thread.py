@@ -43,7 +43,7 @@ class DeadlineThread:
 
     def _run(self) -> None:
         while not self._stopped:
-            # From here until the plan is made, everything that becomes due has to wake this thread.
+            # Until the new plan is made, every lease and delay that begins has to wake this thread.
             self._planned_s = math.inf
             with self._condition:
                 self._changed = False

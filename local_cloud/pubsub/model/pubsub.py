@@ -1,7 +1,7 @@
 """All topics and subscriptions of all projects.
 
-The rule: what a caller was told is there (a created resource, a published message) is there for every later call. Lock
-order: model, topic, subscription, never the other way round.
+The rule: a confirmed change (a created resource, a published message) is visible to every later call. Locks are taken in the order
+model, topic, subscription.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The refusals of the Pub/Sub model: one function per kind, so that every method says the same thing in the same case.
+"""The errors that the Pub/Sub model answers with: one function per kind, so that every method says the same in the same case.
 
 A refusal carries the canonical status name (`NOT_FOUND`, …) and never knows the transport that reports it.
 """
@@ -68,7 +68,7 @@ def too_many_waiting(maximum: int) -> Refusal:
 
 
 def unsupported(what: str) -> Refusal:
-    """Something that the real service has and this one lacks."""
+    """The real service has `what`, this one does not."""
     return Refusal("UNIMPLEMENTED", f"The local Pub/Sub does not support {what} yet.")
 
 

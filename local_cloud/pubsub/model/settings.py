@@ -1,6 +1,6 @@
 """Settings of a subscription as they come over the wire: checked, completed with defaults, kept as bytes for the echo.
 
-A setting that this server would not obey is refused, never stored in silence.
+A setting that has no effect here is refused, never stored in silence.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _is_known(path: str, descriptor: Any) -> bool:
 
 
 def policy(settings: bytes) -> Policy:
-    """What kept settings mean."""
+    """The policy that stored settings mean."""
     return _policy(_SUBSCRIPTION.FromString(settings))
 
 

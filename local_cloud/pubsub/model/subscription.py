@@ -23,7 +23,7 @@ from local_cloud.pubsub.model.refusal import Refusal, detached, not_found
 
 # https://cloud.google.com/pubsub/quotas#resource_limits
 PULL_MAX_COUNT = 1_000
-# What a client takes in one answer unless it was told otherwise, as Google's are when they talk to an emulator: 4 MiB, minus a frame.
+# Google's clients accept answers of 4 MiB from an emulator; minus room for a frame.
 PULL_MAX_BYTES = 4 * 1024 * 1024 - 64 * 1024
 
 
@@ -122,7 +122,7 @@ class Subscription:
         while True:
             waiter.clear()
             wait_limit_s = caller.wait_limit_s() if wait else 0.0
-            # A client that died in a pull gets no messages: nobody could have them until their ack deadline.
+            # A client that died in a pull gets no messages: they would be leased until their ack deadline.
             is_connected = caller.is_connected()
             with self._lock:
                 if self._refusal is not None:

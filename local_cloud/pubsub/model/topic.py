@@ -1,6 +1,6 @@
 """A topic: its settings and the subscriptions that get a copy of what is published.
 
-A message is stamped once and shared by all subscriptions; the topic itself keeps none, unless it was told to for a seek.
+A message is stamped once and shared by all subscriptions. The topic itself has only those that its retention keeps for a seek.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class LocalContext:
         self._metadata: Sequence[tuple[str, Any]] = ()
 
     def disconnect(self) -> None:
-        """The client has gone: calls that wait for messages for it stop waiting."""
+        """The client has gone: its calls stop waiting for messages."""
         with self._lock:
             self._is_gone = True
         self._wake()

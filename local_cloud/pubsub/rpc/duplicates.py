@@ -33,7 +33,7 @@ class Duplicates:
             for message in received:
                 again = _RECEIVED()
                 again.CopyFrom(message)
-                # As long as a real id, and of the same look.
+                # As long as a real id, and like one.
                 again.ack_id = f"{message.ack_id[:-16]}{next(self._numbers):x}again".ljust(len(message.ack_id), "0")
                 originals[again.ack_id] = originals.get(message.ack_id, message.ack_id)
                 waiting.append(again)

@@ -1,7 +1,7 @@
 """A publish request whose messages are still bytes: most of them are passed on unread.
 
-The rule: it reads the same bytes as google.pubsub.v1.PublishRequest; only the type of the messages is another, which protobuf writes
-in the same way. Format: https://protobuf.dev/programming-guides/encoding/
+The rule: it reads the same bytes as google.pubsub.v1.PublishRequest. Only the messages have another type, bytes, which protobuf writes in
+the same way. Format: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations

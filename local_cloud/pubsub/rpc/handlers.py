@@ -1,6 +1,6 @@
 """From a method of the model to a gRPC handler: raw protobuf in and out, refusals become status codes.
 
-Every call of every service passes through `unary`, so that what concerns all of them stands in one place.
+Every call of every service passes through here.
 """
 
 from __future__ import annotations

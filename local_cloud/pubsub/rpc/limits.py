@@ -41,7 +41,7 @@ def checked_bodies(request: Any) -> list[bytes]:
         raise too_small("message_count", count, 1)
     if count > PUBLISH_MAX_COUNT:
         raise too_large("message_count", count, PUBLISH_MAX_COUNT)
-    # To let the request say its size costs as much as to write it.
+    # `ByteSize` costs as much as serialization, so it is called only for large requests.
     if sum(map(len, bodies)) > PUBLISH_MAX_BYTES // 2:
         _check_bytes(request, PUBLISH_MAX_BYTES)
     return bodies if are_only_data(bodies) else [_checked_body(body) for body in bodies]
@@ -61,7 +61,7 @@ def _checked_body(body: bytes) -> bytes:
 def _check_message(message: Any, size: int) -> None:
     if message.attributes:
         _check_keys(message.attributes)
-        # Whether one value is too long has to be seen only where all of them together could be.
+        # A value can be too long only if all of them together are.
         if size - len(message.data) > _VALUE_MAX_BYTES:
             _check_values(message.attributes)
     elif not message.data:

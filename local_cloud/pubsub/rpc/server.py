@@ -1,6 +1,6 @@
-"""The gRPC server: Pub/Sub and whatever else is served on the same port.
+"""The gRPC server of Pub/Sub and of the services on the same port.
 
-Every blocked pull and every stream holds a thread, so there are more threads than anybody's: acknowledgements never wait for them.
+Every waiting pull and every stream occupies a thread, so there are more threads than those may take: acknowledgements never wait for one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from local_cloud.pubsub.rpc import publisher, subscriber
 from local_cloud.pubsub.rpc.handlers import Missing
 from local_cloud.web.refused_start import bound
 
-# They are made when they are needed.
+# Threads are started when they are needed.
 _THREAD_COUNT = 1_024
 # Above every limit of the service, so that a request that is too large gets the service's answer, not the transport's.
 _MAX_BYTES = 64 * 1024 * 1024
@@ -28,7 +28,7 @@ class GrpcServer:
     """Serves `model` on `host:port` (0 takes a free port) from `start` to `stop`; `address` is known at once.
 
     `others` are gRPC handlers by full service name and method name, served beside Pub/Sub. All handlers of a service pass through
-    `wrap` first; what is served in the end stands in `handlers`, by method name.
+    `wrap` first; the results are in `handlers`, by method name.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class GrpcServer:
             ("grpc.max_receive_message_length", _MAX_BYTES),
             ("grpc.max_send_message_length", _MAX_BYTES),
             ("grpc.so_reuseport", 0),
-            # Clients may ask as often as they like whether the server is there: by default it hangs up on those that do.
+            # By default the server disconnects clients that ping it often.
             ("grpc.http2.max_ping_strikes", 0),
         ]
         self._server = grpc.server(ThreadPoolExecutor(_THREAD_COUNT, thread_name_prefix="rpc"), options=options)
@@ -71,6 +71,6 @@ class GrpcServer:
     def stop(self) -> None:
         """Refuse new calls, end the running ones and return when they have ended."""
         ended = self._server.stop(_GRACE_S)
-        # Before the grace is over: a stream that the server cuts off would look to its client as if it should not come back.
+        # Before the grace period ends: a client does not come back from a stream that the server cut off.
         self._subscriber.stop()
         ended.wait()

@@ -20,7 +20,7 @@ from local_cloud.pubsub.model.refusal import Refusal, invalid
 from local_cloud.pubsub.model.subscription import Caller, Subscription
 from local_cloud.pubsub.rpc import limits
 
-# Small enough that a client's own limit of 4 MB a message never cuts it off, large enough that nothing is gained by more.
+# Below the 4 MB that a client accepts; more would gain nothing.
 _RESPONSE_MAX_BYTES = 1_000_000
 _ONLY_FIRST = ("subscription", "client_id", "max_outstanding_messages", "max_outstanding_bytes", "protocol_version")
 

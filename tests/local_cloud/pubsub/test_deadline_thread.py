@@ -22,7 +22,7 @@ TOPIC = "projects/p/topics/tasks"
 
 
 class PlanClock(ManualClock):
-    """Tells until when the deadlines is about to wait."""
+    """Tells until when the deadline thread is about to wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def clock() -> PlanClock:
 
 @pytest.fixture
 def model(clock: PlanClock) -> Iterator[PubSub]:
-    """With a running deadlines and one topic."""
+    """With a running deadline thread and one topic."""
     model = PubSub(clock, random.Random(1))
     deadlines = DeadlineThread(model, clock)
     model.create_topic(TOPIC, b"")

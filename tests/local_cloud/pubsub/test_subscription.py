@@ -1,4 +1,4 @@
-"""A subscription without server and deadlines: who is woken, and what is looked at before an answer."""
+"""A subscription without server and deadline thread: who is woken, and what is looked at before an answer."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def test_a_detached_subscription_stays_detached_when_it_is_restored() -> None:
         subscription.take_for(*_flow(), 10.0, LARGE)
 
 
-def test_a_verdict_knows_each_message_once_and_in_the_order_of_publishing() -> None:
+def test_a_result_knows_each_message_once_and_in_the_order_of_publishing() -> None:
     one, two, three, ten = (Message(number, 0.0, b"") for number in ("1", "2", "3", "10"))
-    verdict = seek_result([two, ten], [ten, three, one, two], lambda message: message in (one, ten))
-    assert (verdict.unacknowledged, verdict.acknowledged) == ([two, three], [one, ten])
-    assert (verdict.purged, verdict.returned) == ([ten], [three])
+    result = seek_result([two, ten], [ten, three, one, two], lambda message: message in (one, ten))
+    assert (result.unacknowledged, result.acknowledged) == ([two, three], [one, ten])
+    assert (result.purged, result.returned) == ([ten], [three])
