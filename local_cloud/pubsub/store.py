@@ -32,7 +32,8 @@ from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.model.snapshot import Snapshot
 
 SWEEP_BYTES = 16 * 1024 * 1024
-"""Bodies without an owner are deleted when so many bytes were published, or as many as there are with an owner."""
+"""Bodies without an owner are deleted when so many bytes, and half of all that are stored, were acknowledged. Messages also become
+outdated, or never have an owner: so they are looked for, too, when so many bytes, and as many as are stored, were published."""
 
 _VERSION = 1
 # An owner is the full name of a topic, a subscription or a snapshot. `is_retained` is 1 for what a subscription has acknowledged; 0
@@ -86,7 +87,7 @@ def keep_state(model: PubSub, clock: Clock, folder: Path, sweep_bytes: int = SWE
 
     Raises RuntimeError if another process uses the folder, ValueError if its file is damaged.
     """
-    store = Store(folder, sweep_bytes)
+    store = Store(folder, clock, sweep_bytes)
     store.outdated_dropped(clock.now())
     with store.transaction() as connection:
         _fill(model, connection)
@@ -121,10 +122,11 @@ def _fill(model: PubSub, connection: Connection) -> None:
 class Store(Observer):
     """Safe to use from any thread. Raises an UNAVAILABLE refusal when the disk takes no more: then nothing is confirmed."""
 
-    def __init__(self, folder: Path, sweep_bytes: int) -> None:
+    def __init__(self, folder: Path, clock: Clock, sweep_bytes: int) -> None:
         self._database = Database(folder / "pubsub.db", _SCHEMA, _VERSION)
+        self._clock = clock
         self._sweep_bytes = sweep_bytes
-        self._left_bytes = sweep_bytes
+        self._published_left_bytes = self._acknowledged_left_bytes = sweep_bytes
 
     @property
     def used_bytes(self) -> int:
@@ -157,7 +159,15 @@ class Store(Observer):
         with self.transaction() as connection:
             for statement in _SWEEP:
                 connection.execute(statement, {"now": now_s})
-        self._left_bytes = max(self._sweep_bytes, self.used_bytes)
+        self._published_left_bytes = max(self._sweep_bytes, self.used_bytes)
+        self._acknowledged_left_bytes = max(self._sweep_bytes, self.used_bytes // 2)
+
+    def sweep_after(self, *, published_bytes: int = 0, acknowledged_bytes: int = 0) -> None:
+        """Delete what nothing needs any more if it is time for it. A count that two threads lose only makes it later."""
+        self._published_left_bytes -= published_bytes
+        self._acknowledged_left_bytes -= acknowledged_bytes
+        if min(self._published_left_bytes, self._acknowledged_left_bytes) < 0:
+            self.outdated_dropped(self._clock.now())
 
     def subscription_set(self, name: str, topic: str, settings: bytes) -> None:
         raw = pubsub.Subscription.pb().FromString(settings)
@@ -188,9 +198,7 @@ class Store(Observer):
             self._database.execute(
                 "INSERT INTO publication VALUES (?, ?, ?, ?, ?, ?)", (ids.start, ids.stop, topic, publication.published_s, lengths, bodies)
             )
-        self._left_bytes -= len(bodies)
-        if self._left_bytes < 0:
-            self.outdated_dropped(publication.published_s)
+        self.sweep_after(published_bytes=len(bodies))
 
     def of_subscription(self, subscription: str) -> SubscriptionObserver:
         return SubscriptionStore(self, subscription)
@@ -209,6 +217,7 @@ class SubscriptionStore(SubscriptionObserver):
             with self._store.transaction() as connection:
                 for statement in _ACKNOWLEDGE:
                     connection.executemany(statement, ranges)
+            self._store.sweep_after(acknowledged_bytes=sum(len(message.body) for message in messages))
 
     def failed(self, deliveries: Sequence[Delivery]) -> None:
         rows = [(self._name, int(delivery.message.message_id), delivery.failure_count) for delivery in deliveries]
