@@ -1,7 +1,7 @@
 """Faults on request: what can be asked for, and the script of the faults that each project's next calls meet.
 
 A fault belongs to one project and one method: a call of another project never meets it. The report shows which were not met. Nothing here
-knows a transport: `local_cloud/faults/http_faults.py` and `local_cloud/pubsub/rpc_faults.py` carry the faults out.
+knows a transport: `local_cloud/faults/http_faults.py` and `local_cloud/pubsub/rpc/faults.py` carry the faults out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The points of all gauges: when they were sampled, from when on they can be read, and what was set by hand.
+"""The points of all gauges: when they were sampled, when they become visible, and what was set by hand.
 
 The rule: a point never changes. Safe to use from any thread; all times are unix seconds.
 """
@@ -14,7 +14,7 @@ KEPT_S = 3_600.0
 
 @dataclass(frozen=True)
 class QueueState:
-    """What a subscription (by short id) holds at one moment."""
+    """The backlog of a subscription (by short id) at one moment."""
 
     project: str
     subscription: str
@@ -24,7 +24,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One sample of both gauges; nobody sees it before `visible_s`."""
+    """One sample of both gauges; no reader sees it before `visible_s`."""
 
     sampled_s: float
     visible_s: float
@@ -62,7 +62,7 @@ class Gauges:
             (self._absent.add if absent else self._absent.discard)((project, subscription))
 
     def set_error(self, project: str, code: str | None) -> None:
-        """Let reading fail for `project` with a gRPC status name; None ends that."""
+        """Make reading fail for `project` with a gRPC status name; None ends that."""
         with self._lock:
             if code is None:
                 self._errors.pop(project, None)
@@ -76,7 +76,7 @@ class Gauges:
     def read(self, project: str, start_s: float, end_s: float, now_s: float) -> dict[str, list[Point]]:
         """Visible points sampled after `start_s` until `end_s`, newest first, by subscription in order; those without any are left out.
 
-        Where both are the same moment, that moment is meant:
+        If both are the same moment, points of that moment count:
         https://cloud.google.com/monitoring/api/ref_v3/rest/v3/TimeInterval
         """
         found: dict[str, list[Point]] = {}

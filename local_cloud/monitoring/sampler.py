@@ -1,7 +1,7 @@
 """Takes a point of every subscription's gauges once per sampling period, on whole multiples of the period.
 
-The rule: a point is readable only `lag_s` after it was sampled, as in the real service, so that a reader who trusts a
-gauge to be fresh is found out.
+The rule: a point is readable only `lag_s` after it was sampled, as in the real service, so that a test fails when a reader takes a
+gauge for fresh.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Sampler:
     def prepare_reading(self, end_s: float) -> None:
         """To be called before each reading of points up to `end_s`: with period 0 it takes a sample.
 
-        A reader asks for points until its own "now", which is a few milliseconds ago here: the sample is dated so that
-        this reader sees it.
+        A reader asks for points until its own "now", which is a few milliseconds ago here: the sample is dated so that this reader
+        sees it.
         """
         if self._period_s == 0:
             now_s = self._clock.now()
@@ -64,7 +64,7 @@ class Sampler:
             self._thread.join()
 
     def catch_up(self) -> None:
-        """Take the points that are due by now. Of a moment that has passed, the present count and the age as of then are taken."""
+        """Take the points that are due by now. A point of an earlier moment gets the present count, and the age as of that moment."""
         with self._lock:
             now_s = self._clock.now()
             self._sample(due_times(self._sampled_s, now_s, self._period_s), now_s)

@@ -1,6 +1,6 @@
 """The filter of a `ListTimeSeries` request: which gauge, and of which subscriptions.
 
-The rule: what is not understood is refused by name, never ignored, because an ignored condition would select too much.
+The rule: a condition that is not understood is refused by name, never ignored: without it the filter would select too much.
 Grammar: https://cloud.google.com/monitoring/api/v3/filters, of which this is the part that selects subscriptions.
 """
 
@@ -35,7 +35,7 @@ def parse(text: str) -> SeriesFilter:
         if condition is None:
             raise ValueError(f'a condition like key = "value" is expected at: {_rest(text, position)}')
         key, values = _read(condition)
-        # Two conditions on one key both have to hold.
+        # Two conditions on one key must both be true.
         conditions[key] = conditions[key] & values if key in conditions else values
         position = condition.end()
         if position == len(text):

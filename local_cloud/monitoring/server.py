@@ -1,6 +1,6 @@
-"""The service google.monitoring.v3.MetricService, as far as reading the backlog gauges needs it.
+"""The method ListTimeSeries of google.monitoring.v3.MetricService, as far as it is needed to read the backlog gauges.
 
-Reads only. Points come newest first, each with its own sample time: how old a point is, is for the reader to judge.
+It knows no transport. Points come newest first, each with its own sample time, so that a reader can tell how old they are.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from local_cloud.monitoring import paging
 from local_cloud.monitoring.gauges import Point
 from local_cloud.monitoring.sampler import Sampler
 from local_cloud.monitoring.series_filter import RESOURCE, UNDELIVERED, SeriesFilter, parse
-from local_cloud.pubsub import rpc
-from local_cloud.pubsub.refusal import Refusal, invalid
 
 SERVICE = "google.monitoring.v3.MetricService"
 
@@ -28,20 +26,25 @@ _INT64 = 2
 _HEADERS = 1
 
 
+class NotListed(Exception):
+    """The request is answered with an error. `code` is a canonical gRPC status name."""
+
+    def __init__(self, text: str, code: str = "INVALID_ARGUMENT") -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class Monitoring:
     def __init__(self, sampler: Sampler, clock: Clock) -> None:
         self._sampler = sampler
         self._clock = clock
 
-    def handlers(self) -> dict[str, Any]:
-        """gRPC handlers by method name."""
-        return {"ListTimeSeries": rpc.unary(self._list_time_series, metric_service.ListTimeSeriesRequest)}
-
-    def _list_time_series(self, request: Any, _context: Any) -> Any:
+    def list_time_series(self, request: Any) -> Any:
+        """The raw ListTimeSeriesResponse to a raw request. Raises NotListed."""
         project = _project(request.name)
         code = self._sampler.gauges.error(project)
         if code is not None:
-            raise Refusal(code, f"Reading time series of project {project} fails, as it was asked to (PUT /gauges).")
+            raise NotListed(f"Reading time series of project {project} fails, as it was asked to (PUT /gauges).", code)
         selection = _selection(request)
         start_s, end_s = _interval(request.interval)
         self._sampler.prepare_reading(end_s)
@@ -53,7 +56,7 @@ class Monitoring:
         try:
             shown, token = paging.page(found, request.page_size, request.page_token)
         except ValueError as error:
-            raise invalid(str(error)) from error
+            raise NotListed(str(error)) from error
         response = _RESPONSE(next_page_token=token)
         for subscription, points in shown.items():
             series = response.time_series.add()
@@ -66,28 +69,28 @@ class Monitoring:
 def _project(name: str) -> str:
     match = re.fullmatch(r"projects/([^/\s]+)", name)
     if match is None:
-        raise invalid(f"Name must be like projects/PROJECT, got: {name}")
+        raise NotListed(f"Name must be like projects/PROJECT, got: {name}")
     return match.group(1)
 
 
 def _selection(request: Any) -> SeriesFilter:
     for field in ("aggregation", "secondary_aggregation", "order_by"):
         if field in {descriptor.name for descriptor, _value in request.ListFields()}:
-            raise invalid(f"The local Monitoring does not support {field}.")
+            raise NotListed(f"The local Monitoring does not support {field}.")
     try:
         return parse(request.filter)
     except ValueError as error:
-        raise invalid(f"The filter cannot be used: {error}") from error
+        raise NotListed(f"The filter cannot be used: {error}") from error
 
 
 def _interval(interval: Any) -> tuple[float, float]:
     """Start and end in unix seconds; a gauge without a start time is read at the end time."""
     if not interval.HasField("end_time"):
-        raise invalid("Field interval.end_time is needed.")
+        raise NotListed("Field interval.end_time is needed.")
     end_s = interval.end_time.ToNanoseconds() / 1e9
     start_s = interval.start_time.ToNanoseconds() / 1e9 if interval.HasField("start_time") else end_s
     if start_s > end_s:
-        raise invalid(f"Field interval.start_time ({start_s}) is later than interval.end_time ({end_s}).")
+        raise NotListed(f"Field interval.start_time ({start_s}) is later than interval.end_time ({end_s}).")
     return start_s, end_s
 
 

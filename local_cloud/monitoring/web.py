@@ -1,6 +1,6 @@
-"""`PUT /gauges`: points, silence and errors by hand, also for subscriptions that this process does not hold.
+"""`PUT /gauges`: points, silence and errors by hand, also for subscriptions that this process does not have.
 
-The rule: a request with anything unknown in it changes nothing and is answered with what would be right.
+The rule: a request with anything unknown in it changes nothing, and the answer says what would be right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from local_cloud.clock import Clock
 from local_cloud.monitoring.gauges import Gauges, Point
 
-# What fits into a point on the wire, whatever the clients make of it.
+# What fits into a point on the wire.
 _GAUGE_MAX = 1e18
 _TIME_MAX_S = 253_402_300_799.0
 _POINT_KEYS = {"project", "subscription", "num_undelivered_messages", "oldest_unacked_message_age", "sampled_at"}

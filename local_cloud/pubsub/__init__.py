@@ -1,1 +1,1 @@
-"""Pub/Sub over gRPC: topics, subscriptions and leases in memory behind the real wire protocol."""
+"""Pub/Sub behind the real wire protocols: `messages` and `model` are its state, `rpc` and `rest` serve it, `store` keeps it on disk."""

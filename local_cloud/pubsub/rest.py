@@ -1,35 +1,38 @@
 """Pub/Sub's REST form, as gcloud speaks it: JSON in and out, over the same handlers as gRPC.
 
-The rule: nothing is decided here. A call over REST has the effect and the refusals of the same call over gRPC, faults included.
-Paths and bodies: https://cloud.google.com/pubsub/docs/reference/rest
+The rule: nothing is decided here. A call over REST has the effect and the refusals of the same call over gRPC, faults included; a path
+that is not in the table is refused by name.
+Paths and bodies: https://cloud.google.com/pubsub/docs/reference/rest; the table is that of the `google.api.http` options in
+google/pubsub/v1/pubsub.proto.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
 import grpc
 from anyio import CapacityLimiter
 from google.protobuf import json_format
+from google.pubsub_v1.types import pubsub
 from google.rpc import status_pb2
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from local_cloud.pubsub.local_context import Aborted, LocalContext
-from local_cloud.pubsub.rest_calls import RestCall, find
+from local_cloud.pubsub.rpc.context import Aborted, LocalContext
 from local_cloud.web.connection import until_gone
 
-# How long a pull waits for messages, in real time: a request over HTTP does not say how patient its caller is, and behind gcloud
-# there is a person.
-_PATIENCE_S = 3.0
+# How long a pull waits for messages, in real time: a request over HTTP has no deadline, and behind gcloud there is a person.
+_WAIT_LIMIT_S = 3.0
 # As many calls at a time; a pull that waits is one of them.
 _THREAD_COUNT = 100
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-# What every method of Google's REST interfaces takes and what changes nothing here.
+# Parameters of every method of Google's REST interfaces; they change nothing here.
 _SYSTEM_PARAMETERS = {"alt", "$alt", "key", "access_token", "oauth_token", "fields", "prettyPrint", "quotaUser", "uploadType", "$.xgafv"}
 _STATUS = grpc.StatusCode
 # https://cloud.google.com/apis/design/errors#handling_errors, but for UNIMPLEMENTED: gcloud tries again for minutes on its 501.
@@ -49,6 +52,44 @@ _HTTP_CODES = {
     _STATUS.DEADLINE_EXCEEDED: 504,
 }
 _DETAILS_KEY = "grpc-status-details-bin"
+_PATH = re.compile(r"(projects/[^/]+)/(topics|subscriptions|snapshots)(?:/([^/:]+)(?:/(subscriptions|snapshots)|:(\w+))?)?")
+
+# By HTTP method and form of the path; {} is one name.
+_CALLS: dict[tuple[str, str], tuple[str, Any, str]] = {
+    ("PUT", "topics/{}"): ("CreateTopic", pubsub.Topic, "name"),
+    ("PATCH", "topics/{}"): ("UpdateTopic", pubsub.UpdateTopicRequest, "topic.name"),
+    ("GET", "topics/{}"): ("GetTopic", pubsub.GetTopicRequest, "topic"),
+    ("GET", "topics"): ("ListTopics", pubsub.ListTopicsRequest, "project"),
+    ("DELETE", "topics/{}"): ("DeleteTopic", pubsub.DeleteTopicRequest, "topic"),
+    ("POST", "topics/{}:publish"): ("Publish", pubsub.PublishRequest, "topic"),
+    ("GET", "topics/{}/subscriptions"): ("ListTopicSubscriptions", pubsub.ListTopicSubscriptionsRequest, "topic"),
+    ("GET", "topics/{}/snapshots"): ("ListTopicSnapshots", pubsub.ListTopicSnapshotsRequest, "topic"),
+    ("PUT", "subscriptions/{}"): ("CreateSubscription", pubsub.Subscription, "name"),
+    ("PATCH", "subscriptions/{}"): ("UpdateSubscription", pubsub.UpdateSubscriptionRequest, "subscription.name"),
+    ("GET", "subscriptions/{}"): ("GetSubscription", pubsub.GetSubscriptionRequest, "subscription"),
+    ("GET", "subscriptions"): ("ListSubscriptions", pubsub.ListSubscriptionsRequest, "project"),
+    ("DELETE", "subscriptions/{}"): ("DeleteSubscription", pubsub.DeleteSubscriptionRequest, "subscription"),
+    ("POST", "subscriptions/{}:pull"): ("Pull", pubsub.PullRequest, "subscription"),
+    ("POST", "subscriptions/{}:acknowledge"): ("Acknowledge", pubsub.AcknowledgeRequest, "subscription"),
+    ("POST", "subscriptions/{}:modifyAckDeadline"): ("ModifyAckDeadline", pubsub.ModifyAckDeadlineRequest, "subscription"),
+    ("POST", "subscriptions/{}:seek"): ("Seek", pubsub.SeekRequest, "subscription"),
+    ("POST", "subscriptions/{}:detach"): ("DetachSubscription", pubsub.DetachSubscriptionRequest, "subscription"),
+    ("PUT", "snapshots/{}"): ("CreateSnapshot", pubsub.CreateSnapshotRequest, "name"),
+    ("PATCH", "snapshots/{}"): ("UpdateSnapshot", pubsub.UpdateSnapshotRequest, "snapshot.name"),
+    ("GET", "snapshots/{}"): ("GetSnapshot", pubsub.GetSnapshotRequest, "snapshot"),
+    ("GET", "snapshots"): ("ListSnapshots", pubsub.ListSnapshotsRequest, "project"),
+    ("DELETE", "snapshots/{}"): ("DeleteSnapshot", pubsub.DeleteSnapshotRequest, "snapshot"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RestCall:
+    """`request_type` is the raw class; `name` belongs into its field `name_field`, a path with dots."""
+
+    method: str
+    request_type: Any
+    name_field: str
+    name: str
 
 
 def rest_route(handlers: Mapping[str, Any]) -> Route:
@@ -63,25 +104,37 @@ def rest_route(handlers: Mapping[str, Any]) -> Route:
             message = _message(call, await request.body(), request.query_params)
         except Aborted as refused:
             return _error(refused)
-        # A client that went away must not take messages along.
-        watch = asyncio.create_task(_leave_with(request, context))
-        patience = asyncio.get_running_loop().call_later(_PATIENCE_S, context.lose_patience)
+        # A client that has gone gets no messages.
+        watch = asyncio.create_task(_disconnect_with(request, context))
+        timer = asyncio.get_running_loop().call_later(_WAIT_LIMIT_S, context.stop_waiting)
         try:
             response = await anyio.to_thread.run_sync(handler.unary_unary, message, context, limiter=limiter, abandon_on_cancel=True)
         except Aborted as refused:
             return _error(refused)
         finally:
             watch.cancel()
-            patience.cancel()
-            context.leave()
+            timer.cancel()
+            context.disconnect()
         return JSONResponse(json_format.MessageToDict(response))
 
     return Route("/v1/{rest:path}", endpoint, methods=_METHODS)
 
 
-async def _leave_with(request: Request, context: LocalContext) -> None:
+async def _disconnect_with(request: Request, context: LocalContext) -> None:
     await until_gone(request.receive)
-    context.leave()
+    context.disconnect()
+
+
+def find(http_method: str, path: str) -> RestCall:
+    """`path` is what follows `/v1/`. Raises Aborted when the local Pub/Sub has no such method."""
+    matched = _PATH.fullmatch(path)
+    if matched:
+        project, collection, name, below, action = matched.groups()
+        form = collection + ("/{}" if name else "") + (f"/{below}" if below else "") + (f":{action}" if action else "")
+        if (http_method, form) in _CALLS:
+            method, request_type, name_field = _CALLS[http_method, form]
+            return RestCall(method, request_type.pb(), name_field, f"{project}/{collection}/{name}" if name else project)
+    raise Aborted(grpc.StatusCode.UNIMPLEMENTED, f"The local Pub/Sub has no {http_method} /v1/{path}.")
 
 
 def _message(call: RestCall, body: bytes, query: Mapping[str, str]) -> Any:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from local_cloud.clock import Clock
-from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.server import GrpcServer
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.rpc.server import GrpcServer
 from local_cloud.run.model.store import Store
 from local_cloud.web.refused_start import Damaged, PortTaken, bound, port_number, told
 from tests.support import clean_environment

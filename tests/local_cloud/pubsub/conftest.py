@@ -14,9 +14,9 @@ from google.cloud import pubsub_v1
 from google.pubsub_v1 import PublisherClient
 
 from local_cloud.clock import Clock
-from local_cloud.pubsub.keeper import Keeper
-from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.server import GrpcServer
+from local_cloud.pubsub.model.deadline_thread import DeadlineThread
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.rpc.server import GrpcServer
 from tests.support import pulled_at_once
 
 _projects = itertools.count(1)
@@ -90,13 +90,13 @@ class Cloud:
 def local_server() -> Iterator[LocalPubSub]:
     clock = Clock()
     model = PubSub(clock, random.Random(1))
-    keeper = Keeper(model, clock)
+    deadlines = DeadlineThread(model, clock)
     server = GrpcServer(model, clock, "127.0.0.1", 0, {})
-    keeper.start()
+    deadlines.start()
     server.start()
     yield LocalPubSub(clock, model, server.address)
     server.stop()
-    keeper.stop()
+    deadlines.stop()
 
 
 @pytest.fixture(params=["local", pytest.param("google", marks=pytest.mark.real)])

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from local_cloud.pubsub.backlog import Backlog
-from local_cloud.pubsub.delivery import AckIds, Delivery
-from local_cloud.pubsub.message import Message
-from local_cloud.pubsub.policy import Policy
+from local_cloud.pubsub.messages.backlog import Backlog
+from local_cloud.pubsub.messages.delivery import AckIds, Delivery
+from local_cloud.pubsub.messages.message import Message
+from local_cloud.pubsub.messages.policy import Policy
 
 LARGE = 10_000_000
 
@@ -133,7 +133,7 @@ def test_backoff_delays_after_a_nack_and_after_an_expiry() -> None:
 
 def test_what_was_given_back_is_in_front_again_and_was_no_attempt() -> None:
     backlog = _backlog(Policy(dead_letter_topic="t", max_attempt_count=5), count=3)
-    backlog.give_back(_take(backlog, 0.0, 2))
+    backlog.undo_take(_take(backlog, 0.0, 2))
     assert (backlog.undelivered_count, backlog.outstanding_count) == (3, 0)
     taken = _take(backlog, 0.0, 3)
     assert _ids(taken) == ["0", "1", "2"]
@@ -172,8 +172,8 @@ def test_the_oldest_message_is_found_wherever_it_stands() -> None:
 
 
 def test_ack_ids_are_long_and_never_the_same() -> None:
-    chance = random.Random(1)
-    ids = [ack_ids.make() for ack_ids in (AckIds(chance), AckIds(chance)) for _ in range(100)]
+    rng = random.Random(1)
+    ids = [ack_ids.make() for ack_ids in (AckIds(rng), AckIds(rng)) for _ in range(100)]
     assert len(set(ids)) == 200
     assert {len(ack_id) for ack_id in ids} == {176}
 

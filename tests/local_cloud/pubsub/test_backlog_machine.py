@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from local_cloud.pubsub.backlog import Backlog
-from local_cloud.pubsub.delivery import AckIds, Delivery
-from local_cloud.pubsub.policy import Policy
-from local_cloud.pubsub.publication import Publication
+from local_cloud.pubsub.messages.backlog import Backlog
+from local_cloud.pubsub.messages.delivery import AckIds, Delivery
+from local_cloud.pubsub.messages.policy import Policy
+from local_cloud.pubsub.messages.publication import Publication
 
 
 class BacklogMachine(RuleBasedStateMachine):

@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.pubsub.filters import AllOf, AnyOf, Differs, Equals, Filter, FilterError, Has, HasPrefix, Not, matches, parse, render
+from local_cloud.pubsub.messages.filters import (
+    AllOf,
+    AnyOf,
+    Differs,
+    Equals,
+    Filter,
+    FilterError,
+    Has,
+    HasPrefix,
+    Not,
+    matches,
+    parse,
+    render,
+)
 
 KEYS = st.sampled_from(["a", "b", "long-key_1", "with space", "-", "ä/ö", 'quo"te', "AND", "hasPrefix", ""])
 VALUES = st.sampled_from(["", "x", "xy", "yx", 'q"', "\\", "\n", "é", "\U0001f600"])

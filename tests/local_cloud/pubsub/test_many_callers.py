@@ -13,8 +13,8 @@ from google.api_core import exceptions
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.clock import Clock
-from local_cloud.pubsub import server, subscriber
-from local_cloud.pubsub.model import PubSub
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.rpc import server, subscriber
 
 
 @pytest.fixture

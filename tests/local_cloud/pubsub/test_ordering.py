@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from local_cloud.pubsub.backlog import Backlog
-from local_cloud.pubsub.delivery import AckIds, Delivery
-from local_cloud.pubsub.message import Message
-from local_cloud.pubsub.policy import Policy
+from local_cloud.pubsub.messages.backlog import Backlog
+from local_cloud.pubsub.messages.delivery import AckIds, Delivery
+from local_cloud.pubsub.messages.message import Message
+from local_cloud.pubsub.messages.policy import Policy
 
 LARGE = 10_000_000
 
@@ -132,7 +132,7 @@ def test_a_dead_letter_leaves_its_key_and_the_others_go_on() -> None:
 
 def test_what_was_given_back_stands_in_front_of_its_key() -> None:
     backlog = _backlog("aaa")
-    backlog.give_back(_take(backlog, count=2))
+    backlog.undo_take(_take(backlog, count=2))
     assert (backlog.undelivered_count, backlog.outstanding_count) == (3, 0)
     assert _ids(_take(backlog)) == "0 1 2"
 
@@ -242,7 +242,7 @@ class OrderedMachine(RuleBasedStateMachine):
             if not self.backlog.undelivered_count:
                 break
         assert not any(self.lines.values())
-        assert not self.backlog._lanes
+        assert not self.backlog._ordered
 
 
 OrderedMachine.TestCase.settings = settings(

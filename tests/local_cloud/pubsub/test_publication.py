@@ -15,15 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_cloud.clock import ManualClock
-from local_cloud.pubsub import limits, settings
-from local_cloud.pubsub.backlog import Backlog
-from local_cloud.pubsub.delivery import AckIds
-from local_cloud.pubsub.envelope import PublishEnvelope, enveloped
-from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.policy import Policy
-from local_cloud.pubsub.publication import Publication
-from local_cloud.pubsub.refusal import Refusal
-from local_cloud.pubsub.restore import keep_state
+from local_cloud.pubsub.messages.backlog import Backlog
+from local_cloud.pubsub.messages.delivery import AckIds
+from local_cloud.pubsub.messages.policy import Policy
+from local_cloud.pubsub.messages.publication import Publication
+from local_cloud.pubsub.model import settings
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.model.refusal import Refusal
+from local_cloud.pubsub.rpc import limits
+from local_cloud.pubsub.rpc.envelope import PublishEnvelope, enveloped
+from local_cloud.pubsub.store import keep_state
 
 MESSAGE = pubsub.PubsubMessage.pb()
 REQUEST = pubsub.PublishRequest.pb()
@@ -112,13 +113,13 @@ def test_a_message_is_the_same_to_the_byte_after_restarts(tmp_path: Path) -> Non
     name = "projects/p/subscriptions/workers"
     for life in range(3):
         model = PubSub(ManualClock(), random.Random(1))
-        journal = keep_state(model, ManualClock(), tmp_path)
+        store = keep_state(model, ManualClock(), tmp_path)
         if not life:
             model.create_topic(TOPIC, b"")
             model.create_subscription(name, TOPIC, *settings.completed(pubsub.Subscription.pb()(name=name, topic=TOPIC)))
             model.publish(TOPIC, [MESSAGE(data=b"x" * size, attributes={"a": "b"}) for size in (1, 200)])
         found.append([(one.message_id, one.published_s, one.body) for one in model.subscription(name).unacknowledged()])
-        journal.close()
+        store.close()
     assert found[0] == found[1] == found[2]
     assert [MESSAGE.FromString(body).message_id for _id, _time, body in found[0]] == [message_id for message_id, _time, _body in found[0]]
 

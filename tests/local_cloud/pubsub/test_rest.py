@@ -11,8 +11,8 @@ import pytest
 import requests
 from google.cloud import pubsub_v1
 
-from local_cloud.pubsub import rest_calls
-from local_cloud.pubsub.local_context import Aborted
+from local_cloud.pubsub.rest import _CALLS, find
+from local_cloud.pubsub.rpc.context import Aborted
 from tests.local_cloud.fault_orders import Orders
 from tests.support import Service, wait_until
 
@@ -159,11 +159,11 @@ def test_json_that_is_no_object_is_refused(rest: Rest, body: str) -> None:
 
 def test_an_unknown_path_is_refused_by_name() -> None:
     with pytest.raises(Aborted, match="no GET /v1/projects/p/schemas"):
-        rest_calls.find("GET", "projects/p/schemas")
+        find("GET", "projects/p/schemas")
 
 
 def test_each_method_in_the_table_is_served(rest: Rest) -> None:
-    for (http_method, form), (method, _, _) in rest_calls._CALLS.items():
+    for (http_method, form), (method, _, _) in _CALLS.items():
         answer = rest.ask(http_method, form.format("nobody"), None if http_method == "GET" else {})
         refused = answer.json().get("error", {"status": "OK"})["status"]
         assert refused in ("OK", "NOT_FOUND", "INVALID_ARGUMENT"), f"{method}: {answer.text}"

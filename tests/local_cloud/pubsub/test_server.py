@@ -14,7 +14,7 @@ from google.pubsub_v1 import SchemaServiceClient
 from google.pubsub_v1.services.schema_service.transports import SchemaServiceGrpcTransport
 from google.pubsub_v1.types import pubsub
 
-from local_cloud.pubsub import settings
+from local_cloud.pubsub.model import settings
 
 Aside = Callable[[Callable[[], Any]], Callable[[], Any]]
 

@@ -17,12 +17,12 @@ from google.cloud import pubsub_v1
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.clock import Clock
-from local_cloud.pubsub.caller import RpcCaller
-from local_cloud.pubsub.local_context import LocalContext
-from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.refusal import Refusal
-from local_cloud.pubsub.server import GrpcServer
-from local_cloud.pubsub.stream import Stream
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.model.refusal import Refusal
+from local_cloud.pubsub.rpc.caller import RpcCaller
+from local_cloud.pubsub.rpc.context import LocalContext
+from local_cloud.pubsub.rpc.server import GrpcServer
+from local_cloud.pubsub.rpc.stream import Stream
 from tests.support import wait_until
 
 REQUEST = pubsub.StreamingPullRequest.pb()

@@ -1,4 +1,4 @@
-"""A subscription without server and keeper: who is woken, and what is looked at before an answer."""
+"""A subscription without server and deadline thread: who is woken, and what is looked at before an answer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from google.pubsub_v1.types import pubsub
 
 from local_cloud.clock import ManualClock
-from local_cloud.pubsub.delivery import AckIds
-from local_cloud.pubsub.flow import Flow
-from local_cloud.pubsub.message import Message
-from local_cloud.pubsub.model import PubSub
-from local_cloud.pubsub.policy import Policy
-from local_cloud.pubsub.publication import Publication
-from local_cloud.pubsub.refusal import Refusal
-from local_cloud.pubsub.subscription import Subscription
-from local_cloud.pubsub.verdict import judge
+from local_cloud.pubsub.messages.delivery import AckIds
+from local_cloud.pubsub.messages.flow_control import FlowControl
+from local_cloud.pubsub.messages.message import Message
+from local_cloud.pubsub.messages.policy import Policy
+from local_cloud.pubsub.messages.publication import Publication
+from local_cloud.pubsub.messages.seek import seek_result
+from local_cloud.pubsub.model.pubsub import PubSub
+from local_cloud.pubsub.model.refusal import Refusal
+from local_cloud.pubsub.model.subscription import Subscription
 
 LARGE = 10_000_000
 
@@ -30,9 +30,9 @@ def _publication(clock: ManualClock, *sizes: int, first_id: int = 0) -> Publicat
     return Publication([b"x" * size for size in sizes], first_id, clock.now())
 
 
-def _flow(max_count: int = 0, max_bytes: int = 0) -> tuple[threading.Event, Flow]:
+def _flow(max_count: int = 0, max_bytes: int = 0) -> tuple[threading.Event, FlowControl]:
     wake = threading.Event()
-    return wake, Flow(max_count, max_bytes, wake)
+    return wake, FlowControl(max_count, max_bytes, wake)
 
 
 def test_a_flow_is_full_by_messages_or_by_bytes_and_has_no_limit_at_zero() -> None:
@@ -103,8 +103,8 @@ def test_a_detached_subscription_stays_detached_when_it_is_restored() -> None:
         subscription.take_for(*_flow(), 10.0, LARGE)
 
 
-def test_a_verdict_knows_each_message_once_and_in_the_order_of_publishing() -> None:
+def test_a_result_knows_each_message_once_and_in_the_order_of_publishing() -> None:
     one, two, three, ten = (Message(number, 0.0, b"") for number in ("1", "2", "3", "10"))
-    verdict = judge([two, ten], [ten, three, one, two], lambda message: message in (one, ten))
-    assert (verdict.wanted, verdict.acknowledged) == ([two, three], [one, ten])
-    assert (verdict.purged, verdict.returned) == ([ten], [three])
+    result = seek_result([two, ten], [ten, three, one, two], lambda message: message in (one, ten))
+    assert (result.unacknowledged, result.acknowledged) == ([two, three], [one, ten])
+    assert (result.purged, result.returned) == ([ten], [three])

@@ -8,9 +8,9 @@ from google.pubsub_v1.types import pubsub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.pubsub.delivery import Delivery
-from local_cloud.pubsub.message import Message, bare, stamp
-from local_cloud.pubsub.wire import are_only_data, is_only_data, received, varint
+from local_cloud.pubsub.messages.delivery import Delivery, received
+from local_cloud.pubsub.messages.message import Message, bare, stamp
+from local_cloud.pubsub.messages.wire import are_only_data, is_only_data, varint
 
 MESSAGE = pubsub.PubsubMessage.pb()
 PULL_RESPONSE = pubsub.PullResponse.pb()
