@@ -1,6 +1,6 @@
 """Topics, subscriptions, snapshots and their messages on disk: written before a change is confirmed, read at the start.
 
-The rule: a change that a client has an answer for is in the file. Leases are not: after a restart every message without an acknowledgement can
+The rule: a change that a client has an answer for is in the file. Leases are not: after a restart a message without an acknowledgement can
 be delivered again, and earlier ack ids have no effect.
 
 The body of a message is stored once, with the others of its publish call. Every subscription that has to deliver it, and everything that
