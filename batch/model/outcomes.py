@@ -13,7 +13,7 @@ from json.encoder import encode_basestring as quoted
 from typing import Any
 
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
-_RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
+RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Outcome:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if self.outcome not in _RANK:
+        if self.outcome not in RANK:
             raise ValueError(f"outcome must be one of {', '.join(PRECEDENCE)}, got {self.outcome!r}")
 
 
@@ -116,15 +116,11 @@ def from_lines(data: bytes) -> Iterator[Outcome]:
             yield from_line(line)
 
 
-def stronger(one: Outcome, other: Outcome) -> Outcome:
-    """Which of two outcomes of the same task counts; the first on a tie."""
-    return other if _RANK[other.outcome] < _RANK[one.outcome] else one
-
-
 def merged(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
-    """The outcome that counts, by task id."""
+    """The outcome that counts, by task id; the first on a tie."""
     final: dict[str, Outcome] = {}
     for outcome in outcomes:
-        known = final.get(outcome.task_id)
-        final[outcome.task_id] = outcome if known is None else stronger(known, outcome)
+        known = final.setdefault(outcome.task_id, outcome)
+        if RANK[outcome.outcome] < RANK[known.outcome]:
+            final[outcome.task_id] = outcome
     return final

@@ -13,15 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from batch.model.errors import (
-    DependencyError,
-    DependencyForbidden,
-    DependencyMissing,
-    DependencyUnavailable,
-    FanoutError,
-    ObjectMissing,
-    PreconditionFailed,
-)
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
 from batch.services.ports import ObjectInfo
 
 REQUEST_TIMEOUT_S = 20.0
@@ -112,11 +104,6 @@ class GoogleObjectStore:
             "timeout": request_timeout_s,
             "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0).with_timeout(timeout_s),
         }
-
-    def check(self) -> None:
-        """One listing of at most one name: all that a worker's role allows."""
-        with self._errors("list"):
-            next(iter(self._client.list_blobs(self._bucket, max_results=1, fields="items(name)", **self._options)), None)
 
     def write(
         self,
@@ -228,11 +215,10 @@ class GoogleObjectStore:
         if "bucket does not exist" in detail:
             return False
         try:
-            self.check()
-        except DependencyError as error:
-            if isinstance(error, DependencyMissing):
-                return False
-            raise
+            with self._errors("list"):  # at most one name: all that a worker's role allows
+                next(iter(self._client.list_blobs(self._bucket, max_results=1, fields="items(name)", **self._options)), None)
+        except DependencyMissing:
+            return False
         return True
 
 

@@ -28,10 +28,6 @@ class MemoryObjectStore(Faults):
         self._objects: dict[str, tuple[bytes, ObjectInfo]] = {}
         self._generation = 0
 
-    def check(self) -> None:
-        with self._fault("check"):
-            pass
-
     def write(
         self,
         name: str,

@@ -5,7 +5,7 @@ A worker whose handlers are all of one kind sorts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from batch.handling.registry import Kind, Registry
@@ -82,10 +82,6 @@ class Executors:
     def waiting_count(self) -> int:
         return sum(len(stage) for stage in self._stages.values())
 
-    @property
-    def waiting_bytes(self) -> int:
-        return sum(stage.byte_count for stage in self._stages.values())
-
     def running(self) -> list[Work]:
         return [work for executor in self._everyone() for work in executor.running()]
 
@@ -100,11 +96,6 @@ class Executors:
     def shut_down(self) -> None:
         for executor in self._everyone():
             executor.shut_down()
-
-    def wait_change(self, timeout_s: float, unless: Callable[[], bool] = lambda: False) -> None:
-        """Return when messages came or went in any queue, or `nudge` was called, at the latest after `timeout_s`; at once when
-        `unless()` holds. Every change that makes it hold is told."""
-        self.changes.wait(timeout_s, unless)
 
     def nudge(self) -> None:
         self.changes.tell(always=True)

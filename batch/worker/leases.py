@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 
 from batch.events import log
@@ -75,37 +76,30 @@ class LeaseTable:
         limit = now_s + self.deadline_s * (1 - part)
         return [ack_id for ack_id, end_s in self._ends_s.items() if end_s <= limit]
 
-    def next_due_s(self, part: float) -> float | None:
-        """When the first lease will be due, None without leases."""
-        return min(self._ends_s.values()) - self.deadline_s * (1 - part) if self._ends_s else None
-
     def all(self) -> list[str]:
         return list(self._ends_s)
 
 
+@dataclass(slots=True)
 class LeaseKeeper:
-    """Extends what the table holds until it is told that a message is done. Its thread runs no user code."""
+    """Extends what the table holds until it is told that a message is done. Its thread runs no user code. `failed` is told when the
+    thread itself breaks: without it every lease would run out in silence. `heartbeat` is called each round of the thread, with the
+    seconds until the next."""
 
-    def __init__(
-        self,
-        subscription: Subscription,
-        clock: Clock,
-        rng: random.Random,
-        failed: Callable[[BaseException], None],
-        heartbeat: Callable[[float], None] = lambda _again_within_s: None,
-    ) -> None:
-        """`failed` is told when the thread itself breaks: without it every lease would run out in silence. `heartbeat` is called each round
-        of the thread, with the seconds until the next."""
-        self._failed = failed
-        self._heartbeat = heartbeat
-        self._extending: list[set[str]] = []
-        self._nacked: dict[str, float] = {}
-        self._subscription = subscription
-        self._clock = clock
-        self._rng = rng
-        self._table = LeaseTable(min(subscription.ack_deadline_s, MAX_EXTENSION_S))
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
+    subscription: Subscription
+    clock: Clock
+    rng: random.Random
+    failed: Callable[[BaseException], None]
+    heartbeat: Callable[[float], None] = lambda _again_within_s: None
+    _extending: list[set[str]] = field(default_factory=list, init=False)
+    _nacked: dict[str, float] = field(default_factory=dict, init=False)
+    _table: LeaseTable = field(init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._table = LeaseTable(min(self.subscription.ack_deadline_s, MAX_EXTENSION_S))
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
@@ -144,8 +138,8 @@ class LeaseKeeper:
     def extend_due(self) -> int:
         """One round: extend what is due; returns how many. Public so that a test can step it."""
         with self._lock:
-            now_s = self._clock.monotonic()
-            due = self._table.due(now_s, EXTEND_AT - JITTER * self._rng.random())
+            now_s = self.clock.monotonic()
+            due = self._table.due(now_s, EXTEND_AT - JITTER * self.rng.random())
         return self._extend(due, self._table.deadline_s, now_s) if due else 0
 
     def _extend(self, ack_ids: list[str], deadline_s: float, now_s: float) -> int:
@@ -164,7 +158,7 @@ class LeaseKeeper:
     def _extend_by(self, seconds: float, ack_ids: list[str], now_s: float) -> int:
         """One call to the service; returns how many leases are longer now."""
         try:
-            lost = set(self._subscription.extend(ack_ids, seconds))
+            lost = set(self.subscription.extend(ack_ids, seconds))
         except FanoutError as error:
             log("lease_extension_failed", error=str(error), message_count=len(ack_ids))
             return 0
@@ -179,7 +173,7 @@ class LeaseKeeper:
         """Nack once more what an extension has just leased again."""
         try:
             for after_s in set(nacked.values()):
-                self._subscription.nack([one for one, wait_s in nacked.items() if wait_s == after_s], after_s)
+                self.subscription.nack([one for one, wait_s in nacked.items() if wait_s == after_s], after_s)
         except FanoutError as error:
             log("nack_failed", message_count=len(nacked), error=str(error))
 
@@ -187,23 +181,23 @@ class LeaseKeeper:
         """Extend every lease by the longest the service allows: before a pause of the machine."""
         ack_ids = self.ack_ids()
         if ack_ids:
-            self._extend(ack_ids, float(MAX_EXTENSION_S), self._clock.monotonic())
+            self._extend(ack_ids, float(MAX_EXTENSION_S), self.clock.monotonic())
 
     def _run(self) -> None:
         try:
             every_s = self._table.deadline_s / 10
-            self._heartbeat(every_s)
-            while not self._clock.wait(self._ended, every_s):
+            self.heartbeat(every_s)
+            while not self.clock.wait(self._ended, every_s):
                 self.extend_due()
-                self._heartbeat(every_s)
+                self.heartbeat(every_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
-            self._failed(error)
+            self.failed(error)
 
     def end(self) -> None:
         """Extend nothing more, without waiting for the thread."""
         self._ended.set()
 
     def stop(self) -> None:
-        self._ended.set()
+        self.end()
         if self._thread.is_alive():
             self._thread.join(timeout=5)

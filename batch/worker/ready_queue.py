@@ -42,7 +42,6 @@ class ReadyQueue:
 
     def __init__(self, changes: Changes | None = None, demand: Callable[[], None] = lambda: None) -> None:
         self.arrived = threading.Event()
-        self.byte_count = 0
         self.attempt_count = 0
         """Attempts among what waits."""
         self.wanted_count = 0
@@ -62,9 +61,7 @@ class ReadyQueue:
 
     def put(self, items: Iterable[Work]) -> None:
         with self._takers:
-            for item in items:
-                self._items.append(item)
-                self.byte_count += len(item.data)
+            self._items.extend(items)
             self._woken()
         self._changes.tell()
 
@@ -74,7 +71,6 @@ class ReadyQueue:
             if self._closed:
                 return list(items)
             self._items.extendleft(reversed(items))
-            self.byte_count += sum(len(item.data) for item in items)
             self.attempt_count += _attempts(items)
             self._woken()
         self._changes.tell()
@@ -106,7 +102,7 @@ class ReadyQueue:
             self._closed = True
             left = list(self._items)
             self._items.clear()
-            self.byte_count = self.attempt_count = 0
+            self.attempt_count = 0
             self.arrived.set()
             self._takers.notify_all()
         self._changes.tell()
@@ -129,7 +125,6 @@ class ReadyQueue:
 
     def _taken(self, most: int) -> list[Work]:
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
-        self.byte_count -= sum([len(item.data) for item in taken])
         if self.attempt_count:
             self.attempt_count -= _attempts(taken)
         if self._items:

@@ -90,7 +90,7 @@ class Puller:
                 self._orders.put(pull)
                 opened = True
         if not opened:
-            self.executors.wait_change(LOOK_AGAIN_S, self._something_to_do)
+            self.executors.changes.wait(LOOK_AGAIN_S, self._something_to_do)
         return None
 
     def collect(self, until_s: Callable[[], float], nack: Callable[[Sequence[str]], object]) -> None:
