@@ -81,22 +81,30 @@ class Pauses:
 class Caller:
     """Runs calls about one resource from threads: repeats what may pass, translates what does not. Safe from any thread."""
 
-    def __init__(self, resource: Resource, clock: Clock | None, rng: random.Random | None) -> None:
+    def __init__(
+        self, resource: Resource, clock: Clock | None, rng: random.Random | None, retry_within_s: float, request_timeout_s: float
+    ) -> None:
+        """`retry_within_s` bounds a call with its retries, `request_timeout_s` one request."""
         from google.api_core import exceptions as api_errors
 
         self.resource = resource
+        self._retry_within_s, self._request_timeout_s = retry_within_s, request_timeout_s
         self.clock: Clock = clock or SystemClock()
         self.rng = rng or random.Random()
         self.closed = threading.Event()
         self.failure: type[Exception] = api_errors.GoogleAPICallError
 
-    def repeated(self, call: Callable[[float], T], *, request_timeout_s: float, until_s: float) -> T:
+    def until_s(self) -> float:
+        """When the retries of a call that begins now are over."""
+        return self.clock.monotonic() + self._retry_within_s
+
+    def repeated(self, call: Callable[[float], T], until_s: float, request_timeout_s: float | None = None) -> T:
         """`call(timeout_s)` until it succeeds, fails for good, or the clock passes `until_s`; it runs at least once. Raises `failure`."""
         pauses = Pauses(until_s, self.rng)
         while True:
             left_s = until_s - self.clock.monotonic()
             try:
-                return call(max(1.0, min(request_timeout_s, left_s)))
+                return call(max(1.0, min(request_timeout_s or self._request_timeout_s, left_s)))
             except self.failure as error:
                 pause_s = pauses.after(error, self.clock.monotonic())
                 if pause_s is None or self.closed.is_set():
