@@ -169,11 +169,8 @@ class Committer:
 
     def _patience_s(self) -> float:
         """How long the oldest outcome waits: when nothing else is outstanding only for what the next pull may bring."""
-        return (
-            min(IDLE_FLUSH_S, self.settings.flush_interval_s)
-            if self.tally.outstanding <= len(self._buffer)
-            else self.settings.flush_interval_s
-        )
+        interval_s = self.settings.flush_interval_s
+        return min(IDLE_FLUSH_S, interval_s) if self.tally.outstanding <= len(self._buffer) else interval_s
 
     def try_flush(self) -> None:
         """Flush; a failure is kept and tried again, until the breaker opens."""

@@ -54,13 +54,12 @@ class NeverBegan(Exception):
 @dataclass(frozen=True, slots=True)
 class Order:
     """One attempt for a child. `until_s` (monotonic; None: without limit) is when it is killed; `limit_s` the limit as it was asked for;
-    `remaining_s` what its handler is told."""
+    the header tells the child all that it needs."""
 
     header: dict[str, Any]
     data: bytes
     until_s: float | None
     limit_s: float | None
-    memory_mb: int | None
     facts: dict[str, Any]
 
 
@@ -267,7 +266,8 @@ class Child:
         return Answer(Said.FAILED, error_type="TimeoutError", reason=reason, traceback=self.output.tail[-MAX_TRACEBACK_CHARS:])
 
     def _crashed(self, ended: str, order: Order) -> Answer:
-        limit = f"; it may use {order.memory_mb} MB" if order.memory_mb is not None else ""
+        memory_mb = order.header["memory_mb"]
+        limit = f"; it may use {memory_mb} MB" if memory_mb is not None else ""
         evidence = self.output.tail[-TAIL_BYTES:]
         return Answer(Said.CRASHED, error_type="ProcessDied", reason=f"its process {ended}{limit}", traceback=evidence)
 
