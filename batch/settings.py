@@ -184,11 +184,6 @@ class WorkerSettings:
         """What this worker may take: its part of BACKLOG, else MAX_MESSAGES."""
         return self.max_messages if self.backlog is None else share(self.backlog, self.count, self.index)
 
-    @property
-    def promised(self) -> bool:
-        """Whether a controller assigned messages to this worker."""
-        return self.backlog is not None
-
 
 def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
     """Raises SettingsError with every problem."""

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 PR_SET_PDEATHSIG = 1
@@ -27,11 +27,8 @@ def tie_to(parent_pid: int) -> bool:
 
 def prefer_when_memory_ends() -> None:
     """When the container runs out of memory, one task is a smaller loss than the worker."""
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(OOM_SCORE))
-    except OSError:
-        return
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(OOM_SCORE))
 
 
 def end_group() -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from json.encoder import encode_basestring as quoted
 from typing import Any
 
+MAX_LINE_BYTES = 64 * 1024
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
 RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
 
@@ -92,6 +93,11 @@ def _result(result: Any) -> str:
     return _JSON.encode({"left_out": f"a {type(result).__name__} that cannot be written as JSON"})
 
 
+def left_out(line: bytes) -> dict[str, str]:
+    """What stands in place of a result with which its line would be too long."""
+    return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
+
+
 def _plain(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
@@ -103,8 +109,7 @@ def from_line(line: bytes) -> Outcome:
     """Raises ValueError on a line that is no outcome."""
     body = json.loads(line)
     try:
-        known = {name: body[name] for name in Outcome.__dataclass_fields__ if name in body}
-        return Outcome(**known)
+        return Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__ if name in body})
     except TypeError as error:
         raise ValueError(f"not an outcome line: {error}") from error
 

@@ -9,6 +9,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -119,26 +120,28 @@ class Caller:
 def client_for(resource: Resource, kind: Any, transport: Any) -> Any:
     """A generated client; with PUBSUB_EMULATOR_HOST on a plain channel, which Google's clients do not open by themselves. Raises
     DependencyForbidden when there are no credentials."""
-    from google.auth.exceptions import GoogleAuthError
-
     emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
     if emulator:
         import grpc
 
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         return kind(transport=transport(channel=grpc.insecure_channel(emulator, options=options)))
-    try:
+    with credentials_for(f"{resource.kind} {resource.path}"):
         return kind()
+
+
+@contextmanager
+def credentials_for(what: str) -> Iterator[None]:
+    """Raises DependencyForbidden when `what` cannot be used because the client finds no credentials."""
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
     except GoogleAuthError as error:
-        raise no_credentials(f"{resource.kind} {resource.path}", error) from error
-
-
-def no_credentials(what: str, error: Exception) -> DependencyForbidden:
-    """The error to raise when `what` cannot be used because the client finds no credentials."""
-    return DependencyForbidden(
-        f"cannot use {what}: there are no usable Google credentials; on a laptop run "
-        f"`gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for a local one: {error}"
-    )
+        raise DependencyForbidden(
+            f"cannot use {what}: there are no usable Google credentials; on a laptop run "
+            f"`gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for a local one: {error}"
+        ) from error
 
 
 def raw_call(client: Any, method: str, request: Any, response: Any, routing: tuple[str, str]) -> Callable[[Any, float], Any]:

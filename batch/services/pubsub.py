@@ -139,11 +139,7 @@ class GoogleSubscription:
 
     def ack(self, ack_ids: Sequence[str]) -> list[str]:
         """Acknowledge; the ids that Pub/Sub refused. Raises DependencyError, FanoutError."""
-
-        def send(ids: list[str], timeout_s: float) -> None:
-            self._send_ack(self._ack_request(subscription=self._path, ack_ids=ids), timeout_s)
-
-        return self._all("acknowledge on", ack_ids, send)
+        return self._all("acknowledge on", ack_ids, self._send_ack, self._ack_request)
 
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
         """Keep the leases for `deadline_s` (1–600) more seconds; the ids that Pub/Sub refused. Raises DependencyError, FanoutError."""
@@ -164,14 +160,15 @@ class GoogleSubscription:
         self._client.transport.close()
 
     def _modify(self, action: str, ack_ids: Sequence[str], seconds: int) -> list[str]:
-        def send(ids: list[str], timeout_s: float) -> None:
-            self._send_modify(self._modify_request(subscription=self._path, ack_ids=ids, ack_deadline_seconds=seconds), timeout_s)
+        return self._all(action, ack_ids, self._send_modify, partial(self._modify_request, ack_deadline_seconds=seconds))
 
-        return self._all(action, ack_ids, send)
-
-    def _all(self, action: str, ack_ids: Sequence[str], send: Callable[[list[str], float], None]) -> list[str]:
+    def _all(self, action: str, ack_ids: Sequence[str], call: Callable[[Any, float], Any], request: Callable[..., Any]) -> list[str]:
         """Send every batch, several at a time, also when others fail; returns the bad ids. The first other failure is raised at the
         end."""
+
+        def send(ids: list[str], timeout_s: float) -> None:
+            call(request(subscription=self._path, ack_ids=ids), timeout_s)
+
         batches = list(id_batches(ack_ids))
         one_batch = partial(self._batch, send=send, until_s=self._caller.until_s())
         answers = [one_batch(ids) for ids in batches] if len(batches) < 2 else list(self._threads().map(one_batch, batches))

@@ -91,9 +91,6 @@ class MemoryObjectStore(Faults):
             del self._objects[name]
             return True
 
-    def close(self) -> None:
-        """Nothing to close; here because the real store has it."""
-
     def _found(self, name: str) -> tuple[bytes, ObjectInfo]:
         found = self._objects.get(name)
         if found is None:

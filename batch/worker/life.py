@@ -187,7 +187,7 @@ class Worker:
 
     def _puller(self, leases: LeaseKeeper) -> Puller:
         settings = self.settings
-        not_before_s = self._paid_until_s if settings.promised else 0.0
+        not_before_s = 0.0 if settings.backlog is None else self._paid_until_s  # with a backlog it was promised messages
         proof = DrainProof(least_s=settings.drain_after_s, not_before_s=not_before_s)
         return Puller(
             settings,

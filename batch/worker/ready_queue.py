@@ -50,14 +50,10 @@ class ReadyQueue:
         self._takers = threading.Condition(threading.Lock())
         self._changes = changes or Changes()
         self._demand = demand
-        self._closed = False
+        self.closed = False
 
     def __len__(self) -> int:
         return len(self._items)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
 
     def put(self, items: Iterable[Work]) -> None:
         with self._takers:
@@ -68,7 +64,7 @@ class ReadyQueue:
     def put_front(self, items: Sequence[Work]) -> list[Work]:
         """Put them before all others: redelivered messages, and what another thread had taken. Returns them when the queue is closed."""
         with self._takers:
-            if self._closed:
+            if self.closed:
                 return list(items)
             self._items.extendleft(reversed(items))
             self.attempt_count += _attempts(items)
@@ -81,9 +77,9 @@ class ReadyQueue:
         if not self._items:
             self._changes.tell()  # a thread is free: the puller may want more now
         with self._takers:
-            while not self._items and not self._closed:
+            while not self._items and not self.closed:
                 self._wait(size(0))
-            taken = [] if self._closed else self._taken(size(len(self._items)))
+            taken = [] if self.closed else self._taken(size(len(self._items)))
         self._changes.tell()
         self._demand()
         return taken
@@ -91,7 +87,7 @@ class ReadyQueue:
     def take_now(self, most: int) -> list[Work]:
         """At most `most` of what waits; an empty list when there is nothing, or once closed."""
         with self._takers:
-            taken = [] if self._closed else self._taken(most)
+            taken = [] if self.closed else self._taken(most)
         self._changes.tell()
         self._demand()
         return taken
@@ -99,7 +95,7 @@ class ReadyQueue:
     def close(self) -> list[Work]:
         """Start nothing more: takers end, and what had not started is returned."""
         with self._takers:
-            self._closed = True
+            self.closed = True
             left = list(self._items)
             self._items.clear()
             self.attempt_count = 0
@@ -115,7 +111,7 @@ class ReadyQueue:
             self._demand()
         finally:
             self._takers.acquire()
-        if not self._items and not self._closed:
+        if not self._items and not self.closed:
             self._takers.wait()
         self.wanted_count -= wanted
 

@@ -15,7 +15,6 @@ from batch.handling.answer import Answer, Said
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
-from batch.worker.admission.verdicts import MAX_LINE_BYTES
 from batch.worker.attempt import Attempt
 from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
 from batch.worker.executors.runner import Parts
@@ -116,7 +115,8 @@ class Isolation:
     def _started(self) -> Child:
         if self._unable:
             raise CannotStart(self._unable)
-        child = Child(self._hello(), self.store, self.clock, self.stopping)
+        hello = {"kind": "hello", "path": sys.path, "modules": self.settings.handlers, "bucket_name": self.store.bucket_name}
+        child = Child(hello, self.store, self.clock, self.stopping)
         with self._lock:
             self._children.add(child)
         try:
@@ -130,15 +130,6 @@ class Isolation:
         child.close()
         with self._lock:
             self._children.discard(child)
-
-    def _hello(self) -> dict[str, Any]:
-        return {
-            "kind": "hello",
-            "path": sys.path,
-            "modules": list(self.settings.handlers),
-            "bucket_name": self.store.bucket_name,
-            "max_line_bytes": MAX_LINE_BYTES,
-        }
 
     def _order(self, attempt: Attempt, timeout_s: float | None, memory_mb: int | None) -> Order:
         """The limit counts from now: how long a child took to start is not the handler's fault."""
