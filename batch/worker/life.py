@@ -28,7 +28,7 @@ from batch.worker.executors.overdue import HandlersHang
 from batch.worker.executors.runner import Parts, Runner
 from batch.worker.leases import LeaseKeeper
 from batch.worker.progress_writer import ProgressWriter, earlier_tries
-from batch.worker.pulling.bounds import PaidMinute, TimeBounds
+from batch.worker.pulling.bounds import TimeBounds
 from batch.worker.pulling.drain import DrainProof
 from batch.worker.pulling.puller import Puller
 from batch.worker.pulling.pulls import Pulls
@@ -196,7 +196,7 @@ class Worker:
             leases,
             self.tally,
             self._bounds,
-            PaidMinute(self._paid_until_s) if settings.use_paid_minute and settings.decision_id else PaidMinute(),
+            self._paid_until_s if settings.use_paid_minute and settings.decision_id else float("-inf"),
             Pulls(proof, settings.max_outstanding_bytes),
             self._breaker,
             self._clock,

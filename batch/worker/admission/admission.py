@@ -106,7 +106,7 @@ class Admission:
             lost = standing is Standing.LOST
             if lost and len(known.lost) + 1 >= MAX_LOST:
                 return self.verdicts.worker_died(attempt, known)
-            attempt.quarantined = lost or known.quarantined
+            attempt.quarantined = lost or bool(known.lost)
             needs_marker = mark_quarantined if attempt.quarantined else self._unexplained(attempt.delivery, known)
             if not needs_marker or self.markers.mark(attempt, known, generation, lost=lost):
                 return None
