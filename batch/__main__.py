@@ -6,7 +6,6 @@ The main thread only waits for signals. After the last flush the process ends at
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import random
 import select
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     give_large_blocks_back()
     rng = random.SystemRandom()
     environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, rng)
-    set_up_logging(logging.INFO)
+    set_up_logging()
     try:
         settings, registry = configured(environment)
     except SettingsError as error:
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_SETTINGS
     signals.arm()  # a module of handlers may have taken them when it was imported
     who = {"job": settings.job, "execution": settings.execution, "index": settings.index, "retry": settings.retry}
-    set_up_logging(logging.INFO, **who, lane=settings.lane_name)
+    set_up_logging(**who, lane=settings.lane_name)
     try:
         worker = build(settings, registry, rng)
     except DependencyError as error:

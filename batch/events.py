@@ -113,11 +113,11 @@ class JsonLines(logging.Formatter):
         return json.dumps(body, default=str, ensure_ascii=False)
 
 
-def set_up_logging(level: int = logging.INFO, **constant: Any) -> None:
+def set_up_logging(**constant: Any) -> None:
     """Write every `fanout` line, and others' warnings, to standard output as JSON. `constant` fields stand in each line."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines(**constant))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    _logger.setLevel(level)
+    _logger.setLevel(logging.INFO)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+import sys
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields
+from math import inf
 from typing import Any, TypeVar
 
 from batch.model.errors import SettingsError
@@ -27,32 +30,21 @@ def setting(env: str, parse: Parse, help_text: str, *, default: Any = MISSING) -
 
 def whole(minimum: int, maximum: int | None = None) -> Parse:
     """A whole number within bounds."""
-
-    def parse(text: str) -> int:
-        rule = f"a whole number, {minimum} or more" if maximum is None else f"a whole number from {minimum} to {maximum}"
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(rule) from None
-        if value < minimum or (maximum is not None and value > maximum):
-            raise ValueError(rule)
-        return value
-
-    return parse
+    rule = f"a whole number, {minimum} or more" if maximum is None else f"a whole number from {minimum} to {maximum}"
+    return _number(int, minimum, inf if maximum is None else maximum, rule)
 
 
 def seconds(minimum: float) -> Parse:
     """A number of seconds."""
+    return _number(float, minimum, sys.float_info.max, f"a number of seconds, {minimum:g} or more")
 
+
+def _number(kind: Callable[[str], float], minimum: float, maximum: float, rule: str) -> Parse:
     def parse(text: str) -> float:
-        rule = f"a number of seconds, {minimum:g} or more"
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError(rule) from None
-        if not minimum <= value < float("inf"):
-            raise ValueError(rule)
-        return value
+        with suppress(ValueError):
+            if minimum <= (value := kind(text)) <= maximum:
+                return value
+        raise ValueError(rule)
 
     return parse
 
@@ -88,17 +80,17 @@ def read(kind: type[T], environment: Mapping[str, str]) -> T:
     """The settings in `environment`. Raises SettingsError with one line for each problem, in the order of the fields."""
     values: dict[str, Any] = {}
     problems: list[str] = []
-    known = [_env(one) for one in fields(kind)]  # type: ignore[arg-type]
-    for one in fields(kind):  # type: ignore[arg-type]
-        given = environment.get(_env(one))
+    known = {one.metadata["env"]: one for one in fields(kind)}  # type: ignore[arg-type]
+    for env, one in known.items():
+        given = environment.get(env)
         if given is None or (given == "" and one.default is not MISSING):
             if one.default is MISSING:
-                problems.append(f"{_env(one)} is not set: {one.metadata['help']}{_near(_env(one), environment, known)}")
+                problems.append(f"{env} is not set: {one.metadata['help']}{_near(env, environment, known)}")
             continue
         try:
             values[one.name] = one.metadata["parse"](given)
         except ValueError as error:
-            problems.append(f"{_env(one)}={given[:200]!r}: {error}")
+            problems.append(f"{env}={given[:200]!r}: {error}")
     if problems:
         raise SettingsError(problems)
     return kind(**values)
@@ -111,11 +103,7 @@ def default_text(default: object) -> str:
     return ",".join(default) if isinstance(default, tuple) else f"{default}"
 
 
-def _env(one: Field[Any]) -> str:
-    return str(one.metadata["env"])
-
-
-def _near(env: str, environment: Mapping[str, str], known: list[str]) -> str:
+def _near(env: str, environment: Mapping[str, str], known: Container[str]) -> str:
     others = [name for name in environment if name not in known]
     near = difflib.get_close_matches(env, others, n=1, cutoff=0.85)
     return f" ({near[0]} is set; did you mean {env}?)" if near else ""
@@ -195,11 +183,6 @@ class WorkerSettings:
     def share(self) -> int:
         """What this worker may take: its part of BACKLOG, else MAX_MESSAGES."""
         return self.max_messages if self.backlog is None else share(self.backlog, self.count, self.index)
-
-    @property
-    def promised(self) -> bool:
-        """Whether a controller assigned messages to this worker."""
-        return self.backlog is not None
 
 
 def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:

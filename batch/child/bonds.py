@@ -8,8 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = 300
@@ -27,11 +26,8 @@ def tie_to(parent_pid: int) -> bool:
 
 def prefer_when_memory_ends() -> None:
     """When the container runs out of memory, one task is a smaller loss than the worker."""
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(OOM_SCORE))
-    except OSError:
-        return
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(OOM_SCORE))
 
 
 def end_group() -> None:
@@ -45,20 +41,12 @@ MB = 1024 * 1024
 LEAST_ROOM_MB = 8
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
-    """In bytes: `resident` is what is used, `data` what was asked for, used or not."""
-
-    resident: int
-    data: int
-
-
-def memory_use() -> MemoryUse | None:
-    """Of this process; None where the system does not tell."""
+def memory_use() -> tuple[int, int] | None:
+    """Of this process, in bytes: what is used, and what was asked for, used or not; None where the system does not tell."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             told = dict(line.split(":", 1) for line in file if ":" in line)
-        return MemoryUse(*(int(told[name].split()[0]) * 1024 for name in ("VmRSS", "VmData")))
+        return int(told["VmRSS"].split()[0]) * 1024, int(told["VmData"].split()[0]) * 1024
     except (OSError, KeyError, ValueError, IndexError):
         return None
 
@@ -66,7 +54,7 @@ def memory_use() -> MemoryUse | None:
 def worn(memory_mb: int | None) -> bool:
     """Whether what earlier handlers have left here takes too much of what the next one may use."""
     use = memory_use() if memory_mb is not None else None
-    return use is not None and memory_mb is not None and use.resident > memory_mb * MB / 2
+    return use is not None and memory_mb is not None and use[0] > memory_mb * MB / 2
 
 
 @contextmanager
@@ -80,9 +68,9 @@ def memory_limit(memory_mb: int | None) -> Iterator[None]:
     if use is None or memory_mb is None:
         yield
         return
-    room = max(memory_mb * MB - use.resident, LEAST_ROOM_MB * MB)
+    resident, data = use
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = use.data + room
+    wanted = data + max(memory_mb * MB - resident, LEAST_ROOM_MB * MB)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     try:
         yield

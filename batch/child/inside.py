@@ -26,7 +26,7 @@ from batch.handling.registry import Handler, Kind, Registry, load_handlers
 from batch.model.clock import SystemClock
 from batch.model.errors import SettingsError
 from batch.model.message import decode
-from batch.model.outcomes import Outcome, to_line
+from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 
 LEAVE_S = 5.0
 """How long a child that is not needed any more may take for its own last things."""
@@ -46,7 +46,6 @@ class Inside:
         self._clock = SystemClock()
         self._registry = Registry()
         self._store = RemoteStore("", self._ask)
-        self._max_line_bytes = 0
 
     def live(self) -> None:
         """From the first frame to the worker's end."""
@@ -67,7 +66,6 @@ class Inside:
     def _greet(self, hello: dict[str, Any]) -> bool:
         """Import the handlers; tells the worker when that cannot be done."""
         sys.path[:] = hello["path"]
-        self._max_line_bytes = int(hello["max_line_bytes"])
         self._store.bucket_name = hello["bucket_name"]
         set_up_forwarding(self._send)
         try:
@@ -115,16 +113,18 @@ class Inside:
         """The result as it will stand in the outcome's line; one that is too large for that does not travel."""
         result = answer.result
         if handler.kind is Kind.GROUP:
-            result = _only(result)
+            try:
+                (result,) = result
+            except Exception:  # noqa: BLE001 - what a handler returned may be anything
+                got = type(result).__name__
+                result = TypeError(f"a grouped handler returns a list with one result for each task; for one task it gave {got}")
             if isinstance(result, BaseException):
                 return raised(result)
         try:
             line = to_line(Outcome("", "", "succeeded", "", result=result))
         except BaseException as error:  # noqa: BLE001 - turning a result into text is user code again
             return raised(error)
-        if len(line) > self._max_line_bytes:
-            return Answer(Said.RETURNED, {"left_out": f"the result had {len(line)} bytes, at most {self._max_line_bytes} are kept"})
-        return Answer(Said.RETURNED, json.loads(line).get("result"))
+        return Answer(Said.RETURNED, left_out(line) if len(line) > MAX_LINE_BYTES else json.loads(line).get("result"))
 
     def _ask(self, header: dict[str, Any], body: bytes) -> Frame:
         """One question at a time: the worker answers in order."""
@@ -161,14 +161,6 @@ def _called(handler: Handler, ctx: Context | AsyncContext) -> Any:
     """A quarantined task may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
     result = handler.function([ctx.task], [ctx]) if handler.kind is Kind.GROUP else handler.function(ctx.task, ctx)
     return asyncio.run(result) if asyncio.iscoroutine(result) else result
-
-
-def _only(results: Any) -> Any:
-    try:
-        (result,) = results
-    except Exception:  # noqa: BLE001 - what a handler returned may be anything
-        return TypeError(f"a grouped handler returns a list with one result for each task; for one task it gave {type(results).__name__}")
-    return result
 
 
 def _flush() -> None:

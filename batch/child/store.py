@@ -10,8 +10,17 @@ from dataclasses import asdict
 from typing import Any
 
 from batch.child.wire import Frame
-from batch.model import errors
-from batch.model.errors import ObjectMissing, PreconditionFailed, text_of
+from batch.model.errors import (
+    DependencyError,
+    DependencyForbidden,
+    DependencyMissing,
+    DependencyUnavailable,
+    FanoutError,
+    NameRefused,
+    ObjectMissing,
+    PreconditionFailed,
+    text_of,
+)
 from batch.services.ports import ObjectInfo, ObjectStore
 
 Ask = Callable[[dict[str, Any], bytes], Frame]
@@ -25,19 +34,8 @@ class RemoteStore:
         self.bucket_name = bucket_name
         self._ask = ask
 
-    def check(self) -> None:
-        self._call("check")
-
-    def write(
-        self,
-        name: str,
-        data: bytes,
-        *,
-        content_type: str = "application/octet-stream",
-        metadata: Mapping[str, str] | None = None,
-        if_generation: int | None = None,
-    ) -> ObjectInfo:
-        options = {"content_type": content_type, "metadata": None if metadata is None else dict(metadata), "if_generation": if_generation}
+    def write(self, name: str, data: bytes, *, metadata: Mapping[str, str] | None = None, **options: Any) -> ObjectInfo:
+        options["metadata"] = None if metadata is None else dict(metadata)
         return _info(self._call("write", bytes(memoryview(data)), name=name, **options).header["info"])
 
     def read(self, name: str) -> bytes:
@@ -81,7 +79,7 @@ def answered(store: ObjectStore, question: Frame) -> Frame:
 
 
 def _done(store: ObjectStore, method: str, options: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    if method not in ("check", "write", "read", "read_with_info", "info", "list", "patch_metadata", "delete"):
+    if method not in ("write", "read", "read_with_info", "info", "list", "patch_metadata", "delete"):
         raise ValueError(f"a bucket has no method {method!r}")
     answer = getattr(store, method)(**options, **({"data": body} if method == "write" else {}))
     if method == "read":
@@ -97,36 +95,22 @@ def _told(info: ObjectInfo | None) -> dict[str, Any] | None:
     return None if info is None else {**asdict(info), "metadata": dict(info.metadata)}
 
 
-_TOLD_BY_TEXT = {
-    one.__name__: one
-    for one in (
-        errors.DependencyError,
-        errors.DependencyMissing,
-        errors.DependencyForbidden,
-        errors.DependencyUnavailable,
-        errors.NameRefused,
-        errors.FanoutError,
-    )
+_OURS = (DependencyError, DependencyMissing, DependencyForbidden, DependencyUnavailable, NameRefused, FanoutError)
+_MADE_OF: dict[type, tuple[str, ...]] = {ObjectMissing: ("name",), PreconditionFailed: ("name", "if_generation")}
+"""The attributes that an error is made of; others are made of their text."""
+_KNOWN: dict[str, type[Exception]] = {
+    one.__name__: one for one in (*_MADE_OF, *_OURS, TypeError, ValueError, NotImplementedError, OSError, MemoryError)
 }
-_OF_PYTHON: dict[str, type[Exception]] = {one.__name__: one for one in (TypeError, ValueError, NotImplementedError, OSError, MemoryError)}
 
 
 def packed(error: BaseException) -> dict[str, Any]:
     """An error as JSON."""
-    if isinstance(error, ObjectMissing):
-        return {"type": "ObjectMissing", "name": error.name}
-    if isinstance(error, PreconditionFailed):
-        return {"type": "PreconditionFailed", "name": error.name, "if_generation": error.if_generation}
-    known = next((one.__name__ for one in type(error).__mro__ if one.__name__ in _TOLD_BY_TEXT or one.__name__ in _OF_PYTHON), "")
-    return {"type": known or type(error).__name__, "text": text_of(error)}
+    kind = next((one for one in type(error).__mro__ if one in _KNOWN.values()), type(error))
+    made_of = _MADE_OF.get(kind)
+    return {"type": kind.__name__, "of": [getattr(error, one) for one in made_of] if made_of else [text_of(error)]}
 
 
 def unpacked(told: dict[str, Any]) -> BaseException:
     """The error again; a type that is not known here becomes a RuntimeError that names it."""
-    name, text = str(told.get("type")), str(told.get("text", ""))
-    if name == "ObjectMissing":
-        return ObjectMissing(told["name"])
-    if name == "PreconditionFailed":
-        return PreconditionFailed(told["name"], int(told["if_generation"]))
-    known: type[Exception] | None = _TOLD_BY_TEXT.get(name) or _OF_PYTHON.get(name)
-    return known(text) if known is not None else RuntimeError(f"{name}: {text}")
+    known = _KNOWN.get(told["type"])
+    return RuntimeError(f"{told['type']}: {told['of'][0]}") if known is None else known(*told["of"])

@@ -15,13 +15,12 @@ from typing import Any
 from batch.model.clock import from_iso, iso
 from batch.model.errors import ObjectMissing
 from batch.model.names import DAMAGED, DELAYED, delayed_parts, manifest_object, outcome_folder, submission_object
-from batch.model.outcomes import PRECEDENCE, Outcome, from_line
+from batch.model.outcomes import PRECEDENCE, RANK, Outcome, from_line
 from batch.services.ports import ObjectStore
 
 READS_AHEAD = 16
 REASONS_KEPT = 1000
 PROBLEMS_KEPT = 100
-_RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
 _NONE = len(PRECEDENCE)
 
 
@@ -180,7 +179,7 @@ class _Tally:
             return
         self.line_count += 1
         self.finished += known == _NONE
-        self.ranks[outcome.task_id] = min(known, _RANK[outcome.outcome])
+        self.ranks[outcome.task_id] = min(known, RANK[outcome.outcome])
         self.workers[(outcome.execution, outcome.index)] += 1
         self.handler_s += outcome.duration_s
         self.last_at = max(self.last_at, outcome.finished_at)
@@ -191,12 +190,12 @@ class _Tally:
 
 def _proof(submission_id: str, summary: dict[str, Any] | None, part_count: int, tally: _Tally) -> Proof:
     ranks = Counter(tally.ranks.values())
-    dead = _RANK["dead"]
+    dead = RANK["dead"]
     return Proof(
         submission_id=submission_id,
         closed=summary is not None,
         submitted_count=len(tally.ranks),
-        counts={name: ranks[rank] for name, rank in _RANK.items()},
+        counts={name: ranks[rank] for name, rank in RANK.items()},
         missing=tuple(sorted(task_id for task_id, rank in tally.ranks.items() if rank == _NONE)),
         repeated_line_count=tally.line_count - tally.finished,
         repeated_task_count=tally.manifest_lines - len(tally.ranks),

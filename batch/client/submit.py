@@ -131,11 +131,6 @@ def part_is_full(count: int, size: int, next_size: int, tasks_per_part: int = TA
     return count >= tasks_per_part or (count > 0 and size + next_size > MAX_PART_BYTES)
 
 
-def new_submission_id(rng: random.Random, unix_s: float) -> str:
-    """`s-20260131-120000-<8 hex digits>`."""
-    return f"s-{datetime.fromtimestamp(unix_s, UTC):%Y%m%d-%H%M%S}-{rng.getrandbits(32):08x}"
-
-
 def submit_one(topic: Topic, new: NewTask, *, lane: str, clock: Clock, rng: random.Random, check: Check | None = None) -> tuple[str, str]:
     """Publish a single task; its task_id and message_id. Raises MessageRefused, DependencyError."""
     message = single_message(new, lane=lane, unix_s=clock.now(), rng=rng, check=check)
@@ -179,7 +174,7 @@ class Submission:
         self._lane, self._topic, self._store, self._clock, self._rng = lane, topic, store, clock, rng
         self._check, self._on_refusal, self._tasks_per_part = check, on_refusal, tasks_per_part
         self._submitted_at = clock.now()
-        self.submission_id = new_submission_id(rng, self._submitted_at)
+        self.submission_id = f"s-{datetime.fromtimestamp(self._submitted_at, UTC):%Y%m%d-%H%M%S}-{rng.getrandbits(32):08x}"
         self._shard = ""
         self._waiting: list[tuple[int, bytes, dict[str, str]]] = []
         self._waiting_bytes = 0

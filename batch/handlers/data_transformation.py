@@ -108,7 +108,7 @@ def data_transformation(task: Task, ctx: Context) -> dict[str, Any]:
         "records_processed": product.record_count,
         "timestamp": iso(ctx.now()),
         "processing_time": round(ctx.clock.monotonic() - started_s, 6),
-        **_origin(fields),
+        **({"source": fields.source} if fields.source is not None else {"dataset_size": fields.dataset_size, "seed": fields.seed}),
         **product.facts,
         "data": data,
     }
@@ -182,12 +182,6 @@ def _table(fields: DataTransformation, ctx: Context) -> Table:
     except ObjectMissing as error:
         raise Retry(f"the source {fields.source!r} is not in the bucket (yet): upload it, or name an object that exists") from error
     return read_parquet(fields.source, data) if is_parquet(data) else read_table(fields.source, data)
-
-
-def _origin(fields: DataTransformation) -> dict[str, Any]:
-    if fields.source is not None:
-        return {"source": fields.source}
-    return {"dataset_size": fields.dataset_size, "seed": fields.seed}
 
 
 def _write_data(ctx: Context, product: Product, form: Format) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def file_processing(task: Task, ctx: Context) -> dict[str, Any]:  # noqa: ARG001
 
 
 def checksum(data: bytes) -> dict[str, Any]:
-    """`size` in bytes and three"""
+    """`size` in bytes and three digests."""
     return {"size": len(data), "crc32c": crc32c(data), "md5": md5(data), "sha256": sha256(data)}
 
 

@@ -158,9 +158,7 @@ class AsyncContext(Surroundings):
 
 
 def _number(value: object) -> float:
-    if isinstance(value, int):
-        return value
     try:
-        return float(value)  # type: ignore[arg-type]
+        return value if isinstance(value, int) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise TypeError(f"progress takes numbers, got {type(value).__name__}; put words into note") from None

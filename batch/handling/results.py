@@ -7,22 +7,13 @@ is compared: ours counts as written, an older task's is replaced at exactly that
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 from batch.model.errors import PreconditionFailed, Superseded
 from batch.model.message import Task
-from batch.services.ports import ObjectInfo, ObjectStore
+from batch.services.ports import ObjectStore
 
 MAX_ROUNDS = 20
 """Each lost round means that another writer won one; so many in a row mean that the store breaks its promises."""
-
-
-class Existing(Enum):
-    """Whose object stands where a task wants to write."""
-
-    OURS = "ours"
-    OLDER = "older"
-    NEWER = "newer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +23,6 @@ class Written:
     name: str
     generation: int
     created: bool
-
-
-def judge(task: Task, existing: ObjectInfo) -> Existing:
-    """Compare by task_id, then by `submitted_at` and task_id. An object without our metadata (put there by a person) counts as older."""
-    owner = existing.metadata.get("task_id", "")
-    if owner == task.task_id:
-        return Existing.OURS
-    return Existing.NEWER if (existing.metadata.get("submitted_at", ""), owner) > task.age_key else Existing.OLDER
 
 
 def write_output(store: ObjectStore, task: Task, name: str, data: bytes, content_type: str) -> Written:
@@ -55,10 +38,11 @@ def write_output(store: ObjectStore, task: Task, name: str, data: bytes, content
         if existing is None:
             if_generation = 0
             continue
-        whose = judge(task, existing)
-        if whose is Existing.OURS:
+        owner = existing.metadata.get("task_id", "")
+        if owner == task.task_id:
             return Written(name, existing.generation, created=False)
-        if whose is Existing.NEWER:
-            raise Superseded(f"{name} belongs to the newer task {existing.metadata.get('task_id')}")
+        # An object without our metadata (put there by a person) counts as older.
+        if (existing.metadata.get("submitted_at", ""), owner) > task.age_key:
+            raise Superseded(f"{name} belongs to the newer task {owner}")
         if_generation = existing.generation
     raise RuntimeError(f"{name} changed {MAX_ROUNDS} times while task {task.task_id} tried to write it")

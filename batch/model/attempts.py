@@ -55,11 +55,6 @@ class Attempts:
     in_progress: Marker | None = None
     lost: tuple[Marker, ...] = ()
 
-    @property
-    def quarantined(self) -> bool:
-        """Whether the task may have killed a worker."""
-        return bool(self.lost)
-
     def after(self, error: AttemptError, not_before: float) -> Attempts:
         """With one more failed attempt. The marker of the worker that reports the error goes; another worker's stays."""
         marker = self.in_progress

@@ -37,10 +37,7 @@ def dead_letter(
 
 def referring(letter: Outgoing, raw_object: str) -> Outgoing:
     """The same letter without its data, which lies in the bucket: for data too large to travel with the facts."""
-    attributes = (
-        dict(list(letter.attributes.items())[1 - MAX_ATTRIBUTES :]) if len(letter.attributes) >= MAX_ATTRIBUTES else letter.attributes
-    )
-    return Outgoing(b"", {**attributes, "dead_raw": raw_object})
+    return Outgoing(b"", dict(list(letter.attributes.items())[1 - MAX_ATTRIBUTES :]) | {"dead_raw": raw_object})
 
 
 def cut(text: str, limit_bytes: int) -> str:

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, is_dataclass
 from json.encoder import encode_basestring as quoted
 from typing import Any
 
+MAX_LINE_BYTES = 64 * 1024
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
-_RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
+RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Outcome:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if self.outcome not in _RANK:
+        if self.outcome not in RANK:
             raise ValueError(f"outcome must be one of {', '.join(PRECEDENCE)}, got {self.outcome!r}")
 
 
@@ -92,6 +93,11 @@ def _result(result: Any) -> str:
     return _JSON.encode({"left_out": f"a {type(result).__name__} that cannot be written as JSON"})
 
 
+def left_out(line: bytes) -> dict[str, str]:
+    """What stands in place of a result with which its line would be too long."""
+    return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
+
+
 def _plain(value: Any) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
@@ -103,8 +109,7 @@ def from_line(line: bytes) -> Outcome:
     """Raises ValueError on a line that is no outcome."""
     body = json.loads(line)
     try:
-        known = {name: body[name] for name in Outcome.__dataclass_fields__ if name in body}
-        return Outcome(**known)
+        return Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__ if name in body})
     except TypeError as error:
         raise ValueError(f"not an outcome line: {error}") from error
 
@@ -116,15 +121,11 @@ def from_lines(data: bytes) -> Iterator[Outcome]:
             yield from_line(line)
 
 
-def stronger(one: Outcome, other: Outcome) -> Outcome:
-    """Which of two outcomes of the same task counts; the first on a tie."""
-    return other if _RANK[other.outcome] < _RANK[one.outcome] else one
-
-
 def merged(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
-    """The outcome that counts, by task id."""
+    """The outcome that counts, by task id; the first on a tie."""
     final: dict[str, Outcome] = {}
     for outcome in outcomes:
-        known = final.get(outcome.task_id)
-        final[outcome.task_id] = outcome if known is None else stronger(known, outcome)
+        known = final.setdefault(outcome.task_id, outcome)
+        if RANK[outcome.outcome] < RANK[known.outcome]:
+            final[outcome.task_id] = outcome
     return final

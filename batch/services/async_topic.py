@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from batch.model.delivery import Outgoing
-from batch.services.calls import Pauses, Resource, code_of, no_credentials, translated
+from batch.services.calls import Pauses, Resource, code_of, credentials_for, translated
 
 LONGEST_PAUSE_S = 1.0
 """Clients wait for their answer: a broker that is back is tried within this time."""
@@ -86,14 +86,10 @@ class GoogleAsyncTopic:
 def check_credentials(environment: Mapping[str, str]) -> None:
     """Raises DependencyForbidden when there are none: for a service that can still say so before it serves anything."""
     from google.auth import default
-    from google.auth.exceptions import DefaultCredentialsError
 
-    if environment.get("PUBSUB_EMULATOR_HOST"):
-        return
-    try:
-        default()
-    except DefaultCredentialsError as error:
-        raise no_credentials("Pub/Sub", error) from error
+    if not environment.get("PUBSUB_EMULATOR_HOST"):
+        with credentials_for("Pub/Sub"):
+            default()
 
 
 def _channel(environment: Mapping[str, str]) -> Any:
@@ -102,10 +98,7 @@ def _channel(environment: Mapping[str, str]) -> Any:
     emulator = environment.get("PUBSUB_EMULATOR_HOST")
     if emulator:
         return grpc.aio.insecure_channel(emulator, options=_OPTIONS)
-    from google.auth.exceptions import DefaultCredentialsError
     from google.pubsub_v1 import PublisherAsyncClient
 
-    try:
+    with credentials_for("Pub/Sub"):
         return PublisherAsyncClient().transport.grpc_channel
-    except DefaultCredentialsError as error:
-        raise no_credentials("Pub/Sub", error) from error

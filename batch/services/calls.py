@@ -9,6 +9,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -81,22 +82,30 @@ class Pauses:
 class Caller:
     """Runs calls about one resource from threads: repeats what may pass, translates what does not. Safe from any thread."""
 
-    def __init__(self, resource: Resource, clock: Clock | None, rng: random.Random | None) -> None:
+    def __init__(
+        self, resource: Resource, clock: Clock | None, rng: random.Random | None, retry_within_s: float, request_timeout_s: float
+    ) -> None:
+        """`retry_within_s` bounds a call with its retries, `request_timeout_s` one request."""
         from google.api_core import exceptions as api_errors
 
         self.resource = resource
+        self._retry_within_s, self._request_timeout_s = retry_within_s, request_timeout_s
         self.clock: Clock = clock or SystemClock()
         self.rng = rng or random.Random()
         self.closed = threading.Event()
         self.failure: type[Exception] = api_errors.GoogleAPICallError
 
-    def repeated(self, call: Callable[[float], T], *, request_timeout_s: float, until_s: float) -> T:
+    def until_s(self) -> float:
+        """When the retries of a call that begins now are over."""
+        return self.clock.monotonic() + self._retry_within_s
+
+    def repeated(self, call: Callable[[float], T], until_s: float, request_timeout_s: float | None = None) -> T:
         """`call(timeout_s)` until it succeeds, fails for good, or the clock passes `until_s`; it runs at least once. Raises `failure`."""
         pauses = Pauses(until_s, self.rng)
         while True:
             left_s = until_s - self.clock.monotonic()
             try:
-                return call(max(1.0, min(request_timeout_s, left_s)))
+                return call(max(1.0, min(request_timeout_s or self._request_timeout_s, left_s)))
             except self.failure as error:
                 pause_s = pauses.after(error, self.clock.monotonic())
                 if pause_s is None or self.closed.is_set():
@@ -111,26 +120,28 @@ class Caller:
 def client_for(resource: Resource, kind: Any, transport: Any) -> Any:
     """A generated client; with PUBSUB_EMULATOR_HOST on a plain channel, which Google's clients do not open by themselves. Raises
     DependencyForbidden when there are no credentials."""
-    from google.auth.exceptions import GoogleAuthError
-
     emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
     if emulator:
         import grpc
 
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
         return kind(transport=transport(channel=grpc.insecure_channel(emulator, options=options)))
-    try:
+    with credentials_for(f"{resource.kind} {resource.path}"):
         return kind()
+
+
+@contextmanager
+def credentials_for(what: str) -> Iterator[None]:
+    """Raises DependencyForbidden when `what` cannot be used because the client finds no credentials."""
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
     except GoogleAuthError as error:
-        raise no_credentials(f"{resource.kind} {resource.path}", error) from error
-
-
-def no_credentials(what: str, error: Exception) -> DependencyForbidden:
-    """The error to raise when `what` cannot be used because the client finds no credentials."""
-    return DependencyForbidden(
-        f"cannot use {what}: there are no usable Google credentials; on a laptop run "
-        f"`gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for a local one: {error}"
-    )
+        raise DependencyForbidden(
+            f"cannot use {what}: there are no usable Google credentials; on a laptop run "
+            f"`gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for a local one: {error}"
+        ) from error
 
 
 def raw_call(client: Any, method: str, request: Any, response: Any, routing: tuple[str, str]) -> Callable[[Any, float], Any]:

@@ -26,14 +26,11 @@ def claim(store: ObjectStore, decision_id: str, execution: str) -> str:
 def _holder(store: ObjectStore, name: str) -> str:
     try:
         holder = json.loads(store.read(name))["execution"]
+        if isinstance(holder, str) and holder:
+            return holder
+        raise ValueError(f"the execution is {holder!r:.200}")
     except ObjectMissing as error:
         raise DependencyError(f"claim {name} vanished while it was read: try again, and find who deletes claims") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DependencyError(_unreadable(name, repr(error)[:200])) from error
-    if not isinstance(holder, str) or not holder:
-        raise DependencyError(_unreadable(name, f"the execution is {holder!r:.200}"))
-    return holder
-
-
-def _unreadable(name: str, why: str) -> str:
-    return f"claim {name} is unreadable ({why}): delete it once no execution of that decision runs"
+        why = f"claim {name} is unreadable ({error!r:.200}): delete it once no execution of that decision runs"
+        raise DependencyError(why) from error

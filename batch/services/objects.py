@@ -13,15 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from batch.model.errors import (
-    DependencyError,
-    DependencyForbidden,
-    DependencyMissing,
-    DependencyUnavailable,
-    FanoutError,
-    ObjectMissing,
-    PreconditionFailed,
-)
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
 from batch.services.ports import ObjectInfo
 
 REQUEST_TIMEOUT_S = 20.0
@@ -113,11 +105,6 @@ class GoogleObjectStore:
             "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0).with_timeout(timeout_s),
         }
 
-    def check(self) -> None:
-        """One listing of at most one name: all that a worker's role allows."""
-        with self._errors("list"):
-            next(iter(self._client.list_blobs(self._bucket, max_results=1, fields="items(name)", **self._options)), None)
-
     def write(
         self,
         name: str,
@@ -152,9 +139,8 @@ class GoogleObjectStore:
                     return bytes(blob.download_as_bytes(single_shot_download=True, **self._options)), info
             except ObjectMissing:
                 continue  # replaced or deleted since: the info tells which
-        raise DependencyUnavailable(
-            f"{self._where('read', name)}: it was replaced {READ_ROUNDS} times while it was read; find who writes it so often"
-        )
+        where = Where("read", self.bucket_name, self._project, name)
+        raise DependencyUnavailable(f"{where}: it was replaced {READ_ROUNDS} times while it was read; find who writes it so often")
 
     def info(self, name: str) -> ObjectInfo | None:
         """None when there is no such object. Raises DependencyError."""
@@ -194,17 +180,14 @@ class GoogleObjectStore:
         """Close the connections. The store cannot be used afterwards."""
         self._client.close()
 
-    def _where(self, action: str, name: str = "") -> Where:
-        return Where(action, self.bucket_name, self._project, name)
-
     @contextmanager
     def _errors(self, action: str, name: str = "", if_generation: int | None = None) -> Iterator[None]:
+        where = Where(action, self.bucket_name, self._project, name)
         try:
             yield
         except self._failures as error:
-            raise self._ours(error, self._where(action, name), if_generation) from error
+            raise self._ours(error, where, if_generation) from error
         except _UNREADABLE as error:
-            where = self._where(action, name)
             raise DependencyUnavailable(
                 f"{where}: the answer does not come from Cloud Storage; find the proxy in between: {error!r:.300}"
             ) from error
@@ -228,11 +211,10 @@ class GoogleObjectStore:
         if "bucket does not exist" in detail:
             return False
         try:
-            self.check()
-        except DependencyError as error:
-            if isinstance(error, DependencyMissing):
-                return False
-            raise
+            with self._errors("list"):  # at most one name: all that a worker's role allows
+                next(iter(self._client.list_blobs(self._bucket, max_results=1, fields="items(name)", **self._options)), None)
+        except DependencyMissing:
+            return False
         return True
 
 

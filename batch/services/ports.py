@@ -62,9 +62,6 @@ class ObjectStore(Protocol):
 
     bucket_name: str
 
-    def check(self) -> None:
-        """Raise DependencyMissing or DependencyForbidden when the bucket cannot be used."""
-
     def write(
         self,
         name: str,

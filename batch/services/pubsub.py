@@ -14,15 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any
 
 from batch.events import log
 from batch.model.clock import Clock
 from batch.model.delivery import MAX_ACK_IDS, MAX_ACK_REQUEST_BYTES, MAX_EXTENSION_S, Delivery
 from batch.model.errors import DependencyForbidden
 from batch.services.calls import FIRST_PAUSE_S, RETRY_WITHIN_S, Caller, Resource, batches, client_for, code_of, raw_call
-
-T = TypeVar("T")
 
 REQUEST_TIMEOUT_S = 10.0
 FALLBACK_ACK_DEADLINE_S = 60.0
@@ -85,7 +83,7 @@ class GoogleSubscription:
         from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
         self.name = name
-        self._caller = Caller(Resource("subscription", project, name), clock, rng)
+        self._caller = Caller(Resource("subscription", project, name), clock, rng, retry_within_s, request_timeout_s)
         self._client: Any = client_for(self._caller.resource, pubsub_v1.SubscriberClient, SubscriberGrpcTransport)
         self._pull_request: Any = pubsub_v1.PullRequest.pb()
         self._ack_request: Any = pubsub_v1.AcknowledgeRequest.pb()
@@ -93,8 +91,6 @@ class GoogleSubscription:
         self._send_pull = self._call("Pull", self._pull_request, pubsub_v1.PullResponse.pb())
         self._send_ack = self._call("Acknowledge", self._ack_request, Empty)
         self._send_modify = self._call("ModifyAckDeadline", self._modify_request, Empty)
-        self._retry_within_s = retry_within_s
-        self._request_timeout_s = request_timeout_s
         self._path = self._caller.resource.path
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
@@ -113,7 +109,7 @@ class GoogleSubscription:
             return float(found.ack_deadline_seconds)
 
         try:
-            return self._repeated(call)
+            return self._caller.repeated(call, self._caller.until_s())
         except self._caller.failure as error:
             ours = self._caller.ours("read", error)
             if not isinstance(ours, DependencyForbidden):
@@ -137,17 +133,13 @@ class GoogleSubscription:
             return [_delivery(received) for received in response.received_messages]
 
         try:
-            return self._caller.repeated(call, request_timeout_s=timeout_s, until_s=until_s)
+            return self._caller.repeated(call, until_s, timeout_s)
         except self._caller.failure as error:
             raise self._caller.ours("pull from", error) from error
 
     def ack(self, ack_ids: Sequence[str]) -> list[str]:
         """Acknowledge; the ids that Pub/Sub refused. Raises DependencyError, FanoutError."""
-
-        def send(ids: list[str], timeout_s: float) -> None:
-            self._send_ack(self._ack_request(subscription=self._path, ack_ids=ids), timeout_s)
-
-        return self._all("acknowledge on", ack_ids, send)
+        return self._all("acknowledge on", ack_ids, self._send_ack, self._ack_request)
 
     def extend(self, ack_ids: Sequence[str], deadline_s: float) -> list[str]:
         """Keep the leases for `deadline_s` (1–600) more seconds; the ids that Pub/Sub refused. Raises DependencyError, FanoutError."""
@@ -168,17 +160,17 @@ class GoogleSubscription:
         self._client.transport.close()
 
     def _modify(self, action: str, ack_ids: Sequence[str], seconds: int) -> list[str]:
-        def send(ids: list[str], timeout_s: float) -> None:
-            self._send_modify(self._modify_request(subscription=self._path, ack_ids=ids, ack_deadline_seconds=seconds), timeout_s)
+        return self._all(action, ack_ids, self._send_modify, partial(self._modify_request, ack_deadline_seconds=seconds))
 
-        return self._all(action, ack_ids, send)
-
-    def _all(self, action: str, ack_ids: Sequence[str], send: Callable[[list[str], float], None]) -> list[str]:
+    def _all(self, action: str, ack_ids: Sequence[str], call: Callable[[Any, float], Any], request: Callable[..., Any]) -> list[str]:
         """Send every batch, several at a time, also when others fail; returns the bad ids. The first other failure is raised at the
         end."""
-        until_s = self._caller.clock.monotonic() + self._retry_within_s
+
+        def send(ids: list[str], timeout_s: float) -> None:
+            call(request(subscription=self._path, ack_ids=ids), timeout_s)
+
         batches = list(id_batches(ack_ids))
-        one_batch = partial(self._batch, send=send, until_s=until_s)
+        one_batch = partial(self._batch, send=send, until_s=self._caller.until_s())
         answers = [one_batch(ids) for ids in batches] if len(batches) < 2 else list(self._threads().map(one_batch, batches))
         failures = [error for _, errors in answers for error in errors]
         if failures:
@@ -193,7 +185,7 @@ class GoogleSubscription:
         while todo:
             ids = todo.pop(0)
             try:
-                self._repeated(partial(send, ids), until_s)
+                self._caller.repeated(partial(send, ids), until_s)
             except self._caller.failure as error:
                 verdict = judge_ids(error, ids)
                 bad += verdict.bad
@@ -212,11 +204,6 @@ class GoogleSubscription:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(ACKS_IN_FLIGHT, thread_name_prefix=f"acks-{self.name}")
             return self._pool
-
-    def _repeated(self, call: Callable[[float], T], until_s: float | None = None) -> T:
-        if until_s is None:
-            until_s = self._caller.clock.monotonic() + self._retry_within_s
-        return self._caller.repeated(call, request_timeout_s=self._request_timeout_s, until_s=until_s)
 
 
 def _delivery(received: Any) -> Delivery:

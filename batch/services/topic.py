@@ -44,15 +44,13 @@ class GoogleTopic:
         from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
         self.name = name
-        self._caller = Caller(Resource("topic", project, name), clock, rng)
+        self._caller = Caller(Resource("topic", project, name), clock, rng, retry_within_s, request_timeout_s)
         self._path = self._caller.resource.path
         self._client: Any = client_for(self._caller.resource, pubsub_v1.PublisherClient, PublisherGrpcTransport)
         self._request: Any = pubsub_v1.PublishRequest.pb()
         self._message: Any = pubsub_v1.PubsubMessage.pb()
         response = pubsub_v1.PublishResponse.pb()
         self._send = raw_call(self._client, "/google.pubsub.v1.Publisher/Publish", self._request, response, ("topic", self._path))
-        self._retry_within_s = retry_within_s
-        self._request_timeout_s = request_timeout_s
         self._pool = ThreadPoolExecutor(PUBLISHES_IN_FLIGHT, thread_name_prefix=f"publish-{name}")
 
     def publish(self, messages: Sequence[Outgoing]) -> list[str]:
@@ -75,8 +73,7 @@ class GoogleTopic:
         def call(timeout_s: float) -> list[str]:
             return list(self._send(request, timeout_s).message_ids)
 
-        until_s = self._caller.clock.monotonic() + self._retry_within_s
         try:
-            return self._caller.repeated(call, request_timeout_s=self._request_timeout_s, until_s=until_s)
+            return self._caller.repeated(call, self._caller.until_s())
         except self._caller.failure as error:
             raise self._caller.ours("publish to", error) from error

@@ -22,6 +22,7 @@ from batch.model.names import delayed_folder, delayed_parts, outcome_folder
 from batch.model.outcomes import Outcome, from_lines, merged
 from batch.settings import worker_settings
 from batch.testing.clock import ManualClock
+from batch.testing.handlers import put
 from batch.testing.objects import MemoryObjectStore
 from batch.testing.observed import Began, WorkerClock, observed
 from batch.testing.pubsub import MemoryBroker, MemorySubscription
@@ -92,8 +93,7 @@ def drain(
     """
     clock = clock or ManualClock()
     store = store if store is not None else MemoryObjectStore(clock=clock)
-    for name, data in (objects or {}).items():
-        store.write(name, data)
+    put(store, objects)
     begun = _Lane(registry, store, clock, concurrency)
     before = {name: store.read(name) for name in store.names()}
     messages = [_message(one, f"task-{number}", iso(clock.now())) for number, one in enumerate(tasks, 1)]

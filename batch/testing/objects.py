@@ -28,10 +28,6 @@ class MemoryObjectStore(Faults):
         self._objects: dict[str, tuple[bytes, ObjectInfo]] = {}
         self._generation = 0
 
-    def check(self) -> None:
-        with self._fault("check"):
-            pass
-
     def write(
         self,
         name: str,
@@ -94,9 +90,6 @@ class MemoryObjectStore(Faults):
             self._demand(name, if_generation)
             del self._objects[name]
             return True
-
-    def close(self) -> None:
-        """Nothing to close; here because the real store has it."""
 
     def _found(self, name: str) -> tuple[bytes, ObjectInfo]:
         found = self._objects.get(name)

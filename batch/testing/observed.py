@@ -26,23 +26,18 @@ class Began:
     attempt: int
 
 
-class WorkerClock:
-    """Implements `batch.model.clock.Clock` for a worker's own threads: the time that is written down is the manual clock's alone, durations
-    and waits really pass."""
+class WorkerClock(SystemClock):
+    """For a worker's own threads: the time that is written down is the manual clock's alone, durations and waits really pass."""
 
     def __init__(self, manual: ManualClock) -> None:
         self._manual = manual
-        self._real = SystemClock()
-        self._began_s = self._real.monotonic()
+        self._began_s = super().monotonic()
 
     def now(self) -> float:
         return self._manual.now()
 
     def monotonic(self) -> float:
-        return self._manual.monotonic() + self._real.monotonic() - self._began_s
-
-    def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        return self._real.wait(event, timeout_s)
+        return self._manual.monotonic() + super().monotonic() - self._began_s
 
 
 class _TimeOver(BaseException):

@@ -93,9 +93,6 @@ class MemoryTopic(Faults):
         with self._fault("publish"), self._broker.lock:
             return [self._publish(one) for one in messages]
 
-    def close(self) -> None:
-        """Nothing to close; here because the real topic has it."""
-
     def _publish(self, message: Outgoing) -> str:
         message_id = self._broker.next_message_id()
         kept = Outgoing(bytes(message.data), dict(message.attributes))
@@ -210,25 +207,21 @@ class MemorySubscription(Faults):
         with self._fault("nack"):
             return self._modify(ack_ids, after_s, leased=after_s > 0)
 
-    def close(self) -> None:
-        """Nothing to close; here because the real subscription has it."""
-
     def forward_spent(self) -> None:
-        """For the broker: dead-letter what is free and has had all its deliveries."""
+        """For the broker, which holds its lock: dead-letter what is free and has had all its deliveries."""
         limit = self.max_delivery_attempts
         if limit is None:
             return
-        with self._broker.lock:
-            now = self._clock.now()
-            for one in [waiting for waiting in self._waiting.values() if waiting.delivery_count >= limit and waiting.free_s <= now]:
-                del self._waiting[one.sequence]
-                why = {
-                    "CloudPubSubDeadLetterSourceDeliveryCount": str(one.delivery_count),
-                    "CloudPubSubDeadLetterSourceSubscription": self.name,
-                    "CloudPubSubDeadLetterSourceSubscriptionProject": self._broker.project,
-                    "CloudPubSubDeadLetterSourceTopicPublishTime": iso(one.published_s),
-                }
-                self._broker.topic(self.dead_letter_topic).publish([Outgoing(one.data, {**one.attributes, **why})])
+        now = self._clock.now()
+        for one in [waiting for waiting in self._waiting.values() if waiting.delivery_count >= limit and waiting.free_s <= now]:
+            del self._waiting[one.sequence]
+            why = {
+                "CloudPubSubDeadLetterSourceDeliveryCount": str(one.delivery_count),
+                "CloudPubSubDeadLetterSourceSubscription": self.name,
+                "CloudPubSubDeadLetterSourceSubscriptionProject": self._broker.project,
+                "CloudPubSubDeadLetterSourceTopicPublishTime": iso(one.published_s),
+            }
+            self._broker.topic(self.dead_letter_topic).publish([Outgoing(one.data, {**one.attributes, **why})])
 
     def _take(self, max_messages: int) -> list[Delivery]:
         now = self._clock.now()

@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from batch.services.ports import ObjectInfo, ObjectStore
 
@@ -59,20 +59,9 @@ class WatchedStore:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def check(self) -> None:
-        self._store.check()
-
-    def write(
-        self,
-        name: str,
-        data: bytes,
-        *,
-        content_type: str = "application/octet-stream",
-        metadata: Mapping[str, str] | None = None,
-        if_generation: int | None = None,
-    ) -> ObjectInfo:
+    def write(self, name: str, data: bytes, **options: Any) -> ObjectInfo:
         def take_effect() -> ObjectInfo:
-            info = self._store.write(name, data, content_type=content_type, metadata=metadata, if_generation=if_generation)
+            info = self._store.write(name, data, **options)
             with self._lock:
                 self.written[name] += 1
             return info

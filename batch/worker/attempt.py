@@ -55,10 +55,6 @@ class Attempt:
         return self.delivery.message_id
 
     @property
-    def data(self) -> bytes:
-        return self.delivery.data
-
-    @property
     def marked(self) -> bool:
         """Whether its in-progress marker is in the bucket, or about to be."""
         return self.marker_generation is not None

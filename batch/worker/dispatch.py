@@ -5,7 +5,7 @@ A worker whose handlers are all of one kind sorts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from batch.handling.registry import Kind, Registry
@@ -51,6 +51,7 @@ class Executors:
         self._stages = {name: stage for name, (stage, _) in executors.items()}
         self._executors = [executor for _, executor in executors.values()]
         self._quarantine = quarantine
+        self._everyone: Sequence[Executor | Quarantine] = (*self._executors, quarantine)
         self._registry = registry
         self.changes = changes
         self._first = next(iter(self._stages.values()))
@@ -82,15 +83,11 @@ class Executors:
     def waiting_count(self) -> int:
         return sum(len(stage) for stage in self._stages.values())
 
-    @property
-    def waiting_bytes(self) -> int:
-        return sum(stage.byte_count for stage in self._stages.values())
-
     def running(self) -> list[Work]:
-        return [work for executor in self._everyone() for work in executor.running()]
+        return [work for executor in self._everyone for work in executor.running()]
 
     def flush(self) -> None:
-        for executor in self._everyone():
+        for executor in self._everyone:
             executor.flush()
 
     def close(self) -> list[Work]:
@@ -98,19 +95,11 @@ class Executors:
         return [*(work for stage in self._stages.values() for work in stage.close()), *self._quarantine.close()]
 
     def shut_down(self) -> None:
-        for executor in self._everyone():
+        for executor in self._everyone:
             executor.shut_down()
-
-    def wait_change(self, timeout_s: float, unless: Callable[[], bool] = lambda: False) -> None:
-        """Return when messages came or went in any queue, or `nudge` was called, at the latest after `timeout_s`; at once when
-        `unless()` holds. Every change that makes it hold is told."""
-        self.changes.wait(timeout_s, unless)
 
     def nudge(self) -> None:
         self.changes.tell(always=True)
-
-    def _everyone(self) -> Iterable[Executor | Quarantine]:
-        return (*self._executors, self._quarantine)
 
 
 def queue_name(kind: Kind, task_type: str) -> str:

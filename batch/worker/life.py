@@ -28,7 +28,7 @@ from batch.worker.executors.overdue import HandlersHang
 from batch.worker.executors.runner import Parts, Runner
 from batch.worker.leases import LeaseKeeper
 from batch.worker.progress_writer import ProgressWriter, earlier_tries
-from batch.worker.pulling.bounds import PaidMinute, TimeBounds
+from batch.worker.pulling.bounds import TimeBounds
 from batch.worker.pulling.drain import DrainProof
 from batch.worker.pulling.puller import Puller
 from batch.worker.pulling.pulls import Pulls
@@ -187,7 +187,7 @@ class Worker:
 
     def _puller(self, leases: LeaseKeeper) -> Puller:
         settings = self.settings
-        not_before_s = self._paid_until_s if settings.promised else 0.0
+        not_before_s = 0.0 if settings.backlog is None else self._paid_until_s  # with a backlog it was promised messages
         proof = DrainProof(least_s=settings.drain_after_s, not_before_s=not_before_s)
         return Puller(
             settings,
@@ -196,7 +196,7 @@ class Worker:
             leases,
             self.tally,
             self._bounds,
-            PaidMinute(self._paid_until_s) if settings.use_paid_minute and settings.decision_id else PaidMinute(),
+            self._paid_until_s if settings.use_paid_minute and settings.decision_id else float("-inf"),
             Pulls(proof, settings.max_outstanding_bytes),
             self._breaker,
             self._clock,

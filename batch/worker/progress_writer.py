@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from batch.events import log
 from batch.model.clock import Clock
@@ -14,36 +15,29 @@ from batch.model.progress import JITTER, Progress, from_metadata, to_metadata
 from batch.services.ports import ObjectStore
 
 
+@dataclass(slots=True)
 class ProgressWriter:
-    """One worker try's progress object. `current` gives the counters when they are written."""
+    """One worker try's progress object. `current` gives the counters when they are written; `heartbeat` is called each round of the
+    thread, with the seconds until the next."""
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        name: str,
-        current: Callable[[], Progress],
-        every_s: float,
-        clock: Clock,
-        rng: random.Random,
-        failed: Callable[[BaseException], None],
-        heartbeat: Callable[[float], None] = lambda _again_within_s: None,
-    ) -> None:
-        """`heartbeat` is called each round of the thread, with the seconds until the next."""
-        self._failed = failed
-        self._heartbeat = heartbeat
-        self._store = store
-        self._name = name
-        self._current = current
-        self._every_s = every_s
-        self._clock = clock
-        self._rng = rng
-        self.created = False
-        self._ended = threading.Event()
+    store: ObjectStore
+    name: str
+    current: Callable[[], Progress]
+    every_s: float
+    clock: Clock
+    rng: random.Random
+    failed: Callable[[BaseException], None]
+    heartbeat: Callable[[float], None] = lambda _again_within_s: None
+    created: bool = field(default=False, init=False)
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
     def create(self) -> None:
         """The first write. Raises DependencyError: a worker that cannot write here cannot write results either."""
-        self._store.write(self._name, b"", content_type="text/plain", metadata=to_metadata(self._current()))
+        self.store.write(self.name, b"", content_type="text/plain", metadata=to_metadata(self.current()))
         self.created = True
 
     def start(self) -> None:
@@ -52,7 +46,7 @@ class ProgressWriter:
     def write(self) -> bool:
         """One write; False, and a log line, when it failed."""
         try:
-            self._store.patch_metadata(self._name, to_metadata(self._current()))
+            self.store.patch_metadata(self.name, to_metadata(self.current()))
         except FanoutError as error:
             log("progress_failed", error=str(error))
             return False
@@ -66,13 +60,13 @@ class ProgressWriter:
 
     def _run(self) -> None:
         try:
-            longest_s = self._every_s * (1 + JITTER)
-            self._heartbeat(longest_s)
-            while not self._clock.wait(self._ended, self._every_s * (1 + JITTER * (self._rng.random() - 0.5))):
+            longest_s = self.every_s * (1 + JITTER)
+            self.heartbeat(longest_s)
+            while not self.clock.wait(self._ended, self.every_s * (1 + JITTER * (self.rng.random() - 0.5))):
                 self.write()
-                self._heartbeat(longest_s)
+                self.heartbeat(longest_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
-            self._failed(error)
+            self.failed(error)
 
 
 def earlier_tries(store: ObjectStore, execution: str, index: int, retry: int) -> list[Progress]:

@@ -42,7 +42,6 @@ class ReadyQueue:
 
     def __init__(self, changes: Changes | None = None, demand: Callable[[], None] = lambda: None) -> None:
         self.arrived = threading.Event()
-        self.byte_count = 0
         self.attempt_count = 0
         """Attempts among what waits."""
         self.wanted_count = 0
@@ -51,30 +50,23 @@ class ReadyQueue:
         self._takers = threading.Condition(threading.Lock())
         self._changes = changes or Changes()
         self._demand = demand
-        self._closed = False
+        self.closed = False
 
     def __len__(self) -> int:
         return len(self._items)
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def put(self, items: Iterable[Work]) -> None:
         with self._takers:
-            for item in items:
-                self._items.append(item)
-                self.byte_count += len(item.data)
+            self._items.extend(items)
             self._woken()
         self._changes.tell()
 
     def put_front(self, items: Sequence[Work]) -> list[Work]:
         """Put them before all others: redelivered messages, and what another thread had taken. Returns them when the queue is closed."""
         with self._takers:
-            if self._closed:
+            if self.closed:
                 return list(items)
             self._items.extendleft(reversed(items))
-            self.byte_count += sum(len(item.data) for item in items)
             self.attempt_count += _attempts(items)
             self._woken()
         self._changes.tell()
@@ -85,9 +77,9 @@ class ReadyQueue:
         if not self._items:
             self._changes.tell()  # a thread is free: the puller may want more now
         with self._takers:
-            while not self._items and not self._closed:
+            while not self._items and not self.closed:
                 self._wait(size(0))
-            taken = [] if self._closed else self._taken(size(len(self._items)))
+            taken = [] if self.closed else self._taken(size(len(self._items)))
         self._changes.tell()
         self._demand()
         return taken
@@ -95,7 +87,7 @@ class ReadyQueue:
     def take_now(self, most: int) -> list[Work]:
         """At most `most` of what waits; an empty list when there is nothing, or once closed."""
         with self._takers:
-            taken = [] if self._closed else self._taken(most)
+            taken = [] if self.closed else self._taken(most)
         self._changes.tell()
         self._demand()
         return taken
@@ -103,10 +95,10 @@ class ReadyQueue:
     def close(self) -> list[Work]:
         """Start nothing more: takers end, and what had not started is returned."""
         with self._takers:
-            self._closed = True
+            self.closed = True
             left = list(self._items)
             self._items.clear()
-            self.byte_count = self.attempt_count = 0
+            self.attempt_count = 0
             self.arrived.set()
             self._takers.notify_all()
         self._changes.tell()
@@ -119,7 +111,7 @@ class ReadyQueue:
             self._demand()
         finally:
             self._takers.acquire()
-        if not self._items and not self._closed:
+        if not self._items and not self.closed:
             self._takers.wait()
         self.wanted_count -= wanted
 
@@ -129,7 +121,6 @@ class ReadyQueue:
 
     def _taken(self, most: int) -> list[Work]:
         taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
-        self.byte_count -= sum([len(item.data) for item in taken])
         if self.attempt_count:
             self.attempt_count -= _attempts(taken)
         if self._items:

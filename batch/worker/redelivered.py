@@ -36,17 +36,11 @@ class Redelivered:
         self._waiting: deque[Attempt] = deque()
         self._admitting: set[Attempt] = set()
         """Their records are being read, or their markers written."""
-        self._byte_count = 0
         self._closed = False
         self._state = threading.Condition(threading.Lock())
 
     def __len__(self) -> int:
         return len(self.queue) + len(self._waiting) + len(self._admitting)
-
-    @property
-    def byte_count(self) -> int:
-        """Data of what waits here and in the queue."""
-        return self.queue.byte_count + self._byte_count
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
         """Into the queue at once, but for those that were delivered before, or may have been."""
@@ -64,7 +58,6 @@ class Redelivered:
         attempts = [one for one in decoded if isinstance(one, Attempt)]
         with self._state:
             self._waiting.extend(attempts)
-            self._byte_count += sum(len(one.data) for one in attempts)
         self._advance()
         self._changes.tell()
 
@@ -77,7 +70,6 @@ class Redelivered:
             marked = [one for one in left if isinstance(one, Attempt) and one.marked]
             unmarked = [one for one in left if not isinstance(one, Attempt) or not one.marked]
             unmarked += self._waiting
-            self._byte_count -= sum(len(one.data) for one in self._waiting)
             self._waiting.clear()
             leaving = [*marked, *self._admitting]
         if leaving:
@@ -105,7 +97,6 @@ class Redelivered:
         unrun = self._runner.readmitted(attempt, mark_quarantined=False)
         with self._state:
             self._admitting.discard(attempt)
-            self._byte_count -= len(attempt.data)
             closed = self._closed
         if closed:
             self._release(attempt)

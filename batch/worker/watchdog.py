@@ -28,26 +28,31 @@ _collector = threading.Lock()
 """Held by who turns the garbage collector off and on again."""
 
 
-class Heartbeats:
-    """Parts by name, and when each must have come round at the latest (monotonic). Safe from any thread: each name has one writer."""
+class Watchdog:
+    """Tells `stuck` once which parts have not come round within `limit_s`. It knows them by name, and when each must have come round at
+    the latest (monotonic). Safe from any thread: each name has one writer."""
 
-    def __init__(self, limit_s: float) -> None:
-        self.limit_s = limit_s
+    def __init__(self, limit_s: float, clock: Clock, stuck: Callable[[Sequence[str]], None]) -> None:
+        self._limit_s, self._clock, self._stuck = limit_s, clock, stuck
         self._due_s: dict[str, float] = {}
         self._looked_s: float | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
-    def heartbeat(self, part: str, now_s: float, again_within_s: float = 0.0) -> None:
+    def heartbeat(self, part: str, again_within_s: float = 0.0) -> None:
         """`part` has come round, and means to do so again within `again_within_s`."""
+        now_s = self._clock.monotonic()
         if self._looked_s is None:
             self._looked_s = now_s  # or a pause before the first look would not be seen as one
-        self._due_s[part] = now_s + again_within_s + self.limit_s
+        self._due_s[part] = now_s + again_within_s + self._limit_s
 
     def leave(self, part: str) -> None:
         """`part` has ended: no heartbeat of it is due."""
         self._due_s.pop(part, None)
 
-    def stalled(self, now_s: float) -> Sequence[str]:
+    def stalled(self) -> Sequence[str]:
         """The parts that are overdue; to be asked every LOOK_EVERY_S."""
+        now_s = self._clock.monotonic()
         asleep_s = 0.0 if self._looked_s is None else now_s - self._looked_s
         self._looked_s = now_s
         if asleep_s > MAX_LOOK_S:
@@ -57,25 +62,6 @@ class Heartbeats:
             return []
         return sorted(part for part, due_s in list(self._due_s.items()) if now_s > due_s)
 
-
-class Watchdog:
-    """Tells `stuck` once which parts have not come round within `limit_s`."""
-
-    def __init__(self, limit_s: float, clock: Clock, stuck: Callable[[Sequence[str]], None]) -> None:
-        self._heartbeats = Heartbeats(limit_s)
-        self._clock = clock
-        self._stuck = stuck
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
-
-    def heartbeat(self, part: str, again_within_s: float = 0.0) -> None:
-        """`part` has come round and will again within that time, or it stands still."""
-        self._heartbeats.heartbeat(part, self._clock.monotonic(), again_within_s)
-
-    def leave(self, part: str) -> None:
-        """`part` has ended."""
-        self._heartbeats.leave(part)
-
     def start(self) -> None:
         self._thread.start()
 
@@ -84,7 +70,7 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._clock.wait(self._ended, LOOK_EVERY_S):
-            parts = self._heartbeats.stalled(self._clock.monotonic())
+            parts = self.stalled()
             if parts and not self._ended.is_set():
                 self._stuck(parts)
                 return

@@ -19,7 +19,7 @@ from batch.worker.flow import (
     pull_size,
     wanted_count,
 )
-from batch.worker.pulling.bounds import PaidMinute, TimeBounds, after_signal_s
+from batch.worker.pulling.bounds import TimeBounds, after_signal_s
 
 means = st.none() | st.floats(1e-7, 1e4)
 counts = st.integers(0, 5000)
@@ -105,11 +105,6 @@ def test_a_worker_plans_to_end_before_its_timeout(started_s: float, timeout_s: f
     bounds = TimeBounds(started_s, timeout_s)
     assert started_s < bounds.end_s < started_s + timeout_s
     assert bounds.stop_pulling_s(longest_s, prefetch_s) < bounds.end_s
-
-
-def test_what_is_pulled_in_the_paid_minute_ends_in_it() -> None:
-    assert PaidMinute(155.0).stop_pulling_s(longest_s=3.0, prefetch_s=1.0) == 151.0
-    assert PaidMinute().stop_pulling_s(0.0, 0.0) < 0, "most workers have none"
 
 
 def test_after_a_signal_there_is_time_to_flush() -> None:

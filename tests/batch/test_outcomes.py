@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.model.outcomes import PRECEDENCE, Outcome, from_line, from_lines, merged, stronger, to_line
+from batch.model.outcomes import PRECEDENCE, Outcome, from_line, from_lines, merged, to_line
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
@@ -65,8 +65,8 @@ def test_merging_finds_the_same_outcomes_in_any_order(many: list[Outcome], rng: 
 
 def test_the_first_holds_on_a_tie() -> None:
     one, other = (Outcome("a", "t", "dead", "now", execution=name) for name in "xy")
-    assert stronger(one, other) is one
-    assert stronger(other, one) is other
+    assert merged([one, other])["a"] is one
+    assert merged([other, one])["a"] is other
 
 
 def test_a_result_that_is_not_json_is_written_as_its_text() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.model.progress import DEFERRED_KEPT, MARKS_KEPT, MAX_METADATA_BYTES, Progress, from_metadata, to_metadata
+from batch.model.progress import DEFERRED_KEPT, MARKS_KEPT, Progress, from_metadata, to_metadata
 
 counts = st.integers(0, 10**9)
 seconds = st.integers(0, 4 * 10**12).map(lambda milliseconds: milliseconds / 1000)
@@ -59,7 +59,7 @@ def test_progress_comes_back_as_it_was(progress: Progress) -> None:
 @given(progresses(300, 400))
 def test_metadata_stays_small_and_keeps_what_counts(progress: Progress) -> None:
     metadata = to_metadata(progress)
-    assert sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items()) < MAX_METADATA_BYTES
+    assert sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items()) < 8 * 1024
     found = from_metadata(metadata)
     assert sum(count for _, count in found.deferred) == sum(count for _, count in progress.deferred)
     assert found.marks == progress.marks[-MARKS_KEPT:]

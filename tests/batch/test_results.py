@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.handling.results import Existing, judge, write_output
+from batch.handling.results import write_output
 from batch.model.clock import iso
 from batch.model.errors import DependencyUnavailable, Superseded
 from batch.model.message import Task
@@ -91,10 +91,14 @@ def test_what_a_person_put_there_is_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "submitted_at", "whose"),
-    [(2, 5, Existing.OURS), (1, 5, Existing.OLDER), (3, 5, Existing.NEWER), (9, 4, Existing.OLDER), (1, 6, Existing.NEWER)],
+    ("owner", "submitted_at", "created"),
+    [(2, 5, False), (1, 5, True), (3, 5, None), (9, 4, True), (1, 6, None)],
 )
-def test_age_is_by_time_then_by_id(owner: int, submitted_at: int, whose: Existing) -> None:
-    other = task(owner, submitted_at)
-    existing = ObjectInfo(NAME, 1, 1, {"task_id": other.task_id, "submitted_at": other.submitted_at})
-    assert judge(task(2, 5), existing) is whose
+def test_age_is_by_time_then_by_id(owner: int, submitted_at: int, created: bool | None) -> None:
+    store, other = MemoryObjectStore(), task(owner, submitted_at)
+    store.write(NAME, b"x", metadata={"task_id": other.task_id, "submitted_at": other.submitted_at})
+    if created is None:
+        with pytest.raises(Superseded):
+            write_output(store, task(2, 5), NAME, b"y", "text/plain")
+    else:
+        assert write_output(store, task(2, 5), NAME, b"y", "text/plain").created is created

@@ -54,7 +54,7 @@ def test_a_missing_setting_says_what_it_is_and_what_was_meant() -> None:
 
 def test_defaults_are_those_of_a_manual_execution() -> None:
     settings = worker_settings(GOOD)
-    assert (settings.share, settings.promised, settings.lane_name) == (1000, False, "local")
+    assert (settings.share, settings.lane_name) == (1000, "local")
     assert (settings.handlers, settings.decision_id, settings.index, settings.count) == (("batch.handlers",), "", 0, 1)
 
 
@@ -75,7 +75,6 @@ def test_the_shares_of_an_execution_sum_to_its_backlog(backlog: int, count: int)
         for index in range(count)
     ]
     assert sum(one.share for one in workers) == backlog
-    assert all(one.promised for one in workers)
 
 
 def test_an_index_outside_the_count_is_an_error() -> None:

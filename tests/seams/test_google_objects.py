@@ -90,7 +90,6 @@ def store(server: Server) -> Iterator[GoogleObjectStore]:
 
 
 CALLS: dict[str, Callable[[GoogleObjectStore], object]] = {
-    "check": lambda store: store.check(),
     "write": lambda store: store.write("one", b"x"),
     "create": lambda store: store.write("one", b"x", if_generation=0),
     "read": lambda store: store.read("one"),

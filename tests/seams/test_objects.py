@@ -53,7 +53,6 @@ def test_reading_what_is_not_there_says_so(store: ObjectStore) -> None:
         store.patch_metadata("no-such", {"a": "b"})
     assert store.info("no-such") is None
     assert store.delete("no-such") is False
-    store.check()
 
 
 def test_create_only_writes_once(store: ObjectStore) -> None:

@@ -106,7 +106,7 @@ class Admission:
             lost = standing is Standing.LOST
             if lost and len(known.lost) + 1 >= MAX_LOST:
                 return self.verdicts.worker_died(attempt, known)
-            attempt.quarantined = lost or known.quarantined
+            attempt.quarantined = lost or bool(known.lost)
             needs_marker = mark_quarantined if attempt.quarantined else self._unexplained(attempt.delivery, known)
             if not needs_marker or self.markers.mark(attempt, known, generation, lost=lost):
                 return None
@@ -120,14 +120,12 @@ class Admission:
         return delivery.delivery_attempt > known.attempt_count + 1
 
     def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
-        return self.verdicts.dead(self._unreadable(delivery), delivery, began_s, 0, error.kind, str(error))
-
-    def _unreadable(self, delivery: Delivery) -> Task:
-        """What can be told of a message that is not a task."""
-        return Task(
+        """A dead letter, with what can be told of a message that is not a task."""
+        unreadable = Task(
             task_id=readable_task_id(delivery.data, delivery.attributes, delivery.message_id),
             task_type=delivery.attributes.get("task_type", "unknown"),
             submitted_at=iso(delivery.published_s),
             lane=self.settings.lane_name,
             shard=shard_of(delivery.attributes, lane=self.settings.lane_name, published_s=delivery.published_s),
         )
+        return self.verdicts.dead(unreadable, delivery, began_s, 0, error.kind, str(error))

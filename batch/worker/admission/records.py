@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from batch.model.attempts import NONE, AttemptError, Attempts, from_json, to_json
@@ -29,32 +30,32 @@ def write_attempts(store: ObjectStore, task_id: str, attempts: Attempts, if_gene
 
 def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: float, now_s: float) -> Attempts:
     """Record one more failed attempt, also while another worker records one. Raises DependencyError."""
-    for _ in range(MAX_ROUNDS):
-        known, generation = read_attempts(store, task_id)
-        if known.errors and known.errors[-1] == error:
-            # The answer to our own write was lost: one run is one attempt.
-            return known
-        attempts = known.after(error, now_s + delay_s)
-        try:
-            write_attempts(store, task_id, attempts, generation)
-            return attempts
-        except PreconditionFailed:
-            continue
-    raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a failure was added to it")
+
+    def added(known: Attempts) -> Attempts:
+        # The same error again: the answer to our own write was lost, and one run is one attempt.
+        return known if known.errors and known.errors[-1] == error else known.after(error, now_s + delay_s)
+
+    return _changed(store, task_id, added, "a failure")
 
 
 def postpone(store: ObjectStore, task_id: str, not_before: float) -> None:
     """Note that the task may not run before this time (Unix seconds); no attempt is spent. Raises DependencyError."""
+    _changed(store, task_id, lambda known: known if known.not_before >= not_before else replace(known, not_before=not_before), "a wait")
+
+
+def _changed(store: ObjectStore, task_id: str, change: Callable[[Attempts], Attempts], what: str) -> Attempts:
+    """The record after `change`, which is made again on whatever another worker has written meanwhile."""
     for _ in range(MAX_ROUNDS):
         known, generation = read_attempts(store, task_id)
-        if known.not_before >= not_before:
-            return
+        wanted = change(known)
+        if wanted is known:
+            return known
         try:
-            write_attempts(store, task_id, replace(known, not_before=not_before), generation)
-            return
+            write_attempts(store, task_id, wanted, generation)
+            return wanted
         except PreconditionFailed:
             continue
-    raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while a wait was added to it")
+    raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while {what} was added to it")
 
 
 def end_marker(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:

@@ -15,7 +15,7 @@ from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter
 from batch.model.delivery import Delivery
 from batch.model.message import Task
 from batch.model.names import attempts_object
-from batch.model.outcomes import Lines
+from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
@@ -26,7 +26,6 @@ DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""
 FAULT_WAIT_S = 60.0
 """How long a message waits that we could not deal with ourselves; the subscription's dead-letter policy bounds how often."""
-MAX_LINE_BYTES = 64 * 1024
 JITTER = 0.1
 
 
@@ -98,7 +97,7 @@ class Verdicts:
         task, delivery = attempt.task, attempt.delivery
         line = self._lines.of(task.task_id, shared, delivery.message_id, output, result)
         if len(line) > MAX_LINE_BYTES:
-            line = self._lines.of(task.task_id, shared, delivery.message_id, output, _left_out(line))
+            line = self._lines.of(task.task_id, shared, delivery.message_id, output, left_out(line))
         return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
 
     def unserved(self, delivery: Delivery, error: str) -> Nack:
@@ -186,7 +185,3 @@ class Verdicts:
         shared = self._lines.shared(task.task_type, outcome, iso(clock.now()), clock.monotonic() - began_s, attempt_count)
         line = self._lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason)
         return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, outcome, line)
-
-
-def _left_out(line: bytes) -> dict[str, str]:
-    return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}

@@ -169,11 +169,8 @@ class Committer:
 
     def _patience_s(self) -> float:
         """How long the oldest outcome waits: when nothing else is outstanding only for what the next pull may bring."""
-        return (
-            min(IDLE_FLUSH_S, self.settings.flush_interval_s)
-            if self.tally.outstanding <= len(self._buffer)
-            else self.settings.flush_interval_s
-        )
+        interval_s = self.settings.flush_interval_s
+        return min(IDLE_FLUSH_S, interval_s) if self.tally.outstanding <= len(self._buffer) else interval_s
 
     def try_flush(self) -> None:
         """Flush; a failure is kept and tried again, until the breaker opens."""
@@ -209,35 +206,29 @@ class Committer:
             self._byte_count = sum(len(one.line) for one in self._buffer)
 
     def _publish(self, dead: Sequence[Ended]) -> None:
-        """All dead letters; one that cannot travel does not hold up the others. Raises DependencyError."""
+        """All dead letters; one that cannot travel does not hold up the others: its bytes are kept. Raises DependencyError."""
         letters = [self._sendable(one) for one in dead]
         try:
             self.dead_letters.publish(letters)
         except DependencyError:
             raise
-        except FanoutError:
-            for one, letter in zip(dead, letters, strict=True):
-                self._publish_alone(one, letter)
-
-    def _publish_alone(self, one: Ended, letter: Outgoing) -> None:
-        try:
-            self.dead_letters.publish([letter])
-        except DependencyError:
-            raise
         except FanoutError as error:
-            name = self._keep_raw(one, letter)
-            log("dead_letter_refused", task_id=one.task_id, object=name, error=str(error))
+            if len(dead) == 1:
+                log("dead_letter_refused", task_id=dead[0].task_id, object=self._keep_raw(dead[0]), error=str(error))
+            else:
+                for one in dead:
+                    self._publish([one])
 
     def _sendable(self, one: Ended) -> Outgoing:
         """The letter, or, when its data is too large to travel with the facts, a reference to where the data lies."""
         self.heartbeat()
         letter = one.dead_letter
         assert letter is not None, "only dead tasks have letters"
-        return letter if len(letter.data) <= MAX_DATA_BYTES else referring(letter, self._keep_raw(one, letter))
+        return letter if len(letter.data) <= MAX_DATA_BYTES else referring(letter, self._keep_raw(one))
 
-    def _keep_raw(self, one: Ended, letter: Outgoing) -> str:
+    def _keep_raw(self, one: Ended) -> str:
         name = dead_raw_object(one.task_id, one.message_id)
-        self.store.write(name, letter.data)
+        self.store.write(name, one.dead_letter.data if one.dead_letter else b"")
         return name
 
     def unwritten(self) -> list[str]:
@@ -255,14 +246,9 @@ class Committer:
                 self.store.write(name, data, content_type="application/x-ndjson", if_generation=0)
                 return
             except PreconditionFailed:
-                if self._stands_there(name, data):
-                    return
-
-    def _stands_there(self, name: str, data: bytes) -> bool:
-        try:
-            return self.store.read(name) == data
-        except ObjectMissing:
-            return False
+                with suppress(ObjectMissing):
+                    if self.store.read(name) == data:
+                        return
 
     def _acknowledge(self, ended: Sequence[Ended]) -> None:
         self.heartbeat()

@@ -54,13 +54,12 @@ class NeverBegan(Exception):
 @dataclass(frozen=True, slots=True)
 class Order:
     """One attempt for a child. `until_s` (monotonic; None: without limit) is when it is killed; `limit_s` the limit as it was asked for;
-    `remaining_s` what its handler is told."""
+    the header tells the child all that it needs."""
 
     header: dict[str, Any]
     data: bytes
     until_s: float | None
     limit_s: float | None
-    memory_mb: int | None
     facts: dict[str, Any]
 
 
@@ -102,6 +101,8 @@ class Child:
         self._poll = select.poll()
         self._poll.register(self._link.fileno(), select.POLLIN)
         self._poll.register(self._printed, select.POLLIN)
+        self._poll_printed = select.poll()
+        self._poll_printed.register(self._printed, select.POLLIN)
         self._hello = hello
 
     def get_ready(self) -> None:
@@ -204,12 +205,10 @@ class Child:
 
     def _wait_end(self) -> bool:
         """Whether it ends by itself within END_LIMIT_S; what it prints meanwhile is read."""
-        poll = select.poll()
-        poll.register(self._printed, select.POLLIN)
         for _ in range(int(END_LIMIT_S / STEP_S)):
             if not self._lives():
                 return True
-            if poll.poll(STEP_S * 1000) and not self._drain():
+            if self._poll_printed.poll(STEP_S * 1000) and not self._drain():
                 threading.Event().wait(STEP_S)
         return not self._lives()
 
@@ -258,16 +257,15 @@ class Child:
         """Past its time: asked for its stacks, then killed."""
         with suppress(OSError):
             os.kill(self.pid, signal.SIGUSR1)
-        poll = select.poll()
-        poll.register(self._printed, select.POLLIN)
-        if poll.poll(STACKS_S * 1000):
+        if self._poll_printed.poll(STACKS_S * 1000):
             threading.Event().wait(STEP_S)
         self._bury()
         reason = f"it ran longer than its limit of {order.limit_s:g} s; its process was killed"
         return Answer(Said.FAILED, error_type="TimeoutError", reason=reason, traceback=self.output.tail[-MAX_TRACEBACK_CHARS:])
 
     def _crashed(self, ended: str, order: Order) -> Answer:
-        limit = f"; it may use {order.memory_mb} MB" if order.memory_mb is not None else ""
+        memory_mb = order.header["memory_mb"]
+        limit = f"; it may use {memory_mb} MB" if memory_mb is not None else ""
         evidence = self.output.tail[-TAIL_BYTES:]
         return Answer(Said.CRASHED, error_type="ProcessDied", reason=f"its process {ended}{limit}", traceback=evidence)
 
@@ -302,8 +300,7 @@ class Child:
             try:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             except ChildProcessError:
-                self._process.returncode = -signal.SIGKILL
-                return None, 0
+                break
             if pid:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 return self._process.returncode, _peak_mb(usage.ru_maxrss)

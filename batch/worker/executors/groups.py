@@ -288,15 +288,10 @@ def has_returned(answer: Answer, count: int) -> bool:
 def answers_of(answer: Answer, count: int) -> list[Answer]:
     """One answer for each of `count` tasks, from that of their call; the same one for all when the call itself failed."""
     results = answer.result
-    if answer.said is Said.RETURNED and not isinstance(results, list | tuple):
-        answer = _wrong(count, f"a {type(results).__name__}")
-    elif answer.said is Said.RETURNED and len(results) != count:
-        answer = _wrong(count, f"{len(results)} results")
     if answer.said is not Said.RETURNED:
         return [answer] * count
-    return [raised(one) if isinstance(one, BaseException) else Answer(Said.RETURNED, one) for one in results]
-
-
-def _wrong(count: int, got: str) -> Answer:
+    if isinstance(results, list | tuple) and len(results) == count:
+        return [raised(one) if isinstance(one, BaseException) else Answer(Said.RETURNED, one) for one in results]
+    got = f"{len(results)} results" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
     reason = f"a grouped handler returns a list with one result, or one exception, for each of its {count} tasks, in their order; got {got}"
-    return Answer(Said.FAILED, error_type="WrongResults", reason=reason)
+    return [Answer(Said.FAILED, error_type="WrongResults", reason=reason)] * count

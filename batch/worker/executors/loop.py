@@ -115,17 +115,13 @@ class Loop:
                 self.call(self._answer)
         elif self.silent_s >= BLOCKED_S and now_s >= self._next_tell_s:
             self._next_tell_s = now_s + TELL_EVERY_S
-            log("loop_blocked", task_type=self._running_now(), blocked_s=round(self.silent_s, 1), stack=self._stack())
+            stack = stack_of(self._thread.ident, MAX_STACK_CHARS)
+            task = asyncio.current_task(self._loop)
+            task_type = self.task_types.get(task, "a task that a handler started") if task else ""
+            log("loop_blocked", task_type=task_type, blocked_s=round(self.silent_s, 1), stack=stack)
 
     def _answer(self) -> None:
         self._asked_s = None
-
-    def _running_now(self) -> str:
-        task = asyncio.current_task(self._loop)
-        return self.task_types.get(task, "a task that a handler started") if task else ""
-
-    def _stack(self) -> str:
-        return stack_of(self._thread.ident, MAX_STACK_CHARS)
 
     def _step(self, step: Callable[..., object], *arguments: Any) -> None:
         try:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from batch.events import log
@@ -14,7 +15,6 @@ from batch.handling.answer import Answer, Said
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
-from batch.worker.admission.verdicts import MAX_LINE_BYTES
 from batch.worker.attempt import Attempt
 from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
 from batch.worker.executors.runner import Parts
@@ -31,30 +31,22 @@ def process_count(settings: WorkerSettings) -> int:
     return settings.processes or os.cpu_count() or 1
 
 
+@dataclass(slots=True)
 class Isolation:
     """The children of one worker. `end_s` (monotonic) is when every handler must be through; `broken` is told what no other child would
     do better."""
 
-    def __init__(
-        self,
-        settings: WorkerSettings,
-        store: ObjectStore,
-        clock: Clock,
-        stopping: threading.Event,
-        end_s: float,
-        broken: Callable[[str], None],
-    ) -> None:
-        self._settings = settings
-        self._store = store
-        self._clock = clock
-        self._stopping = stopping
-        self._end_s = end_s
-        self._broken = broken
-        self._own = threading.local()
-        self._children: set[Child] = set()
-        self._lock = threading.Lock()
-        self._over = False
-        self._unable = ""
+    settings: WorkerSettings
+    store: ObjectStore
+    clock: Clock
+    stopping: threading.Event
+    end_s: float
+    broken: Callable[[str], None]
+    _own: threading.local = field(default_factory=threading.local, init=False)
+    _children: set[Child] = field(default_factory=set, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _over: bool = field(default=False, init=False)
+    _unable: str = field(default="", init=False)
 
     def call(self, attempt: Attempt) -> Answer:
         """Run an attempt in this thread's child. Never raises for what the handler does."""
@@ -82,12 +74,12 @@ class Isolation:
                 reason = f"a process for isolated handlers ended before the handler began: it {error}"
                 continue
             except CannotStart as error:
-                if self._stopping.is_set():
+                if self.stopping.is_set():
                     return _NOT_RUN
                 reason = str(error)
                 if error.lasting:
                     self._unable = reason
-                    self._broken(reason)
+                    self.broken(reason)
                 break
             return _NOT_RUN if self._over else answer
         if self._over:
@@ -123,7 +115,8 @@ class Isolation:
     def _started(self) -> Child:
         if self._unable:
             raise CannotStart(self._unable)
-        child = Child(self._hello(), self._store, self._clock, self._stopping)
+        hello = {"kind": "hello", "path": sys.path, "modules": self.settings.handlers, "bucket_name": self.store.bucket_name}
+        child = Child(hello, self.store, self.clock, self.stopping)
         with self._lock:
             self._children.add(child)
         try:
@@ -138,31 +131,22 @@ class Isolation:
         with self._lock:
             self._children.discard(child)
 
-    def _hello(self) -> dict[str, Any]:
-        return {
-            "kind": "hello",
-            "path": sys.path,
-            "modules": list(self._settings.handlers),
-            "bucket_name": self._store.bucket_name,
-            "max_line_bytes": MAX_LINE_BYTES,
-        }
-
     def _order(self, attempt: Attempt, timeout_s: float | None, memory_mb: int | None) -> Order:
         """The limit counts from now: how long a child took to start is not the handler's fault."""
-        now_s = self._clock.monotonic()
+        now_s = self.clock.monotonic()
         until_s = None if timeout_s is None else now_s + timeout_s
         delivery, task = attempt.delivery, attempt.task
         header = {
             "attributes": dict(delivery.attributes),
             "message_id": delivery.message_id,
             "published_s": delivery.published_s,
-            "lane": self._settings.lane_name,
+            "lane": self.settings.lane_name,
             "number": attempt.number,
-            "remaining_s": min(self._end_s, self._end_s if until_s is None else until_s) - now_s,
+            "remaining_s": min(self.end_s, self.end_s if until_s is None else until_s) - now_s,
             "memory_mb": memory_mb,
         }
         facts = {"task_id": task.task_id, "task_type": task.task_type, "attempt": attempt.number}
-        return Order(header, delivery.data, until_s, timeout_s, memory_mb, facts)
+        return Order(header, delivery.data, until_s, timeout_s, facts)
 
 
 class ProcessExecutor(ThreadExecutor):

@@ -105,7 +105,7 @@ class ThreadExecutor:
         try:
             if slot.overdue is not None:
                 self._record(slot, *slot.overdue)
-            while chunk := self.queue.take(self._chunk_size):
+            while chunk := self.queue.take(lambda waiting: chunk_size(threads=self.concurrency, ready=waiting, mean_s=self._tally.mean_s)):
                 slot.waiting.extend(chunk)
                 del chunk  # or it would keep the data of its messages while this thread waits for the next
                 self.round(slot)
@@ -134,9 +134,6 @@ class ThreadExecutor:
             raise Overtaken
         slot.timed = None
         return answer
-
-    def _chunk_size(self, waiting: int) -> int:
-        return chunk_size(threads=len(self._slots), ready=waiting, mean_s=self._tally.mean_s)
 
     def round(self, slot: _TaskSlot) -> None:
         """Run what the thread has taken. Once the worker is stopping, what has not started is nacked."""

@@ -39,18 +39,6 @@ class TimeBounds:
         return self.end_s - prefetch_s - min(longest_s, self.timeout_s / 2)
 
 
-@dataclass(frozen=True, slots=True)
-class PaidMinute:
-    """The least time that Cloud Run bills: a worker whose share is done may go on in it. `until_s` is monotonic; long past for a
-    worker that may not."""
-
-    until_s: float = float("-inf")
-
-    def stop_pulling_s(self, longest_s: float, prefetch_s: float) -> float:
-        """When to pull nothing more beyond the share: what was pulled must have ended by `until_s`."""
-        return self.until_s - prefetch_s - longest_s
-
-
 def after_signal_s(signal_s: float) -> float:
     """Until when handlers may go on after SIGTERM came at `signal_s`."""
     return signal_s + SIGTERM_GRACE_S - STOP_FLUSH_S

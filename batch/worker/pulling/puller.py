@@ -23,7 +23,7 @@ from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.dispatch import Executors
 from batch.worker.flow import MAX_OPEN_PULLS, MAX_OUTSTANDING_COUNT, wanted_count
 from batch.worker.leases import LeaseKeeper
-from batch.worker.pulling.bounds import PaidMinute, TimeBounds
+from batch.worker.pulling.bounds import TimeBounds
 from batch.worker.pulling.pulls import Need, Pull, Pulls
 from batch.worker.tally import Tally
 
@@ -43,7 +43,8 @@ class Brought:
 
 @dataclass(slots=True)
 class Puller:
-    """`run` returns why no more is pulled, `collect` then waits for what is still open; one round of `run` is `step`."""
+    """`run` returns why no more is pulled, `collect` then waits for what is still open; one round of `run` is `step`. `paid_until_s`
+    (monotonic) ends the least time that Cloud Run bills, in which a worker whose share is done may go on; long past for others."""
 
     settings: WorkerSettings
     subscription: Subscription
@@ -51,7 +52,7 @@ class Puller:
     leases: LeaseKeeper
     tally: Tally
     bounds: TimeBounds
-    paid: PaidMinute
+    paid_until_s: float
     pulls: Pulls
     breaker: CircuitBreaker
     clock: Clock
@@ -90,7 +91,7 @@ class Puller:
                 self._orders.put(pull)
                 opened = True
         if not opened:
-            self.executors.wait_change(LOOK_AGAIN_S, self._something_to_do)
+            self.executors.changes.wait(LOOK_AGAIN_S, self._something_to_do)
         return None
 
     def collect(self, until_s: Callable[[], float], nack: Callable[[Sequence[str]], object]) -> None:
@@ -122,15 +123,15 @@ class Puller:
             return ExitReason.STOPPED
         if self.breaker.open:
             return ExitReason.BROKEN
-        if self.tally.share_left == 0 and not self.pulls.open and (self.pulls.proof.quiet or not self._goes_on(now_s)):
+        if self.tally.share_left == 0 and not self.pulls.open and (self.pulls.proof.quiet or now_s >= self._pull_beyond_until_s()):
             return ExitReason.SHARE_DONE
         if now_s >= self._pull_until_s():
             return ExitReason.OUT_OF_TIME
         return ExitReason.DRAINED if self.pulls.drained else None
 
-    def _goes_on(self, now_s: float) -> bool:
-        """Whether what is pulled now, beyond the share, ends within the minute that is paid for."""
-        return now_s < self.paid.stop_pulling_s(self.tally.longest_s, self.settings.prefetch_s)
+    def _pull_beyond_until_s(self) -> float:
+        """When to pull nothing more beyond the share: what was pulled must have ended by `paid_until_s`."""
+        return self.paid_until_s - self.settings.prefetch_s - self.tally.longest_s
 
     def _pull_until_s(self) -> float:
         return self.bounds.stop_pulling_s(self.tally.longest_s, self.settings.prefetch_s)
@@ -144,7 +145,7 @@ class Puller:
         allowed = tally.share_left
         if allowed == 0:
             # Beyond the share only in small steps, of what starts at once and ends in time, as far as that is known.
-            until_s = min(until_s, self.paid.stop_pulling_s(tally.longest_s, self.settings.prefetch_s))
+            until_s = min(until_s, self._pull_beyond_until_s())
             allowed = 0 if tally.mean_s is None or self.pulls.proof.quiet else wanted
         allowed = min(allowed, max(0, MAX_OUTSTANDING_COUNT - tally.outstanding))
         return Need(wanted, executors.waiting_count, allowed, self.leases.byte_count, until_s)

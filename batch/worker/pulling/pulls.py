@@ -51,8 +51,9 @@ class Pulls:
     max_bytes: int
     failure_count: int = field(default=0, init=False)
     mean_bytes: float = field(default=0.0, init=False)
+    asked: int = field(default=0, init=False)
+    """How many messages the open pulls may bring."""
     _open: dict[int, Pull] = field(default_factory=dict, init=False)
-    _asked: int = field(default=0, init=False)
     _brings: float | None = field(default=None, init=False)
     _number: int = field(default=0, init=False)
     _not_before_s: float = field(default=0.0, init=False)
@@ -63,22 +64,17 @@ class Pulls:
     def open(self) -> list[Pull]:
         return list(self._open.values())
 
-    @property
-    def asked(self) -> int:
-        """How many messages the open pulls may bring."""
-        return self._asked
-
     def size(self, now_s: float, need: Need) -> int:
         """How many messages one more pull would ask for now; 0 when none is to be opened."""
         if now_s < self._not_before_s or need.until_s - now_s < MIN_WAIT_S:
             return 0
         room = affordable_count(
-            max_bytes=self.max_bytes, outstanding_bytes=need.outstanding_bytes, mean_bytes=self.mean_bytes, asked=self._asked
+            max_bytes=self.max_bytes, outstanding_bytes=need.outstanding_bytes, mean_bytes=self.mean_bytes, asked=self.asked
         )
         return pull_size(
             wanted=need.wanted,
             ready=need.ready,
-            asked=self._asked,
+            asked=self.asked,
             allowed=min(need.allowed, room),
             brings=self._brings,
             open_pulls=len(self._open),
@@ -93,7 +89,7 @@ class Pulls:
         self._number += 1
         pull = Pull(self._number, size, min(self.proof.next_wait_s(now_s), need.until_s - now_s), now_s)
         self._open[pull.number] = pull
-        self._asked += pull.max_messages
+        self.asked += pull.max_messages
         return pull
 
     def ended(self, pull: Pull, now_s: float, count: int, byte_count: int, idle_since_s: float | None) -> None:
@@ -136,7 +132,7 @@ class Pulls:
 
     def _close(self, pull: Pull) -> None:
         del self._open[pull.number]
-        self._asked -= pull.max_messages
+        self.asked -= pull.max_messages
 
 
 def _mean(before: float | None, newest: float) -> float:

@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 
+from batch.child import inside as inside_module
 from batch.child.inside import Inside
 from batch.child.wire import Link
 from batch.handling.answer import Answer, Said
 from batch.handling.registry import Handler, Kind
+from batch.model import outcomes
 
 
 @pytest.fixture
-def inside() -> Iterator[Inside]:
+def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Inside]:
+    for module in (inside_module, outcomes):
+        monkeypatch.setattr(module, "MAX_LINE_BYTES", 300)
     ours, theirs = socket.socketpair()
     link = Link(ours)
     made = Inside(link)
-    made._max_line_bytes = 300
     yield made
     link.close()
     theirs.close()

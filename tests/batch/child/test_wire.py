@@ -134,7 +134,6 @@ def task(task_id: str, submitted_at: str = "2026-01-01") -> Task:
 
 def test_a_remote_bucket_does_what_the_bucket_does(stores: tuple[MemoryObjectStore, RemoteStore]) -> None:
     real, remote = stores
-    remote.check()
     info = remote.write("a", b"1", content_type="text/plain", metadata={"k": "v"}, if_generation=0)
     assert info == real.info("a") == remote.info("a")
     assert remote.read("a") == b"1"

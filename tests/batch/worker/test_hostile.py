@@ -251,6 +251,15 @@ def test_data_too_large_for_a_letter_lies_in_the_bucket(plant: Plant) -> None:
     assert len(letter.attributes) <= 100
 
 
+def test_a_refused_letter_whose_data_is_in_the_bucket_leaves_it_there_whole(plant: Plant) -> None:
+    plant.broker.topic("lane").publish([Outgoing(b"x" * 9_000_000, {})])
+    plant.broker.topic("dead-letters").fail_next("publish", FanoutError("INVALID_ARGUMENT"))
+    assert plant.worker(BACKLOG=1).run() is ExitReason.SHARE_DONE
+    (raw,) = plant.store.names("dead/raw/")
+    assert len(plant.store.read(raw)) == 9_000_000
+    assert plant.broker.topic("dead-letters").unmet() == []
+
+
 def test_a_worker_holds_no_more_than_it_can_start(plant: Plant) -> None:
     may_end = threading.Event()
 

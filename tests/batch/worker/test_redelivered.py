@@ -223,10 +223,12 @@ def test_memory_is_counted_while_records_are_read() -> None:
     worker = slow_worker(plant, 20)
     thread, _ = in_thread(worker)
     wait_until(lambda: worker._executors.waiting_count == worker.tally.taken - 1 > 3, 30, "all but one waiting")
-    assert worker._executors.waiting_bytes > 1000 * worker._executors.waiting_count
+    stages = worker.shutdown.stages
+    assert stages is not None
+    assert stages.leases.byte_count > 1000 * worker._executors.waiting_count
     blocked.release.set()
     ended(thread)
-    assert (worker._executors.waiting_count, worker._executors.waiting_bytes) == (0, 0)
+    assert (worker._executors.waiting_count, stages.leases.byte_count) == (0, 0)
 
 
 # --- quarantined tasks
