@@ -30,7 +30,7 @@ def finite(value: float | str) -> float:
 def read(kind: type[T], body: Any) -> T:
     """The dataclass from its `asdict` as JSON, or from a list of its fields in their order. Fields that are the wanted dataclass already
     are taken as they are. Raises KeyError, TypeError or ValueError on anything else."""
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
     if isinstance(body, list):
         body = dict(zip(hints, body, strict=True))
     return kind(**{name: _value(hint, body[name]) for name, hint in hints.items()})
@@ -52,4 +52,5 @@ def _value(hint: Any, found: Any) -> Any:
         return tuple(_value(part, one) for part, one in zip(parts, found, strict=True))
     if is_dataclass(hint):
         return found if isinstance(found, hint) else read(hint, found)  # type: ignore[arg-type]
-    return {int: whole, float: finite, Mapping: dict}.get(origin or hint, hint)(found)
+    parse: Any = {int: whole, float: finite, Mapping: dict}.get(origin or hint, hint)
+    return parse(found)
