@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from batch.model.clock import iso
 from controller.config import ControllerSettings
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.model.execution import ExecutionInfo, Tries
+from controller.model.together import together
 from controller.model.wording import spoken
 from controller.observe.listing import listed_json, newest_executions
 from controller.observe.survey import read_progress
@@ -79,8 +79,7 @@ def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
         tries, problems = read_progress(outside.store, pair[1].name)
         return Seen(pair[0], pair[1], tries, tuple(problems), now)
 
-    with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="progress") as pool:
-        return list(pool.map(told, newest))
+    return together(told, newest, LANES_AT_A_TIME, "progress")
 
 
 def execution_json(one: Seen) -> dict[str, Any]:

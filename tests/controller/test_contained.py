@@ -19,8 +19,8 @@ from controller.act.state import LaneState, load, save
 from controller.decide.decision import HoldCause, Kind
 from controller.observe.listing import Observed, Seen
 from controller.tick.results import TickResult, explained_round
-from controller.tick.rounds import tick, tick_lanes
-from tests.controller.fakes import World, job, lane, progress, world, write_progress
+from controller.tick.rounds import tick_lanes
+from tests.controller.fakes import World, job, lane, progress, tick, world, write_progress
 
 PART = "20260101T000000000-aa.0"
 

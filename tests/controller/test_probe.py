@@ -16,8 +16,7 @@ from controller.decide.probe import LONGEST_WAIT_S, Blind, probe_due, unfinished
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.plain import read
 from controller.model.reading import Idle, Reading, Unknown, Value
-from controller.tick.rounds import tick
-from tests.controller.fakes import JOB, World, lane, progress, world
+from tests.controller.fakes import JOB, World, lane, progress, tick, world
 
 WEEK_MIN = 7 * 24 * 60
 NOTHING_ALIVE = Ledger(0.0)
