@@ -11,7 +11,7 @@ import click
 
 from batch.model.clock import iso
 from controller.config import ControllerSettings
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.annotations import lanes_named
 from controller.model.execution import ExecutionInfo, Tries
 from controller.model.together import together
 from controller.model.wording import spoken
@@ -70,9 +70,7 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
     """The newest of all, newest first, with progress. Raises SettingsError, DependencyError."""
-    lanes, refused = lanes_of(outside.runner.jobs())
-    chosen = chosen_lanes(lanes, refused, [lane] if lane else [])
-    newest = newest_executions(outside.runner, chosen, limit)
+    newest = newest_executions(outside.runner, lanes_named(outside.runner.jobs(), [lane] if lane else []), limit)
     now = outside.clock.now()
 
     def told(pair: tuple[str, ExecutionInfo]) -> Seen:
