@@ -10,7 +10,7 @@ import click
 
 # Where the command is, and what it does in one line.
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "demo": ("fanout.demo:command", "Do the main job end to end on a local cloud, on real files."),
+    "demo": ("fanout.demo.program:command", "Do the main job end to end on a local cloud, on real files."),
     "local": ("fanout.local:command", "Start and use the local cloud."),
     "submit": ("fanout.submit:command", "Submit tasks."),
     "proof": ("fanout.proof:command", "Prove what became of a submission's tasks."),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,9 @@ import click
 
 from batch.model.clock import iso
 from controller.config import ControllerSettings
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.annotations import lanes_named
 from controller.model.execution import ExecutionInfo, Tries
+from controller.model.together import together
 from controller.model.wording import spoken
 from controller.observe.listing import listed_json, newest_executions
 from controller.observe.survey import read_progress
@@ -70,17 +70,14 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
     """The newest of all, newest first, with progress. Raises SettingsError, DependencyError."""
-    lanes, refused = lanes_of(outside.runner.jobs())
-    chosen = chosen_lanes(lanes, refused, [lane] if lane else [])
-    newest = newest_executions(outside.runner, chosen, limit)
+    newest = newest_executions(outside.runner, lanes_named(outside.runner.jobs(), [lane] if lane else []), limit)
     now = outside.clock.now()
 
     def told(pair: tuple[str, ExecutionInfo]) -> Seen:
         tries, problems = read_progress(outside.store, pair[1].name)
         return Seen(pair[0], pair[1], tries, tuple(problems), now)
 
-    with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="progress") as pool:
-        return list(pool.map(told, newest))
+    return together(told, newest, LANES_AT_A_TIME, "progress")
 
 
 def execution_json(one: Seen) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from controller.act.state import DECISIONS_KEPT, LaneState, load
 from controller.config import ControllerSettings
 from controller.decide.decision import from_json
 from controller.decide.explanation import explained_decision
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.annotations import lanes_named
 from controller.model.wording import are, duration, spoken
 from controller.tick.outside import Outside
 from fanout import cloud
@@ -79,9 +79,8 @@ def explanations(outside: Outside, names: Sequence[str], at_text: str) -> list[E
         at = moment(at_text, now) if at_text else now
     except ValueError as error:
         raise SettingsError([f"--at {at_text!r}: {error}"]) from error
-    lanes, refused = lanes_of(outside.runner.jobs())
     found: list[Explanation] = []
-    for lane in chosen_lanes(lanes, refused, names):
+    for lane in lanes_named(outside.runner.jobs(), names):
         try:
             state = load(outside.store, lane.name).state
         except FanoutError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ from controller.decide.explanation import VERDICTS
 from controller.lanes.annotations import LaneRefused, chosen_lanes, lanes_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Unknown, Value, reading_json
+from controller.model.together import together
 from controller.model.wording import spoken
 from controller.observe.jobs import JobInfo
 from controller.tick.outside import Outside
@@ -76,9 +76,8 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
         except Exception as error:  # noqa: BLE001 - an unexpected error of one lane does not hide the others
             return hold_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
 
-    with ThreadPoolExecutor(LANES_AT_A_TIME, thread_name_prefix="lane") as pool:
-        views = list(pool.map(one, [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]))
-    return views, () if names else refused
+    asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]
+    return together(one, asked, LANES_AT_A_TIME, "lane"), () if names else refused
 
 
 def lane_json(view: View) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.annotations import lanes_named
 from controller.model.execution import MAX_WORKERS_PER_EXECUTION
 from controller.observe.jobs import JobRunner, LaunchUnclear, RunRequest
 from fanout import cloud
@@ -31,8 +31,7 @@ def command(lane: str, workers: int, max_messages: int | None, as_json: bool, ru
     JSON: lane, execution, worker_count, max_messages.
     """
     env = {} if max_messages is None else {"MAX_MESSAGES": str(max_messages)}
-    lanes, refused = lanes_of(runner.jobs())
-    (chosen,) = chosen_lanes(lanes, refused, [lane])
+    (chosen,) = lanes_named(runner.jobs(), [lane])
     try:
         execution = runner.run(chosen.job, RunRequest(workers, env))
     except LaunchUnclear as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.annotations import lanes_named
 from controller.observe.jobs import JobRunner
 from fanout import cloud
 from fanout.output import show_json
@@ -50,9 +50,8 @@ def resume(lanes: tuple[str, ...], as_json: bool, runner: JobRunner) -> None:
 
 def _set_paused(runner: JobRunner, names: tuple[str, ...], *, paused: bool, as_json: bool) -> None:
     """Set or clear the annotation of these lanes, and say so. All names are checked first. Raises SettingsError, DependencyError."""
-    lanes, refused = lanes_of(runner.jobs())
     done: list[dict[str, object]] = []
-    for lane in chosen_lanes(lanes, refused, names):
+    for lane in lanes_named(runner.jobs(), names):
         changed = lane.policy.paused is not paused
         if changed:
             runner.set_annotation(lane.job, PAUSED, "true" if paused else "false")

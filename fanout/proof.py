@@ -69,7 +69,9 @@ def as_text(proof: Proof) -> str:
     lines = [f"submission {proof.submission_id}: {verdict(proof)}", f"  {proof.submitted_count:>9,} submitted"]
     lines += [f"  {count:>9,} {name}" for name, count in proof.counts.items()]
     lines.append(f"  {len(proof.missing):>9,} missing")
-    lines += _named("missing", [(task_id, _trace(proof, task_id)) for task_id in _without_trace_first(proof)])
+    # Those that somebody may have to look for come before those that come back by themselves.
+    missing = sorted(proof.missing, key=lambda task_id: task_id in proof.delayed)
+    lines += _named("missing", [(task_id, _trace(proof, task_id)) for task_id in missing])
     lines += _named("dead", list(proof.reasons.items()))
     if proof.repeated_line_count:
         were = "was" if proof.repeated_line_count == 1 else "were"
@@ -120,11 +122,6 @@ def _trace(proof: Proof, task_id: str) -> str:
     if task_id in proof.delayed:
         return f"delayed until {proof.delayed[task_id]}"
     return f"its delayed message is damaged, see {proof.damaged[task_id]}" if task_id in proof.damaged else ""
-
-
-def _without_trace_first(proof: Proof) -> list[str]:
-    """Those that somebody may have to look for come before those that come back by themselves."""
-    return sorted(proof.missing, key=lambda task_id: task_id in proof.delayed)
 
 
 def _named(what: str, tasks: list[tuple[str, str]]) -> list[str]:

@@ -81,7 +81,8 @@ def command(
     repeatable, idempotency_key. Ends with 0 when everything was accepted, with 1 when something was refused or failed.
     """
     request = Request(**source).checked()
-    topic, lane = topic or topic_of(lane, os.environ.get("TOPIC_NAME", "")), lane or "default"
+    # TOPIC_NAME may be another lane's: the topic is named like the lane where one is named.
+    topic, lane = topic or lane or os.environ.get("TOPIC_NAME") or "default", lane or "default"
     fields = _fields(request.fields)
     if bucket is None and request.from_prefix is not None:
         bucket = request.from_prefix.removeprefix("gs://").split("/")[0]
@@ -97,11 +98,6 @@ def command(
             what = "line" if request.paths and not request.files else "file"
             ok = _many(store, to, lane, check, _source(request, store, fields), as_json, what)
     sys.exit(0 if ok else 1)
-
-
-def topic_of(lane: str | None, topic_name: str) -> str:
-    """The topic named like the lane, where a lane is named: TOPIC_NAME may be another lane's."""
-    return lane or topic_name or "default"
 
 
 def _check(handlers: str, any_type: bool) -> Check:
@@ -181,7 +177,8 @@ def _line(report: Report, topic: str) -> str:
 def _source(request: Request, store: ObjectStore, fields: dict[str, Any]) -> Iterator[NewTask | Refusal]:
     if request.folder is not None:
         folder = request.folder
-        return _uploaded(store, ((path.relative_to(folder).as_posix(), path) for path in _files_below(folder)), fields)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return _uploaded(store, ((path.relative_to(folder).as_posix(), path) for path in files), fields)
     if request.files:
         return _uploaded(store, ((path.name, path) for path in request.paths), fields)
     if request.from_prefix is not None:
@@ -195,10 +192,6 @@ def _lines(path: Path) -> Iterator[NewTask | Refusal]:
         for position, line in enumerate(stream, start=1):
             if line.strip():
                 yield task_from_line(line, position)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _uploaded(store: ObjectStore, files: Iterable[tuple[str, Path]], fields: dict[str, Any]) -> Iterator[NewTask | Refusal]:

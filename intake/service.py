@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -33,7 +33,6 @@ RETRY_AFTER_S = 2
 
 Topics = Callable[[IntakeSettings], AbstractAsyncContextManager[Mapping[str, AsyncTopic]]]
 """Opens the topic of each lane inside the running event loop, and closes them."""
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class FrontDoor:

@@ -6,15 +6,12 @@ An intent is saved before the first call, so that a crash in between leaves a tr
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 
 from batch.model.shares import share
 from controller.model.execution import MAX_WORKERS_PER_EXECUTION
-from controller.model.plain import finite
 
 
 class PartState(StrEnum):
@@ -78,13 +75,3 @@ def parts_for(decision_id: str, workers: int, backlog: int, most: int = MAX_WORK
         messages = sum(share(backlog, workers, index) for index in range(first, last))
         parts.append(Part(f"{decision_id}.{number}", last - first, messages))
     return tuple(parts)
-
-
-def from_json(body: Mapping[str, Any]) -> Intent:
-    """An intent of a lane's state. Raises KeyError, TypeError or ValueError on anything else."""
-    return Intent(str(body["decision_id"]), finite(body["saved_at"]), tuple(_part(part) for part in body["parts"]))
-
-
-def _part(body: Mapping[str, Any]) -> Part:
-    workers, backlog, state = int(body["workers"]), int(body["backlog"]), PartState(body["state"])
-    return Part(str(body["decision_id"]), workers, backlog, state, str(body["execution"]), str(body["reason"]))

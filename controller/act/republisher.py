@@ -7,11 +7,9 @@ same task runs twice, and its output is written once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TypeVar
 
 from batch.model.clock import Clock
 from batch.model.delayed import as_outgoing, from_object
@@ -19,8 +17,7 @@ from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
 from batch.model.names import damaged_object, delayed_folder, delayed_parts
 from batch.services.ports import ObjectInfo, ObjectStore, Topic
-
-T = TypeVar("T")
+from controller.model.together import together
 
 MOST_S = 20.0
 """How long one tick of one lane republishes."""
@@ -110,7 +107,7 @@ class Republisher:
 
     def _republish(self, portion: Sequence[Due]) -> None:
         """Raises DependencyError, and FanoutError for what a service refuses."""
-        bodies = _together(self._body, portion)
+        bodies = together(self._body, portion, REQUESTS_IN_FLIGHT, "delayed")
         ready: list[tuple[Due, Outgoing]] = []
         for one, body in zip(portion, bodies, strict=True):
             if body is None:
@@ -151,7 +148,7 @@ class Republisher:
 
     def _delete(self, published: Sequence[Due]) -> None:
         try:
-            _together(self._delete_one, published)
+            together(self._delete_one, published, REQUESTS_IN_FLIGHT, "delayed")
         except DependencyError:
             self._problems.append(
                 f"{published[0].info.name} or one after it is published and could not be deleted, it will be published again"
@@ -174,15 +171,3 @@ class Republisher:
             self._problems.append(f"{one.info.name} cannot be published ({why}), nor moved aside: {error}")
         else:
             self._problems.append(f"{one.info.name} cannot be published ({why}); it is kept as {name}")
-
-
-def _together(call: Callable[[Due], T], portion: Iterable[Due]) -> list[T]:
-    """Several calls at a time. After the first error no more are begun; the error is raised."""
-    portion = list(portion)
-    if len(portion) == 1:
-        return [call(portion[0])]
-    pool = ThreadPoolExecutor(REQUESTS_IN_FLIGHT, thread_name_prefix="delayed")
-    try:
-        return list(pool.map(call, portion))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

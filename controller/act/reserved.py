@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
 from batch.services.ports import ObjectStore
-from controller.model.plain import finite, whole
+from controller.model.plain import read
 
 RESERVED = "controller/shared/budget.json"
 """No lane's name has a slash."""
@@ -83,7 +82,7 @@ def load(store: ObjectStore) -> Book:
     except ObjectMissing:
         return Book()
     try:
-        found = tuple(_reservation(one) for one in json.loads(data)["reservations"])
+        found = tuple(read(Reservation, one) for one in json.loads(data)["reservations"])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ReservedUnreadable(f"object {RESERVED} is unreadable ({error!r:.200}): delete it to start afresh") from error
     return Book(found, info.generation)
@@ -97,8 +96,3 @@ def save(store: ObjectStore, reservations: Sequence[Reservation], generation: in
     except PreconditionFailed:
         return False
     return True
-
-
-def _reservation(one: Mapping[str, Any]) -> Reservation:
-    workers, generation = whole(one["workers"]), whole(one["generation"])
-    return Reservation(str(one["lane"]), workers, finite(one["vcpu"]), generation, finite(one["at"]), str(one["round_id"]))

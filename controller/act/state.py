@@ -15,12 +15,11 @@ from typing import Any
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
 from batch.model.names import lane_state_object
 from batch.services.ports import ObjectStore
-from controller.act import intents
 from controller.act.intents import Intent
-from controller.decide import probe, rates
+from controller.decide import rates
 from controller.decide.probe import Blind
-from controller.decide.rates import Learned, Sample
-from controller.model.plain import finite, whole
+from controller.decide.rates import Learned
+from controller.model.plain import read
 from controller.model.reading import FUTURE_S
 from controller.observe import listing
 from controller.observe.listing import Observed
@@ -157,57 +156,11 @@ def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> S
 
 
 def _encoded(state: LaneState) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "lane": state.lane,
-        "epoch": state.epoch,
-        "intents": [asdict(intent) for intent in state.intents],
-        "decisions": list(state.decisions),
-        "observed": asdict(state.observed),
-        "accepted": [list(mark) for mark in state.accepted],
-        "pokes": list(state.pokes),
-        "backoff": None if state.backoff is None else asdict(state.backoff),
-        "waiting_since": state.waiting_since,
-        "learned": rates.to_json(state.learned),
-        "blind": None if state.blind is None else asdict(state.blind),
-    }
+    return {"format": FORMAT, **asdict(state), "learned": rates.to_json(state.learned)}
 
 
 def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
-    if body["format"] == 1:
-        body = _from_format_1(body)
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
-    backoff = body["backoff"]
-    return LaneState(
-        lane=lane,
-        epoch=whole(body["epoch"]),
-        intents=tuple(intents.from_json(intent) for intent in body["intents"]),
-        decisions=tuple(dict(decision) for decision in body["decisions"]),
-        observed=listing.from_json(body["observed"]),
-        accepted=tuple((finite(at), whole(count)) for at, count in body["accepted"]),
-        pokes=tuple(str(poke) for poke in body["pokes"]),
-        backoff=None if backoff is None else Backoff(finite(backoff["until"]), whole(backoff["count"]), str(backoff["reason"])),
-        waiting_since=None if body["waiting_since"] is None else finite(body["waiting_since"]),
-        learned=rates.from_json(body["learned"]),
-        blind=None if body["blind"] is None else probe.from_json(body["blind"]),
-    )
-
-
-def _from_format_1(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The first format knew live executions by name and one rate, and nothing of acceptance, backoff, waiting or blindness."""
-    seconds = body["seconds_per_message"]
-    known = Learned() if seconds is None else Learned((Sample(finite(seconds), 1),))
-    return {
-        "format": 2,
-        "epoch": 0,
-        "intents": body["intents"],
-        "decisions": body["decisions"],
-        "observed": asdict(listing.from_watched(body["watched"])),
-        "accepted": [],
-        "pokes": [],
-        "backoff": None,
-        "waiting_since": None,
-        "learned": rates.to_json(known),
-        "blind": None,
-    }
+    checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
+    return read(LaneState, {**body, "lane": lane, **checked})

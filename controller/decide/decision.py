@@ -8,12 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 from batch.model.clock import from_iso, iso
-from controller.decide import probe
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.probe import Blind
 from controller.decide.sizing import Rates, WorkerCost, worker_cost
 from controller.model.execution import Worked
 from controller.model.lane import Lane
+from controller.model.plain import read
 from controller.model.reading import Reading, reading_from_json, reading_json
 
 
@@ -142,7 +142,7 @@ def from_json(body: Mapping[str, Any]) -> Decision:
             "hold_cause": HoldCause(body["hold_cause"]) if body.get("hold_cause") else None,
             "caps": tuple(Cap(**cap) for cap in body.get("caps", ())),
             "rates": Rates(**body["rates"]) if body.get("rates") else None,
-            "blind": probe.from_json(body["blind"]) if body.get("blind") else None,
+            "blind": read(Blind, body["blind"]) if body.get("blind") else None,
         }
     )
 

@@ -103,9 +103,9 @@ class Ledger:
         return next((entry.stuck_worker_count for entry in reversed(self.entries) if entry.stuck_worker_count), 0)
 
 
-def horizon(since: float, now: float, ack_deadline_s: float = ACK_DEADLINE_S) -> float:
+def horizon(since: float, now: float) -> float:
     """Unix seconds: an execution that completed before has no part in any reading sampled at `since` or later."""
-    return min(since, now - max(ack_deadline_s, float(MAX_EXTENSION_S)))
+    return min(since, now - max(ACK_DEADLINE_S, float(MAX_EXTENSION_S)))
 
 
 def ledger_of(
@@ -114,19 +114,15 @@ def ledger_of(
     unlisted: Sequence[Unlisted] = (),
     *,
     now: float,
-    guard_s: float = GUARD_S,
-    ack_deadline_s: float = ACK_DEADLINE_S,
     subscription: str = "",
     given_up_ids: Collection[str] = (),
     within_s: float | None = None,
 ) -> Ledger:
     """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `given_up_ids` are decision parts given up.
     `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: it is counted too."""
-    since = sampled_at - guard_s
+    since = sampled_at - GUARD_S
     entries = [
-        _entry(one.info, 0, why)
-        if (why := _why_idle(one, subscription, given_up_ids))
-        else _entry_of(one, since, now, ack_deadline_s, within_s)
+        _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, within_s)
         for one in executions
     ]
     entries += [_unlisted_entry(one) for one in unlisted]
@@ -166,7 +162,7 @@ def _unlisted_entry(one: Unlisted) -> Entry:
     )
 
 
-def _entry_of(worked: Worked, since: float, now: float, ack_deadline_s: float, within_s: float | None) -> Entry:
+def _entry_of(worked: Worked, since: float, now: float, within_s: float | None) -> Entry:
     info = worked.info
     waits_s = waits_to_start_s(worked, now)
     indexes: Iterable[int] = () if waits_s >= NEVER_STARTED_S else range(info.task_count) if info.live else worked.tries
@@ -176,7 +172,7 @@ def _entry_of(worked: Worked, since: float, now: float, ack_deadline_s: float, w
         sum(_assigned(worked, index, since) for index in indexes) - late,
         _late_note(late) or _start_note(info, waits_s),
         deferred_count=sum(count for one in worked.progress for due, count in one.deferred if due > now),
-        outstanding_count=sum(_outstanding(worked, index, since, now, ack_deadline_s) for index in worked.tries),
+        outstanding_count=sum(_outstanding(worked, index, since, now) for index in worked.tries),
         stuck_worker_count=info.live_worker_count if waits_s >= STUCK_S else 0,
         late_count=late,
     )
@@ -264,7 +260,7 @@ def _late_note(late_count: int) -> str:
     return f"its workers are too slow for {counted(late_count, 'message')} more of their shares, which count as unassigned"
 
 
-def _outstanding(worked: Worked, index: int, since: float, now: float, ack_deadline_s: float) -> int:
+def _outstanding(worked: Worked, index: int, since: float, now: float) -> int:
     """Messages that were outstanding when tries of a worker were killed. A reading sampled before the end of such a try counts even those
     that it acknowledged after its last progress. Any later reading counts what is on its leases, for one ack deadline; while the worker
     lives, its share covers those."""
@@ -275,7 +271,7 @@ def _outstanding(worked: Worked, index: int, since: float, now: float, ack_deadl
             continue
         if since < end:
             total_count += one.held + _unreported(one, end, worked.info.task_count)
-        elif ended_at is not None and now < end + ack_deadline_s:
+        elif ended_at is not None and now < end + ACK_DEADLINE_S:
             total_count += one.held
     return total_count
 

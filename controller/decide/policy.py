@@ -132,20 +132,16 @@ def _sized(case: _Case) -> Decision:
     worker = worker_cost(lane)
     within_s = time_left_s(policy, case.since, case.now)
     want = wanted(
-        policy.strategy,
         Demand(
+            policy,
             known_count=case.known_count,
             unassigned_count=case.unassigned_count,
-            share=policy.share,
             live_workers=ledger.live_worker_count - (ledger.stuck_worker_count if policy.strategy.sees_ledger else 0),
             pending_workers=ledger.pending_worker_count,
-            min_workers=policy.min_workers,
-            max_workers=policy.max_workers,
-            fixed_workers=policy.fixed_workers,
             within_s=within_s,
             rates=case.rates,
             worker=worker,
-        ),
+        )
     )
     bounds = bounds_of(
         lane,

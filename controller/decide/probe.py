@@ -7,13 +7,11 @@ an unused lane costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from controller.decide.ledger import GUARD_S
 from controller.model.execution import Worked
-from controller.model.plain import finite
 from controller.model.reading import FUTURE_S, Idle, Reading, Unknown, Value
 
 LONGEST_WAIT_S = 6 * 3600.0
@@ -67,8 +65,3 @@ def unfinished(accepted: Sequence[tuple[float, int]], executions: Sequence[Worke
     since = min(at for at, _ in accepted) - GUARD_S
     acked_count = sum(one.acked - one.acked_at(since) for worked in executions for one in worked.progress)
     return max(0, sum(count for _, count in accepted) - acked_count)
-
-
-def from_json(body: Mapping[str, Any]) -> Blind:
-    """What a lane's state or history holds. Raises KeyError, TypeError or ValueError on anything else."""
-    return Blind(finite(body["since"]), int(body["probe_count"]), finite(body["probed_at"]))

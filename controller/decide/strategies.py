@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from controller.decide.sizing import Rates, WorkerCost, cheapest, planned_rounds, workers_in_time
-from controller.model.lane import Strategy
+from controller.model.lane import Policy, Strategy
 from controller.model.wording import brief, counted
 
 GUESS_S = 10.0
@@ -23,14 +23,11 @@ class Demand:
     of them; `live_workers` run or have yet to start, `pending_workers` of them have yet to; `within_s` seconds are left to drain in;
     `rates` is None while nothing is learned."""
 
+    policy: Policy
     known_count: int
     unassigned_count: int
-    share: int
     live_workers: int
     pending_workers: int
-    min_workers: int
-    max_workers: int
-    fixed_workers: int
     within_s: float
     rates: Rates | None
     worker: WorkerCost
@@ -44,9 +41,9 @@ class Wanted:
     formula: str
 
 
-def wanted(strategy: Strategy, demand: Demand) -> Wanted:
-    """The workers that the strategy launches now, before any cap."""
-    match strategy:
+def wanted(demand: Demand) -> Wanted:
+    """The workers that the policy's strategy launches now, before any cap."""
+    match demand.policy.strategy:
         case Strategy.DEADLINE:
             return _deadline(demand)
         case Strategy.SHARE:
@@ -54,7 +51,7 @@ def wanted(strategy: Strategy, demand: Demand) -> Wanted:
         case Strategy.FIXED:
             return _fixed(demand)
         case _:
-            return _keda(strategy, demand)
+            return _keda(demand)
 
 
 def _deadline(demand: Demand) -> Wanted:
@@ -85,32 +82,33 @@ def _unlearned(demand: Demand) -> Wanted:
 
 
 def _share(demand: Demand) -> Wanted:
-    workers = ceil(demand.unassigned_count / demand.share)
-    return Wanted(workers, f"ceil({demand.unassigned_count} unassigned / {demand.share} a worker) = {workers}")
+    workers = ceil(demand.unassigned_count / demand.policy.share)
+    return Wanted(workers, f"ceil({demand.unassigned_count} unassigned / {demand.policy.share} a worker) = {workers}")
 
 
 def _fixed(demand: Demand) -> Wanted:
-    workers = max(0, demand.fixed_workers - demand.live_workers)
-    return Wanted(workers, f"{demand.fixed_workers} at a time - {demand.live_workers} alive = {workers}")
+    workers = max(0, demand.policy.fixed_workers - demand.live_workers)
+    return Wanted(workers, f"{demand.policy.fixed_workers} at a time - {demand.live_workers} alive = {workers}")
 
 
-def _keda(strategy: Strategy, demand: Demand) -> Wanted:
+def _keda(demand: Demand) -> Wanted:
     """`getEffectiveMaxScale` of KEDA's executors, with a worker for a job and the share for the target value. While fewer than the minimum
     run, it launches up to the minimum and looks at nothing else."""
-    least = min(demand.min_workers, demand.max_workers)
-    running, pending, most = demand.live_workers - least, demand.pending_workers, demand.max_workers - least
+    policy = demand.policy
+    least = min(policy.min_workers, policy.max_workers)
+    running, pending, most = demand.live_workers - least, demand.pending_workers, policy.max_workers - least
     if running < 0:
         return Wanted(-running, f"min-workers {least} - {demand.live_workers} alive = {-running}")
     queue = demand.known_count
-    scale = ceil(min(queue / demand.share, most))
+    scale = ceil(min(queue / policy.share, most))
     up_to = queue
-    if strategy is Strategy.KEDA_DEFAULT:
+    if policy.strategy is Strategy.KEDA_DEFAULT:
         effective, text = scale - running, f"{scale} - {running} running"
-    elif strategy is Strategy.KEDA_EAGER:
+    elif policy.strategy is Strategy.KEDA_EAGER:
         effective, text, up_to = min(most - running - pending, scale), f"min({most} - {running} running - {pending} pending, {scale})", most
     elif scale + running - pending > most:
         effective, text = most - running, f"{most} - {running} running"
     else:
         effective, text = scale - pending, f"{scale} - {pending} pending"
     workers = max(0, min(up_to, effective)) if queue else 0
-    return Wanted(workers, f"min(ceil({queue} / {demand.share}), {most}) = {scale}; {text} = {effective}, at most {up_to}: {workers}")
+    return Wanted(workers, f"min(ceil({queue} / {policy.share}), {most}) = {scale}; {text} = {effective}, at most {up_to}: {workers}")

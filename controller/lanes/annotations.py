@@ -217,6 +217,12 @@ def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: S
     return [known[name] for name in dict.fromkeys(names)] if names else list(lanes)
 
 
+def lanes_named(jobs: Sequence[JobInfo], names: Sequence[str]) -> list[Lane]:
+    """The lanes of these jobs that have these names, or all. Raises SettingsError with every name that is not a lane's."""
+    lanes, refused = lanes_of(jobs)
+    return chosen_lanes(lanes, refused, names)
+
+
 def _no_lane(name: str, known: Sequence[str], refused: Sequence[LaneRefused]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"lanes are: {', '.join(known) or 'none'}"

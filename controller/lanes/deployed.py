@@ -20,11 +20,13 @@ class DeployedJobs:
 
     def __init__(self, project: str, region: str, *, emulator_url: str = "") -> None:
         """`emulator_url`, such as `http://127.0.0.1:1234`, is called without credentials."""
+        import requests
+
         self._base = emulator_url.rstrip("/") or f"https://{region}-run.googleapis.com"
         self._emulated = bool(emulator_url)
         self._project = project
         self._jobs_url = f"{self._base}/apis/run.googleapis.com/v1/namespaces/{project}/jobs"
-        self._session = _session(authorized=not emulator_url)
+        self._session = requests.Session() if emulator_url else authorized_session()
 
     def read(self, name: str) -> Document | None:
         """The manifest of a job; None if it does not exist."""
@@ -70,11 +72,8 @@ class DeployedJobs:
         return status, body
 
 
-def _session(*, authorized: bool) -> Any:
-    if not authorized:
-        import requests
-
-        return requests.Session()
+def authorized_session() -> Any:
+    """Calls Google's APIs with the credentials of the environment."""
     import google.auth
     from google.auth.transport.requests import AuthorizedSession
 

@@ -44,10 +44,6 @@ class Manifest:
     policy: Policy = field(default_factory=Policy)
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        return dict(self.document["metadata"].get("labels") or {})
-
-    @property
     def containers(self) -> list[Document]:
         return list(_worker_spec(self.document)["containers"])
 

@@ -44,11 +44,11 @@ def needed(manifest: Manifest) -> Needed:
 class Creator:
     """Creates resources in one project through Google's clients, which use the local cloud if the environment says so."""
 
-    def __init__(self, project: str, region: str) -> None:
+    def __init__(self, project: str, region: str, **options: Any) -> None:
+        """`options` go with each call of Pub/Sub."""
         from google.cloud import pubsub_v1
 
-        self._project = project
-        self._region = region
+        self._project, self._region, self._options = project, region, options
         self._publisher = pubsub_v1.PublisherClient()
         self._subscriber = pubsub_v1.SubscriberClient()
 
@@ -57,33 +57,34 @@ class Creator:
         with _translated(f"create what the lane with subscription {wanted.subscription} needs"):
             yield from self._bucket(wanted.bucket)
             yield from self._topic(wanted.dead_letter_topic)
-            yield from self._subscription(wanted.dead_letter_topic, wanted.dead_letter_topic, {})
+            yield from self._subscription(wanted.dead_letter_topic, wanted.dead_letter_topic, "")
             yield from self._topic(wanted.topic)
-            policy = {"dead_letter_topic": self._topic_path(wanted.dead_letter_topic), "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
-            yield from self._subscription(wanted.subscription, wanted.topic, {"dead_letter_policy": policy})
+            yield from self._subscription(wanted.subscription, wanted.topic, wanted.dead_letter_topic)
 
     def close(self) -> None:
         self._publisher.transport.close()
         self._subscriber.close()
 
-    def _topic_path(self, name: str) -> str:
-        return f"projects/{self._project}/topics/{name}"
+    def _path(self, kind: str, name: str) -> str:
+        return f"projects/{self._project}/{kind}/{name}"
 
     def _topic(self, name: str) -> Iterator[str]:
-        if _made(lambda: self._publisher.create_topic(request={"name": self._topic_path(name)})):
+        if _made(lambda: self._publisher.create_topic(request={"name": self._path("topics", name)}, **self._options)):
             yield f"created topic {name}"
 
-    def _subscription(self, name: str, topic: str, more: dict[str, Any]) -> Iterator[str]:
+    def _subscription(self, name: str, topic: str, dead_letter_topic: str) -> Iterator[str]:
         """An expiration policy without a time to live means never; without a retry policy each nack sets its own delay."""
-        request = {
-            "name": f"projects/{self._project}/subscriptions/{name}",
-            "topic": self._topic_path(topic),
+        request: dict[str, Any] = {
+            "name": self._path("subscriptions", name),
+            "topic": self._path("topics", topic),
             "ack_deadline_seconds": ACK_DEADLINE_S,
             "message_retention_duration": {"seconds": RETENTION_S},
             "expiration_policy": {},
-            **more,
         }
-        if _made(lambda: self._subscriber.create_subscription(request=request)):
+        if dead_letter_topic:
+            path = self._path("topics", dead_letter_topic)
+            request["dead_letter_policy"] = {"dead_letter_topic": path, "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
+        if _made(lambda: self._subscriber.create_subscription(request=request, **self._options)):
             yield f"created subscription {name} of topic {topic}"
 
     def _bucket(self, name: str) -> Iterator[str]:

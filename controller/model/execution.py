@@ -39,11 +39,6 @@ class ExecutionInfo:
         return self.full_name.rsplit("/", 1)[-1]
 
     @property
-    def job(self) -> str:
-        """The full name of its job."""
-        return self.full_name.rsplit("/executions/", 1)[0]
-
-    @property
     def live(self) -> bool:
         """Whether it has not ended."""
         return self.completed_at is None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from batch.model.clock import from_iso, iso
+from controller.model.plain import read
 
 FUTURE_S = 60.0
 """A sample further ahead than this means that one of the clocks is wrong."""
@@ -34,32 +35,18 @@ class Unknown:
 
 
 Reading = Value | Idle | Unknown
+_STATES: Mapping[str, type[Reading]] = {"value": Value, "idle": Idle, "unknown": Unknown}
 
 
 def reading_json(reading: Reading) -> Mapping[str, Any]:
     """The reading as plain JSON, with its state by name."""
-    match reading:
-        case Value():
-            return {
-                "state": "value",
-                "undelivered_count": reading.undelivered_count,
-                "oldest_age_s": reading.oldest_age_s,
-                "sampled_at": iso(reading.sampled_at),
-            }
-        case Idle():
-            return {"state": "idle"}
-        case Unknown():
-            return {"state": "unknown", "reason": reading.reason}
+    body = {"state": type(reading).__name__.lower(), **asdict(reading)}
+    return {**body, "sampled_at": iso(reading.sampled_at)} if isinstance(reading, Value) else body
 
 
 def reading_from_json(body: Mapping[str, Any]) -> Reading:
     """What `reading_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
-    match body["state"]:
-        case "value":
-            return Value(body["undelivered_count"], from_iso(body["sampled_at"]), body["oldest_age_s"])
-        case "idle":
-            return Idle()
-        case "unknown":
-            return Unknown(str(body["reason"]))
-        case other:
-            raise ValueError(f"{other!r} is not a state of a reading")
+    kind = _STATES.get(body["state"])
+    if kind is None:
+        raise ValueError(f"{body['state']!r} is not a state of a reading")
+    return read(kind, {**body, "sampled_at": from_iso(body["sampled_at"])} if kind is Value else body)

@@ -37,11 +37,7 @@ class GoogleJobRunner:
         """`emulator_url`, such as `http://127.0.0.1:1234`, is called without credentials."""
         from google.cloud import run_v2
 
-        options: dict[str, Any] = {"transport": "rest"}
-        if emulator_url:
-            from google.auth.credentials import AnonymousCredentials
-
-            options |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": emulator_url.rstrip("/")}}
+        options = rest_options(emulator_url)
         self._run_v2 = run_v2
         self._jobs = run_v2.JobsClient(**options)
         self._executions = run_v2.ExecutionsClient(**options)
@@ -111,8 +107,6 @@ class GoogleJobRunner:
         overrides: dict[str, Any] = {"task_count": request.task_count}
         if request.env:
             overrides["container_overrides"] = [{"env": [{"name": name, "value": value} for name, value in request.env.items()]}]
-        if request.timeout_s is not None:
-            overrides["timeout"] = {"seconds": int(request.timeout_s)}
         return self._run_v2.RunJobRequest(name=job, overrides=overrides)
 
     @contextmanager
@@ -144,6 +138,15 @@ class GoogleJobRunner:
         if isinstance(error, _unreadable()):
             return f"the answer of {self._url} cannot be read, is that Cloud Run? ({_short(error)})"
         return _short(error)
+
+
+def rest_options(emulator_url: str) -> dict[str, Any]:
+    """For one of Cloud Run's clients; an emulator is called without credentials."""
+    if not emulator_url:
+        return {"transport": "rest"}
+    from google.auth.credentials import AnonymousCredentials
+
+    return {"transport": "rest", "credentials": AnonymousCredentials(), "client_options": {"api_endpoint": emulator_url.rstrip("/")}}
 
 
 def job_info(job: Any) -> JobInfo:

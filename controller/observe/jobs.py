@@ -55,11 +55,10 @@ class JobInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """The overrides of one launch. `env` is merged over the job's; `timeout_s` None keeps the job's own."""
+    """The overrides of one launch. `env` is merged over the job's."""
 
     task_count: int
     env: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float | None = None
 
 
 class JobRunner(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 from batch.model.clock import iso
 from controller.model.execution import ExecutionInfo
 from controller.model.lane import Lane
-from controller.model.plain import finite, whole
+from controller.model.plain import read
 from controller.model.wording import are, counted
 from controller.observe.jobs import JobInfo, JobRunner
 
@@ -231,26 +231,8 @@ def newest_first(executions: Sequence[ExecutionInfo]) -> tuple[ExecutionInfo, ..
 
 def from_json(body: Mapping[str, Any]) -> Observed:
     """What a lane's state has observed. Raises KeyError, TypeError or ValueError on anything else."""
-    counted, short_since = body["counted"], body["short_since"]
-    return Observed(
-        job_uid=str(body["job_uid"]),
-        counted=None if counted is None else whole(counted),
-        latest=str(body["latest"]),
-        missing_count=whole(body["missing_count"]),
-        listed_at=finite(body["listed_at"]),
-        short_since=None if short_since is None else finite(short_since),
-        executions=tuple(Seen(_execution(one["full_name"]), whole(one["worker_count"]), bool(one["live"])) for one in body["executions"]),
-    )
-
-
-def from_watched(names: object) -> Observed:
-    """From the first format, which kept the names of live executions only. Raises TypeError, ValueError."""
-    if not isinstance(names, list):
-        raise TypeError(f"a list of names was expected, got {names!r:.100}")
-    return Observed(executions=tuple(Seen(_execution(name), 0, True) for name in names))
-
-
-def _execution(name: object) -> str:
-    if not isinstance(name, str) or not _EXECUTION.fullmatch(name):
-        raise ValueError(f"{name!r:.200} is not the full name of an execution")
-    return name
+    found = read(Observed, body)
+    for name in found.names:
+        if not _EXECUTION.fullmatch(name):
+            raise ValueError(f"{name!r:.200} is not the full name of an execution")
+    return found

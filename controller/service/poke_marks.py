@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import floor
 
@@ -81,16 +82,12 @@ def record(
     """Write what is new into the lane's state; if another controller writes at the same time, it is read again. Raises StateConflict if
     that goes on, StateUnreadable, DependencyError."""
     pokes = pokes[-POKES_KEPT:]
-    for attempt in range(TRIES):
+    for _ in range(TRIES):
         found = load(store, lane)
         state, done = marked(found.state.pruned(now), pokes)
         if not done.accepted_count:
             return done, state
-        try:
+        with suppress(StateConflict):
             memory.remember_state(lane, save(store, state, found.generation, f"{new_decision_id(now, rng)}/pokes"))
-        except StateConflict:
-            if attempt == TRIES - 1:
-                raise
-            continue
-        return done, state
+            return done, state
     raise StateConflict(lane)

@@ -23,38 +23,27 @@ FIXES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """`problems` by the name of the check; empty: every service answers."""
-
-    problems: Mapping[str, str]
-
-    def json(self) -> dict[str, object]:
-        """The answer to `/readyz`."""
-        checks = {name: self.problems.get(name, "ok") for name in FIXES}
-        return {"status": "not_ready" if self.problems else "ready", "checks": checks}
-
-
 @dataclass(slots=True)
 class Readiness:
     """Checks the services once for all callers at the same time. Safe from any thread."""
 
     outside: Outside
     deadline_s: float = DEADLINE_S
-    _last: Ready | None = None
+    _last: Mapping[str, str] | None = None
     _asked_at: float = 0.0
     _under_way: dict[str, Future[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def ask(self) -> Ready:
-        """What the last check found, at most a few seconds old. Answers within the deadline."""
+    def ask(self) -> Mapping[str, str]:
+        """The problems that the last check found, at most a few seconds ago, by its name; empty: every service answers. Answers within the
+        deadline."""
         with self._lock:
             clock = self.outside.clock
             if self._last is None or clock.monotonic() - self._asked_at > KEPT_S:
                 self._last, self._asked_at = self._fresh(), clock.monotonic()
             return self._last
 
-    def _fresh(self) -> Ready:
+    def _fresh(self) -> Mapping[str, str]:
         until_s = self.outside.clock.monotonic() + self.deadline_s
         for name in FIXES:
             before = self._under_way.get(name)
@@ -65,7 +54,7 @@ class Readiness:
             found = self._found(run, until_s)
             if found:
                 problems[name] = f"{found}; {FIXES[name]}"
-        return Ready(problems)
+        return problems
 
     def _found(self, run: Future[str], until_s: float) -> str:
         if not ended_within(until_s - self.outside.clock.monotonic(), run):

@@ -5,7 +5,7 @@ Overlapping ticks are harmless: the answer to the second one names the first. Ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -17,13 +17,13 @@ from starlette.concurrency import run_in_threadpool
 from batch.events import log
 from batch.model.errors import DependencyError, FanoutError, SettingsError
 from controller.act.state import load
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.annotations import lanes_named, lanes_of
 from controller.model.lane import Lane
 from controller.observe.listing import listed_json, newest_executions
 from controller.service.oidc import TokenRefused, Verifier
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
-from controller.service.readiness import Readiness
+from controller.service.readiness import FIXES, Readiness
 from controller.service.ticker import ALL_LANES, Ticker, answer_json
 from controller.tick.outside import Outside
 
@@ -81,8 +81,9 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
 
     @app.get("/readyz")
     def ready() -> JSONResponse:
-        found = readiness.ask()
-        return JSONResponse(found.json(), status_code=503 if found.problems else 200)
+        problems = readiness.ask()
+        body = {"status": "not_ready" if problems else "ready", "checks": {name: problems.get(name, "ok") for name in FIXES}}
+        return JSONResponse(body, status_code=503 if problems else 200)
 
 
 def _add_ticks(app: FastAPI, ticker: Ticker, callers: Callers) -> None:
@@ -103,48 +104,31 @@ def _add_ticks(app: FastAPI, ticker: Ticker, callers: Callers) -> None:
 def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
     @app.get("/lanes", dependencies=[Depends(callers.check)])
     def lanes() -> dict[str, Any]:
-        return lanes_json(outside)
+        """Every lane with its policy and its last decision, and the jobs that cannot be one."""
+        found, refused = lanes_of(outside.runner.jobs())
+        return {
+            "lanes": [_lane(lane, outside) for lane in found],
+            "refused": [{"job": one.job, "problems": list(one.problems)} for one in refused],
+        }
 
     @app.get("/decisions", dependencies=[Depends(callers.check)])
     def decisions(lane: str = "", limit: Limit = MOST) -> dict[str, Any]:
-        return decisions_json(outside, lane, limit)
+        """The newest decisions first, of one lane or all."""
+        found: list[Mapping[str, Any]] = []
+        problems: list[str] = []
+        for one in lanes_named(outside.runner.jobs(), [lane] if lane else []):
+            try:
+                found += load(outside.store, one.name).state.decisions
+            except FanoutError as error:
+                problems.append(f"lane {one.name}: {error}")
+        newest = sorted(found, key=lambda decision: str(decision.get("decided_at", "")), reverse=True)
+        return {"decisions": newest[:limit], "problems": problems}
 
     @app.get("/executions", dependencies=[Depends(callers.check)])
     def executions(lane: str = "", limit: Limit = MOST) -> dict[str, Any]:
-        return executions_json(outside, lane, limit)
-
-
-def lanes_json(outside: Outside) -> dict[str, Any]:
-    """Every lane with its policy and its last decision, and the jobs that cannot be one. Raises DependencyError."""
-    lanes, refused = lanes_of(outside.runner.jobs())
-    return {
-        "lanes": [_lane(lane, outside) for lane in lanes],
-        "refused": [{"job": one.job, "problems": list(one.problems)} for one in refused],
-    }
-
-
-def decisions_json(outside: Outside, name: str, limit: int) -> dict[str, Any]:
-    """The newest decisions first, of one lane or all. Raises SettingsError, DependencyError."""
-    found: list[Mapping[str, Any]] = []
-    problems: list[str] = []
-    for lane in _chosen(outside, name):
-        try:
-            found += load(outside.store, lane.name).state.decisions
-        except FanoutError as error:
-            problems.append(f"lane {lane.name}: {error}")
-    newest = sorted(found, key=lambda decision: str(decision.get("decided_at", "")), reverse=True)
-    return {"decisions": newest[:limit], "problems": problems}
-
-
-def executions_json(outside: Outside, name: str, limit: int) -> dict[str, Any]:
-    """The newest executions first, of one lane or all. Raises SettingsError, DependencyError."""
-    found = newest_executions(outside.runner, _chosen(outside, name), limit)
-    return {"executions": [{**listed_json(lane, info), "live_worker_count": info.live_worker_count} for lane, info in found]}
-
-
-def _chosen(outside: Outside, name: str) -> Sequence[Lane]:
-    lanes, refused = lanes_of(outside.runner.jobs())
-    return chosen_lanes(lanes, refused, [name] if name else [])
+        """The newest executions first, of one lane or all."""
+        found = newest_executions(outside.runner, lanes_named(outside.runner.jobs(), [lane] if lane else []), limit)
+        return {"executions": [{**listed_json(name, info), "live_worker_count": info.live_worker_count} for name, info in found]}
 
 
 def _lane(lane: Lane, outside: Outside) -> dict[str, Any]:

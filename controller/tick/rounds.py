@@ -7,19 +7,17 @@ time are harmless: only one of them can save its intent.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TypeVar
 
-from batch.model.errors import DependencyError, DependencyMissing
+from batch.model.errors import DependencyError
 from batch.model.names import DELAYED
 from batch.services.ports import ObjectStore
 from controller.decide.decision import Decision
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading
+from controller.model.together import together
 from controller.observe.jobs import JobInfo
 from controller.tick.action import act
 from controller.tick.outside import Outside
@@ -29,9 +27,6 @@ from controller.tick.view import View, fault, hold_view, look
 
 LANES_AT_A_TIME = 8
 DELAYED_PAGE = 1000
-
-T = TypeVar("T")
-U = TypeVar("U")
 
 
 def tick_lanes(
@@ -46,23 +41,11 @@ def tick_lanes(
     looked_at = lanes if outside.quotas.count_workers else chosen
     readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in looked_at]
-    results = _round(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result)
+    results = ticked(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result)
     return Round(tuple(results), tuple(refused) if not names else ())
 
 
-def tick(lane: Lane, outside: Outside, *, reading: Reading | None = None, dry_run: bool = False) -> TickResult:
-    """Tick one lane alone, as it is given; it shares no budget with others. Raises DependencyError when its job cannot be found."""
-    job = next((one for one in outside.runner.jobs() if one.full_name == lane.job), None)
-    if job is None:
-        raise DependencyMissing(f"there is no job {lane.job} with the label fanout-lane: run `fanout apply`")
-    if reading is None:
-        reading = outside.backlog.read([lane.subscription])[lane.subscription]
-    alone = replace(outside, quotas=replace(outside.quotas, worker_budget=None, cpu_quota_vcpu=None))
-    (result,) = _round(alone, [(lane, job, reading)], {lane.name}, dry_run=dry_run)
-    return result
-
-
-def _round(
+def ticked(
     outside: Outside,
     asked: Sequence[tuple[Lane, JobInfo, Reading]],
     chosen: set[str],
@@ -70,7 +53,7 @@ def _round(
     dry_run: bool,
     on_result: Callable[[TickResult], None] | None = None,
 ) -> list[TickResult]:
-    """Look at all lanes in `asked`, act on the `chosen` ones."""
+    """Look at all lanes in `asked`, each with its job and its reading, and act on the `chosen` ones."""
     may_be_due = _subscriptions_with_delayed(outside.store) if len(chosen) > 1 else None
 
     def looked(one: tuple[Lane, JobInfo, Reading]) -> View:
@@ -93,11 +76,11 @@ def _round(
             on_result(result)
         return result
 
-    views = _together(looked, asked)
+    views = together(looked, asked, LANES_AT_A_TIME, "lane")
     decided = share_out(views, outside, chosen, dry_run=dry_run)
     reserved_at = decided.reserved_at
     pairs = zip(views, decided.decisions, strict=True)
-    return _together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen])
+    return together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen], LANES_AT_A_TIME, "lane")
 
 
 def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
@@ -111,12 +94,3 @@ def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
 
 def _traced(error: Exception) -> tuple[str, ...]:
     return ("".join(traceback.format_exception(error)),)
-
-
-def _together(call: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """Several calls at a time, results in order."""
-    items = list(items)
-    if len(items) < 2:
-        return [call(item) for item in items]
-    with ThreadPoolExecutor(min(LANES_AT_A_TIME, len(items)), thread_name_prefix="lane") as pool:
-        return list(pool.map(call, items))

@@ -5,9 +5,6 @@ Every line also makes sense without colour and without the table.
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol
-
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Column, Table
@@ -21,37 +18,25 @@ PLAIN_WIDTH = 160
 _COLOURS = {"starting": "dim", "running": "cyan", "killed": "bold red", "lost": "bold red", "share_done": "green", "drained": "green"}
 
 
-class Screen(Protocol):
-    """What the demo prints to."""
-
-    def __enter__(self) -> Screen: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
-
-    def say(self, line: str) -> None:
-        """Print a line about something that happened."""
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Show this snapshot."""
-
-
-class PlainScreen:
-    """One line per change. Of the snapshot it tells when a lane has done another quarter, and when a worker has ended."""
+class Screen:
+    """Plain lines, one per change. Of a snapshot it tells when a lane has done another quarter."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._told: dict[str, int] = {}
 
-    def __enter__(self) -> PlainScreen:
+    def __enter__(self) -> Screen:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         return None
 
     def say(self, line: str) -> None:
+        """Print a line about something that happened."""
         self._console.print(Text(line))
 
     def show(self, snapshot: Snapshot) -> None:
+        """Show this snapshot."""
         for lane in snapshot.lanes:
             if not lane.submitted_count:
                 continue
@@ -61,11 +46,11 @@ class PlainScreen:
                 self.say(f"{snapshot.elapsed_s:5.1f} s  {lane.lane.name}: {lane.acked_count:,} of {lane.submitted_count:,} done")
 
 
-class LiveScreen:
-    """The same lines above a table that is drawn anew."""
+class LiveScreen(Screen):
+    """The lines of what happens above a table that is drawn anew."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        super().__init__(console)
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> LiveScreen:
@@ -76,11 +61,8 @@ class LiveScreen:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._live.stop()
-
-    def say(self, line: str) -> None:
-        self._console.print(Text(line))
 
     def show(self, snapshot: Snapshot) -> None:
         self._live.update(drawn(snapshot))
@@ -95,7 +77,7 @@ def console(*, plain: bool) -> Console:
 
 
 def screen(console: Console, *, plain: bool) -> Screen:
-    return LiveScreen(console) if console.is_terminal and not plain else PlainScreen(console)
+    return LiveScreen(console) if console.is_terminal and not plain else Screen(console)
 
 
 def drawn(snapshot: Snapshot) -> Group:

@@ -1,6 +1,7 @@
 """The command itself: options, state folder, signals, exit code. `fanout.demo.run` does what happens in between.
 
-Exit codes: 0 proven, 1 not proven or failed, 130 after Ctrl-C or SIGTERM; in each case the local cloud has ended before.
+Exit codes: 0 when every task is proven, 1 not proven or failed, 130 after Ctrl-C or SIGTERM. Whatever happens, nothing that it started is
+left running.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -66,16 +68,7 @@ class Choices:
 @click.option("--keep-going-s", "limit_s", type=click.FloatRange(1), default=300.0, show_default=True, help="Give up after this.")
 @click.option("--jobs", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Instead of the jobs.yaml of Fanout.")
 @click.option("--after", default="", metavar="COMMAND", help="Run by the shell at the end, while the local cloud is still up.")
-def command(
-    file_count: int,
-    kill_worker: bool,
-    plain: bool,
-    state_dir: Path,
-    seed: int | None,
-    limit_s: float,
-    jobs: Path | None,
-    after: str,
-) -> None:
+def command(seed: int | None, **options: Any) -> None:
     """Do the main job end to end on a local cloud, on real files.
 
     Starts a local cloud, uploads source files of the Python standard library, submits a task for each and some more, and lets the
@@ -84,11 +77,10 @@ def command(
     """
     import local_cloud.web.service  # noqa: F401 - a library that its services lack is one line here, a traceback in their logs
 
-    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
-    choices = Choices(file_count, kill_worker, plain, state_dir, seed, limit_s, jobs, after)
+    choices = Choices(seed=random.SystemRandom().getrandbits(32) if seed is None else seed, **options)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell starts what runs in the background with it ignored
         signal.signal(number, signal.default_int_handler)
-    console = display.console(plain=plain)
+    console = display.console(plain=choices.plain)
     try:
         proven = _demo(choices, console)
     except KeyboardInterrupt:
@@ -97,7 +89,7 @@ def command(
     except (FanoutError, ServiceFailed) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
-        raise click.ClickException(state_folder.unusable(state_dir, error) if error.errno in FOLDER else str(error)) from error
+        raise click.ClickException(state_folder.unusable(choices.state_dir, error) if error.errno in FOLDER else str(error)) from error
     sys.exit(0 if proven else 1)
 
 
@@ -122,7 +114,7 @@ def _done(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
     from controller.wiring import connected
     from fanout.apply import PACKAGED_JOBS_FILE, read_jobs_file
     from fanout.demo.result import problems
-    from fanout.demo.run import DemoRun, environment_after, results_folder
+    from fanout.demo.run import DemoRun
     from fanout.demo.setup import BUCKET, create, demo_manifests, upload
     from fanout.demo.summary import print_summary
     from fanout.demo.workload import ON_PURPOSE, source_files, workloads
@@ -146,8 +138,9 @@ def _done(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
             result = run.run()
     found = problems(result)
     if choices.after:
-        found = run_after(choices.after, environment_after(cloud, BUCKET, run.submission_ids)) + found
-    print_summary(console, result, found, state_dir=cloud.state_dir, results=results_folder(cloud.state_dir, BUCKET))
+        added = {"BUCKET_NAME": BUCKET, "SUBMISSION_IDS": " ".join(run.submission_ids), "STATE_DIR": str(cloud.state_dir)}
+        found = run_after(choices.after, {**cloud.environment, **added}) + found
+    print_summary(console, result, found, state_dir=cloud.state_dir, results=cloud.state_dir / "storage" / "buckets" / BUCKET)
     return not found
 
 

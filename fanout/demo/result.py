@@ -5,7 +5,7 @@ Nothing is taken from a worker's word alone: outcomes are counted from their obj
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batch.client.proof import Proof
@@ -47,7 +47,7 @@ def problems(result: Result) -> list[str]:
         found.append(f"{total['submitted']} tasks were submitted, but {sums} outcomes and {total['missing']} missing ones were counted")
     if total.get("dead") != result.expected_dead_count and not total["missing"]:
         found.append(f"{total.get('dead')} tasks are dead where {result.expected_dead_count} was meant to be: see their reasons")
-    found += [problem for lane in result.lanes for problem in share_problems(lane)]
+    found += [problem for lane in result.lanes for worked in lane.executions for problem in _share_problems(worked)]
     return found + list(_kill_problems(result))
 
 
@@ -60,17 +60,13 @@ def _proof_problems(proof: Proof) -> Iterator[str]:
         yield f"submission {proof.submission_id}: {len(proof.missing) - NAMED} more tasks have no outcome"
 
 
-def share_problems(lane: LaneSnapshot) -> list[str]:
-    """Shares of an execution sum to what was assigned; no try takes more than its share; a retry's share is what was left."""
-    return [problem for worked in lane.executions for problem in _execution_problems(worked)]
-
-
 def assigned(worked: Worked) -> int:
     """The messages that an execution was launched for: its BACKLOG."""
     return int(worked.info.env.get("BACKLOG", "0"))
 
 
-def _execution_problems(worked: Worked) -> Iterator[str]:
+def _share_problems(worked: Worked) -> Iterator[str]:
+    """Shares of an execution sum to what was assigned; no try takes more than its share; a retry's share is what was left."""
     name, count = worked.info.name, worked.info.task_count
     first_shares = 0
     for index in range(count):
@@ -107,8 +103,3 @@ def _kill_problems(result: Result) -> Iterator[str]:
 def cost(lane: LaneSnapshot) -> float:
     """Dollars at list price for all tries of the lane's workers, each billed for a minute at least."""
     return sum(worker_cost(lane.lane).usd(one.seconds) for one in lane.tries)
-
-
-def extra_lines(proofs: Sequence[Proof]) -> int:
-    """Outcomes that were written again after a redelivery: harmless, and to be expected after a kill."""
-    return sum(proof.repeated_line_count for proof in proofs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -164,16 +164,6 @@ def submitted(load: Workload, topic: str, project: str, outside: Outside, rng: r
         submission = Submission(lane=load.lane, topic=to, store=outside.store, clock=outside.clock, rng=rng, check=check)
         submission.add(load.tasks)
         return submission.close()
-
-
-def environment_after(cloud: LocalCloud, bucket: str, submission_ids: Sequence[str]) -> Mapping[str, str]:
-    """What a command finds in its environment while the local cloud is still up."""
-    return {**cloud.environment, "BUCKET_NAME": bucket, "SUBMISSION_IDS": " ".join(submission_ids), "STATE_DIR": str(cloud.state_dir)}
-
-
-def results_folder(state_dir: Path, bucket: str) -> Path:
-    """Where the objects are plain files."""
-    return state_dir / "storage" / "buckets" / bucket
 
 
 def candidates(tries: Sequence[WorkerTry]) -> list[WorkerTry]:

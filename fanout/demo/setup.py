@@ -6,7 +6,6 @@ The jobs are those of `jobs.yaml`; what the demo changes in them is said.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import yaml
@@ -18,6 +17,7 @@ from controller.config import ControllerSettings
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import Document, Manifest, completed, read_manifests
 from controller.lanes.resources import Creator, needed
+from controller.model.together import together
 from fanout.demo.workload import CONCURRENCY, FACTS, SourceFile, Workload, facts
 
 BUCKET = "fanout-demo"
@@ -79,10 +79,4 @@ def upload(store: ObjectStore, files: Sequence[SourceFile]) -> int:
     def one(file: SourceFile) -> int:
         return store.write(input_object(file.name), file.path.read_bytes(), content_type="text/x-python").size
 
-    pool = ThreadPoolExecutor(UPLOADS, thread_name_prefix="upload")
-    try:
-        size = sum(pool.map(one, files))
-    finally:
-        # On Ctrl-C the files in flight end, the others are not begun.
-        pool.shutdown(wait=True, cancel_futures=True)
-    return size + store.write(FACTS, facts(files), content_type="text/csv").size
+    return sum(together(one, files, UPLOADS, "upload")) + store.write(FACTS, facts(files), content_type="text/csv").size

@@ -19,7 +19,7 @@ from rich.text import Text
 from batch.client.proof import Proof
 from batch.model.clock import from_iso
 from fanout.demo.display import numbers
-from fanout.demo.result import Result, assigned, cost, extra_lines
+from fanout.demo.result import Result, assigned, cost
 from fanout.demo.snapshot import LaneSnapshot, WorkerTry
 from fanout.demo.workload import UNKNOWN_TYPE
 
@@ -47,20 +47,17 @@ def print_summary(console: Console, result: Result, problems: Sequence[str], *, 
     else:
         _print_lines(console, worker_lines(tries))
     console.print()
-    for line in (*_share_lines(result.lanes), *_rate_lines(result), _cost_line(result.lanes)):
-        console.print(Text(line))
+    _print_lines(console, [*_share_lines(result.lanes), *_rate_lines(result), _cost_line(result.lanes)])
     console.print()
-    for line in where_to_look(result.proofs, state_dir, results):
-        # Commands are there to be copied: no line break that is not theirs.
-        console.print(Text(line), soft_wrap=True)
+    # Commands are there to be copied: no line break that is not theirs.
+    _print_lines(console, where_to_look(result.proofs, state_dir, results), soft_wrap=True)
     console.print()
-    for line in verdict_lines(result, problems):
-        console.print(Text(line, style="bold red" if problems else "bold green"))
+    _print_lines(console, verdict_lines(result, problems), style="bold red" if problems else "bold green")
 
 
-def _print_lines(console: Console, lines: Sequence[str]) -> None:
+def _print_lines(console: Console, lines: Sequence[str], *, style: str = "", soft_wrap: bool | None = None) -> None:
     for line in lines:
-        console.print(Text(line))
+        console.print(Text(line, style=style), soft_wrap=soft_wrap)
 
 
 def proof_lines(result: Result) -> list[str]:
@@ -129,7 +126,7 @@ def _rate_lines(result: Result) -> list[str]:
     seconds = max(ends) - min(launches)
     done = result.total["submitted"] - result.total["missing"]
     lines = [f"throughput: {done:,} tasks in {seconds:.1f} s from the first launch to the last outcome, {done / seconds:,.0f} a second"]
-    repeated = extra_lines(result.proofs)
+    repeated = sum(proof.repeated_line_count for proof in result.proofs)  # to be expected after a kill
     return [*lines, f"redelivered and done again, without effect: {repeated}"] if repeated else lines
 
 

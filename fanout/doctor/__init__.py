@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing
 
 import click
 
@@ -62,24 +62,19 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
     sys.exit(EXIT_FINE if healthy(findings) and not any(one["error"] for one in fixed) else EXIT_TROUBLE)
 
 
-@contextmanager
-def open_facts(settings: ControllerSettings) -> Iterator[Facts]:
+def open_facts(settings: ControllerSettings) -> AbstractContextManager[Facts]:
     """Through Google's clients. Raises DependencyError."""
     from fanout.doctor.google_services import GoogleFacts
 
-    emulated = {name: bool(os.environ.get(name)) for name in ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST")}
-    google = GoogleFacts(settings, pubsub_emulated=emulated["PUBSUB_EMULATOR_HOST"], storage_emulated=emulated["STORAGE_EMULATOR_HOST"])
-    with closing(google) as facts:
-        yield facts
+    pubsub_emulated, storage_emulated = (bool(os.environ.get(name)) for name in ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"))
+    return closing(GoogleFacts(settings, pubsub_emulated=pubsub_emulated, storage_emulated=storage_emulated))
 
 
-@contextmanager
-def open_fixer(settings: ControllerSettings) -> Iterator[Fixer]:
+def open_fixer(settings: ControllerSettings) -> AbstractContextManager[Fixer]:
     """Through Google's clients. Raises DependencyError."""
     from fanout.doctor.google_services import GoogleFixer
 
-    with closing(GoogleFixer(settings)) as fixer:
-        yield fixer
+    return closing(GoogleFixer(settings))
 
 
 def _fixed(findings: Sequence[Finding], settings: ControllerSettings, *, yes: bool, beside_json: bool) -> list[dict[str, object]]:

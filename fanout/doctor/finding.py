@@ -15,16 +15,18 @@ Fix = Callable[[Fixer], None]
 
 
 class Verdict(StrEnum):
-    """`not_checked`: the service cannot tell, such as permissions on the local cloud. `unreadable`: it should have told, and did not."""
+    """In the order of how much they matter. `not_checked`: the service cannot tell, such as permissions on the local cloud. `unreadable`:
+    it should have told, and did not."""
 
-    FINE = "fine"
-    ADVICE = "advice"
     WRONG = "wrong"
-    NOT_CHECKED = "not_checked"
     UNREADABLE = "unreadable"
+    ADVICE = "advice"
+    NOT_CHECKED = "not_checked"
+    FINE = "fine"
 
-
-BAD = (Verdict.WRONG, Verdict.UNREADABLE)
+    @property
+    def bad(self) -> bool:
+        return self in (Verdict.WRONG, Verdict.UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,26 @@ def fine(about: str, check: str, what: str) -> Finding:
     return Finding(about, check, Verdict.FINE, what)
 
 
-_MARKS = {Verdict.WRONG: "WRONG", Verdict.UNREADABLE: "UNREADABLE", Verdict.ADVICE: "advice"}
-_ORDER = (Verdict.WRONG, Verdict.UNREADABLE, Verdict.ADVICE, Verdict.NOT_CHECKED, Verdict.FINE)
+def judged(
+    right: bool,
+    about: str,
+    check: str,
+    good: str,
+    what: str,
+    why: str,
+    command: str,
+    fix: Fix | None = None,
+    *,
+    verdict: Verdict = Verdict.WRONG,
+) -> Finding:
+    """Fine, as `good` says, if it is `right`; else `what` is wrong with it."""
+    return fine(about, check, good) if right else Finding(about, check, verdict, what, why, command, fix)
 
 
 def report(findings: Sequence[Finding], *, show_fine: bool) -> list[str]:
     """Lines, in the order of how much they matter."""
     lines: list[str] = []
-    for verdict in _ORDER:
+    for verdict in Verdict:
         found = [one for one in findings if one.verdict is verdict]
         if verdict is Verdict.NOT_CHECKED:
             lines += _not_checked(found)
@@ -81,7 +95,7 @@ def _not_checked(findings: Sequence[Finding]) -> list[str]:
 
 
 def _finding(one: Finding) -> list[str]:
-    lines = [f"{_MARKS.get(one.verdict, 'fine')}: {one.about}: {one.check}: {one_line(one.what)}"]
+    lines = [f"{one.verdict.upper() if one.verdict.bad else one.verdict}: {one.about}: {one.check}: {one_line(one.what)}"]
     if one.why:
         lines.append(f"  why it matters: {one_line(one.why)}")
     if one.command:
@@ -102,4 +116,4 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def healthy(findings: Sequence[Finding]) -> bool:
-    return not any(one.verdict in BAD for one in findings)
+    return not any(one.verdict.bad for one in findings)

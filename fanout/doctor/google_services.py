@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
 from controller.config import ControllerSettings
-from controller.lanes.deployed import DeployedJobs
+from controller.lanes.deployed import DeployedJobs, authorized_session
 from controller.lanes.manifests import Document, Manifest
-from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
+from controller.lanes.resources import Creator
+from controller.observe.google_jobs import rest_options
 from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall, SubscriptionFacts
 
 TIMEOUT_S = 10.0
@@ -28,23 +29,13 @@ class GoogleFacts:
         from google.cloud import pubsub_v1, run_v2, storage
 
         with translated("log in"):
-            options: dict[str, Any] = {"transport": "rest"}
-            if settings.run_emulator:
-                from google.auth.credentials import AnonymousCredentials
-
-                endpoint = settings.run_emulator.rstrip("/")
-                options |= {"credentials": AnonymousCredentials(), "client_options": {"api_endpoint": endpoint}}
-            self._jobs = run_v2.JobsClient(**options)
+            self._jobs = run_v2.JobsClient(**rest_options(settings.run_emulator))
             self._publisher = pubsub_v1.PublisherClient()
             self._subscriber = pubsub_v1.SubscriberClient()
             self._storage = storage.Client(project=settings.project)
         self._settings = settings
-        self._may_lack = {
-            "subscription": LOCAL if pubsub_emulated else "",
-            "topic": LOCAL if pubsub_emulated else "",
-            "bucket": LOCAL if storage_emulated else "",
-            "job": LOCAL if settings.run_emulator else "",
-        }
+        emulated = {"subscription": pubsub_emulated, "topic": pubsub_emulated, "bucket": storage_emulated, "job": settings.run_emulator}
+        self._may_lack = {kind: LOCAL if one else "" for kind, one in emulated.items()}
 
     def subscription(self, name: str) -> SubscriptionFacts:
         with translated(f"read subscription {name}"):
@@ -80,13 +71,8 @@ class GoogleFacts:
     def scheduled_calls(self) -> Sequence[ScheduledCall]:
         if self._settings.run_emulator:
             raise NotServed(f"{LOCAL} has no Cloud Scheduler")
-        import google.auth
-        from google.auth.transport.requests import AuthorizedSession
-
-        with translated("list the jobs of Cloud Scheduler"):
-            credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-            with AuthorizedSession(credentials) as session:
-                return scheduled_calls(session, f"{_SCHEDULER}/projects/{self._settings.project}/locations/{self._settings.region}/jobs")
+        with translated("list the jobs of Cloud Scheduler"), authorized_session() as session:
+            return scheduled_calls(session, f"{_SCHEDULER}/projects/{self._settings.project}/locations/{self._settings.region}/jobs")
 
     def close(self) -> None:
         self._jobs.transport.close()
@@ -155,34 +141,21 @@ def _refused(status: int, text: str) -> DependencyError:
     )
 
 
-class GoogleFixer:
-    """Implements `Fixer`."""
+class GoogleFixer(Creator):
+    """Implements `Fixer`. It creates what `fanout apply --create-missing` does, in the same way."""
 
     def __init__(self, settings: ControllerSettings) -> None:
-        from google.cloud import pubsub_v1
-
         with translated("log in"):
-            self._publisher = pubsub_v1.PublisherClient()
-            self._subscriber = pubsub_v1.SubscriberClient()
+            super().__init__(settings.project, settings.region, **_CHANGE)
         self._settings = settings
 
     def create_topic(self, name: str) -> None:
         with translated(f"create topic {name}"):
-            _unless_there(lambda: self._publisher.create_topic(request={"name": self._path("topics", name)}, **_CHANGE))
+            list(self._topic(name))
 
     def create_subscription(self, name: str, topic: str, dead_letter_topic: str) -> None:
-        request: dict[str, Any] = {
-            "name": self._path("subscriptions", name),
-            "topic": self._path("topics", topic),
-            "ack_deadline_seconds": ACK_DEADLINE_S,
-            "message_retention_duration": {"seconds": RETENTION_S},
-            "expiration_policy": {},
-        }
-        if dead_letter_topic:
-            topic_path = self._path("topics", dead_letter_topic)
-            request["dead_letter_policy"] = {"dead_letter_topic": topic_path, "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
         with translated(f"create subscription {name}"):
-            _unless_there(lambda: self._subscriber.create_subscription(request=request, **_CHANGE))
+            list(self._subscription(name, topic, dead_letter_topic))
 
     def set_subscription(self, name: str, settings: Mapping[str, Any]) -> None:
         changed = {"name": self._path("subscriptions", name)} | {field: value for field, value in settings.items() if value is not None}
@@ -202,13 +175,6 @@ class GoogleFixer:
             change_job(document, parallelism, max_retries, env or {})
             deployed.apply(Manifest(name, document), exists=True)
 
-    def close(self) -> None:
-        self._publisher.transport.close()
-        self._subscriber.close()
-
-    def _path(self, kind: str, name: str) -> str:
-        return f"projects/{self._settings.project}/{kind}/{name}"
-
 
 def change_job(document: Document, parallelism: int | None, max_retries: int | None, env: Mapping[str, str]) -> None:
     """In place. A parallelism of 0 is one that is absent."""
@@ -224,15 +190,6 @@ def change_job(document: Document, parallelism: int | None, max_retries: int | N
     for container in worker["containers"]:
         kept = [one for one in container.get("env") or [] if one["name"] not in env]
         container["env"] = kept + [{"name": name, "value": value} for name, value in env.items()]
-
-
-def _unless_there(create: Callable[[], object]) -> None:
-    from google.api_core.exceptions import AlreadyExists
-
-    try:
-        create()
-    except AlreadyExists:
-        return
 
 
 _UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from controller.lanes.annotations import LaneRefused
@@ -10,7 +11,7 @@ from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RE
 from controller.model.lane import Lane
 from controller.model.wording import spoken
 from controller.observe.jobs import JobInfo
-from fanout.doctor.finding import Finding, Verdict, fine
+from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
 from fanout.doctor.services import Fixer, SubscriptionFacts
 
@@ -26,85 +27,130 @@ def of_refused(refused: LaneRefused) -> Iterator[Finding]:
 
 
 def of_job(lane: Lane, job: JobInfo, place: Place) -> Iterator[Finding]:
-    about = f"job {job.name}"
+    about, told, timeout = f"job {job.name}", job.env.get("TASK_TIMEOUT_S", ""), f"{job.task_timeout_s:g}"
     yield fine(about, "annotations", f"its annotations make it lane {lane.name}")
-    yield _parallelism(about, job, place)
-    yield _retries(about, job, place)
-    yield _timeout(about, job, place)
-    yield from _settings(about, lane, job)
-
-
-def _parallelism(about: str, job: JobInfo, place: Place) -> Finding:
-    if job.parallelism == 0:
-        return fine(about, "parallelism", "parallelism is 0: as many workers at a time as a launch asks for")
-    return Finding(
+    yield judged(
+        job.parallelism == 0,
         about,
         "parallelism",
-        Verdict.WRONG,
+        "parallelism is 0: as many workers at a time as a launch asks for",
         f"parallelism is {job.parallelism}, must be 0",
         "a launch cannot change it, Cloud Run refuses a launch of fewer workers, and runs no more than these at a time",
         place.update_job(job.name, "--parallelism=0"),
         lambda fixer: fixer.set_job(job.name, parallelism=0),
     )
-
-
-def _retries(about: str, job: JobInfo, place: Place) -> Finding:
-    if job.max_retries == RETRIES:
-        return fine(about, "max-retries", "maxRetries is 1")
-    return Finding(
+    yield judged(
+        job.max_retries == RETRIES,
         about,
         "max-retries",
-        Verdict.WRONG,
+        "maxRetries is 1",
         f"maxRetries is {job.max_retries}, must be 1",
         "a killed worker should be tried again once; more retries of a worker that cannot work are paid for and change nothing",
         place.update_job(job.name, f"--max-retries={RETRIES}"),
         lambda fixer: fixer.set_job(job.name, max_retries=RETRIES),
     )
-
-
-def _timeout(about: str, job: JobInfo, place: Place) -> Finding:
-    told, timeout = job.env.get("TASK_TIMEOUT_S", ""), f"{job.task_timeout_s:g}"
-    try:
-        same = float(told) == job.task_timeout_s
-    except ValueError:
-        same = False
-    if same:
-        return fine(about, "task-timeout", f"TASK_TIMEOUT_S says the task timeout, {timeout} s")
-    return Finding(
+    yield judged(
+        _same(told, job.task_timeout_s),
         about,
         "task-timeout",
-        Verdict.WRONG,
-        f"the task timeout is {timeout} s, TASK_TIMEOUT_S is {told!r}"
-        if told
-        else f"the task timeout is {timeout} s, TASK_TIMEOUT_S is not set",
+        f"TASK_TIMEOUT_S says the task timeout, {timeout} s",
+        f"the task timeout is {timeout} s, TASK_TIMEOUT_S is {repr(told) if told else 'not set'}",
         "Cloud Run does not tell a worker its timeout: one that was launched by hand would be killed with outstanding messages",
         place.update_job(job.name, f"--update-env-vars=TASK_TIMEOUT_S={timeout}"),
         lambda fixer: fixer.set_job(job.name, env={"TASK_TIMEOUT_S": timeout}),
     )
-
-
-def _settings(about: str, lane: Lane, job: JobInfo) -> Iterator[Finding]:
     wrong = [
         f"{name}={job.env[name]!r} but the lane's {attribute} is {getattr(lane, attribute)!r}"
         for name, attribute in SETTINGS.items()
         if name in job.env and job.env[name] != getattr(lane, attribute)
     ]
-    if not wrong:
-        yield fine(about, "settings", "its workers' settings agree with its annotations")
-        return
     why = "the controller would size launches for one backlog, and the workers drain another"
-    yield Finding(about, "settings", Verdict.WRONG, "; ".join(wrong), why, "edit jobs.yaml, then: fanout apply jobs.yaml")
+    good = "its workers' settings agree with its annotations"
+    yield judged(not wrong, about, "settings", good, "; ".join(wrong), why, "edit jobs.yaml, then: fanout apply jobs.yaml")
+
+
+def _same(text: str, number: float) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
 
 
 def of_subscription(lane: Lane, facts: SubscriptionFacts, dead_letter_topic: str, place: Place) -> Iterator[Finding]:
-    rules = _Rules(lane.subscription, facts, place)
-    yield rules.topic(lane.topic)
-    yield rules.pull()
-    yield rules.ack_deadline()
-    yield rules.retry_policy()
-    yield rules.expiry()
-    yield rules.retention()
-    yield rules.dead_letters(dead_letter_topic)
+    name, about = lane.subscription, f"subscription {lane.subscription}"
+    what = (
+        f"it is of topic {facts.topic}, the lane's topic is {lane.topic}"
+        if facts.topic
+        else "its topic was deleted, or it was detached from it"
+    )
+    why = "tasks that are submitted to the lane never come to this subscription"
+    command = "a subscription cannot change its topic: drain it, delete it and create it, or name another one in jobs.yaml"
+    yield judged(facts.topic == lane.topic, about, "topic", f"it is of topic {lane.topic}", what, why, command)
+    what, why = f"it pushes to {facts.push_endpoint}", "workers pull: what is pushed elsewhere they never see"
+    command = place.update_subscription(name, "--push-endpoint=")
+    yield judged(not facts.push_endpoint, about, "pull", "it is pulled from", what, why, command)
+    for check, right, good, what, why, options, new in _settings(facts, dead_letter_topic, place):
+        fix = partial(_set_subscription, name, new)
+        yield judged(right, about, check, good, what, why, place.update_subscription(name, options), fix)
+
+
+def _set_subscription(name: str, new: dict[str, Any], fixer: Fixer) -> None:
+    fixer.set_subscription(name, new)
+
+
+_Setting = tuple[str, bool, str, str, str, str, dict[str, Any]]
+"""The check, whether it is right, then the texts of a finding, the options that set it, and the fields of the API that do the same."""
+
+
+def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) -> Iterator[_Setting]:
+    yield (
+        "ack-deadline",
+        facts.ack_deadline_s == ACK_DEADLINE_S,
+        f"its ack deadline is {ACK_DEADLINE_S} s",
+        f"its ack deadline is {facts.ack_deadline_s} s, should be {ACK_DEADLINE_S} s",
+        "workers extend leases: a longer deadline only delays what a killed worker had outstanding, a shorter one costs more extensions",
+        f"--ack-deadline={ACK_DEADLINE_S}",
+        {"ack_deadline_seconds": ACK_DEADLINE_S},
+    )
+    yield (
+        "retry-policy",
+        not facts.has_retry_policy,
+        "it has no retry policy",
+        "it has a retry policy, should have none",
+        "it would hold back messages that a worker nacks, against the backoff that their handler asked for",
+        "--clear-retry-policy",
+        {"retry_policy": None},
+    )
+    yield (
+        "expiry",
+        facts.expires_after_s is None,
+        "it never expires",
+        f"it is deleted after {(facts.expires_after_s or 0) / 86400:g} days without a pull, should never be",
+        "a quiet lane would lose its subscription, and with it every task that is submitted after that",
+        "--expiration-period=never",
+        {"expiration_policy": {}},
+    )
+    yield (
+        "retention",
+        facts.retention_s >= RETENTION_S,
+        f"it keeps messages for {facts.retention_s / 86400:g} days",
+        f"it keeps messages for {spoken(facts.retention_s)}, should be 7 days",
+        "a message that is not drained by then is gone without a trace: that time is all there is to fix a broken lane",
+        "--message-retention-duration=7d",
+        {"message_retention_duration": {"seconds": RETENTION_S}},
+    )
+    found, most, topic = facts.dead_letter_topic, facts.max_delivery_attempts, f"projects/{place.project}/topics/{dead_letter_topic}"
+    what = f"it dead-letters to {found} after {most} deliveries" if found else "it has no dead-letter policy"
+    net = "it is the net below the workers: without it a message that kills every worker comes back for ever"
+    yield (
+        "dead-letter-policy",
+        found == dead_letter_topic and most == MAX_DELIVERY_ATTEMPTS,
+        what,
+        f"{what}, should be {dead_letter_topic} after {MAX_DELIVERY_ATTEMPTS}",
+        f"{net}; with fewer deliveries it catches tasks that were only nacked",
+        f"--dead-letter-topic={dead_letter_topic} --max-delivery-attempts={MAX_DELIVERY_ATTEMPTS}",
+        {"dead_letter_policy": {"dead_letter_topic": topic, "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}},
+    )
 
 
 def missing_subscription(name: str, topic: str, dead_letter_topic: str, place: Place) -> Finding:
@@ -143,97 +189,13 @@ def missing_dead_letter_topic(name: str, place: Place) -> Finding:
 
 
 def of_dead_letter_topic(name: str, subscriptions: Sequence[str], place: Place) -> Finding:
-    about = f"topic {name}"
-    if subscriptions:
-        return fine(about, "dead-letters-kept", f"its messages are kept by {', '.join(one.rsplit('/', 1)[-1] for one in subscriptions)}")
-    return Finding(
-        about,
+    return judged(
+        bool(subscriptions),
+        f"topic {name}",
         "dead-letters-kept",
-        Verdict.WRONG,
+        f"its messages are kept by {', '.join(one.rsplit('/', 1)[-1] for one in subscriptions)}",
         f"topic {name} has no subscription",
         "dead letters that are published to it are lost, with the only copy of their task",
         place.create_subscription(name, name, ""),
         lambda fixer: fixer.create_subscription(name, name, ""),
     )
-
-
-class _Rules:
-    """Of one subscription."""
-
-    def __init__(self, name: str, facts: SubscriptionFacts, place: Place) -> None:
-        self._name = name
-        self._facts = facts
-        self._place = place
-
-    def topic(self, expected: str) -> Finding:
-        found = self._facts.topic
-        if found == expected:
-            return fine(self._about, "topic", f"it is of topic {expected}")
-        what = f"it is of topic {found}, the lane's topic is {expected}" if found else "its topic was deleted, or it was detached from it"
-        why = "tasks that are submitted to the lane never come to this subscription"
-        command = "a subscription cannot change its topic: drain it, delete it and create it, or name another one in jobs.yaml"
-        return Finding(self._about, "topic", Verdict.WRONG, what, why, command)
-
-    def pull(self) -> Finding:
-        if not self._facts.push_endpoint:
-            return fine(self._about, "pull", "it is pulled from")
-        what = f"it pushes to {self._facts.push_endpoint}"
-        why = "workers pull: what is pushed elsewhere they never see"
-        return Finding(self._about, "pull", Verdict.WRONG, what, why, self._place.update_subscription(self._name, "--push-endpoint="))
-
-    def ack_deadline(self) -> Finding:
-        found = self._facts.ack_deadline_s
-        if found == ACK_DEADLINE_S:
-            return fine(self._about, "ack-deadline", f"its ack deadline is {ACK_DEADLINE_S} s")
-        why = (
-            "workers extend leases: a longer deadline only delays what a killed worker had outstanding, a shorter one costs more extensions"
-        )
-        what = f"its ack deadline is {found} s, should be {ACK_DEADLINE_S} s"
-        return self._wrong("ack-deadline", what, why, f"--ack-deadline={ACK_DEADLINE_S}", {"ack_deadline_seconds": ACK_DEADLINE_S})
-
-    def retry_policy(self) -> Finding:
-        if not self._facts.has_retry_policy:
-            return fine(self._about, "retry-policy", "it has no retry policy")
-        why = "it would hold back messages that a worker nacks, against the backoff that their handler asked for"
-        return self._wrong("retry-policy", "it has a retry policy, should have none", why, "--clear-retry-policy", {"retry_policy": None})
-
-    def expiry(self) -> Finding:
-        found = self._facts.expires_after_s
-        if found is None:
-            return fine(self._about, "expiry", "it never expires")
-        what = f"it is deleted after {found / 86400:g} days without a pull, should never be"
-        why = "a quiet lane would lose its subscription, and with it every task that is submitted after that"
-        return self._wrong("expiry", what, why, "--expiration-period=never", {"expiration_policy": {}})
-
-    def retention(self) -> Finding:
-        found = self._facts.retention_s
-        if found >= RETENTION_S:
-            return fine(self._about, "retention", f"it keeps messages for {found / 86400:g} days")
-        what = f"it keeps messages for {spoken(found)}, should be 7 days"
-        why = "a message that is not drained by then is gone without a trace: that time is all there is to fix a broken lane"
-        new = {"message_retention_duration": {"seconds": RETENTION_S}}
-        return self._wrong("retention", what, why, "--message-retention-duration=7d", new)
-
-    def dead_letters(self, topic: str) -> Finding:
-        found, most = self._facts.dead_letter_topic, self._facts.max_delivery_attempts
-        if found == topic and most == MAX_DELIVERY_ATTEMPTS:
-            return fine(self._about, "dead-letter-policy", f"it dead-letters to {topic} after {most} deliveries")
-        what = f"it dead-letters to {found} after {most} deliveries" if found else "it has no dead-letter policy"
-        new = {
-            "dead_letter_policy": {
-                "dead_letter_topic": f"projects/{self._place.project}/topics/{topic}",
-                "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS,
-            }
-        }
-        options = f"--dead-letter-topic={topic} --max-delivery-attempts={MAX_DELIVERY_ATTEMPTS}"
-        net = "it is the net below the workers: without it a message that kills every worker comes back for ever"
-        why = f"{net}; with fewer deliveries it catches tasks that were only nacked"
-        return self._wrong("dead-letter-policy", f"{what}, should be {topic} after {MAX_DELIVERY_ATTEMPTS}", why, options, new)
-
-    @property
-    def _about(self) -> str:
-        return f"subscription {self._name}"
-
-    def _wrong(self, check: str, what: str, why: str, options: str, new: dict[str, Any]) -> Finding:
-        command = self._place.update_subscription(self._name, options)
-        return Finding(self._about, check, Verdict.WRONG, what, why, command, lambda fixer: fixer.set_subscription(self._name, new))

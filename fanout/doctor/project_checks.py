@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from batch.model.names import DELAYED
-from fanout.doctor.finding import Finding, Verdict, fine
+from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
 from fanout.doctor.services import BucketFacts, ScheduledCall
 
@@ -16,10 +17,25 @@ KEPT = ("controller/", DELAYED, "submissions/", "outcomes/")
 
 
 def of_bucket(facts: BucketFacts, place: Place) -> Iterator[Finding]:
-    about = f"bucket {place.bucket}"
-    yield _soft_delete(about, facts, place)
-    yield _versioning(about, facts, place)
-    yield _lifecycle(about, facts, place)
+    about, update = f"bucket {place.bucket}", f"gcloud storage buckets update gs://{place.bucket}"
+    advice = partial(judged, verdict=Verdict.ADVICE)
+    if facts.soft_delete_s is None:
+        yield Finding(about, "soft-delete", Verdict.NOT_CHECKED, "the answer does not say whether it keeps deleted objects")
+    else:
+        good = "it does not keep what was deleted or replaced"
+        what = f"it keeps deleted and replaced objects for {facts.soft_delete_s / 86400:g} days (soft delete)"
+        why = "states, outcomes and outputs that are replaced or deleted are billed for that long; keep it where inputs and outputs need it"
+        yield advice(not facts.soft_delete_s, about, "soft-delete", good, what, why, f"{update} --clear-soft-delete")
+    good, what = "it keeps no old versions", "it keeps old versions of every object"
+    why = "the lanes' states are replaced at every change: each version is billed until deleted"
+    yield advice(not facts.versioned, about, "versioning", good, what, why, f"{update} --no-versioning")
+    hit = sorted(
+        {kept for prefixes in facts.deleting_prefixes for kept in KEPT if not prefixes or any(_overlap(one, kept) for one in prefixes)}
+    )
+    good, what = "no lifecycle rule deletes what Fanout needs", f"a lifecycle rule deletes objects under {', '.join(hit)}"
+    why = "tasks that wait there are lost, and submissions can no longer be proven, once the rule applies: give it a matchesPrefix"
+    command = f"gcloud storage buckets describe gs://{place.bucket} --format='json(lifecycle_config)'"
+    yield advice(not hit, about, "lifecycle", good, what, why, command)
 
 
 def missing_bucket(place: Place) -> Finding:
@@ -28,40 +44,6 @@ def missing_bucket(place: Place) -> Finding:
     )
     why = "workers write outcomes and outputs to it, the controller its state: without it nothing is launched"
     return Finding(f"bucket {place.bucket}", "exists", Verdict.WRONG, f"bucket {place.bucket} does not exist", why, command)
-
-
-def _soft_delete(about: str, facts: BucketFacts, place: Place) -> Finding:
-    if facts.soft_delete_s is None:
-        return Finding(about, "soft-delete", Verdict.NOT_CHECKED, "the answer does not say whether it keeps deleted objects")
-    if not facts.soft_delete_s:
-        return fine(about, "soft-delete", "it does not keep what was deleted or replaced")
-    what = f"it keeps deleted and replaced objects for {facts.soft_delete_s / 86400:g} days (soft delete)"
-    why = "states, outcomes and outputs that are replaced or deleted are billed for that long; keep it where inputs and outputs need it"
-    return Finding(
-        about, "soft-delete", Verdict.ADVICE, what, why, f"gcloud storage buckets update gs://{place.bucket} --clear-soft-delete"
-    )
-
-
-def _versioning(about: str, facts: BucketFacts, place: Place) -> Finding:
-    if not facts.versioned:
-        return fine(about, "versioning", "it keeps no old versions")
-    what, why = (
-        "it keeps old versions of every object",
-        "the lanes' states are replaced at every change: each version is billed until deleted",
-    )
-    return Finding(about, "versioning", Verdict.ADVICE, what, why, f"gcloud storage buckets update gs://{place.bucket} --no-versioning")
-
-
-def _lifecycle(about: str, facts: BucketFacts, place: Place) -> Finding:
-    hit = sorted(
-        {kept for prefixes in facts.deleting_prefixes for kept in KEPT if not prefixes or any(_overlap(one, kept) for one in prefixes)}
-    )
-    if not hit:
-        return fine(about, "lifecycle", "no lifecycle rule deletes what Fanout needs")
-    what = f"a lifecycle rule deletes objects under {', '.join(hit)}"
-    why = "tasks that wait there are lost, and submissions can no longer be proven, once the rule applies: give it a matchesPrefix"
-    command = f"gcloud storage buckets describe gs://{place.bucket} --format='json(lifecycle_config)'"
-    return Finding(about, "lifecycle", Verdict.ADVICE, what, why, command)
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -94,22 +76,19 @@ LAUNCH = Need("job", ("run.jobs.run", "run.jobs.runWithOverrides"), "roles/run.j
 
 
 def of_caller(need: Need, name: str, lacking: Sequence[str], place: Place) -> Finding:
-    about = f"{need.kind} {name}"
-    if not lacking:
-        return fine(about, "permissions", f"the caller has {', '.join(need.permissions)}")
-    what = f"the caller lacks {', '.join(sorted(lacking))}"
+    good, what = f"the caller has {', '.join(need.permissions)}", f"the caller lacks {', '.join(sorted(lacking))}"
     why = f"{need.why}; where that is another identity, run this command as that one; MEMBER is serviceAccount:EMAIL"
-    return Finding(about, "permissions", Verdict.WRONG, what, why, place.grant(need.kind, name, '"$MEMBER"', need.role))
+    grant = place.grant(need.kind, name, '"$MEMBER"', need.role)
+    return judged(not lacking, f"{need.kind} {name}", "permissions", good, what, why, grant)
 
 
 def of_service_agent(kind: str, name: str, role: str, holders: Sequence[str], place: Place) -> Finding:
     """What is granted on the project stands in no policy of a topic or subscription, so its absence here is not proof."""
-    about = f"{kind} {name}"
-    if any(_AGENT.fullmatch(one) for one in holders):
-        return fine(about, "service-agent", f"Pub/Sub's service agent has {role}")
+    granted = any(_AGENT.fullmatch(one) for one in holders)
+    good = f"Pub/Sub's service agent has {role}"
     what = f"Pub/Sub's service agent is not granted {role} on it (a grant on the project would not show here)"
     why = "without it Pub/Sub dead-letters nothing from the lane: a message that kills every worker comes back for ever"
-    return Finding(about, "service-agent", Verdict.WRONG, what, why, place.grant(kind, name, place.service_agent, role))
+    return judged(granted, f"{kind} {name}", "service-agent", good, what, why, place.grant(kind, name, place.service_agent, role))
 
 
 SCHEDULER = "Cloud Scheduler"

@@ -9,12 +9,9 @@ import click
 
 from fanout.local.faults import faults
 from fanout.local.gcloud import gcloud
-from fanout.local.running import formatted
 from fanout.local.services import SERVICE_COMMANDS, advance
 from fanout.local.status import env, status
 from fanout.local.up import down, reset, up
-
-__all__ = ["command", "formatted"]
 
 
 @click.group()

@@ -63,12 +63,11 @@ def _facts(state_dir: Path, there: Record) -> dict[str, Any]:
             except ServiceFailed as error:
                 service |= {"state": "silent", "problem": str(error)}
         services.append(service)
-    workers = [{"process": one.pid, **_worker(one)} for one in running_workers(state_dir)]
+    workers = [
+        {"process": one.pid, "job": one.job, "execution": one.execution, "index": one.index, "retry": one.retry}
+        for one in running_workers(state_dir)
+    ]
     return {"process": there.pid, "services": services, "subscriptions": subscriptions, "workers": workers}
-
-
-def _worker(one: Any) -> dict[str, Any]:
-    return {"job": one.job, "execution": one.execution, "index": one.index, "retry": one.retry}
 
 
 def _text(facts: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,32 +29,22 @@ START_S = 60.0
 LOG = "up.log"
 PORT = click.IntRange(0, 65535)
 
-_OPTIONS = (
-    click.option("--pubsub-port", type=PORT, default=0, help="gRPC port of Pub/Sub and Monitoring; 0 takes a free one, here and below."),
-    click.option("--pubsub-http-port", type=PORT, default=0, help="HTTP port of Pub/Sub: its REST form, clock, gauges and faults."),
-    click.option("--storage-port", type=PORT, default=0, help="Port of Cloud Storage."),
-    click.option("--run-port", type=PORT, default=0, help="Port of Cloud Run."),
-    click.option("--sample-period-s", type=click.FloatRange(0), default=60.0, show_default=True, help="Between two samples of the gauge."),
-    click.option("--visibility-lag-s", type=click.FloatRange(0), default=120.0, show_default=True, help="Until a sample can be read."),
-    click.option("--max-processes", type=click.IntRange(1), default=64, show_default=True, help="The most workers at a time."),
-    click.option("--startup-delay-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Until a worker's process starts."),
-    click.option("--startup-spread", type=click.FloatRange(0), default=0.0, show_default=True, help="Deviation of that delay's logarithm."),
-    click.option("--seed", type=int, default=None, help="Makes those delays, and the names that Cloud Run makes up, repeatable."),
-)
-
-
-def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
-
 
 @click.command()
 @state_dir_option
 @format_option
 @click.option("--quick", is_flag=True, help="The gauge is exact at once: sample period and lag are 0.")
 @click.option("--detach", is_flag=True, help="Return when it runs; `fanout local down` ends it.")
-@_with_options
+@click.option("--pubsub-port", type=PORT, default=0, help="gRPC port of Pub/Sub and Monitoring; 0 takes a free one, here and below.")
+@click.option("--pubsub-http-port", type=PORT, default=0, help="HTTP port of Pub/Sub: its REST form, clock, gauges and faults.")
+@click.option("--storage-port", type=PORT, default=0, help="Port of Cloud Storage.")
+@click.option("--run-port", type=PORT, default=0, help="Port of Cloud Run.")
+@click.option("--sample-period-s", type=click.FloatRange(0), default=60.0, show_default=True, help="Between two samples of the gauge.")
+@click.option("--visibility-lag-s", type=click.FloatRange(0), default=120.0, show_default=True, help="Until a sample can be read.")
+@click.option("--max-processes", type=click.IntRange(1), default=64, show_default=True, help="The most workers at a time.")
+@click.option("--startup-delay-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Until a worker's process starts.")
+@click.option("--startup-spread", type=click.FloatRange(0), default=0.0, show_default=True, help="Deviation of that delay's logarithm.")
+@click.option("--seed", type=int, default=None, help="Makes those delays, and the names that Cloud Run makes up, repeatable.")
 def up(state_dir: Path, style: str, quick: bool, detach: bool, **settings: Any) -> None:
     """Start the local cloud and keep it until Ctrl-C.
 
@@ -108,7 +97,9 @@ def _serve(cloud: LocalCloud, style: str) -> None:
 
 def _detached(state_dir: Path, options: Options, style: str) -> None:
     """Start ourselves once more, as a process that nobody waits for."""
-    words = [word for name, value in _given(options).items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    known = {parameter.name for parameter in up.params}
+    given = {name: value for name, value in asdict(options).items() if name in known and value is not None}
+    words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "fanout", "local", "up", "--state-dir", str(state_dir), *words]
     log = state_dir / LOG
     with log.open("wb") as output:
@@ -134,12 +125,6 @@ def _started(process: subprocess.Popen[bytes], state_dir: Path, log: Path) -> Re
             raise click.ClickException(f"it did not start: {said or f'exit code {process.returncode}'}")
         tick.wait(0.05)
     raise click.ClickException(f"it was not ready within {START_S:g} s: see {log}")
-
-
-def _given(options: Options) -> dict[str, object]:
-    """What of the local cloud's options `up` has to be told."""
-    names = {parameter.name for parameter in up.params}
-    return {name: value for name, value in asdict(options).items() if name in names and value is not None}
 
 
 @click.command()

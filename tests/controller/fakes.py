@@ -15,6 +15,8 @@ from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Value
 from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
 from controller.tick.outside import Outside
+from controller.tick.results import TickResult
+from controller.tick.rounds import ticked
 
 JOB = "projects/p/locations/r/jobs/default"
 ANNOTATIONS = {"fanout/subscription": "tasks-sub", "fanout/topic": "tasks", "fanout/max-messages": "100", "fanout/max-workers": "1000"}
@@ -83,7 +85,7 @@ class FakeRunner:
         return [self._counted(one) for one in self._jobs]
 
     def _counted(self, job: JobInfo) -> JobInfo:
-        found = [one for one in self.all.values() if one.job == job.full_name]
+        found = [one for one in self.all.values() if job_of(one) == job.full_name]
         newest = max(found, key=lambda one: (one.created_at, one.name), default=None)
         latest = "" if newest is None else newest.name
         annotations = {**job.annotations, **self.annotated.get(job.full_name, {})}
@@ -97,7 +99,7 @@ class FakeRunner:
         error = self.list_errors.pop(0) if self.list_errors else None
         if error is not None:
             raise error
-        found = [one for one in self.all.values() if one.job == job and one.name not in self.hidden]
+        found = [one for one in self.all.values() if job_of(one) == job and one.name not in self.hidden]
         return iter(sorted(found, key=lambda one: (one.created_at, one.name), reverse=True))
 
     def execution(self, full_name: str) -> ExecutionInfo | None:
@@ -165,3 +167,18 @@ def world(jobs: Sequence[JobInfo] = ()) -> World:
     broker = MemoryBroker(clock)
     outside = Outside(store, runner, backlog, clock, random.Random(7), broker.topic)
     return World(clock, store, runner, backlog, outside, broker)
+
+
+def job_of(info: ExecutionInfo) -> str:
+    """The full name of an execution's job."""
+    return info.full_name.rsplit("/executions/", 1)[0]
+
+
+def tick(lane: Lane, outside: Outside, *, reading: Reading | None = None, dry_run: bool = False) -> TickResult:
+    """Tick one lane alone, as it is given; it shares no budget with others."""
+    (job,) = (one for one in outside.runner.jobs() if one.full_name == lane.job)
+    if reading is None:
+        reading = outside.backlog.read([lane.subscription])[lane.subscription]
+    alone = replace(outside, quotas=replace(outside.quotas, worker_budget=None, cpu_quota_vcpu=None))
+    (result,) = ticked(alone, [(lane, job, reading)], {lane.name}, dry_run=dry_run)
+    return result

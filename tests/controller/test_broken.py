@@ -15,8 +15,7 @@ from controller.decide.decision import HoldCause, Kind
 from controller.decide.ledger import Unlisted
 from controller.model.execution import ExecutionInfo, Worked
 from controller.tick.results import TickResult
-from controller.tick.rounds import tick
-from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
+from tests.controller.fakes import JOB, World, lane, progress, tick, world, write_progress
 
 T = 10_000.0
 

@@ -15,7 +15,7 @@ from controller.decide.budget import AGEING_S, Quotas, Want, aged_weights, alloc
 from controller.model.execution import ExecutionInfo
 from controller.model.reading import Idle, Value
 from controller.tick.rounds import tick_lanes
-from tests.controller.fakes import World, job, world
+from tests.controller.fakes import World, job, job_of, world
 
 WANTS = st.lists(
     st.builds(
@@ -97,7 +97,7 @@ class Lanes:
         now = self.here.clock.now()
         for name, info in list(self.here.runner.all.items()):
             if info.live:
-                lane = info.job.rsplit("/", 1)[-1]
+                lane = job_of(info).rsplit("/", 1)[-1]
                 self.left[lane] = max(0, self.left[lane] - 10 * info.task_count)
                 self.since[lane] = now
                 self.here.runner.complete(name, now)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,10 @@ from controller.act.intents import Intent, Part, PartState
 from controller.act.launcher import GRACE_S
 from controller.act.state import LaneState, load, save
 from controller.decide.decision import HoldCause, Kind
+from controller.observe.listing import Observed, Seen
 from controller.tick.results import TickResult, explained_round
-from controller.tick.rounds import tick, tick_lanes
-from tests.controller.fakes import World, job, lane, progress, world, write_progress
+from controller.tick.rounds import tick_lanes
+from tests.controller.fakes import World, job, lane, progress, tick, world, write_progress
 
 PART = "20260101T000000000-aa.0"
 
@@ -84,7 +86,26 @@ def test_a_claim_that_vanishes_while_it_is_read_is_no_claim(monkeypatch: pytest.
         claim(store, PART, "default-b")
 
 
-STATE = {"format": 1, "intents": [], "decisions": [], "watched": [], "seconds_per_message": None}
+STATE: dict[str, Any] = {
+    "format": 2,
+    "lane": "default",
+    "intents": [],
+    "decisions": [],
+    "observed": {**asdict(Observed()), "executions": []},
+    "accepted": [],
+    "pokes": [],
+    "backoff": None,
+    "waiting_since": None,
+    "learned": {"samples": [], "executions": []},
+    "blind": None,
+    "epoch": 1,
+}
+
+
+def test_the_state_that_is_damaged_below_is_one(here: World) -> None:
+    here.store.write(lane_state_object("default"), json.dumps(STATE).encode())
+    here.backlog_is(10)
+    assert ticked(here).decision.kind is Kind.LAUNCH
 
 
 @pytest.mark.parametrize(
@@ -95,9 +116,9 @@ STATE = {"format": 1, "intents": [], "decisions": [], "watched": [], "seconds_pe
         b"null",
         b"\xff",
         b"[" * 100_000,
-        json.dumps({**STATE, "seconds_per_message": float("nan")}).encode(),
-        json.dumps({**STATE, "watched": ["default-00000"]}).encode(),
-        json.dumps({**STATE, "watched": "abc"}).encode(),
+        json.dumps({**STATE, "learned": {"samples": [[float("nan"), 1, None, None]], "executions": []}}).encode(),
+        json.dumps({**STATE, "observed": {**STATE["observed"], "executions": [asdict(Seen("default-00000", 1, True))]}}).encode(),
+        json.dumps({**STATE, "observed": "abc"}).encode(),
         json.dumps({**STATE, "intents": [{"decision_id": "a", "saved_at": "inf", "parts": []}]}).encode(),
         json.dumps({**STATE, "decisions": [5]}).encode(),
     ],

@@ -33,9 +33,8 @@ from controller.decide.decision import HoldCause, Kind
 from controller.model.reading import Idle, Unknown, Value
 from controller.service.ticker import log_round
 from controller.tick.results import Round, TickResult, explained, result_json
-from controller.tick.rounds import tick
 from controller.wiring import connected
-from tests.controller.fakes import World, lane, world
+from tests.controller.fakes import World, lane, tick, world
 
 FOLDER = delayed_folder("tasks-sub")
 DOWN = DependencyUnavailable("503")

@@ -10,8 +10,7 @@ from controller.act.state import load
 from controller.decide.decision import Kind
 from controller.observe.google_jobs import TIMEOUT_S
 from controller.tick.results import TickResult
-from controller.tick.rounds import tick
-from tests.controller.fakes import World, lane, world
+from tests.controller.fakes import World, lane, tick, world
 
 TICK_S = 60.0
 

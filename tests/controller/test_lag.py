@@ -15,8 +15,7 @@ from controller.act.state import LaneState, save
 from controller.decide.rates import Learned, Sample
 from controller.model.reading import Value
 from controller.tick.results import TickResult
-from controller.tick.rounds import tick
-from tests.controller.fakes import World, lane, progress, world, write_progress
+from tests.controller.fakes import World, lane, progress, tick, world, write_progress
 
 BACKLOG = 10_000
 START_UP_S = 10.0

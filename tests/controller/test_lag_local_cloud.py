@@ -17,8 +17,7 @@ from batch.services.pubsub import GoogleSubscription
 from batch.services.topic import GoogleTopic
 from controller.model.reading import Value
 from controller.observe.backlog import GoogleBacklogReader
-from controller.tick.rounds import tick
-from tests.controller.fakes import lane, world
+from tests.controller.fakes import lane, tick, world
 from tests.controller.test_lag import BACKLOG, Drain
 from tests.support import Service, start_service
 

@@ -15,8 +15,7 @@ from controller.decide.decision import HoldCause, Kind
 from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick.outside import Memory
 from controller.tick.results import TickResult, explained
-from controller.tick.rounds import tick
-from tests.controller.fakes import World, lane, world
+from tests.controller.fakes import World, lane, tick, world
 
 
 @pytest.fixture

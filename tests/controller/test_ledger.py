@@ -23,7 +23,7 @@ def execution(task_count: int = 1, *, completed_at: float | None = None, **env: 
 
 def total(info: ExecutionInfo, *tries: Progress, sampled_at: float = T, now: float = T + 100, ended_at: float | None = None) -> int:
     ended = {} if ended_at is None else {0: ended_at}
-    return ledger_of(sampled_at, [Worked(info, {0: tries} if tries else {}, ended)], now=now, guard_s=30).total_count
+    return ledger_of(sampled_at, [Worked(info, {0: tries} if tries else {}, ended)], now=now).total_count
 
 
 def test_a_live_worker_counts_what_it_may_still_take_and_has_acked_since_the_sample() -> None:

@@ -21,8 +21,7 @@ from controller.model.execution import ExecutionInfo
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import JobInfo, RunRequest
 from controller.observe.listing import OVERLAP_S, SHORT_S, Listed, Observed, Seen, list_executions, observed, shortage
-from controller.tick.rounds import tick
-from tests.controller.fakes import JOB, World, lane, world, write_progress
+from tests.controller.fakes import JOB, World, lane, tick, world, write_progress
 from tests.controller.fakes import progress as progress_of
 from tests.controller.test_delayed import delay
 

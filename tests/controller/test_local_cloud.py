@@ -28,6 +28,7 @@ from controller.observe.jobs import JobInfo, LaunchRefused, LaunchUnclear, RunRe
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 from controller.wiring import connected
+from tests.controller.fakes import job_of
 from tests.support import Service, wait_until
 
 MANIFEST = """
@@ -132,8 +133,8 @@ def test_a_job_becomes_a_lane(runner: GoogleJobRunner) -> None:
 def test_a_launch_returns_at_once_and_is_listed_with_its_overrides(runner: GoogleJobRunner) -> None:
     job = the_job(runner).full_name
     first = runner.run(job, RunRequest(1, {"DECISION_ID": "a.0"}))
-    second = runner.run(job, RunRequest(3, {"DECISION_ID": "b.0", "BACKLOG": "7"}, timeout_s=120))
-    assert (second.task_count, second.job) == (3, job)
+    second = runner.run(job, RunRequest(3, {"DECISION_ID": "b.0", "BACKLOG": "7"}))
+    assert (second.task_count, job_of(second)) == (3, job)
     listed = list(runner.executions(job))
     assert [one.name for one in listed] == [second.name, first.name]
     assert listed[0].env.items() >= {"DECISION_ID": "b.0", "BACKLOG": "7", "SUBSCRIPTION_NAME": "tasks-sub"}.items()

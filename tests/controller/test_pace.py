@@ -18,8 +18,7 @@ from controller.model.execution import Worked
 from controller.model.lane import Strategy
 from controller.model.reading import Value
 from controller.tick.results import TickResult
-from controller.tick.rounds import tick
-from tests.controller.fakes import World, lane, progress, world, write_progress
+from tests.controller.fakes import World, lane, progress, tick, world, write_progress
 from tests.controller.test_ledger import execution
 
 WITHIN_S = 600.0

@@ -15,8 +15,7 @@ from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.reading import Value
-from controller.tick.rounds import tick
-from tests.controller.fakes import JOB, lane, progress, world, write_progress
+from tests.controller.fakes import JOB, lane, progress, tick, world, write_progress
 
 T = 10_000.0
 LANE = lane(concurrency=10, vcpu=1.0, memory_gib=1.0)

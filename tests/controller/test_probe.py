@@ -12,11 +12,11 @@ from controller.act.state import load
 from controller.decide.decision import Kind
 from controller.decide.ledger import Ledger
 from controller.decide.policy import decision_for
-from controller.decide.probe import LONGEST_WAIT_S, Blind, from_json, probe_due, unfinished
+from controller.decide.probe import LONGEST_WAIT_S, Blind, probe_due, unfinished
 from controller.model.execution import ExecutionInfo, Worked
+from controller.model.plain import read
 from controller.model.reading import Idle, Reading, Unknown, Value
-from controller.tick.rounds import tick
-from tests.controller.fakes import JOB, World, lane, progress, world
+from tests.controller.fakes import JOB, World, lane, progress, tick, world
 
 WEEK_MIN = 7 * 24 * 60
 NOTHING_ALIVE = Ledger(0.0)
@@ -106,6 +106,6 @@ def test_unfinished_is_what_was_accepted_and_nobody_acknowledged_since() -> None
 
 def test_it_goes_through_the_state_as_json() -> None:
     blind = Blind(1.5, 2, 3.5)
-    assert from_json(json.loads(json.dumps(asdict(blind)))) == blind
+    assert read(Blind, json.loads(json.dumps(asdict(blind)))) == blind
     with pytest.raises(ValueError, match="nan"):
-        from_json({"since": float("nan"), "probe_count": 0, "probed_at": 0})
+        read(Blind, {"since": float("nan"), "probe_count": 0, "probed_at": 0})

@@ -233,7 +233,7 @@ def test_a_service_that_does_not_answer_makes_it_not_ready_in_time(monkeypatch: 
     monkeypatch.setattr(here.runner, "jobs", stuck)
     readiness = Readiness(here.outside, deadline_s=0.02)
     for _ in range(3):
-        assert list(readiness.ask().problems) == ["jobs"]
+        assert list(readiness.ask()) == ["jobs"]
         here.clock.advance(6)
     go_on.set()
     assert len(asked) == 1, "a call that is stuck is not joined by others"

@@ -41,20 +41,6 @@ FULL = LaneState(
     learned=Learned((Sample(0.5, 10, 4.0, None),), ("default-z",)),
     blind=Blind(10.0, 1, 20.0),
 )
-FIRST_FORMAT = {
-    "format": 1,
-    "lane": "default",
-    "intents": [
-        {
-            "decision_id": "d",
-            "saved_at": 5.0,
-            "parts": [{"decision_id": "d.0", "workers": 2, "backlog": 10, "state": "pending", "execution": "", "reason": ""}],
-        }
-    ],
-    "decisions": [{"kind": "hold"}],
-    "watched": [f"{JOB}/executions/default-a"],
-    "seconds_per_message": 0.25,
-}
 
 
 @pytest.fixture
@@ -80,19 +66,6 @@ def test_only_the_generation_that_was_read_is_replaced(store: MemoryObjectStore)
     assert load(store, "default").state.decisions == FULL.decisions
 
 
-def test_the_first_format_is_read_and_written_as_the_second(store: MemoryObjectStore) -> None:
-    store.write(lane_state_object("default"), json.dumps(FIRST_FORMAT).encode())
-    found = load(store, "default")
-    assert [part.state for part in found.state.intents[0].parts] == [PartState.PENDING]
-    assert found.state.observed == Observed(executions=(Seen(f"{JOB}/executions/default-a", 0, True),))
-    rates = found.state.learned.rates()
-    assert rates is not None
-    assert rates.message_s == 0.25
-    save(store, found.state, found.generation, "token")
-    assert json.loads(store.read(lane_state_object("default")))["format"] == 2
-    assert load(store, "default").state.decisions == ({"kind": "hold"},)
-
-
 def changed(**changes: object) -> bytes:
     store = MemoryObjectStore()
     save(store, FULL, 0, "a")
@@ -102,6 +75,7 @@ def changed(**changes: object) -> bytes:
 @pytest.mark.parametrize(
     "changes",
     [
+        {"format": 1},
         {"format": 1.5},
         {"format": "2"},
         {"epoch": -1},

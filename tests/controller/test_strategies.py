@@ -10,18 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.decide.sizing import Rates, WorkerCost
-from controller.decide.strategies import Demand, wanted
-from controller.model.lane import Strategy
+from controller.decide.strategies import Demand, Wanted, wanted
+from controller.model.lane import Policy, Strategy
 
 NOTHING_RUNS = Demand(
+    Policy(share=10),
     known_count=0,
     unassigned_count=0,
-    share=10,
     live_workers=0,
     pending_workers=0,
-    min_workers=0,
-    max_workers=100,
-    fixed_workers=0,
     within_s=600.0,
     rates=None,
     worker=WorkerCost(8, 0.00002),
@@ -29,17 +26,13 @@ NOTHING_RUNS = Demand(
 
 
 def workers(strategy: Strategy, queue: int, running: int, pending: int, most: int, *, least: int = 0, target: int = 1) -> int:
-    demand = replace(
-        NOTHING_RUNS,
-        known_count=queue,
-        unassigned_count=queue,
-        share=target,
-        live_workers=running,
-        pending_workers=pending,
-        min_workers=least,
-        max_workers=most,
-    )
-    return wanted(strategy, demand).workers
+    policy = Policy(share=target, min_workers=least, max_workers=most)
+    demand = replace(NOTHING_RUNS, policy=policy, known_count=queue, unassigned_count=queue, live_workers=running, pending_workers=pending)
+    return by(strategy, demand).workers
+
+
+def by(strategy: Strategy, demand: Demand) -> Wanted:
+    return wanted(replace(demand, policy=replace(demand.policy, strategy=strategy)))
 
 
 @pytest.mark.parametrize(
@@ -89,26 +82,26 @@ def test_the_table_by_its_words(strategy: Strategy, queue: int, running: int, pe
 
 
 def test_a_fixed_number_is_kept_alive_while_there_is_work() -> None:
-    demand = replace(NOTHING_RUNS, unassigned_count=5000, fixed_workers=7)
-    assert wanted(Strategy.FIXED, demand).workers == 7
-    assert wanted(Strategy.FIXED, replace(demand, live_workers=5)).workers == 2
-    assert wanted(Strategy.FIXED, replace(demand, live_workers=9)).workers == 0
+    demand = replace(NOTHING_RUNS, policy=Policy(fixed_workers=7), unassigned_count=5000)
+    assert by(Strategy.FIXED, demand).workers == 7
+    assert by(Strategy.FIXED, replace(demand, live_workers=5)).workers == 2
+    assert by(Strategy.FIXED, replace(demand, live_workers=9)).workers == 0
 
 
 def test_a_deadline_is_by_share_until_something_is_learned() -> None:
-    demand = replace(NOTHING_RUNS, unassigned_count=95, share=10)
-    by_share = wanted(Strategy.DEADLINE, demand)
-    assert by_share.workers == wanted(Strategy.SHARE, demand).workers == 10
+    demand = replace(NOTHING_RUNS, unassigned_count=95)
+    by_share = by(Strategy.DEADLINE, demand)
+    assert by_share.workers == by(Strategy.SHARE, demand).workers == 10
     assert "nothing is learned yet" in by_share.formula
-    learned = wanted(Strategy.DEADLINE, replace(demand, rates=Rates(50.0, 10.0)))
+    learned = by(Strategy.DEADLINE, replace(demand, rates=Rates(50.0, 10.0)))
     assert learned.workers == ceil(95 / (8 * 11))
     assert "ceil(95 / (8 threads x 11)) = 2" in learned.formula
 
 
 def test_while_nothing_is_learned_messages_may_be_slow_however_many_fit_into_a_share() -> None:
-    demand = replace(NOTHING_RUNS, unassigned_count=1000, share=1000, within_s=600.0, worker=WorkerCost(4, 1.0))
-    first = wanted(Strategy.DEADLINE, demand)
+    demand = replace(NOTHING_RUNS, policy=Policy(share=1000), unassigned_count=1000, within_s=600.0, worker=WorkerCost(4, 1.0))
+    first = by(Strategy.DEADLINE, demand)
     assert first.workers == 5
     assert first.formula.endswith("10 s each are assumed, 60 for a thread in the 10 min left; ceil(1000 / (4 threads x 60)) = 5")
-    assert wanted(Strategy.DEADLINE, replace(demand, unassigned_count=0)).workers == 0
-    assert wanted(Strategy.SHARE, demand).workers == 1
+    assert by(Strategy.DEADLINE, replace(demand, unassigned_count=0)).workers == 0
+    assert by(Strategy.SHARE, demand).workers == 1

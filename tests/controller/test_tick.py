@@ -19,8 +19,7 @@ from controller.model.execution import ExecutionInfo
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import LaunchRefused, LaunchUnclear, RunRequest
 from controller.tick.results import TickResult
-from controller.tick.rounds import tick
-from tests.controller.fakes import JOB, World, lane, progress, world, write_progress
+from tests.controller.fakes import JOB, World, lane, progress, tick, world, write_progress
 
 DOWN = DependencyUnavailable("503")
 

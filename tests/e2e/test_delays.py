@@ -29,10 +29,9 @@ from controller.decide.decision import Kind
 from controller.observe.backlog import GoogleBacklogReader
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
-from controller.tick.rounds import tick
 from fanout.proof import as_text
 from tests.clocks import ShiftedClock
-from tests.controller.fakes import FakeRunner, lane
+from tests.controller.fakes import FakeRunner, lane, tick
 from tests.e2e.site import Site
 from tests.support import Service, start_service
 

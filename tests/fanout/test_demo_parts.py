@@ -19,7 +19,7 @@ from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane
 from controller.model.reading import Value
 from fanout.apply import PACKAGED_JOBS_FILE
-from fanout.demo.display import PlainScreen, bar, console
+from fanout.demo.display import Screen, bar, console
 from fanout.demo.result import Result, problems
 from fanout.demo.run import candidates
 from fanout.demo.setup import BUCKET, demo_manifests
@@ -131,7 +131,7 @@ def test_facts_are_counted(tmp_path: Path) -> None:
 
 
 def test_the_plain_screen_tells_each_quarter_once(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = PlainScreen(console(plain=True))
+    screen = Screen(console(plain=True))
     for acked in (1, 5, 5, 6, 21):
         running = Worked(replace(INFO, completed_at=None), {0: [replace(DONE, acked=acked)]})
         screen.show(Snapshot(1.0, (LaneSnapshot(LANE, 21, Value(3, 1.0), (running,)),)))

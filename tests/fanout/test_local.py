@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from fanout.local import command, formatted
+from fanout.local import command
+from fanout.local.running import formatted
 from local_cloud.supervisor import record
 from tests.support import clean_environment, wait_until
 

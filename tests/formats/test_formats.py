@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,12 +13,27 @@ from batch.model.delayed import DELAYED as DELAYED_ATTRIBUTE
 from batch.model.delayed import as_first_published, due_of, from_object
 from batch.model.delivery import Delivery
 from batch.model.message import Task, decode
-from batch.model.names import claim_object, manifest_object, submission_object
+from batch.model.names import claim_object, lane_state_object, manifest_object, submission_object
 from batch.model.outcomes import from_lines
 from batch.model.progress import from_metadata
 from batch.services.claims import claim
 from batch.testing import MemoryObjectStore
-from tests.formats.written import DELAYED, EXECUTION, FAILED, FIELDS, FOLDER, IN_PROGRESS, PROGRESS, TASK_ID, all_written
+from controller.act.state import load
+from controller.decide.decision import from_json as decision_from_json
+from tests.formats.written import (
+    DECISION,
+    DELAYED,
+    EXECUTION,
+    FAILED,
+    FIELDS,
+    FOLDER,
+    IN_PROGRESS,
+    LANE,
+    PROGRESS,
+    STATE,
+    TASK_ID,
+    all_written,
+)
 
 AT = "2026-01-01T00:00:00.000000Z"
 SUBMISSION = "s-20260101-000000-2265b1f5"
@@ -103,6 +119,16 @@ def test_a_submission_is_proved_by_what_lies_there() -> None:
     proof = prove(store, SUBMISSION)
     assert (proof.closed, proof.submitted_count, proof.problems, proof.submitted_at) == (True, 2, (), AT)
     assert proof.missing == ("7ed4d57b-1e2f-4b89-814c-343c1027c4d1", "c386bbc4-cd61-4e30-98f1-6adf91b7584a")
+
+
+def test_a_lane_s_state_and_its_decisions_are_read() -> None:
+    store = MemoryObjectStore()
+    store.write(lane_state_object(LANE), kept("lane-state.json"))
+    body = json.loads(kept("decision.json"))
+    found = load(store, LANE).state
+    assert found == replace(STATE, decisions=(body,), epoch=1)
+    assert found.decisions == (body,)
+    assert decision_from_json(body) == DECISION
 
 
 def test_a_claim_is_honoured() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from batch.model.names import (
     dead_raw_object,
     delayed_object,
     input_object,
+    lane_state_object,
     manifest_object,
     outcome_object,
     processed_object,
@@ -36,6 +38,19 @@ from batch.model.progress import Progress, to_metadata
 from batch.services.claims import claim
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.worker.admission.records import write_attempts
+from controller.act.intents import Intent, Part, PartState
+from controller.act.state import Backoff, LaneState, save
+from controller.decide import decision
+from controller.decide.caps import Limits
+from controller.decide.ledger import ledger_of
+from controller.decide.policy import decision_for
+from controller.decide.probe import Blind
+from controller.decide.rates import Learned, Sample
+from controller.decide.sizing import Rates
+from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import Lane
+from controller.model.reading import Value
+from controller.observe.listing import Observed, Seen
 
 FOLDER = Path(__file__).resolve().parent / "0.1"
 LANE = "default"
@@ -67,6 +82,35 @@ PROGRESS = Progress(
     delayed=3,
     last_acked_at=1_767_225_659.75,
 )
+JOB = f"projects/p/locations/us-central1/jobs/{LANE}"
+PART = "20260101T000100000-9f2c04d1.0"
+WORKED = Worked(ExecutionInfo(f"{JOB}/executions/{EXECUTION}", 4, 1_767_225_540.0, running_count=4), {3: (PROGRESS,)})
+DECISION = replace(
+    decision_for(
+        Lane(LANE, JOB, "default-sub", "default"),
+        Value(5000, 1_767_225_600.0, 12.5),
+        ledger_of(1_767_225_600.0, [WORKED], now=1_767_225_660.0),
+        now=1_767_225_660.0,
+        rates=Rates(0.25, 8.0, 1.5, 0.125, "80 % quantile of 4 workers"),
+        accepted_since_sample_count=20,
+        limits=Limits(cpu_quota_vcpu=100.0, live_vcpu=4.0, run_calls_left=59, budget_workers=40),
+    ),
+    decision_id=PART.removesuffix(".0"),
+)
+STATE = LaneState(
+    LANE,
+    intents=(
+        Intent(DECISION.decision_id, 1_767_225_660.0, (Part(PART, DECISION.workers, DECISION.backlog, PartState.LAUNCHED, EXECUTION),)),
+    ),
+    decisions=(decision.to_json(DECISION),),
+    observed=Observed("uid-1", 7, EXECUTION, 1, 1_767_225_600.0, 1_767_225_630.0, (Seen(f"{JOB}/executions/{EXECUTION}", 4, True),)),
+    accepted=((1_767_225_650.0, 20),),
+    pokes=("0123456789abcdef01234567",),
+    backoff=Backoff(1_767_225_700.5, 2, "429 quota of job run requests"),
+    waiting_since=1_767_225_640.0,
+    learned=Learned((Sample(0.25, 400, 8.0, 1.5), Sample(0.5, 10)), (EXECUTION,)),
+    blind=Blind(1_767_225_000.0, 1, 1_767_225_300.0),
+)
 
 
 def all_written() -> dict[str, bytes]:
@@ -91,6 +135,7 @@ def names() -> dict[str, str]:
         "delayed": delayed,
         "damaged": damaged_object(delayed),
         "claim": claim_object("d-0123456789ab"),
+        "lane state": lane_state_object(LANE),
     }
 
 
@@ -122,6 +167,7 @@ def _stored() -> dict[str, bytes]:
     claim(store, "d-0123456789ab", EXECUTION)
     write_attempts(store, "failed", FAILED, 0)
     write_attempts(store, "in-progress", IN_PROGRESS, 0)
+    save(store, STATE, 0, "token")
     worker: dict[str, Any] = {"finished_at": "2026-01-01T00:00:05.000000Z", "execution": EXECUTION, "index": 3, "retry": 1}
     ended: list[dict[str, Any]] = [
         {"task_id": "a", "outcome": "succeeded", "duration_s": 0.25, "output": "processed/a.csv", "result": {"size": 3, "note": "größer"}},
@@ -140,6 +186,8 @@ def _stored() -> dict[str, bytes]:
         "outcomes.jsonl": b"".join(map(to_line, outcomes)),
         "progress-metadata.json": _json(to_metadata(PROGRESS)),
         "delayed.bin": to_object(DELAYED),
+        "lane-state.json": store.read(lane_state_object(LANE)),
+        "decision.json": _json(decision.to_json(DECISION)),
     }
 
 
