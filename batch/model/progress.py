@@ -62,9 +62,8 @@ def interval_s(base_s: float, worker_count: int) -> float:
     return base_s * max(1.0, worker_count / MANY_WORKERS)
 
 
-_COUNTS = ("share", "taken", "acked", "returned", "succeeded", "superseded", "cancelled", "dead", "delayed")
-_SECONDS = ("started_at", "updated_at", "handler_s", "last_acked_at")
-_MAY_LACK = {"delayed": "0", "last_acked_at": "0"}
+_COUNTS = ("share", "taken", "acked", "returned", "succeeded", "superseded", "cancelled", "dead")
+_SECONDS = ("started_at", "updated_at", "handler_s")
 
 
 def to_metadata(progress: Progress) -> dict[str, str]:
@@ -74,14 +73,16 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["marks"] = json.dumps(progress.marks[-MARKS_KEPT:], separators=(",", ":"))
     metadata["deferred"] = json.dumps(_fewer(progress.deferred), separators=(",", ":"))
     metadata["exit_reason"] = progress.exit_reason
+    metadata["delayed"] = str(progress.delayed)
+    metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
     return metadata
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Progress:
     """Raises ValueError when the metadata is not a worker's progress."""
     try:
-        told = {**_MAY_LACK, **metadata}
-        counts, seconds = {name: int(told[name]) for name in _COUNTS}, {name: float(told[name]) for name in _SECONDS}
+        counts = {name: int(metadata[name]) for name in _COUNTS} | {"delayed": int(metadata.get("delayed", "0"))}
+        seconds = {name: float(metadata[name]) for name in _SECONDS} | {"last_acked_at": float(metadata.get("last_acked_at", "0"))}
         if not all(map(isfinite, seconds.values())):
             raise ValueError(f"times are {seconds}")
         marks, deferred = (
