@@ -46,7 +46,7 @@ class Verdicts:
     def finished(self, attempt: Attempt, answer: Answer) -> Finished:
         """What becomes of the attempt's message; its in-progress marker, if it has one, is removed. Raises DependencyError when a failure
         cannot be recorded."""
-        if not attempt.marked:
+        if attempt.marker_generation is None:
             if answer.said is Said.RETURNED:
                 clock = self.clock
                 return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))

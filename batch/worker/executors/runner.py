@@ -113,19 +113,16 @@ class Runner:
         log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=stack)
         return nack_after(delivery, FAULT_WAIT_S)
 
-    def context(self, attempt: Attempt) -> Context:
-        """For a plain function."""
-        return Context(*self._surroundings(attempt))
+    def context(self, attempt: Attempt, kind: type[Any] = Context) -> Any:
+        """For a plain function; with another `kind` of context for others."""
+        number, deadline_s = attempt.before.attempt_count + 1, attempt.deadline_s
+        return kind(attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far)
 
     def async_context(self, attempt: Attempt, pool: Executor) -> AsyncContext:
         """For an async function; its requests run in the threads of `pool`."""
-        ctx = AsyncContext(*self._surroundings(attempt))
+        ctx: AsyncContext = self.context(attempt, AsyncContext)
         ctx.pool = pool
         return ctx
-
-    def _surroundings(self, attempt: Attempt) -> tuple[Any, ...]:
-        number, deadline_s = attempt.before.attempt_count + 1, attempt.deadline_s
-        return attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far
 
     def here(self, attempt: Attempt) -> Answer:
         """Call a sync handler in this thread."""
