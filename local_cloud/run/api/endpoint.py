@@ -6,6 +6,7 @@ Handlers run in a thread, so that one that writes to disk does not delay the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -54,6 +55,16 @@ def route(method: str, path: str, handler: Handler) -> Route:
             return JSONResponse(error.to_json(), status_code=error.code)
 
     return Route(path, endpoint, methods=[method])
+
+
+def locked_route(lock: AbstractContextManager[object], method: str, path: str, handler: Handler) -> Route:
+    """The same for a handler that reads or changes what `lock` guards."""
+
+    def locked(call: Call) -> dict[str, object] | Response:
+        with lock:
+            return handler(call)
+
+    return route(method, path, locked)
 
 
 async def answer_unknown(request: Request, reason: Exception) -> Response:

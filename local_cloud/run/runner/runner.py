@@ -97,7 +97,7 @@ class Runner:
         cloud = self._cloud
         with cloud.condition:
             while not self._stopping:
-                made = plan(cloud.unfinished(), cloud.clock.now(), self._settings.limits)
+                made = plan(cloud.unfinished(), cloud.clock.now(), self._settings.max_process_count)
                 if made.actions:
                     return made.actions
                 cloud.clock.wait_until(cloud.condition, made.wake_s)
