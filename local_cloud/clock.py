@@ -63,18 +63,3 @@ class Clock:
         Like `Condition.wait` it may wake early: the caller checks again what it waits for.
         """
         condition.wait(None if until is None else max(0.0, until - self.now()))
-
-
-class ManualClock(Clock):
-    """A clock that stands still unless it is advanced: for tests of the models."""
-
-    def __init__(self, start: float = 1_700_000_000.0) -> None:
-        super().__init__()
-        self._start = start
-
-    def _base(self) -> float:
-        return self._start
-
-    def wait_until(self, condition: threading.Condition, until: float | None) -> None:
-        if until is None or until > self.now():
-            condition.wait()

@@ -9,10 +9,10 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from local_cloud.addresses import Addresses, from_json
+from local_cloud.addresses import Addresses
 from local_cloud.files import write_atomically
 from local_cloud.processes import runs, start_mark
 
@@ -36,7 +36,7 @@ class Record:
 
 def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str, int]) -> None:
     """Replace the record in one step."""
-    body = {"pid": pid, "started": start_mark(pid), "addresses": addresses.to_json(), "services": dict(services)}
+    body = {"pid": pid, "started": start_mark(pid), "addresses": asdict(addresses), "services": dict(services)}
     write_atomically(state_dir / FILE, json.dumps(body, indent=1))
 
 
@@ -46,7 +46,7 @@ def read(state_dir: Path) -> Record | None:
     path = state_dir / FILE
     try:
         body = json.loads(path.read_text())
-        record = Record(int(body["pid"]), body["started"], from_json(body["addresses"]), dict(body["services"]))
+        record = Record(int(body["pid"]), body["started"], Addresses(**body["addresses"]), dict(body["services"]))
     except FileNotFoundError:
         return None
     except OSError as error:

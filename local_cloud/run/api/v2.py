@@ -23,7 +23,6 @@ from local_cloud.run.spec.template import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TASK_COUNT,
     DEFAULT_TIMEOUT_S,
-    Container,
     ContainerOverride,
     JobSpec,
     Overrides,
@@ -216,15 +215,11 @@ def _show_template(template: Template) -> dict[str, object]:
 
 def _show_task_template(template: Template) -> dict[str, object]:
     return {
-        "containers": [_show_container(container) for container in template.containers],
+        "containers": [write_container(replace(container, extras={})) for container in template.containers],
         "maxRetries": template.max_retries,
         "timeout": duration(template.timeout_s),
         "serviceAccount": template.service_account,
     }
-
-
-def _show_container(container: Container) -> dict[str, object]:
-    return write_container(replace(container, extras={}))
 
 
 def _show_reference(execution: Execution, enums: Enums) -> dict[str, object]:

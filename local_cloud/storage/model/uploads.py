@@ -15,7 +15,7 @@ from local_cloud.clock import Clock
 from local_cloud.storage.model.conditions import Conditions
 from local_cloud.storage.model.errors import Conflict, Gone, InvalidArgument, NotFound, StorageError
 from local_cloud.storage.model.files import Staged
-from local_cloud.storage.model.records import StoredObject, check_object_name, object_fields
+from local_cloud.storage.model.records import StoredObject, check_object_name, merged_fields
 from local_cloud.storage.model.storage import RESUMABLE_PREFIX, Ref, Storage
 
 SESSION_LIFE_S = 7 * 24 * 3600.0
@@ -97,7 +97,7 @@ class Uploads:
     def start(self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions) -> Upload:
         """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions already fail now."""
         check_object_name(ref.name)
-        object_fields(resource)
+        merged_fields({}, resource)
         conditions.check(self._storage.peek(ref))
         staged = self._storage.files.stage(RESUMABLE_PREFIX)
         session = {"bucket": ref.bucket, "name": ref.name, "resource": resource, "conditions": asdict(conditions)}
