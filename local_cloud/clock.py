@@ -22,12 +22,9 @@ class Clock:
         self._offset_s = 0.0
         self._listeners: list[Callable[[], None]] = []
 
-    def _base(self) -> float:
-        return time.time()
-
     def now(self) -> float:
         """Unix seconds."""
-        return self._base() + self._offset_s
+        return time.time() + self._offset_s
 
     def advance(self, seconds: float) -> float:
         """Move the clock forward and wake everyone who waits on it; returns the new time. Raises ValueError on a step that is

@@ -28,11 +28,6 @@ class Record:
     addresses: Addresses
     services: Mapping[str, int]
 
-    @property
-    def alive(self) -> bool:
-        """Whether the supervisor that wrote this still runs."""
-        return runs(self.pid, self.started)
-
 
 def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str, int]) -> None:
     """Replace the record in one step."""
@@ -53,7 +48,7 @@ def read(state_dir: Path) -> Record | None:
         raise ValueError(f"{path} cannot be read ({error.strerror}): name another folder with --state-dir") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not the record of a local cloud ({error!r}): delete it") from error
-    return record if record.alive else None
+    return record if runs(record.pid, record.started) else None
 
 
 def remove(state_dir: Path) -> None:

@@ -14,8 +14,8 @@ class ManualClock(Clock):
         super().__init__()
         self._start = start
 
-    def _base(self) -> float:
-        return self._start
+    def now(self) -> float:
+        return self._start + self._offset_s
 
     def wait_until(self, condition: threading.Condition, until: float | None) -> None:
         if until is None or until > self.now():

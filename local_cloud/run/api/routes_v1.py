@@ -20,7 +20,6 @@ from local_cloud.run.api.paging import Position, page
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
-from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import API_VERSION, read_env, read_spec
@@ -63,7 +62,7 @@ class _Handlers:
 
     def create_job(self, call: Call) -> dict[str, object]:
         name, region, spec, _ = _read_job(call)
-        key = JobKey(call.path["project"], region or self._region_of(call), name)
+        key = JobKey(call.path["project"], region or region_of(call.host) or self._region, name)
         return self._show_job(self._cloud.create_job(key, spec, validate_only=_dry(call)))
 
     def get_job(self, call: Call) -> dict[str, object]:
@@ -100,7 +99,7 @@ class _Handlers:
 
     def list_tasks(self, call: Call) -> dict[str, object]:
         pairs = [(task, execution) for execution in self._executions(call) for task in execution.tasks]
-        chosen = select(pairs, call, _labels_of_pair)
+        chosen = select(pairs, call, lambda pair: v1.task_labels(*pair))
         found, token = _page(chosen, call, lambda pair: [-pair[1].sequence, pair[0].index])
         return _list("TaskList", [v1.show_task(task, execution, self._cloud.log_uri(execution)) for task, execution in found], token)
 
@@ -139,14 +138,6 @@ class _Handlers:
         if preferred in keys or len(keys) != 1:
             return preferred
         return keys[0]
-
-    def _region_of(self, call: Call) -> str:
-        """gcloud puts the region, if it has one, before the host's name."""
-        return region_of(call.host) or self._region
-
-
-def _labels_of_pair(pair: tuple[Task, Execution]) -> dict[str, str]:
-    return v1.task_labels(*pair)
 
 
 def _dry(call: Call) -> bool:

@@ -20,7 +20,6 @@ from local_cloud.run.api.v2 import Enums
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
-from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.template import JobSpec
@@ -76,9 +75,11 @@ class _Handlers:
     def update_job(self, call: Call) -> dict[str, object]:
         key = _key(call)
         spec, etag = _read_job(call, key)
+        if self._cloud.has_key(key):
+            spec = replace(spec, system_annotations=self._cloud.job(key).spec.system_annotations)
         job = self._cloud.replace_job(
             key,
-            self._keep_system_annotations(key, spec),
+            spec,
             etag=etag,
             allow_missing=call.asked("allowMissing"),
             validate_only=call.asked("validateOnly"),
@@ -130,7 +131,10 @@ class _Handlers:
 
     def get_task(self, call: Call) -> dict[str, object]:
         execution = self._execution(call)
-        return v2.show_task(_task(execution, call.path["task"]), execution, self._cloud.log_uri(execution), _enums(call))
+        task = task_named(call.path["task"], execution)
+        if task is None:
+            raise not_found("TASK", f"{execution.full_name}/tasks/{call.path['task']}")
+        return v2.show_task(task, execution, self._cloud.log_uri(execution), _enums(call))
 
     def get_operation(self, call: Call) -> dict[str, object]:
         name = f"{_parent(call)}/operations/{call.path['operation']}"
@@ -142,11 +146,6 @@ class _Handlers:
 
     def list_operations(self, call: Call) -> dict[str, object]:
         return {"operations": [operation.to_json() for operation in self._operations.below(_parent(call))]}
-
-    def _keep_system_annotations(self, key: JobKey, spec: JobSpec) -> JobSpec:
-        if not self._cloud.has_key(key):
-            return spec
-        return replace(spec, system_annotations=self._cloud.job(key).spec.system_annotations)
 
     def _show(self, execution: Execution, enums: Enums) -> dict[str, object]:
         return v2.show_execution(execution, self._cloud.log_uri(execution), enums)
@@ -197,13 +196,6 @@ def _read_job(call: Call, key: JobKey) -> tuple[JobSpec, str]:
     return spec, body.text("etag")
 
 
-def _task(execution: Execution, name: str) -> Task:
-    task = task_named(name, execution)
-    if task is None:
-        raise not_found("TASK", f"{execution.full_name}/tasks/{name}")
-    return task
-
-
 def _key(call: Call) -> JobKey:
     return JobKey(call.path["project"], call.path["region"], call.path["job"])
 
@@ -217,4 +209,5 @@ def _page_of(call: Call) -> tuple[str, str]:
 
 
 def _enums(call: Call) -> Enums:
-    return Enums(as_numbers="enum-encoding=int" in call.query.get("$alt", call.query.get("alt", "")))
+    """By name, or as numbers."""
+    return v2.enum_number if "enum-encoding=int" in call.query.get("$alt", call.query.get("alt", "")) else v2.enum_name
