@@ -8,8 +8,7 @@ no way to another machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 PROJECT = "local"
 PASSED = ("PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST", "CLOUD_RUN_EMULATOR_HOST", "CLOUD_MONITORING_EMULATOR_HOST")
@@ -37,18 +36,10 @@ class Addresses:
         """The URL of each service's HTTP side, which answers `GET /` and has the clock."""
         return {"pubsub": self.pubsub_http, "storage": self.storage, "run": self.run}
 
-    def to_json(self) -> dict[str, str]:
-        return asdict(self)
-
 
 def emulators(*, pubsub: str, storage: str, run: str) -> dict[str, str]:
     """The variables of PASSED with their values."""
     return dict(zip(PASSED, (pubsub, storage, run, pubsub), strict=True))
-
-
-def from_json(body: Mapping[str, str]) -> Addresses:
-    """The addresses that `to_json` wrote. Raises KeyError when one is missing."""
-    return Addresses(pubsub=body["pubsub"], pubsub_http=body["pubsub_http"], storage=body["storage"], run=body["run"])
 
 
 def is_gcloud_host(host: str) -> bool:

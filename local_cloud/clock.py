@@ -22,12 +22,9 @@ class Clock:
         self._offset_s = 0.0
         self._listeners: list[Callable[[], None]] = []
 
-    def _base(self) -> float:
-        return time.time()
-
     def now(self) -> float:
         """Unix seconds."""
-        return self._base() + self._offset_s
+        return time.time() + self._offset_s
 
     def advance(self, seconds: float) -> float:
         """Move the clock forward and wake everyone who waits on it; returns the new time. Raises ValueError on a step that is
@@ -63,18 +60,3 @@ class Clock:
         Like `Condition.wait` it may wake early: the caller checks again what it waits for.
         """
         condition.wait(None if until is None else max(0.0, until - self.now()))
-
-
-class ManualClock(Clock):
-    """A clock that stands still unless it is advanced: for tests of the models."""
-
-    def __init__(self, start: float = 1_700_000_000.0) -> None:
-        super().__init__()
-        self._start = start
-
-    def _base(self) -> float:
-        return self._start
-
-    def wait_until(self, condition: threading.Condition, until: float | None) -> None:
-        if until is None or until > self.now():
-            condition.wait()

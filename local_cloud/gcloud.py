@@ -45,7 +45,7 @@ def gcloud_environment(addresses: Addresses, folder: Path, arguments: Sequence[s
     if group and group not in SERVED + OFFLINE:
         raise ValueError(f"the local cloud does not serve `gcloud {group}`: it serves {', '.join(SERVED)}")
     direct = group in ("storage", "pubsub")
-    return {**_base(folder), **_endpoints(addresses), **({} if direct else _proxy(addresses.run))}
+    return {**_base(folder, addresses), **({} if direct else _proxy(addresses.run))}
 
 
 def _group(arguments: Sequence[str]) -> str:
@@ -58,7 +58,7 @@ def _group(arguments: Sequence[str]) -> str:
     return ""
 
 
-def _base(folder: Path) -> dict[str, str]:
+def _base(folder: Path, addresses: Addresses) -> dict[str, str]:
     return {
         "CLOUDSDK_CONFIG": str(folder),
         "CLOUDSDK_ACTIVE_CONFIG_NAME": "NONE",
@@ -73,11 +73,6 @@ def _base(folder: Path) -> dict[str, str]:
         # A proxy of the user's own must not be asked for an address of this machine.
         "NO_PROXY": _LOOPBACK,
         "no_proxy": _LOOPBACK,
-    }
-
-
-def _endpoints(addresses: Addresses) -> dict[str, str]:
-    return {
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_RUN": f"http://{GCLOUD_HOST}/",
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{addresses.storage}/storage/v1/",
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_PUBSUB": f"{addresses.pubsub_http}/",

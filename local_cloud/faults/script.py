@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import random
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -72,70 +72,49 @@ def one_of(what: str, given: object, known: Collection[str]) -> str:
 
 
 @dataclass
-class _List:
-    """Faults for the next calls, one each."""
+class _Entry:
+    """What the calls of one method in one project meet, and how often they have met it."""
 
     id: str
     project: str
     method: str
     pending: deque[Fault]
-    met: dict[Fault, int] = field(default_factory=dict)
+    met: Counter[Fault] = field(init=False, default_factory=Counter)
+
+    def _meet(self, fault: Fault) -> Fault:
+        self.met[fault] += 1
+        return fault
+
+    def to_json(self, **more: object) -> dict[str, object]:
+        pending = [fault.to_json() for fault in self.pending]
+        met = [{**fault.to_json(), "count": count} for fault, count in self.met.items()]
+        return {"id": self.id, "project": self.project, "method": self.method, **more, "pending": pending, "met": met}
+
+
+class _List(_Entry):
+    """Faults for the next calls, one each."""
 
     def next(self) -> Fault | None:
         """The fault that the call meets; None when the list is used up."""
-        if not self.pending:
-            return None
-        fault = self.pending.popleft()
-        self.met[fault] = self.met.get(fault, 0) + 1
-        return fault
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "id": self.id,
-            "project": self.project,
-            "method": self.method,
-            "pending": [fault.to_json() for fault in self.pending],
-            "met": _counted(self.met),
-        }
+        return self._meet(self.pending.popleft()) if self.pending else None
 
 
 @dataclass
-class _Rate:
-    """One fault that each call meets with a probability; the seed decides which calls."""
+class _Rate(_Entry):
+    """One fault that each call meets with a probability; the seed decides which calls. Nothing is ever `pending`."""
 
-    id: str
-    project: str
-    method: str
     rate: float
     seed: int
     fault: Fault
     rng: random.Random
     call_count: int = 0
-    met_count: int = 0
 
     def next(self) -> Fault | None:
         self.call_count += 1
-        if self.rng.random() >= self.rate:
-            return None
-        self.met_count += 1
-        return self.fault
+        return self._meet(self.fault) if self.rng.random() < self.rate else None
 
-    def to_json(self) -> dict[str, object]:
-        return {
-            "id": self.id,
-            "project": self.project,
-            "method": self.method,
-            "rate": self.rate,
-            "seed": self.seed,
-            "fault": self.fault.to_json(),
-            "calls": self.call_count,
-            "pending": [],
-            "met": _counted({self.fault: self.met_count} if self.met_count else {}),
-        }
-
-
-def _counted(met: Mapping[Fault, int]) -> list[dict[str, object]]:
-    return [{**fault.to_json(), "count": count} for fault, count in met.items()]
+    def to_json(self, **more: object) -> dict[str, object]:
+        return super().to_json(rate=self.rate, seed=self.seed, fault=self.fault.to_json(), calls=self.call_count, **more)
 
 
 class Script:
@@ -183,7 +162,7 @@ class Script:
             raise BadFault(f"rate is a number from 0 to 1, got {rate!r}")
         self._check(project, method, [fault])
         with self._lock:
-            entry = _Rate(self._new_id(), project, method, rate, seed, fault, random.Random(seed))
+            entry = _Rate(self._new_id(), project, method, deque(), rate, seed, fault, random.Random(seed))
             self._keep(entry)
         return entry.id
 
@@ -209,7 +188,7 @@ class Script:
             return None
         with self._lock:
             entries = self._entries.get((project, method), ())
-            lists = [entry for entry in entries if isinstance(entry, _List) and entry.pending]
+            lists = [entry for entry in entries if entry.pending]
             for entry in lists[:1] or entries:
                 fault = entry.next()
                 if fault is not None:
@@ -221,8 +200,8 @@ class Script:
         with self._lock:
             entries = [entry for entries in self._entries.values() for entry in entries if project in (None, entry.project)]
             entries.sort(key=lambda entry: int(entry.id))
-            pending = sum(len(entry.pending) for entry in entries if isinstance(entry, _List))
-            met = sum(sum(entry.met.values()) if isinstance(entry, _List) else entry.met_count for entry in entries)
+            pending = sum(len(entry.pending) for entry in entries)
+            met = sum(entry.met.total() for entry in entries)
             return {"faults": [entry.to_json() for entry in entries], "pending": pending, "met": met}
 
     def clear(self, project: str) -> dict[str, object]:

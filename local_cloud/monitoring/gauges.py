@@ -14,11 +14,12 @@ KEPT_S = 3_600.0
 
 @dataclass(frozen=True)
 class QueueState:
-    """The backlog of a subscription (by short id) at one moment."""
+    """The backlog of a subscription (by short id) at one moment. Leased messages, the outstanding ones, count as undelivered too."""
 
     project: str
     subscription: str
     undelivered_count: int
+    outstanding_count: int
     oldest_age_s: float
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import random
 import sys
-from collections.abc import Iterable
 from typing import Any
 
 from google.cloud.monitoring_v3.types import ListTimeSeriesRequest
@@ -21,7 +20,6 @@ from local_cloud.clock import Clock
 from local_cloud.faults.routes import fault_routes
 from local_cloud.faults.script import Script
 from local_cloud.faults.timers import Later
-from local_cloud.monitoring.gauges import QueueState
 from local_cloud.monitoring.sampler import Sampler
 from local_cloud.monitoring.server import SERVICE, Monitoring, NotListed
 from local_cloud.monitoring.web import gauges_route
@@ -35,11 +33,6 @@ from local_cloud.pubsub.rpc.server import GrpcServer
 from local_cloud.pubsub.store import keep_state
 from local_cloud.web.refused_start import port_number, told
 from local_cloud.web.service import HttpServer, announce, clock_routes, make_private, parser, wait_for_end
-
-
-def _states(model: PubSub) -> Iterable[QueueState]:
-    for reading in model.readings():
-        yield QueueState(reading.project, reading.subscription, reading.undelivered_count, reading.oldest_age_s)
 
 
 def _monitoring_handlers(monitoring: Monitoring) -> dict[str, Any]:
@@ -86,7 +79,7 @@ def main(arguments: list[str]) -> None:
     model = PubSub(clock, random.Random())
     store = None if chosen.in_memory else keep_state(model, clock, chosen.state_dir)
     deadlines = DeadlineThread(model, clock)
-    sampler = Sampler(lambda: _states(model), clock, period_s=chosen.sample_period_s, lag_s=chosen.visibility_lag_s)
+    sampler = Sampler(model.readings, clock, period_s=chosen.sample_period_s, lag_s=chosen.visibility_lag_s)
     others = {SERVICE: _monitoring_handlers(Monitoring(sampler, clock))}
     script, later = Script(), Later(clock)
     grpc_server = GrpcServer(model, clock, chosen.host, chosen.port, others, RpcFaults(script, later).wrap)

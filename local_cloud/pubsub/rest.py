@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import anyio.to_thread
@@ -82,16 +81,6 @@ _CALLS: dict[tuple[str, str], tuple[str, Any, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RestCall:
-    """`request_type` is the raw class; `name` belongs into its field `name_field`, a path with dots."""
-
-    method: str
-    request_type: Any
-    name_field: str
-    name: str
-
-
 def rest_route(handlers: Mapping[str, Any]) -> Route:
     """Everything below `/v1/`. `handlers` are those of the gRPC server, by method name."""
     limiter = CapacityLimiter(_THREAD_COUNT)
@@ -99,16 +88,16 @@ def rest_route(handlers: Mapping[str, Any]) -> Route:
     async def endpoint(request: Request) -> JSONResponse:
         context = LocalContext(waits=True)
         try:
-            call = find(request.method, request.path_params["rest"])
-            handler = handlers[call.method]
-            message = _message(call, await request.body(), request.query_params)
+            method, request_type, name_field, name = find(request.method, request.path_params["rest"])
+            message = _message(request_type(), name_field, name, await request.body(), request.query_params)
         except Aborted as refused:
             return _error(refused)
         # A client that has gone gets no messages.
         watch = asyncio.create_task(_disconnect_with(request, context))
         timer = asyncio.get_running_loop().call_later(_WAIT_LIMIT_S, context.stop_waiting)
         try:
-            response = await anyio.to_thread.run_sync(handler.unary_unary, message, context, limiter=limiter, abandon_on_cancel=True)
+            handle = handlers[method].unary_unary
+            response = await anyio.to_thread.run_sync(handle, message, context, limiter=limiter, abandon_on_cancel=True)
         except Aborted as refused:
             return _error(refused)
         finally:
@@ -125,22 +114,24 @@ async def _disconnect_with(request: Request, context: LocalContext) -> None:
     context.disconnect()
 
 
-def find(http_method: str, path: str) -> RestCall:
-    """`path` is what follows `/v1/`. Raises Aborted when the local Pub/Sub has no such method."""
+def find(http_method: str, path: str) -> tuple[str, Any, str, str]:
+    """The gRPC method, its raw request class, and the field (a path with dots) into which a name belongs, and that name.
+
+    `path` is what follows `/v1/`. Raises Aborted when the local Pub/Sub has no such method.
+    """
     matched = _PATH.fullmatch(path)
     if matched:
         project, collection, name, below, action = matched.groups()
         form = collection + ("/{}" if name else "") + (f"/{below}" if below else "") + (f":{action}" if action else "")
         if (http_method, form) in _CALLS:
             method, request_type, name_field = _CALLS[http_method, form]
-            return RestCall(method, request_type.pb(), name_field, f"{project}/{collection}/{name}" if name else project)
+            return method, request_type.pb(), name_field, f"{project}/{collection}/{name}" if name else project
     raise Aborted(grpc.StatusCode.UNIMPLEMENTED, f"The local Pub/Sub has no {http_method} /v1/{path}.")
 
 
-def _message(call: RestCall, body: bytes, query: Mapping[str, str]) -> Any:
-    """The raw request of the gRPC method. Raises Aborted when the JSON is not one."""
-    message = call.request_type()
-    parameters = {name: value for name, value in query.items() if name not in _SYSTEM_PARAMETERS}
+def _message(message: Any, name_field: str, name: str, body: bytes, query: Mapping[str, str]) -> Any:
+    """`message`, the raw request of the gRPC method, filled in. Raises Aborted when the JSON is not one."""
+    parameters = {key: value for key, value in query.items() if key not in _SYSTEM_PARAMETERS}
     try:
         if body:
             if not body.lstrip().startswith(b"{"):
@@ -149,11 +140,11 @@ def _message(call: RestCall, body: bytes, query: Mapping[str, str]) -> Any:
         json_format.ParseDict(parameters, message)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise Aborted(_STATUS.INVALID_ARGUMENT, f"Invalid JSON payload received. {error}") from error
-    *outer, field = call.name_field.split(".")
+    *outer, field = name_field.split(".")
     named = message
     for part in outer:
         named = getattr(named, part)
-    setattr(named, field, call.name)
+    setattr(named, field, name)
     return message
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from local_cloud.clock import Clock
 from local_cloud.run.api.server import Server
-from local_cloud.run.model.scheduler import Limits
 from local_cloud.run.runner.settings import Settings, StartUp, base_environment
 from local_cloud.web.refused_start import told
 from local_cloud.web.service import announce, make_private, parser, wait_for_end
@@ -47,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     make_private(options.state_dir, files_too=False)
     rng = random.Random(options.seed)
     settings = Settings(
-        limits=Limits(options.max_processes),
+        max_process_count=options.max_processes,
         environment=base_environment(os.environ, options.pass_env),
         cwd=Path.cwd(),
         startup=StartUp(options.startup_delay_s, options.startup_spread, rng.getrandbits(32)),

@@ -62,25 +62,22 @@ class Control:
             body = await request.json()
             if not hmac.compare_digest(str(body["secret"]), self._secret):
                 return JSONResponse({"error": "the secret is another one"}, 403)
-            return JSONResponse(await run_in_threadpool(self._alone, body))
+            return JSONResponse(await run_in_threadpool(self._do, body))
         except (ServiceFailed, ValueError, KeyError, TypeError) as error:
             return JSONResponse({"error": str(error)}, 400)
 
-    def _alone(self, body: dict[str, object]) -> dict[str, object]:
-        with self._lock:
-            return self._do(body)
-
     def _do(self, body: dict[str, object]) -> dict[str, object]:
         verb = body["verb"]
-        if verb == "states":
-            return dict(self._cloud.states)
-        if verb == "advance":
-            self._cloud.advance(float(str(body["seconds"])))
-        elif verb in VERBS:
-            getattr(self._cloud, str(verb))(str(body["service"]))
-        else:
-            raise ValueError(f"{verb!r} is not one of states, advance, {', '.join(VERBS)}")
-        self._changed()
+        with self._lock:
+            if verb == "states":
+                return dict(self._cloud.states)
+            if verb == "advance":
+                self._cloud.advance(float(str(body["seconds"])))
+            elif verb in VERBS:
+                getattr(self._cloud, str(verb))(str(body["service"]))
+            else:
+                raise ValueError(f"{verb!r} is not one of states, advance, {', '.join(VERBS)}")
+            self._changed()
         return {}
 
 

@@ -9,10 +9,10 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from local_cloud.addresses import Addresses, from_json
+from local_cloud.addresses import Addresses
 from local_cloud.files import write_atomically
 from local_cloud.processes import runs, start_mark
 
@@ -28,15 +28,10 @@ class Record:
     addresses: Addresses
     services: Mapping[str, int]
 
-    @property
-    def alive(self) -> bool:
-        """Whether the supervisor that wrote this still runs."""
-        return runs(self.pid, self.started)
-
 
 def write(state_dir: Path, pid: int, addresses: Addresses, services: Mapping[str, int]) -> None:
     """Replace the record in one step."""
-    body = {"pid": pid, "started": start_mark(pid), "addresses": addresses.to_json(), "services": dict(services)}
+    body = {"pid": pid, "started": start_mark(pid), "addresses": asdict(addresses), "services": dict(services)}
     write_atomically(state_dir / FILE, json.dumps(body, indent=1))
 
 
@@ -46,14 +41,14 @@ def read(state_dir: Path) -> Record | None:
     path = state_dir / FILE
     try:
         body = json.loads(path.read_text())
-        record = Record(int(body["pid"]), body["started"], from_json(body["addresses"]), dict(body["services"]))
+        record = Record(int(body["pid"]), body["started"], Addresses(**body["addresses"]), dict(body["services"]))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): name another folder with --state-dir") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not the record of a local cloud ({error!r}): delete it") from error
-    return record if record.alive else None
+    return record if runs(record.pid, record.started) else None
 
 
 def remove(state_dir: Path) -> None:

@@ -30,14 +30,6 @@ _PORT_TAKEN = ("already in use", "Failed to bind")
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """How to start a service again on the same ports."""
-
-    options: tuple[str, ...]
-    environment: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
     """Ports of 0 are free ones. `sample_period_s` and `visibility_lag_s` make the backlog gauge as late as the real one; 0 and 0 make
     it exact at once. `max_processes`: workers at a time; `startup_delay_s`: between a worker's slot and its process, or the median of
@@ -71,7 +63,8 @@ class LocalCloud:
         self.died = threading.Event()
         self._environment = dict(os.environ if environment is None else environment)
         self._children: dict[str, Child] = {}
-        self._plans: dict[str, _Plan] = {}
+        # How to start a service again on the same ports: its options, and what it has in its environment beside the common variables.
+        self._plans: dict[str, tuple[list[str], Mapping[str, str]]] = {}
         self._killed: set[str] = set()
         self._watchman: Watchman | None = None
         self._addresses: Addresses | None = None
@@ -215,9 +208,8 @@ class LocalCloud:
     def _respawn(self, name: str) -> None:
         """Tries again when the port is taken: while nothing listened, the system may have given it to a client's own end of a
         connection."""
-        plan = self._plans[name]
         for left in reversed(range(PORT_TRIES)):
-            child = self._spawn(name, list(plan.options), plan.environment)
+            child = self._spawn(name, *self._plans[name])
             try:
                 self._ready(name)
                 return
@@ -267,9 +259,9 @@ class LocalCloud:
         options = self.options
         held = [] if self._folder_lock.file is None else [self._folder_lock.file]
         self._watchman = Watchman(self.state_dir, self._environment, self.state_dir / "watchman.log", held)
-        self._spawn("storage", ["--port", str(options.storage_port)])
+        self._spawn("storage", ["--port", str(options.storage_port)], {})
         gauge = ["--sample-period-s", str(options.sample_period_s), "--visibility-lag-s", str(options.visibility_lag_s)]
-        self._spawn("pubsub", ["--port", str(options.pubsub_port), "--http-port", str(options.pubsub_http_port), *gauge])
+        self._spawn("pubsub", ["--port", str(options.pubsub_port), "--http-port", str(options.pubsub_http_port), *gauge], {})
         storage = self._ready("storage")["http"]
         pubsub = self._ready("pubsub")
         run = self._start_run(pubsub["grpc"], storage)
@@ -280,8 +272,8 @@ class LocalCloud:
         """Let a restarted service listen where its clients look for it: of two options of a name the last one counts."""
         ports = {name: ["--port", url.rpartition(":")[2]] for name, url in addresses.http.items()}
         ports["pubsub"] = ["--port", addresses.pubsub.rpartition(":")[2], "--http-port", addresses.pubsub_http.rpartition(":")[2]]
-        for name, plan in self._plans.items():
-            self._plans[name] = _Plan((*plan.options, *ports[name]), plan.environment)
+        for name, (options, more) in self._plans.items():
+            self._plans[name] = ([*options, *ports[name]], more)
 
     def _start_run(self, pubsub: str, storage: str) -> str:
         """Run passes its own address to its workers, so its port is chosen before it starts. If another process takes it first, choose
@@ -305,14 +297,14 @@ class LocalCloud:
         delays = ["--startup-delay-s", str(options.startup_delay_s), "--startup-spread", str(options.startup_spread)]
         return [*limits, *delays, *([] if options.seed is None else ["--seed", str(options.seed)])]
 
-    def _spawn(self, name: str, options: list[str], more: Mapping[str, str] | None = None) -> Child:
-        self._plans[name] = _Plan(tuple(options), more or {})
+    def _spawn(self, name: str, options: list[str], more: Mapping[str, str]) -> Child:
+        self._plans[name] = (options, more)
         child = Child(
             name,
             ["--host", self.options.host, *options],
             state_dir=self.state_dir / name,
             log=self.state_dir / f"{name}.log",
-            environment={**self._environment, **(more or {})},
+            environment={**self._environment, **more},
             on_death=self._on_death,
         )
         self._children[name] = child

@@ -48,6 +48,12 @@ def connection_of(scope: MutableMapping[str, Any]) -> Connection:
     return found
 
 
+def target_of(scope: MutableMapping[str, Any]) -> str:
+    """The target of a request as it was sent; its path when the request did not come through `HttpServer`."""
+    found = scope.get(KEY)
+    return found.target if isinstance(found, Connection) else str(scope["path"])
+
+
 async def until_gone(receive: Receive) -> None:
     """Return once the server knows that the connection is closed: earlier it would complain about a missing answer."""
     while (await receive())["type"] != "http.disconnect":

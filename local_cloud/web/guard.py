@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from local_cloud.web.connection import KEY, Connection
+from local_cloud.web.connection import target_of
 
 MISDIRECTED = 421
 FORBIDDEN = 403
@@ -88,14 +88,9 @@ class Guard:
         if scope["type"] == "http":
             headers = {key: value.decode("latin-1") for key, value in reversed(scope["headers"]) if key in (b"host", b"origin")}
             host = headers.get(b"host", "")
-            connection = scope.get(KEY)
-            target = connection.target if isinstance(connection, Connection) else scope["path"]
-            reason = refusal(target, host, self._port, self._is_alias)
+            misdirected = refusal(target_of(scope), host, self._port, self._is_alias)
+            reason = misdirected or origin_refusal(headers.get(b"origin"), self._port)
             if reason:
-                await PlainTextResponse(reason, MISDIRECTED)(scope, receive, send)
-                return
-            reason = origin_refusal(headers.get(b"origin"), self._port)
-            if reason:
-                await PlainTextResponse(reason, FORBIDDEN)(scope, receive, send)
+                await PlainTextResponse(reason, MISDIRECTED if misdirected else FORBIDDEN)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -74,7 +74,6 @@ class HttpServer:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bound_host, bound_port = self._socket.getsockname()
         self.address = f"{bound_host}:{bound_port}"
-        self._ready = threading.Event()
         config = uvicorn.Config(
             Guard(app, bound_port, is_alias),
             http=Protocol,
@@ -84,13 +83,14 @@ class HttpServer:
             backlog=2048,
             timeout_graceful_shutdown=2,
         )
-        self._server = _Server(config, self._ready)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="http", daemon=True)
 
     def start(self) -> str:
         """Serve; returns `host:port` once requests are answered."""
         self._thread.start()
-        while not self._ready.wait(0.1):
+        while not self._server.started:
+            self._thread.join(0.005)
             if not self._thread.is_alive():
                 raise RuntimeError(f"the HTTP server on {self.address} ended while it started")
         return self.address
@@ -99,19 +99,6 @@ class HttpServer:
         self._server.should_exit = True
         self._thread.join(timeout=5)
         self._socket.close()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    def install_signal_handlers(self) -> None:
-        return None
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self._ready.set()
 
 
 def clock_routes(clock: Clock) -> list[Route]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from local_cloud.clock import LATEST_S, ManualClock
+from local_cloud.clock import LATEST_S
+from tests.local_cloud.manual_clock import ManualClock
 from tests.support import Service
 
 BAD = [b"", b"[]", b"{", b"null", b'"5"', b'{"seconds": "x"}', b'{"seconds": null}', b'{"seconds": -1}', b'{"seconds": NaN}',

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
-from local_cloud.clock import Clock, ManualClock
+from local_cloud.clock import Clock
 from local_cloud.faults.kinds import KINDS, MONITORING, PUBSUB, RUN, STORAGE, kinds_for, markdown
 from local_cloud.faults.routes import fault_routes
 from local_cloud.faults.script import BadFault, Fault, Script, read_fault
 from local_cloud.faults.timers import Later
 from local_cloud.web.service import HttpServer
+from tests.local_cloud.manual_clock import ManualClock
 from tests.support import wait_until
 
 

@@ -1,4 +1,4 @@
-"""The filter language of subscriptions: parsed into a tree, written back as text, and applied to the attributes of a message.
+"""The filter language of subscriptions: parsed into a tree, and applied to the attributes of a message.
 
 The rule: a text either means exactly one tree or is refused with the position of the first thing wrong; nothing is guessed.
 The language: https://cloud.google.com/pubsub/docs/subscription-message-filter#filtering_syntax
@@ -21,7 +21,6 @@ _SPACE = re.compile(r"\s*")
 _CODE = re.compile(r"x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})")
 _OCTAL = re.compile(r"[0-3][0-7]{2}")
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'", "?": "?", "`": "`"}
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f"\\]')
 
 
 class FilterError(ValueError):
@@ -48,14 +47,6 @@ class Equals:
 
 
 @dataclass(frozen=True)
-class Differs:
-    """`attributes.key != "value"`: also true without such an attribute."""
-
-    key: str
-    value: str
-
-
-@dataclass(frozen=True)
 class HasPrefix:
     """`hasPrefix(attributes.key, "prefix")`."""
 
@@ -65,7 +56,7 @@ class HasPrefix:
 
 @dataclass(frozen=True)
 class Not:
-    """`NOT term` or `-term`."""
+    """`NOT term` or `-term`; `attributes.key != "value"` too, which is also true without such an attribute."""
 
     term: Filter
 
@@ -84,7 +75,7 @@ class AnyOf:
     terms: tuple[Filter, ...]
 
 
-Filter: TypeAlias = Has | Equals | Differs | HasPrefix | Not | AllOf | AnyOf
+Filter: TypeAlias = Has | Equals | HasPrefix | Not | AllOf | AnyOf
 
 
 def matches(node: Filter, attributes: Mapping[str, str]) -> bool:
@@ -95,8 +86,6 @@ def matches(node: Filter, attributes: Mapping[str, str]) -> bool:
         case Equals(key, value):
             # Not `get`: attributes may be a protobuf map, and an absent key must not equal an empty value.
             return key in attributes and attributes[key] == value
-        case Differs(key, value):
-            return key not in attributes or attributes[key] != value
         case HasPrefix(key, prefix):
             return key in attributes and attributes[key].startswith(prefix)
         case Not(term):
@@ -105,37 +94,6 @@ def matches(node: Filter, attributes: Mapping[str, str]) -> bool:
             return all(matches(term, attributes) for term in terms)
         case AnyOf(terms):
             return any(matches(term, attributes) for term in terms)
-
-
-def render(node: Filter) -> str:
-    """A text that `parse` reads as this tree."""
-    match node:
-        case Has(key):
-            return f"attributes:{_key(key)}"
-        case Equals(key, value):
-            return f"attributes.{_key(key)} = {_quoted(value)}"
-        case Differs(key, value):
-            return f"attributes.{_key(key)} != {_quoted(value)}"
-        case HasPrefix(key, prefix):
-            return f"hasPrefix(attributes.{_key(key)}, {_quoted(prefix)})"
-        case Not(term):
-            return f"NOT {_operand(term)}"
-        case AllOf(terms):
-            return " AND ".join(map(_operand, terms))
-        case AnyOf(terms):
-            return " OR ".join(map(_operand, terms))
-
-
-def _operand(node: Filter) -> str:
-    return f"({render(node)})" if isinstance(node, AllOf | AnyOf) else render(node)
-
-
-def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _quoted(key)
-
-
-def _quoted(text: str) -> str:
-    return '"' + _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + '"'
 
 
 def parse(text: str) -> Filter:
@@ -204,7 +162,7 @@ class _Parser:
         self._expect(".", "expected `:` or `.` and a key after `attributes`")
         key = self._attribute_key()
         if self._take("!="):
-            return Differs(key, self._string())
+            return Not(Equals(key, self._string()))
         self._expect("=", "expected `=` or `!=`")
         return Equals(key, self._string())
 

@@ -12,15 +12,15 @@ from local_cloud.pubsub.messages.message import Message, stamp
 
 class Publication:
     """Safe to use from any thread. `bodies` are serialized PubsubMessages, at least one, without id and publish time; their ids follow
-    each other from `first_id` on; `published_s` are unix seconds."""
+    each other from `first_id` on; `published_s` are unix seconds. Once `messages` was called, `bodies` is empty."""
 
-    __slots__ = ("_bodies", "_lock", "_messages", "count", "first_id", "published_s")
+    __slots__ = ("_lock", "_messages", "bodies", "count", "first_id", "published_s")
 
     def __init__(self, bodies: list[bytes], first_id: int, published_s: float) -> None:
         self.count = len(bodies)
         self.first_id = first_id
         self.published_s = published_s
-        self._bodies = bodies
+        self.bodies = bodies
         self._messages: list[Message] = []
         self._lock = threading.Lock()
 
@@ -28,15 +28,10 @@ class Publication:
     def ids(self) -> range:
         return range(self.first_id, self.first_id + self.count)
 
-    @property
-    def bodies(self) -> list[bytes]:
-        """As they were published; empty once it was opened."""
-        return self._bodies
-
     def messages(self) -> list[Message]:
         """The same objects at every call; not to be changed."""
         with self._lock:
             if not self._messages:
-                self._messages = stamp(self._bodies, self.ids, self.published_s)
-                self._bodies = []
+                self._messages = stamp(self.bodies, self.ids, self.published_s)
+                self.bodies = []
             return self._messages

@@ -10,10 +10,10 @@ import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from local_cloud.clock import Clock
+from local_cloud.monitoring.gauges import QueueState
 from local_cloud.pubsub.messages.delivery import AckIds, Delivery
 from local_cloud.pubsub.messages.message import bare, dead_letter
 from local_cloud.pubsub.messages.observer import Observer
@@ -28,17 +28,6 @@ from local_cloud.pubsub.model.topic import Topic
 DELETED_TOPIC = "_deleted-topic_"
 
 _Resource = TypeVar("_Resource")
-
-
-@dataclass(frozen=True)
-class BacklogReading:
-    """The backlog of one subscription at one moment. Leased messages count as undelivered."""
-
-    project: str
-    subscription: str
-    undelivered_count: int
-    outstanding_count: int
-    oldest_age_s: float
 
 
 class PubSub:
@@ -299,7 +288,7 @@ class PubSub:
                 due.append(subscription.settle())
         return min((due_s for due_s in due if due_s is not None), default=None)
 
-    def readings(self) -> list[BacklogReading]:
+    def readings(self) -> list[QueueState]:
         """The backlog of every subscription now, by name."""
         self.settle()
         with self._lock:
@@ -308,7 +297,7 @@ class PubSub:
         for name, subscription in subscriptions:
             undelivered, outstanding, oldest_s = subscription.counts()
             age_s = 0.0 if oldest_s is None else max(0.0, self._clock.now() - oldest_s)
-            found.append(BacklogReading(project_id(name), short(name), undelivered, outstanding, age_s))
+            found.append(QueueState(project_id(name), short(name), undelivered, outstanding, age_s))
         return found
 
 

@@ -7,7 +7,7 @@ the locks of other subscriptions.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from local_cloud.clock import Clock
@@ -188,7 +188,8 @@ class Subscription:
                 # Here an acknowledgement after the end of the lease fails.
                 dead = self._backlog.settle(self._clock.now())
                 failed = self._backlog.invalid(ack_ids)
-                ack_ids = _without(ack_ids, failed)
+                stale = set(failed)
+                ack_ids = [ack_id for ack_id in ack_ids if ack_id not in stale]
             self._backlog.acknowledge(ack_ids)
             due_s = self._backlog.next_due_s() if self.policy.is_ordered or dead else None
             if self.policy.is_ordered:
@@ -282,10 +283,3 @@ class Subscription:
             waiter = next(iter(self._waiters))
             del self._waiters[waiter]
             waiter.set()
-
-
-def _without(ack_ids: Iterable[str], failed: list[str]) -> list[str]:
-    if not failed:
-        return list(ack_ids)
-    known = set(failed)
-    return [ack_id for ack_id in ack_ids if ack_id not in known]

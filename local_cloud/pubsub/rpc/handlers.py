@@ -20,12 +20,8 @@ StreamHandler = Callable[[Any, Any], Iterator[Any]]
 
 
 def unary(handle: Handler, request_type: Any) -> Any:
-    """A gRPC handler of `handle(raw request, context) -> raw response`; `request_type` is the proto-plus class."""
-    return raw_unary(handle, request_type.pb())
-
-
-def raw_unary(handle: Handler, raw_type: Any) -> Any:
-    """The same; `raw_type` is the class of the raw request."""
+    """A gRPC handler of `handle(raw request, context) -> raw response`; `request_type` is the proto-plus class, or the raw one."""
+    raw_type = request_type if hasattr(request_type, "FromString") else request_type.pb()
 
     def call(request: Any, context: Any) -> Any:
         try:

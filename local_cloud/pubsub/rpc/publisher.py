@@ -44,7 +44,7 @@ class Publisher:
             "ListTopics": handlers.unary(self._list_topics, pubsub.ListTopicsRequest),
             "DeleteTopic": handlers.unary(self._delete_topic, pubsub.DeleteTopicRequest),
             "ListTopicSubscriptions": handlers.unary(self._list_topic_subscriptions, pubsub.ListTopicSubscriptionsRequest),
-            "Publish": handlers.raw_unary(self._publish, PublishEnvelope),
+            "Publish": handlers.unary(self._publish, PublishEnvelope),
             "UpdateTopic": handlers.unary(self._update_topic, pubsub.UpdateTopicRequest),
             "ListTopicSnapshots": handlers.unary(self._list_topic_snapshots, pubsub.ListTopicSnapshotsRequest),
             "DetachSubscription": handlers.unary(self._detach, pubsub.DetachSubscriptionRequest),

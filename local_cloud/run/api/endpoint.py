@@ -6,6 +6,7 @@ Handlers run in a thread, so that one that writes to disk does not delay the oth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_cloud.addresses import is_gcloud_host
 from local_cloud.run.spec.errors import ApiError, not_found
-from local_cloud.web.connection import KEY, Connection
+from local_cloud.web.connection import target_of
 from local_cloud.web.json_text import strict_json
 
 
@@ -56,6 +57,16 @@ def route(method: str, path: str, handler: Handler) -> Route:
     return Route(path, endpoint, methods=[method])
 
 
+def locked_route(lock: AbstractContextManager[object], method: str, path: str, handler: Handler) -> Route:
+    """The same for a handler that reads or changes what `lock` guards."""
+
+    def locked(call: Call) -> dict[str, object] | Response:
+        with lock:
+            return handler(call)
+
+    return route(method, path, locked)
+
+
 async def answer_unknown(request: Request, reason: Exception) -> Response:
     """The answer to paths and methods that no route has."""
     del reason
@@ -73,7 +84,8 @@ class AbsoluteTargets:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        target = _target(scope)
+        # Some scopes are of no HTTP request.
+        target = target_of(scope) if scope["type"] == "http" else ""
         if target.startswith(("http://", "https://")):
             host, _, rest = target.partition("://")[2].partition("/")
             if not is_gcloud_host(host):
@@ -83,11 +95,3 @@ class AbsoluteTargets:
             if scope["path"] == target:
                 scope = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}
         await self._app(scope, receive, send)
-
-
-def _target(scope: Scope) -> str:
-    """The target in the request's first line; empty for what is no HTTP request."""
-    if scope["type"] != "http":
-        return ""
-    connection = scope.get(KEY)
-    return connection.target if isinstance(connection, Connection) else str(scope["path"])

@@ -7,10 +7,10 @@ hides the others.
 from __future__ import annotations
 
 import base64
-import binascii
 import bisect
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from local_cloud.run.spec.errors import ApiError
@@ -25,21 +25,21 @@ Position = list[str | int]
 def page(items: Sequence[Item], size: str, token: str, position: Callable[[Item], Position]) -> tuple[Sequence[Item], str]:
     """One page and the next page's token, empty on the last one. `items` are sorted by `position`; `size` and `token` come
     from the query, empty where absent. Raises ApiError INVALID_ARGUMENT."""
-    begin = 0
-    if token:
-        begin = _begin(items, token, position)
+    begin = _begin(items, token, position) if token else 0
     end = begin + _size(size)
     found = items[begin:end]
-    return found, _encode(position(found[-1])) if end < len(items) else ""
+    next_token = base64.urlsafe_b64encode(json.dumps(position(found[-1])).encode()).decode() if end < len(items) else ""
+    return found, next_token
 
 
 def _begin(items: Sequence[Item], token: str, position: Callable[[Item], Position]) -> int:
     """The index behind the last item of the page before."""
-    last = _decode(token)
-    try:
-        return bisect.bisect_right(items, last, key=position)
-    except TypeError:  # the token of another list, whose positions are of other types
-        raise _foreign(token) from None
+    with suppress(ValueError, TypeError):  # TypeError: the token of another list, whose positions are of other types
+        last = json.loads(base64.urlsafe_b64decode(token))
+        if isinstance(last, list):
+            return bisect.bisect_right(items, last, key=position)
+    text = f"page token {token!r} is not one that this server gave out for this list; list from the beginning"
+    raise ApiError("INVALID_ARGUMENT", text)
 
 
 def _size(text: str) -> int:
@@ -50,21 +50,3 @@ def _size(text: str) -> int:
     if size < 0:
         raise ApiError("INVALID_ARGUMENT", f"page size: got {text!r}, must be a whole number, 0 or more")
     return min(size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE)
-
-
-def _encode(position: Position) -> str:
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
-
-
-def _decode(token: str) -> Position:
-    try:
-        position = json.loads(base64.urlsafe_b64decode(token))
-    except (ValueError, binascii.Error):
-        position = None
-    if not isinstance(position, list):
-        raise _foreign(token)
-    return position
-
-
-def _foreign(token: str) -> ApiError:
-    return ApiError("INVALID_ARGUMENT", f"page token {token!r} is not one that this server gave out for this list; list from the beginning")

@@ -11,7 +11,7 @@ from pathlib import Path
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from local_cloud.run.api.endpoint import Call, route
+from local_cloud.run.api.endpoint import Call, locked_route, route
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.task import Event, Kind, Task, Try, can_move
@@ -28,10 +28,10 @@ def routes(cloud: Cloud, runner: Runner) -> list[Route]:
     handlers = _Handlers(cloud, runner)
     return [
         route("GET", "/workers", handlers.list_workers),
-        route("GET", f"{_EXECUTION}/usage", handlers.get_usage),
-        route("GET", f"{_EXECUTION}/logs", handlers.list_logs),
+        locked_route(cloud.condition, "GET", f"{_EXECUTION}/usage", handlers.get_usage),
+        locked_route(cloud.condition, "GET", f"{_EXECUTION}/logs", handlers.list_logs),
         route("GET", f"{_EXECUTION}/logs/{{index}}", handlers.get_log),
-        route("POST", f"{_EXECUTION}/migrate", handlers.migrate),
+        locked_route(cloud.condition, "POST", f"{_EXECUTION}/migrate", handlers.migrate),
     ]
 
 
@@ -45,28 +45,26 @@ class _Handlers:
         return {"workers": [asdict(worker) for worker in self._runner.workers()]}
 
     def get_usage(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            execution = self._execution(call)
-            tries = [_show_try(task, one) for task in execution.tasks for one in task.tries]
-            measured = [one.measured for task in execution.tasks for one in task.tries if one.measured is not None]
-            peaks = [one.peak_memory_bytes for one in measured if one.peak_memory_bytes is not None]
-            return {
-                "execution": execution.name,
-                "cpu_s": sum(one.cpu_s for one in measured),
-                "peak_memory_bytes": max(peaks, default=None),
-                "tries": tries,
-            }
+        execution = self._execution(call)
+        tries = [_show_try(task, one) for task in execution.tasks for one in task.tries]
+        measured = [one.measured for task in execution.tasks for one in task.tries if one.measured is not None]
+        peaks = [one.peak_memory_bytes for one in measured if one.peak_memory_bytes is not None]
+        return {
+            "execution": execution.name,
+            "cpu_s": sum(one.cpu_s for one in measured),
+            "peak_memory_bytes": max(peaks, default=None),
+            "tries": tries,
+        }
 
     def list_logs(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            execution = self._execution(call)
-            shown = []
-            for task in execution.tasks:
-                for retry in range(task.attempt + 1):
-                    path = self._log(execution, task, retry)
-                    if path.exists():
-                        shown.append({"index": task.index, "retry": retry, "size_bytes": path.stat().st_size})
-            return {"execution": execution.name, "logs": shown}
+        execution = self._execution(call)
+        shown = []
+        for task in execution.tasks:
+            for retry in range(task.attempt + 1):
+                path = self._log(execution, task, retry)
+                if path.exists():
+                    shown.append({"index": task.index, "retry": retry, "size_bytes": path.stat().st_size})
+        return {"execution": execution.name, "logs": shown}
 
     def get_log(self, call: Call) -> PlainTextResponse:
         """`?retry=0` of an earlier try, by default of the last; `?offset=N` only what follows the first N bytes."""
@@ -83,14 +81,13 @@ class _Handlers:
     def migrate(self, call: Call) -> dict[str, object]:
         """`{"index": 0, "pause_s": 5}`: SIGTSTP now, ten seconds later the worker stands still, `pause_s` later SIGCONT."""
         index, pause_s = _read_move(call)
-        with self._cloud.condition:
-            execution = self._execution(call)
-            task = _task(execution, index)
-            if not can_move(task):
-                state = "is being moved or ended" if task.index in execution.active else f"is {task.phase.value}"
-                raise ApiError("FAILED_PRECONDITION", f"worker {index} of {execution.name} {state}; only a running worker can be moved")
-            self._cloud.record(execution, Event(Kind.MIGRATE, self._cloud.clock.now(), index, pause_s=pause_s))
-            return {"execution": execution.name, "index": index, "retry": task.attempt, "pause_s": pause_s}
+        execution = self._execution(call)
+        task = _task(execution, index)
+        if not can_move(task):
+            state = "is being moved or ended" if task.index in execution.active else f"is {task.phase.value}"
+            raise ApiError("FAILED_PRECONDITION", f"worker {index} of {execution.name} {state}; only a running worker can be moved")
+        self._cloud.record(execution, Event(Kind.MIGRATE, self._cloud.clock.now(), index, pause_s=pause_s))
+        return {"execution": execution.name, "index": index, "retry": task.attempt, "pause_s": pause_s}
 
     def _execution(self, call: Call) -> Execution:
         return self._cloud.execution_named(call.path["execution"])

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from starlette.routing import Route
 
 from local_cloud.addresses import region_of
 from local_cloud.run.api import v1
-from local_cloud.run.api.endpoint import Call, route
+from local_cloud.run.api.endpoint import Call, locked_route
 from local_cloud.run.api.paging import Position, page
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
-from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import API_VERSION, read_env, read_spec
@@ -33,19 +33,20 @@ Item = TypeVar("Item")
 def routes(cloud: Cloud, region: str) -> list[Route]:
     """`region`: of a new job whose request names none."""
     handlers = _Handlers(cloud, region)
+    add = partial(locked_route, cloud.condition)
     return [
-        route("GET", f"{_ROOT}/jobs", handlers.list_jobs),
-        route("POST", f"{_ROOT}/jobs", handlers.create_job),
-        route("POST", f"{_ROOT}/jobs/{{job}}:run", handlers.run_job),
-        route("GET", f"{_ROOT}/jobs/{{job}}", handlers.get_job),
-        route("PUT", f"{_ROOT}/jobs/{{job}}", handlers.replace_job),
-        route("DELETE", f"{_ROOT}/jobs/{{job}}", handlers.delete_job),
-        route("GET", f"{_ROOT}/executions", handlers.list_executions),
-        route("POST", f"{_ROOT}/executions/{{execution}}:cancel", handlers.cancel_execution),
-        route("GET", f"{_ROOT}/executions/{{execution}}", handlers.get_execution),
-        route("DELETE", f"{_ROOT}/executions/{{execution}}", handlers.delete_execution),
-        route("GET", f"{_ROOT}/tasks", handlers.list_tasks),
-        route("GET", f"{_ROOT}/tasks/{{task}}", handlers.get_task),
+        add("GET", f"{_ROOT}/jobs", handlers.list_jobs),
+        add("POST", f"{_ROOT}/jobs", handlers.create_job),
+        add("POST", f"{_ROOT}/jobs/{{job}}:run", handlers.run_job),
+        add("GET", f"{_ROOT}/jobs/{{job}}", handlers.get_job),
+        add("PUT", f"{_ROOT}/jobs/{{job}}", handlers.replace_job),
+        add("DELETE", f"{_ROOT}/jobs/{{job}}", handlers.delete_job),
+        add("GET", f"{_ROOT}/executions", handlers.list_executions),
+        add("POST", f"{_ROOT}/executions/{{execution}}:cancel", handlers.cancel_execution),
+        add("GET", f"{_ROOT}/executions/{{execution}}", handlers.get_execution),
+        add("DELETE", f"{_ROOT}/executions/{{execution}}", handlers.delete_execution),
+        add("GET", f"{_ROOT}/tasks", handlers.list_tasks),
+        add("GET", f"{_ROOT}/tasks/{{task}}", handlers.get_task),
     ]
 
 
@@ -55,75 +56,63 @@ class _Handlers:
         self._region = region
 
     def list_jobs(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            jobs = select(self._cloud.jobs(call.path["project"], region_of(call.host) or None), call, v1.job_labels)
-            found, token = _page(jobs, call, lambda job: [job.key.region, job.key.job])
-            return _list("JobList", [self._show_job(job) for job in found], token)
+        jobs = select(self._cloud.jobs(call.path["project"], region_of(call.host) or None), call, v1.job_labels)
+        found, token = _page(jobs, call, lambda job: [job.key.region, job.key.job])
+        return _list("JobList", [self._show_job(job) for job in found], token)
 
     def create_job(self, call: Call) -> dict[str, object]:
         name, region, spec, _ = _read_job(call)
-        key = JobKey(call.path["project"], region or self._region_of(call), name)
-        with self._cloud.condition:
-            return self._show_job(self._cloud.create_job(key, spec, validate_only=_dry(call)))
+        key = JobKey(call.path["project"], region or region_of(call.host) or self._region, name)
+        return self._show_job(self._cloud.create_job(key, spec, validate_only=_dry(call)))
 
     def get_job(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            return self._show_job(self._cloud.job(self._find(call)))
+        return self._show_job(self._cloud.job(self._find(call)))
 
     def replace_job(self, call: Call) -> dict[str, object]:
         name, _, spec, etag = _read_job(call)
         if name != call.path["job"]:
             raise ApiError("INVALID_ARGUMENT", f"metadata.name: got {name!r}, must be {call.path['job']!r} as in the address")
-        with self._cloud.condition:
-            return self._show_job(self._cloud.replace_job(self._find(call), spec, etag=etag, validate_only=_dry(call)))
+        return self._show_job(self._cloud.replace_job(self._find(call), spec, etag=etag, validate_only=_dry(call)))
 
     def delete_job(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            self._cloud.delete_job(self._find(call), validate_only=_dry(call))
+        self._cloud.delete_job(self._find(call), validate_only=_dry(call))
         return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
 
     def run_job(self, call: Call) -> dict[str, object]:
         overrides = _read_overrides(call)
-        with self._cloud.condition:
-            return self._show(self._cloud.run_job(self._find(call), overrides, V1_RUN_PATHS))
+        return self._show(self._cloud.run_job(self._find(call), overrides, V1_RUN_PATHS))
 
     def list_executions(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            executions = select(self._executions(call), call, v1.execution_labels)
-            found, token = _page(executions, call, lambda execution: [-execution.sequence])
-            return _list("ExecutionList", [self._show(execution) for execution in found], token)
+        executions = select(self._executions(call), call, v1.execution_labels)
+        found, token = _page(executions, call, lambda execution: [-execution.sequence])
+        return _list("ExecutionList", [self._show(execution) for execution in found], token)
 
     def get_execution(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            return self._show(self._execution(call, call.path["execution"]))
+        return self._show(self._execution(call, call.path["execution"]))
 
     def cancel_execution(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            return self._show(self._cloud.cancel(self._execution(call, call.path["execution"])))
+        return self._show(self._cloud.cancel(self._execution(call, call.path["execution"])))
 
     def delete_execution(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            self._cloud.delete(self._execution(call, call.path["execution"]), validate_only=_dry(call))
+        self._cloud.delete(self._execution(call, call.path["execution"]), validate_only=_dry(call))
         return {"apiVersion": "v1", "kind": "Status", "status": "Success"}
 
     def list_tasks(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            pairs = [(task, execution) for execution in self._executions(call) for task in execution.tasks]
-            chosen = select(pairs, call, _labels_of_pair)
-            found, token = _page(chosen, call, lambda pair: [-pair[1].sequence, pair[0].index])
-            return _list("TaskList", [v1.show_task(task, execution, self._cloud.log_uri(execution)) for task, execution in found], token)
+        pairs = [(task, execution) for execution in self._executions(call) for task in execution.tasks]
+        chosen = select(pairs, call, lambda pair: v1.task_labels(*pair))
+        found, token = _page(chosen, call, lambda pair: [-pair[1].sequence, pair[0].index])
+        return _list("TaskList", [v1.show_task(task, execution, self._cloud.log_uri(execution)) for task, execution in found], token)
 
     def get_task(self, call: Call) -> dict[str, object]:
         name = call.path["task"]
-        with self._cloud.condition:
-            execution = self._execution(call, name.rpartition("-task")[0])
-            task = v1.task_named(name, execution)
-            if task is None:
-                raise not_found("TASK", f"namespaces/{call.path['project']}/tasks/{name}")
-            return v1.show_task(task, execution, self._cloud.log_uri(execution))
+        execution = self._execution(call, name.rpartition("-task")[0])
+        task = v1.task_named(name, execution)
+        if task is None:
+            raise not_found("TASK", f"namespaces/{call.path['project']}/tasks/{name}")
+        return v1.show_task(task, execution, self._cloud.log_uri(execution))
 
     def _execution(self, call: Call, name: str) -> Execution:
-        execution = self._cloud.execution_in(call.path["project"], name)
+        execution = self._cloud.execution_named(name, call.path["project"])
         if region_of(call.host) not in ("", execution.key.region):
             raise not_found("EXECUTION", f"namespaces/{call.path['project']}/executions/{name} in {region_of(call.host)}")
         return execution
@@ -149,14 +138,6 @@ class _Handlers:
         if preferred in keys or len(keys) != 1:
             return preferred
         return keys[0]
-
-    def _region_of(self, call: Call) -> str:
-        """gcloud puts the region, if it has one, before the host's name."""
-        return region_of(call.host) or self._region
-
-
-def _labels_of_pair(pair: tuple[Task, Execution]) -> dict[str, str]:
-    return v1.task_labels(*pair)
 
 
 def _dry(call: Call) -> bool:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from starlette.routing import Route
 
 from local_cloud.run.api import v2
-from local_cloud.run.api.endpoint import Call, route
-from local_cloud.run.api.operations import Operation, Operations
+from local_cloud.run.api.endpoint import Call, locked_route
+from local_cloud.run.api.operations import Operations
 from local_cloud.run.api.paging import page
 from local_cloud.run.api.v1 import task_named
 from local_cloud.run.api.v2 import Enums
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
-from local_cloud.run.model.task import Task
 from local_cloud.run.spec.errors import not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.template import JobSpec
@@ -33,22 +33,23 @@ ANY = "-"  # in place of a name in a list's parent: all of them
 
 def routes(cloud: Cloud) -> list[Route]:
     handlers = _Handlers(cloud)
+    add = partial(locked_route, cloud.condition)
     return [
-        route("GET", f"{_LOCATION}/jobs", handlers.list_jobs),
-        route("POST", f"{_LOCATION}/jobs", handlers.create_job),
-        route("POST", f"{_JOB}:run", handlers.run_job),
-        route("GET", _JOB, handlers.get_job),
-        route("PATCH", _JOB, handlers.update_job),
-        route("DELETE", _JOB, handlers.delete_job),
-        route("GET", f"{_JOB}/executions", handlers.list_executions),
-        route("POST", f"{_EXECUTION}:cancel", handlers.cancel_execution),
-        route("GET", _EXECUTION, handlers.get_execution),
-        route("DELETE", _EXECUTION, handlers.delete_execution),
-        route("GET", f"{_EXECUTION}/tasks", handlers.list_tasks),
-        route("GET", f"{_EXECUTION}/tasks/{{task}}", handlers.get_task),
-        route("GET", f"{_LOCATION}/operations", handlers.list_operations),
-        route("GET", f"{_LOCATION}/operations/{{operation}}", handlers.get_operation),
-        route("POST", f"{_LOCATION}/operations/{{operation}}:wait", handlers.get_operation),
+        add("GET", f"{_LOCATION}/jobs", handlers.list_jobs),
+        add("POST", f"{_LOCATION}/jobs", handlers.create_job),
+        add("POST", f"{_JOB}:run", handlers.run_job),
+        add("GET", _JOB, handlers.get_job),
+        add("PATCH", _JOB, handlers.update_job),
+        add("DELETE", _JOB, handlers.delete_job),
+        add("GET", f"{_JOB}/executions", handlers.list_executions),
+        add("POST", f"{_EXECUTION}:cancel", handlers.cancel_execution),
+        add("GET", _EXECUTION, handlers.get_execution),
+        add("DELETE", _EXECUTION, handlers.delete_execution),
+        add("GET", f"{_EXECUTION}/tasks", handlers.list_tasks),
+        add("GET", f"{_EXECUTION}/tasks/{{task}}", handlers.get_task),
+        add("GET", f"{_LOCATION}/operations", handlers.list_operations),
+        add("GET", f"{_LOCATION}/operations/{{operation}}", handlers.get_operation),
+        add("POST", f"{_LOCATION}/operations/{{operation}}:wait", handlers.get_operation),
     ]
 
 
@@ -58,41 +59,38 @@ class _Handlers:
         self._operations = Operations(cloud.new_uid)
 
     def list_jobs(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            jobs = self._cloud.jobs(call.path["project"], None if call.path["region"] == ANY else call.path["region"])
-            found, token = page(jobs, *_page_of(call), lambda job: [job.key.region, job.key.job])
-            return {"jobs": [self._show_job(job, _enums(call)) for job in found], "nextPageToken": token}
+        jobs = self._cloud.jobs(call.path["project"], None if call.path["region"] == ANY else call.path["region"])
+        found, token = page(jobs, *_page_of(call), lambda job: [job.key.region, job.key.job])
+        return {"jobs": [self._show_job(job, _enums(call)) for job in found], "nextPageToken": token}
 
     def create_job(self, call: Call) -> dict[str, object]:
         key = JobKey(call.path["project"], call.path["region"], call.query.get("jobId", ""))
         spec, _ = _read_job(call, key)
-        with self._cloud.condition:
-            job = self._cloud.create_job(key, spec, validate_only=call.asked("validateOnly"))
-            return self._job_operation(job, call)
+        job = self._cloud.create_job(key, spec, validate_only=call.asked("validateOnly"))
+        return self._job_operation(job, call)
 
     def get_job(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            return self._show_job(self._cloud.job(_key(call)), _enums(call))
+        return self._show_job(self._cloud.job(_key(call)), _enums(call))
 
     def update_job(self, call: Call) -> dict[str, object]:
         key = _key(call)
         spec, etag = _read_job(call, key)
-        with self._cloud.condition:
-            job = self._cloud.replace_job(
-                key,
-                self._keep_system_annotations(key, spec),
-                etag=etag,
-                allow_missing=call.asked("allowMissing"),
-                validate_only=call.asked("validateOnly"),
-            )
-            return self._job_operation(job, call)
+        if self._cloud.has_key(key):
+            spec = replace(spec, system_annotations=self._cloud.job(key).spec.system_annotations)
+        job = self._cloud.replace_job(
+            key,
+            spec,
+            etag=etag,
+            allow_missing=call.asked("allowMissing"),
+            validate_only=call.asked("validateOnly"),
+        )
+        return self._job_operation(job, call)
 
     def delete_job(self, call: Call) -> dict[str, object]:
         key = _key(call)
         validate_only = call.asked("validateOnly")
-        with self._cloud.condition:
-            job = self._cloud.delete_job(key, etag=call.query.get("etag", ""), validate_only=validate_only)
-            return self._job_operation(job, call, lambda: validate_only or not self._cloud.has_job(job))
+        job = self._cloud.delete_job(key, etag=call.query.get("etag", ""), validate_only=validate_only)
+        return self._job_operation(job, call, lambda: validate_only or not self._cloud.has_job(job))
 
     def run_job(self, call: Call) -> dict[str, object]:
         problems = Problems()
@@ -100,65 +98,54 @@ class _Handlers:
         overrides = v2.read_overrides(request.child("overrides"))
         problems.raise_if_any()
         validate_only = request.flag("validateOnly")
-        with self._cloud.condition:
-            execution = self._cloud.run_job(_key(call), overrides, V2_RUN_PATHS, etag=request.text("etag"), validate_only=validate_only)
-            return self._run_operation(execution, call, validate_only=validate_only).to_json()
+        execution = self._cloud.run_job(_key(call), overrides, V2_RUN_PATHS, etag=request.text("etag"), validate_only=validate_only)
+        return self._run_operation(execution, call, validate_only=validate_only)
 
     def list_executions(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            executions = self._executions_of(call)
-            found, token = page(executions, *_page_of(call), lambda execution: [-execution.sequence])
-            return {"executions": [self._show(execution, _enums(call)) for execution in found], "nextPageToken": token}
+        executions = self._executions_of(call)
+        found, token = page(executions, *_page_of(call), lambda execution: [-execution.sequence])
+        return {"executions": [self._show(execution, _enums(call)) for execution in found], "nextPageToken": token}
 
     def get_execution(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            return self._show(self._execution(call), _enums(call))
+        return self._show(self._execution(call), _enums(call))
 
     def cancel_execution(self, call: Call) -> dict[str, object]:
         request = Fields(v2.normalise("CancelExecutionRequest", call.body), "", Problems())
         validate_only = request.flag("validateOnly")
-        with self._cloud.condition:
-            execution = self._cloud.cancel(self._execution(call), etag=request.text("etag"), validate_only=validate_only)
-            return self._execution_operation(execution, call, lambda: validate_only or execution.is_over)
+        execution = self._cloud.cancel(self._execution(call), etag=request.text("etag"), validate_only=validate_only)
+        return self._execution_operation(execution, call, lambda: validate_only or execution.is_over)
 
     def delete_execution(self, call: Call) -> dict[str, object]:
         validate_only = call.asked("validateOnly")
-        with self._cloud.condition:
-            execution = self._cloud.delete(self._execution(call), etag=call.query.get("etag", ""), validate_only=validate_only)
-            return self._execution_operation(execution, call, lambda: validate_only or not self._cloud.exists(execution))
+        execution = self._cloud.delete(self._execution(call), etag=call.query.get("etag", ""), validate_only=validate_only)
+        return self._execution_operation(execution, call, lambda: validate_only or not self._cloud.exists(execution))
 
     def list_tasks(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            executions = self._executions_of(call) if call.path["execution"] == ANY else [self._execution(call)]
-            pairs = [(task, execution) for execution in executions for task in execution.tasks]
-            found, token = page(pairs, *_page_of(call), lambda pair: [-pair[1].sequence, pair[0].index])
-            return {
-                "tasks": [v2.show_task(task, execution, self._cloud.log_uri(execution), _enums(call)) for task, execution in found],
-                "nextPageToken": token,
-            }
+        executions = self._executions_of(call) if call.path["execution"] == ANY else [self._execution(call)]
+        pairs = [(task, execution) for execution in executions for task in execution.tasks]
+        found, token = page(pairs, *_page_of(call), lambda pair: [-pair[1].sequence, pair[0].index])
+        return {
+            "tasks": [v2.show_task(task, execution, self._cloud.log_uri(execution), _enums(call)) for task, execution in found],
+            "nextPageToken": token,
+        }
 
     def get_task(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            execution = self._execution(call)
-            return v2.show_task(_task(execution, call.path["task"]), execution, self._cloud.log_uri(execution), _enums(call))
+        execution = self._execution(call)
+        task = task_named(call.path["task"], execution)
+        if task is None:
+            raise not_found("TASK", f"{execution.full_name}/tasks/{call.path['task']}")
+        return v2.show_task(task, execution, self._cloud.log_uri(execution), _enums(call))
 
     def get_operation(self, call: Call) -> dict[str, object]:
         name = f"{_parent(call)}/operations/{call.path['operation']}"
-        with self._cloud.condition:
-            if not self._operations.has(name):
-                execution = self._cloud.execution_of_uid(call.path["operation"])
-                if execution is not None and execution.key.parent == _parent(call):
-                    return self._run_operation(execution, call).to_json()
-            return self._operations.get(name).to_json()
+        if not self._operations.has(name):
+            execution = self._cloud.execution_of_uid(call.path["operation"])
+            if execution is not None and execution.key.parent == _parent(call):
+                return self._run_operation(execution, call)
+        return self._operations.get(name).to_json()
 
     def list_operations(self, call: Call) -> dict[str, object]:
-        with self._cloud.condition:
-            return {"operations": [operation.to_json() for operation in self._operations.below(_parent(call))]}
-
-    def _keep_system_annotations(self, key: JobKey, spec: JobSpec) -> JobSpec:
-        if not self._cloud.has_key(key):
-            return spec
-        return replace(spec, system_annotations=self._cloud.job(key).spec.system_annotations)
+        return {"operations": [operation.to_json() for operation in self._operations.below(_parent(call))]}
 
     def _show(self, execution: Execution, enums: Enums) -> dict[str, object]:
         return v2.show_execution(execution, self._cloud.log_uri(execution), enums)
@@ -180,7 +167,11 @@ class _Handlers:
         enums = _enums(call)
         return self._operations.add(_parent(call), "Job", lambda: self._show_job(job, enums), is_done).to_json()
 
-    def _run_operation(self, execution: Execution, call: Call, *, validate_only: bool = False) -> Operation:
+    def _execution_operation(self, execution: Execution, call: Call, is_done: Callable[[], bool]) -> dict[str, object]:
+        enums = _enums(call)
+        return self._operations.add(_parent(call), "Execution", lambda: self._show(execution, enums), is_done).to_json()
+
+    def _run_operation(self, execution: Execution, call: Call, *, validate_only: bool = False) -> dict[str, object]:
         """Its id is the execution's, so that a client that waits for a run can go on after a restart of the server."""
         enums = _enums(call)
         return self._operations.add(
@@ -190,16 +181,7 @@ class _Handlers:
             lambda: validate_only or execution.is_over,
             lambda: v2.failure_of(execution),
             execution.uid,
-        )
-
-    def _execution_operation(
-        self,
-        execution: Execution,
-        call: Call,
-        is_done: Callable[[], bool],
-    ) -> dict[str, object]:
-        enums = _enums(call)
-        return self._operations.add(_parent(call), "Execution", lambda: self._show(execution, enums), is_done).to_json()
+        ).to_json()
 
 
 def _read_job(call: Call, key: JobKey) -> tuple[JobSpec, str]:
@@ -212,13 +194,6 @@ def _read_job(call: Call, key: JobKey) -> tuple[JobSpec, str]:
     check_template(spec.template, V2_PATHS, problems)
     problems.raise_if_any()
     return spec, body.text("etag")
-
-
-def _task(execution: Execution, name: str) -> Task:
-    task = task_named(name, execution)
-    if task is None:
-        raise not_found("TASK", f"{execution.full_name}/tasks/{name}")
-    return task
 
 
 def _key(call: Call) -> JobKey:
@@ -234,4 +209,5 @@ def _page_of(call: Call) -> tuple[str, str]:
 
 
 def _enums(call: Call) -> Enums:
-    return Enums(as_numbers="enum-encoding=int" in call.query.get("$alt", call.query.get("alt", "")))
+    """By name, or as numbers."""
+    return v2.enum_number if "enum-encoding=int" in call.query.get("$alt", call.query.get("alt", "")) else v2.enum_name

@@ -6,6 +6,7 @@ is refused. Answers are written directly: a page of 1,000 executions must not co
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -23,7 +24,6 @@ from local_cloud.run.spec.template import (
     DEFAULT_MAX_RETRIES,
     DEFAULT_TASK_COUNT,
     DEFAULT_TIMEOUT_S,
-    Container,
     ContainerOverride,
     JobSpec,
     Overrides,
@@ -38,18 +38,16 @@ _STATES = {True: "CONDITION_SUCCEEDED", False: "CONDITION_FAILED", None: "CONDIT
 _EXECUTION_REASONS = {"NonZeroExitCode": "NON_ZERO_EXIT_CODE", "Cancelled": "CANCELLED", "Cancelling": "CANCELLING"}
 
 
-class Enums:
-    """Writes the values of enums as the client asked for: by name, or as numbers."""
+Enums = Callable[[str, str], str | int]
+"""Writes one of the values of an enum, `(kind, name)`, as the client asked for."""
 
-    def __init__(self, *, as_numbers: bool) -> None:
-        self._as_numbers = as_numbers
 
-    def __call__(self, kind: str, name: str) -> str | int:
-        return _enum_number(kind, name) if self._as_numbers else name
+def enum_name(_kind: str, name: str) -> str:
+    return name
 
 
 @cache
-def _enum_number(kind: str, name: str) -> int:
+def enum_number(kind: str, name: str) -> int:
     from google.cloud import run_v2
 
     found = run_v2
@@ -216,15 +214,11 @@ def _show_template(template: Template) -> dict[str, object]:
 
 def _show_task_template(template: Template) -> dict[str, object]:
     return {
-        "containers": [_show_container(container) for container in template.containers],
+        "containers": [write_container(replace(container, extras={})) for container in template.containers],
         "maxRetries": template.max_retries,
         "timeout": duration(template.timeout_s),
         "serviceAccount": template.service_account,
     }
-
-
-def _show_container(container: Container) -> dict[str, object]:
-    return write_container(replace(container, extras={}))
 
 
 def _show_reference(execution: Execution, enums: Enums) -> dict[str, object]:

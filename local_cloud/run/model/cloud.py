@@ -92,10 +92,13 @@ class Cloud:
             deleted = replace(job, delete_s=self.clock.now())
             if not validate_only:
                 self._put(deleted, validate_only=False)
-                for execution in self.executions(key):
-                    self._delete(execution)
-                self._drop_job_if_done(key)
+                self._delete_executions(key)
             return deleted
+
+    def _delete_executions(self, key: JobKey) -> None:
+        for execution in self.executions(key):
+            self._delete(execution)
+        self._drop_job_if_done(key)
 
     def _live_job(self, key: JobKey, etag: str) -> Job:
         job = self.job(key)
@@ -137,22 +140,15 @@ class Cloud:
             raise not_found("EXECUTION", f"{key.name}/executions/{name}")
         return execution
 
-    def execution_named(self, name: str) -> Execution:
-        """An execution by its name alone, which is unique in the server. Raises ApiError NOT_FOUND."""
+    def execution_named(self, name: str, project: str = "") -> Execution:
+        """An execution by its name alone, which is unique in the server, or by project and name, as v1 does. Raises ApiError NOT_FOUND."""
         execution = self._executions.get(name)
-        if execution is None:
-            raise not_found("EXECUTION", f"executions/{name}")
+        if execution is None or project not in ("", execution.key.project):
+            raise not_found("EXECUTION", f"namespaces/{project}/executions/{name}" if project else f"executions/{name}")
         return execution
 
     def execution_of_uid(self, uid: str) -> Execution | None:
         return next((execution for execution in self._executions.values() if execution.uid == uid), None)
-
-    def execution_in(self, project: str, name: str) -> Execution:
-        """An execution by project and name only, as v1 names it. Raises ApiError NOT_FOUND."""
-        execution = self._executions.get(name)
-        if execution is None or execution.key.project != project:
-            raise not_found("EXECUTION", f"namespaces/{project}/executions/{name}")
-        return execution
 
     def log_uri(self, execution: Execution) -> str:
         """The address that lists the logs of an execution's workers; with `/<index>` behind it, that of one worker's log."""
@@ -248,9 +244,7 @@ class Cloud:
                     self._delete(execution)
             for key, job in list(self._jobs.items()):
                 if job.delete_s is not None:
-                    for execution in self.executions(key):
-                        self._delete(execution)
-                    self._drop_job_if_done(key)
+                    self._delete_executions(key)
 
     def _add(self, execution: Execution) -> None:
         self._executions[execution.name] = execution

@@ -28,11 +28,6 @@ class Do(Enum):
 
 
 @dataclass(frozen=True)
-class Limits:
-    max_process_count: int = 64
-
-
-@dataclass(frozen=True)
 class Action:
     """RESERVE is for the lowest pending index, whichever that is by then; `reason` says why a try is stopped."""
 
@@ -53,13 +48,13 @@ class Plan:
         self.wake_s = at_s if self.wake_s is None else min(self.wake_s, at_s)
 
 
-def plan(executions: Sequence[Execution], now_s: float, limits: Limits) -> Plan:
+def plan(executions: Sequence[Execution], now_s: float, max_process_count: int) -> Plan:
     """`executions` in the order of their creation; finished ones are ignored."""
     made = Plan()
     for execution in executions:
         for task in execution.active.values():
             _look_at(task, execution, now_s, made)
-    _reserve(executions, limits, made)
+    _reserve(executions, max_process_count, made)
     return made
 
 
@@ -95,9 +90,9 @@ def _at(at_s: float, now_s: float, action: Action, made: Plan) -> None:
         made.wake_at(at_s)
 
 
-def _reserve(executions: Sequence[Execution], limits: Limits, made: Plan) -> None:
+def _reserve(executions: Sequence[Execution], max_process_count: int, made: Plan) -> None:
     """Give the free slots one by one to the execution that holds fewest, so that a large one does not block the others."""
-    free = limits.max_process_count - sum(len(execution.active) for execution in executions)
+    free = max_process_count - sum(len(execution.active) for execution in executions)
     taken: dict[str, int] = {execution.name: 0 for execution in executions}
     able = [execution for execution in executions if _has_room(execution, 0)]
     while free > 0 and able:

@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
@@ -79,8 +80,7 @@ class Runner:
         with self._cloud.condition:
             for execution in self._cloud.unfinished():
                 for index in list(execution.active):
-                    lost = Event(Kind.ENDED, self._cloud.clock.now(), index, term_signal=int(signal.SIGKILL), reason=Reason.LOST)
-                    self._cloud.record(execution, lost)
+                    self._record(execution, Kind.ENDED, index, term_signal=int(signal.SIGKILL), reason=Reason.LOST)
 
     def _run(self) -> None:
         try:
@@ -97,7 +97,7 @@ class Runner:
         cloud = self._cloud
         with cloud.condition:
             while not self._stopping:
-                made = plan(cloud.unfinished(), cloud.clock.now(), self._settings.limits)
+                made = plan(cloud.unfinished(), cloud.clock.now(), self._settings.max_process_count)
                 if made.actions:
                     return made.actions
                 cloud.clock.wait_until(cloud.condition, made.wake_s)
@@ -122,32 +122,30 @@ class Runner:
                 return
             if task.phase is not Phase.STARTING or execution.cancel_s is not None:
                 return
-            cloud.record(execution, Event(Kind.STARTED, cloud.clock.now(), task.index))
+            self._record(execution, Kind.STARTED, task.index)
             key, launch = self._describe(execution, task)
         self._spawn(execution, key, launch)
 
     def _reserve(self, execution: Execution) -> None:
         task = execution.tasks[execution.pending[0]]
         delay_s = self._settings.startup.delay_s(execution.sequence, task.index, task.attempt)
-        self._cloud.record(execution, Event(Kind.RESERVED, self._cloud.clock.now(), task.index, delay_s=delay_s))
+        self._record(execution, Kind.RESERVED, task.index, delay_s=delay_s)
 
     def _signal_try(self, execution: Execution, task: Task, action: Action) -> None:
-        cloud = self._cloud
         key = TryKey(execution.name, task.index, task.attempt)
         if action.do is Do.EXPIRE and task.phase is Phase.STARTING:
-            ended = Event(Kind.ENDED, cloud.clock.now(), task.index, term_signal=int(signal.SIGKILL), reason=action.reason)
-            cloud.record(execution, ended)
+            self._record(execution, Kind.ENDED, task.index, term_signal=int(signal.SIGKILL), reason=action.reason)
         elif action.do is Do.TERMINATE and task.stopping is None:
-            cloud.record(execution, Event(Kind.STOPPING, cloud.clock.now(), task.index, reason=action.reason))
+            self._record(execution, Kind.STOPPING, task.index, reason=action.reason)
             self._processes.signal(key, signal.SIGTERM)
             if task.migration is not None and task.migration.stage is Stage.STILL:
                 self._processes.signal(key, signal.SIGCONT)  # a stopped process does not receive the SIGTERM
         elif action.do is Do.MOVE and task.migration is not None and can_move(task, Kind.MOVED):
             number = _MOVES[task.migration.stage]
-            cloud.record(execution, Event(Kind.MOVED, cloud.clock.now(), task.index))
+            self._record(execution, Kind.MOVED, task.index)
             self._processes.signal(key, number)
         elif action.do is Do.KILL and not task.killed:
-            cloud.record(execution, Event(Kind.KILLED, cloud.clock.now(), task.index))
+            self._record(execution, Kind.KILLED, task.index)
             self._processes.signal(key, signal.SIGKILL)
 
     def _describe(self, execution: Execution, task: Task) -> tuple[TryKey, Launch]:
@@ -165,24 +163,18 @@ class Runner:
             self._processes.spawn(key, launch)
         except CannotStart as error:
             message = f"The container could not be started: {error}"
-            failed = Event(Kind.ENDED, self._cloud.clock.now(), key.index, exit_code=CANNOT_START, reason=Reason.START, message=message)
-            self._cloud.record(execution, failed)
+            self._record(execution, Kind.ENDED, key.index, exit_code=CANNOT_START, reason=Reason.START, message=message)
 
     def _exited(self, key: TryKey, code: int, measured: Measured) -> None:
         cloud = self._cloud
         with cloud.condition:
             execution = next(found for found in cloud.unfinished() if found.name == key.execution)
-            exit_code, term_signal = (code, None) if code >= 0 else (None, -code)
-            ended = Event(
-                Kind.ENDED,
-                cloud.clock.now(),
-                key.index,
-                exit_code=exit_code,
-                term_signal=term_signal,
-                cpu_s=measured.cpu_s,
-                peak_memory_bytes=measured.peak_memory_bytes,
-            )
-            cloud.record(execution, ended)
+            end = {"exit_code": code} if code >= 0 else {"term_signal": -code}
+            self._record(execution, Kind.ENDED, key.index, **end, **asdict(measured))
+
+    def _record(self, execution: Execution, kind: Kind, index: int, **details: Any) -> None:
+        """`details`: the other fields of the event."""
+        self._cloud.record(execution, Event(kind, self._cloud.clock.now(), index, **details))
 
 
 def _worker_environment(base: Mapping[str, str], execution: Execution, task: Task) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the runner is started with: its limits, how long containers take to start, and what workers see of the server's environment.
+"""What the runner is started with: how many workers at a time, how long their start takes, and what they see of the server's environment.
 
 A worker sees only the names listed here and those passed on request, so that a setting which works locally only because a shell happened
 to have it does not go unnoticed.
@@ -11,8 +11,6 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from local_cloud.run.model.scheduler import Limits
 
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
 
@@ -40,7 +38,7 @@ class Settings:
     """`environment`: what every worker gets. `cwd`: where workers run; a container's `workingDir` is a path inside an image and means
     nothing here."""
 
-    limits: Limits
+    max_process_count: int
     environment: Mapping[str, str]
     cwd: Path
     startup: StartUp = field(default_factory=StartUp)

@@ -69,13 +69,6 @@ class Overrides:
     timeout_s: float | None = None
 
 
-def merge_env(base: tuple[tuple[str, str], ...], over: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """`base` with the values of `over`, by name; new names come last."""
-    merged = dict(base)
-    merged.update(over)
-    return tuple(merged.items())
-
-
 def target_of(override: ContainerOverride, template: Template) -> int | None:
     """The index of the named container, or 0 when no name is given; None when the template has no such container."""
     if not override.name:
@@ -92,7 +85,9 @@ def override(template: Template, overrides: Overrides) -> Template:
             raise ValueError(f"the job has no container named {change.name!r}")
         container = containers[index]
         args = () if change.clear_args else (change.args or container.args)
-        containers[index] = replace(container, args=args, env=merge_env(container.env, change.env))
+        # By name; new names come last.
+        env = {**dict(container.env), **dict(change.env)}
+        containers[index] = replace(container, args=args, env=tuple(env.items()))
     return replace(
         template,
         containers=tuple(containers),

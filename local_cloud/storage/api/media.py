@@ -33,13 +33,11 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     first, last = match.groups()
     if not first:
         start, end = max(0, size - int(last)), size - 1
-        satisfiable = int(last) > 0
     else:
         start, end = int(first), min(int(last), size - 1) if last else size - 1
         if last and int(last) < start:
             return None
-        satisfiable = True
-    if not satisfiable or start >= size:
+    if start >= size:
         raise RangeNotSatisfiable(size)
     return start, end - start + 1
 

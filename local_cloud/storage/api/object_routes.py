@@ -13,10 +13,11 @@ from starlette.responses import JSONResponse, Response
 from local_cloud.storage.api.calls import Call
 from local_cloud.storage.api.media import media_response
 from local_cloud.storage.api.rendering import etag, object_json
+from local_cloud.storage.model.conditions import Conditions
 from local_cloud.storage.model.errors import InvalidArgument, NotFound, NotModified, PreconditionFailed
 from local_cloud.storage.model.listing import ListQuery
 from local_cloud.storage.model.records import StoredObject
-from local_cloud.storage.model.storage import ComposeSource, Ref, Storage
+from local_cloud.storage.model.storage import Ref, Storage
 
 
 class ObjectRoutes:
@@ -48,11 +49,11 @@ class ObjectRoutes:
         if call.flag("softDeleted"):
             self._storage.bucket(call.bucket)
             return JSONResponse({"kind": "storage#objects"})  # deleted objects are not kept
-        page = self._storage.list_objects(call.bucket, query)
+        found, page = self._storage.list_objects(call.bucket, query)
         base_url = call.base_url
         answer: dict[str, Any] = {"kind": "storage#objects"}
-        if page.items:
-            answer["items"] = [object_json(stored, base_url) for stored in page.items]
+        if found:
+            answer["items"] = [object_json(stored, base_url) for stored in found]
         if page.prefixes:
             answer["prefixes"] = page.prefixes
         if page.next_token:
@@ -122,7 +123,7 @@ class ObjectRoutes:
         return JSONResponse(object_json(stored, call.base_url))
 
 
-def _compose_sources(listed: object) -> list[ComposeSource]:
+def _compose_sources(listed: object) -> list[tuple[str, int | None, Conditions]]:
     """Raises InvalidArgument."""
     try:
         return [_compose_source(item) for item in listed]  # type: ignore[attr-defined]
@@ -130,14 +131,11 @@ def _compose_sources(listed: object) -> list[ComposeSource]:
         raise InvalidArgument("Invalid value for sourceObjects: a list of objects with a name is wanted.") from None
 
 
-def _compose_source(item: Any) -> ComposeSource:
+def _compose_source(item: Any) -> tuple[str, int | None, Conditions]:
     generation = item.get("generation")
     match = (item.get("objectPreconditions") or {}).get("ifGenerationMatch")
-    return ComposeSource(
-        name=item["name"],
-        generation=None if generation is None else int(generation),
-        generation_match=None if match is None else int(match),
-    )
+    conditions = Conditions(generation_match=None if match is None else int(match))
+    return item["name"], None if generation is None else int(generation), conditions
 
 
 def _check_etag(call: Call, stored: StoredObject) -> None:

@@ -36,13 +36,8 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _CLIENT_WENT_AWAY = 499
 
 
-async def straight(call: Call, handler: Handler) -> Response:
-    """The wrapper that changes nothing."""
-    return await handler(call)
-
-
 class StorageServer:
-    def __init__(self, storage: Storage, uploads: Uploads, around: Around = straight) -> None:
+    def __init__(self, storage: Storage, uploads: Uploads, around: Around) -> None:
         self._around = around
         self._handlers: dict[str, Handler] = {
             **BucketRoutes(storage).handlers,
@@ -79,7 +74,7 @@ def error_response(error: StorageError, *, as_text: bool = False) -> Response:
     return JSONResponse(error_json(error), error.status, headers)
 
 
-def build_app(storage: Storage, uploads: Uploads, clock: Clock, around: Around = straight, more_routes: Sequence[Route] = ()) -> Starlette:
+def build_app(storage: Storage, uploads: Uploads, clock: Clock, around: Around, more_routes: Sequence[Route]) -> Starlette:
     """The whole HTTP side: health, clock, `more_routes` and the API."""
     server = StorageServer(storage, uploads, around)
 

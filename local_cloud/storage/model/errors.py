@@ -24,68 +24,49 @@ class StorageError(Exception):
     status = 500
     reason = "backendError"
 
+    def __init_subclass__(cls, status: int = 500, reason: str = "backendError") -> None:
+        cls.status = status
+        cls.reason = reason
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
 
 
-class InvalidArgument(StorageError):
-    status = 400
-    reason = "invalid"
+class InvalidArgument(StorageError, status=400, reason="invalid"): ...
 
 
-class NotFound(StorageError):
-    status = 404
-    reason = "notFound"
+class NotFound(StorageError, status=404, reason="notFound"): ...
 
 
-class Conflict(StorageError):
-    status = 409
-    reason = "conflict"
+class Conflict(StorageError, status=409, reason="conflict"): ...
 
 
-class PreconditionFailed(StorageError):
-    status = 412
-    reason = "conditionNotMet"
-
+class PreconditionFailed(StorageError, status=412, reason="conditionNotMet"):
     def __init__(self, message: str = "At least one of the pre-conditions you specified did not hold.") -> None:
         super().__init__(message)
 
 
-class NotModified(StorageError):
-    status = 304
-    reason = "notModified"
-
+class NotModified(StorageError, status=304, reason="notModified"):
     def __init__(self) -> None:
         super().__init__("Not Modified")
 
 
-class RangeNotSatisfiable(StorageError):
+class RangeNotSatisfiable(StorageError, status=416, reason="requestedRangeNotSatisfiable"):
     """`size` is the object's length in bytes, for the Content-Range of the answer."""
-
-    status = 416
-    reason = "requestedRangeNotSatisfiable"
 
     def __init__(self, size: int) -> None:
         super().__init__("Request range not satisfiable")
         self.size = size
 
 
-class Gone(StorageError):
-    status = 410
-    reason = "gone"
+class Gone(StorageError, status=410, reason="gone"): ...
 
 
-class Damaged(StorageError):
-    status = 500
-    reason = "backendError"
+class Damaged(StorageError): ...
 
 
-class Unwritable(StorageError):
-    status = 500
-    reason = "backendError"
+class Unwritable(StorageError): ...
 
 
-class NotSupported(StorageError):
-    status = 400
-    reason = "notImplemented"
+class NotSupported(StorageError, status=400, reason="notImplemented"): ...

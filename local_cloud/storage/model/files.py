@@ -19,9 +19,9 @@ import secrets
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import google_crc32c
@@ -80,12 +80,13 @@ class Staged:
     def md5(self) -> str:
         return base64.b64encode(self._md5.digest()).decode()
 
-    def check(self, *, crc32c: str | None, md5: str | None) -> None:
-        """Compare with the client's hashes (None or empty: not given). Raises InvalidArgument."""
-        if crc32c and crc32c != self.crc32c:
-            raise InvalidArgument(f'Provided CRC32C "{crc32c}" doesn\'t match calculated CRC32C "{self.crc32c}".')
-        if md5 and md5 != self.md5:
-            raise InvalidArgument(f'Provided MD5 hash "{md5}" doesn\'t match calculated MD5 hash "{self.md5}".')
+    def check(self, header: Mapping[str, str], resource: Mapping[str, Any]) -> None:
+        """Compare with the client's hashes in the header `x-goog-hash` and in the object's resource, if given. Raises InvalidArgument."""
+        for crc32c, md5 in ((header.get("crc32c"), header.get("md5")), (resource.get("crc32c"), resource.get("md5Hash"))):
+            if crc32c and crc32c != self.crc32c:
+                raise InvalidArgument(f'Provided CRC32C "{crc32c}" doesn\'t match calculated CRC32C "{self.crc32c}".')
+            if md5 and md5 != self.md5:
+                raise InvalidArgument(f'Provided MD5 hash "{md5}" doesn\'t match calculated MD5 hash "{self.md5}".')
 
 
 class Files:

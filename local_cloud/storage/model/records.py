@@ -95,11 +95,6 @@ def check_object_name(name: str) -> None:
         raise InvalidArgument(f"Invalid object name: '{name}'")
 
 
-def object_fields(resource: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a client's object resource sets, without those that are null. Raises InvalidArgument."""
-    return merged_fields({}, resource)
-
-
 def merged_fields(old: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """JSON merge of `change` into an object's fields: null removes, `metadata` merges key by key. Raises InvalidArgument."""
     result = dict(old)

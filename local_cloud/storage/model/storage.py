@@ -18,7 +18,7 @@ from local_cloud.clock import Clock
 from local_cloud.storage.model.conditions import NO_CONDITIONS, Conditions
 from local_cloud.storage.model.errors import Conflict, Damaged, InvalidArgument, NotFound, StorageError
 from local_cloud.storage.model.files import Files, Staged, blocks
-from local_cloud.storage.model.listing import ListQuery, page_of
+from local_cloud.storage.model.listing import ListQuery, Page, page_of
 from local_cloud.storage.model.records import (
     BUCKET_SERVER_FIELDS,
     Bucket,
@@ -27,7 +27,6 @@ from local_cloud.storage.model.records import (
     check_object_name,
     merged,
     merged_fields,
-    object_fields,
 )
 from local_cloud.storage.model.store import Found, Store
 
@@ -45,20 +44,6 @@ class Ref:
 
     def __str__(self) -> str:
         return f"{self.bucket}/{self.name}" + (f"#{self.generation}" if self.generation is not None else "")
-
-
-@dataclass(frozen=True, slots=True)
-class ComposeSource:
-    name: str
-    generation: int | None = None
-    generation_match: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectPage:
-    items: list[StoredObject]
-    prefixes: list[str]
-    next_token: str | None
 
 
 class _Shelf:
@@ -190,7 +175,7 @@ class Storage:
         with self._lock:
             try:
                 check_object_name(ref.name)
-                stored = self._next_version(ref, staged, object_fields(resource), conditions, component_count)
+                stored = self._next_version(ref, staged, merged_fields({}, resource), conditions, component_count)
                 staged.close()
                 self.store.save_object(stored)
             except (StorageError, OSError):
@@ -289,7 +274,7 @@ class Storage:
     ) -> StoredObject:
         """Copy content; the fields come from `resource` if it sets any, else from the source. Raises like `open` and `put`."""
         stored, file = self.open(source, source_conditions, reading=False)
-        fields = object_fields(resource)
+        fields = merged_fields({}, resource)
         if not fields:
             fields = dict(stored.fields)
         elif "contentType" in stored.fields:
@@ -315,28 +300,31 @@ class Storage:
             return stored
 
     def compose(
-        self, target: Ref, sources: Sequence[ComposeSource], resource: Mapping[str, Any], conditions: Conditions = NO_CONDITIONS
+        self,
+        target: Ref,
+        sources: Sequence[tuple[str, int | None, Conditions]],
+        resource: Mapping[str, Any],
+        conditions: Conditions = NO_CONDITIONS,
     ) -> StoredObject:
-        """Join up to 32 objects of the same bucket. Raises like `open` and `put`."""
+        """Join up to 32 objects of the same bucket, each given by name, generation and conditions. Raises like `open` and `put`."""
         if not 1 <= len(sources) <= COMPOSE_LIMIT_COUNT:
             raise InvalidArgument(f"The number of source components must be between 1 and {COMPOSE_LIMIT_COUNT}, got {len(sources)}.")
         with ExitStack() as stack:
             opened: list[tuple[StoredObject, BinaryIO]] = []
             with self._lock:
-                for source in sources:
-                    ref = Ref(target.bucket, source.name, source.generation)
-                    opened.append(self.open(ref, Conditions(generation_match=source.generation_match)))
+                for name, generation, expected in sources:
+                    opened.append(self.open(Ref(target.bucket, name, generation), expected))
                     stack.enter_context(opened[-1][1])
             staged = self._stage_all([file for _, file in opened])
         count = sum(stored.component_count or 1 for stored, _ in opened)
         return self.put(target, staged, resource, conditions, component_count=count)
 
-    def list_objects(self, bucket: str, query: ListQuery) -> ObjectPage:
-        """Raises NotFound (the bucket), InvalidArgument."""
+    def list_objects(self, bucket: str, query: ListQuery) -> tuple[list[StoredObject], Page]:
+        """The objects on a page, and the page. Raises NotFound (the bucket), InvalidArgument."""
         with self._lock:
             shelf = self._shelf(bucket)
             page = page_of(shelf.names, query)
-            return ObjectPage([shelf.objects[name] for name in page.names], page.prefixes, page.next_token)
+            return [shelf.objects[name] for name in page.names], page
 
     # Inside
 

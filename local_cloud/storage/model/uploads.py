@@ -15,7 +15,7 @@ from local_cloud.clock import Clock
 from local_cloud.storage.model.conditions import Conditions
 from local_cloud.storage.model.errors import Conflict, Gone, InvalidArgument, NotFound, StorageError
 from local_cloud.storage.model.files import Staged
-from local_cloud.storage.model.records import StoredObject, check_object_name, object_fields
+from local_cloud.storage.model.records import StoredObject, check_object_name, merged_fields
 from local_cloud.storage.model.storage import RESUMABLE_PREFIX, Ref, Storage
 
 SESSION_LIFE_S = 7 * 24 * 3600.0
@@ -97,7 +97,7 @@ class Uploads:
     def start(self, ref: Ref, resource: Mapping[str, Any], conditions: Conditions) -> Upload:
         """Raises InvalidArgument; NotFound (the bucket); PreconditionFailed if the conditions already fail now."""
         check_object_name(ref.name)
-        object_fields(resource)
+        merged_fields({}, resource)
         conditions.check(self._storage.peek(ref))
         staged = self._storage.files.stage(RESUMABLE_PREFIX)
         session = {"bucket": ref.bucket, "name": ref.name, "resource": resource, "conditions": asdict(conditions)}
@@ -107,14 +107,10 @@ class Uploads:
 
     def find(self, token: str) -> Upload | StoredObject:
         """The session, or the object that it has become. Raises NotFound, Gone."""
-        if token in self._finished:
-            return self._finished[token]
-        if token not in self._active:
-            found = self._load(token)
-            if isinstance(found, StoredObject):
-                return found
+        found = self._finished.get(token) or self._active.get(token) or self._load(token)
+        if isinstance(found, Upload):
             self._active[token] = found
-        return self._active[token]
+        return found
 
     def _load(self, token: str) -> Upload | StoredObject:
         session = self._store.session(token)
@@ -129,12 +125,11 @@ class Uploads:
             raise Gone(f"The upload session {token} is over, and its object was replaced since.")
         return stored
 
-    def finish(self, upload: Upload, *, crc32c: str | None, md5: str | None) -> StoredObject:
+    def finish(self, upload: Upload, hashes: Mapping[str, str]) -> StoredObject:
         """Make the session's content an object; any error ends the session. Raises like `Storage.put`."""
         upload.take_turn()
         try:
-            upload.staged.check(crc32c=crc32c, md5=md5)
-            upload.staged.check(crc32c=upload.resource.get("crc32c"), md5=upload.resource.get("md5Hash"))
+            upload.staged.check(hashes, upload.resource)
         except StorageError:
             self.abandon(upload.token)
             raise

@@ -9,10 +9,10 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.clock import ManualClock
 from local_cloud.monitoring.gauges import Gauges, Point, QueueState
 from local_cloud.monitoring.paging import page
 from local_cloud.monitoring.sampler import Sampler, due_times
+from tests.local_cloud.manual_clock import ManualClock
 
 START_S = 1_700_000_040.0
 assert START_S % 60 == 0
@@ -26,7 +26,7 @@ class Queue:
         self.age_s = 0.0
 
     def read(self) -> list[QueueState]:
-        return [QueueState("p", "s", self.count, self.age_s)]
+        return [QueueState("p", "s", self.count, 0, self.age_s)]
 
 
 def _visible(sampler: Sampler, clock: ManualClock) -> list[tuple[float, int, float]]:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from google.pubsub_v1.types import pubsub
 
-from local_cloud.clock import ManualClock
 from local_cloud.pubsub.messages.policy import Policy
 from local_cloud.pubsub.model.deadline_thread import DeadlineThread
 from local_cloud.pubsub.model.pubsub import PubSub
 from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.model.subscription import Subscription
+from tests.local_cloud.manual_clock import ManualClock
 
 TOPIC = "projects/p/topics/tasks"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,6 @@ from hypothesis import strategies as st
 from local_cloud.pubsub.messages.filters import (
     AllOf,
     AnyOf,
-    Differs,
     Equals,
     Filter,
     FilterError,
@@ -18,7 +19,6 @@ from local_cloud.pubsub.messages.filters import (
     Not,
     matches,
     parse,
-    render,
 )
 
 KEYS = st.sampled_from(["a", "b", "long-key_1", "with space", "-", "ä/ö", 'quo"te', "AND", "hasPrefix", ""])
@@ -26,15 +26,42 @@ VALUES = st.sampled_from(["", "x", "xy", "yx", 'q"', "\\", "\n", "é", "\U0001f6
 ATTRIBUTES = st.dictionaries(KEYS, VALUES, max_size=6)
 
 
+def written(node: Filter) -> str:
+    """A text that `parse` reads as this tree."""
+    match node:
+        case Has(key):
+            return f"attributes:{_key(key)}"
+        case Equals(key, value):
+            return f"attributes.{_key(key)} = {_quoted(value)}"
+        case HasPrefix(key, prefix):
+            return f"hasPrefix(attributes.{_key(key)}, {_quoted(prefix)})"
+        case Not(term):
+            return f"NOT {_operand(term)}"
+        case AllOf(terms):
+            return " AND ".join(map(_operand, terms))
+        case AnyOf(terms):
+            return " OR ".join(map(_operand, terms))
+
+
+def _operand(node: Filter) -> str:
+    return f"({written(node)})" if isinstance(node, AllOf | AnyOf) else written(node)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_\-]+", key) else _quoted(key)
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'[\x00-\x1f\x7f"\\]', lambda found: f"\\u{ord(found[0]):04x}", text) + '"'
+
+
 def _texts(filters: st.SearchStrategy[Filter]) -> st.SearchStrategy[Filter]:
-    return filters.filter(lambda node: len(render(node).encode()) <= 256)
+    return filters.filter(lambda node: len(written(node).encode()) <= 256)
 
 
 FILTERS = _texts(
     st.recursive(
-        st.one_of(
-            st.builds(Has, KEYS), st.builds(Equals, KEYS, VALUES), st.builds(Differs, KEYS, VALUES), st.builds(HasPrefix, KEYS, VALUES)
-        ),
+        st.one_of(st.builds(Has, KEYS), st.builds(Equals, KEYS, VALUES), st.builds(HasPrefix, KEYS, VALUES)),
         lambda inner: st.one_of(
             st.builds(Not, inner),
             st.builds(AllOf, st.lists(inner, min_size=2, max_size=3).map(tuple)),
@@ -52,8 +79,6 @@ def naive(node: Filter, attributes: dict[str, str]) -> bool:
         return any(key == node.key for key, _value in pairs)
     if isinstance(node, Equals):
         return (node.key, node.value) in pairs
-    if isinstance(node, Differs):
-        return (node.key, node.value) not in pairs
     if isinstance(node, HasPrefix):
         return any(key == node.key and value[: len(node.prefix)] == node.prefix for key, value in pairs)
     if isinstance(node, Not):
@@ -64,7 +89,7 @@ def naive(node: Filter, attributes: dict[str, str]) -> bool:
 
 @given(FILTERS)
 def test_a_tree_survives_being_written_and_read(node: Filter) -> None:
-    assert parse(render(node)) == node
+    assert parse(written(node)) == node
 
 
 @given(FILTERS, ATTRIBUTES)
@@ -80,7 +105,7 @@ def test_any_other_text_is_refused_with_a_position_inside_of_it(text: str) -> No
     except FilterError as error:
         position = error.position
     else:
-        assert parse(render(node)) == node
+        assert parse(written(node)) == node
     assert 1 <= position <= len(text) + 1
 
 
@@ -90,7 +115,7 @@ def test_any_other_text_is_refused_with_a_position_inside_of_it(text: str) -> No
         ("attributes:domain", Has("domain")),
         ('attributes:"iana.org/language_tag"', Has("iana.org/language_tag")),
         ('attributes.domain="com"', Equals("domain", "com")),
-        ('attributes . domain  !=\t"com"', Differs("domain", "com")),
+        ('attributes . domain  !=\t"com"', Not(Equals("domain", "com"))),
         ('attributes.routing-key_2 = "a.b"', Equals("routing-key_2", "a.b")),
         ('hasPrefix( attributes.domain , "co" )', HasPrefix("domain", "co")),
         ('hasPrefix(attributes."two words","co")', HasPrefix("two words", "co")),

@@ -14,7 +14,6 @@ from google.pubsub_v1.types import pubsub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.clock import ManualClock
 from local_cloud.pubsub.messages.backlog import Backlog
 from local_cloud.pubsub.messages.delivery import AckIds
 from local_cloud.pubsub.messages.policy import Policy
@@ -25,6 +24,7 @@ from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.rpc import limits
 from local_cloud.pubsub.rpc.envelope import PublishEnvelope, enveloped
 from local_cloud.pubsub.store import keep_state
+from tests.local_cloud.manual_clock import ManualClock
 
 MESSAGE = pubsub.PubsubMessage.pb()
 REQUEST = pubsub.PublishRequest.pb()

@@ -12,7 +12,6 @@ from google.pubsub_v1.types import pubsub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.clock import ManualClock
 from local_cloud.database import Database
 from local_cloud.pubsub.messages.delivery import Delivery
 from local_cloud.pubsub.model import settings
@@ -20,6 +19,7 @@ from local_cloud.pubsub.model.pubsub import DELETED_TOPIC, PubSub
 from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.model.subscription import Subscription
 from local_cloud.pubsub.store import SWEEP_BYTES, Store, keep_state
+from tests.local_cloud.manual_clock import ManualClock
 
 TOPIC = "projects/p/topics/tasks"
 DEAD = "projects/p/topics/dead"

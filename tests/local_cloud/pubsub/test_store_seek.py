@@ -13,11 +13,11 @@ from google.pubsub_v1.types import pubsub
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.clock import ManualClock
 from local_cloud.pubsub.model import settings
 from local_cloud.pubsub.model.pubsub import PubSub
 from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.store import Store, keep_state
+from tests.local_cloud.manual_clock import ManualClock
 
 TOPIC = "projects/p/topics/tasks"
 _RETENTION_S = 600

@@ -8,7 +8,6 @@ import threading
 import pytest
 from google.pubsub_v1.types import pubsub
 
-from local_cloud.clock import ManualClock
 from local_cloud.pubsub.messages.delivery import AckIds
 from local_cloud.pubsub.messages.flow_control import FlowControl
 from local_cloud.pubsub.messages.message import Message
@@ -18,6 +17,7 @@ from local_cloud.pubsub.messages.seek import seek_result
 from local_cloud.pubsub.model.pubsub import PubSub
 from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.model.subscription import Subscription
+from tests.local_cloud.manual_clock import ManualClock
 
 LARGE = 10_000_000
 

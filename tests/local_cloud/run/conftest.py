@@ -16,7 +16,6 @@ from google.cloud import run_v2
 
 from local_cloud.clock import Clock
 from local_cloud.run.api.server import Server
-from local_cloud.run.model.scheduler import Limits
 from local_cloud.run.runner.settings import Settings, StartUp, base_environment
 
 PARENT = "projects/shop/locations/us-central1"
@@ -51,11 +50,11 @@ def wait_until(predicate: Callable[[], object], description: str, timeout_s: flo
 class Service:
     """A started server with the clients that a user would have."""
 
-    def __init__(self, state_dir: Path, limits: Limits, startup: StartUp, out: Path) -> None:
+    def __init__(self, state_dir: Path, max_process_count: int, startup: StartUp, out: Path) -> None:
         self.clock = Clock()
         self.out = out
         self.state_dir = state_dir
-        settings = Settings(limits, base_environment({**os.environ, "PASSED": "on"}, ["PASSED"]), Path.cwd(), startup)
+        settings = Settings(max_process_count, base_environment({**os.environ, "PASSED": "on"}, ["PASSED"]), Path.cwd(), startup)
         self._server = Server(state_dir, settings, self.clock, random.Random(7))
         self.cloud = self._server.cloud
         self.url = f"http://{self._server.start()}"
@@ -98,14 +97,14 @@ class Service:
         """The execution once it is over."""
         name = execution.rpartition("/")[2]
         with self.cloud.condition:
-            found = self.cloud.execution_in("shop", name)
+            found = self.cloud.execution_named(name, "shop")
             assert self.cloud.condition.wait_for(lambda: found.is_over, timeout=WAIT_S), f"{name} is not over: {found}"
         return self.get(execution)
 
     def wait_for_slot(self, execution: str) -> None:
         """Until a task of it is about to start."""
         with self.cloud.condition:
-            found = self.cloud.execution_in("shop", execution.rpartition("/")[2])
+            found = self.cloud.execution_named(execution.rpartition("/")[2], "shop")
             assert self.cloud.condition.wait_for(lambda: found.active, timeout=WAIT_S)
 
     def wait_for_files(self, *names: str) -> None:
@@ -148,8 +147,8 @@ def start(tmp_path: Path, out: Path) -> Iterator[Starter]:
     """`start(max_process_count=…, startup=…)` starts services on one state folder; at the end none leaves a worker."""
     started: list[Service] = []
 
-    def begin(startup: StartUp | None = None, **limits: Any) -> Service:
-        started.append(Service(tmp_path / "state", Limits(**limits), startup or StartUp(), out))
+    def begin(startup: StartUp | None = None, max_process_count: int = 64) -> Service:
+        started.append(Service(tmp_path / "state", max_process_count, startup or StartUp(), out))
         return started[-1]
 
     yield begin

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from local_cloud.run.api.conditions import of_execution
 from local_cloud.run.model.execution import Execution, InvalidEvent
 from local_cloud.run.model.job import JobKey
-from local_cloud.run.model.scheduler import Do, Limits, plan
+from local_cloud.run.model.scheduler import Do, plan
 from local_cloud.run.model.task import Event, Kind, Measured, Phase, Reason, Try, can_move
 from local_cloud.run.runner.settings import StartUp
 from local_cloud.run.spec.template import Container, Template
 
-LIMITS = Limits(max_process_count=4)
+MAX_PROCESS_COUNT = 4
 
 
 def execution(name: str = "lane-aaaaa", sequence: int = 1, **template: object) -> Execution:
@@ -31,8 +31,8 @@ def reserve_and_start(subject: Execution, at_s: float = 100.0) -> int:
     return index
 
 
-def planned(subject: Execution, now_s: float, limits: Limits = LIMITS) -> list[tuple[Do, int]]:
-    return [(action.do, action.index) for action in plan([subject], now_s, limits).actions]
+def planned(subject: Execution, now_s: float, max_process_count: int = MAX_PROCESS_COUNT) -> list[tuple[Do, int]]:
+    return [(action.do, action.index) for action in plan([subject], now_s, max_process_count).actions]
 
 
 def test_success_failure_and_retry_are_counted_once_each() -> None:
@@ -100,16 +100,16 @@ def test_slots_are_given_in_order_of_index_within_the_limits() -> None:
 
 def test_a_large_execution_does_not_shut_out_a_later_one() -> None:
     large, small = execution("large", 1, task_count=100), execution("small", 2, task_count=2)
-    assert [action.execution for action in plan([large, small], 100, LIMITS).actions] == ["large", "small", "large", "small"]
+    assert [action.execution for action in plan([large, small], 100, MAX_PROCESS_COUNT).actions] == ["large", "small", "large", "small"]
 
 
 def test_the_start_up_delay_and_the_timeout_run_from_the_slot_on() -> None:
     subject = execution(timeout_s=60)
     subject.apply(Event(Kind.RESERVED, 100, 0, delay_s=20))
-    assert plan([subject], 110, LIMITS).wake_s == 120
+    assert plan([subject], 110, MAX_PROCESS_COUNT).wake_s == 120
     assert planned(subject, 120) == [(Do.SPAWN, 0)]
     subject.apply(Event(Kind.STARTED, 120, 0))
-    assert plan([subject], 130, LIMITS).wake_s == 160
+    assert plan([subject], 130, MAX_PROCESS_COUNT).wake_s == 160
     assert planned(subject, 160) == [(Do.TERMINATE, 0)]
 
 
@@ -125,7 +125,7 @@ def test_kill_follows_terminate_after_the_grace_and_only_once() -> None:
     subject.apply(Event(Kind.CANCEL, 200))
     assert planned(subject, 200) == [(Do.TERMINATE, 0)]
     subject.apply(Event(Kind.STOPPING, 200, 0, reason=Reason.CANCEL))
-    made = plan([subject], 201, LIMITS)
+    made = plan([subject], 201, MAX_PROCESS_COUNT)
     assert (made.actions, made.wake_s) == ([], 210)
     assert planned(subject, 210) == [(Do.KILL, 0)]
     subject.apply(Event(Kind.KILLED, 210, 0))
@@ -139,7 +139,7 @@ def test_a_migration_is_three_steps_each_at_its_time() -> None:
     with pytest.raises(InvalidEvent):
         subject.apply(Event(Kind.MIGRATE, 201, 0, pause_s=30))
     for due_s in (200, 210, 240):
-        made = plan([subject], due_s - 1, LIMITS)
+        made = plan([subject], due_s - 1, MAX_PROCESS_COUNT)
         assert (made.actions, made.wake_s) == ([], due_s)
         assert planned(subject, due_s) == [(Do.MOVE, 0)]
         subject.apply(Event(Kind.MOVED, due_s, 0))
@@ -225,7 +225,7 @@ def next_event(subject: Execution, rng: random.Random, now_s: float) -> Event | 
         return Event(Kind.MIGRATE, now_s, rng.choice(movable), pause_s=rng.choice([0.0, 3.0]))
     if running and rng.random() < 0.4:
         return Event(Kind.ENDED, now_s, rng.choice(running), exit_code=rng.choice([0, 0, 1]))
-    actions = plan([subject], now_s, LIMITS).actions
+    actions = plan([subject], now_s, MAX_PROCESS_COUNT).actions
     if not actions:
         return None
     action = rng.choice(actions)
@@ -238,7 +238,7 @@ def next_event(subject: Execution, rng: random.Random, now_s: float) -> Event | 
 
 
 def check(subject: Execution) -> None:
-    assert len(subject.active) <= min(subject.template.parallelism or 99, LIMITS.max_process_count)
+    assert len(subject.active) <= min(subject.template.parallelism or 99, MAX_PROCESS_COUNT)
     assert subject.running_count == sum(task.phase is Phase.RUNNING for task in subject.tasks)
     assert subject.retried_count == sum(task.attempt > 0 for task in subject.tasks)
     assert all(task.attempt <= subject.template.max_retries for task in subject.tasks)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from local_cloud.clock import ManualClock
 from local_cloud.processes import start_mark
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
@@ -25,6 +24,7 @@ from local_cloud.run.model.task import Event, Kind
 from local_cloud.run.runner.leftovers import Records
 from local_cloud.run.spec.template import Container, JobSpec, Overrides, Template
 from local_cloud.run.spec.validation import V2_RUN_PATHS
+from tests.local_cloud.manual_clock import ManualClock
 
 if TYPE_CHECKING:
     from tests.local_cloud.run.conftest import WaitUntil

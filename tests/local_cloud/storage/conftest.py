@@ -15,8 +15,8 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from local_cloud.clock import ManualClock
 from local_cloud.storage.model.storage import Ref, Storage
+from tests.local_cloud.manual_clock import ManualClock
 
 _numbers = itertools.count(1)
 

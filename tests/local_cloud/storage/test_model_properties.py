@@ -13,11 +13,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from local_cloud.clock import ManualClock
 from local_cloud.storage.model.conditions import Conditions
 from local_cloud.storage.model.errors import NotFound, NotModified, PreconditionFailed, StorageError
 from local_cloud.storage.model.listing import ListQuery
-from local_cloud.storage.model.storage import ComposeSource, Ref, Storage
+from local_cloud.storage.model.storage import Ref, Storage
+from tests.local_cloud.manual_clock import ManualClock
 
 Result = TypeVar("Result")
 NAMES = st.sampled_from(["a", "a/b", "A", "c/"])
@@ -154,7 +154,7 @@ class StorageMachine(RuleBasedStateMachine):
         replaced = self.known.get(name)
         missing = any(source not in self.known for source in sources)
         expected = NotFound if missing else expected_error(chosen, replaced, must_exist=False)
-        parts = [ComposeSource(source) for source in sources]
+        parts = [(source, None, Conditions()) for source in sources]
         stored = attempt(expected, lambda: self.storage.compose(Ref("bucket", name), parts, {}, conditions_for(chosen, replaced)))
         if stored:
             self.written(name, stored.generation, b"".join(self.known[source].content for source in sources), {})
@@ -170,7 +170,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_list_and_the_versions_are_as_known(self) -> None:
-        listed = self.storage.list_objects("bucket", ListQuery()).items
+        listed = self.storage.list_objects("bucket", ListQuery())[0]
         seen = {stored.name: (stored.generation, stored.metageneration, stored.size) for stored in listed}
         assert seen == {name: (known.generation, known.metageneration, len(known.content)) for name, known in self.known.items()}
         assert [stored.name for stored in listed] == sorted(self.known)

@@ -15,10 +15,11 @@ import pytest
 import requests
 from google.api_core.exceptions import GoogleAPICallError
 
-from local_cloud.clock import Clock, ManualClock
+from local_cloud.clock import Clock
 from local_cloud.storage.model.conditions import NO_CONDITIONS
 from local_cloud.storage.model.storage import Ref, Storage
 from local_cloud.storage.model.uploads import SESSION_LIFE_S, Uploads
+from tests.local_cloud.manual_clock import ManualClock
 
 REF = Ref("bucket", "folder/it")
 
