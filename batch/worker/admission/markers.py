@@ -126,7 +126,9 @@ class Markers:
             self._remove(attempt, done=False)
 
     def _remove(self, attempt: Attempt, *, done: bool) -> None:
-        generation, attempt.marker_generation = attempt.marker_generation or 0, None
+        generation, attempt.marker_generation = attempt.marker_generation, None
+        if generation is None:
+            return  # once is enough: the record may be another worker's by now, or gone with the task
         try:
             end_marker(self.store, attempt.task.task_id, attempt.before, generation, done=done)
         except FanoutError as error:

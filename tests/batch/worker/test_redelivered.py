@@ -16,7 +16,7 @@ from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.names import attempts_object
 from batch.worker import redelivered
-from batch.worker.admission.markers import RECORDS_IN_FLIGHT
+from batch.worker.admission.markers import RECORDS_IN_FLIGHT, Markers
 from batch.worker.admission.records import read_attempts, write_attempts
 from batch.worker.executors import quarantine
 from batch.worker.executors.processes import Isolation
@@ -322,3 +322,22 @@ def test_suspects_that_have_not_ended_with_their_worker_go_back(alone: Alone) ->
     assert (progress.acked, progress.returned) == (3, 2)
     assert plant.subscription.leased == 0
     assert starts(plant) == []
+
+
+# --- the end
+
+
+def test_a_marker_is_removed_once_whatever_other_workers_have_made_of_the_task_since(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant = with_suspects(1, healthy=0)
+    settle = Markers.settle
+
+    def after_another_worker(markers: Markers, limit_s: float) -> None:
+        assert plant.store.delete(attempts_object("task-0")), "it ran the task, and its outcome is written"
+        settle(markers, limit_s)
+
+    monkeypatch.setattr(Markers, "settle", after_another_worker)
+    thread, reasons = in_thread(plant.worker(BACKLOG=1, TASK_TIMEOUT_S=2, PREFETCH_S="0.1"))
+    ended(thread)
+    alone.release.set()
+    assert reasons == [ExitReason.OUT_OF_TIME]
+    assert plant.store.names("attempts/") == ()
