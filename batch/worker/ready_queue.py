@@ -92,6 +92,17 @@ class ReadyQueue:
         self._demand()
         return taken
 
+    def wait(self, wanted: int, pause: Callable[[], object]) -> None:
+        """For a taker that waits by a clock of its own, in `pause`: until it returns `wanted` more messages would be taken."""
+        with self._takers:
+            self.wanted_count += wanted
+        try:
+            self._demand()
+            pause()
+        finally:
+            with self._takers:
+                self.wanted_count -= wanted
+
     def close(self) -> list[Work]:
         """Start nothing more: takers end, and what had not started is returned."""
         with self._takers:

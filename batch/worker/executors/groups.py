@@ -170,7 +170,7 @@ class GroupExecutor:
             if left_s <= 0:
                 break
             if len(works) < most and not self.queue.closed:
-                self._clock.wait(self.queue.arrived, left_s)
+                self.queue.wait(most - len(works), partial(self._clock.wait, self.queue.arrived, left_s))
         return works
 
     def round(self, works: Sequence[Work]) -> bool:

@@ -11,14 +11,16 @@ import pytest
 
 from batch.handling.answer import Answer, Said
 from batch.model.attempts import Attempts, Marker
-from batch.model.clock import SystemClock
+from batch.model.clock import SystemClock, iso
+from batch.model.delivery import Delivery
 from batch.model.exit import ExitReason
-from batch.model.message import Task
+from batch.model.message import Task, encode
 from batch.model.names import attempts_object
 from batch.worker import redelivered
 from batch.worker.admission.markers import RECORDS_IN_FLIGHT, Markers
 from batch.worker.admission.records import read_attempts, write_attempts
 from batch.worker.executors import quarantine
+from batch.worker.executors.groups import GroupExecutor
 from batch.worker.executors.processes import Isolation
 from batch.worker.life import Worker
 from tests.batch.worker.plant import Plant, ended, in_thread
@@ -341,3 +343,39 @@ def test_a_marker_is_removed_once_whatever_other_workers_have_made_of_the_task_s
     alone.release.set()
     assert reasons == [ExitReason.OUT_OF_TIME]
     assert plant.store.names("attempts/") == ()
+
+
+def test_a_group_that_fills_has_records_read_for_all_that_it_may_still_take() -> None:
+    plant = Plant()
+    sizes: list[int] = []
+
+    @plant.registry.task("together", group=9, group_wait_s=20)
+    def together(tasks: list[Task], ctxs: Any) -> list[None]:
+        sizes.append(len(tasks))
+        return [None for _ in tasks]
+
+    plant.submit(8, "together")
+    delivered_before(plant)
+    at_once, original, met = threading.Barrier(8), plant.store.read_with_info, threading.Event()
+
+    def meets(name: str) -> Any:
+        if name.startswith("attempts/") and not met.is_set():
+            with suppress(threading.BrokenBarrierError):
+                at_once.wait(5)
+                met.set()
+        return original(name)
+
+    plant.store.read_with_info = meets  # type: ignore[method-assign]
+    worker = plant.worker(BACKLOG=9)
+    executor = worker._executors._executors[0]
+    fresh = Delivery("fresh", "m-fresh", *encode(Task("fresh", "together", iso(0), {}, "s-1", "lane", "s-1")), 0.0, 1)
+    redelivered_ones = plant.subscription.pull(10, 0)
+    assert isinstance(executor, GroupExecutor)
+    filling = threading.Thread(target=lambda: sizes.append(len(executor.filled())), daemon=True)
+    filling.start()
+    worker._executors.put([fresh])
+    wait_until(lambda: worker._executors.waiting_count == 0 and executor.queue.wanted_count < 9, 30, "a group that has its first")
+    worker._executors.put(redelivered_ones)
+    assert met.wait(30), "all records that the group waits for are read at a time"
+    filling.join(30)
+    assert sizes == [9]
