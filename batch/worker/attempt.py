@@ -37,7 +37,7 @@ class Attempt:
     marker_generation: int | None = None
     counts_as: str = ""
     nacked: bool = False
-    """Whether it has gone back unrun; guarded by the stage that admitted it."""
+    """Whether it has gone back unrun; guarded by `Unstarted`."""
     claim: threading.Lock | None = None
     """Of one with a time limit: the first to acquire it gives the answer, the thread that ran the handler or the one that finds it late."""
 

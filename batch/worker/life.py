@@ -34,6 +34,7 @@ from batch.worker.pulling.puller import Puller
 from batch.worker.pulling.pulls import Pulls
 from batch.worker.shutdown import LAST_FLUSH_S, LEASE_KEEPER, PROGRESS_WRITER, Shutdown, Stages
 from batch.worker.tally import Tally
+from batch.worker.unstarted import Unstarted
 
 BILLING_RESERVE_S = 5.0
 """A worker that waits for what it was promised, or goes on after its share, ends this much before the paid minute does."""
@@ -66,7 +67,8 @@ class Worker:
         verdicts = Verdicts(settings, store, clock, rng, self._markers)
         admission = Admission(settings, registry, store, clock, verdicts, self._markers, self._bounds.end_s, self._bound_lease)
         self._runner = Runner(admission, verdicts, store, clock)
-        parts = Parts(self._runner, self._inbox, self.tally, clock, self._fail)
+        unstarted = Unstarted(self._markers, self._inbox)
+        parts = Parts(self._runner, self._inbox, self.tally, clock, self._fail, unstarted)
         self._executors = assembled(settings, registry, self._markers, parts, self._breaker.trip)
         self._progress = self._progress_writer()
         self.shutdown = Shutdown(
@@ -75,6 +77,7 @@ class Worker:
             self._executors,
             self._runner,
             self._markers,
+            unstarted,
             self._inbox,
             self.tally,
             clock,

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from batch.model.delivery import Delivery
 from batch.worker.admission.admission import asks_bucket
-from batch.worker.admission.markers import RECORDS_IN_FLIGHT, UNMARK_S, Markers
-from batch.worker.attempt import Attempt, Nack, Work
+from batch.worker.admission.markers import RECORDS_IN_FLIGHT, Markers
+from batch.worker.attempt import Attempt, Finished, Work
 from batch.worker.executors.quarantine import Quarantine
 from batch.worker.executors.runner import Parts
 from batch.worker.flow import wanted_count
@@ -31,13 +31,14 @@ class Redelivered:
         self.queue = ReadyQueue(changes, self._advance)
         self._markers, self._quarantine = markers, quarantine
         self._runner, self._inbox, self._tally = parts.runner, parts.inbox, parts.tally
+        self._unstarted = parts.unstarted
         self._changes = changes
         self._concurrency = concurrency
         self._waiting: deque[Attempt] = deque()
         self._admitting: set[Attempt] = set()
         """Their records are being read, or their markers written."""
         self._closed = False
-        self._state = threading.Condition(threading.Lock())
+        self._state = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.queue) + len(self._waiting) + len(self._admitting)
@@ -62,25 +63,25 @@ class Redelivered:
         self._changes.tell()
 
     def close(self) -> list[Work]:
-        """Start nothing more; returns what may be nacked at once. What has a marker in the bucket, or may have one in a moment, is nacked
-        from here, within UNMARK_S, after its marker was removed: as long as it is there no other worker would run the task."""
-        left = self.queue.close()
+        """Start nothing more; returns what may be nacked at once. What has a marker in the bucket, or may have one in a moment, is left to
+        `Unstarted`."""
         with self._state:
             self._closed = True
+            left = self.queue.close()
             marked = [one for one in left if isinstance(one, Attempt) and one.marked]
             unmarked = [one for one in left if not isinstance(one, Attempt) or not one.marked]
             unmarked += self._waiting
             self._waiting.clear()
             leaving = [*marked, *self._admitting]
         if leaving:
-            threading.Thread(target=self._leave, args=(marked, leaving), name="unmark", daemon=True).start()
+            self._unstarted.nack_soon(marked, leaving)
         return unmarked
 
     # --- records
 
     def _advance(self) -> None:
-        """Begin to admit what starts soon."""
-        if not self._waiting:
+        """Begin to admit what starts soon: nothing more once the worker is stopping."""
+        if not self._waiting or self._runner.stopping.is_set():
             return
         with self._state:
             most = self._ahead_count()
@@ -96,43 +97,23 @@ class Redelivered:
     def _admit(self, attempt: Attempt) -> None:
         unrun = self._runner.readmitted(attempt, mark_quarantined=False)
         with self._state:
+            # In one step with its next place: one that is in neither when the worker ends would be nacked by nobody.
             self._admitting.discard(attempt)
             closed = self._closed
+            if not closed:
+                self._hand_on(attempt, unrun)
         if closed:
-            self._release(attempt)
-        elif unrun is not None:
+            self._unstarted.release(attempt)
+        self._advance()
+
+    def _hand_on(self, attempt: Attempt, unrun: Finished | None) -> None:
+        if unrun is not None:
             self._inbox.put([unrun])
         elif attempt.quarantined:
             self._quarantine.put(attempt, self._enter)
         else:
-            self._enter(attempt)
-        self._advance()
+            self.queue.put_front([attempt])
 
     def _enter(self, attempt: Attempt) -> None:
         if self.queue.put_front([attempt]):
-            self._release(attempt)
-
-    # --- the end
-
-    def _leave(self, marked: Sequence[Attempt], leaving: Sequence[Attempt]) -> None:
-        for attempt in marked:
-            self._markers.pool.submit(self._release, attempt)
-        with self._state:
-            self._state.wait_for(lambda: all(one.nacked for one in leaving), timeout=UNMARK_S)
-        self._nack(leaving)
-
-    def _release(self, attempt: Attempt) -> None:
-        """It goes back unrun, its marker before it."""
-        if attempt.marked:
-            self._markers.unmark(attempt, done=False)
-        self._nack([attempt])
-
-    def _nack(self, attempts: Sequence[Attempt]) -> None:
-        """Each once."""
-        with self._state:
-            going = [one for one in attempts if not one.nacked]
-            for one in going:
-                one.nacked = True
-            self._state.notify_all()
-        if going:
-            self._inbox.put([Nack(one.ack_id) for one in going])
+            self._unstarted.release(attempt)

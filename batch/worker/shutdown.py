@@ -29,6 +29,7 @@ from batch.worker.progress_writer import ProgressWriter
 from batch.worker.pulling.bounds import TimeBounds, after_signal_s
 from batch.worker.pulling.puller import Puller
 from batch.worker.tally import Tally
+from batch.worker.unstarted import Unstarted
 from batch.worker.watchdog import Watchdog, stacks, within
 
 LAST_FLUSH_S = 2.0
@@ -60,6 +61,7 @@ class Shutdown:
     executors: Executors
     runner: Runner
     markers: Markers
+    unstarted: Unstarted
     inbox: SimpleQueue[list[Finished] | None]
     tally: Tally
     clock: Clock
@@ -139,6 +141,7 @@ class Shutdown:
             stuck = self.executors.running()
             committer.abandon([work.ack_id for work in stuck])
             self.executors.shut_down()
+            self.unstarted.join()
             self.markers.unmark_all()
             if stuck:
                 how_far = {task_id: str(said) for task_id, said in self.runner.how_far.copy().items()}

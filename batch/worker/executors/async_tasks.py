@@ -16,7 +16,7 @@ from typing import Any
 from batch.events import log
 from batch.handling.answer import Answer, Said, awaited, overdue
 from batch.handling.context import AsyncContext
-from batch.worker.attempt import Attempt, Finished, Nack, Work
+from batch.worker.attempt import Attempt, Finished, Work
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.runner import Parts, with_output
 from batch.worker.executors.threads import HAND_OVER_S
@@ -60,6 +60,7 @@ class AsyncExecutor:
         self.concurrency = concurrency
         self.queue = queue
         self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
+        self._unstarted = parts.unstarted
         self._loop = loop
         self._waiting: deque[Work] = deque()
         self._finished: deque[Finished] = deque()
@@ -92,9 +93,7 @@ class AsyncExecutor:
         """The end: what is finished goes to the committer, what has not started goes back, what still runs is cancelled."""
         self._ending = True
         self._put_finished()
-        not_started: list[Finished] = [Nack(work.ack_id) for work in taken_from(self._waiting)]
-        if not_started:
-            self._inbox.put(not_started)
+        self._unstarted.nack(taken_from(self._waiting))
         self._loop.call(self._cancel_all)
 
     # --- the feeder's thread
@@ -155,15 +154,14 @@ class AsyncExecutor:
         """One slot, if there is one and a message for it."""
         if len(self._running) < self.concurrency and (work := next_of(self._waiting)) is not None:
             if self._runner.stopping.is_set():
-                self._keep(Nack(work.ack_id))
+                self._nack([work, *taken_from(self._waiting)])
             else:
                 self._begin(work)
 
     def _close(self) -> None:
         """Nothing more comes."""
         self._closed = True
-        for work in taken_from(self._waiting):
-            self._keep(Nack(work.ack_id))
+        self._nack(taken_from(self._waiting))
         self._settle()
 
     def _begin(self, work: Work) -> None:
@@ -233,6 +231,11 @@ class AsyncExecutor:
     def _keep(self, finished: Finished) -> None:
         self._ended_count += 1
         self._finished.append(finished)
+
+    def _nack(self, works: list[Work]) -> None:
+        """They have not started; their room is free for what the feeder still brings."""
+        self._ended_count += len(works)
+        self._unstarted.nack(works)
 
     def _hand_over(self) -> None:
         self._gathering = False

@@ -87,7 +87,7 @@ class GroupExecutor:
         self.queue = queue
         self._handler = handler
         self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
-        self._failed = parts.failed
+        self._failed, self._unstarted = parts.failed, parts.unstarted
         self._loop = loop
         self._is_async = is_async(handler)
         self._aside = ThreadPoolExecutor(ASIDE_THREADS, f"group-{handler.task_type}-aside")
@@ -142,7 +142,7 @@ class GroupExecutor:
                 if not works:
                     break
                 if self._runner.stopping.is_set():
-                    self._inbox.put([Nack(one.ack_id) for one in works])
+                    self._unstarted.nack(works)
                 elif not self.round(works):
                     return
             self._leave()

@@ -23,6 +23,7 @@ from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
 from batch.worker.attempt import Attempt, Finished, Nack, Work, nack_after
 from batch.worker.tally import Tally
+from batch.worker.unstarted import Unstarted
 
 Call = Callable[[Attempt], Answer]
 """How an executor runs an attempt's handler; never raises for what user code does."""
@@ -39,6 +40,7 @@ class Parts:
     tally: Tally
     clock: Clock
     failed: Callable[[BaseException], None]
+    unstarted: Unstarted
 
 
 @dataclass(slots=True)

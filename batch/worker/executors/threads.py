@@ -13,7 +13,7 @@ from functools import partial
 
 from batch.events import log
 from batch.handling.answer import Answer
-from batch.worker.attempt import Attempt, Finished, Nack, Work
+from batch.worker.attempt import Attempt, Finished, Work
 from batch.worker.executors.overdue import Overtaken, is_overdue, most_lost, timed_out, too_many
 from batch.worker.executors.runner import Call, Parts
 from batch.worker.flow import chunk_size
@@ -48,7 +48,7 @@ class ThreadExecutor:
         self.queue = queue
         self._call = call
         self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
-        self._failed = parts.failed
+        self._failed, self._unstarted = parts.failed, parts.unstarted
         self._slots = [_TaskSlot() for _ in range(concurrency)]
         self._lost: list[threading.Thread] = []
 
@@ -73,8 +73,7 @@ class ThreadExecutor:
         for slot in self._slots:
             if slot.current is not None and now_s - slot.began_s >= HAND_OVER_S:
                 self._hand_over(slot)
-                for work in self.queue.put_front(taken_from(slot.waiting)):
-                    self._inbox.put([Nack(work.ack_id)])
+                self._unstarted.nack(self.queue.put_front(taken_from(slot.waiting)))
         for number, slot in enumerate(self._slots):
             attempt = slot.timed
             if attempt is not None and is_overdue(attempt, now_s) and attempt.claimed():
@@ -97,9 +96,7 @@ class ThreadExecutor:
         """What is finished goes to the committer, what has not started is nacked."""
         for slot in self._slots:
             self._hand_over(slot)
-            not_started: list[Finished] = [Nack(work.ack_id) for work in taken_from(slot.waiting)]
-            if not_started:
-                self._inbox.put(not_started)
+            self._unstarted.nack(taken_from(slot.waiting))
 
     def _run(self, slot: _TaskSlot) -> None:
         try:
@@ -143,8 +140,8 @@ class ThreadExecutor:
         call = self._call or partial(self._in_time, slot)
         while (work := next_of(slot.waiting)) is not None:
             if self._runner.stopping.is_set():
-                slot.finished.append(Nack(work.ack_id))
-                continue
+                self._unstarted.nack([work, *taken_from(slot.waiting)])
+                break
             slot.began_s = now_s
             slot.current = work
             slot.finished.append(self._runner.run(work, call))

@@ -16,12 +16,14 @@ from batch.model.delivery import Delivery
 from batch.model.exit import ExitReason
 from batch.model.message import Task, encode
 from batch.model.names import attempts_object
-from batch.worker import redelivered
+from batch.worker import unstarted
 from batch.worker.admission.markers import RECORDS_IN_FLIGHT, Markers
 from batch.worker.admission.records import read_attempts, write_attempts
+from batch.worker.attempt import Attempt
 from batch.worker.executors import quarantine
 from batch.worker.executors.groups import GroupExecutor
 from batch.worker.executors.processes import Isolation
+from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.life import Worker
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.support import wait_until
@@ -186,7 +188,7 @@ def test_what_had_not_begun_at_a_stop_goes_back_after_its_start_is_out() -> None
 
 
 def test_a_bucket_that_does_not_answer_keeps_no_message_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redelivered, "UNMARK_S", 0.05)
+    monkeypatch.setattr(unstarted, "UNMARK_S", 0.05)
     plant = Plant()
     note(plant)
     asked, answers = threading.Event(), threading.Event()
@@ -343,6 +345,87 @@ def test_a_marker_is_removed_once_whatever_other_workers_have_made_of_the_task_s
     alone.release.set()
     assert reasons == [ExitReason.OUT_OF_TIME]
     assert plant.store.names("attempts/") == ()
+
+
+def test_a_broken_worker_nacks_what_it_reads_the_records_of() -> None:
+    plant = Plant()
+    note(plant)
+    asked, answers = threading.Event(), threading.Event()
+    original = plant.store.read_with_info
+
+    def silent(name: str) -> Any:
+        if name.startswith("attempts/"):
+            asked.set()
+            assert answers.wait(60)
+        return original(name)
+
+    plant.store.read_with_info = silent  # type: ignore[method-assign]
+    plant.submit(30, "note")
+    delivered_before(plant)
+    worker = plant.worker(BACKLOG=30)
+    thread, reasons = in_thread(worker)
+    assert asked.wait(30)
+    worker._breaker.trip("nothing works")
+    worker._nudge()
+    ended(thread)
+    answers.set()
+    assert reasons == [ExitReason.BROKEN]
+    progress = plant.progress()
+    assert progress.taken == progress.returned > 0
+    assert plant.subscription.leased == 0
+
+
+def test_a_group_that_fills_at_a_stop_is_nacked_after_its_markers_are_removed() -> None:
+    plant = Plant()
+
+    @plant.registry.task("together", group=5, group_wait_s=60)
+    def together(tasks: list[Task], ctxs: Any) -> list[None]:
+        raise AssertionError("the worker stops first")
+
+    plant.submit(2, "together")
+    delivered_before(plant)
+    worker = plant.worker(BACKLOG=5)
+    nack, marked_at_nack = plant.subscription.nack, []
+
+    def seen(ack_ids: Any, after_s: float = 0.0) -> Any:
+        marked_at_nack.extend(starts(plant))
+        return nack(ack_ids, after_s)
+
+    thread, reasons = in_thread(worker)
+    wait_until(lambda: len(starts(plant)) == 2 and worker._executors.waiting_count == 0, 30, "two that wait for company")
+    plant.subscription.nack = seen  # type: ignore[method-assign]
+    worker.stop()
+    ended(thread)
+    assert reasons == [ExitReason.STOPPED]
+    progress = plant.progress()
+    assert (progress.taken, marked_at_nack) == (progress.returned, [])
+    assert plant.store.names("attempts/") == ()
+
+
+def test_what_a_thread_has_taken_is_nacked_at_a_stop_after_its_marker_is_removed() -> None:
+    plant = Plant()
+    blocked = Blocked(plant)
+    worker = plant.worker()
+    plant.submit(3, "blocked")
+    delivered_before(plant)
+    executor = worker._executors._executors[0]
+    assert isinstance(executor, ThreadExecutor)
+    slot = executor._slots[0]
+    for delivery in plant.subscription.pull(10, 0):
+        attempt = worker._runner.decoded(delivery)
+        assert isinstance(attempt, Attempt)
+        assert worker._runner.readmitted(attempt) is None
+        slot.waiting.append(attempt)
+    assert len(starts(plant)) == 3
+    blocked.release.set()
+    worker._runner.stopping.set()
+    executor.round(slot)
+    nacked: list[Any] = []
+    while len(nacked) < 3:
+        nacked += worker._inbox.get(timeout=30) or ()
+    assert len({one.ack_id for one in nacked}) == len(nacked) == 3
+    assert (blocked.began, starts(plant)) == ([], [])
+    worker._markers.settle(1)
 
 
 def test_a_group_that_fills_has_records_read_for_all_that_it_may_still_take() -> None:
