@@ -46,6 +46,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "progress_writer",
         "ready_queue",
         "admission",
+        "unstarted",
         "executors",
         "redelivered",
         "dispatch",

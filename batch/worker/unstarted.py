@@ -33,7 +33,7 @@ class Unstarted:
             self.nack_soon(marked, marked)
 
     def nack_soon(self, marked: Sequence[Attempt], leaving: Sequence[Attempt]) -> None:
-        """Release those of `leaving` that are `marked`; nack within UNMARK_S those that nobody has released by then."""
+        """Release those of `leaving` that are `marked`; nack within UNMARK_S those that are not released by then."""
         thread = threading.Thread(target=self._leave, args=(marked, leaving), name="unmark", daemon=True)
         with self._state:
             self._threads.append(thread)
@@ -46,7 +46,7 @@ class Unstarted:
         self._nack([attempt])
 
     def join(self) -> None:
-        """Return when all that this was told of is nacked, which takes at most UNMARK_S from when it was."""
+        """Return when every message given to `nack_soon` is nacked: at most UNMARK_S after it was given."""
         with self._state:
             threads = list(self._threads)
         for thread in threads:
