@@ -36,7 +36,7 @@ class Delaying:
 
     def delay(self, delayed: Sequence[Delayed]) -> dict[str, str]:
         """Write them, several at a time, and acknowledge what is written. Returns why, by ack id, for those that could not be written:
-        their messages are still held."""
+        their messages are still outstanding."""
         self._down = ""
         errors = self._all_written(delayed)
         failed = {one.ack_id: error for one, error in zip(delayed, errors, strict=True) if error}

@@ -68,6 +68,21 @@ def note(plant: Plant) -> None:
         return None
 
 
+def silent_records(plant: Plant) -> tuple[threading.Event, threading.Event]:
+    """The bucket does not answer for records: whether one was asked for, and what makes it answer."""
+    asked, answers = threading.Event(), threading.Event()
+    original = plant.store.read_with_info
+
+    def silent(name: str) -> Any:
+        if name.startswith("attempts/"):
+            asked.set()
+            assert answers.wait(60)
+        return original(name)
+
+    plant.store.read_with_info = silent  # type: ignore[method-assign]
+    return asked, answers
+
+
 # --- records
 
 
@@ -191,16 +206,7 @@ def test_a_bucket_that_does_not_answer_keeps_no_message_from_others(monkeypatch:
     monkeypatch.setattr(unstarted, "UNMARK_S", 0.05)
     plant = Plant()
     note(plant)
-    asked, answers = threading.Event(), threading.Event()
-    original = plant.store.read_with_info
-
-    def silent(name: str) -> Any:
-        if name.startswith("attempts/"):
-            asked.set()
-            assert answers.wait(60)
-        return original(name)
-
-    plant.store.read_with_info = silent  # type: ignore[method-assign]
+    asked, answers = silent_records(plant)
     plant.submit(30, "note")
     delivered_before(plant)
     worker = plant.worker(BACKLOG=30)
@@ -350,16 +356,7 @@ def test_a_marker_is_removed_once_whatever_other_workers_have_made_of_the_task_s
 def test_a_broken_worker_nacks_what_it_reads_the_records_of() -> None:
     plant = Plant()
     note(plant)
-    asked, answers = threading.Event(), threading.Event()
-    original = plant.store.read_with_info
-
-    def silent(name: str) -> Any:
-        if name.startswith("attempts/"):
-            asked.set()
-            assert answers.wait(60)
-        return original(name)
-
-    plant.store.read_with_info = silent  # type: ignore[method-assign]
+    asked, answers = silent_records(plant)
     plant.submit(30, "note")
     delivered_before(plant)
     worker = plant.worker(BACKLOG=30)
