@@ -6,7 +6,6 @@ A thread reads the wire all the while, so that `ctx.stopping` is heard, and so t
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import logging
 import os
@@ -14,19 +13,22 @@ import sys
 import threading
 from dataclasses import asdict
 from queue import SimpleQueue
+from types import CoroutineType
 from typing import Any
 
 from batch.child.bonds import end_group, memory_limit, worn
 from batch.child.logs import set_up_forwarding
 from batch.child.store import RemoteStore
 from batch.child.wire import Frame, Link
-from batch.handling.answer import Answer, Said, called, raised
+from batch.handling.answer import Answer, Said, answers_of, called, raised
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Handler, Kind, Registry, load_handlers
+from batch.handling.signals import holds
 from batch.model.clock import SystemClock
 from batch.model.errors import SettingsError
 from batch.model.message import decode
 from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
+from batch.model.result import ResultRefused
 
 LEAVE_S = 5.0
 """How long a child that is not needed any more may take for its own last things."""
@@ -88,17 +90,18 @@ class Inside:
         self._send({"kind": "began"})
         handler = self._registry[task.task_type]
         deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
-        kind_of_context = AsyncContext if inspect.iscoroutinefunction(handler.function) else Context
+        kind_of_context = AsyncContext if handler.is_async else Context
         ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
-        tight: list[MemoryError] = []
+        tight: list[BaseException] = []
 
         def run() -> Any:
             with memory_limit(told["memory_mb"]):
                 try:
                     ctx.payload = handler.validated(task)
                     return _called(handler, ctx)
-                except MemoryError as error:
-                    tight.append(error)
+                except BaseException as error:
+                    if holds(error, MemoryError):
+                        tight.append(error)
                     raise
 
         answer = called(run)
@@ -111,17 +114,14 @@ class Inside:
 
     def _plain(self, answer: Answer, handler: Handler) -> Answer:
         """The result as it will stand in the outcome's line; one that is too large for that does not travel."""
-        result = answer.result
         if handler.kind is Kind.GROUP:
-            try:
-                (result,) = result
-            except Exception:  # noqa: BLE001 - what a handler returned may be anything
-                got = type(result).__name__
-                result = TypeError(f"a grouped handler returns a list with one result for each task; for one task it gave {got}")
-            if isinstance(result, BaseException):
-                return raised(result)
+            (answer,) = answers_of(answer, 1)
+            if answer.said is not Said.RETURNED:
+                return answer
         try:
-            line = to_line(Outcome("", "", "succeeded", "", result=result))
+            line = to_line(Outcome("", "", "succeeded", "", result=answer.result))
+        except ResultRefused as refused:
+            return raised(refused.error)
         except BaseException as error:  # noqa: BLE001 - turning a result into text is user code again
             return raised(error)
         return Answer(Said.RETURNED, left_out(line) if len(line) > MAX_LINE_BYTES else json.loads(line).get("result"))
@@ -160,7 +160,7 @@ class Inside:
 def _called(handler: Handler, ctx: Context | AsyncContext) -> Any:
     """A quarantined task may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
     result = handler.function([ctx.task], [ctx]) if handler.kind is Kind.GROUP else handler.function(ctx.task, ctx)
-    return asyncio.run(result) if asyncio.iscoroutine(result) else result
+    return asyncio.run(result) if isinstance(result, CoroutineType) else result
 
 
 def _flush() -> None:

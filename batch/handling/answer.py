@@ -8,16 +8,30 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from types import CoroutineType
 from typing import Any
 
-from batch.model.errors import DependencyError, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded, text_of
+from batch.handling.registry import Kind
+from batch.handling.signals import OF_SEVERAL, speaking
+from batch.model.errors import (
+    DependencyError,
+    FanoutError,
+    MessageRefused,
+    NameRefused,
+    Permanent,
+    Retry,
+    Snooze,
+    Superseded,
+    text_of,
+)
 
 MAX_TRACEBACK_CHARS = 4000
 MAX_REASON_CHARS = 8000
+CANCEL_LIMIT_S = 5.0
+"""An async handler that was cancelled for its time has this long to clean up."""
 
 
 class Said(StrEnum):
@@ -89,34 +103,83 @@ async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:
         return raised(error)
 
 
-def overdue(timeout_s: float | None) -> Answer:
-    """The answer of a run that had not ended when its time was over."""
-    limit = "its worker's end" if timeout_s is None else f"its timeout_s of {timeout_s:g} s"
-    return Answer(Said.FAILED, error_type="TimeoutError", reason=f"the handler was still running after {limit} and was cancelled")
+_LATE = {
+    Kind.ASYNC: "the handler was still running after its timeout_s of {:g} s and was cancelled",
+    Kind.PROCESS: "it ran longer than its limit of {:g} s; its process was killed",
+}
+_LATE_IN_A_THREAD = "the handler did not end within its timeout_s of {:g} s"
+
+
+def overdue(limit_s: float, kind: Kind, stack: str = "") -> Answer:
+    """The answer of a run that had not ended when its time was over; `stack` is where it was then."""
+    reason = _LATE.get(kind, _LATE_IN_A_THREAD).format(limit_s)
+    return Answer(Said.FAILED, error_type="TimeoutError", reason=reason, traceback=stack)
+
+
+class WrongResults(FanoutError):
+    """A grouped handler did not return a list with one result for each of its tasks."""
+
+
+def has_returned(answer: Answer, count: int) -> bool:
+    """Whether one call has returned a result, and no error, for each of its `count` tasks."""
+    results = answer.result
+    if answer.said is not _RETURNED or not isinstance(results, list | tuple) or len(results) != count:
+        return False
+    return not any(isinstance(one, BaseException) for one in results)
+
+
+def answers_of(answer: Answer, count: int) -> list[Answer]:
+    """One answer for each of `count` tasks, from that of their call; the same one for all when the call itself failed."""
+    results = answer.result
+    if answer.said is not Said.RETURNED:
+        return [answer] * count
+    if isinstance(results, list | tuple) and len(results) == count:
+        return [raised(one) if isinstance(one, BaseException) else Answer(Said.RETURNED, one) for one in results]
+    return [raised(wrong_results(results, count))] * count
+
+
+def wrong_results(results: Any, count: int) -> WrongResults:
+    """What one call of a grouped handler has returned instead of a list with `count` results."""
+    got = f"{len(results)} results" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
+    if isinstance(results, Iterator):
+        got += ", so nothing ran: list(...) it"
+    return WrongResults(
+        f"a grouped handler returns a list with one result, or one exception, for each of its {count} tasks, in their order; got {got}"
+    )
 
 
 def raised(error: BaseException) -> Answer:
-    """What an exception of user code says."""
-    reason = text_of(error)[:MAX_REASON_CHARS]
-    error_type = type(error).__name__
-    if isinstance(error, DependencyError):
+    """What an exception of user code says; `batch.handling.signals` has the rule of which error in it speaks."""
+    try:
+        speaker, count = speaking(error)
+    except Exception:  # noqa: BLE001 - attributes of an error may be user code
+        speaker, count = error, 1
+    reason = text_of(speaker)[:MAX_REASON_CHARS]
+    if isinstance(speaker, Permanent):
+        reason = reason or "the handler gave no reason"
+    if count > 1:
+        reason = f"{reason} {OF_SEVERAL.format(count)}"
+    error_type = type(speaker).__name__
+    if isinstance(speaker, DependencyError):
         return Answer(Said.DEPENDENCY, error_type=error_type, reason=reason)
-    if isinstance(error, Superseded):
+    if isinstance(speaker, Superseded):
         return Answer(Said.SUPERSEDED, reason=reason)
-    if isinstance(error, Snooze):
-        return Answer(Said.SNOOZED, reason=reason, after_s=error.after_s)
-    if isinstance(error, Permanent):
-        return Answer(Said.PERMANENT, reason=reason or "the handler gave no reason")
-    if isinstance(error, NameRefused | MessageRefused):
+    if isinstance(speaker, Snooze):
+        return Answer(Said.SNOOZED, reason=reason, after_s=speaker.after_s)
+    if isinstance(speaker, Permanent):
+        return Answer(Said.PERMANENT, reason=reason)
+    if isinstance(speaker, NameRefused | MessageRefused):
         return Answer(Said.INVALID, reason=reason)
-    after_s = error.after_s if isinstance(error, Retry) else None
-    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=traceback_of(error))
+    after_s = speaker.after_s if isinstance(speaker, Retry) else None
+    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=traceback_of(error, speaker))
 
 
-def traceback_of(error: BaseException) -> str:
-    """Its end, where the cause stands."""
+def traceback_of(error: BaseException, speaker: BaseException | None = None) -> str:
+    """Its end, where the cause stands; where it is too long for all, that of `speaker`, the error inside it that counts."""
     try:
         text = "".join(traceback.format_exception(error))
+        if len(text) > MAX_TRACEBACK_CHARS and speaker is not None and speaker is not error:
+            text = "".join(traceback.format_exception(speaker))
     except Exception:  # noqa: BLE001 - an error whose text cannot be had has no printable traceback either
         text = "".join(traceback.format_tb(error.__traceback__))
     return text[-MAX_TRACEBACK_CHARS:]

@@ -9,6 +9,7 @@ A type has one handler; registering it twice is an error, not an override.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from batch.model.errors import MessageRefused, SettingsError, text_of
+from batch.handling.signals import speaking
+from batch.model.errors import DependencyError, MessageRefused, SettingsError, text_of
 
 if TYPE_CHECKING:
     from batch.model.message import Task
@@ -68,8 +70,14 @@ class Handler:
     group_wait_s: float = 0.2
     memory_mb: int | None = None
 
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on an event loop, and has an AsyncContext."""
+        return inspect.iscoroutinefunction(body_of(self.function))
+
     def validated(self, task: Task) -> Any:
-        """The fields of a delivered task as the payload model (None without one). Raises MessageRefused naming task and wrong fields."""
+        """The fields of a delivered task as the payload model (None without one). Raises MessageRefused naming task and wrong fields, and a
+        DependencyError that a validator of its own met."""
         return self.checked(task.fields, f"{self.task_type} task {task.task_id}: ")
 
     def checked(self, fields: Mapping[str, Any], about: str = "") -> Any:
@@ -86,6 +94,9 @@ class Handler:
             raise MessageRefused("invalid", about + reason, tuple(wrong)) from error
         except Exception as error:
             # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
+            speaker, _ = speaking(error)
+            if isinstance(speaker, DependencyError):
+                raise speaker  # noqa: B904 - it stands in `error`, or is it
             raise MessageRefused("invalid", f"{about}{type(error).__name__}: {text_of(error)}") from error
 
 
@@ -119,9 +130,10 @@ class Registry:
 
         def register(function: Function) -> Function:
             wrong = list(problems)
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            body = body_of(function)
+            if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
                 wrong.append("it is a generator, which would do nothing when it is called; return a result")
-            is_async = inspect.iscoroutinefunction(function)
+            is_async = inspect.iscoroutinefunction(body)
             if is_async and isolation == "process":
                 wrong.append("an async function cannot be isolated; make it a plain one, or leave isolation out")
             if wrong:
@@ -148,6 +160,16 @@ class Registry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._handlers))
+
+
+def body_of(function: Function) -> Function:
+    """The function that a call runs: that of a partial, the `__call__` of an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    body: Function = type(function).__call__
+    return body
 
 
 def _wrong_options(

@@ -4,6 +4,8 @@
     ├── SettingsError             settings are wrong; all problems at once
     ├── NameRefused               an object name from a client that could leave its folder
     ├── MessageRefused            data that can never become a task (permanent)
+    ├── ResultRefused             (batch.model.result) a handler returned what JSON cannot hold
+    ├── WrongResults              (batch.handling.answer) a grouped handler returned no list with one result for each task
     ├── RequestRefused            (intake.models) what the front door answers with other than 200
     ├── CollectorFull             (intake.collector) as many tasks wait in the front door as may
     ├── PokeFailed                (intake.pokes) the controller did not take the report of accepted tasks
@@ -80,6 +82,16 @@ def text_of(error: BaseException) -> str:
 
 class FanoutError(Exception):
     """Something that Fanout noticed and can explain."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Comes as it was out of another process, whatever its class takes to be made: a pool of processes pickles errors."""
+        return _remade, (type(self), self.args, self.__dict__.copy())
+
+
+def _remade(kind: type[FanoutError], arguments: tuple[object, ...], attributes: dict[str, object]) -> FanoutError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 class SettingsError(FanoutError):

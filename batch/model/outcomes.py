@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from json.encoder import encode_basestring as quoted
 from typing import Any
+
+from batch.model.result import as_json
 
 MAX_LINE_BYTES = 64 * 1024
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
@@ -43,7 +45,7 @@ class Outcome:
 
 
 def to_line(outcome: Outcome) -> bytes:
-    """One line with its line end; empty fields are left out. A result that is not JSON is written as its text."""
+    """One line with its line end; empty fields are left out. Raises ResultRefused for a result that is not JSON."""
     one = outcome
     lines = Lines(one.execution, one.index, one.retry)
     shared = lines.shared(one.task_type, one.outcome, one.finished_at, one.duration_s, one.attempt_count)
@@ -68,14 +70,14 @@ class Lines:
     def of(
         task_id: str, shared: str, message_id: str, output: str = "", result: Any = None, error_type: str = "", reason: str = ""
     ) -> bytes:
-        """The line of one of the tasks that `shared` was made for."""
+        """The line of one of the tasks that `shared` was made for. Raises ResultRefused for a result that is not JSON."""
         text = f'{{"task_id":{quoted(task_id)},{shared}'
         if message_id:
             text += f',"message_id":{quoted(message_id)}'
         if output:
             text += f',"output":{quoted(output)}'
         if result is not None and not (isinstance(result, str) and not result):
-            text += f',"result":{_result(result)}'
+            text += f',"result":{as_json(result)}'
         if error_type:
             text += f',"error_type":{quoted(error_type)}'
         if reason:
@@ -83,26 +85,9 @@ class Lines:
         return f"{text}}}\n".encode(errors="backslashreplace")  # half a surrogate pair becomes the escape that JSON has for it
 
 
-def _result(result: Any) -> str:
-    """What a handler returned, as JSON."""
-    for value in (lambda: result, lambda: str(result)):
-        try:
-            return _JSON.encode(value())
-        except Exception:  # noqa: BLE001 - a result is what user code returned: turning it into text may raise anything
-            continue
-    return _JSON.encode({"left_out": f"a {type(result).__name__} that cannot be written as JSON"})
-
-
 def left_out(line: bytes) -> dict[str, str]:
     """What stands in place of a result with which its line would be too long."""
     return {"left_out": f"the result had {len(line)} bytes, at most {MAX_LINE_BYTES} are kept"}
-
-
-def _plain(value: Any) -> Any:
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
-
-
-_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
 
 
 def from_line(line: bytes) -> Outcome:

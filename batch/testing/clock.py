@@ -20,7 +20,7 @@ class ManualClock:
     def __init__(self, start_s: float = START_S, *, waits_move: bool = True) -> None:
         self._now_s = start_s
         self._monotonic_s = 1000.0
-        self._waits_move = waits_move
+        self.waits_move = waits_move
         self._lock = threading.Lock()
 
     def now(self) -> float:
@@ -39,7 +39,7 @@ class ManualClock:
             return self._now_s
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
-        if self._waits_move:
+        if self.waits_move:
             if not event.is_set():
                 self.advance(max(0.0, timeout_s))
             return event.is_set()

@@ -1,22 +1,24 @@
-"""Running one handler on one task in memory. It judges nothing: what the handler raises comes out as it is."""
+"""Running one handler on one task in memory. What it raises and returns is judged by the functions of the worker, and comes out as it is."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batch.handling.answer import wrong_results
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Function, Handler, Kind, Registry, default_registry
 from batch.handling.results import Written
 from batch.model.clock import Clock, iso
+from batch.model.errors import FanoutError
 from batch.model.message import Task
 from batch.services.ports import ObjectStore
+from batch.testing.bounded import checked, heard, result_of
 from batch.testing.clock import ManualClock
 from batch.testing.objects import MemoryObjectStore
+from batch.testing.observed import HandlerClock
 
 TASK_ID = "00000000-0000-4000-8000-000000000001"
 
@@ -63,16 +65,17 @@ def run_handler(
     """Run a handler, named by its task type or given as a function, on a task with these fields. `objects` are put into the bucket first.
 
     Options come from the registry where it knows the handler; its payload model is checked first. Sync and async functions alike; a
-    grouped one gets a group of one, an isolated one runs in this process, without its limits. Raises what the handler raises (Permanent,
-    Retry, Snooze, Superseded …), MessageRefused when the type is unknown or the fields are invalid for it.
+    grouped one gets a group of one, an isolated one runs in this process, where its memory has no limit. Raises what the handler raises
+    (Permanent, Retry, Snooze, Superseded …), and of an error group, or a wrapped error, what a worker hears of it; MessageRefused when the
+    type is unknown or the fields are invalid for it; TimeoutError beyond its `timeout_s`; TypeError or ValueError for a result that is no
+    JSON, WrongResults for one of a grouped handler that does not fit: with the words of the worker.
     """
     clock = clock or ManualClock()
     store = store if store is not None else MemoryObjectStore(clock=clock)
     found = handler_of(handler, registry)
     task = Task(task_id, found.task_type, submitted_at or iso(clock.now()), dict(fields), lane="test", shard="test")
     put(store, objects)
-    grouped = found.kind is Kind.GROUP
-    (run,) = _run(found, [task], store, clock, attempt) if grouped else [_run_alone(found, task, store, clock, attempt)]
+    (run,) = _run(found, [task], store, clock, attempt) if found.kind is Kind.GROUP else [_run_alone(found, task, store, clock, attempt)]
     if isinstance(run, BaseException):
         raise run
     return run
@@ -88,8 +91,9 @@ def run_group(
     attempt: int = 1,
     registry: Registry = default_registry,
 ) -> list[HandlerRun | BaseException]:
-    """Call a grouped handler once, with a task for each of these fields, `task-1`, `task-2` …; for each, its run or the exception that the
-    handler returned in its place. Raises what the handler raises for all; AssertionError when it does not return one result for each.
+    """Call a grouped handler once, with a task for each of these fields, `task-1`, `task-2` …; for each, its run or its error: the one that
+    the handler returned in its place, MessageRefused where the payload is refused (the call is without it), TypeError or ValueError where
+    the result is no JSON. Raises what the handler raises for all; WrongResults when it does not return one result for each.
     """
     clock = clock or ManualClock()
     store = store if store is not None else MemoryObjectStore(clock=clock)
@@ -120,29 +124,37 @@ def put(store: ObjectStore, objects: Mapping[str, bytes] | None) -> None:
 
 def _run_alone(handler: Handler, task: Task, store: ObjectStore, clock: Clock, attempt: int) -> HandlerRun:
     ctx = _context(handler, task, store, clock, attempt)
-    result = _returned(handler.function(task, ctx))
+    result = checked(result_of(handler, task, ctx))
     return HandlerRun(result, tuple(ctx.outputs), task, store)
 
 
 def _run(handler: Handler, tasks: Sequence[Task], store: ObjectStore, clock: Clock, attempt: int) -> list[HandlerRun | BaseException]:
-    ctxs = [_context(handler, task, store, clock, attempt) for task in tasks]
-    results = _returned(handler.function(list(tasks), list(ctxs)))
-    if not isinstance(results, list | tuple) or len(results) != len(tasks):
-        got = f"{len(results)}" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
-        raise AssertionError(
-            f"a grouped handler returns a list with a result or an exception for each of its {len(tasks)} tasks, got {got}"
-        )
-    return [
-        result if isinstance(result, BaseException) else HandlerRun(result, tuple(ctx.outputs), task, store)
-        for task, ctx, result in zip(tasks, ctxs, results, strict=True)
-    ]
+    found: dict[str, Context | AsyncContext | BaseException] = {}
+    for task in tasks:
+        try:
+            found[task.task_id] = _context(handler, task, store, clock, attempt)
+        except FanoutError as error:  # as a worker: such a task is never in a group
+            found[task.task_id] = error
+    ctxs = [one for one in found.values() if not isinstance(one, BaseException)]
+    results = result_of(handler, [ctx.task for ctx in ctxs], list(ctxs)) if ctxs else []
+    if not isinstance(results, list | tuple) or len(results) != len(ctxs):
+        raise wrong_results(results, len(ctxs))
+    left = iter(results)
+    return [one if isinstance(one, BaseException) else _of_group(next(left), one) for one in found.values()]
+
+
+def _of_group(result: Any, ctx: Context | AsyncContext) -> HandlerRun | BaseException:
+    if isinstance(result, BaseException):
+        return heard(result)
+    try:
+        return HandlerRun(checked(result), tuple(ctx.outputs), ctx.task, ctx.store)
+    except (TypeError, ValueError) as error:
+        return error
 
 
 def _context(handler: Handler, task: Task, store: ObjectStore, clock: Clock, attempt: int) -> Context | AsyncContext:
     deadline_s = None if handler.timeout_s is None else clock.monotonic() + handler.timeout_s
-    kind = AsyncContext if inspect.iscoroutinefunction(handler.function) else Context
+    if handler.timeout_s is not None and isinstance(clock, ManualClock) and clock.waits_move:
+        clock = HandlerClock(clock, handler)
+    kind = AsyncContext if handler.is_async else Context
     return kind(task, store, clock, attempt, deadline_s, payload=handler.validated(task))
-
-
-def _returned(result: Any) -> Any:
-    return asyncio.run(result) if inspect.iscoroutine(result) else result

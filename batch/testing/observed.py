@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batch.handling.answer import overdue
 from batch.handling.registry import Function, Handler, Kind, Registry
 from batch.model.clock import SystemClock
 from batch.testing.clock import ManualClock
@@ -40,20 +40,20 @@ class WorkerClock(SystemClock):
         return self._manual.monotonic() + super().monotonic() - self._began_s
 
 
-class _TimeOver(BaseException):
+class TimeOver(BaseException):
     """Ends a handler that sleeps beyond its time limit, past anything that it might catch."""
 
 
-_TimeOver.__name__ = "TimeoutError"  # as a worker calls it
+TimeOver.__name__ = "TimeoutError"  # as a worker calls it
 
 
 class HandlerClock:
     """Implements `batch.model.clock.Clock` for one run of a handler: its sleeps move the manual clock, and end at its time limit."""
 
-    def __init__(self, manual: ManualClock, timeout_s: float | None) -> None:
+    def __init__(self, manual: ManualClock, handler: Handler) -> None:
         self._manual = manual
-        self._timeout_s = timeout_s
-        self._until_s = float("inf") if timeout_s is None else manual.monotonic() + timeout_s
+        self._handler = handler
+        self._until_s = float("inf") if handler.timeout_s is None else manual.monotonic() + handler.timeout_s
 
     def now(self) -> float:
         return self._manual.now()
@@ -65,7 +65,7 @@ class HandlerClock:
         left_s = self._until_s - self._manual.monotonic()
         if timeout_s > left_s:
             self._manual.advance(max(0.0, left_s))
-            raise _TimeOver(f"the handler did not end within its timeout_s of {self._timeout_s:g} s")
+            raise TimeOver(overdue(self._handler.timeout_s or 0.0, self._handler.kind).reason)
         self._manual.advance(max(0.0, timeout_s))
         return event.is_set()
 
@@ -91,14 +91,14 @@ def _watched(handler: Handler, clock: ManualClock, note: Note) -> Function:
     def begin(tasks: Sequence[Any], ctxs: Sequence[Any]) -> None:
         for task, ctx in zip(tasks, ctxs, strict=True):
             note(task.task_id, ctx.attempt)
-            ctx.clock = HandlerClock(clock, handler.timeout_s)
+            ctx.clock = HandlerClock(clock, handler)
             if handler.timeout_s is not None:
                 ctx.deadline_s = clock.monotonic() + handler.timeout_s
 
     def lists(given: Any) -> Any:
         return given if handler.kind is Kind.GROUP else [given]
 
-    if inspect.iscoroutinefunction(handler.function):
+    if handler.is_async:
 
         async def run_async(task: Any, ctx: Any) -> Any:
             begin(lists(task), lists(ctx))

@@ -9,7 +9,7 @@ from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
 from batch.worker.dispatch import Executor, Executors, queues_of
 from batch.worker.executors.async_tasks import AsyncExecutor
-from batch.worker.executors.groups import GroupExecutor, concurrency_of, is_async
+from batch.worker.executors.groups import GroupExecutor, concurrency_of
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.processes import Isolation, ProcessExecutor, process_count
 from batch.worker.executors.quarantine import Quarantine
@@ -51,6 +51,6 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
 def _loop(settings: WorkerSettings, registry: Registry, parts: Parts) -> Loop:
     """The event loop of all async handlers; it is started, if at all, by those who use it."""
     handlers = [registry[task_type] for task_type in registry]
-    groups = sum(handler.kind is Kind.GROUP and is_async(handler) for handler in handlers)
+    groups = sum(handler.kind is Kind.GROUP and handler.is_async for handler in handlers)
     users = groups + any(handler.kind is Kind.ASYNC for handler in handlers)
     return Loop(users, settings.concurrency, parts.clock, parts.failed)

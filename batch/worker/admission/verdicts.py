@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch.events import log
-from batch.handling.answer import Answer, Said
+from batch.handling.answer import Answer, Said, raised
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter
@@ -16,6 +16,7 @@ from batch.model.delivery import Delivery
 from batch.model.message import Task
 from batch.model.names import attempts_object
 from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out
+from batch.model.result import ResultRefused
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
@@ -48,8 +49,11 @@ class Verdicts:
         cannot be recorded."""
         if attempt.marker_generation is None:
             if answer.said is Said.RETURNED:
-                clock = self.clock
-                return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+                try:
+                    clock = self.clock
+                    return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+                except ResultRefused as refused:
+                    answer = raised(refused.error)
             return self._finished(attempt, answer)
         done = False
         try:
@@ -61,8 +65,10 @@ class Verdicts:
 
     def _finished(self, attempt: Attempt, answer: Answer) -> Finished:
         if answer.said is Said.RETURNED:
-            shared = self._shared(attempt, iso(self.clock.now()), self.clock.monotonic())
-            return self._returned(attempt, answer.result, answer.output, shared)
+            try:
+                return self.returned(attempt, answer)
+            except ResultRefused as refused:
+                return self._failed(attempt, raised(refused.error))
         if answer.said is Said.SUPERSEDED:
             return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt.number, reason=answer.reason)
         if answer.said is Said.SNOOZED:
@@ -74,8 +80,14 @@ class Verdicts:
             return self.unserved(attempt.delivery, answer.reason)
         return self._failed(attempt, answer)
 
+    def returned(self, attempt: Attempt, answer: Answer) -> Ended:
+        """The handler has returned. Raises ResultRefused: then the attempt has failed."""
+        clock = self.clock
+        return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+
     def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished]:
-        """As `finished`, for attempts of one handler that one call has ended, none of them marked: all have returned."""
+        """As `finished`, for attempts of one handler that one call has ended, none of them marked: all have returned. Raises
+        ResultRefused."""
         finished_at, ended_s = iso(self.clock.now()), self.clock.monotonic()
         shared: dict[tuple[float, int], str] = {}
         finished: list[Finished] = []

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 from batch.events import log
-from batch.handling.answer import Answer, Said, awaited, overdue
+from batch.handling.answer import CANCEL_LIMIT_S, Answer, Said, awaited, overdue
 from batch.handling.context import AsyncContext
+from batch.handling.registry import Kind
 from batch.worker.attempt import Attempt, Finished, Work
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.runner import Parts, with_output
@@ -30,10 +31,8 @@ GATHER_S = 0.01
 PORTION = 10
 """How many tasks end and begin in one round of the loop. Tasks that sleep equally long and all begin at once would all end at once,
 and each would wait for all the others: in portions they drift apart."""
-CANCEL_LIMIT_S = 5.0
-"""A handler that was cancelled for its time has this long to clean up."""
 _QUIET = frozenset({Said.RETURNED, Said.SUPERSEDED})
-"""Answers whose verdict needs no request."""
+"""Answers whose verdict needs no request, unless a result is refused."""
 
 
 @dataclass(eq=False, slots=True)
@@ -195,7 +194,7 @@ class AsyncExecutor:
         if slot.attempt is not None and slot.ctx is not None:
             slot.given_up = True
             log("handler_uncancelled", task_id=slot.attempt.task.task_id, task_type=slot.attempt.task.task_type)
-            self._judge(slot, slot.attempt, with_output(overdue(slot.attempt.handler.timeout_s), slot.ctx.ended()))
+            self._judge(slot, slot.attempt, with_output(_late(slot.attempt), slot.ctx.ended()))
 
     def _ran(self, slot: _TaskSlot, attempt: Attempt, ctx: AsyncContext, task: asyncio.Task[Any]) -> None:
         """The handler has returned, or was cancelled."""
@@ -210,12 +209,13 @@ class AsyncExecutor:
             self._dropped_count += 1
             self._settle_soon()
             return
-        self._returned.append((slot, attempt, with_output(overdue(attempt.handler.timeout_s) if slot.late else answer, ctx.ended())))
+        self._returned.append((slot, attempt, with_output(_late(attempt) if slot.late else answer, ctx.ended())))
         self._settle_soon()
 
     def _judge(self, slot: _TaskSlot, attempt: Attempt, answer: Answer) -> None:
-        if answer.said in _QUIET and not attempt.marked:
-            self._end(slot, self._runner.judged(attempt, answer))
+        finished = self._runner.judged_at_once(attempt, answer) if answer.said in _QUIET and not attempt.marked else None
+        if finished is not None:
+            self._end(slot, finished)
         else:
             self._loop.aside(partial(self._runner.judged, attempt, answer), partial(self._end, slot))
 
@@ -253,3 +253,7 @@ class AsyncExecutor:
         for slot in self._running:
             if slot.task is not None:
                 slot.task.cancel()
+
+
+def _late(attempt: Attempt) -> Answer:
+    return overdue(attempt.handler.timeout_s or 0.0, Kind.ASYNC)

@@ -20,7 +20,8 @@ from typing import Any
 from batch.child.logs import relogged
 from batch.child.store import answered
 from batch.child.wire import Frame, Garbled, Link
-from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said
+from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, overdue
+from batch.handling.registry import Kind
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.worker.executors.output import TAIL_BYTES, Output
@@ -260,8 +261,7 @@ class Child:
         if self._poll_printed.poll(STACKS_S * 1000):
             threading.Event().wait(STEP_S)
         self._bury()
-        reason = f"it ran longer than its limit of {order.limit_s:g} s; its process was killed"
-        return Answer(Said.FAILED, error_type="TimeoutError", reason=reason, traceback=self.output.tail[-MAX_TRACEBACK_CHARS:])
+        return overdue(order.limit_s or 0.0, Kind.PROCESS, self.output.tail[-MAX_TRACEBACK_CHARS:])
 
     def _crashed(self, ended: str, order: Order) -> Answer:
         memory_mb = order.header["memory_mb"]

@@ -7,7 +7,6 @@ is refused, a message that comes early, a quarantined task) never spoils it for 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from functools import partial
 from typing import Any, overload
 
 from batch.events import log
-from batch.handling.answer import Answer, Said, awaited, called, raised
+from batch.handling.answer import Answer, Said, answers_of, awaited, called, has_returned
 from batch.handling.context import Surroundings
 from batch.handling.registry import Handler
 from batch.worker.attempt import Attempt, Finished, Nack, Work
@@ -89,7 +88,7 @@ class GroupExecutor:
         self._runner, self._inbox, self._tally, self._clock = parts.runner, parts.inbox, parts.tally, parts.clock
         self._failed, self._unstarted = parts.failed, parts.unstarted
         self._loop = loop
-        self._is_async = is_async(handler)
+        self._is_async = handler.is_async
         self._aside = ThreadPoolExecutor(ASIDE_THREADS, f"group-{handler.task_type}-aside")
         self._filling = threading.Lock()
         self._running: list[_Running] = []
@@ -271,27 +270,3 @@ class GroupExecutor:
 def concurrency_of(handler: Handler) -> int:
     """How many messages a grouped handler's calls hold at a time."""
     return CALLS * handler.group
-
-
-def is_async(handler: Handler) -> bool:
-    return inspect.iscoroutinefunction(handler.function)
-
-
-def has_returned(answer: Answer, count: int) -> bool:
-    """Whether one call has returned a result, and no error, for each of its `count` tasks."""
-    results = answer.result
-    if answer.said is not Said.RETURNED or not isinstance(results, list | tuple) or len(results) != count:
-        return False
-    return not any(isinstance(one, BaseException) for one in results)
-
-
-def answers_of(answer: Answer, count: int) -> list[Answer]:
-    """One answer for each of `count` tasks, from that of their call; the same one for all when the call itself failed."""
-    results = answer.result
-    if answer.said is not Said.RETURNED:
-        return [answer] * count
-    if isinstance(results, list | tuple) and len(results) == count:
-        return [raised(one) if isinstance(one, BaseException) else Answer(Said.RETURNED, one) for one in results]
-    got = f"{len(results)} results" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
-    reason = f"a grouped handler returns a list with one result, or one exception, for each of its {count} tasks, in their order; got {got}"
-    return [Answer(Said.FAILED, error_type="WrongResults", reason=reason)] * count

@@ -5,7 +5,8 @@ What its handler still returns is ignored. An object that it still writes is wri
 
 from __future__ import annotations
 
-from batch.handling.answer import Answer, Said
+from batch.handling.answer import Answer, overdue
+from batch.handling.registry import Kind
 from batch.worker.attempt import Attempt
 
 LEAST_LOST = 4
@@ -39,5 +40,4 @@ def too_many(lost_count: int, last: Attempt) -> HandlersHang:
 
 def timed_out(attempt: Attempt, stack: str) -> Answer:
     """The failed attempt that goes on record."""
-    reason = f"the handler did not end within its timeout_s of {attempt.handler.timeout_s:g} s"
-    return Answer(Said.FAILED, error_type="TimeoutError", reason=reason, traceback=stack)
+    return overdue(attempt.handler.timeout_s or 0.0, Kind.THREAD, stack)

@@ -73,6 +73,14 @@ class Runner:
         """The last part of `run`."""
         return self._guarded(self.verdicts.finished, attempt, answer)
 
+    def judged_at_once(self, attempt: Attempt, answer: Answer) -> Finished | None:
+        """As `judged`, of one that has no marker and has returned or yielded, without a request; None when it takes one: the result is
+        refused, which is a failed attempt."""
+        try:
+            return self.verdicts.returned(attempt, answer) if answer.said is Said.RETURNED else self.judged(attempt, answer)
+        except Exception:  # noqa: BLE001 - whatever it is, `judged` meets it again
+            return None
+
     def decoded(self, delivery: Delivery) -> Attempt | Finished:
         """The attempt that a message asks for, before the bucket was asked about it."""
         return self._guarded(self.admission.decoded, delivery)

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 import pytest
 
-from batch.handling.answer import Answer, Said
+from batch.handling.answer import Answer, Said, answers_of
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Backoff, Registry
 from batch.model.attempts import AttemptError
@@ -20,7 +20,7 @@ from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.testing import ManualClock, run_handler
 from batch.worker.admission.records import add_failure
-from batch.worker.executors.groups import GroupExecutor, answers_of
+from batch.worker.executors.groups import GroupExecutor
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.clocks import JumpingClock
 from tests.support import wait_until
