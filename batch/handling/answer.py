@@ -143,9 +143,8 @@ def wrong_results(results: Any, count: int) -> WrongResults:
     got = f"{len(results)} results" if isinstance(results, list | tuple) else f"a {type(results).__name__}"
     if isinstance(results, Iterator):
         got += ", so nothing ran: list(...) it"
-    return WrongResults(
-        f"a grouped handler returns a list with one result, or one exception, for each of its {count} tasks, in their order; got {got}"
-    )
+    tasks = "its one task" if count == 1 else f"each of its {count} tasks, in their order"
+    return WrongResults(f"a grouped handler returns a list with one result, or one exception, for {tasks}; got {got}")
 
 
 def raised(error: BaseException) -> Answer:

@@ -45,7 +45,8 @@ What user code on the way must not catch, by `except Exception`:
 
     BaseException
     ├── Overtaken                 (batch.worker.executors.overdue) ends a thread whose handler came back too late
-    └── Crashed                   (batch.testing.watched) the process that ran a handler has died, in a rehearsal
+    ├── Crashed                   (batch.testing.watched) the process that ran a handler has died, in a rehearsal
+    └── TimeOver                  (batch.testing.observed) a handler has slept beyond its time limit, by a clock that stands still
 
 And those that belong to another library's tree:
 

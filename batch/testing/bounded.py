@@ -26,7 +26,7 @@ def result_of(handler: Handler, *arguments: Any) -> Any:
         if handler.timeout_s is None:
             return _called(handler, *arguments)
         return _in_time(handler, handler.timeout_s, arguments)
-    except BaseException as error:  # noqa: BLE001 - whatever it is: it is raised again below, where it becomes nobody's context
+    except BaseException as error:  # noqa: BLE001 - raised again below, where no other error becomes its context
         raised = heard(error)
     raise raised
 

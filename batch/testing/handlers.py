@@ -1,4 +1,4 @@
-"""Running one handler on one task in memory. What it raises and returns is judged by the functions of the worker, and comes out as it is."""
+"""Running one handler on one task in memory. What it raises and returns comes out as the functions of the worker judge it."""
 
 from __future__ import annotations
 

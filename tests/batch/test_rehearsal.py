@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from batch.handling.answer import WrongResults
 from batch.handling.registry import Function, Registry
 from batch.model.errors import DependencyUnavailable, MessageRefused, Permanent, Superseded
 from batch.model.message import Task
@@ -81,7 +82,7 @@ def test_one_of_a_group_that_failed_raises_when_it_runs_alone() -> None:
 
 @pytest.mark.parametrize("results", [[1], None, "ab"])
 def test_a_group_with_results_that_do_not_fit_is_refused(results: Any) -> None:
-    with pytest.raises(AssertionError, match="for each of its 2 tasks"):
+    with pytest.raises(WrongResults, match="for each of its 2 tasks"):
         run_group(lambda _tasks, _ctxs: results, [{}, {}], registry=Registry())
 
 

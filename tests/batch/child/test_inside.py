@@ -39,17 +39,10 @@ def test_a_result_that_is_too_large_stays_there(inside: Inside) -> None:
     assert "at most 300 are kept" in left_out["left_out"]
 
 
-def test_what_is_not_json_becomes_text(inside: Inside) -> None:
-    assert (
-        plain(
-            inside,
-            {
-                1,
-            },
-        ).result
-        == "{1}"
-    )
-    assert plain(inside, {"a": b"1"}).result == {"a": "b'1'"}
+def test_what_is_not_json_is_a_failed_attempt(inside: Inside) -> None:
+    answer = plain(inside, {"a": b"1"})
+    assert (answer.said, answer.error_type) == (Said.FAILED, "TypeError")
+    assert answer.reason.startswith("result['a'] is bytes: return a text")
 
 
 @pytest.mark.parametrize(
@@ -57,9 +50,9 @@ def test_what_is_not_json_becomes_text(inside: Inside) -> None:
     [
         ([7], Said.RETURNED, ""),
         ([ValueError("its own")], Said.FAILED, "its own"),
-        ([], Said.FAILED, "one result for each task"),
-        ([1, 2], Said.FAILED, "one result for each task"),
-        (None, Said.FAILED, "one result for each task"),
+        ([], Said.FAILED, "for its one task"),
+        ([1, 2], Said.FAILED, "for its one task"),
+        (None, Said.FAILED, "for its one task"),
     ],
 )
 def test_a_group_of_one(inside: Inside, results: Any, said: Said, told: str) -> None:

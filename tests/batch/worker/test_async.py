@@ -106,7 +106,7 @@ WILD: dict[str, tuple[Callable[[], Any], str]] = {
     "StopAsyncIteration": (raising(StopAsyncIteration), "dead"),
     "its own cancellation": (cancel_itself, "dead"),
     "a loop that it stops": (stop_the_loop, "succeeded"),
-    "a result that is no JSON": (object, "succeeded"),
+    "a result that is no JSON": (object, "dead"),
 }
 
 

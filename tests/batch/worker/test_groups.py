@@ -374,7 +374,7 @@ def test_a_group_writes_the_lines_that_its_tasks_would_have_alone(result: Any) -
     for options in ({"group": 3, "group_wait_s": 60.0}, {}):
         plant = Plant(JumpingClock())
         returns = (lambda tasks, _ctxs: [result] * len(tasks)) if options else (lambda _task, _ctx: result)
-        plant.registry.task("embed", **options)(returns)  # type: ignore[arg-type]
+        plant.registry.task("embed", retries=0, **options)(returns)  # type: ignore[arg-type]
         plant.submit(3, "embed")
         assert plant.worker(BACKLOG=3, CONCURRENCY=1).run() is ExitReason.SHARE_DONE
         lines.append({(one.task_id, one.message_id): {**asdict(one), "finished_at": "", "duration_s": 0} for one in plant.outcomes()})

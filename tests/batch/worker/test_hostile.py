@@ -77,9 +77,9 @@ WILD: dict[str, tuple[Callable[[], Any], str]] = {
     "an endless retry": (raising(lambda: Retry("x", float("inf"))), "dead"),
     "a retry after a text": (raising(lambda: Retry("x", "5")), "dead"),  # type: ignore[arg-type]
     "a snooze of nothing": (raising(lambda: Snooze(None)), "dead"),  # type: ignore[arg-type]
-    "a result without repr": (lambda: {"a": Detached()}, "succeeded"),
-    "a result too deep": (deep, "succeeded"),
-    "a number too long": (lambda: {"n": 10**6000}, "succeeded"),
+    "a result without repr": (lambda: {"a": Detached()}, "dead"),
+    "a result too deep": (deep, "dead"),
+    "a number too long": (lambda: {"n": 10**6000}, "dead"),
     "a result of 10 MB": (lambda: "x" * 10_000_000, "succeeded"),
 }
 

@@ -154,17 +154,14 @@ def test_a_handler_that_forks_speaks_once() -> None:
 
 RESULTS = {
     "large": {"left_out": "the result had 50000136 bytes, at most 65536 are kept"},
-    "nan": "nan",
     "none": None,
 }
 
 
-@pytest.mark.parametrize("what", [*RESULTS, "object"])
+@pytest.mark.parametrize("what", RESULTS)
 def test_results_are_kept_as_those_of_threads(what: str) -> None:
     result = outcome_of(run_beside_good_ones("child-result", what=what), "wild").result
-    if what == "object":
-        assert str(result).startswith("<object object at")
-    elif what == "large":
+    if what == "large":
         assert str(result["left_out"]).endswith("at most 65536 are kept")
     else:
         assert result == RESULTS[what]
