@@ -30,6 +30,8 @@ from batch.model.errors import (
 
 MAX_TRACEBACK_CHARS = 4000
 MAX_REASON_CHARS = 8000
+MAX_SHOWN = 15
+"""Errors of one group that a traceback shows, as Python's own; formatting very many takes long."""
 CANCEL_LIMIT_S = 5.0
 """An async handler that was cancelled for its time has this long to clean up."""
 
@@ -170,7 +172,7 @@ def raised(error: BaseException) -> Answer:
     if isinstance(speaker, NameRefused | MessageRefused):
         return Answer(Said.INVALID, reason=reason)
     after_s = speaker.after_s if isinstance(speaker, Retry) else None
-    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=traceback_of(error, speaker))
+    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=traceback_of(error if count <= MAX_SHOWN else speaker, speaker))
 
 
 def traceback_of(error: BaseException, speaker: BaseException | None = None) -> str:

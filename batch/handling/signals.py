@@ -21,7 +21,6 @@ If none of ours decides, the error itself is the failure, and of a group its fir
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Iterator
 from itertools import islice
 
 from batch.model.errors import DependencyError, HandlerSignal, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded
@@ -46,9 +45,10 @@ def speaking(error: BaseException) -> tuple[BaseException, int]:
     """The error that speaks for a handler which has raised `error`, and out of how many in a group it was chosen."""
     if isinstance(error, (*OURS, CancelledError)):
         return error, 1  # a cancelled handler was told to end: what it was doing then says nothing
-    said = _Look().said(error)
-    count = len([one for one in _leaves(error) if not isinstance(one, CancelledError)])
-    return _real(error) if said is None else said, max(1, count)
+    look = _Look()
+    said = look.said(error)
+    real, count = look.real(error)
+    return real if said is None else said, max(1, count)
 
 
 def holds(error: BaseException, kind: type[BaseException]) -> bool:
@@ -72,6 +72,7 @@ class _Look:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, bool], BaseException | None] = {}
+        self._real: dict[int, tuple[BaseException, int]] = {}
 
     def said(self, error: BaseException, *, handled: bool = False, depth: int = 0) -> BaseException | None:
         """The error of ours that decides. `handled`: the way to it led through an error that was being handled."""
@@ -98,8 +99,18 @@ class _Look:
         found = []
         for one in islice(group.exceptions, MAX_ERRORS):
             said = self.said(one, handled=handled, depth=depth)
-            found.append(_real(one) if said is None else said)
+            found.append(self.real(one)[0] if said is None else said)
         return min(found, key=_rank)
+
+    def real(self, error: BaseException, depth: int = 0) -> tuple[BaseException, int]:
+        """The first failure that a group holds, and how many; where there is none, what spends no attempt, or was only cancelled."""
+        if not isinstance(error, BaseExceptionGroup) or depth >= MAX_DEPTH or len(self._real) >= MAX_ERRORS:
+            return error, not isinstance(error, CancelledError)
+        if id(error) not in self._real:
+            inside = [self.real(one, depth + 1) for one in islice(error.exceptions, MAX_ERRORS)]
+            first = min((one for one, _ in inside), key=lambda one: isinstance(one, Snooze) + 2 * isinstance(one, CancelledError))
+            self._real[id(error)] = first, sum(count for _, count in inside)
+        return self._real[id(error)]
 
 
 def _counting(error: BaseException, handled: bool) -> BaseException | None:
@@ -111,21 +122,3 @@ def _rank(error: BaseException) -> tuple[int, float]:
     rank = next((rank for rank, kinds in enumerate(_IN_GROUPS) if isinstance(error, kinds)), len(_IN_GROUPS))
     rank += isinstance(error, Snooze) + 2 * isinstance(error, CancelledError)
     return rank, -(after_s or 0.0)
-
-
-def _real(error: BaseException) -> BaseException:
-    """The first error that a group holds, one that was not only cancelled if there is such a one."""
-    first: BaseException | None = None
-    for one in _leaves(error):
-        if not isinstance(one, CancelledError):
-            return one
-        first = one if first is None else first
-    return error if first is None else first
-
-
-def _leaves(error: BaseException, depth: int = 0) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup) and depth < MAX_DEPTH:
-        for one in islice(error.exceptions, MAX_ERRORS):
-            yield from _leaves(one, depth + 1)
-    else:
-        yield error
