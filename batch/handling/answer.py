@@ -172,7 +172,13 @@ def raised(error: BaseException) -> Answer:
     if isinstance(speaker, NameRefused | MessageRefused):
         return Answer(Said.INVALID, reason=reason)
     after_s = speaker.after_s if isinstance(speaker, Retry) else None
-    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=traceback_of(error if count <= MAX_SHOWN else speaker, speaker))
+    return Answer(
+        Said.FAILED,
+        error_type=error_type,
+        reason=reason,
+        after_s=after_s,
+        traceback=traceback_of(error if count <= MAX_SHOWN else speaker, speaker),
+    )
 
 
 def traceback_of(error: BaseException, speaker: BaseException | None = None) -> str:

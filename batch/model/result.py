@@ -34,12 +34,12 @@ def as_json(result: Any) -> str:
     """One line of JSON. Dataclasses become objects, keys that are numbers become texts. Raises ResultRefused."""
     try:
         text = _JSON.encode(result)
+        odd = (isinstance(result, dict) and not _TEXTS.issuperset(map(type, result))) or text.count("{") + text.count("[") > MAX_DEPTH
+        wrong = _wrong(result, "", ()) if odd else None
     except Exception as error:  # noqa: BLE001 - encoding calls user code: properties, `items()` of odd dicts
-        raise ResultRefused(_wrong_of(result, error)) from None
-    if (isinstance(result, dict) and not _TEXTS.issuperset(map(type, result))) or text.count("{") + text.count("[") > MAX_DEPTH:
-        wrong = _wrong(result, "", ())
-        if wrong is not None:
-            raise ResultRefused(wrong)
+        wrong = _wrong_of(result, error)
+    if wrong is not None:
+        raise ResultRefused(wrong)
     return text
 
 
