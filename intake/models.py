@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from batch.client.submit import NewTask, check_by, single_message
 from batch.handling.registry import Registry
 from batch.model.delivery import Outgoing
-from batch.model.errors import FanoutError, MessageRefused
+from batch.model.errors import DependencyError, FanoutError, MessageRefused
 
 
 class Submitted(BaseModel):
@@ -91,6 +91,8 @@ def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: floa
         if error.fields == ("idempotency_key",):
             raise RequestRefused(422, f"Idempotency-Key: {error}") from error
         raise RequestRefused(413 if error.kind == "too_large" else 422, str(error), error.fields) from error
+    except DependencyError as error:  # of a payload model that asks a service
+        raise RequestRefused(503, str(error)) from error
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -20,6 +20,7 @@ If none of ours decides, the error itself is the failure, and of a group its fir
 
 from __future__ import annotations
 
+import re
 from asyncio import CancelledError
 from itertools import islice
 
@@ -35,6 +36,7 @@ _IN_GROUPS: tuple[type[BaseException] | tuple[type[BaseException], ...], ...] = 
 """Of several, the first that is there decides; then other errors, then Snooze."""
 OF_SEVERAL = "(one of {} errors)"
 """Ends the reason where a group held more than one."""
+_OF_SEVERAL = re.compile(r" \(one of \d+ errors\)$")
 MAX_DEPTH = 50
 """Groups in groups; deeper ones count as one error."""
 MAX_ERRORS = 10_000
@@ -49,6 +51,11 @@ def speaking(error: BaseException) -> tuple[BaseException, int]:
     said = look.said(error)
     real, count = look.real(error)
     return real if said is None else said, max(1, count)
+
+
+def alone(reason: str) -> str:
+    """A reason without how many errors there were: the same failure may come with others or without."""
+    return _OF_SEVERAL.sub("", reason)
 
 
 def holds(error: BaseException, kind: type[BaseException]) -> bool:

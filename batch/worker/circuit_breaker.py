@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from batch.handling.signals import alone
 from batch.worker.attempt import Failure
 
 DEFAULT_LIMIT = 20
@@ -98,4 +99,4 @@ _VARYING = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-
 
 def fingerprint(error_type: str, reason: str) -> str:
     """The same for two errors that differ only in numbers and ids: `KeyError: no row # in table t`."""
-    return f"{error_type}: {_VARYING.sub('#', reason[: 4 * MAX_CHARS])[:MAX_CHARS]}"
+    return f"{error_type}: {_VARYING.sub('#', alone(reason)[: 4 * MAX_CHARS])[:MAX_CHARS]}"

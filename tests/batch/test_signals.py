@@ -25,6 +25,7 @@ from batch.model.errors import (
     Snooze,
     Superseded,
 )
+from batch.worker.circuit_breaker import fingerprint
 
 DOWN = DependencyUnavailable("the bucket is down")
 
@@ -168,6 +169,12 @@ def test_the_traceback_shows_the_error_that_counts() -> None:
         answer = raised(group(error, *[ValueError("x" * 1000) for _ in range(14)]))
     assert "in fail" in answer.traceback
     assert answer.traceback.rstrip().endswith("ConnectionError: refused")
+
+
+def test_the_same_failure_has_one_fingerprint_however_many_come_with_it() -> None:
+    answers = [raised(group(ConnectionError("refused"), *[ValueError("x")] * count)) for count in range(3)]
+    assert len({one.reason for one in answers}) == 3
+    assert len({fingerprint(one.error_type, one.reason) for one in answers}) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from batch.handling.registry import default_registry
 from batch.model.errors import DependencyForbidden, DependencyUnavailable, Snooze
 from batch.model.exit import ExitReason
 from batch.testing import run_handler
@@ -85,6 +86,15 @@ def test_a_signal_from_a_pool_of_processes_is_heard(plant: Plant) -> None:
 
 def snoozing() -> None:
     raise Snooze(30, "not yet")
+
+
+def test_an_isolated_handler_whose_parts_ran_out_of_memory_is_told_its_limit(plant: Plant) -> None:
+    plant.registry._handlers["wrapping-memory"] = default_registry["wrapping-memory"]
+    plant.submit(1, "wrapping-memory")
+    plant.worker(BACKLOG=1, HANDLERS=wrapping.__name__, PROCESSES=1).run()
+    (outcome,) = plant.outcomes()
+    assert outcome.error_type == "MemoryError"
+    assert "it asked for more than the 256 MB that it may use. no room" in outcome.reason
 
 
 def test_a_validator_that_finds_a_service_down_makes_no_task_dead(plant: Plant) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from batch.handling.registry import task
 from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded
 from tests.field.kinds import NO_ATTEMPT, End, isolated
 
@@ -77,3 +78,8 @@ def act(case: str) -> NoReturn:
 
 
 isolated("wrapping", act)
+
+
+@task("wrapping-memory", isolation="process", memory_mb=256, retries=0)
+def memory(task: Any, ctx: Any) -> NoReturn:
+    group(MemoryError("no room"))
