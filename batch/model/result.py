@@ -36,7 +36,7 @@ def as_json(result: Any) -> str:
         text = _JSON.encode(result)
         odd = (isinstance(result, dict) and not _TEXTS.issuperset(map(type, result))) or text.count("{") + text.count("[") > MAX_DEPTH
         wrong = _wrong(result, "", ()) if odd else None
-    except Exception as error:  # noqa: BLE001 - encoding calls user code: properties, `items()` of odd dicts
+    except BaseException as error:  # noqa: BLE001 - encoding calls user code: properties, `items()` of odd dicts
         wrong = _wrong_of(result, error)
     if wrong is not None:
         raise ResultRefused(wrong)
@@ -52,10 +52,10 @@ def _plain(value: Any) -> dict[str, Any]:
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain)
 
 
-def _wrong_of(result: Any, error: Exception) -> TypeError | ValueError:
+def _wrong_of(result: Any, error: BaseException) -> TypeError | ValueError:
     try:
         found = _wrong(result, "", ())
-    except Exception as other:  # noqa: BLE001 - as above
+    except BaseException as other:  # noqa: BLE001 - as above
         error, found = other, None
     why = f"{type(error).__name__}: {text_of(error)}"
     return found or TypeError(f"the handler returned {_a(result)} that cannot be written as JSON ({why}): {_ALLOWED}")
@@ -141,6 +141,7 @@ _TELLING: tuple[tuple[Callable[[Any], bool], str], ...] = (
     (lambda value: isinstance(value, set | frozenset), "sorted(value)"),
     (lambda value: type(value).__module__ == "enum" or hasattr(type(value), "__members__"), "value.value"),
     (lambda value: callable(value) and not isinstance(value, type), "what a call of it gives"),
+    (_has("keys"), "dict(value)"),
     (_has("__iter__"), "list(value)"),
     (lambda value: type(value).__module__ in ("decimal", "fractions", "uuid", "pathlib"), "str(value)"),
 )

@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import threading
+import types
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,6 +66,15 @@ class Outer:
 class Broken(dict[str, Any]):
     def items(self) -> Any:
         raise RuntimeError("gone")
+
+
+class Panic(BaseException):
+    pass
+
+
+class Panicking(dict[str, Any]):
+    def items(self) -> Any:
+        raise Panic("rust")
 
 
 class Scalar:
@@ -147,6 +157,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "a date": (lambda: {"when": datetime.date(2026, 1, 1)}, "TypeError", "result['when'] is a date: .*; e.g. value.isoformat()"),
     "a set": (lambda: {1}, "TypeError", "the handler returned a set: .*; e.g. sorted(value)"),
     "bytes": (lambda: {"a": [b"x"]}, "TypeError", "result['a'][0] is bytes: return a text, e.g. value.decode()"),
+    "a mapping": (lambda: types.MappingProxyType({}), "TypeError", "the handler returned a mappingproxy: .*; e.g. dict(value)"),
     "a decimal": (lambda: decimal.Decimal(1), "TypeError", "the handler returned a Decimal: .*; e.g. str(value)"),
     "a uuid": (lambda: uuid.UUID(int=1), "TypeError", "the handler returned a UUID: .*; e.g. str(value)"),
     "a path": (lambda: PurePosixPath("a"), "TypeError", "the handler returned a PurePosixPath: .*; e.g. str(value)"),
@@ -163,6 +174,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
     "too deep": (lambda: nested(100_000), "ValueError", "the handler returned lists and dicts that are nested more than 100 deep"),
     "a key": (lambda: {"a": {(1, 2): 3}}, "TypeError", "result['a'] has the key (1, 2), a tuple: keys must be texts"),
     "keys that collide": (lambda: {1: "a", "1": "b"}, "ValueError", "result has two keys that are '1' in JSON, 1 and '1': rename one"),
+    "a dict that panics": (
+        lambda: Panicking(a=1),
+        "TypeError",
+        "the handler returned a Panicking that cannot be written as JSON (Panic: rust)",
+    ),
     "a dict that fails": (
         lambda: Broken(a=1),
         "TypeError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from typing import Any
 
 import pytest
@@ -62,10 +63,24 @@ def test_the_others_of_a_group_keep_their_results() -> None:
     assert {one.result for one in plant.outcomes()} == {"task-0", None, "task-2"}
 
 
+def test_a_whole_group_of_refused_results_is_recorded_side_by_side() -> None:
+    plant, together = Plant(), threading.Barrier(2)
+    write = plant.store.write
+
+    def slow(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.startswith("attempts/"):
+            together.wait(30)  # one alone would wait in vain
+        return write(name, *arguments, **options)
+
+    plant.store.write = slow  # type: ignore[method-assign]
+    plant.registry.task("embed", group=2, group_wait_s=60, retries=0)(lambda tasks, _ctxs: [{1} for _ in tasks])
+    plant.submit(2, "embed")
+    plant.worker(BACKLOG=2).run()
+    assert plant.final() == {"task-0": "dead", "task-1": "dead"}
+
+
 def test_a_refused_result_is_recorded_aside_from_the_loop() -> None:
     """The record of a failed attempt is a request, and the loop has other tasks to run."""
-    import threading
-
     plant, threads = Plant(), set[str]()
     write = plant.store.write
 

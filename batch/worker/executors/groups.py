@@ -227,22 +227,26 @@ class GroupExecutor:
         took_s = self._clock.monotonic() - call.began_s
         outputs = call.ctxs.outputs()
         if has_returned(answer, len(call.attempts)) and all(attempt.marker_generation is None for attempt in call.attempts):
-            finished = self._runner.together(call.attempts, answer.result, outputs)
-            self._ended(call, took_s, finished)
-            return
+            together = self._runner.together(call.attempts, answer.result, outputs)
+            if together is not None:
+                self._ended(call, took_s, together)
+                return
         answers = answers_of(answer, len(call.attempts))
         whole = answers[0].said is not Said.RETURNED and all(one is answers[0] for one in answers)
         if whole:
             # One call that fails is one failure, however many tasks are in it: it alone shows nothing about a service, or the handler.
             for attempt in call.attempts:
                 attempt.counts_as = call.attempts[0].task.task_id
-        judge = self._runner.judged
-        judged = [(attempt, with_output(one, output)) for attempt, one, output in zip(call.attempts, answers, outputs, strict=True)]
-        quiet = [one for one in judged if one[1].said is Said.RETURNED and not one[0].marked]
-        finished = [judge(attempt, answer) for attempt, answer in quiet]
-        if len(quiet) < len(judged):
-            loud = [one for one in judged if one[1].said is not Said.RETURNED or one[0].marked]
-            finished += self._aside.map(lambda one: judge(*one), loud)
+        finished: list[Finished] = []
+        loud: list[tuple[Attempt, Answer]] = []
+        for attempt, one, output in zip(call.attempts, answers, outputs, strict=True):
+            quiet = one.said is Said.RETURNED and not attempt.marked
+            at_once = self._runner.judged_at_once(attempt, with_output(one, output)) if quiet else None
+            if at_once is None:
+                loud.append((attempt, with_output(one, output)))
+            else:
+                finished.append(at_once)
+        finished += self._aside.map(lambda one: self._runner.judged(*one), loud)
         if whole:
             finished[1:] = [replace(one, dependency="") if isinstance(one, Nack) else one for one in finished[1:]]
         self._ended(call, took_s, finished)

@@ -89,13 +89,12 @@ class Runner:
         """As `Admission.readmit`."""
         return self._guarded(partial(self.admission.readmit, mark_quarantined=mark_quarantined), attempt)
 
-    def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished]:
-        """As `judged`, for attempts that one call has ended, none of them marked: all have returned."""
+    def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished] | None:
+        """As `judged_at_once`, for attempts that one call has ended; None when one of them takes a request."""
         try:
             return self.verdicts.together(attempts, results, outputs)
         except Exception:  # noqa: BLE001 - one of them: that one is found when each is judged by itself
-            answers = (Answer(Said.RETURNED, result, output) for result, output in zip(results, outputs, strict=True))
-            return [self.judged(attempt, answer) for attempt, answer in zip(attempts, answers, strict=True)]
+            return None
 
     def _run(self, work: Work, call: Call) -> Finished:
         attempt = self._begun(work)
