@@ -89,15 +89,22 @@ class Handler:
         try:
             return self.payload.model_validate(dict(fields))
         except ValidationError as error:
+            _raise_service(one.get("ctx", {}).get("error") for one in error.errors())
             wrong = {".".join(map(str, one["loc"])) or "task": one["msg"].removeprefix("Value error, ") for one in error.errors()}
             reason = "; ".join(f"{name}: {problem}" for name, problem in wrong.items())
             raise MessageRefused("invalid", about + reason, tuple(wrong)) from error
         except Exception as error:
             # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
-            speaker, _ = speaking(error)
-            if isinstance(speaker, DependencyError):
-                raise speaker  # noqa: B904 - it stands in `error`, or is it
+            _raise_service([error])
             raise MessageRefused("invalid", f"{about}{type(error).__name__}: {text_of(error)}") from error
+
+
+def _raise_service(errors: Iterable[object]) -> None:
+    """Raises the DependencyError that speaks in an error of a validator: the task is not refused because a service was down."""
+    for error in errors:
+        speaker = speaking(error)[0] if isinstance(error, Exception) else None
+        if isinstance(speaker, DependencyError):
+            raise speaker
 
 
 class Registry:

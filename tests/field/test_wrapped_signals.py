@@ -97,14 +97,20 @@ def test_an_isolated_handler_whose_parts_ran_out_of_memory_is_told_its_limit(pla
     assert "it asked for more than the 256 MB that it may use. no room" in outcome.reason
 
 
-def test_a_validator_that_finds_a_service_down_makes_no_task_dead(plant: Plant) -> None:
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_validator_that_finds_a_service_down_makes_no_task_dead(plant: Plant, wrapped: bool) -> None:
     class Order(pydantic.BaseModel):
         number: int
 
         @pydantic.field_validator("number")
         @classmethod
         def known(cls, value: int) -> int:
-            raise DependencyForbidden(f"the list of orders may not be read: {value}")
+            try:
+                raise DependencyForbidden("the list of orders may not be read")
+            except DependencyForbidden as error:
+                if wrapped:
+                    raise ValueError(f"{value} cannot be looked up") from error
+                raise
 
     @plant.registry.task("order", payload=Order, retries=0)
     def order(task: Any, ctx: Any) -> Any:
