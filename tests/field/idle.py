@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.field.kinds import End, isolated
+from tests.field.kinds import End, in_children
 
 DEAD = "dead"
 
@@ -89,4 +89,4 @@ def act(case: str) -> Any:
     return CASES[case][0]()
 
 
-isolated("idle", act)
+in_children("idle", act)

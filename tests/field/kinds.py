@@ -22,9 +22,14 @@ NO_ATTEMPT: End = ("", "", "")
 """Nacked without an attempt spent."""
 
 
-def isolated(name: str, act: Act) -> None:
-    """Register the isolated one, when a child imports the module that calls this."""
+def in_children(name: str, act: Act) -> None:
+    """Register those that may run in a child, which imports the module that calls this: the isolated one, and quarantined ones."""
     default_registry.task(f"{name}-isolated", isolation="process", retries=0)(lambda task, _ctx: act(task.fields["case"]))
+    default_registry.task(f"{name}-group", retries=0, group=2)(lambda tasks, _ctxs: [given(act, task.fields["case"]) for task in tasks])
+
+    @default_registry.task(f"{name}-async", retries=0)
+    async def later(task: Any, ctx: Any) -> Any:
+        return act(task.fields["case"])
 
 
 def registry_of(name: str, act: Act) -> Registry:

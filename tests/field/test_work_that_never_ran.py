@@ -12,8 +12,10 @@ import pytest
 from batch.handling.registry import Handler, Kind, Registry
 from batch.model.errors import SettingsError
 from batch.testing import ManualClock, drain
+from tests.batch.worker.isolated import plant_with, submit
 from tests.batch.worker.plant import Plant
-from tests.field import idle
+from tests.batch.worker.test_poison import delivered_before, left_by, record
+from tests.field import idle, wrapping
 from tests.field.kinds import KINDS, ends
 
 
@@ -25,6 +27,21 @@ def test_a_result_that_is_none_is_a_failed_attempt(kind: str) -> None:
         assert found[name][2].startswith(reason), name
     assert "at most 65536 are kept" in results.pop("too large")["left_out"]
     assert results == idle.RESULTS
+
+
+@pytest.mark.parametrize("kind", ["isolated", "async", "group"])
+def test_a_quarantined_task_is_judged_alike(kind: str) -> None:
+    plant = plant_with(f"idle-{kind}", f"wrapping-{kind}")
+    plant.deferred_count = 1
+    for task_id, task_type, case in (("lazy", "idle", "a generator"), ("down", "wrapping", "a service in a group")):
+        submit(plant, task_id, f"{task_type}-{kind}", case=case)
+        left_by(plant, task_id)
+    delivered_before(plant)
+    plant.worker(BACKLOG=2, HANDLERS=f"{idle.__name__},{wrapping.__name__}").run()
+    (outcome,) = plant.outcomes()
+    assert (outcome.task_id, outcome.error_type) == ("lazy", "TypeError")
+    assert "returned a generator, so nothing ran" in outcome.reason
+    assert record(plant, "down").attempt_count == 0
 
 
 def test_it_is_tried_again_as_any_failure_and_stands_on_record() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from batch.handling.registry import default_registry
 from batch.model.errors import DependencyForbidden, DependencyUnavailable, Snooze
 from batch.model.exit import ExitReason
 from batch.testing import run_handler
+from intake.models import Door, RequestRefused, message_of
 from tests.batch.worker.plant import Plant
 from tests.field import wrapping
 from tests.field.kinds import KINDS, ends
@@ -116,6 +118,9 @@ def test_a_validator_that_finds_a_service_down_makes_no_task_dead(plant: Plant, 
     def order(task: Any, ctx: Any) -> Any:
         return None
 
+    with pytest.raises(RequestRefused) as refused:
+        message_of(Door(plant.registry, "order"), b'{"number": 1}', None, "lane", 0.0, random.Random(1))
+    assert refused.value.status == 503
     plant.submit(1, "order", number=1)
     plant.deferred_count = 1
     plant.worker(BACKLOG=1).run()

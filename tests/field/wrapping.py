@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from batch.handling.registry import task
 from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded
-from tests.field.kinds import NO_ATTEMPT, End, isolated
+from tests.field.kinds import NO_ATTEMPT, End, in_children
 
 
 def group(*errors: BaseException) -> NoReturn:
@@ -77,7 +77,7 @@ def act(case: str) -> NoReturn:
     CASES[case][0]()
 
 
-isolated("wrapping", act)
+in_children("wrapping", act)
 
 
 @task("wrapping-memory", isolation="process", memory_mb=256, retries=0)
