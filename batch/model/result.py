@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import fields, is_dataclass
+from itertools import chain
 from types import CoroutineType
 from typing import Any
 
@@ -34,13 +35,24 @@ def as_json(result: Any) -> str:
     """One line of JSON. Dataclasses become objects, keys that are numbers become texts. Raises ResultRefused."""
     try:
         text = _JSON.encode(result)
-        odd = (isinstance(result, dict) and not _TEXTS.issuperset(map(type, result))) or text.count("{") + text.count("[") > MAX_DEPTH
+        odd = isinstance(result, dict) and not _TEXTS.issuperset(map(type, result))
+        odd = odd or (text.count("{") + text.count("[") > MAX_DEPTH and _is_too_deep(result))
         wrong = _wrong(result, "", ()) if odd else None
     except BaseException as error:  # noqa: BLE001 - encoding calls user code: properties, `items()` of odd dicts
         wrong = _wrong_of(result, error)
     if wrong is not None:
         raise ResultRefused(wrong)
     return text
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        parts = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for one in parts if isinstance(one, dict | list | tuple)]
+        if not level:
+            return False
+    return True
 
 
 def _plain(value: Any) -> dict[str, Any]:
