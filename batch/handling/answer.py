@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,9 +14,9 @@ from types import CoroutineType
 from typing import Any
 
 from batch.model.errors import DependencyError, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded, text_of
+from batch.model.texts import class_name, traceback_text
 
 MAX_TRACEBACK_CHARS = 4000
-MAX_REASON_CHARS = 8000
 
 
 class Said(StrEnum):
@@ -97,8 +96,8 @@ def overdue(timeout_s: float | None) -> Answer:
 
 def raised(error: BaseException) -> Answer:
     """What an exception of user code says."""
-    reason = text_of(error)[:MAX_REASON_CHARS]
-    error_type = type(error).__name__
+    reason = text_of(error)
+    error_type = class_name(error)
     if isinstance(error, DependencyError):
         return Answer(Said.DEPENDENCY, error_type=error_type, reason=reason)
     if isinstance(error, Superseded):
@@ -110,13 +109,4 @@ def raised(error: BaseException) -> Answer:
     if isinstance(error, NameRefused | MessageRefused):
         return Answer(Said.INVALID, reason=reason)
     after_s = error.after_s if isinstance(error, Retry) else None
-    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=traceback_of(error))
-
-
-def traceback_of(error: BaseException) -> str:
-    """Its end, where the cause stands."""
-    try:
-        text = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - an error whose text cannot be had has no printable traceback either
-        text = "".join(traceback.format_tb(error.__traceback__))
-    return text[-MAX_TRACEBACK_CHARS:]
+    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=traceback_text(error, MAX_TRACEBACK_CHARS))

@@ -17,6 +17,7 @@ from batch.events import log
 from batch.handling.results import Written, write_output
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
+from batch.model.texts import plain
 from batch.services.ports import ObjectStore
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class Surroundings:
 
         Raises TypeError unless `done` and `total` are numbers.
         """
-        said = HowFar(_number(done), None if total is None else _number(total), str(note)[:MAX_NOTE_CHARS])
+        said = HowFar(_number(done), None if total is None else _number(total), plain(note, MAX_NOTE_CHARS))
         self.how_far[self.task.task_id] = said
         now_s = self.clock.monotonic()
         if self._spoke_s is None:

@@ -17,8 +17,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from batch.model.errors import MessageRefused, SettingsError, text_of
+from batch.model.texts import class_name, plain
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from batch.model.message import Task
 
 Function = Callable[..., Any]
@@ -81,12 +84,15 @@ class Handler:
         try:
             return self.payload.model_validate(dict(fields))
         except ValidationError as error:
-            wrong = {".".join(map(str, one["loc"])) or "task": one["msg"].removeprefix("Value error, ") for one in error.errors()}
+            wrong = _wrong_fields(error)
             reason = "; ".join(f"{name}: {problem}" for name, problem in wrong.items())
             raise MessageRefused("invalid", about + reason, tuple(wrong)) from error
+        except UnicodeEncodeError as error:
+            # What pydantic makes of a validator's message that is no proper text: the message itself is worth more.
+            raise MessageRefused("invalid", about + plain(error.object)) from error
         except Exception as error:
             # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
-            raise MessageRefused("invalid", f"{about}{type(error).__name__}: {text_of(error)}") from error
+            raise MessageRefused("invalid", f"{about}{class_name(error)}: {text_of(error)}") from error
 
 
 class Registry:
@@ -148,6 +154,12 @@ class Registry:
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._handlers))
+
+
+def _wrong_fields(error: ValidationError) -> dict[str, str]:
+    """By field what is wrong with it; the message of a validator is user code's."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return {plain(".".join(map(plain, one["loc"]))) or "task": plain(one["msg"].removeprefix("Value error, ")) for one in problems}
 
 
 def _wrong_options(

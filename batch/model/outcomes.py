@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, is_dataclass
 from json.encoder import encode_basestring as quoted
 from typing import Any
 
+from batch.model.texts import json_bytes
+
 MAX_LINE_BYTES = 64 * 1024
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
 RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
@@ -80,7 +82,7 @@ class Lines:
             text += f',"error_type":{quoted(error_type)}'
         if reason:
             text += f',"reason":{quoted(reason)}'
-        return f"{text}}}\n".encode(errors="backslashreplace")  # half a surrogate pair becomes the escape that JSON has for it
+        return json_bytes(f"{text}}}\n")
 
 
 def _result(result: Any) -> str:

@@ -84,7 +84,7 @@ CYCLE.append(CYCLE)
         ({(1, 2): 3}, "{(1, 2): 3}"),
         (float("nan"), "nan"),
         ({1, 2}, "{1, 2}"),
-        ({"a": "\ud800"}, {"a": "\ud800"}),
+        ({"a": "\ud800"}, {"a": "\\ud800"}),
         (Outcome("b", "t", "dead", "now", index=7), {"index": 7}),
         (CYCLE, "[[...]]"),
         (False, False),
