@@ -24,8 +24,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "batch": (
         "model",
         "extras",
+        "logs",
         "settings",
         "events",
+        "printed",
         "memory",
         "server",
         "services",

@@ -20,7 +20,7 @@ from batch.child.bonds import end_group, memory_limit, worn
 from batch.child.logs import set_up_forwarding
 from batch.child.store import RemoteStore
 from batch.child.wire import Frame, Link
-from batch.handling.answer import Answer, Said, called, raised
+from batch.handling.answer import Answer, Said, called, raised, tasks_begin_as_now
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Handler, Kind, Registry, load_handlers
 from batch.model.clock import SystemClock
@@ -67,9 +67,11 @@ class Inside:
         """Import the handlers; tells the worker when that cannot be done."""
         sys.path[:] = hello["path"]
         self._store.bucket_name = hello["bucket_name"]
-        set_up_forwarding(self._send)
+        set_up_forwarding(self._send, hello["log_level"])
         try:
             self._registry = load_handlers(hello["modules"])
+            tasks_begin_as_now()
+            set_up_forwarding(self._send, hello["log_level"])  # a module may have configured logging when it was imported
         except SettingsError as error:
             _flush()
             self._send({"kind": "problem", "text": str(error)})
@@ -92,7 +94,7 @@ class Inside:
         ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
         tight: list[MemoryError] = []
 
-        def run() -> Any:
+        def run(ctx: Context | AsyncContext) -> Any:
             with memory_limit(told["memory_mb"]):
                 try:
                     ctx.payload = handler.validated(task)
@@ -101,7 +103,7 @@ class Inside:
                     tight.append(error)
                     raise
 
-        answer = called(run)
+        answer = called(run, ctx)
         if answer.said is Said.RETURNED:
             answer = self._plain(answer, handler)
             answer.output = ctx.outputs[-1].name if ctx.outputs else ""

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from enum import StrEnum
 from types import CoroutineType
 from typing import Any
 
+from batch.logs import running
 from batch.model.errors import DependencyError, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded, text_of
 from batch.model.texts import class_name, traceback_text
 
@@ -53,18 +55,40 @@ class Answer:
 
 
 def called(function: Callable[..., Any], *arguments: Any) -> Answer:
-    """Call user code here and now. Never raises."""
+    """Call user code here and now, in a context of its own; the last argument says whose it is. Never raises."""
     forks = _forks.count
+    context = _clean.context.copy()
+    context.run(running.set, arguments[-1])
     try:
-        result = function(*arguments)
+        result = context.run(function, *arguments)
         if isinstance(result, CoroutineType):
-            result = asyncio.run(result)
+            result = context.run(asyncio.run, result)
         answer = Answer(_RETURNED, result)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is this task's failure, not the worker's
         answer = raised(error)
     if _forks.count != forks:
         os._exit(1)  # a copy that the handler has forked came back from it: it would go on as a second worker on the same connections
     return answer
+
+
+class _Clean:
+    """What each task's context variables are when it begins: as they were when the modules of handlers had been imported. So a task finds
+    none that another one has set, and all that a module has."""
+
+    context = Context()
+
+
+_clean = _Clean()
+
+
+def tasks_begin_as_now() -> None:
+    """From now on each task begins with the context variables that are set here."""
+    _clean.context = copy_context()
+
+
+def clean_context() -> Context:
+    """For one task."""
+    return _clean.context.copy()
 
 
 class _Forks:
@@ -81,7 +105,8 @@ os.register_at_fork(after_in_child=_forks.forked)
 
 
 async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:
-    """As `called`, for an async function on a running event loop."""
+    """As `called`, for an async function on a running event loop, by a task in a `clean_context`."""
+    running.set(arguments[-1])
     try:
         return Answer(Said.RETURNED, await function(*arguments))
     except BaseException as error:  # noqa: BLE001 - as above; CancelledError too: the caller knows whether it was its own doing

@@ -56,6 +56,11 @@ def traceback_text(error: BaseException, max_chars: int) -> str:
     return plain(text, max_chars)
 
 
+def is_traceback(text: str) -> bool:
+    """Whether it is one of `traceback_text`: what else stands in its place is the output of a process that died, or a stack."""
+    return text.startswith((_HEADER, "  + Exception Group Traceback"))
+
+
 def json_bytes(text: str) -> bytes:
     """A JSON text in UTF-8. Half a surrogate pair in it becomes a visible escape: a reader of other languages would refuse the whole."""
     try:

@@ -54,7 +54,7 @@ class Payload(BaseModel):
 
     @field_validator("way")
     @classmethod
-    def checked(cls, way: str, info: Any) -> str:
+    def checked(cls, way: str) -> str:
         if way.startswith("payload"):
             raise ValueError(way.removeprefix("payload"))
         return way
@@ -81,10 +81,11 @@ def says(task: Task, ctx: Context | AsyncContext) -> Any:
         return {text: text}
     if way == "log":
         ctx.log.warning("it says %s", text)
-        ctx.log.warning("wrong %s %s", text)  # one value is missing
+        ctx.log.warning("%s".replace("s", "s %s"), text)  # one value is missing
         ctx.log.warning("it is %r", Loud())
     if way == "extra":
-        ctx.log.warning("extra", extra={text: text, 1: 2, (1, 2): Loud(), "message": text, "name": 1, "args": 2, "exc_info": 3})
+        extra: dict[Any, Any] = {text: text, 1: 2, (1, 2): Loud(), "message": text, "name": 1, "args": 2, "exc_info": 3}
+        ctx.log.warning("extra", extra=extra)
         ctx.log.warning("no extra", extra=None)
         ctx.log.warning("list extra", extra=[text])  # type: ignore[arg-type]
     if way == "note":

@@ -1,5 +1,5 @@
-"""Whatever text a handler raises, returns, logs or notes (half a character, a NUL, a megabyte, none at all): its task ends as it should, and
-the reason can be read."""
+"""Whatever text a handler raises, returns, logs or notes (half a character, a NUL, a megabyte, none at all): its task ends as it should,
+and the reason can be read."""
 
 from __future__ import annotations
 
@@ -151,5 +151,3 @@ def test_it_always_gives_a_text_that_can_be_written(value: object, limit: int) -
     assert len(got) <= limit
     assert plain(got, limit) == got
     assert len(plain("x" * (MAX_TEXT_CHARS + 1))) == MAX_TEXT_CHARS
-
-

@@ -118,7 +118,8 @@ class Runner:
     def context(self, attempt: Attempt, kind: type[Any] = Context) -> Any:
         """For a plain function; with another `kind` of context for others."""
         number, deadline_s = attempt.before.attempt_count + 1, attempt.deadline_s
-        return kind(attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far)
+        attributes = attempt.delivery.attributes
+        return kind(attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far, attributes)
 
     def async_context(self, attempt: Attempt, pool: Executor) -> AsyncContext:
         """For an async function; its requests run in the threads of `pool`."""
