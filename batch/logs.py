@@ -217,10 +217,11 @@ def set_up_logging(level: str = "INFO", project: str = "", **constant: Any) -> N
 def send_to(handler: logging.Handler, level: str, project: str = "") -> None:
     """Make `handler` this process's own log, and that of all other loggers. Called again once modules are imported: a handler that one of
     them has put in its place, and that writes to standard output or error, would tell each line once more, and without the task."""
+    root = logging.getLogger()
+    others = [one for one in root.handlers if one is not own.handler and not _writes_to_console(one)]
     own.handler, own.level, own.project = handler, LEVELS[level], project
     handler.setLevel(own.level)
-    root = logging.getLogger()
-    root.handlers[:] = [handler, *(one for one in root.handlers if not _writes_to_console(one))]
+    root.handlers[:] = [handler, *others]
     root.setLevel(own.level)
     for name in TALKATIVE:
         library = logging.getLogger(name)
@@ -230,7 +231,5 @@ def send_to(handler: logging.Handler, level: str, project: str = "") -> None:
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:
-    if handler is own.handler or isinstance(handler, JsonHandler):
-        return True
     consoles = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     return type(handler) is logging.StreamHandler and any(handler.stream is one for one in consoles)
