@@ -28,6 +28,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "settings",
         "events",
         "printed",
+        "process_state",
         "memory",
         "server",
         "services",

@@ -27,6 +27,7 @@ from batch.model.clock import SystemClock
 from batch.model.errors import SettingsError
 from batch.model.message import decode
 from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
+from batch.process_state import ProcessState, child_state, draw_anew
 
 LEAVE_S = 5.0
 """How long a child that is not needed any more may take for its own last things."""
@@ -46,6 +47,7 @@ class Inside:
         self._clock = SystemClock()
         self._registry = Registry()
         self._store = RemoteStore("", self._ask)
+        self._state = ProcessState({})
 
     def live(self) -> None:
         """From the first frame to the worker's end."""
@@ -60,6 +62,8 @@ class Inside:
             self._busy = self._used = True
             answer, usable = self._attempt(frame)
             _flush()
+            self._state.put_back(self._state.changed())
+            draw_anew()
             self._send({"kind": "answer", "usable": usable, **asdict(answer)})
             self._busy = False
 
@@ -77,6 +81,7 @@ class Inside:
             self._send({"kind": "problem", "text": str(error)})
             return False
         _flush()
+        self._state = child_state()
         self._send({"kind": "ready"})
         return True
 

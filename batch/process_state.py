@@ -1,0 +1,162 @@
+"""What belongs to a whole process and user code may change: working folder, umask, locale, standard streams, warning filters and the like.
+
+A `ProcessState` knows how it was and puts it back. In a child each task begins as the first one did. In a worker tasks of other threads run
+at the same time, so there it is looked at now and then, and put back once no handler that may still want the change runs.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import locale
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from batch.logs import LEVELS, own, send_to
+
+Get = Callable[[], Any]
+Put = Callable[[Any], object]
+_STACKS = signal.SIGUSR1
+"""Makes a child print its stacks, by `faulthandler`, of which `signal` knows nothing."""
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+
+
+class ProcessState:
+    """As it is now."""
+
+    def __init__(self, parts: Mapping[str, tuple[Get, Put]] | None = None) -> None:
+        self._parts = EVERYWHERE if parts is None else parts
+        self._as_before = {name: _got(get) for name, (get, _) in self._parts.items()}
+
+    def changed(self) -> dict[str, Any]:
+        """What is different now, by name."""
+        found = {}
+        for name, (get, _) in self._parts.items():
+            value = _got(get)
+            if value != self._as_before[name]:
+                found[name] = value
+        return found
+
+    def put_back(self, names: Mapping[str, Any]) -> None:
+        """As far as it can be: a folder may be gone."""
+        for name in names:
+            with suppress(OSError, ValueError, TypeError, locale.Error):
+                self._parts[name][1](self._as_before[name])
+
+
+def _got(get: Get) -> Any:
+    """The working folder may have been deleted."""
+    try:
+        return get()
+    except (OSError, ValueError, locale.Error) as error:
+        return type(error)
+
+
+def child_state() -> ProcessState:
+    """Of a child, in its main thread: with what only this thread can change, and the environment."""
+    return ProcessState(
+        {**EVERYWHERE, "environment": (lambda: dict(os.environ), _put_environment), "signal handlers": (_signals, _put_signals)}
+    )
+
+
+def draw_anew() -> None:
+    """A seed that one task has set must not give the next one the same numbers; nor may its alarm ring for the next one."""
+    random.seed()
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None:
+        with suppress(Exception):
+            numbers.seed()
+    for timer in _TIMERS:
+        signal.setitimer(timer, 0)
+
+
+# --- the parts
+
+
+def _umask() -> int | None:
+    """Read, where the system shows it: to ask by setting it would change it for the other threads."""
+    with suppress(OSError, ValueError), open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return None
+
+
+def _put_umask(mask: int | None) -> None:
+    if mask is not None:
+        os.umask(mask)
+
+
+def _filters() -> tuple[Any, ...]:
+    return (warnings.showwarning, *warnings.filters)
+
+
+def _put_filters(kept: tuple[Any, ...]) -> None:
+    warnings.showwarning, *filters = kept
+    warnings.filters[:] = filters  # type: ignore[index]
+    with warnings.catch_warnings():  # what each module has remembered of the other filters counts no more
+        pass
+
+
+def _logging() -> tuple[Any, ...]:
+    root = logging.getLogger()
+    return own.handler is None or own.handler in root.handlers, root.level if own.handler else 0, root.manager.disable
+
+
+def _put_logging(kept: tuple[Any, ...]) -> None:
+    logging.disable(kept[2])
+    if own.handler is not None:
+        send_to(own.handler, next(name for name, number in LEVELS.items() if number == own.level), own.project)
+
+
+def _signals() -> dict[int, Any]:
+    known = {number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}}
+    return {number: handler for number, handler in known.items() if handler is not None}
+
+
+def _put_signals(kept: dict[int, Any]) -> None:
+    for number, handler in _signals().items():
+        if handler != kept.get(number, signal.SIG_DFL):
+            signal.signal(number, kept.get(number, signal.SIG_DFL))
+    signal.set_wakeup_fd(-1)
+    show_stacks()
+
+
+def show_stacks() -> None:
+    """In a child: when a signal ends it, or its worker asks, the stacks are printed, also after a handler has taken those signals."""
+    faulthandler.disable()
+    faulthandler.enable(file=sys.__stderr__ or sys.stderr)
+    faulthandler.unregister(_STACKS)
+    faulthandler.register(_STACKS, file=sys.__stderr__ or sys.stderr, chain=False)
+
+
+def _put_environment(kept: dict[str, str]) -> None:
+    for name in set(os.environ) - set(kept):
+        del os.environ[name]
+    os.environ.update(kept)
+
+
+def _put_gc(enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
+
+
+EVERYWHERE: dict[str, tuple[Get, Put]] = {
+    "working folder": (os.getcwd, os.chdir),
+    "umask": (_umask, _put_umask),
+    "locale": (lambda: locale.setlocale(locale.LC_ALL), lambda kept: locale.setlocale(locale.LC_ALL, kept)),
+    "sys.stdin": (lambda: sys.stdin, lambda kept: setattr(sys, "stdin", kept)),
+    "sys.stdout": (lambda: sys.stdout, lambda kept: setattr(sys, "stdout", kept)),
+    "sys.stderr": (lambda: sys.stderr, lambda kept: setattr(sys, "stderr", kept)),
+    "warning filters": (_filters, _put_filters),
+    "logging": (_logging, _put_logging),
+    "garbage collection": (gc.isenabled, _put_gc),
+    "default socket timeout": (socket.getdefaulttimeout, socket.setdefaulttimeout),
+}
