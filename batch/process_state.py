@@ -11,7 +11,6 @@ import gc
 import locale
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -26,6 +25,8 @@ Get = Callable[[], Any]
 Put = Callable[[Any], object]
 _STACKS = signal.SIGUSR1
 """Makes a child print its stacks, by `faulthandler`, of which `signal` knows nothing."""
+_GENERATORS = ("random", "numpy.random")
+"""Modules with a generator for everybody, which handlers may use and seed."""
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
@@ -69,11 +70,9 @@ def child_state() -> ProcessState:
 
 def draw_anew() -> None:
     """A seed that one task has set must not give the next one the same numbers; nor may its alarm ring for the next one."""
-    random.seed()
-    numbers = sys.modules.get("numpy.random")
-    if numbers is not None:
-        with suppress(Exception):
-            numbers.seed()
+    for name in _GENERATORS:
+        if name in sys.modules:
+            sys.modules[name].seed()
     for timer in _TIMERS:
         signal.setitimer(timer, 0)
 

@@ -141,8 +141,13 @@ def test_it_looks_now_and_then() -> None:
     clock = ManualClock()
     guard = Guard(clock, [])
     looks: list[int] = []
+
+    def running() -> list[Attempt]:
+        looks.append(1)
+        return []
+
     for _ in range(100):
-        guard.look(lambda: looks.append(1) or [])
+        guard.look(running)
         clock.wait(threading.Event(), LOOK_EVERY_S / 10)
     assert 9 <= len(looks) <= 11
 
