@@ -26,7 +26,7 @@ from batch.memory import collect_seldom, give_large_blocks_back
 from batch.model.clock import Clock, SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
-from batch.printed import end_printed_lines, take_what_is_printed
+from batch.printed import take_what_is_printed
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, worker_settings
 
 if TYPE_CHECKING:
@@ -196,7 +196,6 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
 
 if __name__ == "__main__":
     code = main()
-    end_printed_lines()
     for stream in (sys.__stdout__, sys.__stderr__):
         with suppress(ValueError, OSError):  # a handler may have closed it
             if stream is not None:

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -17,15 +18,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from batch.model.clock import iso
-from batch.model.texts import json_bytes, plain, traceback_text
+from batch.model.texts import class_name, json_bytes, plain, traceback_text
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "NOTICE": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 TALKATIVE = ("google", "grpc", "urllib3", "uvicorn", "httpx", "httpcore")
 """Libraries that log each request at INFO: their WARNINGs are enough, unless a module sets their level itself."""
 OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every log record has; the rest are fields of its own."""
-MAX_LINE_CHARS = 100_000
+MAX_LINE_CHARS = 60_000
 """Cloud Logging takes 256 KB an entry."""
+MAX_MESSAGE_CHARS = 30_000
 MAX_FIELD_CHARS = 2000
 """Of each field of a record whose line would be longer."""
 MAX_FIELDS = 40
@@ -92,7 +94,7 @@ def trace_field(attributes: Mapping[str, str]) -> dict[str, str]:
 def message_of(record: logging.LogRecord) -> str:
     """Also of one whose values do not fit its text, or cannot be shown."""
     try:
-        return plain(record.getMessage(), MAX_LINE_CHARS)
+        return plain(record.getMessage(), MAX_MESSAGE_CHARS)
     except BaseException:  # noqa: BLE001 - what shows a value is user code
         values = record.args if isinstance(record.args, tuple) else (record.args,)
         return " ".join(plain(one) for one in (record.msg, *values))
@@ -128,11 +130,13 @@ def json_text(body: Mapping[str, Any]) -> str:
     except BaseException:  # noqa: BLE001 - values are user code's: they may raise anything when they are looked at
         text = ""
     if not text or len(text) > MAX_LINE_CHARS:
-        text = _JSON.encode(dict([(plain(key), _short(value)) for key, value in body.items()][:MAX_FIELDS]))
+        text = _JSON.encode(dict([(plain(key), _short(key, value)) for key, value in body.items()][:MAX_FIELDS]))
     return text if text.isascii() else json_bytes(text).decode()
 
 
-def _short(value: Any) -> Any:
+def _short(key: Any, value: Any) -> Any:
+    if isinstance(value, str):
+        return plain(value, MAX_MESSAGE_CHARS if key == "message" else MAX_FIELD_CHARS)
     try:
         text = _JSON.encode(value)
     except BaseException:  # noqa: BLE001 - as above
@@ -228,8 +232,17 @@ def send_to(handler: logging.Handler, level: str, project: str = "") -> None:
         if library.level == logging.NOTSET:
             library.setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    threading.excepthook = _thread_failed
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:
     consoles = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
-    return type(handler) is logging.StreamHandler and any(handler.stream is one for one in consoles)
+    stream = getattr(handler, "stream", None)
+    return stream is not None and any(stream is one for one in consoles)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """A thread that a handler has started ended by an exception: one record, not a line for each of its traceback's."""
+    error, name = args.exc_value, args.thread.name if args.thread else "unknown"
+    if error is not None and not isinstance(error, SystemExit):
+        logging.getLogger("threading").error("thread %s ended by %s: %s", name, class_name(error), plain(error), exc_info=error)

@@ -46,7 +46,7 @@ class Printed(io.TextIOBase):
         return len(text)
 
     def end_lines(self) -> None:
-        """The process ends: what has no line end is a line as well."""
+        """Nothing more runs: what has no line end is a line as well."""
         while self._lines:
             _, (whose, line) = self._lines.popitem()
             self._say(line, whose)
@@ -72,10 +72,13 @@ class Printed(io.TextIOBase):
         """Of the real stream."""
         return self.real.fileno()
 
-    @property
-    def buffer(self) -> Any:
-        """Of the real stream, for bytes."""
+    def detach(self) -> Any:
+        """For a wrapper of a module's own; what goes through it is no line of a task."""
         return self.real.buffer
+
+    def __getattr__(self, name: str) -> Any:
+        """All else that a stream can: `buffer`, `reconfigure`, `name`."""
+        return getattr(self.real, name)
 
 
 def take_what_is_printed() -> None:

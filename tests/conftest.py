@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -29,12 +29,14 @@ def _scrubbed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _logging_as_before() -> Iterator[None]:
     """A process of Fanout's sets up logging for itself; here that ends with the test, after which records go through `logging` again."""
-    monkeypatch.setattr(logs, "own", replace(logs.own))
+    own = logs.own.handler, logs.own.level, logs.own.project
     root = logging.getLogger()
-    handlers, level, show = [*root.handlers], root.level, warnings.showwarning
+    handlers, level, show, hook = [*root.handlers], root.level, warnings.showwarning, threading.excepthook
     yield
+    logs.own.handler, logs.own.level, logs.own.project = own
+    threading.excepthook = hook
     root.handlers[:] = handlers
     root.setLevel(level)
     warnings.showwarning = show

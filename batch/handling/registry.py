@@ -190,11 +190,11 @@ def load_handlers(modules: Iterable[str], registry: Registry = default_registry)
         try:
             importlib.import_module(module)
         except ImportError as error:
-            problems.append(f"HANDLERS: cannot import {module!r}: {error}; give importable module names, separated by commas")
+            problems.append(f"HANDLERS: cannot import {module!r}: {text_of(error)}; give importable module names, separated by commas")
         except SettingsError as error:
             problems += [f"HANDLERS: {module}: {problem}" for problem in error.problems]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything; its operator must read what
-            problems.append(f"HANDLERS: importing {module!r} failed: {type(error).__name__}: {error}")
+            problems.append(f"HANDLERS: importing {module!r} failed: {class_name(error)}: {text_of(error)}")
     if problems:
         raise SettingsError(problems)
     return registry

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from batch.events import log
-from batch.logs import LEVELS, JsonLines, OwnLogger, severity
+from batch.logs import LEVELS, JsonLines, OwnLogger, own, severity, trace_field
+from batch.logs import TRACE as TRACE_FIELD
 from batch.model.exit import ExitReason
 from batch.printed import Printed, end_printed_lines, take_what_is_printed
 from tests.batch.worker.plant import Plant
@@ -228,6 +229,42 @@ def test_a_failure_says_its_error_its_traceback_and_where_its_record_lies(site: 
     assert dead["logging.googleapis.com/trace"] == f"projects/{site.project}/traces/{TRACE}"
 
 
+def test_what_a_handler_leaves_behind_is_said_in_one_line_each(site: Site, tmp_path: Path) -> None:
+    source = """
+
+sys.stdout.reconfigure(line_buffering=True)
+
+
+def breaks():
+    raise ValueError("in a thread")
+
+
+@task("leaves")
+def leaves(task, ctx):
+    thread = threading.Thread(target=breaks)
+    thread.start()
+    thread.join()
+    print("without an end", end="")
+"""
+    publish(site, "leaves")
+    end = run(site, tmp_path, source)
+    assert end.summary["exit_reason"] == "drained", end.text
+    (thread,) = [line for line in end.lines if "in a thread" in line["message"]]
+    assert (thread["severity"], thread["exception"].count("ValueError: in a thread")) == ("ERROR", 1)
+    assert [line["task_id"] for line in end.lines if line["message"] == "without an end"] == ["id-leaves"]
+
+
+def test_the_attribute_of_googles_clients_names_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "project", "p")
+    line = f"00-{TRACE}-b7ad6b7169203331-01"
+    found = {TRACE_FIELD: f"projects/p/traces/{TRACE}"}
+    assert [trace_field({name: line}) for name in ("traceparent", "googclient_traceparent")] == [found] * 2
+    for odd in ("", "x", f"00-{TRACE}", line.upper(), f"00-{TRACE[:-1]}-b7ad6b7169203331-01"):
+        assert trace_field({"traceparent": odd}) == {}
+    monkeypatch.setattr(own, "project", "")
+    assert trace_field({"traceparent": line}) == {}
+
+
 # --- in memory
 
 
@@ -288,6 +325,9 @@ def test_a_taken_stream_is_a_stream(printed: pytest.LogCaptureFixture, tmp_path:
             stream.write(b"bytes")  # type: ignore[arg-type]
         stream.buffer.write(b"past Python")
         stream.close()
+        assert stream.name == file.name
+        stream.reconfigure(line_buffering=True)
+        stream.detach().write(b", twice")
         assert (stream.fileno(), stream.isatty(), stream.writable(), stream.encoding) == (file.fileno(), False, True, "utf-8")
         stream.write("after it was closed\n")
     assert [record.getMessage() for record in printed.records] == ["after it was closed"]

@@ -4,7 +4,6 @@ returns a value."""
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -13,11 +12,12 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from batch.events import log
-from batch.handling.answer import Answer, Said, called
+from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, called
 from batch.handling.context import AsyncContext, Context, HowFar
 from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.model.errors import FanoutError, text_of
+from batch.model.texts import traceback_text
 from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
@@ -111,8 +111,7 @@ class Runner:
         if isinstance(error, FanoutError):
             # Of ours only a service's errors come this far; one that says the request was wrong is no fault of the task either.
             return self.verdicts.unserved(delivery, text_of(error))
-        stack = "".join(traceback.format_exception(error))
-        log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=stack)
+        log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=traceback_text(error, MAX_TRACEBACK_CHARS))
         return nack_after(delivery, FAULT_WAIT_S)
 
     def context(self, attempt: Attempt, kind: type[Any] = Context) -> Any:
