@@ -25,8 +25,26 @@ Get = Callable[[], Any]
 Put = Callable[[Any], object]
 _STACKS = signal.SIGUSR1
 """Makes a child print its stacks, by `faulthandler`, of which `signal` knows nothing."""
-_GENERATORS = ("random", "numpy.random")
-"""Modules with a generator for everybody, which handlers may use and seed."""
+_TAKEN = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGABRT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+    signal.SIGALRM,
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+)
+"""Signals that programs take."""
+_GENERATORS: dict[str, Callable[[Any], object]] = {
+    "random": lambda module: module.seed(int.from_bytes(os.urandom(16))),
+    "numpy.random": lambda module: module.seed(),
+}
+"""Modules with a generator for everybody, which handlers may use and seed; by itself the first one asks the system for 2,500 bytes."""
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
@@ -42,14 +60,14 @@ class ProcessState:
         found = {}
         for name, (get, _) in self._parts.items():
             value = _got(get)
-            if value != self._as_before[name]:
+            if not _same(value, self._as_before[name]):
                 found[name] = value
         return found
 
     def put_back(self, names: Mapping[str, Any]) -> None:
-        """As far as it can be: a folder may be gone."""
+        """As far as it can be: a folder may be gone, and user code may have put anything in the place of what was there."""
         for name in names:
-            with suppress(OSError, ValueError, TypeError, locale.Error):
+            with suppress(Exception):
                 self._parts[name][1](self._as_before[name])
 
 
@@ -61,18 +79,31 @@ def _got(get: Get) -> Any:
         return type(error)
 
 
+def _same(value: Any, before: Any) -> bool:
+    """What compares them may be user code."""
+    try:
+        return value is before or bool(value == before)
+    except Exception:  # noqa: BLE001 - then it is another one
+        return False
+
+
 def child_state() -> ProcessState:
     """Of a child, in its main thread: with what only this thread can change, and the environment."""
     return ProcessState(
-        {**EVERYWHERE, "environment": (lambda: dict(os.environ), _put_environment), "signal handlers": (_signals, _put_signals)}
+        {
+            **EVERYWHERE,
+            "umask": (_umask_by_setting, os.umask),
+            "environment": (lambda: dict(os.environb), _put_environment),
+            "signal handlers": (_signals, _put_signals),
+        }
     )
 
 
 def draw_anew() -> None:
     """A seed that one task has set must not give the next one the same numbers; nor may its alarm ring for the next one."""
-    for name in _GENERATORS:
+    for name, draw in _GENERATORS.items():
         if name in sys.modules:
-            sys.modules[name].seed()
+            draw(sys.modules[name])
     for timer in _TIMERS:
         signal.setitimer(timer, 0)
 
@@ -87,6 +118,12 @@ def _umask() -> int | None:
             if line.startswith("Umask:"):
                 return int(line.split()[1], 8)
     return None
+
+
+def _umask_by_setting() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _put_umask(mask: int | None) -> None:
@@ -117,7 +154,7 @@ def _put_logging(kept: tuple[Any, ...]) -> None:
 
 
 def _signals() -> dict[int, Any]:
-    known = {number: signal.getsignal(number) for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}}
+    known = {number: signal.getsignal(number) for number in _TAKEN}
     return {number: handler for number, handler in known.items() if handler is not None}
 
 
@@ -137,10 +174,10 @@ def show_stacks() -> None:
     faulthandler.register(_STACKS, file=sys.__stderr__ or sys.stderr, chain=False)
 
 
-def _put_environment(kept: dict[str, str]) -> None:
-    for name in set(os.environ) - set(kept):
-        del os.environ[name]
-    os.environ.update(kept)
+def _put_environment(kept: dict[bytes, bytes]) -> None:
+    for name in set(os.environb) - set(kept):
+        del os.environb[name]
+    os.environb.update(kept)
 
 
 def _put_gc(enabled: bool) -> None:

@@ -97,6 +97,7 @@ class Inside:
         deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
         kind_of_context = AsyncContext if inspect.iscoroutinefunction(handler.function) else Context
         ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
+        ctx.attributes = told["attributes"]
         tight: list[MemoryError] = []
 
         def run(ctx: Context | AsyncContext) -> Any:
