@@ -9,11 +9,13 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from batch.logs import LEVELS, deliver, fields_of, record_of, takes
+from batch.logs import LEVELS, PRINTED, deliver, fields_of, record_of, takes
 from batch.model.texts import plain
 
 LOGGER = "fanout"
 MAX_PRINTED_CHARS = 16_000
+_MESSAGES = ("message", "msg", "event")
+_SEVERITIES = ("severity", "level", "levelname")
 
 EVENTS: dict[str, tuple[str, str]] = {
     "worker_started": ("INFO", "a worker begins; with its execution, index, share and lane"),
@@ -94,12 +96,16 @@ def log(event: str, message: str = "", /, **fields: Any) -> None:
 
 
 def log_printed(line: str, severity: str = "INFO", **facts: Any) -> None:
-    """A line that a handler printed. One that is a JSON object, as Cloud Logging takes it from standard output, keeps its fields."""
+    """A line that a handler printed. One that is a JSON object, as Cloud Logging takes it from standard output, keeps its fields; message
+    and severity under the names that loggers of JSON give them."""
     fields = _object_in(line)
-    message, given = fields.pop("message", line), str(fields.pop("severity", severity)).upper()
-    level = LEVELS.get(given, LEVELS[severity])
+    message = next((fields.pop(name) for name in _MESSAGES if isinstance(fields.get(name), str)), line)
+    given = next((fields.pop(name) for name in _SEVERITIES if isinstance(fields.get(name), str)), severity)
+    level = LEVELS.get(given.upper(), LEVELS[severity])
     if takes(LOGGER, level):
-        deliver(record_of(LOGGER, level, plain(message, MAX_PRINTED_CHARS), {"event": "handler_output", **fields_of(fields), **facts}))
+        named = {"event": PRINTED, **facts}
+        own = {f"extra_{name}" if name in named else name: value for name, value in fields_of(fields).items()}
+        deliver(record_of(LOGGER, level, plain(message, MAX_PRINTED_CHARS), own | named))
 
 
 def _object_in(line: str) -> dict[str, Any]:

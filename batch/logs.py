@@ -33,6 +33,8 @@ MAX_FIELD_CHARS = 2000
 MAX_FIELDS = 40
 MAX_TRACEBACK_CHARS = 16_000
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*", re.ASCII)
+PRINTED = "handler_output"
+"""The event of a line that user code has printed: like a record of its loggers it may have fields of any name."""
 TRACE = "logging.googleapis.com/trace"
 
 
@@ -159,9 +161,11 @@ class JsonLines(logging.Formatter):
         """Never raises."""
         body: dict[str, Any] = {"severity": severity(record.levelno), "time": iso(record.created), "message": message_of(record)}
         body |= self._constant
+        fields = own_fields(record)
         ours = record.name == "fanout"
-        for key, value in own_fields(record).items():
-            body[f"extra_{key}" if key in body and not ours else key] = value
+        reserved = set() if ours and fields.get("event") != PRINTED else set(body) if ours else {*body, "event"}
+        for key, value in fields.items():
+            body[f"extra_{key}" if key in reserved else key] = value
         if exception := exception_of(record):
             body["exception"] = exception
         return json_text({**facts_now(), **body})

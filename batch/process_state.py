@@ -45,6 +45,7 @@ _GENERATORS: dict[str, Callable[[Any], object]] = {
     "numpy.random": lambda module: module.seed(),
 }
 """Modules with a generator for everybody, which handlers may use and seed; by itself the first one asks the system for 2,500 bytes."""
+_STANDARD_ERROR = 2
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 
 
@@ -169,9 +170,9 @@ def _put_signals(kept: dict[int, Any]) -> None:
 def show_stacks() -> None:
     """In a child: when a signal ends it, or its worker asks, the stacks are printed, also after a handler has taken those signals."""
     faulthandler.disable()
-    faulthandler.enable(file=sys.__stderr__ or sys.stderr)
+    faulthandler.enable(file=_STANDARD_ERROR)
     faulthandler.unregister(_STACKS)
-    faulthandler.register(_STACKS, file=sys.__stderr__ or sys.stderr, chain=False)
+    faulthandler.register(_STACKS, file=_STANDARD_ERROR, chain=False)
 
 
 def _put_environment(kept: dict[bytes, bytes]) -> None:

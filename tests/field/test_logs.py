@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from batch.logs import LEVELS, JsonLines, OwnLogger, own, severity, trace_field
 from batch.logs import TRACE as TRACE_FIELD
 from batch.model.exit import ExitReason
 from batch.printed import Printed, end_printed_lines, take_what_is_printed
+from batch.settings import worker_settings
+from controller.config import controller_settings
+from intake.config import intake_settings
 from tests.batch.worker.plant import Plant
 from tests.e2e.site import ROOT, Ended, Site
 from tests.support import Service
@@ -193,6 +196,13 @@ def test_a_level_that_is_none_is_refused(site: Site, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("read", [worker_settings, intake_settings, controller_settings])
+def test_every_process_has_the_setting(read: Callable[[Mapping[str, str]], Any]) -> None:
+    environment = {"GOOGLE_CLOUD_PROJECT": "p", "SUBSCRIPTION_NAME": "sub", "BUCKET_NAME": "bucket", "TOPIC_NAME": "topic"}
+    assert read(environment).log_level == "INFO"
+    assert read({**environment, "LOG_LEVEL": " debug "}).log_level == "DEBUG"
+
+
 def test_libraries_that_log_each_request_stay_quiet_until_a_module_asks_them(site: Site, tmp_path: Path) -> None:
     source = """
 
@@ -311,6 +321,26 @@ def test_lines_are_printed_in_pieces(printed: pytest.LogCaptureFixture) -> None:
     assert {record.levelno for record in printed.records} == {logging.INFO}
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"severity": "error", "message": "a"}, {"severity": "ERROR", "message": "a"}),
+        ({"level": "warning", "event": "structlog's", "user": 1}, {"severity": "WARNING", "message": "structlog's", "user": 1}),
+        ({"msg": "b", "event": "worker_broken", "name": "n"}, {"message": "b", "extra_event": "worker_broken", "extra_name": "n"}),
+        ({"message": 5, "level": 20, "index": 9, "time": "t"}, {"extra_message": 5, "level": 20, "extra_index": 9, "extra_time": "t"}),
+    ],
+)
+def test_a_printed_object_keeps_its_fields_and_is_never_taken_for_an_event(
+    printed: pytest.LogCaptureFixture, line: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    take_what_is_printed()
+    print(json.dumps(line))
+    (record,) = printed.records
+    written = json.loads(JsonLines(index=3).format(record))
+    assert {name: written.get(name) for name in expected} == expected
+    assert (written["event"], written["index"]) == ("handler_output", 3)
+
+
 def test_what_is_printed_without_end_is_cut(printed: pytest.LogCaptureFixture) -> None:
     take_what_is_printed()
     print("x" * 40_000, end="")
@@ -378,7 +408,9 @@ def test_an_error_that_cannot_be_shown_loses_no_line() -> None:
 
 def test_a_field_does_not_take_the_place_of_the_workers_own() -> None:
     record = logging.makeLogRecord({"name": "theirs", "msg": "x", "levelno": 20, "severity": "y", "time": 1, "index": 7, "task_id": "mine"})
+    record.event = "worker_broken"
     line = json.loads(JsonLines(index=3).format(record))
+    assert (line.get("event"), line["extra_event"]) == (None, "worker_broken")
     assert (line["severity"], line["index"], line["extra_index"], line["extra_severity"], line["task_id"]) == ("INFO", 3, 7, "y", "mine")
 
 
