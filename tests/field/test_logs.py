@@ -255,13 +255,16 @@ def leaves(task, ctx):
     thread.start()
     thread.join()
     print("without an end", end="")
+    os.chdir("/")
 """
     publish(site, "leaves")
-    end = run(site, tmp_path, source)
+    end = run(site, tmp_path, f"import os\n{source}", DRAIN_AFTER_S=1.5)
     assert end.summary["exit_reason"] == "drained", end.text
     (thread,) = [line for line in end.lines if "in a thread" in line["message"]]
     assert (thread["severity"], thread["exception"].count("ValueError: in a thread")) == ("ERROR", 1)
     assert [line["task_id"] for line in end.lines if line["message"] == "without an end"] == ["id-leaves"]
+    (changed,) = end.events("process_changed")
+    assert (changed["changed"], "leaves" in changed["task_types"]) == ("working folder", True)
 
 
 def test_the_attribute_of_googles_clients_names_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:

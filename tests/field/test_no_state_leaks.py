@@ -15,6 +15,7 @@ import pytest
 
 from batch.handling import answer
 from batch.handling.answer import Said, called, tasks_begin_as_now
+from batch.logs import own, send_to
 from batch.model.exit import ExitReason
 from batch.model.outcomes import merged
 from batch.process_state import ProcessState
@@ -58,6 +59,7 @@ def test_a_task_finds_no_context_variable_of_another(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "async", "group"])
 def test_what_a_handler_leaves_of_the_process_is_put_back_and_named(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    send_to(caplog.handler, "INFO")  # as in a process of its own
     plant = Plant(registry=leaky_handlers.LEAKY)
     before = leaky_handlers.process_wide()
     publish(plant, kind, "leak")
@@ -137,7 +139,7 @@ def attempt(plant: Plant, task_id: str) -> Attempt:
     return decoded
 
 
-def test_it_looks_now_and_then() -> None:
+def test_it_looks_now_and_then_in_a_process_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     guard = Guard(clock, [])
     looks: list[int] = []
@@ -146,6 +148,9 @@ def test_it_looks_now_and_then() -> None:
         looks.append(1)
         return []
 
+    guard.look(running)
+    assert not looks
+    own.handler = caplog.handler
     for _ in range(100):
         guard.look(running)
         clock.wait(threading.Event(), LOOK_EVERY_S / 10)

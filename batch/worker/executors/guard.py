@@ -1,8 +1,8 @@
 """The guard of what belongs to the whole worker process: what a handler in a thread or on the event loop has left changed is put back, and
 logged with the task types that it may have been.
 
-It looks now and then, never for each message. A change is left alone while a handler runs that ran when it was first seen: it may be a
-`with` block of that handler's.
+It looks now and then, never for each message, and only where the process is a worker's: in a test others own its state. A change is left
+alone while a handler runs that ran when it was first seen: it may be a `with` block of that handler's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from batch.events import log
 from batch.handling.registry import Kind
+from batch.logs import own
 from batch.model.clock import Clock
 from batch.process_state import ProcessState
 from batch.worker.attempt import Attempt, Work
@@ -36,6 +37,8 @@ class Guard:
 
     def look(self, running: Callable[[], Sequence[Work]]) -> None:
         """`running` gives the messages whose handlers run."""
+        if own.handler is None:
+            return
         now_s = self.clock.monotonic()
         if now_s < self._next_s:
             return
