@@ -18,12 +18,15 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from batch.events import log, set_up_logging
+from batch.events import log
+from batch.handling.answer import tasks_begin_as_now
 from batch.handling.registry import Registry, load_handlers
+from batch.logs import set_up_logging
 from batch.memory import collect_seldom, give_large_blocks_back
 from batch.model.clock import Clock, SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
+from batch.printed import take_what_is_printed
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, worker_settings
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rng = random.SystemRandom()
     environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, rng)
     set_up_logging()
+    take_what_is_printed()
     try:
         settings, registry = configured(environment)
     except SettingsError as error:
@@ -75,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_SETTINGS
     signals.arm()  # a module of handlers may have taken them when it was imported
     who = {"job": settings.job, "execution": settings.execution, "index": settings.index, "retry": settings.retry}
-    set_up_logging(**who, lane=settings.lane_name)
+    set_up_logging(settings.log_level, settings.project, **who, lane=settings.lane_name)  # also a module may have configured logging
+    tasks_begin_as_now()
     try:
         worker = build(settings, registry, rng)
     except DependencyError as error:
@@ -191,7 +196,8 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
 
 if __name__ == "__main__":
     code = main()
-    with suppress(ValueError, OSError):  # a handler may have closed them
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with suppress(ValueError, OSError):  # a handler may have closed it
+            if stream is not None:
+                stream.flush()
     os._exit(code)

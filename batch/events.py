@@ -6,11 +6,16 @@ A worker logs no line per task: the outcome is the record of a task, INFO lines 
 from __future__ import annotations
 
 import json
-import logging
-import sys
+from contextlib import suppress
 from typing import Any
 
-from batch.model.clock import iso
+from batch.logs import LEVELS, PRINTED, deliver, fields_of, record_of, takes
+from batch.model.texts import plain
+
+LOGGER = "fanout"
+MAX_PRINTED_CHARS = 16_000
+_MESSAGES = ("message", "msg", "event")
+_SEVERITIES = ("severity", "level", "levelname")
 
 EVENTS: dict[str, tuple[str, str]] = {
     "worker_started": ("INFO", "a worker begins; with its execution, index, share and lane"),
@@ -50,10 +55,14 @@ EVENTS: dict[str, tuple[str, str]] = {
     "handler_uncancelled": ("WARNING", "an async handler goes on after it was cancelled for its time; a failed attempt is on record"),
     "loop_blocked": ("WARNING", "an async handler keeps the event loop from going on, and all async handlers wait; with its stack"),
     "loop_disturbed": ("ERROR", "something that an async handler left running raised SystemExit or the like; the loop goes on"),
-    "handler_output": ("INFO", "a line that the child process of an isolated handler printed; with the task's id"),
+    "handler_output": ("INFO", "a line that a handler printed, with the task's id; WARNING when it went to standard error"),
     "child_failed": ("ERROR", "a process for isolated handlers could not be started; its task is nacked and spends no attempt"),
     "quarantined_task_runs": ("WARNING", "a task that was running when its worker ended runs alone in a process of its own"),
     "marker_left": ("WARNING", "an in-progress marker could not be taken out of attempts/; the task may be quarantined later"),
+    "process_changed": (
+        "WARNING",
+        "a handler left changed what belongs to the whole process, such as the working folder; it was put back: isolate that handler",
+    ),
     "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was nacked"),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
@@ -75,49 +84,32 @@ EVENTS: dict[str, tuple[str, str]] = {
     "poke_failed": ("WARNING", "the controller did not take the report of accepted tasks; it finds them when the gauge shows them"),
 }
 
-_LEVELS = {"DEBUG": 10, "INFO": 20, "NOTICE": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
-_SEVERITY = {number: name for name, number in _LEVELS.items()}
-OWN_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every log record has; the rest are an event's own fields."""
-_logger = logging.getLogger("fanout")
-
 
 def log(event: str, message: str = "", /, **fields: Any) -> None:
     """Log one event of the table with its fields; without `message` the event's name and its error or reason are the sentence. Raises
     KeyError for an event that is not in the table."""
-    severity, _ = EVENTS[event]
-    level = _LEVELS[severity]
-    if _logger.isEnabledFor(level):
+    level = LEVELS[EVENTS[event][0]]
+    if takes(LOGGER, level):
         detail = fields.get("error") or fields.get("reason") or fields.get("exit_reason")
         said = event.replace("_", " ")
-        _logger.log(level, "%s", message or (f"{said}: {detail}" if detail else said), extra={"event": event, **fields})
+        deliver(record_of(LOGGER, level, message or (f"{said}: {detail}" if detail else said), {"event": event, **fields}))
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line: `severity`, `time`, `event`, `message`, the fields, and a traceback under `exception`."""
-
-    def __init__(self, **constant: Any) -> None:
-        super().__init__()
-        self._constant = constant
-
-    def format(self, record: logging.LogRecord) -> str:
-        body: dict[str, Any] = {
-            "severity": _SEVERITY.get(record.levelno, record.levelname),
-            "time": iso(record.created),
-            "message": record.getMessage(),
-            **self._constant,
-        }
-        body.update((key, value) for key, value in vars(record).items() if key not in OWN_FIELDS)
-        if record.exc_info:
-            body["exception"] = self.formatException(record.exc_info)
-        return json.dumps(body, default=str, ensure_ascii=False)
+def log_printed(line: str, severity: str = "INFO", **facts: Any) -> None:
+    """A line that a handler printed. One that is a JSON object, as Cloud Logging takes it from standard output, keeps its fields; message
+    and severity under the names that loggers of JSON give them."""
+    fields = _object_in(line)
+    message = next((fields.pop(name) for name in _MESSAGES if isinstance(fields.get(name), str)), line)
+    given = next((fields.pop(name) for name in _SEVERITIES if isinstance(fields.get(name), str)), severity)
+    level = LEVELS.get(given.upper(), LEVELS[severity])
+    if takes(LOGGER, level):
+        named = {"event": PRINTED, **facts}
+        own = {f"extra_{name}" if name in named else name: value for name, value in fields_of(fields).items()}
+        deliver(record_of(LOGGER, level, plain(message, MAX_PRINTED_CHARS), own | named))
 
 
-def set_up_logging(**constant: Any) -> None:
-    """Write every `fanout` line, and others' warnings, to standard output as JSON. `constant` fields stand in each line."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JsonLines(**constant))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    _logger.setLevel(logging.INFO)
+def _object_in(line: str) -> dict[str, Any]:
+    if line.startswith("{") and line.endswith("}"):
+        with suppress(ValueError, RecursionError):
+            return dict(json.loads(line))
+    return {}

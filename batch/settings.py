@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from math import inf
 from typing import Any, TypeVar
 
+from batch.logs import LEVELS
 from batch.model.errors import SettingsError
 from batch.model.shares import share
 
@@ -126,6 +127,20 @@ def flag(value: str) -> bool:
     return known[value.strip().lower()]
 
 
+def log_level(value: str) -> str:
+    """The name of a severity."""
+    if (name := value.strip().upper()) in LEVELS:
+        return name
+    raise ValueError(f"one of {', '.join(LEVELS)}")
+
+
+def log_level_setting() -> Any:
+    """The field of every process that logs."""
+    return setting(
+        "LOG_LEVEL", log_level, "the least severity that is logged: DEBUG, INFO, NOTICE, WARNING, ERROR or CRITICAL", default="INFO"
+    )
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """What one worker needs to know. Seconds are floats; counts are whole numbers."""
@@ -166,6 +181,7 @@ class WorkerSettings:
     max_outstanding_bytes: int = setting(
         "MAX_OUTSTANDING_BYTES", whole(1), "data of messages that may be outstanding in a worker", default=32 * 1024 * 1024
     )
+    log_level: str = log_level_setting()
     watchdog_s: float = setting(
         "WATCHDOG_S", seconds(1), "how long a thread of the worker may send no heartbeat before the worker ends stuck", default=180.0
     )

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Sequence
 from math import ceil
 
-from batch.events import log, set_up_logging
+from batch.events import log
 from batch.extras import needs_extra
+from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str] = ()) -> int:
     usage("python -m controller", what, ControllerSettings).parse_args(arguments)
     set_up_logging()
     try:
-        _serve(controller_settings(os.environ))
+        settings = controller_settings(os.environ)
+        set_up_logging(settings.log_level)
+        _serve(settings)
     except SettingsError as error:
         for problem in error.problems:
             log("settings_wrong", error=problem)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batch.model.errors import SettingsError
-from batch.settings import names, read, seconds, setting, text, whole
+from batch.settings import log_level_setting, names, read, seconds, setting, text, whole
 from controller.decide.budget import Quotas
 from controller.lanes.annotations import positive
 from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
@@ -59,6 +59,7 @@ class ControllerSettings:
     )
     run_calls_per_minute: int = setting("RUN_CALLS_PER_MINUTE", whole(1), "launches that Cloud Run is asked for in a minute", default=60)
     tick_deadline_s: float = setting("TICK_DEADLINE_S", seconds(0.1), "within which a tick is answered; a longer one goes on", default=50.0)
+    log_level: str = log_level_setting()
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "what a running tick has left after SIGTERM", default=6.0)
     oidc_audience: str = setting("OIDC_AUDIENCE", text, "what callers' tokens must be for; empty: Cloud Run checks callers", default="")
     oidc_emails: tuple[str, ...] = setting("OIDC_EMAILS", emails, "service accounts that may call everything", default=())

@@ -9,9 +9,10 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from batch.events import log, set_up_logging
+from batch.events import log
 from batch.extras import needs_extra
 from batch.handling.registry import load_handlers
+from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     try:
         settings = intake_settings(os.environ)
         registry = load_handlers(settings.handlers)
+        set_up_logging(settings.log_level)  # a module may have configured logging when it was imported
         check_credentials(os.environ)
         door = listening(settings.host, settings.port, backlog=2048)
     except SettingsError as error:

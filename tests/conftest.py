@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+from batch import logs
 from tests.google_emulator import google_pubsub
 from tests.support import Service, is_scrubbed, start_service
 
@@ -22,6 +26,20 @@ settings.load_profile("fanout")
 def _scrubbed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [one for one in os.environ if is_scrubbed(one)]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A process of Fanout's sets up logging for itself; here that ends with the test, after which records go through `logging` again."""
+    own = logs.own.handler, logs.own.level, logs.own.project
+    root = logging.getLogger()
+    handlers, level, show, hook = [*root.handlers], root.level, warnings.showwarning, threading.excepthook
+    yield
+    logs.own.handler, logs.own.level, logs.own.project = own
+    threading.excepthook = hook
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    warnings.showwarning = show
 
 
 @pytest.fixture

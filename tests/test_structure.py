@@ -24,8 +24,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "batch": (
         "model",
         "extras",
+        "logs",
         "settings",
         "events",
+        "printed",
+        "process_state",
         "memory",
         "server",
         "services",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import faulthandler
 import io
 import os
-import signal
 import socket
 import sys
 
 from batch.child.bonds import tie_to
 from batch.child.inside import Inside
 from batch.child.wire import Link
+from batch.process_state import show_stacks
 
 
 def main(wire: int, parent_pid: int) -> int:
@@ -19,8 +18,7 @@ def main(wire: int, parent_pid: int) -> int:
     if not tie_to(parent_pid):
         return 1
     os.set_inheritable(wire, False)
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, chain=False)
+    show_stacks()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")

@@ -20,7 +20,7 @@ from batch.child.bonds import end_group, memory_limit, worn
 from batch.child.logs import set_up_forwarding
 from batch.child.store import RemoteStore
 from batch.child.wire import Frame, Link
-from batch.handling.answer import Answer, Said, answers_of, called, raised
+from batch.handling.answer import Answer, Said, answers_of, called, raised, tasks_begin_as_now
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Handler, Kind, Registry, load_handlers
 from batch.handling.signals import holds
@@ -29,6 +29,7 @@ from batch.model.errors import SettingsError
 from batch.model.message import decode
 from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 from batch.model.result import ResultRefused
+from batch.process_state import ProcessState, child_state, draw_anew
 
 LEAVE_S = 5.0
 """How long a child that is not needed any more may take for its own last things."""
@@ -48,6 +49,7 @@ class Inside:
         self._clock = SystemClock()
         self._registry = Registry()
         self._store = RemoteStore("", self._ask)
+        self._state = ProcessState({})
 
     def live(self) -> None:
         """From the first frame to the worker's end."""
@@ -62,6 +64,8 @@ class Inside:
             self._busy = self._used = True
             answer, usable = self._attempt(frame)
             _flush()
+            self._state.put_back(self._state.changed())
+            draw_anew()
             self._send({"kind": "answer", "usable": usable, **asdict(answer)})
             self._busy = False
 
@@ -69,14 +73,17 @@ class Inside:
         """Import the handlers; tells the worker when that cannot be done."""
         sys.path[:] = hello["path"]
         self._store.bucket_name = hello["bucket_name"]
-        set_up_forwarding(self._send)
+        set_up_forwarding(self._send, hello["log_level"])
         try:
             self._registry = load_handlers(hello["modules"])
+            tasks_begin_as_now()
+            set_up_forwarding(self._send, hello["log_level"])  # a module may have configured logging when it was imported
         except SettingsError as error:
             _flush()
             self._send({"kind": "problem", "text": str(error)})
             return False
         _flush()
+        self._state = child_state()
         self._send({"kind": "ready"})
         return True
 
@@ -92,9 +99,10 @@ class Inside:
         deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
         kind_of_context = AsyncContext if handler.is_async else Context
         ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
+        ctx.attributes = told["attributes"]
         tight: list[BaseException] = []
 
-        def run() -> Any:
+        def run(ctx: Context | AsyncContext) -> Any:
             with memory_limit(told["memory_mb"]):
                 try:
                     ctx.payload = handler.validated(task)
@@ -104,7 +112,7 @@ class Inside:
                         tight.append(error)
                     raise
 
-        answer = called(run)
+        answer = called(run, ctx)
         if answer.said is Said.RETURNED:
             answer = self._plain(answer, handler)
             answer.output = ctx.outputs[-1].name if ctx.outputs else ""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import traceback
 from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from enum import StrEnum
 from types import CoroutineType
@@ -16,6 +16,7 @@ from typing import Any
 
 from batch.handling.registry import Kind
 from batch.handling.signals import OF_SEVERAL, speaking
+from batch.logs import running
 from batch.model.errors import (
     DependencyError,
     FanoutError,
@@ -27,9 +28,9 @@ from batch.model.errors import (
     Superseded,
     text_of,
 )
+from batch.model.texts import class_name, traceback_text
 
 MAX_TRACEBACK_CHARS = 4000
-MAX_REASON_CHARS = 8000
 MAX_SHOWN = 15
 """Errors of one group that a traceback shows, as Python's own; formatting very many takes long."""
 CANCEL_LIMIT_S = 5.0
@@ -70,18 +71,40 @@ class Answer:
 
 
 def called(function: Callable[..., Any], *arguments: Any) -> Answer:
-    """Call user code here and now. Never raises."""
+    """Call user code here and now, in a context of its own; the last argument says whose it is. Never raises."""
     forks = _forks.count
+    context = _clean.context.copy()
+    context.run(running.set, arguments[-1])
     try:
-        result = function(*arguments)
+        result = context.run(function, *arguments)
         if isinstance(result, CoroutineType):
-            result = asyncio.run(result)
+            result = context.run(asyncio.run, result)
         answer = Answer(_RETURNED, result)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is this task's failure, not the worker's
         answer = raised(error)
     if _forks.count != forks:
         os._exit(1)  # a copy that the handler has forked came back from it: it would go on as a second worker on the same connections
     return answer
+
+
+class _Clean:
+    """What each task's context variables are when it begins: as they were when the modules of handlers had been imported. So a task finds
+    none that another one has set, and all that a module has."""
+
+    context = Context()
+
+
+_clean = _Clean()
+
+
+def tasks_begin_as_now() -> None:
+    """From now on each task begins with the context variables that are set here."""
+    _clean.context = copy_context()
+
+
+def clean_context() -> Context:
+    """For one task."""
+    return _clean.context.copy()
 
 
 class _Forks:
@@ -98,7 +121,8 @@ os.register_at_fork(after_in_child=_forks.forked)
 
 
 async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:
-    """As `called`, for an async function on a running event loop."""
+    """As `called`, for an async function on a running event loop, by a task in a `clean_context`."""
+    running.set(arguments[-1])
     try:
         return Answer(Said.RETURNED, await function(*arguments))
     except BaseException as error:  # noqa: BLE001 - as above; CancelledError too: the caller knows whether it was its own doing
@@ -155,12 +179,12 @@ def raised(error: BaseException) -> Answer:
         speaker, count = speaking(error)
     except Exception:  # noqa: BLE001 - attributes of an error may be user code
         speaker, count = error, 1
-    reason = text_of(speaker)[:MAX_REASON_CHARS]
+    reason = text_of(speaker)
     if isinstance(speaker, Permanent):
         reason = reason or "the handler gave no reason"
     if count > 1:
         reason = f"{reason} {OF_SEVERAL.format(count)}"
-    error_type = type(speaker).__name__
+    error_type = class_name(speaker)
     if isinstance(speaker, DependencyError):
         return Answer(Said.DEPENDENCY, error_type=error_type, reason=reason)
     if isinstance(speaker, Superseded):
@@ -172,21 +196,13 @@ def raised(error: BaseException) -> Answer:
     if isinstance(speaker, NameRefused | MessageRefused):
         return Answer(Said.INVALID, reason=reason)
     after_s = speaker.after_s if isinstance(speaker, Retry) else None
-    return Answer(
-        Said.FAILED,
-        error_type=error_type,
-        reason=reason,
-        after_s=after_s,
-        traceback=traceback_of(error if count <= MAX_SHOWN else speaker, speaker),
-    )
+    shown = traceback_of(error if count <= MAX_SHOWN else speaker, speaker)
+    return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=shown)
 
 
-def traceback_of(error: BaseException, speaker: BaseException | None = None) -> str:
-    """Its end, where the cause stands; where it is too long for all, that of `speaker`, the error inside it that counts."""
-    try:
-        text = "".join(traceback.format_exception(error))
-        if len(text) > MAX_TRACEBACK_CHARS and speaker is not None and speaker is not error:
-            text = "".join(traceback.format_exception(speaker))
-    except Exception:  # noqa: BLE001 - an error whose text cannot be had has no printable traceback either
-        text = "".join(traceback.format_tb(error.__traceback__))
-    return text[-MAX_TRACEBACK_CHARS:]
+def traceback_of(error: BaseException, speaker: BaseException) -> str:
+    """As Python prints it; where that is too long, that of `speaker`, the error inside it that counts."""
+    shown = traceback_text(error, MAX_TRACEBACK_CHARS)
+    if len(shown) >= MAX_TRACEBACK_CHARS and speaker is not error:
+        return traceback_text(speaker, MAX_TRACEBACK_CHARS)
+    return shown

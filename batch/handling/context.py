@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from batch.events import log
 from batch.handling.results import Written, write_output
+from batch.logs import OwnLogger, fields_of, trace_field
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
+from batch.model.texts import plain
 from batch.services.ports import ObjectStore
 
 T = TypeVar("T")
@@ -26,12 +28,15 @@ PROGRESS_EVERY_S = 10.0
 MAX_NOTE_CHARS = 200
 
 
+_LOGGER = OwnLogger("fanout.handler")
+
+
 class TaskLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the task's id and type to every line."""
+    """Adds the task's id, type and attempt to every line."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """As the standard library asks for it; a line's own `extra` wins."""
-        kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
+        kwargs["extra"] = {**(self.extra or {}), **fields_of(kwargs.get("extra"))}
         return msg, kwargs
 
 
@@ -63,12 +68,19 @@ class Surroundings:
     stopping: threading.Event = field(default_factory=threading.Event)
     outputs: list[Written] = field(default_factory=list)
     how_far: MutableMapping[str, HowFar] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Those of the task's message."""
     _spoke_s: float | None = field(default=None, init=False)
 
     @property
     def log(self) -> TaskLogger:
-        """Logs lines that carry the task's id and type."""
-        return TaskLogger(logging.getLogger("fanout.handler"), {"task_id": self.task.task_id, "task_type": self.task.task_type})
+        """Logs lines that carry the task's id, type, attempt and trace."""
+        return TaskLogger(_LOGGER, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What each log record carries that arises while this attempt runs."""
+        task = self.task
+        return {"task_id": task.task_id, "task_type": task.task_type, "attempt": self.attempt, **trace_field(self.attributes)}
 
     def now(self) -> float:
         """Unix seconds."""
@@ -83,15 +95,14 @@ class Surroundings:
 
         Raises TypeError unless `done` and `total` are numbers.
         """
-        said = HowFar(_number(done), None if total is None else _number(total), str(note)[:MAX_NOTE_CHARS])
+        said = HowFar(_number(done), None if total is None else _number(total), plain(note, MAX_NOTE_CHARS))
         self.how_far[self.task.task_id] = said
         now_s = self.clock.monotonic()
         if self._spoke_s is None:
             self._spoke_s = now_s
         elif now_s - self._spoke_s >= PROGRESS_EVERY_S:
             self._spoke_s = now_s
-            facts = {"task_id": self.task.task_id, "task_type": self.task.task_type, "attempt": self.attempt}
-            log("handler_progress", **facts, done=said.done, total=said.total, note=said.note)
+            log("handler_progress", **self.facts(), done=said.done, total=said.total, note=said.note)
 
     def ended(self) -> str:
         """Forget how far the task was, once its handler has returned; the name of the object it wrote last, empty without one."""

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from batch.handling.signals import speaking
 from batch.model.errors import DependencyError, MessageRefused, SettingsError, text_of
+from batch.model.texts import class_name, plain
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from batch.model.message import Task
 
 Function = Callable[..., Any]
@@ -89,14 +92,17 @@ class Handler:
         try:
             return self.payload.model_validate(dict(fields))
         except ValidationError as error:
-            _raise_service(one.get("ctx", {}).get("error") for one in error.errors())
-            wrong = {".".join(map(str, one["loc"])) or "task": one["msg"].removeprefix("Value error, ") for one in error.errors()}
+            _raise_service(one.get("ctx", {}).get("error") for one in error.errors(include_url=False, include_input=False))
+            wrong = _wrong_fields(error)
             reason = "; ".join(f"{name}: {problem}" for name, problem in wrong.items())
             raise MessageRefused("invalid", about + reason, tuple(wrong)) from error
+        except UnicodeEncodeError as error:
+            # What pydantic makes of a validator's message that is no proper text: the message itself is worth more.
+            raise MessageRefused("invalid", about + plain(error.object)) from error
         except Exception as error:
             # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
             _raise_service([error])
-            raise MessageRefused("invalid", f"{about}{type(error).__name__}: {text_of(error)}") from error
+            raise MessageRefused("invalid", f"{about}{class_name(error)}: {text_of(error)}") from error
 
 
 def _raise_service(errors: Iterable[object]) -> None:
@@ -179,6 +185,12 @@ def body_of(function: Function) -> Function:
     return body
 
 
+def _wrong_fields(error: ValidationError) -> dict[str, str]:
+    """By field what is wrong with it; the message of a validator is user code's."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return {plain(".".join(map(plain, one["loc"]))) or "task": plain(one["msg"].removeprefix("Value error, ")) for one in problems}
+
+
 def _wrong_options(
     retries: int, timeout_s: float | None, isolation: str, group: int, group_wait_s: float, memory_mb: int | None
 ) -> list[str]:
@@ -207,11 +219,11 @@ def load_handlers(modules: Iterable[str], registry: Registry = default_registry)
         try:
             importlib.import_module(module)
         except ImportError as error:
-            problems.append(f"HANDLERS: cannot import {module!r}: {error}; give importable module names, separated by commas")
+            problems.append(f"HANDLERS: cannot import {module!r}: {text_of(error)}; give importable module names, separated by commas")
         except SettingsError as error:
             problems += [f"HANDLERS: {module}: {problem}" for problem in error.problems]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a module may raise anything; its operator must read what
-            problems.append(f"HANDLERS: importing {module!r} failed: {type(error).__name__}: {error}")
+            problems.append(f"HANDLERS: importing {module!r} failed: {class_name(error)}: {text_of(error)}")
     if problems:
         raise SettingsError(problems)
     return registry

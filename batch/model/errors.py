@@ -62,6 +62,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batch.model.texts import plain
+
 MAX_WAIT_S = 30 * 24 * 3600.0
 """How long a handler may put a task off."""
 
@@ -74,11 +76,8 @@ def checked_wait_s(after_s: object) -> float:
 
 
 def text_of(error: BaseException) -> str:
-    """An error's own text; a replacement where its `__str__` raises."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - `__str__` is user code
-        return f"{type(error).__name__}, whose text cannot be had"
+    """An error's own text, as it may be stored anywhere; a replacement where its `__str__` raises."""
+    return plain(error)
 
 
 class FanoutError(Exception):

@@ -13,6 +13,7 @@ from json.encoder import encode_basestring as quoted
 from typing import Any
 
 from batch.model.result import as_json
+from batch.model.texts import json_bytes
 
 MAX_LINE_BYTES = 64 * 1024
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
@@ -82,7 +83,7 @@ class Lines:
             text += f',"error_type":{quoted(error_type)}'
         if reason:
             text += f',"reason":{quoted(reason)}'
-        return f"{text}}}\n".encode(errors="backslashreplace")  # half a surrogate pair becomes the escape that JSON has for it
+        return json_bytes(f"{text}}}\n")
 
 
 def left_out(line: bytes) -> dict[str, str]:

@@ -10,6 +10,7 @@ from batch.worker.admission.markers import Markers
 from batch.worker.dispatch import Executor, Executors, queues_of
 from batch.worker.executors.async_tasks import AsyncExecutor
 from batch.worker.executors.groups import GroupExecutor, concurrency_of
+from batch.worker.executors.guard import Guard
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.processes import Isolation, ProcessExecutor, process_count
 from batch.worker.executors.quarantine import Quarantine
@@ -45,7 +46,8 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
         else:
             executor = ThreadExecutor(concurrency, stage.queue, parts)
         executors[name] = stage, executor
-    return Executors(executors, quarantine, registry, changes)
+    here = [task_type for task_type in registry if registry[task_type].kind is not Kind.PROCESS]
+    return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here))
 
 
 def _loop(settings: WorkerSettings, registry: Registry, parts: Parts) -> Loop:

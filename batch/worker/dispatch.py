@@ -12,6 +12,7 @@ from batch.handling.registry import Kind, Registry
 from batch.model.delivery import Delivery
 from batch.model.message import task_type_of
 from batch.worker.attempt import Work
+from batch.worker.executors.guard import Guard
 from batch.worker.executors.quarantine import Quarantine
 from batch.worker.ready_queue import Changes, ReadyQueue
 from batch.worker.redelivered import Redelivered
@@ -45,7 +46,12 @@ class Executors:
     own. Quarantined tasks of all of them share one executor."""
 
     def __init__(
-        self, executors: Mapping[str, tuple[Redelivered, Executor]], quarantine: Quarantine, registry: Registry, changes: Changes
+        self,
+        executors: Mapping[str, tuple[Redelivered, Executor]],
+        quarantine: Quarantine,
+        registry: Registry,
+        changes: Changes,
+        guard: Guard,
     ) -> None:
         """`changes` are those of all queues."""
         self._stages = {name: stage for name, (stage, _) in executors.items()}
@@ -54,6 +60,7 @@ class Executors:
         self._everyone: Sequence[Executor | Quarantine] = (*self._executors, quarantine)
         self._registry = registry
         self.changes = changes
+        self._guard = guard
         self._first = next(iter(self._stages.values()))
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
@@ -89,6 +96,7 @@ class Executors:
     def flush(self) -> None:
         for executor in self._everyone:
             executor.flush()
+        self._guard.look(self.running)
 
     def close(self) -> list[Work]:
         """Start nothing more; returns what had not started and may be nacked at once."""

@@ -16,6 +16,7 @@ from batch.events import log
 from batch.model.clock import Clock
 from batch.model.errors import FanoutError
 from batch.model.exit import ExitReason
+from batch.printed import end_printed_lines
 from batch.services.ports import Subscription
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import UNMARK_S, Markers
@@ -94,6 +95,7 @@ class Shutdown:
             self._last_words.wait()
             return ExitReason.STUCK
         self.watchdog.stop()
+        end_printed_lines()
         log("worker_ended", exit_reason=reason.value, **self._facts())
         return reason
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from batch.events import EVENTS, log, set_up_logging
+from batch.events import EVENTS, log
+from batch.logs import set_up_logging
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,23 +25,12 @@ def events_in(module: ast.Module) -> Iterator[str]:
             yield from (one.value for one in ast.walk(node.args[0]) if isinstance(one, ast.Constant) and isinstance(one.value, str))
 
 
-@pytest.fixture
-def _logging_as_before() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("fanout")
-    handlers, levels = [*root.handlers], (root.level, ours.level)
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
-
-
 def test_what_is_logged_is_what_the_table_says() -> None:
     paths = [path for package in ("batch", "controller", "intake") for path in (ROOT / package).rglob("*.py")]
     logged = {event for path in paths for event in events_in(ast.parse(path.read_text(encoding="utf-8")))}
     assert logged == set(EVENTS)
 
 
-@pytest.mark.usefixtures("_logging_as_before")
 def test_a_line_is_what_cloud_logging_reads() -> None:
     out = io.StringIO()
     with redirect_stdout(out):

@@ -69,7 +69,7 @@ def test_the_first_holds_on_a_tie() -> None:
     assert merged([other, one])["a"] is other
 
 
-@pytest.mark.parametrize(("result", "written"), [({"a": "\ud800"}, {"a": "\ud800"}), (False, False), ("", None), ({1: 2}, {"1": 2})])
+@pytest.mark.parametrize(("result", "written"), [({"a": "\ud800"}, {"a": "\\ud800"}), (False, False), ("", None), ({1: 2}, {"1": 2})])
 def test_a_result_stands_in_its_line(result: object, written: object) -> None:
     assert json.loads(to_line(Outcome("a", "t", "succeeded", "now", result=result))).get("result") == written
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 from collections.abc import Callable, Iterator
 
@@ -15,17 +14,6 @@ from batch.model.errors import SettingsError
 from batch.server import listening
 
 NOWHERE = "127.0.0.1:1"
-
-
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    """A service sets up logging for its whole process: here it ends with the test."""
-    root, ours = logging.getLogger(), logging.getLogger("fanout")
-    before = [*root.handlers], root.level, ours.level
-    yield
-    root.handlers[:], _, _ = before
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
 
 
 @pytest.fixture
@@ -49,7 +37,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield port
 
 
-@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize("main", [controller.__main__.main, intake.__main__.main], ids=["controller", "front door"])
 def test_a_service_tells_of_a_port_that_is_taken(main: Callable[[], int], taken: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert main() == 2

@@ -19,6 +19,7 @@ from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out
 from batch.model.result import ResultRefused
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
+from batch.worker.admission.failures import log_dead, log_failed
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import add_failure
 from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, later, nack_after
@@ -132,8 +133,7 @@ class Verdicts:
         )
         attempts = add_failure(self.store, attempt.task.task_id, failure, delay_s, self.clock.now())
         self.markers.forget(attempt)
-        facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "attempt": attempts.attempt_count}
-        log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
+        log_failed(attempt, failure, attempts.attempt_count)
         noted = Failure(attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason, again=attempt.number > 1)
         if attempt.quarantined and answer.said is Said.CRASHED:
             ended = self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
@@ -152,22 +152,41 @@ class Verdicts:
         last = attempts.errors[-1] if attempts.errors else None
         what = f"{last.error_type}: {last.reason}" if last else "no error is on record"
         reason = f"{what} (attempt {attempts.attempt_count} of {attempt.handler.retries + 1}, the last)"
-        return self._dead(attempt, attempts.attempt_count, last.error_type if last else "unknown", reason)
+        return self._dead(attempt, attempts.attempt_count, last.error_type if last else "unknown", reason, last)
 
     def worker_died(self, attempt: Attempt, attempts: Attempts, evidence: str = "the last times alone in a process of its own") -> Ended:
         """Dead, because workers ended while it ran; what is known of them stands in the record of its attempts."""
         lost = list(dict.fromkeys((*attempts.lost, attempts.in_progress) if attempts.in_progress else attempts.lost))
         workers = "its worker" if len(lost) == 1 else f"each of {len(lost)} workers"
         reason = f"{workers} ended while it ran (the last: {lost[-1]}); {evidence}; see {attempts_object(attempt.task.task_id)}"
-        return self._dead(attempt, max(1, attempts.attempt_count), "worker_died", reason)
+        last = attempts.errors[-1] if attempts.errors else None
+        return self._dead(attempt, max(1, attempts.attempt_count), "worker_died", reason, last, on_record=True)
 
-    def _dead(self, attempt: Attempt, attempt_count: int, error_type: str, reason: str) -> Ended:
-        return self.dead(attempt.task, attempt.delivery, attempt.began_s, attempt_count, error_type, reason)
+    def _dead(
+        self,
+        attempt: Attempt,
+        attempt_count: int,
+        error_type: str,
+        reason: str,
+        last: AttemptError | None = None,
+        on_record: bool = False,
+    ) -> Ended:
+        return self.dead(attempt.task, attempt.delivery, attempt.began_s, attempt_count, error_type, reason, last, on_record)
 
-    def dead(self, task: Task, delivery: Delivery, began_s: float, attempt_count: int, error_type: str, reason: str) -> Ended:
-        """`task` as far as it could be read."""
+    def dead(
+        self,
+        task: Task,
+        delivery: Delivery,
+        began_s: float,
+        attempt_count: int,
+        error_type: str,
+        reason: str,
+        last: AttemptError | None = None,
+        on_record: bool = False,
+    ) -> Ended:
+        """`task` as far as it could be read; `last` is its last failed attempt."""
         reason = cut(reason, MAX_REASON_BYTES)
-        log("dead_lettered", task_id=task.task_id, task_type=task.task_type, error_type=error_type, reason=reason)
+        log_dead(self.settings.job, task, delivery, error_type, reason, last, on_record=on_record or last is not None)
         letter = dead_letter(
             delivery.data,
             delivery.attributes,

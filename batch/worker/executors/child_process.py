@@ -105,6 +105,7 @@ class Child:
         self._poll_printed = select.poll()
         self._poll_printed.register(self._printed, select.POLLIN)
         self._hello = hello
+        self._facts: dict[str, Any] = {}
 
     def get_ready(self) -> None:
         """Wait until its handlers are imported. Raises CannotStart; the child is gone then."""
@@ -134,6 +135,7 @@ class Child:
     def run(self, order: Order) -> Answer:
         """Give it an attempt and wait for what becomes of it. Raises NeverBegan. Unless the handler has answered, it is gone."""
         self.output.begin(**order.facts)
+        self._facts = order.facts
         began = False
         try:
             self._link.send({"kind": "run", **order.header}, order.data)
@@ -236,7 +238,7 @@ class Child:
             reply = answered(self._store, frame)
             self._try_send(reply.header, reply.body)
         elif frame.kind == "log":
-            relogged(frame.header)
+            relogged(frame.header, self._facts)
 
     def _try_send(self, header: dict[str, Any], body: bytes = b"") -> None:
         """A child that does not listen is a dead one: the next look at it tells."""

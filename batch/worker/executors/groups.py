@@ -28,6 +28,8 @@ from batch.worker.watchdog import stack_of
 CALLS = 2
 """One call runs while the next group fills, or runs as well."""
 ASIDE_THREADS = 8
+MAX_IDS = 20
+"""Task ids of a group that a log record carries which is not one task's own."""
 
 
 class _Contexts(Sequence[Surroundings]):
@@ -55,6 +57,13 @@ class _Contexts(Sequence[Surroundings]):
         known = self._made.get(at)
         # Two threads of a handler may ask at once: both have to get the same.
         return known if known is not None else self._made.setdefault(at, self._make(self._attempts[at]))
+
+    def facts(self) -> dict[str, Any]:
+        """What each log record carries that arises while the call runs, and is not one task's own."""
+        if len(self) == 1:
+            return self[0].facts()
+        ids = [attempt.task.task_id for attempt in self._attempts[:MAX_IDS]]
+        return {"task_type": self._attempts[0].task.task_type, "task_count": len(self), "task_ids": ids}
 
     def outputs(self) -> list[str]:
         """The handler has returned: by attempt, the name of what it wrote last, empty without one."""

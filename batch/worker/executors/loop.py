@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from batch.events import log
+from batch.handling.answer import clean_context
 from batch.model.clock import Clock
 from batch.model.errors import text_of
 from batch.worker.watchdog import stack_of
@@ -90,7 +91,7 @@ class Loop:
 
     def run(self, coroutine: Any, task_type: str, then: Callable[[asyncio.Task[Any]], None]) -> asyncio.Task[Any]:
         """Start user code on the loop, from the loop; `then` is one of our steps."""
-        task = self._loop.create_task(coroutine)
+        task = self._loop.create_task(coroutine, context=clean_context())
         self.task_types[task] = task_type
 
         def done(ended: asyncio.Task[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from batch.events import log
+from batch.events import log, log_printed
 
 MAX_LINES = 200
 """Lines that one attempt may have in the log; the rest is counted."""
@@ -67,4 +67,4 @@ class Output:
         text = line[:MAX_LINE_BYTES].decode(errors="replace").rstrip()
         if text:
             self._line_count += 1
-            log("handler_output", **self._facts, reason=text)
+            log_printed(text, **self._facts)

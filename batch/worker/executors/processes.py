@@ -12,6 +12,7 @@ from typing import Any
 
 from batch.events import log
 from batch.handling.answer import Answer, Said
+from batch.logs import trace_field
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
@@ -115,7 +116,13 @@ class Isolation:
     def _started(self) -> Child:
         if self._unable:
             raise CannotStart(self._unable)
-        hello = {"kind": "hello", "path": sys.path, "modules": self.settings.handlers, "bucket_name": self.store.bucket_name}
+        hello = {
+            "kind": "hello",
+            "path": sys.path,
+            "modules": self.settings.handlers,
+            "bucket_name": self.store.bucket_name,
+            "log_level": self.settings.log_level,
+        }
         child = Child(hello, self.store, self.clock, self.stopping)
         with self._lock:
             self._children.add(child)
@@ -145,7 +152,7 @@ class Isolation:
             "remaining_s": min(self.end_s, self.end_s if until_s is None else until_s) - now_s,
             "memory_mb": memory_mb,
         }
-        facts = {"task_id": task.task_id, "task_type": task.task_type, "attempt": attempt.number}
+        facts = {"task_id": task.task_id, "task_type": task.task_type, "attempt": attempt.number, **trace_field(delivery.attributes)}
         return Order(header, delivery.data, until_s, timeout_s, facts)
 
 

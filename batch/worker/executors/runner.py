@@ -4,7 +4,6 @@ returns a value."""
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -13,11 +12,12 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from batch.events import log
-from batch.handling.answer import Answer, Said, called
+from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, called
 from batch.handling.context import AsyncContext, Context, HowFar
 from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.model.errors import FanoutError, text_of
+from batch.model.texts import traceback_text
 from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
@@ -118,14 +118,14 @@ class Runner:
         if isinstance(error, FanoutError):
             # Of ours only a service's errors come this far; one that says the request was wrong is no fault of the task either.
             return self.verdicts.unserved(delivery, text_of(error))
-        stack = "".join(traceback.format_exception(error))
-        log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=stack)
+        log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=traceback_text(error, MAX_TRACEBACK_CHARS))
         return nack_after(delivery, FAULT_WAIT_S)
 
     def context(self, attempt: Attempt, kind: type[Any] = Context) -> Any:
         """For a plain function; with another `kind` of context for others."""
         number, deadline_s = attempt.before.attempt_count + 1, attempt.deadline_s
-        return kind(attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far)
+        attributes = attempt.delivery.attributes
+        return kind(attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far, attributes)
 
     def async_context(self, attempt: Attempt, pool: Executor) -> AsyncContext:
         """For an async function; its requests run in the threads of `pool`."""

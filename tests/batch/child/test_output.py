@@ -10,7 +10,7 @@ from batch.worker.executors.output import MAX_LINE_BYTES, MAX_LINES, TAIL_BYTES,
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [str(vars(record)["reason"]) for record in caplog.records if vars(record).get("event") == "handler_output"]
+    return [record.getMessage() for record in caplog.records if vars(record).get("event") == "handler_output"]
 
 
 @pytest.fixture
@@ -51,5 +51,5 @@ def test_each_attempt_has_lines_and_an_end_of_its_own(output: Output, caplog: py
     output.feed(b"first")
     output.begin(task_id="u")
     output.feed(b"second\n")
-    assert [(vars(record)["task_id"], vars(record)["reason"]) for record in caplog.records] == [("t", "first"), ("u", "second")]
+    assert [(vars(record)["task_id"], record.getMessage()) for record in caplog.records] == [("t", "first"), ("u", "second")]
     assert output.tail == "second"

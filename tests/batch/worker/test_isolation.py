@@ -143,7 +143,7 @@ def test_what_a_handler_prints_never_reaches_the_wire(caplog: pytest.LogCaptureF
     caplog.set_level(logging.INFO, "fanout")
     plant = run_beside_good_ones("child-noise")
     assert outcome_of(plant, "wild").result == "done"
-    printed = [str(vars(one)["reason"]) for one in caplog.records if vars(one).get("event") == "handler_output"]
+    printed = [one.getMessage() for one in caplog.records if vars(one).get("event") == "handler_output"]
     assert any("more bytes were printed and left out" in line for line in printed)
     assert max(map(len, printed)) <= 2000
 
@@ -240,9 +240,9 @@ def test_lines_that_a_handler_logs_or_prints_carry_its_task(caplog: pytest.LogCa
     for number in range(4):
         submit(plant, f"t-{number}", "child-prints")
     assert worker(plant, BACKLOG=4).run() is ExitReason.SHARE_DONE
-    printed = [vars(one) for one in caplog.records if vars(one).get("event") == "handler_output"]
-    assert sorted(one["reason"] for one in printed) == [f"I am t-{number}" for number in range(4)]
-    assert all(one["reason"] == f"I am {one['task_id']}" for one in printed)
+    printed = [one for one in caplog.records if vars(one).get("event") == "handler_output"]
+    assert sorted(one.getMessage() for one in printed) == [f"I am t-{number}" for number in range(4)]
+    assert all(one.getMessage() == f"I am {vars(one)['task_id']}" for one in printed)
     logged = [one for one in caplog.records if one.name == "fanout.handler"]
     assert sorted(one.getMessage() for one in logged) == [f"logged by t-{number}" for number in range(4)]
     assert all(one.getMessage().endswith(str(vars(one)["task_id"])) and vars(one)["colour"] == "red" for one in logged)
@@ -290,7 +290,7 @@ def test_a_child_hears_that_its_worker_stops(caplog: pytest.LogCaptureFixture) -
     submit(plant, "waits", "child-until-stopped")
     running = worker(plant, MAX_MESSAGES=10)
     thread, reasons = in_thread(running)
-    wait_until(lambda: any(vars(one).get("reason") == "waiting" for one in caplog.records), 60, "the handler to wait")
+    wait_until(lambda: any(one.getMessage() == "waiting" for one in caplog.records), 60, "the handler to wait")
     running.stop()
     ended(thread)
     assert reasons == [ExitReason.STOPPED]

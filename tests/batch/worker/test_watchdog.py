@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batch.events import JsonLines
+from batch.logs import JsonLines
 from batch.model.clock import SystemClock
 from batch.model.exit import EXIT_STUCK, ExitReason, exit_code
 from batch.model.message import Task

@@ -1,0 +1,69 @@
+"""The one function through which every text goes that comes from a user's code or message: reason, traceback, name, note, log line.
+
+A handler may raise, log or return any text: with half a surrogate pair (as JSON's `"\\ud83d"` arrives), with NULs, of any length, or of a
+class whose `__str__` raises. What this module gives is a plain `str` that can be encoded and stored anywhere, so that what writes it later
+need not ask again.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+
+MAX_TEXT_CHARS = 8000
+_HALF = re.compile("[\ud800-\udfff]")
+_HEADER = "Traceback (most recent call last):\n"
+
+
+def plain(value: object, max_chars: int = MAX_TEXT_CHARS) -> str:
+    """The text of any value, at most `max_chars` long: half a surrogate pair and NUL become visible escapes. Never raises."""
+    text = value if type(value) is str else _said(value)
+    return _whole(text[:max_chars])[:max_chars]
+
+
+def _said(value: object) -> str:
+    """As `str` says it; exactly a `str`, also where user code made a class of its own."""
+    try:
+        return str.__str__(str(value))
+    except BaseException:  # noqa: BLE001 - `__str__` is user code: it may raise anything, and what it describes must not be lost with it
+        return str.__str__(value) if isinstance(value, str) else f"{_named(value)}, whose text cannot be had"
+
+
+def _named(value: object) -> str:
+    name = class_name(value)
+    return name if isinstance(value, BaseException) else f"a {name}"
+
+
+def _whole(text: str) -> str:
+    if "\0" in text:
+        text = text.replace("\0", r"\x00")
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def class_name(value: object, max_chars: int = 200) -> str:
+    """The name of a value's class, whatever a metaclass says it is."""
+    return plain(type.__dict__["__name__"].__get__(type(value)), max_chars)
+
+
+def traceback_text(error: BaseException, max_chars: int) -> str:
+    """As Python prints it. A long one keeps its end, where the cause stands, under the line by which a traceback is recognised."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001 - an error whose text cannot be had has no printable traceback either
+        text = "".join(traceback.format_tb(error.__traceback__))
+    if len(text) > max_chars:
+        text = _HEADER + text[len(_HEADER) - max_chars :]
+    return plain(text, max_chars)
+
+
+def is_traceback(text: str) -> bool:
+    """Whether it is one of `traceback_text`: what else stands in its place is the output of a process that died, or a stack."""
+    return text.startswith((_HEADER, "  + Exception Group Traceback"))
+
+
+def json_bytes(text: str) -> bytes:
+    """A JSON text in UTF-8. Half a surrogate pair in it becomes a visible escape: a reader of other languages would refuse the whole."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return _HALF.sub(lambda half: rf"\\u{ord(half[0]):04x}", text).encode()
