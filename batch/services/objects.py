@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from batch.model import arguments
 from batch.model.errors import (
     DependencyForbidden,
     DependencyMissing,
@@ -24,7 +25,6 @@ from batch.model.errors import (
     ObjectMissing,
     PreconditionFailed,
 )
-from batch.services import arguments
 from batch.services.ports import ObjectInfo
 from batch.services.refusals import Where, explained, refusal_of, translated, unreadable
 
