@@ -35,7 +35,7 @@ LIST_PAGE = 1000
 READ_ROUNDS = 10
 """How often a read of content and info may find that the object was replaced in between."""
 
-_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
+_UNREADABLE = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
 """What the client, and our reading of its answer, raise on bodies that lack what Cloud Storage always says; arguments were checked"""
 _LIST_FIELDS = "items(name,generation,size,metadata,contentType,updated,crc32c),nextPageToken"
 
@@ -68,19 +68,22 @@ class GoogleObjectStore:
 
         self.bucket_name = bucket_name
         self._project = project
+        self._no_json: type[Exception] = requests.exceptions.InvalidJSONError
+        self._corrupted: type[Exception] = storage_errors.DataCorruption
         self._failures: tuple[type[Exception], ...] = (
             api_errors.GoogleAPIError,
             auth_errors.GoogleAuthError,
             storage_errors.InvalidResponse,
-            storage_errors.DataCorruption,
+            self._corrupted,
             requests.RequestException,
             urllib3.exceptions.HTTPError,
             OSError,
         )
         self._denials: tuple[type[Exception], ...] = (auth_errors.DefaultCredentialsError, auth_errors.RefreshError)
-        self._no_json: type[Exception] = requests.exceptions.InvalidJSONError
-        with self._errors("reach"):
+        try:
             self._client: Any = storage.Client(project=project)
+        except self._failures as error:
+            raise self._ours(error, Where("reach", bucket_name, project), None) from error
         _prepare(self._client, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=pool_size))
         self._bucket: Any = self._client.bucket(bucket_name, user_project=billing_project or None)
         self._options: dict[str, Any] = {
@@ -191,6 +194,8 @@ class GoogleObjectStore:
             )
         if isinstance(error, self._no_json):
             return unreadable(where, error)
+        if isinstance(error, self._corrupted):
+            return DependencyUnavailable(f"{where}: what arrived is not what is stored, by its checksum; try again later: {error!r:.300}")
         refusal = refusal_of(error)
         known = explained(where, refusal)
         if known is not None:

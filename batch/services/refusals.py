@@ -206,9 +206,7 @@ def refusal_of(error: Exception) -> Refusal:
         return refusal_of(cause)
     response = getattr(error, "response", None)
     status = getattr(error, "code", None) or getattr(response, "status_code", None)
-    if not isinstance(status, int) or 200 <= status < 300:  # a success whose content failed its checksum
-        status = 0
-    return Refusal(int(status), f"{type(error).__name__}: {error}", _reason(error, response))
+    return Refusal(status if isinstance(status, int) else 0, f"{type(error).__name__}: {error}", _reason(error, response))
 
 
 def _reason(error: Exception, response: Any) -> str:

@@ -66,7 +66,7 @@ class Worker:
         self._markers = Markers(settings, store, clock)
         verdicts = Verdicts(settings, store, clock, rng, self._markers)
         admission = Admission(settings, registry, store, clock, verdicts, self._markers, self._bounds.end_s, self._bound_lease)
-        self._runner = Runner(admission, verdicts, store, clock)
+        self._runner = Runner(admission, verdicts, store, clock, unable=self._breaker.trip)
         unstarted = Unstarted(self._markers, self._inbox)
         parts = Parts(self._runner, self._inbox, self.tally, clock, self._fail, unstarted)
         self._executors = assembled(settings, registry, self._markers, parts, self._breaker.trip)

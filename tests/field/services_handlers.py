@@ -36,6 +36,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "bytearray": lambda ctx: ctx.write("out/bytearray", bytearray(b"same")),
     "memoryview": lambda ctx: ctx.write("out/memoryview", memoryview(b"xsame")[1:]),
     "read in": lambda ctx: ctx.read("in"),
+    "fail": lambda ctx: ctx.store.nothing,
 }
 """By the field `call` of a task."""
 

@@ -12,7 +12,7 @@ from batch.handling.registry import Backoff, Registry
 from batch.model.errors import FanoutError, ObjectMissing, Permanent, PreconditionFailed, Snooze
 from batch.model.exit import ExitReason
 from batch.model.message import Task
-from batch.model.names import delayed_parts
+from batch.model.names import delayed_parts, progress_object
 from batch.services.calls import Resource
 from batch.services.calls import translated as translated_pubsub
 from batch.services.ports import ObjectInfo
@@ -168,6 +168,13 @@ def test_a_bucket_may_answer_anything(action: str, prefix: str, status: int) -> 
 @pytest.mark.parametrize(("action", "prefix"), REQUESTS, ids=["-".join(one) for one in REQUESTS])
 def test_a_bucket_may_answer_anything_else(action: str, prefix: str, status: int) -> None:
     run_against(action, prefix, status)
+
+
+def test_progress_of_an_earlier_try_that_cannot_be_read_is_not_none() -> None:
+    made = plant()
+    made.store.write(progress_object("lane-x", 0, 0), b"")
+    survived(made)
+    assert made.subscription.backlog == len(TYPES)
 
 
 @pytest.mark.parametrize("code", CODES)

@@ -44,14 +44,16 @@ def store_of(bucket: Any, **options: Any) -> Any:
     return closing(GoogleObjectStore(bucket.name, project="p", timeout_s=5.0, **options))
 
 
-def worker_on(store: GoogleObjectStore, *calls: str, kind: str = "bucket-thread", execution: str = "x") -> tuple[Plant, Worker]:
+def worker_on(
+    store: GoogleObjectStore, *calls: str, kind: str = "bucket-thread", execution: str = "x", share: int = 0
+) -> tuple[Plant, Worker]:
     registry = Registry()
     registry._handlers.update(known(kind))
     plant = Plant(registry=registry)
     plant.store = store  # type: ignore[assignment]
     for call in calls:
         submit(plant, call, kind, call=call)
-    return plant, plant.worker(BACKLOG=len(calls), HANDLERS=services_handlers.__name__, PROCESSES=1, CLOUD_RUN_EXECUTION=execution)
+    return plant, plant.worker(BACKLOG=share or len(calls), HANDLERS=services_handlers.__name__, PROCESSES=1, CLOUD_RUN_EXECUTION=execution)
 
 
 def outcomes(store: GoogleObjectStore) -> dict[str, Outcome]:
@@ -94,6 +96,16 @@ def test_a_redelivered_task_finds_its_own_output_kept(bucket: Any) -> None:
             _plant, worker = worker_on(store, "bytes", execution=execution)
             assert worker.run() is ExitReason.SHARE_DONE
         assert {one.outcome for one in outcomes(store).values()} == {"succeeded"}
+
+
+def test_where_attempts_cannot_be_recorded_the_worker_says_so_and_the_task_stays(bucket: Any) -> None:
+    with store_of(bucket) as store:
+        change(bucket, retention_period=3600)
+        plant, worker = worker_on(store, "fail", "bytes", kind="bucket-patient", share=9)
+        assert worker.run() is ExitReason.BROKEN
+        assert "a retention policy keeps the object that is there" in worker.shutdown.breaker.reason
+        assert "attempts/fail.json" in worker.shutdown.breaker.reason
+        assert (plant.subscription.backlog, [*outcomes(store)]) == (1, ["bytes"])
 
 
 def test_a_hold_names_the_command_that_ends_it(bucket: Any) -> None:
