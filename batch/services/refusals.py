@@ -182,7 +182,7 @@ def _by_status(where: Where, status: int, detail: str) -> FanoutError:
         return DependencyMissing(
             f"{where}: bucket {where.bucket} does not exist in project {where.project}: create it with "
             f"`gcloud storage buckets create gs://{where.bucket} --project={where.project}`, or fix BUCKET_NAME; if somebody deleted it, "
-            "it may be restored as long as no other has its name: `gcloud storage buckets list --soft-deleted`"
+            "it may be restored as long as no other has its name: `gcloud storage ls --buckets --soft-deleted`"
         )
     if status in _FORBIDDEN:
         return DependencyForbidden(

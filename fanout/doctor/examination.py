@@ -96,11 +96,11 @@ class Examiner:
         return project_checks.of_key(key, self.facts.key_problem(key), self.place)
 
     def _no_bucket(self) -> Finding:
-        """Where it cannot be told whether one can be restored, nothing is said that would be the end of it."""
+        """Raises DependencyUnavailable where it cannot be told whether one can be restored: a new one would stand in its way."""
         try:
             generation = self.facts.soft_deleted(self.place.bucket)
-        except NotServed:
-            generation = ""
+        except DependencyForbidden:
+            generation = ""  # it is missing all the same
         return project_checks.deleted_bucket(generation, self.place) if generation else project_checks.missing_bucket(self.place)
 
     def _monitoring(self, lanes: Sequence[Lane]) -> Iterator[Finding]:

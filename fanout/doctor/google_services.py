@@ -53,8 +53,6 @@ class GoogleFacts:
             return bucket_facts(self._storage.get_bucket(self._bucket(name), **_READ))
 
     def soft_deleted(self, bucket: str) -> str:
-        if self._may_lack["bucket"]:
-            raise NotServed(f"{LOCAL} keeps no deleted buckets")
         with translated("list deleted buckets"):
             found = self._storage.list_buckets(prefix=bucket, soft_deleted=True, **_READ)
             generations = [int(one.generation) for one in found if one.name == bucket]

@@ -88,9 +88,9 @@ def of_key(key: str, problem: str, place: Place) -> Finding:
 
 
 def deleted_bucket(generation: str, place: Place) -> Finding:
-    """One that can be restored, unless another takes its name."""
+    """One that can be restored as long as no other has its name."""
     what = f"bucket {place.bucket} was deleted, and can be restored for a while"
-    why = "a new bucket of this name would take the old one's place for good: with it go outcomes, outputs, and tasks that are delayed"
+    why = "as long as another bucket has its name it cannot be restored, and then it is gone: with it outcomes, outputs and delayed tasks"
     command = f"gcloud storage restore gs://{place.bucket}#{generation}"
     return Finding(f"bucket {place.bucket}", "exists", Verdict.WRONG, what, why, command)
 

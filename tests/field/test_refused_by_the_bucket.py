@@ -163,7 +163,7 @@ def test_an_object_that_is_written_too_often_is_retried(server: Server, store: G
 
 def test_a_bucket_that_is_gone_may_be_restored(server: Server, store: GoogleObjectStore) -> None:
     refuse(server, 404, "notFound", "The specified bucket does not exist.")
-    with pytest.raises(DependencyMissing, match="gcloud storage buckets list --soft-deleted"):
+    with pytest.raises(DependencyMissing, match="gcloud storage ls --buckets --soft-deleted"):
         store.read("one")
 
 
