@@ -24,7 +24,7 @@ from batch.handling.registry import Registry, load_handlers
 from batch.logs import set_up_logging
 from batch.memory import collect_seldom, give_large_blocks_back
 from batch.model.clock import Clock, SystemClock
-from batch.model.errors import DependencyError, SettingsError
+from batch.model.errors import FanoutError, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
 from batch.printed import take_what_is_printed
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, worker_settings
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tasks_begin_as_now()
     try:
         worker = build(settings, registry, rng)
-    except DependencyError as error:
+    except FanoutError as error:
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
     collect_seldom()
@@ -127,7 +127,12 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
         registry,
         GoogleSubscription(settings.project, settings.subscription_name),
         GoogleTopic(settings.project, settings.dead_letter_topic),
-        GoogleObjectStore(settings.bucket_name, project=settings.project, pool_size=2 * settings.concurrency + BESIDE),
+        GoogleObjectStore(
+            settings.bucket_name,
+            project=settings.project,
+            pool_size=2 * settings.concurrency + BESIDE,
+            billing_project=settings.billing_project,
+        ),
         SystemClock(),
         rng,
     )

@@ -118,6 +118,8 @@ PUBSUB_NAME = matching(
 )
 BUCKET_NAME = matching(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "the name of a bucket: 3 to 222 of a-z 0-9 . _ -, without gs://")
 
+BILLING_HELP = "the project that pays for requests to a bucket with Requester Pays; empty for other buckets"
+
 
 def flag(value: str) -> bool:
     """A setting that is on or off."""
@@ -149,6 +151,7 @@ class WorkerSettings:
     subscription_name: str = setting("SUBSCRIPTION_NAME", PUBSUB_NAME, "the subscription to drain")
     bucket_name: str = setting("BUCKET_NAME", BUCKET_NAME, "the bucket for inputs, outputs and outcomes")
     topic_name: str = setting("TOPIC_NAME", text, "the lane's topic", default="")
+    billing_project: str = setting("BILLING_PROJECT", text, BILLING_HELP, default="")
     dead_letter_topic: str = setting("DEAD_LETTER_TOPIC", PUBSUB_NAME, "where messages that can never succeed go", default="dead-letters")
     max_messages: int = setting("MAX_MESSAGES", whole(1), "how many messages one worker may take at most", default=1000)
     backlog: int | None = setting(

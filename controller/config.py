@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batch.model.errors import SettingsError
-from batch.settings import log_level_setting, names, read, seconds, setting, text, whole
+from batch.settings import BILLING_HELP, log_level_setting, names, read, seconds, setting, text, whole
 from controller.decide.budget import Quotas
 from controller.lanes.annotations import positive
 from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
@@ -48,6 +48,7 @@ class ControllerSettings:
 
     project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project of jobs, subscriptions and bucket")
     bucket_name: str = setting("BUCKET_NAME", text, "the bucket that workers write their progress to")
+    billing_project: str = setting("BILLING_PROJECT", text, BILLING_HELP, default="")
     region: str = setting("REGION", text, "the region of the jobs", default="us-central1")
     port: int = setting("PORT", whole(0, 65535), "the port to serve on; 0 takes a free one", default=8080)
     run_emulator: str = setting(RUN_EMULATOR, text, "the local cloud's Cloud Run", default="")

@@ -29,7 +29,13 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     from controller.observe.google_jobs import GoogleJobRunner
 
     clock = SystemClock()
-    store = GoogleObjectStore(settings.bucket_name, project=settings.project, timeout_s=STORE_S, request_timeout_s=STORE_S / 2)
+    store = GoogleObjectStore(
+        settings.bucket_name,
+        project=settings.project,
+        timeout_s=STORE_S,
+        request_timeout_s=STORE_S / 2,
+        billing_project=settings.billing_project,
+    )
     topics = Topics(settings.project)
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
     backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, window_s=settings.reading_window_s)

@@ -70,7 +70,7 @@ def open_store(project: str, bucket: str) -> AbstractContextManager[ObjectStore]
     """The bucket, through Google's client."""
     from batch.services.objects import GoogleObjectStore
 
-    return closing(GoogleObjectStore(bucket, project=project))
+    return closing(GoogleObjectStore(bucket, project=project, billing_project=os.environ.get("BILLING_PROJECT", "")))
 
 
 def open_topic(project: str, name: str) -> AbstractContextManager[Topic]:

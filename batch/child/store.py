@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from batch.child.wire import Frame
+from batch.model import arguments
 from batch.model.errors import (
     DependencyError,
     DependencyForbidden,
@@ -17,8 +18,10 @@ from batch.model.errors import (
     DependencyUnavailable,
     FanoutError,
     NameRefused,
+    ObjectDamaged,
     ObjectMissing,
     PreconditionFailed,
+    ServiceRefused,
     text_of,
 )
 from batch.services.ports import ObjectInfo, ObjectStore
@@ -34,29 +37,42 @@ class RemoteStore:
         self.bucket_name = bucket_name
         self._ask = ask
 
-    def write(self, name: str, data: bytes, *, metadata: Mapping[str, str] | None = None, **options: Any) -> ObjectInfo:
-        options["metadata"] = None if metadata is None else dict(metadata)
-        return _info(self._call("write", bytes(memoryview(data)), name=name, **options).header["info"])
+    def write(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation: int | None = None,
+    ) -> ObjectInfo:
+        options = {
+            "name": arguments.object_name(name),
+            "content_type": arguments.content_type(content_type),
+            "metadata": None if metadata is None else dict(metadata),
+            "if_generation": if_generation,
+        }
+        return _info(self._call("write", arguments.content(data), **options).header["info"])
 
     def read(self, name: str) -> bytes:
-        return self._call("read", name=name).body
+        return self._call("read", name=arguments.object_name(name)).body
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
-        answer = self._call("read_with_info", name=name)
+        answer = self._call("read_with_info", name=arguments.object_name(name))
         return answer.body, _info(answer.header["info"])
 
     def info(self, name: str) -> ObjectInfo | None:
-        told = self._call("info", name=name).header["info"]
+        told = self._call("info", name=arguments.object_name(name)).header["info"]
         return None if told is None else _info(told)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        yield from [_info(one) for one in self._call("list", prefix=prefix).header["infos"]]
+        yield from [_info(one) for one in self._call("list", prefix=arguments.name_prefix(prefix)).header["infos"]]
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
-        return _info(self._call("patch_metadata", name=name, metadata=dict(metadata)).header["info"])
+        return _info(self._call("patch_metadata", name=arguments.object_name(name), metadata=dict(metadata)).header["info"])
 
     def delete(self, name: str, *, if_generation: int | None = None) -> bool:
-        return bool(self._call("delete", name=name, if_generation=if_generation).header["deleted"])
+        return bool(self._call("delete", name=arguments.object_name(name), if_generation=if_generation).header["deleted"])
 
     def _call(self, method: str, body: bytes = b"", **options: Any) -> Frame:
         answer = self._ask({"kind": "ask", "method": method, "options": options}, body)
@@ -95,7 +111,16 @@ def _told(info: ObjectInfo | None) -> dict[str, Any] | None:
     return None if info is None else {**asdict(info), "metadata": dict(info.metadata)}
 
 
-_OURS = (DependencyError, DependencyMissing, DependencyForbidden, DependencyUnavailable, NameRefused, FanoutError)
+_OURS = (
+    DependencyError,
+    DependencyMissing,
+    DependencyForbidden,
+    DependencyUnavailable,
+    NameRefused,
+    ObjectDamaged,
+    ServiceRefused,
+    FanoutError,
+)
 _MADE_OF: dict[type, tuple[str, ...]] = {ObjectMissing: ("name",), PreconditionFailed: ("name", "if_generation")}
 """The attributes that an error is made of; others are made of their text."""
 _KNOWN: dict[str, type[Exception]] = {

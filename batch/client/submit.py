@@ -15,7 +15,7 @@ from typing import Any
 from batch.handling.registry import Registry
 from batch.model.clock import Clock, iso
 from batch.model.delivery import Outgoing
-from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed
+from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed, ServiceRefused
 from batch.model.message import ENVELOPE, ROLLING_BELOW, Task, check_task_type, encode, new_task_id, rolling_shard, short
 from batch.model.names import manifest_object, submission_object
 from batch.services.ports import ObjectStore, Topic
@@ -66,7 +66,7 @@ class Report:
 class SubmissionInterrupted(DependencyError):
     """A service failed in the middle of a submission. `report` says what is certain; `add` or `close` once more goes on from there."""
 
-    def __init__(self, report: Report, cause: DependencyError) -> None:
+    def __init__(self, report: Report, cause: FanoutError) -> None:
         self.report = report
         maybe = "nothing of the rest is published"
         if report.uncertain is not None:
@@ -283,7 +283,7 @@ class Submission:
     def _guarded(self, action: Callable[[], object]) -> None:
         try:
             action()
-        except DependencyError as error:
+        except (DependencyError, ServiceRefused) as error:
             raise SubmissionInterrupted(self.report, error) from error
 
     def _create(self, name: str, body: bytes, content_type: str) -> None:

@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 from batch.events import log
 from batch.handling.results import Written, write_output
 from batch.logs import OwnLogger, fields_of, trace_field
+from batch.model import arguments
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
 from batch.model.texts import plain
 from batch.services.ports import ObjectStore
 
 T = TypeVar("T")
+Bytes = bytes | bytearray | memoryview
 
 PROGRESS_EVERY_S = 10.0
 """Minimum time between two lines of one attempt's progress, and from its first call to its first line, so that quick tasks log none."""
@@ -120,16 +122,17 @@ class Context(Surroundings):
         self.clock.wait(threading.Event(), seconds)
 
     def read(self, name: str) -> bytes:
-        """An object of the bucket. Raises ObjectMissing, DependencyError."""
-        return self.store.read(name)
+        """An object of the bucket. Raises ObjectMissing, ObjectDamaged, DependencyError; TypeError and ValueError for what is no name."""
+        return self.store.read(arguments.object_name(name))
 
     def exists(self, name: str) -> bool:
-        """Whether the bucket has the object. Raises DependencyError."""
-        return self.store.info(name) is not None
+        """Whether the bucket has the object. Raises DependencyError; TypeError and ValueError for what is no name."""
+        return self.store.info(arguments.object_name(name)) is not None
 
-    def write(self, name: str, data: bytes, content_type: str = "application/octet-stream") -> Written:
-        """Write an output, once per task. Raises Superseded when a newer task has written it: let it pass through."""
-        written = write_output(self.store, self.task, name, data, content_type)
+    def write(self, name: str, data: Bytes, content_type: str = "application/octet-stream") -> Written:
+        """Write an output, once per task. Raises Superseded when a newer task has written it: let it pass through; ServiceRefused when the
+        bucket keeps what is there, TypeError and ValueError for what is no name or no content."""
+        written = write_output(self.store, self.task, *_checked(name, data, content_type))
         self.outputs.append(written)
         return written
 
@@ -148,24 +151,26 @@ class AsyncContext(Surroundings):
             await self._aside(self.clock.wait, threading.Event(), seconds)
 
     async def read(self, name: str) -> bytes:
-        """An object of the bucket. Raises ObjectMissing, DependencyError."""
-        return await self._aside(self.store.read, name)
+        """As `Context.read`."""
+        return await self._aside(self.store.read, arguments.object_name(name))
 
     async def exists(self, name: str) -> bool:
-        """Whether the bucket has the object. Raises DependencyError."""
-        return await self._aside(self.store.info, name) is not None
+        """As `Context.exists`."""
+        return await self._aside(self.store.info, arguments.object_name(name)) is not None
 
-    async def write(self, name: str, data: bytes, content_type: str = "application/octet-stream") -> Written:
-        """Write an output, once per task. Raises Superseded when a newer task has written it: let it pass through.
-
-        A write that is cancelled may still take place.
-        """
-        written = await self._aside(write_output, self.store, self.task, name, data, content_type)
+    async def write(self, name: str, data: Bytes, content_type: str = "application/octet-stream") -> Written:
+        """As `Context.write`. A write that is cancelled may still take place."""
+        written = await self._aside(write_output, self.store, self.task, *_checked(name, data, content_type))
         self.outputs.append(written)
         return written
 
     async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
+
+
+def _checked(name: str, data: Bytes, content_type: str) -> tuple[str, bytes, str]:
+    """Here, and not only in the store: an async handler's mistake belongs into its own line, and what it gives may change meanwhile."""
+    return arguments.object_name(name), arguments.content(data), arguments.content_type(content_type)
 
 
 def _number(value: object) -> float:

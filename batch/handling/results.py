@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batch.model.errors import PreconditionFailed, Superseded
+from batch.model.errors import DependencyUnavailable, PreconditionFailed, ServiceRefused, Superseded
 from batch.model.message import Task
 from batch.services.ports import ObjectStore
 
@@ -26,16 +26,23 @@ class Written:
 
 
 def write_output(store: ObjectStore, task: Task, name: str, data: bytes, content_type: str) -> Written:
-    """Write one output of a task. Raises Superseded when a newer task owns the name, DependencyError when the bucket fails."""
+    """Write one output of a task. Raises Superseded when a newer task owns the name, ServiceRefused when the bucket keeps what is there,
+    DependencyError when it fails."""
     metadata = {"task_id": task.task_id, "submitted_at": task.submitted_at}
     if_generation = 0
     for _ in range(MAX_ROUNDS):
+        refused: ServiceRefused | None = None
         try:
             info = store.write(name, data, content_type=content_type, metadata=metadata, if_generation=if_generation)
             return Written(name, info.generation, created=True)
         except PreconditionFailed:
             existing = store.info(name)
+        except ServiceRefused as error:
+            # A bucket with a retention policy may say so before it compares generations: of what an earlier run has written, too.
+            existing, refused = store.info(name), error
         if existing is None:
+            if refused is not None:
+                raise refused
             if_generation = 0
             continue
         owner = existing.metadata.get("task_id", "")
@@ -44,5 +51,8 @@ def write_output(store: ObjectStore, task: Task, name: str, data: bytes, content
         # An object without our metadata (put there by a person) counts as older.
         if (existing.metadata.get("submitted_at", ""), owner) > task.age_key:
             raise Superseded(f"{name} belongs to the newer task {owner}")
+        if refused is not None:
+            raise refused
         if_generation = existing.generation
-    raise RuntimeError(f"{name} changed {MAX_ROUNDS} times while task {task.task_id} tried to write it")
+    what = f"{name} changed {MAX_ROUNDS} times while task {task.task_id} tried to write it"
+    raise DependencyUnavailable(f"{what}: find who writes it so often, or what answers for bucket {store.bucket_name}")

@@ -25,6 +25,8 @@
     │   └── Superseded            a newer task owns this task's output
     ├── PreconditionFailed        an object changed, or existed, before our conditional write
     ├── ObjectMissing             an object that was to be read does not exist
+    ├── ObjectDamaged             an object's content is not what its Content-Encoding says
+    ├── ServiceRefused            a service said that this one request is wrong; repeating it cannot help
     └── DependencyError           a service we need failed; never the fault of a task
         ├── DependencyMissing     the subscription, topic, bucket or job does not exist
         ├── DependencyForbidden   it exists and this identity may not use it
@@ -163,6 +165,14 @@ class ObjectMissing(FanoutError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"object {name} does not exist")
+
+
+class ObjectDamaged(FanoutError):
+    """An object's content is not what its Content-Encoding says: cut short, changed, or never encoded."""
+
+
+class ServiceRefused(FanoutError):
+    """The service answered that this one request is wrong: a retention policy keeps the object, the message is too large. No outage."""
 
 
 class DependencyError(FanoutError):

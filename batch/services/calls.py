@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from batch.model.clock import Clock, SystemClock
-from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ServiceRefused
 
 T = TypeVar("T")
 
@@ -22,6 +22,19 @@ RETRY_WITHIN_S = 30.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 4.0
 _TRANSIENT = frozenset({"UNAVAILABLE", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNKNOWN"})
+_FORBIDDEN = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "FAILED_PRECONDITION"})
+_CAUSES = {
+    "billing": "billing is off for its project: link an account with `gcloud billing projects link {project} --billing-account=ACCOUNT`",
+    "kms": (
+        "the topic's key (CMEK) cannot be used: grant Pub/Sub's service agent roles/cloudkms.cryptoKeyEncrypterDecrypter on it, and look "
+        "whether its version is enabled"
+    ),
+    "has not been used in project": "the API of Pub/Sub is off: `gcloud services enable pubsub.googleapis.com --project={project}`",
+    "vpc service controls": "VPC Service Controls forbid it: bring this identity and the project into one perimeter, or let it in",
+    "subscription type": "only a subscription that is pulled can be drained: not one that pushes, or exports to BigQuery or Cloud Storage",
+    "detached": "the subscription was detached from its topic: create another, or name it in SUBSCRIPTION_NAME",
+}
+"""What is the case and what mends it, by a word of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +69,18 @@ def translated(action: str, resource: Resource, code: str, detail: str) -> Fanou
         if resource.kind == "subscription":
             creation, setting = f"{creation} --topic=<its topic>", "SUBSCRIPTION_NAME"
         return DependencyMissing(f"{what}: {resource.kind} {resource.path} does not exist: create it with `{creation}`, or fix {setting}")
-    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+    if code in _FORBIDDEN:
+        cause = next((advice for word, advice in _CAUSES.items() if word in detail.lower()), "")
+        if cause:
+            return DependencyForbidden(f"{what}: refused ({code}): {cause.format(project=resource.project)}: {detail}")
+        if code == "FAILED_PRECONDITION":
+            look = f"gcloud pubsub {resource.kind}s describe {resource.name} --project={resource.project}"
+            return DependencyForbidden(f"{what}: refused ({code}): it cannot be used as it is set up; look at `{look}`: {detail}")
         role = "roles/pubsub.subscriber" if resource.kind == "subscription" else "roles/pubsub.publisher"
         return DependencyForbidden(f"{what}: refused ({code}): grant this identity {role} on it, or run as another identity: {detail}")
     if code in _TRANSIENT:
         return DependencyUnavailable(f"{what}: Pub/Sub answered {code} until the time for retries was over; try again later: {detail}")
-    return FanoutError(f"{what}: Pub/Sub refused the request ({code}); repeating it cannot help: {detail}")
+    return ServiceRefused(f"{what}: Pub/Sub refused the request ({code}); repeating it cannot help: {detail}")
 
 
 class Pauses:

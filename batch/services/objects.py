@@ -3,6 +3,8 @@
 Facts behind it: the client repeats 408, 429, 5xx and lost connections; an upload whose first answer was lost may therefore
 meet its own object and get 412 (callers that name a generation compare the metadata). PATCH merges metadata. An object's
 404 and its bucket's differ in the text only, and a worker may not be allowed to read the bucket itself, so a listing asks.
+Content travels as it is stored, for its checksum is that of what is stored; the client's own unzipping takes the part of a stream that is
+cut for the whole.
 Google's package is imported when a store is made: importing this module stays cheap.
 """
 
@@ -10,11 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
+from batch.model import arguments
+from batch.model.errors import (
+    DependencyForbidden,
+    DependencyMissing,
+    DependencyUnavailable,
+    FanoutError,
+    ObjectDamaged,
+    ObjectMissing,
+    PreconditionFailed,
+)
 from batch.services.ports import ObjectInfo
+from batch.services.refusals import Where, explained, refusal_of, translated, unreadable
 
 REQUEST_TIMEOUT_S = 20.0
 """For connecting, and for each wait on the socket: one request of several megabytes may take longer in all."""
@@ -23,50 +35,17 @@ LIST_PAGE = 1000
 READ_ROUNDS = 10
 """How often a read of content and info may find that the object was replaced in between."""
 
-_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
-"""What the client, and our reading of its answer, raise on bodies that lack what Cloud Storage always says."""
-_UNAVAILABLE = frozenset({408, 429, 500, 502, 503, 504})
+_UNREADABLE = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
+"""What the client, and our reading of its answer, raise on bodies that lack what Cloud Storage always says; arguments were checked"""
 _LIST_FIELDS = "items(name,generation,size,metadata,contentType,updated,crc32c),nextPageToken"
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """What a request was about, for the messages."""
-
-    action: str
-    bucket: str
-    project: str
-    name: str = ""
-
-    def __str__(self) -> str:
-        target = f"object {self.name} in bucket {self.bucket}" if self.name else f"bucket {self.bucket}"
-        return f"cannot {self.action} {target} (project {self.project})"
-
-
-def translated(where: Where, status: int, detail: str) -> FanoutError:
-    """Our error for an HTTP status of Cloud Storage other than an object's 404 and a 412; 0 stands for no answer at all."""
-    detail = " ".join(detail.split())[:500]
-    if status == 404:
-        return DependencyMissing(
-            f"{where}: bucket {where.bucket} does not exist in project {where.project}: create it with "
-            f"`gcloud storage buckets create gs://{where.bucket} --project={where.project}`, or fix BUCKET_NAME"
-        )
-    if status in (401, 403):
-        return DependencyForbidden(
-            f"{where}: refused with {status}: grant this identity roles/storage.objectUser on gs://{where.bucket}, "
-            f"or run as another identity: {detail}"
-        )
-    if status == 0 or status in _UNAVAILABLE:
-        answer = f"answered {status}" if status else "did not answer"
-        return DependencyUnavailable(f"{where}: Cloud Storage {answer} until the time for retries was over; try again later: {detail}")
-    return FanoutError(f"{where}: Cloud Storage refused the request with {status}; repeating it cannot help: {detail}")
 
 
 class GoogleObjectStore:
     """Implements `batch.services.ports.ObjectStore`; may be used from any thread.
 
     `timeout_s` bounds one call with all its retries, `request_timeout_s` each wait on the socket. STORAGE_EMULATOR_HOST
-    (with its scheme) sends everything there, without credentials. Raises DependencyForbidden when there are no credentials.
+    (with its scheme) sends everything there, without credentials. `billing_project` pays for requests to a bucket with Requester Pays.
+    Raises DependencyForbidden when there are no credentials.
     """
 
     def __init__(
@@ -77,8 +56,10 @@ class GoogleObjectStore:
         pool_size: int = 64,
         timeout_s: float = TOTAL_TIMEOUT_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        billing_project: str = "",
     ) -> None:
         import requests
+        import urllib3
         from google.api_core import exceptions as api_errors
         from google.auth import exceptions as auth_errors
         from google.cloud import storage
@@ -87,19 +68,24 @@ class GoogleObjectStore:
 
         self.bucket_name = bucket_name
         self._project = project
+        self._no_json: type[Exception] = requests.exceptions.InvalidJSONError
+        self._corrupted: type[Exception] = storage_errors.DataCorruption
         self._failures: tuple[type[Exception], ...] = (
             api_errors.GoogleAPIError,
             auth_errors.GoogleAuthError,
             storage_errors.InvalidResponse,
-            storage_errors.DataCorruption,
+            self._corrupted,
             requests.RequestException,
+            urllib3.exceptions.HTTPError,
             OSError,
         )
         self._denials: tuple[type[Exception], ...] = (auth_errors.DefaultCredentialsError, auth_errors.RefreshError)
-        with self._errors("reach"):
+        try:
             self._client: Any = storage.Client(project=project)
+        except self._failures as error:
+            raise self._ours(error, Where("reach", bucket_name, project), None) from error
         _prepare(self._client, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=pool_size))
-        self._bucket: Any = self._client.bucket(bucket_name)
+        self._bucket: Any = self._client.bucket(bucket_name, user_project=billing_project or None)
         self._options: dict[str, Any] = {
             "timeout": request_timeout_s,
             "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0).with_timeout(timeout_s),
@@ -115,7 +101,8 @@ class GoogleObjectStore:
         if_generation: int | None = None,
     ) -> ObjectInfo:
         """As `ObjectStore.write`. The client's own retry may find what its first request wrote."""
-        blob = self._bucket.blob(name)
+        blob = self._blob(name)
+        data, content_type = arguments.content(data), arguments.content_type(content_type)
         if metadata:
             blob.metadata = dict(metadata)
         with self._errors("write", name, if_generation):
@@ -123,9 +110,8 @@ class GoogleObjectStore:
             return _info(blob)
 
     def read(self, name: str) -> bytes:
-        """The content. Raises ObjectMissing, DependencyError."""
-        with self._errors("read", name):
-            return bytes(self._bucket.blob(name).download_as_bytes(single_shot_download=True, **self._options))
+        """As `ObjectStore.read`."""
+        return self._content(self._blob(name), name)
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         """The content's answer lacks the metadata, so it takes two requests; the content's names the generation of the info."""
@@ -133,10 +119,8 @@ class GoogleObjectStore:
             info = self.info(name)
             if info is None:
                 raise ObjectMissing(name)
-            blob = self._bucket.blob(name, generation=info.generation)
             try:
-                with self._errors("read", name):
-                    return bytes(blob.download_as_bytes(single_shot_download=True, **self._options)), info
+                return self._content(self._blob(name, info.generation), name), info
             except ObjectMissing:
                 continue  # replaced or deleted since: the info tells which
         where = Where("read", self.bucket_name, self._project, name)
@@ -144,7 +128,7 @@ class GoogleObjectStore:
 
     def info(self, name: str) -> ObjectInfo | None:
         """None when there is no such object. Raises DependencyError."""
-        blob = self._bucket.blob(name)
+        blob = self._blob(name)
         try:
             with self._errors("look up", name):
                 blob.reload(**self._options)
@@ -154,6 +138,7 @@ class GoogleObjectStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Lazy: a page of 1,000 objects is asked for when its first one is wanted."""
+        prefix = arguments.name_prefix(prefix)
         with self._errors("list"):
             pages = self._client.list_blobs(self._bucket, prefix=prefix, page_size=LIST_PAGE, fields=_LIST_FIELDS, **self._options)
             for blob in pages:
@@ -161,7 +146,7 @@ class GoogleObjectStore:
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
         """Merge `metadata` into the object's. Raises ObjectMissing, DependencyError."""
-        blob = self._bucket.blob(name)
+        blob = self._blob(name)
         blob.metadata = dict(metadata)
         with self._errors("patch the metadata of", name):
             blob.patch(**self._options)
@@ -169,6 +154,7 @@ class GoogleObjectStore:
 
     def delete(self, name: str, *, if_generation: int | None = None) -> bool:
         """False when there was no such object. Raises PreconditionFailed, DependencyError."""
+        name = arguments.object_name(name)
         try:
             with self._errors("delete", name, if_generation):
                 self._bucket.delete_blob(name, if_generation_match=if_generation, **self._options)
@@ -180,6 +166,17 @@ class GoogleObjectStore:
         """Close the connections. The store cannot be used afterwards."""
         self._client.close()
 
+    def _blob(self, name: str, generation: int | None = None) -> Any:
+        """Raises TypeError, ValueError."""
+        return self._bucket.blob(arguments.object_name(name), generation=generation)
+
+    def _content(self, blob: Any, name: str) -> bytes:
+        """Another encoding than gzip is the reader's affair, as it is Cloud Storage's."""
+        with self._errors("read", name):
+            data = bytes(blob.download_as_bytes(raw_download=True, single_shot_download=True, **self._options))
+            is_zipped = str(blob.content_encoding or "").lower() == "gzip"
+        return _unzipped(name, data) if is_zipped else data
+
     @contextmanager
     def _errors(self, action: str, name: str = "", if_generation: int | None = None) -> Iterator[None]:
         where = Where(action, self.bucket_name, self._project, name)
@@ -188,21 +185,27 @@ class GoogleObjectStore:
         except self._failures as error:
             raise self._ours(error, where, if_generation) from error
         except _UNREADABLE as error:
-            raise DependencyUnavailable(
-                f"{where}: the answer does not come from Cloud Storage; find the proxy in between: {error!r:.300}"
-            ) from error
+            raise unreadable(where, error) from error
 
     def _ours(self, error: Exception, where: Where, if_generation: int | None) -> FanoutError:
         if isinstance(error, self._denials) and not getattr(error, "retryable", False):
             return DependencyForbidden(
                 f"{where}: there are no usable Google credentials; on a laptop run `gcloud auth application-default login`: {error}"
             )
-        status, detail = _status(error)
-        if status == 412 and if_generation is not None:
+        if isinstance(error, self._no_json):
+            return unreadable(where, error)
+        if isinstance(error, self._corrupted):
+            return DependencyUnavailable(f"{where}: what arrived is not what is stored, by its checksum; try again later: {error!r:.300}")
+        refusal = refusal_of(error)
+        known = explained(where, refusal)
+        if known is not None:
+            return known
+        if refusal.status == 412 and if_generation is not None:
             return PreconditionFailed(where.name, if_generation)
-        if status == 404 and where.name and self._is_about_object(detail):
-            return ObjectMissing(where.name)
-        return translated(where, status, detail)
+        if refusal.status == 404 and where.name and self._is_about_object(refusal.detail):
+            # A write has no object to miss: the session of a large upload is gone.
+            return ObjectMissing(where.name) if where.action != "write" else translated(where, replace(refusal, status=410))
+        return translated(where, refusal)
 
     def _is_about_object(self, detail: str) -> bool:
         """Whether a 404 means the object. When the text does not say, a listing does; raises what the listing raises."""
@@ -233,16 +236,18 @@ def _read_refusal(response: Any, **_: object) -> None:
         _ = response.content
 
 
-def _status(error: Exception) -> tuple[int, str]:
-    """HTTP status, 0 when there was none, and what the service said. A retry that gave up counts as its last error."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, Exception):
-        return _status(cause)
-    response = getattr(error, "response", None)
-    status = getattr(error, "code", None) or getattr(response, "status_code", None)
-    if not isinstance(status, int) or status < 400:  # below: a success whose content failed its checksum
-        status = 0
-    return int(status), f"{type(error).__name__}: {error}"
+def _unzipped(name: str, data: bytes) -> bytes:
+    """The whole of it: a stream that ends early, or whose checksum or length is wrong, is never read short."""
+    import gzip
+    import zlib
+
+    try:
+        return gzip.decompress(data)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ObjectDamaged(
+            f"object {name} is stored with Content-Encoding: gzip and is no whole gzip ({error}): upload it again, or, if it was never "
+            "zipped, clear its Content-Encoding"
+        ) from error
 
 
 def _info(blob: Any) -> ObjectInfo:

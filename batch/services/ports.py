@@ -58,7 +58,9 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """One bucket. All methods may raise DependencyError; those that name a generation raise PreconditionFailed."""
+    """One bucket. All methods may raise DependencyError, and ServiceRefused for what is wrong with this one request; those that name a
+    generation raise PreconditionFailed. What is no name, no content or no media type raises TypeError or ValueError before anything is
+    asked (`batch.model.arguments`)."""
 
     bucket_name: str
 
@@ -78,10 +80,10 @@ class ObjectStore(Protocol):
         """
 
     def read(self, name: str) -> bytes:
-        """The content. Raises ObjectMissing."""
+        """The content, unzipped where it is stored with `Content-Encoding: gzip`. Raises ObjectMissing, ObjectDamaged."""
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
-        """Content and info of the same generation. Raises ObjectMissing."""
+        """Content, as `read` gives it, and info of the same generation. Raises ObjectMissing, ObjectDamaged."""
 
     def info(self, name: str) -> ObjectInfo | None:
         """None when there is no such object."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from batch.model import arguments
 from batch.model.clock import Clock
 from batch.model.errors import ObjectMissing, PreconditionFailed
 from batch.services.ports import ObjectInfo
@@ -37,6 +38,7 @@ class MemoryObjectStore(Faults):
         metadata: Mapping[str, str] | None = None,
         if_generation: int | None = None,
     ) -> ObjectInfo:
+        name, data, content_type = arguments.object_name(name), arguments.content(data), arguments.content_type(content_type)
         with self._fault("write"), self._lock:
             self._demand(name, if_generation)
             self._generation += 1
@@ -49,24 +51,28 @@ class MemoryObjectStore(Faults):
                 updated_s=self._clock.now(),
                 crc32c=_crc32c(data),
             )
-            self._objects[name] = (bytes(data), info)
+            self._objects[name] = (data, info)
             return info
 
     def read(self, name: str) -> bytes:
+        name = arguments.object_name(name)
         with self._fault("read"), self._lock:
             return self._found(name)[0]
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
+        name = arguments.object_name(name)
         with self._fault("read_with_info"), self._lock:
             return self._found(name)
 
     def info(self, name: str) -> ObjectInfo | None:
+        name = arguments.object_name(name)
         with self._fault("info"), self._lock:
             found = self._objects.get(name)
             return found[1] if found else None
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """What is there when the first object is asked for."""
+        prefix = arguments.name_prefix(prefix)
         with self._fault("list"), self._lock:
             found = [self._objects[name][1] for name in self.names(prefix)]
         yield from found
@@ -77,6 +83,7 @@ class MemoryObjectStore(Faults):
             return tuple(sorted((name for name in self._objects if name.startswith(prefix)), key=str.encode))
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
+        name = arguments.object_name(name)
         with self._fault("patch_metadata"), self._lock:
             data, info = self._found(name)
             patched = replace(info, metadata={**info.metadata, **metadata}, updated_s=self._clock.now())
@@ -84,6 +91,7 @@ class MemoryObjectStore(Faults):
             return patched
 
     def delete(self, name: str, *, if_generation: int | None = None) -> bool:
+        name = arguments.object_name(name)
         with self._fault("delete"), self._lock:
             if name not in self._objects:
                 return False

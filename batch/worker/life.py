@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
-from batch.model.errors import DependencyError
+from batch.model.errors import FanoutError
 from batch.model.exit import ExitReason
 from batch.model.names import progress_object
 from batch.model.progress import interval_s
@@ -66,7 +66,7 @@ class Worker:
         self._markers = Markers(settings, store, clock)
         verdicts = Verdicts(settings, store, clock, rng, self._markers)
         admission = Admission(settings, registry, store, clock, verdicts, self._markers, self._bounds.end_s, self._bound_lease)
-        self._runner = Runner(admission, verdicts, store, clock)
+        self._runner = Runner(admission, verdicts, store, clock, unable=self._breaker.trip)
         unstarted = Unstarted(self._markers, self._inbox)
         parts = Parts(self._runner, self._inbox, self.tally, clock, self._fail, unstarted)
         self._executors = assembled(settings, registry, self._markers, parts, self._breaker.trip)
@@ -118,7 +118,7 @@ class Worker:
         self._watchdog.start()
         try:
             reason = self._before() or self._work()
-        except DependencyError as error:
+        except FanoutError as error:  # what a service answered; ServiceRefused too, for a bucket can refuse anything
             self._breaker.trip(str(error))
             reason = ExitReason.BROKEN
         except BaseException as error:  # noqa: BLE001 - raised again below, once every outstanding message was nacked
@@ -218,7 +218,7 @@ class Worker:
     def _commit(self, committer: Committer) -> None:
         try:
             committer.run()
-        except DependencyError as error:
+        except FanoutError as error:
             self._breaker.trip(str(error))
             log("flush_failed", error=str(error))
         except BaseException as error:  # noqa: BLE001 - carried to `run`, which raises it

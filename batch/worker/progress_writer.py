@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from batch.events import log
 from batch.model.clock import Clock
-from batch.model.errors import FanoutError
+from batch.model.errors import DependencyError, FanoutError
 from batch.model.names import progress_object
 from batch.model.progress import JITTER, Progress, from_metadata, to_metadata
 from batch.services.ports import ObjectStore
@@ -73,7 +73,13 @@ def earlier_tries(store: ObjectStore, execution: str, index: int, retry: int) ->
     """The progress of this worker's tries before `retry`, oldest first; a try that wrote none is left out. Raises DependencyError."""
     found = []
     for number in range(retry):
-        info = store.info(progress_object(execution, index, number))
-        if info is not None:
+        name = progress_object(execution, index, number)
+        info = store.info(name)
+        if info is None:
+            continue
+        try:
             found.append(from_metadata(info.metadata))
+        except ValueError as error:
+            # How much of the share is done is unknown, which is not nothing.
+            raise DependencyError(f"object {name} is {error}: delete it once no worker of its execution runs") from error
     return found

@@ -149,7 +149,7 @@ class Republisher:
     def _delete(self, published: Sequence[Due]) -> None:
         try:
             together(self._delete_one, published, REQUESTS_IN_FLIGHT, "delayed")
-        except DependencyError:
+        except FanoutError:
             self._problems.append(
                 f"{published[0].info.name} or one after it is published and could not be deleted, it will be published again"
             )

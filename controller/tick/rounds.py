@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from batch.model.errors import DependencyError
+from batch.model.errors import FanoutError
 from batch.model.names import DELAYED
 from batch.services.ports import ObjectStore
 from controller.decide.decision import Decision
@@ -87,7 +87,7 @@ def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
     """Subscriptions with delayed tasks, by one page of a listing for all lanes; None if one page does not show them all."""
     try:
         names = [info.name for info in islice(store.list(DELAYED), DELAYED_PAGE)]
-    except DependencyError:
+    except FanoutError:
         return None
     return {name.removeprefix(DELAYED).partition("/")[0] for name in names} if len(names) < DELAYED_PAGE else None
 

@@ -46,7 +46,7 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
     JSON: findings (about, check, verdict, what, why, command, fixable) and fixed (about, check, error). A verdict is fine, advice, wrong,
     not_checked or unreadable.
     """
-    place = Place(settings.project, settings.region, settings.bucket_name)
+    place = Place(settings.project, settings.region, settings.bucket_name, settings.billing_project)
     with cloud.connected(settings) as outside, open_facts(settings) as facts:
         examiner = Examiner(facts, outside.runner, outside.backlog, place)
         findings = examiner.examine(lanes)

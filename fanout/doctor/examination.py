@@ -36,7 +36,7 @@ class Examiner:
         if not jobs:
             what = f"no job in project {self.place.project}, region {self.place.region} has the label fanout-lane"
             findings.append(Finding("jobs", "lanes", Verdict.WRONG, what, "there is nothing to launch", "fanout apply jobs.yaml"))
-        findings += self._bucket()
+        findings += self._bucket([jobs[lane.job].name for lane in chosen if not jobs[lane.job].env.get("BILLING_PROJECT")])
         # Dead letters first: a subscription that is to be created names their topic.
         for topic in dict.fromkeys(dead_letter_topic(jobs[lane.job]) for lane in chosen):
             findings += self._dead_letter_topic(topic)
@@ -80,15 +80,28 @@ class Examiner:
         yield from self._allowed(project_checks.PUBLISH_DEAD, name)
         yield from self._agent("topic", name, "roles/pubsub.publisher")
 
-    def _bucket(self) -> Iterator[Finding]:
+    def _bucket(self, unbilled: Sequence[str]) -> Iterator[Finding]:
         name = self.place.bucket
-        yield from self._read(
-            f"bucket {name}",
-            "settings",
-            lambda: project_checks.of_bucket(self.facts.bucket(name), self.place),
-            lambda: project_checks.missing_bucket(self.place),
-        )
+
+        def found() -> Iterator[Finding]:
+            facts = self.facts.bucket(name)
+            yield from project_checks.of_bucket(facts, self.place, unbilled)
+            if facts.kms_key:
+                yield from self._read(f"bucket {name}", "key", lambda: [self._key(facts.kms_key)])
+
+        yield from self._read(f"bucket {name}", "settings", found, self._no_bucket)
         yield from self._allowed(project_checks.WRITE, name)
+
+    def _key(self, key: str) -> Finding:
+        return project_checks.of_key(key, self.facts.key_problem(key), self.place)
+
+    def _no_bucket(self) -> Finding:
+        """Raises DependencyUnavailable where it cannot be told whether one can be restored: a new one would stand in its way."""
+        try:
+            generation = self.facts.soft_deleted(self.place.bucket)
+        except DependencyForbidden:
+            generation = ""  # it is missing all the same
+        return project_checks.deleted_bucket(generation, self.place) if generation else project_checks.missing_bucket(self.place)
 
     def _monitoring(self, lanes: Sequence[Lane]) -> Iterator[Finding]:
         readings = self.backlog.read([lane.subscription for lane in lanes]) if lanes else {}
@@ -124,13 +137,14 @@ class Examiner:
     ) -> list[Finding]:
         """What the look finds. `silent_when_missing`: another check tells that the thing does not exist."""
         try:
-            return list(look())
+            try:
+                return list(look())
+            except DependencyMissing as error:
+                if missing is not None:
+                    return [missing()]
+                return [] if silent_when_missing else [Finding(about, check, Verdict.WRONG, str(error))]
         except NotServed as error:
             return [Finding(about, check, Verdict.NOT_CHECKED, str(error))]
-        except DependencyMissing as error:
-            if missing is not None:
-                return [missing()]
-            return [] if silent_when_missing else [Finding(about, check, Verdict.WRONG, str(error))]
         except DependencyForbidden as error:
             why = "what cannot be read cannot be said to be right: run this as somebody who may, such as roles/viewer"
             return [Finding(about, check, Verdict.UNREADABLE, str(error), why)]

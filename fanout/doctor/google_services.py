@@ -17,6 +17,8 @@ from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall, Subscr
 TIMEOUT_S = 10.0
 LOCAL = "the local cloud"
 _SCHEDULER = "https://cloudscheduler.googleapis.com/v1"
+_KMS = "https://cloudkms.googleapis.com/v1"
+_KMS_ROLE = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 _READ: dict[str, Any] = {"timeout": TIMEOUT_S, "retry": None}
 _CHANGE: dict[str, Any] = {"timeout": 30.0, "retry": None}
 _OLD_VERSIONS_ONLY = ("numNewerVersions", "daysSinceNoncurrentTime", "noncurrentTimeBefore")
@@ -48,7 +50,23 @@ class GoogleFacts:
 
     def bucket(self, name: str) -> BucketFacts:
         with translated(f"read bucket {name}"):
-            return bucket_facts(self._storage.get_bucket(name, **_READ))
+            return bucket_facts(self._storage.get_bucket(self._bucket(name), **_READ))
+
+    def soft_deleted(self, bucket: str) -> str:
+        with translated("list deleted buckets"):
+            found = self._storage.list_buckets(prefix=bucket, soft_deleted=True, **_READ)
+            generations = [int(one.generation) for one in found if one.name == bucket]
+        return str(max(generations)) if generations else ""
+
+    def key_problem(self, key: str) -> str:
+        if self._may_lack["bucket"]:
+            raise NotServed(f"{LOCAL} has no Cloud KMS")
+        with translated(f"read key {key}"), authorized_session() as session:
+            agent = self._storage.get_service_account_email(timeout=TIMEOUT_S, retry=None)
+            return key_problem(session, f"{_KMS}/{key.partition('/cryptoKeyVersions/')[0]}", f"serviceAccount:{agent}")
+
+    def _bucket(self, name: str) -> Any:
+        return self._storage.bucket(name, user_project=self._settings.billing_project or None)
 
     def lacking(self, kind: str, name: str, permissions: Sequence[str]) -> Sequence[str]:
         with translated(f"ask for permissions on {kind} {name}", may_lack=self._may_lack[kind]):
@@ -57,7 +75,7 @@ class GoogleFacts:
 
     def _held(self, kind: str, name: str, permissions: Sequence[str]) -> Sequence[str]:
         if kind == "bucket":
-            return list(self._storage.bucket(name).test_iam_permissions(list(permissions), **_READ))
+            return list(self._bucket(name).test_iam_permissions(list(permissions), **_READ))
         client: Any = {"job": self._jobs, "topic": self._publisher, "subscription": self._subscriber}[kind]
         request = {"resource": self._path(kind, name), "permissions": list(permissions)}
         return list(client.test_iam_permissions(request=request, **_READ).permissions)
@@ -107,7 +125,36 @@ def bucket_facts(found: Any) -> BucketFacts:
     deleting = [rule.get("condition", {}) for rule in found.lifecycle_rules if rule.get("action", {}).get("type") == "Delete"]
     live = [one for one in deleting if one.get("isLive") is not False and not any(name in one for name in _OLD_VERSIONS_ONLY)]
     prefixes = tuple(tuple(one.get("matchesPrefix", ())) for one in live)
-    return BucketFacts(None if seconds is None else float(seconds), bool(found.versioning_enabled), prefixes)
+    return BucketFacts(
+        None if seconds is None else float(seconds),
+        bool(found.versioning_enabled),
+        prefixes,
+        requester_pays=bool(found.requester_pays),
+        retention_s=float(found.retention_period or 0),
+        retention_locked=bool(found.retention_policy_locked),
+        object_retention=found.object_retention_mode == "Enabled",
+        default_hold=bool(found.default_event_based_hold),
+        uniform_access=bool(found.iam_configuration.uniform_bucket_level_access_enabled),
+        kms_key=str(found.default_kms_key_name or ""),
+    )
+
+
+def key_problem(session: Any, url: str, agent: str) -> str:
+    """Why `agent` could not use this key; what is granted on its key ring or project stands in no policy of the key. Raises
+    DependencyError."""
+    key, policy = (_answer(session, address) for address in (url, f"{url}:getIamPolicy"))
+    state = str(key.get("primary", {}).get("state", "missing"))
+    if state != "ENABLED":
+        return f"its version in use is {state}: enable it, or give the key another"
+    members = [one for binding in policy.get("bindings", ()) if binding.get("role") == _KMS_ROLE for one in binding.get("members", ())]
+    return "" if agent in members else f"{agent} is not granted {_KMS_ROLE} on it (a grant on its key ring or project would not show here)"
+
+
+def _answer(session: Any, url: str) -> Any:
+    response = session.get(url, timeout=TIMEOUT_S)
+    if response.status_code != 200:
+        raise _refused(response.status_code, str(response.text), "read the key of the bucket")
+    return response.json()
 
 
 def scheduled_calls(session: Any, url: str) -> list[ScheduledCall]:
@@ -117,7 +164,7 @@ def scheduled_calls(session: Any, url: str) -> list[ScheduledCall]:
     while True:
         response = session.get(url, params={"pageSize": 500, "pageToken": token}, timeout=TIMEOUT_S)
         if response.status_code != 200:
-            raise _refused(response.status_code, str(response.text))
+            raise _refused(response.status_code, str(response.text), "list the jobs of Cloud Scheduler")
         body = response.json()
         found += [_call(one) for one in body.get("jobs", ()) if "httpTarget" in one]
         token = body.get("nextPageToken", "")
@@ -134,11 +181,9 @@ def _call(job: Any) -> ScheduledCall:
     )
 
 
-def _refused(status: int, text: str) -> DependencyError:
+def _refused(status: int, text: str, what: str) -> DependencyError:
     kinds: dict[int, type[DependencyError]] = {401: DependencyForbidden, 403: DependencyForbidden, 404: DependencyMissing}
-    return kinds.get(status, DependencyUnavailable)(
-        f"cannot list the jobs of Cloud Scheduler: HTTP {status}: {' '.join(text.split())[:300]}"
-    )
+    return kinds.get(status, DependencyUnavailable)(f"cannot {what}: HTTP {status}: {' '.join(text.split())[:300]}")
 
 
 class GoogleFixer(Creator):
@@ -219,6 +264,8 @@ def translated(what: str, *, may_lack: str = "") -> Iterator[None]:
     except (BadRequest, MethodNotAllowed, NotFound) as error:
         if may_lack:
             raise NotServed(f"{may_lack} has no such call") from error
+        if "requester pays" in str(error).lower():
+            raise DependencyForbidden(f"cannot {what}: set BILLING_PROJECT to a project that pays for requests: {_short(error)}") from error
         kind = DependencyMissing if isinstance(error, NotFound) else DependencyUnavailable
         raise kind(f"cannot {what}: {_short(error)}") from error
     except (Forbidden, Unauthorized, GoogleAuthError) as error:

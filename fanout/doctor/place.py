@@ -10,6 +10,7 @@ class Place:
     project: str
     region: str
     bucket: str
+    billing_project: str = ""
 
     def update_subscription(self, name: str, options: str) -> str:
         return f"gcloud pubsub subscriptions update {name} --project={self.project} {options}"

@@ -16,7 +16,8 @@ KEPT = ("controller/", DELAYED, "submissions/", "outcomes/")
 """What must stay until Fanout, or a person, takes it away."""
 
 
-def of_bucket(facts: BucketFacts, place: Place) -> Iterator[Finding]:
+def of_bucket(facts: BucketFacts, place: Place, unbilled: Sequence[str] = ()) -> Iterator[Finding]:
+    """`unbilled` are the jobs of lanes that name no BILLING_PROJECT."""
     about, update = f"bucket {place.bucket}", f"gcloud storage buckets update gs://{place.bucket}"
     advice = partial(judged, verdict=Verdict.ADVICE)
     if facts.soft_delete_s is None:
@@ -29,6 +30,11 @@ def of_bucket(facts: BucketFacts, place: Place) -> Iterator[Finding]:
     good, what = "it keeps no old versions", "it keeps old versions of every object"
     why = "the lanes' states are replaced at every change: each version is billed until deleted"
     yield advice(not facts.versioned, about, "versioning", good, what, why, f"{update} --no-versioning")
+    yield from _kept(facts, about, update, place)
+    yield _paid(facts, about, update, place, unbilled)
+    good, what = "it has uniform bucket-level access", "access lists (ACLs) of its objects count beside its roles"
+    why = "an object may be readable to others than the roles of the bucket say, and to fewer"
+    yield advice(facts.uniform_access, about, "uniform-access", good, what, why, f"{update} --uniform-bucket-level-access")
     hit = sorted(
         {kept for prefixes in facts.deleting_prefixes for kept in KEPT if not prefixes or any(_overlap(one, kept) for one in prefixes)}
     )
@@ -36,6 +42,57 @@ def of_bucket(facts: BucketFacts, place: Place) -> Iterator[Finding]:
     why = "tasks that wait there are lost, and submissions can no longer be proven, once the rule applies: give it a matchesPrefix"
     command = f"gcloud storage buckets describe gs://{place.bucket} --format='json(lifecycle_config)'"
     yield advice(not hit, about, "lifecycle", good, what, why, command)
+
+
+def _kept(facts: BucketFacts, about: str, update: str, place: Place) -> Iterator[Finding]:
+    """What forbids to replace and to delete objects."""
+    locked = ", and it is locked: nobody can take it away, so another bucket is needed" if facts.retention_locked else ""
+    days = f"{facts.retention_s / 86400:g} days"
+    yield judged(
+        not facts.retention_s,
+        about,
+        "retention",
+        "it has no retention policy",
+        f"a retention policy keeps every object for {days}{locked}",
+        "records of attempts, lanes' states and delayed tasks are replaced and deleted all the time: a second attempt cannot be recorded, "
+        "nothing is launched, and delayed tasks are published again and again",
+        f"{update} --clear-retention-period",
+    )
+    good, what = "new objects have no hold", "new objects get an event-based hold"
+    why = "what has a hold can be neither replaced nor deleted: records of attempts, lanes' states and delayed tasks must be"
+    yield judged(not facts.default_hold, about, "holds", good, what, why, f"{update} --no-default-event-based-hold")
+    good, what = "its objects can have no retention of their own", "its objects can have a retention of their own (object retention)"
+    why = "an output or a record that has one is kept until its time, and the task that replaces it fails; nothing does that by itself"
+    command = f"gcloud storage buckets describe gs://{place.bucket} --format='value(per_object_retention)'"
+    yield judged(not facts.object_retention, about, "object-retention", good, what, why, command, verdict=Verdict.ADVICE)
+
+
+def _paid(facts: BucketFacts, about: str, update: str, place: Place, unbilled: Sequence[str]) -> Finding:
+    check, payer = "requester-pays", place.billing_project
+    if not facts.requester_pays:
+        return fine(about, check, "its own project pays for requests")
+    why = "a request that names no project that pays is refused, unless its identity may bill the bucket's own: workers end broken"
+    if not payer:
+        what = "it has Requester Pays, and BILLING_PROJECT is not set here: set it in every job and service, or turn Requester Pays off"
+        return Finding(about, check, Verdict.WRONG, what, why, f"{update} --no-requester-pays")
+    what = f"it has Requester Pays, and BILLING_PROJECT is not set in {', '.join(unbilled)}"
+    command = " && ".join(place.update_job(job, f"--update-env-vars=BILLING_PROJECT={payer}") for job in unbilled)
+    return judged(not unbilled, about, check, f"it has Requester Pays, and {payer} pays", what, why, command)
+
+
+def of_key(key: str, problem: str, place: Place) -> Finding:
+    good, what = f"Cloud Storage may use its key {key}", f"it encrypts with {key}, and {problem}"
+    why = "without its key no object can be written or read: every worker ends broken, and the controller can save no state"
+    command = f"gcloud storage service-agent --project={place.project} --authorize-cmek={key}"
+    return judged(not problem, f"bucket {place.bucket}", "key", good, what, why, command)
+
+
+def deleted_bucket(generation: str, place: Place) -> Finding:
+    """One that can be restored as long as no other has its name."""
+    what = f"bucket {place.bucket} was deleted, and can be restored for a while"
+    why = "as long as another bucket has its name it cannot be restored, and then it is gone: with it outcomes, outputs and delayed tasks"
+    command = f"gcloud storage restore gs://{place.bucket}#{generation}"
+    return Finding(f"bucket {place.bucket}", "exists", Verdict.WRONG, what, why, command)
 
 
 def missing_bucket(place: Place) -> Finding:

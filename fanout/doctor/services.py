@@ -33,11 +33,19 @@ class SubscriptionFacts:
 @dataclass(frozen=True, slots=True)
 class BucketFacts:
     """`soft_delete_s` is None where the answer does not say it. `deleting_prefixes` holds the prefixes of each lifecycle rule that deletes;
-    no prefix means every object."""
+    no prefix means every object. `retention_s` is 0 without a retention policy, which `retention_locked` says nobody can take away;
+    `kms_key` is empty where Google's own keys encrypt."""
 
     soft_delete_s: float | None
     versioned: bool = False
     deleting_prefixes: tuple[tuple[str, ...], ...] = ()
+    requester_pays: bool = False
+    retention_s: float = 0.0
+    retention_locked: bool = False
+    object_retention: bool = False
+    default_hold: bool = False
+    uniform_access: bool = True
+    kms_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,12 @@ class Facts(Protocol):
         """Full names."""
 
     def bucket(self, name: str) -> BucketFacts: ...
+
+    def soft_deleted(self, bucket: str) -> str:
+        """The generation of a deleted bucket of this name that can be restored; empty when there is none."""
+
+    def key_problem(self, key: str) -> str:
+        """Why Cloud Storage itself could not encrypt and decrypt with a key of Cloud KMS (its full name); empty when it can."""
 
     def lacking(self, kind: str, name: str, permissions: Sequence[str]) -> Sequence[str]:
         """Which of them the caller does not have. `kind` is `subscription`, `topic`, `bucket` or `job`."""

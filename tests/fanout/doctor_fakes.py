@@ -28,6 +28,8 @@ class FakeFacts:
     lacked: dict[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     ungranted: set[tuple[str, str]] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
+    deleted: dict[str, str] = field(default_factory=dict)
+    key_problems: dict[str, str] = field(default_factory=dict)
 
     def subscription(self, name: str) -> SubscriptionFacts:
         self._maybe("subscription")
@@ -40,6 +42,14 @@ class FakeFacts:
     def bucket(self, name: str) -> BucketFacts:
         self._maybe("bucket")
         return self._found(self.buckets, name)
+
+    def soft_deleted(self, bucket: str) -> str:
+        self._maybe("soft_deleted")
+        return self.deleted.get(bucket, "")
+
+    def key_problem(self, key: str) -> str:
+        self._maybe("key_problem")
+        return self.key_problems.get(key, "")
 
     def lacking(self, kind: str, name: str, permissions: Sequence[str]) -> Sequence[str]:
         self._maybe("lacking")

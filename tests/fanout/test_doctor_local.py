@@ -204,24 +204,27 @@ def test_permissions_come_from_the_services(iam: None, web: tuple[str, list[str]
     facts.close()
 
 
-class FakeBucket:
-    """What `bucket_facts` reads of the storage client's Bucket."""
+def bucket_of(**properties: Any) -> Any:
+    """As the storage client gives it for this answer."""
+    from google.cloud import storage
 
-    class soft_delete_policy:
-        retention_duration_seconds = 604800
+    made = storage.Bucket(None, "b")
+    made._properties = properties
+    return made
 
-    versioning_enabled = True
-    lifecycle_rules = (
-        {"action": {"type": "Delete"}, "condition": {"age": 7, "matchesPrefix": ["logs/"]}},
-        {"action": {"type": "Delete"}, "condition": {"age": 7}},
-        {"action": {"type": "Delete"}, "condition": {"numNewerVersions": 3}},
-        {"action": {"type": "Delete"}, "condition": {"isLive": False}},
-        {"action": {"type": "SetStorageClass"}, "condition": {"age": 1}},
-    )
+
+RULES = (
+    {"action": {"type": "Delete"}, "condition": {"age": 7, "matchesPrefix": ["logs/"]}},
+    {"action": {"type": "Delete"}, "condition": {"age": 7}},
+    {"action": {"type": "Delete"}, "condition": {"numNewerVersions": 3}},
+    {"action": {"type": "Delete"}, "condition": {"isLive": False}},
+    {"action": {"type": "SetStorageClass", "storageClass": "NEARLINE"}, "condition": {"age": 1}},
+)
 
 
 def test_only_rules_that_delete_live_objects_count() -> None:
-    facts = bucket_facts(FakeBucket())
+    softly = {"retentionDurationSeconds": "604800"}
+    facts = bucket_facts(bucket_of(softDeletePolicy=softly, versioning={"enabled": True}, lifecycle={"rule": list(RULES)}))
     assert (facts.soft_delete_s, facts.versioned, facts.deleting_prefixes) == (604800.0, True, (("logs/",), ()))
 
 

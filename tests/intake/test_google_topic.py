@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 
 from batch.model.delivery import Outgoing
-from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, ServiceRefused
 from batch.services.async_topic import GoogleAsyncTopic, GooglePublisher
 from batch.services.topic import GoogleTopic
 from tests.intake.publisher_server import PublisherServer
@@ -60,10 +60,10 @@ def test_a_moment_of_trouble_is_bridged(server: PublisherServer, status: str) ->
         ("NOT_FOUND", DependencyMissing, "gcloud pubsub topics create tasks --project=p"),
         ("PERMISSION_DENIED", DependencyForbidden, "roles/pubsub.publisher"),
         ("UNAUTHENTICATED", DependencyForbidden, "roles/pubsub.publisher"),
-        ("INVALID_ARGUMENT", FanoutError, "refused the request"),
+        ("INVALID_ARGUMENT", ServiceRefused, "refused the request"),
     ],
 )
-def test_what_cannot_get_better_is_not_repeated(server: PublisherServer, status: str, kind: type[FanoutError], text: str) -> None:
+def test_what_cannot_get_better_is_not_repeated(server: PublisherServer, status: str, kind: type[ServiceRefused], text: str) -> None:
     server.statuses.append(status)
     with pytest.raises(kind, match=text) as caught:
         publish(server.address, lambda topic: topic.publish(messages(1)))

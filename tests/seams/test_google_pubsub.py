@@ -18,7 +18,7 @@ from google.protobuf import any_pb2, empty_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from batch.model.delivery import MAX_ACK_REQUEST_BYTES, Outgoing
-from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, ServiceRefused
 from batch.services.calls import Resource, translated
 from batch.services.pubsub import ACKS_IN_FLIGHT, GoogleSubscription, id_batches
 from batch.services.topic import GoogleTopic, message_batches
@@ -153,7 +153,8 @@ def test_a_pull_that_stays_unavailable_says_so_within_its_time(server: Server, s
         ),
         (grpc.StatusCode.PERMISSION_DENIED, DependencyForbidden, "roles/pubsub.subscriber"),
         (grpc.StatusCode.UNAUTHENTICATED, DependencyForbidden, "another identity"),
-        (grpc.StatusCode.FAILED_PRECONDITION, FanoutError, "repeating it cannot help"),
+        (grpc.StatusCode.FAILED_PRECONDITION, DependencyForbidden, "as it is set up; look at `gcloud pubsub subscriptions describe worker"),
+        (grpc.StatusCode.UNIMPLEMENTED, ServiceRefused, "repeating it cannot help"),
     ],
 )
 def test_every_call_translates_its_errors(
@@ -267,7 +268,7 @@ def test_publishing_is_repeated_and_keeps_the_order(server: Server, topic: Googl
 
 def test_a_publish_that_fails_for_good_is_an_error_whatever_the_other_batches_did(server: Server, topic: GoogleTopic) -> None:
     server.answers += [grpc.StatusCode.INVALID_ARGUMENT]
-    with pytest.raises(FanoutError, match="INVALID_ARGUMENT"):
+    with pytest.raises(ServiceRefused, match="INVALID_ARGUMENT"):
         topic.publish([Outgoing(b"x", {})] * 2500)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from batch.model.attempts import NONE, AttemptError, Attempts, from_json, to_json
-from batch.model.errors import ObjectMissing, PreconditionFailed
+from batch.model.errors import DependencyUnavailable, ObjectMissing, PreconditionFailed
 from batch.model.names import attempts_object
 from batch.services.ports import ObjectStore
 
@@ -55,7 +55,8 @@ def _changed(store: ObjectStore, task_id: str, change: Callable[[Attempts], Atte
             return wanted
         except PreconditionFailed:
             continue
-    raise RuntimeError(f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while {what} was added to it")
+    changed = f"{attempts_object(task_id)} changed {MAX_ROUNDS} times while {what} was added to it"
+    raise DependencyUnavailable(f"{changed}: find who writes it so often, or what answers for bucket {store.bucket_name}")
 
 
 def end_marker(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:

@@ -17,7 +17,16 @@ from batch.events import log
 from batch.model.clock import Clock
 from batch.model.deadletters import MAX_DATA_BYTES, referring
 from batch.model.delivery import MAX_EXTENSION_S, Outgoing
-from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, FanoutError, ObjectMissing, PreconditionFailed
+from batch.model.errors import (
+    DependencyError,
+    DependencyForbidden,
+    DependencyMissing,
+    DependencyUnavailable,
+    FanoutError,
+    ObjectMissing,
+    PreconditionFailed,
+    ServiceRefused,
+)
 from batch.model.names import dead_raw_object, outcome_object
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
@@ -33,6 +42,8 @@ MAX_TAKEN_COUNT = 4000
 MAX_BUFFERED_BYTES = 4 * 1024 * 1024
 MAX_FLUSH_FAILURES = 3
 """Flushes that fail in a row; each has already been retried for about a minute by the client."""
+MAX_CONTRADICTIONS = 3
+"""Names that the bucket calls taken and does not have: a few can have been deleted meanwhile, with more it cannot be used."""
 RETRY_FLUSH_S = 1.0
 IDLE_FLUSH_S = 0.05
 LOOK_EVERY_S = 0.25
@@ -67,7 +78,7 @@ class Committer:
         self._delaying = Delaying(self.store, self.subscription, self.leases, self.tally, self.heartbeat)
 
     def run(self) -> None:
-        """Until `None` comes through the inbox; then what is buffered is flushed. Raises DependencyError when that cannot be done."""
+        """Until `None` comes through the inbox; then what is buffered is flushed. Raises FanoutError when that cannot be done."""
         ended = False
         while not ended:
             finished, ended = self._came()
@@ -177,16 +188,16 @@ class Committer:
         try:
             self.flush()
             self._failure_count = 0
-        except DependencyError as error:
+        except FanoutError as error:
             self._failure_count += 1
             log("flush_failed", outcome_count=len(self._buffer), failure_count=self._failure_count, error=str(error))
             self._oldest_s = self.clock.monotonic() + RETRY_FLUSH_S - self.settings.flush_interval_s
-            hopeless = isinstance(error, DependencyMissing | DependencyForbidden)
+            hopeless = isinstance(error, DependencyMissing | DependencyForbidden | ServiceRefused)
             if hopeless or self._failure_count >= MAX_FLUSH_FAILURES:
                 self.breaker.trip(str(error))
 
     def flush(self) -> None:
-        """Everything buffered: dead letters, outcome lines, acks. Repeating it after a failure does no harm. Raises DependencyError."""
+        """Everything buffered: dead letters, outcome lines, acks. Repeating it after a failure does no harm. Raises FanoutError."""
         self._flush_ended([one for one in self._buffer if one.dead_letter is None])
         dead = [one for one in self._buffer if one.dead_letter is not None]
         if dead:
@@ -238,17 +249,20 @@ class Committer:
     def _write(self, shard: str, data: bytes) -> None:
         """Write one outcome object under the next free number. Finding our own bytes there means that an answer was lost."""
         self.heartbeat()
-        settings = self.settings
-        while True:
+        settings, missing_count = self.settings, 0
+        while missing_count <= MAX_CONTRADICTIONS:
             name = outcome_object(shard, settings.execution, settings.index, settings.retry, self._sequence)
             self._sequence += 1
             try:
                 self.store.write(name, data, content_type="application/x-ndjson", if_generation=0)
                 return
             except PreconditionFailed:
-                with suppress(ObjectMissing):
+                try:
                     if self.store.read(name) == data:
                         return
+                except ObjectMissing:
+                    missing_count += 1
+        raise DependencyUnavailable(f"{missing_count} outcome objects can neither be created nor read: find what answers for the bucket")
 
     def _acknowledge(self, ended: Sequence[Ended]) -> None:
         self.heartbeat()

@@ -114,5 +114,5 @@ class Delaying:
             self.heartbeat()
             try:
                 postpone(self.store, task_id, not_before)
-            except (FanoutError, RuntimeError) as error:
+            except FanoutError as error:
                 log("wait_not_recorded", task_id=task_id, error=str(error))

@@ -16,7 +16,7 @@ from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, called
 from batch.handling.context import AsyncContext, Context, HowFar
 from batch.model.clock import Clock
 from batch.model.delivery import Delivery
-from batch.model.errors import FanoutError, text_of
+from batch.model.errors import FanoutError, ServiceRefused, text_of
 from batch.model.texts import traceback_text
 from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
@@ -45,7 +45,8 @@ class Parts:
 
 @dataclass(slots=True)
 class Runner:
-    """What all executors of one worker share. `how_far`: what handlers that run have said of their progress, by task id."""
+    """What all executors of one worker share. `how_far`: what handlers that run have said of their progress, by task id; `unable` is called
+    with the reason when no worker can keep its records."""
 
     admission: Admission
     verdicts: Verdicts
@@ -53,6 +54,7 @@ class Runner:
     clock: Clock
     stopping: threading.Event = field(default_factory=threading.Event)
     how_far: dict[str, HowFar] = field(default_factory=dict)
+    unable: Callable[[str], None] = lambda _reason: None
 
     def run(self, work: Work, call: Call) -> Finished:
         """What becomes of this message; `call` runs the handler."""
@@ -117,6 +119,9 @@ class Runner:
     def _fault(self, delivery: Delivery, error: Exception) -> Nack:
         if isinstance(error, FanoutError):
             # Of ours only a service's errors come this far; one that says the request was wrong is no fault of the task either.
+            if isinstance(error, ServiceRefused):
+                # A bucket that keeps its objects: where attempts cannot be recorded, a task would fail again and again, uncounted.
+                self.unable(text_of(error))
             return self.verdicts.unserved(delivery, text_of(error))
         log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=traceback_text(error, MAX_TRACEBACK_CHARS))
         return nack_after(delivery, FAULT_WAIT_S)

@@ -44,7 +44,8 @@ class BucketRoutes:
         limit = call.integer("maxResults") or 1000
         if limit < 0:
             raise InvalidArgument(f"Invalid value for maxResults: {limit}. Valid are numbers from 0.")
-        found = self._storage.buckets(None if project == _NO_PROJECT else project)
+        # Deleted buckets are not kept.
+        found = [] if call.flag("softDeleted") else self._storage.buckets(None if project == _NO_PROJECT else project)
         found = [bucket for bucket in found if bucket.name.startswith(prefix) and bucket.name > after]
         answer: dict[str, object] = {"kind": "storage#buckets", "items": [bucket_json(bucket, call.base_url) for bucket in found[:limit]]}
         if len(found) > limit:

@@ -39,6 +39,7 @@ _CLIENT_WENT_AWAY = 499
 class StorageServer:
     def __init__(self, storage: Storage, uploads: Uploads, around: Around) -> None:
         self._around = around
+        self._storage = storage
         self._handlers: dict[str, Handler] = {
             **BucketRoutes(storage).handlers,
             **ObjectRoutes(storage).handlers,
@@ -52,7 +53,7 @@ class StorageServer:
         try:
             call = call_of(request)
             is_media = call.is_media
-            return await self._around(call, self._handlers[call.operation])
+            return await self._around(call, self._paid)
         except StorageError as error:
             return error_response(error, as_text=is_media)
         except ClientDisconnect:
@@ -62,6 +63,12 @@ class StorageServer:
             with suppress(OSError):  # the log may lie on the same full disk
                 sys.stderr.write(f"{text}\n")
             return error_response(Unwritable(text), as_text=is_media)
+
+    async def _paid(self, call: Call) -> Response:
+        """Settings of a bucket are its owner's affair, and an upload that goes on was paid for when it began."""
+        if call.operation.startswith("objects.") and "upload_id" not in call.query:
+            self._storage.check_payer(call.bucket, call.query.get("userProject", "") or call.request.headers.get("x-goog-user-project", ""))
+        return await self._handlers[call.operation](call)
 
 
 def error_response(error: StorageError, *, as_text: bool = False) -> Response:

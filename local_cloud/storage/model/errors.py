@@ -4,6 +4,9 @@ The model raises nothing else on purpose, and only the server turns them into HT
 
 StorageError
 ├── InvalidArgument        400
+├── UserProjectMissing     400 (a bucket with Requester Pays, and nobody who pays)
+├── RetentionPolicyNotMet  403 (the object is kept until its time)
+├── ObjectUnderActiveHold  403 (the object is kept until its hold is removed)
 ├── NotFound               404
 ├── Conflict               409
 ├── PreconditionFailed     412
@@ -34,6 +37,15 @@ class StorageError(Exception):
 
 
 class InvalidArgument(StorageError, status=400, reason="invalid"): ...
+
+
+class UserProjectMissing(StorageError, status=400, reason="required"): ...
+
+
+class RetentionPolicyNotMet(StorageError, status=403, reason="retentionPolicyNotMet"): ...
+
+
+class ObjectUnderActiveHold(StorageError, status=403, reason="objectUnderActiveHold"): ...
 
 
 class NotFound(StorageError, status=404, reason="notFound"): ...

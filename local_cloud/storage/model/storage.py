@@ -18,6 +18,7 @@ from local_cloud.clock import Clock
 from local_cloud.storage.model.conditions import NO_CONDITIONS, Conditions
 from local_cloud.storage.model.errors import Conflict, Damaged, InvalidArgument, NotFound, StorageError
 from local_cloud.storage.model.files import Files, Staged, blocks
+from local_cloud.storage.model.keeping import check_kept, check_payer
 from local_cloud.storage.model.listing import ListQuery, Page, page_of
 from local_cloud.storage.model.records import (
     BUCKET_SERVER_FIELDS,
@@ -129,6 +130,11 @@ class Storage:
             conditions.check(bucket, reading=True)
             return bucket
 
+    def check_payer(self, name: str, payer: str) -> None:
+        """`payer` is the project that a request for the bucket's objects names, if any. Raises NotFound, UserProjectMissing."""
+        with self._lock:
+            check_payer(self._shelf(name).bucket, payer)
+
     def buckets(self, project: str | None = None) -> list[Bucket]:
         """The buckets of one project, or of all, in the order of their names."""
         with self._lock:
@@ -170,7 +176,7 @@ class Storage:
     ) -> StoredObject:
         """Make `staged` the live generation of an object. `staged` belongs to the model from here on, whatever happens.
 
-        Raises InvalidArgument, NotFound (the bucket), PreconditionFailed.
+        Raises InvalidArgument, NotFound (the bucket), PreconditionFailed, and what `check_kept` raises.
         """
         with self._lock:
             try:
@@ -193,6 +199,8 @@ class Storage:
         live = shelf.objects.get(ref.name)
         conditions.check(live)
         now = self._clock.now()
+        if live is not None:
+            check_kept(shelf.bucket, live, now)
         stored = StoredObject(
             bucket=ref.bucket,
             name=ref.name,
@@ -255,10 +263,11 @@ class Storage:
             return stored
 
     def delete(self, ref: Ref, conditions: Conditions = NO_CONDITIONS) -> None:
-        """Raises NotFound, PreconditionFailed."""
+        """Raises NotFound, PreconditionFailed, and what `check_kept` raises."""
         with self._lock:
             live = self._live(ref)
             conditions.check(live)
+            check_kept(self._shelf(ref.bucket).bucket, live, self._clock.now())
             self.store.delete_object(live, self._last_generation)
             self._shelf(ref.bucket).drop(ref.name)
             self.files.remove(live.location)
@@ -293,6 +302,7 @@ class Storage:
         with self._lock:
             moved, file = self.open(source, source_conditions, reading=False)
             with file:
+                check_kept(self._shelf(source.bucket).bucket, moved, self._clock.now())
                 staged = self._stage_all([file])
             target = Ref(source.bucket, target_name)
             stored = self.put(target, staged, moved.fields, conditions, component_count=moved.component_count)

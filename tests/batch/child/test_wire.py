@@ -102,6 +102,8 @@ def test_a_send_to_one_who_does_not_read_ends(links: tuple[Link, Link]) -> None:
         errors.DependencyForbidden("no"),
         errors.DependencyUnavailable("later"),
         errors.NameRefused("a name"),
+        errors.ObjectDamaged("cut"),
+        errors.ServiceRefused("kept"),
         errors.FanoutError("else"),
         TypeError("not bytes"),
         ValueError("no"),
