@@ -26,6 +26,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "extras",
         "settings",
         "events",
+        "copies",
+        "descendants",
         "memory",
         "server",
         "services",

@@ -12,12 +12,16 @@ import sys
 from batch.child.bonds import tie_to
 from batch.child.inside import Inside
 from batch.child.wire import Link
+from batch.copies import copies
+from batch.descendants import adopt
 
 
 def main(wire: int, parent_pid: int) -> int:
     """Live as this worker's child. Returns 0 when it is not needed any more, 1 when the worker is gone."""
     if not tie_to(parent_pid):
         return 1
+    adopt()
+    copies.tie()
     os.set_inheritable(wire, False)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, chain=False)

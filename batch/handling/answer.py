@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from types import CoroutineType
 from typing import Any
 
+from batch.copies import copies
 from batch.model.errors import DependencyError, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded, text_of
 
 MAX_TRACEBACK_CHARS = 4000
@@ -55,38 +56,39 @@ class Answer:
 
 def called(function: Callable[..., Any], *arguments: Any) -> Answer:
     """Call user code here and now. Never raises."""
-    forks = _forks.count
+    copy_count = copies.count
     try:
         result = function(*arguments)
         if isinstance(result, CoroutineType):
-            result = asyncio.run(result)
+            result = asyncio.run(awaited_here(result))
         answer = Answer(_RETURNED, result)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is this task's failure, not the worker's
         answer = raised(error)
-    if _forks.count != forks:
+    if copies.count != copy_count:
         os._exit(1)  # a copy that the handler has forked came back from it: it would go on as a second worker on the same connections
     return answer
 
 
-class _Forks:
-    """How often this process is a copy of another: asked for each task, so not by a call to the system."""
-
-    count = 0
-
-    def forked(self) -> None:
-        self.count += 1
-
-
-_forks = _Forks()
-os.register_at_fork(after_in_child=_forks.forked)
-
-
 async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:
     """As `called`, for an async function on a running event loop."""
+    copy_count = copies.count
     try:
-        return Answer(Said.RETURNED, await function(*arguments))
+        answer = Answer(Said.RETURNED, await function(*arguments))
     except BaseException as error:  # noqa: BLE001 - as above; CancelledError too: the caller knows whether it was its own doing
-        return raised(error)
+        answer = raised(error)
+    if copies.count != copy_count:
+        os._exit(1)  # as above; and what the event loop waits for is shared
+    return answer
+
+
+async def awaited_here(work: Awaitable[Any]) -> Any:
+    """The result of `work`. A copy that it has forked ends here, before it closes an event loop that it shares."""
+    copy_count = copies.count
+    try:
+        return await work
+    finally:
+        if copies.count != copy_count:
+            os._exit(1)
 
 
 def overdue(timeout_s: float | None) -> Answer:

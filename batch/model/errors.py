@@ -23,6 +23,7 @@
     │   └── Superseded            a newer task owns this task's output
     ├── PreconditionFailed        an object changed, or existed, before our conditional write
     ├── ObjectMissing             an object that was to be read does not exist
+    ├── CopyRefused               a copy of a process, made by fork, used what belongs to that process
     └── DependencyError           a service we need failed; never the fault of a task
         ├── DependencyMissing     the subscription, topic, bucket or job does not exist
         ├── DependencyForbidden   it exists and this identity may not use it
@@ -151,6 +152,10 @@ class ObjectMissing(FanoutError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(f"object {name} does not exist")
+
+
+class CopyRefused(FanoutError):
+    """A copy of a process, made by `fork`, used a connection that belongs to that process."""
 
 
 class DependencyError(FanoutError):

@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from batch.copies import copies
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
 from batch.services.ports import ObjectInfo
 
@@ -81,7 +83,6 @@ class GoogleObjectStore:
         import requests
         from google.api_core import exceptions as api_errors
         from google.auth import exceptions as auth_errors
-        from google.cloud import storage
         from google.cloud.storage import exceptions as storage_errors
         from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -96,14 +97,34 @@ class GoogleObjectStore:
             OSError,
         )
         self._denials: tuple[type[Exception], ...] = (auth_errors.DefaultCredentialsError, auth_errors.RefreshError)
-        with self._errors("reach"):
-            self._client: Any = storage.Client(project=project)
-        _prepare(self._client, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=pool_size))
-        self._bucket: Any = self._client.bucket(bucket_name)
+        self._pool_size = pool_size
+        self._of_parent: list[Any] = []
+        _ = self._bucket  # now, so that credentials which are missing are found now
+        copies.at_birth(self._leave_connections)
         self._options: dict[str, Any] = {
             "timeout": request_timeout_s,
             "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0).with_timeout(timeout_s),
         }
+
+    @cached_property
+    def _client(self) -> Any:
+        """Made again in a copy of the process."""
+        import requests
+        from google.cloud import storage
+
+        with self._errors("reach"):
+            client = storage.Client(project=self._project)
+        _prepare(client, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=self._pool_size))
+        return client
+
+    @cached_property
+    def _bucket(self) -> Any:
+        return self._client.bucket(self.bucket_name)
+
+    def _leave_connections(self) -> None:
+        """In a copy of the process: two that write into one connection get each other's answers. The old client is kept, or closing it
+        might wait for a lock whose holder was not copied."""
+        self._of_parent += [self.__dict__.pop(name, None) for name in ("_bucket", "_client")]
 
     def write(
         self,

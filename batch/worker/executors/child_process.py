@@ -20,6 +20,7 @@ from typing import Any
 from batch.child.logs import relogged
 from batch.child.store import answered
 from batch.child.wire import Frame, Garbled, Link
+from batch.descendants import end_below
 from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
@@ -168,6 +169,9 @@ class Child:
         with self._killing:
             if self._reaped:
                 return
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGSTOP)  # it starts nothing more, and keeps what it has started until that is found
+            end_below(self.pid)
             for kill in (os.killpg, os.kill):
                 with suppress(OSError):
                     kill(self.pid, signal.SIGKILL)
