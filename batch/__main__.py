@@ -41,6 +41,7 @@ SIGNALS: dict[signal.Signals, Any] = {
     signal.SIGTSTP: signal.SIG_DFL,
 }
 """What the worker hears, and what a program does with it by default."""
+GONE = -1
 ENDED = 0
 """The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
 
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = Signals()
     adopt()
     copies.tie()
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # or its C library starts threads in copies, and says so at each fork
     give_large_blocks_back()
     rng = random.SystemRandom()
     environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, rng)
@@ -176,9 +178,10 @@ class Signals:
         signal.set_wakeup_fd(-1)
         for number, action in SIGNALS.items():
             signal.signal(number, action)
-        for end in (self.read_end, self.write_end):
+        for end in {self.read_end, self.write_end} - {GONE}:
             with suppress(OSError):
                 os.close(end)
+        self.read_end = self.write_end = GONE  # in a copy of the copy these numbers are other files
         self._go_on()
 
 

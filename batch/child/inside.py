@@ -129,7 +129,7 @@ class Inside:
         return Answer(Said.RETURNED, left_out(line) if len(line) > MAX_LINE_BYTES else json.loads(line).get("result"))
 
     def _ask(self, header: dict[str, Any], body: bytes) -> Frame:
-        """One question at a time: the worker answers in order. Raises CopyRefused in a copy of the child, which the worker does not know."""
+        """One question at a time: the worker answers in order. Raises CopyRefused in a copy of the child."""
         copies.refuse(
             self._copy_count,
             "runs the isolated handler: ctx.read, ctx.write and ctx.exists work there only. Give a copy the data that it needs, let it "

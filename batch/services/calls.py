@@ -99,9 +99,8 @@ class Caller:
 
     def refuse_in_copy(self) -> None:
         """Raises CopyRefused in a copy of the process that made this: its channel has no threads there."""
-        copies.refuse(
-            self._copy_count, f"is connected to {self.resource.path}: call Pub/Sub there, or make a client of its own in a program that is started"
-        )
+        path = self.resource.path
+        copies.refuse(self._copy_count, f"is connected to {path}: call Pub/Sub there, or from a program of its own (subprocess, spawn)")
 
     def until_s(self) -> float:
         """When the retries of a call that begins now are over."""

@@ -39,6 +39,16 @@ def note(what: str) -> None:
         file.write(f"{os.getpid()}\n")
 
 
+def notes(what: str) -> list[str]:
+    file = Path(os.environ["NOTES"]) / what
+    return file.read_text().split() if file.exists() else []
+
+
+def until(there: Callable[[], object]) -> None:
+    while not there():
+        threading.Event().wait(0.01)
+
+
 def forever(what: str = "copy") -> None:
     note(what)
     time.sleep(600)
@@ -53,8 +63,7 @@ def terminate() -> int:
     """It is told to end while it sleeps, and, the second one, before it has begun anything."""
     late, early = fork.Process(target=forever), fork.Process(target=forever)
     late.start()
-    while not (Path(os.environ["NOTES"]) / "copy").exists():
-        pass
+    until(lambda: notes("copy"))
     late.terminate()
     late.join()
     early.start()
@@ -90,10 +99,12 @@ def process() -> int:
 
 def comes_back() -> str:
     """A copy that returns from the handler, with something printed and not flushed before the fork."""
-    sys.stdout.write("printed once ")
-    if os.fork() == 0:
+    print("printed before the fork")
+    pid = os.fork()
+    if pid == 0:
         note("copy")
         return "copy"
+    until(lambda: str(pid) in notes("copy"))
     return "handler"
 
 
@@ -130,8 +141,7 @@ def leaves_and_stays() -> None:
 
 def leaves_and_crashes() -> None:
     leaves()
-    while len((Path(os.environ["NOTES"]) / "left").read_text().split()) < 5:
-        pass
+    until(lambda: len(notes("left")) == 5)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -235,15 +245,3 @@ def coroutine(task: Task, ctx: Context) -> Any:
 @task("plain-good")
 def good(task: Task, ctx: Context) -> None:
     ctx.write(f"out/{task.task_id}", b"1")
-
-
-@task("crashes", retries=0)
-def touches_what_is_not_its_own(task: Task, ctx: Context) -> None:
-    import ctypes
-
-    ctypes.string_at(0)
-
-
-@task("gives-up", retries=0)
-def gives_up(task: Task, ctx: Context) -> None:
-    os.abort()

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -65,9 +66,11 @@ class Order:
 
 
 class Child:
-    """`hello` is the first frame it gets. Raises CannotStart when the process itself cannot be made."""
+    """`hello` is the first frame it gets, `environment` all that it has of one. Raises CannotStart when there can be no process."""
 
-    def __init__(self, hello: dict[str, Any], store: ObjectStore, clock: Clock, stopping: threading.Event) -> None:
+    def __init__(
+        self, hello: dict[str, Any], environment: Mapping[str, str], store: ObjectStore, clock: Clock, stopping: threading.Event
+    ) -> None:
         self._store = store
         self._clock = clock
         self._stopping = stopping
@@ -85,6 +88,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=printing,
                 stderr=printing,
+                env=environment,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )

@@ -154,7 +154,7 @@ class Loop:
             log("loop_disturbed", error=f"{type(error).__name__}: {text_of(error)}")
 
     def _leave_to_parent(self) -> None:
-        """In a copy that an async handler has forked. What runs beside that handler is not the copy's: when it lets the loop go on, it ends."""
+        """In a copy that an async handler has forked: it ends when that handler awaits, for what runs beside it is not the copy's."""
         if threading.get_ident() == self._thread.ident:
             getattr(self._loop, "_ready", deque[object]()).clear()  # it has no other name; where there is none, they go on for one round
             self._loop.call_soon(os._exit, 1)
