@@ -13,13 +13,16 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any
 
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import task
+from batch.model.errors import DependencyForbidden
 from batch.model.message import Task
+from batch.worker.committing.committer import Committer
 
 warnings.simplefilter("ignore")  # newer versions of Python warn of a fork beside threads
 
@@ -139,10 +142,22 @@ def leaves_and_stays() -> None:
     threading.Event().wait()
 
 
-def leaves_and_crashes() -> None:
+def leaves_and_breaks_off(end: Callable[..., object]) -> None:
+    """The worker's committer meets a fault of another kind."""
     leaves()
-    until(lambda: len(notes("left")) == 5)
-    os.kill(os.getpid(), signal.SIGKILL)
+    Committer.try_flush = end  # type: ignore[assignment]
+
+
+def never(_: object) -> None:
+    threading.Event().wait()
+
+
+def crashes(_: object) -> None:
+    raise RuntimeError("a fault of Fanout's own")
+
+
+def is_refused(_: object) -> None:
+    raise DependencyForbidden("the bucket says no")
 
 
 def leaves_and_stops() -> None:
@@ -193,9 +208,9 @@ WAYS: dict[str, Callable[[], Any]] = {
         leaves,
         leaves_and_stays,
         leaves_and_stops,
-        leaves_and_crashes,
     )
 }
+WAYS |= {f"leaves_and_{one.__name__}": partial(leaves_and_breaks_off, one) for one in (never, crashes, is_refused)}
 
 
 def way(task: Task, ctx: Any) -> Callable[[], Any]:

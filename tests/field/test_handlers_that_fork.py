@@ -141,6 +141,19 @@ def test_it_also_ends_with_a_worker_that_was_told_to_stop(site: Site, tmp_path: 
     all_gone(tmp_path, "left")
 
 
+ENDS = {"never": (4, "stuck"), "crashes": (1, "broken"), "is_refused": (3, "broken"), "stops": (0, "stopped")}
+
+
+@linux
+@pytest.mark.parametrize("way", ENDS)
+def test_it_ends_with_a_worker_that_ends_badly(site: Site, tmp_path: Path, way: str) -> None:
+    submit(site, "plain", f"leaves_and_{way}")
+    end = site.run(**settings(tmp_path, WATCHDOG_S=1))
+    assert (end.code, end.events("worker_ended")[-1]["exit_reason"]) == ENDS[way], end.text
+    assert noted(tmp_path, "left")
+    all_gone(tmp_path, "left")
+
+
 @linux
 @pytest.mark.parametrize("kind", ["plain", "isolated"])
 def test_copies_end_with_a_worker_that_was_killed(site: Site, tmp_path: Path, kind: str) -> None:
