@@ -16,6 +16,8 @@ from batch.model.clock import Clock, SystemClock
 LARGE_BYTES = 1024 * 1024
 COLLECT_AFTER = (10_000, 3, 3)
 """New objects before a look at the youngest of them, and such looks before one at the older ones."""
+PYTHONS_OWN = gc.get_threshold()
+"""A module of handlers that has set something else, when it was imported, keeps it."""
 GROWTH_BYTES = 64 * 1024 * 1024
 GROWTH_PART = 4
 """All objects are looked at when the process has grown by so many bytes, and by this part of what it was after the last such look: one
@@ -50,7 +52,8 @@ def collect_seldom() -> None:
     less often. It saves up to a sixth of what a message costs. From now on `growth.look` looks at all objects when that is due."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
+    if gc.get_threshold() == PYTHONS_OWN:
+        gc.set_threshold(*COLLECT_AFTER)
     growth.watch()
 
 

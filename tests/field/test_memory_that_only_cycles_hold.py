@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from batch.memory import DOUBLED_BYTES, GROWTH_BYTES, REST, Growth, is_due, rest_until_s
+from batch.memory import COLLECT_AFTER, DOUBLED_BYTES, GROWTH_BYTES, REST, Growth, is_due, rest_until_s
 from batch.model.clock import SystemClock
 from tests.clocks import JumpingClock
 from tests.e2e.site import ROOT
@@ -35,6 +35,14 @@ def test_tasks_of_ten_megabytes_with_cycles_take_no_more_than_a_few_of_them(kind
 def test_one_task_of_many_documents_does_not_keep_them_all() -> None:
     tuned, default = peak_mb("plain", "tuned", 2, 60), peak_mb("plain", "default", 2, 60)
     assert tuned <= max(1.3 * default, default + 80), f"{tuned} MB, with Python's own settings {default} MB"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_a_module_of_handlers_has_set_stays(own: bool) -> None:
+    code = "import gc; from batch import memory; {}memory.collect_seldom(); print(gc.get_threshold()[:2])"
+    command = [sys.executable, "-c", code.format("gc.set_threshold(1_000, 7); " if own else "")]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == str((1_000, 7) if own else COLLECT_AFTER[:2])
 
 
 @pytest.fixture
