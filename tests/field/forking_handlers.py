@@ -133,7 +133,7 @@ def leaves() -> None:
     """Processes of every kind that would live for ten minutes."""
     fork.Process(target=forever, args=("left",)).start()
     shared.append(fork.Pool(2, note, ("left",)))
-    subprocess.Popen(["sh", "-c", 'echo $$ >> "$NOTES/left"; sleep 600'], start_new_session=True)
+    subprocess.Popen(["sh", "-c", 'echo $$ >> "$NOTES/left"; exec sleep 600'], start_new_session=True)
     daemon()
 
 
@@ -226,6 +226,11 @@ def plain(task: Task, ctx: Context) -> Any:
 @task("isolated-forks", retries=0, isolation="process")
 def isolated(task: Task, ctx: Context) -> Any:
     return way(task, ctx)()
+
+
+@task("isolated-hangs", retries=0, isolation="process", timeout_s=1)
+def hangs(task: Task, ctx: Context) -> None:
+    leaves_and_stays()
 
 
 @task("group-forks", retries=0, group=4, group_wait_s=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from batch.handling.registry import Registry, default_registry
+from batch.model.exit import ExitReason
+from tests.batch.worker.plant import Plant
 from tests.e2e.site import Ended, Site, ended
 from tests.support import Service, wait_until
 
@@ -138,6 +142,21 @@ def test_it_also_ends_with_a_worker_that_was_told_to_stop(site: Site, tmp_path: 
     worker.send_signal(signal.SIGTERM)
     end = ended(worker)
     assert (end.code, end.summary["exit_reason"]) == (0, "stopped"), end.text
+    all_gone(tmp_path, "left")
+
+
+@linux
+def test_at_its_time_limit_an_isolated_handler_ends_with_all_that_it_has_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Daemons in sessions of their own as well, while the worker, here this process, goes on."""
+    monkeypatch.setenv("NOTES", str(tmp_path))
+    module = importlib.import_module("tests.field.forking_handlers").__name__
+    registry = Registry()
+    registry._handlers["isolated-hangs"] = default_registry["isolated-hangs"]
+    plant = Plant(registry=registry)
+    plant.submit(1, "isolated-hangs")
+    assert plant.worker(HANDLERS=module, CHILD_ENVIRONMENT="NOTES", BACKLOG=1).run() is ExitReason.SHARE_DONE
+    assert plant.final() == {"task-0": "dead"}
+    assert len(noted(tmp_path, "left")) == 5
     all_gone(tmp_path, "left")
 
 
