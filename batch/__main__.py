@@ -6,6 +6,7 @@ The main thread only waits for signals. After the last flush the process ends at
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import random
 import select
@@ -16,8 +17,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from batch.copies import copies
+from batch.descendants import adopt, end_all
 from batch.events import log
 from batch.handling.answer import tasks_begin_as_now
 from batch.handling.registry import Registry, load_handlers
@@ -35,6 +38,13 @@ if TYPE_CHECKING:
 STUCK_GRACE_S = 3.0
 BESIDE = 24
 """Requests to the bucket beside those of handlers: progress, outcomes, delayed tasks, records of tasks that were delivered before."""
+SIGNALS: dict[signal.Signals, Any] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTSTP: signal.SIG_DFL,
+}
+"""What the worker hears, and what a program does with it by default."""
+GONE = -1
 ENDED = 0
 """The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
 
@@ -65,7 +75,11 @@ def environment_with(arguments: Sequence[str], environment: Mapping[str, str], r
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a worker; returns its exit code."""
+    faulthandler.enable(file=2)  # standard error by its number: a module or handler may close or replace the stream
     signals = Signals()
+    adopt()
+    copies.tie()
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # or its C library starts threads in copies, and says so at each fork
     give_large_blocks_back()
     rng = random.SystemRandom()
     environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, rng)
@@ -139,17 +153,20 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
 
 
 class Signals:
-    """SIGTERM, SIGINT and SIGTSTP as bytes in a pipe: from the first moment on, so that an early one is not lost."""
+    """SIGTERM, SIGINT and SIGTSTP as bytes in a pipe: from the first moment on, so that an early one is not lost. In copies that handlers
+    fork they do what they do in any program, also while the copy is made."""
 
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.write_end, False)
+        self._held = threading.local()
         self.arm()
+        os.register_at_fork(before=self._hold, after_in_parent=self._go_on, after_in_child=self._leave_to_parent)
 
     def arm(self) -> None:
         """Direct the signals to this pipe, whatever handled them before."""
         signal.set_wakeup_fd(self.write_end)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP):
+        for number in SIGNALS:
             signal.signal(number, lambda _number, _frame: None)
 
     def wait(self, timeout_s: float | None) -> bytes:
@@ -159,6 +176,23 @@ class Signals:
     def end(self) -> None:
         """Wake the main thread, from any thread."""
         os.write(self.write_end, bytes([ENDED]))
+
+    def _hold(self) -> None:
+        """Until a copy has left the pipe: a signal to it would be written there, and end the worker. Others of its threads hear signals."""
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def _go_on(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
+
+    def _leave_to_parent(self) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, action in SIGNALS.items():
+            signal.signal(number, action)
+        for end in {self.read_end, self.write_end} - {GONE}:
+            with suppress(OSError):
+                os.close(end)
+        self.read_end = self.write_end = GONE  # in a copy of the copy these numbers are other files
+        self._go_on()
 
 
 def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
@@ -178,6 +212,7 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
         signals.end()
         # Standard output may stand still too, and the main thread with it.
         threading.Event().wait(STUCK_GRACE_S)
+        end_all()
         os._exit(EXIT_STUCK)
 
     worker.shutdown.on_stuck = stuck
@@ -201,6 +236,7 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
 
 if __name__ == "__main__":
     code = main()
+    end_all()
     for stream in (sys.__stdout__, sys.__stderr__):
         with suppress(ValueError, OSError):  # a handler may have closed it
             if stream is not None:

@@ -163,6 +163,12 @@ class WorkerSettings:
     processes: int | None = setting(
         "PROCESSES", whole(1, 256), "child processes for isolated handlers; one for each CPU by default", default=None
     )
+    child_environment: tuple[str, ...] = setting(
+        "CHILD_ENVIRONMENT",
+        names,
+        "variables that isolated handlers get beside those which every program needs; DATABASE_URL,MY_* for example, * for all",
+        default=(),
+    )
     quarantine_timeout_s: float = setting(
         "QUARANTINE_TIMEOUT_S", seconds(1), "how long a quarantined task may run alone, if its handler has no timeout_s", default=600.0
     )

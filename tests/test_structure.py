@@ -29,6 +29,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "events",
         "printed",
         "process_state",
+        "copies",
+        "descendants",
         "memory",
         "server",
         "services",

@@ -10,6 +10,8 @@ import sys
 from batch.child.bonds import tie_to
 from batch.child.inside import Inside
 from batch.child.wire import Link
+from batch.copies import copies
+from batch.descendants import adopt
 from batch.process_state import show_stacks
 
 
@@ -17,6 +19,8 @@ def main(wire: int, parent_pid: int) -> int:
     """Live as this worker's child. Returns 0 when it is not needed any more, 1 when the worker is gone."""
     if not tie_to(parent_pid):
         return 1
+    adopt()
+    copies.tie()
     os.set_inheritable(wire, False)
     show_stacks()
     for stream in (sys.stdout, sys.stderr):

@@ -20,7 +20,8 @@ from batch.child.bonds import end_group, memory_limit, worn
 from batch.child.logs import set_up_forwarding
 from batch.child.store import RemoteStore
 from batch.child.wire import Frame, Link
-from batch.handling.answer import Answer, Said, answers_of, called, raised, tasks_begin_as_now
+from batch.copies import copies
+from batch.handling.answer import Answer, Said, answers_of, awaited_here, called, raised, tasks_begin_as_now
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Handler, Kind, Registry, load_handlers
 from batch.handling.signals import holds
@@ -40,7 +41,8 @@ class Inside:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._pid = os.getpid()
+        copies.at_birth(link.close)
+        self._copy_count = copies.count
         self._work: SimpleQueue[Frame | None] = SimpleQueue()
         self._replies: SimpleQueue[Frame] = SimpleQueue()
         self._asking = threading.Lock()
@@ -135,15 +137,21 @@ class Inside:
         return Answer(Said.RETURNED, left_out(line) if len(line) > MAX_LINE_BYTES else json.loads(line).get("result"))
 
     def _ask(self, header: dict[str, Any], body: bytes) -> Frame:
-        """One question at a time: the worker answers in order."""
+        """One question at a time: the worker answers in order. Raises CopyRefused in a copy of the child."""
+        copies.refuse(
+            self._copy_count,
+            "runs the isolated handler: ctx.read, ctx.write and ctx.exists work there only. Give a copy the data that it needs, let it "
+            "return the data that it has made (as pool.map does), and write that in the handler",
+        )
         with self._asking:
             self._send(header, body)
             return self._replies.get()
 
     def _send(self, header: dict[str, Any], body: bytes = b"") -> None:
-        if os.getpid() != self._pid:
-            os._exit(1)  # a copy that the handler has forked came back from it: it is not the child, and must not speak for it
-        self._link.send(header, body)
+        if copies.count == self._copy_count:
+            self._link.send(header, body)
+        elif header["kind"] == "log":
+            sys.stderr.write(f"{header['text']}\n")  # a copy that the handler has forked must not speak for the child; it may print
 
     def _read(self) -> None:
         """Sort what comes. Whatever goes wrong here is the end: nothing would ever be heard again."""
@@ -168,7 +176,7 @@ class Inside:
 def _called(handler: Handler, ctx: Context | AsyncContext) -> Any:
     """A quarantined task may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
     result = handler.function([ctx.task], [ctx]) if handler.kind is Kind.GROUP else handler.function(ctx.task, ctx)
-    return asyncio.run(result) if isinstance(result, CoroutineType) else result
+    return asyncio.run(awaited_here(result)) if isinstance(result, CoroutineType) else result
 
 
 def _flush() -> None:

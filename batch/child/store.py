@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from batch.child.wire import Frame
-from batch.model import arguments
 from batch.model.errors import (
     DependencyError,
     DependencyForbidden,
@@ -24,6 +23,7 @@ from batch.model.errors import (
     ServiceRefused,
     text_of,
 )
+from batch.services import arguments
 from batch.services.ports import ObjectInfo, ObjectStore
 
 Ask = Callable[[dict[str, Any], bytes], Frame]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from enum import StrEnum
 from types import CoroutineType
 from typing import Any
 
+from batch.copies import copies
 from batch.handling.registry import Kind
 from batch.handling.signals import OF_SEVERAL, speaking
 from batch.logs import running
@@ -72,17 +73,17 @@ class Answer:
 
 def called(function: Callable[..., Any], *arguments: Any) -> Answer:
     """Call user code here and now, in a context of its own; the last argument says whose it is. Never raises."""
-    forks = _forks.count
+    copy_count = copies.count
     context = _clean.context.copy()
     context.run(running.set, arguments[-1])
     try:
         result = context.run(function, *arguments)
         if isinstance(result, CoroutineType):
-            result = context.run(asyncio.run, result)
+            result = context.run(asyncio.run, awaited_here(result))
         answer = Answer(_RETURNED, result)
     except BaseException as error:  # noqa: BLE001 - whatever user code raises is this task's failure, not the worker's
         answer = raised(error)
-    if _forks.count != forks:
+    if copies.count != copy_count:
         os._exit(1)  # a copy that the handler has forked came back from it: it would go on as a second worker on the same connections
     return answer
 
@@ -107,26 +108,27 @@ def clean_context() -> Context:
     return _clean.context.copy()
 
 
-class _Forks:
-    """How often this process is a copy of another: asked for each task, so not by a call to the system."""
-
-    count = 0
-
-    def forked(self) -> None:
-        self.count += 1
-
-
-_forks = _Forks()
-os.register_at_fork(after_in_child=_forks.forked)
-
-
 async def awaited(function: Callable[..., Any], *arguments: Any) -> Answer:
     """As `called`, for an async function on a running event loop, by a task in a `clean_context`."""
+    copy_count = copies.count
     running.set(arguments[-1])
     try:
-        return Answer(Said.RETURNED, await function(*arguments))
+        answer = Answer(Said.RETURNED, await function(*arguments))
     except BaseException as error:  # noqa: BLE001 - as above; CancelledError too: the caller knows whether it was its own doing
-        return raised(error)
+        answer = raised(error)
+    if copies.count != copy_count:
+        os._exit(1)  # as above; and what the event loop waits for is shared
+    return answer
+
+
+async def awaited_here(work: Awaitable[Any]) -> Any:
+    """The result of `work`. A copy that it has forked ends here, before it closes an event loop that it shares."""
+    copy_count = copies.count
+    try:
+        return await work
+    finally:
+        if copies.count != copy_count:
+            os._exit(1)
 
 
 _LATE = {

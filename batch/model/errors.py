@@ -27,6 +27,7 @@
     ├── ObjectMissing             an object that was to be read does not exist
     ├── ObjectDamaged             an object's content is not what its Content-Encoding says
     ├── ServiceRefused            a service said that this one request is wrong; repeating it cannot help
+    ├── CopyRefused               a copy of a process, made by fork, used what belongs to that process
     └── DependencyError           a service we need failed; never the fault of a task
         ├── DependencyMissing     the subscription, topic, bucket or job does not exist
         ├── DependencyForbidden   it exists and this identity may not use it
@@ -173,6 +174,10 @@ class ObjectDamaged(FanoutError):
 
 class ServiceRefused(FanoutError):
     """The service answered that this one request is wrong: a retention policy keeps the object, the message is too large. No outage."""
+
+
+class CopyRefused(FanoutError):
+    """A copy of a process, made by `fork`, used a connection that belongs to that process."""
 
 
 class DependencyError(FanoutError):

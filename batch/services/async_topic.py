@@ -11,6 +11,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from batch.copies import copies
 from batch.model.delivery import Outgoing
 from batch.services.calls import Pauses, Resource, code_of, credentials_for, translated
 
@@ -33,6 +34,7 @@ class GooglePublisher:
         from google.pubsub_v1.types import pubsub
 
         self.project, self.timeout_s, self._rng = project, timeout_s, rng
+        self._copy_count = copies.count
         self._channel = _channel(environment)
         self._request, self._message = pubsub.PublishRequest.pb(), pubsub.PubsubMessage.pb()
         response = pubsub.PublishResponse.pb()
@@ -50,6 +52,7 @@ class GooglePublisher:
         from google.api_core.exceptions import from_grpc_error
 
         topic = Resource("topic", self.project, name)
+        copies.refuse(self._copy_count, f"is connected to {topic.path}: publish there")
         request = self._request(topic=topic.path, messages=[self._message(data=one.data, attributes=one.attributes) for one in messages])
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.timeout_s

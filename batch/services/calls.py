@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from batch.copies import copies
 from batch.model.clock import Clock, SystemClock
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ServiceRefused
 
@@ -108,18 +109,26 @@ class Caller:
         from google.api_core import exceptions as api_errors
 
         self.resource = resource
+        self._copy_count = copies.count
         self._retry_within_s, self._request_timeout_s = retry_within_s, request_timeout_s
         self.clock: Clock = clock or SystemClock()
         self.rng = rng or random.Random()
         self.closed = threading.Event()
         self.failure: type[Exception] = api_errors.GoogleAPICallError
 
+    def refuse_in_copy(self) -> None:
+        """Raises CopyRefused in a copy of the process that made this: its channel has no threads there."""
+        path = self.resource.path
+        copies.refuse(self._copy_count, f"is connected to {path}: call Pub/Sub there, or from a program of its own (subprocess, spawn)")
+
     def until_s(self) -> float:
         """When the retries of a call that begins now are over."""
         return self.clock.monotonic() + self._retry_within_s
 
     def repeated(self, call: Callable[[float], T], until_s: float, request_timeout_s: float | None = None) -> T:
-        """`call(timeout_s)` until it succeeds, fails for good, or the clock passes `until_s`; it runs at least once. Raises `failure`."""
+        """`call(timeout_s)` until it succeeds, fails for good, or the clock passes `until_s`; it runs at least once. Raises `failure`,
+        CopyRefused."""
+        self.refuse_in_copy()
         pauses = Pauses(until_s, self.rng)
         while True:
             left_s = until_s - self.clock.monotonic()

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
-from batch.model import arguments
+from batch.copies import copies
 from batch.model.errors import (
     DependencyForbidden,
     DependencyMissing,
@@ -25,6 +26,7 @@ from batch.model.errors import (
     ObjectMissing,
     PreconditionFailed,
 )
+from batch.services import arguments
 from batch.services.ports import ObjectInfo
 from batch.services.refusals import Where, explained, refusal_of, translated, unreadable
 
@@ -62,7 +64,6 @@ class GoogleObjectStore:
         import urllib3
         from google.api_core import exceptions as api_errors
         from google.auth import exceptions as auth_errors
-        from google.cloud import storage
         from google.cloud.storage import exceptions as storage_errors
         from google.cloud.storage.retry import DEFAULT_RETRY
 
@@ -80,16 +81,37 @@ class GoogleObjectStore:
             OSError,
         )
         self._denials: tuple[type[Exception], ...] = (auth_errors.DefaultCredentialsError, auth_errors.RefreshError)
-        try:
-            self._client: Any = storage.Client(project=project)
-        except self._failures as error:
-            raise self._ours(error, Where("reach", bucket_name, project), None) from error
-        _prepare(self._client, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=pool_size))
-        self._bucket: Any = self._client.bucket(bucket_name, user_project=billing_project or None)
+        self._billing_project = billing_project
+        self._pool_size = pool_size
+        self._of_parent: list[Any] = []
+        _ = self._bucket  # now, so that credentials which are missing are found now
+        copies.at_birth(self._leave_connections)
         self._options: dict[str, Any] = {
             "timeout": request_timeout_s,
             "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0).with_timeout(timeout_s),
         }
+
+    @cached_property
+    def _client(self) -> Any:
+        """Made again in a copy of the process."""
+        import requests
+        from google.cloud import storage
+
+        try:
+            client = storage.Client(project=self._project)
+        except self._failures as error:
+            raise self._ours(error, Where("reach", self.bucket_name, self._project), None) from error
+        _prepare(client, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=self._pool_size))
+        return client
+
+    @cached_property
+    def _bucket(self) -> Any:
+        return self._client.bucket(self.bucket_name, user_project=self._billing_project or None)
+
+    def _leave_connections(self) -> None:
+        """In a copy of the process: two that write into one connection get each other's answers. The old client is kept, or closing it
+        might wait for a lock whose holder was not copied."""
+        self._of_parent += [self.__dict__.pop(name, None) for name in ("_bucket", "_client")]
 
     def write(
         self,

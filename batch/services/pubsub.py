@@ -169,6 +169,7 @@ class GoogleSubscription:
         def send(ids: list[str], timeout_s: float) -> None:
             call(request(subscription=self._path, ack_ids=ids), timeout_s)
 
+        self._caller.refuse_in_copy()
         batches = list(id_batches(ack_ids))
         one_batch = partial(self._batch, send=send, until_s=self._caller.until_s())
         answers = [one_batch(ids) for ids in batches] if len(batches) < 2 else list(self._threads().map(one_batch, batches))

@@ -55,6 +55,7 @@ class GoogleTopic:
 
     def publish(self, messages: Sequence[Outgoing]) -> list[str]:
         """A batch whose answer was lost is published again: some messages may then be there twice."""
+        self._caller.refuse_in_copy()
         requests = list(message_batches(messages))
         if len(requests) == 1:
             return self._publish(requests[0])

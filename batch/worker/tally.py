@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from batch.memory import growth
 from batch.model.clock import Clock
 from batch.model.progress import MARK_EVERY_S, MARKS_KEPT, Progress
 
@@ -59,6 +60,7 @@ class Tally:
             self.mean_s = mean_s if self.mean_s is None else (1 - WEIGHT) * self.mean_s + WEIGHT * mean_s
             self.handler_s += total_s if handler_s is None else handler_s
             self.longest_s = max(self.longest_s, longest_s)
+        growth.look(self._clock)
 
     def acknowledged(self, count: int, outcomes: Iterable[str], *, delayed: int = 0) -> None:
         """`count` messages are acknowledged; `outcomes` are what became of their tasks; `delayed` of them wait in the bucket."""

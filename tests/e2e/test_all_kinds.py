@@ -88,7 +88,8 @@ def test_all_kinds_in_one_worker_that_is_stopped_and_killed_under_faults(own_sit
     tasks = [f"{kind}-{number}" for number in range(80) for kind in KINDS]
     own_site.publish([{"task_id": task_id, "task_type": task_id.split("-")[0]} for task_id in tasks])
     (tmp_path / "own_handlers.py").write_text(HANDLERS)
-    own = {"HANDLERS": "own_handlers", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TEST_FOLDER": tmp_path, "PROCESSES": 2}
+    own = {"HANDLERS": "own_handlers", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TEST_FOLDER": tmp_path}
+    own |= {"CHILD_ENVIRONMENT": "TEST_FOLDER", "PROCESSES": "2"}
     settings = {**own, "MAX_MESSAGES": 1000, "CONCURRENCY": 4, "FLUSH_INTERVAL_S": "0.2", "DRAIN_AFTER_S": "0.5"}
     pubsub, storage = Orders(own_pubsub.http, own_site.project), Orders(own_site.storage, own_site.project)
     for seed, (method, fault) in enumerate(PUBSUB_FAULTS):

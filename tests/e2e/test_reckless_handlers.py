@@ -68,7 +68,15 @@ TAKES_SIGNALS = {
 def settings(folder: Path, source: str = "", **more: object) -> dict[str, object]:
     (folder / "reckless.py").write_text(HANDLERS + source)
     own = {"HANDLERS": "reckless", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "TEST_FOLDER": folder, "FLUSH_INTERVAL_S": "0.1"}
-    return {**own, "MAX_MESSAGES": 1000, "CONCURRENCY": 4, "DRAIN_AFTER_S": "0.5", "PROCESSES": 1, **more}
+    return {
+        **own,
+        "CHILD_ENVIRONMENT": "TEST_FOLDER",
+        "MAX_MESSAGES": 1000,
+        "CONCURRENCY": 4,
+        "DRAIN_AFTER_S": "0.5",
+        "PROCESSES": 1,
+        **more,
+    }
 
 
 def test_a_process_that_handlers_copy_leave_and_crowd_does_its_work_once(local_site: Site, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from batch.child.logs import relogged
 from batch.child.store import answered
 from batch.child.wire import Frame, Garbled, Link
+from batch.descendants import end_below
 from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, overdue
 from batch.handling.registry import Kind
 from batch.model.clock import Clock
@@ -65,9 +67,11 @@ class Order:
 
 
 class Child:
-    """`hello` is the first frame it gets. Raises CannotStart when the process itself cannot be made."""
+    """`hello` is the first frame it gets, `environment` all that it has of one. Raises CannotStart when there can be no process."""
 
-    def __init__(self, hello: dict[str, Any], store: ObjectStore, clock: Clock, stopping: threading.Event) -> None:
+    def __init__(
+        self, hello: dict[str, Any], environment: Mapping[str, str], store: ObjectStore, clock: Clock, stopping: threading.Event
+    ) -> None:
         self._store = store
         self._clock = clock
         self._stopping = stopping
@@ -85,6 +89,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=printing,
                 stderr=printing,
+                env=environment,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -171,6 +176,9 @@ class Child:
         with self._killing:
             if self._reaped:
                 return
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGSTOP)  # it starts nothing more, and keeps what it has started until that is found
+            end_below(self.pid)
             for kill in (os.killpg, os.kill):
                 with suppress(OSError):
                     kill(self.pid, signal.SIGKILL)

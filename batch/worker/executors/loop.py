@@ -6,11 +6,14 @@ Its one rule: nothing of ours that may wait runs on it; such steps go to the thr
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from batch.copies import copies
 from batch.events import log
 from batch.handling.answer import clean_context
 from batch.model.clock import Clock
@@ -45,6 +48,7 @@ class Loop:
         self._asked_s: float | None = None
         self._next_ask_s = self._next_tell_s = 0.0
         self._thread = threading.Thread(target=self._run, name="loop", daemon=True)
+        copies.at_birth(self._leave_to_parent)
 
     def start(self) -> None:
         """May be called by each user."""
@@ -149,6 +153,12 @@ class Loop:
             run()
         except BaseException as error:  # noqa: BLE001 - what user code raises is never the loop's end
             log("loop_disturbed", error=f"{type(error).__name__}: {text_of(error)}")
+
+    def _leave_to_parent(self) -> None:
+        """In a copy that an async handler has forked: it ends when that handler awaits, for what runs beside it is not the copy's."""
+        if threading.get_ident() == self._thread.ident:
+            getattr(self._loop, "_ready", deque[object]()).clear()  # it has no other name; where there is none, they go on for one round
+            self._loop.call_soon(os._exit, 1)
 
     async def _leave_nothing(self) -> None:
         """Cancel what handlers have left running, and give it a moment."""

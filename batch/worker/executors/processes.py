@@ -12,12 +12,14 @@ from typing import Any
 
 from batch.events import log
 from batch.handling.answer import Answer, Said
+from batch.handling.registry import Kind
 from batch.logs import trace_field
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt
 from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
+from batch.worker.executors.environment import environment_of_child, hint
 from batch.worker.executors.runner import Parts
 from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.ready_queue import ReadyQueue
@@ -57,7 +59,7 @@ class Isolation:
         """Run an attempt in a child that serves nothing else, before or after."""
 
         def run() -> Answer:
-            child = self._started()
+            child = self._started(as_in_worker=attempt.handler.kind is not Kind.PROCESS)
             try:
                 return child.run(self._order(attempt, timeout_s, memory_mb))
             finally:
@@ -77,11 +79,13 @@ class Isolation:
             except CannotStart as error:
                 if self.stopping.is_set():
                     return _NOT_RUN
-                reason = str(error)
+                reason = f"{error}{hint(str(error), os.environ, self.settings.child_environment)}"
                 if error.lasting:
                     self._unable = reason
                     self.broken(reason)
                 break
+            if answer.error_type == "KeyError":
+                answer.reason += hint(answer.reason, os.environ, self.settings.child_environment)
             return _NOT_RUN if self._over else answer
         if self._over:
             return _NOT_RUN
@@ -113,7 +117,8 @@ class Isolation:
             self.leave()
         return answer
 
-    def _started(self) -> Child:
+    def _started(self, *, as_in_worker: bool = False) -> Child:
+        """`as_in_worker`: with the whole environment, for a handler that has it otherwise too."""
         if self._unable:
             raise CannotStart(self._unable)
         hello = {
@@ -123,7 +128,8 @@ class Isolation:
             "bucket_name": self.store.bucket_name,
             "log_level": self.settings.log_level,
         }
-        child = Child(hello, self.store, self.clock, self.stopping)
+        environment = dict(os.environ) if as_in_worker else environment_of_child(os.environ, self.settings.child_environment)
+        child = Child(hello, environment, self.store, self.clock, self.stopping)
         with self._lock:
             self._children.add(child)
         try:
