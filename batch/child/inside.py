@@ -6,11 +6,13 @@ A thread reads the wire all the while, so that `ctx.stopping` is heard, and so t
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import inspect
 import json
 import logging
 import os
 import sys
+import tempfile
 import threading
 from dataclasses import asdict
 from queue import SimpleQueue
@@ -28,6 +30,7 @@ from batch.model.errors import SettingsError
 from batch.model.message import decode
 from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 
+MAX_STACK_CHARS = 2000
 LEAVE_S = 5.0
 """How long a child that is not needed any more may take for its own last things."""
 
@@ -41,6 +44,7 @@ class Inside:
         self._work: SimpleQueue[Frame | None] = SimpleQueue()
         self._replies: SimpleQueue[Frame] = SimpleQueue()
         self._asking = threading.Lock()
+        self._ctx: Context | AsyncContext | None = None
         self._busy = self._used = False
         self._stopping = threading.Event()
         self._clock = SystemClock()
@@ -90,6 +94,7 @@ class Inside:
         deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
         kind_of_context = AsyncContext if inspect.iscoroutinefunction(handler.function) else Context
         ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
+        self._ctx = ctx
         tight: list[MemoryError] = []
 
         def run() -> Any:
@@ -126,6 +131,11 @@ class Inside:
             return raised(error)
         return Answer(Said.RETURNED, left_out(line) if len(line) > MAX_LINE_BYTES else json.loads(line).get("result"))
 
+    def _how_far(self) -> str:
+        """What the handler has said of its progress; empty when it has said nothing."""
+        ctx = self._ctx
+        return "" if ctx is None else str(ctx.how_far.get(ctx.task.task_id) or "")
+
     def _ask(self, header: dict[str, Any], body: bytes) -> Frame:
         """One question at a time: the worker answers in order."""
         with self._asking:
@@ -145,6 +155,8 @@ class Inside:
                     self._replies.put(frame)
                 elif frame.kind == "stop":
                     self._stopping.set()
+                elif frame.kind == "where":
+                    self._send({"kind": "where", "stack": _stack(), "progress": self._how_far()})
                 else:
                     self._work.put(frame)
         except BaseException as error:  # noqa: BLE001 - told on standard error, which the worker reads
@@ -161,6 +173,18 @@ def _called(handler: Handler, ctx: Context | AsyncContext) -> Any:
     """A quarantined task may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
     result = handler.function([ctx.task], [ctx]) if handler.kind is Kind.GROUP else handler.function(ctx.task, ctx)
     return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+
+def _stack() -> str:
+    """Where the handler is, the most recent call first."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            faulthandler.dump_traceback(file)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+    except OSError as error:
+        return f"it could not be read: {error}"
+    return text.split("\n\n")[-1].strip()[:MAX_STACK_CHARS]  # the main thread, where handlers run, stands last
 
 
 def _flush() -> None:

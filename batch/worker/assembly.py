@@ -14,6 +14,7 @@ from batch.worker.executors.loop import Loop
 from batch.worker.executors.processes import Isolation, ProcessExecutor, process_count
 from batch.worker.executors.quarantine import Quarantine
 from batch.worker.executors.runner import Parts
+from batch.worker.executors.slow import SlowWatch
 from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.ready_queue import Changes
 from batch.worker.redelivered import Redelivered
@@ -45,7 +46,7 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
         else:
             executor = ThreadExecutor(concurrency, stage.queue, parts)
         executors[name] = stage, executor
-    return Executors(executors, quarantine, registry, changes)
+    return Executors(executors, quarantine, registry, changes, SlowWatch(settings.slow_after_s, runner, parts.clock))
 
 
 def _loop(settings: WorkerSettings, registry: Registry, parts: Parts) -> Loop:

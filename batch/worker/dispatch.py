@@ -5,14 +5,18 @@ A worker whose handlers are all of one kind sorts nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from batch.handling.registry import Kind, Registry
 from batch.model.delivery import Delivery
 from batch.model.message import task_type_of
+from batch.model.progress import RunningTask
 from batch.worker.attempt import Work
 from batch.worker.executors.quarantine import Quarantine
+from batch.worker.executors.running import Running
+from batch.worker.executors.slow import SlowWatch
 from batch.worker.ready_queue import Changes, ReadyQueue
 from batch.worker.redelivered import Redelivered
 
@@ -33,6 +37,9 @@ class Executor(Protocol):
     def running(self) -> list[Work]:
         """The messages whose handlers run at this moment."""
 
+    def begun_before(self, moment_s: float) -> list[Running]:
+        """The calls of handlers that began up to then (monotonic) and have not come back."""
+
     def flush(self) -> None:
         """Called several times a second: hand over what is finished, let nothing wait behind a slow handler."""
 
@@ -45,7 +52,12 @@ class Executors:
     own. Quarantined tasks of all of them share one executor."""
 
     def __init__(
-        self, executors: Mapping[str, tuple[Redelivered, Executor]], quarantine: Quarantine, registry: Registry, changes: Changes
+        self,
+        executors: Mapping[str, tuple[Redelivered, Executor]],
+        quarantine: Quarantine,
+        registry: Registry,
+        changes: Changes,
+        slow: SlowWatch,
     ) -> None:
         """`changes` are those of all queues."""
         self._stages = {name: stage for name, (stage, _) in executors.items()}
@@ -54,6 +66,7 @@ class Executors:
         self._everyone: Sequence[Executor | Quarantine] = (*self._executors, quarantine)
         self._registry = registry
         self.changes = changes
+        self._slow = slow
         self._first = next(iter(self._stages.values()))
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
@@ -89,6 +102,14 @@ class Executors:
     def flush(self) -> None:
         for executor in self._everyone:
             executor.flush()
+        self._slow.look(self._begun_before)
+
+    def longest_running(self) -> tuple[RunningTask, ...]:
+        """The tasks that have been running longest, for the worker's progress."""
+        return self._slow.longest(self._begun_before(math.inf))
+
+    def _begun_before(self, moment_s: float) -> list[Running]:
+        return [running for executor in self._everyone for running in executor.begun_before(moment_s)]
 
     def close(self) -> list[Work]:
         """Start nothing more; returns what had not started and may be nacked at once."""
