@@ -205,8 +205,8 @@ def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
         problems.append(f"PREFETCH_S={settings.prefetch_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
     if settings.handler_timeout_s is not None and settings.handler_timeout_s > settings.task_timeout_s / 2:
         problems.append(
-            f"HANDLER_TIMEOUT_S={settings.handler_timeout_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}, or most "
-            "handlers that hang would be cut off by the end of the worker, and not by their limit"
+            f"HANDLER_TIMEOUT_S={settings.handler_timeout_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}, or the "
+            "end of the worker, and not their limit, would cut off most handlers that hang"
         )
     if problems:
         raise SettingsError(problems)
