@@ -203,14 +203,21 @@ def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
         raise SettingsError([*error.problems, *problems]) from None
     if settings.prefetch_s * 2 > settings.task_timeout_s:
         problems.append(f"PREFETCH_S={settings.prefetch_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
-    if settings.handler_timeout_s is not None and settings.handler_timeout_s > settings.task_timeout_s / 2:
-        problems.append(
-            f"HANDLER_TIMEOUT_S={settings.handler_timeout_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}, or the "
-            "end of the worker, and not their limit, would cut off most handlers that hang"
-        )
+    if settings.handler_timeout_s is not None and (problem := limit_problem(settings.handler_timeout_s, settings.task_timeout_s)):
+        problems.append(problem)
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def limit_problem(handler_timeout_s: float, task_timeout_s: float) -> str:
+    """Why a lane's time limit of handlers does not go with its task timeout; empty if it does."""
+    if handler_timeout_s <= task_timeout_s / 2:
+        return ""
+    return (
+        f"HANDLER_TIMEOUT_S={handler_timeout_s:g}: must be at most half of TASK_TIMEOUT_S={task_timeout_s:g}, or the end of the worker would "
+        "cut off most handlers that hang, and not their limit"
+    )
 
 
 def _index_problems(environment: Mapping[str, str]) -> list[str]:

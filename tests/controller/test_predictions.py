@@ -55,7 +55,7 @@ def test_parts_of_a_launch_count_together() -> None:
         ({}, ("drained", "out_of_time"), "1 worker ended out_of_time"),
     ],
 )
-def test_what_failed_was_not_drained(changes: dict[str, int], reasons: tuple[str, str], failure: str) -> None:
+def test_what_failed_was_not_drained(changes: dict[str, Any], reasons: tuple[str, str], failure: str) -> None:
     done = execution(10)
     tries = {index: [replace(found[0], exit_reason=reasons[index]) if index < 2 else found[0]] for index, found in done.tries.items()}
     (entry,) = compared([ENTRY], [Worked(replace(done.info, **changes), tries)], LANE)

@@ -142,11 +142,15 @@ def test_a_line_tells_where_an_isolated_handler_is(caplog: pytest.LogCaptureFixt
     submit(plant, "stuck", "child-hangs-in-python", seconds=600)
     worker = isolated_worker(plant, BACKLOG=1, SLOW_AFTER_S="0.3")
     thread, reasons = in_thread(worker)
-    (said, *_) = lines_come(caplog, 1)
+    try:
+        # The first line may come while the child is being started.
+        wait_until(lambda: any(one.progress for one in lines(caplog)), 60, "a line with what the child says")
+    finally:
+        worker.stop()
+        ended(thread)
+    said = next(one for one in lines(caplog) if one.progress)
     assert (said.task_id, said.attempt, said.progress) == ("stuck", 1, "1 of 2 halves")
     assert "hangs_in_python" in said.stack
-    worker.stop()
-    ended(thread)
     assert reasons == [ExitReason.STOPPED]
 
 
