@@ -215,7 +215,7 @@ def limit_problem(handler_timeout_s: float, task_timeout_s: float) -> str:
     if handler_timeout_s <= task_timeout_s / 2:
         return ""
     return (
-        f"HANDLER_TIMEOUT_S={handler_timeout_s:g}: must be at most half of TASK_TIMEOUT_S={task_timeout_s:g}, or the end of the worker would "
+        f"HANDLER_TIMEOUT_S={handler_timeout_s:g}: must be at most half of TASK_TIMEOUT_S={task_timeout_s:g}, or the worker's end would "
         "cut off most handlers that hang, and not their limit"
     )
 

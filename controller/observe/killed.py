@@ -17,7 +17,7 @@ from batch.model.progress import Progress
 from batch.services.ports import ObjectInfo, ObjectStore
 from controller.model.execution import ExecutionInfo, NumberedTries
 
-SINGLY = 8
+SINGLY = 4
 """Of so many killed tries in a shard each is listed by itself; of more all workers of the execution, 1,000 objects a call."""
 NAMED = 5
 """Killed tries that a line names."""

@@ -13,7 +13,7 @@ from batch.model.clock import iso
 from batch.model.errors import SettingsError
 from controller.config import RUN_EMULATOR, ControllerSettings
 from controller.model.execution import ExecutionInfo
-from controller.observe.jobs import JobInfo
+from controller.observe.jobs import LANE_LABEL, JobInfo
 from controller.observe.killed import killed_tries, with_outcomes
 from controller.observe.listing import listed_json
 from controller.observe.survey import read_tries
@@ -92,7 +92,7 @@ def named(outside: Outside, name: str) -> tuple[str, ExecutionInfo]:
     for job in sorted(jobs, key=lambda job: -len(job.name)):
         info = outside.runner.execution(f"{job.full_name}/executions/{short}")
         if info is not None:
-            return job.name, info
+            return job.labels[LANE_LABEL], info
     raise SettingsError([f"no lane has an execution {short!r}: `fanout executions` lists the newest"])
 
 

@@ -18,6 +18,9 @@ from batch.model.names import outcome_object
 from batch.model.progress import RunningTask
 from batch.services.topic import GoogleTopic
 from batch.testing import MemoryObjectStore
+from controller.act.state import load
+from controller.decide.decision import from_json
+from controller.decide.explanation import explained_decision
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import read_manifests
 from controller.lanes.resources import Creator, needed
@@ -28,7 +31,9 @@ from controller.observe.killed import SINGLY, killed_tries, with_outcomes
 from fanout import execution, executions, lanes
 from fanout.execution.last_words import said_last
 from fanout.execution.tries import WorkerTry, console_link, tries_of
-from tests.controller.fakes import progress
+from fanout.explain import explanations
+from tests.controller.fakes import lane as lane_of_tests
+from tests.controller.fakes import progress, tick, world, write_progress
 from tests.support import wait_until
 
 GOOD = 60
@@ -291,3 +296,52 @@ Thread 0x03 (most recent call first):
     ]
     assert said_last('{"a": 1}\nTraceback\n  oh\n') == ["Traceback", "  oh"]
     assert said_last('{"a": 1}\n') == []
+
+
+# --- what the controller says of it afterwards
+
+
+def launched_and(kill: bool) -> tuple[Any, str]:
+    """A world whose one launch has ended: its worker was killed, or has done its share. Its execution's name."""
+    here = world()
+    here.backlog_is(100)
+    (name,) = tick(lane_of_tests(), here.outside).launched
+    done = {"updated_at": here.clock.now() + 50, "taken": 100, "acked": 100, "last_acked_at": here.clock.now() + 45}
+    write_progress(here.store, name, 0, progress(100, here.clock.now() + 5, exit_reason="" if kill else "share_done", **done))
+    here.clock.advance(60)
+    if kill:
+        here.runner.fail(name, here.clock.now())
+    else:
+        here.runner.complete(name, here.clock.now())
+    here.clock.advance(60)
+    here.backlog_is(0)
+    tick(lane_of_tests(), here.outside)
+    return here, name
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_explain_says_drained_only_of_what_was(kill: bool) -> None:
+    here, _ = launched_and(kill)
+    (explained,) = explanations(here.outside, ["default"], "")
+    launch = next(one for one in load(here.store, "default").state.decisions if one["kind"] == "launch")
+    assert explained.lines
+    told = "\n".join(explained_decision(from_json(launch)))
+    assert ("happened: drained in" in told) is not kill
+    assert ("happened: 1 worker failed, 1 worker killed or crashed" in told) is kill
+
+
+def test_a_lane_is_crashed_until_a_newer_execution_ends_well() -> None:
+    here, name = launched_and(True)
+    here.backlog_is(5)
+    ((view,), _) = lanes.looked(here.outside, ["default"])
+    assert lanes.state_of(view) == "crashed"
+    (trouble,) = lanes.troubles(view)
+    assert trouble.startswith(f"{name}: worker 0 (try 0) ended without an exit reason")
+    newer = here.runner.add(1, {"DECISION_ID": "d.0", "BACKLOG": "5"})
+    ((view,), _) = lanes.looked(here.outside, ["default"])
+    assert lanes.state_of(view) == "crashed", "it has shown nothing yet"
+    write_progress(here.store, newer.name, 0, progress(5, here.clock.now(), acked=5, taken=5, exit_reason="share_done"))
+    here.clock.advance(10)
+    here.runner.complete(newer.name, here.clock.now())
+    ((view,), _) = lanes.looked(here.outside, ["default"])
+    assert (lanes.state_of(view), lanes.troubles(view)) == ("ok", [])

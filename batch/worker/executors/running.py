@@ -37,7 +37,7 @@ def stack_of_task(task: asyncio.Task[Any], max_chars: int = MAX_STACK_CHARS) -> 
     """Where a suspended task is, from its coroutine to what is awaited at the end: `Task.get_stack` gives the first frame alone."""
     frames: list[tuple[FrameType, int]] = []
     one: Any = task.get_coro()
-    while one is not None and len(frames) < MAX_DEPTH and (frame := _first(one, _FRAMES)) is not None:
+    while len(frames) < MAX_DEPTH and isinstance(frame := _first(one, _FRAMES), FrameType):
         frames.append((frame, frame.f_lineno))
         one = _first(one, _AWAITED)
     return "".join(traceback.StackSummary.extract(iter(frames)).format())[-max_chars:]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from batch.events import log
+from batch.handling.context import HowFar
 from batch.model.clock import Clock
 from batch.model.progress import RUNNING_KEPT, RunningTask
 from batch.worker.attempt import Attempt, Work
@@ -43,8 +43,8 @@ class Usual:
 
     def of(self, task_type: str) -> float | None:
         """Seconds."""
-        runs = self._runs.get(task_type, ())
-        return median(runs) if len(runs) >= LEAST_RUNS else None
+        runs = sorted(self._runs.get(task_type, ()))
+        return runs[len(runs) // 2] if len(runs) >= LEAST_RUNS else None
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ class SlowWatch:
             if now_s < one.due_s:
                 continue
             if len(self._told_s) < MAX_LINES or now_s - self._told_s[0] >= LINES_EVERY_S:
-                where = running.where()
+                where = _where(running)
                 if where is None and now_s < one.due_s + WAIT_FOR_STACK_S:
                     continue
                 self._told_s.append(now_s)
@@ -119,7 +119,7 @@ class SlowWatch:
     def _tell(self, one: _Seen, count: int, now_s: float, where: Where, slow_count: int) -> None:
         task, running_s = one.attempt.task, round(now_s - one.began_s, 1)
         usual_s, how_far = self._usual.of(task.task_type), self._runner.how_far.get(task.task_id)
-        progress = where.progress or str(how_far or "")
+        progress = where.progress or _text(how_far)
         usually = "" if usual_s is None else f"; tasks of this type that take long usually take {usual_s:.0f} s"
         said = f"; it has said: {progress}" if progress else ""
         log(
@@ -136,3 +136,18 @@ class SlowWatch:
             slow_count=slow_count,
             stack=where.stack,
         )
+
+
+def _where(running: Running) -> Where | None:
+    """Whatever a handler awaits, and however it is made: the line comes."""
+    try:
+        return running.where()
+    except Exception as error:  # noqa: BLE001 - frames of user code are followed, with its own objects
+        return Where(f"it could not be read: {type(error).__name__}")
+
+
+def _text(how_far: HowFar | None) -> str:
+    try:
+        return "" if how_far is None else str(how_far)
+    except Exception:  # noqa: BLE001 - its numbers are the handler's own, and may be of a class of its own
+        return ""
