@@ -1,4 +1,4 @@
-"""What killed tries of workers have done, counted from their outcome objects: their last progress may be much older than their end.
+"""What killed tries of workers have done, as the metadata of their outcome objects counts it: their last progress may be much older.
 
 The ledger does not use it: to it a killed worker's messages stay assigned for an ack deadline, whatever became of them.
 """
@@ -65,7 +65,7 @@ def _counts(store: ObjectStore, info: ExecutionInfo, killed: NumberedTries) -> M
     for shard, keys in shards.items():
         for key, one in _objects(store, shard, info.name, keys):
             if key in found:
-                found[key].update(_lines(store, one))
+                found[key].update({name: int(count) for name in PRECEDENCE if (count := one.metadata.get(name, "")).isdecimal()})
     return found
 
 
@@ -87,9 +87,3 @@ def _objects(store: ObjectStore, shard: str, execution: str, keys: Collection[Tr
         for one in store.list(prefix):
             if named := _REST.fullmatch(one.name.removeprefix(start)):  # another execution's name may begin with this one's
                 yield (int(named[1]), int(named[2])), one
-
-
-def _lines(store: ObjectStore, one: ObjectInfo) -> Mapping[str, int]:
-    """How many lines of an object have which outcome: its metadata says so."""
-    told = {name: int(one.metadata[name]) for name in PRECEDENCE if one.metadata.get(name, "").isdecimal()}
-    return told or {"succeeded": store.read(one.name).count(b"\n")}

@@ -11,15 +11,21 @@ from typing import Any
 
 import pytest
 
+from batch.model.attempts import Attempts, Marker
+from batch.model.clock import iso
 from batch.model.errors import SettingsError
 from batch.model.exit import ExitReason
 from batch.model.message import Task
+from batch.model.progress import RunningTask
 from batch.settings import worker_settings
+from batch.worker.admission.records import write_attempts
 from batch.worker.executors.slow import LINES_EVERY_S, MAX_LINES, Usual
+from fanout import executions
 from tests.batch.worker.isolated import plant_with, submit
 from tests.batch.worker.isolated import worker as isolated_worker
 from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.clocks import JumpingClock
+from tests.controller.fakes import progress, world, write_progress
 from tests.support import wait_until
 
 SLOW_S = 60.0
@@ -233,6 +239,40 @@ def test_progress_names_the_oldest_running_tasks(plant: Plant, clock: JumpingClo
     hang.over.set()
     ended(thread)
     assert plant.progress().running == ()
+
+
+def test_executions_show_the_oldest_running_task() -> None:
+    here = world()
+    info = here.runner.add(2, {"BACKLOG": "20"})
+    now = int(here.clock.now())
+    for index, age_s in ((0, 30), (1, 960)):
+        running = (RunningTask(f"task-{index}", "hangs", now - age_s), RunningTask("young", "hangs", now))
+        write_progress(here.store, info.name, index, progress(10, taken=10, acked=5, running=running))
+    (seen,) = executions.seen(here.outside, "default", 5)
+    assert executions.row(seen)[-1] == "task-1 (hangs), 16 min"
+    assert executions.execution_json(seen)["oldest_task"] == {"task_id": "task-1", "task_type": "hangs", "since": iso(now - 960)}
+    here.runner.complete(info.name, here.clock.now())
+    (seen,) = executions.seen(here.outside, "default", 5)
+    assert executions.row(seen)[-1] == "", "it runs no more"
+
+
+def test_a_quarantined_task_that_hangs_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """It runs alone in a child, whatever its handler's kind."""
+    plant = plant_with("child-hangs-in-python")
+    submit(plant, "stuck", "child-hangs-in-python", seconds=600)
+    before = Attempts(in_progress=Marker("gone", 0, 0, iso(plant.clock.now() - 3600)))
+    write_attempts(plant.store, "stuck", before, 0)
+    (delivery,) = plant.subscription.pull(1, 1.0)
+    plant.subscription.nack([delivery.ack_id])
+    worker = isolated_worker(plant, BACKLOG=1, SLOW_AFTER_S="0.3", CLOUD_RUN_EXECUTION="lane-y")
+    thread, _ = in_thread(worker)
+    try:
+        wait_until(lambda: any(one.progress for one in lines(caplog)), 60, "a line with what the child says")
+    finally:
+        worker.stop()
+        ended(thread)
+    assert lines(caplog, "quarantined_task_runs")
+    assert "hangs_in_python" in next(one for one in lines(caplog) if one.progress).stack
 
 
 # --- a lane's time limit
