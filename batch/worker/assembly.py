@@ -46,7 +46,8 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
         else:
             executor = ThreadExecutor(concurrency, stage.queue, parts)
         executors[name] = stage, executor
-    return Executors(executors, quarantine, registry, changes, SlowWatch(settings.slow_after_s, runner, parts.clock))
+    slow = SlowWatch(settings.slow_after_s, settings.task_timeout_s / 2, runner, parts.clock)
+    return Executors(executors, quarantine, registry, changes, slow)
 
 
 def _loop(settings: WorkerSettings, registry: Registry, parts: Parts) -> Loop:

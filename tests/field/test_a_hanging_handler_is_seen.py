@@ -7,19 +7,21 @@ import logging
 import threading
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from batch.model.attempts import Attempts, Marker
 from batch.model.clock import iso
+from batch.model.delivery import Delivery
 from batch.model.errors import SettingsError
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.progress import RunningTask
 from batch.settings import worker_settings
 from batch.worker.admission.records import write_attempts
-from batch.worker.executors.slow import LINES_EVERY_S, MAX_LINES, Usual
+from batch.worker.attempt import Attempt
+from batch.worker.executors.slow import LINES_EVERY_S, MAX_LINES, SlowWatch, Usual
 from fanout import executions
 from tests.batch.worker.isolated import plant_with, submit
 from tests.batch.worker.isolated import worker as isolated_worker
@@ -198,6 +200,18 @@ def test_what_takes_long_as_usual_is_told_later(plant: Plant, clock: JumpingCloc
     turns.release()
     ended(thread)
     assert reasons == [ExitReason.SHARE_DONE]
+
+
+@pytest.mark.parametrize(
+    ("usual_s", "at_latest_s", "limit_s"), [(None, 300, 60), (1.5, 300, 60), (12, 300, 120), (200, 300, 300), (12, 20, 60)]
+)
+def test_when_the_first_line_comes(usual_s: float | None, at_latest_s: float, limit_s: float) -> None:
+    watch = SlowWatch(60.0, at_latest_s, cast(Any, None), JumpingClock())
+    for _ in range(3 if usual_s else 0):
+        watch._usual.note("t", usual_s or 0.0)
+    task = Task("a", "t", "2026-01-01T00:00:00Z", {}, "", "lane", "s-1")
+    attempt = Attempt(Delivery("ack", "1", b"", {}, 0.0), task, cast(Any, None), None, 0.0, 0.0)
+    assert watch._limit_s(attempt) == limit_s
 
 
 def _ack_ids(worker: Any) -> list[str]:

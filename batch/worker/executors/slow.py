@@ -59,8 +59,10 @@ class _Seen:
 class SlowWatch:
     """Of one worker. One thread calls `look`; `longest` may be called by any."""
 
-    def __init__(self, slow_after_s: float, runner: Runner, clock: Clock) -> None:
-        self._slow_after_s, self._runner, self._clock = slow_after_s, runner, clock
+    def __init__(self, slow_after_s: float, at_latest_s: float, runner: Runner, clock: Clock) -> None:
+        """No run is warned about before `slow_after_s`; each is at `at_latest_s`, however long others of its type usually take."""
+        self._slow_after_s, self._at_latest_s = slow_after_s, max(slow_after_s, at_latest_s)
+        self._runner, self._clock = runner, clock
         self._short_s = min(SHORT_S, slow_after_s)
         self._usual = Usual()
         self._seen: dict[str, _Seen] = {}
@@ -94,7 +96,8 @@ class SlowWatch:
         return found if isinstance(found, Attempt) else None
 
     def _limit_s(self, attempt: Attempt) -> float:
-        return max(self._slow_after_s, TIMES_USUAL * (self._usual.of(attempt.task.task_type) or 0.0))
+        usual_s = self._usual.of(attempt.task.task_type) or 0.0
+        return min(self._at_latest_s, max(self._slow_after_s, TIMES_USUAL * usual_s))
 
     def _learn(self, one: _Seen, now_s: float) -> None:
         """A run is gone. One that was ended by its time limit does not say what is usual."""
