@@ -51,6 +51,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "dead_letter_refused": ("ERROR", "a dead letter could not be published; its bytes are kept in the bucket"),
     "progress_failed": ("WARNING", "progress could not be written; the controller sees the earlier value"),
     "handler_timed_out": ("ERROR", "a handler in a thread is past its time limit; a failed attempt is on record; with its stack"),
+    "handler_slow": (
+        "WARNING",
+        "a handler has not come back for long, by SLOW_AFTER_S and by what its task type usually takes; with how far it is and its stack",
+    ),
     "handler_progress": ("INFO", "how far a task is, as its handler says; at most one line in 10 s for each attempt"),
     "handler_uncancelled": ("WARNING", "an async handler goes on after it was cancelled for its time; a failed attempt is on record"),
     "loop_blocked": ("WARNING", "an async handler keeps the event loop from going on, and all async handlers wait; with its stack"),

@@ -175,6 +175,15 @@ class WorkerSettings:
     quarantine_memory_mb: int = setting(
         "QUARANTINE_MEMORY_MB", whole(64), "memory that a quarantined task may use, if its handler has no memory_mb", default=512
     )
+    slow_after_s: float = setting(
+        "SLOW_AFTER_S",
+        seconds(0.1),
+        "how long a handler may run before a line with its stack says so; at least ten times what tasks of its type usually take",
+        default=60.0,
+    )
+    handler_timeout_s: float | None = setting(
+        "HANDLER_TIMEOUT_S", seconds(0.1), "the time limit of handlers that name no timeout_s; none by default", default=None
+    )
     task_timeout_s: float = setting(
         "TASK_TIMEOUT_S", seconds(1), "the manifest's task timeout, which Cloud Run does not tell", default=600.0
     )
@@ -219,9 +228,21 @@ def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
         raise SettingsError([*error.problems, *problems]) from None
     if settings.prefetch_s * 2 > settings.task_timeout_s:
         problems.append(f"PREFETCH_S={settings.prefetch_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
+    if settings.handler_timeout_s is not None and (problem := limit_problem(settings.handler_timeout_s, settings.task_timeout_s)):
+        problems.append(problem)
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def limit_problem(handler_timeout_s: float, task_timeout_s: float) -> str:
+    """Why a lane's time limit of handlers does not go with its task timeout; empty if it does."""
+    if handler_timeout_s <= task_timeout_s / 2:
+        return ""
+    return (
+        f"HANDLER_TIMEOUT_S={handler_timeout_s:g}: must be at most half of TASK_TIMEOUT_S={task_timeout_s:g}, or the worker's end would "
+        "cut off most handlers that hang, and not their limit"
+    )
 
 
 def _index_problems(environment: Mapping[str, str]) -> list[str]:

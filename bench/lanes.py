@@ -17,7 +17,7 @@ from batch.model.names import progress_folder, progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from controller.model.execution import ExecutionInfo
+from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Reading, Value
 from controller.observe.google_jobs import PAGE, WORKERS_PAGE
 from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
@@ -135,11 +135,11 @@ class CountingRunner:
         job = full_name.rsplit("/executions/", 1)[0]
         return next((info for info in reversed(self.by_job[job]) if info.full_name == full_name), None)
 
-    def ended_workers(self, execution: str) -> Mapping[int, float]:
+    def workers(self, execution: str) -> Sequence[WorkerInfo]:
         """Nobody has ended; it costs its pages all the same."""
         (info,) = [one for one in self.by_job[execution.rsplit("/executions/", 1)[0]] if one.full_name == execution]
         self._calls("tasks.list", -(-info.task_count // WORKERS_PAGE))
-        return {}
+        return ()
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         self._calls("jobs.run")

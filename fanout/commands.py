@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "explain": ("fanout.explain:command", "Why the controller did what it did, now or at a time."),
     "lanes": ("fanout.lanes:command", "Show the lanes: backlog, ledger, workers, what is in the way."),
     "executions": ("fanout.executions:command", "Show executions and the progress of their workers."),
+    "execution": ("fanout.execution:command", "Show the workers of one execution, try by try."),
     "pause": ("fanout.pause:pause", "Launch nothing more for a lane; what runs goes on."),
     "resume": ("fanout.pause:resume", "Launch for a paused lane again."),
     "launch": ("fanout.launch:command", "Start an execution of a lane's job by hand."),

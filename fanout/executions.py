@@ -10,29 +10,34 @@ from typing import Any
 import click
 
 from batch.model.clock import iso
+from batch.model.progress import RunningTask
 from controller.config import ControllerSettings
 from controller.lanes.annotations import lanes_named
-from controller.model.execution import ExecutionInfo, Tries
+from controller.model.execution import ExecutionInfo, NumberedTries
 from controller.model.together import together
 from controller.model.wording import spoken
+from controller.observe.killed import killed_text, killed_tries, with_outcomes
 from controller.observe.listing import listed_json, newest_executions
-from controller.observe.survey import read_progress
+from controller.observe.survey import read_tries
 from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
+from fanout.execution.tries import oldest_text
 from fanout.output import Listing, counted, show, show_json
 
-COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took")
+COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took", "oldest")
 NUMBERS = frozenset({"done", "of", "took"})
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An execution of a lane, the progress that its workers wrote, and what of it could not be read. `now` is Unix seconds."""
+    """An execution of a lane, the progress of its workers' tries by index and number, which of them were `killed` (their counts are what
+    their outcomes say), and what could not be read or is wrong. `now` is Unix seconds."""
 
     lane: str
     info: ExecutionInfo
-    tries: Tries
+    tries: NumberedTries
+    killed: Sequence[tuple[int, int]]
     problems: tuple[str, ...]
     now: float
 
@@ -47,15 +52,16 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
     """Show the newest executions of LANE, or of all lanes, newest first.
 
     WORKERS by state: waiting (not started), running, succeeded, failed, cancelled; retried counts tries that Cloud Run repeated. DONE is
-    what workers have acknowledged, OF the most that they may take. DECISION is what launched it; `fanout explain` argues it.
+    what workers have acknowledged (of killed ones: what their outcomes say), OF the most that they may take. DECISION is what
+    launched it; `fanout explain` argues it. OLDEST is the task that has been running longest.
 
     \b
     fanout executions default
     fanout executions --live --json
 
     JSON: executions (execution, lane, state, worker_count, waiting_count, running_count, succeeded_count, failed_count, cancelled_count,
-    retried_count, taken_count, acked_count, returned_count, share_count, exit_reasons, decision_id, created_at, started_at, completed_at,
-    duration_s, problems).
+    retried_count, killed_count, taken_count, acked_count, returned_count, share_count, exit_reasons, oldest_task, decision_id, created_at,
+    started_at, completed_at, duration_s, problems).
     """
     with cloud.connected(settings) as outside:
         found = [one for one in seen(outside, lane, limit) if one.info.live or not live]
@@ -65,7 +71,7 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
     show(Listing(COLUMNS, tuple(row(one) for one in found), NUMBERS))
     for one in found:
         for problem in one.problems:
-            click.echo(f"{one.info.name}: {problem}", err=True)
+            click.echo(problem if problem.startswith(one.info.name) else f"{one.info.name}: {problem}", err=True)
 
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
@@ -74,16 +80,20 @@ def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
     now = outside.clock.now()
 
     def told(pair: tuple[str, ExecutionInfo]) -> Seen:
-        tries, problems = read_progress(outside.store, pair[1].name)
-        return Seen(pair[0], pair[1], tries, tuple(problems), now)
+        lane, info = pair
+        tries, problems = read_tries(outside.store, info.name)
+        killed = killed_tries(tries, live=info.live)
+        tries = with_outcomes(outside.store, info, tries, killed)
+        return Seen(lane, info, tries, killed, (*problems, *([killed_text(info.name, killed)] if killed else [])), now)
 
     return together(told, newest, LANES_AT_A_TIME, "progress")
 
 
 def execution_json(one: Seen) -> dict[str, Any]:
     """Counts are over all tries of its workers; `share_count` is null where its workers have no bound that is known."""
-    info, tries = one.info, [progress for tries in one.tries.values() for progress in tries]
-    last = [tries[-1] for tries in one.tries.values() if tries]
+    info, tries = one.info, list(one.tries.values())
+    last = {index: progress for (index, _), progress in sorted(one.tries.items(), key=lambda pair: pair[0])}.values()
+    oldest = oldest_of(one)
     began_at = info.started_at or info.created_at
     return {
         **listed_json(one.lane, info),
@@ -95,9 +105,17 @@ def execution_json(one: Seen) -> dict[str, Any]:
         "returned_count": sum(progress.returned for progress in tries),
         "share_count": share_count(info),
         "exit_reasons": dict(sorted(Counter(progress.exit_reason for progress in last if progress.exit_reason).items())),
+        "killed_count": len(one.killed),
+        "oldest_task": None if oldest is None else {**oldest._asdict(), "since": iso(oldest.since)},
         "duration_s": round(max(0.0, (info.completed_at or one.now) - began_at), 3),
         "problems": list(one.problems),
     }
+
+
+def oldest_of(one: Seen) -> RunningTask | None:
+    """The task that has been running longest in its workers that run."""
+    running = [task for key, progress in one.tries.items() if one.info.live and key not in one.killed for task in progress.running]
+    return min(running, key=lambda task: task.since, default=None)
 
 
 def state_of(info: ExecutionInfo) -> str:
@@ -128,12 +146,14 @@ def row(one: Seen) -> tuple[str, ...]:
         one.info.decision_id or "by hand",
         iso(one.info.started_at)[:19] + "Z" if one.info.started_at is not None else "",
         spoken(body["duration_s"]),
+        oldest_text(oldest_of(one), one.now),
     )
 
 
 def _state(body: dict[str, Any]) -> str:
     """With the reasons that say more than that it ended."""
     telling = [f"{reason} {count}" for reason, count in body["exit_reasons"].items() if reason not in ("share_done", "drained")]
+    telling += [f"killed {body['killed_count']}"] if body["killed_count"] else []
     return f"{body['state']} ({', '.join(telling)})" if telling else str(body["state"])
 
 

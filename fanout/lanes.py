@@ -35,10 +35,10 @@ COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers
 def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings) -> None:
     """Show LANES, or all: backlog and ledger, workers alive, the last decision, and what is in the way.
 
-    STATE is `ok`, `paused`, `broken` (its newest workers could not work), `unknown` (something could not be read) or `refused` (Cloud Run
-    refuses launches for now). BACKLOG is what the gauge counted when it was SAMPLED, OLDEST how old the oldest message was then, ASSIGNED
-    how many of these messages workers already have. Ends with 1 when a lane is broken, unknown or refused, a job cannot be a lane, or
-    there is no lane.
+    STATE is `ok`, `paused`, `broken` (its newest workers could not work), `unknown` (something could not be read), `crashed` (workers of
+    its newest execution were ended by a signal or crashed) or `refused` (Cloud Run refuses launches for now). BACKLOG is what the gauge
+    counted when it was SAMPLED, OLDEST how old the oldest message was then, ASSIGNED how many of these messages workers already have. Ends
+    with 1 when a lane is in any other state than ok or paused, a job cannot be a lane, or there is no lane.
 
     \b
     fanout lanes
@@ -116,6 +116,7 @@ def troubles(view: View) -> list[str]:
         found.append(
             view.broken.hold_reason(view.lane.name, view.now) or f"{view.broken.execution}: {view.broken.how}; one worker tries next"
         )
+    found += [view.crashed] if view.crashed else []
     return found
 
 
@@ -141,7 +142,8 @@ def state_of(view: View) -> str:
     if view.broken is not None:
         words.append("broken")
     elif troubles(view):
-        words.append("unknown" if isinstance(view.reading, Unknown) or view.held or view.listing_error else "refused")
+        unknown = isinstance(view.reading, Unknown) or view.held or view.listing_error
+        words.append("unknown" if unknown else "crashed" if troubles(view) == [view.crashed] else "refused")
     return "+".join(words) or "ok"
 
 

@@ -29,6 +29,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "events",
         "printed",
         "process_state",
+        "arguments",
         "copies",
         "descendants",
         "memory",

@@ -6,10 +6,12 @@ A thread reads the wire all the while, so that `ctx.stopping` is heard, and so t
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import logging
 import os
 import sys
+import tempfile
 import threading
 from dataclasses import asdict
 from queue import SimpleQueue
@@ -32,6 +34,7 @@ from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 from batch.model.result import ResultRefused
 from batch.process_state import ProcessState, child_state, draw_anew
 
+MAX_STACK_CHARS = 2000
 LEAVE_S = 5.0
 """How long a child that is not needed any more may take for its own last things."""
 
@@ -46,6 +49,7 @@ class Inside:
         self._work: SimpleQueue[Frame | None] = SimpleQueue()
         self._replies: SimpleQueue[Frame] = SimpleQueue()
         self._asking = threading.Lock()
+        self._ctx: Context | AsyncContext | None = None
         self._busy = self._used = False
         self._stopping = threading.Event()
         self._clock = SystemClock()
@@ -102,6 +106,7 @@ class Inside:
         kind_of_context = AsyncContext if handler.is_async else Context
         ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
         ctx.attributes = told["attributes"]
+        self._ctx = ctx
         tight: list[BaseException] = []
 
         def run(ctx: Context | AsyncContext) -> Any:
@@ -136,6 +141,11 @@ class Inside:
             return raised(error)
         return Answer(Said.RETURNED, left_out(line) if len(line) > MAX_LINE_BYTES else json.loads(line).get("result"))
 
+    def _how_far(self) -> str:
+        """What the handler has said of its progress; empty when it has said nothing."""
+        ctx = self._ctx
+        return "" if ctx is None else str(ctx.how_far.get(ctx.task.task_id) or "")
+
     def _ask(self, header: dict[str, Any], body: bytes) -> Frame:
         """One question at a time: the worker answers in order. Raises CopyRefused in a copy of the child."""
         copies.refuse(
@@ -161,6 +171,8 @@ class Inside:
                     self._replies.put(frame)
                 elif frame.kind == "stop":
                     self._stopping.set()
+                elif frame.kind == "where":
+                    self._send({"kind": "where", "stack": _stack(), "progress": self._how_far()})
                 else:
                     self._work.put(frame)
         except BaseException as error:  # noqa: BLE001 - told on standard error, which the worker reads
@@ -177,6 +189,18 @@ def _called(handler: Handler, ctx: Context | AsyncContext) -> Any:
     """A quarantined task may be of any kind: a grouped one is given a group of one; a coroutine is run here."""
     result = handler.function([ctx.task], [ctx]) if handler.kind is Kind.GROUP else handler.function(ctx.task, ctx)
     return asyncio.run(awaited_here(result)) if isinstance(result, CoroutineType) else result
+
+
+def _stack() -> str:
+    """Where the handler is, the most recent call first."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            faulthandler.dump_traceback(file)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+    except OSError as error:
+        return f"it could not be read: {error}"
+    return text.split("\n\n")[-1].strip()[:MAX_STACK_CHARS]  # the main thread, where handlers run, stands last
 
 
 def _flush() -> None:

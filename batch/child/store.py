@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from batch import arguments
 from batch.child.wire import Frame
 from batch.model.errors import (
     DependencyError,
@@ -23,7 +24,6 @@ from batch.model.errors import (
     ServiceRefused,
     text_of,
 )
-from batch.services import arguments
 from batch.services.ports import ObjectInfo, ObjectStore
 
 Ask = Callable[[dict[str, Any], bytes], Frame]

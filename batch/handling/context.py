@@ -13,13 +13,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from batch import arguments
 from batch.events import log
 from batch.handling.results import Written, write_output
 from batch.logs import OwnLogger, fields_of, trace_field
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
 from batch.model.texts import plain
-from batch.services import arguments
 from batch.services.ports import ObjectStore
 
 T = TypeVar("T")

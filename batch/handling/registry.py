@@ -13,7 +13,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -158,6 +158,17 @@ class Registry:
             return function
 
         return register
+
+    def limited(self, timeout_s: float | None) -> Registry:
+        """The same handlers; those that name no time limit have this one. None: as they are."""
+        if timeout_s is None:
+            return self
+        found = Registry()
+        found._handlers = {
+            name: handler if handler.timeout_s is not None else replace(handler, timeout_s=timeout_s)
+            for name, handler in self._handlers.items()
+        }
+        return found
 
     def __getitem__(self, task_type: str) -> Handler:
         """Raises MessageRefused (`unknown_task_type`), with the nearest name that is known."""

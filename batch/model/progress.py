@@ -7,18 +7,32 @@ Counters only grow: `taken` from the subscription, `acked` (whatever the outcome
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 MARK_EVERY_S = 15
 MARKS_KEPT = 40
 """Ten minutes of marks: longer than any reading of the backlog may be old."""
 DEFERRED_KEPT = 64
+RUNNING_KEPT = 20
+RUNNING_BYTES = 3000
+"""What the running tasks may take of the 8 KiB of an object's metadata; the youngest are left out."""
+SHARDS_BYTES = 1500
+"""What the names of outcome shards may take; a worker that writes to more names the first."""
 JITTER = 0.2
 """A worker waits up to a tenth more or less than the interval, so that workers do not write in step."""
 MANY_WORKERS = 1000
 """Above this number each worker writes less often, so that all together stay below the bucket's rate."""
+
+
+class RunningTask(NamedTuple):
+    """A task whose handler runs, since `since` (Unix seconds)."""
+
+    task_id: str
+    task_type: str
+    since: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +58,11 @@ class Progress:
     """How many of `acked` wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
     last_acked_at: float = 0.0
     """When `acked` last grew (Unix seconds); 0 when it never did, or the worker did not write it."""
+
+    running: tuple[RunningTask, ...] = ()
+    """The tasks that have been running longest, the oldest first; of a group its first."""
+    shards: tuple[str, ...] = ()
+    """The outcome shards that the worker has begun to write to: there lies what it has done since its last progress."""
 
     @property
     def held(self) -> int:
@@ -75,6 +94,8 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["exit_reason"] = progress.exit_reason
     metadata["delayed"] = str(progress.delayed)
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
+    metadata["running"] = _within(RUNNING_BYTES, progress.running[:RUNNING_KEPT])
+    metadata["shards"] = _within(SHARDS_BYTES, progress.shards)
     return metadata
 
 
@@ -83,6 +104,8 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
     try:
         counts = {name: int(metadata[name]) for name in _COUNTS} | {"delayed": int(metadata.get("delayed", "0"))}
         seconds = {name: float(metadata[name]) for name in _SECONDS} | {"last_acked_at": float(metadata.get("last_acked_at", "0"))}
+        running = tuple(RunningTask(str(one), str(kind), int(since)) for one, kind, since in json.loads(metadata.get("running", "[]")))
+        shards = tuple(map(str, json.loads(metadata.get("shards", "[]"))))
         if not all(map(isfinite, seconds.values())):
             raise ValueError(f"times are {seconds}")
         marks, deferred = (
@@ -90,7 +113,21 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
-    return Progress(**counts, **seconds, marks=marks, deferred=deferred, exit_reason=metadata.get("exit_reason", ""))  # type: ignore[arg-type]
+    told = {"marks": marks, "deferred": deferred, "running": running, "shards": shards}
+    return Progress(**counts, **seconds, **told, exit_reason=metadata.get("exit_reason", ""))  # type: ignore[arg-type]
+
+
+def _within(max_bytes: int, values: Sequence[object]) -> str:
+    """The first of these, as JSON, that fit."""
+    texts: list[str] = []
+    left = max_bytes
+    for value in values:
+        text = json.dumps(value, separators=(",", ":"))
+        left -= len(text) + 1
+        if left < 1:
+            break
+        texts.append(text)
+    return f"[{','.join(texts)}]"
 
 
 def _fewer(deferred: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from batch import arguments
 from batch.copies import copies
 from batch.model.errors import (
     DependencyForbidden,
@@ -26,7 +27,6 @@ from batch.model.errors import (
     ObjectMissing,
     PreconditionFailed,
 )
-from batch.services import arguments
 from batch.services.ports import ObjectInfo
 from batch.services.refusals import Where, explained, refusal_of, translated, unreadable
 

@@ -60,7 +60,7 @@ class ObjectInfo:
 class ObjectStore(Protocol):
     """One bucket. All methods may raise DependencyError, and ServiceRefused for what is wrong with this one request; those that name a
     generation raise PreconditionFailed. What is no name, no content or no media type raises TypeError or ValueError before anything is
-    asked (`batch.services.arguments`)."""
+    asked (`batch.arguments`)."""
 
     bucket_name: str
 

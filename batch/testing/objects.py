@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from batch import arguments
 from batch.model.clock import Clock
 from batch.model.errors import ObjectMissing, PreconditionFailed
-from batch.services import arguments
 from batch.services.ports import ObjectInfo
 from batch.testing.clock import ManualClock
 from batch.testing.faults import Faults

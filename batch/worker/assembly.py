@@ -15,6 +15,7 @@ from batch.worker.executors.loop import Loop
 from batch.worker.executors.processes import Isolation, ProcessExecutor, process_count
 from batch.worker.executors.quarantine import Quarantine
 from batch.worker.executors.runner import Parts
+from batch.worker.executors.slow import SlowWatch
 from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.ready_queue import Changes
 from batch.worker.redelivered import Redelivered
@@ -47,7 +48,8 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
             executor = ThreadExecutor(concurrency, stage.queue, parts)
         executors[name] = stage, executor
     here = [task_type for task_type in registry if registry[task_type].kind is not Kind.PROCESS]
-    return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here))
+    slow = SlowWatch(settings.slow_after_s, settings.task_timeout_s / 2, runner, parts.clock)
+    return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here), slow)
 
 
 def _loop(settings: WorkerSettings, registry: Registry, parts: Parts) -> Loop:

@@ -5,15 +5,19 @@ A worker whose handlers are all of one kind sorts nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from batch.handling.registry import Kind, Registry
 from batch.model.delivery import Delivery
 from batch.model.message import task_type_of
+from batch.model.progress import RunningTask
 from batch.worker.attempt import Work
 from batch.worker.executors.guard import Guard
 from batch.worker.executors.quarantine import Quarantine
+from batch.worker.executors.running import Running
+from batch.worker.executors.slow import SlowWatch
 from batch.worker.ready_queue import Changes, ReadyQueue
 from batch.worker.redelivered import Redelivered
 
@@ -34,6 +38,9 @@ class Executor(Protocol):
     def running(self) -> list[Work]:
         """The messages whose handlers run at this moment."""
 
+    def begun_before(self, moment_s: float) -> list[Running]:
+        """The calls of handlers that began up to then (monotonic) and have not come back."""
+
     def flush(self) -> None:
         """Called several times a second: hand over what is finished, let nothing wait behind a slow handler."""
 
@@ -52,6 +59,7 @@ class Executors:
         registry: Registry,
         changes: Changes,
         guard: Guard,
+        slow: SlowWatch,
     ) -> None:
         """`changes` are those of all queues."""
         self._stages = {name: stage for name, (stage, _) in executors.items()}
@@ -61,6 +69,7 @@ class Executors:
         self._registry = registry
         self.changes = changes
         self._guard = guard
+        self._slow = slow
         self._first = next(iter(self._stages.values()))
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
@@ -97,6 +106,14 @@ class Executors:
         for executor in self._everyone:
             executor.flush()
         self._guard.look(self.running)
+        self._slow.look(self._begun_before)
+
+    def longest_running(self) -> tuple[RunningTask, ...]:
+        """The tasks that have been running longest, for the worker's progress."""
+        return self._slow.longest(self._begun_before(math.inf))
+
+    def _begun_before(self, moment_s: float) -> list[Running]:
+        return [running for executor in self._everyone for running in executor.begun_before(moment_s)]
 
     def close(self) -> list[Work]:
         """Start nothing more; returns what had not started and may be nacked at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from queue import SimpleQueue
 
 from batch.events import log
@@ -12,7 +13,7 @@ from batch.model.clock import Clock
 from batch.model.errors import FanoutError
 from batch.model.exit import ExitReason
 from batch.model.names import progress_object
-from batch.model.progress import interval_s
+from batch.model.progress import Progress, interval_s
 from batch.model.shares import share_left
 from batch.services.claims import claim
 from batch.services.ports import ObjectStore, Subscription, Topic
@@ -54,6 +55,7 @@ class Worker:
         rng: random.Random,
     ) -> None:
         started_s = clock.monotonic()
+        registry = registry.limited(settings.handler_timeout_s)
         self.settings = settings
         self.tally = Tally(clock, settings.share)
         self.stopping = threading.Event()
@@ -92,13 +94,16 @@ class Worker:
         return ProgressWriter(
             self.store,
             progress_object(settings.execution, settings.index, settings.retry),
-            self.tally.progress,
+            self._current,
             interval_s(settings.progress_interval_s, settings.count),
             self._clock,
             self._rng,
             self._fail,
             lambda again_within_s: self._watchdog.heartbeat(PROGRESS_WRITER, again_within_s),
         )
+
+    def _current(self) -> Progress:
+        return replace(self.tally.progress(), running=self._executors.longest_running(), shards=self._progress.shards)
 
     def stop(self) -> None:
         """End soon: somebody sent SIGTERM."""
@@ -184,6 +189,7 @@ class Worker:
             self._executors.flush,
             lambda: self._watchdog.heartbeat("committer"),
             self._executors.nudge,
+            self._progress.writes_to,
         )
         committing = threading.Thread(target=self._commit, args=(committer,), name="committer", daemon=True)
         return Stages(leases, self._puller(leases), committer, committing)

@@ -14,6 +14,8 @@ from batch.model.names import progress_object
 from batch.model.progress import JITTER, Progress, from_metadata, to_metadata
 from batch.services.ports import ObjectStore
 
+SHARDS_KEPT = 100
+
 
 @dataclass(slots=True)
 class ProgressWriter:
@@ -29,7 +31,9 @@ class ProgressWriter:
     failed: Callable[[BaseException], None]
     heartbeat: Callable[[float], None] = lambda _again_within_s: None
     created: bool = field(default=False, init=False)
-    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _shards: dict[str, None] = field(default_factory=dict, init=False)
+    _wake: threading.Event = field(default_factory=threading.Event, init=False)
+    _ended: bool = field(default=False, init=False)
     _thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +47,18 @@ class ProgressWriter:
     def start(self) -> None:
         self._thread.start()
 
+    def writes_to(self, shard: str) -> None:
+        """The worker is about to write outcomes to this shard. One that is new is written down soon: a worker that is killed cannot say any
+        more where its outcomes lie."""
+        if shard not in self._shards and len(self._shards) < SHARDS_KEPT:
+            self._shards[shard] = None
+            self._wake.set()
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Those that were told, in their order."""
+        return tuple(self._shards.copy())
+
     def write(self) -> bool:
         """One write; False, and a log line, when it failed."""
         try:
@@ -54,7 +70,8 @@ class ProgressWriter:
 
     def stop(self) -> None:
         """No more writes but the caller's own."""
-        self._ended.set()
+        self._ended = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2)
 
@@ -62,8 +79,11 @@ class ProgressWriter:
         try:
             longest_s = self.every_s * (1 + JITTER)
             self.heartbeat(longest_s)
-            while not self.clock.wait(self._ended, self.every_s * (1 + JITTER * (self.rng.random() - 0.5))):
-                self.write()
+            while not self._ended:
+                self.clock.wait(self._wake, self.every_s * (1 + JITTER * (self.rng.random() - 0.5)))
+                self._wake.clear()
+                if not self._ended:
+                    self.write()
                 self.heartbeat(longest_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
             self.failed(error)

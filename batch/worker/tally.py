@@ -114,7 +114,7 @@ class Tally:
                 taken=self.taken,
                 acked=self.acked,
                 returned=self.returned,
-                **self.outcomes,
+                **self.outcomes,  # type: ignore[arg-type]
                 handler_s=self.handler_s,
                 marks=tuple(self._marks),
                 deferred=tuple(sorted(self._deferred.items())),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from batch.model.clock import from_iso, iso
+from batch.model.exit import ExitReason
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.probe import Blind
 from controller.decide.sizing import Rates, WorkerCost, worker_cost
@@ -15,6 +17,10 @@ from controller.model.execution import Worked
 from controller.model.lane import Lane
 from controller.model.plain import read
 from controller.model.reading import Reading, reading_from_json, reading_json
+from controller.model.wording import counted
+
+_FINE = frozenset({ExitReason.SHARE_DONE.value, ExitReason.DRAINED.value, ExitReason.NOT_CLAIMED.value})
+"""How workers end that have left nothing undone."""
 
 
 class Kind(StrEnum):
@@ -80,6 +86,7 @@ class Decision:
     predicted_cost_usd: float | None = None
     actual_drain_s: float | None = None
     actual_cost_usd: float | None = None
+    actual_failure: str = ""
     probe: bool = False
     blind: Blind | None = None
     waiting_since: float | None = None
@@ -155,7 +162,8 @@ def _ledger(body: Mapping[str, Any]) -> Ledger:
 
 def compared(decisions: Sequence[Mapping[str, Any]], executions: Sequence[Worked], lane: Lane) -> tuple[Mapping[str, Any], ...]:
     """A lane's history with `actual_drain_s`, `actual_cost_usd` and `drain_error_percent` added to every launch whose executions are all
-    in `executions` and have ended. Other decisions come back as they are."""
+    in `executions` and have ended; `actual_failure` in place of the first where workers failed, were killed or left work undone. Other
+    decisions come back as they are."""
     return tuple(_compared(one, executions, lane) for one in decisions)
 
 
@@ -166,13 +174,28 @@ def _compared(decision: Mapping[str, Any], executions: Sequence[Worked], lane: L
     own = [one for one in executions if one.info.decision_id.rpartition(".")[0] == decision_id]
     if any(one.info.live for one in own) or sum(one.info.task_count for one in own) != decision.get("workers"):
         return decision
+    cost_usd = float(f"{sum(_cost_usd(one, worker_cost(lane)) for one in own):.4g}")
+    if failure := _failure(own):
+        return {**decision, "actual_failure": failure, "actual_cost_usd": cost_usd}
     last_at = max((_last_ack(one) for one in own), default=0.0)
     if not last_at:
         return decision
     drain_s = round(max(0.0, last_at - from_iso(decision["decided_at"])), 1)
-    cost_usd = float(f"{sum(_cost_usd(one, worker_cost(lane)) for one in own):.4g}")
     error_percent = drain_error_percent(decision.get("predicted_drain_s"), drain_s)
     return {**decision, "actual_drain_s": drain_s, "actual_cost_usd": cost_usd, "drain_error_percent": error_percent}
+
+
+def _failure(executions: Sequence[Worked]) -> str:
+    """What went wrong with the workers of a launch that has ended: `drained` would be too good a word for it. Empty if nothing did."""
+    tries = [tries for one in executions for tries in one.tries.values() if tries]
+    reasons = Counter(of_worker[-1].exit_reason for of_worker in tries)
+    told = {
+        "failed": sum(one.info.failed_count for one in executions),
+        "cancelled": sum(one.info.cancelled_count for one in executions),
+        "killed or crashed": sum(any(not one.exit_reason for one in of_worker) for of_worker in tries),
+        **{f"ended {name}": count for name, count in sorted(reasons.items()) if name not in ("", *_FINE)},
+    }
+    return ", ".join(f"{counted(count, 'worker')} {what}" for what, count in told.items() if count)
 
 
 def _last_ack(worked: Worked) -> float:

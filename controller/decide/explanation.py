@@ -111,9 +111,11 @@ def _in_numbers(rates: Rates | None, drain_s: float) -> str:
 
 def _actual(decision: Decision) -> list[str]:
     """What became of the launch, as a later tick found it."""
+    cost = "" if decision.actual_cost_usd is None else f", for ${decision.actual_cost_usd:.4f}"
+    if decision.actual_failure:
+        return [f"happened: {decision.actual_failure}{cost}; `fanout executions {decision.lane}` shows which"]
     if decision.actual_drain_s is None:
         return []
     error = decision.drain_error_percent
     against = "" if error is None else f", {abs(error):.0f} % {'longer' if error > 0 else 'less'} than predicted"
-    cost = "" if decision.actual_cost_usd is None else f", for ${decision.actual_cost_usd:.4f}"
     return [f"happened: drained in {spoken(decision.actual_drain_s)}{against}{cost}"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import isfinite
@@ -17,6 +18,7 @@ from typing import Any
 import yaml
 
 from batch.model.errors import SettingsError
+from batch.settings import limit_problem
 from controller.lanes.annotations import concurrency_of, in_flight_problem, read_policy
 from controller.model.lane import Policy
 from controller.observe.jobs import LANE_LABEL
@@ -152,6 +154,9 @@ def _relation_problems(where: str, manifest: Manifest) -> list[str]:
     if stated is not None and stated != str(timeout_s(manifest.document)):
         timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
         problems.append(f"{where}: env TASK_TIMEOUT_S={stated!r} differs from {timeout}: leave it out, it is set from that")
+    with suppress(ValueError):  # what is no number is refused by the worker, with the rule
+        if problem := limit_problem(float(env.get("HANDLER_TIMEOUT_S") or 0), timeout_s(manifest.document)):
+            problems.append(f"{where}: env {problem}")
     if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, concurrency_of(env))):
         problems.append(crowded)
     for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):

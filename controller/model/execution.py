@@ -16,6 +16,10 @@ Tries = Mapping[int, Sequence[Progress]]
 """Progress by worker index; the tries of a worker in the order of their retries."""
 
 
+NumberedTries = Mapping[tuple[int, int], Progress]
+"""Progress by worker index and number of the try."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutionInfo:
     """One execution. `full_name` is `projects/P/locations/R/jobs/J/executions/E`; times are Unix seconds; `env` is that of its own
@@ -62,6 +66,26 @@ class ExecutionInfo:
     def count_setting(self, name: str) -> int | None:
         """A count among its settings; None if it is not set, or not a count that a worker would accept."""
         return count_in(self.env, name)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One worker as Cloud Run shows it. `exit_code`, `term_signal` and `message` are of its try that ended last: how earlier ones ended is
+    not kept. Times are Unix seconds; `completed_at` is None while it, or a retry of it, may still work."""
+
+    index: int
+    retried_count: int = 0
+    started_at: float | None = None
+    completed_at: float | None = None
+    exit_code: int | None = None
+    term_signal: int | None = None
+    message: str = ""
+    log_uri: str = ""
+
+    @property
+    def last_ended(self) -> int:
+        """The number of the try that ended last; -1 if none has."""
+        return self.retried_count if self.completed_at is not None else self.retried_count - 1
 
 
 @dataclass(frozen=True, slots=True)

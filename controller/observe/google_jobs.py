@@ -5,13 +5,13 @@ Every answer becomes one of our values and every failure one of our errors; noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, NoReturn
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
-from controller.model.execution import ExecutionInfo
+from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.observe.jobs import (
     LANE_LABEL,
     JobInfo,
@@ -64,11 +64,10 @@ class GoogleJobRunner:
             return execution_info(self._executions.get_execution(request={"name": full_name}, timeout=self._timeout_s))
         return None
 
-    def ended_workers(self, execution: str) -> Mapping[int, float]:
-        """Lists all workers: there is no call for those that ended."""
+    def workers(self, execution: str) -> Sequence[WorkerInfo]:
         with self._translated(f"cannot list the workers of {execution}"):
             found = self._tasks.list_tasks(request={"parent": execution, "page_size": WORKERS_PAGE}, timeout=self._timeout_s)
-            return {int(one.index): float(one.completion_time.timestamp()) for one in found if one.completion_time}
+            return sorted(map(worker_info, found), key=lambda one: one.index)
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         """Never retried: a repeated call may start a second execution."""
@@ -184,6 +183,21 @@ def execution_info(execution: Any) -> ExecutionInfo:
         cancelled_count=int(execution.cancelled_count),
         retried_count=int(execution.retried_count),
         env=_env(execution.template.containers[0] if execution.template.containers else None),
+    )
+
+
+def worker_info(task: Any) -> WorkerInfo:
+    """From a v2 Task."""
+    result = task.last_attempt_result if "last_attempt_result" in task else None
+    return WorkerInfo(
+        index=int(task.index),
+        retried_count=int(task.retried),
+        started_at=_unix(task.start_time),
+        completed_at=_unix(task.completion_time),
+        exit_code=None if result is None or result.term_signal else int(result.exit_code),
+        term_signal=int(result.term_signal) or None if result is not None else None,
+        message=str(result.status.message) if result is not None else "",
+        log_uri=str(task.log_uri),
     )
 
 

@@ -6,12 +6,12 @@ no request id, so the two must never be mixed up: only the first may be tried ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from batch.model.errors import DependencyUnavailable, FanoutError
-from controller.model.execution import ExecutionInfo
+from controller.model.execution import ExecutionInfo, WorkerInfo
 
 LANE_LABEL = "fanout-lane"
 
@@ -73,8 +73,8 @@ class JobRunner(Protocol):
     def execution(self, full_name: str) -> ExecutionInfo | None:
         """The execution with this full name; None if it does not exist, or no longer."""
 
-    def ended_workers(self, execution: str) -> Mapping[int, float]:
-        """When (Unix seconds) workers of the execution with this full name ended for good, by index; live workers are left out."""
+    def workers(self, execution: str) -> Sequence[WorkerInfo]:
+        """The workers of the execution with this full name, by index."""
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         """Start an execution and return at once. Raises LaunchRefused (LaunchThrottled among them), LaunchUnclear."""

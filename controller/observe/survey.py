@@ -13,7 +13,7 @@ from batch.model.progress import Progress, from_metadata
 from batch.services.ports import ObjectStore
 from controller.decide.broken import undecided
 from controller.decide.ledger import horizon
-from controller.model.execution import ExecutionInfo, Tries, Worked
+from controller.model.execution import ExecutionInfo, NumberedTries, Tries, Worked
 from controller.model.lane import Lane
 from controller.observe.jobs import JobRunner
 
@@ -75,19 +75,29 @@ def _read(info: ExecutionInfo, runner: JobRunner, store: ObjectStore) -> tuple[W
     """When workers ended is read only if one can have ended without an exit reason while others go on."""
     tries, unreadable = read_progress(store, info.name)
     some_died = info.live and info.failed_count + info.cancelled_count > 0
-    return Worked(info, tries, runner.ended_workers(info.full_name) if some_died else {}), unreadable
+    workers = runner.workers(info.full_name) if some_died else ()
+    return Worked(info, tries, {one.index: one.completed_at for one in workers if one.completed_at is not None}), unreadable
 
 
 def read_progress(store: ObjectStore, execution: str) -> tuple[Tries, list[str]]:
     """Progress by worker index, tries in order, and a note for each object that is not progress: its worker then counts as one without
     progress. Raises DependencyError."""
+    numbered, notes = read_tries(store, execution)
+    found: dict[int, list[Progress]] = {}
+    for (index, _), progress in sorted(numbered.items(), key=lambda pair: pair[0]):
+        found.setdefault(index, []).append(progress)
+    return found, notes
+
+
+def read_tries(store: ObjectStore, execution: str) -> tuple[NumberedTries, list[str]]:
+    """As `read_progress`, each try by its own number: one that has written no progress leaves a gap. Raises DependencyError."""
     folder = progress_folder(execution)
-    found: dict[int, dict[int, Progress]] = {}
+    found: dict[tuple[int, int], Progress] = {}
     notes: list[str] = []
     for info in store.list(folder):
         try:
             index, retry = (int(part) for part in info.name.removeprefix(folder).split("-"))
-            found.setdefault(index, {})[retry] = from_metadata(info.metadata)
+            found[index, retry] = from_metadata(info.metadata)
         except ValueError as error:
             notes.append(f"object {info.name}: {error}")
-    return {index: [tries[retry] for retry in sorted(tries)] for index, tries in found.items()}, notes
+    return found, notes

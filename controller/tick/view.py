@@ -18,11 +18,12 @@ from controller.decide.broken import Broken, broken_of
 from controller.decide.decision import Decision, HoldCause, compared, held_decision
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
-from controller.model.execution import ExecutionInfo
+from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane, Strategy
 from controller.model.reading import Idle, Reading, Value
 from controller.observe.backlog import WINDOW_S
 from controller.observe.jobs import JobInfo
+from controller.observe.killed import killed_text, killed_tries
 from controller.observe.listing import executions_since, list_executions, newest_first, observed, shortage
 from controller.observe.survey import Survey, oldest_of_interest, still_matter, survey
 from controller.tick.outside import Outside
@@ -33,7 +34,8 @@ class View:
     """What a tick knows of a lane before it decides. `stored` is the state as it was read, `state` the same brought up to date. `ledger` is
     None if nothing was listed, or `listing_error` says why it could not be. `accepted_count` tasks came after the reading;
     `unfinished_count` of the tasks that the front door accepted lately are not acknowledged. `held`: a decision that is made already,
-    because the lane could not be read; `held_worker_count` workers of it are then alive."""
+    because the lane could not be read; `held_worker_count` workers of it are then alive. `crashed`: which workers of its newest execution
+    were ended by a signal or crashed."""
 
     lane: Lane
     now: float
@@ -49,6 +51,7 @@ class View:
     notes: tuple[str, ...] = ()
     held: Decision | None = None
     held_worker_count: int = 0
+    crashed: str = ""
 
     @property
     def live_worker_count(self) -> int:
@@ -186,7 +189,20 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         listing_error=shortage(job.name, found, len(lost)),
         unfinished_count=unfinished(state.accepted, seen.worked),
         notes=(*view.notes, *found.notes, *seen.notes),
+        crashed=crashed_of(seen.worked),
     )
+
+
+def crashed_of(newest_first: Sequence[Worked]) -> str:
+    """One line about workers that ended without an exit reason, of the newest execution in which any has ended; empty if all were fine."""
+    for worked in newest_first:
+        tries = {(index, retry): one for index, of_worker in worked.tries.items() for retry, one in enumerate(of_worker)}
+        killed = killed_tries(tries, live=worked.info.live, ended=worked.ended)
+        if killed:
+            return killed_text(worked.info.name, killed)
+        if not worked.info.live or any(one.exit_reason for one in tries.values()):
+            break
+    return ""
 
 
 def _follow(

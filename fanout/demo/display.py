@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from fanout.demo.snapshot import LaneSnapshot, Snapshot, WorkerTry
+from fanout.demo.snapshot import LaneSnapshot, Snapshot
+from fanout.execution.tries import WorkerTry
 from fanout.output import counted
 
 BAR_WIDTH = 24

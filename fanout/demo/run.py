@@ -25,8 +25,9 @@ from controller.tick.results import TickResult, explained
 from controller.tick.rounds import tick_lanes
 from fanout.demo.display import Screen
 from fanout.demo.result import Result
-from fanout.demo.snapshot import LaneSnapshot, Snapshot, WorkerTry, look
+from fanout.demo.snapshot import LaneSnapshot, Snapshot, look
 from fanout.demo.workload import UNKNOWN_TYPE, Workload
+from fanout.execution.tries import WorkerTry
 from fanout.output import counted
 from local_cloud.supervisor.supervisor import LocalCloud
 from local_cloud.supervisor.workers import RunningWorker, running_workers

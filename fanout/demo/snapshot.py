@@ -3,47 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from batch.model.progress import Progress
-from controller.decide.ledger import promised
-from controller.model.execution import ExecutionInfo, Worked
+from batch.services.ports import ObjectStore
+from controller.model.execution import NumberedTries, Worked
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Value
+from controller.observe.killed import killed_tries, with_outcomes
 from controller.observe.listing import executions_since
 from controller.observe.survey import oldest_of_interest, survey
 from controller.tick.outside import Outside
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerTry:
-    """One try of one worker as its progress tells; `state` is its exit reason, or `starting`, `running`, `killed`, `lost`."""
-
-    lane: str
-    execution: str
-    index: int
-    retry: int
-    state: str
-    progress: Progress
-
-    @property
-    def seconds(self) -> float:
-        """From its start to its last progress."""
-        return max(0.0, self.progress.updated_at - self.progress.started_at)
+from fanout.execution.tries import WorkerTry, tries_of
 
 
 @dataclass(frozen=True, slots=True)
 class LaneSnapshot:
-    """One lane: `executions` with their workers' progress, oldest first."""
+    """One lane: `executions` with their workers' progress, oldest first. `killed`: by execution, its killed tries, with what their outcomes
+    say that they have done."""
 
     lane: Lane
     submitted_count: int
     reading: Reading | None
     executions: tuple[Worked, ...]
+    killed: Mapping[str, NumberedTries] = field(default_factory=dict)
 
     @property
     def tries(self) -> list[WorkerTry]:
-        return [one for worked in self.executions for one in tries_of(self.lane.name, worked)]
+        return [one for worked in self.executions for one in self._tries_of(worked)]
+
+    def _tries_of(self, worked: Worked) -> Iterator[WorkerTry]:
+        """Of killed ones with what their outcomes say, once their execution has ended."""
+        numbered = {(index, retry): one for index, tries in worked.tries.items() for retry, one in enumerate(tries)}
+        return tries_of(self.lane.name, worked.info, numbered | dict(self.killed.get(worked.info.name, {})))
 
     @property
     def backlog(self) -> int | None:
@@ -51,7 +42,8 @@ class LaneSnapshot:
 
     @property
     def acked_count(self) -> int:
-        return sum(one.progress.acked for one in self.tries)
+        """Of killed workers what their outcomes say: a task that was delivered again is done once all the same."""
+        return min(self.submitted_count, sum(one.progress.acked for one in self.tries))
 
     @property
     def dead_count(self) -> int:
@@ -95,25 +87,14 @@ def look(outside: Outside, lanes: Sequence[Lane], submitted: Mapping[str, int], 
     def lane_snapshot(lane: Lane) -> LaneSnapshot:
         recent = executions_since(outside.runner, lane.job, oldest_of_interest(lane, now))
         worked = survey(recent, outside.runner, outside.store, {}, since=since, now=now).worked
-        return LaneSnapshot(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)))
+        killed = {one.info.name: found for one in worked if (found := _killed(outside.store, one))}
+        return LaneSnapshot(lane, submitted.get(lane.name, 0), readings.get(lane.name), tuple(reversed(worked)), killed)
 
     return Snapshot(now - since, tuple(map(lane_snapshot, lanes)))
 
 
-def tries_of(lane: str, worked: Worked) -> Iterator[WorkerTry]:
-    """Every try of every worker of an execution; a worker that has written nothing yet is starting."""
-    for index in range(worked.info.task_count):
-        tries = worked.tries.get(index, ())
-        if not tries:
-            none_yet = Progress(promised(worked.info, index), 0.0, 0.0)
-            yield WorkerTry(lane, worked.info.name, index, 0, "starting" if worked.info.live else "lost", none_yet)
-        for retry, progress in enumerate(tries):
-            state = state_of(progress, last=retry == len(tries) - 1, info=worked.info)
-            yield WorkerTry(lane, worked.info.name, index, retry, state, progress)
-
-
-def state_of(progress: Progress, *, last: bool, info: ExecutionInfo) -> str:
-    """A try without an exit reason runs, unless another came after it, or its execution has ended."""
-    if progress.exit_reason:
-        return progress.exit_reason
-    return "running" if last and info.live else "killed"
+def _killed(store: ObjectStore, worked: Worked) -> NumberedTries:
+    numbered = {(index, retry): one for index, tries in worked.tries.items() for retry, one in enumerate(tries)}
+    killed = killed_tries(numbered, live=worked.info.live)
+    counted = with_outcomes(store, worked.info, numbered, killed)
+    return {key: counted[key] for key in killed}

@@ -20,8 +20,9 @@ from batch.client.proof import Proof
 from batch.model.clock import from_iso
 from fanout.demo.display import numbers
 from fanout.demo.result import Result, assigned, cost
-from fanout.demo.snapshot import LaneSnapshot, WorkerTry
+from fanout.demo.snapshot import LaneSnapshot
 from fanout.demo.workload import UNKNOWN_TYPE
+from fanout.execution.tries import WorkerTry
 
 PROBLEMS_SHOWN = 30
 TABLES_FROM = 90

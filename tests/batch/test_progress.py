@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.model.progress import DEFERRED_KEPT, MARKS_KEPT, Progress, from_metadata, to_metadata
+from batch.model.progress import DEFERRED_KEPT, MARKS_KEPT, RUNNING_KEPT, Progress, RunningTask, from_metadata, to_metadata
 
 counts = st.integers(0, 10**9)
 seconds = st.integers(0, 4 * 10**12).map(lambda milliseconds: milliseconds / 1000)
@@ -85,6 +85,19 @@ def test_acked_at_is_never_too_many(steps: list[tuple[int, int]], asked: int) ->
     assert progress.acked_at(asked) == true_then
 
 
+@given(progresses(300, 400), st.integers(0, 128), st.sampled_from(["", "é", "\u2028", "a"]))
+def test_the_oldest_running_tasks_and_the_first_shards_are_kept_as_far_as_there_is_room(progress: Progress, length: int, odd: str) -> None:
+    running = tuple(RunningTask(f"{at}".zfill(length), f"type{odd * length}", 4_000_000_000) for at in range(30))
+    shards = tuple(f"{at}".zfill(min(100, length)) for at in range(100))
+    metadata = to_metadata(replace(progress, running=running, shards=shards))
+    assert sum(len(name.encode()) + len(value.encode()) for name, value in metadata.items()) < 8 * 1024
+    found = from_metadata(metadata)
+    assert 3 <= len(found.running) <= RUNNING_KEPT
+    assert found.running == running[: len(found.running)]
+    assert len(found.shards) >= 10
+    assert found.shards == shards[: len(found.shards)]
+
+
 def test_what_is_held_is_never_negative() -> None:
     assert Progress(10, 0.0, 0.0, taken=7, acked=3, returned=2).held == 2
     assert Progress(10, 0.0, 0.0, taken=1, acked=3).held == 0
@@ -102,5 +115,7 @@ def test_other_metadata_is_no_progress(broken: dict[str, str]) -> None:
 
 def test_progress_of_a_worker_that_knew_no_parking_is_read_still() -> None:
     metadata = to_metadata(Progress(1, 0.0, 0.0, acked=1))
-    del metadata["delayed"]
-    assert from_metadata(metadata).delayed == 0
+    for name in ("delayed", "running", "shards"):
+        del metadata[name]
+    found = from_metadata(metadata)
+    assert (found.delayed, found.running, found.shards) == (0, (), ())

@@ -19,7 +19,7 @@ from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryObjectStore
 from controller.act.intents import PartState
 from controller.act.state import load
-from controller.model.execution import ExecutionInfo
+from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Reading, Value
 from controller.observe.jobs import JobInfo, LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 from tests.controller.fakes import JOB, job
@@ -274,8 +274,8 @@ class Runner:
     def execution(self, full_name: str) -> ExecutionInfo | None:
         return self._cloud.execution(full_name)
 
-    def ended_workers(self, execution: str) -> Mapping[int, float]:
-        return {}
+    def workers(self, execution: str) -> Sequence[WorkerInfo]:
+        return ()
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         return self._cloud.run(request)

@@ -10,7 +10,7 @@ from batch.model.clock import Clock
 from batch.model.names import progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-from controller.model.execution import ExecutionInfo
+from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Value
 from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
@@ -76,7 +76,7 @@ class FakeRunner:
         self.effect_before_error = False
         self.hidden: set[str] = set()
         self.listing_count = 0
-        self.ended: dict[str, dict[int, float]] = {}
+        self.known_workers: dict[str, dict[int, WorkerInfo]] = {}
         self.workers_listed: list[str] = []
         self.annotated: dict[str, dict[str, str]] = {}
 
@@ -105,10 +105,11 @@ class FakeRunner:
     def execution(self, full_name: str) -> ExecutionInfo | None:
         return next((one for one in self.all.values() if one.full_name == full_name), None)
 
-    def ended_workers(self, execution: str) -> Mapping[int, float]:
+    def workers(self, execution: str) -> Sequence[WorkerInfo]:
         name = execution.rsplit("/", 1)[-1]
         self.workers_listed.append(name)
-        return self.ended.get(name, {})
+        known = self.known_workers.get(name, {})
+        return [known.get(index, WorkerInfo(index)) for index in range(self.all[name].task_count)]
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         self.requests.append((job, request))
@@ -137,7 +138,7 @@ class FakeRunner:
         """One worker failed for good while others go on."""
         info = self.all[name]
         self.all[name] = replace(info, failed_count=info.failed_count + 1, running_count=info.running_count - 1)
-        self.ended.setdefault(name, {})[index] = ended_at
+        self.known_workers.setdefault(name, {})[index] = WorkerInfo(index, completed_at=ended_at)
 
     def complete(self, name: str, completed_at: float) -> None:
         info = self.all[name]

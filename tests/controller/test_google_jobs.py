@@ -81,7 +81,7 @@ def test_an_answer_that_is_not_cloud_runs_is_a_dependency_error(stub: Stub, runn
         runner.jobs,
         lambda: list(runner.executions(JOB)),
         lambda: runner.execution(EXECUTION),
-        lambda: runner.ended_workers(EXECUTION),
+        lambda: runner.workers(EXECUTION),
     ]
     for call in calls:
         with pytest.raises(DependencyUnavailable) as caught:
@@ -134,11 +134,15 @@ def test_a_job_that_changes_meanwhile_is_read_again(stub: Stub, runner: GoogleJo
     assert len(stub.paths) == 4
 
 
-def test_ended_workers_come_from_all_pages(stub: Stub, runner: GoogleJobRunner) -> None:
-    ended = {"name": f"{EXECUTION}/tasks/a", "completionTime": "2026-01-31T12:00:00.5Z"}
+def test_workers_come_from_all_pages(stub: Stub, runner: GoogleJobRunner) -> None:
+    result = {"exitCode": 0, "termSignal": 11, "status": {"code": 10, "message": "Container terminated on signal 11."}}
+    ended = {"name": f"{EXECUTION}/tasks/a", "completionTime": "2026-01-31T12:00:00.5Z", "retried": 1, "lastAttemptResult": result}
     first = {"tasks": [ended, {"name": f"{EXECUTION}/tasks/b", "index": 1}], "nextPageToken": "more"}
     stub.answers = [(200, json.dumps(first).encode()), (200, json.dumps({"tasks": [{**ended, "index": 2}]}).encode())]
-    assert runner.ended_workers(EXECUTION) == {0: 1769860800.5, 2: 1769860800.5}
+    workers = runner.workers(EXECUTION)
+    assert [(one.index, one.completed_at, one.last_ended) for one in workers] == [(0, 1769860800.5, 1), (1, None, -1), (2, 1769860800.5, 1)]
+    assert [(one.exit_code, one.term_signal) for one in workers] == [(None, 11), (None, None), (None, 11)]
+    assert workers[0].message == "Container terminated on signal 11."
     assert ["pageToken=more" in path for path in stub.paths] == [False, True]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -17,7 +17,7 @@ from controller.act.intents import Intent, Part
 from controller.act.state import LaneState, Stored, load
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.probe import Blind
-from controller.model.execution import ExecutionInfo
+from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import JobInfo, RunRequest
 from controller.observe.listing import OVERLAP_S, SHORT_S, Listed, Observed, Seen, list_executions, observed, shortage
@@ -62,8 +62,8 @@ class Job:
     def jobs(self) -> list[JobInfo]:
         return [self.info()]
 
-    def ended_workers(self, execution: str) -> Mapping[int, float]:
-        return {}
+    def workers(self, execution: str) -> Sequence[WorkerInfo]:
+        return ()
 
     def run(self, job: str, request: RunRequest) -> ExecutionInfo:
         raise NotImplementedError

@@ -144,9 +144,9 @@ def test_a_launch_returns_at_once_and_is_listed_with_its_overrides(runner: Googl
         return found is not None and not found.live and found.succeeded_count == 3
 
     wait_until(ended, 60, "the execution has ended")
-    workers = runner.ended_workers(second.full_name)
-    assert sorted(workers) == [0, 1, 2]
-    assert all(second.created_at <= at <= SystemClock().now() for at in workers.values())
+    workers = runner.workers(second.full_name)
+    assert [(one.index, one.exit_code, one.term_signal, one.message) for one in workers] == [(at, 0, None, "") for at in range(3)]
+    assert all(second.created_at <= (one.completed_at or 0.0) <= SystemClock().now() for one in workers)
     assert runner.execution(f"{job}/executions/default-00000") is None
     assert the_job(runner).execution_count == 2
 

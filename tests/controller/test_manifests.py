@@ -73,6 +73,7 @@ def _nested(depth: int) -> list[Any]:
         (lambda d: d["metadata"]["annotations"].update({"fanout/max-worker": "5"}), "did you mean fanout/max-workers?"),
         (lambda d: _env(d, "MAX_MESSAGES", 5), 'env[MAX_MESSAGES]=5: must be a text; write "5" in quotes'),
         (lambda d: _env(d, "TASK_TIMEOUT_S", "60"), "TASK_TIMEOUT_S='60' differs from timeoutSeconds=3600"),
+        (lambda d: _env(d, "HANDLER_TIMEOUT_S", "1801"), "HANDLER_TIMEOUT_S=1801: must be at most half of TASK_TIMEOUT_S=3600"),
         (lambda d: _env(d, "SUBSCRIPTION_NAME", "other"), "differs from the annotation fanout/subscription='default'"),
         (lambda d: d["spec"]["template"]["spec"].update(parallelism=5), "parallelism=5: must be 0 or absent"),
         (lambda d: spec(d).update(timeoutSeconds="1h"), "timeoutSeconds='1h'"),

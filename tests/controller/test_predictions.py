@@ -45,6 +45,33 @@ def test_parts_of_a_launch_count_together() -> None:
     assert compared([ENTRY], [parts[0], execution(6, part=1, ended_at=None)], LANE) == (ENTRY,)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reasons", "failure"),
+    [
+        ({"failed_count": 2}, ("share_done", "drained"), "2 workers failed"),
+        ({"failed_count": 1, "cancelled_count": 1}, ("share_done", "share_done"), "1 worker failed, 1 worker cancelled"),
+        ({}, ("share_done", ""), "1 worker killed or crashed"),
+        ({"failed_count": 1}, ("stopped", ""), "1 worker failed, 1 worker killed or crashed, 1 worker ended stopped"),
+        ({}, ("drained", "out_of_time"), "1 worker ended out_of_time"),
+    ],
+)
+def test_what_failed_was_not_drained(changes: dict[str, Any], reasons: tuple[str, str], failure: str) -> None:
+    done = execution(10)
+    tries = {index: [replace(found[0], exit_reason=reasons[index]) if index < 2 else found[0]] for index, found in done.tries.items()}
+    (entry,) = compared([ENTRY], [Worked(replace(done.info, **changes), tries)], LANE)
+    assert (entry["actual_failure"], entry["actual_drain_s"], entry["drain_error_percent"]) == (failure, None, None)
+    told = "\n".join(explained_decision(from_json(entry)))
+    assert f"happened: {failure}, for $0.0248; `fanout executions default` shows which" in told
+    assert "drained" not in told.split("happened:")[1].replace("ended drained", "")
+
+
+def test_a_killed_try_of_a_worker_that_went_on_is_told() -> None:
+    done = execution(10)
+    tries = {**done.tries, 3: [replace(done.tries[3][0], exit_reason=""), done.tries[3][0]]}
+    (entry,) = compared([ENTRY], [Worked(done.info, tries)], LANE)
+    assert entry["actual_failure"] == "1 worker killed or crashed"
+
+
 def test_what_did_nothing_is_no_drain() -> None:
     idle = execution(10)
     nothing = Worked(idle.info, {index: [replace(tries[0], acked=0)] for index, tries in idle.tries.items()})

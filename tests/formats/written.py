@@ -34,7 +34,7 @@ from batch.model.names import (
     submission_object,
 )
 from batch.model.outcomes import Outcome, to_line
-from batch.model.progress import Progress, to_metadata
+from batch.model.progress import Progress, RunningTask, to_metadata
 from batch.services.claims import claim
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.worker.admission.records import write_attempts
@@ -81,6 +81,8 @@ PROGRESS = Progress(
     exit_reason="out_of_time",
     delayed=3,
     last_acked_at=1_767_225_659.75,
+    running=(RunningTask(TASK_ID, "file_processing", 1_767_225_601),),
+    shards=("s-20260101-000000-2265b1f5", f"rolling-{LANE}-2026010100"),
 )
 JOB = f"projects/p/locations/us-central1/jobs/{LANE}"
 PART = "20260101T000100000-9f2c04d1.0"

@@ -6,7 +6,7 @@ nothing else is outstanding. Leases are kept until the acknowledgement is throug
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ LOOK_EVERY_S = 0.25
 @dataclass(slots=True)
 class Committer:
     """One thread calls `run`; one round is `take`, then `flush` when `due`. `heartbeat` is called before each call to a service,
-    `freed` when acknowledged messages make room for others."""
+    `freed` when acknowledged messages make room for others, `writes_to` with the shard before each write of outcomes."""
 
     settings: WorkerSettings
     inbox: SimpleQueue[list[Finished] | None]
@@ -66,6 +66,7 @@ class Committer:
     each_round: Callable[[], None] = lambda: None
     heartbeat: Callable[[], None] = lambda: None
     freed: Callable[[], None] = lambda: None
+    writes_to: Callable[[str], None] = lambda _shard: None
     _delaying: Delaying = field(init=False)
     _buffer: list[Ended] = field(default_factory=list)
     _byte_count: int = 0
@@ -210,7 +211,8 @@ class Committer:
         for one in ended:
             shards[one.shard].append(one)
         for shard, of_shard in shards.items():
-            self._write(shard, b"".join(one.line for one in of_shard))
+            self.writes_to(shard)
+            self._write(shard, of_shard)
             self._acknowledge(of_shard)
             written = {one.ack_id for one in of_shard}
             self._buffer = [one for one in self._buffer if one.ack_id not in written]
@@ -246,15 +248,18 @@ class Committer:
         """Ack ids of what was never flushed."""
         return [one.ack_id for one in self._buffer]
 
-    def _write(self, shard: str, data: bytes) -> None:
-        """Write one outcome object under the next free number. Finding our own bytes there means that an answer was lost."""
+    def _write(self, shard: str, ended: Sequence[Ended]) -> None:
+        """Write one outcome object under the next free number; its metadata counts its lines by outcome. Finding our own bytes there means
+        that an answer was lost."""
         self.heartbeat()
+        data = b"".join(one.line for one in ended)
+        counts = {outcome: str(count) for outcome, count in Counter(one.outcome for one in ended).items()}
         settings, missing_count = self.settings, 0
         while missing_count <= MAX_CONTRADICTIONS:
             name = outcome_object(shard, settings.execution, settings.index, settings.retry, self._sequence)
             self._sequence += 1
             try:
-                self.store.write(name, data, content_type="application/x-ndjson", if_generation=0)
+                self.store.write(name, data, content_type="application/x-ndjson", metadata=counts, if_generation=0)
                 return
             except PreconditionFailed:
                 try:

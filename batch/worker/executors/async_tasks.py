@@ -20,6 +20,7 @@ from batch.handling.registry import Kind
 from batch.worker.attempt import Attempt, Finished, Work
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.runner import Parts, with_output
+from batch.worker.executors.running import Running, Where
 from batch.worker.executors.threads import HAND_OVER_S
 from batch.worker.ready_queue import ReadyQueue, next_of, taken_from
 
@@ -81,6 +82,13 @@ class AsyncExecutor:
 
     def running(self) -> list[Work]:
         return [slot.work for slot in list(self._running)]
+
+    def begun_before(self, moment_s: float) -> list[Running]:
+        slots = [slot for slot in list(self._running) if slot.began_s <= moment_s]
+        return [Running(slot.attempt or slot.work, slot.began_s, partial(self._where, slot)) for slot in slots]
+
+    def _where(self, slot: _TaskSlot) -> Where:
+        return Where(self._loop.stack_of(slot.task))
 
     def flush(self) -> None:
         """Log it when a handler blocks the loop, and hand over what it has finished all the same."""

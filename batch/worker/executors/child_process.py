@@ -27,6 +27,7 @@ from batch.handling.registry import Kind
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.worker.executors.output import TAIL_BYTES, Output
+from batch.worker.executors.running import Where
 
 TICK_S = 0.25
 """How late a child's end, its deadline or the worker's stop may be noticed."""
@@ -79,6 +80,8 @@ class Child:
         self._killing = threading.Lock()
         self._reaped = False
         self._why = ""
+        self._where: Where | None = None
+        self._where_wanted = False
         self.output = Output()
         ours, theirs, self._printed, printing = _ends()
         command = [sys.executable, *(f"-W{one}" for one in sys.warnoptions), "-m", "batch.child", str(theirs.fileno()), str(os.getpid())]
@@ -141,7 +144,8 @@ class Child:
         """Give it an attempt and wait for what becomes of it. Raises NeverBegan. Unless the handler has answered, it is gone."""
         self.output.begin(**order.facts)
         self._facts = order.facts
-        began = False
+        began = self._where_wanted = False
+        self._where = None
         try:
             self._link.send({"kind": "run", **order.header}, order.data)
         except OSError as error:
@@ -153,6 +157,9 @@ class Child:
             if self._stopping.is_set() and not self._told_stop:
                 self._told_stop = True
                 self._try_send({"kind": "stop"})
+            if self._where_wanted:
+                self._where_wanted = False
+                self._try_send({"kind": "where"})
             frame = self._next()
             if frame is None:
                 if self._pump():
@@ -170,6 +177,13 @@ class Child:
                 raise NeverBegan("had too much memory in use from the tasks before")
             began = began or frame.kind == "began"
             self._serve(frame)
+
+    def where(self) -> Where | None:
+        """Where its handler is. Any thread may ask; the one that watches the child passes the question on, and the answer is None until
+        it is known."""
+        found, self._where = self._where, None
+        self._where_wanted = found is None
+        return found
 
     def kill(self) -> None:
         """End it and all it has started. Any thread may."""
@@ -247,6 +261,8 @@ class Child:
             self._try_send(reply.header, reply.body)
         elif frame.kind == "log":
             relogged(frame.header, self._facts)
+        elif frame.kind == "where":
+            self._where = Where(str(frame.header.get("stack", "")), str(frame.header.get("progress", "")))
 
     def _try_send(self, header: dict[str, Any], body: bytes = b"") -> None:
         """A child that does not listen is a dead one: the next look at it tells."""

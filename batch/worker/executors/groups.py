@@ -22,6 +22,7 @@ from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.executors.loop import Loop
 from batch.worker.executors.overdue import most_lost, timed_out, too_many
 from batch.worker.executors.runner import Parts, with_output
+from batch.worker.executors.running import Running, Where
 from batch.worker.ready_queue import ReadyQueue
 from batch.worker.watchdog import stack_of
 
@@ -117,6 +118,13 @@ class GroupExecutor:
 
     def running(self) -> list[Work]:
         return [attempt for call in list(self._running) for attempt in call.attempts]
+
+    def begun_before(self, moment_s: float) -> list[Running]:
+        calls = [call for call in list(self._running) if call.began_s <= moment_s]
+        return [Running(call.attempts[0], call.began_s, partial(self._where, call), len(call.attempts)) for call in calls]
+
+    def _where(self, call: _Running) -> Where:
+        return Where(self._loop.stack_of(call.task) if self._is_async else stack_of(call.thread.ident))
 
     def flush(self) -> None:
         """End calls whose time is over; log it when an async one blocks the loop."""

@@ -18,6 +18,7 @@ from batch.events import log
 from batch.handling.answer import clean_context
 from batch.model.clock import Clock
 from batch.model.errors import text_of
+from batch.worker.executors.running import stack_of_task
 from batch.worker.watchdog import stack_of
 
 MAX_CONTEXT_THREADS = 64
@@ -124,6 +125,12 @@ class Loop:
             task = asyncio.current_task(self._loop)
             task_type = self.task_types.get(task, "a task that a handler started") if task else ""
             log("loop_blocked", task_type=task_type, blocked_s=round(self.silent_s, 1), stack=stack)
+
+    def stack_of(self, task: asyncio.Task[Any] | None) -> str:
+        """Where a task of the loop is: in its thread at this moment, or in what it awaits. None: it has yet to begin."""
+        if task is None or getattr(task.get_coro(), "cr_running", False):
+            return stack_of(self._thread.ident)
+        return stack_of_task(task)
 
     def _answer(self) -> None:
         self._asked_s = None

@@ -17,10 +17,11 @@ from batch.logs import trace_field
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
-from batch.worker.attempt import Attempt
+from batch.worker.attempt import Attempt, Work
 from batch.worker.executors.child_process import CannotStart, Child, NeverBegan, Order
 from batch.worker.executors.environment import environment_of_child, hint
 from batch.worker.executors.runner import Parts
+from batch.worker.executors.running import Where
 from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.ready_queue import ReadyQueue
 
@@ -47,6 +48,8 @@ class Isolation:
     broken: Callable[[str], None]
     _own: threading.local = field(default_factory=threading.local, init=False)
     _children: set[Child] = field(default_factory=set, init=False)
+    _running: dict[str, Child] = field(default_factory=dict, init=False)
+    """By ack id: the child that runs an attempt."""
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _over: bool = field(default=False, init=False)
     _unable: str = field(default="", init=False)
@@ -61,7 +64,7 @@ class Isolation:
         def run() -> Answer:
             child = self._started(as_in_worker=attempt.handler.kind is not Kind.PROCESS)
             try:
-                return child.run(self._order(attempt, timeout_s, memory_mb))
+                return self._run(child, attempt, timeout_s, memory_mb)
             finally:
                 self._give_up(child)
 
@@ -112,10 +115,22 @@ class Isolation:
         if child is None or not child.idle():
             self.leave()
             child = self._own.child = self._started()
-        answer = child.run(self._order(attempt, attempt.handler.timeout_s, attempt.handler.memory_mb))
+        answer = self._run(child, attempt, attempt.handler.timeout_s, attempt.handler.memory_mb)
         if not child.idle():
             self.leave()
         return answer
+
+    def where(self, ack_id: str) -> Where | None:
+        """Where the handler of an attempt is; None until its child has said so."""
+        child = self._running.get(ack_id)
+        return Where("its process is being started") if child is None else child.where()
+
+    def _run(self, child: Child, attempt: Attempt, timeout_s: float | None, memory_mb: int | None) -> Answer:
+        self._running[attempt.ack_id] = child
+        try:
+            return child.run(self._order(attempt, timeout_s, memory_mb))
+        finally:
+            del self._running[attempt.ack_id]
 
     def _started(self, *, as_in_worker: bool = False) -> Child:
         """`as_in_worker`: with the whole environment, for a handler that has it otherwise too."""
@@ -168,6 +183,9 @@ class ProcessExecutor(ThreadExecutor):
     def __init__(self, isolation: Isolation, concurrency: int, queue: ReadyQueue, parts: Parts) -> None:
         super().__init__(concurrency, queue, parts, isolation.call)
         self._isolation = isolation
+
+    def _where(self, _slot: object, work: Work) -> Where | None:
+        return self._isolation.where(work.ack_id)
 
     def shut_down(self) -> None:
         """As for threads; and what still runs was nacked: its process ends, and nothing is said of its attempt."""

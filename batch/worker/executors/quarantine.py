@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from batch.events import log
 from batch.handling.answer import Answer
@@ -14,6 +15,7 @@ from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt, Nack, Work, nack_after
 from batch.worker.executors.processes import Isolation
 from batch.worker.executors.runner import Parts
+from batch.worker.executors.running import Running
 
 MAX_WAITING = 32
 """Quarantined tasks that one worker holds; more go back, for a worker that has time for them."""
@@ -61,6 +63,13 @@ class Quarantine:
     def running(self) -> list[Work]:
         running = self._running
         return [] if running is None else [running]
+
+    def begun_before(self, moment_s: float) -> list[Running]:
+        """The task that runs, if it began by then."""
+        one = self._running
+        if one is None or one.began_s > moment_s:
+            return []
+        return [Running(one, one.began_s, partial(self._isolation.where, one.ack_id))]
 
     def flush(self) -> None:
         """Nack those that have waited for long."""

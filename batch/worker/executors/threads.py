@@ -16,6 +16,7 @@ from batch.handling.answer import Answer
 from batch.worker.attempt import Attempt, Finished, Work
 from batch.worker.executors.overdue import Overtaken, is_overdue, most_lost, timed_out, too_many
 from batch.worker.executors.runner import Call, Parts
+from batch.worker.executors.running import Running, Where
 from batch.worker.flow import chunk_size
 from batch.worker.ready_queue import ReadyQueue, next_of, taken_from
 from batch.worker.watchdog import stack_of
@@ -66,6 +67,16 @@ class ThreadExecutor:
 
     def running(self) -> list[Work]:
         return [work for slot in self._slots if (work := slot.current) is not None]
+
+    def begun_before(self, moment_s: float) -> list[Running]:
+        return [
+            Running(work, slot.began_s, partial(self._where, slot, work))
+            for slot in self._slots
+            if (work := slot.current) is not None and slot.began_s <= moment_s
+        ]
+
+    def _where(self, slot: _TaskSlot, _work: Work) -> Where | None:
+        return Where(stack_of(slot.thread.ident if slot.thread else None))
 
     def flush(self) -> None:
         """Where a handler has been running for long: hand over what its thread has finished, let others have what waits behind it."""

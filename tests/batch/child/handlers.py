@@ -270,3 +270,9 @@ async def async_write(task: Task, ctx: AsyncContext) -> dict[str, Any]:
 def group_write(tasks: list[Task], ctxs: list[Context]) -> list[Any]:
     time.sleep(sum(float(one.fields.get("seconds", 0)) for one in tasks))
     return [{"name": ctx.write(f"out/{one.task_id}", b"1").name, "pid": os.getpid()} for one, ctx in zip(tasks, ctxs, strict=True)]
+
+
+@isolated("hangs-in-python")
+def hangs_in_python(task: Task, ctx: Context) -> None:
+    ctx.progress(1, 2, "halves")
+    ctx.stopping.wait(float(task.fields["seconds"]))
