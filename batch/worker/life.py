@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from batch.events import log
@@ -36,6 +37,10 @@ from batch.worker.shutdown import LAST_FLUSH_S, LEASE_KEEPER, PROGRESS_WRITER, S
 from batch.worker.tally import Tally
 from batch.worker.unstarted import Unstarted
 
+ORDERED = (
+    "subscription {} has message ordering enabled, and workers run the messages of one ordering key at a time and in any order: create a"
+    " subscription without ordering (it cannot be turned off), name it in jobs.yaml, then: fanout apply jobs.yaml"
+)
 BILLING_RESERVE_S = 5.0
 """A worker that waits for what it was promised, or goes on after its share, ends this much before the paid minute does."""
 
@@ -52,13 +57,15 @@ class Worker:
         store: ObjectStore,
         clock: Clock,
         rng: random.Random,
+        topics: Callable[[str], Topic] | None = None,
     ) -> None:
+        """`topics` makes a topic by the name that the subscription gives; without it nothing can be published again."""
         started_s = clock.monotonic()
         self.settings = settings
         self.tally = Tally(clock, settings.share)
         self.stopping = threading.Event()
         self.store, self._clock, self._rng = store, clock, rng
-        self._subscription, self._dead_letters = subscription, dead_letters
+        self._subscription, self._dead_letters, self._topics = subscription, dead_letters, topics
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
         self._paid_until_s = started_s + max(0.0, settings.billing_floor_s - BILLING_RESERVE_S)
         self._breaker = CircuitBreaker(*limits(settings.concurrency, settings.share))
@@ -146,6 +153,9 @@ class Worker:
         return ExitReason.SHARE_DONE if self.tally.share == 0 else None
 
     def _work(self) -> ExitReason:
+        """Asks what the subscription says of itself. Raises DependencyError."""
+        if self._subscription.info.is_ordered:
+            self._breaker.trip(ORDERED.format(self._subscription.name))
         if self._breaker.open:
             return ExitReason.BROKEN
         stages = self.shutdown.stages = self._stages()
@@ -163,7 +173,7 @@ class Worker:
         return self._interrupted(reason)
 
     def _stages(self) -> Stages:
-        """Asks for the subscription's ack deadline. Raises DependencyError."""
+        """Raises DependencyError."""
         leases = LeaseKeeper(
             self._subscription,
             self._clock,
@@ -181,6 +191,8 @@ class Worker:
             self.tally,
             self._breaker,
             self._clock,
+            self._runner.given_up,
+            self._topics,
             self._executors.flush,
             lambda: self._watchdog.heartbeat("committer"),
             self._executors.nudge,

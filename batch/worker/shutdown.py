@@ -135,11 +135,11 @@ class Shutdown:
     def _nack_and_flush(self, stages: Stages, until_s: Callable[[], float]) -> None:
         committer = stages.committer
         self.runner.stopping.set()
-        committer.nack([work.ack_id for work in self.executors.close()])
+        committer.nack(self.executors.close())
         stages.puller.collect(until_s, committer.nack)
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
             stuck = self.executors.running()
-            committer.abandon([work.ack_id for work in stuck])
+            committer.abandon(stuck)
             self.executors.shut_down()
             self.unstarted.join()
             self.markers.unmark_all()
@@ -148,7 +148,7 @@ class Shutdown:
                 log("handler_stuck", message_ids=[work.message_id for work in stuck], progress=how_far)
         self.inbox.put(None)
         stages.committing.join(timeout=max(LAST_FLUSH_S, until_s() + LAST_FLUSH_S - self.clock.monotonic()))
-        committer.nack(committer.unwritten())
+        committer.nack_unwritten()
         self.markers.settle(max(UNMARK_S, min(LAST_REMOVALS_S, until_s() - self.clock.monotonic())))
 
     def _nothing_to_wait_for(self) -> bool:

@@ -56,7 +56,7 @@ class Quarantine:
                     self._thread.start()
                 self._state.notify_all()
         if full:
-            self._inbox.put([nack_after(attempt.delivery, NACK_S)])
+            self._inbox.put([nack_after(attempt, NACK_S)])
 
     def running(self) -> list[Work]:
         running = self._running
@@ -71,7 +71,7 @@ class Quarantine:
             late = [one.attempt for one in self._waiting if one.since_s <= late_s]
             self._waiting = deque(one for one in self._waiting if one.since_s > late_s)
         if late:
-            self._inbox.put([nack_after(one.delivery, NACK_S) for one in late])
+            self._inbox.put([nack_after(one, NACK_S) for one in late])
 
     def close(self) -> list[Work]:
         """Start nothing more; returns those that still wait."""
@@ -108,7 +108,7 @@ class Quarantine:
     def _run(self, one: _Waiting) -> None:
         attempt, began_s = one.attempt, self._clock.monotonic()
         if self._runner.stopping.is_set():
-            self._inbox.put([Nack(attempt.ack_id)])
+            self._inbox.put([Nack(attempt)])
             return
         finished = self._runner.readmitted(attempt)
         if finished is None and not attempt.quarantined:
