@@ -17,6 +17,7 @@ MARKS_KEPT = 40
 DEFERRED_KEPT = 64
 JITTER = 0.2
 """A worker waits up to a tenth more or less than the interval, so that workers do not write in step."""
+MAX_BROKEN_BY_CHARS = 500
 MANY_WORKERS = 1000
 """Above this number each worker writes less often, so that all together stay below the bucket's rate."""
 
@@ -44,6 +45,8 @@ class Progress:
     """How many of `acked` wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
     last_acked_at: float = 0.0
     """When `acked` last grew (Unix seconds); 0 when it never did, or the worker did not write it."""
+    broken_by: str = ""
+    """What a worker that ended `broken` could not work with."""
 
     @property
     def held(self) -> int:
@@ -75,6 +78,8 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["exit_reason"] = progress.exit_reason
     metadata["delayed"] = str(progress.delayed)
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
+    if progress.broken_by:
+        metadata["broken_by"] = progress.broken_by[:MAX_BROKEN_BY_CHARS]
     return metadata
 
 
@@ -90,7 +95,8 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
-    return Progress(**counts, **seconds, marks=marks, deferred=deferred, exit_reason=metadata.get("exit_reason", ""))  # type: ignore[arg-type]
+    texts = {name: metadata.get(name, "") for name in ("exit_reason", "broken_by")}
+    return Progress(**counts, **seconds, **texts, marks=marks, deferred=deferred)  # type: ignore[arg-type]
 
 
 def _fewer(deferred: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
+from batch.model.delivery import ORDERED
 from batch.model.errors import DependencyError
 from batch.model.exit import ExitReason
 from batch.model.names import progress_object
@@ -37,10 +38,6 @@ from batch.worker.shutdown import LAST_FLUSH_S, LEASE_KEEPER, PROGRESS_WRITER, S
 from batch.worker.tally import Tally
 from batch.worker.unstarted import Unstarted
 
-ORDERED = (
-    "subscription {} has message ordering enabled, and workers run the messages of one ordering key at a time and in any order: create a"
-    " subscription without ordering (it cannot be turned off), name it in jobs.yaml, then: fanout apply jobs.yaml"
-)
 BILLING_RESERVE_S = 5.0
 """A worker that waits for what it was promised, or goes on after its share, ends this much before the paid minute does."""
 

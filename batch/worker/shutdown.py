@@ -117,6 +117,7 @@ class Shutdown:
         if self._fired.is_set():
             return ExitReason.STUCK
         self.tally.exit_reason = reason.value
+        self.tally.broken_by = self.breaker.reason if reason is ExitReason.BROKEN else ""
         if self.progress.created:
             self.progress.write()
         return reason
