@@ -62,7 +62,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "child_failed": ("ERROR", "a process for isolated handlers could not be started; its task is nacked and spends no attempt"),
     "quarantined_task_runs": ("WARNING", "a task that was running when its worker ended runs alone in a process of its own"),
     "marker_left": ("WARNING", "an in-progress marker could not be taken out of attempts/; the task may be quarantined later"),
-    "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was nacked"),
+    "handler_stuck": (
+        "ERROR",
+        "a handler was still running when the worker had to end; its message is nacked, after a failed attempt if it had a whole worker's time",
+    ),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
     "settings_wrong": ("ERROR", "a setting is missing or wrong, or the port is taken; one line for each problem, and the process ends"),

@@ -33,6 +33,9 @@ class Executor(Protocol):
     def running(self) -> list[Work]:
         """The messages whose handlers run at this moment."""
 
+    def begun(self) -> list[tuple[Work, float]]:
+        """The same, each with the time when it began (monotonic)."""
+
     def flush(self) -> None:
         """Called several times a second: hand over what is finished, let nothing wait behind a slow handler."""
 
@@ -85,6 +88,9 @@ class Executors:
 
     def running(self) -> list[Work]:
         return [work for executor in self._everyone for work in executor.running()]
+
+    def begun(self) -> list[tuple[Work, float]]:
+        return [one for executor in self._everyone for one in executor.begun()]
 
     def flush(self) -> None:
         for executor in self._everyone:

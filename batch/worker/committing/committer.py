@@ -139,13 +139,15 @@ class Committer:
         """Nack what has not run, from another thread than the committer's."""
         self._nack([Nack(one) for one in works], lambda dead: self.inbox.put([dead]))
 
-    def abandon(self, works: Sequence[Work]) -> None:
-        """Nack messages whose handlers still run: what these may still return comes too late."""
+    def abandon(self, works: Iterable[Work]) -> None:
+        """What the handlers of these messages may still return comes too late. They are nacked, or `settle` says what becomes of them."""
         self._abandoned.update(dict.fromkeys(one.ack_id for one in works))
-        self._nack([Nack(one) for one in works], self._only)
 
-    def _only(self, finished: Finished) -> None:
-        """What becomes of an abandoned message."""
+    def nack_abandoned(self, works: Iterable[Work]) -> None:
+        self._nack([Nack(one) for one in works], self.settle)
+
+    def settle(self, finished: Finished) -> None:
+        """What alone becomes of an abandoned message."""
         self._abandoned[finished.ack_id] = finished
         self.inbox.put([finished])
 

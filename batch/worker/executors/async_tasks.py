@@ -83,6 +83,9 @@ class AsyncExecutor:
     def running(self) -> list[Work]:
         return [slot.work for slot in list(self._running)]
 
+    def begun(self) -> list[tuple[Work, float]]:
+        return [(slot.attempt or slot.work, slot.began_s) for slot in list(self._running)]
+
     def flush(self) -> None:
         """Log it when a handler blocks the loop, and hand over what it has finished all the same."""
         self._loop.watch()

@@ -110,6 +110,9 @@ class GroupExecutor:
     def running(self) -> list[Work]:
         return [attempt for call in list(self._running) for attempt in call.attempts]
 
+    def begun(self) -> list[tuple[Work, float]]:
+        return [(attempt, call.began_s) for call in list(self._running) for attempt in call.attempts]
+
     def flush(self) -> None:
         """End calls whose time is over; log it when an async one blocks the loop."""
         if self._is_async:

@@ -41,6 +41,7 @@ class Quarantine:
         self._failed = parts.failed
         self._waiting: deque[_Waiting] = deque()
         self._running: Attempt | None = None
+        self._began_s = 0.0
         self._state = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -61,6 +62,10 @@ class Quarantine:
     def running(self) -> list[Work]:
         running = self._running
         return [] if running is None else [running]
+
+    def begun(self) -> list[tuple[Work, float]]:
+        running = self._running
+        return [] if running is None else [(running, self._began_s)]
 
     def flush(self) -> None:
         """Nack those that have waited for long."""
@@ -102,11 +107,11 @@ class Quarantine:
             if not self._waiting:
                 return None
             one = self._waiting.popleft()
-            self._running = one.attempt
+            self._running, self._began_s = one.attempt, self._clock.monotonic()
             return one
 
     def _run(self, one: _Waiting) -> None:
-        attempt, began_s = one.attempt, self._clock.monotonic()
+        attempt, began_s = one.attempt, self._began_s
         if self._runner.stopping.is_set():
             self._inbox.put([Nack(attempt)])
             return

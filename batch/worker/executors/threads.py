@@ -67,6 +67,11 @@ class ThreadExecutor:
     def running(self) -> list[Work]:
         return [work for slot in self._slots if (work := slot.current) is not None]
 
+    def begun(self) -> list[tuple[Work, float]]:
+        """One with a time limit as the attempt that it has become: who tells how it ended must claim it."""
+        current = [(slot.current, slot.timed, slot.began_s) for slot in self._slots]
+        return [(timed if timed and timed.ack_id == work.ack_id else work, at_s) for work, timed, at_s in current if work is not None]
+
     def flush(self) -> None:
         """Where a handler has been running for long: hand over what its thread has finished, let others have what waits behind it."""
         now_s = self._clock.monotonic()
