@@ -64,7 +64,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "marker_left": ("WARNING", "an in-progress marker could not be taken out of attempts/; the task may be quarantined later"),
     "handler_stuck": (
         "ERROR",
-        "a handler was still running when the worker had to end; its message is nacked, after a failed attempt if it had a whole worker's time",
+        "a handler was still running when the worker had to end; its message is nacked, or has failed if it had a worker's whole time",
     ),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),

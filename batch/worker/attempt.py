@@ -37,7 +37,7 @@ class Attempt:
     quarantined: bool = False
     marker_generation: int | None = None
     counts_as: str = ""
-    on_record: bool | None = None
+    has_record: bool | None = None
     """Whether there may be a record of its task under `attempts/`; None before the bucket was asked."""
     nacked: bool = False
     """Whether it has gone back unrun; guarded by `Unstarted`."""
@@ -77,8 +77,8 @@ def delivery_of(work: Work) -> Delivery:
 
 def may_have_record(work: Work) -> bool:
     """Whether there may be a record of its task under `attempts/`."""
-    if isinstance(work, Attempt) and work.on_record is not None:
-        return work.on_record
+    if isinstance(work, Attempt) and work.has_record is not None:
+        return work.has_record
     return asks_bucket(delivery_of(work))
 
 
@@ -118,8 +118,10 @@ class Nack:
     work: Work
     after_s: float = 0.0
     dependency: str = ""
-    unrecorded: float | None = None
-    """Of a snoozed task: the time before which it may not run (Unix seconds). It is on record nowhere else, should the nack fail."""
+    not_before: float = 0.0
+    """The time before which it may not run (Unix seconds), where that is known better than by `after_s`."""
+    on_record: bool = True
+    """As of `Delayed`: should the nack fail, what else tells that time?"""
     failure: Failure | None = None
     reported: bool = False
     """Whether a worker has reported the wait as deferred already: the one that published the message again."""
@@ -162,4 +164,4 @@ def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = 
     wait_s = max(0.0, not_before - now)
     if wait_s > MAX_EXTENSION_S:
         return Delayed(attempt, not_before, on_record)
-    return Nack(attempt, wait_s, unrecorded=None if on_record else not_before)
+    return Nack(attempt, wait_s, not_before=not_before, on_record=on_record)

@@ -2,66 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
 from batch.handling.registry import Registry, default_registry
-from batch.model.errors import Snooze
 from batch.model.exit import ExitReason
 from batch.testing import drained
 from batch.testing.drained import drain
 from tests.batch.worker.plant import Plant
 from tests.field import waiting_handlers
+from tests.field.waiting_handlers import SNOOZERS
 
 SNOOZES = 100
-KINDS = ("plain", "async", "grouped", "isolated")
 LIMITS = pytest.mark.parametrize("limit", [5, 100])
+KINDS = pytest.mark.parametrize("kind", SNOOZERS)
 
 
-def snoozer(registry: Registry, kind: str, after_s: float) -> str:
-    """A handler of this kind that snoozes SNOOZES times and then writes one object; returns its task type."""
-    runs: Counter[str] = Counter()
-
-    def step(task: Any, ctx: Any) -> None:
-        runs[task.task_id] += 1
-        if runs[task.task_id] <= SNOOZES:
-            raise Snooze(after_s)
-
-    def plain(task: Any, ctx: Any) -> None:
-        step(task, ctx)
-        ctx.write(f"out/{task.task_id}", b"done")
-
-    async def awaited(task: Any, ctx: Any) -> None:
-        step(task, ctx)
-        await ctx.write(f"out/{task.task_id}", b"done")
-
-    def grouped(tasks: Sequence[Any], ctxs: Sequence[Any]) -> list[Any]:
-        return [answered(plain, task, ctx) for task, ctx in zip(tasks, ctxs, strict=True)]
-
-    if kind == "isolated":
-        registry._handlers["field-snoozes"] = default_registry["field-snoozes"]
-        return "field-snoozes"
-    registry.task("wait", group=4 if kind == "grouped" else 1)({"plain": plain, "async": awaited, "grouped": grouped}[kind])
-    return "wait"
-
-
-def answered(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except Exception as error:  # noqa: BLE001 - a grouped handler returns its tasks' errors
-        return error
+def registry_of(kind: str) -> Registry:
+    registry = Registry()
+    registry._handlers[SNOOZERS[kind]] = default_registry[SNOOZERS[kind]]
+    return registry
 
 
 @LIMITS
-@pytest.mark.parametrize("kind", KINDS)
+@KINDS
 def test_snoozing_for_nothing_a_hundred_times(kind: str, limit: int) -> None:
-    plant = Plant(max_delivery_attempts=limit)
-    task_type = snoozer(plant.registry, kind, 0)
-    ids = plant.submit(3, task_type, snoozes=SNOOZES)
+    plant = Plant(registry=registry_of(kind), max_delivery_attempts=limit)
+    ids = plant.submit(3, SNOOZERS[kind], snoozes=SNOOZES)
     worker = plant.worker(MAX_MESSAGES=10_000, HANDLERS=waiting_handlers.__name__, PROCESSES=1, FLUSH_INTERVAL_S=0.05)
     assert worker.run() is ExitReason.DRAINED
     assert plant.final() == dict.fromkeys(ids, "succeeded")
@@ -73,12 +41,12 @@ def test_snoozing_for_nothing_a_hundred_times(kind: str, limit: int) -> None:
 
 
 @LIMITS
-@pytest.mark.parametrize("kind", KINDS[:3])
+@KINDS
 def test_polling_every_30_s_for_50_minutes(kind: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here an isolated handler runs in a thread."""
     monkeypatch.setattr(drained, "MAX_DELIVERY_ATTEMPTS", limit)
-    registry = Registry()
-    task_type = snoozer(registry, kind, 30)
-    found = drain([{"task_type": task_type}], registry, max_executions=1000)
+    task = {"task_type": SNOOZERS[kind], "snoozes": SNOOZES, "after_s": 30}
+    found = drain([task], registry_of(kind), max_executions=1000)
     assert found.outcome() == "succeeded"
     assert found.dead_letters == []
     assert 50 * 60 <= found.elapsed_s < 51.5 * 60

@@ -99,7 +99,7 @@ class Admission:
         waits for its turn. Raises DependencyError."""
         for _ in range(MAX_ROUNDS):
             known, generation = read_attempts(self.store, attempt.task.task_id)
-            attempt.before, attempt.quarantined, attempt.on_record = known, False, generation != 0
+            attempt.before, attempt.quarantined, attempt.has_record = known, False, generation != 0
             if known.attempt_count > attempt.handler.retries:
                 # Its last attempt is on record, but the worker that ran it ended before it wrote the outcome.
                 return self.verdicts.exhausted(attempt, known)

@@ -126,7 +126,7 @@ class Verdicts:
         facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "attempt": attempts.attempt_count}
         log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
         noted = Failure(attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason, again=attempt.number > 1)
-        attempt.before, attempt.on_record = attempts, True
+        attempt.before, attempt.has_record = attempts, True
         if attempt.quarantined and answer.said is Said.CRASHED:
             ended = self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
         elif attempts.attempt_count <= handler.retries:

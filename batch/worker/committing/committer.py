@@ -106,7 +106,7 @@ class Committer:
             if self._abandoned.get(one.ack_id, one) is not one:
                 continue
             if isinstance(one, Nack):
-                self.breaker.went_back(one.failure, one.dependency, snoozed=one.unrecorded is not None)
+                self.breaker.went_back(one.failure, one.dependency, snoozed=not one.on_record)
                 nacks.append(one)
                 continue
             if isinstance(one, Delayed):
@@ -184,11 +184,11 @@ class Committer:
             back[float(ceil(one.after_s)), one.reported].append(one)
         for (after_s, reported), alike in back.items():
             early = set(self._send([one.ack_id for one in alike], after_s, reported=reported))
-            self._note((one, one.unrecorded) for one in alike if one.ack_id in early and one.unrecorded is not None)
+            self._note(one for one in alike if one.ack_id in early)
 
-    def _note(self, snoozed: Iterable[tuple[Nack, float]]) -> None:
-        """Their messages may come back early."""
-        self._delaying.note((one.work.task.task_id, not_before) for one, not_before in snoozed if isinstance(one.work, Attempt))
+    def _note(self, early: Iterable[Nack]) -> None:
+        """Messages that may come back early: put on record what is not."""
+        self._delaying.note((one.work.task.task_id, one.not_before) for one in early if isinstance(one.work, Attempt) and not one.on_record)
 
     def _send(self, ack_ids: Sequence[str], after_s: float, *, reported: bool = False) -> Sequence[str]:
         """Nack these messages. When that fails they come back by themselves as their leases end; returns those that may come early."""

@@ -68,9 +68,9 @@ class Republishing:
         """Whether the dead-letter policy is so near that the message is not to be nacked."""
         return delivery.delivery_attempt >= self._from
 
-    def republish(self, nacks: Sequence[Nack], note: Callable[[Iterable[tuple[Nack, float]]], None]) -> list[Unpublished]:
-        """Publish, wait for the confirmation, acknowledge. Returns those whose messages are outstanding still. `note` puts the
-        waits of snoozed tasks on record whose old messages may come back early."""
+    def republish(self, nacks: Sequence[Nack], note: Callable[[Iterable[Nack]], None]) -> list[Unpublished]:
+        """Publish, wait for the confirmation, acknowledge. Returns those whose messages are outstanding still. `note` puts on record how
+        long tasks wait whose old messages may come back early."""
         left: list[Unpublished] = []
         for at in range(0, len(nacks), PORTION):
             left += self._portion(nacks[at : at + PORTION], note)
@@ -78,12 +78,12 @@ class Republishing:
             log("republish_failed", message_count=len(left), error=left[0].reason)
         return left
 
-    def _portion(self, nacks: Sequence[Nack], note: Callable[[Iterable[tuple[Nack, float]]], None]) -> list[Unpublished]:
+    def _portion(self, nacks: Sequence[Nack], note: Callable[[Iterable[Nack]], None]) -> list[Unpublished]:
         now = self.clock.now()
         ready: list[tuple[Nack, Outgoing]] = []
         left: list[Unpublished] = []
         for one in nacks:
-            not_before = (one.unrecorded or now + one.after_s) if one.after_s else 0.0
+            not_before = (one.not_before or now + one.after_s) if one.after_s else 0.0
             message = published_again(delivery_of(one.work), not_before, has_record=may_have_record(one.work))
             if message is None:
                 reason = f"it has {MAX_ATTRIBUTES} attributes, which leaves no room for {DELAYED!r}: submit the task with fewer"
@@ -135,7 +135,7 @@ class Republishing:
             self._topic = self.topics(info.topic)
         return self._topic
 
-    def _acknowledge(self, done: Sequence[Nack], note: Callable[[Iterable[tuple[Nack, float]]], None]) -> None:
+    def _acknowledge(self, done: Sequence[Nack], note: Callable[[Iterable[Nack]], None]) -> None:
         """The topic has them: whatever becomes of the acknowledgement, they count as nacked, and as deferred as long as they wait."""
         ack_ids = [one.ack_id for one in done]
         lost: set[str] = set()
@@ -146,7 +146,7 @@ class Republishing:
         except FanoutError as error:
             log("acks_lost", message_count=len(ack_ids), error=str(error))
             lost = set(ack_ids)
-        note((one, one.unrecorded) for one in done if one.ack_id in lost and one.unrecorded is not None)
+        note(one for one in done if one.ack_id in lost)
         self.leases.release(ack_ids)
         for one in done:
             self.tally.nacked(1, one.after_s)

@@ -44,7 +44,7 @@ def attempt(delivery: Delivery | None = None) -> Attempt:
 @pytest.mark.parametrize(("wait_s", "after_s"), [(-5.0, 0.0), (0.0, 0.0), (0.5, 0.5), (600.0, 600.0)])
 def test_pubsub_holds_back_what_it_can(wait_s: float, after_s: float) -> None:
     one = attempt()
-    assert later(one, NOW + wait_s, NOW) == Nack(one, after_s)
+    assert later(one, NOW + wait_s, NOW) == Nack(one, after_s, not_before=NOW + wait_s)
 
 
 @pytest.mark.parametrize("wait_s", [600.5, 3600.0, MAX_WAIT_S])
