@@ -17,13 +17,14 @@ from batch.model.delivery import Delivery, Outgoing
 class SubscriptionInfo:
     """What a subscription says of itself. `ack_deadline_s`: how long a lease lasts that nobody extends. `topic` is its full name, empty
     when it is not known or deleted; `max_delivery_attempts` is 0 without a dead-letter policy; `is_ordered`: messages of one ordering key
-    come one after the other; `message_filter` is empty when all messages of the topic come."""
+    come one after the other; `message_filter` is empty when all messages of the topic come. `is_guessed`: it may not be read."""
 
     ack_deadline_s: float
     topic: str = ""
     max_delivery_attempts: int = 0
     is_ordered: bool = False
     message_filter: str = ""
+    is_guessed: bool = False
 
 
 class Subscription(Protocol):

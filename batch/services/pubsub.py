@@ -122,7 +122,7 @@ class GoogleSubscription:
             topic = f"topic {self._fallback_topic}, of TOPIC_NAME" if self._fallback_topic else "no topic that is known: set TOPIC_NAME"
             guess = f"{FALLBACK_ACK_DEADLINE_S:g} s, a dead-letter policy of {FALLBACK_DELIVERY_ATTEMPTS} deliveries, and {topic}"
             log("subscription_unread", error=f"{ours}; it is drained as if it had an ack deadline of {guess}")
-            return SubscriptionInfo(FALLBACK_ACK_DEADLINE_S, self._fallback_topic, FALLBACK_DELIVERY_ATTEMPTS)
+            return SubscriptionInfo(FALLBACK_ACK_DEADLINE_S, self._fallback_topic, FALLBACK_DELIVERY_ATTEMPTS, is_guessed=True)
 
     def pull(self, max_messages: int, timeout_s: float) -> list[Delivery]:
         """At most `max_messages`; an empty list when none came in time. Transient errors are repeated while `timeout_s` lasts. Raises

@@ -62,6 +62,7 @@ class Examiner:
             lambda: lane_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
         )
         yield from self._allowed(project_checks.PULL, lane.subscription)
+        yield from self._allowed(project_checks.READ, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
 
     def _topic(self, name: str, need: Need, of_subscriptions: Callable[[Sequence[str]], Finding]) -> Iterator[Finding]:

@@ -65,7 +65,7 @@ def not_fine(result: Result) -> list[dict[str, Any]]:
 
 def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run) -> None:
     result = run(doctor.command)
-    assert (result.exit_code, result.output) == (0, "29 of 29 checks are fine\n")
+    assert (result.exit_code, result.output) == (0, "30 of 30 checks are fine\n")
     assert "fine: subscription tasks-sub: expiry: it never expires" in run(doctor.command, "--verbose").output
 
 
@@ -235,7 +235,7 @@ def test_what_is_not_checked_for_one_reason_is_one_line(facts: FakeFacts, run: R
     facts.errors = {"holders": NotServed("the local cloud has no such call")}
     assert run(doctor.command).output.splitlines() == [
         "not checked: service-agent of topic dead-letters, subscription tasks-sub: the local cloud has no such call",
-        "27 of 29 checks are fine, 2 not checked, which is not to say fine",
+        "28 of 30 checks are fine, 2 not checked, which is not to say fine",
     ]
 
 

@@ -263,7 +263,7 @@ def test_what_may_not_be_read_is_guessed_with_care(server: Server, topic: str, c
     server.answers.append(grpc.StatusCode.PERMISSION_DENIED)
     subscription = GoogleSubscription("p", "worker", fallback_topic=topic)
     with caplog.at_level(logging.WARNING):
-        assert subscription.info == SubscriptionInfo(60.0, topic, 5)
+        assert subscription.info == SubscriptionInfo(60.0, topic, 5, is_guessed=True)
     assert "60 s, a dead-letter policy of 5 deliveries" in caplog.text
     assert "TOPIC_NAME" in caplog.text
     subscription.close()

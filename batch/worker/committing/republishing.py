@@ -119,7 +119,9 @@ class Republishing:
         return [Unpublished(one, reason, lasting) for one, _ in ready]
 
     def _why(self) -> str:
-        return f"delivered so often that the dead-letter policy of subscription {self.subscription.name} is near (limit {self.limit}), it"
+        guess = ", a guess: grant workers roles/pubsub.viewer on it" if self.subscription.info.is_guessed else ""
+        limit = f"of subscription {self.subscription.name} is near (limit {self.limit}{guess})"
+        return f"delivered so often that the dead-letter policy {limit}, it"
 
     def _the_topic(self) -> Topic:
         """Raises DependencyMissing, DependencyForbidden."""
