@@ -30,11 +30,8 @@ class Executor(Protocol):
     def busy_count(self) -> int:
         """Messages whose handlers run at this moment."""
 
-    def running(self) -> list[Work]:
-        """The messages whose handlers run at this moment."""
-
-    def begun(self) -> list[tuple[Work, float]]:
-        """The same, each with the time when it began (monotonic)."""
+    def running(self) -> list[tuple[Work, float]]:
+        """The messages whose handlers run at this moment, each with the time when that began (monotonic)."""
 
     def flush(self) -> None:
         """Called several times a second: hand over what is finished, let nothing wait behind a slow handler."""
@@ -86,11 +83,8 @@ class Executors:
     def waiting_count(self) -> int:
         return sum(len(stage) for stage in self._stages.values())
 
-    def running(self) -> list[Work]:
-        return [work for executor in self._everyone for work in executor.running()]
-
-    def begun(self) -> list[tuple[Work, float]]:
-        return [one for executor in self._everyone for one in executor.begun()]
+    def running(self) -> list[tuple[Work, float]]:
+        return [one for executor in self._everyone for one in executor.running()]
 
     def flush(self) -> None:
         for executor in self._everyone:

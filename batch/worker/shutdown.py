@@ -141,7 +141,7 @@ class Shutdown:
         committer.nack(self.executors.close())
         stages.puller.collect(until_s, committer.nack)
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
-            stuck = self.executors.begun()
+            stuck = self.executors.running()
             committer.abandon(work for work, _ in stuck)
             whole = self._of_whole_time(stuck)
             committer.nack_abandoned([work for work, _ in stuck if work.ack_id not in whole])
@@ -171,8 +171,7 @@ class Shutdown:
         """An attempt of each is spent: several at a time, for as long as the last flush can wait. The others are nacked."""
         judging = {self.markers.pool.submit(self._judged, work, ran_s): work for work, ran_s in whole}
         done, late = wait(judging, timeout=max(0.0, self.bounds.record_until_s() - self.clock.monotonic()))
-        for one in done:
-            committer.settle(one.result())
+        committer.settle([one.result() for one in done])
         committer.nack_abandoned([judging[one] for one in late])
 
     def _judged(self, work: Work, ran_s: float) -> Finished:

@@ -100,10 +100,11 @@ class Committer:
 
     def take(self, finished: Iterable[Finished]) -> None:
         """Buffer outcomes, nack what is to be nacked, delay what must wait for long."""
+        ended: list[Ended] = []
         nacks: list[Nack] = []
         delayed: list[Delayed] = []
         for one in finished:
-            if self._abandoned.get(one.ack_id, one) is not one:
+            if one.ack_id in self._abandoned and self._abandoned[one.ack_id] is not one:
                 continue
             if isinstance(one, Nack):
                 self.breaker.went_back(one.failure, one.dependency, snoozed=not one.on_record)
@@ -114,17 +115,18 @@ class Committer:
                 delayed.append(one)
                 continue
             self.breaker.ended(one.failure)
-            self._keep(one)
+            ended.append(one)
+        self._keep(ended)
         if nacks:
             self._nack(nacks, self._keep)
         if delayed:
             self._delay(delayed)
 
-    def _keep(self, one: Ended) -> None:
-        if not self._buffer:
+    def _keep(self, ended: Sequence[Ended]) -> None:
+        if ended and not self._buffer:
             self._oldest_s = self.clock.monotonic()
-        self._buffer.append(one)
-        self._byte_count += len(one.line)
+        self._buffer += ended
+        self._byte_count += sum(len(one.line) for one in ended)
 
     def _delay(self, delayed: Sequence[Delayed]) -> None:
         """What cannot be delayed is nacked for as long as Pub/Sub can hold it, which is less than it asked for."""
@@ -137,7 +139,7 @@ class Committer:
 
     def nack(self, works: Iterable[Work]) -> None:
         """Nack what has not run, from another thread than the committer's."""
-        self._nack([Nack(one) for one in works], lambda dead: self.inbox.put([dead]))
+        self._nack([Nack(one) for one in works], lambda dead: self.inbox.put([*dead]))
 
     def abandon(self, works: Iterable[Work]) -> None:
         """What the handlers of these messages may still return comes too late. They are nacked, or `settle` says what becomes of them."""
@@ -146,10 +148,10 @@ class Committer:
     def nack_abandoned(self, works: Iterable[Work]) -> None:
         self._nack([Nack(one) for one in works], self.settle)
 
-    def settle(self, finished: Finished) -> None:
-        """What alone becomes of an abandoned message."""
-        self._abandoned[finished.ack_id] = finished
-        self.inbox.put([finished])
+    def settle(self, finished: Sequence[Finished]) -> None:
+        """What alone becomes of abandoned messages."""
+        self._abandoned.update({one.ack_id: one for one in finished})
+        self.inbox.put([*finished])
 
     def nack_unwritten(self) -> None:
         """Nack what was never flushed, once the committer's thread has ended: its tasks are done again."""
@@ -158,9 +160,9 @@ class Committer:
         whole = {one.ack_id for one in kept}
         self._send([one.ack_id for one in self._buffer if one.ack_id not in whole], 0.0)
 
-    def _nack(self, nacks: Sequence[Nack], dead: Callable[[Ended], None] | None) -> None:
+    def _nack(self, nacks: Sequence[Nack], bury: Callable[[Sequence[Ended]], None] | None) -> None:
         """The one way back to the broker. Messages that the subscription's dead-letter policy is about to take are published again; one
-        with which that can never be done is dead with the reason, and goes to `dead`."""
+        with which that can never be done is dead with the reason, and goes to `bury`."""
         near = [one for one in nacks if self._republishing.is_near(delivery_of(one.work))]
         if not near:
             self._nack_plainly(nacks)
@@ -168,14 +170,16 @@ class Committer:
         whole = {one.ack_id for one in near}
         self._nack_plainly([one for one in nacks if one.ack_id not in whole])
         plain: list[Nack] = []
+        dead: list[Ended] = []
         for left in self._republishing.republish(near, self._note):
-            if dead is not None and left.is_dead(self._republishing.limit):
-                ended = self.given_up(left.nack.work, left.reason)
-                if isinstance(ended, Ended):
-                    dead(ended)
-                    continue
-            plain.append(left.nack)
+            ended = self.given_up(left.nack.work, left.reason) if bury and left.is_dead(self._republishing.limit) else None
+            if isinstance(ended, Ended):
+                dead.append(ended)
+            else:
+                plain.append(left.nack)
         self._nack_plainly(plain)
+        if bury and dead:
+            bury(dead)
 
     def _nack_plainly(self, nacks: Sequence[Nack]) -> None:
         """In whole seconds, as the service takes them: one call for all that fail in a round, not one for each."""

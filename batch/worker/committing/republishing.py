@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from batch.events import log
@@ -25,7 +25,7 @@ from batch.worker.tally import Tally
 PUBLISH_WITHIN_S = 3.0
 """For one publish with its retries. A worker that is told to stop has 10 s for everything."""
 AGAIN_AFTER_S = 30.0
-"""How long nothing is published again after Pub/Sub did not take it."""
+"""How long nothing is published again after Pub/Sub did not take it. What would be is nacked for as long: each delivery counts."""
 PORTION = 1000
 
 
@@ -116,7 +116,8 @@ class Republishing:
                     middle = len(ready) // 2
                     return [*self._published(ready[:middle]), *self._published(ready[middle:])]
                 reason, lasting = f"{self._why()} could not be published again: {error}", True
-        return [Unpublished(one, reason, lasting) for one, _ in ready]
+        quiet_s = 0.0 if lasting else self._quiet_until_s - self.clock.monotonic()
+        return [Unpublished(replace(one, after_s=max(one.after_s, quiet_s)), reason, lasting) for one, _ in ready]
 
     def _why(self) -> str:
         guess = ", a guess: grant workers roles/pubsub.viewer on it" if self.subscription.info.is_guessed else ""

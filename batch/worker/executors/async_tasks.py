@@ -80,10 +80,7 @@ class AsyncExecutor:
     def busy_count(self) -> int:
         return len(self._running)
 
-    def running(self) -> list[Work]:
-        return [slot.work for slot in list(self._running)]
-
-    def begun(self) -> list[tuple[Work, float]]:
+    def running(self) -> list[tuple[Work, float]]:
         return [(slot.attempt or slot.work, slot.began_s) for slot in list(self._running)]
 
     def flush(self) -> None:

@@ -107,10 +107,7 @@ class GroupExecutor:
     def busy_count(self) -> int:
         return sum(len(call.attempts) for call in list(self._running))
 
-    def running(self) -> list[Work]:
-        return [attempt for call in list(self._running) for attempt in call.attempts]
-
-    def begun(self) -> list[tuple[Work, float]]:
+    def running(self) -> list[tuple[Work, float]]:
         return [(attempt, call.began_s) for call in list(self._running) for attempt in call.attempts]
 
     def flush(self) -> None:

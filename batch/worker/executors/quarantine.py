@@ -59,11 +59,7 @@ class Quarantine:
         if full:
             self._inbox.put([nack_after(attempt, NACK_S)])
 
-    def running(self) -> list[Work]:
-        running = self._running
-        return [] if running is None else [running]
-
-    def begun(self) -> list[tuple[Work, float]]:
+    def running(self) -> list[tuple[Work, float]]:
         running = self._running
         return [] if running is None else [(running, self._began_s)]
 
