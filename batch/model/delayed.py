@@ -22,6 +22,7 @@ _REPUBLICATION = re.compile(
     r"(?P<due>\d{10}) (?P<published>\d{1,10}\.\d{6}) (?P<id>[A-Za-z0-9][A-Za-z0-9._:~-]{0,255})(?: (?P<count>\d{1,9}) (?P<record>[01]))?",
     re.ASCII,
 )
+_IN_FILTER = re.compile(rf'attributes\s*[:.]\s*"?{DELAYED}"?(?![\w.-])')
 _LAST_DUE = 9_999_999_999
 
 
@@ -115,6 +116,11 @@ def due_of(attributes: Mapping[str, str]) -> float:
     """Before when (Unix seconds) a message that was published again may not run; 0 for any other."""
     found = republication_of(attributes)
     return float(found.due) if found else 0.0
+
+
+def concerns_filter(message_filter: str) -> bool:
+    """Whether a subscription's filter treats messages that were published again in another way than others."""
+    return _IN_FILTER.search(message_filter) is not None
 
 
 def as_first_published(delivery: Delivery) -> Delivery:

@@ -79,7 +79,8 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["delayed"] = str(progress.delayed)
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
     if progress.broken_by:
-        metadata["broken_by"] = progress.broken_by[:MAX_BROKEN_BY_CHARS].encode(errors="replace").decode()
+        # A handler's words may be in it: a person reads them in a terminal.
+        metadata["broken_by"] = "".join(one if one.isprintable() else " " for one in progress.broken_by[:MAX_BROKEN_BY_CHARS])
     return metadata
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from batch.model.delayed import DELAYED
+from batch.model.delayed import concerns_filter
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.lanes.resources import DEAD_LETTER_TOPIC
@@ -81,7 +81,7 @@ class Examiner:
     def _excludes(self, subscription: str) -> bool:
         """Whether its filter names the attribute of what is published again; not if it cannot be read."""
         try:
-            return DELAYED in self.facts.subscription(subscription.rsplit("/", 1)[-1]).message_filter
+            return concerns_filter(self.facts.subscription(subscription.rsplit("/", 1)[-1]).message_filter)
         except DependencyError:
             return False
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from batch.model.delayed import DELAYED
+from batch.model.delayed import DELAYED, concerns_filter
 from controller.lanes.annotations import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
 from controller.model.lane import Lane
@@ -97,7 +97,7 @@ def of_subscription(lane: Lane, facts: SubscriptionFacts, dead_letter_topic: str
     why = "messages that Fanout publishes again carry it, and would be lost"
     command = f"a filter cannot be changed: create a subscription whose filter does not name {DELAYED}, and name that in jobs.yaml"
     good = "its filter lets messages through that are published again"
-    yield judged(DELAYED not in facts.message_filter, about, "filter", good, what, why, command)
+    yield judged(not concerns_filter(facts.message_filter), about, "filter", good, what, why, command)
     for check, right, good, what, why, options, new in _settings(facts, dead_letter_topic, place):
         fix = partial(_set_subscription, name, new)
         yield judged(right, about, check, good, what, why, place.update_subscription(name, options), fix)

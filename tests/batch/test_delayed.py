@@ -17,6 +17,7 @@ from batch.model.delayed import (
     as_first_published,
     as_outgoing,
     asks_bucket,
+    concerns_filter,
     due_of,
     from_object,
     published_again,
@@ -189,3 +190,20 @@ def test_from_which_delivery_on_a_message_is_published_again(limit: int, first: 
 
 def test_without_a_dead_letter_policy_there_is_no_need_to() -> None:
     assert near_net(0) is None
+
+
+@pytest.mark.parametrize(
+    ("message_filter", "expected"),
+    [
+        ("", False),
+        ("NOT attributes:delayed", True),
+        ('attributes.lane = "x" AND -attributes:"delayed"', True),
+        ('hasPrefix(attributes.delayed, "1")', True),
+        ("attributes : delayed", True),
+        ('attributes.lane = "delayed"', False),
+        ("attributes:delayed_since", False),
+        ("attributes:undelayed", False),
+    ],
+)
+def test_which_filters_tell_what_is_published_again_from_the_rest(message_filter: str, expected: bool) -> None:
+    assert concerns_filter(message_filter) is expected

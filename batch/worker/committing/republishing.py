@@ -14,7 +14,7 @@ from math import inf
 
 from batch.events import log
 from batch.model.clock import Clock
-from batch.model.delayed import DELAYED, published_again
+from batch.model.delayed import DELAYED, concerns_filter, published_again
 from batch.model.delivery import MAX_ATTRIBUTES, Delivery, Outgoing, near_net
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from batch.services.ports import Subscription, Topic
@@ -129,7 +129,7 @@ class Republishing:
         info = self.subscription.info
         if not info.topic or self.topics is None:
             raise DependencyMissing(f"the topic of subscription {self.subscription.name} is deleted, or not known: set TOPIC_NAME")
-        if DELAYED in info.message_filter:
+        if concerns_filter(info.message_filter):
             raise DependencyMissing(
                 f"the filter of subscription {self.subscription.name} names the attribute {DELAYED!r}, which published messages then carry:"
                 " create the subscription without it"
