@@ -320,6 +320,22 @@ def test_with_a_record_it_is_admitted_as_one_that_was_delivered_before(lane: Lan
     assert (asked, lane.final()) == ([task_id], {task_id: "succeeded"})
 
 
+@pytest.mark.parametrize("published_by", ["a worker", "the tick of 0.1"])
+def test_one_that_kills_workers_is_found_as_soon_as_any_other(lane: Lane, published_by: str) -> None:
+    """The broker counts anew: failed attempts from before explain no delivery of what was published again."""
+    marked: list[Attempts] = []
+    now = lane.clock.now()
+    lane.handler(lambda task, ctx: marked.append(read_attempts(lane.store, task.task_id)[0]))
+    data, attributes = encode(Task("t", "work", iso(now), {}, "", "lane", SHARD))
+    said = f"{int(now):010d} {now:.6f} first" + (" 3 1" if published_by == "a worker" else "")
+    lane.broker.topic("lane").publish([Outgoing(data, {**attributes, DELAYED: said})])
+    write_attempts(lane.store, "t", Attempts(3), 0)
+    delivered_before(lane)
+    lane.work()
+    assert lane.final() == {"t": "succeeded"}
+    assert marked[0].in_progress is not None, "it may have killed the worker that had it before"
+
+
 def test_a_task_without_an_id_stays_the_same_task(lane: Lane) -> None:
     seen: list[str] = []
 

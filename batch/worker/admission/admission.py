@@ -126,11 +126,12 @@ class Admission:
         return self.verdicts.dead(found.task, found.delivery, found.began_s, found.before.attempt_count, "undeliverable", reason)
 
     def _unexplained(self, delivery: Delivery, known: Attempts) -> bool:
-        """Whether there was a delivery that no failed attempt accounts for. Where the broker does not count, only a retry of a worker
-        has reason to think so."""
+        """Whether there was a delivery that no failed attempt accounts for; of what was published again the broker counts anew, so those
+        from before account for none. Where the broker does not count, only a retry of a worker has reason to think so."""
         if delivery.delivery_attempt == 0:
             return self.settings.retry > 0
-        return delivery.delivery_attempt > known.attempt_count + 1
+        accounted_count = 0 if DELAYED in delivery.attributes else known.attempt_count
+        return delivery.delivery_attempt > accounted_count + 1
 
     def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
         """A dead letter, with what can be told of a message that is not a task."""
