@@ -325,7 +325,7 @@ def test_one_that_kills_workers_is_found_as_soon_as_any_other(lane: Lane, publis
     """The broker counts anew: failed attempts from before explain no delivery of what was published again."""
     marked: list[Attempts] = []
     now = lane.clock.now()
-    lane.handler(lambda task, ctx: marked.append(read_attempts(lane.store, task.task_id)[0]))
+    lane.handler(lambda task, _ctx: marked.append(read_attempts(lane.store, task.task_id)[0]))
     data, attributes = encode(Task("t", "work", iso(now), {}, "", "lane", SHARD))
     said = f"{int(now):010d} {now:.6f} first" + (" 3 1" if published_by == "a worker" else "")
     lane.broker.topic("lane").publish([Outgoing(data, {**attributes, DELAYED: said})])
