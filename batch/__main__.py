@@ -131,15 +131,21 @@ def _named(handlers: str) -> tuple[str, ...]:
 
 def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> Worker:
     """The worker with the real clients. Raises DependencyForbidden when there are no credentials."""
+    from batch.services.calls import resource_of
     from batch.services.objects import GoogleObjectStore
     from batch.services.pubsub import GoogleSubscription
     from batch.services.topic import GoogleTopic
+    from batch.worker.committing.republishing import PUBLISH_WITHIN_S
     from batch.worker.life import Worker
+
+    def topic(name: str) -> GoogleTopic:
+        found = resource_of("topic", name, settings.project)
+        return GoogleTopic(found.project, found.name, retry_within_s=PUBLISH_WITHIN_S, request_timeout_s=PUBLISH_WITHIN_S)
 
     return Worker(
         settings,
         registry,
-        GoogleSubscription(settings.project, settings.subscription_name),
+        GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name),
         GoogleTopic(settings.project, settings.dead_letter_topic),
         GoogleObjectStore(
             settings.bucket_name,
@@ -149,6 +155,7 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
         ),
         SystemClock(),
         rng,
+        topic,
     )
 
 

@@ -34,7 +34,10 @@ EVENTS: dict[str, tuple[str, str]] = {
         "WARNING",
         "the subscription counts no deliveries, so each message costs a request to the bucket; give it a dead-letter policy",
     ),
-    "ack_deadline_unknown": ("WARNING", "this identity may not read the subscription's ack deadline; leases are kept as if it were 60 s"),
+    "subscription_unread": (
+        "WARNING",
+        "this identity may pull from the subscription and not read it; its ack deadline, topic and dead-letter policy are guessed",
+    ),
     "pull_failed": ("WARNING", "a pull failed; tried again with a growing wait"),
     "pull_abandoned": (
         "WARNING",
@@ -42,6 +45,11 @@ EVENTS: dict[str, tuple[str, str]] = {
     ),
     "delayed": ("INFO", "tasks that must wait longer than 600 s wait in the bucket now, their messages acknowledged; with their count"),
     "delaying_failed": ("WARNING", "tasks could not be written to the bucket to wait there; their messages are nacked for 600 s"),
+    "republished": ("INFO", "messages were published again and acknowledged, before the dead-letter policy takes them; with their count"),
+    "republish_failed": (
+        "WARNING",
+        "messages that were delivered often could not be published again; they are nacked, and dead when the dead-letter policy is near",
+    ),
     "wait_not_recorded": ("WARNING", "a snoozed task's message may come back early and its time could not be noted; it may run early"),
     "nack_failed": ("WARNING", "messages that could not be nacked; they are delivered again when their lease ends"),
     "attempt_failed": ("WARNING", "a handler raised; the task is tried again later, or dead-lettered"),
@@ -67,7 +75,10 @@ EVENTS: dict[str, tuple[str, str]] = {
         "WARNING",
         "a handler left changed what belongs to the whole process, such as the working folder; it was put back: isolate that handler",
     ),
-    "handler_stuck": ("ERROR", "a handler was still running when the worker had to end; its message was nacked"),
+    "handler_stuck": (
+        "ERROR",
+        "a handler was still running when the worker had to end; its message is nacked, or has failed if it had a worker's whole time",
+    ),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
     "settings_wrong": ("ERROR", "a setting is missing or wrong, or the port is taken; one line for each problem, and the process ends"),

@@ -150,7 +150,7 @@ class WorkerSettings:
     project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topic and bucket")
     subscription_name: str = setting("SUBSCRIPTION_NAME", PUBSUB_NAME, "the subscription to drain")
     bucket_name: str = setting("BUCKET_NAME", BUCKET_NAME, "the bucket for inputs, outputs and outcomes")
-    topic_name: str = setting("TOPIC_NAME", text, "the lane's topic", default="")
+    topic_name: str = setting("TOPIC_NAME", text, "the lane's topic; needed where the worker may not read its subscription", default="")
     billing_project: str = setting("BILLING_PROJECT", text, BILLING_HELP, default="")
     dead_letter_topic: str = setting("DEAD_LETTER_TOPIC", PUBSUB_NAME, "where messages that can never succeed go", default="dead-letters")
     max_messages: int = setting("MAX_MESSAGES", whole(1), "how many messages one worker may take at most", default=1000)

@@ -13,6 +13,18 @@ MAX_PUBLISH_MESSAGES = 1000
 MAX_PUBLISH_BYTES = 9_500_000
 """Pub/Sub takes 10 MB; the rest is left for what is not counted here."""
 MAX_ATTRIBUTES = 100
+ORDERED = (
+    "subscription {} has message ordering enabled, which Fanout does not keep: workers run messages of one key at the same time and"
+    " in any order; ordering cannot be turned off: create a subscription without it, name that in jobs.yaml, then: fanout apply jobs.yaml"
+)
+MOST_KEPT = 20
+"""Deliveries of one message that are kept for workers that end without a nack, if so many are at most half of what is allowed."""
+
+
+def near_net(limit: int) -> int | None:
+    """From which delivery on a message is published again rather than nacked, with a dead-letter policy of `limit` deliveries; None without
+    one (0)."""
+    return limit - min(MOST_KEPT, limit // 2) if limit else None
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ SHARDS_BYTES = 1500
 """What the names of outcome shards may take; a worker that writes to more names the first."""
 JITTER = 0.2
 """A worker waits up to a tenth more or less than the interval, so that workers do not write in step."""
+MAX_BROKEN_BY_CHARS = 500
 MANY_WORKERS = 1000
 """Above this number each worker writes less often, so that all together stay below the bucket's rate."""
 
@@ -58,6 +59,8 @@ class Progress:
     """How many of `acked` wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
     last_acked_at: float = 0.0
     """When `acked` last grew (Unix seconds); 0 when it never did, or the worker did not write it."""
+    broken_by: str = ""
+    """What a worker that ended `broken` could not work with."""
 
     running: tuple[RunningTask, ...] = ()
     """The tasks that have been running longest, the oldest first; of a group its first."""
@@ -96,6 +99,9 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
     metadata["running"] = _within(RUNNING_BYTES, progress.running[:RUNNING_KEPT])
     metadata["shards"] = _within(SHARDS_BYTES, progress.shards)
+    if progress.broken_by:
+        # A handler's words may be in it: a person reads them in a terminal.
+        metadata["broken_by"] = "".join(one if one.isprintable() else " " for one in progress.broken_by[:MAX_BROKEN_BY_CHARS])
     return metadata
 
 
@@ -114,7 +120,8 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a worker's progress: {error!r}") from error
     told = {"marks": marks, "deferred": deferred, "running": running, "shards": shards}
-    return Progress(**counts, **seconds, **told, exit_reason=metadata.get("exit_reason", ""))  # type: ignore[arg-type]
+    texts = {name: metadata.get(name, "") for name in ("exit_reason", "broken_by")}
+    return Progress(**counts, **seconds, **texts, **told)  # type: ignore[arg-type]
 
 
 def _within(max_bytes: int, values: Sequence[object]) -> str:

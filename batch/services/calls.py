@@ -52,6 +52,12 @@ class Resource:
         return f"projects/{self.project}/{self.kind}s/{self.name}"
 
 
+def resource_of(kind: str, name: str, project: str) -> Resource:
+    """By its full name, or by its short one in `project`."""
+    parts = name.split("/")
+    return Resource(kind, parts[1], parts[3]) if len(parts) == 4 else Resource(kind, project, name)
+
+
 def code_of(error: Exception) -> str:
     """The name of an error's gRPC status; UNKNOWN when it has none."""
     code = getattr(error, "grpc_status_code", None)

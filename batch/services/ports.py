@@ -13,14 +13,28 @@ from typing import Protocol
 from batch.model.delivery import Delivery, Outgoing
 
 
+@dataclass(frozen=True, slots=True)
+class SubscriptionInfo:
+    """What a subscription says of itself. `ack_deadline_s`: how long a lease lasts that nobody extends. `topic` is its full name, empty
+    when it is not known or deleted; `max_delivery_attempts` is 0 without a dead-letter policy; `is_ordered`: messages of one ordering key
+    come one after the other; `message_filter` is empty when all messages of the topic come. `is_guessed`: it may not be read."""
+
+    ack_deadline_s: float
+    topic: str = ""
+    max_delivery_attempts: int = 0
+    is_ordered: bool = False
+    message_filter: str = ""
+    is_guessed: bool = False
+
+
 class Subscription(Protocol):
     """One subscription. All methods may raise DependencyError."""
 
     name: str
 
     @property
-    def ack_deadline_s(self) -> float:
-        """How long a lease lasts that nobody extends; Pub/Sub is asked once."""
+    def info(self) -> SubscriptionInfo:
+        """Pub/Sub is asked once."""
 
     def pull(self, max_messages: int, timeout_s: float) -> list[Delivery]:
         """At most `max_messages`; an empty list when none came in time (whether the service said so, or 504)."""

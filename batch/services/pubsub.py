@@ -21,9 +21,13 @@ from batch.model.clock import Clock
 from batch.model.delivery import MAX_ACK_IDS, MAX_ACK_REQUEST_BYTES, MAX_EXTENSION_S, Delivery
 from batch.model.errors import DependencyForbidden
 from batch.services.calls import FIRST_PAUSE_S, RETRY_WITHIN_S, Caller, Resource, batches, client_for, code_of, raw_call
+from batch.services.ports import SubscriptionInfo
 
 REQUEST_TIMEOUT_S = 10.0
 FALLBACK_ACK_DEADLINE_S = 60.0
+FALLBACK_DELIVERY_ATTEMPTS = 5
+"""The fewest that a dead-letter policy can allow."""
+DELETED_TOPIC = "_deleted-topic_"
 ACKS_IN_FLIGHT = 4
 """Requests of one call; each takes a round trip, and a worker that stops has thousands of messages to nack within a second."""
 _ID_OVERHEAD_BYTES = 4
@@ -65,7 +69,7 @@ class GoogleSubscription:
     """Implements `batch.services.ports.Subscription`; may be used from any thread.
 
     `retry_within_s` bounds the retries of one call. PUBSUB_EMULATOR_HOST sends everything there, without credentials.
-    Raises DependencyForbidden when there are no credentials.
+    `fallback_topic` is its topic where this identity may pull but not look. Raises DependencyForbidden when there are no credentials.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class GoogleSubscription:
         project: str,
         name: str,
         *,
+        fallback_topic: str = "",
         retry_within_s: float = RETRY_WITHIN_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         clock: Clock | None = None,
@@ -83,6 +88,7 @@ class GoogleSubscription:
         from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
         self.name = name
+        self._fallback_topic = fallback_topic
         self._caller = Caller(Resource("subscription", project, name), clock, rng, retry_within_s, request_timeout_s)
         self._client: Any = client_for(self._caller.resource, pubsub_v1.SubscriberClient, SubscriberGrpcTransport)
         self._pull_request: Any = pubsub_v1.PullRequest.pb()
@@ -101,12 +107,11 @@ class GoogleSubscription:
         )
 
     @cached_property
-    def ack_deadline_s(self) -> float:
-        """The subscription's own, read once; 60 when this identity may pull but not look. Raises DependencyError."""
+    def info(self) -> SubscriptionInfo:
+        """Read once. When this identity may pull but not look, the most careful guess. Raises DependencyError."""
 
-        def call(timeout_s: float) -> float:
-            found = self._client.get_subscription(subscription=self._path, retry=None, timeout=timeout_s)
-            return float(found.ack_deadline_seconds)
+        def call(timeout_s: float) -> SubscriptionInfo:
+            return _info(self._client.get_subscription(subscription=self._path, retry=None, timeout=timeout_s))
 
         try:
             return self._caller.repeated(call, self._caller.until_s())
@@ -114,8 +119,10 @@ class GoogleSubscription:
             ours = self._caller.ours("read", error)
             if not isinstance(ours, DependencyForbidden):
                 raise ours from error
-            log("ack_deadline_unknown", error=f"{ours}; leases are extended as if its ack deadline were {FALLBACK_ACK_DEADLINE_S:g} s")
-            return FALLBACK_ACK_DEADLINE_S
+            topic = f"topic {self._fallback_topic}, of TOPIC_NAME" if self._fallback_topic else "no topic that is known: set TOPIC_NAME"
+            guess = f"{FALLBACK_ACK_DEADLINE_S:g} s, a dead-letter policy of {FALLBACK_DELIVERY_ATTEMPTS} deliveries, and {topic}"
+            log("subscription_unread", error=f"{ours}; it is drained as if it had an ack deadline of {guess}")
+            return SubscriptionInfo(FALLBACK_ACK_DEADLINE_S, self._fallback_topic, FALLBACK_DELIVERY_ATTEMPTS, is_guessed=True)
 
     def pull(self, max_messages: int, timeout_s: float) -> list[Delivery]:
         """At most `max_messages`; an empty list when none came in time. Transient errors are repeated while `timeout_s` lasts. Raises
@@ -205,6 +212,18 @@ class GoogleSubscription:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(ACKS_IN_FLIGHT, thread_name_prefix=f"acks-{self.name}")
             return self._pool
+
+
+def _info(found: Any) -> SubscriptionInfo:
+    policy = found.dead_letter_policy
+    return SubscriptionInfo(
+        float(found.ack_deadline_seconds),
+        "" if found.topic == DELETED_TOPIC or found.detached else str(found.topic),
+        # Without a number Pub/Sub allows 5.
+        int(policy.max_delivery_attempts or FALLBACK_DELIVERY_ATTEMPTS) if policy.dead_letter_topic else 0,
+        bool(found.enable_message_ordering),
+        str(found.filter),
+    )
 
 
 def _delivery(received: Any) -> Delivery:

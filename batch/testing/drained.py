@@ -29,6 +29,8 @@ from batch.testing.pubsub import MemoryBroker, MemorySubscription
 
 LANE = "test"
 MAX_EXECUTIONS = 100
+MAX_DELIVERY_ATTEMPTS = 100
+"""Of the subscription's dead-letter policy, as a lane's has it."""
 AFTER_BROKEN_S = 60.0
 """How long nothing runs after a worker that ended broken; a controller waits that long at first."""
 WEEK_S = 7 * 24 * 3600.0
@@ -125,7 +127,7 @@ class _Lane:
         self._began_s = clock.now()
         self._worker_clock = WorkerClock(clock)
         self._broker = MemoryBroker(self._worker_clock)
-        self.subscription = SoleSubscription(self._broker, LANE, WEEK_S, 10**9, "unused")
+        self.subscription = SoleSubscription(self._broker, LANE, LANE, WEEK_S, MAX_DELIVERY_ATTEMPTS, "net")
         self._topic = self._broker.topic(LANE)
         self._topic.subscriptions.append(self.subscription)
         self._dead = self._broker.topic("dead-letters")
@@ -193,7 +195,14 @@ class _Lane:
             "DRAIN_AFTER_S": "0",
         }
         worker = Worker(
-            worker_settings(settings), self._registry, self.subscription, self._dead, self._store, self._worker_clock, _NoJitter()
+            worker_settings(settings),
+            self._registry,
+            self.subscription,
+            self._dead,
+            self._store,
+            self._worker_clock,
+            _NoJitter(),
+            self._broker.topic,
         )
         return worker.run()
 

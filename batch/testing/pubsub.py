@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from batch.model.clock import Clock, iso
 from batch.model.delivery import MAX_EXTENSION_S, MAX_PULL_MESSAGES, Delivery, Outgoing
+from batch.services.ports import SubscriptionInfo
 from batch.testing.clock import ManualClock
 from batch.testing.faults import Faults
 
@@ -62,7 +63,7 @@ class MemoryBroker:
         with self.lock:
             if name in self._subscriptions:
                 raise ValueError(f"subscription {name} exists already")
-            made = MemorySubscription(self, name, ack_deadline_s, max_delivery_attempts, dead_letter_topic)
+            made = MemorySubscription(self, name, topic, ack_deadline_s, max_delivery_attempts, dead_letter_topic)
             self._subscriptions[name] = made
             self.topic(topic).subscriptions.append(made)
             return made
@@ -70,7 +71,7 @@ class MemoryBroker:
     def settle(self) -> None:
         """Forward what has used up its deliveries, in all subscriptions."""
         with self.lock:
-            for one in list(self._subscriptions.values()):
+            for one in [one for topic in self._topics.values() for one in topic.subscriptions]:
                 one.forward_spent()
 
     def next_message_id(self) -> str:
@@ -110,10 +111,19 @@ class MemorySubscription(Faults):
     """
 
     def __init__(
-        self, broker: MemoryBroker, name: str, ack_deadline_s: float, max_delivery_attempts: int | None, dead_letter_topic: str
+        self,
+        broker: MemoryBroker,
+        name: str,
+        topic: str,
+        ack_deadline_s: float,
+        max_delivery_attempts: int | None,
+        dead_letter_topic: str,
     ) -> None:
         super().__init__()
         self.name = name
+        self.topic = topic
+        self.is_ordered = False
+        """What the subscription says; the order of messages is the same."""
         self.ack_deadline_s = ack_deadline_s
         self.max_delivery_attempts = max_delivery_attempts
         self.dead_letter_topic = dead_letter_topic
@@ -128,6 +138,10 @@ class MemorySubscription(Faults):
         self._sequence = 0
         self._ack_id_count = 0
         self._twins = 0
+
+    @property
+    def info(self) -> SubscriptionInfo:
+        return SubscriptionInfo(self.ack_deadline_s, self.topic, self.max_delivery_attempts or 0, self.is_ordered)
 
     @property
     def backlog(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from batch.handling.registry import Handler
 from batch.model.attempts import NONE, Attempts
+from batch.model.delayed import asks_bucket
 from batch.model.delivery import MAX_EXTENSION_S, Delivery, Outgoing
 from batch.model.errors import MAX_WAIT_S
 from batch.model.message import Task
@@ -36,6 +37,8 @@ class Attempt:
     quarantined: bool = False
     marker_generation: int | None = None
     counts_as: str = ""
+    has_record: bool | None = None
+    """Whether there may be a record of its task under `attempts/`; None before the bucket was asked."""
     nacked: bool = False
     """Whether it has gone back unrun; guarded by `Unstarted`."""
     claim: threading.Lock | None = None
@@ -68,6 +71,17 @@ Work = Delivery | Attempt
 """What waits for an executor: a delivery that no worker has had before, or an attempt that is ready to run."""
 
 
+def delivery_of(work: Work) -> Delivery:
+    return work if isinstance(work, Delivery) else work.delivery
+
+
+def may_have_record(work: Work) -> bool:
+    """Whether there may be a record of its task under `attempts/`."""
+    if isinstance(work, Attempt) and work.has_record is not None:
+        return work.has_record
+    return asks_bucket(delivery_of(work))
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A failed attempt, for the circuit breaker: `again` when the task had failed before."""
@@ -93,18 +107,28 @@ class Ended:
     line: bytes
     dead_letter: Outgoing | None = None
     failure: Failure | None = None
+    delivery: Delivery | None = None
+    """Of a message that was delivered before: it may have to be nacked after all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nack:
     """The message is nacked, to be delivered again after `after_s` seconds. `dependency`: the service that failed under its handler."""
 
-    ack_id: str
+    work: Work
     after_s: float = 0.0
     dependency: str = ""
-    unrecorded: tuple[str, float] | None = None
-    """Of a snoozed task: its id and the time before which it may not run. Needed should the nack fail: it is on record nowhere else."""
+    not_before: float = 0.0
+    """The time before which it may not run (Unix seconds), where that is known better than by `after_s`."""
+    on_record: bool = True
+    """As of `Delayed`: should the nack fail, what else tells that time?"""
     failure: Failure | None = None
+    reported: bool = False
+    """Whether a worker has reported the wait as deferred already: the one that published the message again."""
+
+    @property
+    def ack_id(self) -> str:
+        return self.work.ack_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +136,23 @@ class Delayed:
     """The task waits in the bucket until `not_before` (Unix seconds): its message is written there, then acknowledged. It has no outcome
     yet. `on_record`: its attempts, or the message itself, tell that time too; a snoozed one's do not."""
 
-    delivery: Delivery
-    task_id: str
+    attempt: Attempt
     not_before: float
     on_record: bool = True
     failure: Failure | None = None
 
     @property
     def ack_id(self) -> str:
-        return self.delivery.ack_id
+        return self.attempt.ack_id
 
 
 Finished = Ended | Nack | Delayed
 """What an executor hands to the committer."""
 
 
-def nack_after(delivery: Delivery, after_s: float) -> Nack:
+def nack_after(work: Work, after_s: float) -> Nack:
     """A nack with a delay that Pub/Sub takes."""
-    return Nack(delivery.ack_id, min(max(0.0, after_s), MAX_EXTENSION_S))
+    return Nack(work, min(max(0.0, after_s), MAX_EXTENSION_S))
 
 
 def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = True) -> Nack | Delayed:
@@ -140,6 +163,5 @@ def later(attempt: Attempt, not_before: float, now: float, *, on_record: bool = 
     not_before = min(not_before, now + MAX_WAIT_S)
     wait_s = max(0.0, not_before - now)
     if wait_s > MAX_EXTENSION_S:
-        return Delayed(attempt.delivery, attempt.task.task_id, not_before, on_record)
-    unrecorded = None if on_record else (attempt.task.task_id, not_before)
-    return Nack(attempt.delivery.ack_id, wait_s, unrecorded=unrecorded)
+        return Delayed(attempt, not_before, on_record)
+    return Nack(attempt, wait_s, not_before=not_before, on_record=on_record)

@@ -35,8 +35,8 @@ class Executor(Protocol):
     def busy_count(self) -> int:
         """Messages whose handlers run at this moment."""
 
-    def running(self) -> list[Work]:
-        """The messages whose handlers run at this moment."""
+    def running(self) -> list[tuple[Work, float]]:
+        """The messages whose handlers run at this moment, each with the time when that began (monotonic)."""
 
     def begun_before(self, moment_s: float) -> list[Running]:
         """The calls of handlers that began up to then (monotonic) and have not come back."""
@@ -99,13 +99,13 @@ class Executors:
     def waiting_count(self) -> int:
         return sum(len(stage) for stage in self._stages.values())
 
-    def running(self) -> list[Work]:
-        return [work for executor in self._everyone for work in executor.running()]
+    def running(self) -> list[tuple[Work, float]]:
+        return [one for executor in self._everyone for one in executor.running()]
 
     def flush(self) -> None:
         for executor in self._everyone:
             executor.flush()
-        self._guard.look(self.running)
+        self._guard.look(lambda: [work for work, _ in self.running()])
         self._slow.look(self._begun_before)
 
     def longest_running(self) -> tuple[RunningTask, ...]:

@@ -51,7 +51,7 @@ class LeaseKeeper:
     _thread: threading.Thread = field(init=False)
 
     def __post_init__(self) -> None:
-        self._deadline_s = min(self.subscription.ack_deadline_s, MAX_EXTENSION_S)
+        self._deadline_s = min(self.subscription.info.ack_deadline_s, MAX_EXTENSION_S)
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from queue import SimpleQueue
 
 from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
+from batch.model.delivery import ORDERED
 from batch.model.errors import FanoutError
 from batch.model.exit import ExitReason
 from batch.model.names import progress_object
@@ -53,14 +55,16 @@ class Worker:
         store: ObjectStore,
         clock: Clock,
         rng: random.Random,
+        topics: Callable[[str], Topic] | None = None,
     ) -> None:
+        """`topics` makes a topic by the name that the subscription gives; without it nothing can be published again."""
         started_s = clock.monotonic()
         registry = registry.limited(settings.handler_timeout_s)
         self.settings = settings
         self.tally = Tally(clock, settings.share)
         self.stopping = threading.Event()
         self.store, self._clock, self._rng = store, clock, rng
-        self._subscription, self._dead_letters = subscription, dead_letters
+        self._subscription, self._dead_letters, self._topics = subscription, dead_letters, topics
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
         self._paid_until_s = started_s + max(0.0, settings.billing_floor_s - BILLING_RESERVE_S)
         self._breaker = CircuitBreaker(*limits(settings.concurrency, settings.share))
@@ -151,6 +155,9 @@ class Worker:
         return ExitReason.SHARE_DONE if self.tally.share == 0 else None
 
     def _work(self) -> ExitReason:
+        """Asks what the subscription says of itself. Raises DependencyError."""
+        if self._subscription.info.is_ordered:
+            self._breaker.trip(ORDERED.format(self._subscription.name))
         if self._breaker.open:
             return ExitReason.BROKEN
         stages = self.shutdown.stages = self._stages()
@@ -168,7 +175,7 @@ class Worker:
         return self._interrupted(reason)
 
     def _stages(self) -> Stages:
-        """Asks for the subscription's ack deadline. Raises DependencyError."""
+        """Raises DependencyError."""
         leases = LeaseKeeper(
             self._subscription,
             self._clock,
@@ -186,6 +193,8 @@ class Worker:
             self.tally,
             self._breaker,
             self._clock,
+            self._runner.given_up,
+            self._topics,
             self._executors.flush,
             lambda: self._watchdog.heartbeat("committer"),
             self._executors.nudge,

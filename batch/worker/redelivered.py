@@ -11,8 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from batch.model.delayed import asks_bucket
 from batch.model.delivery import Delivery
-from batch.worker.admission.admission import asks_bucket
 from batch.worker.admission.markers import RECORDS_IN_FLIGHT, Markers
 from batch.worker.attempt import Attempt, Finished, Work
 from batch.worker.executors.quarantine import Quarantine

@@ -7,8 +7,9 @@ progress. Leases are kept through all of it. A worker always ends: nothing here 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -20,10 +21,11 @@ from batch.printed import end_printed_lines
 from batch.services.ports import Subscription
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import UNMARK_S, Markers
-from batch.worker.attempt import Finished
+from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.committer import Committer
 from batch.worker.dispatch import Executors
+from batch.worker.executors.overdue import does_not_fit
 from batch.worker.executors.runner import Runner
 from batch.worker.leases import LeaseKeeper
 from batch.worker.progress_writer import ProgressWriter
@@ -119,6 +121,7 @@ class Shutdown:
         if self._fired.is_set():
             return ExitReason.STUCK
         self.tally.exit_reason = reason.value
+        self.tally.broken_by = self.breaker.reason if reason is ExitReason.BROKEN else ""
         if self.progress.created:
             self.progress.write()
         return reason
@@ -137,21 +140,50 @@ class Shutdown:
     def _nack_and_flush(self, stages: Stages, until_s: Callable[[], float]) -> None:
         committer = stages.committer
         self.runner.stopping.set()
-        committer.nack([work.ack_id for work in self.executors.close()])
+        committer.nack(self.executors.close())
         stages.puller.collect(until_s, committer.nack)
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
             stuck = self.executors.running()
-            committer.abandon([work.ack_id for work in stuck])
+            committer.abandon(work for work, _ in stuck)
+            whole = self._of_whole_time(stuck)
+            committer.nack_abandoned([work for work, _ in stuck if work.ack_id not in whole])
             self.executors.shut_down()
+            if whole:
+                self._record(whole.values(), committer)
             self.unstarted.join()
             self.markers.unmark_all()
             if stuck:
                 how_far = {task_id: str(said) for task_id, said in self.runner.how_far.copy().items()}
-                log("handler_stuck", message_ids=[work.message_id for work in stuck], progress=how_far)
+                log("handler_stuck", message_ids=[work.message_id for work, _ in stuck], progress=how_far)
         self.inbox.put(None)
         stages.committing.join(timeout=max(LAST_FLUSH_S, until_s() + LAST_FLUSH_S - self.clock.monotonic()))
-        committer.nack(committer.unwritten())
+        committer.nack_unwritten()
         self.markers.settle(max(UNMARK_S, min(LAST_REMOVALS_S, until_s() - self.clock.monotonic())))
+
+    def _of_whole_time(self, stuck: Sequence[tuple[Work, float]]) -> dict[str, tuple[Work, float]]:
+        """By ack id those, with the seconds that they ran, which had a whole worker's time: none where something else than its end cut them
+        short."""
+        now_s = self.clock.monotonic()
+        if self.asked_s is not None or self.breaker.open or now_s < self.bounds.end_s:
+            return {}
+        ran = [(work, now_s - began_s) for work, began_s in stuck if self.bounds.is_whole(now_s - began_s)]
+        return {work.ack_id: (work, ran_s) for work, ran_s in ran}
+
+    def _record(self, whole: Iterable[tuple[Work, float]], committer: Committer) -> None:
+        """An attempt of each is spent: several at a time, for as long as the last flush can wait. The others are nacked."""
+        judging = {self.markers.pool.submit(self._judged, work, ran_s): work for work, ran_s in whole}
+        done, late = wait(judging, timeout=max(0.0, self.bounds.record_until_s() - self.clock.monotonic()))
+        committer.settle([one.result() for one in done])
+        committer.nack_abandoned([judging[one] for one in late])
+
+    def _judged(self, work: Work, ran_s: float) -> Finished:
+        """No failure for the circuit breaker: it says nothing about services."""
+        attempt = work if isinstance(work, Attempt) else self.runner.decoded(work)
+        if not isinstance(attempt, Attempt):
+            return attempt
+        if attempt.claim is not None and not attempt.claimed():
+            return Nack(attempt)
+        return replace(self.runner.judged(attempt, does_not_fit(self.settings.task_timeout_s, ran_s)), failure=None)
 
     def _nothing_to_wait_for(self) -> bool:
         """Whether outstanding messages can only be nacked: after a fault, or when the circuit breaker keeps outcomes from being written."""

@@ -30,7 +30,7 @@ class Tally:
         self.handler_s = self.last_acked_at = 0.0
         self.longest_s = 0.0
         self.mean_s: float | None = None
-        self.exit_reason = ""
+        self.exit_reason = self.broken_by = ""
 
     @property
     def outstanding(self) -> int:
@@ -119,6 +119,7 @@ class Tally:
                 marks=tuple(self._marks),
                 deferred=tuple(sorted(self._deferred.items())),
                 exit_reason=self.exit_reason,
+                broken_by=self.broken_by,
                 delayed=self.delayed,
                 last_acked_at=self.last_acked_at,
             )

@@ -26,7 +26,7 @@ class Unstarted:
             if isinstance(one, Attempt) and one.marked:
                 marked.append(one)
             else:
-                going.append(Nack(one.ack_id))
+                going.append(Nack(one))
         if going:
             self._inbox.put(going)
         if marked:
@@ -62,7 +62,7 @@ class Unstarted:
     def _nack(self, attempts: Sequence[Attempt]) -> None:
         """Each once."""
         with self._state:
-            going: list[Finished] = [Nack(one.ack_id) for one in attempts if not one.nacked]
+            going: list[Finished] = [Nack(one) for one in attempts if not one.nacked]
             for one in attempts:
                 one.nacked = True
             if going:

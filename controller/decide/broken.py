@@ -112,7 +112,10 @@ def _how(newest: Worked, never_started: Sequence[Worked]) -> str:
     if newest in never_started:
         cancel = f"`gcloud run jobs executions cancel {newest.info.name}` ends it"
         return f"no worker of it has started in {spoken(NEVER_STARTED_S)}, look for a quota or an image problem in its conditions, {cancel}"
-    return "its workers failed before they could begin" if _failed_at_start(newest) else "its workers ended broken"
+    if _failed_at_start(newest):
+        return "its workers failed before they could begin"
+    whys = [one.broken_by for one in newest.progress if one.broken_by]
+    return f"its workers ended broken: {whys[0]}" if whys else "its workers ended broken"
 
 
 def _broken_at(worked: Worked) -> list[float]:

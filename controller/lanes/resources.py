@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from batch.model.delivery import ORDERED
 from batch.model.errors import DependencyForbidden, DependencyUnavailable, SettingsError
 from controller.lanes.manifests import Manifest
 
@@ -53,7 +54,8 @@ class Creator:
         self._subscriber = pubsub_v1.SubscriberClient()
 
     def create_missing(self, wanted: Needed) -> Iterator[str]:
-        """Create what does not exist; yields a line for each thing created. Raises DependencyError."""
+        """Create what does not exist; yields a line for each thing created. Raises DependencyError, and SettingsError for a subscription
+        that is there and can be no lane's."""
         with _translated(f"create what the lane with subscription {wanted.subscription} needs"):
             yield from self._bucket(wanted.bucket)
             yield from self._topic(wanted.dead_letter_topic)
@@ -86,6 +88,8 @@ class Creator:
             request["dead_letter_policy"] = {"dead_letter_topic": path, "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
         if _made(lambda: self._subscriber.create_subscription(request=request, **self._options)):
             yield f"created subscription {name} of topic {topic}"
+        elif self._subscriber.get_subscription(subscription=request["name"], **self._options).enable_message_ordering:
+            raise SettingsError([ORDERED.format(name)])
 
     def _bucket(self, name: str) -> Iterator[str]:
         from google.cloud import storage

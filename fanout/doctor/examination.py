@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from batch.model.delayed import concerns_filter
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.lanes.resources import DEAD_LETTER_TOPIC
@@ -41,18 +42,19 @@ class Examiner:
         for topic in dict.fromkeys(dead_letter_topic(jobs[lane.job]) for lane in chosen):
             findings += self._dead_letter_topic(topic)
         for lane in chosen:
-            findings += self._lane(lane, jobs[lane.job])
+            findings += self._lane(lane, jobs[lane.job], {one.subscription for one in lanes})
         findings += self._monitoring(chosen)
         findings += self._read(
             project_checks.SCHEDULER, "ticks", lambda: [project_checks.of_scheduler(self.facts.scheduled_calls(), self.place)]
         )
         return findings
 
-    def _lane(self, lane: Lane, job: JobInfo) -> Iterator[Finding]:
+    def _lane(self, lane: Lane, job: JobInfo, own: Collection[str]) -> Iterator[Finding]:
+        """`own` are the subscriptions of all lanes."""
         dead = dead_letter_topic(job)
         yield from lane_checks.of_job(lane, job, self.place)
         yield from self._allowed(project_checks.LAUNCH, job.name, job.full_name)
-        yield from self._topic(lane.topic, project_checks.PUBLISH)
+        yield from self._topic(lane.topic, project_checks.PUBLISH, lambda found: self._others(lane.topic, found, own))
         yield from self._read(
             f"subscription {lane.subscription}",
             "settings",
@@ -60,15 +62,28 @@ class Examiner:
             lambda: lane_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
         )
         yield from self._allowed(project_checks.PULL, lane.subscription)
+        yield from self._allowed(project_checks.READ, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
 
-    def _topic(self, name: str, need: Need) -> Iterator[Finding]:
+    def _topic(self, name: str, need: Need, of_subscriptions: Callable[[Sequence[str]], Finding]) -> Iterator[Finding]:
         def found() -> list[Finding]:
-            self.facts.subscriptions_of(name)
-            return [fine(f"topic {name}", "exists", "it exists")]
+            subscriptions = self.facts.subscriptions_of(name)
+            return [fine(f"topic {name}", "exists", "it exists"), of_subscriptions(subscriptions)]
 
         yield from self._read(f"topic {name}", "exists", found, lambda: lane_checks.missing_topic(name, self.place))
         yield from self._allowed(need, name)
+
+    def _others(self, topic: str, subscriptions: Sequence[str], own: Collection[str]) -> Finding:
+        """Those of the topic's subscriptions that are no lane's and get what is published again."""
+        others = [one for one in subscriptions if one.rsplit("/", 1)[-1] not in own]
+        return lane_checks.of_other_subscriptions(topic, [one for one in others if not self._excludes(one)])
+
+    def _excludes(self, subscription: str) -> bool:
+        """Whether its filter names the attribute of what is published again; not if it cannot be read."""
+        try:
+            return concerns_filter(self.facts.subscription(subscription.rsplit("/", 1)[-1]).message_filter)
+        except DependencyError:
+            return False
 
     def _dead_letter_topic(self, name: str) -> Iterator[Finding]:
         yield from self._read(

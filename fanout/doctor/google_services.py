@@ -116,6 +116,8 @@ def subscription_facts(found: Any) -> SubscriptionFacts:
         dead_letter_topic=str(policy.dead_letter_topic).rsplit("/", 1)[-1] if policy else "",
         max_delivery_attempts=int(policy.max_delivery_attempts) if policy else 0,
         push_endpoint=str(found.push_config.push_endpoint) if found.push_config else "",
+        is_ordered=bool(found.enable_message_ordering),
+        message_filter=str(found.filter),
     )
 
 

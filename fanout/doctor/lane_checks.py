@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from batch.model.delayed import DELAYED, concerns_filter
 from controller.lanes.annotations import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
 from controller.model.lane import Lane
@@ -89,6 +90,14 @@ def of_subscription(lane: Lane, facts: SubscriptionFacts, dead_letter_topic: str
     what, why = f"it pushes to {facts.push_endpoint}", "workers pull: what is pushed elsewhere they never see"
     command = place.update_subscription(name, "--push-endpoint=")
     yield judged(not facts.push_endpoint, about, "pull", "it is pulled from", what, why, command)
+    what, why = "it has message ordering enabled", "workers run messages of one key at the same time and in any order; they refuse to begin"
+    command = "ordering cannot be turned off: create a subscription without it, and name that in jobs.yaml"
+    yield judged(not facts.is_ordered, about, "ordering", "it has no message ordering", what, why, command)
+    what = f"its filter names the attribute {DELAYED}: {facts.message_filter}"
+    why = "messages that Fanout publishes again carry it, and would be lost"
+    command = f"a filter cannot be changed: create a subscription whose filter does not name {DELAYED}, and name that in jobs.yaml"
+    good = "its filter lets messages through that are published again"
+    yield judged(not concerns_filter(facts.message_filter), about, "filter", good, what, why, command)
     for check, right, good, what, why, options, new in _settings(facts, dead_letter_topic, place):
         fix = partial(_set_subscription, name, new)
         yield judged(right, about, check, good, what, why, place.update_subscription(name, options), fix)
@@ -150,6 +159,21 @@ def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) ->
         f"{net}; with fewer deliveries it catches tasks that were only nacked",
         f"--dead-letter-topic={dead_letter_topic} --max-delivery-attempts={MAX_DELIVERY_ATTEMPTS}",
         {"dead_letter_policy": {"dead_letter_topic": topic, "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}},
+    )
+
+
+def of_other_subscriptions(topic: str, unfiltered: Sequence[str]) -> Finding:
+    """`unfiltered` ones are no lane's, and get what is published again."""
+    names = ", ".join(one.rsplit("/", 1)[-1] for one in unfiltered)
+    return judged(
+        not unfiltered,
+        f"topic {topic}",
+        "other-subscriptions",
+        "no other subscription gets tasks twice",
+        f"subscriptions that are no lane's get each message, and again what is published again: {names}",
+        "a task that waits long or often is published again by the tick or by a worker; who reads these would take it for another one",
+        f"nothing, if their readers do not mind; else create them with the filter: NOT attributes:{DELAYED}",
+        verdict=Verdict.ADVICE,
     )
 
 

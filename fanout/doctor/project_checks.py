@@ -121,7 +121,10 @@ class Need:
 
 
 PULL = Need("subscription", ("pubsub.subscriptions.consume",), "roles/pubsub.subscriber", "workers pull from it")
-PUBLISH = Need("topic", ("pubsub.topics.publish",), "roles/pubsub.publisher", "the front door and the controller publish tasks to it")
+PUBLISH = Need(
+    "topic", ("pubsub.topics.publish",), "roles/pubsub.publisher", "the front door, the controller and workers publish tasks to it"
+)
+READ = Need("subscription", ("pubsub.subscriptions.get",), "roles/pubsub.viewer", "workers read its dead-letter policy and its topic")
 PUBLISH_DEAD = Need("topic", ("pubsub.topics.publish",), "roles/pubsub.publisher", "workers publish dead letters to it")
 WRITE = Need(
     "bucket",

@@ -28,6 +28,8 @@ class SubscriptionFacts:
     dead_letter_topic: str = ""
     max_delivery_attempts: int = 0
     push_endpoint: str = ""
+    is_ordered: bool = False
+    message_filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

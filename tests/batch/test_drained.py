@@ -140,7 +140,7 @@ def test_many_long_sleeps_one_after_the_other_run_each_task_once(registry: Regis
 def test_no_lease_runs_out_where_time_jumps() -> None:
     clock = ManualClock()
     broker = MemoryBroker(clock)
-    held = SoleSubscription(broker, "lane", 30 * HOUR_S, None, "dead")
+    held = SoleSubscription(broker, "lane", "lane", 30 * HOUR_S, None, "dead")
     broker.topic("lane").subscriptions.append(held)
     broker.topic("lane").publish([Outgoing(b"a", {})])
     (delivery,) = held.pull(1, 0.0)

@@ -119,3 +119,13 @@ def test_progress_of_a_worker_that_knew_no_parking_is_read_still() -> None:
         del metadata[name]
     found = from_metadata(metadata)
     assert (found.delayed, found.running, found.shards) == (0, (), ())
+
+
+def test_what_broke_a_worker_is_told_in_words_that_a_terminal_can_show() -> None:
+    one = Progress(
+        share=1, started_at=0.0, updated_at=0.0, exit_reason="broken", broken_by="most fail: \x1b[2J\u202e\nhalf \ud83d" + "x" * 900
+    )
+    found = from_metadata(to_metadata(one)).broken_by
+    assert found.startswith("most fail:  [2J  half  xxx")
+    assert len(found) == 500
+    assert "broken_by" not in to_metadata(replace(one, broken_by=""))

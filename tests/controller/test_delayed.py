@@ -127,7 +127,7 @@ def test_what_is_due_goes_back_unchanged_and_once(here: World) -> None:
     assert ticked(here).delayed == Republished(2)
     first, second = published(here)
     assert (first.data, second.data) == (b"\xff\x00 {binary}", b"")
-    assert dict(first.attributes) == {"task_id": "id-0001", "shard": "s-1", "color": "red", DELAYED: f"{due} {due}.000000 1"}
+    assert dict(first.attributes) == {"task_id": "id-0001", "shard": "s-1", "color": "red", DELAYED: f"{due} {due}.000000 1 1 1"}
     assert ticked(here).delayed == Republished(0)
     here.clock.advance(59)
     assert ticked(here).delayed.count == 0

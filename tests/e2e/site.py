@@ -42,6 +42,7 @@ class Site:
     pubsub: str
     storage: str
     ack_deadline_s: int = 10
+    max_delivery_attempts: int = 100
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,7 +53,7 @@ class Site:
         self.post(f"/storage/v1/b?project={self.project}", {"name": self.bucket})
         for topic in ("lane", "dead-letters"):
             self.publisher.create_topic(name=f"projects/{self.project}/topics/{topic}")
-        policy = {"dead_letter_topic": f"projects/{self.project}/topics/dead-letters", "max_delivery_attempts": 100}
+        policy = {"dead_letter_topic": f"projects/{self.project}/topics/dead-letters", "max_delivery_attempts": self.max_delivery_attempts}
         self._subscribe("lane", "lane", self.ack_deadline_s, dead_letter_policy=policy)
         self._subscribe("dead-letters", "dead-letters", 600)
 

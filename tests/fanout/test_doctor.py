@@ -65,7 +65,7 @@ def not_fine(result: Result) -> list[dict[str, Any]]:
 
 def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run) -> None:
     result = run(doctor.command)
-    assert (result.exit_code, result.output) == (0, "31 of 31 checks are fine\n")
+    assert (result.exit_code, result.output) == (0, "35 of 35 checks are fine\n")
     assert "fine: subscription tasks-sub: expiry: it never expires" in run(doctor.command, "--verbose").output
 
 
@@ -235,7 +235,7 @@ def test_what_is_not_checked_for_one_reason_is_one_line(facts: FakeFacts, run: R
     facts.errors = {"holders": NotServed("the local cloud has no such call")}
     assert run(doctor.command).output.splitlines() == [
         "not checked: service-agent of topic dead-letters, subscription tasks-sub: the local cloud has no such call",
-        "29 of 31 checks are fine, 2 not checked, which is not to say fine",
+        "33 of 35 checks are fine, 2 not checked, which is not to say fine",
     ]
 
 
@@ -290,3 +290,25 @@ def test_a_fix_that_fails_does_not_stop_the_others(facts: FakeFacts, fixer: Fake
         ("retry-policy", None),
     ]
     assert fixer.done == [("set_subscription", "tasks-sub", {"retry_policy": None})]
+
+
+@pytest.mark.parametrize(
+    ("message_filter", "verdict"), [("", "advice"), ('attributes.lane = "x"', "advice"), ("NOT attributes:delayed", "fine")]
+)
+def test_who_else_reads_a_lane_s_topic_hears_of_what_is_published_again(
+    facts: FakeFacts, run: Run, message_filter: str, verdict: str
+) -> None:
+    facts.topics["tasks"] = ["projects/p/subscriptions/tasks-sub", "projects/p/subscriptions/audit"]
+    facts.subscriptions["audit"] = replace(GOOD, message_filter=message_filter)
+    findings = json.loads(run(doctor.command, "--json").stdout)["findings"]
+    (found,) = [one for one in findings if one["check"] == "other-subscriptions"]
+    assert (found["about"], found["verdict"]) == ("topic tasks", verdict)
+    if verdict == "advice":
+        assert "audit" in found["what"]
+        assert "NOT attributes:delayed" in found["command"]
+
+
+def test_a_lane_s_own_filter_must_let_through_what_is_published_again(facts: FakeFacts, run: Run) -> None:
+    facts.subscriptions["tasks-sub"] = replace(GOOD, message_filter="NOT attributes:delayed")
+    (found,) = not_fine(run(doctor.command, "--json"))
+    assert (found["check"], found["verdict"], found["fixable"]) == ("filter", "wrong", False)

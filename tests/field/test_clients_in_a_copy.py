@@ -47,7 +47,7 @@ def test_a_subscription_refuses(monkeypatch: pytest.MonkeyPatch, local_pubsub: S
     subscription = GoogleSubscription("p", "lane")
     try:
         assert refused(said_in_a_copy(lambda: subscription.pull(1, 1.0)))
-        assert refused(said_in_a_copy(lambda: subscription.ack_deadline_s))
+        assert refused(said_in_a_copy(lambda: subscription.info))
         assert refused(said_in_a_copy(lambda: subscription.ack(["id"] * id_count)))
         assert refused(said_in_a_copy(lambda: subscription.nack(["id"] * id_count)))
     finally:

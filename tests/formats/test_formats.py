@@ -10,7 +10,7 @@ import pytest
 from batch.client.proof import prove
 from batch.model.attempts import from_json
 from batch.model.delayed import DELAYED as DELAYED_ATTRIBUTE
-from batch.model.delayed import as_first_published, due_of, from_object
+from batch.model.delayed import Republication, as_first_published, from_object, republication_of
 from batch.model.delivery import Delivery
 from batch.model.message import Task, decode
 from batch.model.names import claim_object, lane_state_object, manifest_object, submission_object
@@ -88,11 +88,15 @@ def test_a_dead_letter_says_why() -> None:
     assert delivered("dead-letter-raw.json").attributes["dead_raw"] == f"dead/raw/{TASK_ID}-1001"
 
 
-def test_a_message_that_was_delayed_is_known_by_its_first_id() -> None:
-    one = delivered("message-delayed.json")
-    assert due_of(one.attributes) == 1_767_226_401
+@pytest.mark.parametrize("name", ["message-delayed.json", "message-republished.json"])
+def test_a_message_that_was_published_again_is_known_by_its_first_id(name: str) -> None:
+    one = delivered(name)
+    assert republication_of(one.attributes) == Republication(1_767_226_401, 1_767_225_600.5, "1001", 1, has_record=True)
     first = as_first_published(one)
     assert (first.message_id, first.published_s, DELAYED_ATTRIBUTE in first.attributes) == ("1001", 1_767_225_600.5, True)
+
+
+def test_what_waits_in_the_bucket_is_read() -> None:
     assert from_object(kept("delayed.bin")) == DELAYED
 
 

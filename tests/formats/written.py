@@ -154,7 +154,9 @@ def _messages() -> dict[str, bytes]:
         "message-single-keyed.json": _message(keyed),
         "dead-letter.json": _message(letter),
         "dead-letter-raw.json": _message(referring(letter, dead_raw_object(TASK_ID, "1001"))),
-        "message-delayed.json": _message(
+        # As 0.1 wrote it first; count and record follow now.
+        "message-delayed.json": _message(Outgoing(b"{}", {**single.attributes, "delayed": "1767226401 1767225600.500000 1001"})),
+        "message-republished.json": _message(
             as_outgoing(DelayedMessage("a", "1001", 1_767_225_600.5, single.attributes, b"{}"), 1_767_226_401)
         ),
     }

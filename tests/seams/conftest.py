@@ -109,8 +109,8 @@ def void(_: object) -> None:
     return None
 
 
-def create_lane(project: str, *, counted: bool) -> None:
-    """Topic `tasks` and subscription `worker`, by Google's own clients (which follow PUBSUB_EMULATOR_HOST)."""
+def create_lane(project: str, *, counted: bool, **more: object) -> None:
+    """Topic `tasks` and subscription `worker`, with `more` settings, by Google's own clients (which follow PUBSUB_EMULATOR_HOST)."""
     from google.cloud import pubsub_v1
 
     policy = {"dead_letter_topic": f"projects/{project}/topics/dead-letters", "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}
@@ -118,6 +118,7 @@ def create_lane(project: str, *, counted: bool) -> None:
         "name": f"projects/{project}/subscriptions/worker",
         "topic": f"projects/{project}/topics/tasks",
         "ack_deadline_seconds": int(ACK_DEADLINE_S),
+        **more,
     }
     with pubsub_v1.SubscriberClient() as subscriber:
         publisher = pubsub_v1.PublisherClient()

@@ -20,9 +20,11 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from batch.model.delivery import MAX_ACK_REQUEST_BYTES, Outgoing
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, ServiceRefused
 from batch.services.calls import Resource, translated
+from batch.services.ports import SubscriptionInfo
 from batch.services.pubsub import ACKS_IN_FLIGHT, GoogleSubscription, id_batches
 from batch.services.topic import GoogleTopic, message_batches
 
+TOPIC, DEAD = "projects/p/topics/tasks", "projects/p/topics/dead-letters"
 REQUESTS = {
     "Pull": pubsub_v1.PullRequest,
     "Acknowledge": pubsub_v1.AcknowledgeRequest,
@@ -237,19 +239,35 @@ def test_ids_that_the_error_names_are_believed(server: Server, subscription: Goo
     assert sent_ids(server) == [["a", "b", "c"], ["c"]]
 
 
-def test_the_deadline_is_read_once(server: Server, subscription: GoogleSubscription) -> None:
-    server.answers.append(pubsub_v1.Subscription.pb()(ack_deadline_seconds=42))
-    assert subscription.ack_deadline_s == subscription.ack_deadline_s == 42.0
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, SubscriptionInfo(42.0, TOPIC)),
+        ({"dead_letter_policy": {"dead_letter_topic": DEAD, "max_delivery_attempts": 100}}, SubscriptionInfo(42.0, TOPIC, 100)),
+        ({"dead_letter_policy": {"dead_letter_topic": DEAD}}, SubscriptionInfo(42.0, TOPIC, 5)),
+        ({"enable_message_ordering": True}, SubscriptionInfo(42.0, TOPIC, is_ordered=True)),
+        ({"filter": "attributes:x"}, SubscriptionInfo(42.0, TOPIC, message_filter="attributes:x")),
+        ({"topic": "_deleted-topic_"}, SubscriptionInfo(42.0)),
+        ({"detached": True}, SubscriptionInfo(42.0)),
+    ],
+)
+def test_the_subscription_is_read_once(
+    server: Server, subscription: GoogleSubscription, fields: dict[str, Any], expected: SubscriptionInfo
+) -> None:
+    server.answers.append(pubsub_v1.Subscription.pb()(**{"ack_deadline_seconds": 42, "topic": TOPIC, **fields}))
+    assert subscription.info == subscription.info == expected
     assert len(server.calls) == 1
 
 
-def test_a_deadline_that_may_not_be_read_is_taken_as_60_s(
-    server: Server, subscription: GoogleSubscription, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("topic", ["", "tasks"])
+def test_what_may_not_be_read_is_guessed_with_care(server: Server, topic: str, caplog: pytest.LogCaptureFixture) -> None:
     server.answers.append(grpc.StatusCode.PERMISSION_DENIED)
+    subscription = GoogleSubscription("p", "worker", fallback_topic=topic)
     with caplog.at_level(logging.WARNING):
-        assert subscription.ack_deadline_s == 60.0
-    assert "60 s" in caplog.text
+        assert subscription.info == SubscriptionInfo(60.0, topic, 5, is_guessed=True)
+    assert "60 s, a dead-letter policy of 5 deliveries" in caplog.text
+    assert "TOPIC_NAME" in caplog.text
+    subscription.close()
 
 
 def test_seconds_are_rounded_up_and_bounded(server: Server, subscription: GoogleSubscription) -> None:

@@ -163,8 +163,14 @@ def test_thousands_are_acknowledged_in_one_call(lane: Lane) -> None:
     assert lane.is_empty()
 
 
-def test_the_ack_deadline_is_the_subscriptions(lane: Lane) -> None:
-    assert lane.subscription.ack_deadline_s == ACK_DEADLINE_S
+def test_a_subscription_says_what_it_is(lane: Lane) -> None:
+    info = lane.subscription.info
+    assert (info.ack_deadline_s, info.topic.rpartition("/")[2]) == (ACK_DEADLINE_S, "tasks")
+    assert (info.max_delivery_attempts, info.is_ordered, info.message_filter) == (0, False, "")
+
+
+def test_a_subscription_says_what_its_dead_letter_policy_allows(counted_lane: Lane) -> None:
+    assert counted_lane.subscription.info.max_delivery_attempts == MAX_DELIVERY_ATTEMPTS
 
 
 def test_two_pullers_share_and_never_get_the_same(lane: Lane) -> None:

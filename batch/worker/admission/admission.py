@@ -6,7 +6,7 @@ Reads the bucket only for messages that were delivered before: a healthy first d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batch.handling.registry import Kind, Registry
 from batch.model.attempts import Attempts
@@ -20,7 +20,7 @@ from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers, Standing
 from batch.worker.admission.records import MAX_ROUNDS, read_attempts
 from batch.worker.admission.verdicts import Verdicts
-from batch.worker.attempt import Attempt, Finished, later, nack_after
+from batch.worker.attempt import Attempt, Finished, Nack, Work, later, nack_after
 
 EARLY_S = 1.0
 """A message may come back this much before its time and still run: the broker's deadlines are not exact."""
@@ -28,11 +28,6 @@ RUNNING_WAIT_S = 30.0
 """How long a message waits whose task may be running in another worker, or twice in this one."""
 MAX_LOST = 5
 """Worker deaths allowed for one task before it is dead-lettered; the last times it ran alone in a process of its own."""
-
-
-def asks_bucket(delivery: Delivery) -> bool:
-    """Whether the bucket must be asked about a message before it may run: it was delivered before, or may have been."""
-    return delivery.delivery_attempt != 1 or DELAYED in delivery.attributes
 
 
 @dataclass(slots=True)
@@ -49,11 +44,13 @@ class Admission:
     end_s: float
     timed: Callable[[str, float], None] = lambda _ack_id, _deadline_s: None
 
-    def decoded(self, delivery: Delivery) -> Attempt | Finished:
-        """The attempt that a message asks for; a dead letter when it asks for none. Makes no request."""
+    def decoded(self, delivery: Delivery, *, at_any_time: bool = False) -> Attempt | Finished:
+        """The attempt that a message asks for; a dead letter when it asks for none. One that was published again must wait where it comes
+        before its time, unless `at_any_time`. Makes no request."""
         began_s = self.clock.monotonic()
+        not_before = 0.0
         if DELAYED in delivery.attributes:
-            delivery = as_first_published(delivery)
+            not_before, delivery = due_of(delivery.attributes), as_first_published(delivery)
         try:
             task = decode(
                 delivery.data,
@@ -65,7 +62,16 @@ class Admission:
             handler = self.registry[task.task_type]
         except MessageRefused as error:
             return self._refused(delivery, began_s, error)
-        return Attempt(delivery, task, handler, None, began_s, self.end_s)
+        attempt = Attempt(delivery, task, handler, None, began_s, self.end_s)
+        return (self._early(attempt, not_before) or attempt) if not_before and not at_any_time else attempt
+
+    def _early(self, attempt: Attempt, not_before: float) -> Finished | None:
+        """Who published it again has reported that it waits."""
+        now = self.clock.now()
+        if not_before - now <= EARLY_S:
+            return None
+        early = later(attempt, not_before, now)
+        return replace(early, reported=True) if isinstance(early, Nack) else early
 
     def begin(self, attempt: Attempt) -> Finished | None:
         """Its time counts from now. None when its handler may be called; a dead letter when its payload is refused."""
@@ -93,16 +99,16 @@ class Admission:
         waits for its turn. Raises DependencyError."""
         for _ in range(MAX_ROUNDS):
             known, generation = read_attempts(self.store, attempt.task.task_id)
-            attempt.before, attempt.quarantined = known, False
+            attempt.before, attempt.quarantined, attempt.has_record = known, False, generation != 0
             if known.attempt_count > attempt.handler.retries:
                 # Its last attempt is on record, but the worker that ran it ended before it wrote the outcome.
                 return self.verdicts.exhausted(attempt, known)
-            not_before, now = max(known.not_before, due_of(attempt.delivery.attributes)), self.clock.now()
-            if not_before - now > EARLY_S:
-                return later(attempt, not_before, now)
+            now = self.clock.now()
+            if known.not_before - now > EARLY_S:
+                return later(attempt, known.not_before, now)
             standing = self.markers.standing(attempt, known.in_progress)
             if standing is Standing.RUNNING:
-                return nack_after(attempt.delivery, RUNNING_WAIT_S)
+                return nack_after(attempt, RUNNING_WAIT_S)
             lost = standing is Standing.LOST
             if lost and len(known.lost) + 1 >= MAX_LOST:
                 return self.verdicts.worker_died(attempt, known)
@@ -110,14 +116,22 @@ class Admission:
             needs_marker = mark_quarantined if attempt.quarantined else self._unexplained(attempt.delivery, known)
             if not needs_marker or self.markers.mark(attempt, known, generation, lost=lost):
                 return None
-        return nack_after(attempt.delivery, RUNNING_WAIT_S)
+        return nack_after(attempt, RUNNING_WAIT_S)
+
+    def given_up(self, work: Work, reason: str) -> Finished:
+        """A dead letter, with this reason, of a message that can be neither run now nor nacked once more."""
+        found = work if isinstance(work, Attempt) else self.decoded(work, at_any_time=True)
+        if not isinstance(found, Attempt):
+            return found
+        return self.verdicts.dead(found.task, found.delivery, found.began_s, found.before.attempt_count, "undeliverable", reason)
 
     def _unexplained(self, delivery: Delivery, known: Attempts) -> bool:
-        """Whether there was a delivery that no failed attempt accounts for. Where the broker does not count, only a retry of a worker
-        has reason to think so."""
+        """Whether there was a delivery that no failed attempt accounts for; of what was published again the broker counts anew, so those
+        from before account for none. Where the broker does not count, only a retry of a worker has reason to think so."""
         if delivery.delivery_attempt == 0:
             return self.settings.retry > 0
-        return delivery.delivery_attempt > known.attempt_count + 1
+        accounted_count = 0 if DELAYED in delivery.attributes else known.attempt_count
+        return delivery.delivery_attempt > accounted_count + 1
 
     def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
         """A dead letter, with what can be told of a message that is not a task."""

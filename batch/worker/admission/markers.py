@@ -72,7 +72,7 @@ class Markers:
         before = (*known.lost, known.in_progress) if lost and known.in_progress is not None else known.lost
         if self._marked.setdefault(task_id, attempt) is not attempt:
             return False
-        attempt.before, attempt.marker_generation = replace(known, in_progress=marker, lost=before), 0
+        attempt.before, attempt.marker_generation, attempt.has_record = replace(known, in_progress=marker, lost=before), 0, True
         try:
             attempt.marker_generation = write_attempts(self.store, task_id, attempt.before, generation)
         except BaseException as error:
@@ -130,7 +130,7 @@ class Markers:
         if generation is None:
             return  # once is enough: the record may be another worker's by now, or gone with the task
         try:
-            end_marker(self.store, attempt.task.task_id, attempt.before, generation, done=done)
+            attempt.has_record = end_marker(self.store, attempt.task.task_id, attempt.before, generation, done=done)
         except FanoutError as error:
             # It stays, and with a worker that has ended it makes the task run alone once more than needed.
             log("marker_left", task_id=attempt.task.task_id, error=str(error))

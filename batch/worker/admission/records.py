@@ -59,15 +59,16 @@ def _changed(store: ObjectStore, task_id: str, change: Callable[[Attempts], Atte
     raise DependencyUnavailable(f"{changed}: find who writes it so often, or what answers for bucket {store.bucket_name}")
 
 
-def end_marker(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> None:
+def end_marker(store: ObjectStore, task_id: str, written: Attempts, generation: int, *, done: bool) -> bool:
     """Take the in-progress marker of `written`, the record as its writer left it, out of the record; delete the record when nothing else
-    is in it. It is read again only where it has changed since. `done`: the task will not run again. Raises DependencyError."""
+    is in it. It is read again only where it has changed since. `done`: the task will not run again. Returns whether there may still be a
+    record. Raises DependencyError."""
     marker, known = written.in_progress, written
     for round_number in range(MAX_ROUNDS):
         if round_number:
             known, generation = read_attempts(store, task_id)
         if known.in_progress != marker:
-            return
+            return generation != 0
         left = replace(known, in_progress=None, lost=() if done else known.lost)
         if done and known.attempt_count == 0:
             left = NONE
@@ -76,6 +77,7 @@ def end_marker(store: ObjectStore, task_id: str, written: Attempts, generation: 
                 store.delete(attempts_object(task_id), if_generation=generation)
             else:
                 write_attempts(store, task_id, left, generation)
-            return
+            return left != NONE
         except PreconditionFailed:
             continue
+    return True

@@ -22,7 +22,7 @@ from batch.settings import WorkerSettings
 from batch.worker.admission.failures import log_dead, log_failed
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import add_failure
-from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, later, nack_after
+from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, Work, delivery_of, later, nack_after
 
 DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""
@@ -78,7 +78,7 @@ class Verdicts:
         if answer.said in (Said.PERMANENT, Said.INVALID):
             return self._dead(attempt, attempt.number, answer.said.value, answer.reason)
         if answer.said is Said.DEPENDENCY:
-            return self.unserved(attempt.delivery, answer.reason)
+            return self.unserved(attempt, answer.reason)
         return self._failed(attempt, answer)
 
     def returned(self, attempt: Attempt, answer: Answer) -> Ended:
@@ -111,12 +111,15 @@ class Verdicts:
         line = self._lines.of(task.task_id, shared, delivery.message_id, output, result)
         if len(line) > MAX_LINE_BYTES:
             line = self._lines.of(task.task_id, shared, delivery.message_id, output, left_out(line))
-        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
+        ended = Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
+        if delivery.delivery_attempt > 1:
+            ended.delivery = delivery
+        return ended
 
-    def unserved(self, delivery: Delivery, error: str) -> Nack:
-        """A service failed: the message goes back, and the breaker hears of it."""
-        log("dependency_failed", message_id=delivery.message_id, error=error)
-        return replace(nack_after(delivery, DEPENDENCY_WAIT_S), dependency=error)
+    def unserved(self, work: Work, error: str) -> Nack:
+        """A service failed: the message is nacked, and the breaker hears of it."""
+        log("dependency_failed", message_id=delivery_of(work).message_id, error=error)
+        return replace(nack_after(work, DEPENDENCY_WAIT_S), dependency=error)
 
     def _failed(self, attempt: Attempt, answer: Answer) -> Finished:
         """A failed attempt is on record before the task goes back; the last one makes it dead."""
@@ -135,6 +138,7 @@ class Verdicts:
         self.markers.forget(attempt)
         log_failed(attempt, failure, attempts.attempt_count)
         noted = Failure(attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason, again=attempt.number > 1)
+        attempt.before, attempt.has_record = attempts, True
         if attempt.quarantined and answer.said is Said.CRASHED:
             ended = self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
         elif attempts.attempt_count <= handler.retries:
@@ -215,4 +219,4 @@ class Verdicts:
         clock = self.clock
         shared = self._lines.shared(task.task_type, outcome, iso(clock.now()), clock.monotonic() - began_s, attempt_count)
         line = self._lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason)
-        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, outcome, line)
+        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, outcome, line, delivery=delivery)

@@ -30,9 +30,10 @@ from batch.model.errors import (
 from batch.model.names import dead_raw_object, outcome_object
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
-from batch.worker.attempt import Delayed, Ended, Finished, Nack
+from batch.worker.attempt import Attempt, Delayed, Ended, Finished, Nack, Work, delivery_of
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.delaying import Delaying
+from batch.worker.committing.republishing import Republishing
 from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
@@ -52,7 +53,8 @@ LOOK_EVERY_S = 0.25
 @dataclass(slots=True)
 class Committer:
     """One thread calls `run`; one round is `take`, then `flush` when `due`. `heartbeat` is called before each call to a service,
-    `freed` when acknowledged messages make room for others, `writes_to` with the shard before each write of outcomes."""
+    `freed` when acknowledged messages make room for others, `writes_to` with the shard before each write of outcomes. `given_up` makes a
+    dead letter of a message, with a reason; `topics` makes the subscription's topic."""
 
     settings: WorkerSettings
     inbox: SimpleQueue[list[Finished] | None]
@@ -63,20 +65,25 @@ class Committer:
     tally: Tally
     breaker: CircuitBreaker
     clock: Clock
+    given_up: Callable[[Work, str], Finished]
+    topics: Callable[[str], Topic] | None = None
     each_round: Callable[[], None] = lambda: None
     heartbeat: Callable[[], None] = lambda: None
     freed: Callable[[], None] = lambda: None
     writes_to: Callable[[str], None] = lambda _shard: None
     _delaying: Delaying = field(init=False)
+    _republishing: Republishing = field(init=False)
     _buffer: list[Ended] = field(default_factory=list)
     _byte_count: int = 0
     _oldest_s: float = 0.0
     _sequence: int = 0
     _failure_count: int = 0
-    _abandoned: set[str] = field(default_factory=set)
+    _abandoned: dict[str, Finished | None] = field(default_factory=dict)
+    """By ack id, what alone may become of a message whose handler still runs; None: it was nacked."""
 
     def __post_init__(self) -> None:
         self._delaying = Delaying(self.store, self.subscription, self.leases, self.tally, self.heartbeat)
+        self._republishing = Republishing(self.subscription, self.topics, self.leases, self.tally, self.clock, self.heartbeat)
 
     def run(self) -> None:
         """Until `None` comes through the inbox; then what is buffered is flushed. Raises FanoutError when that cannot be done."""
@@ -104,43 +111,102 @@ class Committer:
         return finished, False
 
     def take(self, finished: Iterable[Finished]) -> None:
-        """Buffer outcomes, nack what goes back, delay what must wait for long."""
-        back: dict[float, list[str]] = defaultdict(list)
-        snoozed: dict[str, tuple[str, float]] = {}
+        """Buffer outcomes, nack what is to be nacked, delay what must wait for long."""
+        ended: list[Ended] = []
+        nacks: list[Nack] = []
         delayed: list[Delayed] = []
         for one in finished:
-            if one.ack_id in self._abandoned:
+            if one.ack_id in self._abandoned and self._abandoned[one.ack_id] is not one:
                 continue
             if isinstance(one, Nack):
-                # In whole seconds, as the service takes them: one call for all that fail in a round, not one for each.
-                back[float(ceil(one.after_s))].append(one.ack_id)
-                self.breaker.went_back(one.failure, one.dependency, snoozed=one.unrecorded is not None)
-                if one.unrecorded:
-                    snoozed[one.ack_id] = one.unrecorded
+                self.breaker.went_back(one.failure, one.dependency, snoozed=not one.on_record)
+                nacks.append(one)
                 continue
             if isinstance(one, Delayed):
                 self.breaker.went_back(one.failure, snoozed=not one.on_record)
                 delayed.append(one)
                 continue
-            if not self._buffer:
-                self._oldest_s = self.clock.monotonic()
             self.breaker.ended(one.failure)
-            self._buffer.append(one)
-            self._byte_count += len(one.line)
-        for after_s, ack_ids in back.items():
-            early = self.nack(ack_ids, after_s)
-            self._delaying.note(snoozed[one] for one in early if one in snoozed)
+            ended.append(one)
+        self._keep(ended)
+        if nacks:
+            self._nack(nacks, self._keep)
         if delayed:
             self._delay(delayed)
+
+    def _keep(self, ended: Sequence[Ended]) -> None:
+        if ended and not self._buffer:
+            self._oldest_s = self.clock.monotonic()
+        self._buffer += ended
+        self._byte_count += sum(len(one.line) for one in ended)
 
     def _delay(self, delayed: Sequence[Delayed]) -> None:
         """What cannot be delayed is nacked for as long as Pub/Sub can hold it, which is less than it asked for."""
         failed = self._delaying.delay(delayed)
         if failed:
             self.breaker.failed(next(iter(failed.values())))
-            self.nack(list(failed), MAX_EXTENSION_S)
+            self._nack([Nack(one.attempt, MAX_EXTENSION_S) for one in delayed if one.ack_id in failed], self._keep)
 
-    def nack(self, ack_ids: Sequence[str], after_s: float = 0.0) -> Sequence[str]:
+    # --- nacks
+
+    def nack(self, works: Iterable[Work]) -> None:
+        """Nack what has not run, from another thread than the committer's."""
+        self._nack([Nack(one) for one in works], lambda dead: self.inbox.put([*dead]))
+
+    def abandon(self, works: Iterable[Work]) -> None:
+        """What the handlers of these messages may still return comes too late. They are nacked, or `settle` says what becomes of them."""
+        self._abandoned.update(dict.fromkeys(one.ack_id for one in works))
+
+    def nack_abandoned(self, works: Iterable[Work]) -> None:
+        self._nack([Nack(one) for one in works], self.settle)
+
+    def settle(self, finished: Sequence[Finished]) -> None:
+        """What alone becomes of abandoned messages."""
+        self._abandoned.update({one.ack_id: one for one in finished})
+        self.inbox.put([*finished])
+
+    def nack_unwritten(self) -> None:
+        """Nack what was never flushed, once the committer's thread has ended: its tasks are done again."""
+        kept = [one.delivery for one in self._buffer if one.delivery is not None]
+        self._nack([Nack(one) for one in kept], None)
+        whole = {one.ack_id for one in kept}
+        self._send([one.ack_id for one in self._buffer if one.ack_id not in whole], 0.0)
+
+    def _nack(self, nacks: Sequence[Nack], bury: Callable[[Sequence[Ended]], None] | None) -> None:
+        """The one way back to the broker. Messages that the subscription's dead-letter policy is about to take are published again; one
+        with which that can never be done is dead with the reason, and goes to `bury`."""
+        near = [one for one in nacks if self._republishing.is_near(delivery_of(one.work))]
+        if not near:
+            self._nack_plainly(nacks)
+            return
+        whole = {one.ack_id for one in near}
+        self._nack_plainly([one for one in nacks if one.ack_id not in whole])
+        plain: list[Nack] = []
+        dead: list[Ended] = []
+        for left in self._republishing.republish(near, self._note):
+            ended = self.given_up(left.nack.work, left.reason) if bury and left.is_dead(self._republishing.limit) else None
+            if isinstance(ended, Ended):
+                dead.append(ended)
+            else:
+                plain.append(left.nack)
+        self._nack_plainly(plain)
+        if bury and dead:
+            bury(dead)
+
+    def _nack_plainly(self, nacks: Sequence[Nack]) -> None:
+        """In whole seconds, as the service takes them: one call for all that fail in a round, not one for each."""
+        back: dict[tuple[float, bool], list[Nack]] = defaultdict(list)
+        for one in nacks:
+            back[float(ceil(one.after_s)), one.reported].append(one)
+        for (after_s, reported), alike in back.items():
+            early = set(self._send([one.ack_id for one in alike], after_s, reported=reported))
+            self._note(one for one in alike if one.ack_id in early)
+
+    def _note(self, early: Iterable[Nack]) -> None:
+        """Messages that may come back early: put on record what is not."""
+        self._delaying.note((one.work.task.task_id, one.not_before) for one in early if isinstance(one.work, Attempt) and not one.on_record)
+
+    def _send(self, ack_ids: Sequence[str], after_s: float, *, reported: bool = False) -> Sequence[str]:
         """Nack these messages. When that fails they come back by themselves as their leases end; returns those that may come early."""
         if not ack_ids:
             return ()
@@ -159,13 +225,10 @@ class Committer:
         if refused:
             self.tally.nacked(len(refused))
         if len(refused) < len(ack_ids):
-            self.tally.nacked(len(ack_ids) - len(refused), after_s)
+            self.tally.nacked(len(ack_ids) - len(refused), 0.0 if reported else after_s)
         return early
 
-    def abandon(self, ack_ids: Sequence[str]) -> None:
-        """Nack messages whose handlers still run: what these may still return comes too late."""
-        self._abandoned.update(ack_ids)
-        self.nack(ack_ids)
+    # --- flushes
 
     def due(self) -> bool:
         """Whether to flush now."""
@@ -243,10 +306,6 @@ class Committer:
         name = dead_raw_object(one.task_id, one.message_id)
         self.store.write(name, one.dead_letter.data if one.dead_letter else b"")
         return name
-
-    def unwritten(self) -> list[str]:
-        """Ack ids of what was never flushed."""
-        return [one.ack_id for one in self._buffer]
 
     def _write(self, shard: str, ended: Sequence[Ended]) -> None:
         """Write one outcome object under the next free number; its metadata counts its lines by outcome. Finding our own bytes there means

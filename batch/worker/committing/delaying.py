@@ -70,9 +70,9 @@ class Delaying:
 
     def _write(self, one: Delayed) -> None:
         """Once, whatever was there: our own bytes mean that an answer was lost or the message came twice, others are replaced."""
-        delivery = one.delivery
-        name = delayed_object(self.subscription.name, one.not_before, one.task_id, delivery.message_id)
-        message = DelayedMessage(one.task_id, delivery.message_id, delivery.published_s, delivery.attributes, delivery.data)
+        delivery, task_id = one.attempt.delivery, one.attempt.task.task_id
+        name = delayed_object(self.subscription.name, one.not_before, task_id, delivery.message_id)
+        message = DelayedMessage(task_id, delivery.message_id, delivery.published_s, delivery.attributes, delivery.data)
         body, generation = to_object(message), 0
         for _ in range(MAX_ROUNDS):
             try:
@@ -100,7 +100,7 @@ class Delaying:
         else:
             if lost:
                 log("acks_lost", message_count=len(lost))
-        self.note((one.task_id, one.not_before) for one in written if one.ack_id in lost and not one.on_record)
+        self.note((one.attempt.task.task_id, one.not_before) for one in written if one.ack_id in lost and not one.on_record)
         self.leases.release(ack_ids)
         acked_count = len(written) - len(lost)
         self.tally.acknowledged(acked_count, (), delayed=acked_count)

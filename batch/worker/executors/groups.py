@@ -116,8 +116,8 @@ class GroupExecutor:
     def busy_count(self) -> int:
         return sum(len(call.attempts) for call in list(self._running))
 
-    def running(self) -> list[Work]:
-        return [attempt for call in list(self._running) for attempt in call.attempts]
+    def running(self) -> list[tuple[Work, float]]:
+        return [(attempt, call.began_s) for call in list(self._running) for attempt in call.attempts]
 
     def begun_before(self, moment_s: float) -> list[Running]:
         calls = [call for call in list(self._running) if call.began_s <= moment_s]

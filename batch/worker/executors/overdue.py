@@ -1,11 +1,12 @@
-"""Handlers in threads that are past their time limit. A thread cannot be stopped: it is given up, and another takes its place.
+"""Handlers that are past their time. A thread with one that is past its time limit cannot be stopped: it is given up, and another takes
+its place.
 
 What its handler still returns is ignored. An object that it still writes is written once, as always.
 """
 
 from __future__ import annotations
 
-from batch.handling.answer import Answer, overdue
+from batch.handling.answer import Answer, Said, overdue
 from batch.handling.registry import Kind
 from batch.worker.attempt import Attempt
 
@@ -36,6 +37,15 @@ def too_many(lost_count: int, last: Attempt) -> HandlersHang:
         f"{last.handler.timeout_s:g}); the stacks stand in handler_timed_out; mend what they wait for, or isolate them"
         ' (isolation="process"), which ends them in time'
     )
+
+
+def does_not_fit(task_timeout_s: float, ran_s: float) -> Answer:
+    """The failed attempt of a task that ran as long as its worker could wait for it: another worker would have no more time."""
+    reason = (
+        f"does not fit into TASK_TIMEOUT_S={task_timeout_s:g}: it had run for {ran_s:.1f} s when its worker had to end; raise the lane's"
+        " timeout, or split the task"
+    )
+    return Answer(Said.FAILED, error_type="TimeoutError", reason=reason)
 
 
 def timed_out(attempt: Attempt, stack: str) -> Answer:

@@ -43,6 +43,7 @@ class Quarantine:
         self._failed = parts.failed
         self._waiting: deque[_Waiting] = deque()
         self._running: Attempt | None = None
+        self._began_s = 0.0
         self._state = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -58,11 +59,11 @@ class Quarantine:
                     self._thread.start()
                 self._state.notify_all()
         if full:
-            self._inbox.put([nack_after(attempt.delivery, NACK_S)])
+            self._inbox.put([nack_after(attempt, NACK_S)])
 
-    def running(self) -> list[Work]:
+    def running(self) -> list[tuple[Work, float]]:
         running = self._running
-        return [] if running is None else [running]
+        return [] if running is None else [(running, self._began_s)]
 
     def begun_before(self, moment_s: float) -> list[Running]:
         """The task that runs, if it began by then."""
@@ -80,7 +81,7 @@ class Quarantine:
             late = [one.attempt for one in self._waiting if one.since_s <= late_s]
             self._waiting = deque(one for one in self._waiting if one.since_s > late_s)
         if late:
-            self._inbox.put([nack_after(one.delivery, NACK_S) for one in late])
+            self._inbox.put([nack_after(one, NACK_S) for one in late])
 
     def close(self) -> list[Work]:
         """Start nothing more; returns those that still wait."""
@@ -111,13 +112,13 @@ class Quarantine:
             if not self._waiting:
                 return None
             one = self._waiting.popleft()
-            self._running = one.attempt
+            self._running, self._began_s = one.attempt, self._clock.monotonic()
             return one
 
     def _run(self, one: _Waiting) -> None:
-        attempt, began_s = one.attempt, self._clock.monotonic()
+        attempt, began_s = one.attempt, self._began_s
         if self._runner.stopping.is_set():
-            self._inbox.put([Nack(attempt.ack_id)])
+            self._inbox.put([Nack(attempt)])
             return
         finished = self._runner.readmitted(attempt)
         if finished is None and not attempt.quarantined:

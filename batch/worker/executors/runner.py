@@ -21,7 +21,7 @@ from batch.model.texts import traceback_text
 from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
-from batch.worker.attempt import Attempt, Finished, Nack, Work, nack_after
+from batch.worker.attempt import Attempt, Finished, Nack, Work, delivery_of, nack_after
 from batch.worker.tally import Tally
 from batch.worker.unstarted import Unstarted
 
@@ -87,6 +87,10 @@ class Runner:
         """The attempt that a message asks for, before the bucket was asked about it."""
         return self._guarded(self.admission.decoded, delivery)
 
+    def given_up(self, work: Work, reason: str) -> Finished:
+        """As `Admission.given_up`."""
+        return self._guarded(self.admission.given_up, work, reason)
+
     def readmitted(self, attempt: Attempt, *, mark_quarantined: bool = True) -> Finished | None:
         """As `Admission.readmit`."""
         return self._guarded(partial(self.admission.readmit, mark_quarantined=mark_quarantined), attempt)
@@ -114,17 +118,18 @@ class Runner:
         try:
             return step(work, *arguments)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other messages must not be lost with it
-            return self._fault(work if isinstance(work, Delivery) else work.delivery, error)
+            return self._fault(work, error)
 
-    def _fault(self, delivery: Delivery, error: Exception) -> Nack:
+    def _fault(self, work: Work, error: Exception) -> Nack:
         if isinstance(error, FanoutError):
             # Of ours only a service's errors come this far; one that says the request was wrong is no fault of the task either.
             if isinstance(error, ServiceRefused):
                 # A bucket that keeps its objects: where attempts cannot be recorded, a task would fail again and again, uncounted.
                 self.unable(text_of(error))
-            return self.verdicts.unserved(delivery, text_of(error))
-        log("runner_fault", message_id=delivery.message_id, error=text_of(error), exception=traceback_text(error, MAX_TRACEBACK_CHARS))
-        return nack_after(delivery, FAULT_WAIT_S)
+            return self.verdicts.unserved(work, text_of(error))
+        stack = traceback_text(error, MAX_TRACEBACK_CHARS)
+        log("runner_fault", message_id=delivery_of(work).message_id, error=text_of(error), exception=stack)
+        return nack_after(work, FAULT_WAIT_S)
 
     def context(self, attempt: Attempt, kind: type[Any] = Context) -> Any:
         """For a plain function; with another `kind` of context for others."""

@@ -94,7 +94,7 @@ class Puller:
             self.executors.changes.wait(LOOK_AGAIN_S, self._something_to_do)
         return None
 
-    def collect(self, until_s: Callable[[], float], nack: Callable[[Sequence[str]], object]) -> None:
+    def collect(self, until_s: Callable[[], float], nack: Callable[[Sequence[Delivery]], object]) -> None:
         """Wait for the open pulls, until `until_s()` (monotonic) at the latest; what they bring goes back at once."""
         while self.pulls.open:
             left_s = until_s() - self.clock.monotonic()
@@ -107,7 +107,7 @@ class Puller:
                 continue
             self.pulls.ended(brought.pull, self.clock.monotonic(), len(brought.deliveries), 0, None)
             self.tally.took(len(brought.deliveries))
-            nack([one.ack_id for one in brought.deliveries])
+            nack(brought.deliveries)
         for _ in range(MAX_OPEN_PULLS):
             self._orders.put(None)
 

@@ -34,11 +34,12 @@ class Plant:
     clock: Clock = field(default_factory=SystemClock)
     registry: Registry = field(default_factory=Registry)
     ack_deadline_s: float = 60.0
+    max_delivery_attempts: int | None = 100
     deferred_count: int = 0
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(self.clock)
-        self.subscription = self.broker.subscription("lane", "lane", self.ack_deadline_s, max_delivery_attempts=100)
+        self.subscription = self.broker.subscription("lane", "lane", self.ack_deadline_s, max_delivery_attempts=self.max_delivery_attempts)
         self.dead = self.broker.subscription("dead-letters", "dead-letters")
         self.store = MemoryObjectStore(clock=self.clock)
 
@@ -73,6 +74,7 @@ class Plant:
             self.store,
             self.clock,
             random.Random(1),
+            self.broker.topic,
         )
 
     def outcomes(self) -> list[Outcome]:

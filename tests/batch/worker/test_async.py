@@ -301,6 +301,7 @@ def test_nothing_starts_once_the_worker_is_stopping(plant: Plant) -> None:
     plant.deferred_count = 5
 
 
+@pytest.mark.usefixtures("begun_late")
 def test_what_runs_at_the_end_is_cancelled_and_spends_no_attempt(plant: Plant) -> None:
     cancelled: list[str] = []
 

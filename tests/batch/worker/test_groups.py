@@ -311,6 +311,7 @@ def test_a_stop_gives_back_a_group_that_fills(plant: Plant) -> None:
     assert plant.progress().taken == plant.progress().returned
 
 
+@pytest.mark.usefixtures("begun_late")
 def test_a_call_that_runs_at_the_end_is_handed_back(plant: Plant) -> None:
     @plant.registry.task("endless", group=4, group_wait_s=0)
     async def endless(tasks: list[Task], ctxs: list[AsyncContext]) -> list[Any]:

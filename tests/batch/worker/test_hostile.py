@@ -296,6 +296,7 @@ def test_nothing_waits_behind_a_slow_task(plant: Plant) -> None:
     assert reasons == [ExitReason.SHARE_DONE]
 
 
+@pytest.mark.usefixtures("begun_late")
 def test_the_end_gives_back_a_list_behind_a_stuck_task(plant: Plant) -> None:
     forever = threading.Event()
 

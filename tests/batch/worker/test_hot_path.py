@@ -106,8 +106,9 @@ def test_what_is_finished_meanwhile_is_written_together() -> None:
     inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
     leases = LeaseKeeper(plant.subscription, plant.clock, random.Random(1), lambda _error: None)
     dead_letters = plant.broker.topic("dead-letters")
+    breaker, given_up = CircuitBreaker(20, 20), worker.shutdown.runner.given_up
     committer = Committer(
-        worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, CircuitBreaker(20, 20), plant.clock
+        worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, breaker, plant.clock, given_up
     )
     for number in range(MAX_BUFFERED_COUNT):
         inbox.put([Ended(f"ack-{number}", SHARD, f"t-{number}", "m", "succeeded", b"{}\n")])

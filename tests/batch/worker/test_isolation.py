@@ -297,6 +297,7 @@ def test_a_child_hears_that_its_worker_stops(caplog: pytest.LogCaptureFixture) -
     assert outcome_of(plant, "waits").result == "told"
 
 
+@pytest.mark.usefixtures("begun_late")
 def test_what_still_runs_at_the_end_goes_back_and_its_process_ends(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     plant = plant_with("child-sleeps")

@@ -36,21 +36,22 @@ NOW = 1_767_225_600.0
 # --- which wait is for Pub/Sub and which for the bucket
 
 
-def attempt() -> Attempt:
-    delivery = Delivery("ack-1", "7", b"{}", {}, NOW, 1)
-    return Attempt(delivery, Task("id-1", "t", ""), Handler("t", print), None, 0.0, 0.0)
+def attempt(delivery: Delivery | None = None) -> Attempt:
+    delivery = delivery or Delivery("ack-1", "1", b"{}", {}, NOW, 1)
+    return Attempt(delivery, Task(f"id-{delivery.message_id}", "t", ""), Handler("t", print), None, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(("wait_s", "after_s"), [(-5.0, 0.0), (0.0, 0.0), (0.5, 0.5), (600.0, 600.0)])
 def test_pubsub_holds_back_what_it_can(wait_s: float, after_s: float) -> None:
-    assert later(attempt(), NOW + wait_s, NOW) == Nack("ack-1", after_s)
+    one = attempt()
+    assert later(one, NOW + wait_s, NOW) == Nack(one, after_s, not_before=NOW + wait_s)
 
 
 @pytest.mark.parametrize("wait_s", [600.5, 3600.0, MAX_WAIT_S])
 def test_longer_waits_are_parked(wait_s: float) -> None:
     found = later(attempt(), NOW + wait_s, NOW)
     assert isinstance(found, Delayed)
-    assert (found.ack_id, found.task_id, found.not_before) == ("ack-1", "id-1", NOW + wait_s)
+    assert (found.ack_id, found.not_before) == ("ack-1", NOW + wait_s)
 
 
 def test_a_time_that_nobody_can_have_asked_for_is_looked_at_again_in_a_month() -> None:
@@ -80,7 +81,7 @@ class Place:
         taken = self.subscription.pull(count, 1)
         self.tally.took(len(taken))
         not_before = self.clock.now() + wait_s
-        return [Delayed(one, f"id-{one.message_id}", not_before, on_record) for one in taken]
+        return [Delayed(attempt(one), not_before, on_record) for one in taken]
 
     def delayed(self) -> list[tuple[int, str]]:
         return [parts for parts in map(delayed_parts, self.store.names(FOLDER)) if parts]
@@ -104,13 +105,13 @@ def test_the_message_stands_in_the_bucket_unchanged_before_it_is_acknowledged(
     def ack_after_writing(ack_ids: Sequence[str]) -> list[str]:
         (name,) = place.store.names(FOLDER)
         message = from_object(place.store.read(name))
-        assert (message.data, dict(message.attributes)) == (data, dict(one.delivery.attributes))
+        assert (message.data, dict(message.attributes)) == (data, dict(one.attempt.delivery.attributes))
         return ack(ack_ids)
 
     monkeypatch.setattr(place.subscription, "ack", ack_after_writing)
     assert place.delaying.delay([one]) == {}
     assert place.subscription.backlog == 0
-    assert place.delayed() == [(int(one.not_before), one.task_id)]
+    assert place.delayed() == [(int(one.not_before), one.attempt.task.task_id)]
     progress = place.tally.progress()
     assert (progress.taken, progress.acked, progress.delayed, progress.returned, progress.deferred) == (1, 1, 1, 0, ())
 
@@ -127,7 +128,7 @@ def test_a_lost_answer_counts_as_parked(place: Place) -> None:
 
 def test_what_stands_in_the_way_is_replaced(place: Place) -> None:
     (one,) = place.take(1)
-    name = delayed_object("lane", one.not_before, one.task_id, one.delivery.message_id)
+    name = delayed_object("lane", one.not_before, one.attempt.task.task_id, one.attempt.delivery.message_id)
     place.store.write(name, b"rubbish")
     assert place.delaying.delay([one]) == {}
     assert from_object(place.store.read(name)).data == b"{}"
@@ -180,7 +181,7 @@ def test_a_lost_acknowledgement_leaves_a_note_where_nothing_else_tells_the_time(
     else:
         place.subscription.fail_next("ack", DOWN)
     assert place.delaying.delay([one]) == {}
-    assert read_attempts(place.store, one.task_id)[0].not_before == (0.0 if on_record else one.not_before)
+    assert read_attempts(place.store, one.attempt.task.task_id)[0].not_before == (0.0 if on_record else one.not_before)
     progress = place.tally.progress()
     assert (progress.acked, progress.delayed, progress.returned) == (0, 0, 1)
 

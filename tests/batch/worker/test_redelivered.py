@@ -321,6 +321,7 @@ def test_more_suspects_than_may_wait_go_back(alone: Alone, monkeypatch: pytest.M
     assert sum(count for _, count in progress.deferred) == 3, "for a while"
 
 
+@pytest.mark.usefixtures("begun_late")
 def test_suspects_that_have_not_ended_with_their_worker_go_back(alone: Alone) -> None:
     plant = with_suspects(2, healthy=3)
     worker = plant.worker(BACKLOG=5, TASK_TIMEOUT_S=2, PREFETCH_S="0.1")

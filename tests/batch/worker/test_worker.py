@@ -252,6 +252,7 @@ def test_out_of_time_hands_back_and_flushes(plant: Plant) -> None:
     assert plant.subscription.backlog == 500 - done
 
 
+@pytest.mark.usefixtures("begun_late")
 def test_a_stuck_handler_cannot_hold_the_worker(plant: Plant) -> None:
     forever = threading.Event()
 
