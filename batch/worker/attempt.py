@@ -23,7 +23,7 @@ class Attempt:
     `before` are the failed attempts on record, with the in-progress marker of this one if it has one; `began_s` and `deadline_s` are
     monotonic: when its time began to count, and when it must have ended. `quarantined`: the task may have killed a worker, so it runs
     alone in a child. `marker_generation` is that of the record with its marker, None without a marker. `counts_as`: the task as which
-    its failure counts for the circuit breaker, where one call failed for several.
+    its failure counts when a type may be slowed, where one call failed for several.
     """
 
     delivery: Delivery
@@ -68,16 +68,6 @@ Work = Delivery | Attempt
 """What waits for an executor: a delivery that no worker has had before, or an attempt that is ready to run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A failed attempt, for the circuit breaker: `again` when the task had failed before."""
-
-    task_id: str
-    error_type: str
-    reason: str
-    again: bool
-
-
 @dataclass(slots=True)
 class Ended:
     """The task has an outcome: its line goes to `shard`, then the message is acknowledged. A dead letter is published first.
@@ -92,7 +82,6 @@ class Ended:
     outcome: str
     line: bytes
     dead_letter: Outgoing | None = None
-    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +93,6 @@ class Nack:
     dependency: str = ""
     unrecorded: tuple[str, float] | None = None
     """Of a snoozed task: its id and the time before which it may not run. Needed should the nack fail: it is on record nowhere else."""
-    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +104,6 @@ class Delayed:
     task_id: str
     not_before: float
     on_record: bool = True
-    failure: Failure | None = None
 
     @property
     def ack_id(self) -> str:

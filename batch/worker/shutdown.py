@@ -54,7 +54,7 @@ class Stages:
 @dataclass(slots=True)
 class Shutdown:
     """The end of one worker try. `asked_s` (monotonic) is when somebody asked the worker to stop; `fault` is what broke one of its own
-    threads. `on_stuck` is called when the watchdog has ended the worker, whose own thread may never return."""
+    threads; `hang` says that as many handlers hang as it can bear. `on_stuck` is called when the watchdog has ended the worker, whose own thread may never return."""
 
     settings: WorkerSettings
     subscription: Subscription
@@ -72,6 +72,7 @@ class Shutdown:
     stages: Stages | None = None
     asked_s: float | None = None
     fault: BaseException | None = None
+    hang: str = ""
     on_stuck: Callable[[], None] = lambda: None
     _fired: threading.Event = field(default_factory=threading.Event)
     _last_words: threading.Event = field(default_factory=threading.Event)

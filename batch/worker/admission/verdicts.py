@@ -20,7 +20,8 @@ from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import add_failure
-from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, later, nack_after
+from batch.worker.attempt import Attempt, Ended, Finished, Nack, later, nack_after
+from batch.worker.admission.slowed_types import SlowedTypes
 
 DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""
@@ -38,9 +39,11 @@ class Verdicts:
     clock: Clock
     rng: random.Random
     markers: Markers
+    slowed_types: SlowedTypes = field(init=False)
     _lines: Lines = field(init=False)
 
     def __post_init__(self) -> None:
+        self.slowed_types = SlowedTypes(self.settings, self.store, self.clock, self.markers)
         self._lines = Lines(self.settings.execution, self.settings.index, self.settings.retry)
 
     def finished(self, attempt: Attempt, answer: Answer) -> Finished:
@@ -49,6 +52,8 @@ class Verdicts:
         if attempt.marker_generation is None:
             if answer.said is Said.RETURNED:
                 clock = self.clock
+                if self.slowed_types.slowing.failing:
+                    self.slowed_types.came_through(attempt)
                 return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
             return self._finished(attempt, answer)
         done = False
@@ -60,6 +65,8 @@ class Verdicts:
             self.markers.unmark(attempt, done=done)
 
     def _finished(self, attempt: Attempt, answer: Answer) -> Finished:
+        if answer.said not in (Said.FAILED, Said.CRASHED, Said.DEPENDENCY):
+            self.slowed_types.came_through(attempt)
         if answer.said is Said.RETURNED:
             shared = self._shared(attempt, iso(self.clock.now()), self.clock.monotonic())
             return self._returned(attempt, answer.result, answer.output, shared)
@@ -79,6 +86,8 @@ class Verdicts:
         finished_at, ended_s = iso(self.clock.now()), self.clock.monotonic()
         shared: dict[tuple[float, int], str] = {}
         finished: list[Finished] = []
+        if self.slowed_types.slowing.failing and attempts:
+            self.slowed_types.came_through(attempts[0])
         for attempt, result, output in zip(attempts, results, outputs, strict=True):
             key = (attempt.began_s, attempt.before.attempt_count)
             known = shared.get(key)
@@ -109,6 +118,7 @@ class Verdicts:
         """A failed attempt is on record before the task goes back; the last one makes it dead."""
         handler = attempt.handler
         delay_s = max(0.0, answer.after_s) if answer.after_s is not None else self._backoff_s(attempt)
+        delay_s = max(delay_s, self.slowed_types.slowing.least_wait_s(attempt.task.task_type, attempt.task.task_id, self.clock.now()))
         failure = AttemptError(
             at=iso(self.clock.now()),
             error_type=answer.error_type,
@@ -122,15 +132,12 @@ class Verdicts:
         self.markers.forget(attempt)
         facts = {"task_id": attempt.task.task_id, "task_type": attempt.task.task_type, "attempt": attempts.attempt_count}
         log("attempt_failed", **facts, error_type=failure.error_type, reason=failure.reason)
-        noted = Failure(attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason, again=attempt.number > 1)
+        self.slowed_types.failed(attempt, failure)
         if attempt.quarantined and answer.said is Said.CRASHED:
-            ended = self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
-        elif attempts.attempt_count <= handler.retries:
-            return replace(later(attempt, attempts.not_before, self.clock.now()), failure=noted)
-        else:
-            ended = self.exhausted(attempt, attempts)
-        ended.failure = noted
-        return ended
+            return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
+        if attempts.attempt_count <= handler.retries:
+            return later(attempt, attempts.not_before, self.clock.now())
+        return self.exhausted(attempt, attempts)
 
     def _backoff_s(self, attempt: Attempt) -> float:
         return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.rng.random())

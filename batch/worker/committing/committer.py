@@ -102,17 +102,17 @@ class Committer:
             if isinstance(one, Nack):
                 # In whole seconds, as the service takes them: one call for all that fail in a round, not one for each.
                 back[float(ceil(one.after_s))].append(one.ack_id)
-                self.breaker.went_back(one.failure, one.dependency, snoozed=one.unrecorded is not None)
+                if one.dependency:
+                    self.breaker.failed(one.dependency)
                 if one.unrecorded:
                     snoozed[one.ack_id] = one.unrecorded
                 continue
             if isinstance(one, Delayed):
-                self.breaker.went_back(one.failure, snoozed=not one.on_record)
                 delayed.append(one)
                 continue
             if not self._buffer:
                 self._oldest_s = self.clock.monotonic()
-            self.breaker.ended(one.failure)
+            self.breaker.ended()
             self._buffer.append(one)
             self._byte_count += len(one.line)
         for after_s, ack_ids in back.items():

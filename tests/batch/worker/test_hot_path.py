@@ -107,7 +107,7 @@ def test_what_is_finished_meanwhile_is_written_together() -> None:
     leases = LeaseKeeper(plant.subscription, plant.clock, random.Random(1), lambda _error: None)
     dead_letters = plant.broker.topic("dead-letters")
     committer = Committer(
-        worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, CircuitBreaker(20, 20), plant.clock
+        worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, CircuitBreaker(20), plant.clock
     )
     for number in range(MAX_BUFFERED_COUNT):
         inbox.put([Ended(f"ack-{number}", SHARD, f"t-{number}", "m", "succeeded", b"{}\n")])
