@@ -23,9 +23,9 @@ class ExitReason(StrEnum):
     NOT_CLAIMED = "not_claimed"
     """Another execution does the work of this decision."""
     BROKEN = "broken"
-    """A service it needs is missing, forbidden or down, most tasks fail alike, or its handlers hang; it nacked everything."""
+    """A service it needs is missing, forbidden or down; it nacked everything."""
     STUCK = "stuck"
-    """One of its own threads sent no heartbeat for WATCHDOG_S; it nacked every message."""
+    """One of its own threads sent no heartbeat for WATCHDOG_S, or as many handlers hang as it can bear; it nacked what had not ended."""
 
 
 EXIT_OK = 0
@@ -38,8 +38,8 @@ EXIT_CODES = {
     EXIT_OK: "ended as it should: share_done, drained, out_of_time, stopped or not_claimed",
     EXIT_CRASHED: "a fault in Fanout itself; the log has the traceback",
     EXIT_SETTINGS: "settings are missing or wrong; every problem was printed",
-    EXIT_BROKEN: "broken: a service is missing, forbidden or down, or most tasks fail alike; the log says which and what to do",
-    EXIT_STUCK: "stuck: one of the worker's own threads sent no heartbeat; the log has the stacks of all; Cloud Run tries again",
+    EXIT_BROKEN: "broken: a service is missing, forbidden or down; the log says which and what to do",
+    EXIT_STUCK: "stuck: a thread of the worker sent no heartbeat, or its handlers hang; the log has their stacks; Cloud Run tries again",
 }
 
 

@@ -96,6 +96,11 @@ def attempts_object(task_id: str) -> str:
     return f"attempts/{task_id}.json"
 
 
+def slowed_object(subscription: str, task_type: str) -> str:
+    """What is known of a task type while it is slowed, for the workers that come after."""
+    return f"slowed/{subscription}/{quote(task_type, safe='', errors='replace')}.json"
+
+
 def dead_raw_object(task_id: str, message_id: str) -> str:
     """The data of a dead letter that is too large to travel."""
     return f"dead/raw/{task_id}-{message_id}"

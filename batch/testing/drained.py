@@ -34,7 +34,7 @@ MAX_DELIVERY_ATTEMPTS = 100
 AFTER_BROKEN_S = 60.0
 """How long nothing runs after a worker that ended broken; a controller waits that long at first."""
 WEEK_S = 7 * 24 * 3600.0
-_OF_FANOUT = ("attempts/", "controller/", "dead/", "delayed/", "outcomes/", "submissions/", "workers/")
+_OF_FANOUT = ("attempts/", "controller/", "dead/", "delayed/", "outcomes/", "slowed/", "submissions/", "workers/")
 
 
 class NotDrained(AssertionError):

@@ -24,7 +24,7 @@ class Attempt:
     `before` are the failed attempts on record, with the in-progress marker of this one if it has one; `began_s` and `deadline_s` are
     monotonic: when its time began to count, and when it must have ended. `quarantined`: the task may have killed a worker, so it runs
     alone in a child. `marker_generation` is that of the record with its marker, None without a marker. `counts_as`: the task as which
-    its failure counts for the circuit breaker, where one call failed for several.
+    its failure counts when a type may be slowed, where one call failed for several.
     """
 
     delivery: Delivery
@@ -82,16 +82,6 @@ def may_have_record(work: Work) -> bool:
     return asks_bucket(delivery_of(work))
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A failed attempt, for the circuit breaker: `again` when the task had failed before."""
-
-    task_id: str
-    error_type: str
-    reason: str
-    again: bool
-
-
 @dataclass(slots=True)
 class Ended:
     """The task has an outcome: its line goes to `shard`, then the message is acknowledged. A dead letter is published first.
@@ -106,7 +96,6 @@ class Ended:
     outcome: str
     line: bytes
     dead_letter: Outgoing | None = None
-    failure: Failure | None = None
     delivery: Delivery | None = None
     """Of a message that was delivered before: it may have to be nacked after all."""
 
@@ -122,7 +111,6 @@ class Nack:
     """The time before which it may not run (Unix seconds), where that is known better than by `after_s`."""
     on_record: bool = True
     """As of `Delayed`: should the nack fail, what else tells that time?"""
-    failure: Failure | None = None
     reported: bool = False
     """Whether a worker has reported the wait as deferred already: the one that published the message again."""
 
@@ -139,7 +127,6 @@ class Delayed:
     attempt: Attempt
     not_before: float
     on_record: bool = True
-    failure: Failure | None = None
 
     @property
     def ack_id(self) -> str:

@@ -25,7 +25,7 @@ from batch.worker.admission.markers import Markers
 from batch.worker.admission.verdicts import Verdicts
 from batch.worker.assembly import assembled
 from batch.worker.attempt import Finished
-from batch.worker.circuit_breaker import CircuitBreaker, limits
+from batch.worker.circuit_breaker import CircuitBreaker, limit_of
 from batch.worker.committing.committer import Committer
 from batch.worker.executors.overdue import HandlersHang
 from batch.worker.executors.runner import Parts, Runner
@@ -67,7 +67,7 @@ class Worker:
         self._subscription, self._dead_letters, self._topics = subscription, dead_letters, topics
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
         self._paid_until_s = started_s + max(0.0, settings.billing_floor_s - BILLING_RESERVE_S)
-        self._breaker = CircuitBreaker(*limits(settings.concurrency, settings.share))
+        self._breaker = CircuitBreaker(limit_of(settings.concurrency, settings.share))
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
         self._markers = Markers(settings, store, clock)
         verdicts = Verdicts(settings, store, clock, rng, self._markers)
@@ -133,7 +133,11 @@ class Worker:
         except BaseException as error:  # noqa: BLE001 - raised again below, once every outstanding message was nacked
             self._fail(error)
             reason = ExitReason.BROKEN
-        reason = self.shutdown.end(ExitReason.BROKEN if self._breaker.open else reason)
+        if self._breaker.open:
+            reason = ExitReason.BROKEN
+        elif self.shutdown.hang:
+            reason = ExitReason.STUCK
+        reason = self.shutdown.end(reason)
         if self.shutdown.fault is not None and reason is not ExitReason.STUCK:
             raise self.shutdown.fault
         return reason
@@ -248,11 +252,14 @@ class Worker:
     def _fail(self, error: BaseException) -> None:
         """A fault in one of our own threads ends the worker."""
         if isinstance(error, HandlersHang):
-            # No fault of ours: a service that handlers wait for, or the handlers.
-            self._breaker.trip(str(error))
-        else:
-            self.shutdown.fault = self.shutdown.fault or error
-            self._breaker.trip(f"a fault in Fanout: {error!r}")
+            # No fault of ours, and not known to be a service's: what hangs has spent an attempt, and another process can go on.
+            if not self.shutdown.hang:
+                self.shutdown.hang = str(error)
+                log("handlers_hang", error=str(error))
+            self.stop()
+            return
+        self.shutdown.fault = self.shutdown.fault or error
+        self._breaker.trip(f"a fault in Fanout: {error!r}")
         self._nudge()
 
     def _nudge(self) -> None:

@@ -95,7 +95,7 @@ class Redelivered:
         return max(1, min(self._concurrency, self.queue.wanted_count), min(RECORDS_IN_FLIGHT, soon))
 
     def _admit(self, attempt: Attempt) -> None:
-        unrun = self._runner.readmitted(attempt, mark_quarantined=False)
+        unrun = self._runner.put_off(attempt) or self._runner.readmitted(attempt, mark_quarantined=False)
         with self._state:
             # In one step with its next place: one that is in neither when the worker ends would be nacked by nobody.
             self._admitting.discard(attempt)

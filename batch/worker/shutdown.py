@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
@@ -57,7 +57,8 @@ class Stages:
 @dataclass(slots=True)
 class Shutdown:
     """The end of one worker try. `asked_s` (monotonic) is when somebody asked the worker to stop; `fault` is what broke one of its own
-    threads. `on_stuck` is called when the watchdog has ended the worker, whose own thread may never return."""
+    threads; `hang` says that as many handlers hang as it can bear. `on_stuck` is called when the watchdog has ended the
+    worker, whose own thread may never return."""
 
     settings: WorkerSettings
     subscription: Subscription
@@ -75,6 +76,7 @@ class Shutdown:
     stages: Stages | None = None
     asked_s: float | None = None
     fault: BaseException | None = None
+    hang: str = ""
     on_stuck: Callable[[], None] = lambda: None
     _fired: threading.Event = field(default_factory=threading.Event)
     _last_words: threading.Event = field(default_factory=threading.Event)
@@ -177,13 +179,12 @@ class Shutdown:
         committer.nack_abandoned([judging[one] for one in late])
 
     def _judged(self, work: Work, ran_s: float) -> Finished:
-        """No failure for the circuit breaker: it says nothing about services."""
         attempt = work if isinstance(work, Attempt) else self.runner.decoded(work)
         if not isinstance(attempt, Attempt):
             return attempt
         if attempt.claim is not None and not attempt.claimed():
             return Nack(attempt)
-        return replace(self.runner.judged(attempt, does_not_fit(self.settings.task_timeout_s, ran_s)), failure=None)
+        return self.runner.judged(attempt, does_not_fit(self.settings.task_timeout_s, ran_s))
 
     def _nothing_to_wait_for(self) -> bool:
         """Whether outstanding messages can only be nacked: after a fault, or when the circuit breaker keeps outcomes from being written."""

@@ -183,9 +183,9 @@ def test_a_bucket_that_fails_once_spends_no_attempt(registry: Registry) -> None:
     assert drained.outputs == {}
 
 
-def test_an_error_of_all_tasks_opens_the_breaker_and_loses_nothing(registry: Registry) -> None:
+def test_an_error_of_all_tasks_breaks_no_worker_and_loses_nothing(registry: Registry) -> None:
     drained = drain([{"task_type": "flaky", "failures": 1}] * 25, registry)
-    assert drained.exit_reasons[0] is ExitReason.BROKEN
+    assert ExitReason.BROKEN not in drained.exit_reasons
     assert {one.outcome for one in drained.outcomes.values()} == {"succeeded"}
 
 

@@ -25,7 +25,7 @@ from batch.model.errors import (
     Snooze,
     Superseded,
 )
-from batch.worker.circuit_breaker import fingerprint
+from batch.worker.admission.slowing import fingerprint
 
 DOWN = DependencyUnavailable("the bucket is down")
 

@@ -7,10 +7,11 @@ however it ends; so a marker whose worker has ended names a task that was runnin
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 
 from batch.events import log
 from batch.model.attempts import Attempts, Marker
@@ -92,9 +93,13 @@ class Markers:
         if not done:
             self._remove(attempt, done=False)
         else:
-            removal = self.pool.submit(self._remove, attempt, done=True)
-            self._removals.add(removal)
-            removal.add_done_callback(self._removals.discard)
+            self.aside(partial(self._remove, attempt, done=True))
+
+    def aside(self, request: Callable[[], None]) -> None:
+        """Make a request that nobody waits for but the worker's end."""
+        removal = self.pool.submit(request)
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
 
     def forget(self, attempt: Attempt) -> None:
         """A failure was recorded, and the marker has gone with it."""

@@ -22,7 +22,8 @@ from batch.settings import WorkerSettings
 from batch.worker.admission.failures import log_dead, log_failed
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import add_failure
-from batch.worker.attempt import Attempt, Ended, Failure, Finished, Nack, Work, delivery_of, later, nack_after
+from batch.worker.admission.slowed_types import SlowedTypes
+from batch.worker.attempt import Attempt, Ended, Finished, Nack, Work, delivery_of, later, nack_after
 
 DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""
@@ -40,9 +41,11 @@ class Verdicts:
     clock: Clock
     rng: random.Random
     markers: Markers
+    slowed_types: SlowedTypes = field(init=False)
     _lines: Lines = field(init=False)
 
     def __post_init__(self) -> None:
+        self.slowed_types = SlowedTypes(self.settings, self.store, self.clock, self.markers)
         self._lines = Lines(self.settings.execution, self.settings.index, self.settings.retry)
 
     def finished(self, attempt: Attempt, answer: Answer) -> Finished:
@@ -51,10 +54,9 @@ class Verdicts:
         if attempt.marker_generation is None:
             if answer.said is Said.RETURNED:
                 try:
-                    clock = self.clock
-                    return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+                    return self.returned(attempt, answer)
                 except ResultRefused as refused:
-                    answer = raised(refused.error)
+                    return self._failed(attempt, raised(refused.error))
             return self._finished(attempt, answer)
         done = False
         try:
@@ -70,6 +72,8 @@ class Verdicts:
                 return self.returned(attempt, answer)
             except ResultRefused as refused:
                 return self._failed(attempt, raised(refused.error))
+        if answer.said not in (Said.FAILED, Said.CRASHED, Said.DEPENDENCY):
+            self.slowed_types.came_through(attempt)
         if answer.said is Said.SUPERSEDED:
             return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt.number, reason=answer.reason)
         if answer.said is Said.SNOOZED:
@@ -84,7 +88,10 @@ class Verdicts:
     def returned(self, attempt: Attempt, answer: Answer) -> Ended:
         """The handler has returned. Raises ResultRefused: then the attempt has failed."""
         clock = self.clock
-        return self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+        ended = self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+        if self.slowed_types.slowing.failing:
+            self.slowed_types.came_through(attempt)
+        return ended
 
     def together(self, attempts: Sequence[Attempt], results: Sequence[Any], outputs: Sequence[str]) -> list[Finished]:
         """As `finished`, for attempts of one handler that one call has ended, none of them marked: all have returned. Raises
@@ -98,6 +105,8 @@ class Verdicts:
             if known is None:
                 known = shared[key] = self._shared(attempt, finished_at, ended_s)
             finished.append(self._returned(attempt, result, output, known))
+        if self.slowed_types.slowing.failing and attempts:
+            self.slowed_types.came_through(attempts[0])
         return finished
 
     def _shared(self, attempt: Attempt, finished_at: str, ended_s: float) -> str:
@@ -125,6 +134,7 @@ class Verdicts:
         """A failed attempt is on record before the task goes back; the last one makes it dead."""
         handler = attempt.handler
         delay_s = max(0.0, answer.after_s) if answer.after_s is not None else self._backoff_s(attempt)
+        delay_s = max(delay_s, self.slowed_types.slowing.least_wait_s(attempt.task.task_type, attempt.task.task_id, self.clock.now()))
         failure = AttemptError(
             at=iso(self.clock.now()),
             error_type=answer.error_type,
@@ -137,16 +147,13 @@ class Verdicts:
         attempts = add_failure(self.store, attempt.task.task_id, failure, delay_s, self.clock.now())
         self.markers.forget(attempt)
         log_failed(attempt, failure, attempts.attempt_count)
-        noted = Failure(attempt.counts_as or attempt.task.task_id, failure.error_type, failure.reason, again=attempt.number > 1)
+        self.slowed_types.failed(attempt, failure)
         attempt.before, attempt.has_record = attempts, True
         if attempt.quarantined and answer.said is Said.CRASHED:
-            ended = self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
-        elif attempts.attempt_count <= handler.retries:
-            return replace(later(attempt, attempts.not_before, self.clock.now()), failure=noted)
-        else:
-            ended = self.exhausted(attempt, attempts)
-        ended.failure = noted
-        return ended
+            return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
+        if attempts.attempt_count <= handler.retries:
+            return later(attempt, attempts.not_before, self.clock.now())
+        return self.exhausted(attempt, attempts)
 
     def _backoff_s(self, attempt: Attempt) -> float:
         return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.rng.random())

@@ -119,14 +119,14 @@ class Committer:
             if one.ack_id in self._abandoned and self._abandoned[one.ack_id] is not one:
                 continue
             if isinstance(one, Nack):
-                self.breaker.went_back(one.failure, one.dependency, snoozed=not one.on_record)
+                if one.dependency:
+                    self.breaker.failed(one.dependency)
                 nacks.append(one)
                 continue
             if isinstance(one, Delayed):
-                self.breaker.went_back(one.failure, snoozed=not one.on_record)
                 delayed.append(one)
                 continue
-            self.breaker.ended(one.failure)
+            self.breaker.ended()
             ended.append(one)
         self._keep(ended)
         if nacks:

@@ -91,6 +91,10 @@ class Runner:
         """As `Admission.given_up`."""
         return self._guarded(self.admission.given_up, work, reason)
 
+    def put_off(self, attempt: Attempt) -> Finished | None:
+        """As `SlowedTypes.put_off_again`."""
+        return self._guarded(self.verdicts.slowed_types.put_off_again, attempt)
+
     def readmitted(self, attempt: Attempt, *, mark_quarantined: bool = True) -> Finished | None:
         """As `Admission.readmit`."""
         return self._guarded(partial(self.admission.readmit, mark_quarantined=mark_quarantined), attempt)
@@ -111,7 +115,12 @@ class Runner:
             work.began_s = self.clock.monotonic()
             return self.admission.begin(work) or work
         attempt = self.admission.decoded(work)
-        return (self.admission.begin(attempt) or attempt) if isinstance(attempt, Attempt) else attempt
+        if not isinstance(attempt, Attempt):
+            return attempt
+        slowed_types = self.verdicts.slowed_types
+        if slowed_types.slowing.slowed and (unrun := slowed_types.put_off(attempt)):
+            return unrun
+        return self.admission.begin(attempt) or attempt
 
     def _guarded(self, step: Callable[..., T], work: Work, *arguments: Any) -> T | Nack:
         """A fault of ours, or a service that fails, sends this message back; the others go on."""

@@ -121,7 +121,7 @@ def test_a_call_that_fails_fails_for_all_of_its_tasks(plant: Plant, name: str) -
 
 
 @pytest.mark.parametrize("error", [ValueError("one of them is bad"), DependencyUnavailable("down for a moment")])
-def test_one_call_that_fails_is_one_failure_for_the_breaker(plant: Plant, error: Exception) -> None:
+def test_one_call_that_fails_is_one_failure(plant: Plant, error: Exception) -> None:
     calls: list[int] = []
 
     @plant.registry.task("embed", group=30, backoff=Backoff(first_s=60))
@@ -133,7 +133,7 @@ def test_one_call_that_fails_is_one_failure_for_the_breaker(plant: Plant, error:
 
     plant.submit(90, "embed")
     worker = plant.worker(BACKLOG=90, CONCURRENCY=1, PREFETCH_S="0.01")
-    worker._breaker.limit = worker._breaker.common_limit = 5
+    worker._breaker.limit = worker._runner.verdicts.slowed_types.slowing._limit = 5
     assert worker.run() is ExitReason.SHARE_DONE
     assert sum(calls) == 90
     plant.deferred_count = calls[0]

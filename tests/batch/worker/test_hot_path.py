@@ -106,7 +106,7 @@ def test_what_is_finished_meanwhile_is_written_together() -> None:
     inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
     leases = LeaseKeeper(plant.subscription, plant.clock, random.Random(1), lambda _error: None)
     dead_letters = plant.broker.topic("dead-letters")
-    breaker, given_up = CircuitBreaker(20, 20), worker.shutdown.runner.given_up
+    breaker, given_up = CircuitBreaker(20), worker.shutdown.runner.given_up
     committer = Committer(
         worker.settings, inbox, plant.subscription, dead_letters, plant.store, leases, worker.tally, breaker, plant.clock, given_up
     )

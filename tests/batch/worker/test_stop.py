@@ -12,7 +12,7 @@ from batch.model.errors import Permanent
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.worker.admission.records import read_attempts
-from batch.worker.circuit_breaker import DEFAULT_LIMIT
+from batch.worker.admission.slowing import DEFAULT_LIMIT
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 from tests.support import wait_until
 
@@ -61,7 +61,7 @@ def test_thousands_in_hand_go_back_while_a_handler_still_runs(plant: Plant) -> N
 # --- one error for most tasks
 
 
-def test_most_tasks_with_one_error_end_the_worker_and_spend_few_attempts(plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
+def test_most_tasks_with_one_error_slow_their_type_and_spend_few_attempts(plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
     @plant.registry.task("down")
     def down(task: Task, ctx: Any) -> None:
         raise ConnectionError(f"10.0.0.{len(task.task_id)}: refused for {task.task_id}")
@@ -74,13 +74,14 @@ def test_most_tasks_with_one_error_end_the_worker_and_spend_few_attempts(plant: 
 
     plant.store.write = as_slow_as_a_bucket  # type: ignore[method-assign]
     ids = plant.submit(500, "down")
-    assert plant.worker(MAX_MESSAGES=1000).run() is ExitReason.BROKEN
-    assert "worker broken: most tasks fail with ConnectionError" in caplog.text
+    assert plant.worker(MAX_MESSAGES=1000).run() is ExitReason.DRAINED
+    assert "task type down is slowed: 20 different tasks in a row failed with ConnectionError: 10.0.0." in caplog.text
     counts = [read_attempts(plant.store, one)[0].attempt_count for one in ids]
-    assert DEFAULT_LIMIT <= sum(counts) < 250, "20 in a row, and what four slots fail until that is known"
+    assert DEFAULT_LIMIT <= sum(counts) < 80, "20 in a row, what four threads fail until that is known, and one now and then"
     assert max(counts) == 1
     assert plant.subscription.backlog == 500
     assert plant.letters() == []
+    plant.deferred_count = 500
 
 
 def test_ten_percent_of_failing_tasks_stop_nobody(plant: Plant) -> None:

@@ -105,17 +105,18 @@ def test_what_comes_back_too_late_is_ignored(plant: Plant) -> None:
     assert [one.result for one in plant.outcomes()] == ["in time"]
 
 
-def test_a_worker_whose_threads_all_hang_ends_broken(plant: Plant, never: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_whose_threads_all_hang_ends_stuck(plant: Plant, never: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
     @plant.registry.task("hangs", timeout_s=0.1)
     def hangs(task: Task, ctx: Any) -> None:
         never.wait(20)
 
     plant.submit(50, "hangs")
-    assert plant.worker(MAX_MESSAGES=50, CONCURRENCY=2).run() is ExitReason.BROKEN
+    assert plant.worker(MAX_MESSAGES=50, CONCURRENCY=2).run() is ExitReason.STUCK
     assert LEAST_LOST <= len(logged(caplog, "handler_timed_out")) <= most_lost(2) + 2
-    (broken,) = logged(caplog, "worker_broken")
-    assert "'hangs'" in broken.error
-    assert 'isolation="process"' in broken.error
+    (told,) = logged(caplog, "handlers_hang")
+    assert "'hangs'" in told.error
+    assert 'isolation="process"' in told.error
+    assert plant.progress().exit_reason == "stuck", "the next try of the worker goes on, and no lane is held"
     assert plant.subscription.backlog == 50, "nobody died of it"
 
 
