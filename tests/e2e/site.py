@@ -79,6 +79,14 @@ class Site:
         quoted = urllib.parse.quote(name, safe="")
         self.post(f"/upload/storage/v1/b/{self.bucket}/o?uploadType=media&name={quoted}", data, "application/octet-stream")
 
+    def upload_encoded(self, name: str, data: bytes, encoding: str) -> None:
+        """With `Content-Encoding` in its metadata: readers get what it decodes to."""
+        boundary = "part-of-this-upload"
+        head = json.dumps({"name": name, "contentEncoding": encoding}).encode()
+        parts = (b"Content-Type: application/json\r\n\r\n" + head, b"Content-Type: application/octet-stream\r\n\r\n" + data)
+        body = b"".join(b"--" + boundary.encode() + b"\r\n" + part + b"\r\n" for part in parts) + f"--{boundary}--\r\n".encode()
+        self.post(f"/upload/storage/v1/b/{self.bucket}/o?uploadType=multipart", body, f"multipart/related; boundary={boundary}")
+
     def publish(self, bodies: list[dict[str, Any]], shard: str = "s-1") -> None:
         """Messages as a plain client writes them."""
         messages = [
