@@ -81,7 +81,7 @@ RESULTS = {
     "an empty text": None,
     "a dataclass": {"rows": 1, "parts": ["a"]},
     "numbers as keys": {"1": "a"},
-    "half a character": {"a": "half \ud83d"},
+    "half a character": {"a": r"half \ud83d"},
 }
 
 

@@ -41,6 +41,6 @@ def test_an_isolated_handler_that_crashes_shows_its_own_and_the_worker_lives(sit
     site.publish([{"task_id": "crash", "task_type": "isolated-crashes"}])
     end = site.run(HANDLERS="tests.field.crashing_handlers", BACKLOG=1, BILLING_FLOOR_S=0)
     assert (end.code, end.summary["exit_reason"]) == (0, "share_done"), end.text
-    printed = "\n".join(str(line["reason"]) for line in end.events("handler_output"))
+    printed = "\n".join(str(line["message"]) for line in end.events("handler_output"))
     assert "Segmentation fault" in printed
     assert "in touches_it_alone" in printed

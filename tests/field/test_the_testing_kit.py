@@ -16,6 +16,7 @@ from batch.model.clock import SystemClock
 from batch.model.errors import MessageRefused
 from batch.model.outcomes import Outcome
 from batch.model.result import as_json
+from batch.model.texts import json_bytes
 from batch.testing import HandlerRun, ManualClock, MemoryObjectStore, bounded, run_group, run_handler
 from tests.batch.worker.plant import Plant
 from tests.field import hanging, idle, wrapping
@@ -53,7 +54,7 @@ def test_the_kit_says_what_a_worker_says(module: Any, kind: str) -> None:
         # The kit raises the error as it is; that it was one of several stands in its note.
         assert (outcome, error_type, reason) == (*worker[:2], worker[2].partition(" (one of ")[0]), case
         if outcome == "succeeded" and case != "too large":
-            assert json.loads(as_json(result)) == (results[case] if result or result is None else ""), case
+            assert json.loads(json_bytes(as_json(result))) == (results[case] if result or result is None else ""), case
 
 
 def outcome_of(registry: Registry, task_type: str, **fields: Any) -> Outcome:

@@ -52,7 +52,7 @@ class SlowedTypes:
             log(
                 "type_slowed",
                 f"task type {task_type} is slowed: {slowed.task_count} different tasks in a row failed with {error_type}: {reason[:500]}, "
-                "and none came through; a few of its tasks are tried, the others wait; mend the handler, what it needs, or what is submitted",
+                "none came through; a few of its tasks are tried, the others wait; mend the handler, what it needs, or what is submitted",
                 task_type=task_type,
                 error_type=error_type,
                 reason=reason,

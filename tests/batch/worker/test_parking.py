@@ -325,7 +325,7 @@ def test_a_healthy_snooze_writes_nothing(plant: Plant) -> None:
 
 
 def test_a_bucket_that_takes_no_parked_task_hands_them_back_and_loses_none(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Seen(plant, *[Retry("later", 3600) for _ in range(5)])
+    seen = Seen(plant, *[Retry(f"later than {name}", 3600) for name in ("one", "two", "three", "four", "five")])
     plant.submit(5, "wait")
     write = plant.store.write
 

@@ -178,7 +178,7 @@ def test_what_is_kept_for_the_next_worker_is_read_again_and_other_bytes_are_refu
     state = slowing.slowed["load"]
     assert from_json(to_json(state)) == state
     for data in (b"", b"[]", b"{}", b"null", b'{"error": 1}', b"\xff"):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             from_json(data)
     later = made()
     later.recall("load", from_json(to_json(state)))
