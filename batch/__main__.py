@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from batch.copies import copies
 from batch.descendants import adopt, end_all
@@ -241,11 +241,15 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
                 worker.stop()
 
 
-if __name__ == "__main__":
-    code = main()
+def leave(code: int) -> NoReturn:
+    """End this process at once, and with it what handlers have left."""
     end_all()
     for stream in (sys.__stdout__, sys.__stderr__):
         with suppress(ValueError, OSError):  # a handler may have closed it
             if stream is not None:
                 stream.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -2,6 +2,7 @@
 
 An output is created only if absent, with `task_id` and `submitted_at` in its metadata. When something is there already it
 is compared: ours counts as written, an older task's is replaced at exactly that generation, a newer one's makes us yield.
+A `submitted_at` long after the object itself was written is a wrong clock's (`message.MAX_AHEAD_S`): it counts only up to there.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batch.model.errors import DependencyUnavailable, PreconditionFailed, ServiceRefused, Superseded
-from batch.model.message import Task
+from batch.model.message import Task, bounded_time
 from batch.services.ports import ObjectStore
 
 MAX_ROUNDS = 20
@@ -49,7 +50,8 @@ def write_output(store: ObjectStore, task: Task, name: str, data: bytes, content
         if owner == task.task_id:
             return Written(name, existing.generation, created=False)
         # An object without our metadata (put there by a person) counts as older.
-        if (existing.metadata.get("submitted_at", ""), owner) > task.age_key:
+        submitted_at = bounded_time(existing.metadata.get("submitted_at"), existing.updated_s) or ""
+        if (submitted_at, owner) > task.age_key:
             raise Superseded(f"{name} belongs to the newer task {owner}")
         if refused is not None:
             raise refused

@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +25,9 @@ MAX_MESSAGE_BYTES = 9_000_000
 MAX_TASK_TYPE_BYTES = 128
 MAX_KEY_BYTES = 1024
 MAX_TIME_CHARS = 64
+MAX_AHEAD_S = 60.0
+"""How far a client's clock may be ahead of Pub/Sub's: a `submitted_at` later than this after the publish time counts as this. Otherwise the
+tasks of a client whose clock is years ahead would own their outputs for years."""
 ROLLING_BELOW = 100
 """Submissions of fewer tasks share the rolling shard of their lane and hour, so that a flush writes few objects."""
 
@@ -91,7 +93,8 @@ def encode(task: Task) -> tuple[bytes, dict[str, str]]:
 def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, published_s: float, lane: str) -> Task:
     """The task in a message, also one that a foreign client published without attributes or `submitted_at`.
 
-    `lane` is where the message was found; `published_s` stands in for a missing `submitted_at` and names the rolling shard.
+    `lane` is where the message was found; `published_s` stands in for a missing `submitted_at`, bounds one that is given, and names the
+    rolling shard.
     Raises MessageRefused; whatever it says, the caller keeps data and attributes unchanged.
     """
     body = _json_object(data)
@@ -102,7 +105,7 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
     return _task(
         task_id_of(body.pop("task_id", None), message_id),
         task_type,
-        _normal_time(body.pop("submitted_at", None), published_s),
+        bounded_time(body.pop("submitted_at", None), published_s) or iso(published_s),
         body,
         attributes.get("submission_id", ""),
         attributes.get("lane", lane),
@@ -195,19 +198,22 @@ def _parsed(data: bytes) -> Any:
     return json.loads(data)
 
 
-def _normal_time(given: object, published_s: float) -> str:
+def bounded_time(given: object, known_s: float) -> str | None:
+    """A `submitted_at` as it counts, in the form of `iso`: at most MAX_AHEAD_S after `known_s`, when the task is known to have been
+    submitted (Unix seconds). None when it is no time."""
     read = _read_time(given) if isinstance(given, str) and len(given) <= MAX_TIME_CHARS else None
-    return read or iso(published_s)
+    if read is None:
+        return None
+    text, unix_s = read
+    return text if unix_s - known_s <= MAX_AHEAD_S else iso(known_s + MAX_AHEAD_S)
 
 
 @lru_cache(maxsize=256)
-def _read_time(given: str) -> str | None:
-    """As `iso` writes it; None when it is no time. Tasks that were submitted together share theirs."""
+def _read_time(given: str) -> tuple[str, float] | None:
+    """As `iso` writes it, and in Unix seconds; None when it is no time. Tasks that were submitted together share theirs."""
     try:
-        if _NORMAL_TIME.fullmatch(given):
-            datetime.fromisoformat(given)
-            return given
-        return iso(from_iso(given))
+        unix_s = from_iso(given)
+        return (given if _NORMAL_TIME.fullmatch(given) else iso(unix_s)), unix_s
     except (ValueError, OverflowError):
         return None
 

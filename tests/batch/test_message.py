@@ -23,7 +23,7 @@ json_values = st.recursive(
 )
 ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,40}", fullmatch=True)
 shards = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,40}", fullmatch=True)
-times = st.integers(0, 4_000_000_000_000_000).map(lambda microseconds: iso(microseconds / 1e6))
+times = st.integers(0, 1_767_225_600_000_000).map(lambda microseconds: iso(microseconds / 1e6))
 fields = st.dictionaries(texts.filter(lambda name: name not in ENVELOPE), json_values, max_size=5)
 tasks = st.builds(
     Task,
