@@ -20,7 +20,7 @@ from controller.observe.survey import read_progress
 from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
-from fanout.output import Listing, counted, show, show_json
+from fanout.output import Listing, counted, say, show, show_json
 
 COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took")
 NUMBERS = frozenset({"done", "of", "took"})
@@ -65,7 +65,7 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
     show(Listing(COLUMNS, tuple(row(one) for one in found), NUMBERS))
     for one in found:
         for problem in one.problems:
-            click.echo(f"{one.info.name}: {problem}", err=True)
+            say(f"{one.info.name}: {problem}", err=True)
 
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:

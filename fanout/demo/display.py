@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fanout.demo.snapshot import LaneSnapshot, Snapshot, WorkerTry
-from fanout.output import counted
+from fanout.output import counted, printable
 
 BAR_WIDTH = 24
 PLAIN_WIDTH = 160
@@ -33,7 +33,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print a line about something that happened."""
-        self._console.print(Text(line))
+        self._console.print(Text(printable(line)))
 
     def show(self, snapshot: Snapshot) -> None:
         """Show this snapshot."""
