@@ -42,10 +42,13 @@ EVENTS: dict[str, tuple[str, str]] = {
     "attempt_failed": ("WARNING", "a handler raised; the task is tried again later, or dead-lettered"),
     "type_slowed": (
         "ERROR",
-        "many different tasks of one type fail alike and none comes through; a few of it are tried, the others nacked unrun, until one does",
+        "many different tasks of one type fail alike and none comes through; a few are tried, the others nacked unrun, until one does",
     ),
     "type_resumed": ("NOTICE", "a task of a slowed type ended other than by failing; with how many were tried and how many nacked unrun"),
-    "slowing_not_kept": ("WARNING", "that a type is slowed could not be noted or removed; the next worker tries more, or fewer, of its tasks"),
+    "slowing_not_kept": (
+        "WARNING",
+        "that a type is slowed could not be noted or removed; the next worker tries more, or fewer, of its tasks",
+    ),
     "dead_lettered": ("ERROR", "a task is dead; with its id, type and reason"),
     "dependency_failed": ("WARNING", "a handler could not reach a service; its task is nacked and spends no attempt"),
     "runner_fault": ("ERROR", "a fault in Fanout met one message; it is nacked for a minute, the others go on"),

@@ -39,7 +39,7 @@ EXIT_CODES = {
     EXIT_CRASHED: "a fault in Fanout itself; the log has the traceback",
     EXIT_SETTINGS: "settings are missing or wrong; every problem was printed",
     EXIT_BROKEN: "broken: a service is missing, forbidden or down; the log says which and what to do",
-    EXIT_STUCK: "stuck: one of the worker's own threads sent no heartbeat, or its handlers hang; the log has their stacks; Cloud Run tries again",
+    EXIT_STUCK: "stuck: one of the worker's own threads sent no heartbeat, or its handlers hang; the log has stacks; Cloud Run tries again",
 }
 
 

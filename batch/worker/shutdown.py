@@ -54,7 +54,8 @@ class Stages:
 @dataclass(slots=True)
 class Shutdown:
     """The end of one worker try. `asked_s` (monotonic) is when somebody asked the worker to stop; `fault` is what broke one of its own
-    threads; `hang` says that as many handlers hang as it can bear. `on_stuck` is called when the watchdog has ended the worker, whose own thread may never return."""
+    threads; `hang` says that as many handlers hang as it can bear. `on_stuck` is called when the watchdog has
+    ended the worker, whose own thread may never return."""
 
     settings: WorkerSettings
     subscription: Subscription

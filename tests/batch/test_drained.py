@@ -39,7 +39,7 @@ def test_a_tail_of_broken_tasks_ends(registry: Registry) -> None:
     """Among good ones each of them has failed once; alone at the end they fail alike, and are dead all the same."""
     good = [{"task_type": "write", "name": f"out/{number}"} for number in range(60)]
     broken = [{"task_type": "flaky", "failures": 99} for _ in range(60)]
-    drained = drain([one for pair in zip(good, broken, strict=True) for one in pair], registry, max_executions=20)
+    drained = drain([one for pair in zip(good, broken, strict=True) for one in pair], registry, max_executions=60)
     assert sorted(one.outcome for one in drained.outcomes.values()) == ["dead"] * 60 + ["succeeded"] * 60
     assert ExitReason.BROKEN not in drained.exit_reasons
 

@@ -9,7 +9,7 @@ from batch.model.errors import Retry
 from batch.model.message import Task
 
 
-def source_there(given: Task, ctx: Any) -> str:  # noqa: ARG001 - every handler takes both
+def source_there(given: Task, ctx: Any) -> str:
     """Asks to wait when the source is missing."""
     if given.fields.get("source") == "missing":
         raise Retry(f"source {len(given.task_id)}.csv is not in the bucket yet")

@@ -1,4 +1,4 @@
-"""Many bad tasks beside good ones: no client's input stops the lane of all, and what a handler needs may be down without a task dying of it."""
+"""Many bad tasks beside good ones: no client's input stops the lane of all, and no task dies of what its handler needs being down."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def register(registry: Registry, task_type: str, kind: str, **options: Any) -> N
     if kind == "grouped":
 
         @registry.task(task_type, group=8, group_wait_s=0.01, **options)
-        def grouped(tasks: list[Task], ctxs: list[Any]) -> list[Any]:  # noqa: ARG001 - every handler takes both
+        def grouped(tasks: list[Task], ctxs: list[Any]) -> list[Any]:
             return [Retry("source 1.csv is not in the bucket yet") if one.fields.get("source") == "missing" else "ok" for one in tasks]
     elif kind == "async":
 
         @registry.task(task_type, **options)
-        async def waits(task: Task, ctx: Any) -> str:  # noqa: ARG001 - every handler takes both
+        async def waits(task: Task, ctx: Any) -> str:
             wrong(task)
             return "ok"
     elif kind == "isolated":
@@ -49,7 +49,7 @@ def register(registry: Registry, task_type: str, kind: str, **options: Any) -> N
     else:
 
         @registry.task(task_type, **options)
-        def plain(task: Task, ctx: Any) -> str:  # noqa: ARG001 - every handler takes both
+        def plain(task: Task, ctx: Any) -> str:
             wrong(task)
             return "ok"
 

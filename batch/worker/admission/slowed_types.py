@@ -1,4 +1,4 @@
-"""The slowed task types of one worker: told by the verdicts, asked by the admission, and kept in the bucket for the workers that come after.
+"""The slowed task types of one worker: told by the verdicts, asked by the admission, and kept in the bucket for workers that come after.
 
 Without that memory each new worker would have to find out anew, at the price of the attempts of many tasks. What is kept is only a hint:
 without it, or where it cannot be read or written, tasks are tried sooner.
@@ -18,9 +18,8 @@ from batch.model.names import slowed_object
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
-from batch.worker.admission.slowing import LONGEST_DELAY_S, Slowed, Slowing, from_json, limit_of, to_json
+from batch.worker.admission.slowing import LONGEST_DELAY_S, Slowing, from_json, limit_of, to_json
 from batch.worker.attempt import Attempt, Nack, nack_after
-
 
 FORGOTTEN_S = 3 * LONGEST_DELAY_S
 """What an earlier worker has kept counts until so long after a try was due: nothing of the type came since."""
@@ -52,9 +51,12 @@ class SlowedTypes:
         if slowed is not None:
             log(
                 "type_slowed",
-                f"task type {task_type} is slowed: {slowed.task_count} different tasks in a row failed with {error_type}: {reason[:500]}, and "
-                "none came through; a few of its tasks are tried, the others wait; mend the handler, what it needs, or what is submitted",
-                **{"task_type": task_type, "error_type": error_type, "reason": reason, "task_count": slowed.task_count},
+                f"task type {task_type} is slowed: {slowed.task_count} different tasks in a row failed with {error_type}: {reason[:500]}, "
+                "and none came through; a few of its tasks are tried, others wait; mend the handler, what it needs, or what is submitted",
+                task_type=task_type,
+                error_type=error_type,
+                reason=reason,
+                task_count=slowed.task_count,
             )
         slowed = self.slowing.slowed.get(task_type)
         if slowed is not None and self._kept.get(task_type) != slowed.tried_count:
@@ -67,7 +69,9 @@ class SlowedTypes:
         slowed = self.slowing.came_through(task_type) if task_type in self.slowing.failing else None
         if slowed is not None:
             facts = {"tried_count": slowed.tried_count, "unrun_count": slowed.unrun_count, "slowed_since": iso(slowed.since_s)}
-            log("type_resumed", f"task type {task_type} is not slowed any more: one of its tasks came through", task_type=task_type, **facts)
+            log(
+                "type_resumed", f"task type {task_type} is not slowed any more: one of its tasks came through", task_type=task_type, **facts
+            )
             self._kept.pop(task_type, None)
             self._aside(lambda: self.store.delete(self._name(task_type)))
 
@@ -80,7 +84,7 @@ class SlowedTypes:
         return nack_after(attempt.delivery, wait_s) if wait_s else None
 
     def put_off_again(self, attempt: Attempt) -> Nack | None:
-        """As `put_off`, for one that was delivered before; the first of its type asks the bucket whether an earlier worker has slowed it."""
+        """As `put_off`, for one that was delivered before; the first of its type asks the bucket whether an earlier worker slowed it."""
         task_type = attempt.task.task_type
         if task_type not in self._recalled:
             with self._lock:

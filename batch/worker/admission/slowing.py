@@ -5,7 +5,7 @@ The rule: only what a service did opens the circuit breaker. When many different
 through, that type is slowed: now and then one of its tasks is tried, the others are nacked unrun with a growing delay and spend no
 attempt, until one ends other than by failing. Other types never notice.
 
-So an hour in which a handler's database is down costs its tasks few attempts, whoever tries. Pure: no I/O, no clock.
+So an hour in which a handler's database is down costs its tasks few attempts, whichever worker tries. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations

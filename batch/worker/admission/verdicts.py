@@ -20,8 +20,8 @@ from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import add_failure
-from batch.worker.attempt import Attempt, Ended, Finished, Nack, later, nack_after
 from batch.worker.admission.slowed_types import SlowedTypes
+from batch.worker.attempt import Attempt, Ended, Finished, Nack, later, nack_after
 
 DEPENDENCY_WAIT_S = 10.0
 """How long a task waits after a service failed under it."""

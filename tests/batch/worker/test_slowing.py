@@ -42,7 +42,9 @@ def test_errors_that_differ_otherwise_are_not() -> None:
     assert len(fingerprint("ValueError", "x" * 10**6)) < 2 * MAX_CHARS
 
 
-def fail(slowing: Slowing, task_id: str, reason: str = "connection refused", *, again: bool = False, task_type: str = "load") -> Slowed | None:
+def fail(
+    slowing: Slowing, task_id: str, reason: str = "connection refused", *, again: bool = False, task_type: str = "load"
+) -> Slowed | None:
     return slowing.failed(task_type, task_id, "a", "OSError", reason, 0.0, again=again)
 
 
@@ -61,9 +63,7 @@ def slowed() -> Slowing:
 numbers = count(1000)
 
 
-def wait_s(
-    slowing: Slowing, now_s: float = 0.0, *, task_id: str = "", client: str = "a", task_type: str = "load"
-) -> float:
+def wait_s(slowing: Slowing, now_s: float = 0.0, *, task_id: str = "", client: str = "a", task_type: str = "load") -> float:
     """Of another task each time, unless it is named."""
     return slowing.wait_s(task_type, task_id or f"t-{next(numbers)}", client, now_s)
 
@@ -178,7 +178,7 @@ def test_what_is_kept_for_the_next_worker_is_read_again_and_other_bytes_are_refu
     state = slowing.slowed["load"]
     assert from_json(to_json(state)) == state
     for data in (b"", b"[]", b"{}", b"null", b'{"error": 1}', b"\xff"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError):  # noqa: PT011 - whichever way it is damaged
             from_json(data)
     later = made()
     later.recall("load", from_json(to_json(state)))
