@@ -48,7 +48,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            error.message = "\n".join(map(printable, error.message.split("\n")))
+            error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]  # click shows what stands there
             raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
