@@ -43,6 +43,10 @@ EVENTS: dict[str, tuple[str, str]] = {
         "WARNING",
         "a pull had not ended when the worker had to; messages that it still brings are delivered again when their lease ends",
     ),
+    "task_id_replaced": (
+        "WARNING",
+        "a message's task_id does not match the pattern, so its task is called by the message's id; logged once by a worker",
+    ),
     "delayed": ("INFO", "tasks that must wait longer than 600 s wait in the bucket now, their messages acknowledged; with their count"),
     "delaying_failed": ("WARNING", "tasks could not be written to the bucket to wait there; their messages are nacked for 600 s"),
     "republished": ("INFO", "messages were published again and acknowledged, before the dead-letter policy takes them; with their count"),

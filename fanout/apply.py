@@ -16,7 +16,7 @@ from controller.config import RUN_EMULATOR
 from controller.lanes.deployed import DeployedJobs
 from controller.lanes.differences import Change, differences
 from controller.lanes.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests, rendered
-from fanout import cloud
+from fanout import cloud, output
 from fanout.output import counted, explained_errors, show_json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,7 +73,7 @@ def apply(
     emulator = os.environ.get(RUN_EMULATOR, "")
 
     def say(line: str) -> None:
-        click.echo(line, err=as_json)
+        output.say(line, err=as_json)
 
     with explained_errors():
         manifests = [_filled(one, project, bucket, set_env, image) for one in _manifests(jobs_file)]
@@ -121,7 +121,7 @@ def render(lane: str, jobs_file: Path | None, project: str, set_env: tuple[str, 
             raise SettingsError([f"{jobs_file or JOBS_FILE} has no lane {lane!r}; it has {known}"])
         manifest = _filled(found[0], project, bucket, set_env, image)
         for problem in left_open(manifest):
-            click.echo(f"left open: {problem}", err=True)
+            output.say(f"left open: {problem}", err=True)
         if as_json:
             show_json(manifest.document)
         else:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 import click
+
+from fanout.output import printable
 
 # Where the command is, and what it does in one line.
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -40,6 +43,14 @@ class LazyGroup(click.Group):
             if not near or "Did you mean" in error.format_message():
                 raise
             raise click.UsageError(f"{error.format_message()} Did you mean {near[0]!r}?", ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """What a command raises for a person to read names things of the network: each of its lines is made printable."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = "\n".join(map(printable, error.message.split("\n")))  # type: ignore[misc]  # click shows what stands there
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

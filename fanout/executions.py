@@ -23,7 +23,7 @@ from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
 from fanout.execution.tries import oldest_text
-from fanout.output import Listing, counted, show, show_json
+from fanout.output import Listing, counted, say, show, show_json
 
 COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took", "oldest")
 NUMBERS = frozenset({"done", "of", "took"})
@@ -71,7 +71,7 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
     show(Listing(COLUMNS, tuple(row(one) for one in found), NUMBERS))
     for one in found:
         for problem in one.problems:
-            click.echo(problem if problem.startswith(one.info.name) else f"{one.info.name}: {problem}", err=True)
+            say(problem if problem.startswith(one.info.name) else f"{one.info.name}: {problem}", err=True)
 
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:

@@ -22,7 +22,7 @@ from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, say, show, show_json
 
 NUMBERS = frozenset({"backlog", "assigned", "workers"})
 COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers", "last decision")
@@ -54,8 +54,7 @@ def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings)
         show_json({"lanes": bodies, "refused": [{"job": one.job, "problems": list(one.problems)} for one in refused]})
     else:
         show(Listing(COLUMNS, tuple(row(view, body) for view, body in zip(views, bodies, strict=True)), NUMBERS))
-        for line in _troubles(bodies, refused):
-            click.echo(line)
+        say(*_troubles(bodies, refused))
     if not bodies and not refused:
         click.echo(f"Error: {cloud.no_lane(settings)}", err=True)
         sys.exit(EXIT_TROUBLE)

@@ -8,7 +8,7 @@ from controller.lanes.annotations import lanes_named
 from controller.model.execution import MAX_WORKERS_PER_EXECUTION
 from controller.observe.jobs import JobRunner, LaunchUnclear, RunRequest
 from fanout import cloud
-from fanout.output import counted, show_json
+from fanout.output import counted, say, show_json
 
 
 @click.command()
@@ -39,4 +39,4 @@ def command(lane: str, workers: int, max_messages: int | None, as_json: bool, ru
     if as_json:
         show_json({"lane": lane, "execution": execution.name, "worker_count": workers, "max_messages": max_messages})
     else:
-        click.echo(f"launched {execution.name} with {counted(workers, 'worker')}")
+        say(f"launched {execution.name} with {counted(workers, 'worker')}")

@@ -1,5 +1,7 @@
 """What a command prints and how it ends: lists, JSON, errors in one line, and the exit code.
 
+Names, reasons and errors come over the network, from clients among others: what a person reads of them has passed `printable`.
+
 Exit codes: 0 when all is well, 1 when something could not be done or a lane is in trouble, 2 for wrong usage or settings.
 """
 
@@ -9,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +27,10 @@ TRACEBACK = "FANOUT_TRACEBACK"
 GAP = "  "
 NONE = "-"
 """Stands for an empty cell in plain columns, so that every row has as many words as it has columns."""
+_NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of characters that steer a terminal, reorder or break a line, or are no characters."""
+_JOINERS = frozenset({"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))})
+"""Of these, what stands inside words and emoji."""
 _CLIENTS = frozenset({"google", "grpc", "requests", "urllib3", "http", "httpx", "httpcore"})
 """Libraries whose errors come from a service, or from the way to it."""
 
@@ -43,9 +50,9 @@ def explained_errors() -> Iterator[None]:
     try:
         yield
     except SettingsError as error:
-        raise CommandFailed(EXIT_USAGE, "\n".join(error.problems)) from error
+        raise CommandFailed(EXIT_USAGE, "\n".join(map(printable, error.problems))) from error
     except FanoutError as error:
-        raise CommandFailed(EXIT_TROUBLE, str(error)) from error
+        raise CommandFailed(EXIT_TROUBLE, one_line(str(error))) from error
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError, ModuleNotFoundError):
         raise
     except Exception as error:
@@ -56,7 +63,7 @@ def explained_errors() -> Iterator[None]:
 
 def unforeseen(error: Exception) -> str:
     """One line about an unexpected error: either a service could not be reached, or this program has a fault."""
-    told = " ".join(str(error).split())[:400]
+    told = one_line(str(error))[:400]
     what = f"{type(error).__name__}: {told}" if told else type(error).__name__
     if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS:
         return f"a service could not be reached, or gave no usable answer ({what}): look at credentials, region and network, try again"
@@ -115,9 +122,27 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def printable(text: str) -> str:
+    """The text with everything escaped, as in a Python literal, that would not be seen as it is: escape sequences, line ends, marks that
+    turn the direction of writing, halves of characters."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(char: str) -> str:
+    if unicodedata.category(char) in _NOT_SHOWN and char not in _JOINERS:
+        return char.encode("unicode_escape").decode()
+    return char
+
+
 def one_line(text: str) -> str:
-    """Without line ends and what else could move a terminal's cursor."""
-    return "".join(char if char.isprintable() else " " for char in " ".join(text.split()))
+    """As a single line of words: white space of any kind is one blank, and the rest `printable`."""
+    return printable(" ".join(text.split()))
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Each on a line of its own, `printable`."""
+    for line in lines:
+        click.echo(printable(line), err=err)
 
 
 def show_json(body: Mapping[str, object] | Sequence[object]) -> None:

@@ -7,7 +7,7 @@ import click
 from controller.lanes.annotations import lanes_named
 from controller.observe.jobs import JobRunner
 from fanout import cloud
-from fanout.output import show_json
+from fanout.output import say, show_json
 
 PAUSED = "fanout/paused"
 
@@ -57,7 +57,7 @@ def _set_paused(runner: JobRunner, names: tuple[str, ...], *, paused: bool, as_j
             runner.set_annotation(lane.job, PAUSED, "true" if paused else "false")
         done.append({"lane": lane.name, "job": lane.job, "paused": paused, "changed": changed})
         if not as_json:
-            click.echo(_told(lane.name, paused=paused, changed=changed))
+            say(_told(lane.name, paused=paused, changed=changed))
     if as_json:
         show_json({"lanes": done})
 

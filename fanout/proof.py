@@ -10,7 +10,7 @@ from batch.client.proof import Proof, prove
 from batch.model.errors import ObjectMissing
 from controller.model.wording import are
 from fanout import cloud
-from fanout.output import counted, explained_errors, show_json
+from fanout.output import counted, explained_errors, printable, show_json
 
 SHOWN = 20
 """How many missing or dead tasks are named in the text; `--json` names all."""
@@ -85,7 +85,7 @@ def as_text(proof: Proof) -> str:
         rate = f", {proof.tasks_per_s:,.1f} tasks a second" if proof.tasks_per_s else ""
         lines.append(f"finished {proof.first_finished_at} to {proof.last_finished_at} ({proof.finishing_s:,.1f} s{rate})")
         lines.append(_by_whom(proof))
-    return "\n".join(lines + [f"problem: {problem}" for problem in proof.problems])
+    return "\n".join(map(printable, [*lines, *(f"problem: {problem}" for problem in proof.problems)]))
 
 
 def _by_whom(proof: Proof) -> str:

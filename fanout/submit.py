@@ -22,7 +22,7 @@ from batch.model.errors import DependencyError, NameRefused, SettingsError
 from batch.model.names import checked, input_object
 from batch.services.ports import ObjectStore, Topic
 from fanout import cloud
-from fanout.output import counted, explained_errors
+from fanout.output import counted, explained_errors, say
 
 UPLOADS = 8
 """Local files that are uploaded at a time."""
@@ -136,7 +136,7 @@ def _many(
     store: ObjectStore, topic: Topic, lane: str, check: Check, tasks: Iterator[NewTask | Refusal], as_json: bool, what: str = "line"
 ) -> bool:
     def tell(refusal: Refusal) -> None:
-        click.echo(f"{what} {refusal.position}: {refusal.reason}", err=True)
+        say(f"{what} {refusal.position}: {refusal.reason}", err=True)
 
     submission = Submission(
         lane=lane, topic=topic, store=store, clock=SystemClock(), rng=random.SystemRandom(), check=check, on_refusal=tell
@@ -148,9 +148,9 @@ def _many(
     except DependencyError as error:
         before = counted(submission.report.accepted_count, "task")
         failure = f"{error}" if isinstance(error, SubmissionInterrupted) else f"{error} ({before} submitted before)"
-        click.echo(f"Error: {failure}", err=True)
+        say(f"Error: {failure}", err=True)
     report = submission.report
-    click.echo(json.dumps(_object(report, failure)) if as_json else _line(report, topic.name))
+    say(json.dumps(_object(report, failure)) if as_json else _line(report, topic.name))
     return report.closed and not report.refused_count
 
 

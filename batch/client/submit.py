@@ -16,7 +16,7 @@ from batch.handling.registry import Registry
 from batch.model.clock import Clock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed, ServiceRefused
-from batch.model.message import ENVELOPE, ROLLING_BELOW, Task, check_task_type, encode, new_task_id, rolling_shard, short
+from batch.model.message import ENVELOPE, ROLLING_BELOW, TASK_ID_PATTERN, Task, check_task_type, encode, new_task_id, rolling_shard, short
 from batch.model.names import manifest_object, submission_object
 from batch.services.ports import ObjectStore, Topic
 
@@ -101,6 +101,8 @@ def checked_message(
     taken = [name for name in ENVELOPE if name in new.fields]
     if taken:
         reason = "must be left out: set when the task is submitted; for a task that may be submitted twice give an idempotency key"
+        if "task_id" in taken:
+            reason += f" (only who publishes to the topic itself names a task_id: a text that matches {TASK_ID_PATTERN})"
         raise MessageRefused("invalid", f"{' and '.join(taken)} {reason}", taken)
     odd = next((name for name in new.fields if not isinstance(name, str)), None)
     if odd is not None:

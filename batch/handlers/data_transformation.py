@@ -20,7 +20,7 @@ from batch.handlers.tables.duplicates import Keep, distinct_rows
 from batch.handlers.tables.measures import groups_of, numbers_of
 from batch.handlers.tables.numeric import Method, aggregated, header, normalized, normalized_rows
 from batch.handlers.tables.parquet import MEDIA_TYPE, demand, is_parquet, read_parquet, write_parquet
-from batch.handlers.tables.table import Row, Table, read_table, write_csv
+from batch.handlers.tables.table import Row, Table, read_table, without_formula, write_csv
 from batch.handling.context import Context
 from batch.handling.registry import task
 from batch.model.clock import iso
@@ -38,10 +38,11 @@ MEDIA_TYPES = {"csv": "text/csv", "parquet": MEDIA_TYPE}
 class DataTransformation(Payload):
     """The fields of a `data_transformation` task; others are allowed and ignored. `columns` and `method` are for normalize, `group_by` and
     `values` for aggregation, `conditions` for filter, `columns` (all of them by default) and `keep` for deduplicate; `dataset_size` and
-    `seed` count only without a `source`; `format` is what the data is written in."""
+    `seed` count only without a `source`; `format` is what the data is written in; `escape_formulas` is for CSV that a person opens."""
 
     transformation: Literal["normalize", "aggregation", "filter", "deduplicate"] = "normalize"
     format: Format = "csv"
+    escape_formulas: bool = False
     source: ObjectName | None = None
     dataset_size: int = Field(default=1000, ge=1, le=MAX_DATASET_SIZE)
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -130,7 +131,7 @@ def _normalize(fields: DataTransformation, table: Table) -> Product:
     facts: dict[str, Any] = {}
     for name in numbers:
         numbers[name], facts[name] = normalized(numbers[name], fields.method)
-    data, row_count = _written(fields.format, table.columns, lambda: normalized_rows(table, numbers))
+    data, row_count = _written(fields, table.columns, lambda: normalized_rows(table, numbers))
     return Product(data, row_count, record_count, {"method": fields.method, "columns": facts})
 
 
@@ -139,7 +140,7 @@ def _aggregate(fields: DataTransformation, table: Table) -> Product:
     groups, rows = groups_of(table, group_by)
     record_count, numbers = numbers_of(table, fields.values, leave_out=group_by)
     facts = {"group_by": group_by, "values": list(numbers), "group_count": len(groups)}
-    data, row_count = _written(fields.format, header(group_by, list(numbers)), lambda: aggregated(groups, rows, numbers))
+    data, row_count = _written(fields, header(group_by, list(numbers)), lambda: aggregated(groups, rows, numbers))
     return Product(data, row_count, record_count, facts)
 
 
@@ -166,12 +167,16 @@ def _some_rows(fields: DataTransformation, table: Table, choose: Callable[[Table
             yield cells
 
     counted = replace(table, rows=rows)
-    data, kept_count = _written(fields.format, table.columns, lambda: choose(counted))
+    data, kept_count = _written(fields, table.columns, lambda: choose(counted))
     return Product(data, kept_count, row_count, {**facts, "rows_in": row_count, "rows_out": kept_count})
 
 
-def _written(form: Format, columns: Sequence[str], rows: Callable[[], Iterable[Iterable[object]]]) -> tuple[bytes, int]:
-    return write_csv(columns, rows()) if form == "csv" else write_parquet(columns, rows)
+def _written(fields: DataTransformation, columns: Sequence[str], rows: Callable[[], Iterable[Iterable[object]]]) -> tuple[bytes, int]:
+    if fields.format == "parquet":
+        return write_parquet(columns, rows)
+    if fields.escape_formulas:
+        return write_csv([str(without_formula(one)) for one in columns], (map(without_formula, row) for row in rows()))
+    return write_csv(columns, rows())
 
 
 def _table(fields: DataTransformation, ctx: Context) -> Table:

@@ -33,7 +33,8 @@ ROLLING_BELOW = 100
 
 _KEY_NAMESPACE = uuid.UUID("6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
+_TASK_ID = re.compile(TASK_ID_PATTERN)
 _NORMAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 """As `iso` writes it."""
 _JSON = json.JSONDecoder()
@@ -146,6 +147,12 @@ def check_task_type(task_type: object) -> None:
 def task_id_of(given: object, message_id: str) -> str:
     """A readable task id, or one made from the message's own id."""
     return given if isinstance(given, str) and _TASK_ID.fullmatch(given) else f"message-{message_id}"
+
+
+def replaced_task_id(data: bytes) -> object:
+    """The task id that a readable message names and that cannot be one; None when it names none, or a good one."""
+    given = _json_object(data).get("task_id") if b'"task_id"' in data else None
+    return None if isinstance(given, str) and _TASK_ID.fullmatch(given) else given
 
 
 def readable_task_id(data: bytes, attributes: Mapping[str, str], message_id: str) -> str:

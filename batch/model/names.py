@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from math import ceil
 from urllib.parse import quote, unquote
 
@@ -16,6 +15,9 @@ DELAYED = "delayed/"
 DAMAGED = "delayed/damaged/"
 MAX_ID_BYTES = 400
 _LAST_DUE = 9_999_999_999
+_UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""Control characters, line separators, marks that turn the direction of writing, and halves of characters: a name that holds one is shown
+as another name, or as several lines."""
 _DELAYED_NAME = re.compile(r"(\d{10})-([^/]+)-[0-9a-f]{16}", re.ASCII)
 
 
@@ -32,8 +34,8 @@ def checked(name: object, field: str = "filename") -> str:
 def _broken_rule(name: str) -> str | None:
     if name.startswith(("/", "\\")):
         return "begins with a slash"
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        return "holds a control character"
+    if _UNSEEN.search(name):
+        return "holds a control character, a line separator or a mark of the direction of writing"
     if any(part in ("", ".", "..") for part in name.replace("\\", "/").split("/")):
         return "has an empty, '.' or '..' part"
     if len(name.encode()) > MAX_NAME_BYTES:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fanout.demo.snapshot import LaneSnapshot, Snapshot
 from fanout.execution.tries import WorkerTry
-from fanout.output import counted
+from fanout.output import counted, printable
 
 BAR_WIDTH = 24
 PLAIN_WIDTH = 160
@@ -34,7 +34,7 @@ class Screen:
 
     def say(self, line: str) -> None:
         """Print a line about something that happened."""
-        self._console.print(Text(line))
+        self._console.print(Text(printable(line)))
 
     def show(self, snapshot: Snapshot) -> None:
         """Show this snapshot."""

@@ -23,6 +23,7 @@ from fanout.demo.result import Result, assigned, cost
 from fanout.demo.snapshot import LaneSnapshot
 from fanout.demo.workload import UNKNOWN_TYPE
 from fanout.execution.tries import WorkerTry
+from fanout.output import printable
 
 PROBLEMS_SHOWN = 30
 TABLES_FROM = 90
@@ -40,7 +41,7 @@ def print_summary(console: Console, result: Result, problems: Sequence[str], *, 
     for proof in result.proofs:
         for task_id, reason in proof.reasons.items():
             dead = "dead on purpose" if repr(UNKNOWN_TYPE) in reason else "dead"
-            console.print(Text(f"{dead}: task {task_id}: {reason}"))
+            console.print(Text(printable(f"{dead}: task {task_id}: {reason}")))
     console.print()
     tries = [one for lane in result.lanes for one in lane.tries]
     if wide:
@@ -58,7 +59,7 @@ def print_summary(console: Console, result: Result, problems: Sequence[str], *, 
 
 def _print_lines(console: Console, lines: Sequence[str], *, style: str = "", soft_wrap: bool | None = None) -> None:
     for line in lines:
-        console.print(Text(line, style=style), soft_wrap=soft_wrap)
+        console.print(Text(printable(line), style=style), soft_wrap=soft_wrap)
 
 
 def proof_lines(result: Result) -> list[str]:

@@ -16,7 +16,7 @@ from fanout.doctor.examination import Examiner
 from fanout.doctor.finding import Finding, healthy, report
 from fanout.doctor.place import Place
 from fanout.doctor.services import Facts, Fixer
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json
 
 
 @click.command()
@@ -57,8 +57,7 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
     if as_json:
         show_json({"findings": [one.json() for one in findings], "fixed": fixed})
     else:
-        for line in report(findings, show_fine=verbose):
-            click.echo(line)
+        say(*report(findings, show_fine=verbose))
     sys.exit(EXIT_FINE if healthy(findings) and not any(one["error"] for one in fixed) else EXIT_TROUBLE)
 
 
@@ -80,9 +79,9 @@ def open_fixer(settings: ControllerSettings) -> AbstractContextManager[Fixer]:
 def _fixed(findings: Sequence[Finding], settings: ControllerSettings, *, yes: bool, beside_json: bool) -> list[dict[str, object]]:
     """Show the fixes, ask, and do them. A fix that fails does not stop the others. Raises click.Abort, DependencyError."""
     fixes = [(one, one.fix) for one in findings if one.fix is not None]
-    click.echo(f"{counted(len(fixes), 'change')} in {settings.where}:", err=beside_json)
+    say(f"{counted(len(fixes), 'change')} in {settings.where}:", err=beside_json)
     for one, _ in fixes:
-        click.echo(f"  {one.about}: {one.what}\n    {one.command}", err=beside_json)
+        say(f"  {one.about}: {one.what}", f"    {one.command}", err=beside_json)
     if not yes:
         click.confirm("do this?", abort=True, err=beside_json)
     done: list[dict[str, object]] = []
@@ -94,5 +93,5 @@ def _fixed(findings: Sequence[Finding], settings: ControllerSettings, *, yes: bo
             except FanoutError as failure:
                 error = str(failure)
             done.append({"about": one.about, "check": one.check, "error": error or None})
-            click.echo(f"NOT fixed: {one.about}: {one.check}: {error}" if error else f"fixed: {one.about}: {one.check}", err=beside_json)
+            say(f"NOT fixed: {one.about}: {one.check}: {error}" if error else f"fixed: {one.about}: {one.check}", err=beside_json)
     return done

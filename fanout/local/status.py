@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fanout.local.running import format_option, formatted, running, state_dir_option
+from fanout.output import printable
 from local_cloud.supervisor.child import ServiceFailed
 from local_cloud.supervisor.control import remote
 from local_cloud.supervisor.http_call import call
@@ -81,4 +82,4 @@ def _text(facts: dict[str, Any]) -> str:
     lines.extend(
         f"worker {one['execution']} index {one['index']} retry {one['retry']}: process {one['process']}" for one in facts["workers"]
     )
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

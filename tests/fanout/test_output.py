@@ -21,7 +21,7 @@ def test_a_table_has_every_cell(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_cell_is_one_line_without_control_characters() -> None:
-    assert one_line("a\nb\t c\x1b[2Jd\u202ee") == "a b c [2Jd e"
+    assert one_line("a\nb\t c\x1b[2Jd\u202ee") == r"a b c\x1b[2Jd\u202ee"
 
 
 @pytest.mark.parametrize(("width", "framed"), [(40, True), (22, True), (21, False)])

@@ -23,3 +23,9 @@ task("load", isolation="process")(source_there)
 def output(given: Task, ctx: Any) -> str:
     """Writes its own id to the object that all its tasks share."""
     return str(ctx.write("out/shared", given.task_id.encode()).name)
+
+
+@task("say", isolation="process")
+def say(given: Task, ctx: Any) -> str:
+    """Its own id."""
+    return given.task_id

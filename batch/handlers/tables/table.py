@@ -75,6 +75,17 @@ def write_csv(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> tuple
         return body.getvalue(), count
 
 
+def without_formula(cell: object) -> object:
+    """A text that a spreadsheet would take for a formula, behind an apostrophe; numbers as they are."""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
 def _csv_table(name: str, data: bytes, encoding: str, sure: bool) -> Table:
     dialect = dialect_of(data, encoding)
     if not dialect.found and not sure:

@@ -5,16 +5,18 @@ Reads the bucket only for messages that were delivered before: a healthy first d
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from batch.events import log
 from batch.handling.registry import Kind, Registry
 from batch.model.attempts import Attempts
 from batch.model.clock import Clock, iso
 from batch.model.delayed import DELAYED, as_first_published, due_of
 from batch.model.delivery import Delivery
 from batch.model.errors import MessageRefused
-from batch.model.message import Task, decode, readable_task_id, shard_of
+from batch.model.message import TASK_ID_PATTERN, Task, decode, readable_task_id, replaced_task_id, shard_of, short
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers, Standing
@@ -43,6 +45,8 @@ class Admission:
     markers: Markers
     end_s: float
     timed: Callable[[str, float], None] = lambda _ack_id, _deadline_s: None
+    _replacement_told: threading.Lock = field(default_factory=threading.Lock, init=False)
+    """Taken by the first that tells of a replaced task id, and kept."""
 
     def decoded(self, delivery: Delivery, *, at_any_time: bool = False) -> Attempt | Finished:
         """The attempt that a message asks for; a dead letter when it asks for none. One that was published again must wait where it comes
@@ -62,6 +66,8 @@ class Admission:
             handler = self.registry[task.task_type]
         except MessageRefused as error:
             return self._refused(delivery, began_s, error)
+        if task.task_id.startswith("message-"):
+            self._tell_replaced(task.task_id, delivery)
         attempt = Attempt(delivery, task, handler, None, began_s, self.end_s)
         return (self._early(attempt, not_before) or attempt) if not_before and not at_any_time else attempt
 
@@ -132,6 +138,14 @@ class Admission:
             return self.settings.retry > 0
         accounted_count = 0 if DELAYED in delivery.attributes else known.attempt_count
         return delivery.delivery_attempt > accounted_count + 1
+
+    def _tell_replaced(self, task_id: str, delivery: Delivery) -> None:
+        """Once: a client that publishes such ids does so in each message."""
+        given = None if self._replacement_told.locked() else replaced_task_id(delivery.data)
+        if given is not None and self._replacement_told.acquire(blocking=False):
+            told = f"task_id {short(given)} cannot be used: this task is called {task_id}, and is another task each time it is published"
+            text = f"{told}; publish a text that matches {TASK_ID_PATTERN}. Other such messages are not logged"
+            log("task_id_replaced", text, task_id=task_id, given=short(given), message_id=delivery.message_id)
 
     def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
         """A dead letter, with what can be told of a message that is not a task."""
