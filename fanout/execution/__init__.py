@@ -21,7 +21,7 @@ from controller.tick.outside import Outside
 from fanout import cloud
 from fanout.execution.last_words import last_words
 from fanout.execution.tries import WorkerTry, console_link, oldest_text, tries_of
-from fanout.output import Listing, counted, one_line, show, show_json
+from fanout.output import Listing, counted, one_line, say, show, show_json
 
 COLUMNS = ("worker", "try", "state", "share", "taken", "done", "took", "ended", "oldest task", "log")
 NUMBERS = frozenset({"worker", "try", "share", "taken", "done", "took"})
@@ -65,13 +65,13 @@ def command(name: str, as_json: bool, settings: ControllerSettings) -> None:
         workers = [try_json(one, words.get((one.index, one.retry), ())) for one in found.tries]
         show_json({"execution": listed_json(found.lane, found.info), "workers": workers, "problems": list(found.problems)})
         return
-    click.echo(headline(found))
+    say(headline(found))
     show(Listing(COLUMNS, tuple(row(one, now) for one in found.tries), NUMBERS))
     for one in found.tries:
         for line in words.get((one.index, one.retry), ()):
-            click.echo(f"worker {one.index}, try {one.retry}: {line}")
+            say(f"worker {one.index}, try {one.retry}: {line}")
     for problem in found.problems:
-        click.echo(problem, err=True)
+        say(problem, err=True)
 
 
 def looked(outside: Outside, name: str) -> Looked:
