@@ -104,6 +104,8 @@ class Redelivered:
                 self._hand_on(attempt, unrun)
         if closed:
             self._unstarted.release(attempt)
+        if unrun is not None:
+            self._changes.tell()  # there is room for another
         self._advance()
 
     def _hand_on(self, attempt: Attempt, unrun: Finished | None) -> None:

@@ -286,7 +286,7 @@ def test_a_line_of_one_task_of_a_group_and_one_of_the_whole_call(caplog: pytest.
     plant = Plant()
     lines: list[dict[str, Any]] = []
 
-    @plant.registry.task("group", group=50, group_wait_s=30)
+    @plant.registry.task("group", group=30, group_wait_s=30)
     def grouped(tasks: list[Any], ctxs: list[Any]) -> list[None]:
         ctxs[1].log.info("of one")
         for message in ("of one", "of all"):

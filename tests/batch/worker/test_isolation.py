@@ -17,6 +17,7 @@ import pytest
 
 from batch.handling.answer import Said
 from batch.handling.registry import Handler
+from batch.model.clock import iso
 from batch.model.errors import DependencyForbidden
 from batch.model.exit import ExitReason
 from batch.model.outcomes import Outcome, merged
@@ -202,9 +203,9 @@ def test_reads_and_writes_are_the_workers() -> None:
 
 def test_an_older_task_yields_to_a_newer_one_and_a_bucket_that_is_closed_spends_no_attempt() -> None:
     plant = plant_with("child-write")
-    newer = {"task_id": "newer", "submitted_at": "9999"}
-    plant.store.write("out/taken", b"", metadata=newer)
     submit(plant, "older", "child-write", name="out/taken")
+    newer = {"task_id": "newer", "submitted_at": iso(plant.clock.now() + 1)}
+    plant.store.write("out/taken", b"", metadata=newer)
     assert worker(plant, BACKLOG=1).run() is ExitReason.SHARE_DONE
     assert outcome_of(plant, "older").outcome == "superseded"
     submit(plant, "refused", "child-write", name="out/refused")
