@@ -133,6 +133,7 @@ def test_what_handlers_leave_behind_ends_with_the_worker(site: Site, tmp_path: P
 
 
 @linux
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "isolated"])
 def test_it_also_ends_with_a_worker_that_was_told_to_stop(site: Site, tmp_path: Path, kind: str) -> None:
     submit(site, kind, "leaves_and_stays")
@@ -164,6 +165,7 @@ ENDS = {"never": (4, "stuck"), "crashes": (1, "broken"), "is_refused": (3, "brok
 
 
 @linux
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ENDS)
 def test_it_ends_with_a_worker_that_ends_badly(site: Site, tmp_path: Path, way: str) -> None:
     submit(site, "plain", f"leaves_and_{way}")

@@ -57,7 +57,7 @@ def hanger(registry: Registry, kind: str, over: threading.Event) -> str:
     return "hangs"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind if kind == "plain" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
 def test_a_worker_that_it_filled_is_a_failed_attempt_and_the_last_one_is_its_end(
     kind: str, over: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -120,6 +120,7 @@ def test_one_that_a_signal_cut_short_has_not_failed(over: threading.Event, monke
     assert (read_attempts(plant.store, task_id)[0].errors, plant.subscription.backlog) == ((), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 60])
 def test_the_records_of_many_fit_into_the_time_that_is_kept(count: int, over: threading.Event) -> None:
     """Each takes two requests of 5 ms."""

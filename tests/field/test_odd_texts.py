@@ -89,6 +89,7 @@ def test_an_error_whose_text_is_no_text(odd: Any, caplog: pytest.LogCaptureFixtu
     assert {one.reason.partition(" (attempt")[0] for one in outcomes} == {"OddError: OddError, whose text cannot be had"}
 
 
+@pytest.mark.slow
 def test_a_huge_text_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     plant, outcomes = run_all(["\ud83d" * 400_000], ["raise", "log", "extra", "note", "print"])
     check(plant, outcomes, caplog)
