@@ -112,7 +112,9 @@ def test_all_kinds_in_one_worker_that_is_stopped_and_killed_under_faults(own_sit
     wait_until(lambda: len(noted("created")) > 140, 30, "outputs of the second worker")
     killed.kill()
     killed.wait()
-    for retry in (1, 2, 3):
+    for retry in range(1, 10):  # on a busy machine many were under way, and a worker takes some thirty of them at a time
+        if own_site.final().total() == len(tasks):
+            break
         own_pubsub.advance(60)
         end = own_site.run(**settings, CLOUD_RUN_EXECUTION="lane-y", CLOUD_RUN_TASK_ATTEMPT=retry)
         assert end.code == 0, end.text
