@@ -10,10 +10,12 @@ import threading
 import time
 import urllib.request
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 T = TypeVar("T")
 
@@ -121,3 +123,9 @@ def wait_until(predicate: Callable[[], T], timeout_s: float = 60.0, description:
             raise AssertionError(f"{description} did not come true within {timeout_s:g} s; last seen: {value!r}")
         never.wait(0.01)
     return value
+
+
+def slow_but(quick: Iterable[str], values: Iterable[str]) -> list[Any]:
+    """Parameters of a test: those that are not `quick` belong to the slow tier."""
+    always = set(quick)
+    return [one if one in always else pytest.param(one, marks=pytest.mark.slow) for one in values]

@@ -20,7 +20,7 @@ LIMIT = 5
 SETTINGS = {"MAX_MESSAGES": 10_000, "PROCESSES": 1, "FLUSH_INTERVAL_S": 0.05, "DRAIN_AFTER_S": 1}
 
 
-@pytest.fixture(params=["local", pytest.param("google", marks=pytest.mark.real)])
+@pytest.fixture(params=["local", pytest.param("google", marks=[pytest.mark.real, pytest.mark.slow])])
 def strict(request: pytest.FixtureRequest, project: str, local_storage: Service) -> Iterator[Site]:
     """As `site`, where the policy allows few deliveries."""
     pubsub = request.getfixturevalue("local_pubsub").grpc if request.param == "local" else request.getfixturevalue("google_pubsub")

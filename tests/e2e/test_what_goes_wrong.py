@@ -75,7 +75,7 @@ def test_the_retry_of_a_killed_worker_waits_for_what_the_killed_one_held(site: S
     check_all_done_once(site, names)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_worker_hands_back_at_once_what_has_not_started(site: Site, number: int) -> None:
     names = submit(site, 60, processing_time=0.3)
     worker = site.start(MAX_MESSAGES=1000, CONCURRENCY=4, FLUSH_INTERVAL_S="0.2")

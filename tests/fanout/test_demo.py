@@ -99,7 +99,7 @@ def test_a_killed_worker_loses_nothing(start: Start) -> None:
     assert PROVEN.search(text), text
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_in_the_middle_leaves_nothing(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     demo = start("--files", "60", "--kill-worker")
     state_dir = tmp_path / "state"

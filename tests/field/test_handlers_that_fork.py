@@ -15,7 +15,7 @@ from batch.handling.registry import Registry, default_registry
 from batch.model.exit import ExitReason
 from tests.batch.worker.plant import Plant
 from tests.e2e.site import Ended, Site, ended
-from tests.support import Service, wait_until
+from tests.support import Service, slow_but, wait_until
 
 KINDS = ("plain", "async", "async-thread", "group", "isolated", "plain-coroutine")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker does not know what its handlers have left behind")
@@ -78,7 +78,7 @@ def test_ten_tasks_that_use_a_pool_of_copies_succeed(site: Site, tmp_path: Path)
     assert not surviving(tmp_path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["plain", "isolated"], KINDS))
 def test_pools_processes_and_bare_forks_end_nothing_but_themselves(site: Site, tmp_path: Path, kind: str) -> None:
     ways = ("pool", "terminate", "executor", "raw", "process")
     for way in ways:
@@ -87,13 +87,13 @@ def test_pools_processes_and_bare_forks_end_nothing_but_themselves(site: Site, t
     assert noted(tmp_path, "copy")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["plain", "isolated"], KINDS))
 def test_tasks_may_share_one_pool_though_the_thread_that_made_it_ends(site: Site, tmp_path: Path, kind: str) -> None:
     submit(site, kind, "shared_pool", 10)
     worker_ends_well(site, tmp_path, 10)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["plain", "isolated"], KINDS))
 def test_a_copy_that_comes_back_from_the_handler_ends_quietly(site: Site, tmp_path: Path, kind: str) -> None:
     count = 1 if kind == "group" else 2  # a copy goes on with the rest of its group
     submit(site, kind, "comes_back", count)
@@ -107,7 +107,7 @@ def test_a_copy_that_comes_back_from_the_handler_ends_quietly(site: Site, tmp_pa
     assert len(end.events("worker_started")) == len(end.events("worker_ended")) == 1
 
 
-@pytest.mark.parametrize("kind", ["plain", "group", "plain-coroutine"])
+@pytest.mark.parametrize("kind", slow_but(["plain"], ["plain", "group", "plain-coroutine"]))
 def test_a_copy_may_use_the_bucket_on_connections_of_its_own(site: Site, tmp_path: Path, kind: str) -> None:
     submit(site, kind, "uses_the_bucket", 4)
     worker_ends_well(site, tmp_path, 4)
@@ -125,7 +125,7 @@ def test_a_copy_of_an_isolated_handler_is_told_that_the_bucket_is_not_its_own(si
 
 
 @linux
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(["plain", "isolated"], KINDS))
 def test_what_handlers_leave_behind_ends_with_the_worker(site: Site, tmp_path: Path, kind: str) -> None:
     submit(site, kind, "leaves")
     worker_ends_well(site, tmp_path, 1)

@@ -23,7 +23,7 @@ from controller.config import controller_settings
 from intake.config import intake_settings
 from tests.batch.worker.plant import Plant
 from tests.e2e.site import ROOT, Ended, Site
-from tests.support import Service
+from tests.support import Service, slow_but
 
 KINDS = ("plain", "async", "group", "isolated")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -153,14 +153,14 @@ def check_each_line_is_its_tasks(end: Ended, project: str) -> None:
     assert end.events("flushed")
 
 
-@pytest.mark.parametrize("configured", AT_IMPORT)
+@pytest.mark.parametrize("configured", slow_but(["nothing", "dictConfig"], AT_IMPORT))
 def test_every_line_of_every_kind_of_handler_says_whose_it_is(site: Site, tmp_path: Path, configured: str) -> None:
     publish(site, *KINDS)
     end = run(site, tmp_path, AT_IMPORT[configured])
     check_each_line_is_its_tasks(end, site.project)
 
 
-@pytest.mark.parametrize("does", IN_A_TASK)
+@pytest.mark.parametrize("does", slow_but(["disable", "closed"], IN_A_TASK))
 def test_what_a_handler_does_to_logging_silences_neither_fanout_nor_its_context(site: Site, tmp_path: Path, does: str) -> None:
     source = f"""
 

@@ -13,6 +13,7 @@ from batch.memory import COLLECT_AFTER, DOUBLED_BYTES, GROWTH_BYTES, REST, Growt
 from batch.model.clock import SystemClock
 from tests.clocks import JumpingClock
 from tests.e2e.site import ROOT
+from tests.support import slow_but
 
 MB = 1024 * 1024
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell how large a process is")
@@ -25,7 +26,7 @@ def peak_mb(kind: str, tuned: str, tasks: int, documents: int) -> int:
 
 
 @linux
-@pytest.mark.parametrize("kind", ["plain", pytest.param("async", marks=pytest.mark.slow), pytest.param("group", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", slow_but(["plain"], ["plain", "async", "group"]))
 def test_tasks_of_ten_megabytes_with_cycles_take_no_more_than_a_few_of_them(kind: str) -> None:
     tuned, default = peak_mb(kind, "tuned", 120, 1), peak_mb(kind, "default", 120, 1)
     assert tuned <= max(1.3 * default, default + 80), f"{tuned} MB, with Python's own settings {default} MB"

@@ -19,7 +19,7 @@ from tests.batch.worker.plant import Plant, ended, in_thread
 from tests.batch.worker.test_poison import left_by
 from tests.clocks import ShiftedClock
 from tests.field import waiting_handlers
-from tests.support import wait_until
+from tests.support import slow_but, wait_until
 
 KINDS = ("plain", "plain with timeout_s", "async", "grouped", "async grouped", "isolated", "quarantined")
 SETTINGS = {"TASK_TIMEOUT_S": 2, "PREFETCH_S": 0.05, "HANDLERS": waiting_handlers.__name__, "PROCESSES": 1, "MAX_MESSAGES": 100}
@@ -57,7 +57,7 @@ def hanger(registry: Registry, kind: str, over: threading.Event) -> str:
     return "hangs"
 
 
-@pytest.mark.parametrize("kind", [kind if kind == "plain" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS])
+@pytest.mark.parametrize("kind", slow_but(["plain"], KINDS))
 def test_a_worker_that_it_filled_is_a_failed_attempt_and_the_last_one_is_its_end(
     kind: str, over: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:

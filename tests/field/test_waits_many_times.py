@@ -13,10 +13,11 @@ from batch.testing.drained import drain
 from tests.batch.worker.plant import Plant
 from tests.field import waiting_handlers
 from tests.field.waiting_handlers import SNOOZERS
+from tests.support import slow_but
 
 SNOOZES = 100
-LIMITS = pytest.mark.parametrize("limit", [5, 100])
-KINDS = pytest.mark.parametrize("kind", SNOOZERS)
+LIMITS = pytest.mark.parametrize("limit", [5, pytest.param(100, marks=pytest.mark.slow)])
+KINDS = pytest.mark.parametrize("kind", slow_but(["plain", "isolated"], SNOOZERS))
 
 
 def registry_of(kind: str) -> Registry:

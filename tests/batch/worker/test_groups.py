@@ -26,17 +26,16 @@ from tests.clocks import JumpingClock
 from tests.support import wait_until
 
 
-def threads_left() -> list[str]:
-    names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name == "loop" or (name.startswith("group-") and "aside" not in name)]
+def group_threads() -> set[threading.Thread]:
+    return {one for one in threading.enumerate() if one.name == "loop" or (one.name.startswith("group-") and "aside" not in one.name)}
 
 
 @pytest.fixture
 def plant() -> Iterator[Plant]:
-    made = Plant()
+    before, made = group_threads(), Plant()
     yield made
     assert made.subscription.leased == made.deferred_count, "a worker that has ended must hold nothing"
-    wait_until(lambda: not threads_left(), 60, "the end of the groups' threads")
+    wait_until(lambda: group_threads() <= before, 60, "the end of the groups' threads")
 
 
 def test_a_call_takes_a_list_and_each_task_gets_its_own_result(plant: Plant) -> None:
@@ -269,7 +268,7 @@ def test_a_call_that_is_over_its_time_fails_for_its_tasks_and_others_go_on(plant
 
 def test_at_most_two_calls_run_at_a_time(plant: Plant) -> None:
     now = [0, 0]
-    threads: list[int] = []
+    before, threads = group_threads(), [0]
     lock = threading.Lock()
     both = threading.Event()
 
@@ -283,7 +282,7 @@ def test_at_most_two_calls_run_at_a_time(plant: Plant) -> None:
         both.wait(60)
         with lock:
             now[0] -= 1
-            threads.append(len(threads_left()))
+            threads.append(len(group_threads() - before))
         return [None] * len(tasks)
 
     plant.submit(300, "count")
