@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
+from pathlib import Path
 
 from batch.__main__ import leave, main
 from batch.model.clock import SystemClock
+from bench.worker.process import peak_of
 
 
 def later(_clock: SystemClock) -> float:
@@ -20,5 +21,5 @@ def later(_clock: SystemClock) -> float:
 if __name__ == "__main__":
     SystemClock.now = later  # type: ignore[method-assign, assignment]
     code = main()
-    print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}), file=sys.__stdout__)
+    print(json.dumps({"peak_mb": round(peak_of(Path("/proc/self/status").read_text()))}), file=sys.__stdout__)
     leave(code)
