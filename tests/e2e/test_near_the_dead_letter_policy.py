@@ -20,7 +20,7 @@ LIMIT = 5
 SETTINGS = {"MAX_MESSAGES": 10_000, "PROCESSES": 1, "FLUSH_INTERVAL_S": 0.05, "DRAIN_AFTER_S": 1}
 
 
-@pytest.fixture(params=["local", pytest.param("google", marks=[pytest.mark.real, pytest.mark.slow])])
+@pytest.fixture(params=["local", pytest.param("google", marks=pytest.mark.real)])
 def strict(request: pytest.FixtureRequest, project: str, local_storage: Service) -> Iterator[Site]:
     """As `site`, where the policy allows few deliveries."""
     pubsub = request.getfixturevalue("local_pubsub").grpc if request.param == "local" else request.getfixturevalue("google_pubsub")
@@ -29,6 +29,7 @@ def strict(request: pytest.FixtureRequest, project: str, local_storage: Service)
     made.close()
 
 
+@pytest.mark.slow
 def test_snoozing_for_nothing_a_dozen_times_in_each_kind_of_handler(strict: Site) -> None:
     strict.publish([{"task_id": kind, "task_type": task_type, "snoozes": 12} for kind, task_type in SNOOZERS.items()])
     end = strict.run(**SETTINGS, HANDLERS=waiting_handlers.__name__)

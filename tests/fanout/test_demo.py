@@ -115,6 +115,7 @@ def test_ctrl_c_in_the_middle_leaves_nothing(start: Start, tmp_path: Path, numbe
     assert running_workers(state_dir) == []
 
 
+@pytest.mark.slow
 def test_a_killed_demo_leaves_nothing(start: Start, tmp_path: Path) -> None:
     demo = start("--files", "60", "--kill-worker")
     state_dir = tmp_path / "state"
@@ -139,6 +140,7 @@ def test_it_fails_when_a_service_dies(start: Start, tmp_path: Path) -> None:
     assert_gone(pids)
 
 
+@pytest.mark.slow
 def test_the_limit_and_a_failing_command_are_failures(start: Start) -> None:
     demo = start("--files", "30", "--kill-worker", "--keep-going-s", "1", "--after", "exit 3")
     text, _ = demo.communicate(timeout=60)

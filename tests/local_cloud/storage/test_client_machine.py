@@ -206,6 +206,7 @@ class ClientMachine(RuleBasedStateMachine):
         }
 
 
+@pytest.mark.slow
 def test_the_real_client_finds_what_the_documentation_says(client: Any) -> None:
     class Machine(ClientMachine):
         pass
