@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from batch.model.clock import iso
-from batch.model.texts import class_name, json_bytes, plain, traceback_text
+from batch.model.texts import class_name, is_shown, json_bytes, plain, traceback_text
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "NOTICE": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 TALKATIVE = ("google", "grpc", "urllib3", "uvicorn", "httpx", "httpcore")
@@ -136,6 +136,11 @@ def json_text(body: Mapping[str, Any]) -> str:
     return text if text.isascii() else json_bytes(text).decode()
 
 
+def _seen(line: str) -> str:
+    """A JSON text that may be looked at in a terminal: what would not be seen as it is stands as JSON's own escape."""
+    return line if line.isprintable() else "".join(one if is_shown(one) else json.dumps(one)[1:-1] for one in line)
+
+
 def _short(key: Any, value: Any) -> Any:
     if isinstance(value, str):
         return plain(value, MAX_MESSAGE_CHARS if key == "message" else MAX_FIELD_CHARS)
@@ -168,7 +173,7 @@ class JsonLines(logging.Formatter):
             body[f"extra_{key}" if key in reserved else key] = value
         if exception := exception_of(record):
             body["exception"] = exception
-        return json_text({**facts_now(), **body})
+        return _seen(json_text({**facts_now(), **body}))
 
 
 def facts_now() -> dict[str, Any]:

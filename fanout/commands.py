@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fanout.output import printable
+from batch.model.texts import printable
 
 # Where the command is, and what it does in one line.
 COMMANDS: Mapping[str, tuple[str, str]] = {

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 import click
 
 from batch.model.errors import FanoutError, SettingsError
+from batch.model.texts import printable
 
 EXIT_FINE = 0
 EXIT_TROUBLE = 1
@@ -27,10 +27,6 @@ TRACEBACK = "FANOUT_TRACEBACK"
 GAP = "  "
 NONE = "-"
 """Stands for an empty cell in plain columns, so that every row has as many words as it has columns."""
-_NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Categories of characters that steer a terminal, reorder or break a line, or are no characters."""
-_JOINERS = frozenset({"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))})
-"""Of these, what stands inside words and emoji."""
 _CLIENTS = frozenset({"google", "grpc", "requests", "urllib3", "http", "httpx", "httpcore"})
 """Libraries whose errors come from a service, or from the way to it."""
 
@@ -120,18 +116,6 @@ def show_table(listing: Listing) -> None:
 def counted(count: int, noun: str) -> str:
     """`1 task`, `1,500 tasks`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped, as in a Python literal, that would not be seen as it is: escape sequences, line ends, marks that
-    turn the direction of writing, halves of characters."""
-    return text if text.isprintable() else "".join(map(_shown, text))
-
-
-def _shown(char: str) -> str:
-    if unicodedata.category(char) in _NOT_SHOWN and char not in _JOINERS:
-        return char.encode("unicode_escape").decode()
-    return char
 
 
 def one_line(text: str) -> str:

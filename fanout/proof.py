@@ -8,9 +8,10 @@ import click
 
 from batch.client.proof import Proof, prove
 from batch.model.errors import ObjectMissing
+from batch.model.texts import printable
 from controller.model.wording import are
 from fanout import cloud
-from fanout.output import counted, explained_errors, printable, show_json
+from fanout.output import counted, explained_errors, show_json
 
 SHOWN = 20
 """How many missing or dead tasks are named in the text; `--json` names all."""

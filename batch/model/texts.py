@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import re
 import traceback
+import unicodedata
 
 MAX_TEXT_CHARS = 8000
+_NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Categories of characters that steer a terminal, reorder or break a line, or are no characters."""
+_JOINERS = frozenset({"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))})
+"""Of these, what stands inside words and emoji."""
 _HALF = re.compile("[\ud800-\udfff]")
 _HEADER = "Traceback (most recent call last):\n"
 
@@ -59,6 +64,17 @@ def traceback_text(error: BaseException, max_chars: int) -> str:
 def is_traceback(text: str) -> bool:
     """Whether it is one of `traceback_text`: what else stands in its place is the output of a process that died, or a stack."""
     return text.startswith((_HEADER, "  + Exception Group Traceback"))
+
+
+def is_shown(char: str) -> bool:
+    """Whether a person sees the character as it is: it does not steer a terminal, reorder or break a line, and is no half of one."""
+    return unicodedata.category(char) not in _NOT_SHOWN or char in _JOINERS
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped, as in a Python literal, that would not be seen as it is: escape sequences, line ends, marks that
+    turn the direction of writing, halves of characters."""
+    return text if text.isprintable() else "".join(one if is_shown(one) else one.encode("unicode_escape").decode() for one in text)
 
 
 def json_bytes(text: str) -> bytes:

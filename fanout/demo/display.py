@@ -10,9 +10,10 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from batch.model.texts import printable
 from fanout.demo.snapshot import LaneSnapshot, Snapshot
 from fanout.execution.tries import WorkerTry
-from fanout.output import counted, printable
+from fanout.output import counted
 
 BAR_WIDTH = 24
 PLAIN_WIDTH = 160

@@ -18,12 +18,12 @@ from rich.text import Text
 
 from batch.client.proof import Proof
 from batch.model.clock import from_iso
+from batch.model.texts import printable
 from fanout.demo.display import numbers
 from fanout.demo.result import Result, assigned, cost
 from fanout.demo.snapshot import LaneSnapshot
 from fanout.demo.workload import UNKNOWN_TYPE
 from fanout.execution.tries import WorkerTry
-from fanout.output import printable
 
 PROBLEMS_SHOWN = 30
 TABLES_FROM = 90

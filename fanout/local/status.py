@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from batch.model.texts import printable
 from fanout.local.running import format_option, formatted, running, state_dir_option
-from fanout.output import printable
 from local_cloud.supervisor.child import ServiceFailed
 from local_cloud.supervisor.control import remote
 from local_cloud.supervisor.http_call import call

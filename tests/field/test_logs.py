@@ -403,6 +403,15 @@ def test_no_value_loses_a_line(number: int) -> None:
         assert "fine" not in vars(record) or line["fine"] == 1
 
 
+def test_a_line_can_be_looked_at_in_a_terminal() -> None:
+    """Whatever a handler logs: nothing in it steers the terminal or turns the direction of writing; a reader of JSON gets it as it was."""
+    text = "\x1b[2J \x9b2J \x7f \u202e \u2028 \u2066 \ufeff \U000e0001 naïve 👩\u200d🚀"
+    line = JsonLines().format(logging.makeLogRecord({"msg": text, "levelno": 20, "extra": {"\u202e": text}}))
+    assert [one for one in line if not one.isprintable()] == ["\u200d"] * 2
+    assert json.loads(line)["message"] == text
+    assert json.loads(line)["extra"] == {"\u202e": text}
+
+
 def test_an_error_that_cannot_be_shown_loses_no_line() -> None:
     for error in (ValueError(Evil()), KeyError(Evil()), ExceptionGroup("\ud83d", [ValueError("\0")])):
         line = json.loads(JsonLines().format(logging.makeLogRecord({"msg": "x", "levelno": 40, "exc_info": (type(error), error, None)})))

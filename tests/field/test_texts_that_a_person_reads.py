@@ -22,6 +22,7 @@ from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.errors import DependencyError, MessageRefused, NameRefused, SettingsError
 from batch.model.names import checked
+from batch.model.texts import printable
 from batch.testing import MemoryObjectStore
 from fanout import cloud, commands, output
 from fanout.demo.display import Screen
@@ -41,21 +42,21 @@ def harmless(text: str) -> bool:
 
 
 def test_what_cannot_be_seen_is_escaped() -> None:
-    assert output.printable(UGLY) == SHOWN
+    assert printable(UGLY) == SHOWN
 
 
 @pytest.mark.parametrize("text", FINE)
 def test_what_people_write_stays_as_it_is(text: str) -> None:
-    assert output.printable(text) == text == output.one_line(text) or "\u3000" in text or "\u00a0" in text
+    assert printable(text) == text == output.one_line(text) or "\u3000" in text or "\u00a0" in text
 
 
 @given(st.text(st.characters()))
 def test_whatever_it_is_it_can_be_printed_and_changes_nothing_else(text: str) -> None:
-    shown = output.printable(text)
+    shown = printable(text)
     assert harmless(shown)
     shown.encode()
     assert harmless(output.one_line(text))
-    assert output.printable(shown) == shown
+    assert printable(shown) == shown
 
 
 def test_what_a_name_may_not_hold_would_be_escaped() -> None:
@@ -63,7 +64,7 @@ def test_what_a_name_may_not_hold_would_be_escaped() -> None:
         try:
             checked(f"a{chr(code)}b")
         except NameRefused:
-            assert output.printable(chr(code)) != chr(code) or chr(code) in "/\\"
+            assert printable(chr(code)) != chr(code) or chr(code) in "/\\"
 
 
 def proven(reason: str) -> tuple[str, str]:
