@@ -5,7 +5,6 @@ A worker whose handlers are all of one kind sorts nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -35,11 +34,8 @@ class Executor(Protocol):
     def busy_count(self) -> int:
         """Messages whose handlers run at this moment."""
 
-    def running(self) -> list[tuple[Work, float]]:
-        """The messages whose handlers run at this moment, each with the time when that began (monotonic)."""
-
-    def begun_before(self, moment_s: float) -> list[Running]:
-        """The calls of handlers that began up to then (monotonic) and have not come back."""
+    def running(self) -> list[Running]:
+        """The calls of handlers that have not come back."""
 
     def flush(self) -> None:
         """Called several times a second: hand over what is finished, let nothing wait behind a slow handler."""
@@ -99,21 +95,18 @@ class Executors:
     def waiting_count(self) -> int:
         return sum(len(stage) for stage in self._stages.values())
 
-    def running(self) -> list[tuple[Work, float]]:
+    def running(self) -> list[Running]:
         return [one for executor in self._everyone for one in executor.running()]
 
     def flush(self) -> None:
         for executor in self._everyone:
             executor.flush()
-        self._guard.look(lambda: [work for work, _ in self.running()])
-        self._slow.look(self._begun_before)
+        self._guard.look(lambda: [work for one in self.running() for work in one.works])
+        self._slow.look(self.running)
 
     def longest_running(self) -> tuple[RunningTask, ...]:
         """The tasks that have been running longest, for the worker's progress."""
-        return self._slow.longest(self._begun_before(math.inf))
-
-    def _begun_before(self, moment_s: float) -> list[Running]:
-        return [running for executor in self._everyone for running in executor.begun_before(moment_s)]
+        return self._slow.longest(self.running())
 
     def close(self) -> list[Work]:
         """Start nothing more; returns what had not started and may be nacked at once."""

@@ -145,7 +145,7 @@ class Shutdown:
         committer.nack(self.executors.close())
         stages.puller.collect(until_s, committer.nack)
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
-            stuck = self.executors.running()
+            stuck = [(work, one.began_s) for one in self.executors.running() for work in one.works]
             committer.abandon(work for work, _ in stuck)
             whole = self._of_whole_time(stuck)
             committer.nack_abandoned([work for work, _ in stuck if work.ack_id not in whole])

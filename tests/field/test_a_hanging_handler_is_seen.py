@@ -215,7 +215,7 @@ def test_when_the_first_line_comes(usual_s: float | None, at_latest_s: float, li
 
 
 def _ack_ids(worker: Any) -> list[str]:
-    return [work.ack_id for work, _ in wait_until(worker._executors.running, 60, "a running task")]
+    return [one.first.ack_id for one in wait_until(worker._executors.running, 60, "a running task")]
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])

@@ -80,12 +80,8 @@ class AsyncExecutor:
     def busy_count(self) -> int:
         return len(self._running)
 
-    def running(self) -> list[tuple[Work, float]]:
-        return [(slot.attempt or slot.work, slot.began_s) for slot in list(self._running)]
-
-    def begun_before(self, moment_s: float) -> list[Running]:
-        slots = [slot for slot in list(self._running) if slot.began_s <= moment_s]
-        return [Running(slot.attempt or slot.work, slot.began_s, partial(self._where, slot)) for slot in slots]
+    def running(self) -> list[Running]:
+        return [Running([slot.attempt or slot.work], slot.began_s, partial(self._where, slot)) for slot in list(self._running)]
 
     def _where(self, slot: _TaskSlot) -> Where:
         return Where(self._loop.stack_of(slot.task))

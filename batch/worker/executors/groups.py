@@ -116,12 +116,8 @@ class GroupExecutor:
     def busy_count(self) -> int:
         return sum(len(call.attempts) for call in list(self._running))
 
-    def running(self) -> list[tuple[Work, float]]:
-        return [(attempt, call.began_s) for call in list(self._running) for attempt in call.attempts]
-
-    def begun_before(self, moment_s: float) -> list[Running]:
-        calls = [call for call in list(self._running) if call.began_s <= moment_s]
-        return [Running(call.attempts[0], call.began_s, partial(self._where, call), len(call.attempts)) for call in calls]
+    def running(self) -> list[Running]:
+        return [Running(call.attempts, call.began_s, partial(self._where, call)) for call in list(self._running)]
 
     def _where(self, call: _Running) -> Where:
         return Where(self._loop.stack_of(call.task) if self._is_async else stack_of(call.thread.ident))

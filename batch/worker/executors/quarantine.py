@@ -61,16 +61,10 @@ class Quarantine:
         if full:
             self._inbox.put([nack_after(attempt, NACK_S)])
 
-    def running(self) -> list[tuple[Work, float]]:
-        running = self._running
-        return [] if running is None else [(running, self._began_s)]
-
-    def begun_before(self, moment_s: float) -> list[Running]:
-        """The task that runs, if it began by then."""
+    def running(self) -> list[Running]:
+        """The task that runs, if one does."""
         one = self._running
-        if one is None or one.began_s > moment_s:
-            return []
-        return [Running(one, one.began_s, partial(self._isolation.where, one.ack_id))]
+        return [] if one is None else [Running([one], self._began_s, partial(self._isolation.where, one.ack_id))]
 
     def flush(self) -> None:
         """Nack those that have waited for long."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -24,13 +24,16 @@ class Where(NamedTuple):
 
 
 class Running(NamedTuple):
-    """One call, since `began_s` (monotonic), for `work` or for a group of `task_count` of which `work` is the first. `where` answers
-    None while a child has not yet said it: ask again a moment later."""
+    """One call since `began_s` (monotonic), for a group of messages or for one. `where` answers None while a child has not yet said it:
+    ask again a moment later."""
 
-    work: Work
+    works: Sequence[Work]
     began_s: float
     where: Callable[[], Where | None]
-    task_count: int = 1
+
+    @property
+    def first(self) -> Work:
+        return self.works[0]
 
 
 def stack_of_task(task: asyncio.Task[Any], max_chars: int = MAX_STACK_CHARS) -> str:

@@ -69,17 +69,17 @@ class SlowWatch:
         self._next_look_s = 0.0
         self._told_s: deque[float] = deque(maxlen=MAX_LINES)
 
-    def look(self, begun_before: Callable[[float], Sequence[Running]]) -> None:
-        """Called often: looks every LOOK_EVERY_S. `begun_before` names the runs that began up to a moment (monotonic)."""
+    def look(self, running: Callable[[], Sequence[Running]]) -> None:
+        """Called often: looks every LOOK_EVERY_S."""
         now_s = self._clock.monotonic()
         if now_s < self._next_look_s:
             return
         self._next_look_s = now_s + LOOK_EVERY_S
-        found = {one.work.ack_id: one for one in begun_before(now_s - self._short_s)}
+        found = {one.first.ack_id: one for one in running() if now_s - one.began_s >= self._short_s}
         for ack_id in [one for one in self._seen if one not in found]:
             self._learn(self._seen.pop(ack_id), now_s)
         for ack_id, one in found.items():
-            if ack_id not in self._seen and (attempt := self._attempt(one.work)) is not None:
+            if ack_id not in self._seen and (attempt := self._attempt(one.first)) is not None:
                 self._seen[ack_id] = _Seen(attempt, one.began_s, one.began_s + self._limit_s(attempt))
         self._warn(found, now_s)
 
@@ -87,7 +87,7 @@ class SlowWatch:
         """The tasks that have been running longest, for the worker's progress."""
         since = self._clock.now() - self._clock.monotonic()
         oldest = sorted(running, key=lambda one: one.began_s)[:RUNNING_KEPT]
-        attempts = ((self._attempt(one.work), one) for one in oldest)
+        attempts = ((self._attempt(one.first), one) for one in oldest)
         return tuple(RunningTask(at.task.task_id, at.task.task_type, int(since + one.began_s)) for at, one in attempts if at is not None)
 
     def _attempt(self, work: Work) -> Attempt | None:
@@ -116,7 +116,7 @@ class SlowWatch:
                 if where is None and now_s < one.due_s + WAIT_FOR_STACK_S:
                     continue
                 self._told_s.append(now_s)
-                self._tell(one, running.task_count, now_s, where or Where("its process did not answer"), len(slow))
+                self._tell(one, len(running.works), now_s, where or Where("its process did not answer"), len(slow))
             one.due_s = now_s + (now_s - one.began_s)
 
     def _tell(self, one: _Seen, count: int, now_s: float, where: Where, slow_count: int) -> None:

@@ -65,16 +65,13 @@ class ThreadExecutor:
     def busy_count(self) -> int:
         return sum(slot.current is not None for slot in self._slots)
 
-    def running(self) -> list[tuple[Work, float]]:
+    def running(self) -> list[Running]:
         """One with a time limit as the attempt that it has become: who tells how it ended must claim it."""
-        current = [(slot.current, slot.timed, slot.began_s) for slot in self._slots]
-        return [(timed if timed and timed.ack_id == work.ack_id else work, at_s) for work, timed, at_s in current if work is not None]
-
-    def begun_before(self, moment_s: float) -> list[Running]:
+        current = [(slot, slot.current, slot.timed, slot.began_s) for slot in self._slots]
         return [
-            Running(work, slot.began_s, partial(self._where, slot, work))
-            for slot in self._slots
-            if (work := slot.current) is not None and slot.began_s <= moment_s
+            Running([timed if timed and timed.ack_id == work.ack_id else work], began_s, partial(self._where, slot, work))
+            for slot, work, timed, began_s in current
+            if work is not None
         ]
 
     def _where(self, slot: _TaskSlot, _work: Work) -> Where | None:
