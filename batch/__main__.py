@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from batch.worker.life import Worker
 
 STUCK_GRACE_S = 3.0
-BESIDE = 24
-"""Requests to the bucket beside those of handlers: progress, outcomes, delayed tasks, records of tasks that were delivered before."""
+BESIDE = 64
+"""Requests to the bucket that may be under way beside those of handlers: progress, outcomes, delayed tasks, and as most of them the records
+of tasks that were delivered before."""
 SIGNALS: dict[signal.Signals, Any] = {
     signal.SIGTERM: signal.SIG_DFL,
     signal.SIGINT: signal.default_int_handler,

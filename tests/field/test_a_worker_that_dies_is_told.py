@@ -66,7 +66,6 @@ spec:
                 - {name: FLUSH_INTERVAL_S, value: "0.1"}
                 - {name: PROGRESS_INTERVAL_S, value: "600"}
                 - {name: DRAIN_AFTER_S, value: "0.2"}
-                - {name: PYTHONFAULTHANDLER, value: "1"}
                 - {name: BILLING_FLOOR_S, value: "0"}
 """
 
