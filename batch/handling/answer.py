@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from enum import StrEnum
@@ -75,9 +75,8 @@ def called(function: Callable[..., Any], *arguments: Any) -> Answer:
     """Call user code here and now, in a context of its own; the last argument says whose it is. Never raises."""
     copy_count = copies.count
     context = _clean.context.copy()
-    context.run(running.set, arguments[-1])
     try:
-        result = context.run(function, *arguments)
+        result = context.run(_in_context, function, arguments)
         if isinstance(result, CoroutineType):
             result = context.run(asyncio.run, awaited_here(result))
         answer = Answer(_RETURNED, result)
@@ -86,6 +85,11 @@ def called(function: Callable[..., Any], *arguments: Any) -> Answer:
     if copies.count != copy_count:
         os._exit(1)  # a copy that the handler has forked came back from it: it would go on as a second worker on the same connections
     return answer
+
+
+def _in_context(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    running.set(arguments[-1])
+    return function(*arguments)
 
 
 class _Clean:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from datetime import UTC, datetime
@@ -41,12 +40,12 @@ class SystemClock:
 
 def iso(unix_s: float) -> str:
     """`2026-01-31T12:00:00.123456Z`: what stands in messages, outcomes and objects. Sorts as text in the order of time."""
-    part, whole = math.modf(unix_s)
-    microseconds = round(part * 1e6)
+    whole = int(unix_s)
+    microseconds = round((unix_s - whole) * 1e6)
     if not 0 <= microseconds < 1_000_000:  # rounded up to a second, or before 1970
         carried, microseconds = divmod(microseconds, 1_000_000)
         whole += carried
-    return f"{_second(int(whole))}.{microseconds:06d}Z"
+    return f"{_second(whole)}.{microseconds:06d}Z"
 
 
 @lru_cache(maxsize=64)

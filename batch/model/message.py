@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from batch.model.clock import from_iso, hour, iso
 from batch.model.errors import MessageRefused
@@ -103,7 +103,7 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
     if type(task_type) is not str or not 0 < len(task_type) <= MAX_TASK_TYPE_BYTES or not task_type.isascii():
         check_task_type(task_type)
     named = attributes.get("shard", "")
-    return _task(
+    task: Any = _Unfrozen(
         task_id_of(body.pop("task_id", None), message_id),
         task_type,
         bounded_time(body.pop("submitted_at", None), published_s) or iso(published_s),
@@ -112,26 +112,20 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
         attributes.get("lane", lane),
         named if _is_shard(named) else rolling_shard(lane, published_s),
     )
+    task.__class__ = Task
+    return cast(Task, task)
 
 
-def _task(task_id: str, task_type: str, submitted_at: str, fields: Mapping[str, Any], submission_id: str, lane: str, shard: str) -> Task:
-    """What `Task(...)` makes, in a fifth of the time that the checks of a frozen class take: every message has one."""
-    task = _new_task(Task)
-    _SET_TASK_ID(task, task_id)
-    _SET_TASK_TYPE(task, task_type)
-    _SET_SUBMITTED_AT(task, submitted_at)
-    _SET_FIELDS(task, fields)
-    _SET_SUBMISSION_ID(task, submission_id)
-    _SET_LANE(task, lane)
-    _SET_SHARD(task, shard)
-    return task
+class _Unfrozen:
+    """Becomes a Task, in half of the time that the checks of a frozen class take: every message has one."""
 
+    __slots__ = tuple(one.name for one in fields_of(Task))
 
-_new_task = object.__new__
-_SLOTS: Mapping[str, Any] = vars(Task)
-_SET_TASK_ID, _SET_TASK_TYPE, _SET_SUBMITTED_AT, _SET_FIELDS, _SET_SUBMISSION_ID, _SET_LANE, _SET_SHARD = (
-    _SLOTS[one.name].__set__ for one in fields_of(Task)
-)
+    def __init__(
+        self, task_id: str, task_type: str, submitted_at: str, fields: Mapping[str, Any], submission_id: str, lane: str, shard: str
+    ) -> None:
+        self.task_id, self.task_type, self.submitted_at, self.fields = task_id, task_type, submitted_at, fields
+        self.submission_id, self.lane, self.shard = submission_id, lane, shard
 
 
 def check_task_type(task_type: object) -> None:

@@ -115,8 +115,9 @@ class Committer:
         ended: list[Ended] = []
         nacks: list[Nack] = []
         delayed: list[Delayed] = []
+        abandoned = self._abandoned
         for one in finished:
-            if one.ack_id in self._abandoned and self._abandoned[one.ack_id] is not one:
+            if abandoned and abandoned.get(one.ack_id, one) is not one:
                 continue
             if isinstance(one, Nack):
                 if one.dependency:

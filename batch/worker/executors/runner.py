@@ -58,7 +58,11 @@ class Runner:
 
     def run(self, work: Work, call: Call) -> Finished:
         """What becomes of this message; `call` runs the handler."""
-        return self._guarded(self._run, work, call)
+        try:
+            attempt = self._begun(work)
+            return self.verdicts.finished(attempt, call(attempt)) if isinstance(attempt, Attempt) else attempt
+        except Exception as error:  # noqa: BLE001 - as in `_guarded`
+            return self._fault(work, error)
 
     def begun(self, work: Work) -> Attempt | Finished:
         """The first part of `run`, for executors that run handlers elsewhere."""
@@ -106,10 +110,6 @@ class Runner:
         except Exception:  # noqa: BLE001 - one of them: that one is found when each is judged by itself
             return None
 
-    def _run(self, work: Work, call: Call) -> Finished:
-        attempt = self._begun(work)
-        return self.verdicts.finished(attempt, call(attempt)) if isinstance(attempt, Attempt) else attempt
-
     def _begun(self, work: Work) -> Attempt | Finished:
         if isinstance(work, Attempt):
             work.began_s = self.clock.monotonic()
@@ -155,7 +155,9 @@ class Runner:
     def here(self, attempt: Attempt) -> Answer:
         """Call a sync handler in this thread."""
         ctx = self.context(attempt)
-        return with_output(called(attempt.handler.function, attempt.task, ctx), ctx.ended())
+        answer = called(attempt.handler.function, attempt.task, ctx)
+        output = ctx.ended()
+        return with_output(answer, output) if output else answer
 
 
 def with_output(answer: Answer, output: str) -> Answer:
