@@ -81,10 +81,11 @@ def from_object(body: bytes) -> DelayedMessage:
         head = json.loads(line)
         message = DelayedMessage(head["task_id"], head["message_id"], float(head["published_s"]), head["attributes"], data)
         whole = head["format"] == _FORMAT and head["data_bytes"] == len(data)
-        texts = [message.task_id, message.message_id, *message.attributes.keys(), *message.attributes.values()]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        "".join((message.task_id, message.message_id, *message.attributes.keys(), *message.attributes.values())).encode()
+        is_first = republication_of({DELAYED: str(Republication(0, message.published_s, message.message_id))}) is not None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"not a delayed message: {error!r}"[:300]) from error
-    if not whole or not all(isinstance(text, str) for text in texts):
+    if not whole or not is_first:
         raise ValueError(f"not a delayed message: it has {len(data)} bytes of data, and its first line says {line[:200]!r}")
     return message
 
@@ -127,7 +128,8 @@ def as_first_published(delivery: Delivery) -> Delivery:
     """A delivery of a message that was published again, under the id and time that it was first published with: what was made from these
     (the id of a task that has none, the shard of one that names none) stays the same. Any other delivery comes back as it is."""
     found = republication_of(delivery.attributes)
-    return replace(delivery, message_id=found.message_id, published_s=found.published_s) if found else delivery
+    # No message was first published after it was published again: a client that says so would own its outputs for years.
+    return replace(delivery, message_id=found.message_id, published_s=min(found.published_s, delivery.published_s)) if found else delivery
 
 
 def asks_bucket(delivery: Delivery) -> bool:

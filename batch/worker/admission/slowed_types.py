@@ -22,7 +22,8 @@ from batch.worker.admission.slowing import LONGEST_DELAY_S, Slowing, from_json, 
 from batch.worker.attempt import Attempt, Nack, nack_after
 
 FORGOTTEN_S = 3 * LONGEST_DELAY_S
-"""What an earlier worker has kept counts until so long after a try was due: nothing of the type came since."""
+"""What an earlier worker has kept counts until so long after a try was due: nothing of the type came since. A try that is due later than in
+so long was noted by a clock that was wrong."""
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class SlowedTypes:
             slowed = from_json(self.store.read(self._name(task_type)))
         except (ObjectMissing, FanoutError, ValueError):
             return
-        if self.clock.now() < slowed.next_s + FORGOTTEN_S:
+        if abs(self.clock.now() - slowed.next_s) < FORGOTTEN_S:
             self._kept[task_type] = slowed.tried_count
             self.slowing.recall(task_type, slowed)
 

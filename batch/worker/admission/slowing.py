@@ -14,6 +14,7 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from batch.handling.signals import alone
@@ -176,9 +177,19 @@ def from_json(data: bytes) -> Slowed:
         body: dict[str, Any] = json.loads(data)
         numbers = {name: kind(body[name]) for name, kind in _KEPT.items()}
         submissions, tasks = ({str(one) for one in body[name]} for name in ("submissions", "tasks"))
-        return Slowed(**numbers, submissions=submissions, tasks=tasks)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a slowed type: {error!r}") from error
+        slowed = Slowed(**numbers, submissions=submissions, tasks=tasks)
+    except (KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"not a slowed type: {error!r}"[:300]) from error
+    counts = (slowed.task_count, slowed.tried_count, slowed.unrun_count, slowed.next_at)
+    times = (slowed.since_s, slowed.next_s)
+    if (
+        min(counts) < 0
+        or not 1 <= slowed.at_once <= MAX_AT_ONCE
+        or not 0 < slowed.delay_s <= LONGEST_DELAY_S
+        or not all(map(isfinite, times))
+    ):
+        raise ValueError(f"not a slowed type: {data[:200]!r}")
+    return slowed
 
 
 _KEPT: dict[str, type[Any]] = {
