@@ -450,6 +450,18 @@ def test_while_pub_sub_does_not_take_it_the_message_is_nacked_and_it_is_said(lan
     assert lane.final() == {task_id: "succeeded"}
 
 
+def test_one_whose_last_delivery_pub_sub_does_not_take_is_dead_with_the_reason_not_without() -> None:
+    lane = Lane()
+    lane.raises(*[Snooze(0)] * 20)
+    (task_id,) = lane.submit_near(deliveries=LIMIT - 1)
+    lane.broker.topic("lane").fail_next("publish", DOWN)
+    lane.work()
+    assert lane.final() == {task_id: "dead"}
+    (letter,) = lane.letters()
+    assert "could not be published again: 503" in letter["dead_reason"]
+    assert (lane.progress().dead, lane.subscription.backlog) == (1, 0)
+
+
 def test_one_refused_message_keeps_back_no_other(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[str] = set()
 

@@ -38,8 +38,9 @@ class Unpublished:
     lasting: bool = False
 
     def is_dead(self, limit: int) -> bool:
-        """Whether to give its task up with that reason: one more nack, and a worker that is killed, and the policy would do it without."""
-        return self.lasting and delivery_of(self.nack.work).delivery_attempt >= limit - 1
+        """Whether to give its task up with that reason: one more nack, and a worker that is killed, and the policy would do it without. Of
+        the last delivery the nack alone is enough, also where Pub/Sub may take the message later."""
+        return delivery_of(self.nack.work).delivery_attempt >= (limit - 1 if self.lasting else limit)
 
 
 @dataclass(slots=True)
