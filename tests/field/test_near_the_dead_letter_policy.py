@@ -113,6 +113,31 @@ def test_a_snooze(lane: Lane, wait_s: float) -> None:
     assert (lane.final(), lane.subscription.backlog) == ({task_id: "succeeded"}, 0)
 
 
+def test_the_longest_wait_needs_no_bucket_when_another_worker_gets_it_at_once(lane: Lane) -> None:
+    lane.raises(Snooze(600))
+    (task_id,) = lane.submit_near()
+    lane.work()
+    lane.work("lane-y")
+    assert (lane.store.names("delayed/"), lane.deliveries, lane.subscription.free) == ((), [1], 0)
+    lane.clock.advance(600)  # type: ignore[attr-defined]
+    lane.work("lane-z")
+    assert (lane.final(), lane.subscription.backlog) == ({task_id: "succeeded"}, 0)
+
+
+def test_the_longest_wait_needs_no_bucket_by_a_clock_that_is_behind(lane: Lane) -> None:
+    lane.raises()
+    waits = Republication(int(lane.clock.now()) + 630, 1_767_225_600.5, "first", 1, has_record=False)
+    lane.publish(b'{"task_type": "work", "task_id": "t"}', **{DELAYED: str(waits)})
+    lane.work()
+    assert (lane.store.names("delayed/"), lane.deliveries) == ((), [1])
+    lane.clock.advance(600)  # type: ignore[attr-defined]
+    lane.work("lane-y")
+    assert (lane.final(), lane.deliveries) == ({}, [2])
+    lane.clock.advance(30)  # type: ignore[attr-defined]
+    lane.work("lane-z")
+    assert lane.final() == {"t": "succeeded"}
+
+
 def test_a_failed_attempt(lane: Lane) -> None:
     lane.raises(ValueError("once"), backoff=Backoff(first_s=60))
     (task_id,) = lane.submit_near()

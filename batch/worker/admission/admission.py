@@ -14,7 +14,7 @@ from batch.handling.registry import Kind, Registry
 from batch.model.attempts import Attempts
 from batch.model.clock import Clock, iso
 from batch.model.delayed import DELAYED, as_first_published, due_of
-from batch.model.delivery import Delivery
+from batch.model.delivery import MAX_EXTENSION_S, Delivery
 from batch.model.errors import MessageRefused
 from batch.model.message import TASK_ID_PATTERN, Task, decode, readable_task_id, replaced_task_id, shard_of, short
 from batch.services.ports import ObjectStore
@@ -26,6 +26,9 @@ from batch.worker.attempt import Attempt, Finished, Nack, Work, later, nack_afte
 
 EARLY_S = 1.0
 """A message may come back this much before its time and still run: the broker's deadlines are not exact."""
+SKEW_S = 60.0
+"""How much more than Pub/Sub can hold a message one may seem to wait that a worker published again: its due time is in whole seconds, and of
+another clock. Such a message does not go to the bucket."""
 RUNNING_WAIT_S = 30.0
 """How long a message waits whose task may be running in another worker, or twice in this one."""
 MAX_LOST = 5
@@ -76,6 +79,8 @@ class Admission:
         now = self.clock.now()
         if not_before - now <= EARLY_S:
             return None
+        if not_before - now <= MAX_EXTENSION_S + SKEW_S:
+            not_before = min(not_before, now + MAX_EXTENSION_S)
         early = later(attempt, not_before, now)
         return replace(early, reported=True) if isinstance(early, Nack) else early
 
