@@ -13,7 +13,7 @@ from typing import Any
 
 from batch.copies import copies
 from batch.model.delivery import Outgoing
-from batch.services.calls import Pauses, Resource, code_of, credentials_for, translated
+from batch.services.calls import Pauses, Resource, code_of, confirmed, credentials_for, translated
 
 LONGEST_PAUSE_S = 1.0
 """Clients wait for their answer: a broker that is back is tried within this time."""
@@ -61,7 +61,7 @@ class GooglePublisher:
             try:
                 left_s = max(0.001, until_s - loop.time())
                 response = await self._call(request, timeout=left_s, metadata=(("x-goog-request-params", f"topic={topic.path}"),))
-                return [str(message_id) for message_id in response.message_ids]
+                return confirmed(topic, [str(message_id) for message_id in response.message_ids], len(messages))
             except grpc.aio.AioRpcError as failure:
                 error = from_grpc_error(failure)
                 pause_s = pauses.after(error, loop.time())

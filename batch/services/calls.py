@@ -90,6 +90,14 @@ def translated(action: str, resource: Resource, code: str, detail: str) -> Fanou
     return ServiceRefused(f"{what}: Pub/Sub refused the request ({code}); repeating it cannot help: {detail}")
 
 
+def confirmed(topic: Resource, ids: list[str], count: int) -> list[str]:
+    """The ids of `count` published messages. Raises DependencyUnavailable for an answer that has other ones: none is known to be there."""
+    if len(ids) != count:
+        what = f"cannot publish to topic {topic.path}: the answer has {len(ids)} message ids for {count} messages"
+        raise DependencyUnavailable(f"{what}, which is not Pub/Sub's; find the proxy in between")
+    return ids
+
+
 class Pauses:
     """When one call is repeated: after growing pauses with jitter, while its error may pass and its time lasts."""
 

@@ -249,13 +249,17 @@ def _prepare(client: Any, adapter: Any) -> None:
     # The pool holds 10 connections by default; more threads than that would open and drop one for each request.
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, adapter)
-    client._http.hooks["response"].append(_read_refusal)
+    client._http.hooks["response"].append(_read_answer)
 
 
-def _read_refusal(response: Any, **_: object) -> None:
-    """The client streams downloads and drops a refused one unread, socket and all; read, its connection serves the next request."""
+def _read_answer(response: Any, **_: object) -> None:
+    """The client streams downloads and drops a refused one unread, socket and all; read, its connection serves the next request. It takes
+    a part that it did not ask for as the whole."""
     if response.status_code >= 400:
         _ = response.content
+    elif response.status_code == 206 and "Range" not in response.request.headers:
+        response.close()
+        raise ValueError("206, a part of an object, to a request for the whole")
 
 
 def _unzipped(name: str, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from batch.model.clock import Clock
 from batch.model.delivery import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES, Outgoing
-from batch.services.calls import RETRY_WITHIN_S, Caller, Resource, batches, client_for, raw_call
+from batch.services.calls import RETRY_WITHIN_S, Caller, Resource, batches, client_for, confirmed, raw_call
 
 PUBLISH_TIMEOUT_S = 20.0
 PUBLISHES_IN_FLIGHT = 4
@@ -75,6 +75,7 @@ class GoogleTopic:
             return list(self._send(request, timeout_s).message_ids)
 
         try:
-            return self._caller.repeated(call, self._caller.until_s())
+            ids = self._caller.repeated(call, self._caller.until_s())
         except self._caller.failure as error:
             raise self._caller.ours("publish to", error) from error
+        return confirmed(self._caller.resource, ids, len(batch))

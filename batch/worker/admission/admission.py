@@ -27,7 +27,7 @@ from batch.worker.attempt import Attempt, Finished, Nack, Work, later, nack_afte
 EARLY_S = 1.0
 """A message may come back this much before its time and still run: the broker's deadlines are not exact."""
 SKEW_S = 60.0
-"""How much more than Pub/Sub can hold a message one may seem to wait that a worker published again: its due time is in whole seconds, and of
+"""How much longer than Pub/Sub can hold a message one may seem to wait that a worker published again: its due time is in whole seconds, by
 another clock. Such a message does not go to the bucket."""
 RUNNING_WAIT_S = 30.0
 """How long a message waits whose task may be running in another worker, or twice in this one."""
