@@ -55,6 +55,10 @@ class Said(StrEnum):
     """The process that ran it ended."""
 
 
+CAME_THROUGH = frozenset(Said) - {Said.FAILED, Said.DEPENDENCY, Said.CRASHED}
+"""Whose handler has shown that it works."""
+
+
 _RETURNED = Said.RETURNED  # looked up for each task
 
 

@@ -113,6 +113,22 @@ def test_bad_ones_that_all_come_first_hold_good_ones_of_their_type_for_seconds_a
     assert max(one.attempt_count for one in attempts(plant, [one.task_id for one in bad])) == 1, "each waits for its backoff"
 
 
+def test_a_group_in_which_some_come_through_slows_nothing_however_many_fail(plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
+    @plant.registry.task("load", group=100, group_wait_s=5.0, backoff=Backoff(first_s=60))
+    def load(tasks: list[Task], ctxs: Any) -> list[Any]:
+        return [Retry("not there") if one.fields["source"] == "missing" else "ok" for one in tasks]
+
+    bad = [task(f"bad-{number}", "load", "client-a", source="missing") for number in range(150)]
+    good = [task(f"good-{number}", "load", "client-b", source="there") for number in range(50)]
+    tasks = [*bad, *good]
+    random.Random(5).shuffle(tasks)
+    publish(plant, tasks)
+    assert plant.worker(MAX_MESSAGES=200).run() is ExitReason.SHARE_DONE
+    assert not [record for record in caplog.records if getattr(record, "event", "") == "type_slowed"]
+    assert sorted(plant.final()) == sorted(one.task_id for one in good)
+    assert [one.attempt_count for one in attempts(plant, [one.task_id for one in bad])] == [1] * 150
+
+
 def test_a_clients_25_bad_tasks_of_25_are_nothing_to_another_clients_type(plant: Plant) -> None:
     register(plant.registry, "load", "plain", retries=0)
     register(plant.registry, "other", "plain")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch.events import log
-from batch.handling.answer import Answer, Said, raised
+from batch.handling.answer import CAME_THROUGH, Answer, Said, raised
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter
@@ -72,7 +72,7 @@ class Verdicts:
                 return self.returned(attempt, answer)
             except ResultRefused as refused:
                 return self._failed(attempt, raised(refused.error))
-        if answer.said not in (Said.FAILED, Said.CRASHED, Said.DEPENDENCY):
+        if answer.said in CAME_THROUGH:
             self.slowed_types.came_through(attempt)
         if answer.said is Said.SUPERSEDED:
             return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt.number, reason=answer.reason)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, overload
 
 from batch.events import log
-from batch.handling.answer import Answer, Said, answers_of, awaited, called, has_returned
+from batch.handling.answer import CAME_THROUGH, Answer, Said, answers_of, awaited, called, has_returned
 from batch.handling.context import Surroundings
 from batch.handling.registry import Handler
 from batch.worker.attempt import Attempt, Finished, Nack, Work
@@ -246,8 +246,9 @@ class GroupExecutor:
                 return
         answers = answers_of(answer, len(call.attempts))
         whole = answers[0].said is not Said.RETURNED and all(one is answers[0] for one in answers)
-        if whole:
-            # One call that fails is one failure, however many tasks are in it: it alone shows nothing about a service, or the handler.
+        if whole or any(one.said in CAME_THROUGH for one in answers):
+            # One call that fails is one failure, however many tasks are in it: it alone shows nothing about a service, or the handler. So is
+            # what failed beside tasks that came through.
             for attempt in call.attempts:
                 attempt.counts_as = call.attempts[0].task.task_id
         finished: list[Finished] = []
