@@ -247,8 +247,8 @@ class GroupExecutor:
         answers = answers_of(answer, len(call.attempts))
         whole = answers[0].said is not Said.RETURNED and all(one is answers[0] for one in answers)
         if whole or any(one.said in CAME_THROUGH for one in answers):
-            # One call that fails is one failure, however many tasks are in it: it alone shows nothing about a service, or the handler. So is
-            # what failed beside tasks that came through.
+            # One call that fails is one failure, however many tasks are in it: it alone shows nothing about a service, or the handler. Nor
+            # does what failed beside tasks that came through.
             for attempt in call.attempts:
                 attempt.counts_as = call.attempts[0].task.task_id
         finished: list[Finished] = []
