@@ -145,12 +145,17 @@ class Shutdown:
         committer.nack(self.executors.close())
         stages.puller.collect(until_s, committer.nack)
         if not self.tally.wait_empty(until_s, self._nothing_to_wait_for):
-            stuck = [(work, one.began_s) for one in self.executors.running() for work in one.works]
+            running = self.executors.running()
+            stuck = [(work, one.began_s) for one in running for work in one.works]
             committer.abandon(work for work, _ in stuck)
             whole = self._of_whole_time(stuck)
             committer.nack_abandoned([work for work, _ in stuck if work.ack_id not in whole])
             self.executors.shut_down()
             if whole:
+                for works in (one.works for one in running if len(one.works) > 1):
+                    for work in works:
+                        if isinstance(work, Attempt):
+                            work.counts_as = works[0].message_id  # one call, one failure
                 self._record(whole.values(), committer)
             self.unstarted.join()
             self.markers.unmark_all()

@@ -91,6 +91,19 @@ def test_a_worker_that_it_filled_is_a_failed_attempt_and_the_last_one_is_its_end
     assert (plant.subscription.backlog, plant.progress(execution="lane-y").acked) == (0, 1)
 
 
+def test_a_call_of_many_that_does_not_fit_is_one_failure_to_its_type(over: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
+    plant = Plant(ShiftedClock())
+
+    @plant.registry.task("hangs", group=8, group_wait_s=5.0)
+    def hangs(tasks: Sequence[Any], ctxs: Any) -> None:
+        over.wait(600)
+
+    ids = plant.submit(8, "hangs")
+    assert plant.worker(**{**SETTINGS, "MAX_MESSAGES": 8}).run() is ExitReason.OUT_OF_TIME
+    assert [len(read_attempts(plant.store, one)[0].errors) for one in ids] == [1] * 8
+    assert not [record for record in caplog.records if getattr(record, "event", "") == "type_slowed"]
+
+
 @pytest.mark.parametrize("kind", ["plain", "async", "grouped", "isolated"])
 def test_one_that_began_late_is_nacked_without_a_failed_attempt(kind: str, over: threading.Event) -> None:
     clock = ShiftedClock()
