@@ -27,6 +27,7 @@ from batch.model.errors import (
     Retry,
     Snooze,
     Superseded,
+    checked_wait_s,
     text_of,
 )
 from batch.model.texts import class_name, traceback_text
@@ -159,9 +160,17 @@ class WrongResults(FanoutError):
 def has_returned(answer: Answer, count: int) -> bool:
     """Whether one call has returned a result, and no error, for each of its `count` tasks."""
     results = answer.result
-    if answer.said is not _RETURNED or not isinstance(results, list | tuple) or len(results) != count:
+    try:
+        if answer.said is not _RETURNED or not isinstance(results, list | tuple) or len(results) != count:
+            return False
+        return not any(is_error(one) for one in results)
+    except BaseException:  # noqa: BLE001 - lists may be of a class of user code's; `answers_of` meets it again
         return False
-    return not any(isinstance(one, BaseException) for one in results)
+
+
+def is_error(value: object) -> bool:
+    """Whether it is an exception, whatever its class says of itself: `isinstance` asks the value, which may lie, or raise."""
+    return issubclass(type(value), BaseException)
 
 
 def answers_of(answer: Answer, count: int) -> list[Answer]:
@@ -169,9 +178,12 @@ def answers_of(answer: Answer, count: int) -> list[Answer]:
     results = answer.result
     if answer.said is not Said.RETURNED:
         return [answer] * count
-    if isinstance(results, list | tuple) and len(results) == count:
-        return [raised(one) if isinstance(one, BaseException) else Answer(Said.RETURNED, one) for one in results]
-    return [raised(wrong_results(results, count))] * count
+    try:
+        if isinstance(results, list | tuple) and len(results) == count:
+            return [raised(one) if is_error(one) else Answer(Said.RETURNED, one) for one in results]
+        return [raised(wrong_results(results, count))] * count
+    except BaseException as error:  # noqa: BLE001 - a list of a class of user code's
+        return [raised(error)] * count
 
 
 def wrong_results(results: Any, count: int) -> WrongResults:
@@ -184,11 +196,18 @@ def wrong_results(results: Any, count: int) -> WrongResults:
 
 
 def raised(error: BaseException) -> Answer:
-    """What an exception of user code says; `batch.handling.signals` has the rule of which error in it speaks."""
+    """What an exception of user code says; `batch.handling.signals` has the rule of which error in it speaks. Never raises: one that cannot
+    be asked what it means, for its class or attributes are odd, is a failed attempt."""
     try:
-        speaker, count = speaking(error)
-    except Exception:  # noqa: BLE001 - attributes of an error may be user code
-        speaker, count = error, 1
+        return _said(error)
+    except BaseException as odd:  # noqa: BLE001 - attributes of an error may be user code
+        reason = f"{text_of(error)} (what it asks for cannot be read: {class_name(odd)}: {text_of(odd)})".strip()
+        shown = traceback_text(error, MAX_TRACEBACK_CHARS)
+        return Answer(Said.FAILED, error_type=class_name(error), reason=reason, traceback=shown)
+
+
+def _said(error: BaseException) -> Answer:
+    speaker, count = speaking(error)
     reason = text_of(speaker)
     if isinstance(speaker, Permanent):
         reason = reason or "the handler gave no reason"
@@ -200,12 +219,14 @@ def raised(error: BaseException) -> Answer:
     if isinstance(speaker, Superseded):
         return Answer(Said.SUPERSEDED, reason=reason)
     if isinstance(speaker, Snooze):
-        return Answer(Said.SNOOZED, reason=reason, after_s=speaker.after_s)
+        return Answer(Said.SNOOZED, reason=reason, after_s=checked_wait_s(speaker.after_s))
     if isinstance(speaker, Permanent):
         return Answer(Said.PERMANENT, reason=reason)
     if isinstance(speaker, NameRefused | MessageRefused):
         return Answer(Said.INVALID, reason=reason)
-    after_s = speaker.after_s if isinstance(speaker, Retry) else None
+    # One of a class that does not call `super().__init__` has said nothing of a wait.
+    wait_s = getattr(speaker, "after_s", None) if isinstance(speaker, Retry) else None
+    after_s = None if wait_s is None else checked_wait_s(wait_s)
     shown = traceback_of(error if count <= MAX_SHOWN else speaker, speaker)
     return Answer(Said.FAILED, error_type=error_type, reason=reason, after_s=after_s, traceback=shown)
 

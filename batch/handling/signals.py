@@ -44,13 +44,16 @@ MAX_ERRORS = 10_000
 
 
 def speaking(error: BaseException) -> tuple[BaseException, int]:
-    """The error that speaks for a handler which has raised `error`, and out of how many in a group it was chosen."""
-    if isinstance(error, (*OURS, CancelledError)):
-        return error, 1  # a cancelled handler was told to end: what it was doing then says nothing
-    look = _Look()
-    said = look.said(error)
-    real, count = look.real(error)
-    return real if said is None else said, max(1, count)
+    """The error that speaks for a handler which has raised `error`, and out of how many in a group it was chosen. Never raises."""
+    try:
+        if isinstance(error, (*OURS, CancelledError)):
+            return error, 1  # a cancelled handler was told to end: what it was doing then says nothing
+        look = _Look()
+        said = look.said(error)
+        real, count = look.real(error)
+        return real if said is None else said, max(1, count)
+    except BaseException:  # noqa: BLE001 - attributes of an error may be user code
+        return error, 1
 
 
 def alone(reason: str) -> str:
@@ -59,7 +62,14 @@ def alone(reason: str) -> str:
 
 
 def holds(error: BaseException, kind: type[BaseException]) -> bool:
-    """Whether an error is of this kind, or has one in a group, as its cause or in its context."""
+    """Whether an error is of this kind, or has one in a group, as its cause or in its context. Never raises."""
+    try:
+        return _holds(error, kind)
+    except BaseException:  # noqa: BLE001 - attributes of an error may be user code
+        return issubclass(type(error), kind)
+
+
+def _holds(error: BaseException, kind: type[BaseException]) -> bool:
     todo, seen = [error], set[int]()
     while todo and len(seen) < MAX_ERRORS:
         one = todo.pop()

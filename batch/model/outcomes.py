@@ -77,7 +77,7 @@ class Lines:
             text += f',"message_id":{quoted(message_id)}'
         if output:
             text += f',"output":{quoted(output)}'
-        if result is not None and not (isinstance(result, str) and not result):
+        if result is not None and not (type(result) is str and not result):
             text += f',"result":{as_json(result)}'
         if error_type:
             text += f',"error_type":{quoted(error_type)}'

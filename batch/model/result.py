@@ -14,6 +14,7 @@ from types import CoroutineType
 from typing import Any
 
 from batch.model.errors import FanoutError, text_of
+from batch.model.texts import class_name
 
 MAX_DEPTH = 100
 """Lists and dicts in each other. Readers of outcomes must be able to go as deep."""
@@ -69,7 +70,7 @@ def _wrong_of(result: Any, error: BaseException) -> TypeError | ValueError:
         found = _wrong(result, "", ())
     except BaseException as other:  # noqa: BLE001 - as above
         error, found = other, None
-    why = f"{type(error).__name__}: {text_of(error)}"
+    why = f"{class_name(error)}: {text_of(error)}"
     return found or TypeError(f"the handler returned {_a(result)} that cannot be written as JSON ({why}): {_ALLOWED}")
 
 
@@ -161,7 +162,7 @@ _TELLING: tuple[tuple[Callable[[Any], bool], str], ...] = (
 
 
 def _a(value: Any) -> str:
-    name = "class" if isinstance(value, type) else type(value).__name__
+    name = "class" if issubclass(type(value), type) else class_name(value)
     return name if name == "bytes" else f"{'an' if name[:1] in 'aeiouAEIO' else 'a'} {name}"
 
 

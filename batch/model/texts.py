@@ -17,6 +17,8 @@ _NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _JOINERS = frozenset({"\u200c", "\u200d", *map(chr, range(0xE0020, 0xE0080))})
 """Of these, what stands inside words and emoji."""
 _HALF = re.compile("[\ud800-\udfff]")
+_traceback = BaseException.__dict__["__traceback__"]
+"""Read so, it runs no code of the error's class."""
 _HEADER = "Traceback (most recent call last):\n"
 
 
@@ -55,7 +57,7 @@ def traceback_text(error: BaseException, max_chars: int) -> str:
     try:
         text = "".join(traceback.format_exception(error))
     except BaseException:  # noqa: BLE001 - an error whose text cannot be had has no printable traceback either
-        text = "".join(traceback.format_tb(error.__traceback__))
+        text = "".join(traceback.format_tb(_traceback.__get__(error)))
     if len(text) > max_chars:
         text = _HEADER + text[len(_HEADER) - max_chars :]
     return plain(text, max_chars)

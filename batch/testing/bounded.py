@@ -34,7 +34,7 @@ def result_of(handler: Handler, *arguments: Any) -> Any:
 def heard(error: BaseException) -> BaseException:
     """The error that a worker hears of, with a note where it stood in another one."""
     speaker, _ = speaking(error)
-    if isinstance(speaker, TimeOver):
+    if issubclass(type(speaker), TimeOver):
         return TimeoutError(str(speaker))
     if speaker is not error:
         speaker.add_note(f"A worker hears this one of what the handler raised: {type(error).__name__}: {text_of(error)}")
