@@ -73,7 +73,11 @@ def deliver(record: logging.LogRecord) -> None:
         if takes(record.name, record.levelno):
             logging.getLogger(record.name).handle(record)
     elif record.levelno >= own.level:
-        own.handler.handle(record)
+        own.handler.acquire()
+        try:
+            own.handler.emit(record)
+        finally:
+            own.handler.release()
 
 
 def record_of(name: str, level: int, message: str, fields: Mapping[str, Any]) -> logging.LogRecord:
@@ -187,14 +191,29 @@ def severity(level: int) -> str:
     return next((name for name, number in reversed(LEVELS.items()) if number <= level), "DEBUG")
 
 
-class JsonHandler(logging.StreamHandler[TextIO]):
+class OwnHandler(logging.Handler):
+    """Stands among the root logger's handlers, where others find it: what they set there spoils no line, and Fanout's own go past it."""
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """One that raises keeps nothing."""
+        try:
+            return super().filter(record)
+        except Exception:  # noqa: BLE001 - a filter is user code
+            return True
+
+
+class JsonHandler(OwnHandler):
     """Writes to the process's real standard output. A line that cannot be written is lost: there is no other place to say so."""
+
+    def __init__(self, stream: TextIO, lines: JsonLines) -> None:
+        super().__init__()
+        self._stream, self._lines = stream, lines
 
     def emit(self, record: logging.LogRecord) -> None:
         """Never raises."""
         with suppress(OSError, ValueError):
-            self.stream.write(self.format(record) + "\n")
-            self.stream.flush()
+            self._stream.write(self._lines.format(record) + "\n")
+            self._stream.flush()
 
 
 class OwnLogger(logging.Logger):
@@ -222,9 +241,7 @@ class OwnLogger(logging.Logger):
 
 def set_up_logging(level: str = "INFO", project: str = "", **constant: Any) -> None:
     """Write all that Fanout and others log from `level` on to standard output, as JSON. `constant` fields stand in each line."""
-    handler = JsonHandler(getattr(sys.stdout, "real", sys.stdout))
-    handler.setFormatter(JsonLines(**constant))
-    send_to(handler, level, project)
+    send_to(JsonHandler(getattr(sys.stdout, "real", sys.stdout), JsonLines(**constant)), level, project)
 
 
 def send_to(handler: logging.Handler, level: str, project: str = "") -> None:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from batch.logs import deliver, exception_of, json_text, message_of, own_fields, record_of, send_to
+from batch.logs import OwnHandler, deliver, exception_of, json_text, message_of, own_fields, record_of, send_to
 
 Send = Callable[[dict[str, Any]], None]
 
 
-class Forwarding(logging.Handler):
+class Forwarding(OwnHandler):
     """In the child: sends each record over the wire."""
 
     def __init__(self, send: Send) -> None:

@@ -111,6 +111,9 @@ IN_A_TASK = {
     "root": "logging.getLogger().handlers.clear()",
     "basicConfig": 'logging.basicConfig(force=True, format="%(message)s", level=logging.CRITICAL)',
     "closed": "sys.stdout.close(); sys.stderr.close()",
+    "formatters": 'for one in logging.getLogger().handlers: one.setFormatter(logging.Formatter("%(message)s"))',
+    "filters": "for one in logging.getLogger().handlers: one.addFilter(lambda record: 1 / 0)",
+    "streams": "for one in logging.getLogger().handlers: setattr(one, 'stream', None)",
     "class": "logging.setLoggerClass(object) if False else logging.setLogRecordFactory(lambda *_, **__: None)",
 }
 
