@@ -262,7 +262,7 @@ def send_to(handler: logging.Handler, level: str, project: str = "") -> None:
 
 
 def _writes_to_console(handler: logging.Handler) -> bool:
-    consoles = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    consoles = [getattr(sys, name, None) for name in ("stdout", "stderr", "__stdout__", "__stderr__")]
     stream = getattr(handler, "stream", None)
     return stream is not None and any(stream is one for one in consoles)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from batch.copies import copies
 from batch.events import MAX_PRINTED_CHARS, log_printed
 from batch.logs import running
 
@@ -24,6 +25,8 @@ class Printed(io.TextIOBase):
         self.real = real
         self._severity = severity
         self._lines: dict[int, tuple[object, str]] = {}
+        self._copy_count = copies.count
+        copies.at_birth(self._leave_to_parent)
 
     def write(self, text: str) -> int:
         """Raises TypeError for what is no text, as every stream does."""
@@ -57,7 +60,13 @@ class Printed(io.TextIOBase):
             log_printed(line, self._severity, **(whose.facts() if whose is not None else {}))
 
     def flush(self) -> None:
-        """Nothing waits here but a line without its end."""
+        """Nothing waits here but a line without its end. In a copy of this process that is said: nobody else would when it ends."""
+        if copies.count != self._copy_count:
+            self.end_lines()
+
+    def _leave_to_parent(self) -> None:
+        """In a copy: what this process has begun is for it to end."""
+        self._lines = {}
 
     def close(self) -> None:
         """Others still print here."""
@@ -88,6 +97,6 @@ def take_what_is_printed() -> None:
 
 def end_printed_lines() -> None:
     """Once nothing more runs."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (getattr(sys, "stdout", None), getattr(sys, "stderr", None)):
         if isinstance(stream, Printed):
             stream.end_lines()

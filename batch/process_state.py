@@ -11,9 +11,11 @@ import gc
 import locale
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -40,6 +42,14 @@ _TAKEN = (
     signal.SIGPROF,
 )
 """Signals that programs take."""
+_LIMITS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_STACK,
+)
 _GENERATORS: dict[str, Callable[[Any], object]] = {
     "random": lambda module: module.seed(int.from_bytes(os.urandom(16))),
     "numpy.random": lambda module: module.seed(),
@@ -96,6 +106,9 @@ def child_state() -> ProcessState:
             "umask": (_umask_by_setting, os.umask),
             "environment": (lambda: dict(os.environb), _put_environment),
             "signal handlers": (_signals, _put_signals),
+            "blocked signals": (_blocked_signals, lambda kept: signal.pthread_sigmask(signal.SIG_SETMASK, kept)),
+            "resource limits": (_limits, _put_limits),
+            "sys.path": (lambda: [*sys.path], lambda kept: sys.path.__setitem__(slice(None), kept)),
         }
     )
 
@@ -179,6 +192,24 @@ def _put_environment(kept: dict[bytes, bytes]) -> None:
     for name in set(os.environb) - set(kept):
         del os.environb[name]
     os.environb.update(kept)
+    time.tzset()  # the C library has read TZ when a handler told it to
+
+
+def _blocked_signals() -> set[int]:
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def _limits() -> dict[int, int]:
+    """The soft ones: a hard one that was lowered stays so."""
+    return {number: resource.getrlimit(number)[0] for number in _LIMITS}
+
+
+def _put_limits(kept: dict[int, int]) -> None:
+    for number, soft in kept.items():
+        now, hard = resource.getrlimit(number)
+        if now != soft:
+            too_high = hard != resource.RLIM_INFINITY and (soft == resource.RLIM_INFINITY or soft > hard)
+            resource.setrlimit(number, (hard if too_high else soft, hard))
 
 
 def _put_gc(enabled: bool) -> None:
@@ -189,11 +220,12 @@ EVERYWHERE: dict[str, tuple[Get, Put]] = {
     "working folder": (os.getcwd, os.chdir),
     "umask": (_umask, _put_umask),
     "locale": (lambda: locale.setlocale(locale.LC_ALL), lambda kept: locale.setlocale(locale.LC_ALL, kept)),
-    "sys.stdin": (lambda: sys.stdin, lambda kept: setattr(sys, "stdin", kept)),
-    "sys.stdout": (lambda: sys.stdout, lambda kept: setattr(sys, "stdout", kept)),
-    "sys.stderr": (lambda: sys.stderr, lambda kept: setattr(sys, "stderr", kept)),
+    "sys.stdin": (lambda: getattr(sys, "stdin", None), lambda kept: setattr(sys, "stdin", kept)),
+    "sys.stdout": (lambda: getattr(sys, "stdout", None), lambda kept: setattr(sys, "stdout", kept)),
+    "sys.stderr": (lambda: getattr(sys, "stderr", None), lambda kept: setattr(sys, "stderr", kept)),
     "warning filters": (_filters, _put_filters),
     "logging": (_logging, _put_logging),
+    "recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
     "garbage collection": (gc.isenabled, _put_gc),
     "default socket timeout": (socket.getdefaulttimeout, socket.setdefaulttimeout),
 }

@@ -205,8 +205,8 @@ def _stack() -> str:
 
 def _flush() -> None:
     """What was printed is out before the answer is: it belongs to this attempt."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
+            getattr(sys, name).flush()
         except Exception:  # noqa: BLE001 - a handler may have closed or replaced it
             logging.getLogger("fanout.handler").debug("a stream could not be flushed")

@@ -8,10 +8,12 @@ import locale
 import logging
 import os
 import random
+import resource
 import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from contextvars import ContextVar
 from io import StringIO
@@ -39,6 +41,7 @@ def process_wide() -> dict[str, Any]:
         "filters": len(warnings.filters),
         "gc": gc.isenabled(),
         "timeout": socket.getdefaulttimeout(),
+        "recursion": sys.getrecursionlimit(),
         "disabled": logging.root.manager.disable,
     }
 
@@ -48,6 +51,10 @@ def only_in_a_child() -> dict[str, Any]:
         "environment": os.environ.get("LEAKED"),
         "signals": [str(signal.getsignal(one)) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)],
         "alarm": signal.getitimer(signal.ITIMER_REAL)[0],
+        "blocked": [str(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+        "files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "zone": time.strftime("%H", time.localtime(0)),
+        "path": list(sys.path),
     }
 
 
@@ -65,6 +72,7 @@ def leak() -> None:
     os.umask(0o077)
     locale.setlocale(locale.LC_ALL, "C")
     locale.setlocale(locale.LC_CTYPE, "C")
+    sys.setrecursionlimit(sys.getrecursionlimit() + 1000)
     sys.stdin, sys.stdout, sys.stderr = StringIO(), StringIO(), StringIO()
     warnings.simplefilter("ignore")
     gc.disable()
@@ -72,6 +80,11 @@ def leak() -> None:
     logging.disable(logging.CRITICAL)
     if threading.current_thread() is threading.main_thread():
         os.environ["LEAKED"] = "yes"
+        os.environ["TZ"] = "Asia/Tokyo"
+        time.tzset()
+        sys.path.insert(0, "/leaked")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
         signal.alarm(1000)

@@ -327,6 +327,25 @@ def test_lines_are_printed_in_pieces(printed: pytest.LogCaptureFixture) -> None:
     assert {record.levelno for record in printed.records} == {logging.INFO}
 
 
+def test_a_copy_says_what_it_has_printed_and_not_what_its_parent_had_begun(site: Site, tmp_path: Path) -> None:
+    source = """
+
+@task("copies", retries=0)
+def copies(task, ctx):
+    import multiprocessing
+
+    print("begun by the parent", end=", ")
+    copy = multiprocessing.get_context("fork").Process(target=print, args=("said by the copy",), kwargs={"end": ""})
+    copy.start()
+    copy.join()
+    print("ended by the parent")
+"""
+    publish(site, "copies")
+    end = run(site, tmp_path, source)
+    said = [(line["message"], line["task_id"]) for line in end.events("handler_output")]
+    assert said == [("said by the copy", "id-copies"), ("begun by the parent, ended by the parent", "id-copies")]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -78,7 +78,9 @@ def test_what_a_handler_leaves_of_the_process_is_put_back_and_named(kind: str, c
     assert reasons == [ExitReason.SHARE_DONE]
     assert len(named()) == 1
     changed = ", ".join(one["changed"] for one in all_said())
-    for what in ("working folder", "umask", "locale", "sys.stdout", "warning filters", "garbage collection", "default socket timeout"):
+    streams = ("sys.stdin", "sys.stdout", "sys.stderr")
+    settings = ("warning filters", "recursion limit", "garbage collection", "default socket timeout")
+    for what in ("working folder", "umask", "locale", *streams, *settings):
         assert what in changed
     assert "logging" in changed
     found = results(plant)[f"{kind}-look-0"]
@@ -198,3 +200,12 @@ def test_a_task_finds_what_a_module_has_set(monkeypatch: pytest.MonkeyPatch) -> 
     thread.start()
     thread.join()
     assert [(one.said, one.result) for one in answers] == [(Said.RETURNED, "by a module")] * 2
+
+
+def test_a_handler_that_deletes_a_stream_ends_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    send_to(caplog.handler, "INFO")
+    plant = Plant()
+    plant.registry.task("write", retries=0)(lambda _task, _ctx: delattr(sys, "stdout"))
+    plant.submit(1)
+    assert plant.worker(BACKLOG=1).run() is ExitReason.SHARE_DONE
+    assert plant.final() == {"task-0": "succeeded"}
