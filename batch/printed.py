@@ -40,7 +40,7 @@ class Printed(io.TextIOBase):
         *lines, rest = (line + text).split("\n")
         for one in lines:
             self._say(one, whose)
-        rest = rest[rest.rfind("\r") + 1 :]  # a progress bar: what it writes over is not a line
+        rest = rest[rest.rstrip("\r").rfind("\r") + 1 :]  # a progress bar: what it writes over is not a line
         while len(rest) > MAX_PRINTED_CHARS:
             self._say(rest[:MAX_PRINTED_CHARS], whose)
             rest = rest[MAX_PRINTED_CHARS:]

@@ -32,6 +32,7 @@ from batch.model.errors import SettingsError
 from batch.model.message import decode
 from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 from batch.model.result import ResultRefused
+from batch.model.texts import plain
 from batch.process_state import ProcessState, child_state, draw_anew
 
 MAX_STACK_CHARS = 2000
@@ -144,7 +145,7 @@ class Inside:
     def _how_far(self) -> str:
         """What the handler has said of its progress; empty when it has said nothing."""
         ctx = self._ctx
-        return "" if ctx is None else str(ctx.how_far.get(ctx.task.task_id) or "")
+        return "" if ctx is None else plain(ctx.how_far.get(ctx.task.task_id) or "")
 
     def _ask(self, header: dict[str, Any], body: bytes) -> Frame:
         """One question at a time: the worker answers in order. Raises CopyRefused in a copy of the child."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
-from batch.handling.answer import CANCEL_LIMIT_S, overdue
+from batch.copies import copies
+from batch.handling.answer import CANCEL_LIMIT_S, awaited_here, overdue
 from batch.handling.registry import Handler
 from batch.handling.signals import speaking
 from batch.model.errors import text_of
@@ -20,11 +22,12 @@ from batch.testing.observed import TimeOver
 def result_of(handler: Handler, *arguments: Any) -> Any:
     """Call it. Raises what it raises, and of an error with others in it the one that a worker hears; TimeoutError beyond its limit.
 
-    With a limit it runs in a thread, which goes on when it hangs.
+    With a limit it runs in a thread, which goes on when it hangs. What it sets of context variables stays with it, and a copy that it has
+    forked ends here: it would go on with the test.
     """
     try:
         if handler.timeout_s is None:
-            return _called(handler, *arguments)
+            return contextvars.copy_context().run(_called, handler, *arguments)
         return _in_time(handler, handler.timeout_s, arguments)
     except BaseException as error:  # noqa: BLE001 - raised again below, where no other error becomes its context
         raised = heard(error)
@@ -51,14 +54,19 @@ def checked(result: Any) -> Any:
 
 
 def _called(handler: Handler, *arguments: Any) -> Any:
-    if handler.is_async and handler.timeout_s is not None:
-        return asyncio.run(_cancelled_late(handler, handler.timeout_s, arguments))
-    result = handler.function(*arguments)
-    return asyncio.run(result) if isinstance(result, CoroutineType) else result
+    copy_count = copies.count
+    try:
+        if handler.is_async and handler.timeout_s is not None:
+            return asyncio.run(_cancelled_late(handler, handler.timeout_s, arguments))
+        result = handler.function(*arguments)
+        return asyncio.run(awaited_here(result)) if isinstance(result, CoroutineType) else result
+    finally:
+        if copies.count != copy_count:
+            os._exit(1)
 
 
 async def _cancelled_late(handler: Handler, timeout_s: float, arguments: tuple[Any, ...]) -> Any:
-    task = asyncio.ensure_future(handler.function(*arguments))
+    task = asyncio.ensure_future(awaited_here(handler.function(*arguments)))
     done, _ = await asyncio.wait({task}, timeout=timeout_s)
     if done:
         return task.result()

@@ -320,10 +320,13 @@ def test_lines_are_printed_in_pieces(printed: pytest.LogCaptureFixture) -> None:
     print("b\n\nc", end="")
     print("\r 10 %", end="", flush=True)
     print("\r 20 %")
+    print("30 %", end="\r")
+    print("40 %", end="\r")
+    print()
     print("\ud83d\0", "half")
     print("end", end="")
     end_printed_lines()
-    assert [record.getMessage() for record in printed.records] == ["ab", " 20 %", r"\ud83d\x00 half", "end"]
+    assert [record.getMessage() for record in printed.records] == ["ab", " 20 %", "40 %", r"\ud83d\x00 half", "end"]
     assert {record.levelno for record in printed.records} == {logging.INFO}
 
 

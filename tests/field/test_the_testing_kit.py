@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
+from contextvars import ContextVar
 from typing import Any
 
 import pydantic
 import pytest
 
 from batch.handling.answer import Answer, Said, WrongResults, raised
+from batch.handling.context import Context
 from batch.handling.registry import Registry
 from batch.model.clock import SystemClock
 from batch.model.errors import MessageRefused
+from batch.model.message import Task
 from batch.model.outcomes import Outcome
 from batch.model.result import as_json
 from batch.model.texts import json_bytes
@@ -207,3 +211,35 @@ def test_the_error_that_is_raised_says_where_it_stood() -> None:
     with pytest.raises(KeyError) as told:
         run_handler(handler, {}, registry=Registry())
     assert told.value.__notes__ == ["A worker hears this one of what the handler raised: ExceptionGroup: several (2 sub-exceptions)"]
+
+
+TENANT: ContextVar[str] = ContextVar("tenant", default="none")
+
+
+def test_a_run_finds_no_context_variable_of_another() -> None:
+    def leaks(task: Task, ctx: Context) -> str:
+        found = TENANT.get()
+        TENANT.set("another")
+        return found
+
+    assert [run_handler(leaks, {}).result for _ in range(2)] == ["none", "none"]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+def test_a_copy_that_comes_back_from_its_handler_does_not_go_on_with_the_test(timeout_s: float | None, is_async: bool) -> None:
+    parent = os.getpid()
+    registry = Registry()
+
+    def forks(task: Task, ctx: Context) -> int:
+        return os.fork()
+
+    async def forks_later(task: Task, ctx: Any) -> int:
+        return os.fork()
+
+    registry.task("forks", timeout_s=timeout_s)(forks_later if is_async else forks)
+
+    pid = run_handler("forks", {}, registry=registry).result
+    if os.getpid() != parent:
+        os._exit(77)  # or the whole run of tests would go on twice
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
