@@ -99,8 +99,9 @@ class Handler:
         except UnicodeEncodeError as error:
             # What pydantic makes of a validator's message that is no proper text: the message itself is worth more.
             raise MessageRefused("invalid", about + plain(error.object)) from error
-        except Exception as error:
-            # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError.
+        except BaseException as error:
+            # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError, such as the exit of a parser
+            # of arguments.
             _raise_service([error])
             raise MessageRefused("invalid", f"{about}{class_name(error)}: {text_of(error)}") from error
 
@@ -108,7 +109,7 @@ class Handler:
 def _raise_service(errors: Iterable[object]) -> None:
     """Raises the DependencyError that speaks in an error of a validator: the task is not refused because a service was down."""
     for error in errors:
-        speaker = speaking(error)[0] if isinstance(error, Exception) else None
+        speaker = speaking(error)[0] if isinstance(error, BaseException) else None
         if isinstance(speaker, DependencyError):
             raise speaker
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from unittest.mock import Mock
 
+from pydantic import BaseModel, field_validator
+
+from batch.handling.registry import Registry, default_registry
 from batch.model.errors import Retry, Snooze
+from batch.model.message import Task
 from tests.field.kinds import End, in_children
 
 
@@ -62,3 +67,31 @@ def act(case: str) -> Any:
 
 
 in_children("odd_classes", act)
+
+
+class Parsed(BaseModel):
+    """Checked by what ends a program, as a parser of arguments does."""
+
+    command: str
+
+    @field_validator("command")
+    @classmethod
+    def checked(cls, command: str) -> str:
+        if command in ENDS:
+            raise ENDS[command]
+        return command
+
+
+ENDS = {one.__name__: one for one in (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)}
+PARSES = Registry()
+
+
+async def parses_later(task: Task, ctx: Any) -> int:
+    return 1
+
+
+for registry in (PARSES, default_registry):
+    registry.task("parses-plain", payload=Parsed)(lambda _task, _ctx: 1)
+    registry.task("parses-isolated", payload=Parsed, isolation="process")(lambda _task, _ctx: 1)
+    registry.task("parses-group", payload=Parsed, group=10, group_wait_s=0)(lambda tasks, _ctxs: [1] * len(tasks))
+    registry.task("parses-async", payload=Parsed)(parses_later)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from batch.model.errors import MessageRefused
 from batch.testing import run_handler
-from tests.batch.worker.plant import Plant
+from tests.batch.worker.plant import SHARD, Plant
 from tests.field import odd_classes
 from tests.field.kinds import KINDS, ends, registry_of
 
@@ -26,6 +28,20 @@ def test_a_result_that_cannot_be_asked_is_a_failed_attempt(kind: str) -> None:
     assert found["hidden"][:2] == odd_classes.HIDDEN[:2]
     assert found["hidden"][2].startswith(odd_classes.HIDDEN[2])
     assert found["good"][0] == "succeeded"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_validator_that_would_end_the_program_refuses_its_task_only(kind: str) -> None:
+    plant = Plant(registry=odd_classes.PARSES)
+    for command in (*odd_classes.ENDS, "good"):
+        body = {"task_id": command, "task_type": f"parses-{kind}", "command": command}
+        plant.publish(json.dumps(body).encode(), shard=SHARD)
+    plant.worker(BACKLOG=len(odd_classes.ENDS) + 1, HANDLERS=odd_classes.__name__, PROCESSES=1).run()
+    assert plant.final() == {**dict.fromkeys(odd_classes.ENDS, "dead"), "good": "succeeded"}
+    reasons = {one.task_id: (one.error_type, one.reason) for one in plant.outcomes() if one.outcome == "dead"}
+    assert reasons == {one: ("invalid", f"parses-{kind} task {one}: {one}: ") for one in odd_classes.ENDS}
+    with pytest.raises(MessageRefused):
+        run_handler(f"parses-{kind}", {"command": "SystemExit"}, registry=odd_classes.PARSES)
 
 
 class Uncounted(list[Any]):
