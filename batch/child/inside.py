@@ -105,8 +105,9 @@ class Inside:
         handler = self._registry[task.task_type]
         deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
         kind_of_context = AsyncContext if handler.is_async else Context
-        ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping)
-        ctx.attributes = told["attributes"]
+        ctx = kind_of_context(
+            task, self._store, self._clock, told["number"], deadline_s, None, self._stopping, _attributes=told["attributes"]
+        )
         self._ctx = ctx
         tight: list[BaseException] = []
 
@@ -123,7 +124,7 @@ class Inside:
         answer = called(run, ctx)
         if answer.said is Said.RETURNED:
             answer = self._plain(answer, handler)
-            answer.output = ctx.outputs[-1].name if ctx.outputs else ""
+            answer.output = ctx.ended()
         elif tight and answer.said is Said.FAILED and told["memory_mb"] is not None:
             answer.reason = f"it asked for more than the {told['memory_mb']} MB that it may use. {answer.reason}".strip()
         return answer, not tight

@@ -70,9 +70,13 @@ class Surroundings:
     stopping: threading.Event = field(default_factory=threading.Event)
     outputs: list[Written] = field(default_factory=list)
     how_far: MutableMapping[str, HowFar] = field(default_factory=dict)
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    """Those of the task's message."""
+    _attributes: Mapping[str, str] = field(default_factory=dict)
     _spoke_s: float | None = field(default=None, init=False)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Those of the task's message; a copy, for the message itself may have to be published again."""
+        return dict(self._attributes)
 
     @property
     def log(self) -> TaskLogger:
@@ -82,7 +86,7 @@ class Surroundings:
     def facts(self) -> dict[str, Any]:
         """What each log record carries that arises while this attempt runs."""
         task = self.task
-        return {"task_id": task.task_id, "task_type": task.task_type, "attempt": self.attempt, **trace_field(self.attributes)}
+        return {"task_id": task.task_id, "task_type": task.task_type, "attempt": self.attempt, **trace_field(self._attributes)}
 
     def now(self) -> float:
         """Unix seconds."""
@@ -110,7 +114,8 @@ class Surroundings:
         """Forget how far the task was, once its handler has returned; the name of the object it wrote last, empty without one."""
         if self._spoke_s is not None:
             self.how_far.pop(self.task.task_id, None)
-        return self.outputs[-1].name if self.outputs else ""
+        last = self.outputs[-1] if self.outputs else None
+        return last.name if isinstance(last, Written) else ""
 
 
 @dataclass(slots=True)

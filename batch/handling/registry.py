@@ -100,8 +100,7 @@ class Handler:
             # What pydantic makes of a validator's message that is no proper text: the message itself is worth more.
             raise MessageRefused("invalid", about + plain(error.object)) from error
         except BaseException as error:
-            # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError, such as the exit of a parser
-            # of arguments.
+            # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError: a parser's exit, for one.
             _raise_service([error])
             raise MessageRefused("invalid", f"{about}{class_name(error)}: {text_of(error)}") from error
 

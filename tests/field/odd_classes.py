@@ -53,7 +53,10 @@ def raising(error: BaseException) -> Any:
 CASES: dict[str, tuple[Any, End]] = {
     "retry": (lambda: raising(Throttled()), ("dead", "Throttled", "")),
     "snooze": (lambda: raising(Polls()), ("dead", "Polls", "(what it asks for cannot be read: AttributeError: 'Polls' object")),
-    "wait": (lambda: raising(Unwaitable()), ("dead", "Unwaitable", "(what it asks for cannot be read: ValueError: after_s must be a number")),
+    "wait": (
+        lambda: raising(Unwaitable()),
+        ("dead", "Unwaitable", "(what it asks for cannot be read: ValueError: after_s must be a number"),
+    ),
     "unasked": (lambda: raising(Unasked("a")), ("dead", "Unasked", "a (what it asks for cannot be read: SystemExit: no __class__)")),
     "mock": (lambda: Mock(spec=ValueError), ("dead", "TypeError", "")),
     "good": (lambda: 1, ("succeeded", "", "")),
