@@ -120,6 +120,7 @@ def draw_anew() -> None:
             draw(sys.modules[name])
     for timer in _TIMERS:
         signal.setitimer(timer, 0)
+    faulthandler.cancel_dump_traceback_later()
 
 
 # --- the parts

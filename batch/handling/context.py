@@ -114,7 +114,9 @@ class Surroundings:
         """Forget how far the task was, once its handler has returned; the name of the object it wrote last, empty without one."""
         if self._spoke_s is not None:
             self.how_far.pop(self.task.task_id, None)
-        last = self.outputs[-1] if self.outputs else None
+        if not self.outputs:
+            return ""
+        last = self.outputs[-1]
         return last.name if isinstance(last, Written) else ""
 
 

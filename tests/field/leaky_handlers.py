@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import faulthandler
 import gc
 import locale
 import logging
@@ -114,9 +115,19 @@ def hangs(task: Task, ctx: Context) -> Any:
     threading.Event().wait(600)
 
 
+def watches(task: Task, ctx: Context) -> float:
+    """Is to be ended when it hangs, as a module's own watchdog does it; the next one takes longer than that."""
+    if task.fields["name"] == "leak":
+        faulthandler.dump_traceback_later(0.3, exit=True)
+        return 0.0
+    threading.Event().wait(0.6)
+    return 0.6
+
+
 for registry in (default_registry, LEAKY := Registry()):
     registry.task("leaky-plain", retries=0)(plain)
     registry.task("leaky-async", retries=0)(awaited)
     registry.task("leaky-group", retries=0, group=2)(grouped)
     registry.task("leaky-isolated", retries=0, isolation="process")(plain)
+    registry.task("leaky-watches", retries=0, isolation="process")(watches)
     registry.task("leaky-isolated-hangs", retries=0, isolation="process", timeout_s=1)(hangs)

@@ -209,3 +209,10 @@ def test_a_handler_that_deletes_a_stream_ends_no_worker(caplog: pytest.LogCaptur
     plant.submit(1)
     assert plant.worker(BACKLOG=1).run() is ExitReason.SHARE_DONE
     assert plant.final() == {"task-0": "succeeded"}
+
+
+def test_a_watchdog_that_one_task_has_set_ends_no_other() -> None:
+    plant = Plant(registry=leaky_handlers.LEAKY)
+    publish(plant, "watches", "leak", "look")
+    assert plant.worker(HANDLERS=leaky_handlers.__name__, PROCESSES=1, BACKLOG=2).run() is ExitReason.SHARE_DONE
+    assert plant.final() == {"watches-leak-0": "succeeded", "watches-look-1": "succeeded"}
