@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import traceback
-import unicodedata
 
 MAX_TEXT_CHARS = 8000
 _NOT_SHOWN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -70,6 +69,8 @@ def is_traceback(text: str) -> bool:
 
 def is_shown(char: str) -> bool:
     """Whether a person sees the character as it is: it does not steer a terminal, reorder or break a line, and is no half of one."""
+    import unicodedata  # a worker starts without it
+
     return unicodedata.category(char) not in _NOT_SHOWN or char in _JOINERS
 
 

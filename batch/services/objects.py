@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -226,7 +225,7 @@ class GoogleObjectStore:
             return PreconditionFailed(where.name, if_generation)
         if refusal.status == 404 and where.name and self._is_about_object(refusal.detail):
             # A write has no object to miss: the session of a large upload is gone.
-            return ObjectMissing(where.name) if where.action != "write" else translated(where, replace(refusal, status=410))
+            return ObjectMissing(where.name) if where.action != "write" else translated(where, refusal._replace(status=410))
         return translated(where, refusal)
 
     def _is_about_object(self, detail: str) -> bool:

@@ -9,8 +9,7 @@ have reported. An error of an upload or a download may have a text only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ServiceRefused
 
@@ -21,8 +20,7 @@ _PASSING = frozenset({409, 410, 412, 416})
 """A conflict, an upload's session or a range that is gone, a precondition that nobody has set: it may be gone at the next try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(NamedTuple):
     """What a request was about, for the messages."""
 
     action: str
@@ -35,8 +33,7 @@ class Where:
         return f"cannot {self.action} {target} (project {self.project})"
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """`status` is that of HTTP, 0 when there was no answer; `reason` the word that the JSON of an error has for it, empty without one."""
 
     status: int
@@ -49,8 +46,7 @@ class Refusal:
         return " ".join(self.detail.split())[:MAX_DETAIL_CHARS]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """`reasons` (a `*` at the end stands for any more) and `texts` are in lower case: one of them must be in the answer. `advice` says what
     is the case and what mends it; it names {bucket}, {project} and {name}."""
 

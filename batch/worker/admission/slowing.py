@@ -205,10 +205,10 @@ _KEPT: dict[str, type[Any]] = {
 }
 
 MAX_CHARS = 200
-_VARYING = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*")
+_VARYING = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]*[0-9][0-9a-fA-F]*"
 """UUIDs, and runs of hexadecimal digits with a decimal one in them: numbers and hashes."""
 
 
 def fingerprint(error_type: str, reason: str) -> str:
     """The same for two errors that differ only in numbers and ids: `KeyError: no row # in table t`."""
-    return f"{error_type}: {_VARYING.sub('#', alone(reason)[: 4 * MAX_CHARS])[:MAX_CHARS]}"
+    return f"{error_type}: {re.sub(_VARYING, '#', alone(reason)[: 4 * MAX_CHARS])[:MAX_CHARS]}"

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import NamedTuple
 
 from batch.events import log
 from batch.model.clock import Clock
@@ -29,8 +30,7 @@ AGAIN_AFTER_S = 30.0
 PORTION = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Unpublished:
+class Unpublished(NamedTuple):
     """A message that could not be published again, and why. `lasting`: until somebody changes something it never can."""
 
     nack: Nack
