@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
@@ -31,7 +30,7 @@ tasks of a client whose clock is years ahead would own their outputs for years."
 ROLLING_BELOW = 100
 """Submissions of fewer tasks share the rolling shard of their lane and hour, so that a flush writes few objects."""
 
-_KEY_NAMESPACE = uuid.UUID("6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11")
+_KEY_NAMESPACE = "6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _TASK_ID = re.compile(TASK_ID_PATTERN)
@@ -63,12 +62,14 @@ def new_task_id(rng: random.Random, lane: str, idempotency_key: str | None = Non
 
     Raises MessageRefused (`invalid`) for a key that is empty, longer than MAX_KEY_BYTES or no proper text.
     """
+    import uuid  # a worker makes none, and starts without it
+
     if idempotency_key is None:
         return str(uuid.UUID(int=rng.getrandbits(128), version=4))
     if not _is_text(idempotency_key, MAX_KEY_BYTES) or not idempotency_key.strip():
         reason = f"an idempotency key is a non-empty text of at most {MAX_KEY_BYTES} bytes, got {short(idempotency_key)}"
         raise MessageRefused("invalid", reason, ("idempotency_key",))
-    return str(uuid.uuid5(_KEY_NAMESPACE, f"{lane}\n{idempotency_key}"))
+    return str(uuid.uuid5(uuid.UUID(_KEY_NAMESPACE), f"{lane}\n{idempotency_key}"))
 
 
 def rolling_shard(lane: str, unix_s: float) -> str:
