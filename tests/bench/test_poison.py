@@ -13,7 +13,7 @@ from bench.servers import local_service
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the slower the machine, the more was under way in killed workers: some thirty of that in each half minute
+@pytest.mark.timeout(300)  # the slower the machine, the more was under way in killed workers: some thirty of that in each half minute
 def test_poison_costs_no_good_task_its_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "")
     with local_service("pubsub", tmp_path) as pubsub, local_service("storage", tmp_path) as storage:
