@@ -27,7 +27,7 @@ from tests.support import Service, slow_but
 
 KINDS = ("plain", "async", "group", "isolated")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-SAYS = ("logger", "library", "print", "stderr", "warning", "ctx", "json", "aside")
+SAYS = ("logger", "package", "print", "stderr", "warning", "ctx", "json", "aside")
 SEVERITY = {"warning": "WARNING", "stderr": "WARNING", "json": "ERROR"}
 MODULE = """
 import asyncio
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 def says(task, ctx):
     one = task.task_id
     logger.info("logger of %s", one)
-    logging.getLogger("some.library").info("library of %s", one)
+    logging.getLogger("some.package").info("package of %s", one)
     print("print", "of", one)
     print("stderr of", one, file=sys.stderr)
     warnings.warn(f"warning of {one}")
