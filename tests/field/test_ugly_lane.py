@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from batch.worker.admission.slowing import LONGEST_DELAY_S
 from tests.e2e.site import ROOT, Site
 from tests.field.ugly_handlers import EXPECTED, OBJECTS, expected_of
 from tests.local_cloud.fault_orders import Orders
@@ -25,7 +26,7 @@ from tests.support import Service, start_service
 
 Try = tuple[str, ...]
 ROUND_S = 150.0
-"""How far the clock goes between two executions."""
+"""How far the clock goes between the first two executions; then twice as far each time."""
 MAX_ROUNDS = 24
 WORKERS = 2
 TRIES = 3
@@ -167,7 +168,7 @@ def test_every_task_of_an_ugly_lane_ends_as_it_should(project: str, local_storag
                 best = strongest(site)
                 if all(task["task_id"] in best for task in tasks):
                     break
-                lane.advance(ROUND_S)
+                lane.advance(min(LONGEST_DELAY_S, ROUND_S * 2**number))  # what is left of a slowed type waits ever longer
                 site.publish(late)
                 late = []
             wrong = [problem for task in tasks if (problem := as_expected(task, best.get(task["task_id"])))]
