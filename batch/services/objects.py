@@ -10,7 +10,7 @@ Google's package is imported when a store is made: importing this module stays c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -27,12 +27,14 @@ from batch.model.errors import (
     PreconditionFailed,
 )
 from batch.services.ports import ObjectInfo
-from batch.services.refusals import Where, explained, refusal_of, translated, unreadable
+from batch.services.refusals import Where, explained, is_passing, refusal_of, translated, unreadable
 
 REQUEST_TIMEOUT_S = 20.0
 """For connecting, and for each wait on the socket: one request of several megabytes may take longer in all."""
 TOTAL_TIMEOUT_S = 60.0
 LIST_PAGE = 1000
+PASSING_TRIES = 3
+"""How often a request is sent again that met a refusal which may be gone at the next try."""
 READ_ROUNDS = 10
 """How often a read of content and info may find that the object was replaced in between."""
 
@@ -89,6 +91,7 @@ class GoogleObjectStore:
             "timeout": request_timeout_s,
             "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0).with_timeout(timeout_s),
         }
+        self._is_retried: Callable[[Exception], bool] = DEFAULT_RETRY._predicate
 
     @cached_property
     def _client(self) -> Any:
@@ -127,7 +130,8 @@ class GoogleObjectStore:
         if metadata:
             blob.metadata = dict(metadata)
         with self._errors("write", name, if_generation):
-            blob.upload_from_string(data, content_type=content_type, if_generation_match=if_generation, **self._options)
+            options = self._patient(Where("write", self.bucket_name, self._project, name), if_generation)
+            blob.upload_from_string(data, content_type=content_type, if_generation_match=if_generation, **options)
             return _info(blob)
 
     def read(self, name: str) -> bytes:
@@ -170,7 +174,7 @@ class GoogleObjectStore:
         blob = self._blob(name)
         blob.metadata = dict(metadata)
         with self._errors("patch the metadata of", name):
-            blob.patch(**self._options)
+            blob.patch(**self._patient(Where("patch", self.bucket_name, self._project, name), None))
             return _info(blob)
 
     def delete(self, name: str, *, if_generation: int | None = None) -> bool:
@@ -197,6 +201,19 @@ class GoogleObjectStore:
             data = bytes(blob.download_as_bytes(raw_download=True, single_shot_download=True, **self._options))
             is_zipped = str(blob.content_encoding or "").lower() == "gzip"
         return _unzipped(name, data) if is_zipped else data
+
+    def _patient(self, where: Where, if_generation: int | None) -> dict[str, Any]:
+        """The options of one request that is sent again a few times when it meets a passing refusal, such as a precondition nobody set."""
+        met = 0
+
+        def again(error: Exception) -> bool:
+            nonlocal met
+            if self._is_retried(error):
+                return True
+            met += is_passing(where, refusal_of(error), is_conditional=if_generation is not None)
+            return 0 < met <= PASSING_TRIES
+
+        return self._options | {"retry": self._options["retry"].with_predicate(again)}
 
     @contextmanager
     def _errors(self, action: str, name: str = "", if_generation: int | None = None) -> Iterator[None]:

@@ -168,6 +168,13 @@ def translated(where: Where, refusal: Refusal) -> FanoutError:
     return explained(where, refusal) or _by_status(where, refusal.status, refusal.shown)
 
 
+def is_passing(where: Where, refusal: Refusal, *, is_conditional: bool) -> bool:
+    """Whether the same request, sent again, may well succeed. A 412 to a request with a precondition is its answer."""
+    if refusal.status not in _PASSING or (is_conditional and refusal.status == 412):
+        return False
+    return explained(where, refusal) is None
+
+
 def unreadable(where: Where, error: Exception) -> DependencyUnavailable:
     """Our error for an answer that Cloud Storage does not give."""
     return DependencyUnavailable(f"{where}: the answer does not come from Cloud Storage; find the proxy in between: {error!r:.300}")

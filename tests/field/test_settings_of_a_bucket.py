@@ -12,7 +12,7 @@ from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, ServiceRefused
 from batch.model.exit import ExitReason
 from batch.model.outcomes import Outcome, from_lines, merged
-from batch.services.objects import GoogleObjectStore
+from batch.services.objects import PASSING_TRIES, GoogleObjectStore
 from batch.worker.life import Worker
 from tests.batch.worker.isolated import submit
 from tests.batch.worker.plant import Plant
@@ -124,12 +124,16 @@ def test_a_hold_names_the_command_that_ends_it(bucket: Any) -> None:
         assert store.delete("held")
 
 
-def test_a_lost_race_without_a_precondition_breaks_the_worker_and_does_not_crash_it(
-    bucket: Any, local_storage: Service, project: str
-) -> None:
-    """The first write of a worker, that of its progress, has no precondition."""
-    Orders(local_storage.http, project).add("objects.insert", "precondition_failed")
+def test_a_lost_race_without_a_precondition_is_no_end_of_a_worker(bucket: Any, local_storage: Service, project: str) -> None:
+    """The first write of a worker, that of its progress, has no precondition. One that is refused for ever breaks the worker, which does
+    not crash."""
+    orders = Orders(local_storage.http, project)
     with store_of(bucket) as store:
+        orders.add("objects.insert", "precondition_failed")
+        _plant, worker = worker_on(store, "bytes", execution="w")
+        assert worker.run() is ExitReason.SHARE_DONE
+        for _ in range(1 + PASSING_TRIES):
+            orders.add("objects.insert", "precondition_failed")
         plant, worker = worker_on(store, "bytes")
         assert worker.run() is ExitReason.BROKEN
         assert "cannot write object workers/" in worker.shutdown.breaker.reason

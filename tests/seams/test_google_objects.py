@@ -20,7 +20,7 @@ from batch.model.errors import (
     PreconditionFailed,
     ServiceRefused,
 )
-from batch.services.objects import GoogleObjectStore
+from batch.services.objects import PASSING_TRIES, GoogleObjectStore
 from batch.services.refusals import Refusal, Where, translated
 from tests.support import Service
 
@@ -136,13 +136,25 @@ def test_a_404_that_says_nothing_is_looked_into(server: Server, store: GoogleObj
 
 
 def test_a_precondition_is_told_from_other_refusals(server: Server, store: GoogleObjectStore) -> None:
-    server.fails(412, 412, 400)
+    server.fails(412, *[412] * (1 + PASSING_TRIES), 400)
     with pytest.raises(PreconditionFailed, match="one exists already"):
         store.write("one", b"x", if_generation=0)
+    assert len(server.requests) == 1
     with pytest.raises(DependencyUnavailable, match="answered 412, which this request should not meet"):
         store.write("one", b"x")
     with pytest.raises(ServiceRefused, match="400; repeating it cannot help"):
         store.write("one", b"x")
+
+
+@pytest.mark.parametrize("status", [409, 410, 412])
+@pytest.mark.parametrize("name", ["write", "patch_metadata"])
+def test_a_refusal_that_this_request_should_not_meet_is_asked_about_again(
+    server: Server, store: GoogleObjectStore, name: str, status: int
+) -> None:
+    calls = {"write": lambda: store.write("one", b"x"), "patch_metadata": lambda: store.patch_metadata("one", {"a": "b"})}
+    server.fails(*[status] * PASSING_TRIES)
+    server.answers.append((200, ONE))
+    assert calls[name]().generation == 7
 
 
 @pytest.mark.parametrize("failure", [429, 500, 503, None])
