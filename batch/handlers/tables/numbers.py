@@ -1,0 +1,118 @@
+"""Numbers in texts: what a text must look like to be one, and how the engine reads it without losing a digit.
+
+A number has no leading zero (a postcode read as a number is lost), at most 38 digits, and the marks that the task names. With an exponent
+it is a double, as floating point numbers are, and has at most 15 digits that count.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from batch.handlers.tables.engine import text
+from batch.handlers.tables.options import ReadOptions
+
+BLANKS = " \t\r\n\v\f\u00a0"
+MAX_DIGITS = 38
+DOUBLE_DIGITS = 15
+CANONICAL = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
+
+
+def trimmed(cell: str) -> str:
+    """SQL: the text without blanks around it."""
+    return f"trim({cell}, {text(BLANKS)})"
+
+
+def present(cell: str) -> str:
+    """SQL: the text, or NULL when it is blank."""
+    return f"CASE WHEN {trimmed(cell)} <> '' THEN {cell} END"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The marks in numbers. `is_loose`: leading zeros are allowed, for the task says that the column is a number."""
+
+    decimal: str = "."
+    thousands: str | None = None
+    is_loose: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """What a whole trimmed number matches, for Python and for the engine."""
+        point = re.escape(self.decimal)
+        whole = "[0-9]+" if self.is_loose else "(?:0|[1-9][0-9]*)"
+        if self.thousands:
+            whole = f"(?:{whole}|[1-9][0-9]{{0,2}}(?:{re.escape(self.thousands)}[0-9]{{3}})+)"
+        return rf"[+-]?(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
+    def matches(self, cell: str) -> bool:
+        """Whether a text is a number."""
+        return re.fullmatch(self.pattern, cell.strip(BLANKS)) is not None
+
+    def test(self, cell: str) -> str:
+        """SQL: whether a text is a number."""
+        return f"regexp_full_match({trimmed(cell)}, {text(self.pattern)})"
+
+    def plain(self, cell: str) -> str:
+        """SQL: the number as the engine reads it."""
+        found = trimmed(cell)
+        if self.thousands:
+            found = f"replace({found}, {text(self.thousands)}, '')"
+        return found if self.decimal == "." else f"replace({found}, {text(self.decimal)}, '.')"
+
+
+def marks_of(options: ReadOptions, *, is_loose: bool = False) -> Marks:
+    """Those that the task names."""
+    return Marks(options.decimal, options.thousands, is_loose)
+
+
+def measures(plain: str) -> tuple[str, ...]:
+    """SQL aggregates over plain numbers, for `Shape`."""
+    # The exponent is no digit of the number.
+    digits = f"split_part(lower({plain}), 'e', 1)"
+    fraction = f"strlen(split_part({digits}, '.', 2))"
+    return (
+        f"max(strlen(ltrim(split_part({digits}, '.', 1), '+-0')))",
+        f"max({fraction})",
+        f"min({fraction})",
+        f"bool_or(contains(lower({plain}), 'e'))",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many digits the numbers of a column have, at most: before the point, and after it (`least_scale` at least)."""
+
+    whole: int
+    scale: int
+    least_scale: int
+    has_exponent: bool
+
+    @property
+    def kind(self) -> str:
+        """`integer`, `decimal` or `double`."""
+        if self.has_exponent:
+            return "double"
+        return "decimal" if self.scale else "integer"
+
+    @property
+    def problem(self) -> str:
+        """Why they cannot be computed with exactly; empty when they can."""
+        if self.has_exponent and self.whole + self.scale > DOUBLE_DIGITS:
+            return (
+                f"it has numbers with exponents, which are doubles, and numbers of more than {DOUBLE_DIGITS} digits, which a double does "
+                "not hold: say types: double to round them"
+            )
+        if not self.has_exponent and self.whole + self.scale > MAX_DIGITS:
+            return f"its numbers need {self.whole + self.scale} digits, and {MAX_DIGITS} are exact: say types: double to round them"
+        return ""
+
+    @property
+    def sql_type(self) -> str:
+        """The type that holds all of them exactly."""
+        if self.has_exponent:
+            return "DOUBLE"
+        digits = self.whole + self.scale
+        if not self.scale and digits <= 18:
+            return "BIGINT"
+        return f"DECIMAL({18 if digits <= 18 else MAX_DIGITS}, {self.scale})"

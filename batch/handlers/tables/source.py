@@ -1,0 +1,347 @@
+"""A source that the engine can ask: the view `source`, whose columns are c0, c1 …, and what was found out of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batch.handlers.tables.columns import SAMPLE_ROWS, Column, Draft, blank_free
+from batch.handlers.tables.engine import Engine, text
+from batch.handlers.tables.numbers import Marks, marks_of
+from batch.handlers.tables.options import ReadOptions
+from batch.handlers.tables.reading import MAX_COLUMNS, Reading, reading_of, refuse_twice
+from batch.handlers.tables.rewriting import (
+    JsonKinds,
+    first_cut,
+    first_problem,
+    line_of_row,
+    rewritten_csv,
+    rewritten_json,
+)
+from batch.model.errors import Permanent
+
+MAX_ROW_BYTES = 32 << 20
+"""The longest row of CSV: the engine holds a few of them."""
+DESCRIBED_COLUMNS = 1000
+LOOKED_AT_COLUMNS = 20
+"""Of so many columns the first value is looked for that is no number."""
+_ADVISED = "; if it"
+_UNQUOTED = "quotes are read as letters: with quotes as such, rows would be lost"
+
+
+class LeftOut(NamedTuple):
+    """A column that is not computed with. `is_doubtful`: somebody should look at it."""
+
+    column: str
+    reason: str
+    is_doubtful: bool
+
+
+@dataclass(slots=True)
+class Source:
+    """One table. `reading` is how the object is read, and `path` where it lies; `row_count` counts data rows."""
+
+    engine: Engine
+    name: str
+    path: Path
+    reading: Reading
+    options: ReadOptions
+    row_count: int = 0
+    columns: tuple[Column, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+
+    def column(self, name: str) -> Column:
+        """Raises Permanent with the nearest column that exists."""
+        found = next((one for one in self.columns if one.name == name), None)
+        if found is not None:
+            return found
+        raise Permanent(f"{self.name} has no column {name[:200]!r}{hint(name, [one.name for one in self.columns])}")
+
+    def facts(self) -> dict[str, Any]:
+        """How the source was read, for a result."""
+        columns = [one.facts() for one in self.columns[:DESCRIBED_COLUMNS]]
+        return {**self.reading.facts(), "rows": self.row_count, "column_count": len(self.columns), "columns": columns}
+
+    def numbers(self, wanted: Sequence[str] | None, leave_out: str | None = None) -> tuple[list[Column], list[LeftOut]]:
+        """Columns of numbers, and those left out with the reason. With `wanted` these, or Permanent; else all but `leave_out`."""
+        if wanted is not None:
+            chosen = [self.column(one) for one in wanted]
+            for one in chosen:
+                if not one.number and one.kind != "empty":
+                    raise Permanent(self._not_a_number(one))
+            return [replace(one, number="CAST(NULL AS BIGINT)") if one.kind == "empty" else one for one in chosen], []
+        kept, left = [], []
+        looks = 0
+        for one in self.columns:
+            if one.number:
+                if one.name != leave_out:
+                    kept.append(one)
+                continue
+            if one.name == leave_out:
+                continue
+            looks += not one.problem
+            reason = one.problem or (self._first_other(one) if looks <= LOOKED_AT_COLUMNS else "it holds texts that are no numbers")
+            left.append(LeftOut(one.name, reason, one.is_nearly_number or _ADVISED in reason))
+        return kept, left
+
+    def place(self, row: int) -> str:
+        """Where a data row stands, counted from 1: its line, where there are lines."""
+        text, reading = self.reading.text, self.reading
+        if text is None:
+            return f"row {row}"
+        if text.line_count and not text.has_quotes and text.line_count == self.row_count + reading.skipped_lines + reading.has_header:
+            return f"line {row + reading.skipped_lines + reading.has_header}"
+        return f"line {line_of_row(self.name, self.path, reading, row)}"
+
+    def first(self, column: Column, test: str) -> tuple[int, Any] | None:
+        """The first row, from 1, whose value is there and fails a test in SQL; with its value as text."""
+        found = self.engine.rows(
+            f"SELECT row, found FROM (SELECT row_number() OVER () AS row, CAST({column.cell} AS VARCHAR) AS found, {test} AS fits "
+            f"FROM source) "
+            "WHERE found IS NOT NULL AND NOT coalesce(fits, false) ORDER BY row LIMIT 1"
+        )
+        return (found[0][0], found[0][1]) if found else None
+
+    def _first_other(self, column: Column) -> str:
+        found = self.first(column, column.marks.test(column.cell)) if column.is_text else None
+        if found is None:
+            return "it holds values that are no numbers"
+        row, cell = found
+        return f"{self.place(row)}: {cell[:60]!r} is not a number{self._advice(cell)}"
+
+    def _not_a_number(self, column: Column) -> str:
+        why = column.problem or self._first_other(column)
+        return f"{self.name}: column {column.name[:200]!r} cannot be computed with: {why}"
+
+    def _advice(self, cell: str) -> str:
+        """What the task may say so that it is one."""
+        shown = cell.strip()
+        if shown.upper() in ("NA", "N/A", "NAN", "NULL", "NONE", "\\N", "-", "#N/A", "?", "MISSING"):
+            return f"{_ADVISED} stands for a missing value, say nulls: [{cell!r}]"
+        for decimal, thousands in ((".", ","), (",", None), (",", "."), (".", " "), (".", "'")):
+            marks = Marks(decimal, thousands)
+            if marks.matches(shown) and marks != marks_of(self.options):
+                said = [f"decimal: {decimal!r}"] if decimal != "." else []
+                return f"{_ADVISED} is one, say {' and '.join(said + ([f'thousands: {thousands!r}'] if thousands else []))}"
+        return ""
+
+
+def hint(name: str, names: Sequence[str]) -> str:
+    """The nearest name that there is, or the first ones."""
+    near = difflib.get_close_matches(name[:200], [one[:200] for one in names], n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; it has {', '.join(repr(one[:60]) for one in names[:20])}{' …' if len(names) > 20 else ''}"
+
+
+def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -> Source:
+    """Read all of a source once, and look at it. Raises Permanent for what cannot be read whole."""
+    reading = reading_of(name, path, options)
+    source = Source(engine, name, path, reading, options, warnings=list(reading.warnings))
+    if reading.format == "parquet":
+        _look(source, *_parquet(engine, name, path), None)
+    elif reading.format == "json_lines":
+        canonical, kinds = rewritten_json(name, path, _known(reading), engine.folder / "rewritten.csv")
+        _look_at_csv(source, engine.folder / "rewritten.csv", canonical, kinds)
+        source.warnings += [
+            f"column {one!r} holds {' and '.join(sorted(found))} values; all are read as text"
+            for one, found in kinds.items()
+            if _is_mixed(found)
+        ]
+    elif _known(reading).encoding != "utf-8" or _known(reading).is_mixed or reading.skip_space:
+        canonical = rewritten_csv(name, path, reading, engine.folder / "rewritten.csv")
+        _refuse_cut(source, first_cut(name, path, reading) if not reading.is_stated and reading.quote else 0)
+        _look_at_csv(source, engine.folder / "rewritten.csv", canonical, None)
+    else:
+        _plain_csv(source)
+    if not source.row_count:
+        raise Permanent(f"{name} has columns but no rows")
+    for one in options.types:
+        source.column(one)
+    return source
+
+
+def _refuse_unknown(name: str, wanted: Sequence[str], names: Sequence[str]) -> None:
+    known = set(names)
+    for one in wanted:
+        if one not in known:
+            raise Permanent(f"{name} has no column {one[:200]!r}{hint(one, names)}")
+
+
+def _known(reading: Reading) -> Any:
+    return reading.text
+
+
+def _is_mixed(kinds: set[str]) -> bool:
+    return len(kinds) > 1 and not kinds <= {"integer", "number"}
+
+
+# --- CSV
+
+
+def _plain_csv(source: Source) -> None:
+    """As it lies there; tab-separated text whose quotes are letters is read so, and that is told."""
+    reading = source.reading
+    may_be_plain = reading.delimiter == "\t" and reading.quote and not reading.is_stated
+    try:
+        _look_at_csv(source, source.path, reading, None)
+    except Permanent as error:
+        if may_be_plain and _known(reading).has_quotes:
+            _unquoted(source, error)
+            return
+        raise first_problem(source.name, source.path, reading) or error from error
+    extra = _known(reading).line_count - source.row_count - reading.skipped_lines - reading.has_header
+    if extra > 0 and _known(reading).has_quotes and reading.quote and not reading.is_stated:
+        line = first_cut(source.name, source.path, reading)
+        if line and may_be_plain:
+            _unquoted(source, None)
+        else:
+            _refuse_cut(source, line)
+
+
+def _unquoted(source: Source, error: Permanent | None) -> None:
+    """Read it without quotes where every line is a row then. Otherwise the first reading stands, or its error."""
+    quoted = (source.reading, source.row_count, source.columns)
+    plain = replace(source.reading, quote="", is_stated=True)
+    plain = replace(plain, names=tuple(_first_names(source.name, source.path, plain)))
+    try:
+        _look_at_csv(source, source.path, plain, None)
+    except Permanent:
+        if error is not None:
+            raise first_problem(source.name, source.path, quoted[0]) or error from None
+        _look_at_csv(source, source.path, quoted[0], None)
+        return
+    source.reading = plain
+    source.warnings.append(_UNQUOTED)
+
+
+def _refuse_cut(source: Source, line: int) -> None:
+    """A quoted cell that goes on beyond its line, where all lines would be whole rows without quotes, may be two stray quotes."""
+    if not line:
+        return
+    plain = replace(source.reading, quote="", is_stated=True)
+    if first_problem(source.name, source.path, replace(plain, names=source.reading.names)) is None:
+        raise Permanent(
+            f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but every line is a whole row without quotes: "
+            f"say quote: "
+            '\'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
+        )
+
+
+def _first_names(name: str, path: Path, reading: Reading) -> list[str]:
+    """The header, read without quotes."""
+    with (reading.text or _no_text()).opened(path) as lines:
+        for _ in range(reading.skipped_lines):
+            next(lines)
+        header = next((one for one in lines if one.strip()), "").rstrip("\r\n").split(reading.delimiter)
+    if not reading.has_header:
+        return [f"column_{place}" for place in range(1, len(header) + 1)]
+    names = tuple(cell.strip() or f"column_{place}" for place, cell in enumerate(header, 1))
+    refuse_twice(name, names)
+    return list(names)
+
+
+def _no_text() -> Any:
+    raise AssertionError("CSV has a text")
+
+
+def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds | None) -> None:
+    columns = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(reading.names)))
+    options = {
+        "auto_detect": "false",
+        "header": "true" if reading.has_header else "false",
+        "skip": str(reading.skipped_lines),
+        "delim": text(reading.delimiter),
+        "quote": text(reading.quote),
+        "escape": text(reading.quote),
+        "strict_mode": "true",
+        "null_padding": "false",
+        "allow_quoted_nulls": "false",
+        "max_line_size": str(MAX_ROW_BYTES),
+        "buffer_size": str(MAX_ROW_BYTES + 1),
+        "columns": f"{{{columns}}}",
+    }
+    table = f"read_csv({text(str(path))}, {', '.join(f'{one}={said}' for one, said in options.items())})"
+    _look(source, table, reading.names, tuple("VARCHAR" for _ in reading.names), kinds)
+
+
+# --- Parquet
+
+
+def _parquet(engine: Engine, name: str, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    table = f"read_parquet({text(str(path))})"
+    described = engine.rows(f"DESCRIBE SELECT * FROM {table}")
+    types = tuple(str(one[1]) for one in described)
+    if len(types) > MAX_COLUMNS:
+        raise Permanent(f"{name} has {len(types)} columns; a table may have {MAX_COLUMNS}")
+    schema = engine.rows(f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({text(str(path))})")
+    names = tuple(_top_names([(str(one), int(children)) for one, children in schema]))
+    if any(not one for one in names):
+        raise Permanent(f"{name} has a column without a name; give each column its own name")
+    refuse_twice(name, names)
+    return table, names, types
+
+
+def _top_names(schema: Sequence[tuple[str, int]]) -> list[str]:
+    """The names of the columns, without those of their parts: the engine itself would tell two names apart that differ in case only."""
+    names: list[str] = []
+    place = 1
+    for _ in range(schema[0][1]):
+        names.append(schema[place][0])
+        left = 1
+        while left:
+            left += schema[place][1] - 1
+            place += 1
+    return names
+
+
+# --- what is in it
+
+
+def _look(source: Source, table: str, names: Sequence[str], types: Sequence[str], kinds: JsonKinds | None) -> None:
+    """Read everything once: how many rows, and what each column holds."""
+    options, engine = source.options, source.engine
+    _refuse_unknown(source.name, options.exclude, names)
+    everything = ", ".join(f"c{place}" for place in range(len(names)))
+    engine.rows(f"CREATE OR REPLACE TEMP VIEW source AS SELECT * FROM {table} AS raw({everything})")
+    drafts = [
+        Draft(name, place, types[place], options.types.get(name), None if kinds is None else frozenset(kinds[name]), options)
+        for place, name in enumerate(names)
+        if name not in options.exclude
+    ]
+    if not drafts:
+        raise Permanent(f"{source.name} has no column but those in exclude")
+    texts = [one for one in drafts if one.is_text]
+    if texts:
+        sample = engine.rows(f"SELECT {', '.join(one.raw for one in texts)} FROM source LIMIT {SAMPLE_ROWS}")
+        for place, one in enumerate(texts):
+            one.sample = [blank_free(row[place], options) for row in sample]
+    asked = [one.aggregates() for one in drafts]
+    found = engine.row(f"SELECT count(*), {', '.join(sql for each in asked for sql in each)} FROM source")
+    source.row_count, answers = found[0], iter(found[1:])
+    source.columns = tuple(one.column(source.row_count, [next(answers) for _ in each]) for one, each in zip(drafts, asked, strict=True))
+    for draft, column in zip(drafts, source.columns, strict=True):
+        _demand_type(source, draft, column)
+
+
+def _demand_type(source: Source, draft: Draft, column: Column) -> None:
+    """Raises Permanent, with the line, for a value that is not of the type that the task names."""
+    if draft.stated is None or column.kind == "empty":
+        return
+    if not draft.is_text:
+        if draft.stated not in (column.kind, "text"):
+            raise Permanent(
+                f"{source.name}: column {column.name[:200]!r} has the type {column.kind} of its own, not {draft.stated}; leave it "
+                f"out of types"
+            )
+        return
+    if draft.candidate == "text" or column.kind == draft.stated or (column.number and draft.stated in ("decimal", "double")):
+        return
+    found = source.first(column, draft.test())
+    if found is None:
+        raise Permanent(f"{source.name}: column {column.name[:200]!r}: {column.problem}")
+    row, cell = found
+    raise Permanent(f"{source.name}, {source.place(row)}: column {column.name[:200]!r} holds {cell[:60]!r}, which is no {draft.stated}")
