@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import resource
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ MAX_REASON_CHARS = 300
 ENGINE_MB = 256
 """What the engine holds in memory before it writes to its folder; the handler's own limit leaves it as much again."""
 MB = 1_000_000
+_TOO_LONG = re.compile(r"Line: (\d+)\b.*Maximum line size of (\d+) bytes exceeded", re.DOTALL)
 
 
 def cpu_count() -> int:
@@ -98,6 +100,10 @@ class Engine:
                 f"the result of {self.name} is larger than this lane allows: name fewer columns, split the source, or send it to a lane "
                 "with a larger DATA_MAX_BYTES"
             )
+        too_long = _TOO_LONG.search(said)
+        if too_long:
+            line, most = map(int, too_long.groups())
+            return Permanent(f"{self.name}, near line {line}: a row is longer than {most:,} bytes; close its quotes, or shorten its cells")
         return Permanent(f"{self.name}: {_line(said.replace(str(self.folder) + os.sep, ''))}")
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from batch.handlers import media
@@ -22,13 +23,15 @@ from batch.model.errors import Permanent
 
 MAX_COLUMNS = 2000
 MAX_HEADER_CHARS = 1 << 20
+MAX_ROW_BYTES = 8 << 20
+"""The longest row, and with it the longest cell."""
 SEPARATORS = ",;\t|"
 SHOWN = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE_CHARS = 1 << 16
 _SAMPLE_ROWS = 100
 _MARK = b"PAR1"
 _SEP_LINE = re.compile(r'"?sep=(.)"?\r?\n')
-csv.field_size_limit(1 << 30)
+csv.field_size_limit(MAX_ROW_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ def _first_row(name: str, path: Path, text: Text, skipped_lines: int, delimiter:
     def bounded() -> Iterator[str]:
         left = MAX_HEADER_CHARS
         with text.opened(path) as lines:
-            for number, line in enumerate(lines):
+            for number, line in enumerate(iter(partial(lines.readline, MAX_HEADER_CHARS + 1), "")):
                 left -= len(line)
                 if left < 0:
                     raise Permanent(

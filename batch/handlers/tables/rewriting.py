@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from batch.handlers.tables.encodings import Text
-from batch.handlers.tables.reading import MAX_COLUMNS, Reading
+from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading
 from batch.model.errors import Permanent
 
 JsonKinds = dict[str, set[str]]
@@ -35,7 +36,13 @@ def csv_rows(name: str, path: Path, reading: Reading) -> Iterator[tuple[int, lis
     with text.opened(path) as lines:
         for _ in range(reading.skipped_lines):
             next(lines)
-        reader = csv.reader(lines, delimiter=reading.delimiter, strict=True, skipinitialspace=reading.skip_space, **quoting)
+        reader = csv.reader(
+            _bounded(name, lines, reading.skipped_lines),
+            delimiter=reading.delimiter,
+            strict=True,
+            skipinitialspace=reading.skip_space,
+            **quoting,
+        )
         width, line = len(reading.names), reading.skipped_lines + 1
         try:
             for cells in reader:
@@ -46,6 +53,14 @@ def csv_rows(name: str, path: Path, reading: Reading) -> Iterator[tuple[int, lis
                 line = reading.skipped_lines + reader.line_num + 1
         except csv.Error as error:
             raise Permanent(f"{name}, line {line}: a quote that does not end where its cell ends ({error}); {REPAIR}") from error
+
+
+def _bounded(name: str, lines: TextIO, before: int = 0) -> Iterator[str]:
+    """Raises Permanent for a line that would fill the memory."""
+    for number, line in enumerate(iter(partial(lines.readline, MAX_ROW_BYTES + 1), ""), before + 1):
+        if len(line) > MAX_ROW_BYTES:
+            raise Permanent(f"{name}, line {number} is longer than {MAX_ROW_BYTES:,} characters; shorten its cells, or split them")
+        yield line
 
 
 def rewritten_csv(name: str, path: Path, reading: Reading, target: Path) -> Reading:
@@ -60,7 +75,7 @@ def rewritten_csv(name: str, path: Path, reading: Reading, target: Path) -> Read
 def json_rows(name: str, path: Path, text: Text) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line and object. Raises Permanent."""
     with path.open(encoding=text.codec) as lines:
-        for line, found in enumerate(lines, 1):
+        for line, found in enumerate(_bounded(name, lines), 1):
             if not found.strip():
                 continue
             try:

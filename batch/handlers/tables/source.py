@@ -12,7 +12,7 @@ from batch.handlers.tables.columns import SAMPLE_ROWS, Column, Draft, blank_free
 from batch.handlers.tables.engine import Engine, text
 from batch.handlers.tables.numbers import Marks, marks_of
 from batch.handlers.tables.options import ReadOptions
-from batch.handlers.tables.reading import MAX_COLUMNS, Reading, reading_of, refuse_twice
+from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading, reading_of, refuse_twice
 from batch.handlers.tables.rewriting import (
     JsonKinds,
     first_cut,
@@ -23,8 +23,8 @@ from batch.handlers.tables.rewriting import (
 )
 from batch.model.errors import Permanent
 
-MAX_ROW_BYTES = 32 << 20
-"""The longest row of CSV: the engine holds a few of them."""
+BUFFER_ROWS = 4
+"""The engine reads as many of the longest rows at a time. With fewer it lost the last row of a file, or cut one that was too long."""
 DESCRIBED_COLUMNS = 1000
 LOOKED_AT_COLUMNS = 20
 """Of so many columns the first value is looked for that is no number."""
@@ -261,7 +261,9 @@ def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds 
         "null_padding": "false",
         "allow_quoted_nulls": "false",
         "max_line_size": str(MAX_ROW_BYTES),
-        "buffer_size": str(MAX_ROW_BYTES + 1),
+        "buffer_size": str(BUFFER_ROWS * MAX_ROW_BYTES),
+        # In parts side by side it has lost rows around quotes without a word, and refused plain files.
+        "parallel": "false",
         "columns": f"{{{columns}}}",
     }
     table = f"read_csv({text(str(path))}, {', '.join(f'{one}={said}' for one, said in options.items())})"
