@@ -35,7 +35,7 @@ def _table_facts(filename: str, data: bytes) -> dict[str, Any]:
     """`row_count` (without the header), `column_count`, `columns` with name, type and `null_count`, `separator` for CSV; or only
     `table_problem`, which says, with the line, why it cannot be read whole."""
     try:
-        with opened(filename, SPILL_BYTES, memory_mb=MEMORY_MB, threads=1) as engine:
+        with opened(filename, SPILL_BYTES, memory_mb=MEMORY_MB) as engine:
             path = engine.folder / "source"
             path.write_bytes(data)
             source = opened_source(engine, filename, path, ReadOptions())

@@ -6,12 +6,13 @@ no zero, sign or digit is lost. The types of Parquet and JSON stay what they are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch.handlers.tables.engine import text
-from batch.handlers.tables.numbers import BLANKS, CANONICAL, Marks, Shape, marks_of, measures, present, trimmed
+from batch.handlers.tables.numbers import BLANKS, CANONICAL, QUICK_DIGITS, Marks, Shape, marks_of, measures, present, trimmed
 from batch.handlers.tables.options import ReadOptions, TypeName
 
 SAMPLE_ROWS = 1000
@@ -54,6 +55,7 @@ class Draft:
     json_kinds: frozenset[str] | None
     options: ReadOptions
     sample: Sequence[str | None] = ()
+    is_quick: bool = True
 
     @property
     def is_text(self) -> bool:
@@ -92,9 +94,32 @@ class Draft:
             return "number"
         return "date" if all(len(one) == 10 and one[4] == one[7] == "-" for one in cells) else "text"
 
+    @property
+    def quick_scale(self) -> int | None:
+        """The digits after the point that all numbers of the sample have: that those of the whole column do is found out at once, with one
+        test. None where they differ, or are not written as the engine would write them."""
+        if not self.is_quick or self.candidate != "number" or self.marks.decimal != "." or self.marks.thousands:
+            return None
+        cells = [one for one in self.sample if one is not None]
+        scales = {len(one.partition(".")[2]) for one in cells}
+        if len(scales) > 1 or self.stated == "double" or not all(re.fullmatch(CANONICAL, one) for one in cells):
+            return None
+        scale = scales.pop() if scales else 0
+        return scale if scale <= QUICK_DIGITS and not (scale and self.stated == "integer") else None
+
+    def is_answered(self, found: Sequence[Any]) -> bool:
+        """Whether the column is known from the values of `aggregates`. If it is not, the next ones tell."""
+        if self.quick_scale is None or found[0] == found[1]:
+            return True
+        self.is_quick = False
+        return False
+
     def aggregates(self) -> tuple[str, ...]:
         """SQL, after the count of values that are there."""
         count = (f"count({self.cell})",)
+        if self.quick_scale is not None:
+            same = f"TRY_CAST({self.cell} AS DECIMAL({QUICK_DIGITS}, {self.quick_scale}))::VARCHAR = {self.cell}"
+            return (*count, f"count(CASE WHEN {same} THEN 1 END)")
         if not self.is_text:
             return (*count, f"bool_or(isinf({self.raw}))") if self.sql_type in ("DOUBLE", "FLOAT") else count
         if self.candidate == "number":
@@ -158,6 +183,8 @@ class Draft:
         return replace(nothing, kind=kind, typed=typed, written=written, problem=f"it holds values of type {kind}")
 
     def _of_number(self, nothing: Column, found: Sequence[Any]) -> Column:
+        if self.quick_scale is not None:
+            found = (found[0], True, True, QUICK_DIGITS - self.quick_scale, self.quick_scale, self.quick_scale, False, False)
         count, fits, is_canonical, whole, scale, least_scale, has_exponent, is_double = found
         if not count:
             return replace(nothing, problem="it has no values")

@@ -26,21 +26,13 @@ MB = 1_000_000
 _TOO_LONG = re.compile(r"Line: (\d+)\b.*Maximum line size of (\d+) bytes exceeded", re.DOTALL)
 
 
-def cpu_count() -> int:
-    """Those that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
-
-
 class Engine:
     """One database in memory for one task. `folder` holds all files; `spill_bytes` bounds those that the engine makes for itself.
 
     Raises Permanent when the extra is not installed.
     """
 
-    def __init__(self, folder: Path, name: str, *, memory_mb: int = ENGINE_MB, threads: int = 0, spill_bytes: int) -> None:
+    def __init__(self, folder: Path, name: str, *, memory_mb: int = ENGINE_MB, spill_bytes: int) -> None:
         try:
             duckdb = importlib.import_module("duckdb")
         except ImportError as error:
@@ -53,7 +45,8 @@ class Engine:
         self._connection = duckdb.connect(
             ":memory:",
             config={
-                "threads": threads or cpu_count(),
+                # A worker has a child for each CPU; and with more threads a result in order is collected in memory before it is written.
+                "threads": 1,
                 "memory_limit": f"{memory_mb}MB",
                 "temp_directory": str(folder / "spill"),
                 "max_temp_directory_size": f"{spill_bytes}B",

@@ -13,19 +13,23 @@ from batch.handlers.tables.engine import text
 from batch.handlers.tables.options import ReadOptions
 
 BLANKS = " \t\r\n\v\f\u00a0"
+_NO_BREAK = "'\u00a0'"
 MAX_DIGITS = 38
+QUICK_DIGITS = 18
+"""A number of so many is an integer of the machine."""
 DOUBLE_DIGITS = 15
 CANONICAL = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
 
 
 def trimmed(cell: str) -> str:
-    """SQL: the text without blanks around it."""
-    return f"trim({cell}, {text(BLANKS)})"
+    """SQL: the text without blanks around it. Most texts have none, and `trim` costs more than all the rest."""
+    ends = f"{cell} >= '!' AND {cell} < {_NO_BREAK} AND {cell}[-1] >= '!' AND {cell}[-1] < {_NO_BREAK}"
+    return f"CASE WHEN {ends} THEN {cell} ELSE trim({cell}, {text(BLANKS)}) END"
 
 
 def present(cell: str) -> str:
     """SQL: the text, or NULL when it is blank."""
-    return f"CASE WHEN {trimmed(cell)} <> '' THEN {cell} END"
+    return f"CASE WHEN {cell} >= '!' AND {cell} < {_NO_BREAK} OR trim({cell}, {text(BLANKS)}) <> '' THEN {cell} END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,6 @@ class Shape:
         if self.has_exponent:
             return "DOUBLE"
         digits = self.whole + self.scale
-        if not self.scale and digits <= 18:
+        if not self.scale and digits <= QUICK_DIGITS:
             return "BIGINT"
-        return f"DECIMAL({18 if digits <= 18 else MAX_DIGITS}, {self.scale})"
+        return f"DECIMAL({QUICK_DIGITS if digits <= QUICK_DIGITS else MAX_DIGITS}, {self.scale})"

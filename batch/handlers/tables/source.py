@@ -321,12 +321,23 @@ def _look(source: Source, table: str, names: Sequence[str], types: Sequence[str]
         sample = engine.rows(f"SELECT {', '.join(one.raw for one in texts)} FROM source LIMIT {SAMPLE_ROWS}")
         for place, one in enumerate(texts):
             one.sample = [blank_free(row[place], options) for row in sample]
-    asked = [one.aggregates() for one in drafts]
-    found = engine.row(f"SELECT count(*), {', '.join(sql for each in asked for sql in each)} FROM source")
-    source.row_count, answers = found[0], iter(found[1:])
-    source.columns = tuple(one.column(source.row_count, [next(answers) for _ in each]) for one, each in zip(drafts, asked, strict=True))
+    source.row_count, found = _asked(engine, drafts)
+    open_ones = [place for place, draft in enumerate(drafts) if not draft.is_answered(found[place])]
+    if open_ones:
+        _, again = _asked(engine, [drafts[place] for place in open_ones])
+        for place, answers in zip(open_ones, again, strict=True):
+            found[place] = answers
+    source.columns = tuple(one.column(source.row_count, answers) for one, answers in zip(drafts, found, strict=True))
     for draft, column in zip(drafts, source.columns, strict=True):
         _demand_type(source, draft, column)
+
+
+def _asked(engine: Engine, drafts: Sequence[Draft]) -> tuple[int, list[list[Any]]]:
+    """The number of rows, and for each column the values of its aggregates."""
+    asked = [one.aggregates() for one in drafts]
+    found = engine.row(f"SELECT count(*), {', '.join(sql for each in asked for sql in each)} FROM source")
+    answers = iter(found[1:])
+    return found[0], [[next(answers) for _ in each] for each in asked]
 
 
 def _demand_type(source: Source, draft: Draft, column: Column) -> None:
