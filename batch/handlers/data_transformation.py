@@ -4,8 +4,9 @@ is not there.
 The table is an object of the bucket (`source`), or a generated data set of `dataset_size` rows. It is read whole or refused, and the result
 says how. The data goes to `results/<task_id>-<attempt>.csv` (or `.parquet`), the result to `results/<task_id>.json`.
 
-All its files lie in a temporary folder, which on Cloud Run is memory: the source, at most DATA_MAX_BYTES of it; what is written anew of it,
-and the data of the result, RESULT_TIMES as much at most; and what the engine puts aside, SPILL_TIMES as much.
+All its files lie in a temporary folder, which on Cloud Run is memory: the source, at most DATA_MAX_BYTES of it; what is written anew of it
+(SPILL_TIMES as much at most) and the data of the result, together RESULT_TIMES as much; and what the engine puts aside, SPILL_TIMES as
+much.
 """
 
 from __future__ import annotations
@@ -106,11 +107,13 @@ def data_transformation(task: Task, ctx: Context) -> dict[str, Any]:
         ctx.sleep(fields.processing_time)
     limit_bytes = int(os.environ.get("DATA_MAX_BYTES") or DATA_MAX_BYTES)
     name = fields.source or f"the generated data set (seed {fields.seed})"
-    with opened(name, SPILL_TIMES * limit_bytes) as engine, _bounded(name, RESULT_TIMES * limit_bytes):
+    with opened(name, SPILL_TIMES * limit_bytes) as engine:
         path = _fetched(fields, ctx, engine, limit_bytes)
-        source = opened_source(engine, name, path, fields)
-        plan = planned(source, fields)
-        file, row_count = write(source, plan, fields.format, escape_formulas=fields.escape_formulas)
+        with _bounded(name, SPILL_TIMES * limit_bytes):
+            source = opened_source(engine, name, path, fields)
+        with _bounded(name, RESULT_TIMES * limit_bytes - source.rewritten_bytes):
+            plan = planned(source, fields)
+            file, row_count = write(source, plan, fields.format, escape_formulas=fields.escape_formulas)
         data = {**_written(ctx, file, fields.format), "rows": row_count}
     result = {
         "task_id": task.task_id,
@@ -184,8 +187,8 @@ def _bounded(name: str, limit_bytes: int) -> Iterator[None]:
             if error.errno != errno.EFBIG:
                 raise
             raise Permanent(
-                f"{name} unfolds into a file of more than {limit_bytes:,} bytes, {RESULT_TIMES} times DATA_MAX_BYTES: split it, or send it "
-                "to a lane with a larger DATA_MAX_BYTES"
+                f"{name} unfolds into a file of more than {limit_bytes:,} bytes, which is all that DATA_MAX_BYTES leaves for it: split it, "
+                "or send it to a lane with a larger DATA_MAX_BYTES"
             ) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from batch.handlers.tables.engine import text
@@ -16,6 +17,8 @@ from batch.handlers.tables.numbers import BLANKS, CANONICAL, QUICK_DIGITS, Marks
 from batch.handlers.tables.options import ReadOptions, TypeName
 
 SAMPLE_ROWS = 1000
+SAMPLE_CELLS = 100_000
+"""Wide tables are guessed from fewer rows."""
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT", "UHUGEINT")
 _YES, _NO = "('true', 'yes')", "('false', 'no')"
 
@@ -44,7 +47,7 @@ class Column:
         return {"name": self.name, "type": self.kind, "null_count": self.null_count}
 
 
-@dataclass(slots=True)
+@dataclass
 class Draft:
     """A column while it is being looked at: the aggregates that it asks for, and what they mean."""
 
@@ -55,7 +58,6 @@ class Draft:
     json_kinds: frozenset[str] | None
     options: ReadOptions
     sample: Sequence[str | None] = ()
-    is_quick: bool = True
 
     @property
     def is_text(self) -> bool:
@@ -80,7 +82,7 @@ class Draft:
     def marks(self) -> Marks:
         return marks_of(self.options, is_loose=self.stated in ("integer", "decimal", "double"))
 
-    @property
+    @cached_property
     def candidate(self) -> str:
         """What to look for in a text column: `number`, `date`, `boolean`, `timestamp` or `text`."""
         if self.stated is not None:
@@ -94,11 +96,11 @@ class Draft:
             return "number"
         return "date" if all(len(one) == 10 and one[4] == one[7] == "-" for one in cells) else "text"
 
-    @property
+    @cached_property
     def quick_scale(self) -> int | None:
         """The digits after the point that all numbers of the sample have: that those of the whole column do is found out at once, with one
         test. None where they differ, or are not written as the engine would write them."""
-        if not self.is_quick or self.candidate != "number" or self.marks.decimal != "." or self.marks.thousands:
+        if self.candidate != "number" or self.marks.decimal != "." or self.marks.thousands:
             return None
         cells = [one for one in self.sample if one is not None]
         scales = {len(one.partition(".")[2]) for one in cells}
@@ -111,7 +113,7 @@ class Draft:
         """Whether the column is known from the values of `aggregates`. If it is not, the next ones tell."""
         if self.quick_scale is None or found[0] == found[1]:
             return True
-        self.is_quick = False
+        self.quick_scale = None
         return False
 
     def aggregates(self) -> tuple[str, ...]:

@@ -70,17 +70,13 @@ def _holds(source: Source, column: Column, condition: Condition) -> str:
 
 def _among(column: Column, values: Sequence[Any]) -> str:
     words = [one for one in values if isinstance(one, str)]
-    found = [_equal(column, one) for one in values if isinstance(one, bool)]
+    found = [_is_boolean(column, one) for one in sorted({one for one in values if isinstance(one, bool)})]
     numbers = [one for one in values if not isinstance(one, str | bool)]
     if words:
-        found.append(
-            f"{_as_text(column)} IN ({texts(words)})" if _is_texts(column) else f"({' OR '.join(_equal(column, one) for one in words)})"
-        )
-    if numbers and column.scale is not None:
-        fitting = [_literal(exact, column.scale) for exact in map(_exact, numbers) if _fits(exact, column.scale)]
-        found.append(f"{column.number} IN ({', '.join(fitting)})" if fitting else "false")
-    elif numbers:
-        found += [_equals_number(column, one) for one in numbers]
+        natives = [_native(column, one) for one in words]
+        found.append(f"{column.typed} IN ({', '.join(natives)})" if all(natives) else f"{_as_text(column)} IN ({texts(words)})")
+    if numbers:
+        found.append(_is_number(column, numbers))
     return f"({' OR '.join(found)})"
 
 
@@ -91,7 +87,7 @@ def _equal(column: Column, value: object) -> str:
         native = _native(column, value)
         return f"{column.typed} = {native}" if native else f"{_as_text(column)} = {text(value)}"
     assert isinstance(value, int | float)
-    return _equals_number(column, value)
+    return _is_number(column, [value])
 
 
 def _ordered(source: Source, column: Column, named: str, value: Any) -> str:
@@ -146,22 +142,22 @@ def _is_boolean(column: Column, value: bool) -> str:
     return f"lower({trimmed(column.cell)}) IN {_YES if value else _NO}"
 
 
-def _equals_number(column: Column, value: int | float) -> str:
-    """SQL: whether a value is exactly this number. In a column of other texts, too, some may be."""
+def _is_number(column: Column, values: Sequence[int | float]) -> str:
+    """SQL: whether a value is exactly one of these numbers. In a column of other texts, too, some may be."""
     if column.scale is not None:
-        exact = _exact(value)
-        return f"{column.number} = {_literal(exact, column.scale)}" if _fits(exact, column.scale) else f"({column.cell} IS NULL AND NULL)"
-    double = f"CAST({text(repr(value))} AS DOUBLE)"
+        fitting = [_literal(exact, column.scale) for exact in map(_exact, values) if _fits(exact, column.scale)]
+        return f"{column.number} IN ({', '.join(fitting)})" if fitting else f"({column.cell} IS NULL AND NULL)"
+    doubles = ", ".join(f"CAST({text(repr(one))} AS DOUBLE)" for one in values)
     if column.number:
-        return f"{column.number} = {double}"
+        return f"{column.number} IN ({doubles})"
     if not column.is_text:
         return "false"
     plain = column.marks.plain(column.cell)
     digits = f"ltrim({plain}, '+')"
     digits = f"CASE WHEN contains({digits}, '.') THEN rtrim(rtrim({digits}, '0'), '.') ELSE {digits} END"
     digits = f"regexp_replace(regexp_replace({digits}, '^(-?)[.]', '\\10.'), '^-?0?$', '0')"
-    exact = f"{digits} = {text(_shown(_exact(value)))}"
-    same = f"CASE WHEN contains(lower({plain}), 'e') THEN TRY_CAST({plain} AS DOUBLE) = {double} ELSE {exact} END"
+    exact = f"{digits} IN ({texts([_shown(_exact(one)) for one in values])})"
+    same = f"CASE WHEN contains(lower({plain}), 'e') THEN TRY_CAST({plain} AS DOUBLE) IN ({doubles}) ELSE {exact} END"
     return f"({column.marks.test(column.cell)} AND {same})"
 
 

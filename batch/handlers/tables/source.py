@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batch.handlers.tables.columns import SAMPLE_ROWS, Column, Draft, blank_free
+from batch.handlers.tables.columns import SAMPLE_CELLS, SAMPLE_ROWS, Column, Draft, blank_free
 from batch.handlers.tables.engine import Engine, text
 from batch.handlers.tables.numbers import Marks, marks_of
 from batch.handlers.tables.options import ReadOptions
@@ -26,8 +26,11 @@ from batch.model.errors import Permanent
 BUFFER_ROWS = 4
 """The engine reads as many of the longest rows at a time. With fewer it lost the last row of a file, or cut one that was too long."""
 DESCRIBED_COLUMNS = 1000
+COLUMNS_AT_A_TIME = 200
+"""For each column that the engine looks at it holds thousands of values."""
 LOOKED_AT_COLUMNS = 20
 """Of so many columns the first value is looked for that is no number."""
+REWRITTEN = "rewritten.csv"
 _ADVISED = "; if it"
 _UNQUOTED = "quotes are read as letters: with quotes as such, rows would be lost"
 
@@ -52,6 +55,12 @@ class Source:
     row_count: int = 0
     columns: tuple[Column, ...] = ()
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def rewritten_bytes(self) -> int:
+        """The size of the file that was written anew of it."""
+        file = self.engine.folder / REWRITTEN
+        return file.stat().st_size if file.exists() else 0
 
     def column(self, name: str) -> Column:
         """Raises Permanent with the nearest column that exists."""
@@ -144,17 +153,17 @@ def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -
     if reading.format == "parquet":
         _look(source, *_parquet(engine, name, path), None)
     elif reading.format == "json_lines":
-        canonical, kinds = rewritten_json(name, path, _known(reading), engine.folder / "rewritten.csv")
-        _look_at_csv(source, engine.folder / "rewritten.csv", canonical, kinds)
+        canonical, kinds = rewritten_json(name, path, _known(reading), engine.folder / REWRITTEN)
+        _look_at_csv(source, engine.folder / REWRITTEN, canonical, kinds)
         source.warnings += [
             f"column {one!r} holds {' and '.join(sorted(found))} values; all are read as text"
             for one, found in kinds.items()
             if _is_mixed(found)
         ]
     elif _known(reading).encoding != "utf-8" or _known(reading).is_mixed or reading.skip_space:
-        canonical = rewritten_csv(name, path, reading, engine.folder / "rewritten.csv")
+        canonical = rewritten_csv(name, path, reading, engine.folder / REWRITTEN)
         _refuse_cut(source, first_cut(name, path, reading) if not reading.is_stated and reading.quote else 0)
-        _look_at_csv(source, engine.folder / "rewritten.csv", canonical, None)
+        _look_at_csv(source, engine.folder / REWRITTEN, canonical, None)
     else:
         _plain_csv(source)
     if not source.row_count:
@@ -318,7 +327,9 @@ def _look(source: Source, table: str, names: Sequence[str], types: Sequence[str]
         raise Permanent(f"{source.name} has no column but those in exclude")
     texts = [one for one in drafts if one.is_text]
     if texts:
-        sample = engine.rows(f"SELECT {', '.join(one.raw for one in texts)} FROM source LIMIT {SAMPLE_ROWS}")
+        sample = engine.rows(
+            f"SELECT {', '.join(one.raw for one in texts)} FROM source LIMIT {min(SAMPLE_ROWS, SAMPLE_CELLS // len(texts))}"
+        )
         for place, one in enumerate(texts):
             one.sample = [blank_free(row[place], options) for row in sample]
     source.row_count, found = _asked(engine, drafts)
@@ -334,10 +345,13 @@ def _look(source: Source, table: str, names: Sequence[str], types: Sequence[str]
 
 def _asked(engine: Engine, drafts: Sequence[Draft]) -> tuple[int, list[list[Any]]]:
     """The number of rows, and for each column the values of its aggregates."""
-    asked = [one.aggregates() for one in drafts]
-    found = engine.row(f"SELECT count(*), {', '.join(sql for each in asked for sql in each)} FROM source")
-    answers = iter(found[1:])
-    return found[0], [[next(answers) for _ in each] for each in asked]
+    row_count, told = 0, []
+    for start in range(0, len(drafts), COLUMNS_AT_A_TIME):
+        asked = [one.aggregates() for one in drafts[start : start + COLUMNS_AT_A_TIME]]
+        found = engine.row(f"SELECT count(*), {', '.join(sql for each in asked for sql in each)} FROM source")
+        row_count, answers = found[0], iter(found[1:])
+        told += [[next(answers) for _ in each] for each in asked]
+    return row_count, told
 
 
 def _demand_type(source: Source, draft: Draft, column: Column) -> None:
