@@ -147,4 +147,4 @@ def _line(said: str) -> str:
     """The first line that says something, without the kind of error before it."""
     first = next((one.strip() for one in said.splitlines() if one.strip()), said)
     _, colon, rest = first.partition(": ")
-    return (rest if colon and rest else first)[:MAX_REASON_CHARS]
+    return (rest if colon and rest.isprintable() and rest else first)[:MAX_REASON_CHARS]

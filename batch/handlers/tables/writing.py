@@ -29,11 +29,10 @@ def write(source: Source, plan: Plan, target: Target, *, escape_formulas: bool =
 def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> int:
     """UTF-8, lines that end with \\n, quotes where they are needed; the header is written here, for the engine renames columns that differ
     in case only."""
-    for column in source.columns:
-        if column.kind == "blob" and any(column.name == name for name, _, _ in plan.values):
+    for name, _, sql in plan.values:
+        if not sql:
             raise Permanent(
-                f"{source.name}: column {column.name[:200]!r} holds binary data, which CSV cannot; name it in exclude, or say "
-                f"format: parquet"
+                f"{source.name}: column {name[:200]!r} holds binary data, which CSV cannot; name it in exclude, or say format: parquet"
             )
     values = [sql for _, _, sql in plan.values]
     names = [name for name, _, _ in plan.values]
