@@ -65,6 +65,7 @@ class Engine:
             "enable_external_access = false",
             "TimeZone = 'UTC'",
             "enable_progress_bar = false",
+            "disabled_optimizers = 'statistics_propagation'",  # the statistics of Parquet leave NaN out, and isnan() would be false
             "lock_configuration = true",
         ):
             self._connection.execute(f"SET {setting}")

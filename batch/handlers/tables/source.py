@@ -264,6 +264,8 @@ def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds 
         "buffer_size": str(MAX_ROW_BYTES + 1),
         "columns": f"{{{columns}}}",
     }
+    if path != source.path:
+        options["new_line"] = "'\\n'"  # or a carriage return in the header's cells would be taken for one
     table = f"read_csv({text(str(path))}, {', '.join(f'{one}={said}' for one, said in options.items())})"
     _look(source, table, reading.names, tuple("VARCHAR" for _ in reading.names), kinds)
 

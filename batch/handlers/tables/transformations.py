@@ -64,7 +64,7 @@ def aggregated(group: Column, columns: Sequence[Column], left_out: Sequence[Left
     values: list[Value] = [(group.name, "g", shown), ("row_count", "row_count", "row_count")]
     inner = [f"{group.typed if group.is_text else group.cell} AS g", "count(*) AS row_count"]
     if shown == "shown":
-        inner.append(f"any_value({group.written}) AS shown")
+        inner.append(f"any_value({group.written}) FILTER (WHERE {group.cell} IS NOT NULL) AS shown")
     for place, one in enumerate(columns):
         for named, sql in zip(STATISTICS, _statistics(one), strict=True):
             inner.append(f"{sql} AS {named}{place}")
@@ -79,8 +79,8 @@ def _statistics(column: Column) -> tuple[str, ...]:
     number = column.number
     if column.scale is None:
         total = f"fsum({number})"
-        finite = f"CASE WHEN isfinite({total}) THEN {total} ELSE error({text(_too_large(column.name))}) END"
-        return (f"count({number})", f"coalesce({finite}, 0.0)", f"favg({number})", f"min({number})", f"max({number})")
+        finite = f"CASE WHEN NOT isfinite({total}) THEN error({text(_too_large(column.name))}) ELSE coalesce({total}, 0.0) END"
+        return (f"count({number})", finite, f"favg({number})", f"min({number})", f"max({number})")
     total = f"CAST(sum({number}) AS DECIMAL({MAX_DIGITS}, {column.scale}))"
     mean = f"CAST(sum({number}) AS DOUBLE) / count({number})"
     return (f"count({number})", f"coalesce({total}, 0)", mean, f"min({number})", f"max({number})")

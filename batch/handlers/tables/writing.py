@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from batch.handlers.tables.engine import Engine, identifier, text
+from batch.handlers.tables.rewriting import csv_writer
 from batch.handlers.tables.source import Source
 from batch.handlers.tables.transformations import Plan
 from batch.model.errors import Permanent
@@ -48,7 +48,7 @@ def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> in
     body = path.with_suffix(".body")
     count = _copied(source.engine, f"COPY (SELECT {chosen} FROM {plan.rows}) TO {text(str(body))} ({options}, HEADER false)")
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(names)
+        csv_writer(file).writerow(names)
     with path.open("ab") as file, body.open("rb") as rows:
         shutil.copyfileobj(rows, file)
     body.unlink()
