@@ -19,6 +19,10 @@ from batch.handlers.tables.options import ReadOptions, TypeName
 SAMPLE_ROWS = 1000
 SAMPLE_CELLS = 100_000
 """Wide tables are guessed from fewer rows."""
+DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+TIMESTAMP = DATE + r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
+OFFSET = r":[0-9.]+(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
+"""Times as ISO 8601 writes them, with the six digits after the second that the engine holds."""
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT", "UHUGEINT")
 _YES, _NO = "('true', 'yes')", "('false', 'no')"
 
@@ -26,8 +30,8 @@ _YES, _NO = "('true', 'yes')", "('false', 'no')"
 @dataclass(frozen=True, slots=True)
 class Column:
     """`cell` is the SQL of the value as it stands, NULL where it is missing; `typed` that of the value with its type; `written` what a CSV
-    result gets. `number` is SQL too: the exact number, empty when it is none, and `problem` says why; `scale` its digits after the point,
-    None for doubles. `kind` is for people; `is_nearly_number`: its first values are numbers."""
+    result gets, empty where CSV has no way to say it. `number` is SQL too: the exact number, empty when it is none, and `problem` says why;
+    `scale` its digits after the point, None for doubles. `kind` is for people; `is_nearly_number`: its first values are numbers."""
 
     name: str
     kind: str
@@ -58,6 +62,8 @@ class Draft:
     json_kinds: frozenset[str] | None
     options: ReadOptions
     sample: Sequence[str | None] = ()
+    keeps_blanks: bool = False
+    """A blank text is a value, for the source has another way to say that one is missing."""
 
     @property
     def is_text(self) -> bool:
@@ -70,7 +76,7 @@ class Draft:
     @property
     def cell(self) -> str:
         if self.is_text:
-            shown = present(self.raw)
+            shown = self.raw if self.keeps_blanks else present(self.raw)
             return (
                 f"CASE WHEN {self.raw} NOT IN ({', '.join(map(text, self.options.nulls))}) THEN {shown} END"
                 if self.options.nulls
@@ -126,9 +132,15 @@ class Draft:
             return (*count, f"bool_or(isinf({self.raw}))") if self.sql_type in ("DOUBLE", "FLOAT") else count
         if self.candidate == "number":
             plain = self.marks.plain(self.cell)
-            texts = (f"bool_and({self.test()})", f"bool_and(regexp_full_match({self.cell}, {text(CANONICAL)}) AND {self.cell} <> '-0')")
+            texts = (
+                f"bool_and({self.cell} IS NULL OR {self.test()})",
+                f"bool_and(regexp_full_match({self.cell}, {text(CANONICAL)}) AND NOT regexp_full_match({self.cell}, '-[0.]+'))",
+            )
             return (*count, *texts, *measures(plain), f"bool_and(TRY_CAST({self.cell} AS DOUBLE)::VARCHAR = {self.cell})")
-        return count if self.candidate == "text" else (*count, f"bool_and({self.test()})")
+        if self.candidate == "timestamp":
+            offset = f"regexp_matches({trimmed(self.cell)}, {text(OFFSET)})"
+            return (*count, f"bool_and({self.cell} IS NULL OR {self.test()})", f"bool_and({offset})", f"bool_or({offset})")
+        return count if self.candidate == "text" else (*count, f"bool_and({self.cell} IS NULL OR {self.test()})")
 
     def test(self) -> str:
         """SQL: whether a value has the type that is looked for."""
@@ -144,11 +156,10 @@ class Draft:
         if self.candidate == "boolean":
             return f"lower({trimmed(cell)}) IN ('true', 'yes', 'false', 'no')"
         if self.candidate == "timestamp":
-            # The engine would cut a fraction of more than six digits.
-            return f"coalesce(isfinite(TRY_CAST({trimmed(cell)} AS TIMESTAMP)), false) AND NOT regexp_matches({cell}, '[.][0-9]{{7,}}')"
+            return _is_time(cell, TIMESTAMP, "TIMESTAMPTZ")
         if self.stated is None:
             return f"coalesce(TRY_CAST({cell} AS DATE)::VARCHAR = {cell}, false)"
-        return f"regexp_full_match({trimmed(cell)}, '[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}') AND TRY_CAST({trimmed(cell)} AS DATE) IS NOT NULL"
+        return _is_time(cell, DATE, "DATE")
 
     # --- what was found
 
@@ -177,8 +188,12 @@ class Draft:
             return self._of_number(nothing, found)
         if not count or not found[1]:
             return nothing
-        kind = self.candidate
-        typed = f"CAST({trimmed(self.cell)} AS {kind.upper()})"
+        kind = sql_type = self.candidate
+        if kind == "timestamp" and found[3]:
+            if not found[2]:
+                return replace(nothing, problem="some of its timestamps have an offset from UTC and others have none; write all alike")
+            sql_type = "timestamptz"
+        typed = f"CAST({trimmed(self.cell)} AS {sql_type.upper()})"
         if kind == "boolean":
             typed = f"CASE WHEN {self.cell} IS NOT NULL THEN lower({trimmed(self.cell)}) IN {_YES} END"
         written = typed if self.stated else nothing.written
@@ -217,8 +232,32 @@ class Draft:
             return replace(column, number=f"CAST({self.cell} AS DOUBLE)")
         shown = {"BOOLEAN": "boolean", "DATE": "date"}.get(kind, "timestamp" if kind.startswith("TIMESTAMP") else kind.lower())
         nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION", "VARIANT"))
-        written = f"CAST(to_json({self.raw}) AS VARCHAR)" if nested else self.raw
+        written = "" if "BLOB" in kind else self._json() if nested else self._iso() if shown in ("date", "timestamp") else self.raw
         return replace(nothing, kind="nested" if nested else shown, written=written, problem=f"it holds values of type {shown[:60]}")
+
+    def _json(self) -> str:
+        """SQL: a nested value as JSON, which has no NaN and no infinity."""
+        json = f"CAST(to_json({self.raw}) AS VARCHAR)"
+        if "DOUBLE" not in self.sql_type and "FLOAT" not in self.sql_type:
+            return json
+        return self._unless(
+            f"regexp_matches({json}, '[:,[](NaN|-?Infinity)[],}}]')", json, "NaN or infinity inside a nested value, which JSON"
+        )
+
+    def _iso(self) -> str:
+        """SQL: a date or time with a year that others can read."""
+        return self._unless(
+            f"coalesce(year({self.raw}), 0) NOT BETWEEN 1 AND 9999", self.raw, "a date outside the years 0001 to 9999, which CSV"
+        )
+
+    def _unless(self, wrong: str, written: str, what: str) -> str:
+        said = f"column {self.name[:200]!r} holds {what} cannot say; name it in exclude, or say format: parquet"
+        return f"CASE WHEN {self.raw} IS NOT NULL AND {wrong} THEN error({text(said)}) ELSE {written} END"
+
+
+def _is_time(cell: str, pattern: str, sql_type: str) -> str:
+    found = trimmed(cell)
+    return f"(regexp_full_match({found}, {text(pattern)}) AND coalesce(year(TRY_CAST({found} AS {sql_type})) > 0, false))"
 
 
 def blank_free(cell: str | None, options: ReadOptions) -> str | None:

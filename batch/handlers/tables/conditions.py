@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batch.handlers.contract import ColumnName
-from batch.handlers.tables.columns import Column
+from batch.handlers.tables.columns import DATE, Column
 from batch.handlers.tables.engine import text, texts
 from batch.handlers.tables.numbers import MAX_DIGITS, trimmed
 from batch.handlers.tables.source import Source
@@ -26,6 +27,11 @@ MAX_CHOICES = 1000
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "contains", "is_missing"]
 _ORDERS = ("<", "<=", ">", ">=")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_TIME = re.compile(
+    f"({DATE}(?:[T ][0-9]{{2}}:[0-9]{{2}}(?::[0-9]{{2}})?)?)"
+    r"((?<=:[0-9]{2}:[0-9]{2})[.][0-9]{1,9})?(Z|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+)
+_MICROSECONDS = len(".000000")
 _TOO_LARGE: int = 10**MAX_DIGITS
 _CONTEXT = Context(prec=MAX_TEXT_CHARS)
 _YES, _NO = "('true', 'yes')", "('false', 'no')"
@@ -52,7 +58,13 @@ class Condition(BaseModel):
 def chosen(source: Source, conditions: Sequence[Condition]) -> str:
     """SQL: whether a row of the source fulfils all conditions. Raises Permanent for a column that it does not have, and for one with a
     value that cannot be compared so."""
-    return " AND ".join(f"coalesce({_holds(source, source.column(one.column), one)}, false)" for one in conditions)
+    found = []
+    for one in conditions:
+        column = source.column(one.column)
+        if one.operator != "contains" and _is_time(column):
+            _refuse_no_time(source, column, one.value)
+        found.append(f"coalesce({_holds(source, column, one)}, false)")
+    return " AND ".join(found)
 
 
 def _holds(source: Source, column: Column, condition: Condition) -> str:
@@ -73,8 +85,9 @@ def _among(column: Column, values: Sequence[Any]) -> str:
     found = [_is_boolean(column, one) for one in sorted({one for one in values if isinstance(one, bool)})]
     numbers = [one for one in values if not isinstance(one, str | bool)]
     if words:
-        natives = [_native(column, one) for one in words]
-        found.append(f"{column.typed} IN ({', '.join(natives)})" if all(natives) else f"{_as_text(column)} IN ({texts(words)})")
+        is_time = _is_time(column)
+        moments = ", ".join(map(_moment, words)) if is_time else texts(words)
+        found.append(f"{column.typed if is_time else _as_text(column)} IN ({moments})")
     if numbers:
         found.append(_is_number(column, numbers))
     return f"({' OR '.join(found)})"
@@ -84,16 +97,14 @@ def _equal(column: Column, value: object) -> str:
     if isinstance(value, bool):
         return _is_boolean(column, value)
     if isinstance(value, str):
-        native = _native(column, value)
-        return f"{column.typed} = {native}" if native else f"{_as_text(column)} = {text(value)}"
+        return f"{column.typed} = {_moment(value)}" if _is_time(column) else f"{_as_text(column)} = {text(value)}"
     assert isinstance(value, int | float)
     return _is_number(column, [value])
 
 
 def _ordered(source: Source, column: Column, named: str, value: Any) -> str:
     if isinstance(value, str):
-        native = _native(column, value)
-        return f"{column.typed} {named} {native}" if native else f"{_as_text(column)} {named} {text(value)}"
+        return f"{column.typed} {named} {_moment(value)}" if _is_time(column) else f"{_as_text(column)} {named} {text(value)}"
     if not column.number and column.kind != "empty":
         _refuse_order(source, column, named)
     return _ordered_number(column, named, value) if column.number else "false"
@@ -116,24 +127,36 @@ def _refuse_order(source: Source, column: Column, named: str) -> None:
 # --- values
 
 
-def _is_texts(column: Column) -> bool:
-    return column.is_text or column.kind not in ("date", "timestamp")
-
-
 def _as_text(column: Column) -> str:
     return column.cell if column.is_text else f"CAST({column.cell} AS VARCHAR)"
 
 
-def _native(column: Column, value: str) -> str:
-    """SQL of a text as the date or time that a typed column holds; empty where texts are compared."""
-    if column.kind not in ("date", "timestamp") or (column.is_text and column.typed == column.cell):
+def _is_time(column: Column) -> bool:
+    return column.kind in ("date", "timestamp")
+
+
+def _refuse_no_time(source: Source, column: Column, value: Any) -> None:
+    """Raises Permanent for a text that is no date or time; a column of such compares with nothing else."""
+    for one in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(one, str) and not _moment(one):
+            raise Permanent(
+                f"{source.name}: column {column.name[:200]!r} holds values of type {column.kind}: compare it with a date such as "
+                f"2026-01-31, or a time such as 2026-01-31T12:00:00Z, not {one[:60]!r}"
+            )
+
+
+def _moment(value: str) -> str:
+    """SQL of a text as date or time, in UTC; empty when it is none. The engine would ignore the offset, and cut a long fraction."""
+    found = _TIME.fullmatch(value.strip())
+    try:
+        moment = datetime.fromisoformat(f"{found[1]}{found[3] or ''}") if found else None
+        if moment is None:
+            return ""
+        moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+    except (ValueError, OverflowError):
         return ""
-    if not re.fullmatch(r"[0-9]{4,}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?", value.strip()):
-        raise Permanent(
-            f"column {column.name[:200]!r} holds values of type {column.kind}: compare it with a date such as 2026-01-31, not "
-            f"{value[:60]!r}"
-        )
-    return f"CAST({text(value.strip())} AS TIMESTAMP)"
+    fraction = (found[2] or "").rstrip("0") if found else ""
+    return f"CAST({text(moment.isoformat(' ') + fraction)} AS {'TIMESTAMP_NS' if len(fraction) > _MICROSECONDS else 'TIMESTAMP'})"
 
 
 def _is_boolean(column: Column, value: bool) -> str:
@@ -146,10 +169,10 @@ def _is_number(column: Column, values: Sequence[int | float]) -> str:
     """SQL: whether a value is exactly one of these numbers. In a column of other texts, too, some may be."""
     if column.scale is not None:
         fitting = [_literal(exact, column.scale) for exact in map(_exact, values) if _fits(exact, column.scale)]
-        return f"{column.number} IN ({', '.join(fitting)})" if fitting else f"({column.cell} IS NULL AND NULL)"
-    doubles = ", ".join(f"CAST({text(repr(one))} AS DOUBLE)" for one in values)
+        return f"{column.number} IN ({', '.join(fitting)})" if fitting else "false"
+    doubles = ", ".join(_double(one) for one in values if float(one) == one)
     if column.number:
-        return f"{column.number} IN ({doubles})"
+        return f"{column.number} IN ({doubles})" if doubles else "false"
     if not column.is_text:
         return "false"
     plain = column.marks.plain(column.cell)
@@ -157,21 +180,27 @@ def _is_number(column: Column, values: Sequence[int | float]) -> str:
     digits = f"CASE WHEN contains({digits}, '.') THEN rtrim(rtrim({digits}, '0'), '.') ELSE {digits} END"
     digits = f"regexp_replace(regexp_replace({digits}, '^(-?)[.]', '\\10.'), '^-?0?$', '0')"
     exact = f"{digits} IN ({texts([_shown(_exact(one)) for one in values])})"
-    same = f"CASE WHEN contains(lower({plain}), 'e') THEN TRY_CAST({plain} AS DOUBLE) IN ({doubles}) ELSE {exact} END"
+    same = f"CASE WHEN contains(lower({plain}), 'e') THEN TRY_CAST({plain} AS DOUBLE) IN ({doubles or 'NULL'}) ELSE {exact} END"
     return f"({column.marks.test(column.cell)} AND {same})"
 
 
 def _ordered_number(column: Column, named: str, value: int | float) -> str:
     """SQL: whether a value lies so beside a number. One with more digits than the column has lies between two of the column's."""
     if column.scale is None:
-        return f"{column.number} {named} CAST({text(repr(value))} AS DOUBLE)"
+        if float(value) != value:  # the double beside it lies on the other side, or below
+            named = ("<" if float(value) > value else "<=") if named in ("<", "<=") else (">=" if float(value) > value else ">")
+        return f"{column.number} {named} {_double(value)}"
     exact = _exact(value)
-    if exact.adjusted() + 1 + column.scale > MAX_DIGITS:
+    if exact and exact.adjusted() + 1 + column.scale > MAX_DIGITS:
         return f"({column.number} IS NOT NULL AND {str((exact > 0) == (named in ('<', '<='))).lower()})"
     if not _fits(exact, column.scale):
         exact = exact.quantize(Decimal(1).scaleb(-column.scale), rounding=ROUND_FLOOR, context=_CONTEXT)
         named = "<=" if named in ("<", "<=") else ">"
     return f"{column.number} {named} {_literal(exact, column.scale)}"
+
+
+def _double(value: int | float) -> str:
+    return f"CAST({text(repr(float(value)))} AS DOUBLE)"
 
 
 def _exact(value: int | float) -> Decimal:

@@ -61,6 +61,7 @@ class Engine:
             "enable_external_access = false",
             "TimeZone = 'UTC'",
             "enable_progress_bar = false",
+            "disabled_optimizers = 'statistics_propagation'",  # the statistics of Parquet leave NaN out, and isnan() would be false
             "lock_configuration = true",
         ):
             self._connection.execute(f"SET {setting}")
@@ -147,4 +148,4 @@ def _line(said: str) -> str:
     """The first line that says something, without the kind of error before it."""
     first = next((one.strip() for one in said.splitlines() if one.strip()), said)
     _, colon, rest = first.partition(": ")
-    return (rest if colon and rest else first)[:MAX_REASON_CHARS]
+    return (rest if colon and rest.isprintable() and rest else first)[:MAX_REASON_CHARS]

@@ -29,7 +29,7 @@ SEPARATORS = ",;\t|"
 SHOWN = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE_CHARS = 1 << 16
 _SAMPLE_ROWS = 100
-_MARK = b"PAR1"
+_MARK, _ENCRYPTED = b"PAR1", b"PARE"
 _SEP_LINE = re.compile(r'"?sep=(.)"?\r?\n')
 csv.field_size_limit(MAX_ROW_BYTES)
 
@@ -60,13 +60,18 @@ class Reading:
 
 def reading_of(name: str, path: Path, options: ReadOptions) -> Reading:
     """Raises Permanent for what is no table, or not one that can be read with these options."""
-    if options.source_format == "parquet" or (options.source_format is None and _is_parquet(path)):
+    begin, end = _marks(path)
+    if begin in (_MARK, _ENCRYPTED) and end == _ENCRYPTED:
+        raise Permanent(f"{name} is encrypted Parquet; give it without encryption")
+    if begin == end == _MARK and options.source_format in (None, "parquet"):
         wrong = options.given("delimiter", "quote", "encoding", "header")
         if wrong:
             raise Permanent(f"{name} is Parquet, which has no {wrong}: leave {wrong} out")
         return Reading("parquet")
     with path.open("rb") as file:
         kind = media.signature(file.read(1024))
+    if kind == media.PARQUET or options.source_format == "parquet":
+        raise Permanent(f"{name} is not a whole file of Parquet: it was cut off; write it again")
     if kind:
         raise Permanent(f"{name} is {kind}, which is no table; give CSV, JSON Lines or Parquet")
     text = text_of(name, path, options.encoding)
@@ -82,12 +87,14 @@ def reading_of(name: str, path: Path, options: ReadOptions) -> Reading:
     return _csv(name, path, text, head, options)
 
 
-def _is_parquet(path: Path) -> bool:
-    """By the mark at both its ends."""
+def _marks(path: Path) -> tuple[bytes, bytes]:
+    """The first and the last bytes, by which Parquet is known; empty when they are too near for that."""
     with path.open("rb") as file:
         begin = file.read(4)
-        file.seek(-min(path.stat().st_size, 4), io.SEEK_END)
-        return path.stat().st_size >= 12 and begin == file.read(4) == _MARK
+        if file.seek(0, io.SEEK_END) < 12:
+            return b"", b""
+        file.seek(-4, io.SEEK_END)
+        return begin, file.read(4)
 
 
 def _format_of(name: str, head: str) -> Format:

@@ -134,10 +134,25 @@ def first_cut(name: str, path: Path, reading: Reading) -> int:
     return 0
 
 
+class _Lines:
+    """Ends lines with \\n. Python's writer puts quotes around the characters of its own line end only, so that one is \\r\\n."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
+
+
+def csv_writer(file: TextIO) -> Any:
+    """Writes CSV that every reader takes apart again, whatever is in a cell."""
+    return csv.writer(_Lines(file), lineterminator="\r\n")
+
+
 def _write(target: Path, names: tuple[str, ...], rows: Iterator[list[str]]) -> int:
     """How many lines it has, if no cell has one of its own."""
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         writer.writerow(names)
         count = 1
         for cells in rows:

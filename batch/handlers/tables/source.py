@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from batch.handlers.tables.columns import SAMPLE_CELLS, SAMPLE_ROWS, Column, Draft, blank_free
 from batch.handlers.tables.engine import Engine, text
-from batch.handlers.tables.numbers import Marks, marks_of
+from batch.handlers.tables.numbers import MAX_DIGITS, Marks, marks_of
 from batch.handlers.tables.options import ReadOptions
 from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading, reading_of, refuse_twice
 from batch.handlers.tables.rewriting import (
@@ -151,7 +151,7 @@ def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -
     reading = reading_of(name, path, options)
     source = Source(engine, name, path, reading, options, warnings=list(reading.warnings))
     if reading.format == "parquet":
-        _look(source, *_parquet(engine, name, path), None)
+        _look(source, *_parquet(source))
     elif reading.format == "json_lines":
         canonical, kinds = rewritten_json(name, path, _known(reading), engine.folder / REWRITTEN)
         _look_at_csv(source, engine.folder / REWRITTEN, canonical, kinds)
@@ -275,6 +275,8 @@ def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds 
         "parallel": "false",
         "columns": f"{{{columns}}}",
     }
+    if path != source.path:
+        options["new_line"] = "'\\n'"  # or a carriage return in the header's cells would be taken for one
     table = f"read_csv({text(str(path))}, {', '.join(f'{one}={said}' for one, said in options.items())})"
     _look(source, table, reading.names, tuple("VARCHAR" for _ in reading.names), kinds)
 
@@ -282,31 +284,49 @@ def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds 
 # --- Parquet
 
 
-def _parquet(engine: Engine, name: str, path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    table = f"read_parquet({text(str(path))})"
-    described = engine.rows(f"DESCRIBE SELECT * FROM {table}")
+def _parquet(source: Source) -> tuple[str, tuple[str, ...], tuple[str, ...], JsonKinds]:
+    """The table in SQL, names and types of its columns. A text there is a text, whatever it looks like."""
+    engine, name, options = source.engine, source.name, source.options
+    table = f"read_parquet({text(str(source.path))})"
+    try:
+        described = engine.rows(f"DESCRIBE SELECT * FROM {table}")
+    except Permanent as error:
+        raise Permanent(
+            f"{name} is not Parquet that can be read, it may be damaged; write it again ({str(error).removeprefix(name + ': ')})"
+        ) from error
     types = tuple(str(one[1]) for one in described)
     if len(types) > MAX_COLUMNS:
         raise Permanent(f"{name} has {len(types)} columns; a table may have {MAX_COLUMNS}")
-    schema = engine.rows(f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({text(str(path))})")
-    names = tuple(_top_names([(str(one), int(children)) for one, children in schema]))
+    schema = engine.rows(
+        f"SELECT name, coalesce(num_children, 0), type, coalesce(precision, 0) FROM parquet_schema({text(str(source.path))})"
+    )
+    parts_of = _column_parts(schema)
+    names = tuple(str(parts[0][0]) for parts in parts_of)
     if any(not one for one in names):
         raise Permanent(f"{name} has a column without a name; give each column its own name")
     refuse_twice(name, names)
-    return table, names, types
+    for one, parts in zip(names, parts_of, strict=True):
+        if one in options.exclude:
+            continue
+        digits = max(int(precision) for *_, precision in parts)
+        if digits > MAX_DIGITS:
+            raise Permanent(f"{name}: column {one[:200]!r} is a decimal of {digits} digits, and {MAX_DIGITS} are exact; name it in exclude")
+        if any(kind == "INT96" for _, _, kind, _ in parts):
+            source.warnings.append(f"column {one!r} holds timestamps of the old type INT96: what is finer than a microsecond is cut")
+    return table, names, types, {one: {"text"} for one in names}
 
 
-def _top_names(schema: Sequence[tuple[str, int]]) -> list[str]:
-    """The names of the columns, without those of their parts: the engine itself would tell two names apart that differ in case only."""
-    names: list[str] = []
+def _column_parts(schema: Sequence[tuple[Any, ...]]) -> list[Sequence[tuple[Any, ...]]]:
+    """For each column its line of the schema and those of its parts: the engine itself would rename what differs in case only."""
+    found: list[Sequence[tuple[Any, ...]]] = []
     place = 1
     for _ in range(schema[0][1]):
-        names.append(schema[place][0])
-        left = 1
+        begin, left = place, 1
         while left:
             left += schema[place][1] - 1
             place += 1
-    return names
+        found.append(schema[begin:place])
+    return found
 
 
 # --- what is in it
@@ -319,7 +339,15 @@ def _look(source: Source, table: str, names: Sequence[str], types: Sequence[str]
     everything = ", ".join(f"c{place}" for place in range(len(names)))
     engine.rows(f"CREATE OR REPLACE TEMP VIEW source AS SELECT * FROM {table} AS raw({everything})")
     drafts = [
-        Draft(name, place, types[place], options.types.get(name), None if kinds is None else frozenset(kinds[name]), options)
+        Draft(
+            name,
+            place,
+            types[place],
+            options.types.get(name),
+            None if kinds is None else frozenset(kinds[name]),
+            options,
+            keeps_blanks=source.reading.format == "parquet",
+        )
         for place, name in enumerate(names)
         if name not in options.exclude
     ]
@@ -359,7 +387,7 @@ def _demand_type(source: Source, draft: Draft, column: Column) -> None:
     if draft.stated is None or column.kind == "empty":
         return
     if not draft.is_text:
-        if draft.stated not in (column.kind, "text"):
+        if draft.stated != column.kind:
             raise Permanent(
                 f"{source.name}: column {column.name[:200]!r} has the type {column.kind} of its own, not {draft.stated}; leave it "
                 f"out of types"

@@ -21,6 +21,8 @@ from batch.model.errors import Permanent
 
 Method = Literal["z-score", "min-max"]
 Keep = Literal["first", "last"]
+_LEAST_DEVIATION = 1e-140
+"""Its square is still a double with all its digits."""
 STATISTICS = ("count", "sum", "mean", "min", "max")
 Value = tuple[str, str, str]
 """A column of a result: its name, and its SQL for a result with types and for one in text."""
@@ -58,8 +60,11 @@ def distinct(source: Source, columns: Sequence[Column], keep: Keep) -> Plan:
 def aggregated(group: Column, columns: Sequence[Column], left_out: Sequence[LeftOut]) -> Plan:
     """One row a group, in the groups' order; a missing value is a group, too. Missing values count nowhere: a column without values in a
     group has count 0, sum 0 and blanks."""
-    values: list[Value] = [(group.name, "g", "g"), ("row_count", "row_count", "row_count")]
-    inner = [f"{group.typed} AS g", "count(*) AS row_count"]
+    shown = group.written and ("g" if group.is_text else "shown")
+    values: list[Value] = [(group.name, "g", shown), ("row_count", "row_count", "row_count")]
+    inner = [f"{group.typed if group.is_text else group.cell} AS g", "count(*) AS row_count"]
+    if shown == "shown":
+        inner.append(f"any_value({group.written}) FILTER (WHERE {group.cell} IS NOT NULL) AS shown")
     for place, one in enumerate(columns):
         for named, sql in zip(STATISTICS, _statistics(one), strict=True):
             inner.append(f"{sql} AS {named}{place}")
@@ -74,8 +79,8 @@ def _statistics(column: Column) -> tuple[str, ...]:
     number = column.number
     if column.scale is None:
         total = f"fsum({number})"
-        finite = f"CASE WHEN isfinite({total}) THEN {total} ELSE error({text(_too_large(column.name))}) END"
-        return (f"count({number})", f"coalesce({finite}, 0.0)", f"favg({number})", f"min({number})", f"max({number})")
+        finite = f"CASE WHEN NOT isfinite({total}) THEN error({text(_too_large(column.name))}) ELSE coalesce({total}, 0.0) END"
+        return (f"count({number})", finite, f"favg({number})", f"min({number})", f"max({number})")
     total = f"CAST(sum({number}) AS DECIMAL({MAX_DIGITS}, {column.scale}))"
     mean = f"CAST(sum({number}) AS DOUBLE) / count({number})"
     return (f"count({number})", f"coalesce({total}, 0)", mean, f"min({number})", f"max({number})")
@@ -154,7 +159,7 @@ def _scaled(source: Source, column: Column, found: Spread, method: Method) -> st
         return f"CASE WHEN {column.number} IS NOT NULL THEN 0.0::DOUBLE END"
     width = float(Decimal(found.high) - Decimal(found.low))
     divisor, origin, middle = (width, found.low, 0.0) if method == "min-max" else (found.deviation, found.origin, found.mean)
-    if not math.isfinite(divisor) or divisor == 0 or not math.isfinite(middle):
+    if not math.isfinite(divisor) or not math.isfinite(middle) or divisor < (0.0 if method == "min-max" else _LEAST_DEVIATION):
         raise Permanent(
             f"{source.name}: column {column.name[:200]!r} cannot be normalized: from {told(found.low)} to {told(found.high)} is "
             f"more, or less, "

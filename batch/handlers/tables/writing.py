@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from batch.handlers.tables.engine import Engine, identifier, text
+from batch.handlers.tables.rewriting import csv_writer
 from batch.handlers.tables.source import Source
 from batch.handlers.tables.transformations import Plan
 from batch.model.errors import Permanent
@@ -29,11 +29,10 @@ def write(source: Source, plan: Plan, target: Target, *, escape_formulas: bool =
 def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> int:
     """UTF-8, lines that end with \\n, quotes where they are needed; the header is written here, for the engine renames columns that differ
     in case only."""
-    for column in source.columns:
-        if column.kind == "blob" and any(column.name == name for name, _, _ in plan.values):
+    for name, _, sql in plan.values:
+        if not sql:
             raise Permanent(
-                f"{source.name}: column {column.name[:200]!r} holds binary data, which CSV cannot; name it in exclude, or say "
-                f"format: parquet"
+                f"{source.name}: column {name[:200]!r} holds binary data, which CSV cannot; name it in exclude, or say format: parquet"
             )
     values = [sql for _, _, sql in plan.values]
     names = [name for name, _, _ in plan.values]
@@ -49,7 +48,7 @@ def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> in
     body = path.with_suffix(".body")
     count = _copied(source.engine, f"COPY (SELECT {chosen} FROM {plan.rows}) TO {text(str(body))} ({options}, HEADER false)")
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerow(names)
+        csv_writer(file).writerow(names)
     with path.open("ab") as file, body.open("rb") as rows:
         shutil.copyfileobj(rows, file)
     body.unlink()
