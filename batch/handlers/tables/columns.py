@@ -99,8 +99,13 @@ class Draft:
             return (*count, f"bool_or(isinf({self.raw}))") if self.sql_type in ("DOUBLE", "FLOAT") else count
         if self.candidate == "number":
             plain = self.marks.plain(self.cell)
-            texts = (f"bool_and({self.test()})", f"bool_and(regexp_full_match({self.cell}, {text(CANONICAL)}) AND {self.cell} <> '-0')")
-            return (*count, *texts, *measures(plain), f"bool_and(TRY_CAST({self.cell} AS DOUBLE)::VARCHAR = {self.cell})")
+            texts = (f"bool_and({self.test()})", f"bool_and(regexp_full_match({self.cell}, {text(CANONICAL)}))")
+            return (
+                *count,
+                *texts,
+                *measures(plain),
+                f"bool_and(TRY_CAST({self.cell} AS DOUBLE)::VARCHAR = {self.cell} AND {self.cell} <> '-0.0')",
+            )
         return count if self.candidate == "text" else (*count, f"bool_and({self.test()})")
 
     def test(self) -> str:

@@ -129,8 +129,8 @@ def _as_text(column: Column) -> str:
 
 
 def _native(column: Column, value: str) -> str:
-    """SQL of a text as the date or time that a typed column holds; empty where texts are compared."""
-    if column.kind not in ("date", "timestamp") or (column.is_text and column.typed == column.cell):
+    """SQL of a text as the date or time that a column holds by its own type or the task's; empty where texts are compared."""
+    if column.kind not in ("date", "timestamp") or (column.is_text and column.written != column.typed):
         return ""
     if not re.fullmatch(r"[0-9]{4,}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?", value.strip()):
         raise Permanent(

@@ -15,7 +15,8 @@ from batch.handlers.tables.options import ReadOptions
 BLANKS = " \t\r\n\v\f\u00a0"
 MAX_DIGITS = 38
 DOUBLE_DIGITS = 15
-CANONICAL = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
+CANONICAL = r"-?[1-9][0-9]*(\.[0-9]+)?|0(\.[0-9]+)?|-0\.[0-9]*[1-9][0-9]*"
+"""As a number is written that has no other spelling with as many digits after the point; there is no minus zero."""
 
 
 def trimmed(cell: str) -> str:

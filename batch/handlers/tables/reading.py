@@ -27,7 +27,8 @@ SHOWN = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE_CHARS = 1 << 16
 _SAMPLE_ROWS = 100
 _MARK = b"PAR1"
-_SEP_LINE = re.compile(r'"?sep=(.)"?\r?\n')
+_SEP_LINE = re.compile(r'"?sep=(.)"?(?:\r\n|\n|\r)')
+_BLANK_LINES = re.compile(r"(?:\r\n|\n|\r)*")
 csv.field_size_limit(1 << 30)
 
 
@@ -102,8 +103,11 @@ def _format_of(name: str, head: str) -> Format:
 def _csv(name: str, path: Path, text: Text, head: str, options: ReadOptions) -> Reading:
     promised = media.by_name(name)
     said = _SEP_LINE.match(head)
-    skipped_lines = 1 if said else 0
     sample = head[said.end() :] if said else head
+    blank = _BLANK_LINES.match(sample)
+    blank_lines = blank.group() if blank else ""
+    skipped_lines = bool(said) + len(blank_lines.splitlines())
+    sample = sample[len(blank_lines) :]
     quote = '"' if options.quote is None else options.quote
     delimiter = options.delimiter or (said.group(1) if said else "") or ("\t" if promised == media.TSV else "")
     if not delimiter:
@@ -114,7 +118,7 @@ def _csv(name: str, path: Path, text: Text, head: str, options: ReadOptions) -> 
     header = _first_row(name, path, text, skipped_lines, delimiter, quote)
     warnings = []
     if options.header:
-        _refuse_title(name, skipped_lines + 1, header)
+        _refuse_title(name, skipped_lines + 1, header, rows[1] if len(rows) > 1 else [])
         names = _names(name, header)
         if all(re.fullmatch(r"[+-]?[0-9][0-9.,]*", one) for one in names):
             warnings.append("all names in the header are numbers; say header: false if the first row is data")
@@ -185,11 +189,13 @@ def _first_row(name: str, path: Path, text: Text, skipped_lines: int, delimiter:
         raise Permanent(f"{name}, line {skipped_lines + 1} is not CSV that can be read: {error}") from error
 
 
-def _refuse_title(name: str, line: int, header: list[str]) -> None:
-    if len(header) > 2 and header[0].strip() and not any(cell.strip() for cell in header[1:]):
+def _refuse_title(name: str, line: int, header: list[str], row: list[str]) -> None:
+    """One text in a row of several cells is no header; in a row of two, when it is the first and the next row has both."""
+    texts = [cell.strip() for cell in header if cell.strip()]
+    if len(texts) == 1 and (len(header) > 2 or (len(header) == 2 and header[0].strip() and len(row) == 2 and all(map(str.strip, row)))):
         raise Permanent(
-            f"{name}, line {line} has a text in its first cell only ({header[0].strip()[:60]!r}): it is a title, not a header; delete what "
-            "stands above the header"
+            f"{name}, line {line} has a text in one cell only ({texts[0][:60]!r}): it is a title, not a header; delete what stands above the "
+            "header, or name all columns"
         )
 
 

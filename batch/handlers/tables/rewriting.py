@@ -1,5 +1,5 @@
 """Sources that are written anew before the engine reads them, row by row and exactly: JSON Lines, CSV in another encoding than UTF-8, and
-CSV whose lines end in several ways or whose cells begin with a space. The new file is CSV in UTF-8 with commas.
+CSV whose lines end in several ways, whose cells begin with a space or whose quotes have spaces beside them. The new file is CSV in UTF-8 with commas.
 
 Rows are found again here, too, by their lines: an engine counts rows, a person looks for a line.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
+import mmap
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ JsonKinds = dict[str, set[str]]
 REPAIR = 'repair the row, or say quote: "" if quotes are letters like others'
 
 
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
 class _Digits(str):
     """A number of JSON, letter by letter: nothing of it is lost."""
 
@@ -28,8 +33,9 @@ class _Digits(str):
 
 
 def csv_rows(name: str, path: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row begins, and its cells, the header's first; blank lines are none. Raises Permanent, with the line, for
-    what is no row of the table."""
+    """The line on which each row begins, and its cells, the header's first. A blank line is no row, but in a table of one column, where it
+    is a missing value; empty cells beyond the header's are nothing. The engine reads so, too. Raises Permanent, with the line, for what
+    is no row of the table."""
     text = reading.text or Text("utf-8")
     quoting: dict[str, Any] = {"quotechar": reading.quote} if reading.quote else {"quoting": csv.QUOTE_NONE}
     with text.opened(path) as lines:
@@ -39,6 +45,10 @@ def csv_rows(name: str, path: Path, reading: Reading) -> Iterator[tuple[int, lis
         width, line = len(reading.names), reading.skipped_lines + 1
         try:
             for cells in reader:
+                if not cells and width == 1:
+                    cells = [""]
+                if len(cells) > width and not any(cells[width:]):
+                    del cells[width:]
                 if cells and len(cells) != width:
                     raise Permanent(f"{name}, line {line}: {len(cells)} cells where the header has {width}; {REPAIR}")
                 if cells:
@@ -78,6 +88,8 @@ def rewritten_json(name: str, path: Path, text: Text, target: Path) -> tuple[Rea
     for line, row in json_rows(name, path, text):
         for key, value in row.items():
             if key not in kinds:
+                if not key.strip():
+                    raise Permanent(f"{name}, line {line} has a key without a name; give each key its own name")
                 kinds[_unicode(name, line, key)] = set()
                 if len(kinds) > MAX_COLUMNS:
                     raise Permanent(f"{name}, line {line}: more than {MAX_COLUMNS} different keys; write them as rows of name and value")
@@ -101,6 +113,19 @@ def line_of_row(name: str, path: Path, reading: Reading, row: int) -> int:
     return next(line for number, line in enumerate(lines, 1) if number == row)
 
 
+def has_spaced_quotes(path: Path, reading: Reading) -> bool:
+    """Whether a quote may begin or end a cell but for spaces beside it. The engine takes such spaces for nothing, where others take the quotes
+    for letters."""
+    if not reading.quote:
+        return False
+    quote, delimiter = re.escape(reading.quote.encode()), re.escape(reading.delimiter.encode())
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return (
+            re.search(b"(?:^|[\r\n]|" + delimiter + b") +" + quote + b"|" + quote + b" +(?:" + delimiter + b"|[\r\n]|$)", content)
+            is not None
+        )
+
+
 def first_problem(name: str, path: Path, reading: Reading) -> Permanent | None:
     """What is wrong with a CSV source, with its line; None when nothing is found."""
     try:
@@ -112,17 +137,21 @@ def first_problem(name: str, path: Path, reading: Reading) -> Permanent | None:
 
 
 def first_cut(name: str, path: Path, reading: Reading) -> int:
-    """The line on which the first row begins that goes on beyond its line; 0 when none does."""
+    """The line on which the first row begins that goes on beyond its line, when each such row could be a whole row on each of its lines, with
+    quotes as letters: then two stray quotes may have swallowed rows. Else 0."""
+    width, first = len(reading.names), 0
     for line, cells in csv_rows(name, path, reading):
-        if any("\n" in cell or "\r" in cell for cell in cells):
-            return line
-    return 0
+        parts = _LINE_END.split(reading.delimiter.join(cells))
+        if len(parts) > 1 and any(part.count(reading.delimiter) != width - 1 for part in parts):
+            return 0
+        first = first or (line if len(parts) > 1 else 0)
+    return first
 
 
 def _write(target: Path, names: tuple[str, ...], rows: Iterator[list[str]]) -> int:
     """How many lines it has, if no cell has one of its own."""
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, lineterminator="\r\n")  # with these ends Python quotes a lone \r, too
         writer.writerow(names)
         count = 1
         for cells in rows:

@@ -17,6 +17,7 @@ from batch.handlers.tables.rewriting import (
     JsonKinds,
     first_cut,
     first_problem,
+    has_spaced_quotes,
     line_of_row,
     rewritten_csv,
     rewritten_json,
@@ -151,7 +152,7 @@ def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -
             for one, found in kinds.items()
             if _is_mixed(found)
         ]
-    elif _known(reading).encoding != "utf-8" or _known(reading).is_mixed or reading.skip_space:
+    elif _known(reading).encoding != "utf-8" or _known(reading).is_mixed or reading.skip_space or has_spaced_quotes(path, reading):
         canonical = rewritten_csv(name, path, reading, engine.folder / "rewritten.csv")
         _refuse_cut(source, first_cut(name, path, reading) if not reading.is_stated and reading.quote else 0)
         _look_at_csv(source, engine.folder / "rewritten.csv", canonical, None)
@@ -196,38 +197,32 @@ def _plain_csv(source: Source) -> None:
     extra = _known(reading).line_count - source.row_count - reading.skipped_lines - reading.has_header
     if extra > 0 and _known(reading).has_quotes and reading.quote and not reading.is_stated:
         line = first_cut(source.name, source.path, reading)
-        if line and may_be_plain:
-            _unquoted(source, None)
-        else:
+        if not (line and may_be_plain and _unquoted(source, None)):
             _refuse_cut(source, line)
 
 
-def _unquoted(source: Source, error: Permanent | None) -> None:
-    """Read it without quotes where every line is a row then. Otherwise the first reading stands, or its error."""
-    quoted = (source.reading, source.row_count, source.columns)
+def _unquoted(source: Source, error: Permanent | None) -> bool:
+    """Read it without quotes where every line is a row then. Otherwise False, or what is wrong when the reading with quotes failed."""
+    quoted = source.reading
     plain = replace(source.reading, quote="", is_stated=True)
     plain = replace(plain, names=tuple(_first_names(source.name, source.path, plain)))
     try:
         _look_at_csv(source, source.path, plain, None)
     except Permanent:
         if error is not None:
-            raise first_problem(source.name, source.path, quoted[0]) or error from None
-        _look_at_csv(source, source.path, quoted[0], None)
-        return
+            raise first_problem(source.name, source.path, quoted) or error from None
+        return False
     source.reading = plain
     source.warnings.append(_UNQUOTED)
+    return True
 
 
 def _refuse_cut(source: Source, line: int) -> None:
-    """A quoted cell that goes on beyond its line, where all lines would be whole rows without quotes, may be two stray quotes."""
-    if not line:
-        return
-    plain = replace(source.reading, quote="", is_stated=True)
-    if first_problem(source.name, source.path, replace(plain, names=source.reading.names)) is None:
+    """A cell in quotes that goes on beyond its line, where each line would be a whole row without quotes, may be two stray quotes."""
+    if line:
         raise Permanent(
-            f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but every line is a whole row without quotes: "
-            f"say quote: "
-            '\'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
+            f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but each of its lines is a whole row without quotes: say "
+            'quote: \'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
         )
 
 
