@@ -194,8 +194,8 @@ def _refuse_title(name: str, line: int, header: list[str], row: list[str]) -> No
     texts = [cell.strip() for cell in header if cell.strip()]
     if len(texts) == 1 and (len(header) > 2 or (len(header) == 2 and header[0].strip() and len(row) == 2 and all(map(str.strip, row)))):
         raise Permanent(
-            f"{name}, line {line} has a text in one cell only ({texts[0][:60]!r}): it is a title, not a header; delete what stands above the "
-            "header, or name all columns"
+            f"{name}, line {line} has a text in one cell only ({texts[0][:60]!r}): it is a title, not a header; delete what stands above "
+            "the header, or name all columns"
         )
 
 

@@ -1,5 +1,6 @@
 """Sources that are written anew before the engine reads them, row by row and exactly: JSON Lines, CSV in another encoding than UTF-8, and
-CSV whose lines end in several ways, whose cells begin with a space or whose quotes have spaces beside them. The new file is CSV in UTF-8 with commas.
+CSV whose lines end in several ways, whose cells begin with a space or whose quotes have spaces beside them. The new file is CSV in UTF-8
+with commas.
 
 Rows are found again here, too, by their lines: an engine counts rows, a person looks for a line.
 """
@@ -114,16 +115,14 @@ def line_of_row(name: str, path: Path, reading: Reading, row: int) -> int:
 
 
 def has_spaced_quotes(path: Path, reading: Reading) -> bool:
-    """Whether a quote may begin or end a cell but for spaces beside it. The engine takes such spaces for nothing, where others take the quotes
-    for letters."""
+    """Whether a quote may begin or end a cell but for spaces beside it. The engine takes such spaces for nothing, where others take the
+    quotes for letters."""
     if not reading.quote:
         return False
     quote, delimiter = re.escape(reading.quote.encode()), re.escape(reading.delimiter.encode())
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return (
-            re.search(b"(?:^|[\r\n]|" + delimiter + b") +" + quote + b"|" + quote + b" +(?:" + delimiter + b"|[\r\n]|$)", content)
-            is not None
-        )
+        pattern = b"(?:^|[\r\n]|%b) +%b|%b +(?:%b|[\r\n]|$)" % (delimiter, quote, quote, delimiter)
+        return re.search(pattern, content) is not None
 
 
 def first_problem(name: str, path: Path, reading: Reading) -> Permanent | None:
@@ -137,8 +136,8 @@ def first_problem(name: str, path: Path, reading: Reading) -> Permanent | None:
 
 
 def first_cut(name: str, path: Path, reading: Reading) -> int:
-    """The line on which the first row begins that goes on beyond its line, when each such row could be a whole row on each of its lines, with
-    quotes as letters: then two stray quotes may have swallowed rows. Else 0."""
+    """The line on which the first row begins that goes on beyond its line, when each such row could be a whole row on each of its lines,
+    with quotes as letters: then two stray quotes may have swallowed rows. Else 0."""
     width, first = len(reading.names), 0
     for line, cells in csv_rows(name, path, reading):
         parts = _LINE_END.split(reading.delimiter.join(cells))

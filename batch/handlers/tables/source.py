@@ -221,8 +221,8 @@ def _refuse_cut(source: Source, line: int) -> None:
     """A cell in quotes that goes on beyond its line, where each line would be a whole row without quotes, may be two stray quotes."""
     if line:
         raise Permanent(
-            f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but each of its lines is a whole row without quotes: say "
-            'quote: \'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
+            f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but each of its lines is a whole row without quotes: "
+            'say quote: \'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
         )
 
 
