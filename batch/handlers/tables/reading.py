@@ -12,7 +12,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batch.handlers import media
@@ -28,14 +28,16 @@ _SAMPLE_CHARS = 1 << 16
 _SAMPLE_ROWS = 100
 _MARK = b"PAR1"
 _SEP_LINE = re.compile(r'"?sep=(.)"?(?:\r\n|\n|\r)')
+_LINE_END = re.compile(r"\r\n|\n|\r")
 _BLANK_LINES = re.compile(r"(?:\r\n|\n|\r)*")
 csv.field_size_limit(1 << 30)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`names` are the columns of a CSV source, in order; other formats tell theirs later. `skipped_lines` stand before the header.
-    `skip_space`: cells begin with a space that is none of theirs. `is_stated`: the task itself says what quotes are."""
+    """`names` are the columns of a CSV source, in order; other formats tell theirs later. `skipped_lines` stand before the header,
+    which ends after `header_lines`. `skip_space`: cells begin with a space that is none of theirs. `is_stated`: the task itself says what
+    quotes are."""
 
     format: Format
     text: Text | None = None
@@ -43,6 +45,7 @@ class Reading:
     quote: str = ""
     has_header: bool = True
     skipped_lines: int = 0
+    header_lines: int = 1
     skip_space: bool = False
     is_stated: bool = False
     names: tuple[str, ...] = ()
@@ -123,11 +126,30 @@ def _csv(name: str, path: Path, text: Text, head: str, options: ReadOptions) -> 
         if all(re.fullmatch(r"[+-]?[0-9][0-9.,]*", one) for one in names):
             warnings.append("all names in the header are numbers; say header: false if the first row is data")
     else:
-        names = tuple(f"column_{place}" for place in range(1, len(header) + 1))
+        names = _numbered(header)
     if len(names) > MAX_COLUMNS:
         raise Permanent(f"{name} has {len(names)} columns; a table may have {MAX_COLUMNS}: split it, or write it as rows of name and value")
-    is_stated = options.quote is not None
-    return Reading("csv", text, delimiter, quote, options.header, skipped_lines, skip_space, is_stated, names, tuple(warnings))
+    return Reading(
+        "csv",
+        text,
+        delimiter,
+        quote,
+        has_header=options.header,
+        skipped_lines=skipped_lines,
+        header_lines=skipped_lines + 1 + sum(len(_LINE_END.findall(cell)) for cell in header),
+        skip_space=skip_space,
+        is_stated=options.quote is not None,
+        names=names,
+        warnings=tuple(warnings),
+    )
+
+
+def unquoted(name: str, path: Path, reading: Reading) -> Reading:
+    """The same, with quotes as letters. Raises Permanent."""
+    skipped = reading.skipped_lines
+    header = _first_row(name, path, reading.text or Text("utf-8"), skipped, reading.delimiter, "")
+    names = _names(name, header) if reading.has_header else _numbered(header)
+    return replace(reading, quote="", is_stated=True, header_lines=skipped + 1, names=names)
 
 
 def _delimiter_of(name: str, sample: str, quote: str, *, is_sure: bool, is_csv: bool) -> str:
@@ -197,6 +219,10 @@ def _refuse_title(name: str, line: int, header: list[str], row: list[str]) -> No
             f"{name}, line {line} has a text in one cell only ({texts[0][:60]!r}): it is a title, not a header; delete what stands above "
             "the header, or name all columns"
         )
+
+
+def _numbered(row: list[str]) -> tuple[str, ...]:
+    return tuple(f"column_{place}" for place in range(1, len(row) + 1))
 
 
 def _names(name: str, header: list[str]) -> tuple[str, ...]:

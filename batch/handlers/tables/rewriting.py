@@ -1,6 +1,5 @@
 """Sources that are written anew before the engine reads them, row by row and exactly: JSON Lines, CSV in another encoding than UTF-8, and
-CSV whose lines end in several ways, whose cells begin with a space or whose quotes have spaces beside them. The new file is CSV in UTF-8
-with commas.
+CSV that the engine would read in another way than others. The new file is CSV in UTF-8 with commas.
 
 Rows are found again here, too, by their lines: an engine counts rows, a person looks for a line.
 """
@@ -64,8 +63,8 @@ def rewritten_csv(name: str, path: Path, reading: Reading, target: Path) -> Read
     rows = csv_rows(name, path, reading)
     if reading.has_header:
         next(rows, None)
-    line_count = _write(target, reading.names, (cells for _, cells in rows))
-    return Reading("csv", Text("utf-8", line_count=line_count, has_quotes=True), ",", '"', True, is_stated=True, names=reading.names)
+    _write(target, (cells for _, cells in rows))
+    return _canonical(reading.names)
 
 
 def json_rows(name: str, path: Path, text: Text) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -100,8 +99,8 @@ def rewritten_json(name: str, path: Path, text: Text, target: Path) -> tuple[Rea
     if not names:
         raise Permanent(f"{name} has no keys, so it has no columns")
     rows = ([_cell(name, line, row.get(key)) for key in names] for line, row in json_rows(name, path, text))
-    line_count = _write(target, names, rows)
-    return Reading("csv", Text("utf-8", line_count=line_count, has_quotes=True), ",", '"', True, is_stated=True, names=names), kinds
+    _write(target, rows)
+    return _canonical(names), kinds
 
 
 def line_of_row(name: str, path: Path, reading: Reading, row: int) -> int:
@@ -114,14 +113,22 @@ def line_of_row(name: str, path: Path, reading: Reading, row: int) -> int:
     return next(line for number, line in enumerate(lines, 1) if number == row)
 
 
-def has_spaced_quotes(path: Path, reading: Reading) -> bool:
+def needs_rewriting(path: Path, reading: Reading) -> bool:
+    """Whether the engine would not read this CSV as others do. Behind a byte order mark it loses a row, or makes one of
+    half the header, unless the header is the first line and no more."""
+    text = reading.text or Text("utf-8")
+    is_plain = text.encoding == "utf-8" and not text.is_mixed and not reading.skip_space and reading.header_lines == 1
+    return not is_plain or _has_spaced_quotes(path, reading)
+
+
+def _has_spaced_quotes(path: Path, reading: Reading) -> bool:
     """Whether a quote may begin or end a cell but for spaces beside it. The engine takes such spaces for nothing, where others take the
     quotes for letters."""
-    if not reading.quote:
+    if not reading.quote or (reading.quote == '"' and reading.text and not reading.text.has_quotes):
         return False
     quote, delimiter = re.escape(reading.quote.encode()), re.escape(reading.delimiter.encode())
+    pattern = b"(?:^|[\r\n]|%b) +%b|%b +(?:%b|[\r\n]|$)" % (delimiter, quote, quote, delimiter)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        pattern = b"(?:^|[\r\n]|%b) +%b|%b +(?:%b|[\r\n]|$)" % (delimiter, quote, quote, delimiter)
         return re.search(pattern, content) is not None
 
 
@@ -147,16 +154,14 @@ def first_cut(name: str, path: Path, reading: Reading) -> int:
     return first
 
 
-def _write(target: Path, names: tuple[str, ...], rows: Iterator[list[str]]) -> int:
-    """How many lines it has, if no cell has one of its own."""
+def _canonical(names: tuple[str, ...]) -> Reading:
+    """How the new file is read. It has no header."""
+    return Reading("csv", Text("utf-8", has_quotes=True), ",", '"', False, is_stated=True, names=names)
+
+
+def _write(target: Path, rows: Iterator[list[str]]) -> None:
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\r\n")  # with these ends Python quotes a lone \r, too
-        writer.writerow(names)
-        count = 1
-        for cells in rows:
-            writer.writerow(cells)
-            count += 1
-    return count
+        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)  # or a lone \r would stand bare
 
 
 # --- values of JSON
