@@ -110,7 +110,7 @@ def data_transformation(task: Task, ctx: Context) -> dict[str, Any]:
     with opened(name, SPILL_TIMES * limit_bytes) as engine:
         path = _fetched(fields, ctx, engine, limit_bytes)
         with _bounded(name, SPILL_TIMES * limit_bytes):
-            source = opened_source(engine, name, path, fields)
+            source = opened_source(engine, name, path, _read_options(fields))
         with _bounded(name, RESULT_TIMES * limit_bytes - source.rewritten_bytes):
             plan = planned(source, fields)
             file, row_count = write(source, plan, fields.format, escape_formulas=fields.escape_formulas)
@@ -132,6 +132,12 @@ def data_transformation(task: Task, ctx: Context) -> dict[str, Any]:
     standing = write_report(ctx, result_object(task.task_id), result)
     said = ("transformation", "records_processed", "processing_time", "group_count", "rows_in", "rows_out", "data")
     return {**{name: standing[name] for name in said if name in standing}, **_warned(standing)}
+
+
+def _read_options(fields: DataTransformation) -> ReadOptions:
+    """The data of a result is CSV as it is written here: a cell of several lines stands in quotes there on purpose."""
+    is_ours = fields.source is not None and fields.source.startswith("results/") and fields.source.endswith(".csv")
+    return fields.model_copy(update={"quote": '"'}) if is_ours and fields.quote is None else fields
 
 
 def planned(source: Source, fields: DataTransformation) -> Plan:

@@ -136,7 +136,8 @@ class Draft:
                 f"bool_and({self.cell} IS NULL OR {self.test()})",
                 f"bool_and(regexp_full_match({self.cell}, {text(CANONICAL)}) AND NOT regexp_full_match({self.cell}, '-[0.]+'))",
             )
-            return (*count, *texts, *measures(plain), f"bool_and(TRY_CAST({self.cell} AS DOUBLE)::VARCHAR = {self.cell})")
+            is_double = f"bool_and(TRY_CAST({self.cell} AS DOUBLE)::VARCHAR = {self.cell} AND {self.cell} <> '-0.0')"
+            return (*count, *texts, *measures(plain), is_double)
         if self.candidate == "timestamp":
             offset = f"regexp_matches({trimmed(self.cell)}, {text(OFFSET)})"
             return (*count, f"bool_and({self.cell} IS NULL OR {self.test()})", f"bool_and({offset})", f"bool_or({offset})")

@@ -74,10 +74,14 @@ def text_of(name: str, path: Path, stated: str | None) -> Text:
     with path.open("rb") as file:
         begin = file.read(4)
     marked = next((encoding for mark, encoding in _MARKS if begin.startswith(mark)), "")
-    if stated not in (None, "utf-8") and marked != "utf-8":
-        return _decoded(name, path, Text(stated or "", bool(marked)))
     if marked.startswith(("utf-16", "utf-32")):
+        if not (stated or marked).startswith(marked):
+            raise Permanent(f"{name} begins with the byte order mark of {marked}, so it is not {stated}: leave encoding out")
         return _decoded(name, path, Text(marked, mark=True))
+    if stated in ("utf-16", "utf-32"):
+        raise Permanent(f"{name} has no byte order mark, which {stated} needs: say encoding: {stated}-le or {stated}-be")
+    if stated not in (None, "utf-8") and not marked:
+        return _decoded(name, path, Text(stated or ""))
     return _scanned(name, path, bool(marked))
 
 
@@ -99,7 +103,11 @@ def _step(name: str, encoding: str, decoder: codecs.IncrementalDecoder, piece: b
         found = decoder.decode(piece, final)
     except (UnicodeDecodeError, ValueError) as error:
         place = done - waiting + (error.start if isinstance(error, UnicodeDecodeError) else 0)
-        raise Permanent(f"{name} is not {encoding}: the bytes at position {place} stand for no character; give its encoding") from error
+        byte = f" 0x{error.object[error.start]:02X}" if isinstance(error, UnicodeDecodeError) else "s"
+        raise Permanent(
+            f"{name} is not {encoding}: the byte{byte} at position {place} stand{'s' if byte != 's' else ''} for no character; give its "
+            "encoding"
+        ) from error
     if "\0" in found:
         raise Permanent(f"{name} is not text: it holds the character U+0000 near position {done}")
 
@@ -142,7 +150,8 @@ def _not_utf8(name: str, path: Path, place: int) -> str:
     with path.open("rb") as file:
         line = 1
         while file.tell() < place:
-            line += file.read(min(_PIECE, place - file.tell())).count(b"\n")
+            piece = file.read(min(_PIECE, place - file.tell()))
+            line += piece.count(b"\n") or piece.count(b"\r")
         byte = file.read(1)
         file.seek(max(0, place - _AROUND))
         near = file.read(2 * _AROUND)

@@ -18,7 +18,8 @@ MAX_DIGITS = 38
 QUICK_DIGITS = 18
 """A number of so many is an integer of the machine."""
 DOUBLE_DIGITS = 15
-CANONICAL = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
+CANONICAL = r"-?[1-9][0-9]*(\.[0-9]+)?|0(\.[0-9]+)?|-0\.[0-9]*[1-9][0-9]*"
+"""As a number is written that has no other spelling with as many digits after the point; there is no minus zero."""
 
 
 def trimmed(cell: str) -> str:

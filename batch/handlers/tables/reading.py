@@ -12,7 +12,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,14 +30,17 @@ SHOWN = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SAMPLE_CHARS = 1 << 16
 _SAMPLE_ROWS = 100
 _MARK, _ENCRYPTED = b"PAR1", b"PARE"
-_SEP_LINE = re.compile(r'"?sep=(.)"?\r?\n')
+_SEP_LINE = re.compile(r'"?sep=(.)"?(?:\r\n|\n|\r)')
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_BLANK_LINES = re.compile(r"(?:\r\n|\n|\r)*")
 csv.field_size_limit(MAX_ROW_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`names` are the columns of a CSV source, in order; other formats tell theirs later. `skipped_lines` stand before the header.
-    `skip_space`: cells begin with a space that is none of theirs. `is_stated`: the task itself says what quotes are."""
+    """`names` are the columns of a CSV source, in order; other formats tell theirs later. `skipped_lines` stand before the header,
+    which ends after `header_lines`. `skip_space`: cells begin with a space that is none of theirs. `is_stated`: the task itself says what
+    quotes are."""
 
     format: Format
     text: Text | None = None
@@ -45,6 +48,7 @@ class Reading:
     quote: str = ""
     has_header: bool = True
     skipped_lines: int = 0
+    header_lines: int = 1
     skip_space: bool = False
     is_stated: bool = False
     names: tuple[str, ...] = ()
@@ -112,8 +116,11 @@ def _format_of(name: str, head: str) -> Format:
 def _csv(name: str, path: Path, text: Text, head: str, options: ReadOptions) -> Reading:
     promised = media.by_name(name)
     said = _SEP_LINE.match(head)
-    skipped_lines = 1 if said else 0
     sample = head[said.end() :] if said else head
+    blank = _BLANK_LINES.match(sample)
+    blank_lines = blank.group() if blank else ""
+    skipped_lines = bool(said) + len(blank_lines.splitlines())
+    sample = sample[len(blank_lines) :]
     quote = '"' if options.quote is None else options.quote
     delimiter = options.delimiter or (said.group(1) if said else "") or ("\t" if promised == media.TSV else "")
     if not delimiter:
@@ -124,16 +131,35 @@ def _csv(name: str, path: Path, text: Text, head: str, options: ReadOptions) -> 
     header = _first_row(name, path, text, skipped_lines, delimiter, quote)
     warnings = []
     if options.header:
-        _refuse_title(name, skipped_lines + 1, header)
+        _refuse_title(name, skipped_lines + 1, header, rows[1] if len(rows) > 1 else [])
         names = _names(name, header)
         if all(re.fullmatch(r"[+-]?[0-9][0-9.,]*", one) for one in names):
             warnings.append("all names in the header are numbers; say header: false if the first row is data")
     else:
-        names = tuple(f"column_{place}" for place in range(1, len(header) + 1))
+        names = _numbered(header)
     if len(names) > MAX_COLUMNS:
         raise Permanent(f"{name} has {len(names)} columns; a table may have {MAX_COLUMNS}: split it, or write it as rows of name and value")
-    is_stated = options.quote is not None
-    return Reading("csv", text, delimiter, quote, options.header, skipped_lines, skip_space, is_stated, names, tuple(warnings))
+    return Reading(
+        "csv",
+        text,
+        delimiter,
+        quote,
+        has_header=options.header,
+        skipped_lines=skipped_lines,
+        header_lines=skipped_lines + 1 + sum(len(_LINE_END.findall(cell)) for cell in header),
+        skip_space=skip_space,
+        is_stated=options.quote is not None,
+        names=names,
+        warnings=tuple(warnings),
+    )
+
+
+def unquoted(name: str, path: Path, reading: Reading) -> Reading:
+    """The same, with quotes as letters. Raises Permanent."""
+    skipped = reading.skipped_lines
+    header = _first_row(name, path, reading.text or Text("utf-8"), skipped, reading.delimiter, "")
+    names = _names(name, header) if reading.has_header else _numbered(header)
+    return replace(reading, quote="", is_stated=True, header_lines=skipped + 1, names=names)
 
 
 def _delimiter_of(name: str, sample: str, quote: str, *, is_sure: bool, is_csv: bool) -> str:
@@ -195,12 +221,18 @@ def _first_row(name: str, path: Path, text: Text, skipped_lines: int, delimiter:
         raise Permanent(f"{name}, line {skipped_lines + 1} is not CSV that can be read: {error}") from error
 
 
-def _refuse_title(name: str, line: int, header: list[str]) -> None:
-    if len(header) > 2 and header[0].strip() and not any(cell.strip() for cell in header[1:]):
+def _refuse_title(name: str, line: int, header: list[str], row: list[str]) -> None:
+    """One text in a row of several cells is no header; in a row of two, when it is the first and the next row has both."""
+    texts = [cell.strip() for cell in header if cell.strip()]
+    if len(texts) == 1 and (len(header) > 2 or (len(header) == 2 and header[0].strip() and len(row) == 2 and all(map(str.strip, row)))):
         raise Permanent(
-            f"{name}, line {line} has a text in its first cell only ({header[0].strip()[:60]!r}): it is a title, not a header; delete what "
-            "stands above the header"
+            f"{name}, line {line} has a text in one cell only ({texts[0][:60]!r}): it is a title, not a header; delete what stands above "
+            "the header, or name all columns"
         )
+
+
+def _numbered(row: list[str]) -> tuple[str, ...]:
+    return tuple(f"column_{place}" for place in range(1, len(row) + 1))
 
 
 def _names(name: str, header: list[str]) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 """Sources that are written anew before the engine reads them, row by row and exactly: JSON Lines, CSV in another encoding than UTF-8, and
-CSV whose lines end in several ways or whose cells begin with a space. The new file is CSV in UTF-8 with commas.
+CSV that the engine would read in another way than others. The new file is CSV in UTF-8 with commas.
 
 Rows are found again here, too, by their lines: an engine counts rows, a person looks for a line.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
+import mmap
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,9 @@ JsonKinds = dict[str, set[str]]
 REPAIR = 'repair the row, or say quote: "" if quotes are letters like others'
 
 
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
 class _Digits(str):
     """A number of JSON, letter by letter: nothing of it is lost."""
 
@@ -29,8 +34,9 @@ class _Digits(str):
 
 
 def csv_rows(name: str, path: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row begins, and its cells, the header's first; blank lines are none. Raises Permanent, with the line, for
-    what is no row of the table."""
+    """The line on which each row begins, and its cells, the header's first. A blank line is no row, but in a table of one column, where it
+    is a missing value; empty cells beyond the header's are nothing. The engine reads so, too. Raises Permanent, with the line, for what
+    is no row of the table."""
     text = reading.text or Text("utf-8")
     quoting: dict[str, Any] = {"quotechar": reading.quote} if reading.quote else {"quoting": csv.QUOTE_NONE}
     with text.opened(path) as lines:
@@ -46,6 +52,10 @@ def csv_rows(name: str, path: Path, reading: Reading) -> Iterator[tuple[int, lis
         width, line = len(reading.names), reading.skipped_lines + 1
         try:
             for cells in reader:
+                if not cells and width == 1:
+                    cells = [""]
+                if len(cells) > width and not any(cells[width:]):
+                    del cells[width:]
                 if cells and len(cells) != width:
                     raise Permanent(f"{name}, line {line}: {len(cells)} cells where the header has {width}; {REPAIR}")
                 if cells:
@@ -68,8 +78,8 @@ def rewritten_csv(name: str, path: Path, reading: Reading, target: Path) -> Read
     rows = csv_rows(name, path, reading)
     if reading.has_header:
         next(rows, None)
-    line_count = _write(target, reading.names, (cells for _, cells in rows))
-    return Reading("csv", Text("utf-8", line_count=line_count, has_quotes=True), ",", '"', True, is_stated=True, names=reading.names)
+    _write(target, (cells for _, cells in rows))
+    return _canonical(reading.names)
 
 
 def json_rows(name: str, path: Path, text: Text) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -93,6 +103,8 @@ def rewritten_json(name: str, path: Path, text: Text, target: Path) -> tuple[Rea
     for line, row in json_rows(name, path, text):
         for key, value in row.items():
             if key not in kinds:
+                if not key.strip():
+                    raise Permanent(f"{name}, line {line} has a key without a name; give each key its own name")
                 kinds[_unicode(name, line, key)] = set()
                 if len(kinds) > MAX_COLUMNS:
                     raise Permanent(f"{name}, line {line}: more than {MAX_COLUMNS} different keys; write them as rows of name and value")
@@ -102,8 +114,8 @@ def rewritten_json(name: str, path: Path, text: Text, target: Path) -> tuple[Rea
     if not names:
         raise Permanent(f"{name} has no keys, so it has no columns")
     rows = ([_cell(name, line, row.get(key)) for key in names] for line, row in json_rows(name, path, text))
-    line_count = _write(target, names, rows)
-    return Reading("csv", Text("utf-8", line_count=line_count, has_quotes=True), ",", '"', True, is_stated=True, names=names), kinds
+    _write(target, rows)
+    return _canonical(names), kinds
 
 
 def line_of_row(name: str, path: Path, reading: Reading, row: int) -> int:
@@ -114,6 +126,25 @@ def line_of_row(name: str, path: Path, reading: Reading, row: int) -> int:
     elif reading.has_header:
         next(lines, None)
     return next(line for number, line in enumerate(lines, 1) if number == row)
+
+
+def needs_rewriting(path: Path, reading: Reading) -> bool:
+    """Whether the engine would not read this CSV as others do. Behind a byte order mark it loses a row, or makes one of
+    half the header, unless the header is the first line and no more."""
+    text = reading.text or Text("utf-8")
+    is_plain = text.encoding == "utf-8" and not text.is_mixed and not reading.skip_space and reading.header_lines == 1
+    return not is_plain or _has_spaced_quotes(path, reading)
+
+
+def _has_spaced_quotes(path: Path, reading: Reading) -> bool:
+    """Whether a quote may begin or end a cell but for spaces beside it. The engine takes such spaces for nothing, where others take the
+    quotes for letters."""
+    if not reading.quote or (reading.quote == '"' and reading.text and not reading.text.has_quotes):
+        return False
+    quote, delimiter = re.escape(reading.quote.encode()), re.escape(reading.delimiter.encode())
+    pattern = b"(?:^|[\r\n]|%b) +%b|%b +(?:%b|[\r\n]|$)" % (delimiter, quote, quote, delimiter)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return re.search(pattern, content) is not None
 
 
 def first_problem(name: str, path: Path, reading: Reading) -> Permanent | None:
@@ -127,38 +158,25 @@ def first_problem(name: str, path: Path, reading: Reading) -> Permanent | None:
 
 
 def first_cut(name: str, path: Path, reading: Reading) -> int:
-    """The line on which the first row begins that goes on beyond its line; 0 when none does."""
+    """The line on which the first row begins that goes on beyond its line, when each such row could be a whole row on each of its lines,
+    with quotes as letters: then two stray quotes may have swallowed rows. Else 0."""
+    width, first = len(reading.names), 0
     for line, cells in csv_rows(name, path, reading):
-        if any("\n" in cell or "\r" in cell for cell in cells):
-            return line
-    return 0
+        parts = _LINE_END.split(reading.delimiter.join(cells))
+        if len(parts) > 1 and any(part.count(reading.delimiter) != width - 1 for part in parts):
+            return 0
+        first = first or (line if len(parts) > 1 else 0)
+    return first
 
 
-class _Lines:
-    """Ends lines with \\n. Python's writer puts quotes around the characters of its own line end only, so that one is \\r\\n."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, line: str) -> None:
-        self._file.write(line.removesuffix("\r\n") + "\n")
+def _canonical(names: tuple[str, ...]) -> Reading:
+    """How the new file is read. It has no header."""
+    return Reading("csv", Text("utf-8", has_quotes=True), ",", '"', False, is_stated=True, names=names)
 
 
-def csv_writer(file: TextIO) -> Any:
-    """Writes CSV that every reader takes apart again, whatever is in a cell."""
-    return csv.writer(_Lines(file), lineterminator="\r\n")
-
-
-def _write(target: Path, names: tuple[str, ...], rows: Iterator[list[str]]) -> int:
-    """How many lines it has, if no cell has one of its own."""
+def _write(target: Path, rows: Iterator[list[str]]) -> None:
     with target.open("w", encoding="utf-8", newline="") as file:
-        writer = csv_writer(file)
-        writer.writerow(names)
-        count = 1
-        for cells in rows:
-            writer.writerow(cells)
-            count += 1
-    return count
+        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)  # or a lone \r would stand bare
 
 
 # --- values of JSON

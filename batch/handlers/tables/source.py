@@ -12,12 +12,13 @@ from batch.handlers.tables.columns import SAMPLE_CELLS, SAMPLE_ROWS, Column, Dra
 from batch.handlers.tables.engine import Engine, text
 from batch.handlers.tables.numbers import MAX_DIGITS, Marks, marks_of
 from batch.handlers.tables.options import ReadOptions
-from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading, reading_of, refuse_twice
+from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading, reading_of, refuse_twice, unquoted
 from batch.handlers.tables.rewriting import (
     JsonKinds,
     first_cut,
     first_problem,
     line_of_row,
+    needs_rewriting,
     rewritten_csv,
     rewritten_json,
 )
@@ -160,12 +161,8 @@ def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -
             for one, found in kinds.items()
             if _is_mixed(found)
         ]
-    elif _known(reading).encoding != "utf-8" or _known(reading).is_mixed or reading.skip_space:
-        canonical = rewritten_csv(name, path, reading, engine.folder / REWRITTEN)
-        _refuse_cut(source, first_cut(name, path, reading) if not reading.is_stated and reading.quote else 0)
-        _look_at_csv(source, engine.folder / REWRITTEN, canonical, None)
     else:
-        _plain_csv(source)
+        _csv(source)
     if not source.row_count:
         raise Permanent(f"{name} has columns but no rows")
     for one in options.types:
@@ -191,70 +188,56 @@ def _is_mixed(kinds: set[str]) -> bool:
 # --- CSV
 
 
-def _plain_csv(source: Source) -> None:
-    """As it lies there; tab-separated text whose quotes are letters is read so, and that is told."""
-    reading = source.reading
+def _csv(source: Source) -> None:
+    """Tab-separated text whose quotes are letters is read so, and that is told."""
+    reading, text = source.reading, _known(source.reading)
     may_be_plain = reading.delimiter == "\t" and reading.quote and not reading.is_stated
     try:
-        _look_at_csv(source, source.path, reading, None)
-    except Permanent as error:
-        if may_be_plain and _known(reading).has_quotes:
-            _unquoted(source, error)
-            return
-        raise first_problem(source.name, source.path, reading) or error from error
-    extra = _known(reading).line_count - source.row_count - reading.skipped_lines - reading.has_header
-    if extra > 0 and _known(reading).has_quotes and reading.quote and not reading.is_stated:
+        is_rewritten = _read_csv(source)
+    except Permanent:
+        if not may_be_plain or not _unquoted(source):
+            raise
+        return
+    is_longer = text.has_quotes and text.line_count > source.row_count + reading.has_header
+    if reading.quote and not reading.is_stated and (is_rewritten or is_longer):
         line = first_cut(source.name, source.path, reading)
-        if line and may_be_plain:
-            _unquoted(source, None)
-        else:
+        if line and not (may_be_plain and _unquoted(source)):
             _refuse_cut(source, line)
 
 
-def _unquoted(source: Source, error: Permanent | None) -> None:
-    """Read it without quotes where every line is a row then. Otherwise the first reading stands, or its error."""
-    quoted = (source.reading, source.row_count, source.columns)
-    plain = replace(source.reading, quote="", is_stated=True)
-    plain = replace(plain, names=tuple(_first_names(source.name, source.path, plain)))
+def _read_csv(source: Source) -> bool:
+    """Whether it was written anew. Raises Permanent, with the line."""
+    name, path, reading = source.name, source.path, source.reading
+    if needs_rewriting(path, reading):
+        canonical = rewritten_csv(name, path, reading, source.engine.folder / REWRITTEN)
+        _look_at_csv(source, source.engine.folder / REWRITTEN, canonical, None)
+        return True
     try:
-        _look_at_csv(source, source.path, plain, None)
+        _look_at_csv(source, path, reading, None)
+    except Permanent as error:
+        raise first_problem(name, path, reading) or error from error
+    return False
+
+
+def _unquoted(source: Source) -> bool:
+    """Read it without quotes. False where not every line is a row then."""
+    quoted = source.reading
+    try:
+        source.reading = unquoted(source.name, source.path, quoted)
+        _read_csv(source)
     except Permanent:
-        if error is not None:
-            raise first_problem(source.name, source.path, quoted[0]) or error from None
-        _look_at_csv(source, source.path, quoted[0], None)
-        return
-    source.reading = plain
+        source.reading = quoted
+        return False
     source.warnings.append(_UNQUOTED)
+    return True
 
 
 def _refuse_cut(source: Source, line: int) -> None:
-    """A quoted cell that goes on beyond its line, where all lines would be whole rows without quotes, may be two stray quotes."""
-    if not line:
-        return
-    plain = replace(source.reading, quote="", is_stated=True)
-    if first_problem(source.name, source.path, replace(plain, names=source.reading.names)) is None:
-        raise Permanent(
-            f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but every line is a whole row without quotes: "
-            f"say quote: "
-            '\'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
-        )
-
-
-def _first_names(name: str, path: Path, reading: Reading) -> list[str]:
-    """The header, read without quotes."""
-    with (reading.text or _no_text()).opened(path) as lines:
-        for _ in range(reading.skipped_lines):
-            next(lines)
-        header = next((one for one in lines if one.strip()), "").rstrip("\r\n").split(reading.delimiter)
-    if not reading.has_header:
-        return [f"column_{place}" for place in range(1, len(header) + 1)]
-    names = tuple(cell.strip() or f"column_{place}" for place, cell in enumerate(header, 1))
-    refuse_twice(name, names)
-    return list(names)
-
-
-def _no_text() -> Any:
-    raise AssertionError("CSV has a text")
+    """A cell in quotes that goes on beyond its line, where each line would be a whole row without quotes, may be two stray quotes."""
+    raise Permanent(
+        f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but each of its lines is a whole row without quotes: "
+        'say quote: \'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
+    )
 
 
 def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds | None) -> None:
@@ -262,7 +245,6 @@ def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds 
     options = {
         "auto_detect": "false",
         "header": "true" if reading.has_header else "false",
-        "skip": str(reading.skipped_lines),
         "delim": text(reading.delimiter),
         "quote": text(reading.quote),
         "escape": text(reading.quote),
@@ -276,7 +258,7 @@ def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds 
         "columns": f"{{{columns}}}",
     }
     if path != source.path:
-        options["new_line"] = "'\\n'"  # or a carriage return in the header's cells would be taken for one
+        options["new_line"] = r"'\n'"  # the engine would take the first \r, in quotes, too
     table = f"read_csv({text(str(path))}, {', '.join(f'{one}={said}' for one, said in options.items())})"
     _look(source, table, reading.names, tuple("VARCHAR" for _ in reading.names), kinds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 from batch.handlers.tables.engine import Engine, identifier, text
-from batch.handlers.tables.rewriting import csv_writer
 from batch.handlers.tables.source import Source
 from batch.handlers.tables.transformations import Plan
 from batch.model.errors import Permanent
@@ -22,6 +22,9 @@ _FORMULA = "('=', '+', '-', '@', chr(9), chr(13), chr(10))"
 def write(source: Source, plan: Plan, target: Target, *, escape_formulas: bool = False) -> tuple[Path, int]:
     """The file, and how many rows it has. Raises Permanent."""
     engine = source.engine
+    twice = next((name for name, count in Counter(name for name, _, _ in plan.values).items() if count > 1), None)
+    if twice is not None:
+        raise Permanent(f"{source.name}: two columns of the result have the name {twice[:200]!r}; name a column once, or rename one")
     path = engine.folder / f"result.{target}"
     return path, _parquet(engine, plan, path) if target == "parquet" else _csv(source, plan, path, escape_formulas=escape_formulas)
 
@@ -48,7 +51,7 @@ def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> in
     body = path.with_suffix(".body")
     count = _copied(source.engine, f"COPY (SELECT {chosen} FROM {plan.rows}) TO {text(str(body))} ({options}, HEADER false)")
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv_writer(file).writerow(names)
+        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(names)  # or a lone \r would stand bare
     with path.open("ab") as file, body.open("rb") as rows:
         shutil.copyfileobj(rows, file)
     body.unlink()
