@@ -6,6 +6,8 @@ The rules for names are those of Cloud Storage ("Object naming guidelines").
 
 from __future__ import annotations
 
+import os
+
 MAX_NAME_BYTES = 1024
 _SHOWN = 100
 
@@ -43,6 +45,26 @@ def content(data: object) -> bytes:
         return memoryview(data).tobytes()  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"an object's content must be bytes, got {_kind(data)}{_hint(data)}") from None
+
+
+def file_path(path: object) -> str:
+    """A file's path, absolute: the working directory may be another one by the time the file is opened. Raises TypeError, ValueError."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
+        raise TypeError(f"a file's path must be a text or a pathlib.Path, got {_kind(path)}")
+    if not text or "\0" in text:
+        raise ValueError(f"a file's path must be a path such as '/tmp/data.csv', got {text[:_SHOWN]!r}")
+    return os.path.abspath(text)
+
+
+def max_bytes(value: object) -> int | None:
+    """How large a content may be; None for no limit. Raises TypeError, ValueError."""
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"max_bytes must be a whole number, got {_kind(value)}")
+    if value < 0:
+        raise ValueError(f"max_bytes must not be negative, got {value}")
+    return value
 
 
 def content_type(value: object) -> str:

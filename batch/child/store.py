@@ -1,10 +1,12 @@
 """The bucket as a child sees it: every call is a question to the worker, which has the real client. Both ends stand here.
 
-What a service said to the worker is raised in the child, as the same type with the same words.
+What a service said to the worker is raised in the child, as the same type with the same words. Of files only the path travels: the worker
+sees the same files, and may do with them no more than the child may.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -20,12 +22,14 @@ from batch.model.errors import (
     NameRefused,
     ObjectDamaged,
     ObjectMissing,
+    ObjectTooLarge,
     PreconditionFailed,
     ServiceRefused,
     text_of,
 )
 from batch.services.ports import ObjectInfo, ObjectStore
 
+_METHODS = frozenset({"write", "read", "read_with_info", "download", "upload", "info", "list", "patch_metadata", "delete"})
 Ask = Callable[[dict[str, Any], bytes], Frame]
 """Sends a question and waits for the answer."""
 
@@ -46,12 +50,7 @@ class RemoteStore:
         metadata: Mapping[str, str] | None = None,
         if_generation: int | None = None,
     ) -> ObjectInfo:
-        options = {
-            "name": arguments.object_name(name),
-            "content_type": arguments.content_type(content_type),
-            "metadata": None if metadata is None else dict(metadata),
-            "if_generation": if_generation,
-        }
+        options = _options(name, content_type, metadata, if_generation)
         return _info(self._call("write", arguments.content(data), **options).header["info"])
 
     def read(self, name: str) -> bytes:
@@ -60,6 +59,22 @@ class RemoteStore:
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         answer = self._call("read_with_info", name=arguments.object_name(name))
         return answer.body, _info(answer.header["info"])
+
+    def download(self, name: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ObjectInfo:
+        name, path, max_bytes = arguments.object_name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
+        return _info(self._call("download", name=name, path=path, max_bytes=max_bytes).header["info"])
+
+    def upload(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation: int | None = None,
+    ) -> ObjectInfo:
+        options = _options(name, content_type, metadata, if_generation)
+        return _info(self._call("upload", path=arguments.file_path(path), **options).header["info"])
 
     def info(self, name: str) -> ObjectInfo | None:
         told = self._call("info", name=arguments.object_name(name)).header["info"]
@@ -81,6 +96,15 @@ class RemoteStore:
         return answer
 
 
+def _options(name: str, content_type: str, metadata: Mapping[str, str] | None, if_generation: int | None) -> dict[str, Any]:
+    return {
+        "name": arguments.object_name(name),
+        "content_type": arguments.content_type(content_type),
+        "metadata": None if metadata is None else dict(metadata),
+        "if_generation": if_generation,
+    }
+
+
 def _info(told: dict[str, Any]) -> ObjectInfo:
     return ObjectInfo(**told)
 
@@ -95,7 +119,7 @@ def answered(store: ObjectStore, question: Frame) -> Frame:
 
 
 def _done(store: ObjectStore, method: str, options: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    if method not in ("write", "read", "read_with_info", "info", "list", "patch_metadata", "delete"):
+    if method not in _METHODS:
         raise ValueError(f"a bucket has no method {method!r}")
     answer = getattr(store, method)(**options, **({"data": body} if method == "write" else {}))
     if method == "read":
@@ -121,21 +145,26 @@ _OURS = (
     ServiceRefused,
     FanoutError,
 )
-_MADE_OF: dict[type, tuple[str, ...]] = {ObjectMissing: ("name",), PreconditionFailed: ("name", "if_generation")}
+_MADE_OF: dict[type, tuple[str, ...]] = {
+    ObjectMissing: ("name",),
+    ObjectTooLarge: ("name", "max_bytes"),
+    PreconditionFailed: ("name", "if_generation"),
+    OSError: ("errno", "strerror", "filename"),
+}
 """The attributes that an error is made of; others are made of their text."""
 _KNOWN: dict[str, type[Exception]] = {
-    one.__name__: one for one in (*_MADE_OF, *_OURS, TypeError, ValueError, NotImplementedError, OSError, MemoryError)
+    one.__name__: one for one in (*_MADE_OF, *_OURS, TypeError, ValueError, NotImplementedError, MemoryError)
 }
 
 
 def packed(error: BaseException) -> dict[str, Any]:
     """An error as JSON."""
     kind = next((one for one in type(error).__mro__ if one in _KNOWN.values()), type(error))
-    made_of = _MADE_OF.get(kind)
-    return {"type": kind.__name__, "of": [getattr(error, one) for one in made_of] if made_of else [text_of(error)]}
+    made_of = () if isinstance(error, OSError) and error.errno is None else _MADE_OF.get(kind, ())
+    return {"type": kind.__name__, "of": [getattr(error, one) for one in made_of] or [text_of(error)]}
 
 
 def unpacked(told: dict[str, Any]) -> BaseException:
     """The error again; a type that is not known here becomes a RuntimeError that names it."""
     known = _KNOWN.get(told["type"])
-    return RuntimeError(f"{told['type']}: {told['of'][0]}") if known is None else known(*told["of"])
+    return RuntimeError(f"{told['type']}: {told['of'][0]}") if known is None else known(*told["of"])  # an OSError chooses its own class

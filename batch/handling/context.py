@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from batch import arguments
@@ -20,10 +22,11 @@ from batch.logs import OwnLogger, fields_of, trace_field
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
 from batch.model.texts import plain
-from batch.services.ports import ObjectStore
+from batch.services.ports import ObjectInfo, ObjectStore
 
 T = TypeVar("T")
 Bytes = bytes | bytearray | memoryview
+FilePath = str | os.PathLike[str]
 
 PROGRESS_EVERY_S = 10.0
 """Minimum time between two lines of one attempt's progress, and from its first call to its first line, so that quick tasks log none."""
@@ -143,6 +146,18 @@ class Context(Surroundings):
         self.outputs.append(written)
         return written
 
+    def download(self, name: str, path: FilePath, max_bytes: int | None = None) -> ObjectInfo:
+        """An object of the bucket into the file `path`, a piece at a time. Raises as `read`; ObjectTooLarge beyond `max_bytes`, and OSError
+        of the file. No part of the object is left in the file after an error."""
+        name, path, max_bytes = arguments.object_name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
+        return self.store.download(name, path, max_bytes=max_bytes)
+
+    def upload(self, name: str, path: FilePath, content_type: str = "application/octet-stream") -> Written:
+        """Write an output from the file `path`, a piece at a time, once per task. Raises as `write`, and OSError of the file."""
+        written = write_output(self.store, self.task, *_checked_file(name, path, content_type))
+        self.outputs.append(written)
+        return written
+
 
 @dataclass(slots=True)
 class AsyncContext(Surroundings):
@@ -171,6 +186,17 @@ class AsyncContext(Surroundings):
         self.outputs.append(written)
         return written
 
+    async def download(self, name: str, path: FilePath, max_bytes: int | None = None) -> ObjectInfo:
+        """As `Context.download`. One that is cancelled may go on for a while: give each attempt a file of its own."""
+        name, path, max_bytes = arguments.object_name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
+        return await self._aside(partial(self.store.download, name, path, max_bytes=max_bytes))
+
+    async def upload(self, name: str, path: FilePath, content_type: str = "application/octet-stream") -> Written:
+        """As `Context.upload`. An upload that is cancelled may still take place."""
+        written = await self._aside(write_output, self.store, self.task, *_checked_file(name, path, content_type))
+        self.outputs.append(written)
+        return written
+
     async def _aside(self, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
 
@@ -178,6 +204,10 @@ class AsyncContext(Surroundings):
 def _checked(name: str, data: Bytes, content_type: str) -> tuple[str, bytes, str]:
     """Here, and not only in the store: an async handler's mistake belongs into its own line, and what it gives may change meanwhile."""
     return arguments.object_name(name), arguments.content(data), arguments.content_type(content_type)
+
+
+def _checked_file(name: str, path: FilePath, content_type: str) -> tuple[str, str, str]:
+    return arguments.object_name(name), arguments.file_path(path), arguments.content_type(content_type)
 
 
 def _number(value: object) -> float:

@@ -7,11 +7,12 @@ A `submitted_at` long after the object itself was written is a wrong clock's (`m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from batch.model.errors import DependencyUnavailable, PreconditionFailed, ServiceRefused, Superseded
 from batch.model.message import Task, bounded_time
-from batch.services.ports import ObjectStore
+from batch.services.ports import ObjectInfo, ObjectStore
 
 MAX_ROUNDS = 20
 """Each lost round means that another writer won one; so many in a row mean that the store breaks its promises."""
@@ -26,15 +27,16 @@ class Written:
     created: bool
 
 
-def write_output(store: ObjectStore, task: Task, name: str, data: bytes, content_type: str) -> Written:
-    """Write one output of a task. Raises Superseded when a newer task owns the name, ServiceRefused when the bucket keeps what is there,
-    DependencyError when it fails."""
+def write_output(store: ObjectStore, task: Task, name: str, content: bytes | str, content_type: str) -> Written:
+    """Write one output of a task: bytes, or the file with this path. Raises Superseded when a newer task owns the name, ServiceRefused when
+    the bucket keeps what is there, DependencyError when it fails, OSError for a file that cannot be read."""
+    put: Callable[..., ObjectInfo] = store.write if isinstance(content, bytes) else store.upload
     metadata = {"task_id": task.task_id, "submitted_at": task.submitted_at}
     if_generation = 0
     for _ in range(MAX_ROUNDS):
         refused: ServiceRefused | None = None
         try:
-            info = store.write(name, data, content_type=content_type, metadata=metadata, if_generation=if_generation)
+            info = put(name, content, content_type=content_type, metadata=metadata, if_generation=if_generation)
             return Written(name, info.generation, created=True)
         except PreconditionFailed:
             existing = store.info(name)

@@ -26,6 +26,7 @@
     ├── PreconditionFailed        an object changed, or existed, before our conditional write
     ├── ObjectMissing             an object that was to be read does not exist
     ├── ObjectDamaged             an object's content is not what its Content-Encoding says
+    ├── ObjectTooLarge            an object is larger than its reader takes
     ├── ServiceRefused            a service said that this one request is wrong; repeating it cannot help
     ├── CopyRefused               a copy of a process, made by fork, used what belongs to that process
     └── DependencyError           a service we need failed; never the fault of a task
@@ -170,6 +171,15 @@ class ObjectMissing(FanoutError):
 
 class ObjectDamaged(FanoutError):
     """An object's content is not what its Content-Encoding says: cut short, changed, or never encoded."""
+
+
+class ObjectTooLarge(FanoutError):
+    """An object's content has more than `max_bytes`, which is what its reader takes."""
+
+    def __init__(self, name: str, max_bytes: int) -> None:
+        self.name = name
+        self.max_bytes = max_bytes
+        super().__init__(f"object {name} is larger than the {max_bytes:,} bytes that its reader takes: split it, or raise that limit")
 
 
 class ServiceRefused(FanoutError):

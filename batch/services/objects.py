@@ -10,6 +10,7 @@ Google's package is imported when a store is made: importing this module stays c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,10 +23,13 @@ from batch.model.errors import (
     DependencyMissing,
     DependencyUnavailable,
     FanoutError,
-    ObjectDamaged,
     ObjectMissing,
+    ObjectTooLarge,
     PreconditionFailed,
+    ServiceRefused,
 )
+from batch.services.arriving import Arriving, damaged
+from batch.services.files import new_file, whole_file
 from batch.services.ports import ObjectInfo
 from batch.services.refusals import Where, explained, is_passing, refusal_of, translated, unreadable
 
@@ -35,6 +39,8 @@ TOTAL_TIMEOUT_S = 60.0
 LIST_PAGE = 1000
 PASSING_TRIES = 3
 """How often a request is sent again that met a refusal which may be gone at the next try."""
+UPLOAD_PIECE_BYTES = 8 * 1024 * 1024
+"""How much of a file is in memory while it is uploaded; a multiple of 256 KiB, as resumable uploads need it."""
 READ_ROUNDS = 10
 """How often a read of content and info may find that the object was replaced in between."""
 
@@ -148,8 +154,63 @@ class GoogleObjectStore:
                 return self._content(self._blob(name, info.generation), name), info
             except ObjectMissing:
                 continue  # replaced or deleted since: the info tells which
+        raise self._restless(name)
+
+    def _restless(self, name: str) -> DependencyUnavailable:
         where = Where("read", self.bucket_name, self._project, name)
-        raise DependencyUnavailable(f"{where}: it was replaced {READ_ROUNDS} times while it was read; find who writes it so often")
+        return DependencyUnavailable(f"{where}: it was replaced {READ_ROUNDS} times while it was read; find who writes it so often")
+
+    def download(self, name: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ObjectInfo:
+        """As `ObjectStore.download`. What a connection that broke did not bring is asked for from there on."""
+        path, max_bytes = arguments.file_path(path), arguments.max_bytes(max_bytes)
+        for _ in range(READ_ROUNDS):
+            blob = self._blob(name)
+            with self._errors("read", name):
+                blob.reload(**self._options)
+                info, is_zipped = _info(blob), _is_zipped(blob)
+            if max_bytes is not None and info.size > max_bytes and not is_zipped:
+                raise ObjectTooLarge(name, max_bytes)
+            try:
+                with new_file(path) as file:
+                    self._stream(Arriving(info, file, max_bytes, is_zipped=is_zipped), info)
+                return info
+            except ObjectMissing:
+                continue  # replaced or deleted since: the info tells which
+        raise self._restless(name)
+
+    def _stream(self, arriving: Arriving, info: ObjectInfo) -> None:
+        blob, where = self._blob(info.name, info.generation), Where("read", self.bucket_name, self._project, info.name)
+        while (begin := arriving.stored_bytes) < info.size:
+            failure: FanoutError = DependencyUnavailable(f"{where}: nothing came; try again later")
+            try:
+                with self._errors("read", info.name):
+                    blob.download_to_file(arriving, start=begin or None, raw_download=True, checksum=None, **self._options)
+            except (DependencyUnavailable, ServiceRefused) as error:
+                failure = error
+            if arriving.stored_bytes == begin:
+                raise failure
+        if not arriving.is_whole():
+            raise DependencyUnavailable(f"{where}: what arrived is not what is stored, by its size or checksum; try again later")
+        arriving.finish()
+
+    def upload(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation: int | None = None,
+    ) -> ObjectInfo:
+        """As `ObjectStore.upload`: in one request up to 8 MiB, beyond in a resumable session whose every request has its own retries."""
+        blob = self._bucket.blob(arguments.object_name(name), chunk_size=UPLOAD_PIECE_BYTES)
+        path, content_type = arguments.file_path(path), arguments.content_type(content_type)
+        if metadata:
+            blob.metadata = dict(metadata)
+        with whole_file(path) as file, self._errors("write", name, if_generation):
+            options = self._patient(Where("write", self.bucket_name, self._project, name), if_generation)
+            blob.upload_from_file(file, size=file.size, content_type=content_type, if_generation_match=if_generation, **options)
+            return _info(blob)
 
     def info(self, name: str) -> ObjectInfo | None:
         """None when there is no such object. Raises DependencyError."""
@@ -199,7 +260,7 @@ class GoogleObjectStore:
         """Another encoding than gzip is the reader's affair, as it is Cloud Storage's."""
         with self._errors("read", name):
             data = bytes(blob.download_as_bytes(raw_download=True, single_shot_download=True, **self._options))
-            is_zipped = str(blob.content_encoding or "").lower() == "gzip"
+            is_zipped = _is_zipped(blob)
         return _unzipped(name, data) if is_zipped else data
 
     def _patient(self, where: Where, if_generation: int | None) -> dict[str, Any]:
@@ -286,10 +347,11 @@ def _unzipped(name: str, data: bytes) -> bytes:
     try:
         return gzip.decompress(data)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ObjectDamaged(
-            f"object {name} is stored with Content-Encoding: gzip and is no whole gzip ({error}): upload it again, or, if it was never "
-            "zipped, clear its Content-Encoding"
-        ) from error
+        raise damaged(name, error) from error
+
+
+def _is_zipped(blob: Any) -> bool:
+    return str(blob.content_encoding or "").lower() == "gzip"
 
 
 def _info(blob: Any) -> ObjectInfo:

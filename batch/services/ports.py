@@ -6,6 +6,7 @@ cloud and, for Pub/Sub, Google's emulator) and `batch.testing` (in memory).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -98,6 +99,25 @@ class ObjectStore(Protocol):
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         """Content, as `read` gives it, and info of the same generation. Raises ObjectMissing, ObjectDamaged."""
+
+    def download(self, name: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ObjectInfo:
+        """Write the content, as `read` gives it, to the file `path`, in pieces; returns the info of that generation.
+
+        Raises ObjectMissing, ObjectDamaged; ObjectTooLarge when the content has more than `max_bytes`, before anything is downloaded where
+        its size is known (unzipped, it is not); OSError of the file. After an error there is no such file: no part of the content, and
+        not what the file held before the first piece came.
+        """
+
+    def upload(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation: int | None = None,
+    ) -> ObjectInfo:
+        """As `write`, from the file `path`, in pieces; also OSError of the file, which must not change meanwhile."""
 
     def info(self, name: str) -> ObjectInfo | None:
         """None when there is no such object."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from batch import arguments
 from batch.model.clock import Clock
-from batch.model.errors import ObjectMissing, PreconditionFailed
+from batch.model.errors import ObjectMissing, ObjectTooLarge, PreconditionFailed
+from batch.services.files import new_file, whole_file
 from batch.services.ports import ObjectInfo
 from batch.testing.clock import ManualClock
 from batch.testing.faults import Faults
@@ -39,7 +41,24 @@ class MemoryObjectStore(Faults):
         if_generation: int | None = None,
     ) -> ObjectInfo:
         name, data, content_type = arguments.object_name(name), arguments.content(data), arguments.content_type(content_type)
-        with self._fault("write"), self._lock:
+        with self._fault("write"):
+            return self._put(name, data, content_type, metadata, if_generation)
+
+    def upload(
+        self,
+        name: str,
+        path: str | os.PathLike[str],
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+        if_generation: int | None = None,
+    ) -> ObjectInfo:
+        name, path, content_type = arguments.object_name(name), arguments.file_path(path), arguments.content_type(content_type)
+        with whole_file(path) as file, self._fault("upload"):
+            return self._put(name, file.read(), content_type, metadata, if_generation)
+
+    def _put(self, name: str, data: bytes, content_type: str, metadata: Mapping[str, str] | None, if_generation: int | None) -> ObjectInfo:
+        with self._lock:
             self._demand(name, if_generation)
             self._generation += 1
             info = ObjectInfo(
@@ -63,6 +82,20 @@ class MemoryObjectStore(Faults):
         name = arguments.object_name(name)
         with self._fault("read_with_info"), self._lock:
             return self._found(name)
+
+    def download(self, name: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ObjectInfo:
+        name, path, max_bytes = arguments.object_name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
+        with self._lock:
+            found = self._objects.get(name)
+        with self._fault("download"):
+            if found is None:
+                raise ObjectMissing(name)
+            data, info = found
+            if max_bytes is not None and len(data) > max_bytes:
+                raise ObjectTooLarge(name, max_bytes)
+            with new_file(path) as file:
+                file.append(data)
+            return info
 
     def info(self, name: str) -> ObjectInfo | None:
         name = arguments.object_name(name)

@@ -1,11 +1,12 @@
 """A bucket as one run of a handler sees it: its requests are counted, and at one of them something may happen.
 
-Requests are those that the bucket gets, not calls of the context: `read`, `info` (which `ctx.exists` asks for), `write`, and what else a
-store can do.
+Requests are those that the bucket gets, not calls of the context: `read` (a download, too), `info` (which `ctx.exists` asks for), `write`
+(an upload, too), and what else a store can do.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -60,8 +61,14 @@ class WatchedStore:
         self._lock = threading.Lock()
 
     def write(self, name: str, data: bytes, **options: Any) -> ObjectInfo:
+        return self._written(name, lambda: self._store.write(name, data, **options))
+
+    def upload(self, name: str, path: str | os.PathLike[str], **options: Any) -> ObjectInfo:
+        return self._written(name, lambda: self._store.upload(name, path, **options))
+
+    def _written(self, name: str, write: Callable[[], ObjectInfo]) -> ObjectInfo:
         def take_effect() -> ObjectInfo:
-            info = self._store.write(name, data, **options)
+            info = write()
             with self._lock:
                 self.written[name] += 1
             return info
@@ -73,6 +80,9 @@ class WatchedStore:
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         return self._request("read", name, lambda: self._store.read_with_info(name))
+
+    def download(self, name: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ObjectInfo:
+        return self._request("read", name, lambda: self._store.download(name, path, max_bytes=max_bytes))
 
     def info(self, name: str) -> ObjectInfo | None:
         return self._request("info", name, lambda: self._store.info(name))

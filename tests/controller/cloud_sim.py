@@ -5,10 +5,12 @@ the real ones do, and a gauge that lags. Its clock moves with the number of tick
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from batch.model.errors import ObjectMissing, PreconditionFailed
 from batch.model.names import progress_object
@@ -222,6 +224,12 @@ class Store:
         if found is None:
             raise ObjectMissing(name)
         return found
+
+    def download(self, name: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ObjectInfo:
+        raise NotImplementedError
+
+    def upload(self, name: str, path: str | os.PathLike[str], **options: Any) -> ObjectInfo:
+        raise NotImplementedError
 
     def info(self, name: str) -> ObjectInfo | None:
         found = self._cloud.read(name)
