@@ -244,7 +244,10 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
 
 def leave(code: int) -> NoReturn:
     """End this process at once, and with it what handlers have left."""
+    from batch.child.folder import remove_all
+
     end_all()
+    remove_all()
     for stream in (sys.__stdout__, sys.__stderr__):
         with suppress(ValueError, OSError):  # a handler may have closed it
             if stream is not None:

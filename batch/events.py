@@ -83,6 +83,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "loop_disturbed": ("ERROR", "something that an async handler left running raised SystemExit or the like; the loop goes on"),
     "handler_output": ("INFO", "a line that a handler printed, with the task's id; WARNING when it went to standard error"),
     "child_failed": ("ERROR", "a process for isolated handlers could not be started; its task is nacked and spends no attempt"),
+    "temporary_files_left": (
+        "WARNING",
+        "files that an isolated handler left could not be removed; on Cloud Run they take memory until the worker ends",
+    ),
     "quarantined_task_runs": ("WARNING", "a task that was running when its worker ended runs alone in a process of its own"),
     "marker_left": ("WARNING", "an in-progress marker could not be taken out of attempts/; the task may be quarantined later"),
     "process_changed": (

@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -108,6 +109,7 @@ def child_state() -> ProcessState:
             "signal handlers": (_signals, _put_signals),
             "blocked signals": (_blocked_signals, lambda kept: signal.pthread_sigmask(signal.SIG_SETMASK, kept)),
             "resource limits": (_limits, _put_limits),
+            "temporary folder": (lambda: tempfile.tempdir, lambda kept: setattr(tempfile, "tempdir", kept)),
             "sys.path": (lambda: [*sys.path], lambda kept: sys.path.__setitem__(slice(None), kept)),
         }
     )

@@ -169,6 +169,12 @@ class WorkerSettings:
         "variables that isolated handlers get beside those which every program needs; DATABASE_URL,MY_* for example, * for all",
         default=(),
     )
+    data_max_bytes: int = setting(
+        "DATA_MAX_BYTES",
+        whole(1024 * 1024),
+        "the largest source that data_transformation takes; its files may need 7 times as much, and on Cloud Run files are memory",
+        default=52_428_800,
+    )
     quarantine_timeout_s: float = setting(
         "QUARANTINE_TIMEOUT_S", seconds(1), "how long a quarantined task may run alone, if its handler has no timeout_s", default=600.0
     )

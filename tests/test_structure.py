@@ -31,6 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "printed",
         "process_state",
         "arguments",
+        "files",
         "descendants",
         "memory",
         "server",

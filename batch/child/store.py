@@ -29,7 +29,8 @@ from batch.model.errors import (
 )
 from batch.services.ports import ObjectInfo, ObjectStore
 
-_METHODS = frozenset({"write", "read", "read_with_info", "download", "upload", "info", "list", "patch_metadata", "delete"})
+_TRANSFERS = frozenset({"download", "upload"})
+_METHODS = _TRANSFERS | {"write", "read", "read_with_info", "info", "list", "patch_metadata", "delete"}
 Ask = Callable[[dict[str, Any], bytes], Frame]
 """Sends a question and waits for the answer."""
 
@@ -107,6 +108,11 @@ def _options(name: str, content_type: str, metadata: Mapping[str, str] | None, i
 
 def _info(told: dict[str, Any]) -> ObjectInfo:
     return ObjectInfo(**told)
+
+
+def takes_long(question: Frame) -> bool:
+    """Whether a file of any size goes up or comes down: others that the worker has to do must not wait for that."""
+    return question.header.get("method") in _TRANSFERS
 
 
 def answered(store: ObjectStore, question: Frame) -> Frame:

@@ -9,8 +9,8 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+from batch.files import Transferred
 from batch.model.errors import DependencyUnavailable, ObjectDamaged, ObjectTooLarge
-from batch.services.files import Transferred
 from batch.services.ports import ObjectInfo
 
 PIECE_BYTES = 1024 * 1024

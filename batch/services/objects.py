@@ -18,6 +18,7 @@ from typing import Any
 
 from batch import arguments
 from batch.copies import copies
+from batch.files import new_file, whole_file
 from batch.model.errors import (
     DependencyForbidden,
     DependencyMissing,
@@ -29,7 +30,6 @@ from batch.model.errors import (
     ServiceRefused,
 )
 from batch.services.arriving import Arriving, damaged
-from batch.services.files import new_file, whole_file
 from batch.services.ports import ObjectInfo
 from batch.services.refusals import Where, explained, is_passing, refusal_of, translated, unreadable
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from batch import arguments
+from batch.files import new_file, whole_file
 from batch.model.clock import Clock
 from batch.model.errors import ObjectMissing, ObjectTooLarge, PreconditionFailed
-from batch.services.files import new_file, whole_file
 from batch.services.ports import ObjectInfo
 from batch.testing.clock import ManualClock
 from batch.testing.faults import Faults

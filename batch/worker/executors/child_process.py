@@ -18,8 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from batch.child.folder import TemporaryFolder
 from batch.child.logs import relogged
-from batch.child.store import answered
+from batch.child.store import answered, takes_long
 from batch.child.wire import Frame, Garbled, Link
 from batch.descendants import end_below
 from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, overdue
@@ -85,6 +86,7 @@ class Child:
         self.output = Output()
         ours, theirs, self._printed, printing = _ends()
         command = [sys.executable, *(f"-W{one}" for one in sys.warnoptions), "-m", "batch.child", str(theirs.fileno()), str(os.getpid())]
+        self._folder = TemporaryFolder()
         try:
             # In a session of its own: a signal to the worker's group is the worker's to judge.
             self._process = subprocess.Popen(
@@ -92,13 +94,14 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=printing,
                 stderr=printing,
-                env=environment,
+                env={**environment, **self._folder.make()},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
         except OSError as error:
             ours.close()
             os.close(self._printed)
+            self._folder.remove()
             raise CannotStart(f"the process for isolated handlers could not be made: {error}") from error
         finally:
             theirs.close()
@@ -130,6 +133,7 @@ class Child:
                 self._fail_start(f"it {self._ended()}")
         if frame.kind != "ready":
             self._fail_start(str(frame.header.get("text", "it did not say why")), lasting=True)
+        self._folder.keep()
 
     def _fail_start(self, why: str, *, lasting: bool = False) -> None:
         self._bury()
@@ -197,6 +201,11 @@ class Child:
                 with suppress(OSError):
                     kill(self.pid, signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """The worker ends, and its threads may not come to do what is left to do."""
+        self.kill()
+        self._folder.remove()
+
     def close(self) -> None:
         """It is not needed any more: it may end by itself, and is killed when it does not at once."""
         if self._reaped:
@@ -256,13 +265,19 @@ class Child:
         return True
 
     def _serve(self, frame: Frame) -> None:
-        if frame.kind == "ask":
-            reply = answered(self._store, frame)
-            self._try_send(reply.header, reply.body)
+        if frame.kind == "ask" and takes_long(frame):
+            # Aside, or the child would not be watched meanwhile. A transfer ends when its file is gone, with the folder of the child.
+            threading.Thread(target=self._reply, args=(frame,), name="transfer", daemon=True).start()
+        elif frame.kind == "ask":
+            self._reply(frame)
         elif frame.kind == "log":
             relogged(frame.header, self._facts)
         elif frame.kind == "where":
             self._where = Where(str(frame.header.get("stack", "")), str(frame.header.get("progress", "")))
+
+    def _reply(self, question: Frame) -> None:
+        reply = answered(self._store, question)
+        self._try_send(reply.header, reply.body)
 
     def _try_send(self, header: dict[str, Any], body: bytes = b"") -> None:
         """A child that does not listen is a dead one: the next look at it tells."""
@@ -274,7 +289,9 @@ class Child:
     def _answer(self, frame: Frame) -> Answer:
         told = {name: value for name, value in frame.header.items() if name not in ("kind", "usable")}
         answer = Answer(**{**told, "said": Said(told["said"])})
-        if not frame.header.get("usable", True):
+        if frame.header.get("usable", True):
+            self._folder.clear()
+        else:
             self.close()
         return answer
 
@@ -319,6 +336,7 @@ class Child:
         self._link.close()
         with suppress(OSError):
             os.close(self._printed)
+        self._folder.remove()
         return code, peak_mb
 
     def _reap(self) -> tuple[int | None, int]:

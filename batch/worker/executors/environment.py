@@ -19,6 +19,8 @@ PASSED = (
     # where it runs
     *("CLOUD_RUN_JOB", "CLOUD_RUN_EXECUTION", "CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT", "CLOUD_RUN_TASK_ATTEMPT"),
     *("GOOGLE_CLOUD_PROJECT", "K_SERVICE", "K_REVISION", "K_CONFIGURATION"),
+    # what our own handlers go by
+    "DATA_MAX_BYTES",
 )
 """Names, and beginnings of names, that every child gets."""
 
