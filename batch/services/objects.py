@@ -188,7 +188,7 @@ class GoogleObjectStore:
                     blob.download_to_file(arriving, start=begin or None, raw_download=True, checksum=None, **self._options)
             except (DependencyUnavailable, ServiceRefused) as error:
                 failure = error
-            if arriving.stored_bytes == begin:
+            if arriving.stored_bytes == begin or arriving.is_broken:
                 raise failure
         if not arriving.is_whole():
             raise DependencyUnavailable(f"{where}: what arrived is not what is stored, by its size or checksum; try again later")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.files import new_file
-from batch.model.errors import ObjectTooLarge
+from batch.model.errors import DependencyUnavailable, ObjectTooLarge
 from batch.services import arriving
 from batch.services.arriving import Arriving, Unzipping
 from batch.services.ports import ObjectInfo
@@ -45,6 +45,14 @@ def test_in_pieces_it_is_unzipped_and_refused_as_the_whole_is(data: bytes, cut: 
             begin += length
     expected = whole(data)
     assert (None if unzipping.problem() else bytes(got)) == expected
+
+
+def test_an_answer_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
+    with new_file(str(tmp_path / "file")) as file:
+        into = Arriving(ObjectInfo("one", 1, 3), file, None, is_zipped=False)
+        into.write(b"123")
+        with pytest.raises(DependencyUnavailable, match="more than the 3 bytes of object one"):
+            into.write(b"4")
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(1, 30), st.integers(0, 100))
