@@ -92,7 +92,6 @@ def test_what_goes_wrong_with_a_file_is_raised_in_the_child() -> None:
     ("task_type", "end", "error_type"),
     [
         ("child-litter", "", ""),
-        ("child-litter", "raise", "ValueError"),
         ("child-litter", "exit", "ProcessDied"),
         ("child-litter", "kill", "ProcessDied"),
         ("child-litter", "close", ""),
