@@ -14,6 +14,8 @@ from contextlib import suppress
 
 from batch.events import log
 
+TRIES = 3
+"""A download that was under way when its child was killed may open its file while the folder is removed."""
 _OWN_OF_PYTHON = "pymp-"
 """Begins the folder that `multiprocessing` makes once in a process, with the sockets of its servers, and goes on using."""
 _NOT_FOLLOWED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -52,16 +54,21 @@ class TemporaryFolder:
     def remove(self) -> None:
         """The child is gone. Nothing happens the second time."""
         _live.discard(self)
-        try:
-            if _is_folder(self.path):
-                _empty(self.path)
-                os.rmdir(self.path)
-            else:
-                _remove_other(self.path)
-        except FileNotFoundError:
-            return  # another thread has removed it at the same time
-        except (OSError, RecursionError) as error:
-            self._tell(error)
+        failure: Exception | None = None
+        for _ in range(TRIES):
+            try:
+                if _is_folder(self.path):
+                    _empty(self.path)
+                    os.rmdir(self.path)
+                else:
+                    _remove_other(self.path)
+                return
+            except FileNotFoundError:
+                return  # another thread has removed it at the same time
+            except (OSError, RecursionError) as error:
+                failure = error
+        if failure is not None:
+            self._tell(failure)
 
     def _tell(self, error: Exception) -> None:
         if self._untold:

@@ -152,8 +152,8 @@ class Inside:
         """One question at a time: the worker answers in order. Raises CopyRefused in a copy of the child."""
         copies.refuse(
             self._copy_count,
-            "runs the isolated handler: ctx.read, ctx.write and ctx.exists work there only. Give a copy the data that it needs, let it "
-            "return the data that it has made (as pool.map does), and write that in the handler",
+            "runs the isolated handler: ctx.read, ctx.write and what else asks the bucket work there only. Give a copy the data that it "
+            "needs, let it return the data that it has made (as pool.map does), and write that in the handler",
         )
         with self._asking:
             self._send(header, body)

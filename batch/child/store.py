@@ -155,22 +155,24 @@ _MADE_OF: dict[type, tuple[str, ...]] = {
     ObjectMissing: ("name",),
     ObjectTooLarge: ("name", "max_bytes"),
     PreconditionFailed: ("name", "if_generation"),
-    OSError: ("errno", "strerror", "filename"),
 }
 """The attributes that an error is made of; others are made of their text."""
 _KNOWN: dict[str, type[Exception]] = {
-    one.__name__: one for one in (*_MADE_OF, *_OURS, TypeError, ValueError, NotImplementedError, MemoryError)
+    one.__name__: one for one in (*_MADE_OF, *_OURS, TypeError, ValueError, NotImplementedError, OSError, MemoryError)
 }
 
 
 def packed(error: BaseException) -> dict[str, Any]:
     """An error as JSON."""
     kind = next((one for one in type(error).__mro__ if one in _KNOWN.values()), type(error))
-    made_of = () if isinstance(error, OSError) and error.errno is None else _MADE_OF.get(kind, ())
-    return {"type": kind.__name__, "of": [getattr(error, one) for one in made_of] or [text_of(error)]}
+    if isinstance(error, OSError) and isinstance(error.errno, int):  # its class follows from its number
+        file = () if error.filename is None else (str(error.filename),)
+        return {"type": "OSError", "of": [error.errno, str(error.strerror), *file]}
+    made_of = _MADE_OF.get(kind)
+    return {"type": kind.__name__, "of": [getattr(error, one) for one in made_of] if made_of else [text_of(error)]}
 
 
 def unpacked(told: dict[str, Any]) -> BaseException:
     """The error again; a type that is not known here becomes a RuntimeError that names it."""
     known = _KNOWN.get(told["type"])
-    return RuntimeError(f"{told['type']}: {told['of'][0]}") if known is None else known(*told["of"])  # an OSError chooses its own class
+    return RuntimeError(f"{told['type']}: {told['of'][0]}") if known is None else known(*told["of"])

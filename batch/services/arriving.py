@@ -44,6 +44,11 @@ class Arriving:
             self._unzipping.feed(data)
         return len(data)
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether the file has failed: nothing that still comes can be kept."""
+        return self._file.failed is not None
+
     def is_whole(self) -> bool:
         """Whether what came is what is stored, by its size and checksum."""
         crc32c = base64.b64encode(self._checksum.digest()).decode()
@@ -91,16 +96,14 @@ class Unzipping:
 
     def _unzip(self, data: bytes) -> bytes:
         """Of one member as much as there is; returns what follows it."""
-        while True:
-            piece = self._member.decompress(data, PIECE_BYTES)
-            self._keep(piece)
+        while data:
+            self._keep(self._member.decompress(data, PIECE_BYTES))
             if self._member.eof:
                 following: bytes = self._member.unused_data
                 self._member = None
                 return following
             data = self._member.unconsumed_tail
-            if not data and len(piece) < PIECE_BYTES:
-                return b""
+        return b""
 
     def problem(self) -> str:
         """Why all that came is no whole gzip; empty when it is one."""

@@ -179,15 +179,16 @@ class GoogleObjectStore:
         raise self._restless(name)
 
     def _stream(self, arriving: Arriving, info: ObjectInfo) -> None:
-        blob, where = self._blob(info.name, info.generation), Where("read", self.bucket_name, self._project, info.name)
+        where = Where("read", self.bucket_name, self._project, info.name)
         while (begin := arriving.stored_bytes) < info.size:
             failure: FanoutError = DependencyUnavailable(f"{where}: nothing came; try again later")
+            blob = self._blob(info.name, info.generation)  # a new one: the answer's head overwrites what it knows
             try:
                 with self._errors("read", info.name):
                     blob.download_to_file(arriving, start=begin or None, raw_download=True, checksum=None, **self._options)
             except (DependencyUnavailable, ServiceRefused) as error:
                 failure = error
-            if arriving.stored_bytes == begin:
+            if arriving.stored_bytes == begin or arriving.is_broken:
                 raise failure
         if not arriving.is_whole():
             raise DependencyUnavailable(f"{where}: what arrived is not what is stored, by its size or checksum; try again later")

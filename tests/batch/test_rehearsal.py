@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -28,6 +29,14 @@ async def copies_async(task: Task, ctx: Any) -> str:
     data = await ctx.read(f"input/{task.fields['name']}")
     await ctx.write(f"copies/{task.fields['name']}", data, "text/plain")
     await ctx.write(f"results/{task.task_id}.json", b'{"size": 5}', "application/json")
+    return "done"
+
+
+def streams(task: Task, ctx: Any) -> str:
+    with TemporaryDirectory() as folder:
+        ctx.download(f"input/{task.fields['name']}", f"{folder}/file")
+        ctx.upload(f"copies/{task.fields['name']}", f"{folder}/file", "text/plain")
+    ctx.write(f"results/{task.task_id}.json", b'{"size": 5}', "application/json")
     return "done"
 
 
@@ -165,7 +174,7 @@ def test_a_moment_that_does_not_exist_is_refused(after: str) -> None:
         rehearsal().crash(after=after)
 
 
-@pytest.mark.parametrize("handler", [copies, copies_async])
+@pytest.mark.parametrize("handler", [copies, copies_async, streams])
 @pytest.mark.parametrize("at", ["read", "write", "write 2"])
 def test_two_workers_at_once_write_once(handler: Function, at: str) -> None:
     task = rehearsal(handler)
@@ -197,7 +206,7 @@ def test_scripted_faults_meet_a_rehearsal() -> None:
 # --- all at once
 
 
-@pytest.mark.parametrize("handler", [copies, copies_async])
+@pytest.mark.parametrize("handler", [copies, copies_async, streams])
 def test_a_good_handler_passes_every_trial(handler: Function) -> None:
     tried = rehearsal(handler).check()
     assert len(tried) == 1 + 5 * 3

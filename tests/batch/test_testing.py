@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -14,6 +15,20 @@ from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, Permanent
 from batch.model.message import Task
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore, run_handler
+
+
+def test_scripted_faults_meet_files(tmp_path: Path) -> None:
+    store = MemoryObjectStore()
+    (tmp_path / "up").write_bytes(b"x")
+    store.fail_next("upload", DependencyUnavailable("lost"), after_effect=True)
+    store.fail_next("download", DependencyUnavailable("down"))
+    with pytest.raises(DependencyUnavailable, match="lost"):
+        store.upload("one", tmp_path / "up")
+    with pytest.raises(DependencyUnavailable, match="down"):
+        store.download("one", tmp_path / "down")
+    assert not (tmp_path / "down").exists()
+    store.download("one", tmp_path / "down")
+    assert ((tmp_path / "down").read_bytes(), store.unmet()) == (b"x", [])
 
 
 def test_a_waiting_clock_moves_itself() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from batch.handling.registry import default_registry
 from batch.settings import worker_settings
+from batch.testing import run_handler
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "handlers.md").read_text(encoding="utf-8")
@@ -51,6 +54,18 @@ def test_the_tests_on_the_page_pass(block: str) -> None:
     assert tests
     for one in tests:
         one()
+
+
+def test_the_handler_that_streams_does_what_it_says() -> None:
+    (block,) = [block for block in BLOCKS if "def compress(" in block]
+    names: dict[str, Any] = {}
+    try:
+        exec(compile(block, "docs/handlers.md", "exec"), names)
+        run = run_handler(names["compress"], {"object": "a.csv"}, objects={"a.csv": b"a,b\n" * 1000})
+    finally:
+        default_registry._handlers.pop("compress", None)
+    assert run.result == {"object": "zipped/a.csv.gz", "read_bytes": 4000}
+    assert gzip.decompress(run.data("zipped/a.csv.gz")) == b"a,b\n" * 1000
 
 
 def test_every_test_on_the_page_asserts_something() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 from tests.e2e.site import Site
 
 
-def test_isolated_handlers_use_the_real_bucket_and_one_that_crashes_stops_nobody(local_site: Site) -> None:
+def test_isolated_handlers_use_the_real_bucket_and_one_that_crashes_stops_nobody(local_site: Site, tmp_path: Path) -> None:
     data = os.urandom(3_000_000)
     local_site.upload("input/large", data)
     local_site.upload("in/modules", b"x")
@@ -18,9 +19,11 @@ def test_isolated_handlers_use_the_real_bucket_and_one_that_crashes_stops_nobody
             {"task_id": "crash", "task_type": "child-segfault"},
             {"task_id": "modules", "task_type": "child-modules"},
             {"task_id": "noise", "task_type": "child-noise"},
+            {"task_id": "stream", "task_type": "child-stream", "from": "input/large", "to": "out/streamed"},
         ]
     )
-    end = local_site.run(BACKLOG=4, HANDLERS="tests.batch.child.handlers", PROCESSES=2, BILLING_FLOOR_S=0)
+    modules = "tests.batch.child.handlers,tests.batch.child.file_handlers"
+    end = local_site.run(BACKLOG=5, HANDLERS=modules, PROCESSES=2, BILLING_FLOOR_S=0, TMPDIR=tmp_path)
     assert (end.code, end.summary["exit_reason"]) == (0, "share_done"), end.text
     outcomes = {one["task_id"]: one for one in local_site.outcomes()}
     assert {task_id: one["outcome"] for task_id, one in outcomes.items()} == {
@@ -28,8 +31,10 @@ def test_isolated_handlers_use_the_real_bucket_and_one_that_crashes_stops_nobody
         "crash": "dead",
         "modules": "succeeded",
         "noise": "succeeded",
+        "stream": "succeeded",
     }
-    assert local_site.read("out/large") == data
+    assert local_site.read("out/large") == local_site.read("out/streamed") == data
+    assert os.listdir(tmp_path) == [], "the folders of the children are gone with them"
     assert outcomes["modules"]["result"] == []
     assert "SIGSEGV" in outcomes["crash"]["reason"]
     assert [json.loads(line) for line in end.text.splitlines()] == end.lines, "what handlers print is never raw in the worker's log"

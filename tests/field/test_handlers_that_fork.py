@@ -179,7 +179,7 @@ def test_it_ends_with_a_worker_that_ends_badly(site: Site, tmp_path: Path, way: 
 @pytest.mark.parametrize("kind", ["plain", "isolated"])
 def test_copies_end_with_a_worker_that_was_killed(site: Site, tmp_path: Path, kind: str) -> None:
     submit(site, kind, "leaves_and_stays")
-    worker = site.start(**settings(tmp_path))
+    worker = site.start(**settings(tmp_path), TMPDIR=tmp_path)  # a worker that is killed leaves the folders of its children
     wait_until(lambda: len(noted(tmp_path, "left")) == 5, 60, "what the handler starts")
     worker.kill()
     # Another program, and a copy that has closed all it had, cannot be reached by a worker that is no more.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,12 +43,23 @@ WRONG = {
     "read half": (ValueError, "half a character"),
     "exists nothing": (ValueError, "name.*empty"),
     "exists none": (TypeError, "name.*text.*got None"),
+    "download nothing": (ValueError, "name.*empty"),
+    "download to bytes": (TypeError, "path.*text.*got bytes"),
+    "download to a zero": (ValueError, r"path.*'a\\x00b'"),
+    "at most a text": (TypeError, "max_bytes.*whole number.*got a str"),
+    "at most less than nothing": (ValueError, "max_bytes.*negative.*-1"),
+    "upload to none": (TypeError, "name.*text.*got None"),
+    "upload nothing": (ValueError, "path.*''"),
+    "upload none": (TypeError, "path.*text.*got None"),
+    "upload what is missing": (FileNotFoundError, "No such file or directory: '/no/such/file'"),
+    "upload a folder": (IsADirectoryError, "Is a directory: '/'"),
+    "upload as none": (TypeError, "content_type.*text.*got None"),
 }
 RIGHT = ("bytes", "bytearray", "memoryview")
 
 
 def test_every_call_is_right_or_wrong() -> None:
-    assert set(CALLS) == {*WRONG, *RIGHT, "read in", "fail"}
+    assert set(CALLS) == {*WRONG, *RIGHT, "read in", "download", "upload", "fail"}
 
 
 def plant_with(*task_types: str) -> Plant:
@@ -79,6 +91,26 @@ def test_it_is_a_failed_attempt_with_the_error_of_the_handlers_own_line(kind: st
     for call in RIGHT:
         assert outcomes[ids[call]].outcome == "succeeded"
         assert plant.store.read(f"out/{call}") == b"same"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_handler_streams_to_a_file_and_from_one(kind: str, tmp_path: Path) -> None:
+    plant = plant_with(kind)
+    (tmp_path / "up").write_bytes(b"same")
+    plant.store.write("in", b"1234")
+    submit(plant, "down", kind, call="download", path=str(tmp_path / "down"))
+    submit(plant, "up", kind, call="upload", path=str(tmp_path / "up"))
+    assert worker(plant, BACKLOG=2).run() is ExitReason.SHARE_DONE
+    outcomes = merged(plant.outcomes())
+    assert [outcomes[one].result for one in ("down", "up")] == ["in", "out/upload"]
+    assert (outcomes["up"].output, plant.store.read("out/upload")) == ("out/upload", b"same")
+    assert (tmp_path / "down").read_bytes() == b"1234"
+    plant.store.write("in", b"12345")
+    submit(plant, "large", kind, call="download", path=str(tmp_path / "large"))
+    assert worker(plant, BACKLOG=1).run() is ExitReason.SHARE_DONE
+    large = merged(plant.outcomes())["large"]
+    assert (large.outcome, large.error_type) == ("dead", "ObjectTooLarge")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["down", "up"]
 
 
 def test_it_spends_an_attempt_each_time() -> None:
@@ -124,6 +156,8 @@ NAMED = {
     "read": lambda store, name: store.read(name),
     "read_with_info": lambda store, name: store.read_with_info(name),
     "info": lambda store, name: store.info(name),
+    "download": lambda store, name: store.download(name, "file"),
+    "upload": lambda store, name: store.upload(name, "file"),
     "patch_metadata": lambda store, name: store.patch_metadata(name, {}),
     "delete": lambda store, name: store.delete(name),
 }

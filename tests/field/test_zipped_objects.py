@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -64,9 +66,21 @@ def upload(store: GoogleObjectStore, data: bytes, encoding: str, name: str = "in
     blob.upload_from_string(data)
 
 
+def downloaded(store: ObjectStore) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        try:
+            store.download("in", path)
+            return path.read_bytes()
+        except BaseException:
+            assert not path.exists()
+            raise
+
+
 READS: dict[str, Callable[[ObjectStore], bytes]] = {
     "read": lambda store: store.read("in"),
     "read_with_info": lambda store: store.read_with_info("in")[0],
+    "download": downloaded,
 }
 each_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 PASSED = (
     # the program, its place and its language
-    *("PATH", "HOME", "USER", "LOGNAME", "PWD", "TMPDIR", "TEMP", "TMP", "LANG", "LANGUAGE", "LC_*", "TZ", "TZDIR"),
+    *("PATH", "HOME", "USER", "LOGNAME", "PWD", "LANG", "LANGUAGE", "LC_*", "TZ", "TZDIR"),
     # the interpreter and the libraries that it loads
     *("PYTHON*", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_*", "MALLOC_*", "GLIBC_TUNABLES"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),

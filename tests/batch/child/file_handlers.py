@@ -59,8 +59,9 @@ def litter(task: Task, ctx: Context) -> dict[str, Any]:
     (Path(folder) / "deep" / "to a folder").symlink_to(outside)
     os.chmod(Path(folder) / "deep" / "er", 0o500)
     of_python = util.get_temp_dir()
+    is_there = os.path.isdir(of_python)
     _end(str(task.fields.get("end", "")), folder, outside)
-    return {"folder": folder, "found": found, "pid": os.getpid(), "of_python": of_python}
+    return {"folder": folder, "found": found, "pid": os.getpid(), "of_python": of_python, "is_there": is_there}
 
 
 @isolated("litter-late", timeout_s=0.3)

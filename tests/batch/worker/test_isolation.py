@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,9 +35,13 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no limit o
 
 
 @pytest.fixture(autouse=True)
-def no_child_is_left() -> Iterator[None]:
+def nothing_is_left(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No child, and none of the folders for their temporary files."""
+    temp = tmp_path_factory.mktemp("temp")
+    monkeypatch.setattr(tempfile, "tempdir", str(temp))
     yield
     wait_until(lambda: not own_children(), 60, "the end of all children")
+    wait_until(lambda: not os.listdir(temp), 60, "the removal of their folders")
 
 
 def own_children() -> list[int]:
