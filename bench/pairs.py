@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORSE_BELOW = 0.97
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t for a two-sided interval of 95 %, by the number of pairs."""
-MEASURES = ("N1", "N2", "N3", "N4", "N5", "N6")
+MEASURES = ("N1", "N2", "N3", "N4", "N5", "N6", "N15")
 RUN_LIMIT_S = 900
 ONE = """
 import itertools, json, sys
@@ -43,11 +43,12 @@ if "N3" in wanted: bench._waits(m.GOOGLE)
 if "N4" in wanted: bench._starts()
 if "N5" in wanted: bench._memory(m.GOOGLE, (m.SMALL, m.LARGE))
 if "N6" in wanted: bench._tail(m.GOOGLE)
+if "N15" in wanted: bench._files(m.GOOGLE)
 found = {f"{one.name} | {who}": [one.unit, values] for one in bench.measures for who, values in one.runs.items()}
 print(json.dumps({"found": found, "notes": bench.notes}))
 """
 """Run in a checkout, with its own code: what its own benchmark measures, once."""
-LARGER_IS_BETTER = ("messages/s", "% of concurrency ÷ time")
+LARGER_IS_BETTER = ("messages/s", "tasks/s", "% of concurrency ÷ time")
 LEFT_OUT = ("Cloud Run,", "from the start of the process | Python alone", "from the start of the process | `from google")
 
 

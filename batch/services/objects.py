@@ -1,26 +1,28 @@
-"""One bucket of Cloud Storage, through Google's client. Every error of Google leaves as one of `batch.model.errors`, never as itself.
+"""One bucket of Cloud Storage. Every error of Google leaves as one of `batch.model.errors`, never as itself.
 
-Facts behind it: the client repeats 408, 429, 5xx and lost connections; an upload whose first answer was lost may therefore
+Facts behind it: a request is repeated after 408, 429, 5xx and lost connections; an upload whose first answer was lost may therefore
 meet its own object and get 412 (callers that name a generation compare the metadata). PATCH merges metadata. An object's
 404 and its bucket's differ in the text only, and a worker may not be allowed to read the bucket itself, so a listing asks.
 Content travels as it is stored, for its checksum is that of what is stored; the client's own unzipping takes the part of a stream that is
 cut for the whole.
-Google's package is imported when a store is made: importing this module stays cheap.
+Google's client, which takes five times the processor time for a request, is made and imported when a large object is written.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any
 
 from batch import arguments
 from batch.copies import copies
 from batch.files import new_file, whole_file
+from batch.model.clock import Clock
 from batch.model.errors import (
-    DependencyForbidden,
     DependencyMissing,
     DependencyUnavailable,
     FanoutError,
@@ -29,24 +31,21 @@ from batch.model.errors import (
     PreconditionFailed,
     ServiceRefused,
 )
-from batch.services.arriving import Arriving, damaged
+from batch.services.arriving import Arriving
+from batch.services.json_api import MISSHAPEN, Answer, Bucket, Request, damage_of, info_of, is_bounded, page_of, refusal_in, unzipped
 from batch.services.ports import ObjectInfo
-from batch.services.refusals import Where, explained, is_passing, refusal_of, translated, unreadable
+from batch.services.refusals import Refusal, Where, corrupted, explained, is_passing, refusal_of, translated, unreadable
+from batch.services.transport import FIRST_PAUSE_S, LONGEST_PAUSE_S, PASSING_TRIES, Transport, failure_of
 
 REQUEST_TIMEOUT_S = 20.0
 """For connecting, and for each wait on the socket: one request of several megabytes may take longer in all."""
 TOTAL_TIMEOUT_S = 60.0
-LIST_PAGE = 1000
-PASSING_TRIES = 3
-"""How often a request is sent again that met a refusal which may be gone at the next try."""
-UPLOAD_PIECE_BYTES = 8 * 1024 * 1024
-"""How much of a file is in memory while it is uploaded; a multiple of 256 KiB, as resumable uploads need it."""
 READ_ROUNDS = 10
 """How often a read of content and info may find that the object was replaced in between."""
-
-_UNREADABLE = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
-"""What the client, and our reading of its answer, raise on bodies that lack what Cloud Storage always says; arguments were checked"""
-_LIST_FIELDS = "items(name,generation,size,metadata,contentType,updated,crc32c),nextPageToken"
+UPLOAD_PIECE_BYTES = 8 * 1024 * 1024
+"""How much of a file is in memory while it is uploaded; a multiple of 256 KiB, as resumable uploads need it."""
+MAX_REQUEST_BYTES = 8 << 20
+"""Content above this travels in an upload of its own, which goes on where it was cut; Google's client draws the line there, too."""
 
 
 class GoogleObjectStore:
@@ -66,60 +65,58 @@ class GoogleObjectStore:
         timeout_s: float = TOTAL_TIMEOUT_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
         billing_project: str = "",
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        import requests
-        import urllib3
-        from google.api_core import exceptions as api_errors
-        from google.auth import exceptions as auth_errors
-        from google.cloud.storage import exceptions as storage_errors
-        from google.cloud.storage.retry import DEFAULT_RETRY
-
         self.bucket_name = bucket_name
         self._project = project
-        self._no_json: type[Exception] = requests.exceptions.InvalidJSONError
-        self._corrupted: type[Exception] = storage_errors.DataCorruption
-        self._failures: tuple[type[Exception], ...] = (
-            api_errors.GoogleAPIError,
-            auth_errors.GoogleAuthError,
-            storage_errors.InvalidResponse,
-            self._corrupted,
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-        )
-        self._denials: tuple[type[Exception], ...] = (auth_errors.DefaultCredentialsError, auth_errors.RefreshError)
         self._billing_project = billing_project
-        self._pool_size = pool_size
+        self._requests = Bucket(bucket_name, billing_project)
+        self._timeout_s, self._request_timeout_s = timeout_s, request_timeout_s
+        self._pool_size, self._clock, self._rng = pool_size, clock, rng or random.Random()
         self._of_parent: list[Any] = []
-        _ = self._bucket  # now, so that credentials which are missing are found now
+        self._made_client: Any = None
+        self._made_transport: Transport | None = None
+        _ = self._transport  # now, so that credentials which are missing are found now
         copies.at_birth(self._leave_connections)
-        self._options: dict[str, Any] = {
-            "timeout": request_timeout_s,
-            "retry": DEFAULT_RETRY.with_delay(initial=0.2, maximum=8.0, multiplier=2.0).with_timeout(timeout_s),
-        }
-        self._is_retried: Callable[[Exception], bool] = DEFAULT_RETRY._predicate
 
-    @cached_property
-    def _client(self) -> Any:
+    @property
+    def _transport(self) -> Transport:
         """Made again in a copy of the process."""
-        import requests
-        from google.cloud import storage
+        if self._made_transport is None:
+            self._made_transport = Transport(
+                self._where("reach"),
+                pool_size=self._pool_size,
+                timeout_s=self._timeout_s,
+                request_timeout_s=self._request_timeout_s,
+                clock=self._clock,
+                rng=self._rng,
+            )
+        return self._made_transport
 
-        try:
-            client = storage.Client(project=self._project)
-        except self._failures as error:
-            raise self._ours(error, Where("reach", self.bucket_name, self._project), None) from error
-        _prepare(client, requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=self._pool_size))
-        return client
+    @property
+    def _client(self) -> Any:
+        """Google's, on the same connections; made when it is first used, and again in a copy of the process."""
+        if self._made_client is None:
+            from google.cloud import storage
 
-    @cached_property
+            transport = self._transport
+            client: Any = storage.Client(project=self._project, credentials=transport.credentials, _http=transport.session)
+            # Unasked, and even without tracing, it would read the bucket's location from a thread of its own, which a worker may not.
+            client._bucket_metadata_cache = None
+            transport.session.hooks["response"].append(_read_answer)
+            self._made_client = client
+        return self._made_client
+
+    @property
     def _bucket(self) -> Any:
         return self._client.bucket(self.bucket_name, user_project=self._billing_project or None)
 
     def _leave_connections(self) -> None:
-        """In a copy of the process: two that write into one connection get each other's answers. The old client is kept, or closing it
+        """In a copy of the process: two that write into one connection get each other's answers. The old ones are kept, or closing them
         might wait for a lock whose holder was not copied."""
-        self._of_parent += [self.__dict__.pop(name, None) for name in ("_bucket", "_client")]
+        self._of_parent += [self._made_transport, self._made_client]
+        self._made_transport = self._made_client = None
 
     def write(
         self,
@@ -130,19 +127,18 @@ class GoogleObjectStore:
         metadata: Mapping[str, str] | None = None,
         if_generation: int | None = None,
     ) -> ObjectInfo:
-        """As `ObjectStore.write`. The client's own retry may find what its first request wrote."""
-        blob = self._blob(name)
+        """As `ObjectStore.write`. A retry may find what its first request wrote."""
+        name = arguments.object_name(name)
         data, content_type = arguments.content(data), arguments.content_type(content_type)
-        if metadata:
-            blob.metadata = dict(metadata)
-        with self._errors("write", name, if_generation):
-            options = self._patient(Where("write", self.bucket_name, self._project, name), if_generation)
-            blob.upload_from_string(data, content_type=content_type, if_generation_match=if_generation, **options)
-            return _info(blob)
+        if len(data) > MAX_REQUEST_BYTES:
+            return self._upload(name, io.BytesIO(data), len(data), content_type, metadata, if_generation)
+        boundary = f"{self._rng.getrandbits(128):032x}"
+        request = self._requests.write(name, data, content_type, metadata or {}, if_generation, boundary)
+        return self._info(request, self._where("write", name), if_generation)
 
     def read(self, name: str) -> bytes:
         """As `ObjectStore.read`."""
-        return self._content(self._blob(name), name)
+        return self._content(arguments.object_name(name))
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         """The content's answer lacks the metadata, so it takes two requests; the content's names the generation of the info."""
@@ -151,23 +147,22 @@ class GoogleObjectStore:
             if info is None:
                 raise ObjectMissing(name)
             try:
-                return self._content(self._blob(name, info.generation), name), info
+                return self._content(name, info.generation), info
             except ObjectMissing:
                 continue  # replaced or deleted since: the info tells which
         raise self._restless(name)
 
     def _restless(self, name: str) -> DependencyUnavailable:
-        where = Where("read", self.bucket_name, self._project, name)
+        where = self._where("read", name)
         return DependencyUnavailable(f"{where}: it was replaced {READ_ROUNDS} times while it was read; find who writes it so often")
 
     def download(self, name: str, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> ObjectInfo:
         """As `ObjectStore.download`. What a connection that broke did not bring is asked for from there on."""
+        name = arguments.object_name(name)
         path, max_bytes = arguments.file_path(path), arguments.max_bytes(max_bytes)
         for _ in range(READ_ROUNDS):
-            blob = self._blob(name)
-            with self._errors("read", name):
-                blob.reload(**self._options)
-                info, is_zipped = _info(blob), _is_zipped(blob)
+            resource, info = self._resource(self._requests.look_up(name), self._where("read", name))
+            is_zipped = str(resource.get("contentEncoding") or "").lower() == "gzip"
             if max_bytes is not None and info.size > max_bytes and not is_zipped:
                 raise ObjectTooLarge(name, max_bytes)
             try:
@@ -179,10 +174,10 @@ class GoogleObjectStore:
         raise self._restless(name)
 
     def _stream(self, arriving: Arriving, info: ObjectInfo) -> None:
-        where = Where("read", self.bucket_name, self._project, info.name)
+        where = self._where("read", info.name)
         while (begin := arriving.stored_bytes) < info.size:
             failure: FanoutError = DependencyUnavailable(f"{where}: nothing came; try again later")
-            blob = self._blob(info.name, info.generation)  # a new one: the answer's head overwrites what it knows
+            blob = self._bucket.blob(info.name, generation=info.generation)  # a new one: the answer's head overwrites what it knows
             try:
                 with self._errors("read", info.name):
                     blob.download_to_file(arriving, start=begin or None, raw_download=True, checksum=None, **self._options)
@@ -204,99 +199,156 @@ class GoogleObjectStore:
         if_generation: int | None = None,
     ) -> ObjectInfo:
         """As `ObjectStore.upload`: in one request up to 8 MiB, beyond in a resumable session whose every request has its own retries."""
-        blob = self._bucket.blob(arguments.object_name(name), chunk_size=UPLOAD_PIECE_BYTES)
+        name = arguments.object_name(name)
         path, content_type = arguments.file_path(path), arguments.content_type(content_type)
-        if metadata:
-            blob.metadata = dict(metadata)
-        with whole_file(path) as file, self._errors("write", name, if_generation):
-            options = self._patient(Where("write", self.bucket_name, self._project, name), if_generation)
-            blob.upload_from_file(file, size=file.size, content_type=content_type, if_generation_match=if_generation, **options)
-            return _info(blob)
+        with whole_file(path) as file:
+            return self._upload(name, file, file.size, content_type, metadata, if_generation)
 
     def info(self, name: str) -> ObjectInfo | None:
         """None when there is no such object. Raises DependencyError."""
-        blob = self._blob(name)
+        name = arguments.object_name(name)
         try:
-            with self._errors("look up", name):
-                blob.reload(**self._options)
-                return _info(blob)
+            return self._info(self._requests.look_up(name), self._where("look up", name))
         except ObjectMissing:
             return None
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Lazy: a page of 1,000 objects is asked for when its first one is wanted."""
         prefix = arguments.name_prefix(prefix)
-        with self._errors("list"):
-            pages = self._client.list_blobs(self._bucket, prefix=prefix, page_size=LIST_PAGE, fields=_LIST_FIELDS, **self._options)
-            for blob in pages:
-                yield _info(blob)
+        where, token = self._where("list"), ""
+        while True:
+            answer = self._answer(self._requests.list(prefix, token), where)
+            try:
+                infos, token = page_of(answer)
+            except MISSHAPEN as error:
+                raise unreadable(where, error) from error
+            yield from infos
+            if not token:
+                return
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
         """Merge `metadata` into the object's. Raises ObjectMissing, DependencyError."""
-        blob = self._blob(name)
-        blob.metadata = dict(metadata)
-        with self._errors("patch the metadata of", name):
-            blob.patch(**self._patient(Where("patch", self.bucket_name, self._project, name), None))
-            return _info(blob)
+        name = arguments.object_name(name)
+        return self._info(self._requests.patch(name, metadata), self._where("patch the metadata of", name))
 
     def delete(self, name: str, *, if_generation: int | None = None) -> bool:
         """False when there was no such object. Raises PreconditionFailed, DependencyError."""
         name = arguments.object_name(name)
+        where = self._where("delete", name)
         try:
-            with self._errors("delete", name, if_generation):
-                self._bucket.delete_blob(name, if_generation_match=if_generation, **self._options)
+            answer = self._answer(self._requests.delete(name, if_generation), where, if_generation)
         except ObjectMissing:
             return False
+        try:
+            _ = json.loads(answer.body) if answer.body else None
+        except MISSHAPEN as error:
+            raise unreadable(where, error) from error
         return True
 
     def close(self) -> None:
         """Close the connections. The store cannot be used afterwards."""
-        self._client.close()
+        self._transport.close()
 
-    def _blob(self, name: str, generation: int | None = None) -> Any:
-        """Raises TypeError, ValueError."""
-        return self._bucket.blob(arguments.object_name(name), generation=generation)
+    def _where(self, action: str, name: str = "") -> Where:
+        return Where(action, self.bucket_name, self._project, name)
 
-    def _content(self, blob: Any, name: str) -> bytes:
+    def _answer(self, request: Request, where: Where, if_generation: int | None = None) -> Answer:
+        """The answer of a request that succeeded; the errors of all others."""
+        answer = self._transport.send(request, where)
+        if answer.status == 200 or (answer.status == 204 and request.method == "DELETE"):
+            return answer
+        if answer.status == 206:
+            raise unreadable(where, ValueError("206, a part of an object, to a request for the whole"))
+        raise self._refused(refusal_in(answer), where, if_generation)
+
+    def _info(self, request: Request, where: Where, if_generation: int | None = None) -> ObjectInfo:
+        return self._resource(request, where, if_generation)[1]
+
+    def _resource(self, request: Request, where: Where, if_generation: int | None = None) -> tuple[dict[str, Any], ObjectInfo]:
+        answer = self._answer(request, where, if_generation)
+        try:
+            resource = json.loads(answer.body)
+            return resource, info_of(resource, where.name)
+        except MISSHAPEN as error:
+            raise unreadable(where, error) from error
+
+    def _content(self, name: str, generation: int | None = None) -> bytes:
         """Another encoding than gzip is the reader's affair, as it is Cloud Storage's."""
-        with self._errors("read", name):
-            data = bytes(blob.download_as_bytes(raw_download=True, single_shot_download=True, **self._options))
-            is_zipped = _is_zipped(blob)
-        return _unzipped(name, data) if is_zipped else data
+        where = self._where("read", name)
+        answer = self._answer(self._requests.read(name, generation), where)
+        if not is_bounded(answer):
+            raise unreadable(where, ValueError("content with neither a length nor a checksum"))
+        damage = damage_of(answer)
+        if damage:
+            raise corrupted(where, damage)
+        is_zipped = answer.headers.get("content-encoding", "").lower() == "gzip"
+        return unzipped(name, answer.body) if is_zipped else answer.body
+
+    def _upload(
+        self, name: str, file: Any, size: int, content_type: str, metadata: Mapping[str, str] | None, if_generation: int | None
+    ) -> ObjectInfo:
+        with self._errors("write", name, if_generation):
+            blob = self._bucket.blob(name, chunk_size=UPLOAD_PIECE_BYTES)
+            if metadata:
+                blob.metadata = dict(metadata)
+            options = self._patient(self._where("write", name), if_generation)
+            blob.upload_from_file(file, size=size, content_type=content_type, if_generation_match=if_generation, **options)
+            return info_of(blob._properties, name)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """Of a call of Google's client: it repeats a request as the transport does."""
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        retry = DEFAULT_RETRY.with_delay(initial=FIRST_PAUSE_S, maximum=LONGEST_PAUSE_S, multiplier=2.0).with_timeout(self._timeout_s)
+        return {"timeout": self._request_timeout_s, "retry": retry}
 
     def _patient(self, where: Where, if_generation: int | None) -> dict[str, Any]:
-        """The options of one request that is sent again a few times when it meets a passing refusal, such as a precondition nobody set."""
+        """The same for a request that is also sent again a few times when it meets a passing refusal, as a session that is gone."""
+        options = self._options
+        is_retried: Callable[[Exception], bool] = options["retry"]._predicate
         met = 0
 
         def again(error: Exception) -> bool:
             nonlocal met
-            if self._is_retried(error):
+            if is_retried(error):
                 return True
             met += is_passing(where, refusal_of(error), is_conditional=if_generation is not None)
             return 0 < met <= PASSING_TRIES
 
-        return self._options | {"retry": self._options["retry"].with_predicate(again)}
+        return options | {"retry": options["retry"].with_predicate(again)}
 
     @contextmanager
     def _errors(self, action: str, name: str = "", if_generation: int | None = None) -> Iterator[None]:
-        where = Where(action, self.bucket_name, self._project, name)
+        """Around calls of Google's client."""
+        where = self._where(action, name)
         try:
             yield
-        except self._failures as error:
+        except FanoutError:
+            raise
+        except Exception as error:
             raise self._ours(error, where, if_generation) from error
-        except _UNREADABLE as error:
-            raise unreadable(where, error) from error
 
     def _ours(self, error: Exception, where: Where, if_generation: int | None) -> FanoutError:
-        if isinstance(error, self._denials) and not getattr(error, "retryable", False):
-            return DependencyForbidden(
-                f"{where}: there are no usable Google credentials; on a laptop run `gcloud auth application-default login`: {error}"
-            )
-        if isinstance(error, self._no_json):
-            return unreadable(where, error)
-        if isinstance(error, self._corrupted):
-            return DependencyUnavailable(f"{where}: what arrived is not what is stored, by its checksum; try again later: {error!r:.300}")
-        refusal = refusal_of(error)
+        """Our error for one of the client. Raises those that are of neither."""
+        import requests
+        import urllib3
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+        if isinstance(error, GoogleAuthError):
+            return failure_of(error, where)
+        if isinstance(error, DataCorruption):
+            return corrupted(where, f"{error!r:.300}")
+        if isinstance(error, GoogleAPIError | InvalidResponse | urllib3.exceptions.HTTPError | OSError):
+            if not isinstance(error, requests.exceptions.InvalidJSONError):
+                return self._refused(refusal_of(error), where, if_generation)
+        elif not isinstance(error, MISSHAPEN):
+            raise error
+        return unreadable(where, error)
+
+    def _refused(self, refusal: Refusal, where: Where, if_generation: int | None) -> FanoutError:
         known = explained(where, refusal)
         if known is not None:
             return known
@@ -314,20 +366,10 @@ class GoogleObjectStore:
         if "bucket does not exist" in detail:
             return False
         try:
-            with self._errors("list"):  # at most one name: all that a worker's role allows
-                next(iter(self._client.list_blobs(self._bucket, max_results=1, fields="items(name)", **self._options)), None)
+            self._answer(self._requests.list("", most=1), self._where("list"))  # at most one name: all that a worker's role allows
         except DependencyMissing:
             return False
         return True
-
-
-def _prepare(client: Any, adapter: Any) -> None:
-    # Unasked, and even without tracing, the client would read the bucket's location from a thread of its own, which a worker may not.
-    client._bucket_metadata_cache = None
-    # The pool holds 10 connections by default; more threads than that would open and drop one for each request.
-    for scheme in ("https://", "http://"):
-        client._http.mount(scheme, adapter)
-    client._http.hooks["response"].append(_read_answer)
 
 
 def _read_answer(response: Any, **_: object) -> None:
@@ -338,31 +380,3 @@ def _read_answer(response: Any, **_: object) -> None:
     elif response.status_code == 206 and "Range" not in response.request.headers:
         response.close()
         raise ValueError("206, a part of an object, to a request for the whole")
-
-
-def _unzipped(name: str, data: bytes) -> bytes:
-    """The whole of it: a stream that ends early, or whose checksum or length is wrong, is never read short."""
-    import gzip
-    import zlib
-
-    try:
-        return gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise damaged(name, error) from error
-
-
-def _is_zipped(blob: Any) -> bool:
-    return str(blob.content_encoding or "").lower() == "gzip"
-
-
-def _info(blob: Any) -> ObjectInfo:
-    updated = blob.updated
-    return ObjectInfo(
-        name=str(blob.name),
-        generation=int(blob.generation),
-        size=int(blob.size or 0),
-        metadata={str(key): str(value) for key, value in (blob.metadata or {}).items()},
-        content_type=str(blob.content_type or ""),
-        updated_s=float(updated.timestamp()) if updated is not None else 0.0,
-        crc32c=str(blob.crc32c or ""),
-    )

@@ -180,6 +180,11 @@ def unreadable(where: Where, error: Exception) -> DependencyUnavailable:
     return DependencyUnavailable(f"{where}: the answer does not come from Cloud Storage; find the proxy in between: {error!r:.300}")
 
 
+def corrupted(where: Where, how: str) -> DependencyUnavailable:
+    """Our error for content that does not have the checksum of what is stored."""
+    return DependencyUnavailable(f"{where}: what arrived is not what is stored, by its checksum; try again later: {how}")
+
+
 def _by_status(where: Where, status: int, detail: str) -> FanoutError:
     if status == 404:
         return DependencyMissing(

@@ -4,7 +4,8 @@
 
 takes about 25 minutes and wants an otherwise quiet machine: worker and servers share its cores. It writes
 bench/results/worker.json, prints its tables and puts them into docs/benchmarks.md. With `--million` it measures only the memory
-of a worker on 1,000,000 messages, and writes worker_million.json.
+of a worker on 1,000,000 messages, and writes worker_million.json; with `--files` only tasks that read and write objects, and writes
+worker_files.json.
 
 Every round runs all contenders, one after the other, so that what disturbs the machine disturbs them alike; a first round, which
 does not count, warms the servers up. Ctrl-C ends it with what was measured so far. Each run has a fresh topic, subscription and bucket.
@@ -36,14 +37,16 @@ PACKAGES = ("celery", "kombu")
 def main() -> None:
     options = _options()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background with it ignored
-    name = "worker_million" if options.million else "worker"
-    command = "python -m bench.worker --million" if options.million else "python -m bench.worker"
+    part = "million" if options.million else "files" if options.files else ""
+    name, command = (f"worker_{part}", f"python -m bench.worker --{part}") if part else ("worker", "python -m bench.worker")
     recording = Recording(command, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", load(), facts(PACKAGES), [], [])
     with tempfile.TemporaryDirectory() as folder, _servers(Path(folder), _names(recording, only_local=options.only_local)) as servers:
         bench = Bench(servers, options.scale, options.contenders)
         try:
             if options.million:
                 bench.million(options.runs)
+            elif options.files:
+                bench.files(options.runs)
             else:
                 bench.all(options.runs, options.delays)
         except KeyboardInterrupt:
@@ -63,6 +66,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--delays", type=_milliseconds, default=DELAYS_MS, help="added round trips in ms, separated by commas")
     parser.add_argument("--contenders", type=_contenders, default=CONTENDERS, help="names, separated by commas")
     parser.add_argument("--million", action="store_true", help="only the memory of a worker on 1,000,000 messages")
+    parser.add_argument("--files", action="store_true", help="only tasks that read an object and write one")
     parser.add_argument("--only-local", action="store_true", help="leave Google's emulator out")
     parser.add_argument("--output", type=Path, default=None, help="file to write; in bench/results by default")
     parser.add_argument("--page", type=lambda given: Path(given) if given else None, default=PAGE, help="page to update; empty: none")

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from bench.recording import Measure
 from bench.worker import measures as m
-from bench.worker.contenders import CONTENDERS, Contender, Run, Site, run, worker_run
+from bench.worker.contenders import CLIENT, CONTENDERS, FANOUT, URLLIB3, Contender, Run, Site, run, worker_run
+from bench.worker.files import TASKS, files_run
 from bench.worker.handlers import WAIT_S, module_of
 from bench.worker.lane import delete, fresh_lane, publish
 from bench.worker.price import dollars_per_million
@@ -74,7 +75,14 @@ class Bench:
                 self._waits(server)
                 self._memory(server, (m.SMALL, m.LARGE))
                 self._tail(server)
+                self._files(server)
             self._starts()
+
+    def files(self, runs: int) -> None:
+        """What a task costs that reads an object and writes one."""
+        for number in range(runs + 1):
+            for server in self.servers.pubsubs:
+                self._files(server, counts=number > 0)
 
     def million(self, runs: int) -> None:
         """The memory of a worker, small backlog and a million."""
@@ -102,7 +110,7 @@ class Bench:
         lane = fresh_lane(site.pubsub, site.storage)
         try:
             publish(lane, site.pubsub, task_type, count)
-            return worker_run(lane, count, task_type, **settings)
+            return worker_run(lane, count, module_of(task_type), **settings)
         finally:
             delete(lane, site.pubsub)
 
@@ -126,6 +134,13 @@ class Bench:
             self._add(m.DRAIN, "s", server, got.drain_s)
             self._add(m.TAIL, "s", server, got.after_median_s)
             self._add(m.TAIL_PART, "%", server, 100 * got.after_median_s / got.drain_s)
+
+    def _files(self, server: str, *, counts: bool = True) -> None:
+        for who in (FANOUT, URLLIB3, CLIENT):
+            got = self._try(f"{m.FILES}: {who}, {server}", partial(files_run, who, self.servers.site(server), self._scaled(TASKS)))
+            if got is not None and counts:
+                self._add(m.on(m.FILES, server), "tasks/s", who, got.rate)
+                self._add(m.on(m.FILES_CPU, server), "µs", who, got.cpu_us)
 
     def _starts(self) -> None:
         pubsub = next(iter(self.servers.pubsubs.values()))

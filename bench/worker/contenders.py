@@ -14,6 +14,7 @@ from bench.worker.lane import Lane, delete, fresh_lane, publish
 from bench.worker.process import Line, Program, started
 
 FANOUT, GROUPED = "Fanout", "Fanout, grouped"
+URLLIB3, CLIENT = "urllib3", "Storage client"
 SUBSCRIBE, CELERY, NAIVE, BARE = "subscribe()", "Celery", "naive loop", "bare loop"
 CELERY_POOL = ("-P", "solo")
 """One process like the others. 32 threads are a fifth faster, where the rounds are next to each other."""
@@ -81,7 +82,7 @@ def run(contender: Contender, site: Site, count: int) -> Run:
         publish(with_lane, site.pubsub, contender.task_type, count)
         lane = replace(with_lane, pubsub=site.seen_pubsub, storage=site.seen_storage)
         if contender.name in (FANOUT, GROUPED):
-            return worker_run(lane, count, contender.task_type)
+            return worker_run(lane, count, module_of(contender.task_type))
         return _rival(contender.name, lane, count)
     finally:
         delete(with_lane, site.pubsub)
@@ -94,9 +95,9 @@ def worker(lane: Lane, backlog: int, handlers: str, **settings: object) -> Progr
     return started([sys.executable, "-m", "batch"], **lane.environment(), **given)
 
 
-def worker_run(lane: Lane, count: int, task_type: str, **settings: object) -> Run:
-    """A worker that does all of it, from `worker_started`, which is before its first pull, to its last `flushed`, after its last ack."""
-    program = worker(lane, count, module_of(task_type), **settings)
+def worker_run(lane: Lane, count: int, handlers: str, **settings: object) -> Run:
+    """A worker with that module, from `worker_started`, which is before its first pull, to its last `flushed`, after its last ack."""
+    program = worker(lane, count, handlers, **settings)
     try:
         program.wait(RUN_LIMIT_S)
     finally:
@@ -120,7 +121,7 @@ def _rival(name: str, lane: Lane, count: int) -> Run:
         BARE: ["bench.worker.rivals.bare", lane.pubsub, lane.subscription, str(count)],
     }
     program = started([sys.executable, "-m", *commands[name]], **lane.environment())
-    return _until_last_ack(program, count)
+    return until_last_ack(program, count)
 
 
 def _celery(site: Site, count: int) -> Run:
@@ -131,10 +132,11 @@ def _celery(site: Site, count: int) -> Run:
     if sender.wait(RUN_LIMIT_S) != 0:
         raise RuntimeError(f"Celery could not send {count} tasks:\n{sender.tail()}")
     command = [sys.executable, "-m", "celery", "-A", module, "worker", "-l", "WARNING", *CELERY_POOL]
-    return _until_last_ack(started(command, PUBSUB_EMULATOR_HOST=site.seen_pubsub, COUNT=str(count), **project), count)
+    return until_last_ack(started(command, PUBSUB_EMULATOR_HOST=site.seen_pubsub, COUNT=str(count), **project), count)
 
 
-def _until_last_ack(program: Program, count: int) -> Run:
+def until_last_ack(program: Program, count: int) -> Run:
+    """A rival, from its line `first_pull` to its line `last_ack`."""
     try:
         first = program.wait_for("first_pull", START_LIMIT_S)
         last = program.wait_for("last_ack", RIVAL_LIMIT_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from google.pubsub_v1 import types
@@ -15,6 +15,7 @@ from bench.pubsub_load import PER_CALL, raw_method
 
 PROJECT = "bench"
 DATA_BYTES = 200
+TASK_ID = "TASK_ID"
 SUBMITTED_AT = "2026-01-02T03:04:05.678901Z"
 _numbers = itertools.count(1)
 
@@ -65,18 +66,18 @@ def fresh_lane(pubsub: str, storage: str) -> Lane:
     return lane
 
 
-def publish(lane: Lane, pubsub: str, task_type: str, count: int) -> None:
-    """`count` tasks of one submission, as the front door sends them."""
+def publish(lane: Lane, pubsub: str, task_type: str, count: int, **fields: str) -> None:
+    """`count` tasks of one submission, as the front door sends them. In `fields`, `TASK_ID` stands for the task's own id."""
     send, request_of = raw_method(pubsub, "Publisher/Publish"), types.PublishRequest.pb()
-    for messages in _chunks(_messages(task_type, count)):
+    for messages in _chunks(_messages(task_type, count, fields)):
         send(request_of(topic=lane.topic, messages=messages).SerializeToString())
 
 
-def _messages(task_type: str, count: int) -> Iterator[types.PubsubMessage]:
+def _messages(task_type: str, count: int, fields: Mapping[str, str]) -> Iterator[types.PubsubMessage]:
     """Made from one: what they are made of is not measured, and there are millions in a run."""
     message_of = types.PubsubMessage.pb()
     first = task_id(0)
-    data, attributes = task_message(task_type, first)
+    data, attributes = task_message(task_type, first, **{name: value.replace(TASK_ID, first) for name, value in fields.items()})
     for number in range(count):
         own = task_id(number)
         yield message_of(data=data.replace(first.encode(), own.encode()), attributes={**attributes, "task_id": own})
@@ -87,11 +88,11 @@ def task_id(number: int) -> str:
     return f"{number:08x}-0000-4000-8000-000000000000"
 
 
-def task_message(task_type: str, own_id: str) -> tuple[bytes, dict[str, str]]:
+def task_message(task_type: str, own_id: str, **fields: str) -> tuple[bytes, dict[str, str]]:
     """Data of DATA_BYTES, filled up with a field, and attributes."""
     submitted = {"submission_id": "bench", "lane": "bench", "shard": "bench"}
-    data, _ = encode(Task(own_id, task_type, SUBMITTED_AT, {"filler": ""}, **submitted))
-    return encode(Task(own_id, task_type, SUBMITTED_AT, {"filler": "x" * (DATA_BYTES - len(data))}, **submitted))
+    data, _ = encode(Task(own_id, task_type, SUBMITTED_AT, {**fields, "filler": ""}, **submitted))
+    return encode(Task(own_id, task_type, SUBMITTED_AT, {**fields, "filler": "x" * (DATA_BYTES - len(data))}, **submitted))
 
 
 def _chunks(messages: Iterator[types.PubsubMessage]) -> Iterator[list[types.PubsubMessage]]:

@@ -27,6 +27,7 @@ STARTS = (TO_PULL, TO_PULL_SHIPPED, TO_IMPORT, TO_PYTHON)
 WAIT_THREADS, WAIT_ASYNC = f"20 ms handler, {THREADS} threads", f"20 ms handler, {PLACES} async places"
 TAIL, TAIL_PART = "last of 8 workers after the median", "the same, of the drain"
 DRAIN = "drain by 8 workers"
+FILES, FILES_CPU = "tasks that read 10 KB and write a report", "processor time of such a task, start not counted"
 
 
 def speed(server: str, delay_ms: int) -> str:

@@ -9,9 +9,10 @@ from statistics import median
 from bench.page import cell, conditions, grid, rows, taken
 from bench.recording import Measure, Recording
 from bench.worker import measures as m
-from bench.worker.contenders import BARE, CELERY, FANOUT, GROUPED, NAIVE, SUBSCRIBE
+from bench.worker.contenders import BARE, CELERY, CLIENT, FANOUT, GROUPED, NAIVE, SUBSCRIBE, URLLIB3
 
 COLUMNS = (FANOUT, GROUPED, SUBSCRIBE, CELERY, NAIVE, BARE)
+FILE_COLUMNS = (FANOUT, URLLIB3, CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,16 @@ def text(recording: Recording) -> str:
     speeds = [known[name] for delay_ms in m.DELAYS_MS for server in m.SERVERS if (name := m.speed(server, delay_ms)) in known]
     kinds = (m.CPU, m.START_CPU, m.MEMORY, m.TIME_CENTS, m.CPU_CENTS)
     costs = [known[name] for kind in kinds for server in m.SERVERS if (name := m.on(kind, server)) in known]
+    files = [known[name] for kind in (m.FILES, m.FILES_CPU) for server in m.SERVERS if (name := m.on(kind, server)) in known]
     # What is left has the servers as its columns, but for the start, which has no server.
-    own = [one for one in recording.measures if one not in speeds and one not in costs and one.name != m.START]
+    own = [one for one in recording.measures if one not in speeds + costs + files and one.name != m.START]
     parts = [[taken(recording)], [_goals(recording)]]
     if speeds:
         parts.append(["Messages a second, from the first pull to the last acknowledgement:", "", *rows(speeds, COLUMNS, aim=False)])
     if costs:
         parts.append(["What they cost:", "", *rows(costs, COLUMNS, aim=False)])
+    if files:
+        parts.append(["A read and a write for each task:", "", *rows(files, FILE_COLUMNS, aim=False)])
     if own:
         parts.append(["The worker by itself:", "", *rows(own, m.SERVERS, aim=False)])
     if m.START in known:
@@ -92,6 +96,11 @@ def goals(recording: Recording) -> list[Goal]:
     found += [
         Goal("N6 last of 8 workers after the median, of the drain …", dict(_of(known, m.TAIL_PART).runs), " %", most=10),
         Goal("… or", dict(_of(known, m.TAIL).runs), " s", most=2),
+    ]
+    costs, rates = ({one: _of(known, m.on(kind, one)).runs.get(FANOUT, []) for one in m.SERVERS} for kind in (m.FILES_CPU, m.FILES))
+    found += [
+        Goal("N15 a task that reads and writes, processor time", costs, " µs", most=1200),
+        Goal("… and", rates, " tasks/s", least=700),
     ]
     return [goal for goal in found if any(goal.values.values())]
 

@@ -15,7 +15,7 @@ from bench.page import PAGE, RESULTS, block
 from bench.recording import Measure, Recording, read
 from bench.worker import lane
 from bench.worker import measures as m
-from bench.worker.contenders import BARE, CONTENDERS, FANOUT, GROUPED, SUBSCRIBE, Run
+from bench.worker.contenders import BARE, CLIENT, CONTENDERS, FANOUT, GROUPED, SUBSCRIBE, URLLIB3, Run
 from bench.worker.handlers import module_of
 from bench.worker.price import dollars_per_million
 from bench.worker.process import cpu_of, json_of, peak_of, started
@@ -40,11 +40,11 @@ def goal(found: list[Goal], start: str) -> Goal:
     return next(one for one in found if one.name.startswith(start))
 
 
-@pytest.mark.parametrize("name", ["worker", "worker_million"])
+@pytest.mark.parametrize("name", ["worker", "worker_million", "worker_files"])
 def test_the_docs_show_what_was_recorded(name: str) -> None:
     recorded = RESULTS / f"{name}.json"
     shown = text(read(recorded)) if recorded.is_file() else NOT_YET
-    command = "python -m bench.worker" + (" --million" if name == "worker_million" else "")
+    command = "python -m bench.worker" + name.removeprefix("worker").replace("_", " --")
     assert block(name, shown) in PAGE.read_text(encoding="utf-8"), f"run `{command}`"
 
 
@@ -71,6 +71,15 @@ def test_goals_say_what_was_wanted_and_whether_it_was_met() -> None:
     assert [one.wanted for one in found] == ["≤ 1.5 ×", "≤ 1.1 ×", "≤ 130 MB"]
     assert [one.said(m.GOOGLE) for one in found] == ["1.20 × ✓", "1.20 × ✗", "120 MB ✓"]
     assert found[1].said(m.LOCAL) == "–"
+
+
+def test_a_task_with_files_is_to_cost_little() -> None:
+    files = [Measure(m.on(name, m.LOCAL), "", "", {FANOUT: [value]}) for name, value in ((m.FILES_CPU, 1_201.0), (m.FILES, 700.0))]
+    found = goals(recording(*files))
+    assert [one.said(m.LOCAL) for one in found] == ["1,201 µs ✗", "700 tasks/s ✓"]
+    shown = text(recording(*files)).splitlines()
+    assert f"| {m.FILES}, local cloud |  | 700 | – | – |" in shown
+    assert "The worker by itself:" not in shown
 
 
 def test_the_report_has_every_measure_once() -> None:
@@ -106,7 +115,7 @@ def test_the_tail_is_from_the_median_end_to_the_last() -> None:
 
 
 def test_messages_are_as_large_as_said_and_readable() -> None:
-    messages = list(lane._messages("noop", 2))
+    messages = list(lane._messages("noop", 2, {}))
     assert [len(one.data) for one in messages] == [lane.DATA_BYTES] * 2 == [200, 200]
     tasks = [decode(one.data, one.attributes, message_id="1", published_s=0.0, lane="x") for one in messages]
     assert [task.task_id for task in tasks] == [one.attributes["task_id"] for one in messages] == [lane.task_id(0), lane.task_id(1)]
@@ -168,6 +177,7 @@ def test_it_runs_and_records(tmp_path: Path) -> None:
     measured = {one.name: one.runs for one in recorded.measures}
     assert set(measured[m.speed(m.LOCAL, 5)]) == {FANOUT, BARE}
     assert set(measured[m.START]) == set(m.STARTS)
+    assert set(measured[m.on(m.FILES, m.LOCAL)]) == set(measured[m.on(m.FILES_CPU, m.LOCAL)]) == {FANOUT, URLLIB3, CLIENT}
     assert {m.WAIT_THREADS, m.WAIT_ASYNC, m.memory(m.LARGE), m.TAIL, m.on(m.MEMORY, m.LOCAL)} <= set(measured)
     speeds = [value for delay_ms in (0, 5) for values in measured[m.speed(m.LOCAL, delay_ms)].values() for value in values]
     assert all(value > 0 for value in [*speeds, *measured[m.START][m.TO_PULL], *measured[m.memory(m.SMALL)][m.LOCAL]]), measured

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from batch.model.errors import DependencyUnavailable, FanoutError
 from batch.services.objects import GoogleObjectStore
+from batch.testing import ManualClock
 from tests.field.test_refused_by_the_bucket import CALLS
 from tests.seams.test_google_objects import ONE, Server, server
 
@@ -36,7 +37,7 @@ STATUSES = st.sampled_from([200, 200, 200, 201, 204, 206, 300, 304, 400, 403, 40
 def test_no_answer_is_taken_for_a_fault_of_ours(server: Server, call: str, status: int, body: bytes) -> None:
     server.answers.clear()
     server.answers.extend([(status, b"" if status in (204, 304) else body), (404, b"The specified bucket does not exist.")])
-    store = GoogleObjectStore("b", project="p", timeout_s=0.2)
+    store = GoogleObjectStore("b", project="p", clock=ManualClock())
     error: FanoutError | None = None
     try:
         CALLS[call](store)

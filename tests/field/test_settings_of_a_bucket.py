@@ -12,7 +12,8 @@ from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, ServiceRefused
 from batch.model.exit import ExitReason
 from batch.model.outcomes import Outcome, from_lines, merged
-from batch.services.objects import PASSING_TRIES, GoogleObjectStore
+from batch.services.objects import GoogleObjectStore
+from batch.services.transport import PASSING_TRIES
 from batch.worker.life import Worker
 from tests.batch.worker.isolated import submit
 from tests.batch.worker.plant import Plant

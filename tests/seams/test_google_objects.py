@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,8 +20,10 @@ from batch.model.errors import (
     PreconditionFailed,
     ServiceRefused,
 )
-from batch.services.objects import PASSING_TRIES, GoogleObjectStore
+from batch.services.objects import GoogleObjectStore
 from batch.services.refusals import Refusal, Where, translated
+from batch.services.transport import PASSING_TRIES
+from batch.testing import ManualClock
 from tests.support import Service
 
 BUCKET_404 = "The specified bucket does not exist."
@@ -30,11 +32,13 @@ ONE = {"name": "one", "bucket": "b", "generation": "7", "size": "1", "updated": 
 
 
 class Server:
-    """Answers each request with the next of `answers`, a status and a body; `None` drops the connection without one."""
+    """Answers each request with the next of `answers`, a status, a body and, if it has some, headers; `None` drops the connection without
+    one."""
 
     def __init__(self) -> None:
-        self.answers: deque[tuple[int, Any] | None] = deque()
+        self.answers: deque[tuple[int, Any] | tuple[int, Any, Mapping[str, str]] | None] = deque()
         self.requests: list[str] = []
+        self.heads: list[Message] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,18 +47,21 @@ class Server:
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 server.requests.append(f"{self.command} {self.path}")
+                server.heads.append(self.headers)
                 answer = server.answers.popleft()
                 if answer is None:
                     self.close_connection = True
                     return
-                status, body = answer
+                status, body, *more = answer
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
+                for name, value in more[0].items() if more else ():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PATCH = do_DELETE = answer
+            do_GET = do_POST = do_PATCH = do_DELETE = do_CONNECT = answer
 
             def log_message(self, format: str, *args: object) -> None:
                 return None
@@ -85,7 +92,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 @pytest.fixture
 def store(server: Server) -> Iterator[GoogleObjectStore]:
-    made = GoogleObjectStore("b", project="p", timeout_s=20.0)
+    made = GoogleObjectStore("b", project="p", timeout_s=20.0, clock=ManualClock())
     yield made
     made.close()
 
@@ -170,19 +177,21 @@ def test_what_may_pass_is_repeated(server: Server, store: GoogleObjectStore, fai
 
 
 def test_the_time_for_retries_is_bounded(server: Server) -> None:
-    hasty = GoogleObjectStore("b", project="p", timeout_s=0.5)
-    server.fails(*[503] * 50)
-    begun = time.monotonic()
+    clock = ManualClock()
+    patient = GoogleObjectStore("b", project="p", clock=clock)
+    server.fails(*[503] * 100)
+    begun_s = clock.monotonic()
     with pytest.raises(DependencyUnavailable, match=r"cannot write object one in bucket b .*answered 503"):
-        hasty.write("one", b"x", if_generation=0)
-    assert time.monotonic() - begun < 30.0
+        patient.write("one", b"x", if_generation=0)
+    assert 50.0 < clock.monotonic() - begun_s < 60.0
+    assert 10 < len(server.requests) < 40
     server.answers.clear()
-    hasty.close()
+    patient.close()
 
 
 def test_nobody_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
-    nobody = GoogleObjectStore("b", project="p", timeout_s=0.3)
+    nobody = GoogleObjectStore("b", project="p", clock=ManualClock())
     for call in CALLS.values():
         with pytest.raises(DependencyUnavailable, match="did not answer"):
             call(nobody)
@@ -233,6 +242,7 @@ def test_more_threads_than_the_pool_would_warn(server: Server) -> None:
     """The pool is as large as asked: with less, urllib3 drops connections and opens new ones."""
     wide = GoogleObjectStore("b", project="p", pool_size=48)
     assert {wide._client._http.get_adapter(url)._pool_maxsize for url in (server.url, "https://storage.googleapis.com")} == {48}
+    assert wide._transport._pool.pool.maxsize == 48
     wide.close()
 
 
