@@ -100,7 +100,7 @@ class Draft:
     def quick_scale(self) -> int | None:
         """The digits after the point that all numbers of the sample have: that those of the whole column do is found out at once, with one
         test. None where they differ, or are not written as the engine would write them."""
-        if self.candidate != "number" or self.marks.decimal != "." or self.marks.thousands:
+        if not self.is_text or self.candidate != "number" or self.marks.decimal != "." or self.marks.thousands:
             return None
         cells = [one for one in self.sample if one is not None]
         scales = {len(one.partition(".")[2]) for one in cells}
