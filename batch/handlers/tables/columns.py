@@ -106,7 +106,7 @@ class Draft:
     def quick_scale(self) -> int | None:
         """The digits after the point that all numbers of the sample have: that those of the whole column do is found out at once, with one
         test. None where they differ, or are not written as the engine would write them."""
-        if self.candidate != "number" or self.marks.decimal != "." or self.marks.thousands:
+        if not self.is_text or self.candidate != "number" or self.marks.decimal != "." or self.marks.thousands:
             return None
         cells = [one for one in self.sample if one is not None]
         scales = {len(one.partition(".")[2]) for one in cells}
@@ -122,38 +122,38 @@ class Draft:
         self.quick_scale = None
         return False
 
-    def aggregates(self) -> tuple[str, ...]:
-        """SQL, after the count of values that are there."""
-        count = (f"count({self.cell})",)
-        if self.quick_scale is not None:
-            same = f"TRY_CAST({self.cell} AS DECIMAL({QUICK_DIGITS}, {self.quick_scale}))::VARCHAR = {self.cell}"
-            return (*count, f"count(CASE WHEN {same} THEN 1 END)")
-        if not self.is_text:
-            return (*count, f"bool_or(isinf({self.raw}))") if self.sql_type in ("DOUBLE", "FLOAT") else count
-        if self.candidate == "number":
-            plain = self.marks.plain(self.cell)
-            texts = (
-                f"bool_and({self.cell} IS NULL OR {self.test()})",
-                f"bool_and(regexp_full_match({self.cell}, {text(CANONICAL)}) AND NOT regexp_full_match({self.cell}, '-[0.]+'))",
-            )
-            is_double = f"bool_and(TRY_CAST({self.cell} AS DOUBLE)::VARCHAR = {self.cell} AND {self.cell} <> '-0.0')"
-            return (*count, *texts, *measures(plain), is_double)
-        if self.candidate == "timestamp":
-            offset = f"regexp_matches({trimmed(self.cell)}, {text(OFFSET)})"
-            return (*count, f"bool_and({self.cell} IS NULL OR {self.test()})", f"bool_and({offset})", f"bool_or({offset})")
-        return count if self.candidate == "text" else (*count, f"bool_and({self.cell} IS NULL OR {self.test()})")
+    def parts(self) -> tuple[str, str]:
+        """SQL of the value, and of it without blanks around it, under names that the aggregates use: each is computed once then."""
+        value, trim = f"v{self.place}", f"t{self.place}"
+        is_measured = self.is_text and self.candidate == "number" and self.quick_scale is None
+        return f"{self.cell} AS {value}", f"{value}, {trimmed(value)} AS {trim}" if is_measured else value
 
-    def test(self) -> str:
-        """SQL: whether a value has the type that is looked for."""
-        cell = self.cell
+    def aggregates(self) -> tuple[str, ...]:
+        """SQL over `parts`, after the count of values that are there."""
+        value, trim = f"v{self.place}", f"t{self.place}"
+        count = (f"count({value})",)
+        if not self.is_text:
+            return (*count, f"bool_or(isinf({value}))") if self.sql_type in ("DOUBLE", "FLOAT") else count
+        if self.quick_scale is not None:
+            same = f"TRY_CAST({value} AS DECIMAL({QUICK_DIGITS}, {self.quick_scale}))::VARCHAR = {value}"
+            return (*count, f"count(CASE WHEN {same} THEN 1 END)")
         if self.candidate == "number":
-            found = self.marks.test(cell)
-            plain = self.marks.plain(cell)
-            if self.stated == "integer":
-                return f"({found} AND NOT contains({plain}, '.') AND NOT contains(lower({plain}), 'e'))"
-            if self.stated == "decimal":
-                return f"({found} AND NOT contains(lower({plain}), 'e'))"
-            return f"({found} AND coalesce(isfinite(TRY_CAST({plain} AS DOUBLE)), false))" if self.stated == "double" else found
+            plain = self.marks.plain(trim, is_trimmed=True)
+            test = self._number_test(self.marks.test(trim, is_trimmed=True), plain)
+            is_canonical = f"regexp_full_match({value}, {text(CANONICAL)}) AND NOT regexp_full_match({value}, '-[0.]+')"
+            is_double = f"TRY_CAST({value} AS DOUBLE)::VARCHAR = {value} AND {value} <> '-0.0'"
+            texts = (f"bool_and({value} IS NULL OR {test})", f"bool_and({is_canonical})")
+            return (*count, *texts, *measures(plain), f"bool_and({is_double})")
+        if self.candidate == "timestamp":
+            offset = f"regexp_matches({trimmed(value)}, {text(OFFSET)})"
+            return (*count, f"bool_and({value} IS NULL OR {self.test(value)})", f"bool_and({offset})", f"bool_or({offset})")
+        return count if self.candidate == "text" else (*count, f"bool_and({value} IS NULL OR {self.test(value)})")
+
+    def test(self, cell: str = "") -> str:
+        """SQL: whether a value has the type that is looked for."""
+        cell = cell or self.cell
+        if self.candidate == "number":
+            return self._number_test(self.marks.test(cell), self.marks.plain(cell))
         if self.candidate == "boolean":
             return f"lower({trimmed(cell)}) IN ('true', 'yes', 'false', 'no')"
         if self.candidate == "timestamp":
@@ -161,6 +161,13 @@ class Draft:
         if self.stated is None:
             return f"coalesce(TRY_CAST({cell} AS DATE)::VARCHAR = {cell}, false)"
         return _is_time(cell, DATE, "DATE")
+
+    def _number_test(self, found: str, plain: str) -> str:
+        if self.stated == "integer":
+            return f"({found} AND NOT contains({plain}, '.') AND NOT contains(lower({plain}), 'e'))"
+        if self.stated == "decimal":
+            return f"({found} AND NOT contains(lower({plain}), 'e'))"
+        return f"({found} AND coalesce(isfinite(TRY_CAST({plain} AS DOUBLE)), false))" if self.stated == "double" else found
 
     # --- what was found
 
@@ -182,7 +189,8 @@ class Draft:
         )
         if not self.is_text:
             return self._of_typed(nothing, found)
-        nothing = replace(nothing, typed=self.cell, written=self.cell if self.options.nulls else self.raw)
+        cell = self.raw if count == row_count else self.cell
+        nothing = replace(nothing, cell=cell, typed=cell, written=cell if self.options.nulls else self.raw)
         if self.stated == "text" or self.candidate == "text":
             return replace(nothing, problem="it is text" if self.stated or self.json_kinds is not None else "")
         if self.candidate == "number":
@@ -212,7 +220,8 @@ class Draft:
         problem = "" if self.stated == "double" else shape.problem
         if problem:
             return replace(nothing, problem=problem, is_nearly_number=True)
-        exact = f"CAST({self.marks.plain(self.cell)} AS {shape.sql_type})"
+        plain = nothing.cell if is_canonical else self.marks.plain(nothing.cell)
+        exact = f"CAST({plain} AS {shape.sql_type})"
         column = replace(nothing, kind=shape.kind, number=exact, scale=None if shape.has_exponent else shape.scale)
         if self.stated is not None:
             return replace(column, typed=exact, written=exact)

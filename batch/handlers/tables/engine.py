@@ -85,10 +85,15 @@ class Engine:
         """What the engine said, on one line, without its advice about its own settings."""
         said = str(error)
         kind = type(error).__name__
-        if kind == "OutOfMemoryException" or "max_temp_directory_size" in said:
+        if "max_temp_directory_size" in said:
             return Permanent(
-                f"{self.name} needs more memory or temporary files than this lane gives to one task: name fewer columns, split it, or send "
-                f"it to a lane with a larger DATA_MAX_BYTES ({_line(said)[:120]})"
+                f"{self.name} needs more temporary files than this lane gives to one task: name fewer columns, split it, or send it to a "
+                f"lane with a larger DATA_MAX_BYTES ({_line(said)[:120]})"
+            )
+        if kind == "OutOfMemoryException":
+            return Permanent(
+                f"{self.name} needs more than the {ENGINE_MB} MB of memory that one task has for tables: name fewer columns, or split it "
+                f"({_line(said)[:120]})"
             )
         if "File too large" in said:
             return Permanent(

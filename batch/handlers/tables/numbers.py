@@ -54,13 +54,13 @@ class Marks:
         """Whether a text is a number."""
         return re.fullmatch(self.pattern, cell.strip(BLANKS)) is not None
 
-    def test(self, cell: str) -> str:
+    def test(self, cell: str, *, is_trimmed: bool = False) -> str:
         """SQL: whether a text is a number."""
-        return f"regexp_full_match({trimmed(cell)}, {text(self.pattern)})"
+        return f"regexp_full_match({cell if is_trimmed else trimmed(cell)}, {text(self.pattern)})"
 
-    def plain(self, cell: str) -> str:
+    def plain(self, cell: str, *, is_trimmed: bool = False) -> str:
         """SQL: the number as the engine reads it."""
-        found = trimmed(cell)
+        found = cell if is_trimmed else trimmed(cell)
         if self.thousands:
             found = f"replace({found}, {text(self.thousands)}, '')"
         return found if self.decimal == "." else f"replace({found}, {text(self.decimal)}, '.')"

@@ -21,7 +21,7 @@ from batch.handlers.tables.encodings import Text, text_of
 from batch.handlers.tables.options import Format, ReadOptions
 from batch.model.errors import Permanent
 
-MAX_COLUMNS = 2000
+MAX_COLUMNS = 1000
 MAX_HEADER_CHARS = 1 << 20
 MAX_ROW_BYTES = 8 << 20
 """The longest row, and with it the longest cell."""

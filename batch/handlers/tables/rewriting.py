@@ -212,7 +212,10 @@ def _cell(name: str, line: int, value: object) -> str:
         return ""
     if isinstance(value, str):
         return value if isinstance(value, _Digits) else _unicode(name, line, value)
-    return _unicode(name, line, _dumped(value))
+    try:
+        return _unicode(name, line, _dumped(value))
+    except RecursionError as error:
+        raise Permanent(f"{name}, line {line} holds values in values, too deep to be written; give them as text") from error
 
 
 def _dumped(value: object) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from batch.handlers.tables.columns import SAMPLE_CELLS, SAMPLE_ROWS, Column, Draft, blank_free
 from batch.handlers.tables.engine import Engine, text
@@ -27,10 +28,10 @@ from batch.model.errors import Permanent
 BUFFER_ROWS = 4
 """The engine reads as many of the longest rows at a time. With fewer it lost the last row of a file, or cut one that was too long."""
 DESCRIBED_COLUMNS = 1000
-COLUMNS_AT_A_TIME = 200
-"""For each column that the engine looks at it holds thousands of values."""
+COLUMNS_AT_A_TIME = 50
 LOOKED_AT_COLUMNS = 20
 """Of so many columns the first value is looked for that is no number."""
+T = TypeVar("T")
 REWRITTEN = "rewritten.csv"
 _ADVISED = "; if it"
 _UNQUOTED = "quotes are read as letters: with quotes as such, rows would be lost"
@@ -139,6 +140,11 @@ class Source:
         return ""
 
 
+def in_parts(columns: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many columns as one statement may compute with: for each value on its way the engine holds thousands."""
+    return (columns[start : start + COLUMNS_AT_A_TIME] for start in range(0, len(columns), COLUMNS_AT_A_TIME))
+
+
 def hint(name: str, names: Sequence[str]) -> str:
     """The nearest name that there is, or the first ones."""
     near = difflib.get_close_matches(name[:200], [one[:200] for one in names], n=1)
@@ -212,11 +218,21 @@ def _read_csv(source: Source) -> bool:
         canonical = rewritten_csv(name, path, reading, source.engine.folder / REWRITTEN)
         _look_at_csv(source, source.engine.folder / REWRITTEN, canonical, None)
         return True
+    _end_last_line(path)
     try:
         _look_at_csv(source, path, reading, None)
     except Permanent as error:
         raise first_problem(name, path, reading) or error from error
     return False
+
+
+def _end_last_line(path: Path) -> None:
+    """A last row without an end that is longer than its buffer the engine loses without a word; with one it is refused."""
+    with path.open("rb+") as file:
+        head = file.read(1 << 16)
+        file.seek(-1, io.SEEK_END)
+        if file.read(1) not in b"\r\n":
+            file.write(b"\r\n" if b"\r\n" in head else b"\r" if b"\r" in head and b"\n" not in head else b"\n")
 
 
 def _unquoted(source: Source) -> bool:
@@ -337,11 +353,11 @@ def _look(source: Source, table: str, names: Sequence[str], types: Sequence[str]
         raise Permanent(f"{source.name} has no column but those in exclude")
     texts = [one for one in drafts if one.is_text]
     if texts:
-        sample = engine.rows(
-            f"SELECT {', '.join(one.raw for one in texts)} FROM source LIMIT {min(SAMPLE_ROWS, SAMPLE_CELLS // len(texts))}"
-        )
-        for place, one in enumerate(texts):
-            one.sample = [blank_free(row[place], options) for row in sample]
+        row_count = min(SAMPLE_ROWS, SAMPLE_CELLS // len(texts))
+        for some in in_parts(texts):
+            sample = engine.rows(f"SELECT {', '.join(one.raw for one in some)} FROM source LIMIT {row_count}")
+            for place, one in enumerate(some):
+                one.sample = [blank_free(row[place], options) for row in sample]
     source.row_count, found = _asked(engine, drafts)
     open_ones = [place for place, draft in enumerate(drafts) if not draft.is_answered(found[place])]
     if open_ones:
@@ -356,9 +372,11 @@ def _look(source: Source, table: str, names: Sequence[str], types: Sequence[str]
 def _asked(engine: Engine, drafts: Sequence[Draft]) -> tuple[int, list[list[Any]]]:
     """The number of rows, and for each column the values of its aggregates."""
     row_count, told = 0, []
-    for start in range(0, len(drafts), COLUMNS_AT_A_TIME):
-        asked = [one.aggregates() for one in drafts[start : start + COLUMNS_AT_A_TIME]]
-        found = engine.row(f"SELECT count(*), {', '.join(sql for each in asked for sql in each)} FROM source")
+    for some in in_parts(drafts):
+        asked = [one.aggregates() for one in some]
+        values, parts = (", ".join(each) for each in zip(*(one.parts() for one in some), strict=True))
+        rows = f"(SELECT {parts} FROM (SELECT {values} FROM source))"
+        found = engine.row(f"SELECT count(*), {', '.join(sql for each in asked for sql in each)} FROM {rows}")
         row_count, answers = found[0], iter(found[1:])
         told += [[next(answers) for _ in each] for each in asked]
     return row_count, told

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from batch.handlers.tables.columns import Column
 from batch.handlers.tables.engine import text
 from batch.handlers.tables.numbers import MAX_DIGITS
-from batch.handlers.tables.source import LeftOut, Source
+from batch.handlers.tables.source import LeftOut, Source, in_parts
 from batch.model.errors import Permanent
 
 Method = Literal["z-score", "min-max"]
@@ -121,6 +121,10 @@ def normalized(source: Source, columns: Sequence[Column], method: Method, left_o
 
 
 def _spreads(source: Source, columns: Sequence[Column]) -> list[Spread]:
+    return [one for some in in_parts(columns) for one in _spreads_of(source, some)]
+
+
+def _spreads_of(source: Source, columns: Sequence[Column]) -> list[Spread]:
     origins = source.engine.row(f"SELECT {', '.join(f'any_value({one.number})' for one in columns)} FROM (FROM source LIMIT 1000)")
     asked = []
     for one, origin in zip(columns, origins, strict=True):
