@@ -151,7 +151,7 @@ def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -
             for one, found in kinds.items()
             if _is_mixed(found)
         ]
-    elif _known(reading).encoding != "utf-8" or _known(reading).is_mixed or reading.skip_space:
+    elif _known(reading).encoding != "utf-8" or _known(reading).is_mixed or reading.skip_space or _is_cut_behind_mark(path, reading):
         canonical = rewritten_csv(name, path, reading, engine.folder / "rewritten.csv")
         _refuse_cut(source, first_cut(name, path, reading) if not reading.is_stated and reading.quote else 0)
         _look_at_csv(source, engine.folder / "rewritten.csv", canonical, None)
@@ -173,6 +173,14 @@ def _refuse_unknown(name: str, wanted: Sequence[str], names: Sequence[str]) -> N
 
 def _known(reading: Reading) -> Any:
     return reading.text
+
+
+def _is_cut_behind_mark(path: Path, reading: Reading) -> bool:
+    """A byte order mark and a cell in quotes that goes on beyond the first line: the engine would take the rest of the header for a row."""
+    if not _known(reading).mark or not reading.quote:
+        return False
+    with _known(reading).opened(path) as lines:
+        return bool(next(lines, "").count(reading.quote) % 2)
 
 
 def _is_mixed(kinds: set[str]) -> bool:
