@@ -158,6 +158,20 @@ def test_a_new_scale_is_that_of_exact_arithmetic(cells: list[str], method: str) 
     assert [one for one in found if one is not None] == pytest.approx(expected, rel=1e-14, abs=1e-14)
 
 
+@pytest.mark.slow
+def test_the_same_source_makes_the_same_data_however_many_threads_read_it() -> None:
+    rng = random.Random(3)
+    values = [rng.uniform(-1, 1) * 10 ** rng.randint(-8, 8) for _ in range(250_000)]
+    source = parquet({"g": ["a"] * len(values), "x": values}, row_group_size=10_000)
+    fields: list[dict[str, Any]] = [{"transformation": "normalize"}, {"transformation": "aggregation", "group_by": "g"}]
+    for one in fields:
+        assert len({transformed(source, format="parquet", **one).data for _ in range(3)}) == 1
+    facts = transformed(source, transformation="normalize", format="parquet").result["columns"]["x"]
+    mean = math.fsum(values) / len(values)
+    assert facts["mean"] == pytest.approx(mean, abs=8 * ULP * math.fsum(map(abs, values)) / len(values))
+    assert facts["stdev"] == pytest.approx(math.sqrt(math.fsum((one - mean) ** 2 for one in values) / len(values)), rel=8 * ULP)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_constant_column_becomes_zeros_and_missing_values_stay(method: str) -> None:
     for cells in (["0.1", "", "0.1"], ["7"], ["9" * 38, ""]):
