@@ -85,9 +85,7 @@ def _among(column: Column, values: Sequence[Any]) -> str:
     found = [_is_boolean(column, one) for one in sorted({one for one in values if isinstance(one, bool)})]
     numbers = [one for one in values if not isinstance(one, str | bool)]
     if words:
-        is_time = _is_time(column)
-        moments = ", ".join(map(_moment, words)) if is_time else texts(words)
-        found.append(f"{column.typed if is_time else _as_text(column)} IN ({moments})")
+        found.append(_in_time(column, "IN", words) if _is_time(column) else f"{_as_text(column)} IN ({texts(words)})")
     if numbers:
         found.append(_is_number(column, numbers))
     return f"({' OR '.join(found)})"
@@ -97,14 +95,14 @@ def _equal(column: Column, value: object) -> str:
     if isinstance(value, bool):
         return _is_boolean(column, value)
     if isinstance(value, str):
-        return f"{column.typed} = {_moment(value)}" if _is_time(column) else f"{_as_text(column)} = {text(value)}"
+        return _in_time(column, "=", [value]) if _is_time(column) else f"{_as_text(column)} = {text(value)}"
     assert isinstance(value, int | float)
     return _is_number(column, [value])
 
 
 def _ordered(source: Source, column: Column, named: str, value: Any) -> str:
     if isinstance(value, str):
-        return f"{column.typed} {named} {_moment(value)}" if _is_time(column) else f"{_as_text(column)} {named} {text(value)}"
+        return _in_time(column, named, [value]) if _is_time(column) else f"{_as_text(column)} {named} {text(value)}"
     if not column.number and column.kind != "empty":
         _refuse_order(source, column, named)
     return _ordered_number(column, named, value) if column.number else "false"
@@ -144,6 +142,14 @@ def _refuse_no_time(source: Source, column: Column, value: Any) -> None:
                 f"{source.name}: column {column.name[:200]!r} holds values of type {column.kind}: compare it with a date such as "
                 f"2026-01-31, or a time such as 2026-01-31T12:00:00Z, not {one[:60]!r}"
             )
+
+
+def _in_time(column: Column, named: str, values: Sequence[str]) -> str:
+    """SQL: whether a time lies so beside these. Beside nanoseconds every type that a column may have is told as text first: the engine
+    compares only some of them."""
+    moments = ", ".join(map(_moment, values))
+    is_finer = "TIMESTAMP_NS" in moments
+    return f"{f'CAST(CAST({column.typed} AS VARCHAR) AS TIMESTAMP_NS)' if is_finer else column.typed} {named} ({moments})"
 
 
 def _moment(value: str) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal
 
 from batch.handlers.tables.columns import Column
@@ -125,17 +126,26 @@ def _spreads(source: Source, columns: Sequence[Column]) -> list[Spread]:
 
 
 def _spreads_of(source: Source, columns: Sequence[Column]) -> list[Spread]:
-    origins = source.engine.row(f"SELECT {', '.join(f'any_value({one.number})' for one in columns)} FROM (FROM source LIMIT 1000)")
+    origins = source.engine.row(f"SELECT {', '.join(f'quantile_disc({one.number}, 0.5)' for one in columns)} FROM (FROM source LIMIT 1000)")
     asked = []
     for one, origin in zip(columns, origins, strict=True):
         distance = f"CAST({one.number} - {_literal(origin, one)} AS DOUBLE)"
-        asked += [f"count({one.number})", f"min({one.number})", f"max({one.number})", f"favg({distance})", f"stddev_pop({distance})"]
+        asked += [f"count({one.number})", f"min({one.number})", f"max({one.number})", f"fsum({distance})", f"fsum({distance} * {distance})"]
     found = source.engine.row(f"SELECT {', '.join(asked)} FROM source")
     spreads = []
     for place, origin in enumerate(origins):
-        count, low, high, mean, deviation = found[5 * place : 5 * place + 5]
-        spreads.append(Spread(count, low, high, mean or 0.0, deviation or 0.0, 0 if origin is None else origin))
+        count, low, high, total, squares = found[5 * place : 5 * place + 5]
+        spreads.append(Spread(count, low, high, *_moments(count, total or 0.0, squares or 0.0), 0 if origin is None else origin))
     return spreads
+
+
+def _moments(count: int, total: float, squares: float) -> tuple[float, float]:
+    """Mean and population deviation. The engine's own deviation depends on which thread read what, these sums do not: a task that runs
+    twice makes the same data."""
+    if not count or not math.isfinite(total) or not math.isfinite(squares):
+        return total, squares
+    mean = Fraction(total) / count
+    return float(mean), math.sqrt(max(Fraction(squares) / count - mean * mean, Fraction(0)))
 
 
 def _literal(value: Any, column: Column) -> str:

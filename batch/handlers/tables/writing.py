@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +22,13 @@ _FORMULA = "('=', '+', '-', '@', chr(9), chr(13), chr(10))"
 def write(source: Source, plan: Plan, target: Target, *, escape_formulas: bool = False) -> tuple[Path, int]:
     """The file, and how many rows it has. Raises Permanent."""
     engine = source.engine
-    twice = next((name for name, count in Counter(name for name, _, _ in plan.values).items() if count > 1), None)
+    twice = _alike(plan, str if target == "csv" else str.lower)
     if twice is not None:
-        raise Permanent(f"{source.name}: two columns of the result have the name {twice[:200]!r}; name a column once, or rename one")
+        raise Permanent(
+            f"{source.name}: two columns of the result have the name {twice[:200]!r}"
+            f"{'' if target == 'csv' else ' (but for upper and lower case, which readers of Parquet take for one)'}; "
+            "name other columns, or rename one in the source"
+        )
     path = engine.folder / f"result.{target}"
     return path, _parquet(engine, plan, path) if target == "parquet" else _csv(source, plan, path, escape_formulas=escape_formulas)
 
@@ -46,7 +50,7 @@ def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> in
         values = [f"coalesce(CAST({values[0]} AS VARCHAR), '')"]  # or a missing value would be a blank line
     chosen = ", ".join(f"{sql} AS {identifier(name)}" for name, sql in zip(names, values, strict=True))
     options = "FORMAT csv, DELIMITER ',', QUOTE '\"', ESCAPE '\"'"
-    if _alike(names) is None:
+    if _alike(plan, str.lower) is None:
         return _copied(source.engine, f"COPY (SELECT {chosen} FROM {plan.rows}) TO {text(str(path))} ({options}, HEADER true)")
     body = path.with_suffix(".body")
     count = _copied(source.engine, f"COPY (SELECT {chosen} FROM {plan.rows}) TO {text(str(body))} ({options}, HEADER false)")
@@ -58,19 +62,12 @@ def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> in
     return count
 
 
-def _alike(names: Sequence[str]) -> str | None:
-    """A name that occurs twice but for upper and lower case: the engine would rename one."""
-    return next((name for name, count in Counter(one.lower() for one in names).items() if count > 1), None)
+def _alike(plan: Plan, shape: Callable[[str], str]) -> str | None:
+    """A name that occurs twice in this shape."""
+    return next((name for name, count in Counter(shape(name) for name, _, _ in plan.values).items() if count > 1), None)
 
 
 def _parquet(engine: Engine, plan: Plan, path: Path) -> int:
-    alike = _alike([name for name, _, _ in plan.values])
-    if alike is not None:
-        raise Permanent(
-            f"{engine.name}: two columns of the result have the name {alike[:200]!r} but for upper and lower case, which Parquet's "
-            f"readers take "
-            "for one; name one in exclude, or say format: csv"
-        )
     chosen = ", ".join(f"{sql} AS {identifier(name)}" for name, sql, _ in plan.values)
     return _copied(engine, f"COPY (SELECT {chosen} FROM {plan.rows}) TO {text(str(path))} (FORMAT parquet, COMPRESSION snappy)")
 
