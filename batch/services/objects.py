@@ -142,6 +142,10 @@ class GoogleObjectStore:
 
     def read(self, name: str) -> bytes:
         """As `ObjectStore.read`."""
+        return self.read_stored(name)[0]
+
+    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        """As `ObjectStore.read_stored`: in one request."""
         return self._content(self._blob(name), name)
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
@@ -151,7 +155,7 @@ class GoogleObjectStore:
             if info is None:
                 raise ObjectMissing(name)
             try:
-                return self._content(self._blob(name, info.generation), name), info
+                return self._content(self._blob(name, info.generation), name)[0], info
             except ObjectMissing:
                 continue  # replaced or deleted since: the info tells which
         raise self._restless(name)
@@ -257,12 +261,12 @@ class GoogleObjectStore:
         """Raises TypeError, ValueError."""
         return self._bucket.blob(arguments.object_name(name), generation=generation)
 
-    def _content(self, blob: Any, name: str) -> bytes:
+    def _content(self, blob: Any, name: str) -> tuple[bytes, bytes | None]:
         """Another encoding than gzip is the reader's affair, as it is Cloud Storage's."""
         with self._errors("read", name):
             data = bytes(blob.download_as_bytes(raw_download=True, single_shot_download=True, **self._options))
             is_zipped = _is_zipped(blob)
-        return _unzipped(name, data) if is_zipped else data
+        return (_unzipped(name, data), data) if is_zipped else (data, None)
 
     def _patient(self, where: Where, if_generation: int | None) -> dict[str, Any]:
         """The options of one request that is sent again a few times when it meets a passing refusal, such as a precondition nobody set."""
