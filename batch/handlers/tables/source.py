@@ -16,6 +16,7 @@ from batch.handlers.tables.options import ReadOptions
 from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading, reading_of, refuse_twice, unquoted
 from batch.handlers.tables.rewriting import (
     JsonKinds,
+    csv_rows,
     first_cut,
     first_problem,
     line_of_row,
@@ -223,6 +224,12 @@ def _read_csv(source: Source) -> bool:
         _look_at_csv(source, path, reading, None)
     except Permanent as error:
         raise first_problem(name, path, reading) or error from error
+    if _may_lack_rows(source):
+        row_count = sum(1 for _ in csv_rows(name, path, reading)) - reading.has_header
+        if row_count != source.row_count:
+            raise Permanent(
+                f"{name} has {row_count} rows, but only {source.row_count} could be read; delete its blank lines, and try again"
+            )
     return False
 
 
@@ -233,6 +240,17 @@ def _end_last_line(path: Path) -> None:
         file.seek(-1, io.SEEK_END)
         if file.read(1) not in b"\r\n":
             file.write(b"\r\n" if b"\r\n" in head else b"\r" if b"\r" in head and b"\n" not in head else b"\n")
+
+
+def _may_lack_rows(source: Source) -> bool:
+    """Whether there are more lines than the rows have: blank ones, or lost ones. The engine leaves out a last row whose quotes do not end,
+    without a word."""
+    left: int = _known(source.reading).line_count - source.row_count - source.reading.has_header
+    if not left:
+        return False
+    cells = f"concat_ws('', {', '.join(f'c{place}' for place in range(len(source.reading.names)))})"
+    ends = ", ".join(f"sum(strlen({cells}) - strlen(replace({cells}, chr({end}), '')))" for end in (10, 13))
+    return left != max(one or 0 for one in source.engine.row(f"SELECT {ends} FROM source"))
 
 
 def _unquoted(source: Source) -> bool:
