@@ -140,7 +140,7 @@ class Draft:
         if self.candidate == "number":
             plain = self.marks.plain(trim, is_trimmed=True)
             test = self._number_test(self.marks.test(trim, is_trimmed=True), plain)
-            is_canonical = f"regexp_full_match({value}, {text(CANONICAL)}) AND NOT regexp_full_match({value}, '-[0.]+')"
+            is_canonical = f"regexp_full_match({value}, {text(CANONICAL)})"
             is_double = f"TRY_CAST({value} AS DOUBLE)::VARCHAR = {value} AND {value} <> '-0.0'"
             texts = (f"bool_and({value} IS NULL OR {test})", f"bool_and({is_canonical})")
             return (*count, *texts, *measures(plain), f"bool_and({is_double})")

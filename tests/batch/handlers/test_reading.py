@@ -119,7 +119,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("t.csv", "a,b\n1,2\n", {"exclude": ["c"]}, "^t.csv has no column 'c'; it has 'a', 'b'$"),
     ("t.csv", "a\n1\n", {"exclude": ["a"]}, "^t.csv has no column but those in exclude$"),
     ("t.csv", "a,b\n1,2\n", {"columns": ["a", "a"], "transformation": "filter", "conditions": [{"column": "a", "value": 1}]},
-        "^t.csv: two columns of the result have the name 'a'; name a column once"),
+        "^t.csv: two columns of the result have the name 'a'; name other columns"),
     ("t.csv", "x_count,x\n1,2\n", {"transformation": "aggregation", "group_by": "x_count", "values": ["x"]},
         "^t.csv: two columns of the result have the name 'x_count'"),
 ]  # fmt: skip

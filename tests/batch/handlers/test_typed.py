@@ -208,7 +208,7 @@ FROM_TEXT = [
     (["+5", "1"], pa.string()),
     (["1e5", "1"], pa.string()),
     (["-0", "1"], pa.string()),
-    (["-0.0", "1.0"], pa.float64()),
+    (["-0.0", "1.0"], pa.string()),  # as groups -0.0 and 0.0 would be one
     (["-0.00", "1.10"], pa.string()),
     (["1.", "1"], pa.string()),
     ([".5", "0.5"], pa.string()),
@@ -320,7 +320,7 @@ def test_odd_names_survive() -> None:
 
 def test_names_that_differ_in_case_only_are_for_csv() -> None:
     source = parquet(pa.table([[1], [2]], names=["x", "X"]))
-    assert transformed(source).data == b"x,X\n1,2\n"
+    assert transformed(source).data == b'"x","X"\n1,2\n'
     assert transformed(source, exclude=["X"], format="parquet").table.to_pylist() == [{"x": 1}]
     with pytest.raises(Permanent, match=r"two columns of the result have the name 'x' \(but for upper and lower case"):
         transformed(source, format="parquet")
