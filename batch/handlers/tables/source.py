@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -219,7 +218,6 @@ def _read_csv(source: Source) -> bool:
         canonical = rewritten_csv(name, path, reading, source.engine.folder / REWRITTEN)
         _look_at_csv(source, source.engine.folder / REWRITTEN, canonical, None)
         return True
-    _end_last_line(path)
     try:
         _look_at_csv(source, path, reading, None)
     except Permanent as error:
@@ -227,24 +225,13 @@ def _read_csv(source: Source) -> bool:
     if _may_lack_rows(source):
         row_count = sum(1 for _ in csv_rows(name, path, reading)) - reading.has_header
         if row_count != source.row_count:
-            raise Permanent(
-                f"{name} has {row_count} rows, but only {source.row_count} could be read; delete its blank lines, and try again"
-            )
+            raise Permanent(f"{name} has {row_count} rows, but only {source.row_count} could be read; delete its blank lines")
     return False
 
 
-def _end_last_line(path: Path) -> None:
-    """A last row without an end that is longer than its buffer the engine loses without a word; with one it is refused."""
-    with path.open("rb+") as file:
-        head = file.read(1 << 16)
-        file.seek(-1, io.SEEK_END)
-        if file.read(1) not in b"\r\n":
-            file.write(b"\r\n" if b"\r\n" in head else b"\r" if b"\r" in head and b"\n" not in head else b"\n")
-
-
 def _may_lack_rows(source: Source) -> bool:
-    """Whether there are more lines than the rows have: blank ones, or lost ones. The engine leaves out a last row whose quotes do not end,
-    without a word."""
+    """Whether there are more lines than the rows have: blank ones, or lost ones. The engine leaves out a last row whose quotes do not end, or
+    that is too long, without a word."""
     left: int = _known(source.reading).line_count - source.row_count - source.reading.has_header
     if not left:
         return False
