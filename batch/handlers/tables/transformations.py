@@ -50,9 +50,9 @@ def filtered(condition: str, columns: Sequence[Column], facts: Mapping[str, Any]
 
 
 def distinct(source: Source, columns: Sequence[Column], keep: Keep) -> Plan:
-    """Of rows that are alike in some columns one, in their order. Values are alike as they stand; two missing ones are."""
+    """Of rows that are alike in some columns one, in their order. Values are alike as the result shows them; two missing ones are."""
     which = "min" if keep == "first" else "max"
-    alike = ", ".join(one.cell for one in columns)
+    alike = ", ".join(one.typed if one.is_text and one.written == one.typed else one.cell for one in columns)
     numbered = "(SELECT row_number() OVER () AS row, * FROM source)"
     rows = f"{numbered} WHERE row IN (SELECT {which}(row) FROM {numbered} GROUP BY {alike})"
     return Plan(kept(source.columns), rows, {"columns": [one.name for one in columns], "keep": keep})

@@ -487,7 +487,7 @@ def check_groups(drawn: Drawn, fields: dict[str, Any], made: Made) -> None:
         ).append(place)
     header, *found = tabular(made, fields["format"])
     assert len(found) == len(members)
-    remaining = dict(members)
+    remaining = dict(sorted(members.items(), key=lambda one: one[0] is not None))
     for row in found:
         key = next(key for key, places in remaining.items() if is_group(row[0], group.cells[places[0]], group))
         rows = remaining.pop(key)
@@ -517,7 +517,8 @@ def is_group(found: Any, cell: Cell, group: Column) -> bool:
 
 def check_order(group: Column, found: Sequence[Any]) -> None:
     """A missing one first; then numbers by their value, where the type is one, and texts by their letters."""
-    assert all(one not in (None, "") for one in found[1:])
+    blanks = 2 if group.sort == "text" and not group.is_text else 1  # in Parquet a blank text is a value beside null
+    assert all(one not in (None, "") for one in found[blanks:])
     there = [one for one in found if one not in (None, "")]
     if not group.is_text and group.sort in ("integer", "decimal", "double"):
         assert all(Fraction(one) <= Fraction(other) for one, other in pairwise(there))
@@ -614,7 +615,7 @@ def test_a_generated_table_is_computed_with_exactly_or_refused(data: st.DataObje
 
 
 @pytest.mark.slow
-@settings(max_examples=1200)
+@settings(max_examples=600)
 @given(st.data())
 def test_many_generated_tables_are_computed_with_exactly_or_refused(data: st.DataObject) -> None:
     drawn = data.draw(TABLES)

@@ -334,6 +334,13 @@ def test_a_stated_type_is_that_of_the_result_and_blanks_stay_missing(kind: str) 
         assert [str(one) for one in found] == (list(map(str, expected)) if form == "parquet" else ["", *told])
 
 
+def test_of_values_that_a_stated_type_makes_alike_one_is_kept() -> None:
+    source = "x,y\n1.0,yes\n1.00,true\n01.0, YES\n2,no\n"
+    types = {"x": "decimal", "y": "boolean"}
+    assert transformed(source, transformation="deduplicate", types=types).rows[1:] == [["1.00", "true"], ["2.00", "false"]]
+    assert len(transformed(source, transformation="deduplicate").rows) == 5
+
+
 def test_stated_dates_and_times() -> None:
     source = "id,x\n1,2026-01-31\n2,\n"
     assert transformed(source, of="id", types={"x": "date"}, format="parquet").table.schema.field("x").type == pa.date32()
