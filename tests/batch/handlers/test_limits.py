@@ -177,7 +177,7 @@ def test_what_fills_memory_is_dead_with_the_reason_and_harms_nobody(tmp_path: Pa
     outcomes = merged(plant.outcomes())
     for place, (name, (_, _, reason)) in enumerate(wild.items()):
         outcome = outcomes[f"wild-{place}"]
-        assert (outcome.outcome, outcome.error_type) == (("dead", "permanent") if reason else ("succeeded", None)), (name, outcome.reason)
+        assert (outcome.outcome, outcome.error_type) == (("dead", "permanent") if reason else ("succeeded", "")), (name, outcome.reason)
         assert reason in (outcome.reason or ""), (name, json.dumps(outcome.reason))
     assert {one.outcome for task_id, one in outcomes.items() if not task_id.startswith("wild")} == {"succeeded"}
     assert os.listdir(tmp_path) == []
