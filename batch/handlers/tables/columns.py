@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from batch.handlers.tables.engine import text
-from batch.handlers.tables.numbers import BLANKS, CANONICAL, QUICK_DIGITS, Marks, Shape, marks_of, measures, present, trimmed
+from batch.handlers.tables.numbers import BLANKS, CANONICAL, MAX_DIGITS, QUICK_DIGITS, Marks, Shape, marks_of, measures, present, trimmed
 from batch.handlers.tables.options import ReadOptions, TypeName
 
 SAMPLE_ROWS = 1000
@@ -234,7 +234,10 @@ class Draft:
         if kind in _INTEGERS:
             return replace(nothing, kind="integer", number=self.raw, scale=0)
         if kind.startswith("DECIMAL"):
-            return replace(nothing, kind="decimal", number=self.raw, scale=int(kind.rstrip(")").split(",")[1]))
+            scale = int(kind.rstrip(")").split(",")[1])
+            return replace(
+                nothing, kind="decimal", written=f"CAST({self.raw} AS DECIMAL({MAX_DIGITS}, {scale}))", number=self.raw, scale=scale
+            )
         if kind in ("DOUBLE", "FLOAT"):
             column = replace(nothing, kind="double")
             if found[1]:

@@ -117,7 +117,7 @@ class Shape:
         """The type that holds all of them exactly."""
         if self.has_exponent:
             return "DOUBLE"
-        digits = self.whole + self.scale
+        digits = max(self.whole, 1) + self.scale  # without one before the point the engine would write .5
         if not self.scale and digits <= QUICK_DIGITS:
             return "BIGINT"
         return f"DECIMAL({QUICK_DIGITS if digits <= QUICK_DIGITS else MAX_DIGITS}, {self.scale})"

@@ -602,6 +602,12 @@ def test_found_by_generated_tables(encoding: str, source: str, rows: list[list[s
     assert transformed(source.encode(encoding), of="x", quote='"').rows == rows
 
 
+def test_a_group_of_decimals_below_one_stands_as_it_stood() -> None:
+    source = "g,x\n0.123456789012345678,1\n-0.000000000000000001,2\n"
+    made = transformed(source, transformation="aggregation", group_by="g", values=[])
+    assert made.rows[1:] == [["-0.000000000000000001", "1"], ["0.123456789012345678", "1"]]
+
+
 def test_a_lone_carriage_return_in_json_is_kept() -> None:
     source = json.dumps({"x": 1, "a\rb": "c\r", "X": "\r"}) + "\n"
     assert transformed(source, "t.jsonl").rows == [["x", "a\rb", "X"], ["1", "c\r", "\r"]]

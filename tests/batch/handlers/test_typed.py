@@ -150,6 +150,7 @@ def test_csv_has_iso_dates_and_exact_numbers() -> None:
         ]
     assert written(pa.array([1, 123_456_789], pa.timestamp("ns"))) == ["1970-01-01 00:00:00.000000001", "1970-01-01 00:00:00.123456789"]
     assert written(KEPT["decimal(25,2)"]) == ["12345678901234567890123.45", "", "-0.01", "1.10"]
+    assert written(pa.array([D("0.12"), D("-0.50")], pa.decimal128(2, 2))) == ["0.12", "-0.50"]
     assert written(KEPT["uint64"]) == ["18446744073709551615", "", "0", "7"]
     assert [float(one) for one in written(pa.array([-0.0, 5e-324, 1.7e308, 0.1]))] == [-0.0, 5e-324, 1.7e308, 0.1]
     assert written(KEPT["bool"]) == ["true", "", "false", "true"]
