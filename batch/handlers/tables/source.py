@@ -111,8 +111,7 @@ class Source:
         """The first row, from 1, whose value is there and fails a test in SQL; with its value as text."""
         found = self.engine.rows(
             f"SELECT row, found FROM (SELECT row_number() OVER () AS row, CAST({column.cell} AS VARCHAR) AS found, {test} AS fits "
-            f"FROM source) "
-            "WHERE found IS NOT NULL AND NOT coalesce(fits, false) ORDER BY row LIMIT 1"
+            "FROM source) WHERE found IS NOT NULL AND NOT coalesce(fits, false) ORDER BY row LIMIT 1"
         )
         return (found[0][0], found[0][1]) if found else None
 
@@ -165,7 +164,7 @@ def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -
         source.warnings += [
             f"column {one!r} holds {' and '.join(sorted(found))} values; all are read as text"
             for one, found in kinds.items()
-            if _is_mixed(found)
+            if len(found) > 1 and not found <= {"integer", "number"}
         ]
     else:
         _csv(source)
@@ -187,10 +186,6 @@ def _known(reading: Reading) -> Any:
     return reading.text
 
 
-def _is_mixed(kinds: set[str]) -> bool:
-    return len(kinds) > 1 and not kinds <= {"integer", "number"}
-
-
 # --- CSV
 
 
@@ -208,7 +203,10 @@ def _csv(source: Source) -> None:
     if reading.quote and not reading.is_stated and (is_rewritten or is_longer):
         line = first_cut(source.name, source.path, reading)
         if line and not (may_be_plain and _unquoted(source)):
-            _refuse_cut(source, line)
+            raise Permanent(
+                f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but each of its lines is a whole row without "
+                'quotes: say quote: \'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
+            )
 
 
 def _read_csv(source: Source) -> bool:
@@ -230,8 +228,8 @@ def _read_csv(source: Source) -> bool:
 
 
 def _may_lack_rows(source: Source) -> bool:
-    """Whether there are more lines than the rows have: blank ones, or lost ones. The engine leaves out a last row whose quotes do not end, or
-    that is too long, without a word."""
+    """Whether there are more lines than the rows have: blank ones, or lost ones. The engine leaves out a last row that is too long or whose
+    quotes do not end."""
     left: int = _known(source.reading).line_count - source.row_count - source.reading.has_header
     if not left:
         return False
@@ -251,14 +249,6 @@ def _unquoted(source: Source) -> bool:
         return False
     source.warnings.append(_UNQUOTED)
     return True
-
-
-def _refuse_cut(source: Source, line: int) -> None:
-    """A cell in quotes that goes on beyond its line, where each line would be a whole row without quotes, may be two stray quotes."""
-    raise Permanent(
-        f"{source.name}, line {line}: a cell in quotes goes on beyond its line, but each of its lines is a whole row without quotes: "
-        'say quote: \'"\' if cells may have lines of their own, or quote: "" if quotes are letters like others'
-    )
 
 
 def _look_at_csv(source: Source, path: Path, reading: Reading, kinds: JsonKinds | None) -> None:
@@ -394,8 +384,8 @@ def _demand_type(source: Source, draft: Draft, column: Column) -> None:
     if not draft.is_text:
         if draft.stated != column.kind:
             raise Permanent(
-                f"{source.name}: column {column.name[:200]!r} has the type {column.kind} of its own, not {draft.stated}; leave it "
-                f"out of types"
+                f"{source.name}: column {column.name[:200]!r} has the type {column.kind} of its own, not {draft.stated}; "
+                "leave it out of types"
             )
         return
     if draft.candidate == "text" or column.kind == draft.stated or (column.number and draft.stated in ("decimal", "double")):
