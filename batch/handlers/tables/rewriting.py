@@ -7,6 +7,7 @@ Rows are found again here, too, by their lines: an engine counts rows, a person 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import mmap
 import re
@@ -145,6 +146,15 @@ def _has_spaced_quotes(path: Path, reading: Reading) -> bool:
     pattern = b"(?:^|[\r\n]|%b) +%b|%b +(?:%b|[\r\n]|$)" % (delimiter, quote, quote, delimiter)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return re.search(pattern, content) is not None
+
+
+def end_last_line(path: Path) -> None:
+    """A last row without an end that is longer than its buffer the engine loses or cuts without a word; with one it is refused."""
+    with path.open("rb+") as file:
+        head = file.read(1 << 16)
+        file.seek(-1, io.SEEK_END)
+        if file.read(1) not in b"\r\n":
+            file.write(b"\r\n" if b"\r\n" in head else b"\r" if b"\r" in head and b"\n" not in head else b"\n")
 
 
 def first_problem(name: str, path: Path, reading: Reading) -> Permanent | None:

@@ -16,6 +16,7 @@ from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading, r
 from batch.handlers.tables.rewriting import (
     JsonKinds,
     csv_rows,
+    end_last_line,
     first_cut,
     first_problem,
     line_of_row,
@@ -66,9 +67,9 @@ class Source:
 
     def column(self, name: str) -> Column:
         """Raises Permanent with the nearest column that exists."""
-        found = next((one for one in self.columns if one.name == name), None)
-        if found is not None:
-            return found
+        for one in self.columns:
+            if one.name == name:
+                return one
         raise Permanent(f"{self.name} has no column {name[:200]!r}{hint(name, [one.name for one in self.columns])}")
 
     def facts(self) -> dict[str, Any]:
@@ -216,6 +217,7 @@ def _read_csv(source: Source) -> bool:
         canonical = rewritten_csv(name, path, reading, source.engine.folder / REWRITTEN)
         _look_at_csv(source, source.engine.folder / REWRITTEN, canonical, None)
         return True
+    end_last_line(path)
     try:
         _look_at_csv(source, path, reading, None)
     except Permanent as error:

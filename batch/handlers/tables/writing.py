@@ -55,8 +55,7 @@ def _csv(source: Source, plan: Plan, path: Path, *, escape_formulas: bool) -> in
     body = path.with_suffix(".body")
     count = _copied(source.engine, f"COPY (SELECT {chosen} FROM {plan.rows}) TO {text(str(body))} ({options}, HEADER false)")
     with path.open("w", encoding="utf-8", newline="") as file:
-        has_return = any("\r" in name for name in names)  # which Python would leave bare
-        csv.writer(file, quoting=csv.QUOTE_ALL if has_return else csv.QUOTE_MINIMAL, lineterminator="\n").writerow(names)
+        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerow(names)  # or a lone \r would stand bare
     with path.open("ab") as file, body.open("rb") as rows:
         shutil.copyfileobj(rows, file)
     body.unlink()
