@@ -25,8 +25,9 @@ from batch.handlers.contract import ColumnName, ObjectName, Payload, write_repor
 from batch.handlers.tables import datasets
 from batch.handlers.tables.conditions import Condition, chosen
 from batch.handlers.tables.engine import Engine, file_limit, opened
+from batch.handlers.tables.opening import opened_source
 from batch.handlers.tables.options import ReadOptions
-from batch.handlers.tables.source import LeftOut, Source, opened_source
+from batch.handlers.tables.source import LeftOut, Source
 from batch.handlers.tables.transformations import Keep, Method, Plan, aggregated, distinct, filtered, normalized
 from batch.handlers.tables.writing import MEDIA_TYPES, Target, write
 from batch.handling.context import Context

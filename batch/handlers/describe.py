@@ -8,8 +8,8 @@ from typing import Any
 
 from batch.handlers import media, texts
 from batch.handlers.tables.engine import opened
+from batch.handlers.tables.opening import opened_source
 from batch.handlers.tables.options import ReadOptions
-from batch.handlers.tables.source import opened_source
 from batch.model.errors import Permanent
 
 MEMORY_MB = 128

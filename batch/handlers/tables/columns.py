@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from batch.handlers.tables.digits import BLANKS, CANONICAL, MAX_DIGITS, QUICK_DIGITS, Marks, Shape, marks_of, measures, present, trimmed
 from batch.handlers.tables.engine import text
-from batch.handlers.tables.numbers import BLANKS, CANONICAL, MAX_DIGITS, QUICK_DIGITS, Marks, Shape, marks_of, measures, present, trimmed
 from batch.handlers.tables.options import ReadOptions, TypeName
 
 SAMPLE_ROWS = 1000

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batch.handlers.contract import ColumnName
 from batch.handlers.tables.columns import DATE, Column
+from batch.handlers.tables.digits import MAX_DIGITS, trimmed
 from batch.handlers.tables.engine import text, texts
-from batch.handlers.tables.numbers import MAX_DIGITS, trimmed
 from batch.handlers.tables.source import Source
 from batch.model.errors import Permanent
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from batch.handlers import media
-from batch.handlers.tables.encodings import Text, text_of
+from batch.handlers.tables.encoded import Text, text_of
 from batch.handlers.tables.options import Format, ReadOptions
 from batch.model.errors import Permanent
 

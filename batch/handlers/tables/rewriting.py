@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from batch.handlers.tables.encodings import Text
+from batch.handlers.tables.encoded import Text
 from batch.handlers.tables.reading import MAX_COLUMNS, MAX_ROW_BYTES, Reading
 from batch.model.errors import Permanent
 

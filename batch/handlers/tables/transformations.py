@@ -15,8 +15,8 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from batch.handlers.tables.columns import Column
+from batch.handlers.tables.digits import MAX_DIGITS
 from batch.handlers.tables.engine import text
-from batch.handlers.tables.numbers import MAX_DIGITS
 from batch.handlers.tables.source import LeftOut, Source, in_parts
 from batch.model.errors import Permanent
 

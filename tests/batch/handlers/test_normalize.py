@@ -22,8 +22,8 @@ import pytest
 
 from batch.handlers.tables.conditions import Condition, chosen
 from batch.handlers.tables.engine import opened
+from batch.handlers.tables.opening import opened_source
 from batch.handlers.tables.options import ReadOptions
-from batch.handlers.tables.source import opened_source
 from batch.model.errors import Permanent
 from tests.batch.handlers.tables import Made, parquet, transformed
 
