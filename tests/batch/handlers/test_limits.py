@@ -24,6 +24,7 @@ from batch.model.outcomes import merged
 from batch.testing import MemoryObjectStore, run_handler
 from tests.batch.worker.isolated import submit, worker
 from tests.batch.worker.plant import Plant
+from tests.support import wait_until
 
 PRESENT: dict[str, Any] = {"transformation": "filter", "conditions": [{"column": "a", "operator": "is_missing", "value": False}]}
 MB = 1_000_000
@@ -180,4 +181,4 @@ def test_what_fills_memory_is_dead_with_the_reason_and_harms_nobody(tmp_path: Pa
         assert (outcome.outcome, outcome.error_type) == (("dead", "permanent") if reason else ("succeeded", "")), (name, outcome.reason)
         assert reason in (outcome.reason or ""), (name, json.dumps(outcome.reason))
     assert {one.outcome for task_id, one in outcomes.items() if not task_id.startswith("wild")} == {"succeeded"}
-    assert os.listdir(tmp_path) == []
+    wait_until(lambda: not os.listdir(tmp_path), 60, "the removal of the child's folder")
