@@ -201,7 +201,7 @@ def made(path: Path, size: int) -> None:
 
 def _copied(table: Path, typed: Path) -> None:
     program = "import duckdb, sys; duckdb.sql(f\"COPY (FROM '{sys.argv[1]}') TO '{sys.argv[2]}' (FORMAT parquet)\")"
-    subprocess.run([sys.executable, "-c", program, str(table), str(typed)], check=True, timeout=LIMIT_S)
+    subprocess.run([sys.executable, "-c", program, str(table), str(typed)], check=True, capture_output=True, timeout=LIMIT_S)
 
 
 def text(recording: Recording) -> str:

@@ -21,8 +21,8 @@ from batch.model.errors import Permanent
 
 MAX_REASON_CHARS = 300
 ENGINE_MB = 192
-"""What the engine holds in memory before it writes to its folder. Its process has at most 330 MB then, but has asked for 490 MB, and that
-is what the handler's own limit counts."""
+"""What the engine holds in memory before it writes to its folder. Its process was seen with up to 390 MB then, of 500 MB that it had
+asked for, which is what the handler's own limit counts."""
 MB = 1_000_000
 _TOO_LONG = re.compile(r"Line: (\d+)\b.*Maximum line size of (\d+) bytes exceeded", re.DOTALL)
 
