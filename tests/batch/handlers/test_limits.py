@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import batch.handlers
-from batch.handlers.tables import reading, source
+from batch.handlers.tables import opening, reading, source
 from batch.handling.registry import default_registry
 from batch.model.errors import Permanent
 from batch.model.exit import ExitReason
@@ -49,7 +49,7 @@ def cell(rng: random.Random, most: int) -> str:
 @pytest.mark.parametrize("seed", range(30))
 def test_no_row_is_lost_where_the_engines_pieces_meet(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     longest = 1000
-    monkeypatch.setattr(source, "MAX_ROW_BYTES", longest)
+    monkeypatch.setattr(opening, "MAX_ROW_BYTES", longest)
     rng = random.Random(seed)
     rows = [[cell(rng, longest // 4) for _ in range(3)] for _ in range(rng.randrange(1, 400))]
     if is_too_long := rng.random() < 0.3:
@@ -67,13 +67,13 @@ def test_no_row_is_lost_where_the_engines_pieces_meet(seed: int, monkeypatch: py
 
 
 def test_a_last_row_without_an_end_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr(opening, "MAX_ROW_BYTES", 1000)
     with pytest.raises(Permanent, match="a row is longer than 1,000 bytes"):
         result_of(b"a,b\n1,2\n3," + b"y" * 5000, **PRESENT)
 
 
 def test_a_plain_file_larger_than_the_engines_buffer_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "MAX_ROW_BYTES", 1 << 14)
+    monkeypatch.setattr(opening, "MAX_ROW_BYTES", 1 << 14)
     rows = [[f"row-{number}", str(number)] for number in range(20_000)]
     data = "a,b\n" + "".join(f"{name},{number}\n" for name, number in rows)
     assert result_of(data.encode(), **PRESENT)[0][1:] == rows
