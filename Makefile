@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/demo
 READY := $(VENV)/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-BENCH ?= worker local_cloud predictions
+BENCH ?= worker local_cloud predictions data
 # The tests start some hundred processes: none of them should compile the sources anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 
@@ -59,6 +59,7 @@ lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --group dev --extra local --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements/dev.txt
 	@$(BIN)/uv pip compile pyproject.toml --group build --extra local --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/demo.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra image --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/image.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra image --extra data --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/data.txt
 
 docs: $(READY) ## Write docs/reference.md anew from the code
 	@$(BIN)/python -m tests.reference

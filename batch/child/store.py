@@ -30,7 +30,7 @@ from batch.model.errors import (
 from batch.services.ports import ObjectInfo, ObjectStore
 
 _TRANSFERS = frozenset({"download", "upload"})
-_METHODS = _TRANSFERS | {"write", "read", "read_with_info", "info", "list", "patch_metadata", "delete"}
+_METHODS = _TRANSFERS | {"write", "read", "read_stored", "read_with_info", "info", "list", "patch_metadata", "delete"}
 Ask = Callable[[dict[str, Any], bytes], Frame]
 """Sends a question and waits for the answer."""
 
@@ -56,6 +56,11 @@ class RemoteStore:
 
     def read(self, name: str) -> bytes:
         return self._call("read", name=arguments.object_name(name)).body
+
+    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        answer = self._call("read_stored", name=arguments.object_name(name))
+        size = answer.header["size"]
+        return (answer.body[:size], answer.body[size:]) if answer.header["is_zipped"] else (answer.body, None)
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         answer = self._call("read_with_info", name=arguments.object_name(name))
@@ -130,6 +135,9 @@ def _done(store: ObjectStore, method: str, options: dict[str, Any], body: bytes)
     answer = getattr(store, method)(**options, **({"data": body} if method == "write" else {}))
     if method == "read":
         return {}, answer
+    if method == "read_stored":
+        content, stored = answer
+        return {"size": len(content), "is_zipped": stored is not None}, content + (stored or b"")
     if method == "read_with_info":
         return {"info": _told(answer[1])}, answer[0]
     if method == "list":

@@ -1,47 +1,63 @@
 """`data_transformation`: normalizes, aggregates, filters or deduplicates a table. The result is written last: it never names data that
 is not there.
 
-The table is an object of the bucket (`source`), or a generated data set of `dataset_size` rows. The data goes to
-`results/<task_id>-<attempt>.csv` (or `.parquet`), the result to `results/<task_id>.json`.
+The table is an object of the bucket (`source`), or a generated data set of `dataset_size` rows. It is read whole or refused, and the result
+says how. The data goes to `results/<task_id>-<attempt>.csv` (or `.parquet`), the result to `results/<task_id>.json`.
+
+All its files lie in a temporary folder, which on Cloud Run is memory: the source, at most DATA_MAX_BYTES of it; what is written anew of it
+(SPILL_TIMES as much at most) and the data of the result, together RESULT_TIMES as much; and what the engine puts aside, SPILL_TIMES as
+much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import errno
+import filecmp
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from batch.handlers.contract import ColumnName, ObjectName, Payload, write_report
 from batch.handlers.tables import datasets
-from batch.handlers.tables.conditions import Condition, chooser
-from batch.handlers.tables.duplicates import Keep, distinct_rows
-from batch.handlers.tables.measures import groups_of, numbers_of
-from batch.handlers.tables.numeric import Method, aggregated, header, normalized, normalized_rows
-from batch.handlers.tables.parquet import MEDIA_TYPE, demand, is_parquet, read_parquet, write_parquet
-from batch.handlers.tables.table import Row, Table, read_table, without_formula, write_csv
+from batch.handlers.tables.conditions import Condition, chosen
+from batch.handlers.tables.engine import Engine, file_limit, opened
+from batch.handlers.tables.opening import opened_source
+from batch.handlers.tables.options import ReadOptions
+from batch.handlers.tables.source import LeftOut, Source
+from batch.handlers.tables.transformations import Keep, Method, Plan, aggregated, distinct, filtered, normalized
+from batch.handlers.tables.writing import MEDIA_TYPES, Target, write
 from batch.handling.context import Context
 from batch.handling.registry import task
 from batch.model.clock import iso
-from batch.model.errors import ObjectMissing, Permanent, Retry
+from batch.model.errors import ObjectMissing, ObjectTooLarge, Permanent, Retry
 from batch.model.message import Task
 from batch.model.names import result_data_object, result_object
 
 ColumnNames = Annotated[tuple[ColumnName, ...], Field(min_length=1, max_length=1000)]
+Values = Annotated[tuple[ColumnName, ...], Field(max_length=1000)]
 Conditions = Annotated[tuple[Condition, ...], Field(max_length=100)]
-Format = Literal["csv", "parquet"]
 MAX_DATASET_SIZE = 1_000_000
-MEDIA_TYPES = {"csv": "text/csv", "parquet": MEDIA_TYPE}
+DATA_MAX_BYTES = 50 << 20
+"""Where the worker's setting is not known."""
+MEMORY_MB = 512
+"""What the child may use: Python, the engine with its own code, and what the engine holds."""
+TIMEOUT_S = 900.0
+RESULT_TIMES = 4
+SPILL_TIMES = 2
 
 
-class DataTransformation(Payload):
+class DataTransformation(Payload, ReadOptions):
     """The fields of a `data_transformation` task; others are allowed and ignored. `columns` and `method` are for normalize, `group_by` and
-    `values` for aggregation, `conditions` for filter, `columns` (all of them by default) and `keep` for deduplicate; `dataset_size` and
-    `seed` count only without a `source`; `format` is what the data is written in; `escape_formulas` is for CSV that a person opens."""
+    `values` (none: count rows only) for aggregation, `conditions` for filter, whose rows have `columns` (all by default), `columns` (all by
+    default) and `keep` for deduplicate; `dataset_size` and `seed` count only without a `source`; `format` is what the data is written in;
+    `escape_formulas` is for CSV that a person opens. Those of ReadOptions say how the source is read."""
 
     transformation: Literal["normalize", "aggregation", "filter", "deduplicate"] = "normalize"
-    format: Format = "csv"
+    format: Target = "csv"
     escape_formulas: bool = False
     source: ObjectName | None = None
     dataset_size: int = Field(default=1000, ge=1, le=MAX_DATASET_SIZE)
@@ -49,7 +65,7 @@ class DataTransformation(Payload):
     method: Method = "z-score"
     columns: ColumnNames | None = None
     group_by: ColumnName | None = None
-    values: ColumnNames | None = None
+    values: Values | None = None
     conditions: Conditions | None = None
     keep: Keep = "first"
 
@@ -77,21 +93,12 @@ class DataTransformation(Payload):
             yield (self.group_by or "category",), datasets.COLUMNS
         elif self.transformation == "filter":
             yield [one.column for one in self.conditions or ()], datasets.COLUMNS
+            yield self.columns or (), datasets.COLUMNS
         else:
             yield self.columns or (), datasets.COLUMNS
 
 
-@dataclass(frozen=True, slots=True)
-class Product:
-    """What a transformation made: the data with its rows, how many records went in, and the facts for the result."""
-
-    data: bytes
-    row_count: int
-    record_count: int
-    facts: Mapping[str, Any]
-
-
-@task("data_transformation", payload=DataTransformation)
+@task("data_transformation", payload=DataTransformation, isolation="process", memory_mb=MEMORY_MB, timeout_s=TIMEOUT_S)
 def data_transformation(task: Task, ctx: Context) -> dict[str, Any]:
     """The outcome's facts: transformation, records, and where the data is. Raises Permanent for a source that cannot be used, Retry for
     one that is not there, DependencyError."""
@@ -99,100 +106,123 @@ def data_transformation(task: Task, ctx: Context) -> dict[str, Any]:
     fields: DataTransformation = ctx.payload
     if fields.processing_time:
         ctx.sleep(fields.processing_time)
-    if fields.format == "parquet":
-        demand("the output")
-    product = transformed(fields, _table(fields, ctx))
-    data = _write_data(ctx, product, fields.format)
+    limit_bytes = int(os.environ.get("DATA_MAX_BYTES") or DATA_MAX_BYTES)
+    name = fields.source or f"the generated data set (seed {fields.seed})"
+    with opened(name, SPILL_TIMES * limit_bytes) as engine:
+        path = _fetched(fields, ctx, engine, limit_bytes)
+        with _bounded(name, SPILL_TIMES * limit_bytes):
+            source = opened_source(engine, name, path, _read_options(fields))
+        with _bounded(name, RESULT_TIMES * limit_bytes - source.rewritten_bytes):
+            plan = planned(source, fields)
+            file, row_count = write(source, plan, fields.format, escape_formulas=fields.escape_formulas)
+        data = {**_written(ctx, file, fields.format), "rows": row_count}
     result = {
         "task_id": task.task_id,
         "transformation": fields.transformation,
-        "records_processed": product.record_count,
+        "records_processed": source.row_count,
         "timestamp": iso(ctx.now()),
         "processing_time": round(ctx.clock.monotonic() - started_s, 6),
         **({"source": fields.source} if fields.source is not None else {"dataset_size": fields.dataset_size, "seed": fields.seed}),
-        **product.facts,
+        **plan.facts,
+        **_counts(fields, source.row_count, row_count),
+        "read": source.facts(),
+        "columns_left_out": [{"column": one.column, "reason": one.reason} for one in plan.left_out],
+        "warnings": warnings_of(source, plan),
         "data": data,
     }
     standing = write_report(ctx, result_object(task.task_id), result)
-    told = ("transformation", "records_processed", "processing_time", "group_count", "rows_in", "rows_out", "data")
-    return {name: standing[name] for name in told if name in standing}
+    said = ("transformation", "records_processed", "processing_time", "group_count", "rows_in", "rows_out", "data")
+    return {**{name: standing[name] for name in said if name in standing}, **_warned(standing)}
 
 
-def transformed(fields: DataTransformation, table: Table) -> Product:
-    """Pure. Raises Permanent for columns and cells that cannot be used."""
-    make = {"normalize": _normalize, "aggregation": _aggregate, "filter": _filter, "deduplicate": _deduplicate}
-    return make[fields.transformation](fields, table)
+def _read_options(fields: DataTransformation) -> ReadOptions:
+    """The data of a result is CSV as it is written here: a cell of several lines stands in quotes there on purpose."""
+    is_ours = fields.source is not None and fields.source.startswith("results/") and fields.source.endswith(".csv")
+    return fields.model_copy(update={"quote": '"'}) if is_ours and fields.quote is None else fields
 
 
-def _normalize(fields: DataTransformation, table: Table) -> Product:
-    record_count, numbers = numbers_of(table, fields.columns)
-    if not numbers:
-        raise Permanent(f"{table.name} has no numeric column to normalize; name `columns` whose cells are numbers")
-    facts: dict[str, Any] = {}
-    for name in numbers:
-        numbers[name], facts[name] = normalized(numbers[name], fields.method)
-    data, row_count = _written(fields, table.columns, lambda: normalized_rows(table, numbers))
-    return Product(data, row_count, record_count, {"method": fields.method, "columns": facts})
+def planned(source: Source, fields: DataTransformation) -> Plan:
+    """Raises Permanent for columns and values that cannot be used."""
+    if fields.transformation == "filter":
+        conditions = fields.conditions or ()
+        columns = source.columns if fields.columns is None else [source.column(one) for one in fields.columns]
+        said = [one.model_dump(mode="json") for one in conditions]
+        return filtered(chosen(source, conditions), columns, {"conditions": said})
+    if fields.transformation == "deduplicate":
+        columns = source.columns if fields.columns is None else [source.column(one) for one in fields.columns]
+        return distinct(source, columns, fields.keep)
+    if fields.transformation == "normalize":
+        columns, left_out = source.numbers(fields.columns)
+        if not columns:
+            raise Permanent(f"{source.name} has no numeric column to normalize{_reasons(left_out)}; name `columns` whose cells are numbers")
+        return normalized(source, columns, fields.method, left_out)
+    group = source.column(fields.group_by or "category")
+    columns, left_out = source.numbers(fields.values, leave_out=group.name)
+    if not columns and fields.values is None:
+        raise Permanent(f"{source.name} has no numeric column to aggregate{_reasons(left_out)}; say values: [] to count rows only")
+    return aggregated(group, columns, left_out)
 
 
-def _aggregate(fields: DataTransformation, table: Table) -> Product:
-    group_by = fields.group_by or "category"
-    groups, rows = groups_of(table, group_by)
-    record_count, numbers = numbers_of(table, fields.values, leave_out=group_by)
-    facts = {"group_by": group_by, "values": list(numbers), "group_count": len(groups)}
-    data, row_count = _written(fields, header(group_by, list(numbers)), lambda: aggregated(groups, rows, numbers))
-    return Product(data, row_count, record_count, facts)
+def warnings_of(source: Source, plan: Plan) -> list[str]:
+    """What a person should look at: a field of the result, for nobody reads the log of a task that succeeded."""
+    return [*source.warnings, *(f"column {one.column!r} is left out: {one.reason}" for one in plan.left_out if one.is_doubtful)]
 
 
-def _filter(fields: DataTransformation, table: Table) -> Product:
-    chosen = chooser(table, fields.conditions or ())
-    said = [one.model_dump(mode="json") for one in fields.conditions or ()]
-    return _some_rows(fields, table, lambda one: (cells for row, cells in enumerate(one.rows(), 1) if chosen(row, cells)), conditions=said)
+def _reasons(left_out: Sequence[LeftOut]) -> str:
+    said = "; ".join(f"{one.column[:60]!r}: {one.reason}" for one in left_out[:5])
+    return f" ({said}{' …' if len(left_out) > 5 else ''})" if said else ""
 
 
-def _deduplicate(fields: DataTransformation, table: Table) -> Product:
-    columns = fields.columns or table.columns
-    return _some_rows(fields, table, lambda one: distinct_rows(one, columns, fields.keep), columns=list(columns), keep=fields.keep)
+def _counts(fields: DataTransformation, rows_in: int, rows_out: int) -> dict[str, int]:
+    if fields.transformation == "aggregation":
+        return {"group_count": rows_out}
+    return {} if fields.transformation == "normalize" else {"rows_in": rows_in, "rows_out": rows_out}
 
 
-def _some_rows(fields: DataTransformation, table: Table, choose: Callable[[Table], Iterable[Row]], **facts: Any) -> Product:
-    """Rows of the table as they are; with how many went in and came out."""
-    row_count = 0
-
-    def rows() -> Iterator[Row]:
-        nonlocal row_count
-        row_count = 0
-        for cells in table.rows():
-            row_count += 1
-            yield cells
-
-    counted = replace(table, rows=rows)
-    data, kept_count = _written(fields, table.columns, lambda: choose(counted))
-    return Product(data, kept_count, row_count, {**facts, "rows_in": row_count, "rows_out": kept_count})
+def _warned(standing: Any) -> dict[str, int]:
+    count = len(standing.get("warnings") or ())
+    return {"warning_count": count} if count else {}
 
 
-def _written(fields: DataTransformation, columns: Sequence[str], rows: Callable[[], Iterable[Iterable[object]]]) -> tuple[bytes, int]:
-    if fields.format == "parquet":
-        return write_parquet(columns, rows)
-    if fields.escape_formulas:
-        return write_csv([str(without_formula(one)) for one in columns], (map(without_formula, row) for row in rows()))
-    return write_csv(columns, rows())
+@contextmanager
+def _bounded(name: str, limit_bytes: int) -> Iterator[None]:
+    """No file grows beyond the limit. Raises Permanent when one would."""
+    with file_limit(limit_bytes):
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            raise Permanent(
+                f"{name} unfolds into a file of more than {limit_bytes:,} bytes, which is all that DATA_MAX_BYTES leaves for it: split it, "
+                "or send it to a lane with a larger DATA_MAX_BYTES"
+            ) from error
 
 
-def _table(fields: DataTransformation, ctx: Context) -> Table:
+def _fetched(fields: DataTransformation, ctx: Context, engine: Engine, limit_bytes: int) -> Path:
+    path = engine.folder / "source"
     if fields.source is None:
-        return datasets.dataset(fields.dataset_size, fields.seed)
+        datasets.write(path, fields.dataset_size, fields.seed)
+        return path
     try:
-        data = ctx.read(fields.source)
+        ctx.download(fields.source, path, limit_bytes)
     except ObjectMissing as error:
         raise Retry(f"the source {fields.source!r} is not in the bucket (yet): upload it, or name an object that exists") from error
-    return read_parquet(fields.source, data) if is_parquet(data) else read_table(fields.source, data)
+    except ObjectTooLarge as error:
+        raise Permanent(
+            f"the source {fields.source!r} is larger than {limit_bytes:,} bytes, the DATA_MAX_BYTES of this lane: send it to a lane with a "
+            "larger one, or split it"
+        ) from error
+    return path
 
 
-def _write_data(ctx: Context, product: Product, form: Format) -> dict[str, Any]:
+def _written(ctx: Context, file: Path, form: Target) -> dict[str, Any]:
     """Raises Retry when an earlier run of this attempt left other data: the result must describe the data that it names."""
     name = result_data_object(ctx.task.task_id, ctx.attempt, form)
-    written = ctx.write(name, product.data, MEDIA_TYPES[form])
-    if not written.created and ctx.read(name) != product.data:
-        raise Retry(f"the source changed since {name} was written; the next attempt writes data of its own", after_s=0.0)
-    return {"object": name, "generation": written.generation, "size": len(product.data), "rows": product.row_count}
+    written = ctx.upload(name, file, MEDIA_TYPES[form])
+    if not written.created:
+        standing = file.with_name("standing")
+        ctx.download(name, standing)
+        if not filecmp.cmp(standing, file, shallow=False):
+            raise Retry(f"the source changed since {name} was written; the next attempt writes data of its own", after_s=0.0)
+    return {"object": name, "generation": written.generation, "size": file.stat().st_size}

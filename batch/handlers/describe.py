@@ -3,56 +3,49 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 from typing import Any
 
 from batch.handlers import media, texts
-from batch.handlers.tables.cells import ColumnType
-from batch.handlers.tables.dialects import Dialect, dialect_of
+from batch.handlers.tables.engine import opened
+from batch.handlers.tables.opening import opened_source
+from batch.handlers.tables.options import ReadOptions
+from batch.model.errors import Permanent
 
-MAX_COLUMNS = 1000
-"""Columns that are described one by one; `column_count` counts all."""
+MEMORY_MB = 128
+TABLES = (media.CSV, media.TSV, media.JSON_LINES, media.PARQUET)
+SPILL_BYTES = 64 << 20
+"""For the engine, which works beside other tasks here."""
 
 
 def describe(filename: str, data: bytes) -> dict[str, Any]:
-    """`size`, `crc32c`, `sha256`, `media_type`; for text also `encoding`, `line_count`, `word_count`; for CSV what `_csv_facts` says."""
+    """`size`, `crc32c`, `sha256`, `media_type`; for text also `encoding`, `line_count`, `word_count`; for tables see `_table_facts`."""
     encoding = None if media.signature(data) else texts.encoding_of(data)
     kind = media.media_type(filename, data, is_text=encoding is not None)
     facts: dict[str, Any] = {"size": len(data), "crc32c": crc32c(data), "sha256": sha256(data), "media_type": kind}
-    if encoding is None:
-        return facts
-    lines, words = texts.counts(data, encoding)
-    facts |= {"encoding": encoding, "line_count": lines, "word_count": words}
-    if kind in (media.CSV, media.TSV):
-        facts |= _csv_facts(data, encoding)
+    if encoding is not None:
+        lines, words = texts.counts(data, encoding)
+        facts |= {"encoding": encoding, "line_count": lines, "word_count": words}
+    if kind in TABLES:
+        facts |= _table_facts(filename, data)
     return facts
 
 
-def _csv_facts(data: bytes, encoding: str) -> dict[str, Any]:
-    """`row_count` (without the header, which is the first row), `column_count`, `columns` with name and type, `separator`;
-    `uneven_row_count` when rows are wider or narrower than the header; only `csv_problem` when it cannot be cut into cells."""
-    dialect = dialect_of(data, encoding)
+def _table_facts(filename: str, data: bytes) -> dict[str, Any]:
+    """`row_count` (without the header), `column_count`, `columns` with name, type and `null_count`, `separator` for CSV; or only
+    `table_problem`, which says, with the line, why it cannot be read whole."""
     try:
-        names, types, row_count, uneven_count = _columns(dialect, data, encoding)
-    except csv.Error as error:
-        return {"csv_problem": str(error)}
-    columns = [{"name": name, "type": kind.name} for name, kind in zip(names[:MAX_COLUMNS], types, strict=False)]
-    facts: dict[str, Any] = {"row_count": row_count, "column_count": len(names), "columns": columns, "separator": dialect.separator}
-    return facts | {"uneven_row_count": uneven_count} if uneven_count else facts
-
-
-def _columns(dialect: Dialect, data: bytes, encoding: str) -> tuple[list[str], list[ColumnType], int, int]:
-    rows = dialect.rows(data, encoding)
-    names = next(rows, (0, []))[1]
-    types = [ColumnType() for _ in names[:MAX_COLUMNS]]
-    row_count = uneven_count = 0
-    for _, cells in rows:
-        row_count += 1
-        uneven_count += len(cells) != len(names)
-        for kind, cell in zip(types, cells, strict=False):
-            kind.see(cell)
-    return names, types, row_count, uneven_count
+        with opened(filename, SPILL_BYTES, memory_mb=MEMORY_MB) as engine:
+            path = engine.folder / "source"
+            path.write_bytes(data)
+            source = opened_source(engine, filename, path, ReadOptions())
+    except Permanent as problem:
+        return {"table_problem": str(problem)}
+    facts = source.facts()
+    told = {"row_count": source.row_count, "column_count": facts["column_count"], "columns": facts["columns"]}
+    if source.reading.format == "csv":
+        told["separator"] = source.reading.delimiter
+    return {**told, "warnings": source.warnings} if source.warnings else told
 
 
 def crc32c(data: bytes) -> str:

@@ -39,18 +39,23 @@ def file_processing(task: Task, ctx: Context) -> dict[str, Any]:  # noqa: ARG001
     if fields.processing_time:
         ctx.sleep(fields.processing_time)
     try:
-        data = ctx.read(input_object(fields.filename))
+        data, stored = ctx.store.read_stored(input_object(fields.filename))
     except ObjectMissing:
         return _report(ctx, fields, started_s, {"input_found": False})
     if fields.operation == "compress":
         return _compress(ctx, fields, started_s, data)
-    facts = checksum(data) if fields.operation == "checksum" else describe(fields.filename, data)
+    facts = checksums(data, stored) if fields.operation == "checksum" else describe(fields.filename, data)
     return _report(ctx, fields, started_s, {"input_found": True, **facts})
 
 
 def checksum(data: bytes) -> dict[str, Any]:
     """`size` in bytes and three digests."""
     return {"size": len(data), "crc32c": crc32c(data), "md5": md5(data), "sha256": sha256(data)}
+
+
+def checksums(data: bytes, stored: bytes | None) -> dict[str, Any]:
+    """Those of the content; `stored` has those of what lies in the bucket, where that is zipped."""
+    return checksum(data) if stored is None else {**checksum(data), "stored": {"content_encoding": "gzip", **checksum(stored)}}
 
 
 def _report(ctx: Context, fields: FileProcessing, started_s: float, facts: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ UNKNOWN = "application/octet-stream"
 CSV = "text/csv"
 TSV = "text/tab-separated-values"
 JSON_LINES = "application/x-ndjson"
+PARQUET = "application/vnd.apache.parquet"
 
 _SIGNATURES: tuple[tuple[str, tuple[tuple[int, bytes | tuple[bytes, ...]], ...]], ...] = (
     ("image/png", ((0, b"\x89PNG\r\n\x1a\n"),)),
@@ -36,7 +37,7 @@ _SIGNATURES: tuple[tuple[str, tuple[tuple[int, bytes | tuple[bytes, ...]], ...]]
     ("application/x-7z-compressed", ((0, b"7z\xbc\xaf\x27\x1c"),)),
     ("application/x-tar", ((257, b"ustar"),)),
     ("application/vnd.sqlite3", ((0, b"SQLite format 3\0"),)),
-    ("application/vnd.apache.parquet", ((0, b"PAR1\x15"),)),
+    (PARQUET, ((0, b"PAR1\x15"),)),
     ("application/wasm", ((0, b"\0asm"),)),
     ("application/x-executable", ((0, b"\x7fELF"),)),
 )

@@ -10,6 +10,8 @@ import io
 import re
 from collections.abc import Iterator
 
+UNKNOWN = "unknown-8bit"
+"""Its name by RFC 1428. Lines and words can be counted in it."""
 _PIECE_BYTES = 1 << 20
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -22,36 +24,31 @@ _WHITESPACE_AND_ESCAPE = b"\b\t\n\v\f\r\x1b"
 _CONTROL = bytes(byte for byte in (*range(32), 127) if byte not in _WHITESPACE_AND_ESCAPE)
 _CONTROL_CHARACTER = re.compile("[" + re.escape(_CONTROL.decode("ascii")) + "]")
 _HIGH = bytes(range(0x80, 0x100))
-_C1 = bytes(range(0x80, 0xA0))
 _MAX_HIGH_RATIO = 0.3
 """Texts in a western single-byte encoding are mostly ASCII; compressed and compiled data are not."""
 
 
 def encoding_of(data: bytes) -> str | None:
-    """`utf-8` (also for ASCII and empty data), `utf-8-sig`, `utf-16` or `utf-32` (only with a byte order mark), `latin-1`,
-    `windows-1252`, or None for what does not look like text. Each is a name that Python's codecs know."""
+    """`utf-8` (also for ASCII and empty data), `utf-8-sig`, `utf-16` or `utf-32` (only with a byte order mark), UNKNOWN for text in one of
+    the encodings of one byte a letter, which no look at it can tell apart, or None for what does not look like text."""
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return encoding if _is_text_in(data, encoding) else None
     if any(_count(piece, _CONTROL) for piece in _pieces(data)):
         return None
-    return "utf-8" if _is_text_in(data, "utf-8") else _single_byte_encoding(data)
+    if _is_text_in(data, "utf-8"):
+        return "utf-8"
+    return UNKNOWN if _looks_like_one_byte_a_letter(data) else None
 
 
 def counts(data: bytes, encoding: str) -> tuple[int, int]:
     """Lines and words. A line ends with \\n, \\r\\n or \\r, or with the data; words are what whitespace separates."""
     lines = words = 0
-    with io.TextIOWrapper(io.BytesIO(data), encoding) as text:
+    with io.TextIOWrapper(io.BytesIO(data), "latin-1" if encoding == UNKNOWN else encoding) as text:
         for line in text:
             lines += 1
             words += len(line.split())
     return lines, words
-
-
-def head(data: bytes, encoding: str, characters: int) -> str:
-    """The first characters, with their line ends as they are."""
-    with io.TextIOWrapper(io.BytesIO(data), encoding, newline="") as text:
-        return text.read(characters)
 
 
 def _is_text_in(data: bytes, encoding: str) -> bool:
@@ -63,13 +60,8 @@ def _is_text_in(data: bytes, encoding: str) -> bool:
         return False
 
 
-def _single_byte_encoding(data: bytes) -> str | None:
-    if sum(_count(piece, _HIGH) for piece in _pieces(data)) > _MAX_HIGH_RATIO * len(data):
-        return None
-    if not any(_count(piece, _C1) for piece in _pieces(data)):
-        return "latin-1"
-    # Latin-1 has control characters where Windows has quotation marks and dashes.
-    return "windows-1252" if _is_text_in(data, "windows-1252") else None
+def _looks_like_one_byte_a_letter(data: bytes) -> bool:
+    return sum(_count(piece, _HIGH) for piece in _pieces(data)) <= _MAX_HIGH_RATIO * len(data)
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -138,6 +138,10 @@ class GoogleObjectStore:
 
     def read(self, name: str) -> bytes:
         """As `ObjectStore.read`."""
+        return self.read_stored(name)[0]
+
+    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        """As `ObjectStore.read_stored`: in one request."""
         return self._content(arguments.object_name(name))
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
@@ -147,7 +151,7 @@ class GoogleObjectStore:
             if info is None:
                 raise ObjectMissing(name)
             try:
-                return self._content(name, info.generation), info
+                return self._content(name, info.generation)[0], info
             except ObjectMissing:
                 continue  # replaced or deleted since: the info tells which
         raise self._restless(name)
@@ -272,8 +276,8 @@ class GoogleObjectStore:
         except MISSHAPEN as error:
             raise unreadable(where, error) from error
 
-    def _content(self, name: str, generation: int | None = None) -> bytes:
-        """Another encoding than gzip is the reader's affair, as it is Cloud Storage's."""
+    def _content(self, name: str, generation: int | None = None) -> tuple[bytes, bytes | None]:
+        """As `read_stored`. Another encoding than gzip is the reader's affair, as it is Cloud Storage's."""
         where = self._where("read", name)
         answer = self._answer(self._requests.read(name, generation), where)
         if not is_bounded(answer):
@@ -282,7 +286,7 @@ class GoogleObjectStore:
         if damage:
             raise corrupted(where, damage)
         is_zipped = answer.headers.get("content-encoding", "").lower() == "gzip"
-        return unzipped(name, answer.body) if is_zipped else answer.body
+        return (unzipped(name, answer.body), answer.body) if is_zipped else (answer.body, None)
 
     def _upload(
         self, name: str, file: Any, size: int, content_type: str, metadata: Mapping[str, str] | None, if_generation: int | None

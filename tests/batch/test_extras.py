@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from batch.extras import needs_extra
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_missing_library_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,3 +28,22 @@ def test_a_missing_library_is_one_line_and_exit_code_2(capsys: pytest.CaptureFix
 def test_a_missing_module_of_ours_is_a_fault() -> None:
     with pytest.raises(ModuleNotFoundError), needs_extra("fanout", "local"):
         importlib.import_module("fanout.no_such_command")
+
+
+def test_a_worker_does_not_load_the_engine_for_tables_before_a_table_comes() -> None:
+    program = "import sys, batch.handlers; print([name for name in sys.modules if name.split('.')[0] in ('duckdb', 'pyarrow')])"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_the_image_has_the_engine_unless_it_is_built_without() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(r"^ARG DATA=data$", dockerfile, re.MULTILINE)
+    assert "-r requirements/${DATA:-image}.txt" in dockerfile
+    pinned = {
+        name: set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)) for name in ("image", "data")
+    }
+    assert {one.split("==")[0] for one in pinned["data"] ^ pinned["image"]} == {"duckdb"}
+    for name in pinned:
+        assert f"!requirements/{name}.txt" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        assert "--index" not in (ROOT / f"requirements/{name}.txt").read_text(encoding="utf-8")

@@ -219,6 +219,9 @@ class Store:
     def read(self, name: str) -> bytes:
         return self.read_with_info(name)[0]
 
+    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+        return self.read(name), None
+
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         found = self._cloud.read(name)
         if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
 import re
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from typing import Any
 import pytest
 
 from batch.handling.registry import default_registry
+from batch.model.errors import Permanent
 from batch.settings import worker_settings
-from batch.testing import run_handler
+from batch.testing import MemoryObjectStore, run_handler
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "handlers.md").read_text(encoding="utf-8")
@@ -66,6 +68,23 @@ def test_the_handler_that_streams_does_what_it_says() -> None:
         default_registry._handlers.pop("compress", None)
     assert run.result == {"object": "zipped/a.csv.gz", "read_bytes": 4000}
     assert gzip.decompress(run.data("zipped/a.csv.gz")) == b"a,b\n" * 1000
+
+
+def test_the_handler_with_sql_computes_and_refuses() -> None:
+    (block,) = [one for one in BLOCKS if one.startswith("# my_team/sales.py")]
+    try:
+        exec(compile(block, "docs/handlers.md", "exec"), {})
+        objects = {"s.csv": b"day,amount\n2026-01-02,1.5\n2026-01-01,2\n2026-01-02,1\n", "other.csv": b"a,b\n1,2\n"}
+        store = MemoryObjectStore()
+        run = run_handler("sales-by-day", {"source": "s.csv"}, objects=objects, store=store)
+        assert isinstance(run.result, dict)
+        table = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(store.read(run.result["result"])))
+        assert [str(one) for one in table["day"].to_pylist()] == ["2026-01-01", "2026-01-02"]
+        assert table["amount"].to_pylist() == [2.0, 2.5]
+        with pytest.raises(Permanent, match=r"other.csv: .*day"):
+            run_handler("sales-by-day", {"source": "other.csv"}, objects=objects)
+    finally:
+        default_registry._handlers.pop("sales-by-day", None)
 
 
 def test_every_test_on_the_page_asserts_something() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,7 @@ def downloaded(store: ObjectStore) -> bytes:
 
 READS: dict[str, Callable[[ObjectStore], bytes]] = {
     "read": lambda store: store.read("in"),
+    "read_stored": lambda store: store.read_stored("in")[0],
     "read_with_info": lambda store: store.read_with_info("in")[0],
     "download": downloaded,
 }
@@ -145,3 +147,25 @@ def test_the_built_in_handlers_do_not_take_a_part_for_the_whole(store: GoogleObj
         run_handler("file_processing", {"filename": "a.csv"}, store=store)
     with pytest.raises(ObjectDamaged, match=r"object input/a\.csv"):
         run_handler("data_transformation", {"source": "input/a.csv"}, store=store)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", ""])
+def test_what_is_stored_is_told_beside_the_content_where_it_is_another(store: GoogleObjectStore, encoding: str) -> None:
+    upload(store, WHOLE, encoding, "input/in")
+    remote = RemoteStore("b", lambda header, body: answered(store, Frame(header, body)))
+    assert store.read_stored("input/in") == remote.read_stored("input/in") == ((PLAIN, WHOLE) if encoding == "gzip" else (WHOLE, None))
+    facts = run_handler("file_processing", {"filename": "in", "operation": "checksum"}, store=store).json("processed/in")
+    content = PLAIN if encoding == "gzip" else WHOLE
+    assert (facts["size"], facts["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    if encoding == "gzip":
+        info = store.info("input/in")
+        assert info is not None
+        assert facts["stored"] == {
+            "content_encoding": "gzip",
+            "size": len(WHOLE),
+            "crc32c": info.crc32c,
+            "md5": hashlib.md5(WHOLE).hexdigest(),
+            "sha256": hashlib.sha256(WHOLE).hexdigest(),
+        }
+    else:
+        assert "stored" not in facts

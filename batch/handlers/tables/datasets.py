@@ -8,8 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-
-from batch.handlers.tables.table import Row, Table
+from pathlib import Path
 
 COLUMNS = ("id", "category", "value", "quantity", "measured_at")
 NUMERIC_COLUMNS = ("value", "quantity")
@@ -17,16 +16,19 @@ CATEGORIES = ("alpha", "beta", "gamma", "delta", "epsilon")
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def dataset(size: int, seed: int) -> Table:
-    """`size` rows: `id` (text), `category`, `value` (about 100 ± 15, two digits), `quantity` (1–20), `measured_at` (one a minute, UTC)."""
+def rows(size: int, seed: int) -> Iterator[list[str]]:
+    """`id` (text), `category`, `value` (about 100 ± 15, two digits), `quantity` (1–20), `measured_at` (one a minute, UTC)."""
+    rng = random.Random(seed).random
+    for number in range(size):
+        value = 55 + 30 * (rng() + rng() + rng())
+        category = CATEGORIES[int(rng() * len(CATEGORIES))]
+        quantity = 1 + int(rng() * 20)
+        measured_at = (_FIRST + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        yield [f"row-{number:07d}", category, f"{value:.2f}", str(quantity), measured_at]
 
-    def rows() -> Iterator[Row]:
-        rng = random.Random(seed).random
-        for number in range(size):
-            value = 55 + 30 * (rng() + rng() + rng())
-            category = CATEGORIES[int(rng() * len(CATEGORIES))]
-            quantity = 1 + int(rng() * 20)
-            measured_at = (_FIRST + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
-            yield [f"row-{number:07d}", category, f"{value:.2f}", str(quantity), measured_at]
 
-    return Table(f"the generated data set (seed {seed})", COLUMNS, rows, given_columns=NUMERIC_COLUMNS)
+def write(path: Path, size: int, seed: int) -> None:
+    """As CSV with a header; no cell needs quotes."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(COLUMNS) + "\n")
+        file.writelines(",".join(row) + "\n" for row in rows(size, seed))

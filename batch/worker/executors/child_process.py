@@ -201,6 +201,11 @@ class Child:
                 with suppress(OSError):
                     kill(self.pid, signal.SIGKILL)
 
+    def abandon(self) -> None:
+        """The worker ends, and its threads may not come to do what is left to do."""
+        self.kill()
+        self._folder.remove()
+
     def close(self) -> None:
         """It is not needed any more: it may end by itself, and is killed when it does not at once."""
         if self._reaped:

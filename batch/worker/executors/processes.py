@@ -108,7 +108,7 @@ class Isolation:
             self._over = True
             children = list(self._children)
         for child in children:
-            child.kill()
+            child.abandon()
 
     def _with_own_child(self, attempt: Attempt) -> Answer:
         child = getattr(self._own, "child", None)

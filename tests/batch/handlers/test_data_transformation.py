@@ -41,7 +41,7 @@ def stored(store: MemoryObjectStore) -> tuple[dict[str, Any], list[dict[str, str
 
 
 def generated(size: int, seed: int = 0) -> Iterator[dict[str, str]]:
-    return (dict(zip(datasets.COLUMNS, row, strict=True)) for row in datasets.dataset(size, seed).rows())
+    return (dict(zip(datasets.COLUMNS, row, strict=True)) for row in datasets.rows(size, seed))
 
 
 def test_without_a_source_1000_generated_rows_are_normalized(store: MemoryObjectStore) -> None:
@@ -116,8 +116,8 @@ def test_a_json_lines_source_is_aggregated(store: MemoryObjectStore) -> None:
     result, rows = stored(store)
     assert result["records_processed"] == 3
     assert rows == [
-        {"g": "a", "row_count": "1", "x_count": "0", "x_sum": "0.0", "x_mean": "", "x_min": "", "x_max": ""},
-        {"g": "b", "row_count": "2", "x_count": "2", "x_sum": "4.0", "x_mean": "2.0", "x_min": "1.0", "x_max": "3.0"},
+        {"g": "a", "row_count": "1", "x_count": "0", "x_sum": "0", "x_mean": "", "x_min": "", "x_max": ""},
+        {"g": "b", "row_count": "2", "x_count": "2", "x_sum": "4", "x_mean": "2.0", "x_min": "1", "x_max": "3"},
     ]
 
 
@@ -131,6 +131,36 @@ def test_the_data_of_one_task_can_be_the_source_of_the_next(store: MemoryObjectS
         task_id="second",
     ).result
     assert result["records_processed"] == 50
+
+
+def test_a_result_with_cells_of_several_lines_is_the_source_of_the_next(store: MemoryObjectStore) -> None:
+    """In a file of anybody's the same text would be refused: two stray quotes could have made it."""
+    store.write("s.csv", b'a,b\n1,"x\n2,y"\n')
+    run(store, source="s.csv", transformation="deduplicate", quote='"')
+    name = stored(store)[0]["data"]["object"]
+    assert store.read(name) == store.read("s.csv")
+    result = run_handler("data_transformation", {"transformation": "deduplicate", "source": name}, store=store, task_id="second").result
+    assert result["records_processed"] == 1
+    with pytest.raises(Permanent, match=r"s\.csv, line 2: a cell in quotes goes on beyond its line"):
+        run(store, source="s.csv", transformation="deduplicate")
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=1+1", "'=1+1"), ("+x", "'+x"), ("-2", "-2"), ("-2.5e3", "-2.5e3"), ("-x", "'-x"), ("@a", "'@a"), ("\tx", "'\tx"),
+        ("\rx", "'\rx"), ("a=1", "a=1"), ("+1", "+1"), ('="1"', "'=\"1\""),
+    ],
+)  # fmt: skip
+def test_formulas_are_escaped_when_the_task_says_so(store: MemoryObjectStore, cell: str, written: str) -> None:
+    source = io.StringIO(newline="")
+    csv.writer(source, quoting=csv.QUOTE_ALL).writerows([["=name", "n"], [cell, "1"]])
+    store.write("s.csv", source.getvalue().encode())
+    for task_id, escapes in (("yes", True), ("no", False)):
+        fields = {"transformation": "deduplicate", "source": "s.csv", "quote": '"', "escape_formulas": escapes}
+        text = run_handler("data_transformation", fields, store=store, task_id=task_id).text(f"results/{task_id}-1.csv")
+        expected = [["'=name", "n"], [written, "1"]] if escapes else [["=name", "n"], [cell, "1"]]
+        assert list(csv.reader(io.StringIO(text, newline=""))) == expected
 
 
 @pytest.mark.parametrize(
@@ -163,7 +193,7 @@ def test_wrong_fields_are_refused_with_the_rule(store: MemoryObjectStore, fields
 @pytest.mark.parametrize(
     ("source", "fields", "problem"),
     [
-        (SALES, {"columns": ["region"]}, "row 1: column 'region' holds 'north', which is not a number"),
+        (SALES, {"columns": ["region"]}, r"s\.csv: column 'region' cannot be computed with: line 2: 'north' is not a number"),
         (SALES, {"columns": ["amounts"]}, "no column 'amounts'; did you mean 'amount'"),
         (SALES, {"transformation": "aggregation", "group_by": "Region"}, "no column 'Region'; did you mean 'region'"),
         ("name,town\na,b\n", {}, "no numeric column"),
@@ -200,7 +230,7 @@ def test_a_lost_result_is_written_by_the_next_run_for_the_same_data(store: Memor
 
 
 def test_the_data_is_there_before_the_result(store: MemoryObjectStore) -> None:
-    store.fail_next("write", DependencyUnavailable("the bucket did not answer"))
+    store.fail_next("upload", DependencyUnavailable("the bucket did not answer"))
     with pytest.raises(DependencyUnavailable):
         run(store)
     assert store.names() == ()

@@ -79,28 +79,29 @@ def test_a_csv_file_is_described_by_column(store: MemoryObjectStore) -> None:
     assert facts["separator"] == ";"
     assert (facts["row_count"], facts["column_count"]) == (3, 7)
     assert [one["name"] for one in facts["columns"]] == rows[0]
-    assert [one["type"] for one in facts["columns"]] == ["integer", "number", "boolean", "date", "text", "empty", "text"]
-    assert "uneven_row_count" not in facts
+    assert [one["type"] for one in facts["columns"]] == ["integer", "double", "text", "text", "text", "empty", "text"]
+    assert [one["null_count"] for one in facts["columns"]] == [0, 1, 0, 0, 1, 3, 1]
+    assert "table_problem" not in facts
     assert result["row_count"] == 3
 
 
-def test_uneven_rows_and_unreadable_csv_are_told(store: MemoryObjectStore) -> None:
-    store.write("input/uneven.csv", b"a,b\n1,2\n3\n4,5,6\n")
-    store.write("input/endless.csv", b'a,b\n1,"' + b"x" * 200_000)
-    run(store, "uneven.csv")
-    run_handler("file_processing", {"filename": "endless.csv"}, store=store)
-    assert report(store, "uneven.csv")["uneven_row_count"] == 2
-    assert report(store, "uneven.csv")["row_count"] == 3
-    endless = report(store, "endless.csv")
-    assert "field" in endless["csv_problem"]
-    assert "columns" not in endless
-
-
-def test_a_csv_file_with_very_many_columns_gives_a_short_outcome(store: MemoryObjectStore) -> None:
-    store.write("input/wide.csv", (",".join(f"column {place}" for place in range(3000)) + "\n").encode())
-    result = run(store, "wide.csv").result
-    assert result["column_count"] == 3000
-    assert len(report(store, "wide.csv")["columns"]) == 1000
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("uneven.csv", b"a,b\n1,2\n3\n4,5,6\n", "uneven.csv, line 3: 1 cells where the header has 2; repair the row"),
+        ("endless.csv", b'a,b\n1,"' + b"x" * 200_000, "endless.csv, line 2: a quote that does not end where its cell ends"),
+        ("title.csv", b"Sales,,\na,b,c\n1,2,3\n", "title.csv, line 1 has a text in one cell only"),
+        ("wide.csv", b",".join([b"x%d" % place for place in range(1001)]), "wide.csv has 1001 columns; a table may have 1000"),
+        ("t.jsonl", b'{"a": 1}\n[]\n', "t.jsonl, line 2 is JSON but not an object"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_read_whole_is_told(store: MemoryObjectStore, name: str, data: bytes, problem: str) -> None:
+    store.write(f"input/{name}", data)
+    result = run(store, name).result
+    facts = report(store, name)
+    assert facts["table_problem"].startswith(problem)
+    assert facts["size"] == len(data)
+    assert not {"columns", "row_count"} & facts.keys()
     assert len(json.dumps(result)) < 1000
 
 
