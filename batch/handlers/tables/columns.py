@@ -31,7 +31,8 @@ _YES, _NO = "('true', 'yes')", "('false', 'no')"
 class Column:
     """`cell` is the SQL of the value as it stands, NULL where it is missing; `typed` that of the value with its type; `written` what a CSV
     result gets, empty where CSV has no way to say it. `number` is SQL too: the exact number, empty when it is none, and `problem` says why;
-    `scale` its digits after the point, None for doubles. `kind` is for people; `is_nearly_number`: its first values are numbers."""
+    `scale` its digits after the point, None for doubles. `kind` is for people; `is_nearly_number`: its first values are numbers. `word` is
+    the first text among them that is no number, with its row."""
 
     name: str
     kind: str
@@ -44,6 +45,7 @@ class Column:
     null_count: int = 0
     is_text: bool = True
     is_nearly_number: bool = False
+    word: tuple[int, str] | None = None
     marks: Marks = field(default_factory=Marks)
 
     def facts(self) -> dict[str, Any]:
@@ -122,6 +124,12 @@ class Draft:
         self.quick_scale = None
         return False
 
+    def _first_word(self) -> tuple[int, str] | None:
+        for row, one in enumerate(self.sample, 1):
+            if one is not None and not self.marks.matches(one):
+                return row, one
+        return None
+
     def parts(self) -> tuple[str, str]:
         """SQL of the value, and of it without blanks around it, under names that the aggregates use: each is computed once then."""
         value, trim = f"v{self.place}", f"t{self.place}"
@@ -192,7 +200,7 @@ class Draft:
         cell = self.raw if count == row_count else self.cell
         nothing = replace(nothing, cell=cell, typed=cell, written=cell if self.options.nulls else self.raw)
         if self.stated == "text" or self.candidate == "text":
-            return replace(nothing, problem="it is text" if self.stated or self.json_kinds is not None else "")
+            return replace(nothing, problem="it is text" if self.stated or self.json_kinds is not None else "", word=self._first_word())
         if self.candidate == "number":
             return self._of_number(nothing, found)
         if not count or not found[1]:

@@ -106,7 +106,7 @@ class Source:
         return (found[0][0], found[0][1]) if found else None
 
     def _first_other(self, column: Column) -> str:
-        found = self.first(column, column.marks.test(column.cell)) if column.is_text else None
+        found = column.word or (self.first(column, column.marks.test(column.cell)) if column.is_text else None)
         if found is None:
             return "it holds values that are no numbers"
         row, cell = found
