@@ -73,9 +73,9 @@ def up(state_dir: Path, style: str, quick: bool, detach: bool, **settings: Any) 
 
 def _serve(cloud: LocalCloud, style: str) -> None:
     """Run the local cloud until a signal comes or a service dies."""
-    ended = threading.Event()
+    heard: list[int] = []  # no Event: its lock may be held by this very thread when a signal comes
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: ended.set())
+        signal.signal(number, lambda number, _frame: heard.append(number))
 
     def write_record() -> None:
         record.write(cloud.state_dir, os.getpid(), cloud.addresses, cloud.pids)
@@ -86,7 +86,7 @@ def _serve(cloud: LocalCloud, style: str) -> None:
             click.echo(formatted(cloud.environment, style))
             click.echo(f"# the local cloud runs, state in {cloud.state_dir}; Ctrl-C ends it", err=True)
             # Short waits, because a signal only interrupts a wait of the main thread in between.
-            while not ended.wait(0.2) and not cloud.died.is_set():
+            while not heard and not cloud.died.wait(0.2):
                 pass
             cloud.check()
     except ServiceFailed as error:

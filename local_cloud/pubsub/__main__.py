@@ -32,7 +32,7 @@ from local_cloud.pubsub.rpc.handlers import unary
 from local_cloud.pubsub.rpc.server import GrpcServer
 from local_cloud.pubsub.store import keep_state
 from local_cloud.web.refused_start import port_number, told
-from local_cloud.web.service import HttpServer, announce, clock_routes, make_private, parser, wait_for_end
+from local_cloud.web.service import HttpServer, clock_routes, make_private, parser, serve_until_end
 
 
 def _monitoring_handlers(monitoring: Monitoring) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def main(arguments: list[str]) -> None:
         if store is not None:
             store.close()
 
-    announce(service="pubsub", grpc=grpc_server.address, http=f"http://{http}")
-    wait_for_end(exit_with_stdin=chosen.exit_with_stdin, stop=stop)
+    addresses = {"grpc": grpc_server.address, "http": f"http://{http}"}
+    serve_until_end(exit_with_stdin=chosen.exit_with_stdin, stop=stop, service="pubsub", **addresses)
 
 
 if __name__ == "__main__":

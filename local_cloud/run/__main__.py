@@ -16,7 +16,7 @@ from local_cloud.clock import Clock
 from local_cloud.run.api.server import Server
 from local_cloud.run.runner.settings import Settings, StartUp, base_environment
 from local_cloud.web.refused_start import told
-from local_cloud.web.service import announce, make_private, parser, wait_for_end
+from local_cloud.web.service import make_private, parser, serve_until_end
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -61,8 +61,8 @@ def main(argv: list[str] | None = None) -> None:
         port=options.port,
         on_crash=lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM),
     )
-    announce(service="run", http=f"http://{server.start()}")
-    wait_for_end(exit_with_stdin=options.exit_with_stdin, stop=server.stop)
+    address = server.start()
+    serve_until_end(exit_with_stdin=options.exit_with_stdin, stop=server.stop, service="run", http=f"http://{address}")
 
 
 if __name__ == "__main__":

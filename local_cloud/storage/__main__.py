@@ -14,7 +14,7 @@ from local_cloud.storage.api.server import build_app
 from local_cloud.storage.model.storage import Storage
 from local_cloud.storage.model.uploads import Uploads
 from local_cloud.web.refused_start import told
-from local_cloud.web.service import HttpServer, announce, make_private, parser, wait_for_end
+from local_cloud.web.service import HttpServer, make_private, parser, serve_until_end
 
 
 def main() -> None:
@@ -28,14 +28,13 @@ def main() -> None:
     server = HttpServer(app, options.host, options.port)
     later.start()
     address = server.start()
-    announce(service="storage", http=f"http://{address}")
 
     def stop() -> None:
         later.stop()
         server.stop()
         storage.close()
 
-    wait_for_end(exit_with_stdin=options.exit_with_stdin, stop=stop)
+    serve_until_end(exit_with_stdin=options.exit_with_stdin, stop=stop, service="storage", http=f"http://{address}")
 
 
 if __name__ == "__main__":

@@ -117,29 +117,33 @@ def clock_routes(clock: Clock) -> list[Route]:
     return [Route("/clock", read, methods=["GET"]), Route("/clock/advance", advance, methods=["POST"])]
 
 
-def announce(**addresses: str) -> None:
-    """Print the ready line."""
-    print(json.dumps(addresses), flush=True)
-
-
-def wait_for_end(*, exit_with_stdin: bool, stop: Callable[[], None]) -> None:
-    """Block the main thread until the service is told to end, then call `stop`. A second signal ends the process at once."""
-    ended = threading.Event()
+def serve_until_end(*, exit_with_stdin: bool, stop: Callable[[], None], **addresses: str) -> None:
+    """Print the ready line, block the main thread until the service is told to end, then call `stop`. A second signal ends the process at
+    once."""
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    is_ending = False
 
     def on_signal(number: int, frame: object) -> None:
-        if ended.is_set():
+        nonlocal is_ending
+        if is_ending:
             os._exit(128 + number)
-        ended.set()
+        is_ending = True
 
+    # Python writes to the pipe at once, in whichever thread a signal hits. A handler runs in this thread, and only once that wakes: it
+    # might never, nor get a lock (that of an Event) which this thread has just taken.
+    signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    print(json.dumps(addresses), flush=True)
     if exit_with_stdin:
 
         def watch() -> None:
             while os.read(sys.stdin.fileno(), 65536):  # not sys.stdin: its lock, held by this thread, would abort the interpreter's end
                 pass
-            ended.set()
+            os.write(tell, b"\0")
 
         threading.Thread(target=watch, name="stdin", daemon=True).start()
-    ended.wait()
+    os.read(told, 1)
+    is_ending = True
     stop()
