@@ -34,7 +34,7 @@ from batch.model.errors import (
 from batch.services.arriving import Arriving
 from batch.services.json_api import MISSHAPEN, Answer, Bucket, Request, damage_of, info_of, is_bounded, page_of, refusal_in, unzipped
 from batch.services.ports import ObjectInfo
-from batch.services.refusals import Refusal, Where, corrupted, explained, is_passing, refusal_of, translated, unreadable
+from batch.services.refusals import Refusal, Where, corrupted, explained, is_passing, refusal_of, tells_secrets, translated, unreadable
 from batch.services.transport import FIRST_PAUSE_S, LONGEST_PAUSE_S, PASSING_TRIES, Transport, failure_of
 
 REQUEST_TIMEOUT_S = 20.0
@@ -330,8 +330,8 @@ class GoogleObjectStore:
             yield
         except FanoutError:
             raise
-        except Exception as error:
-            raise self._ours(error, where, if_generation) from error
+        except Exception as error:  # noqa: BLE001 - what is not theirs is raised as it is
+            raise self._ours(error, where, if_generation) from (None if tells_secrets(error) else error)
 
     def _ours(self, error: Exception, where: Where, if_generation: int | None) -> FanoutError:
         """Our error for one of the client. Raises those that are of neither."""

@@ -9,11 +9,13 @@ have reported. An error of an upload or a download may have a text only.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ServiceRefused
 
 MAX_DETAIL_CHARS = 500
+_SECRET = re.compile(r"([?&](?:upload_id|x-goog-signature|signature|access_token)=)[^&\s'\")]+", re.IGNORECASE)
 _FORBIDDEN = frozenset({401, 402, 403, 407, 451})
 _RETRIED = frozenset({408, 429})
 _PASSING = frozenset({409, 410, 412, 416})
@@ -42,8 +44,8 @@ class Refusal(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The detail on one line, cut."""
-        return " ".join(self.detail.split())[:MAX_DETAIL_CHARS]
+        """The detail on one line, cut, without what lets others in: an upload's session and a signed URL need no more than themselves."""
+        return _SECRET.sub(r"\1…", " ".join(self.detail.split()))[:MAX_DETAIL_CHARS]
 
 
 class Rule(NamedTuple):
@@ -205,6 +207,11 @@ def _by_status(where: Where, status: int, detail: str) -> FanoutError:
             f"{where}: Cloud Storage answered {status}, which this request should not meet; try again later: {detail}"
         )
     return ServiceRefused(f"{where}: Cloud Storage refused the request with {status}; repeating it cannot help: {detail}")
+
+
+def tells_secrets(error: Exception) -> bool:
+    """Whether its text, which stands in every traceback below ours, lets others in."""
+    return _SECRET.search(str(error)) is not None
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -11,7 +11,8 @@ import os
 import platform
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -108,7 +109,10 @@ class Transport:
             raise failure_of(error, where) from error
         except (OSError, ValueError) as error:
             settings = "STORAGE_EMULATOR_HOST, HTTPS_PROXY, HTTP_PROXY, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
-            raise DependencyForbidden(f"{where}: the environment names no way there; look at {settings}: {error}") from error
+            told = f"{where}: the environment names no way there; look at {settings}"
+            if any("@" in value for name, value in os.environ.items() if name.lower().endswith("_proxy")):  # a password would be shown
+                raise DependencyForbidden(f"{told}; in a proxy's password write / as %2F, # as %23, ? as %3F, @ as %40") from None
+            raise DependencyForbidden(f"{told}: {error}") from error
 
     def send(self, request: Request, where: Where) -> Answer:
         """The answer to a request, which is repeated while what it meets may pass. Raises DependencyUnavailable, DependencyForbidden."""
@@ -204,16 +208,26 @@ class Transport:
         if self.credentials.valid:
             self.credentials.before_request(self._token_request, request.method, url, headers)
         else:
-            with self._refreshing:  # one for all who wait, for it looks again whether there is one by now
+            with self._one_at_a_time():  # one for all who wait, for it looks again whether there is one by now
                 self.credentials.before_request(self._token_request, request.method, url, headers)
         return headers
 
     def _refresh(self, refused: str) -> None:
-        with self._refreshing:
+        with self._one_at_a_time():
             if refused.endswith(f" {self.credentials.token}"):  # or another thread has a new one already
                 self.credentials.refresh(self._token_request)
                 if self.session.is_mtls:
                     self._connect()  # a certificate that was replaced is refused so, too
+
+    @contextmanager
+    def _one_at_a_time(self) -> Iterator[None]:
+        """Raises TimeoutError: where no token comes, those who wait for each other would wait that long each."""
+        if not self._refreshing.acquire(timeout=self._request_timeout_s):
+            raise TimeoutError(f"another thread has got no token in {self._request_timeout_s:g} s; look at what gives the credentials")
+        try:
+            yield
+        finally:
+            self._refreshing.release()
 
     def _exchange(self, request: Request, headers: Mapping[str, str]) -> Answer:
         begun_s = self._clock.monotonic()
@@ -229,6 +243,9 @@ class Transport:
             preload_content=False,
             decode_content=False,
         )
+        if response.status < 200:
+            response.close()  # or what follows it would be taken for the answer to the next request
+            raise ConnectionError(f"{response.status} is no answer yet; find the proxy in between")
         body = self._body(response, begun_s)
         if response.status in _REDIRECTS and "location" in response.headers:
             return self._redirected(request)

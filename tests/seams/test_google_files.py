@@ -8,6 +8,7 @@ import io
 import os
 import random
 import resource
+import traceback
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pytest
 from batch.files import Transferred
 from batch.handling.results import write_output
 from batch.model.clock import iso
-from batch.model.errors import DependencyUnavailable, ObjectMissing, ObjectTooLarge, PreconditionFailed
+from batch.model.errors import DependencyForbidden, DependencyUnavailable, ObjectMissing, ObjectTooLarge, PreconditionFailed
 from batch.model.message import Task
 from batch.services.objects import UPLOAD_PIECE_BYTES, GoogleObjectStore
 from tests.local_cloud.fault_orders import Orders
@@ -106,6 +107,18 @@ def test_an_upload_that_fails_writes_nothing(site: Site, tmp_path: Path) -> None
     with pytest.raises(DependencyUnavailable):
         site.store.upload("one", tmp_path / "file")
     assert site.store.info("one") is None
+
+
+def test_the_session_of_an_upload_is_told_to_nobody(server: Server, tmp_path: Path) -> None:  # noqa: F811
+    """Who has it may write the object, without credentials."""
+    store = GoogleObjectStore("b", project="p", timeout_s=1e-9)
+    (tmp_path / "file").write_bytes(bytes(UPLOAD_PIECE_BYTES + 1))
+    server.answers.append((200, b"", {"Location": f"{server.url}/upload?uploadType=resumable&upload_id=secret"}))
+    server.fails(403)
+    with pytest.raises(DependencyForbidden, match=r"refused with 403.*upload_id=…") as caught:
+        store.upload("one", tmp_path / "file")
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    store.close()
 
 
 def test_memory_is_that_of_a_piece_and_not_of_the_object(site: Site, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -156,6 +157,28 @@ def test_a_token_that_may_come_later_is_waited_for(server: Server, tokens: Token
     store.close()
 
 
+def test_a_token_that_never_comes_is_not_waited_for_by_one_after_the_other(server: Server, tokens: Tokens) -> None:
+    store = store_of(timeout_s=0.0, request_timeout_s=0.05)
+    asked, over = threading.Event(), threading.Event()
+
+    def hang(_: object) -> None:
+        asked.set()
+        over.wait(30)
+        raise auth_errors.TransportError("the metadata server is away")
+
+    tokens.refresh = hang  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(store.read, "one")
+        assert asked.wait(30)
+        with pytest.raises(DependencyUnavailable, match=r"another thread has got no token in 0\.05 s"):
+            store.read("two")
+        assert not first.done()
+        over.set()
+        assert isinstance(first.exception(30), DependencyUnavailable)
+    assert server.requests == []
+    store.close()
+
+
 def test_an_emulator_is_shown_no_token(server: Server) -> None:
     store = store_of()
     server.fails(401)
@@ -213,6 +236,14 @@ def test_a_proxy_is_used_and_looked_for_once(server: Server, monkeypatch: pytest
     assert {one["Proxy-Authorization"] for one in server.heads} == {"Basic dXNlcjpzZWNyZXQ="}
     assert {one["Host"] for one in server.heads} == {"storage.invalid:81"}
     store.close()
+
+
+def test_no_password_of_a_proxy_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server.requests == []
+    monkeypatch.setenv("HTTP_PROXY", "http://user:sec/ret@127.0.0.1:1")
+    with pytest.raises(DependencyForbidden, match=r"HTTP_PROXY.*password write / as %2F") as caught:
+        store_of()
+    assert "user:sec" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.0/8", "*"])
@@ -447,6 +478,31 @@ def test_content_without_an_end_is_not_taken_for_the_whole(monkeypatch: pytest.M
     thread.join(30)
     assert not thread.is_alive()
     store.close()
+
+
+def test_what_follows_an_interim_answer_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come when the next request is under way on the same connection."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(4):
+            with listening.accept()[0] as peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                if peer.recv(65536):
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{listening.getsockname()[1]}")
+    store = store_of(timeout_s=1e-9)
+    for name in ("one", "two"):
+        with pytest.raises(DependencyUnavailable, match="103 is no answer yet"):
+            store.read(name)
+    store.close()
+    listening.close()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 class Ticking(ManualClock):
