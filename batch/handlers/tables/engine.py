@@ -41,7 +41,7 @@ class Engine:
                 f"{name} is a table, and this worker's image has nothing to read tables with: install the extra `data` in the image "
                 "(pip install 'fanout-batch[data]', which brings DuckDB), then submit again"
             ) from error
-        self.folder, self.name = folder, name
+        self.folder, self.name, self._memory_mb = folder, name, memory_mb
         self._error: type[Exception] = duckdb.Error
         self._connection = duckdb.connect(
             ":memory:",
@@ -92,7 +92,7 @@ class Engine:
             )
         if kind == "OutOfMemoryException":
             return Permanent(
-                f"{self.name} needs more than the {ENGINE_MB} MB of memory that one task has for tables: name fewer columns, or split it "
+                f"{self.name} needs more than the {self._memory_mb} MB of memory that one task has for tables: name fewer columns, or split it "
                 f"({_line(said)[:120]})"
             )
         if "File too large" in said:
