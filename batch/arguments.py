@@ -70,7 +70,7 @@ def max_bytes(value: object) -> int | None:
 def content_type(value: object) -> str:
     """The media type of an object. Raises TypeError, ValueError."""
     text = _text(value, "content_type")
-    if not text or not text.isprintable():
+    if not text or not text.isprintable() or not text.isascii():  # it travels in a head, which takes no other letters
         raise ValueError(f"content_type must be a media type such as 'text/plain', got {text[:_SHOWN]!a}")
     return text
 

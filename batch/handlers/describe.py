@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import threading
 from typing import Any
 
 from batch.handlers import media, texts
@@ -16,6 +18,8 @@ MEMORY_MB = 128
 TABLES = (media.CSV, media.TSV, media.JSON_LINES, media.PARQUET)
 SPILL_BYTES = 64 << 20
 """For the engine, which works beside other tasks here."""
+_TURNS = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""More engines at a time than there are CPUs would be no faster, and take memory and files each."""
 
 
 def describe(filename: str, data: bytes) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def _table_facts(filename: str, data: bytes) -> dict[str, Any]:
     """`row_count` (without the header), `column_count`, `columns` with name, type and `null_count`, `separator` for CSV; or only
     `table_problem`, which says, with the line, why it cannot be read whole."""
     try:
-        with opened(filename, SPILL_BYTES, memory_mb=MEMORY_MB) as engine:
+        with _TURNS, opened(filename, SPILL_BYTES, memory_mb=MEMORY_MB) as engine:
             path = engine.folder / "source"
             path.write_bytes(data)
             source = opened_source(engine, filename, path, ReadOptions())

@@ -25,6 +25,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "long": lambda ctx: ctx.write("x" * 1025, b"x"),
     "dots": lambda ctx: ctx.write("..", b"x"),
     "type": lambda ctx: ctx.write("out/type", b"x", None),
+    "type of other letters": lambda ctx: ctx.write("out/type", b"x", "text/plain; by=\u65e5\u672c"),
     "type of two lines": lambda ctx: ctx.write("out/type", b"x", "text/plain\r\nx: y"),
     "read nothing": lambda ctx: ctx.read(""),
     "read none": lambda ctx: ctx.read(None),

@@ -36,6 +36,7 @@ WRONG = {
     "long": (ValueError, "1,025 bytes.*1,024"),
     "dots": (ValueError, r"'\.\.'"),
     "type": (TypeError, "content_type.*text.*got None"),
+    "type of other letters": (ValueError, r"content_type must be a media type.*u65e5"),
     "type of two lines": (ValueError, "content_type"),
     "read nothing": (ValueError, "name.*empty"),
     "read none": (TypeError, "name.*text.*got None"),

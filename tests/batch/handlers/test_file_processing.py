@@ -6,16 +6,22 @@ import base64
 import csv
 import gzip
 import hashlib
+import importlib
+import io
 import json
 import mimetypes
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from batch.handlers import describe
 from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import default_registry
-from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, Superseded
+from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, Permanent, Superseded
 from batch.testing import HandlerRun, ManualClock, MemoryObjectStore, run_handler
 
 REAL_FILES = [Path(module.__file__) for module in (csv, gzip, hashlib, json, mimetypes) if module.__file__]
@@ -103,6 +109,36 @@ def test_a_table_that_cannot_be_read_whole_is_told(store: MemoryObjectStore, nam
     assert facts["size"] == len(data)
     assert not {"columns", "row_count"} & facts.keys()
     assert len(json.dumps(result)) < 1000
+
+
+def test_no_more_tables_are_open_at_a_time_than_there_are_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    together, most, count, guard = threading.Barrier(2), 0, 0, threading.Lock()
+
+    def look(*_: object) -> Any:
+        nonlocal most, count
+        with guard:
+            count += 1
+            most = max(most, count)
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.1)  # if there is another
+        with guard:
+            count -= 1
+        raise Permanent("seen")
+
+    monkeypatch.setattr(describe, "opened_source", look)
+    monkeypatch.setattr(describe, "_TURNS", threading.BoundedSemaphore(1))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(describe.describe, ["a.csv"] * 4, [b"a,b\n1,2\n"] * 4))
+    assert [one["table_problem"] for one in found] == ["seen"] * 4
+    assert most == 1
+
+
+def test_the_memory_that_a_table_lacked_is_that_of_describe() -> None:
+    written = io.BytesIO()
+    arrow = importlib.import_module("pyarrow")
+    column = arrow.array(["x" * (1 << 20)]).dictionary_encode().take(arrow.array([0] * 20_000))
+    importlib.import_module("pyarrow.parquet").write_table(arrow.table({"a": column}), written)
+    assert "more than the 128 MB of memory" in describe.describe("a.parquet", written.getvalue())["table_problem"]
 
 
 def test_checksums_are_those_of_other_tools(store: MemoryObjectStore) -> None:
