@@ -5,8 +5,8 @@ On Cloud Run files are memory: what one task leaves would be missing to the next
 
 from __future__ import annotations
 
+import itertools
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable
@@ -19,6 +19,7 @@ TRIES = 3
 _OWN_OF_PYTHON = "pymp-"
 """Begins the folder that `multiprocessing` makes once in a process, with the sockets of its servers, and goes on using."""
 _NOT_FOLLOWED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_numbers = itertools.count()
 _live: set[TemporaryFolder] = set()
 
 
@@ -45,16 +46,18 @@ class TemporaryFolder:
         """Remove what a task has left. What cannot be removed is told, once."""
         try:
             if not _is_folder(self.path):
+                if self not in _live:
+                    return  # the worker ends, and has removed it meanwhile
                 _remove_other(self.path)
                 os.mkdir(self.path, 0o700)
             _empty(self.path, lambda name: name in self._kept or name.startswith(_OWN_OF_PYTHON))
-        except (OSError, RecursionError) as error:
+        except OSError as error:
             self._tell(error)
 
     def remove(self) -> None:
         """The child is gone. Nothing happens the second time."""
         _live.discard(self)
-        failure: Exception | None = None
+        failure: OSError | None = None
         for _ in range(TRIES):
             try:
                 if _is_folder(self.path):
@@ -65,12 +68,12 @@ class TemporaryFolder:
                 return
             except FileNotFoundError:
                 return  # another thread has removed it at the same time
-            except (OSError, RecursionError) as error:
+            except OSError as error:
                 failure = error
         if failure is not None:
             self._tell(failure)
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, error: OSError) -> None:
         if self._untold:
             self._untold = False
             log("temporary_files_left", path=self.path, error=f"{type(error).__name__}: {error}")
@@ -101,7 +104,7 @@ def _remove_other(path: str) -> None:
 def _empty(path: str, keeps: Callable[[str], bool] = lambda _: False) -> None:
     """Raises the last error after it has removed what it can."""
     folder = os.open(path, _NOT_FOLLOWED)
-    failure: Exception | None = None
+    failure: OSError | None = None
     try:
         with os.scandir(folder) as entries:
             found = [(one.name, one.is_dir(follow_symlinks=False)) for one in entries]
@@ -109,7 +112,7 @@ def _empty(path: str, keeps: Callable[[str], bool] = lambda _: False) -> None:
             if not keeps(name):
                 try:
                     _remove(name, folder, is_folder=is_folder)
-                except (OSError, RecursionError) as error:
+                except OSError as error:
                     failure = error
     finally:
         os.close(folder)
@@ -118,27 +121,33 @@ def _empty(path: str, keeps: Callable[[str], bool] = lambda _: False) -> None:
 
 
 def _remove(name: str, above: int, *, is_folder: bool) -> None:
-    if not is_folder:
-        with suppress(FileNotFoundError):
+    """Folders in folders are moved up first: however deep they lie, two are open at a time, and the worker lacks no files for others."""
+    with suppress(FileNotFoundError):
+        if not is_folder:
             os.unlink(name, dir_fd=above)
-        return
-    try:
-        shutil.rmtree(name, dir_fd=above)
-    except FileNotFoundError:
-        return
-    except PermissionError:  # an archive that was unpacked may hold folders that nobody may write to
-        _open_up(name, above)
-        shutil.rmtree(name, dir_fd=above)
+            return
+        os.chmod(name, stat.S_IRWXU, dir_fd=above)  # an archive that was unpacked may hold folders that nobody may write to
+        left = [name]
+        while left:
+            emptied = left.pop()
+            left += _moved_up(emptied, above)
+            os.rmdir(emptied, dir_fd=above)
 
 
-def _open_up(name: str, above: int) -> None:
-    """Let the owner into a folder and all below it."""
-    os.chmod(name, stat.S_IRWXU, dir_fd=above)
+def _moved_up(name: str, above: int) -> list[str]:
+    """Remove the files of a folder, and move its folders beside it; returns the names that they have there."""
     folder = os.open(name, _NOT_FOLLOWED, dir_fd=above)
     try:
         with os.scandir(folder) as entries:
-            names = [one.name for one in entries if one.is_dir(follow_symlinks=False)]
-        for one in names:
-            _open_up(one, folder)
+            found = [(one.name, one.is_dir(follow_symlinks=False)) for one in entries]
+        moved = []
+        for one, is_folder in found:
+            if not is_folder:
+                os.unlink(one, dir_fd=folder)
+                continue
+            os.chmod(one, stat.S_IRWXU, dir_fd=folder)
+            moved.append(f"fanout-removed-{next(_numbers)}")
+            os.rename(one, moved[-1], src_dir_fd=folder, dst_dir_fd=above)
+        return moved
     finally:
         os.close(folder)

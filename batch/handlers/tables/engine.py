@@ -92,8 +92,8 @@ class Engine:
             )
         if kind == "OutOfMemoryException":
             return Permanent(
-                f"{self.name} needs more than the {self._memory_mb} MB of memory that one task has for tables: name fewer columns, or split "
-                f"it ({_line(said)[:120]})"
+                f"{self.name} needs more than the {self._memory_mb} MB of memory that one task has for tables: name fewer columns, or "
+                f"split it ({_line(said)[:120]})"
             )
         if "File too large" in said:
             return Permanent(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import tempfile
 import threading
@@ -235,6 +236,28 @@ def test_folders_that_are_closed_are_opened_and_removed() -> None:
     folder.clear()
     folder.remove()
     assert not path.exists()
+
+
+def test_folders_of_any_depth_are_removed_with_few_files_open() -> None:
+    """Beyond what Python calls deep, and beyond what a process may open."""
+    folder, path = filled()
+    above = os.open(path, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("in", dir_fd=above)
+        inner = os.open("in", os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above = inner
+    os.close(above)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 10, hard))
+    try:
+        folder.clear()
+        assert os.listdir(path) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        folder.remove()
+    folder.clear()
+    assert not path.exists(), "a worker that ends removes what its threads still use"
 
 
 def test_what_comes_while_it_is_removed_is_removed_too(monkeypatch: pytest.MonkeyPatch) -> None:
