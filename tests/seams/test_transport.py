@@ -166,7 +166,7 @@ def test_a_token_that_never_comes_is_not_waited_for_by_one_after_the_other(serve
         over.wait(30)
         raise auth_errors.TransportError("the metadata server is away")
 
-    tokens.refresh = hang  # type: ignore[method-assign]
+    tokens.refresh = hang  # type: ignore[method-assign,assignment]
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(store.read, "one")
         assert asked.wait(30)
