@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     take_what_is_printed()
     try:
         settings, registry = configured(environment)
+        os.environ["DATA_MAX_BYTES"] = str(settings.data_max_bytes)  # an option's, too: handlers and children look there
     except SettingsError as error:
         for problem in error.problems:
             log("settings_wrong", error=problem)

@@ -172,7 +172,7 @@ class WorkerSettings:
     data_max_bytes: int = setting(
         "DATA_MAX_BYTES",
         whole(1024 * 1024),
-        "the largest source that data_transformation takes; its files may need 7 times as much, and on Cloud Run files are memory",
+        "the largest object that Fanout's own handlers take; a table's files may need 7 times as much, and on Cloud Run files are memory",
         default=52_428_800,
     )
     quarantine_timeout_s: float = setting(

@@ -57,8 +57,8 @@ class RemoteStore:
     def read(self, name: str) -> bytes:
         return self._call("read", name=arguments.object_name(name)).body
 
-    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
-        answer = self._call("read_stored", name=arguments.object_name(name))
+    def read_stored(self, name: str, max_bytes: int | None = None) -> tuple[bytes, bytes | None]:
+        answer = self._call("read_stored", name=arguments.object_name(name), max_bytes=arguments.max_bytes(max_bytes))
         size = answer.header["size"]
         return (answer.body[:size], answer.body[size:]) if answer.header["is_zipped"] else (answer.body, None)
 

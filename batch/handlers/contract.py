@@ -7,15 +7,18 @@ others: when an earlier run of the same task had written it, its input may have 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from batch.handling.context import Context
-from batch.model.errors import NameRefused
+from batch.model.errors import NameRefused, Permanent
 from batch.model.names import checked
 
+DATA_MAX_BYTES = 50 << 20
+"""Where the worker's setting is not known."""
 MAX_PROCESSING_TIME_S = 3600.0
 """As long as most workers live: a longer task would be begun by many, and ended by none."""
 
@@ -48,6 +51,19 @@ class Payload(BaseModel):
             most = f"at most {MAX_PROCESSING_TIME_S:g} s"
             raise ValueError(f"must be {most}, and less than the TASK_TIMEOUT_S of the lane's workers: a longer task is never done")
         return value
+
+
+def data_max_bytes() -> int:
+    """How large a content these handlers take: the worker's setting, which its children have in their environment."""
+    return int(os.environ.get("DATA_MAX_BYTES") or DATA_MAX_BYTES)
+
+
+def too_large(what: str) -> Permanent:
+    """The refusal of a content beyond that."""
+    return Permanent(
+        f"{what} is larger than {data_max_bytes():,} bytes, the DATA_MAX_BYTES of this lane: send it to a lane with a larger one, "
+        "or split it"
+    )
 
 
 def write_report(ctx: Context, name: str, report: Mapping[str, Any]) -> Mapping[str, Any]:

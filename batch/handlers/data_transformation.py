@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import filecmp
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from batch.handlers.contract import ColumnName, ObjectName, Payload, write_report
+from batch.handlers.contract import ColumnName, ObjectName, Payload, data_max_bytes, too_large, write_report
 from batch.handlers.tables import datasets
 from batch.handlers.tables.conditions import Condition, chosen
 from batch.handlers.tables.engine import Engine, file_limit, opened
@@ -41,8 +40,6 @@ ColumnNames = Annotated[tuple[ColumnName, ...], Field(min_length=1, max_length=1
 Values = Annotated[tuple[ColumnName, ...], Field(max_length=1000)]
 Conditions = Annotated[tuple[Condition, ...], Field(max_length=100)]
 MAX_DATASET_SIZE = 1_000_000
-DATA_MAX_BYTES = 50 << 20
-"""Where the worker's setting is not known."""
 MEMORY_MB = 512
 """What the child may use: Python, the engine with its own code, and what the engine holds."""
 TIMEOUT_S = 900.0
@@ -106,7 +103,7 @@ def data_transformation(task: Task, ctx: Context) -> dict[str, Any]:
     fields: DataTransformation = ctx.payload
     if fields.processing_time:
         ctx.sleep(fields.processing_time)
-    limit_bytes = int(os.environ.get("DATA_MAX_BYTES") or DATA_MAX_BYTES)
+    limit_bytes = data_max_bytes()
     name = fields.source or f"the generated data set (seed {fields.seed})"
     with opened(name, SPILL_TIMES * limit_bytes) as engine:
         path = _fetched(fields, ctx, engine, limit_bytes)
@@ -209,10 +206,7 @@ def _fetched(fields: DataTransformation, ctx: Context, engine: Engine, limit_byt
     except ObjectMissing as error:
         raise Retry(f"the source {fields.source!r} is not in the bucket (yet): upload it, or name an object that exists") from error
     except ObjectTooLarge as error:
-        raise Permanent(
-            f"the source {fields.source!r} is larger than {limit_bytes:,} bytes, the DATA_MAX_BYTES of this lane: send it to a lane with a "
-            "larger one, or split it"
-        ) from error
+        raise too_large(f"the source {fields.source!r}") from error
     return path
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import gzip
 from typing import Any, Literal
 
-from batch.handlers.contract import ObjectName, Payload, write_report
+from batch.handlers.contract import ObjectName, Payload, data_max_bytes, too_large, write_report
 from batch.handlers.describe import crc32c, describe, md5, sha256
 from batch.handling.context import Context
 from batch.handling.registry import task
 from batch.model.clock import iso
-from batch.model.errors import ObjectMissing
+from batch.model.errors import ObjectMissing, ObjectTooLarge
 from batch.model.message import Task
 from batch.model.names import input_object, processed_object
 
@@ -33,15 +33,18 @@ class FileProcessing(Payload):
 
 @task("file_processing", payload=FileProcessing)
 def file_processing(task: Task, ctx: Context) -> dict[str, Any]:  # noqa: ARG001 - every handler takes both
-    """The outcome's facts: those of TOLD, for `compress` the sizes. Raises Superseded, DependencyError."""
+    """The outcome's facts: those of TOLD, for `compress` the sizes. Raises Superseded, DependencyError, Permanent for an
+    input beyond DATA_MAX_BYTES."""
     started_s = ctx.clock.monotonic()
     fields: FileProcessing = ctx.payload
     if fields.processing_time:
         ctx.sleep(fields.processing_time)
     try:
-        data, stored = ctx.store.read_stored(input_object(fields.filename))
+        data, stored = ctx.store.read_stored(input_object(fields.filename), data_max_bytes())
     except ObjectMissing:
         return _report(ctx, fields, started_s, {"input_found": False})
+    except ObjectTooLarge as error:
+        raise too_large(f"the input {fields.filename!r}") from error
     if fields.operation == "compress":
         return _compress(ctx, fields, started_s, data)
     facts = checksums(data, stored) if fields.operation == "checksum" else describe(fields.filename, data)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from batch.model.clock import from_iso
-from batch.services.arriving import damaged
+from batch.model.errors import ObjectTooLarge
+from batch.services.arriving import Unzipping, damaged
 from batch.services.ports import ObjectInfo
 from batch.services.refusals import Refusal
 
@@ -29,21 +30,25 @@ _JSON = {"Content-Type": "application/json"}
 
 
 class Request(NamedTuple):
-    """`path` begins below the endpoint, and has its query. `is_conditional`: a 412 is its answer."""
+    """`path` begins below the endpoint, and has its query. `is_conditional`: a 412 is its answer. `max_bytes`: how much of the answer is
+    taken."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes | None = None
     is_conditional: bool = False
+    max_bytes: int | None = None
 
 
 class Answer(NamedTuple):
-    """`body` is as it came, not unzipped. The names of `headers` are found in lower case."""
+    """`body` is as it came, not unzipped; empty where there is more than the request takes, which `is_cut` says. The names of `headers` are
+    found in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,9 @@ class Bucket:
     name: str
     billing_project: str = ""
 
-    def read(self, name: str, generation: int | None = None) -> Request:
+    def read(self, name: str, generation: int | None = None, max_bytes: int | None = None) -> Request:
         """The content of an object."""
-        return Request("GET", self._path("/download", name, "alt=media", generation=generation), _AS_STORED)
+        return Request("GET", self._path("/download", name, "alt=media", generation=generation), _AS_STORED, max_bytes=max_bytes)
 
     def look_up(self, name: str) -> Request:
         """What is known of an object."""
@@ -162,12 +167,30 @@ def crc32c(data: bytes) -> str:
     return base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
 
 
-def unzipped(name: str, data: bytes) -> bytes:
-    """The whole of it: a stream that ends early, or whose checksum or length is wrong, is never read short. Raises ObjectDamaged."""
+def unzipped(name: str, data: bytes, max_bytes: int | None = None) -> bytes:
+    """The whole of it: a stream that ends early, or whose checksum or length is wrong, is never read short. Raises ObjectDamaged, and
+    ObjectTooLarge before more than `max_bytes` are unzipped."""
+    if max_bytes is not None:
+        return _unzipped_within(name, data, max_bytes)
     try:
         return gzip.decompress(data)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise damaged(name, error) from error
+
+
+def _unzipped_within(name: str, data: bytes, max_bytes: int) -> bytes:
+    found = bytearray()
+
+    def keep(piece: bytes) -> None:
+        if len(found) + len(piece) > max_bytes:
+            raise ObjectTooLarge(name, max_bytes)
+        found.extend(piece)
+
+    unzipping = Unzipping(keep)
+    unzipping.feed(data)
+    if problem := unzipping.problem():
+        raise damaged(name, problem)
+    return bytes(found)
 
 
 def _texts(metadata: Mapping[str, str]) -> dict[str, str | None]:

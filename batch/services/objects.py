@@ -140,9 +140,9 @@ class GoogleObjectStore:
         """As `ObjectStore.read`."""
         return self.read_stored(name)[0]
 
-    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+    def read_stored(self, name: str, max_bytes: int | None = None) -> tuple[bytes, bytes | None]:
         """As `ObjectStore.read_stored`: in one request."""
-        return self._content(arguments.object_name(name))
+        return self._content(arguments.object_name(name), max_bytes=arguments.max_bytes(max_bytes))
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         """The content's answer lacks the metadata, so it takes two requests; the content's names the generation of the info."""
@@ -276,17 +276,19 @@ class GoogleObjectStore:
         except MISSHAPEN as error:
             raise unreadable(where, error) from error
 
-    def _content(self, name: str, generation: int | None = None) -> tuple[bytes, bytes | None]:
+    def _content(self, name: str, generation: int | None = None, max_bytes: int | None = None) -> tuple[bytes, bytes | None]:
         """As `read_stored`. Another encoding than gzip is the reader's affair, as it is Cloud Storage's."""
         where = self._where("read", name)
-        answer = self._answer(self._requests.read(name, generation), where)
+        answer = self._answer(self._requests.read(name, generation, max_bytes), where)
+        if answer.is_cut:
+            raise ObjectTooLarge(name, max_bytes or 0)
         if not is_bounded(answer):
             raise unreadable(where, ValueError("content with neither a length nor a checksum"))
         damage = damage_of(answer)
         if damage:
             raise corrupted(where, damage)
         is_zipped = answer.headers.get("content-encoding", "").lower() == "gzip"
-        return (unzipped(name, answer.body), answer.body) if is_zipped else (answer.body, None)
+        return (unzipped(name, answer.body, max_bytes), answer.body) if is_zipped else (answer.body, None)
 
     def _upload(
         self, name: str, file: Any, size: int, content_type: str, metadata: Mapping[str, str] | None, if_generation: int | None

@@ -97,8 +97,9 @@ class ObjectStore(Protocol):
     def read(self, name: str) -> bytes:
         """The content, unzipped where it is stored with `Content-Encoding: gzip`. Raises ObjectMissing, ObjectDamaged."""
 
-    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
-        """The content, as `read` gives it, and what is stored where that is another: zipped. Raises as `read`."""
+    def read_stored(self, name: str, max_bytes: int | None = None) -> tuple[bytes, bytes | None]:
+        """The content, as `read` gives it, and what is stored where that is another: zipped. Raises as `read`;
+        ObjectTooLarge for more than `max_bytes`, of which no more is ever held."""
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         """Content, as `read` gives it, and info of the same generation. Raises ObjectMissing, ObjectDamaged."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import random
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -246,16 +247,23 @@ class Transport:
         if response.status < 200:
             response.close()  # or what follows it would be taken for the answer to the next request
             raise ConnectionError(f"{response.status} is no answer yet; find the proxy in between")
-        body = self._body(response, begun_s)
+        body = self._body(response, begun_s, request.max_bytes)
+        if body is None:
+            return Answer(response.status, response.headers, b"", is_cut=True)
         if response.status in _REDIRECTS and "location" in response.headers:
             return self._redirected(request)
         return Answer(response.status, response.headers, body)
 
-    def _body(self, response: Any, begun_s: float) -> bytes:
+    def _body(self, response: Any, begun_s: float, max_bytes: int | None = None) -> bytes | None:
+        """None where a content has more than `max_bytes`."""
         parts: list[bytes] = []
         count = 0
+        most = max_bytes if max_bytes is not None and response.status == 200 else sys.maxsize
         while True:
             left = response.length_remaining
+            if count + (left or 0) > most:
+                response.close()
+                return None
             part = response.read1(min(left or READ_BYTES, READ_BYTES))
             if not part or left == len(part):
                 break

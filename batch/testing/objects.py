@@ -78,9 +78,12 @@ class MemoryObjectStore(Faults):
         with self._fault("read"), self._lock:
             return self._found(name)[0]
 
-    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+    def read_stored(self, name: str, max_bytes: int | None = None) -> tuple[bytes, bytes | None]:
         """Nothing is zipped here."""
-        return self.read(name), None
+        data, max_bytes = self.read(name), arguments.max_bytes(max_bytes)
+        if max_bytes is not None and len(data) > max_bytes:
+            raise ObjectTooLarge(name, max_bytes)
+        return data, None
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         name = arguments.object_name(name)

@@ -78,8 +78,8 @@ class WatchedStore:
     def read(self, name: str) -> bytes:
         return self._request("read", name, lambda: self._store.read(name))
 
-    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
-        return self._request("read", name, lambda: self._store.read_stored(name))
+    def read_stored(self, name: str, max_bytes: int | None = None) -> tuple[bytes, bytes | None]:
+        return self._request("read", name, lambda: self._store.read_stored(name, max_bytes))
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:
         return self._request("read", name, lambda: self._store.read_with_info(name))

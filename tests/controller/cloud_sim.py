@@ -219,7 +219,7 @@ class Store:
     def read(self, name: str) -> bytes:
         return self.read_with_info(name)[0]
 
-    def read_stored(self, name: str) -> tuple[bytes, bytes | None]:
+    def read_stored(self, name: str, max_bytes: int | None = None) -> tuple[bytes, bytes | None]:
         return self.read(name), None
 
     def read_with_info(self, name: str) -> tuple[bytes, ObjectInfo]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import random
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ import pytest
 from batch.child.store import RemoteStore, answered
 from batch.child.wire import Frame
 from batch.handling.registry import Registry
-from batch.model.errors import ObjectDamaged
+from batch.model.errors import ObjectDamaged, ObjectTooLarge, Permanent
 from batch.model.exit import ExitReason
 from batch.model.outcomes import Outcome, from_lines, merged
 from batch.services.objects import GoogleObjectStore
@@ -169,3 +170,25 @@ def test_what_is_stored_is_told_beside_the_content_where_it_is_another(store: Go
         }
     else:
         assert "stored" not in facts
+
+
+@pytest.mark.parametrize(("encoding", "data"), [("gzip", gzip.compress(b"0" * (8 << 20))), ("", PLAIN * 60)], ids=["unfolds", "is large"])
+def test_a_content_that_is_too_large_never_fills_the_memory(
+    store: GoogleObjectStore, monkeypatch: pytest.MonkeyPatch, encoding: str, data: bytes
+) -> None:
+    import batch.handlers  # noqa: F401 - registers them
+
+    upload(store, data, encoding, "input/in")
+    remote = RemoteStore("b", lambda header, body: answered(store, Frame(header, body)))
+    tracemalloc.start()
+    for one in (store, remote):
+        with pytest.raises(ObjectTooLarge, match=r"object input/in is larger than the 1,000,000 bytes"):
+            one.read_stored("input/in", 1_000_000)
+    assert tracemalloc.get_traced_memory()[1] < 4_500_000
+    tracemalloc.stop()
+    monkeypatch.setenv("DATA_MAX_BYTES", "1000000")
+    for operation in ("checksum", "compress", "describe"):
+        with pytest.raises(Permanent, match=r"the input 'in' is larger than 1,000,000 bytes, the DATA_MAX_BYTES of this lane"):
+            run_handler("file_processing", {"filename": "in", "operation": operation}, store=store)
+    most = len(gzip.decompress(data) if encoding else data)
+    assert len(store.read_stored("input/in", most)[0]) == most

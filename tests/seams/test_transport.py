@@ -549,7 +549,7 @@ def test_a_large_answer_may_take_longer_than_a_call(server: Server) -> None:
     assert server.requests == []
     clock = ManualClock()
     store = store_of(clock=clock)
-    assert len(store._transport._body(Line(clock, 4.5), clock.monotonic())) == 40 << 20
+    assert len(store._transport._body(Line(clock, 4.5), clock.monotonic()) or b"") == 40 << 20
     stuck = Line(clock, 6.0)
     with pytest.raises(TimeoutError, match=r"^only 32505856 bytes of the answer came in 186 s$"):
         store._transport._body(stuck, clock.monotonic())
