@@ -131,21 +131,24 @@ def line_of_row(name: str, path: Path, reading: Reading, row: int) -> int:
 
 def needs_rewriting(path: Path, reading: Reading) -> bool:
     """Whether the engine would not read this CSV as others do. Behind a byte order mark it loses a row, or makes one of
-    half the header, unless the header is the first line and no more."""
+    half the header, unless the header is the first line and no more. After a blank line it takes half a line end for a letter of the
+    next cell, where one of its buffers ends between \\r and \\n."""
     text = reading.text or Text("utf-8")
     is_plain = text.encoding == "utf-8" and not text.is_mixed and not reading.skip_space and reading.header_lines == 1
-    return not is_plain or _has_spaced_quotes(path, reading)
+    if not is_plain:
+        return True
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"\r\n\r\n") >= 0 or _has_spaced_quotes(content, reading)
 
 
-def _has_spaced_quotes(path: Path, reading: Reading) -> bool:
+def _has_spaced_quotes(content: mmap.mmap, reading: Reading) -> bool:
     """Whether a quote may begin or end a cell but for spaces beside it. The engine takes such spaces for nothing, where others take the
     quotes for letters."""
     if not reading.quote or (reading.quote == '"' and reading.text and not reading.text.has_quotes):
         return False
     quote, delimiter = re.escape(reading.quote.encode()), re.escape(reading.delimiter.encode())
     pattern = b"(?:^|[\r\n]|%b) +%b|%b +(?:%b|[\r\n]|$)" % (delimiter, quote, quote, delimiter)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return re.search(pattern, content) is not None
+    return re.search(pattern, content) is not None
 
 
 def end_last_line(path: Path) -> None:

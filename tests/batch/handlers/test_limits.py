@@ -46,6 +46,15 @@ def cell(rng: random.Random, most: int) -> str:
     return "".join(rng.choice(letters) for _ in range(int(rng.random() ** 3 * most))).strip() or "x"
 
 
+@pytest.mark.parametrize("pad", range(4))
+def test_a_blank_line_where_the_engines_pieces_meet_is_no_letter_of_the_next_cell(pad: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "MAX_ROW_BYTES", 256)
+    cells = ["x" * 200] * 4 + ["y" * (202 + pad)]
+    data = "a,b\r\n" + "".join(f"{one},\r\n" for one in cells) + "\r\n" + 'p,"q"\r\n' * 9
+    rows = [[one, ""] for one in cells] + [["p", "q"]] * 9
+    assert result_of(data.encode(), **PRESENT)[0][1:] == rows
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_no_row_is_lost_where_the_engines_pieces_meet(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     longest = 1000
