@@ -20,7 +20,7 @@ SAMPLE_ROWS = 1000
 SAMPLE_CELLS = 100_000
 """Wide tables are guessed from fewer rows."""
 DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
-TIMESTAMP = DATE + r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
+TIMESTAMP = DATE + r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)?)?"
 OFFSET = r":[0-9.]+(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 """Times as ISO 8601 writes them, with the six digits after the second that the engine holds."""
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT", "UHUGEINT")
@@ -268,7 +268,7 @@ class Draft:
     def _iso(self) -> str:
         """SQL: a date or time with a year that others can read."""
         return self._unless(
-            f"coalesce(year({self.raw}), 0) NOT BETWEEN 1 AND 9999", self.raw, "a date outside the years 0001 to 9999, which CSV"
+            f"coalesce({_year(self.raw, self.sql_type)}, 0) NOT BETWEEN 1 AND 9999", self.raw, "a date outside the years 0001 to 9999, which CSV"
         )
 
     def _unless(self, wrong: str, written: str, what: str) -> str:
@@ -278,7 +278,13 @@ class Draft:
 
 def _is_time(cell: str, pattern: str, sql_type: str) -> str:
     found = trimmed(cell)
-    return f"(regexp_full_match({found}, {text(pattern)}) AND coalesce(year(TRY_CAST({found} AS {sql_type})) > 0, false))"
+    year = _year(f"TRY_CAST({found} AS {sql_type})", sql_type)
+    return f"(regexp_full_match({found}, {text(pattern)}) AND coalesce({year} BETWEEN 1 AND 9999, false))"
+
+
+def _year(value: str, sql_type: str) -> str:
+    """SQL of the year in UTC. Of an instant before Christ the engine would tell that of the era."""
+    return f"year(CAST({value} AS TIMESTAMP))" if sql_type in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE") else f"year({value})"
 
 
 def blank_free(cell: str | None, options: ReadOptions) -> str | None:

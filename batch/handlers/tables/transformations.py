@@ -70,8 +70,8 @@ def aggregated(group: Column, columns: Sequence[Column], left_out: Sequence[Left
         for named, sql in zip(STATISTICS, _statistics(one), strict=True):
             inner.append(f"{sql} AS {named}{place}")
             values.append((f"{one.name}_{named}", f"{named}{place}", f"{named}{place}"))
-    # The group is sorted as text is, or as its type is.
-    rows = f"(SELECT {', '.join(inner)} FROM source GROUP BY g) ORDER BY g NULLS FIRST"
+    # The group is sorted as text is, or as its type is; a column of the result may be named g, too.
+    rows = f"(SELECT {', '.join(inner)} FROM source GROUP BY g) AS groups ORDER BY groups.g NULLS FIRST"
     return Plan(values, rows, {"group_by": group.name, "values": [one.name for one in columns]}, left_out)
 
 

@@ -163,6 +163,14 @@ def test_formulas_are_escaped_when_the_task_says_so(store: MemoryObjectStore, ce
         assert list(csv.reader(io.StringIO(text, newline=""))) == expected
 
 
+@pytest.mark.parametrize("name", ["g", "G"])
+def test_groups_are_in_their_own_order_whatever_their_column_is_called(store: MemoryObjectStore, name: str) -> None:
+    store.write("s.csv", f"{name},x\n10,1\n9,2\n".encode())
+    fields = {"transformation": "aggregation", "source": "s.csv", "group_by": name, "values": [], "escape_formulas": True}
+    text = run_handler("data_transformation", fields, store=store, task_id="t").text("results/t-1.csv")
+    assert text == f"{name},row_count\n9,1\n10,1\n"
+
+
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [

@@ -187,10 +187,13 @@ def test_binary_data_is_refused_by_name(array: pa.Array) -> None:
         assert transformed(source, of="y", **chosen).data == b"y\n1\n"
 
 
-@pytest.mark.parametrize("name", ["dates beyond 9999", "timestamp us", "timestamp ns"])
-def test_a_date_that_csv_cannot_say_is_refused(name: str) -> None:
+BEFORE_CHRIST = pa.array([-62_135_596_801 * US], pa.timestamp("us", "UTC"))
+
+
+@pytest.mark.parametrize("array", [*(KEPT[one] for one in ("dates beyond 9999", "timestamp us", "timestamp ns")), BEFORE_CHRIST])
+def test_a_date_that_csv_cannot_say_is_refused(array: pa.Array) -> None:
     with pytest.raises(Permanent) as refused:
-        written(KEPT[name])
+        written(array)
     what = "t.csv: column 'x' holds a date outside the years 0001 to 9999, which CSV cannot say"
     assert str(refused.value) == f"{what}; name it in exclude, or say format: parquet"
 
