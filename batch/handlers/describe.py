@@ -16,8 +16,8 @@ from batch.model.errors import Permanent
 
 MEMORY_MB = 128
 TABLES = (media.CSV, media.TSV, media.JSON_LINES, media.PARQUET)
-SPILL_BYTES = 64 << 20
-"""For the engine, which works beside other tasks here."""
+FILES_BYTES = 64 << 20
+"""Beside those of the file itself: other tasks work here, too."""
 _TURNS = threading.BoundedSemaphore(os.cpu_count() or 1)
 """More engines at a time than there are CPUs would be no faster, and take memory and files each."""
 
@@ -39,7 +39,7 @@ def _table_facts(filename: str, data: bytes) -> dict[str, Any]:
     """`row_count` (without the header), `column_count`, `columns` with name, type and `null_count`, `separator` for CSV; or only
     `table_problem`, which says, with the line, why it cannot be read whole."""
     try:
-        with _TURNS, opened(filename, SPILL_BYTES, memory_mb=MEMORY_MB) as engine:
+        with _TURNS, opened(filename, FILES_BYTES + len(data), memory_mb=MEMORY_MB) as engine:
             path = engine.folder / "source"
             path.write_bytes(data)
             source = opened_source(engine, filename, path, ReadOptions())

@@ -28,12 +28,13 @@ _TOO_LONG = re.compile(r"Line: (\d+)\b.*Maximum line size of (\d+) bytes exceede
 
 
 class Engine:
-    """One database in memory for one task. `folder` holds all files; `spill_bytes` bounds those that the engine makes for itself.
+    """One database in memory for one task. `folder` holds all files; `files_bytes` bounds those that the engine makes for itself, and
+    what is written anew of the source.
 
     Raises Permanent when the extra is not installed.
     """
 
-    def __init__(self, folder: Path, name: str, *, memory_mb: int = ENGINE_MB, spill_bytes: int) -> None:
+    def __init__(self, folder: Path, name: str, *, memory_mb: int = ENGINE_MB, files_bytes: int) -> None:
         try:
             duckdb = importlib.import_module("duckdb")
         except ImportError as error:
@@ -41,7 +42,7 @@ class Engine:
                 f"{name} is a table, and this worker's image has nothing to read tables with: install the extra `data` in the image "
                 "(pip install 'fanout-batch[data]', which brings DuckDB), then submit again"
             ) from error
-        self.folder, self.name, self._memory_mb = folder, name, memory_mb
+        self.folder, self.name, self.files_bytes, self._memory_mb = folder, name, files_bytes, memory_mb
         self._error: type[Exception] = duckdb.Error
         self._connection = duckdb.connect(
             ":memory:",
@@ -50,7 +51,7 @@ class Engine:
                 "threads": 1,
                 "memory_limit": f"{memory_mb}MB",
                 "temp_directory": str(folder / "spill"),
-                "max_temp_directory_size": f"{spill_bytes}B",
+                "max_temp_directory_size": f"{files_bytes}B",
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
                 "allow_community_extensions": False,
@@ -112,9 +113,9 @@ class Engine:
 
 @contextmanager
 def opened(name: str, files_bytes: int, **options: Any) -> Iterator[Engine]:
-    """An engine with a folder of its own, which is removed afterwards; no file in it may be larger than `files_bytes`."""
+    """An engine with a folder of its own, which is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="table-") as folder:
-        engine = Engine(Path(os.path.realpath(folder)), name, spill_bytes=files_bytes, **options)
+        engine = Engine(Path(os.path.realpath(folder)), name, files_bytes=files_bytes, **options)
         try:
             yield engine
         finally:

@@ -36,7 +36,7 @@ def opened_source(engine: Engine, name: str, path: Path, options: ReadOptions) -
     if reading.format == "parquet":
         _look(source, *_parquet(source))
     elif reading.format == "json_lines":
-        canonical, kinds = rewritten_json(name, path, _known(reading), engine.folder / REWRITTEN)
+        canonical, kinds = rewritten_json(name, path, _known(reading), engine.folder / REWRITTEN, engine.files_bytes)
         _look_at_csv(source, engine.folder / REWRITTEN, canonical, kinds)
         source.warnings += [
             f"column {one!r} holds {' and '.join(sorted(found))} values; all are read as text"
@@ -90,8 +90,9 @@ def _read_csv(source: Source) -> bool:
     """Whether it was written anew. Raises Permanent, with the line."""
     name, path, reading = source.name, source.path, source.reading
     if needs_rewriting(path, reading):
-        canonical = rewritten_csv(name, path, reading, source.engine.folder / REWRITTEN)
-        _look_at_csv(source, source.engine.folder / REWRITTEN, canonical, None)
+        target = source.engine.folder / REWRITTEN
+        canonical = rewritten_csv(name, path, reading, target, source.engine.files_bytes)
+        _look_at_csv(source, target, canonical, None)
         return True
     end_last_line(path)
     try:

@@ -74,12 +74,12 @@ def _bounded(name: str, lines: TextIO, before: int = 0) -> Iterator[str]:
         yield line
 
 
-def rewritten_csv(name: str, path: Path, reading: Reading, target: Path) -> Reading:
+def rewritten_csv(name: str, path: Path, reading: Reading, target: Path, limit_bytes: int) -> Reading:
     """Write the table anew, and how to read that. Raises Permanent."""
     rows = csv_rows(name, path, reading)
     if reading.has_header:
         next(rows, None)
-    _write(target, (cells for _, cells in rows))
+    _write(name, target, (cells for _, cells in rows), limit_bytes)
     return _canonical(reading.names)
 
 
@@ -98,7 +98,7 @@ def json_rows(name: str, path: Path, text: Text) -> Iterator[tuple[int, dict[str
             yield line, row
 
 
-def rewritten_json(name: str, path: Path, text: Text, target: Path) -> tuple[Reading, JsonKinds]:
+def rewritten_json(name: str, path: Path, text: Text, target: Path, limit_bytes: int) -> tuple[Reading, JsonKinds]:
     """Write JSON Lines as CSV: a column for each key that occurs, in the order in which they do. Raises Permanent."""
     kinds: JsonKinds = {}
     for line, row in json_rows(name, path, text):
@@ -115,7 +115,7 @@ def rewritten_json(name: str, path: Path, text: Text, target: Path) -> tuple[Rea
     if not names:
         raise Permanent(f"{name} has no keys, so it has no columns")
     rows = ([_cell(name, line, row.get(key)) for key in names] for line, row in json_rows(name, path, text))
-    _write(target, rows)
+    _write(name, target, rows, limit_bytes)
     return _canonical(names), kinds
 
 
@@ -187,9 +187,17 @@ def _canonical(names: tuple[str, ...]) -> Reading:
     return Reading("csv", Text("utf-8", has_quotes=True), ",", '"', False, is_stated=True, names=names)
 
 
-def _write(target: Path, rows: Iterator[list[str]]) -> None:
+def _write(name: str, target: Path, rows: Iterator[list[str]], limit_bytes: int) -> None:
+    """Raises Permanent beyond the limit: where each row has other keys, a few bytes of JSON become a cell for every key."""
     with target.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)  # or a lone \r would stand bare
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")  # or a lone \r would stand bare
+        for row in rows:
+            writer.writerow(row)
+            if file.buffer.tell() > limit_bytes:
+                raise Permanent(
+                    f"{name} unfolds into a file of more than {limit_bytes:,} bytes, which is all that one task has for it: split it, or "
+                    "send it to a lane with a larger DATA_MAX_BYTES"
+                )
 
 
 # --- values of JSON

@@ -171,6 +171,13 @@ def test_groups_are_in_their_own_order_whatever_their_column_is_called(store: Me
     assert text == f"{name},row_count\n9,1\n10,1\n"
 
 
+def test_a_result_is_read_with_the_commas_that_it_is_written_with(store: MemoryObjectStore) -> None:
+    store.write("s.tsv", b"a;b;c\td\n1;2;3\tx\n")
+    for task_id, source in (("one", "s.tsv"), ("two", "results/one-1.csv")):
+        run_handler("data_transformation", {"transformation": "deduplicate", "source": source}, store=store, task_id=task_id)
+    assert store.read("results/two-1.csv") == store.read("results/one-1.csv") == b"a;b;c,d\n1;2;3,x\n"
+
+
 @pytest.mark.parametrize(
     ("fields", "rule"),
     [

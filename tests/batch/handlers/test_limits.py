@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import batch.handlers
+from batch.handlers import describe
 from batch.handlers.tables import opening, reading, source
 from batch.handling.registry import default_registry
 from batch.model.errors import Permanent
@@ -116,6 +117,13 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a text that unfolds.parquet": (lambda: unfolding(MB, 30), "the result of .* is larger than this lane allows"),
     "too large.csv": (lambda: b"a\n" + b"1\n" * 6 * MB, "is larger than 11,534,336 bytes, the DATA_MAX_BYTES of this lane"),
 }
+
+
+def test_describe_writes_no_more_anew_than_a_worker_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(describe, "FILES_BYTES", 1 << 16)
+    data = json.dumps({f"k{one}": 1 for one in range(100)}).encode() + b"\n{}" * 1000
+    problem = describe.describe("a.jsonl", data)["table_problem"]
+    assert problem.startswith(f"a.jsonl unfolds into a file of more than {(1 << 16) + len(data):,} bytes")
 
 
 @pytest.mark.parametrize("name", REFUSED)
