@@ -267,9 +267,8 @@ class Draft:
 
     def _iso(self) -> str:
         """SQL: a date or time with a year that others can read."""
-        return self._unless(
-            f"coalesce({_year(self.raw, self.sql_type)}, 0) NOT BETWEEN 1 AND 9999", self.raw, "a date outside the years 0001 to 9999, which CSV"
-        )
+        wrong = f"coalesce({_year(self.raw, self.sql_type)}, 0) NOT BETWEEN 1 AND 9999"
+        return self._unless(wrong, self.raw, "a date outside the years 0001 to 9999, which CSV")
 
     def _unless(self, wrong: str, written: str, what: str) -> str:
         said = f"column {self.name[:200]!r} holds {what} cannot say; name it in exclude, or say format: parquet"

@@ -113,11 +113,15 @@ class Engine:
 
 @contextmanager
 def opened(name: str, files_bytes: int, **options: Any) -> Iterator[Engine]:
-    """An engine with a folder of its own, which is removed afterwards."""
+    """An engine with a folder of its own, which is removed afterwards. Raises Permanent for rows that Python cannot hold either."""
     with tempfile.TemporaryDirectory(prefix="table-") as folder:
         engine = Engine(Path(os.path.realpath(folder)), name, files_bytes=files_bytes, **options)
         try:
             yield engine
+        except MemoryError as error:
+            raise Permanent(
+                f"{name} needs more memory than one task has for a row: a row, or a line of JSON, holds too many values; write them as rows"
+            ) from error
         finally:
             engine.close()
 

@@ -161,6 +161,15 @@ def test_columns_that_one_statement_cannot_hold_are_computed_with_in_parts() -> 
     assert width < reading.MAX_COLUMNS
 
 
+def test_values_that_fill_the_memory_are_dead_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(opening, "rewritten_json", full)
+    with pytest.raises(Permanent, match=r"^s\.jsonl needs more memory than one task has for a row"):
+        result_of(b'{"a": 1}\n', "s.jsonl", **PRESENT)
+
+
 # --- in a process of its own
 
 
@@ -177,6 +186,7 @@ def test_what_fills_memory_is_dead_with_the_reason_and_harms_nobody(tmp_path: Pa
             "memory that one task has for tables",
         ),
         "one long line": (b"a,b\n1," + b"y" * 50 * MB, PRESENT, "line 2 is longer than"),
+        "a line of a million objects.jsonl": (b'{"a":[' + b'{"k":1},' * MB + b"1]}\n", PRESENT, "than one task has for a row"),
         "rows of 7 MB": (b"a,b\n" + (b"1," + b"y" * 7 * MB + b"\n") * 7, PRESENT, ""),
         "all distinct": (b"a,b\n" + b"".join(b"%d,x%d\n" % (one, one) for one in range(2 * MB)), {"transformation": "deduplicate"}, ""),
         "many conditions.csv": (
