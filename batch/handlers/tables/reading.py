@@ -155,9 +155,11 @@ def _csv(name: str, path: Path, text: Text, head: str, options: ReadOptions) -> 
 
 
 def unquoted(name: str, path: Path, reading: Reading) -> Reading:
-    """The same, with quotes as letters. Raises Permanent."""
+    """The same, with quotes as letters. Raises Permanent where the names stand in quotes, which are no letters then."""
     skipped = reading.skipped_lines
     header = _first_row(name, path, reading.text or Text("utf-8"), skipped, reading.delimiter, "")
+    if reading.has_header and any(len(cell) > 1 and cell[0] == cell[-1] == reading.quote for cell in header):
+        raise Permanent(f"{name}, line {skipped + 1} has names in quotes")
     names = _names(name, header) if reading.has_header else _numbered(header)
     return replace(reading, quote="", is_stated=True, header_lines=skipped + 1, names=names)
 

@@ -105,6 +105,8 @@ REFUSED: list[tuple[str, str, dict[str, Any], str]] = [
     ("t.csv", 'a\n"x\ny"\n', {}, "^t.csv, line 2" + LETTERS),
     ("t.tsv", 'a\tb\n1\t"x\n2\n', {}, "^t.tsv, line 2: a quote that does not end where its cell ends"),
     ("t.tsv", 'a\tb\n1\t"x\ty"\n2\t"p\n3\tq"\n', {}, "^t.tsv, line 3" + LETTERS),
+    ("t.tsv", '"a"\n"x\ny"\n"z"\n', {}, "^t.tsv, line 2" + LETTERS),
+    ("t.tsv", '"a"\t"b"\n"1"\t"x\n', {}, "^t.tsv, line 2: a quote that does not end where its cell ends"),
     ("t.csv", "a,b,a\n1,2,3\n", {}, r"^t\.csv has more than one column 'a'; give each column its own name$"),
     ("t.csv", "a,column_3,\n1,2,3\n", {}, "^t.csv has more than one column 'column_3'"),
     ("t.csv", "Sales 2026,,\na,b,c\n1,2,3\n", {}, "^t.csv, line 1 has a text in one cell only .'Sales 2026'.: it is a title, not a header"),
