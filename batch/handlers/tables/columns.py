@@ -225,7 +225,8 @@ class Draft:
         if not fits:
             return replace(nothing, is_nearly_number=True)
         shape = Shape(whole, scale, least_scale, has_exponent or self.stated == "double")
-        problem = "" if self.stated == "double" else shape.problem
+        # Doubles as Python writes them have up to 17 digits, and lose none.
+        problem = "" if self.stated == "double" or (has_exponent and is_double) else shape.problem
         if problem:
             return replace(nothing, problem=problem, is_nearly_number=True)
         plain = nothing.cell if is_canonical else self.marks.plain(nothing.cell)

@@ -1,7 +1,7 @@
 """Numbers in texts: what a text must look like to be one, and how the engine reads it without losing a digit.
 
 A number has no leading zero (a postcode read as a number is lost), at most 38 digits, and the marks that the task names. With an exponent
-it is a double, as floating point numbers are, and has at most 15 digits that count.
+it is a double, as floating point numbers are, and has at most 15 digits that count, or stands as a double is written.
 """
 
 from __future__ import annotations

@@ -87,6 +87,15 @@ def test_sums_of_doubles_are_near_those_of_fsum_however_much_cancels() -> None:
         transformed(parquet({"g": ["a", "a"], "x": [1.7e308, 1.7e308]}), transformation="aggregation", group_by="g")
 
 
+def test_doubles_as_python_writes_them_are_doubles() -> None:
+    numbers = [0.12345678901234568, -5.8e-05, 123.45678901234567, 1.2345678901234567e22]
+    source = "g,x\n" + "".join(f"a,{one!r}\n" for one in numbers)
+    made = transformed(source, transformation="aggregation", group_by="g")
+    assert [float(one) for one in made.rows[1][3:]] == [sum(numbers), sum(numbers) / 4, min(numbers), max(numbers)]
+    with pytest.raises(Permanent, match="numbers of more than 15 digits, which a double does not hold"):
+        transformed(source + "a,0.12345678901234567\n", transformation="aggregation", group_by="g")
+
+
 def test_missing_numbers_count_nowhere_and_a_group_may_have_none() -> None:
     source = parquet({"g": ["a", "a", "b", None], "x": [1.5, math.nan, math.nan, None], "y": pa.array([1, None, None, 2], pa.int64())})
     made = transformed(source, transformation="aggregation", group_by="g", format="parquet")
