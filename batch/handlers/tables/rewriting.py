@@ -193,7 +193,7 @@ def _write(name: str, target: Path, rows: Iterator[list[str]], limit_bytes: int)
         writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")  # or a lone \r would stand bare
         for row in rows:
             writer.writerow(row)
-            if file.buffer.tell() > limit_bytes:
+            if target.stat().st_size > limit_bytes:
                 raise Permanent(
                     f"{name} unfolds into a file of more than {limit_bytes:,} bytes, which is all that one task has for it: split it, or "
                     "send it to a lane with a larger DATA_MAX_BYTES"

@@ -136,7 +136,8 @@ def column_of_texts(name: str, texts: Sequence[str], *, may_be_number: bool = Tr
         wholes, fractions = [one.partition(".")[0].lstrip("+-0") for one in digits], [one.partition(".")[2] for one in digits]
         whole, column.scale = max(map(len, wholes)), max(map(len, fractions))
         if any(re.search("[eE]", one.shown) for one in found):
-            column.sort = "double" if whole + column.scale <= 15 else "text"
+            is_written = all(repr(float(one.shown)) == one.shown != "-0.0" for one in found)
+            column.sort = "double" if whole + column.scale <= 15 or is_written else "text"
         else:
             column.sort = ("decimal" if column.scale else "integer") if whole + column.scale <= 38 else "text"
     elif found and may_be_number and all(is_date(one.shown) for one in found):
