@@ -189,11 +189,11 @@ def _canonical(names: tuple[str, ...]) -> Reading:
 
 def _write(name: str, target: Path, rows: Iterator[list[str]], limit_bytes: int) -> None:
     """Raises Permanent beyond the limit: where each row has other keys, a few bytes of JSON become a cell for every key."""
-    with target.open("w", encoding="utf-8", newline="") as file:
+    with target.open("wb") as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")  # or a lone \r would stand bare
         for row in rows:
             writer.writerow(row)
-            if target.stat().st_size > limit_bytes:
+            if raw.tell() > limit_bytes:
                 raise Permanent(
                     f"{name} unfolds into a file of more than {limit_bytes:,} bytes, which is all that one task has for it: split it, or "
                     "send it to a lane with a larger DATA_MAX_BYTES"
