@@ -13,7 +13,7 @@ from collections.abc import Iterator
 UNKNOWN = "unknown-8bit"
 """Its name by RFC 1428. Lines and words can be counted in it."""
 _PIECE_BYTES = 1 << 20
-_BYTE_ORDER_MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose little-endian mark begins it
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -31,7 +31,7 @@ _MAX_HIGH_RATIO = 0.3
 def encoding_of(data: bytes) -> str | None:
     """`utf-8` (also for ASCII and empty data), `utf-8-sig`, `utf-16` or `utf-32` (only with a byte order mark), UNKNOWN for text in one of
     the encodings of one byte a letter, which no look at it can tell apart, or None for what does not look like text."""
-    for mark, encoding in _BYTE_ORDER_MARKS:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return encoding if _is_text_in(data, encoding) else None
     if any(_count(piece, _CONTROL) for piece in _pieces(data)):

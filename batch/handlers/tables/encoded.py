@@ -11,16 +11,11 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from batch.handlers import texts
 from batch.handlers.tables.options import ENCODINGS
 from batch.model.errors import Permanent
 
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose little-endian mark begins it
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_MARKS = tuple((mark, encoding.removesuffix("-sig")) for mark, encoding in texts.BYTE_ORDER_MARKS)
 _COMMON = (
     "cp1252",
     "cp1251",
