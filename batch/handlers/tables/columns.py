@@ -24,7 +24,7 @@ TIMESTAMP = DATE + r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-]([
 OFFSET = r":[0-9.]+(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 """Times as ISO 8601 writes them, with the six digits after the second that the engine holds."""
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT", "UHUGEINT")
-_YES, _NO = "('true', 'yes')", "('false', 'no')"
+YES, NO = "('true', 'yes')", "('false', 'no')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ class Draft:
             sql_type = "timestamptz"
         typed = f"CAST({trimmed(self.cell)} AS {sql_type.upper()})"
         if kind == "boolean":
-            typed = f"CASE WHEN {self.cell} IS NOT NULL THEN lower({trimmed(self.cell)}) IN {_YES} END"
+            typed = f"CASE WHEN {self.cell} IS NOT NULL THEN lower({trimmed(self.cell)}) IN {YES} END"
         written = typed if self.stated else nothing.written
         return replace(nothing, kind=kind, typed=typed, written=written, problem=f"it holds values of type {kind}")
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from batch.handlers.contract import ColumnName
-from batch.handlers.tables.columns import DATE, Column
+from batch.handlers.tables.columns import DATE, NO, YES, Column
 from batch.handlers.tables.digits import MAX_DIGITS, trimmed
 from batch.handlers.tables.engine import text, texts
 from batch.handlers.tables.source import Source
@@ -34,7 +34,6 @@ _TIME = re.compile(
 _MICROSECONDS = len(".000000")
 _TOO_LARGE: int = 10**MAX_DIGITS
 _CONTEXT = Context(prec=MAX_TEXT_CHARS)
-_YES, _NO = "('true', 'yes')", "('false', 'no')"
 
 
 class Condition(BaseModel):
@@ -169,7 +168,7 @@ def _moment(value: str) -> str:
 def _is_boolean(column: Column, value: bool) -> str:
     if not column.is_text:
         return f"{column.cell} = {str(value).lower()}" if column.kind == "boolean" else "false"
-    return f"lower({trimmed(column.cell)}) IN {_YES if value else _NO}"
+    return f"lower({trimmed(column.cell)}) IN {YES if value else NO}"
 
 
 def _is_number(column: Column, values: Sequence[int | float]) -> str:
