@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from batch.client.proof import Proof, prove
+from batch.client.proof import DeadGroup, Proof, prove
 from batch.model.errors import ObjectMissing
 from batch.model.texts import printable
 from controller.model.wording import are
@@ -51,7 +51,8 @@ def as_object(proof: Proof) -> dict[str, object]:
         "missing": list(proof.missing),
         "delayed_until": dict(proof.delayed),
         "damaged": dict(proof.damaged),
-        "dead_reasons": dict(proof.reasons),
+        "replayed": dict(proof.replayed),
+        "dead": [group_json(group) for group in proof.dead],
         "repeated_line_count": proof.repeated_line_count,
         "repeated_task_count": proof.repeated_task_count,
         "unknown_count": proof.unknown_count,
@@ -70,10 +71,12 @@ def as_text(proof: Proof) -> str:
     lines = [f"submission {proof.submission_id}: {verdict(proof)}", f"  {proof.submitted_count:>9,} submitted"]
     lines += [f"  {count:>9,} {name}" for name, count in proof.counts.items()]
     lines.append(f"  {len(proof.missing):>9,} missing")
+    lines += [f"    dead {dead_group(group)}" for group in proof.dead[:SHOWN]]
+    if len(proof.dead) > SHOWN:
+        lines.append(f"    and {len(proof.dead) - SHOWN:,} more groups of dead tasks; see --json")
     # Those that somebody may have to look for come before those that come back by themselves.
     missing = sorted(proof.missing, key=lambda task_id: task_id in proof.delayed)
     lines += _named("missing", [(task_id, _trace(proof, task_id)) for task_id in missing])
-    lines += _named("dead", list(proof.reasons.items()))
     if proof.repeated_line_count:
         were = "was" if proof.repeated_line_count == 1 else "were"
         lines.append(f"{counted(proof.repeated_line_count, 'outcome')} {were} written again after a redelivery; this is harmless")
@@ -87,6 +90,29 @@ def as_text(proof: Proof) -> str:
         lines.append(f"finished {proof.first_finished_at} to {proof.last_finished_at} ({proof.finishing_s:,.1f} s{rate})")
         lines.append(_by_whom(proof))
     return "\n".join(map(printable, [*lines, *(f"problem: {problem}" for problem in proof.problems)]))
+
+
+def dead_group(group: DeadGroup) -> str:
+    """`50 × KeyError: 'lines' (resize), such as 1f0c…-rolling-default-2026013112 by worker default-x7k2p/3`."""
+    one = group.example
+    reason = "" if group.title == f"{one.error_type}: {one.reason}" else f": {one.reason}"
+    by = f" by worker {one.execution}/{one.index}" if one.execution else ""
+    return f"{group.count:,} × {group.title} ({group.task_type}), such as {one.task_id}{by}{reason}"
+
+
+def group_json(group: DeadGroup) -> dict[str, object]:
+    one = group.example
+    return {
+        "fingerprint": group.fingerprint,
+        "task_type": group.task_type,
+        "count": group.count,
+        "title": group.title,
+        "error_type": one.error_type,
+        "reason": one.reason,
+        "execution": one.execution,
+        "index": one.index,
+        "task_ids": list(group.task_ids),
+    }
 
 
 def _by_whom(proof: Proof) -> str:
@@ -120,6 +146,8 @@ def _of_them_delayed(proof: Proof) -> str:
 
 def _trace(proof: Proof, task_id: str) -> str:
     """Where a missing task is, as far as the bucket tells."""
+    if task_id in proof.replayed and task_id not in proof.delayed:
+        return f"pending again, by replay {proof.replayed[task_id]}"
     if task_id in proof.delayed:
         return f"delayed until {proof.delayed[task_id]}"
     return f"its delayed message is damaged, see {proof.damaged[task_id]}" if task_id in proof.damaged else ""

@@ -18,7 +18,15 @@ from batch.client.submit import NewTask, Submission
 from batch.handling.results import write_output
 from batch.model.clock import SystemClock, iso
 from batch.model.message import Task
-from batch.model.names import manifest_object, outcome_object, processed_object, progress_object, result_data_object, result_object
+from batch.model.names import (
+    manifest_object,
+    outcome_object,
+    processed_object,
+    progress_object,
+    result_data_object,
+    result_object,
+    writer_of,
+)
 from batch.model.outcomes import Outcome, to_line
 from batch.model.progress import Progress, to_metadata
 from batch.model.shares import share
@@ -81,7 +89,7 @@ def drain(local_storage: Service, project: str, monkeypatch: pytest.MonkeyPatch)
     sent = [message.attributes for _, message in topic.published]
     tasks = [(one["task_id"], one["task_type"]) for one in sent]
     outcomes = [outputs(store, number, *task) for number, task in enumerate(tasks)]
-    store.write(outcome_object(sent[0]["shard"], "run", 0, 0, 0), b"".join(map(to_line, outcomes)))
+    store.write(outcome_object(sent[0]["shard"], 0.0, writer_of("run", 0, 0), 0), b"".join(map(to_line, outcomes)))
     for index in range(2):
         part = share(5, 2, index)
         counts = to_metadata(Progress(share=part, started_at=0.0, updated_at=1.0, taken=2, acked=2, exit_reason="drained"))

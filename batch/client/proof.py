@@ -1,27 +1,47 @@
 """The proof: how every task of a submission ended, by name.
 
-submitted = succeeded + superseded + cancelled + dead + missing, always; a task without an outcome is missing, never assumed done.
+submitted = succeeded + superseded + cancelled + dead + missing, always; a task without an outcome is missing, never assumed done. One that
+was replayed and has not ended since is missing again.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch.model.clock import from_iso, iso
+from batch.model.deadletters import title_of
 from batch.model.errors import ObjectMissing
 from batch.model.names import DAMAGED, DELAYED, delayed_parts, manifest_object, outcome_folder, submission_object
-from batch.model.outcomes import PRECEDENCE, RANK, Outcome, from_line
+from batch.model.outcomes import PRECEDENCE, RANK, REPLAYED, Outcome, from_line
 from batch.services.ports import ObjectStore
+from batch.shards import contents
 
-READS_AHEAD = 16
 REASONS_KEPT = 1000
 PROBLEMS_KEPT = 100
-_NONE = len(PRECEDENCE)
+_PER_REPLAY = 8
+"""A rank is that of the outcome, less this for each replay: of a task's lines the lowest counts."""
+_NONE = _PER_REPLAY - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeadGroup:
+    """Dead tasks of one type with one fingerprint; `example` is the outcome of one of them; `task_ids` of the first thousand of a
+    submission."""
+
+    fingerprint: str
+    task_type: str
+    count: int
+    example: Outcome
+    task_ids: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The error's type and message, without numbers and ids."""
+        return title_of(self.example.error_type, self.example.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +49,11 @@ class Proof:
     """How the tasks of a submission ended.
 
     Counts are of distinct tasks. `missing` has the ids without an outcome, in order. `workers` counts outcome lines by (execution,
-    index). `repeated_line_count`: outcome lines beyond the first of a task (harmless: a redelivery). `unknown_count`: outcomes in the
-    submission's own shard for tasks that it never had. `reasons`: why tasks are dead, by id, the first thousand. `problems`: what
-    makes the counts themselves doubtful. `delayed`: until when missing tasks wait in the bucket, by id; `damaged`: the objects of those
-    that cannot come back by themselves. Times are ISO 8601, empty when nothing has finished.
+    index). `repeated_line_count`: outcome lines beyond the first of a task and replay (harmless: a redelivery). `unknown_count`: outcomes
+    in the submission's own shard for tasks that it never had. `dead`: the dead ones by what killed them, the largest group first.
+    `replayed`: the replay's number of missing ones that were replayed, by id. `problems`: what makes the counts themselves doubtful.
+    `delayed`: until when missing tasks wait in the bucket, by id; `damaged`: the objects of those that cannot come back by themselves.
+    Times are ISO 8601, empty when nothing has finished.
     """
 
     submission_id: str
@@ -44,7 +65,8 @@ class Proof:
     repeated_task_count: int = 0
     unknown_count: int = 0
     workers: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    dead: tuple[DeadGroup, ...] = ()
+    replayed: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     submitted_at: str = ""
     first_finished_at: str = ""
@@ -74,15 +96,15 @@ def prove(store: ObjectStore, submission_id: str) -> Proof:
     summary = _summary(store, submission_id)
     tally = _Tally(submission_id)
     part_count = 0
-    for name, data in _contents(store, f"submissions/{submission_id}/manifest-"):
+    for info, data in contents(store, store.list(f"submissions/{submission_id}/manifest-")):
         part_count += 1
-        tally.add_manifest(name, data)
+        tally.add_manifest(info.name, data)
     if summary is None and part_count == 0:
         raise ObjectMissing(submission_object(submission_id))
     shards = sorted(tally.shards | set(summary.get("shards", []) if summary else []))
     for shard in shards:
-        for name, data in _contents(store, outcome_folder(shard)):
-            tally.add_outcomes(shard, name, data)
+        for info, data in contents(store, store.list(outcome_folder(shard))):
+            tally.add_outcomes(shard, info.name, data)
     proof = _proof(submission_id, summary, part_count, tally)
     return _with_delayed(store, proof) if proof.missing else proof
 
@@ -114,20 +136,6 @@ def _summary(store: ObjectStore, submission_id: str) -> dict[str, Any] | None:
     return body
 
 
-def _contents(store: ObjectStore, prefix: str) -> Iterator[tuple[str, bytes]]:
-    """Names and contents below `prefix`; a few reads run ahead, for a submission may have thousands of small objects."""
-    ahead: deque[tuple[str, Future[bytes]]] = deque()
-    with ThreadPoolExecutor(READS_AHEAD, thread_name_prefix="proof") as pool:
-        for info in store.list(prefix):
-            ahead.append((info.name, pool.submit(store.read, info.name)))
-            if len(ahead) >= READS_AHEAD:
-                name, content = ahead.popleft()
-                yield name, content.result()
-        while ahead:
-            name, content = ahead.popleft()
-            yield name, content.result()
-
-
 class _Tally:
     """What was read so far; for a million tasks it keeps an id, a rank and little else each."""
 
@@ -136,11 +144,11 @@ class _Tally:
         self.ranks: dict[str, int] = {}
         self.shards: set[str] = set()
         self.manifest_lines = 0
-        self.line_count = 0
-        self.finished = 0
+        self.repeated_line_count = 0
         self.unknown: set[str] = set()
         self.workers: Counter[tuple[str, int]] = Counter()
-        self.reasons: dict[str, str] = {}
+        self.deaths: dict[str, tuple[str, str]] = {}
+        self.examples: dict[tuple[str, str], tuple[tuple[str, str], Outcome]] = {}
         self.problems: list[str] = []
         self.first_at = self.last_at = ""
         self.handler_s = 0.0
@@ -177,31 +185,55 @@ class _Tally:
             if shard == self.own_shard:
                 self.unknown.add(outcome.task_id)
             return
-        self.line_count += 1
-        self.finished += known == _NONE
-        self.ranks[outcome.task_id] = min(known, RANK[outcome.outcome])
+        rank = RANK[outcome.outcome] - _PER_REPLAY * outcome.replay_number
+        if rank <= known:
+            self.ranks[outcome.task_id] = rank
+            if outcome.outcome == "dead":
+                self._died(outcome)
+        if outcome.outcome == REPLAYED:
+            return
+        # Of the same replay; one that was only replayed had no outcome of it yet.
+        self.repeated_line_count += known // _PER_REPLAY == rank // _PER_REPLAY and known % _PER_REPLAY < RANK[REPLAYED]
         self.workers[(outcome.execution, outcome.index)] += 1
         self.handler_s += outcome.duration_s
         self.last_at = max(self.last_at, outcome.finished_at)
         self.first_at = min(self.first_at or outcome.finished_at, outcome.finished_at)
-        if outcome.outcome == "dead" and len(self.reasons) < REASONS_KEPT:
-            self.reasons[outcome.task_id] = f"{outcome.error_type}: {outcome.reason}" if outcome.error_type else outcome.reason
+
+    def _died(self, outcome: Outcome) -> None:
+        group = (outcome.fingerprint or title_of(outcome.error_type, outcome.reason), outcome.task_type)
+        self.deaths[outcome.task_id] = self.examples.setdefault(group, (group, outcome))[0]
+
+    def dead_groups(self) -> tuple[DeadGroup, ...]:
+        counts: Counter[tuple[str, str]] = Counter()
+        named: dict[tuple[str, str], list[str]] = {}
+        for number, (task_id, group) in enumerate((one, group) for one, group in self.deaths.items() if self._is_dead(one)):
+            counts[group] += 1
+            if number < REASONS_KEPT or group not in named:
+                named.setdefault(group, []).append(task_id)
+        groups = [
+            DeadGroup(group[0], group[1], count, self.examples[group][1], tuple(named.get(group, ()))) for group, count in counts.items()
+        ]
+        return tuple(sorted(groups, key=lambda one: (-one.count, one.fingerprint, one.task_type)))
+
+    def _is_dead(self, task_id: str) -> bool:
+        return self.ranks[task_id] % _PER_REPLAY == RANK["dead"]
 
 
 def _proof(submission_id: str, summary: dict[str, Any] | None, part_count: int, tally: _Tally) -> Proof:
-    ranks = Counter(tally.ranks.values())
-    dead = RANK["dead"]
+    counts = Counter(rank % _PER_REPLAY for rank in tally.ranks.values())
+    missing = sorted(task_id for task_id, rank in tally.ranks.items() if rank % _PER_REPLAY >= RANK[REPLAYED])
     return Proof(
         submission_id=submission_id,
         closed=summary is not None,
         submitted_count=len(tally.ranks),
-        counts={name: ranks[rank] for name, rank in RANK.items()},
-        missing=tuple(sorted(task_id for task_id, rank in tally.ranks.items() if rank == _NONE)),
-        repeated_line_count=tally.line_count - tally.finished,
+        counts={name: counts[RANK[name]] for name in PRECEDENCE},
+        missing=tuple(missing),
+        repeated_line_count=tally.repeated_line_count,
         repeated_task_count=tally.manifest_lines - len(tally.ranks),
         unknown_count=len(tally.unknown),
         workers=dict(sorted(tally.workers.items())),
-        reasons={task_id: reason for task_id, reason in tally.reasons.items() if tally.ranks[task_id] == dead},
+        dead=tally.dead_groups(),
+        replayed={task_id: -(tally.ranks[task_id] // _PER_REPLAY) for task_id in missing if tally.ranks[task_id] < 0},
         problems=(*_doubts(submission_id, summary, part_count, tally), *tally.problems),
         submitted_at=str(summary.get("submitted_at", "")) if summary else "",
         first_finished_at=tally.first_at,

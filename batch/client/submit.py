@@ -16,7 +16,19 @@ from batch.handling.registry import Registry
 from batch.model.clock import Clock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed, ServiceRefused
-from batch.model.message import ENVELOPE, ROLLING_BELOW, TASK_ID_PATTERN, Task, check_task_type, encode, new_task_id, rolling_shard, short
+from batch.model.message import (
+    ENVELOPE,
+    ROLLING_BELOW,
+    TASK_ID_PATTERN,
+    Task,
+    check_task_type,
+    encode,
+    keyed_task_id,
+    new_task_id,
+    rolling_shard,
+    shard_in_id,
+    short,
+)
 from batch.model.names import manifest_object, submission_object
 from batch.services.ports import ObjectStore, Topic
 
@@ -109,7 +121,8 @@ def checked_message(
         raise MessageRefused("invalid", f"names of fields must be texts, got {short(odd)}")
     if check is not None:
         check(new)
-    task_id = new_task_id(rng, lane, new.idempotency_key)
+    key = new.idempotency_key
+    task_id = new_task_id(rng, shard or submission_id) if key is None else keyed_task_id(lane, key)
     return encode(Task(task_id, new.task_type, iso(unix_s), new.fields, submission_id, lane, shard))
 
 
@@ -142,6 +155,16 @@ def submit_one(topic: Topic, new: NewTask, *, lane: str, clock: Clock, rng: rand
 def single_message(new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None = None) -> Outgoing:
     """The message of a task without a submission: its outcome goes to the shard of its lane and hour. Raises MessageRefused."""
     return Outgoing(*checked_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, shard=rolling_shard(lane, unix_s)))
+
+
+def _moved(data: bytes, attributes: dict[str, str], shard: str) -> tuple[bytes, dict[str, str]]:
+    """A message that was made before it was known that its submission is small: its id leads to another shard."""
+    task_id = attributes["task_id"]
+    if shard_in_id(task_id) is None:
+        return data, attributes
+    moved = f"{task_id[:16]}-{shard}"
+    # The id begins with random digits, which no client can have put into its fields.
+    return data.replace(task_id.encode(), moved.encode()), {**attributes, "task_id": moved}
 
 
 @dataclass(slots=True)
@@ -263,6 +286,8 @@ class Submission:
         taken, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if not self._shard:
             self._shard = choose_shard(self.submission_id, self._lane, len(taken), self._clock.now(), ended=ended)
+        if self._shard != self.submission_id:
+            taken = [(position, *_moved(data, attributes, self._shard)) for position, data, attributes in taken]
         lines = (
             json.dumps({"task_id": one["task_id"], "task_type": one["task_type"], "shard": self._shard}, separators=(",", ":"))
             for _, _, one in taken

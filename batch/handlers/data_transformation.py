@@ -214,7 +214,7 @@ def _fetched(fields: DataTransformation, ctx: Context, engine: Engine, limit_byt
 
 def _written(ctx: Context, file: Path, form: Target) -> dict[str, Any]:
     """Raises Retry when an earlier run of this attempt left other data: the result must describe the data that it names."""
-    name = result_data_object(ctx.task.task_id, ctx.attempt, form)
+    name = result_data_object(ctx.task.task_id, ctx.attempt, form, ctx.task.replay_number)
     written = ctx.upload(name, file, MEDIA_TYPES[form])
     if not written.created:
         standing = file.with_name("standing")

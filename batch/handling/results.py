@@ -1,7 +1,8 @@
-"""How a task's output reaches the bucket: once per task, whatever is redelivered, killed or repeated.
+"""How a task's output reaches the bucket: once per task and replay number, whatever is redelivered, killed or repeated.
 
-An output is created only if absent, with `task_id` and `submitted_at` in its metadata. When something is there already it
-is compared: ours counts as written, an older task's is replaced at exactly that generation, a newer one's makes us yield.
+An output is created only if absent, with `task_id`, `submitted_at` and, after a replay, its number in its metadata. When something is there
+already it is compared: ours counts as written, that of an older task, or of a lower replay number of ours, is replaced at exactly that
+generation, one of a newer task or a higher number makes us yield.
 A `submitted_at` long after the object itself was written is a wrong clock's (`message.MAX_AHEAD_S`): it counts only up to there.
 """
 
@@ -32,6 +33,8 @@ def write_output(store: ObjectStore, task: Task, name: str, content: bytes | str
     the bucket keeps what is there, DependencyError when it fails, OSError for a file that cannot be read."""
     put: Callable[..., ObjectInfo] = store.write if isinstance(content, bytes) else store.upload
     metadata = {"task_id": task.task_id, "submitted_at": task.submitted_at}
+    if task.replay_number:
+        metadata["replay_number"] = str(task.replay_number)
     if_generation = 0
     for _ in range(MAX_ROUNDS):
         refused: ServiceRefused | None = None
@@ -50,13 +53,23 @@ def write_output(store: ObjectStore, task: Task, name: str, content: bytes | str
             continue
         owner = existing.metadata.get("task_id", "")
         if owner == task.task_id:
-            return Written(name, existing.generation, created=False)
-        # An object without our metadata (put there by a person) counts as older.
-        submitted_at = bounded_time(existing.metadata.get("submitted_at"), existing.updated_s) or ""
-        if (submitted_at, owner) > task.age_key:
-            raise Superseded(f"{name} belongs to the newer task {owner}")
+            number = _replay_number(existing)
+            if number == task.replay_number:
+                return Written(name, existing.generation, created=False)
+            if number > task.replay_number:
+                raise Superseded(f"{name} was written by replay {number} of this task")
+        else:
+            # An object without our metadata (put there by a person) counts as older.
+            submitted_at = bounded_time(existing.metadata.get("submitted_at"), existing.updated_s) or ""
+            if (submitted_at, owner) > task.age_key:
+                raise Superseded(f"{name} belongs to the newer task {owner}")
         if refused is not None:
             raise refused
         if_generation = existing.generation
     what = f"{name} changed {MAX_ROUNDS} times while task {task.task_id} tried to write it"
     raise DependencyUnavailable(f"{what}: find who writes it so often, or what answers for bucket {store.bucket_name}")
+
+
+def _replay_number(existing: ObjectInfo) -> int:
+    given = existing.metadata.get("replay_number", "0")
+    return int(given) if given.isdecimal() else 0

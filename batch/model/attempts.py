@@ -47,20 +47,27 @@ class Marker:
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """`attempt_count` runs have failed; the next may not begin before `not_before` (Unix seconds); `errors` oldest first. `in_progress`
-    marks the run that has begun and not ended; `lost` holds the markers of runs whose worker ended before them, oldest first."""
+    marks the run that has begun and not ended; `lost` holds the markers of runs whose worker ended before them, oldest first.
+    `replay_number`: of which replay of the task the attempts are counted; the errors of all are kept."""
 
     attempt_count: int = 0
     not_before: float = 0.0
     errors: tuple[AttemptError, ...] = ()
     in_progress: Marker | None = None
     lost: tuple[Marker, ...] = ()
+    replay_number: int = 0
+
+    def of_replay(self, number: int) -> Attempts:
+        """As they count for the task's replay with this number: a later one begins anew, and keeps the errors."""
+        return Attempts(errors=self.errors, replay_number=number) if number > self.replay_number else self
 
     def after(self, error: AttemptError, not_before: float) -> Attempts:
         """With one more failed attempt. The marker of the worker that reports the error goes; another worker's stays."""
         marker = self.in_progress
         if marker is not None and (marker.execution, marker.index) == (error.execution, error.index):
             marker = None
-        return Attempts(self.attempt_count + 1, not_before, (*self.errors, error)[-ERRORS_KEPT:], marker, self.lost)
+        errors = (*self.errors, error)[-ERRORS_KEPT:]
+        return Attempts(self.attempt_count + 1, not_before, errors, marker, self.lost, self.replay_number)
 
 
 NONE = Attempts()
@@ -70,7 +77,7 @@ Part = TypeVar("Part", AttemptError, Marker)
 def to_json(attempts: Attempts, task_id: str) -> bytes:
     """The record as it is stored."""
     body = {**asdict(attempts), "task_id": task_id, "not_before_time": iso(attempts.not_before)}
-    kept = {name: value for name, value in body.items() if name not in ("in_progress", "lost") or value}
+    kept = {name: value for name, value in body.items() if name not in ("in_progress", "lost", "replay_number") or value}
     return json.dumps(kept, ensure_ascii=False).encode()
 
 
@@ -83,9 +90,11 @@ def from_json(data: bytes) -> Attempts:
         errors = tuple(_checked(AttemptError(**error)) for error in body["errors"])
         marker = _checked(Marker(**body["in_progress"])) if body.get("in_progress") else None
         lost = tuple(_checked(Marker(**one)) for one in body.get("lost", ()))
+        replay_number = int(body.get("replay_number", 0))
     except (ValueError, TypeError, KeyError, RecursionError, AttributeError, OverflowError):
         return NONE
-    return Attempts(count, not_before, errors, marker, lost) if count >= 0 and abs(not_before) < MAX_TIME_S else NONE
+    right = count >= 0 and replay_number >= 0 and abs(not_before) < MAX_TIME_S
+    return Attempts(count, not_before, errors, marker, lost, replay_number) if right else NONE
 
 
 def _checked(part: Part) -> Part:

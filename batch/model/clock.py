@@ -63,3 +63,8 @@ def from_iso(text: str) -> float:
 def hour(unix_s: float) -> str:
     """`2026013112`: the UTC hour that rolling outcome shards are named after."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y%m%d%H")
+
+
+def minute(unix_s: float) -> str:
+    """`202601311200`: the UTC minute that folders of outcomes and parts of the log of dead letters are named after."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y%m%d%H%M")

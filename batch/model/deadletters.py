@@ -1,14 +1,36 @@
-"""Dead letters: a message that can never succeed, republished with its data unchanged and the reason as attributes."""
+"""Dead letters: a message that can never succeed, republished with its data unchanged and the reason as attributes; what makes two of them
+alike; and what a message carries that is replayed.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from batch.model.delivery import MAX_ATTRIBUTES, Outgoing, own_attributes
 
 MAX_REASON_BYTES = 1024
 MAX_DATA_BYTES = 8_000_000
 """Larger data goes to the bucket, and the letter names the object."""
+OURS = "dead_"
+"""The attributes that a worker adds to a dead letter begin with this, those of Pub/Sub with `THEIRS`."""
+THEIRS = "CloudPubSubDeadLetter"
+REPLAY = "replay"
+"""The attribute of a message that was replayed."""
+MAX_TITLE_CHARS = 80
+FRAMES = 3
+
+_REPLAY = re.compile(r"(?P<number>[1-9]\d{0,5}) (?P<at>\d{1,10}\.\d{3}) (?P<id>[a-z0-9-]{1,64})", re.ASCII)
+_FRAME = re.compile(r'^\s*File "(?P<file>[^"\n]+)", line \d+, in (?P<function>.+)$', re.MULTILINE)
+_NOT_THEIR_CODE = re.compile(r"(^|/)(batch/(?!handlers/)|lib/python3|site-packages/|<frozen)")
+_VARIABLE = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+    r"|\b(?=[0-9a-f]*\d)[0-9a-f]{8,}(?:-[A-Za-z0-9._:-]+)?\b|0x[0-9a-fA-F]+|\d+(?:[.,:]\d+)*",
+    re.ASCII,
+)
+"""Numbers and ids: what makes two messages of one mistake differ."""
 
 
 def dead_letter(
@@ -21,9 +43,12 @@ def dead_letter(
     attempt_count: int,
     execution: str,
     index: int,
+    fingerprint: str = "",
+    message_id: str = "",
+    published_s: float = 0.0,
 ) -> Outgoing:
     """The message to publish on the dead-letter topic: data unchanged (also when empty), attributes kept, the facts added; where there are
-    too many attributes, the client's last ones make room."""
+    too many attributes, the client's last ones make room. `message_id` and `published_s` are those of the first publish."""
     facts = {
         "task_id": task_id,
         "dead_error_type": cut(error_type, MAX_REASON_BYTES),
@@ -32,6 +57,10 @@ def dead_letter(
         "dead_execution": execution,
         "dead_index": str(index),
     }
+    if fingerprint:
+        facts["dead_fingerprint"] = fingerprint
+    if message_id:
+        facts["dead_first"] = f"{published_s:.6f} {message_id}"
     return Outgoing(data, dict(list(own_attributes(attributes).items())[: MAX_ATTRIBUTES - len(facts)]) | facts)
 
 
@@ -43,3 +72,43 @@ def referring(letter: Outgoing, raw_object: str) -> Outgoing:
 def cut(text: str, limit_bytes: int) -> str:
     """At most `limit_bytes` of UTF-8, never half a character."""
     return text.encode("utf-8", "replace")[:limit_bytes].decode("utf-8", "ignore")
+
+
+def title_of(error_type: str, reason: str) -> str:
+    """One line for a group of dead letters: the error's type and message, with `#` in place of numbers and ids."""
+    text = f"{error_type}: {reason}" if reason else error_type
+    return cut(_VARIABLE.sub("#", " ".join(text.split())), 4 * MAX_TITLE_CHARS)[:MAX_TITLE_CHARS]
+
+
+def fingerprint_of(error_type: str, reason: str, traceback: str = "") -> str:
+    """16 hex digits, the same for letters of one mistake: of the error's type, its message without numbers and ids, and where in the user's
+    code it came from (file and function of the innermost frames)."""
+    frames = [(one["file"], one["function"].strip()) for one in _FRAME.finditer(traceback)]
+    theirs = [f"{file.rpartition('/')[2]}:{function}" for file, function in frames if not _NOT_THEIR_CODE.search(file)][-FRAMES:]
+    message = _VARIABLE.sub("#", " ".join(reason.split()))
+    return hashlib.sha256("\n".join((error_type, message, *theirs)).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What the attribute of a replayed message says. `number` counts the task's replays, from 1; `at` is when it was published (Unix
+    seconds), by the replay `replay_id`."""
+
+    number: int
+    at: float
+    replay_id: str
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.at:.3f} {self.replay_id}"
+
+
+def replay_of(attributes: Mapping[str, str]) -> Replay | None:
+    """None for a message that was not replayed."""
+    found = _REPLAY.fullmatch(attributes[REPLAY]) if REPLAY in attributes else None
+    return Replay(int(found["number"]), float(found["at"]), found["id"]) if found else None
+
+
+def replay_number_of(attributes: Mapping[str, str]) -> int:
+    """0 for a message that was not replayed."""
+    found = replay_of(attributes) if REPLAY in attributes else None
+    return found.number if found else 0

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from batch.model.clock import from_iso, hour, iso
+from batch.model.deadletters import REPLAY, replay_number_of
 from batch.model.errors import MessageRefused
 
 ENVELOPE = ("task_id", "task_type", "submitted_at")
@@ -32,6 +33,7 @@ ROLLING_BELOW = 100
 
 _KEY_NAMESPACE = "6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ID_WITH_SHARD = re.compile(r"[0-9a-f]{16}-([A-Za-z0-9][A-Za-z0-9._-]{0,110})")
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 _NORMAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -41,7 +43,8 @@ _JSON = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One unit of work. `fields` are the client's own; `submitted_at` is ISO 8601; `shard` is where its outcome goes."""
+    """One unit of work. `fields` are the client's own; `submitted_at` is ISO 8601; `shard` is where its outcome goes; it was
+    replayed `replay_number` times after it had died."""
 
     task_id: str
     task_type: str
@@ -50,6 +53,7 @@ class Task:
     submission_id: str = ""
     lane: str = "default"
     shard: str = ""
+    replay_number: int = 0
 
     @property
     def age_key(self) -> tuple[str, str]:
@@ -57,15 +61,24 @@ class Task:
         return (self.submitted_at, self.task_id)
 
 
-def new_task_id(rng: random.Random, lane: str, idempotency_key: str | None = None) -> str:
-    """A random UUID; with a key, a UUIDv5 of lane and key, so that the same submission twice is the same task.
+def new_task_id(rng: random.Random, shard: str) -> str:
+    """`<16 random hex>-<shard>`: an id leads to its outcome, and names that begin with it spread over the bucket."""
+    return f"{rng.getrandbits(64):016x}-{shard}"
+
+
+def shard_in_id(task_id: str) -> str | None:
+    """The outcome shard that a task id names; None for one with an idempotency key, or of another client's making."""
+    found = _ID_WITH_SHARD.fullmatch(task_id)
+    return found[1] if found else None
+
+
+def keyed_task_id(lane: str, idempotency_key: str) -> str:
+    """A UUIDv5 of lane and key, so that the same submission twice is the same task.
 
     Raises MessageRefused (`invalid`) for a key that is empty, longer than MAX_KEY_BYTES or no proper text.
     """
     import uuid  # a worker makes none, and starts without it
 
-    if idempotency_key is None:
-        return str(uuid.UUID(int=rng.getrandbits(128), version=4))
     if not _is_text(idempotency_key, MAX_KEY_BYTES) or not idempotency_key.strip():
         reason = f"an idempotency key is a non-empty text of at most {MAX_KEY_BYTES} bytes, got {short(idempotency_key)}"
         raise MessageRefused("invalid", reason, ("idempotency_key",))
@@ -112,6 +125,7 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
         attributes.get("submission_id", ""),
         attributes.get("lane", lane),
         named if _is_shard(named) else rolling_shard(lane, published_s),
+        replay_number_of(attributes) if REPLAY in attributes else 0,
     )
     task.__class__ = Task
     return cast(Task, task)
@@ -123,10 +137,18 @@ class _Unfrozen:
     __slots__ = tuple(one.name for one in fields_of(Task))
 
     def __init__(
-        self, task_id: str, task_type: str, submitted_at: str, fields: Mapping[str, Any], submission_id: str, lane: str, shard: str
+        self,
+        task_id: str,
+        task_type: str,
+        submitted_at: str,
+        fields: Mapping[str, Any],
+        submission_id: str,
+        lane: str,
+        shard: str,
+        replay_number: int,
     ) -> None:
         self.task_id, self.task_type, self.submitted_at, self.fields = task_id, task_type, submitted_at, fields
-        self.submission_id, self.lane, self.shard = submission_id, lane, shard
+        self.submission_id, self.lane, self.shard, self.replay_number = submission_id, lane, shard, replay_number
 
 
 def check_task_type(task_type: object) -> None:

@@ -7,6 +7,7 @@ import re
 from math import ceil
 from urllib.parse import quote, unquote
 
+from batch.model.clock import minute
 from batch.model.errors import NameRefused
 
 MAX_NAME_BYTES = 900
@@ -58,9 +59,10 @@ def result_object(task_id: str) -> str:
     return f"results/{task_id}.json"
 
 
-def result_data_object(task_id: str, attempt: int, extension: str) -> str:
+def result_data_object(task_id: str, attempt: int, extension: str, replay_number: int = 0) -> str:
     """The data of one attempt (from 1); `extension` without a dot."""
-    return f"results/{task_id}-{attempt}.{extension}"
+    replayed = f"r{replay_number}-" if replay_number else ""
+    return f"results/{task_id}-{replayed}{attempt}.{extension}"
 
 
 def manifest_object(submission_id: str, part: int) -> str:
@@ -78,9 +80,14 @@ def outcome_folder(shard: str) -> str:
     return f"outcomes/{shard}/"
 
 
-def outcome_object(shard: str, execution: str, index: int, retry: int, sequence: int) -> str:
-    """The outcomes of one flush (`sequence`) of one try of a worker, in one shard."""
-    return f"outcomes/{shard}/{execution}-{index}-{retry}-{sequence}.jsonl"
+def outcome_object(shard: str, unix_s: float, writer: str, sequence: int) -> str:
+    """The outcomes of one flush (`sequence`) of a writer (`writer_of`), in one shard, in the minute in which it was written."""
+    return f"{outcome_folder(shard)}{minute(unix_s)}/{writer}-{sequence}.jsonl"
+
+
+def writer_of(execution: str, index: int, retry: int) -> str:
+    """One try of a worker, as it stands in names of objects."""
+    return f"{execution}-{index}-{retry}"
 
 
 def progress_folder(execution: str) -> str:
@@ -101,6 +108,32 @@ def attempts_object(task_id: str) -> str:
 def slowed_object(subscription: str, task_type: str) -> str:
     """What is known of a task type while it is slowed, for the workers that come after."""
     return f"slowed/{subscription}/{quote(task_type, safe='', errors='replace')}.json"
+
+
+def key_object(task_id: str) -> str:
+    """What is known of a task with an idempotency key: of the body it was submitted with, when, and where its outcome goes."""
+    return f"keys/{task_id[:2]}/{task_id}"
+
+
+def dead_folder(lane: str) -> str:
+    """The log of a lane's dead letters."""
+    return f"dead/{lane}/"
+
+
+def dead_segment_object(lane: str, unix_s: float, writer: str, sequence: int | str) -> str:
+    """A part of the log: of `writer`, a try of a worker (`writer_of`) or a command by its random id."""
+    return f"{dead_folder(lane)}{minute(unix_s)}-{writer}-{sequence}.jsonl"
+
+
+def dead_claims_folder(lane: str) -> str:
+    """The claims on letters of a lane."""
+    return f"{dead_folder(lane)}claims/"
+
+
+def dead_claims_object(segment: str) -> str:
+    """Which letters of a segment, an object of `dead_segment_object`, belong to which replay."""
+    folder, _, name = segment.rpartition("/")
+    return f"{folder}/claims/{name}"
 
 
 def dead_raw_object(task_id: str, message_id: str) -> str:
@@ -135,6 +168,15 @@ def damaged_object(name: str) -> str:
 def lane_state_object(lane: str) -> str:
     """What the controller remembers of a lane."""
     return f"controller/{lane}.json"
+
+
+LANES = "controller/lanes.json"
+"""Every lane's subscription, topic and retry rules, for workers that serve several lanes."""
+
+
+def cancel_object(lane: str) -> str:
+    """What clients have cancelled in a lane."""
+    return f"cancel/{lane}.json"
 
 
 def claim_object(decision_id: str) -> str:

@@ -1,7 +1,8 @@
 """Outcomes: one JSON line for each task that ended, and which one counts when a task has several.
 
 A line is written before the message is acknowledged, so a task may have two lines (a kill in between, a redelivery) and
-never none. Precedence decides: succeeded, superseded, cancelled, dead.
+never none. Those with the highest replay number count, and of these precedence decides: succeeded, superseded, cancelled, dead. A line
+`replayed` says that its task is published again under that number: until it ends once more it is pending.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from batch.model.texts import json_bytes
 
 MAX_LINE_BYTES = 64 * 1024
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
-RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
+REPLAYED = "replayed"
+RANK = {name: rank for rank, name in enumerate((*PRECEDENCE, REPLAYED))}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a task ended. `finished_at` is ISO 8601; `duration_s` the last attempt's; `output` the object written last;
-    `result` what the handler returned; `error_type` and `reason` only for the dead (and superseded)."""
+    `result` what the handler returned; `error_type`, `reason` and `fingerprint` only for the dead (`reason` also for others that did not
+    succeed). `replay_number`: how often the task had been replayed."""
 
     task_id: str
     task_type: str
@@ -39,18 +42,25 @@ class Outcome:
     result: Any = None
     error_type: str = ""
     reason: str = ""
+    fingerprint: str = ""
+    replay_number: int = 0
 
     def __post_init__(self) -> None:
         if self.outcome not in RANK:
-            raise ValueError(f"outcome must be one of {', '.join(PRECEDENCE)}, got {self.outcome!r}")
+            raise ValueError(f"outcome must be one of {', '.join(RANK)}, got {self.outcome!r}")
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Of a task's lines the one with the least counts."""
+        return (-self.replay_number, RANK[self.outcome])
 
 
 def to_line(outcome: Outcome) -> bytes:
     """One line with its line end; empty fields are left out. Raises ResultRefused for a result that is not JSON."""
     one = outcome
     lines = Lines(one.execution, one.index, one.retry)
-    shared = lines.shared(one.task_type, one.outcome, one.finished_at, one.duration_s, one.attempt_count)
-    return lines.of(one.task_id, shared, one.message_id, one.output, one.result, one.error_type, one.reason)
+    shared = lines.shared(one.task_type, one.outcome, one.finished_at, one.duration_s, one.attempt_count, one.replay_number)
+    return lines.of(one.task_id, shared, one.message_id, one.output, one.result, one.error_type, one.reason, one.fingerprint)
 
 
 class Lines:
@@ -60,16 +70,24 @@ class Lines:
         named = f'"execution":{quoted(execution)},' if execution else ""
         self._worker = f'{named}"index":{index},"retry":{retry}'
 
-    def shared(self, task_type: str, outcome: str, finished_at: str, duration_s: float, attempt_count: int) -> str:
+    def shared(self, task_type: str, outcome: str, finished_at: str, duration_s: float, attempt_count: int, replay_number: int = 0) -> str:
         """What the lines of tasks of one type that ended together have in common: made once for all of them."""
+        replayed = f',"replay_number":{replay_number}' if replay_number else ""
         return (
             f'"task_type":{quoted(task_type)},"outcome":"{outcome}",'
-            f'"finished_at":{quoted(finished_at)},"duration_s":{duration_s:.6f},"attempt_count":{attempt_count},{self._worker}'
+            f'"finished_at":{quoted(finished_at)},"duration_s":{duration_s:.6f},"attempt_count":{attempt_count},{self._worker}{replayed}'
         )
 
     @staticmethod
     def of(
-        task_id: str, shared: str, message_id: str, output: str = "", result: Any = None, error_type: str = "", reason: str = ""
+        task_id: str,
+        shared: str,
+        message_id: str,
+        output: str = "",
+        result: Any = None,
+        error_type: str = "",
+        reason: str = "",
+        fingerprint: str = "",
     ) -> bytes:
         """The line of one of the tasks that `shared` was made for. Raises ResultRefused for a result that is not JSON."""
         text = f'{{"task_id":{quoted(task_id)},{shared}'
@@ -83,6 +101,8 @@ class Lines:
             text += f',"error_type":{quoted(error_type)}'
         if reason:
             text += f',"reason":{quoted(reason)}'
+        if fingerprint:
+            text += f',"fingerprint":{quoted(fingerprint)}'
         return json_bytes(f"{text}}}\n")
 
 
@@ -108,10 +128,10 @@ def from_lines(data: bytes) -> Iterator[Outcome]:
 
 
 def merged(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
-    """The outcome that counts, by task id; the first on a tie."""
+    """The line that counts, by task id; the first on a tie. One that says `replayed`: the task is pending."""
     final: dict[str, Outcome] = {}
     for outcome in outcomes:
         known = final.setdefault(outcome.task_id, outcome)
-        if RANK[outcome.outcome] < RANK[known.outcome]:
+        if outcome.order < known.order:
             final[outcome.task_id] = outcome
     return final

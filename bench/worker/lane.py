@@ -6,7 +6,7 @@ import itertools
 import json
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.pubsub_v1 import types
 
@@ -90,9 +90,9 @@ def task_id(number: int) -> str:
 
 def task_message(task_type: str, own_id: str, **fields: str) -> tuple[bytes, dict[str, str]]:
     """Data of DATA_BYTES, filled up with a field, and attributes."""
-    submitted = {"submission_id": "bench", "lane": "bench", "shard": "bench"}
-    data, _ = encode(Task(own_id, task_type, SUBMITTED_AT, {**fields, "filler": ""}, **submitted))
-    return encode(Task(own_id, task_type, SUBMITTED_AT, {**fields, "filler": "x" * (DATA_BYTES - len(data))}, **submitted))
+    task = Task(own_id, task_type, SUBMITTED_AT, {**fields, "filler": ""}, "bench", "bench", "bench")
+    data, _ = encode(task)
+    return encode(replace(task, fields={**fields, "filler": "x" * (DATA_BYTES - len(data))}))
 
 
 def _chunks(messages: Iterator[types.PubsubMessage]) -> Iterator[list[types.PubsubMessage]]:

@@ -17,8 +17,6 @@ from batch.model.progress import Progress
 from batch.services.ports import ObjectInfo, ObjectStore
 from controller.model.execution import ExecutionInfo, NumberedTries
 
-SINGLY = 4
-"""Of so many killed tries in a shard each is listed by itself; of more all workers of the execution, 1,000 objects a call."""
 NAMED = 5
 """Killed tries that a line names."""
 HOUR_S = 3600.0
@@ -63,8 +61,8 @@ def _counts(store: ObjectStore, info: ExecutionInfo, killed: NumberedTries) -> M
         for shard in {*progress.shards, *_rolling(info, progress)}:
             shards.setdefault(shard, set()).add(key)
     for shard, keys in shards.items():
-        for key, one in _objects(store, shard, info.name, keys):
-            if key in found:
+        for key, one in _objects(store, shard, info.name):
+            if key in keys:
                 found[key].update({name: int(count) for name in PRECEDENCE if (count := one.metadata.get(name, "")).isdecimal()})
     return found
 
@@ -80,10 +78,10 @@ def _rolling(info: ExecutionInfo, progress: Progress) -> Iterator[str]:
             return
 
 
-def _objects(store: ObjectStore, shard: str, execution: str, keys: Collection[Try]) -> Iterator[tuple[Try, ObjectInfo]]:
-    """The outcome objects in a shard of at least these tries."""
-    start = f"{outcome_folder(shard)}{execution}-"
-    for prefix in [f"{start}{index}-{retry}-" for index, retry in sorted(keys)] if len(keys) <= SINGLY else [start]:
-        for one in store.list(prefix):
-            if named := _REST.fullmatch(one.name.removeprefix(start)):  # another execution's name may begin with this one's
-                yield (int(named[1]), int(named[2])), one
+def _objects(store: ObjectStore, shard: str, execution: str) -> Iterator[tuple[Try, ObjectInfo]]:
+    """The outcome objects in a shard of an execution's tries."""
+    for one in store.list(outcome_folder(shard)):
+        writer = one.name.rpartition("/")[2]
+        # Another execution's name may begin with this one's.
+        if writer.startswith(f"{execution}-") and (named := _REST.fullmatch(writer.removeprefix(f"{execution}-"))):
+            yield (int(named[1]), int(named[2])), one

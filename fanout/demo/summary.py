@@ -24,6 +24,7 @@ from fanout.demo.result import Result, assigned, cost
 from fanout.demo.snapshot import LaneSnapshot
 from fanout.demo.workload import UNKNOWN_TYPE
 from fanout.execution.tries import WorkerTry
+from fanout.proof import dead_group
 
 PROBLEMS_SHOWN = 30
 TABLES_FROM = 90
@@ -39,9 +40,9 @@ def print_summary(console: Console, result: Result, problems: Sequence[str], *, 
     else:
         _print_lines(console, proof_lines(result))
     for proof in result.proofs:
-        for task_id, reason in proof.reasons.items():
-            dead = "dead on purpose" if repr(UNKNOWN_TYPE) in reason else "dead"
-            console.print(Text(printable(f"{dead}: task {task_id}: {reason}")))
+        for group in proof.dead:
+            dead = "dead on purpose" if repr(UNKNOWN_TYPE) in group.example.reason else "dead"
+            console.print(Text(printable(f"{dead}: {dead_group(group)}")))
     console.print()
     tries = [one for lane in result.lanes for one in lane.tries]
     if wide:

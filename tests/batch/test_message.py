@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from batch.model.clock import from_iso, iso
 from batch.model.errors import MessageRefused
-from batch.model.message import ENVELOPE, MAX_MESSAGE_BYTES, Task, decode, encode, new_task_id, readable_task_id, shard_of
+from batch.model.message import (
+    ENVELOPE,
+    MAX_MESSAGE_BYTES,
+    Task,
+    decode,
+    encode,
+    keyed_task_id,
+    new_task_id,
+    readable_task_id,
+    shard_in_id,
+    shard_of,
+)
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
@@ -116,12 +127,14 @@ def test_what_is_too_large_to_travel_is_refused() -> None:
 
 def test_ids_are_random_or_follow_from_lane_and_key() -> None:
     rng = random.Random(1)
-    made = {new_task_id(rng, "a") for _ in range(1000)}
+    made = {new_task_id(rng, "s-1") for _ in range(1000)}
     assert len(made) == 1000
-    assert {uuid.UUID(one).version for one in made} == {4}
-    keyed = [new_task_id(rng, lane, key) for lane, key in (("a", "k"), ("a", "k"), ("b", "k"), ("a", "l"))]
+    assert {shard_in_id(one) for one in made} == {"s-1"}
+    keyed = [keyed_task_id(lane, key) for lane, key in (("a", "k"), ("a", "k"), ("b", "k"), ("a", "l"))]
     assert keyed[0] == keyed[1]
     assert len(set(keyed)) == 3
+    assert {uuid.UUID(one).version for one in keyed} == {5}
+    assert {shard_in_id(one) for one in keyed} == {None}
 
 
 @given(st.lists(st.integers(0, 4_000_000_000_000_000), min_size=2, max_size=5))

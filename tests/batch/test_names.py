@@ -71,6 +71,12 @@ def test_a_worker_finds_its_progress_in_its_executions_folder() -> None:
 
 
 def test_one_flush_never_overwrites_another() -> None:
-    made = {names.outcome_object("s", execution, i, r, n) for execution in ("e", "f") for i in range(3) for r in range(2) for n in range(3)}
+    made = {
+        names.outcome_object("s", 0.0, names.writer_of(execution, i, r), n)
+        for execution in ("e", "f")
+        for i in range(3)
+        for r in range(2)
+        for n in range(3)
+    }
     assert len(made) == 36
     assert all(one.startswith(names.outcome_folder("s")) for one in made)

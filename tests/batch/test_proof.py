@@ -16,7 +16,7 @@ from batch.client.submit import NewTask, Submission
 from batch.model.clock import iso
 from batch.model.errors import ObjectMissing
 from batch.model.message import ROLLING_BELOW
-from batch.model.names import damaged_object, delayed_object, manifest_object, outcome_object, submission_object
+from batch.model.names import damaged_object, delayed_object, manifest_object, outcome_object, submission_object, writer_of
 from batch.model.outcomes import PRECEDENCE, Outcome, to_line
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from fanout.proof import as_object, as_text
@@ -46,7 +46,7 @@ class Submitted:
 
     def write(self, outcomes: Iterable[Outcome], shard: str = "") -> None:
         self._sequence += 1
-        name = outcome_object(shard or self.shard, "run", 0, 0, self._sequence)
+        name = outcome_object(shard or self.shard, 0.0, writer_of("run", 0, 0), self._sequence)
         self.store.write(name, b"".join(to_line(outcome) for outcome in outcomes))
 
     def prove(self) -> Proof:
@@ -96,8 +96,9 @@ def test_two_outcomes_of_a_task_count_once_by_precedence() -> None:
     proof = one.prove()
     assert (proof.counts["succeeded"], proof.counts["dead"]) == (100, 50)
     assert proof.repeated_line_count == 100
-    assert set(proof.reasons) == set(one.ids[100:])
-    assert set(proof.reasons.values()) == {"because"}
+    (group,) = proof.dead
+    assert set(group.task_ids) == set(one.ids[100:])
+    assert (group.count, group.example.reason) == (50, "because")
 
 
 def test_outcomes_of_other_tasks_do_not_count() -> None:
@@ -141,7 +142,7 @@ def test_a_changed_manifest_is_a_problem() -> None:
 def test_a_line_that_is_no_outcome_is_a_problem() -> None:
     one = Submitted(120)
     one.write(one.outcome(task_id) for task_id in one.ids)
-    one.store.write(outcome_object(one.shard, "run", 1, 0, 1), b'{"task_id": "x"}\n\xff\n[]\n\n')
+    one.store.write(outcome_object(one.shard, 0.0, writer_of("run", 1, 0), 1), b'{"task_id": "x"}\n\xff\n[]\n\n')
     proof = one.prove()
     assert len(proof.problems) == 3
     assert accounted(proof)

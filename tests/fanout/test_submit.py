@@ -16,7 +16,7 @@ import fanout.submit
 from batch.model.clock import SystemClock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable
-from batch.model.names import outcome_object
+from batch.model.names import outcome_object, writer_of
 from batch.model.outcomes import Outcome, to_line
 from batch.testing.objects import MemoryObjectStore
 from batch.testing.pubsub import MemoryBroker
@@ -143,7 +143,7 @@ def test_lines_from_standard_input_and_the_proof(cloud: Cloud) -> None:
 
 def finish(cloud: Cloud, submission_id: str) -> None:
     lines = [to_line(Outcome(body["task_id"], "work", "succeeded", iso(1.0), execution="run")) for body in cloud.bodies]
-    cloud.store.write(outcome_object(submission_id, "run", 0, 0, 0), b"".join(lines))
+    cloud.store.write(outcome_object(submission_id, 0.0, writer_of("run", 0, 0), 0), b"".join(lines))
 
 
 def test_refused_lines_are_named_by_number_and_the_others_go(cloud: Cloud, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_unknown_submission(cloud: Cloud) -> None:
 def test_dead_tasks_are_accounted_for_with_their_reason(cloud: Cloud) -> None:
     report = json.loads(submit("-", "--json", text='{"task_type": "work"}\n' * 120).stdout)
     finish(cloud, report["submission_id"])
-    name = outcome_object(report["submission_id"], "run", 0, 0, 0)
+    name = outcome_object(report["submission_id"], 0.0, writer_of("run", 0, 0), 0)
     lines = cloud.store.read(name).replace(b'"outcome":"succeeded"', b'"outcome":"dead","reason":"no such column"', 1)
     cloud.store.write(name, lines)
     result = prove(report["submission_id"])

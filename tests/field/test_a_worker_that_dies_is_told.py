@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from batch.model.delivery import Outgoing
 from batch.model.message import Task, encode
-from batch.model.names import outcome_object
+from batch.model.names import outcome_object, writer_of
 from batch.model.progress import RunningTask
 from batch.services.topic import GoogleTopic
 from batch.testing import MemoryObjectStore
@@ -27,7 +27,7 @@ from controller.lanes.resources import Creator, needed
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.observe.google_jobs import GoogleJobRunner
 from controller.observe.jobs import RunRequest
-from controller.observe.killed import SINGLY, killed_tries, with_outcomes
+from controller.observe.killed import killed_tries, with_outcomes
 from fanout import execution, executions, lanes
 from fanout.execution.last_words import said_last
 from fanout.execution.tries import WorkerTry, console_link, tries_of
@@ -171,12 +171,12 @@ def info(count: int = 1, **changes: Any) -> ExecutionInfo:
 def test_outcomes_of_others_do_not_count() -> None:
     store = MemoryObjectStore()
     for name, lines in {
-        outcome_object("s-1", "lane-x", 1, 0, 0): 3,
-        outcome_object("s-1", "lane-x", 1, 0, 1): 4,
-        outcome_object("s-1", "lane-x", 1, 1, 0): 50,
-        outcome_object("s-1", "lane-x", 11, 0, 0): 50,
-        outcome_object("s-1", "lane-x-1", 0, 0, 0): 50,
-        outcome_object("s-2", "lane-x", 1, 0, 0): 50,
+        outcome_object("s-1", 0.0, writer_of("lane-x", 1, 0), 0): 3,
+        outcome_object("s-1", 0.0, writer_of("lane-x", 1, 0), 1): 4,
+        outcome_object("s-1", 0.0, writer_of("lane-x", 1, 1), 0): 50,
+        outcome_object("s-1", 0.0, writer_of("lane-x", 11, 0), 0): 50,
+        outcome_object("s-1", 0.0, writer_of("lane-x-1", 0, 0), 0): 50,
+        outcome_object("s-2", 0.0, writer_of("lane-x", 1, 0), 0): 50,
     }.items():
         store.write(name, b"{}\n" * lines, metadata={"succeeded": str(lines - 1), "dead": "1"})
     tries = {(1, 0): progress(100, taken=5, acked=2, shards=("s-1",)), (1, 1): progress(100, exit_reason="drained")}
@@ -187,9 +187,9 @@ def test_outcomes_of_others_do_not_count() -> None:
 
 def test_many_killed_workers_cost_a_listing_a_shard() -> None:
     store = MemoryObjectStore()
-    count = SINGLY + 1
+    count = 5
     for index in range(count):
-        store.write(outcome_object("s-1", "lane-x", index, 0, 0), b"", metadata={"succeeded": "9"})
+        store.write(outcome_object("s-1", 0.0, writer_of("lane-x", index, 0), 0), b"", metadata={"succeeded": "9"})
     tries = {(index, 0): progress(100, shards=("s-1",)) for index in range(count)}
     listed: list[str] = []
     original = store.list
@@ -202,7 +202,7 @@ def test_many_killed_workers_cost_a_listing_a_shard() -> None:
 @pytest.mark.parametrize("shards", [(), ("s-9",)])
 def test_single_tasks_of_the_hour_are_found_also_when_progress_does_not_name_them(shards: tuple[str, ...]) -> None:
     store = MemoryObjectStore()
-    store.write(outcome_object("rolling-lane-2026010100", "lane-x", 0, 0, 0), b"{}\n", metadata={"dead": "1"})
+    store.write(outcome_object("rolling-lane-2026010100", 0.0, writer_of("lane-x", 0, 0), 0), b"{}\n", metadata={"dead": "1"})
     tries = {(0, 0): progress(100, started_at=1_767_225_700.0, shards=shards)}
     found = with_outcomes(store, info(completed_at=1_767_225_800.0), tries, [(0, 0)])
     assert (found[0, 0].acked, found[0, 0].dead) == (1, 1)

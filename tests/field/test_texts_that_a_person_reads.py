@@ -88,7 +88,7 @@ def test_a_dead_reason_is_shown_on_its_own_line() -> None:
     (line,) = [one for one in text.split("\n") if "dead a" in one]
     assert line.endswith(SHOWN)
     assert all(harmless(one) for one in text.split("\n"))
-    assert json.loads(as_json)["dead_reasons"] == {"a": UGLY}
+    assert [one["reason"] for one in json.loads(as_json)["dead"]] == [UGLY]
 
 
 def test_a_finding_of_the_doctor_is_shown_as_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,7 @@ from batch.model.names import (
     result_data_object,
     result_object,
     submission_object,
+    writer_of,
 )
 from batch.model.outcomes import Outcome, to_line
 from batch.model.progress import Progress, RunningTask, to_metadata
@@ -130,7 +131,7 @@ def names() -> dict[str, str]:
         "result data": result_data_object(TASK_ID, 2, "csv"),
         "manifest": manifest_object("s-20260101-000000-0000002a", 0),
         "submission": submission_object("s-20260101-000000-0000002a"),
-        "outcomes": outcome_object(f"rolling-{LANE}-2026010100", EXECUTION, 3, 1, 12),
+        "outcomes": outcome_object(f"rolling-{LANE}-2026010100", 0.0, writer_of(EXECUTION, 3, 1), 12),
         "progress": progress_object(EXECUTION, 3, 1),
         "attempts": attempts_object(TASK_ID),
         "raw dead letter": dead_raw_object(TASK_ID, "1001"),

@@ -7,7 +7,7 @@ import random
 from batch.client.proof import prove
 from batch.client.submit import NewTask, Submission
 from batch.model.clock import SystemClock
-from batch.model.names import outcome_object
+from batch.model.names import outcome_object, writer_of
 from batch.model.outcomes import Outcome, to_line
 from batch.testing import MemoryBroker, MemoryObjectStore
 
@@ -20,7 +20,7 @@ def test_a_task_without_an_outcome_is_missing_by_name() -> None:
     ada, grace = (message.attributes for _, message in topic.published)
 
     done = Outcome(ada["task_id"], "hello", "succeeded", "2026-01-31T03:10:00.000Z", execution="default-abcde", index=0)
-    store.write(outcome_object(ada["shard"], done.execution, done.index, retry=0, sequence=0), to_line(done))
+    store.write(outcome_object(ada["shard"], 0.0, writer_of(done.execution, done.index, 0), 0), to_line(done))
 
     proof = prove(store, submission_id)
     assert (proof.submitted_count, proof.counts["succeeded"], proof.missing) == (2, 1, (grace["task_id"],))

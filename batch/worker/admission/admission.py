@@ -13,6 +13,7 @@ from batch.events import log
 from batch.handling.registry import Kind, Registry
 from batch.model.attempts import Attempts
 from batch.model.clock import Clock, iso
+from batch.model.deadletters import replay_number_of
 from batch.model.delayed import DELAYED, as_first_published, due_of
 from batch.model.delivery import MAX_EXTENSION_S, Delivery
 from batch.model.errors import MessageRefused
@@ -110,6 +111,9 @@ class Admission:
         waits for its turn. Raises DependencyError."""
         for _ in range(MAX_ROUNDS):
             known, generation = read_attempts(self.store, attempt.task.task_id)
+            if known.replay_number > attempt.task.replay_number:
+                return self.verdicts.overtaken(attempt, known)
+            known = known.of_replay(attempt.task.replay_number)
             attempt.before, attempt.quarantined, attempt.has_record = known, False, generation != 0
             if known.attempt_count > attempt.handler.retries:
                 # Its last attempt is on record, but the worker that ran it ended before it wrote the outcome.
@@ -160,5 +164,6 @@ class Admission:
             submitted_at=iso(delivery.published_s),
             lane=self.settings.lane_name,
             shard=shard_of(delivery.attributes, lane=self.settings.lane_name, published_s=delivery.published_s),
+            replay_number=replay_number_of(delivery.attributes),
         )
         return self.verdicts.dead(unreadable, delivery, began_s, 0, error.kind, str(error))

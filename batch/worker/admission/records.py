@@ -28,19 +28,30 @@ def write_attempts(store: ObjectStore, task_id: str, attempts: Attempts, if_gene
     return store.write(name, data, content_type="application/json", if_generation=if_generation).generation
 
 
-def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: float, now_s: float) -> Attempts:
-    """Record one more failed attempt, also while another worker records one. Raises DependencyError."""
+def add_failure(store: ObjectStore, task_id: str, error: AttemptError, delay_s: float, now_s: float, replay_number: int = 0) -> Attempts:
+    """Record one more failed attempt, also while another worker records one. Nothing is added to the record of a later replay, which comes
+    back as it is. Raises DependencyError."""
 
     def added(known: Attempts) -> Attempts:
+        known = known.of_replay(replay_number)
+        if known.replay_number > replay_number:
+            return known
         # The same error again: the answer to our own write was lost, and one run is one attempt.
         return known if known.errors and known.errors[-1] == error else known.after(error, now_s + delay_s)
 
     return _changed(store, task_id, added, "a failure")
 
 
-def postpone(store: ObjectStore, task_id: str, not_before: float) -> None:
+def postpone(store: ObjectStore, task_id: str, not_before: float, replay_number: int = 0) -> None:
     """Note that the task may not run before this time (Unix seconds); no attempt is spent. Raises DependencyError."""
-    _changed(store, task_id, lambda known: known if known.not_before >= not_before else replace(known, not_before=not_before), "a wait")
+
+    def noted(known: Attempts) -> Attempts:
+        current = known.of_replay(replay_number)
+        if current.replay_number > replay_number or current.not_before >= not_before:
+            return known
+        return replace(current, not_before=not_before)
+
+    _changed(store, task_id, noted, "a wait")
 
 
 def _changed(store: ObjectStore, task_id: str, change: Callable[[Attempts], Attempts], what: str) -> Attempts:
@@ -70,7 +81,7 @@ def end_marker(store: ObjectStore, task_id: str, written: Attempts, generation: 
         if known.in_progress != marker:
             return generation != 0
         left = replace(known, in_progress=None, lost=() if done else known.lost)
-        if done and known.attempt_count == 0:
+        if done and known.attempt_count == 0 and not known.errors:
             left = NONE
         try:
             if left == NONE:

@@ -11,7 +11,7 @@ from batch.events import log
 from batch.handling.answer import CAME_THROUGH, Answer, Said, raised
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
-from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter
+from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter, fingerprint_of
 from batch.model.delivery import Delivery
 from batch.model.message import Task
 from batch.model.names import attempts_object
@@ -75,7 +75,7 @@ class Verdicts:
         if answer.said in CAME_THROUGH:
             self.slowed_types.came_through(attempt)
         if answer.said is Said.SUPERSEDED:
-            return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt.number, reason=answer.reason)
+            return self._superseded(attempt, attempt.number, answer.reason)
         if answer.said is Said.SNOOZED:
             now = self.clock.now()
             return later(attempt, now + (answer.after_s or 0.0), now, on_record=False)
@@ -97,10 +97,10 @@ class Verdicts:
         """As `finished`, for attempts of one handler that one call has ended, none of them marked: all have returned. Raises
         ResultRefused."""
         finished_at, ended_s = iso(self.clock.now()), self.clock.monotonic()
-        shared: dict[tuple[float, int], str] = {}
+        shared: dict[tuple[float, int, int], str] = {}
         finished: list[Finished] = []
         for attempt, result, output in zip(attempts, results, outputs, strict=True):
-            key = (attempt.began_s, attempt.before.attempt_count)
+            key = (attempt.began_s, attempt.before.attempt_count, attempt.task.replay_number)
             known = shared.get(key)
             if known is None:
                 known = shared[key] = self._shared(attempt, finished_at, ended_s)
@@ -110,9 +110,8 @@ class Verdicts:
         return finished
 
     def _shared(self, attempt: Attempt, finished_at: str, ended_s: float) -> str:
-        return self._lines.shared(
-            attempt.task.task_type, "succeeded", finished_at, ended_s - attempt.began_s, attempt.before.attempt_count + 1
-        )
+        task, number = attempt.task, attempt.before.attempt_count + 1
+        return self._lines.shared(task.task_type, "succeeded", finished_at, ended_s - attempt.began_s, number, task.replay_number)
 
     def _returned(self, attempt: Attempt, result: Any, output: str, shared: str) -> Ended:
         """With a line that is ready to be written; a result too large for one is left out, and the line says so."""
@@ -144,8 +143,11 @@ class Verdicts:
             traceback=answer.traceback,
             message_id=attempt.delivery.message_id,
         )
-        attempts = add_failure(self.store, attempt.task.task_id, failure, delay_s, self.clock.now())
+        number = attempt.task.replay_number
+        attempts = add_failure(self.store, attempt.task.task_id, failure, delay_s, self.clock.now(), number)
         self.markers.forget(attempt)
+        if attempts.replay_number > number:
+            return self.overtaken(attempt, attempts)
         log_failed(attempt, failure, attempts.attempt_count)
         self.slowed_types.failed(attempt, failure)
         attempt.before, attempt.has_record = attempts, True
@@ -154,6 +156,13 @@ class Verdicts:
         if attempts.attempt_count <= handler.retries:
             return later(attempt, attempts.not_before, self.clock.now())
         return self.exhausted(attempt, attempts)
+
+    def overtaken(self, attempt: Attempt, attempts: Attempts) -> Ended:
+        """The message comes late: a later replay of its task is under way, or through, and whatever this one does counts no more."""
+        return self._superseded(attempt, attempts.attempt_count, f"replay {attempts.replay_number} of this task is on record")
+
+    def _superseded(self, attempt: Attempt, attempt_count: int, reason: str) -> Ended:
+        return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt_count, reason=reason)
 
     def _backoff_s(self, attempt: Attempt) -> float:
         return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.rng.random())
@@ -198,6 +207,7 @@ class Verdicts:
         """`task` as far as it could be read; `last` is its last failed attempt."""
         reason = cut(reason, MAX_REASON_BYTES)
         log_dead(self.settings.job, task, delivery, error_type, reason, last, on_record=on_record or last is not None)
+        fingerprint = fingerprint_of(error_type, last.reason if last else reason, last.traceback if last else "")
         letter = dead_letter(
             delivery.data,
             delivery.attributes,
@@ -207,8 +217,11 @@ class Verdicts:
             attempt_count=attempt_count,
             execution=self.settings.execution,
             index=self.settings.index,
+            fingerprint=fingerprint,
+            message_id=delivery.message_id,
+            published_s=delivery.published_s,
         )
-        ended = self._ended(task, delivery, began_s, "dead", attempt_count, error_type=error_type, reason=reason)
+        ended = self._ended(task, delivery, began_s, "dead", attempt_count, error_type=error_type, reason=reason, fingerprint=fingerprint)
         ended.dead_letter = letter
         return ended
 
@@ -221,9 +234,11 @@ class Verdicts:
         attempt_count: int,
         error_type: str = "",
         reason: str = "",
+        fingerprint: str = "",
     ) -> Ended:
         """An outcome without a result."""
-        clock = self.clock
-        shared = self._lines.shared(task.task_type, outcome, iso(clock.now()), clock.monotonic() - began_s, attempt_count)
-        line = self._lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason)
+        clock, lines = self.clock, self._lines
+        took_s = clock.monotonic() - began_s
+        shared = lines.shared(task.task_type, outcome, iso(clock.now()), took_s, attempt_count, task.replay_number)
+        line = lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason, fingerprint=fingerprint)
         return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, outcome, line, delivery=delivery)

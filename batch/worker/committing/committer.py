@@ -27,7 +27,7 @@ from batch.model.errors import (
     PreconditionFailed,
     ServiceRefused,
 )
-from batch.model.names import dead_raw_object, outcome_object
+from batch.model.names import dead_raw_object, outcome_object, writer_of
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt, Delayed, Ended, Finished, Nack, Work, delivery_of
@@ -205,7 +205,7 @@ class Committer:
 
     def _note(self, early: Iterable[Nack]) -> None:
         """Messages that may come back early: put on record what is not."""
-        self._delaying.note((one.work.task.task_id, one.not_before) for one in early if isinstance(one.work, Attempt) and not one.on_record)
+        self._delaying.note((one.work.task, one.not_before) for one in early if isinstance(one.work, Attempt) and not one.on_record)
 
     def _send(self, ack_ids: Sequence[str], after_s: float, *, reported: bool = False) -> Sequence[str]:
         """Nack these messages. When that fails they come back by themselves as their leases end; returns those that may come early."""
@@ -314,9 +314,9 @@ class Committer:
         self.heartbeat()
         data = b"".join(one.line for one in ended)
         counts = {outcome: str(count) for outcome, count in Counter(one.outcome for one in ended).items()}
-        settings, missing_count = self.settings, 0
+        writer, missing_count = writer_of(self.settings.execution, self.settings.index, self.settings.retry), 0
         while missing_count <= MAX_CONTRADICTIONS:
-            name = outcome_object(shard, settings.execution, settings.index, settings.retry, self._sequence)
+            name = outcome_object(shard, self.clock.now(), writer, self._sequence)
             self._sequence += 1
             try:
                 self.store.write(name, data, content_type="application/x-ndjson", metadata=counts, if_generation=0)

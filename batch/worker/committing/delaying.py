@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from batch.events import log
 from batch.model.delayed import DelayedMessage, to_object
 from batch.model.errors import DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
+from batch.model.message import Task
 from batch.model.names import delayed_object
 from batch.services.ports import ObjectStore, Subscription
 from batch.worker.admission.records import postpone
@@ -100,7 +101,7 @@ class Delaying:
         else:
             if lost:
                 log("acks_lost", message_count=len(lost))
-        self.note((one.attempt.task.task_id, one.not_before) for one in written if one.ack_id in lost and not one.on_record)
+        self.note((one.attempt.task, one.not_before) for one in written if one.ack_id in lost and not one.on_record)
         self.leases.release(ack_ids)
         acked_count = len(written) - len(lost)
         self.tally.acknowledged(acked_count, (), delayed=acked_count)
@@ -108,11 +109,11 @@ class Delaying:
             self.tally.nacked(len(lost))
         log("delayed", task_count=len(written), acked_count=acked_count)
 
-    def note(self, waits: Iterable[tuple[str, float]]) -> None:
+    def note(self, waits: Iterable[tuple[Task, float]]) -> None:
         """Put on record before which time (Unix seconds) these tasks may not run: their messages may come back early."""
-        for task_id, not_before in waits:
+        for task, not_before in waits:
             self.heartbeat()
             try:
-                postpone(self.store, task_id, not_before)
+                postpone(self.store, task.task_id, not_before, task.replay_number)
             except FanoutError as error:
-                log("wait_not_recorded", task_id=task_id, error=str(error))
+                log("wait_not_recorded", task_id=task.task_id, error=str(error))

@@ -1,0 +1,191 @@
+"""The log of dead letters of a lane, and its fold: what stands in segments, and what holds in the end.
+
+A segment is an object of up to 2,000 lines that is written once. Most lines tell of a death (`letters`); the others are acts: what was done
+to a letter later, by whom and why, or that a replay began or ended. Nothing is ever changed, so the log is the audit too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from batch.dead.letters import DIED, Key, Letter, data_fields, data_of
+from batch.model.deadletters import title_of
+
+MAX_LINES = 2000
+MAX_SEGMENT_BYTES = 8_000_000
+METADATA_BYTES = 6000
+"""Cloud Storage takes 8 KiB of metadata an object."""
+
+
+class Act(StrEnum):
+    """What was done."""
+
+    REPLAYED = "replayed"
+    """Published again, under the next replay number: this letter is done with."""
+    RETURNED = "returned"
+    """Pub/Sub's net had caught it without a failed attempt on record: it went back to its lane under the same number."""
+    DISCARDED = "discarded"
+    SUCCEEDED = "succeeded"
+    """Its outcome said so already."""
+    EDITED = "edited"
+    """Its data is another from here on; it waits as before."""
+    OPENED = "opened"
+    """A replay began: `details` say which filter, who, why."""
+    CLOSED = "closed"
+    """A replay has ended: `details` hold its counts."""
+
+
+ENDS = frozenset({Act.REPLAYED, Act.RETURNED, Act.DISCARDED, Act.SUCCEEDED})
+"""After these a letter waits no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One act. `at` is ISO 8601; `action_id` is that of the command or replay, `who` ran it; `data` is that of an edit."""
+
+    act: Act
+    at: str
+    action_id: str
+    who: str = ""
+    why: str = ""
+    task_id: str = ""
+    replay_number: int = 0
+    fingerprint: str = ""
+    error_type: str = ""
+    reason: str = ""
+    to_lane: str = ""
+    data: bytes = b""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """The letter that it is about."""
+        return Key(self.task_id, self.replay_number)
+
+
+def about(letter: Letter, act: Act, *, at: str, action_id: str, who: str, why: str = "", to_lane: str = "", data: bytes = b"") -> Entry:
+    """An act on a letter."""
+    return Entry(
+        act,
+        at,
+        action_id,
+        who,
+        why,
+        letter.task_id,
+        letter.replay_number,
+        letter.fingerprint,
+        letter.error_type,
+        letter.reason,
+        to_lane,
+        data,
+    )
+
+
+def entry_line(entry: Entry) -> bytes:
+    """One line with its line end; empty fields are left out."""
+    body: dict[str, Any] = {"event": entry.act.value}
+    for of in fields(entry):
+        value = getattr(entry, of.name)
+        if of.name == "data":
+            body |= data_fields(value) if entry.act is Act.EDITED else {}
+        elif of.name != "act" and (value or (of.name == "replay_number" and entry.task_id)):
+            body[of.name] = value
+    return json.dumps(body, separators=(",", ":")).encode() + b"\n"
+
+
+def entry_of(body: Mapping[str, Any]) -> Entry:
+    """Raises ValueError for what is no act."""
+    try:
+        known = {of.name: body[of.name] for of in fields(Entry) if of.name in body}
+        return Entry(**{**known, "act": Act(body["event"]), "data": data_of(body)})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"not an act on a dead letter: {error}") from error
+
+
+@dataclass(slots=True)
+class Counted:
+    """What the metadata of a segment tells without its content: by event, how many lines of which fingerprint; a title for each. `whole` is
+    False where not all fitted."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    whole: bool = True
+
+    def add(self, event: str, fingerprint: str, error_type: str, reason: str) -> None:
+        """One more line."""
+        self.counts.setdefault(event, Counter())[fingerprint] += 1
+        if fingerprint and fingerprint not in self.titles:
+            self.titles[fingerprint] = title_of(error_type, reason)
+
+
+def counted(lines: Iterable[Letter | Entry]) -> Counted:
+    """The counts of a segment with these lines."""
+    found = Counted()
+    for one in lines:
+        event = DIED if isinstance(one, Letter) else one.act.value
+        found.add(event, one.fingerprint, one.error_type, one.reason)
+    return found
+
+
+def to_metadata(one: Counted) -> dict[str, str]:
+    """Within the limit: as many of the largest groups as fit, and how many lines of each event there are in all."""
+    metadata = {f"{event}_count": str(counts.total()) for event, counts in one.counts.items()}
+    left = METADATA_BYTES
+    kept: dict[str, dict[str, int]] = {}
+    titles: dict[str, str] = {}
+    ranked = sorted(((count, event, group) for event, counts in one.counts.items() for group, count in counts.items()), reverse=True)
+    whole = one.whole
+    for count, event, group in ranked:
+        title = {} if group in titles or not group else {group: one.titles.get(group, "")}
+        left -= len(json.dumps(title)) + len(group) + 16
+        if left < 0:
+            whole = False
+            break
+        kept.setdefault(event, {})[group] = count
+        titles |= title
+    metadata |= {event: json.dumps(counts, separators=(",", ":")) for event, counts in kept.items()}
+    return {**metadata, "titles": json.dumps(titles, separators=(",", ":")), "whole": "1" if whole else "0"}
+
+
+def from_metadata(metadata: Mapping[str, str]) -> Counted:
+    """What a segment's metadata tells; not `whole` for another object's."""
+    try:
+        events = [DIED, *Act]
+        counts = {event: Counter({str(k): int(v) for k, v in json.loads(metadata[event]).items()}) for event in events if event in metadata}
+        titles = {str(group): str(title) for group, title in json.loads(metadata.get("titles", "{}")).items()}
+    except (ValueError, AttributeError, TypeError):
+        return Counted(whole=False)
+    return Counted(counts, titles, whole=metadata.get("whole") == "1")
+
+
+@dataclass(slots=True)
+class Fold:
+    """What holds of letters after all acts were read. `ended`: those that wait no more, with what ended them; `edited`: data that
+    replaces a letter's; `replays`: the replays that began, by id, and `closed` those that ended."""
+
+    ended: dict[Key, Entry] = field(default_factory=dict)
+    edited: dict[Key, Entry] = field(default_factory=dict)
+    replays: dict[str, Entry] = field(default_factory=dict)
+    closed: dict[str, Entry] = field(default_factory=dict)
+
+    def add(self, entry: Entry) -> None:
+        """In the order of the segments' names; of two acts of one time either may come first."""
+        if entry.act is Act.OPENED:
+            self.replays[entry.action_id] = entry
+        elif entry.act is Act.CLOSED:
+            self.closed[entry.action_id] = entry
+        elif entry.act is Act.EDITED:
+            known = self.edited.setdefault(entry.key, entry)
+            if entry.at >= known.at:
+                self.edited[entry.key] = entry
+        elif entry.act in ENDS:
+            self.ended.setdefault(entry.key, entry)
+
+    def waits(self, key: Key) -> bool:
+        """Whether the letter still waits for a rule or a person."""
+        return key not in self.ended
