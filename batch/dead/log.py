@@ -35,7 +35,7 @@ class Act(StrEnum):
     EDITED = "edited"
     """Its data is another from here on; it waits as before."""
     OPENED = "opened"
-    """A replay began: `details` say which filter, who, why."""
+    """A replay, or a discard, began: `details` say which filter, who, why; said again with how many letters it has, once it has them all."""
     CLOSED = "closed"
     """A replay has ended: `details` hold its counts."""
 
