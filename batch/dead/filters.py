@@ -62,7 +62,7 @@ def from_json(body: Mapping[str, Any]) -> Filter:
     unknown = body.keys() - {of.name for of in fields(Filter)}
     if unknown:
         raise ValueError(f"a filter of dead letters has no {', '.join(sorted(unknown))}")
-    given = {name: value if isinstance(value, str) else tuple(map(str, value)) for name, value in body.items()}
+    given: dict[str, Any] = {name: value if isinstance(value, str) else tuple(map(str, value)) for name, value in body.items()}
     if "task_ids" in given:
         given["task_ids"] = frozenset(given["task_ids"])
-    return Filter(**given)  # type: ignore[arg-type]  # each field has the type that `to_json` was given
+    return Filter(**given)

@@ -35,7 +35,7 @@ class Act(StrEnum):
     EDITED = "edited"
     """Its data is another from here on; it waits as before."""
     OPENED = "opened"
-    """A replay, or a discard, began: `details` say which filter, who, why; said again with how many letters it has, once it has them all."""
+    """A replay, or a discard, began: `details` say which filter, who, why; told again with their number once it has claimed all."""
     CLOSED = "closed"
     """A replay has ended: `details` hold its counts."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batch.dead import claims, publishing, replaying, segments
+from batch.dead import action, claims, publishing, replaying, segments
 from batch.dead.filters import Filter
 from batch.dead.letters import Letter
 from batch.dead.log import Act, about
@@ -69,12 +69,14 @@ def test_the_message_is_the_same_task_without_its_death() -> None:
     (_, first), (_, second) = sorted(broker.topic("tasks").published, key=lambda found: found[1].data, reverse=True)[::-1]
     assert {name for name in first.attributes if name.startswith(("dead_", "Cloud", "goog"))} == set()
     again = republication_of(first.attributes)
-    assert again is not None and (again.message_id, again.published_s, again.has_record) == ("m-1", START_S - 120, True)
+    assert again is not None
+    assert (again.message_id, again.published_s, again.has_record) == ("m-1", START_S - 120, True)
     task = decode(first.data, first.attributes, message_id="new", published_s=clock.now(), lane="default")
     assert (task.task_id, task.replay_number, task.shard, first.attributes["colour"]) == (one.task_id, 1, SHARD, "red")
     assert (second.data, second.attributes["shard"]) == (b"\xff\x00", SHARD)
     again = republication_of(second.attributes)
-    assert again is not None and again.message_id == "77"
+    assert again is not None
+    assert again.message_id == "77"
 
 
 def test_to_another_lane_with_the_same_id_and_shard() -> None:
@@ -163,7 +165,7 @@ def test_limits_hold_over_segments() -> None:
 def test_a_rate_is_kept_to_and_time_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ManualClock()
     store, broker, rng = here(clock)
-    monkeypatch.setattr(replaying, "IN_FLIGHT", 1)  # a clock that is moved by waiting counts for one thread
+    monkeypatch.setattr(action, "IN_FLIGHT", 1)  # a clock that is moved by waiting counts for one thread
     write_log(store, [letter(number) for number in range(100)], a_segment=40)
     topic = broker.topic("tasks")
     take = topic.publish
@@ -175,7 +177,8 @@ def test_a_rate_is_kept_to_and_time_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(topic, "publish", slow)
     begin_s = clock.monotonic()
     result = replayed(store, broker, clock, rng, rate=5.0, limit=80)
-    assert (result.done_count, clock.monotonic() - begin_s) == (80, pytest.approx(16.0, rel=0.05))
+    assert result.done_count == 80
+    assert clock.monotonic() - begin_s == pytest.approx(16.0, rel=0.05)
     assert published(broker).total() == 80
     result = replayed(store, broker, clock, rng, rate=5.0, until_s=clock.monotonic() + 2.1)
     assert (result.done_count, result.claimed_count, result.closed) == (10, 20, False)
@@ -225,7 +228,7 @@ class Killing:
 def killing(monkeypatch: pytest.MonkeyPatch, store: MemoryObjectStore, broker: MemoryBroker) -> Killing:
     found = Killing()
     for twin in (store, broker.topic("tasks")):
-        monkeypatch.setattr(twin, "_fault", lambda method: found.request())
+        monkeypatch.setattr(twin, "_fault", lambda _: found.request())
     return found
 
 
@@ -279,7 +282,7 @@ def test_a_failed_publish_is_raised_and_the_rest_is_resumed() -> None:
 
 def test_two_operators_at_once_claim_each_letter_once() -> None:
     clock = ManualClock()
-    store, broker, rng = here(clock)
+    store, broker, _ = here(clock)
     letters = [letter(number) for number in range(400)]
     write_log(store, letters, a_segment=20)
     begin = threading.Barrier(3)
@@ -302,7 +305,7 @@ def test_who_was_overtaken_begins_no_other_segment(monkeypatch: pytest.MonkeyPat
     store, broker, rng = here(clock)
     letters = [letter(number) for number in range(12)]
     write_log(store, letters)
-    monkeypatch.setattr(replaying, "IN_FLIGHT", 1)
+    monkeypatch.setattr(action, "IN_FLIGHT", 1)
     topic = broker.topic("tasks")
     take = topic.publish
 

@@ -94,9 +94,11 @@ def test_only_segments_that_can_hold_a_match_are_read() -> None:
     wanted = Filter(fingerprints=(letter(0, "ValueError").fingerprint,))
     fold = segments.folded(store, infos)
     (found,) = waiting(store, infos, fold, wanted.matches, wanted)
-    assert len(found.letters) == 4 and len(store.names_read) == 1
+    assert len(found.letters) == 4
+    assert len(store.names_read) == 1
     late = Filter(died_after=iso(START_S + 3600))
-    assert not list(waiting(store, infos, fold, late.matches, late)) and len(store.names_read) == 1
+    assert not list(waiting(store, infos, fold, late.matches, late))
+    assert len(store.names_read) == 1
 
 
 def test_an_edit_changes_what_matches() -> None:
@@ -107,4 +109,5 @@ def test_an_edit_changes_what_matches() -> None:
     infos = list(segments.listed(store, "default"))
     (found,) = waiting(store, infos, segments.folded(store, infos), Filter(task_types=("crop",)).matches)
     (changed,) = found.letters.values()
-    assert isinstance(changed, Letter) and changed.attributes["task_type"] == "crop"
+    assert isinstance(changed, Letter)
+    assert changed.attributes["task_type"] == "crop"
