@@ -197,10 +197,13 @@ class Action:
                 entries.append(self._entry(letter, over[0], over[1]))
         if entries:
             self._note(entries)
-        self._announce(segment, ready)
+        begun = False
         for portion in self._portions(ready):
             if not self.pacer.wait(len(portion)):
                 return False
+            if not begun:
+                self._announce(segment, ready)
+                begun = True
             self._publish(portion)
         return True
 

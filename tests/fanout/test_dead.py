@@ -368,3 +368,5 @@ def test_who_acts_is_gclouds_account_or_the_machines_user(tmp_path: Path, monkey
     (tmp_path / "configurations").mkdir()
     (tmp_path / "configurations" / "config_work").write_text("[core]\naccount = ann@example.com\n")
     assert scope.who() == "ann@example.com"
+    monkeypatch.setenv("CLOUDSDK_CORE_ACCOUNT", "bob@example.com")
+    assert scope.who() == "bob@example.com"
