@@ -23,7 +23,7 @@ from batch.dead.lanes import LaneFacts
 from batch.dead.letters import Letter
 from batch.dead.log import Act, Entry, Fold, about
 from batch.dead.publishing import Pacer, message_of, portion_count, publish
-from batch.dead.selecting import Found, edited, waiting
+from batch.dead.selecting import edited, waiting
 from batch.model.clock import Clock, from_iso, iso
 from batch.model.deadletters import Replay, fingerprint_of
 from batch.model.delivery import MAX_PUBLISH_BYTES, Outgoing
@@ -79,7 +79,7 @@ class Action:
         self._done: Counter[str] = Counter()
         self._claimed_count = 0
         self._made_topic: Topic | None = None
-        self._opened = False
+        self._opened = self.resumed
         self._lock = threading.Lock()
 
     @property
@@ -99,9 +99,9 @@ class Action:
             infos = [info for info in infos if info.name in known]
             found = self._already_claimed(infos, known)
         else:
-            found = self._claimed(waiting(self.store, infos, self.fold, choose, wanted), known)
+            found = self._claimed(infos, choose, wanted, known)
         work, shards = self._work(found)
-        if not self.resumed and not self._opened:
+        if not self._opened:
             return Replayed()
         if self.act is Act.REPLAYED:
             self._ask_outcomes(shards)
@@ -112,29 +112,33 @@ class Action:
 
     # --- claiming
 
-    def _claimed(self, found: Iterator[Found], known: Mapping[str, claims.Claim]) -> Iterator[tuple[str, dict[int, Letter]]]:
-        """Claims letters, all of them before the first is published: another action has what it claimed before."""
+    def _claimed(
+        self, infos: Sequence[ObjectInfo], choose: Callable[[Letter], bool], wanted: Filter | None, known: Mapping[str, claims.Claim]
+    ) -> Iterator[tuple[str, dict[int, Letter]]]:
+        """Claims letters, all of them before the first is published: another action has what it claimed before. What an interrupted try has
+        claimed stays claimed, also where an edit has changed what the letter matches."""
         limit = self.details["limit"]
         left = None if limit is None else max(0, limit - sum(len(one.lines) for one in known.values()))
+        found = waiting(self.store, infos, self.fold, lambda _: True) if known else waiting(self.store, infos, self.fold, choose, wanted)
         for one in found:
-            if not self.resumed and not self._opened:
+            if not self._opened:
                 self._write([self.opened])
                 self._opened = True
-            before = known[one.segment].lines if one.segment in known else ()
-            new = [line for line in one.letters if line not in before][:left]
+            before = set(known[one.segment].lines) if one.segment in known else set()
+            new = [line for line, letter in one.letters.items() if line not in before and (not known or choose(letter))][:left]
             held = claims.claim(self.store, one.segment, self.action_id, self.runner, new)
             left = None if left is None else left - (len(held.lines) - len(before))
             self._claimed_count += len(held.lines)
             yield one.segment, {line: one.letters[line] for line in held.lines if line in one.letters}
             if left is not None and left <= 0 and not known:
                 break
-        self.opened = replace(self.opened, details={**self.details, "claimed_count": self._claimed_count})
-        if self.resumed or self._opened:
+        if self._opened:
+            self.opened = replace(self.opened, details={**self.details, "claimed_count": self._claimed_count})
             self._write([self.opened])
 
     def _already_claimed(self, infos: Sequence[ObjectInfo], known: Mapping[str, claims.Claim]) -> Iterator[tuple[str, dict[int, Letter]]]:
         for one in waiting(self.store, infos, self.fold, lambda _: True):
-            lines = known[one.segment].lines
+            lines = set(known[one.segment].lines)
             yield one.segment, {line: letter for line, letter in one.letters.items() if line in lines}
 
     def _work(self, found: Iterator[tuple[str, dict[int, Letter]]]) -> tuple[dict[str, tuple[int, ...]], dict[str, set[str]]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
@@ -116,7 +116,7 @@ def _on_all(scope: Scope, lanes: Sequence[LaneFacts], done: str, **options: Any)
     count = 0
     with Topics(scope.settings.project) as topics:
         for lane in lanes:
-            with _interruptible():
+            with _resumable():
                 result = replay_letters(
                     scope.store,
                     topics,
@@ -144,7 +144,7 @@ def _resume(scope: Scope, action_id: str) -> None:
         if action_id in fold.closed:
             raise click.ClickException(f"{action_id} has ended: `fanout dead replays {action_id}` shows what became of its tasks")
         done = "replayed" if entry.details.get("act") == Act.REPLAYED else "discarded"
-        with Topics(scope.settings.project) as topics, _interruptible():
+        with Topics(scope.settings.project) as topics, _resumable():
             clock, rng = SystemClock(), random.SystemRandom()
             result = resume(scope.store, topics, lane, entry, clock=clock, rng=rng, progress=_progress(lane.name))
         say(*_told(lane.name, result, done))
@@ -166,17 +166,15 @@ class Topics(ExitStack):
         return self._made[name]
 
 
-class _interruptible:
+@contextmanager
+def _resumable() -> Iterator[None]:
     """Around what can be resumed: says how."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, KeyboardInterrupt | DependencyError):
-            what = str(error) or "interrupted"
-            how = "what was begun is in the log: `fanout dead replays` names it, `fanout dead replay --resume REPLAY` goes on"
-            raise CommandFailed(EXIT_TROUBLE, f"{what}; {how}, and so does the dead-letters job after 10 minutes") from error
+    try:
+        yield
+    except (KeyboardInterrupt, DependencyError) as error:
+        how = "what was begun is in the log: `fanout dead replays` names it, `fanout dead replay --resume REPLAY` goes on"
+        why = str(error) or "interrupted"
+        raise CommandFailed(EXIT_TROUBLE, f"{why}; {how}, and so does the dead-letters job after 10 minutes") from error
 
 
 def _asked(scope: Scope, verb: str, limit: int | None, *, yes: bool, dry_run: bool) -> bool:
