@@ -1,0 +1,144 @@
+"""A task's life as a person reads it, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import quote
+
+from batch.client.life import Life, State
+from batch.dead import letters
+from batch.model.attempts import AttemptError
+from batch.model.clock import iso
+from batch.model.outcomes import REPLAYED, Outcome, to_line
+from batch.services.ports import ObjectInfo
+from controller.model.wording import brief, counted
+
+MAX_PAYLOAD_CHARS = 4000
+_WIDTH = 10
+
+
+def as_object(life: Life, project: str) -> dict[str, Any]:
+    """The life as JSON values; without a project there is no link to the log."""
+    running, outcome = life.running, life.outcome
+    told = None if outcome is None or outcome.outcome == REPLAYED else json.loads(to_line(outcome))
+    payload = _payload(life)
+    data = {"payload": None} if payload is None else {f"payload{name[4:]}": text for name, text in letters.data_fields(payload).items()}
+    return {
+        "task_id": life.task_id,
+        "state": life.state.value,
+        "replay_number": life.replay_number,
+        "lane": life.where.lane or None,
+        "shards": list(life.where.shards),
+        "outcome": told,
+        "running": None if running is None else {**asdict(running), "since": iso(running.since), "told_at": iso(running.told_at)},
+        "due_at": iso(life.due) if life.due else None,
+        "attempt_count": life.attempts.attempt_count,
+        "attempts": [asdict(error) for error in _errors(life)],
+        "in_progress": asdict(life.attempts.in_progress) if life.attempts.in_progress else None,
+        "letter": json.loads(letters.to_line(life.letter)) if life.letter else None,
+        **data,
+        "outputs": [_output_json(info) for info in life.outputs],
+        "log": _log_link(life.task_id, project),
+        "problems": list(life.problems),
+    }
+
+
+def as_text(life: Life, project: str) -> Iterator[str]:
+    """Line by line."""
+    yield f"task {life.task_id}: {headline(life)}"
+    outcome = life.outcome
+    if outcome is not None and outcome.outcome != REPLAYED:
+        yield from _of_outcome(outcome)
+    for info in life.outputs:
+        owner = info.metadata.get("task_id", life.task_id)
+        other = "" if owner == life.task_id else f"; by now it is of task {owner}"
+        yield _row("output", f"{info.name} (generation {info.generation}, {info.size:,} bytes{other})")
+    yield from _of_payload(life)
+    errors = _errors(life)
+    for number, error in enumerate(errors, 1):
+        by = f" by worker {error.execution}/{error.index}" if error.execution else ""
+        yield _row("failure", f"{number} of {len(errors)}, {error.at}{by}: {_error(error.error_type, error.reason)}")
+        yield from (f"      {line}" for line in error.traceback.rstrip().splitlines())
+    if life.attempts.in_progress is not None:
+        yield _row("begun", f"{life.attempts.in_progress} (from its record of attempts)")
+    if life.where.lane:
+        yield _row("lane", life.where.lane)
+    yield _row("shard", ", ".join(life.where.shards))
+    if project:
+        yield _row("log", f"gcloud logging read 'jsonPayload.task_id=\"{life.task_id}\"' --project={project}")
+        yield _row("", _log_link(life.task_id, project) or "")
+    yield from (f"problem: {problem}" for problem in life.problems)
+
+
+def headline(life: Life) -> str:
+    """One phrase: the state, and since or until when."""
+    failures = life.attempts.attempt_count
+    again = f", after {counted(failures, 'failure')}" if failures else ""
+    replay = f", in replay {life.replay_number}" if life.replay_number and life.state is not State.PENDING_AGAIN else ""
+    if life.state is State.RUNNING and life.running is not None:
+        one = life.running
+        return f"running at worker {one.execution}/{one.index} (try {one.retry}) since {iso(one.since)}{again}{replay}"
+    if life.state is State.DELAYED:
+        return f"delayed until {iso(life.due)}{again}{replay}"
+    if life.state is State.RETRYING:
+        return f"retrying, after {counted(failures, 'failure')}; not before {iso(life.due)}{replay}"
+    if life.state is State.PENDING_AGAIN:
+        return f"pending again, by replay {life.replay_number}"
+    if life.state is State.WAITING:
+        return "waiting or running: it has left no trace yet, as any task before its first failure or its end"
+    if life.state is State.NOT_KNOWN:
+        return "not known: it has left no trace there, and nothing says that it was submitted; are --lane and --at right?"
+    outcome = life.outcome
+    error = f", {_error(outcome.error_type, outcome.reason)}" if outcome is not None and (outcome.error_type or outcome.reason) else ""
+    return f"{life.state.value}{replay}{error}"
+
+
+def _of_outcome(one: Outcome) -> Iterator[str]:
+    yield _row("type", one.task_type)
+    yield _row("finished", f"{one.finished_at}, {brief(one.duration_s)} in attempt {one.attempt_count}")
+    if one.execution:
+        yield _row("worker", f"{one.execution}/{one.index}, try {one.retry}: `fanout execution {one.execution}`")
+    if one.result not in (None, ""):
+        yield _row("result", json.dumps(one.result, ensure_ascii=False))
+    if one.fingerprint:
+        yield _row("group", one.fingerprint)
+
+
+def _of_payload(life: Life) -> Iterator[str]:
+    if life.letter is not None and life.letter.raw_object:
+        yield _row("payload", f"object {life.letter.raw_object}")
+    elif (payload := _payload(life)) is not None:
+        ((name, text),) = letters.data_fields(payload).items()
+        cut = f" … ({len(text):,} characters, --json has all)" if len(text) > MAX_PAYLOAD_CHARS else ""
+        yield _row("payload" if name == "data" else "base64", text[:MAX_PAYLOAD_CHARS] + cut)
+
+
+def _payload(life: Life) -> bytes | None:
+    """The data of its message, where it is still kept."""
+    if life.delayed is not None:
+        return life.delayed.data
+    return life.letter.data if life.letter is not None and not life.letter.raw_object else None
+
+
+def _errors(life: Life) -> tuple[AttemptError, ...]:
+    return life.attempts.errors or (life.letter.errors if life.letter else ())
+
+
+def _output_json(info: ObjectInfo) -> dict[str, Any]:
+    return {"name": info.name, "generation": info.generation, "size": info.size, "task_id": info.metadata.get("task_id")}
+
+
+def _log_link(task_id: str, project: str) -> str | None:
+    query = quote(f'jsonPayload.task_id="{task_id}"', safe="")
+    return f"https://console.cloud.google.com/logs/query;query={query}?project={project}" if project else None
+
+
+def _error(error_type: str, reason: str) -> str:
+    return f"{error_type}: {reason}" if error_type and reason else error_type or reason
+
+
+def _row(name: str, text: str) -> str:
+    return f"  {name:<{_WIDTH}}{text}"
