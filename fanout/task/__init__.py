@@ -52,7 +52,7 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
 
     JSON: task_id, state, replay_number, lane, shards, outcome (null while it is pending; as its line in the bucket), running (execution,
     index, retry, since, told_at), due_at, attempt_count, attempts (at, error_type, reason, execution, index, traceback, message_id),
-    in_progress, letter (as its line in the log of dead letters), payload or payload_base64, outputs (name, generation, size, task_id), log,
+    in_progress, letter (as its line in the log of dead letters), payload, payload_encoding, outputs (name, generation, size, task_id), log,
     problems, request_count, seconds.
     """
     with cloud.connected(settings) as outside:

@@ -24,8 +24,7 @@ def as_object(life: Life, project: str) -> dict[str, Any]:
     """The life as JSON values; without a project there is no link to the log."""
     running, outcome = life.running, life.outcome
     told = None if outcome is None or outcome.outcome == REPLAYED else json.loads(to_line(outcome))
-    payload = _payload(life)
-    data = {"payload": None} if payload is None else {f"payload{name[4:]}": text for name, text in letters.data_fields(payload).items()}
+    encoding, payload = _payload(life)
     return {
         "task_id": life.task_id,
         "state": life.state.value,
@@ -39,7 +38,8 @@ def as_object(life: Life, project: str) -> dict[str, Any]:
         "attempts": [asdict(error) for error in _errors(life)],
         "in_progress": asdict(life.attempts.in_progress) if life.attempts.in_progress else None,
         "letter": json.loads(letters.to_line(life.letter)) if life.letter else None,
-        **data,
+        "payload": payload,
+        "payload_encoding": encoding,
         "outputs": [_output_json(info) for info in life.outputs],
         "log": _log_link(life.task_id, project),
         "problems": list(life.problems),
@@ -110,17 +110,20 @@ def _of_outcome(one: Outcome) -> Iterator[str]:
 def _of_payload(life: Life) -> Iterator[str]:
     if life.letter is not None and life.letter.raw_object:
         yield _row("payload", f"object {life.letter.raw_object}")
-    elif (payload := _payload(life)) is not None:
-        ((name, text),) = letters.data_fields(payload).items()
-        cut = f" … ({len(text):,} characters, --json has all)" if len(text) > MAX_PAYLOAD_CHARS else ""
-        yield _row("payload" if name == "data" else "base64", text[:MAX_PAYLOAD_CHARS] + cut)
+        return
+    encoding, payload = _payload(life)
+    if payload is not None:
+        cut = f" … ({len(payload):,} characters, --json has all)" if len(payload) > MAX_PAYLOAD_CHARS else ""
+        yield _row("payload" if encoding == "utf-8" else "base64", payload[:MAX_PAYLOAD_CHARS] + cut)
 
 
-def _payload(life: Life) -> bytes | None:
-    """The data of its message, where it is still kept."""
-    if life.delayed is not None:
-        return life.delayed.data
-    return life.letter.data if life.letter is not None and not life.letter.raw_object else None
+def _payload(life: Life) -> tuple[str | None, str | None]:
+    """How the data of its message is written here, and the data; None where it is not kept."""
+    one = life.delayed or life.letter
+    if one is None or (life.letter is one and life.letter.raw_object):
+        return None, None
+    ((name, text),) = letters.data_fields(one.data).items()
+    return ("utf-8" if name == "data" else "base64"), text
 
 
 def _errors(life: Life) -> tuple[AttemptError, ...]:

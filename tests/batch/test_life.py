@@ -3,96 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import pytest
 
 from batch.client.counting import Requests
 from batch.client.keys import Keyed, settled
-from batch.client.life import HOUR_S, RETENTION_S, Life, Running, State, Tracing, Where, located
+from batch.client.life import HOUR_S, RETENTION_S, Running, State
 from batch.client.submit import NewTask, Submission, single_message
-from batch.dead.letters import Letter
-from batch.dead.segments import write
-from batch.model.attempts import AttemptError, Attempts, Marker, to_json
-from batch.model.clock import iso
-from batch.model.delayed import DelayedMessage, to_object
+from batch.model.attempts import Marker
 from batch.model.delivery import Outgoing
 from batch.model.errors import SettingsError
-from batch.model.message import new_task_id, rolling_shard
+from batch.model.message import rolling_shard
 from batch.model.names import (
     attempts_object,
     damaged_object,
-    dead_segment_object,
-    delayed_object,
     outcome_object,
     processed_object,
     result_data_object,
     result_object,
-    writer_of,
 )
-from batch.model.outcomes import Outcome, to_line
-from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
-
-ERROR = AttemptError("2026-01-01T00:00:00.000000Z", "KeyError", "'lines'", "default-x", 3, "Traceback\n  File ...")
-
-
-class Bucket:
-    """Written to as workers and the tick do."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.store = MemoryObjectStore(clock=self.clock)
-        self.shard = rolling_shard("default", self.clock.now())
-        self.subscriptions: dict[str, str] = {"default": "tasks-sub", "bulk": "bulk-sub"}
-        self.running: Running | None = None
-        self.asked: list[int] = []
-        self._rng = random.Random(4)
-        self._sequence = 0
-
-    def new_id(self, shard: str = "") -> str:
-        return new_task_id(self._rng, shard or self.shard)
-
-    def line(self, task_id: str, outcome: str, **facts: object) -> Outcome:
-        return Outcome(task_id, "work", outcome, iso(self.clock.now()), 0.5, execution="default-x", index=3, **facts)  # type: ignore[arg-type]
-
-    def flush(self, lines: Iterable[Outcome], shard: str = "", *, counted: bool = True) -> str:
-        """An object of outcomes with its counts."""
-        self._sequence += 1
-        lines = list(lines)
-        name = outcome_object(shard or self.shard, self.clock.now(), writer_of("default-x", 3, 0), self._sequence)
-        metadata = {one.outcome: str(sum(other.outcome == one.outcome for other in lines)) for one in lines} if counted else {}
-        self.store.write(name, b"".join(map(to_line, lines)), metadata=metadata)
-        return name
-
-    def ended(self, task_id: str, outcome: str, shard: str = "", **facts: object) -> None:
-        self.flush([self.line(task_id, outcome, **facts)], shard)
-
-    def attempts(self, task_id: str, **facts: object) -> None:
-        self.store.write(attempts_object(task_id), to_json(Attempts(**facts), task_id))  # type: ignore[arg-type]
-
-    def delay(self, task_id: str, due: float, subscription: str = "tasks-sub") -> str:
-        name = delayed_object(subscription, due, task_id, "17")
-        self.store.write(name, to_object(DelayedMessage(task_id, "17", 0.0, {"lane": "default"}, b'{"n":1}')))
-        return name
-
-    def letters(self, *letters: Letter, lane: str = "default") -> str:
-        self._sequence += 1
-        name = dead_segment_object(lane, self.clock.now(), "dead-letters-0-0", self._sequence)
-        write(self.store, name, letters)
-        return name
-
-    def letter(self, task_id: str, **facts: object) -> Letter:
-        base: dict[str, object] = {"error_type": "KeyError", "reason": "'lines'", "fingerprint": "f00d", **facts}
-        return Letter(task_id, "work", "default", self.shard, iso(self.clock.now()), ERROR.at, errors=(ERROR,), data=b"\xff raw", **base)  # type: ignore[arg-type]
-
-    def life(self, task_id: str, **known: object) -> Life:
-        return self.traced(task_id, located(self.store, task_id, **known))  # type: ignore[arg-type]
-
-    def traced(self, task_id: str, where: Where) -> Life:
-        def subscriptions() -> Mapping[str, str]:
-            return self.subscriptions
-
-        return Tracing(self.store, task_id, where, self.clock.now(), subscriptions, lambda _lanes: self.running, self.asked.append).life()
+from batch.testing import MemoryBroker, MemoryObjectStore
+from tests.batch.traces import ERROR, Bucket
 
 
 @pytest.fixture
@@ -128,7 +60,7 @@ def test_reading_ends_with_the_line_that_decides(bucket: Bucket) -> None:
         bucket.clock.advance(60)
     bucket.ended(task_id, "succeeded")
     requests = Requests(bucket.store)
-    bucket.store = requests.store  # type: ignore[assignment]
+    bucket.store = requests.store
     assert bucket.life(task_id).state is State.SUCCEEDED
     assert requests.count < 40
     assert bucket.asked == [201]
@@ -145,6 +77,8 @@ def test_a_replay_counts_also_where_the_first_run_succeeded_later(bucket: Bucket
     life = bucket.life(task_id)
     assert (life.state, life.replay_number) == (State.PENDING_AGAIN, 1)
     bucket.ended(task_id, "succeeded", replay_number=1)
+    bucket.clock.advance(120)
+    bucket.ended(task_id, "succeeded")
     assert (bucket.life(task_id).state, bucket.life(task_id).replay_number) == (State.SUCCEEDED, 1)
 
 
@@ -281,11 +215,12 @@ def test_outputs_are_those_of_the_task(bucket: Bucket) -> None:
     bucket.store.write(result_object("7-1"), b"{}", metadata={"task_id": "7-1"})
     bucket.store.write(result_object("71"), b"{}")
     bucket.ended(task_id, "succeeded", output="processed/a.csv")
+    bucket.ended(task_id, "dead", output="results/7.json")
     life = bucket.life(task_id, shard=bucket.shard)
     assert [(one.name, one.metadata["task_id"]) for one in life.outputs] == [
         ("processed/a.csv", "another"),
-        ("results/7-1.csv", "7"),
         ("results/7.json", "7"),
+        ("results/7-1.csv", "7"),
     ]
     bucket.store.delete("processed/a.csv")
     assert bucket.life(task_id, shard=bucket.shard).problems == ("its output processed/a.csv is not there any longer",)
@@ -304,7 +239,9 @@ def test_an_id_of_a_submission_is_waiting_if_a_manifest_names_it(bucket: Bucket)
     assert {bucket.life(one).state for one in ids[::30]} == {State.WAITING}
     assert bucket.life("0123456789abcdef" + ids[0][16:]).state is State.NOT_KNOWN
     bucket.delay(ids[0], bucket.clock.now() + 900, "bulk-sub")
-    assert bucket.life(ids[0]).state is State.DELAYED, "the lane stands in submission.json"
+    bucket.lanes_asked.clear()
+    assert bucket.life(ids[0]).state is State.DELAYED
+    assert bucket.lanes_asked == ["bulk"], "the lane stands in submission.json"
 
 
 def test_of_a_single_task_only_its_hour_tells_that_it_may_wait(bucket: Bucket) -> None:
@@ -322,6 +259,16 @@ def test_a_keyed_task_is_found_by_its_record(bucket: Bucket) -> None:
     assert (life.state, life.where.lane, life.where.shards) == (State.WAITING, "bulk", (shard,))
     bucket.ended(task_id, "succeeded", shard)
     assert bucket.life(task_id).state is State.SUCCEEDED
+
+
+def test_a_keyed_task_of_a_submission_is_found_by_its_record(bucket: Bucket) -> None:
+    (task_id,) = [
+        one.attributes["task_id"]
+        for one in submitted(bucket, (NewTask("work", {}, "k" if number == 120 else None) for number in range(150)))
+        if len(one.attributes["task_id"]) == 36
+    ]
+    life = bucket.life(task_id)
+    assert (life.state, life.where.lane, life.where.shards[0][:2]) == (State.WAITING, "bulk", "s-")
 
 
 def test_a_keyed_task_without_a_record_needs_lane_and_time(bucket: Bucket) -> None:
@@ -360,6 +307,7 @@ def test_a_shard_that_is_given_is_the_only_one_that_is_read(bucket: Bucket) -> N
     bucket.ended(task_id, "succeeded", "theirs")
     assert bucket.life(task_id).state is State.WAITING
     assert bucket.life(task_id, shard="theirs").state is State.SUCCEEDED
+    assert bucket.life("theirs-17", shard=bucket.shard).state is State.NOT_KNOWN
 
 
 def test_a_time_narrows_the_shard(bucket: Bucket) -> None:
