@@ -1,6 +1,6 @@
 """Records of idempotency keys: one object a key, created before its task is published, so that a key means one task.
 
-A publish is never exactly once, its effect is: whoever submits the same task under the same key again publishes the same message again.
+A publish is never exactly once, its effect is: a client that submits a task under its key again publishes the same message again.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class Tracing:
         infos.sort(key=lambda info: (_tells_replays(info), _minute(info), info.name), reverse=True)
         self.before_reading(len(infos))
         found: list[Outcome] = []
-        told = self.task_id.encode()
+        told = f'"{self.task_id}"'.encode()
         for info, data in contents(self.store, infos):
             if told in data:
                 found += self._lines(info.name, data, told)
@@ -205,7 +205,7 @@ class Tracing:
             if told not in line:
                 continue
             try:
-                outcome = from_line(line)
+                outcome = _checked(from_line(line))
             except ValueError:
                 self.problems.append(f"{name} holds a damaged line that names this task: {line[:80]!r}")
                 continue
@@ -234,7 +234,11 @@ class Tracing:
 
     def _letter(self, dead: Outcome) -> Letter | None:
         """The letter of a death: the `dead-letters` job writes it some time after."""
-        key, since = Key(self.task_id, dead.replay_number), minute(from_iso(dead.finished_at) - AROUND_S)
+        key = Key(self.task_id, dead.replay_number)
+        try:
+            since = minute(from_iso(dead.finished_at) - AROUND_S)
+        except ValueError:
+            since = ""
         for lane in self._lanes:
             infos = [info for info in listed(self.store, lane, since) if _may_hold(info, dead.fingerprint)]
             for line in lines(self.store, infos[:MAX_SEGMENTS]):
@@ -299,6 +303,15 @@ class Tracing:
         infos = list(self.store.list(manifest_object(own, 0).rpartition("-")[0]))
         self.before_reading(len(infos))
         return any(f'"{self.task_id}"'.encode() in data for _, data in contents(self.store, infos))
+
+
+def _checked(outcome: Outcome) -> Outcome:
+    """Raises ValueError for a line whose values are none of ours."""
+    texts = (outcome.finished_at, outcome.task_type, outcome.output, outcome.error_type, outcome.reason, outcome.fingerprint)
+    numbers = (outcome.duration_s, outcome.replay_number)
+    if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int | float) for one in numbers):
+        raise ValueError("not the values of an outcome")
+    return outcome
 
 
 def _tells_replays(info: ObjectInfo) -> bool:

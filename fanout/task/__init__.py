@@ -52,8 +52,8 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
 
     JSON: task_id, state, replay_number, lane, shards, outcome (null while it is pending; as its line in the bucket), running (execution,
     index, retry, since, told_at), due_at, attempt_count, attempts (at, error_type, reason, execution, index, traceback, message_id),
-    in_progress, letter (as its line in the log of dead letters), payload, payload_encoding, outputs (name, generation, size, task_id), log,
-    problems, request_count, seconds.
+    in_progress, letter (as its line in the log of dead letters), payload, payload_encoding, outputs (name, generation, size, task_id),
+    log_filter, problems, request_count, seconds.
     """
     with cloud.connected(settings) as outside:
         began_at = outside.clock.monotonic()
@@ -66,7 +66,7 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
         seconds = outside.clock.monotonic() - began_at
     project = "" if os.environ.get(RUN_EMULATOR) else settings.project
     if as_json:
-        show_json({**as_object(life, project), "request_count": requests.count, "seconds": round(seconds, 3)})
+        show_json({**as_object(life), "request_count": requests.count, "seconds": round(seconds, 3)})
     else:
         say(*as_text(life, project), f"requests: {requests.count:,} ({seconds:.1f} s)")
     sys.exit(EXIT_TROUBLE if life.state is State.NOT_KNOWN else EXIT_FINE)

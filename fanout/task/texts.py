@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import quote
 
 from batch.client.life import Life, State
 from batch.dead import letters
@@ -20,8 +19,8 @@ MAX_PAYLOAD_CHARS = 4000
 _WIDTH = 10
 
 
-def as_object(life: Life, project: str) -> dict[str, Any]:
-    """The life as JSON values; without a project there is no link to the log."""
+def as_object(life: Life) -> dict[str, Any]:
+    """The life as JSON values."""
     running, outcome = life.running, life.outcome
     told = None if outcome is None or outcome.outcome == REPLAYED else json.loads(to_line(outcome))
     encoding, payload = _payload(life)
@@ -41,13 +40,13 @@ def as_object(life: Life, project: str) -> dict[str, Any]:
         "payload": payload,
         "payload_encoding": encoding,
         "outputs": [_output_json(info) for info in life.outputs],
-        "log": _log_link(life.task_id, project),
+        "log_filter": log_filter(life.task_id),
         "problems": list(life.problems),
     }
 
 
 def as_text(life: Life, project: str) -> Iterator[str]:
-    """Line by line."""
+    """Line by line; without a project there is no log to read."""
     yield f"task {life.task_id}: {headline(life)}"
     outcome = life.outcome
     if outcome is not None and outcome.outcome != REPLAYED:
@@ -68,8 +67,7 @@ def as_text(life: Life, project: str) -> Iterator[str]:
         yield _row("lane", life.where.lane)
     yield _row("shard", ", ".join(life.where.shards))
     if project:
-        yield _row("log", f"gcloud logging read 'jsonPayload.task_id=\"{life.task_id}\"' --project={project}")
-        yield _row("", _log_link(life.task_id, project) or "")
+        yield _row("log", f"gcloud logging read '{log_filter(life.task_id)}' --project={project}")
     yield from (f"problem: {problem}" for problem in life.problems)
 
 
@@ -134,9 +132,9 @@ def _output_json(info: ObjectInfo) -> dict[str, Any]:
     return {"name": info.name, "generation": info.generation, "size": info.size, "task_id": info.metadata.get("task_id")}
 
 
-def _log_link(task_id: str, project: str) -> str | None:
-    query = quote(f'jsonPayload.task_id="{task_id}"', safe="")
-    return f"https://console.cloud.google.com/logs/query;query={query}?project={project}" if project else None
+def log_filter(task_id: str) -> str:
+    """What selects all that was logged while the task ran, in any worker."""
+    return f'jsonPayload.task_id="{task_id}"'
 
 
 def _error(error_type: str, reason: str) -> str:

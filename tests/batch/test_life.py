@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,8 @@ from batch.model.names import (
 )
 from batch.testing import MemoryBroker, MemoryObjectStore
 from tests.batch.traces import ERROR, Bucket
+
+ODD = b'{"task_id":"%s","task_type":"work","outcome":"dead","finished_at":"","replay_number":"1"}'
 
 
 @pytest.fixture
@@ -321,7 +324,7 @@ def test_a_time_narrows_the_shard(bucket: Bucket) -> None:
     assert bucket.life(first, at=began_at + 200).state is State.SUCCEEDED, "the time need not be exact"
 
 
-@pytest.mark.parametrize("line", [b'{"task_id":"%s","outcome":"dead"', b'{"task_id":"%s","outcome":"odd"}', b"%s"])
+@pytest.mark.parametrize("line", [b'{"task_id":"%s","outcome":"dead"', b'{"task_id":"%s","outcome":"odd"}', b'"%s"', ODD])
 def test_a_damaged_line_of_the_task_is_told(bucket: Bucket, line: bytes) -> None:
     task_id = bucket.new_id()
     bucket.store.write(outcome_object(bucket.shard, bucket.clock.now(), "x-0-0", 1), line % task_id.encode() + b"\n\xff\xfe\n")
@@ -335,6 +338,16 @@ def test_an_id_within_another_line_is_not_the_task(bucket: Bucket) -> None:
     task_id = bucket.new_id()
     bucket.ended(f"{task_id}0", "dead", reason=f"after {task_id}")
     assert (bucket.life(task_id).state, bucket.life(task_id).problems) == (State.WAITING, ())
+    bucket.store.write(outcome_object(bucket.shard, bucket.clock.now(), "x-0-0", 1), b'{"damaged":"%s0"' % task_id.encode())
+    assert bucket.life(task_id).problems == ()
+
+
+def test_a_death_at_no_time_is_looked_for_in_the_whole_log(bucket: Bucket) -> None:
+    task_id = bucket.new_id()
+    bucket.letters(bucket.letter(task_id))
+    bucket.clock.advance(86_400)
+    bucket.flush([replace(bucket.line(task_id, "dead"), finished_at="soon")])
+    assert bucket.life(task_id).letter is not None
 
 
 @pytest.mark.parametrize("task_id", ["", "a/b", "-x", "a b", "x" * 129])

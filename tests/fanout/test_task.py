@@ -66,7 +66,6 @@ def test_a_task_that_succeeded(here: World, run: Run, bucket: Bucket) -> None:
         "  lane      default",
         f"  shard     {bucket.shard}",
         f"  log       gcloud logging read 'jsonPayload.task_id=\"{task_id}\"' --project=p",
-        f"            https://console.cloud.google.com/logs/query;query=jsonPayload.task_id%3D%22{task_id}%22?project=p",
         "requests: 5 (0.0 s)",
     ]
     body = told(run(task.command, task_id, "--json"))
