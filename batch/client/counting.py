@@ -13,37 +13,34 @@ PAGE = 1000
 
 
 class Requests:
-    """How many requests went to a bucket through `store`. Safe from any thread."""
+    """How many requests went to a bucket through `store`, which passes every call on. Safe from any thread."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.count = 0
-        self._lock = threading.Lock()
-        self.store = cast(ObjectStore, _Counting(store, self))
+        self._inner, self._lock = store, threading.Lock()
 
-    def add(self) -> None:
-        """One more."""
-        with self._lock:
-            self.count += 1
-
-
-class _Counting:
-    def __init__(self, store: ObjectStore, requests: Requests) -> None:
-        self._store, self._requests = store, requests
+    @property
+    def store(self) -> ObjectStore:
+        """The bucket whose requests are counted."""
+        return cast(ObjectStore, self)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        self._requests.add()
-        for number, info in enumerate(self._store.list(prefix)):
+        """As the bucket's; a request for each page."""
+        self._add()
+        for number, info in enumerate(self._inner.list(prefix)):
             if number and number % PAGE == 0:
-                self._requests.add()
+                self._add()
             yield info
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._store, name)
-        if not callable(found):
-            return found
+        found = getattr(self._inner, name)
 
         def counted(*arguments: Any, **options: Any) -> Any:
-            self._requests.add()
+            self._add()
             return found(*arguments, **options)
 
-        return counted
+        return counted if callable(found) else found
+
+    def _add(self) -> None:
+        with self._lock:
+            self.count += 1

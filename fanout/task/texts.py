@@ -13,7 +13,7 @@ from batch.model.attempts import AttemptError
 from batch.model.clock import iso
 from batch.model.outcomes import REPLAYED, Outcome, to_line
 from batch.services.ports import ObjectInfo
-from controller.model.wording import brief, counted
+from controller.model.wording import counted
 
 MAX_PAYLOAD_CHARS = 4000
 _WIDTH = 10
@@ -96,7 +96,7 @@ def headline(life: Life) -> str:
 
 def _of_outcome(one: Outcome) -> Iterator[str]:
     yield _row("type", one.task_type)
-    yield _row("finished", f"{one.finished_at}, {brief(one.duration_s)} in attempt {one.attempt_count}")
+    yield _row("finished", f"{one.finished_at}, {one.duration_s:.3f} s in attempt {one.attempt_count}")
     if one.execution:
         yield _row("worker", f"{one.execution}/{one.index}, try {one.retry}: `fanout execution {one.execution}`")
     if one.result not in (None, ""):

@@ -59,7 +59,7 @@ def test_a_task_that_succeeded(here: World, run: Run, bucket: Bucket) -> None:
     assert result.stdout.splitlines() == [
         f"task {task_id}: succeeded",
         "  type      work",
-        "  finished  2026-01-01T00:00:00.000000Z, 0.5 s in attempt 2",
+        "  finished  2026-01-01T00:00:00.000000Z, 0.500 s in attempt 2",
         "  worker    default-x/3, try 1: `fanout execution default-x`",
         '  result    {"rows": 3}',
         "  output    processed/a.csv (generation 1, 3 bytes)",
