@@ -22,7 +22,7 @@ from batch.model.attempts import NONE, Attempts, from_json
 from batch.model.clock import from_iso, hour, minute
 from batch.model.delayed import DelayedMessage, from_object
 from batch.model.errors import ObjectMissing, SettingsError
-from batch.model.message import TASK_ID_PATTERN, rolling_shard, shard_in_id
+from batch.model.message import TASK_ID_PATTERN, rolling_shard, shard_in_id, shard_of
 from batch.model.names import (
     DAMAGED,
     DELAYED,
@@ -123,7 +123,8 @@ def located(store: ObjectStore, task_id: str, *, shard: str = "", lane: str = ""
         try:
             record = read_record(store, task_id)
         except ValueError as error:
-            raise SettingsError([f"the record of {task_id} is damaged ({error}): give --shard, or --lane and --at"]) from error
+            if not lane or at is None:
+                raise SettingsError([f"the record of {task_id} is damaged ({error}): give --shard, or --lane and --at"]) from error
         own, lane = (record.shard, lane or record.lane) if record else ("", lane)
     guessed = [rolling_shard(lane, at + hours * HOUR_S) for hours in (0, -1, 1)] if lane and at is not None and not shard else []
     shards = tuple(dict.fromkeys([*([own] if own else []), *guessed]))
@@ -131,6 +132,8 @@ def located(store: ObjectStore, task_id: str, *, shard: str = "", lane: str = ""
         told = f"{task_id} names no outcome shard, and no record of an idempotency key does"
         need = "give --lane and --at (about when it was published), or --shard if the message had that attribute"
         raise SettingsError([f"{told}: {need}. So it is with keyed tasks of the HTTP front door, and with messages of other clients"])
+    if any(shard_of({"shard": one}, lane="", published_s=0.0) != one for one in shards):
+        raise SettingsError([f"{shards[0]!r:.200} can be no outcome shard: look at --lane and --shard"])
     rolling = _ROLLING.fullmatch(own)
     since = minute(at - AROUND_S) if at is not None else ""
     return Where(shards, lane or (rolling["lane"] if rolling else ""), since, frozenset(guessed) - {own}, record)

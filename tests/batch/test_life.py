@@ -295,6 +295,14 @@ def test_a_damaged_record_of_a_key_asks_for_more(bucket: Bucket) -> None:
     with pytest.raises(SettingsError, match=r"is damaged .* give --shard, or --lane and --at"):
         bucket.life(task_id)
     assert bucket.life(task_id, shard="s-1").state is State.NOT_KNOWN
+    bucket.ended(task_id, "dead")
+    assert bucket.life(task_id, lane="default", at=bucket.clock.now()).state is State.DEAD
+
+
+@pytest.mark.parametrize("known", [{"shard": "a/b"}, {"lane": "../x", "at": 0.0}, {"shard": "\ud800"}])
+def test_what_can_be_no_shard_is_refused(bucket: Bucket, known: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="can be no outcome shard"):
+        bucket.life("theirs", **known)
 
 
 def test_a_foreign_id_that_looks_like_ours_is_found_with_lane_and_time(bucket: Bucket) -> None:
