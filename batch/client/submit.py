@@ -172,20 +172,27 @@ def single_message(new: NewTask, *, lane: str, unix_s: float, rng: random.Random
 
 
 class _Prepared(NamedTuple):
-    """A task that can travel. `position` and `key` (None without one) are its client's."""
+    """A task that can travel. `position` and `key` (None without one) are its client's; `attributes` are not shared."""
 
     position: int
-    message: Outgoing
+    data: bytes
+    attributes: dict[str, str]
     key: str | None
+
+    @property
+    def message(self) -> Outgoing:
+        return Outgoing(self.data, self.attributes)
 
     def to_shard(self, shard: str) -> _Prepared:
         """With the outcome shard of its submission, which is known only now: a small one's ids lead to the rolling shard."""
-        data, attributes = self.message.data, self.message.attributes
-        task_id = attributes["task_id"]
-        moved = task_id if shard_in_id(task_id) is None else f"{task_id[:16]}-{shard}"
+        task_id = self.attributes["task_id"]
+        self.attributes["shard"] = shard
+        if shard == self.attributes["submission_id"] or shard_in_id(task_id) is None:
+            return self
+        moved = f"{task_id[:16]}-{shard}"
+        self.attributes["task_id"] = moved
         # The id begins with random digits, which no client can have put into its fields.
-        data = data if moved == task_id else data.replace(task_id.encode(), moved.encode())
-        return self._replace(message=Outgoing(data, {**attributes, "task_id": moved, "shard": shard}))
+        return self._replace(data=self.data.replace(task_id.encode(), moved.encode()))
 
 
 @dataclass(slots=True)
@@ -256,7 +263,7 @@ class Submission:
             prepared = self._prepared(item, self._last_position)
             if prepared is None:
                 continue
-            size = len(prepared.message.data)
+            size = len(prepared.data)
             full = part_is_full(len(self._waiting), self._waiting_bytes, size, self._tasks_per_part)
             # The new task joins first: if sending fails, it is kept for the next try.
             if full:
@@ -295,7 +302,7 @@ class Submission:
         except MessageRefused as error:
             self._refuse(Refusal(position, str(error)))
             return None
-        return _Prepared(position, Outgoing(data, attributes), item.idempotency_key)
+        return _Prepared(position, data, attributes, item.idempotency_key)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._refused_count += 1
@@ -333,13 +340,13 @@ class Submission:
             answers = iter(all_settled(self._store, keyed, self._clock.now()))
             tasks: list[_Prepared] = []
             for one in part.tasks:
-                answer = next(answers) if one.key is not None else one.message
+                answer = one if one.key is None else next(answers)
                 if isinstance(answer, MessageRefused):
                     self._refuse(Refusal(one.position, str(answer)))
                 else:
-                    tasks.append(one._replace(message=answer))
+                    tasks.append(one._replace(data=answer.data, attributes=dict(answer.attributes)))
             part.tasks = tasks
-        told = [{name: one.message.attributes[name] for name in ("task_id", "task_type", "shard")} for one in part.tasks]
+        told = [{name: one.attributes[name] for name in ("task_id", "task_type", "shard")} for one in part.tasks]
         part.manifest = "".join(f"{json.dumps(line, separators=(',', ':'))}\n" for line in told).encode()
         self._shards |= dict.fromkeys(line["shard"] for line in told)
 
