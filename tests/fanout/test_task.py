@@ -177,6 +177,14 @@ def test_an_unknown_task_ends_with_1_and_an_id_without_a_shard_asks_for_more(her
     assert (result.exit_code, "2h (that long ago)" in result.output) == (2, True)
 
 
+def test_a_time_that_hides_the_outcome_is_admitted(here: World, run: Run, bucket: Bucket) -> None:
+    task_id = bucket.new_id()
+    bucket.ended(task_id, "succeeded")
+    here.clock.advance(3000)
+    assert "before --at nothing was read" in run(task.command, task_id, "--at", "10m").stdout
+    assert run(task.command, task_id, "--at", "55m").stdout.startswith(f"task {task_id}: succeeded\n")
+
+
 def test_without_cloud_run_the_bucket_still_tells(here: World, run: Run, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     task_id = bucket.new_id()
     bucket.delay(task_id, here.clock.now() + 4000)
