@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
-from batch.model.message import MAX_MESSAGE_BYTES, rolling_shard
+from batch.model.message import MAX_MESSAGE_BYTES, rolling_shard, shard_in_id
 from batch.testing import ManualClock
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
