@@ -35,6 +35,8 @@ from batch.shards import outcomes_of
 
 IN_FLIGHT = 4
 """Publish requests at a time, each of another segment."""
+WRITES_AT_A_TIME = 8
+"""Of one segment, whose letters may belong to many outcome shards."""
 Progress = Callable[[int, int], None]
 """Told how many letters are done with, of how many."""
 
@@ -221,20 +223,24 @@ class Action:
         return Act.SUCCEEDED, "replayed since"
 
     def _announce(self, segment: str, letters: Sequence[Letter]) -> None:
-        """The outcome lines that make the tasks pending again. What stands there already an interrupted try has written, and may have
-        published a first portion after."""
+        """The outcome lines that make the tasks pending again. Where all stood there already, an interrupted try may have published a first
+        portion after it had written them."""
         shards: dict[str, list[Letter]] = {}
         for letter in letters:
             shards.setdefault(letter.shard, []).append(letter)
         writer, at_s = f"{self.action_id}-{hashlib.sha256(segment.encode()).hexdigest()[:12]}", from_iso(self.opened.at)
-        begun = False
-        for shard, ones in shards.items():
+
+        def write(shard: str) -> bool:
             try:
-                self._write_outcomes(outcome_object(shard, at_s, writer, 0), [self._outcome(letter, REPLAYED) for letter in ones])
-                begun = False
+                lines = [self._outcome(letter, REPLAYED) for letter in shards[shard]]
+                self._write_outcomes(outcome_object(shard, at_s, writer, 0), lines)
+                return True
             except PreconditionFailed:
-                begun = True
-        if begun and self.resumed:
+                return False
+
+        with ThreadPoolExecutor(min(WRITES_AT_A_TIME, len(shards))) as pool:
+            written = list(pool.map(write, shards))
+        if self.resumed and not any(written):
             repeated = min(len(letters), portion_count(self.details["rate"]))
             claims.take_over(self.store, segment, self.action_id, self.runner, repeated)
 

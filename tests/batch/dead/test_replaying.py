@@ -241,7 +241,7 @@ def test_killed_at_any_request_and_resumed(monkeypatch: pytest.MonkeyPatch, afte
         at += 1
         clock = ManualClock()
         store, broker, rng = here(clock)
-        letters = mixed(16)
+        letters = [replace(one, shard=f"s-{number // 2 % 2 + 1}") for number, one in enumerate(mixed(16))]
         write_log(store, letters, a_segment=8)
         kill = killing(monkeypatch, store, broker)
         kill.at, kill.after_effect = at, after_effect
