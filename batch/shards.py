@@ -15,14 +15,14 @@ _START = b'{"task_id":"'
 """How an outcome line begins."""
 
 
-def contents(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[tuple[ObjectInfo, bytes]]:
-    """The objects with their contents, in this order. Raises ObjectMissing, DependencyError."""
+def contents(store: ObjectStore, infos: Iterable[ObjectInfo], reads_ahead: int = READS_AHEAD) -> Iterator[tuple[ObjectInfo, bytes]]:
+    """The objects with their contents, in this order; fewer `reads_ahead` hold fewer in memory. Raises ObjectMissing, DependencyError."""
     ahead: deque[tuple[ObjectInfo, Future[bytes]]] = deque()
-    with ThreadPoolExecutor(READS_AHEAD, thread_name_prefix="reads") as pool:
+    with ThreadPoolExecutor(reads_ahead, thread_name_prefix="reads") as pool:
         try:
             for info in infos:
                 ahead.append((info, pool.submit(store.read, info.name)))
-                if len(ahead) >= READS_AHEAD:
+                if len(ahead) >= reads_ahead:
                     first, content = ahead.popleft()
                     yield first, content.result()
             while ahead:

@@ -13,6 +13,9 @@ from batch.model.names import dead_folder
 from batch.services.ports import ObjectInfo, ObjectStore
 from batch.shards import contents
 
+READS_AHEAD = 4
+"""A segment has up to 8 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -35,7 +38,7 @@ def listed(store: ObjectStore, lane: str, since: str = "") -> Iterator[ObjectInf
 
 def lines(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Line]:
     """All lines of these segments. Raises DependencyError."""
-    for info, data in contents(store, infos):
+    for info, data in contents(store, infos, READS_AHEAD):
         yield from parsed(info.name, data)
 
 

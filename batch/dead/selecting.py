@@ -43,9 +43,8 @@ def waiting(
     """The letters in these segments that wait and are chosen, each once. `wanted` leaves out segments that can hold none that it matches;
     it is asked nothing else. Raises DependencyError."""
     seen: set[Key] = set()
-    for info, data in contents(
-        store, (info for info in infos if segments.has_letters(info) and (wanted is None or may_hold(info, wanted)))
-    ):
+    held = (info for info in infos if segments.has_letters(info) and (wanted is None or may_hold(info, wanted)))
+    for info, data in contents(store, held, segments.READS_AHEAD):
         letters: dict[int, Letter] = {}
         for line in segments.parsed(info.name, data):
             letter = line.what
