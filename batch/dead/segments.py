@@ -14,7 +14,7 @@ from batch.services.ports import ObjectInfo, ObjectStore
 from batch.shards import contents
 
 READS_AHEAD = 4
-"""A segment has up to 8 MB."""
+"""Of segments with letters, which have up to 8 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,10 @@ def has_letters(info: ObjectInfo) -> bool:
 def folded(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Fold:
     """What the acts in these segments come to; segments that hold letters alone are not read. Raises DependencyError."""
     fold = Fold()
-    for line in lines(store, filter(has_acts, infos)):
-        if isinstance(line.what, Entry):
-            fold.add(line.what)
+    for info, data in contents(store, filter(has_acts, infos)):
+        for line in parsed(info.name, data):
+            if isinstance(line.what, Entry):
+                fold.add(line.what)
     return fold
 
 
