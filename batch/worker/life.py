@@ -109,6 +109,14 @@ class Worker:
     def _current(self) -> Progress:
         return replace(self.tally.progress(), running=self._executors.longest_running(), shards=self._progress.shards)
 
+    @property
+    def outstanding_count(self) -> int:
+        return self.tally.outstanding
+
+    def when_stuck(self, call: Callable[[], None]) -> None:
+        """Called when the watchdog has ended the worker, and `run` may never come back."""
+        self.shutdown.on_stuck = call
+
     def stop(self) -> None:
         """End soon: somebody sent SIGTERM."""
         self.shutdown.ask()
