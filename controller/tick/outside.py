@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from batch.dead.lanes import LaneFacts
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore, Topic
 from controller.act.state import Stored
@@ -29,6 +30,8 @@ class Memory:
     _ended: dict[str, Mapping[str, Worked]] = field(default_factory=dict)
     _states: dict[str, Stored] = field(default_factory=dict)
     _run_calls: tuple[float, ...] = ()
+    written_lanes: Mapping[str, LaneFacts] | None = None
+    """As the last round wrote them, for what serves several lanes."""
 
     def ended(self, lane: str) -> Mapping[str, Worked]:
         """Executions that will not change any more, by full name."""

@@ -93,10 +93,11 @@ class Letterbox:
     # --- what came of it
 
     def all_lines(self, lane: str = "lane") -> list[Letter | Entry]:
-        return [line.what for line in lines(self.store, listed(self.store, lane)) if line.what is not None or self._wrong(line.problem)]
-
-    def _wrong(self, problem: str) -> bool:
-        raise AssertionError(problem)
+        found = []
+        for line in lines(self.store, listed(self.store, lane)):
+            assert line.what is not None, line.problem
+            found.append(line.what)
+        return found
 
     def letters(self, lane: str = "lane") -> dict[Key, Letter]:
         """Those that wait."""
