@@ -36,7 +36,7 @@ class Act(StrEnum):
     EDITED = "edited"
     """Its data is another from here on; it waits as before."""
     OPENED = "opened"
-    """A replay began: `details` say which filter, who, why."""
+    """A replay, or a discard, began: `details` say which filter, who, why; told again with their number once it has claimed all."""
     CLOSED = "closed"
     """A replay has ended: `details` hold its counts."""
 

@@ -1,0 +1,337 @@
+"""One replay or discard of many dead letters, step by step; each step can be resumed where it was interrupted.
+
+A replay opens (an entry of the log says which letters, who and why), claims all its letters, and then, a segment at a time: writes the
+outcome line `replayed` to each task's shard, publishes, and notes in the log what Pub/Sub has confirmed. At last it closes. A kill repeats
+at most the requests that were in flight, and these are counted. Which outcome of a task counts is decided by the replay's number: so
+a message that is published twice takes effect once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from batch.dead import claims, segments
+from batch.dead.filters import Filter
+from batch.dead.lanes import LaneFacts
+from batch.dead.letters import Letter
+from batch.dead.log import Act, Entry, Fold, about
+from batch.dead.publishing import Pacer, message_of, portion_count, publish
+from batch.dead.selecting import Found, edited, waiting
+from batch.model.clock import Clock, from_iso, iso
+from batch.model.deadletters import Replay, fingerprint_of
+from batch.model.delivery import MAX_PUBLISH_BYTES, Outgoing
+from batch.model.errors import ObjectMissing, PreconditionFailed
+from batch.model.names import dead_segment_object, outcome_object
+from batch.model.outcomes import REPLAYED, Outcome, to_line
+from batch.services.ports import ObjectInfo, ObjectStore, Topic
+from batch.shards import outcomes_of
+
+IN_FLIGHT = 4
+"""Publish requests at a time, each of another segment."""
+Progress = Callable[[int, int], None]
+"""Told how many letters are done with, of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What an action has done. `done_count` letters were published again, or discarded; `repeated_count` of them at most were published
+    twice, after interruptions. `skipped` counts those whose task needs it no more, by its outcome. `closed`: it is not to be resumed.
+    `action_id` is empty if nothing matched."""
+
+    action_id: str = ""
+    claimed_count: int = 0
+    done_count: int = 0
+    repeated_count: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    closed: bool = True
+
+
+@dataclass
+class Action:
+    """One replay or discard. Its claims and entries carry `runner`, so that two processes that resume one action write no object twice."""
+
+    store: ObjectStore
+    topics: Callable[[str], Topic]
+    lane: LaneFacts
+    clock: Clock
+    rng: random.Random
+    opened: Entry
+    until_s: float | None
+    progress: Progress | None = None
+    resumed: bool = False
+
+    def __post_init__(self) -> None:
+        self.runner = f"{self.rng.getrandbits(32):08x}"
+        self.details = self.opened.details
+        self.act = Act(self.details["act"])
+        self.fold = Fold()
+        self.stop = threading.Event()
+        self.pacer = Pacer(self.details["rate"], self.clock, self.stop, self.until_s)
+        self._numbers = itertools.count()
+        self._counting: dict[str, tuple[int, str]] = {}
+        self._done: Counter[str] = Counter()
+        self._claimed_count = 0
+        self._made_topic: Topic | None = None
+        self._opened = False
+        self._lock = threading.Lock()
+
+    @property
+    def action_id(self) -> str:
+        return self.opened.action_id
+
+    def run(self, choose: Callable[[Letter], bool], wanted: Filter | None) -> Replayed:
+        """All steps from where the action stands."""
+        known = claims.of_action(self.store, self.lane.name, self.action_id) if self.resumed else {}
+        for segment in known:
+            claims.take_over(self.store, segment, self.action_id, self.runner, 0)
+        infos = list(segments.listed(self.store, self.lane.name))
+        self.fold = segments.folded(self.store, infos)
+        self.opened = self.fold.replays.get(self.action_id, self.opened)
+        if self.resumed and (wanted is None or "claimed_count" in self.opened.details):
+            self._claimed_count = sum(len(one.lines) for one in known.values())
+            infos = [info for info in infos if info.name in known]
+            found = self._already_claimed(infos, known)
+        else:
+            found = self._claimed(waiting(self.store, infos, self.fold, choose, wanted), known)
+        work, shards = self._work(found)
+        if not self.resumed and not self._opened:
+            return Replayed()
+        if self.act is Act.REPLAYED:
+            self._ask_outcomes(shards)
+        earlier = Counter(self._told(entry) for entry in self.fold.ended.values() if entry.action_id == self.action_id)
+        self._done.update(earlier)
+        whole = self._all(work)
+        return self._closed() if whole else self._result(closed=False)
+
+    # --- claiming
+
+    def _claimed(self, found: Iterator[Found], known: Mapping[str, claims.Claim]) -> Iterator[tuple[str, dict[int, Letter]]]:
+        """Claims letters, all of them before the first is published: another action has what it claimed before."""
+        limit = self.details["limit"]
+        left = None if limit is None else max(0, limit - sum(len(one.lines) for one in known.values()))
+        for one in found:
+            if not self.resumed and not self._opened:
+                self._write([self.opened])
+                self._opened = True
+            before = known[one.segment].lines if one.segment in known else ()
+            new = [line for line in one.letters if line not in before][:left]
+            held = claims.claim(self.store, one.segment, self.action_id, self.runner, new)
+            left = None if left is None else left - (len(held.lines) - len(before))
+            self._claimed_count += len(held.lines)
+            yield one.segment, {line: one.letters[line] for line in held.lines if line in one.letters}
+            if left is not None and left <= 0 and not known:
+                break
+        self.opened = replace(self.opened, details={**self.details, "claimed_count": self._claimed_count})
+        if self.resumed or self._opened:
+            self._write([self.opened])
+
+    def _already_claimed(self, infos: Sequence[ObjectInfo], known: Mapping[str, claims.Claim]) -> Iterator[tuple[str, dict[int, Letter]]]:
+        for one in waiting(self.store, infos, self.fold, lambda _: True):
+            lines = known[one.segment].lines
+            yield one.segment, {line: letter for line, letter in one.letters.items() if line in lines}
+
+    def _work(self, found: Iterator[tuple[str, dict[int, Letter]]]) -> tuple[dict[str, tuple[int, ...]], dict[str, set[str]]]:
+        """Lines by segment, and task ids by shard: contents are read again when it is their turn."""
+        work: dict[str, tuple[int, ...]] = {}
+        shards: dict[str, set[str]] = {}
+        for segment, letters in found:
+            if letters:
+                work[segment] = tuple(letters)
+            for letter in letters.values():
+                shards.setdefault(letter.shard, set()).add(letter.task_id)
+        return work, shards
+
+    def _ask_outcomes(self, shards: Mapping[str, set[str]]) -> None:
+        for shard, task_ids in shards.items():
+            for task_id, outcome in outcomes_of(self.store, {shard: task_ids}).items():
+                if outcome.replay_number or outcome.outcome != "dead":
+                    self._counting[task_id] = (outcome.replay_number, outcome.outcome)
+
+    # --- a segment at a time
+
+    def _all(self, work: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether all is done. Raises what a segment raised, when the others have ended what they had begun."""
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="replay") as pool:
+            futures = [pool.submit(self._one, segment, lines) for segment, lines in work.items()]
+        done = [one.result() for one in futures]
+        return all(done)
+
+    def _one(self, segment: str, lines: Sequence[int]) -> bool:
+        """Whether the segment is done with."""
+        if self.stop.is_set():
+            return False
+        try:
+            if claims.read(self.store, segment)[self.action_id].runner != self.runner:
+                self.stop.set()  # somebody else has resumed this action
+                return False
+            return self._segment(segment, lines)
+        except BaseException:
+            self.stop.set()
+            raise
+
+    def _segment(self, segment: str, lines: Sequence[int]) -> bool:
+        wanted = set(lines)
+        parsed = (line for line in segments.parsed(segment, self.store.read(segment)) if line.number in wanted)
+        letters = [edited(line.what, self.fold) for line in parsed if isinstance(line.what, Letter)]
+        if self.act is not Act.REPLAYED:
+            self._note([self._entry(letter, self.act) for letter in letters])
+            return True
+        entries: list[Letter | Entry] = []
+        ready: list[Letter] = []
+        for letter in letters:
+            over = self._over(letter)
+            if over is None:
+                ready.append(letter)
+            else:
+                entries.append(self._entry(letter, over[0], over[1]))
+        if entries:
+            self._note(entries)
+        self._announce(segment, ready)
+        for portion in self._portions(ready):
+            if not self.pacer.wait(len(portion)):
+                return False
+            self._publish(portion)
+        return True
+
+    def _over(self, letter: Letter) -> tuple[Act, str] | None:
+        """What to note of a letter that is not to be published, and why; None for one that is."""
+        number, outcome = self._counting.get(letter.task_id, (0, "dead"))
+        if number <= letter.replay_number:
+            return None if outcome in ("dead", REPLAYED) else (Act.SUCCEEDED, outcome)
+        if number == letter.replay_number + 1 and (outcome == REPLAYED or self.resumed):
+            return None if outcome == REPLAYED else (Act.REPLAYED, "")  # published before an interruption
+        return Act.SUCCEEDED, "replayed since"
+
+    def _announce(self, segment: str, letters: Sequence[Letter]) -> None:
+        """The outcome lines that make the tasks pending again. What stands there already an interrupted try has written, and may have
+        published a first portion after."""
+        shards: dict[str, list[Letter]] = {}
+        for letter in letters:
+            shards.setdefault(letter.shard, []).append(letter)
+        writer, at_s = f"{self.action_id}-{hashlib.sha256(segment.encode()).hexdigest()[:12]}", from_iso(self.opened.at)
+        begun = False
+        for shard, ones in shards.items():
+            try:
+                self._write_outcomes(outcome_object(shard, at_s, writer, 0), [self._outcome(letter, REPLAYED) for letter in ones])
+                begun = False
+            except PreconditionFailed:
+                begun = True
+        if begun and self.resumed:
+            repeated = min(len(letters), portion_count(self.details["rate"]))
+            claims.take_over(self.store, segment, self.action_id, self.runner, repeated)
+
+    def _outcome(self, letter: Letter, outcome: str, error_type: str = "", reason: str = "", fingerprint: str = "") -> Outcome:
+        return Outcome(
+            task_id=letter.task_id,
+            task_type=letter.task_type,
+            outcome=outcome,
+            finished_at=self.opened.at if outcome == REPLAYED else iso(self.clock.now()),
+            attempt_count=0,
+            execution=self.action_id,
+            error_type=error_type,
+            reason=reason,
+            fingerprint=fingerprint,
+            replay_number=letter.replay_number + 1,
+        )
+
+    def _write_outcomes(self, name: str, outcomes: Sequence[Outcome]) -> None:
+        """Raises PreconditionFailed, DependencyError."""
+        counts = {outcome: str(count) for outcome, count in Counter(one.outcome for one in outcomes).items()}
+        body = b"".join(map(to_line, outcomes))
+        self.store.write(name, body, content_type="application/x-ndjson", metadata=counts, if_generation=0)
+
+    def _portions(self, letters: Sequence[Letter]) -> Iterator[list[tuple[Letter, Outgoing | str]]]:
+        """With their messages, or why they have none: data that lay in the bucket is gone. One request each."""
+        most, size = portion_count(self.details["rate"]), 0
+        portion: list[tuple[Letter, Outgoing | str]] = []
+        for letter in letters:
+            message = self._message(letter)
+            data_bytes = 0 if isinstance(message, str) else len(message.data)
+            if portion and (len(portion) >= most or size + data_bytes > MAX_PUBLISH_BYTES // 2):
+                yield portion
+                portion, size = [], 0
+            portion.append((letter, message))
+            size += data_bytes
+        if portion:
+            yield portion
+
+    def _message(self, letter: Letter) -> Outgoing | str:
+        try:
+            data = self.store.read(letter.raw_object) if letter.raw_object else letter.data
+        except ObjectMissing as error:
+            return str(error)
+        number = Replay(letter.replay_number + 1, self.clock.now(), self.action_id)
+        return message_of(letter, data, number, self.details["to_lane"])
+
+    def _publish(self, portion: Sequence[tuple[Letter, Outgoing | str]]) -> None:
+        messages = [(letter, message) for letter, message in portion if isinstance(message, Outgoing)]
+        refused = publish(self._topic(), [message for _, message in messages])
+        failed = [(letter, message) for letter, message in portion if isinstance(message, str)]
+        failed += [(messages[at][0], why) for at, why in refused.items()]
+        died = [self._died_again(letter, why) for letter, why in failed]
+        self._note([*(self._entry(letter, Act.REPLAYED) for letter, _ in portion), *died])
+
+    def _topic(self) -> Topic:
+        with self._lock:
+            if self._made_topic is None:
+                self._made_topic = self.topics(self.details["topic"])
+            return self._made_topic
+
+    def _died_again(self, letter: Letter, why: str) -> Letter:
+        """A letter that cannot be published is dead under its new number, with that reason: its task would be pending for ever."""
+        error_type, reason = "NotPublished", f"its message could not be published again: {why}"
+        fingerprint, now = fingerprint_of(error_type, reason), self.clock.now()
+        name = outcome_object(letter.shard, now, f"{self.action_id}-{self.runner}", next(self._numbers))
+        self._write_outcomes(name, [self._outcome(letter, "dead", error_type, reason, fingerprint)])
+        number = letter.replay_number + 1
+        changed = replace(letter, died_at=iso(now), error_type=error_type, reason=reason, fingerprint=fingerprint, replay_number=number)
+        return replace(changed, kept_because="it could not be published: edit it, or discard it")
+
+    # --- the log
+
+    def _entry(self, letter: Letter, act: Act, why: str = "") -> Entry:
+        lane = self.details["to_lane"] if self.details["to_lane"] != self.lane.name else ""
+        return about(
+            letter, act, at=iso(self.clock.now()), action_id=self.action_id, who=self.opened.who, why=why or self.opened.why, to_lane=lane
+        )
+
+    def _note(self, entries: Sequence[Letter | Entry]) -> None:
+        self._write(entries)
+        with self._lock:
+            self._done.update(self._told(one) for one in entries if isinstance(one, Entry))
+            if self.progress is not None:
+                self.progress(self._done.total(), self._claimed_count)
+
+    @staticmethod
+    def _told(entry: Entry) -> str:
+        return entry.why if entry.act is Act.SUCCEEDED else entry.act.value
+
+    def _write(self, what: Sequence[Letter | Entry]) -> None:
+        writer = f"{self.action_id}-{self.runner}"
+        segments.write(self.store, dead_segment_object(self.lane.name, self.clock.now(), writer, next(self._numbers)), what)
+
+    def _closed(self) -> Replayed:
+        result = self._result(closed=True)
+        counts = {
+            "claimed_count": result.claimed_count,
+            "done_count": result.done_count,
+            "repeated_count": result.repeated_count,
+            "skipped": dict(result.skipped),
+        }
+        self._write([Entry(Act.CLOSED, iso(self.clock.now()), self.action_id, self.opened.who, self.opened.why, details=counts)])
+        return result
+
+    def _result(self, *, closed: bool) -> Replayed:
+        repeated = 0
+        if self.resumed:
+            repeated = sum(one.repeated_count for one in claims.of_action(self.store, self.lane.name, self.action_id).values())
+        done = self._done[self.act.value]
+        skipped = {why: count for why, count in self._done.items() if why != self.act.value}
+        return Replayed(self.action_id, self._claimed_count, done, repeated, skipped, closed)

@@ -1,0 +1,150 @@
+"""What waits in a lane's log: letters that match, segment by segment, and how many there are of each kind.
+
+Acts are read first, for they tell which letters wait no more; then segments pass one after the other, and only keys stay in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from batch.dead import segments
+from batch.dead.filters import Filter
+from batch.dead.letters import DIED, Key, Letter
+from batch.dead.log import ENDS, Entry, Fold, from_metadata
+from batch.model.clock import from_iso, minute
+from batch.model.message import task_type_of
+from batch.services.ports import ObjectInfo, ObjectStore
+from batch.shards import contents
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Letters of one segment, by their line."""
+
+    segment: str
+    letters: dict[int, Letter]
+
+
+def edited(letter: Letter, fold: Fold) -> Letter:
+    """As it is after its last edit."""
+    edit = fold.edited.get(letter.key)
+    if edit is None:
+        return letter
+    task_type = task_type_of(edit.data) or letter.task_type
+    attributes = {**letter.attributes, "task_type": task_type} if "task_type" in letter.attributes else letter.attributes
+    return replace(letter, data=edit.data, raw_object="", task_type=task_type, attributes=attributes)
+
+
+def waiting(
+    store: ObjectStore, infos: Sequence[ObjectInfo], fold: Fold, choose: Callable[[Letter], bool], wanted: Filter | None = None
+) -> Iterator[Found]:
+    """The letters in these segments that wait and are chosen, each once. `wanted` leaves out segments that can hold none that it matches;
+    it is asked nothing else. Raises DependencyError."""
+    seen: set[Key] = set()
+    for info, data in contents(
+        store, (info for info in infos if segments.has_letters(info) and (wanted is None or may_hold(info, wanted)))
+    ):
+        letters: dict[int, Letter] = {}
+        for line in segments.parsed(info.name, data):
+            letter = line.what
+            if isinstance(letter, Letter) and letter.key not in seen and fold.waits(letter.key):
+                seen.add(letter.key)
+                letter = edited(letter, fold)
+                if choose(letter):
+                    letters[line.number] = letter
+        if letters:
+            yield Found(info.name, letters)
+
+
+def may_hold(info: ObjectInfo, wanted: Filter) -> bool:
+    """Whether a segment can hold a letter that matches, by its name and metadata. It was written after its letters died."""
+    if wanted.died_after and _minute(info) < minute(from_iso(wanted.died_after)):
+        return False
+    told = from_metadata(info.metadata)
+    return not wanted.fingerprints or not told.whole or any(one in told.counts.get(DIED, ()) for one in wanted.fingerprints)
+
+
+def _minute(info: ObjectInfo) -> str:
+    return info.name.rpartition("/")[2].partition("-")[0]
+
+
+@dataclass(slots=True)
+class Group:
+    """Letters of one fingerprint. `waiting_count` is approximate where it was made from metadata: a repeat counts again. `hours` tells when
+    they died, or were found to have, by UTC hour (`2026013112`), whatever became of them."""
+
+    fingerprint: str
+    title: str = ""
+    waiting_count: int = 0
+    hours: Counter[str] = field(default_factory=Counter)
+    example: Letter | None = None
+
+
+def grouped(store: ObjectStore, lane: str, wanted: Filter) -> list[Group]:
+    """What waits in a lane, the largest group first; from the segments' metadata alone where that tells enough. Raises DependencyError."""
+    infos = list(segments.listed(store, lane))
+    if wanted.needs_contents:
+        found = _from_contents(store, infos, wanted)
+    else:
+        found = _from_metadata(store, infos)
+        found = {name: one for name, one in found.items() if not wanted.fingerprints or name in wanted.fingerprints}
+        _add_examples(store, infos, [one for one in found.values() if one.waiting_count > 0])
+    return sorted((one for one in found.values() if one.waiting_count > 0), key=lambda one: (-one.waiting_count, one.title))
+
+
+def _from_contents(store: ObjectStore, infos: Sequence[ObjectInfo], wanted: Filter) -> dict[str, Group]:
+    found: dict[str, Group] = {}
+    for one in waiting(store, infos, segments.folded(store, infos), wanted.matches, wanted):
+        for letter in one.letters.values():
+            group = found.setdefault(letter.fingerprint, Group(letter.fingerprint, letter.title, example=letter))
+            group.waiting_count += 1
+            group.hours[minute(from_iso(letter.died_at))[:10]] += 1
+    return found
+
+
+def _from_metadata(store: ObjectStore, infos: Sequence[ObjectInfo]) -> dict[str, Group]:
+    """Segments whose metadata is not whole are read."""
+    found: dict[str, Group] = {}
+
+    def add(fingerprint: str, event: str, count: int, hour: str, title: str) -> None:
+        group = found.setdefault(fingerprint, Group(fingerprint))
+        group.title = group.title or title
+        if event == DIED:
+            group.waiting_count += count
+            group.hours[hour] += count
+        elif event in ENDS:
+            group.waiting_count -= count
+
+    for info in infos:
+        told, hour = from_metadata(info.metadata), _minute(info)[:10]
+        if told.whole:
+            for event, counts in told.counts.items():
+                for fingerprint, count in counts.items():
+                    add(fingerprint, event, count, hour, told.titles.get(fingerprint, ""))
+            continue
+        for line in segments.lines(store, [info]):
+            if isinstance(line.what, Letter):
+                add(line.what.fingerprint, DIED, 1, hour, line.what.title)
+            elif isinstance(line.what, Entry):
+                add(line.what.fingerprint, line.what.act.value, 1, hour, "")
+    return found
+
+
+def _add_examples(store: ObjectStore, infos: Sequence[ObjectInfo], groups: Sequence[Group]) -> None:
+    """The first letter of each group that waits: most segments are not read."""
+    if not groups:
+        return
+    lacking = {one.fingerprint: one for one in groups}
+    fold = segments.folded(store, infos)
+    for info in filter(segments.has_letters, infos):
+        if not lacking:
+            return
+        if not may_hold(info, Filter(fingerprints=tuple(lacking))):
+            continue
+        for found in waiting(store, [info], fold, lambda letter: letter.fingerprint in lacking):
+            for letter in found.letters.values():
+                group = lacking.pop(letter.fingerprint, None)
+                if group is not None:
+                    group.example = letter
