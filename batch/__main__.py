@@ -118,8 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random) -> int:
     """Run a worker of the dead-letters job; returns its exit code."""
-    from batch.dead.job import built
-    from batch.dead.settings import DeadLetterSettings
+    from batch.dead.draining.job import built
+    from batch.dead.draining.settings import DeadLetterSettings
 
     set_up_logging()
     try:

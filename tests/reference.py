@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from batch.dead.settings import DeadLetterSettings
+from batch.dead.draining.settings import DeadLetterSettings
 from batch.events import EVENTS
 from batch.model.exit import EXIT_CODES, ExitReason
 from batch.settings import WorkerSettings, default_text

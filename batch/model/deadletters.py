@@ -69,7 +69,7 @@ def dead_letter(
 
 
 def undead_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    """A message's own attributes, as they may be published again: without those of a dead letter, whoever has set them."""
+    """A message's own attributes, as they may be published again: without those of a dead letter, also where a client has set them."""
     return {key: value for key, value in own_attributes(attributes).items() if not key.startswith((OURS, THEIRS))}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batch.dead.settings import DeadLetterSettings
+from batch.dead.draining.settings import DeadLetterSettings
 from batch.model.errors import SettingsError
 from controller.lanes.differences import differences
 from controller.lanes.manifests import advice, completed, known_settings, left_open, read_manifests, rendered
@@ -102,7 +102,7 @@ def test_what_is_no_manifest_is_refused(text: str) -> None:
 
 
 def test_problems_of_all_documents_come_at_once() -> None:
-    first, second, third = documents()
+    first, second, third, _ = documents()
     first["kind"] = "Service"
     second["metadata"]["annotations"]["fanout/weight"] = "0"
     third["metadata"]["name"] = "default"

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from batch.dead.drain import Drain
+from batch.dead.draining.drain import Drain
+from batch.dead.draining.settings import DeadLetterSettings
 from batch.dead.lanes import LaneFacts
 from batch.dead.letters import Key, Letter
 from batch.dead.log import Act, Entry
 from batch.dead.rules import Rules
 from batch.dead.segments import folded, lines, listed
-from batch.dead.settings import DeadLetterSettings
 from batch.model.attempts import AttemptError, Attempts, to_json
 from batch.model.clock import iso
 from batch.model.deadletters import dead_letter

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.dead.arrived import arrived, judged
+from batch.dead.draining.arrived import arrived, judged
 from batch.dead.letters import from_body, to_line
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.delivery import Delivery

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from batch.dead.arrived import MOST_RETURNS
+from batch.dead.draining.arrived import MOST_RETURNS
 from batch.dead.letters import MAX_INLINE_BYTES
 from batch.dead.log import Act
 from batch.model.deadletters import Replay
@@ -251,7 +251,7 @@ def test_few_messages_a_pull_make_few_segments(box: Letterbox) -> None:
 
 
 def test_segments_stay_within_their_limits(box: Letterbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batch.dead.drain.MAX_SEGMENT_BYTES", 10_000)
+    monkeypatch.setattr("batch.dead.draining.drain.MAX_SEGMENT_BYTES", 10_000)
     for number in range(40):
         box.by_worker(f"task-{number}", body(f"task-{number}", text="x" * 1000))
     assert box.drain()[0] is DRAINED

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from batch.dead.arrived import Arrived, Judged, arrived, judged
+from batch.dead.draining.arrived import Arrived, Judged, arrived, judged
+from batch.dead.draining.settings import DeadLetterSettings
 from batch.dead.lanes import LaneFacts
 from batch.dead.letters import MAX_INLINE_BYTES, Key, Letter, to_line
 from batch.dead.log import MAX_LINES, MAX_SEGMENT_BYTES, Act, Entry, about
 from batch.dead.segments import write
-from batch.dead.settings import DeadLetterSettings
 from batch.events import log
 from batch.model import outcomes
 from batch.model.attempts import NONE, Attempts, from_json

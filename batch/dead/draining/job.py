@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 
-from batch.dead.drain import Drain
+from batch.dead.draining.drain import Drain
+from batch.dead.draining.settings import DeadLetterSettings
 from batch.dead.lanes import LaneFacts, read_lanes
 from batch.dead.replaying import replay, resume_stalled
-from batch.dead.settings import DeadLetterSettings
 from batch.events import log
 from batch.model.clock import Clock
 from batch.model.errors import FanoutError
@@ -110,7 +110,7 @@ class Job:
 
 def built(settings: DeadLetterSettings, clock: Clock, rng: random.Random) -> Job:
     """The job with the real clients. Raises DependencyForbidden when there are no credentials."""
-    from batch.dead.drain import READS_IN_FLIGHT
+    from batch.dead.draining.drain import READS_IN_FLIGHT
     from batch.services.objects import GoogleObjectStore
     from batch.services.pubsub import GoogleSubscription
     from batch.services.topic import GoogleTopic
