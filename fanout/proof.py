@@ -93,11 +93,11 @@ def as_text(proof: Proof) -> str:
 
 
 def dead_group(group: DeadGroup) -> str:
-    """`50 × KeyError: 'lines' (resize), such as 1f0c…-rolling-default-2026013112 by worker default-x7k2p/3`."""
+    """`50 × KeyError: 'lines' (resize), such as 1f0c…-rolling-default-2026013112 by worker default-x7k2p/3`: the error is the example's."""
     one = group.example
-    reason = "" if group.title == f"{one.error_type}: {one.reason}" else f": {one.reason}"
+    error = ": ".join(filter(None, (one.error_type, one.reason)))
     by = f" by worker {one.execution}/{one.index}" if one.execution else ""
-    return f"{group.count:,} × {group.title} ({group.task_type}), such as {one.task_id}{by}{reason}"
+    return f"{group.count:,} × {error} ({group.task_type}), such as {one.task_id}{by}"
 
 
 def group_json(group: DeadGroup) -> dict[str, object]:

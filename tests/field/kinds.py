@@ -74,7 +74,7 @@ def ends(name: str, act: Act, kind: str, cases: list[str]) -> tuple[dict[str, En
             assert plant.store.info(f"attempts/task-{number}.json") is None, f"{case}: an attempt was spent"
             found[case] = NO_ATTEMPT
         else:
-            reason = one.reason.removeprefix(f"{one.error_type}: ").removesuffix(" (attempt 1 of 1, the last)")
+            reason = one.reason
             found[case] = one.outcome, one.error_type, reason
     assert plant.subscription.leased == list(found.values()).count(NO_ATTEMPT)
     return found, {case: outcomes[f"task-{number}"].result for number, case in enumerate(cases) if found[case][0] == "succeeded"}

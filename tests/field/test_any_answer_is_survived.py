@@ -12,7 +12,7 @@ from batch.handling.registry import Backoff, Registry
 from batch.model.errors import FanoutError, ObjectMissing, Permanent, PreconditionFailed, Snooze
 from batch.model.exit import ExitReason
 from batch.model.message import Task
-from batch.model.names import delayed_parts, progress_object
+from batch.model.names import delayed_parts, outcome_object, progress_object, writer_of
 from batch.services.calls import Resource
 from batch.services.calls import translated as translated_pubsub
 from batch.services.ports import ObjectInfo
@@ -150,7 +150,8 @@ def run_against(action: str, prefix: str, status: int) -> None:
     if (action, prefix) == ("read", "controller/claims/"):
         made.store.write("controller/claims/d.0", b'{"execution": "another"}')
     if (action, prefix) == ("read", "outcomes/"):
-        made.store.write("outcomes/s-1/lane-x-0-1-0.jsonl", b"another's")
+        for at in (made.clock.now(), made.clock.now() + 60):
+            made.store.write(outcome_object("s-1", at, writer_of("lane-x", 0, 1), 0), b"another's")
     if (action, prefix) == ("info", "out/"):
         made.store.write("out/write", b"a person's")
     survived(made)

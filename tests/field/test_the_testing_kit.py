@@ -76,7 +76,7 @@ def test_a_handler_that_hangs_ends_at_its_limit_with_the_words_of_the_worker(kin
     with pytest.raises(TimeoutError) as told:
         run_handler(kind, {}, registry=registry, clock=SystemClock())
     outcome = outcome_of(registry, "hanging-isolated" if kind == "isolated" else kind)
-    assert (outcome.error_type, outcome.reason) == ("TimeoutError", f"TimeoutError: {told.value} (attempt 1 of 1, the last)")
+    assert (outcome.error_type, outcome.reason) == ("TimeoutError", str(told.value))
 
 
 def sleeping() -> Registry:
@@ -190,7 +190,7 @@ def test_results_that_do_not_fit_get_the_words_of_the_worker(results: Any) -> No
     with pytest.raises(WrongResults) as told:
         run_group("embed", [{}], registry=registry)
     outcome = outcome_of(registry, "embed")
-    assert (outcome.error_type, outcome.reason) == ("WrongResults", f"WrongResults: {told.value} (attempt 1 of 1, the last)")
+    assert (outcome.error_type, outcome.reason) == ("WrongResults", str(told.value))
 
 
 def test_a_refused_payload_and_a_wrong_signature_get_the_words_of_the_worker() -> None:

@@ -65,9 +65,9 @@ def test_nothing_else_lies_there() -> None:
 @pytest.mark.parametrize(
     ("name", "task_id"),
     [
-        ("message-single.json", "cd613e30-d8f1-4adf-91b7-584a2265b1f5"),
+        ("message-single.json", "91b7584a2265b1f5-rolling-default-2026010100"),
         ("message-single-keyed.json", "e00e38f8-d6d7-5c1d-83c9-e62db15b393d"),
-        ("dead-letter.json", "cd613e30-d8f1-4adf-91b7-584a2265b1f5"),
+        ("dead-letter.json", "91b7584a2265b1f5-rolling-default-2026010100"),
     ],
 )
 def test_single_tasks_are_read(name: str, task_id: str) -> None:
@@ -75,7 +75,7 @@ def test_single_tasks_are_read(name: str, task_id: str) -> None:
 
 
 def test_a_task_of_a_submission_is_read() -> None:
-    task_id, shard = "c386bbc4-cd61-4e30-98f1-6adf91b7584a", "rolling-default-2026010100"
+    task_id, shard = "d8f16adf91b7584a-rolling-default-2026010100", "rolling-default-2026010100"
     assert read("message-submission.json") == Task(task_id, "file_processing", AT, {"filename": "0.csv"}, SUBMISSION, "default", shard)
 
 
@@ -122,7 +122,7 @@ def test_a_submission_is_proved_by_what_lies_there() -> None:
     store.write(submission_object(SUBMISSION), kept("submission.json"))
     proof = prove(store, SUBMISSION)
     assert (proof.closed, proof.submitted_count, proof.problems, proof.submitted_at) == (True, 2, (), AT)
-    assert proof.missing == ("7ed4d57b-1e2f-4b89-814c-343c1027c4d1", "c386bbc4-cd61-4e30-98f1-6adf91b7584a")
+    assert proof.missing == ("c386bbc4cd613e30-rolling-default-2026010100", "d8f16adf91b7584a-rolling-default-2026010100")
 
 
 def test_a_lane_s_state_and_its_decisions_are_read() -> None:

@@ -26,10 +26,18 @@ def log_failed(attempt: Attempt, failure: AttemptError, attempt_count: int) -> N
 
 
 def log_dead(
-    service: str, task: Task, delivery: Delivery, error_type: str, reason: str, last: AttemptError | None, *, on_record: bool
+    service: str,
+    task: Task,
+    delivery: Delivery,
+    attempt_count: int,
+    error_type: str,
+    reason: str,
+    last: AttemptError | None,
+    *,
+    on_record: bool,
 ) -> None:
     """A task that is dead, with its last failed attempt, if it has one. Without a traceback it is grouped by task and error type."""
-    facts = _of(task, delivery) | ({"record": attempts_object(task.task_id)} if on_record else {})
+    facts = {**_of(task, delivery), "attempt": attempt_count} | ({"record": attempts_object(task.task_id)} if on_record else {})
     report: dict[str, Any] = {"@type": REPORTED, "serviceContext": {"service": service}}
     stack = _stack(last) if last is not None else {}
     if "stack_trace" not in stack:

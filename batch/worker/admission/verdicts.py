@@ -170,8 +170,7 @@ class Verdicts:
     def exhausted(self, attempt: Attempt, attempts: Attempts) -> Ended:
         """No attempt is left: dead, with the last error on record."""
         last = attempts.errors[-1] if attempts.errors else None
-        what = f"{last.error_type}: {last.reason}" if last else "no error is on record"
-        reason = f"{what} (attempt {attempts.attempt_count} of {attempt.handler.retries + 1}, the last)"
+        reason = last.reason if last else "no error is on record"
         return self._dead(attempt, attempts.attempt_count, last.error_type if last else "unknown", reason, last)
 
     def worker_died(self, attempt: Attempt, attempts: Attempts, evidence: str = "the last times alone in a process of its own") -> Ended:
@@ -206,8 +205,8 @@ class Verdicts:
     ) -> Ended:
         """`task` as far as it could be read; `last` is its last failed attempt."""
         reason = cut(reason, MAX_REASON_BYTES)
-        log_dead(self.settings.job, task, delivery, error_type, reason, last, on_record=on_record or last is not None)
-        fingerprint = fingerprint_of(error_type, last.reason if last else reason, last.traceback if last else "")
+        log_dead(self.settings.job, task, delivery, attempt_count, error_type, reason, last, on_record=on_record or last is not None)
+        fingerprint = fingerprint_of(error_type, reason, last.traceback if last else "")
         letter = dead_letter(
             delivery.data,
             delivery.attributes,

@@ -116,7 +116,7 @@ def test_a_call_that_fails_fails_for_all_of_its_tasks(plant: Plant, name: str) -
     plant.submit(5, "whole")
     assert plant.worker(BACKLOG=5).run() is ExitReason.SHARE_DONE
     assert set(plant.final().values()) == {"dead"}
-    assert all(reason in one.reason for one in plant.outcomes())
+    assert all(reason in f"{one.error_type}: {one.reason}" for one in plant.outcomes())
 
 
 @pytest.mark.parametrize("error", [ValueError("one of them is bad"), DependencyUnavailable("down for a moment")])

@@ -186,7 +186,7 @@ def test_what_handlers_say_is_heard() -> None:
         "stubborn": ("dead", "Stubborn"),
         "wrong": ("dead", "ValueError"),
     }
-    assert outcome_of(plant, "stubborn").reason.startswith("Stubborn: it cannot travel")
+    assert outcome_of(plant, "stubborn").reason.startswith("it cannot travel")
     assert plant.store.names("attempts/snooze") == plant.store.names("attempts/dependency") == ()
     assert plant.subscription.leased == 2
 
