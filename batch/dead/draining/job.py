@@ -4,6 +4,7 @@ execution also goes on with replays that were interrupted, and applies the lanes
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -23,6 +24,23 @@ from batch.services.ports import ObjectStore, Subscription, Topic
 LAST_S = 60.0
 """So much of the task timeout is left for what is under way; of a short one a quarter."""
 WHY = "retry rules"
+
+
+@dataclass(frozen=True, slots=True)
+class UntilStopped:
+    """A clock for work that has a time to end by: once `stopping` is set, that time has come."""
+
+    clock: Clock
+    stopping: threading.Event
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    def monotonic(self) -> float:
+        return math.inf if self.stopping.is_set() else self.clock.monotonic()
+
+    def wait(self, event: threading.Event, timeout_s: float) -> bool:
+        return self.clock.wait(event, timeout_s)
 
 
 @dataclass(slots=True)
@@ -75,19 +93,18 @@ class Job:
     def _work(self, end_s: float) -> ExitReason:
         """Raises FanoutError."""
         lanes = read_lanes(self.store)
-        first = self.settings.index == 0
-        if first:
-            for lane in lanes.values():
-                if not self.stopping.is_set():
-                    resume_stalled(self.store, self.topics, lane, clock=self.clock, rng=self.rng, until_s=end_s)
+        first, clock = self.settings.index == 0, UntilStopped(self.clock, self.stopping)
+        for lane in lanes.values():
+            if first and not self.stopping.is_set():
+                resume_stalled(self.store, self.topics, lane, clock=clock, rng=self.rng, until_s=end_s)
         self._drain = Drain(self.settings, self.subscription, self.topics, self.store, lanes, self.clock, self.rng, self.stopping, end_s)
         reason = self._drain.run()
         for lane in lanes.values():
             if first and not self.stopping.is_set() and lane.rules.errors:
-                self._apply_rules(lane, end_s)
-        return reason
+                self._apply_rules(lane, clock, end_s)
+        return ExitReason.STOPPED if self.stopping.is_set() and reason is ExitReason.DRAINED else reason
 
-    def _apply_rules(self, lane: LaneFacts, end_s: float) -> None:
+    def _apply_rules(self, lane: LaneFacts, clock: Clock, end_s: float) -> None:
         """Replay what is due now; the log tells by which rules. Raises DependencyError."""
         rules, now_s = lane.rules, self.clock.now()
         found = replay(
@@ -97,7 +114,7 @@ class Job:
             lambda letter: rules.due(letter, now_s),
             details={"rules": asdict(rules)},
             rate=rules.rate,
-            clock=self.clock,
+            clock=clock,
             rng=self.rng,
             who=f"{self.settings.job}, execution {self.settings.execution}",
             why=WHY,
