@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +16,11 @@ from typing import Any
 
 import pytest
 
+from batch.client.proof import prove
+from batch.client.submit import NewTask, Submission
+from batch.model.clock import SystemClock
+from batch.services.objects import GoogleObjectStore
+from batch.services.topic import GoogleTopic
 from tests.e2e.site import ROOT, Ended, Site, ended, wait_for_event
 from tests.support import Service, pulled_at_once, wait_until
 
@@ -181,6 +188,49 @@ def test_eight_workers_at_once(local_site: Site) -> None:
     assert (len(found), set(found.values())) == (count, {1})
     assert sum(end.lines[-1]["logged_count"] for end in ends) == count
     assert local_site.pull("dead-letters") == []
+
+
+OUTAGE = """
+import os
+
+from batch.handling.registry import task
+
+
+@task("work", retries=0)
+def work(task, ctx):
+    if task.fields["n"] % 5 and not os.environ.get("IS_UP"):
+        raise TimeoutError("the database does not answer")
+    ctx.write(f"out/{task.task_id}", b"done")
+"""
+
+
+@pytest.mark.slow
+def test_an_outage_that_killed_500_tasks_needs_no_person(local_site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = local_site
+    (tmp_path / "outage.py").write_text(OUTAGE)
+    rules = {"errors": ["TimeoutError"], "after_s": 3, "times": 3, "rate": 1000}
+    site.upload("controller/lanes.json", json.dumps({"lanes": {"lane": {**LANES["lanes"]["lane"], "rules": rules}}}).encode())
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", site.pubsub)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", site.storage)
+    topic, store = GoogleTopic(site.project, "lane"), GoogleObjectStore(site.bucket, project=site.project)
+    submission = Submission(lane="lane", topic=topic, store=store, clock=SystemClock(), rng=random.Random(1))
+    submission.add(NewTask("work", {"n": number}) for number in range(625))
+    submission.close()
+    workers: dict[str, object] = {"HANDLERS": "outage", "PYTHONPATH": f"{tmp_path}:{ROOT}", "FLUSH_INTERVAL_S": 0.1, "MAX_MESSAGES": 5000}
+    workers |= {"DRAIN_AFTER_S": 0.5}
+    assert site.run(**workers).code == 0
+    assert prove(store, submission.submission_id).counts.items() >= {"succeeded": 125, "dead": 500}.items()
+    replayed: list[int] = []
+    for execution in itertools.count(1):
+        replayed.append(run_job(site, CLOUD_RUN_EXECUTION=f"dead-letters-{execution}").lines[-1]["replayed_count"])
+        assert site.run(**workers, CLOUD_RUN_EXECUTION=f"lane-{execution}", IS_UP=1).code == 0
+        if sum(replayed) >= 500:
+            break
+    proof = prove(store, submission.submission_id)
+    assert (proof.complete, {name: count for name, count in proof.counts.items() if count}) == (True, {"succeeded": 625})
+    assert sum(count > 0 for count in replayed) > 1, replayed
+    assert len(site.names("out/")) == 625
+    topic.close()
 
 
 def test_help_and_settings(local_site: Site) -> None:
