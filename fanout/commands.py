@@ -17,6 +17,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "local": ("fanout.local:command", "Start and use the local cloud."),
     "submit": ("fanout.submit:command", "Submit tasks."),
     "proof": ("fanout.proof:command", "Prove what became of a submission's tasks."),
+    "dead": ("fanout.dead:command", "See, mend and replay tasks that died."),
+    "retry": ("fanout.dead.retry:command", "Replay the dead tasks of a submission."),
     "apply": ("fanout.apply:apply", "Apply jobs.yaml, after showing what would change."),
     "render": ("fanout.apply:render", "Print one manifest of jobs.yaml, for `gcloud run jobs replace -`."),
     "tick": ("fanout.tick:tick", "Read the backlog, decide, launch: once, for one lane or all."),

@@ -88,7 +88,7 @@ def command(
         bucket = request.from_prefix.removeprefix("gs://").split("/")[0]
     if bucket is None and request.task_type is None:
         raise click.UsageError("--bucket is needed: set BUCKET_NAME; the submission is recorded there")
-    check = _check(handlers, any_type)
+    check = check_with(handlers, any_type)
     with explained_errors():
         if request.task_type is not None:
             with cloud.open_topic(project, topic) as to:
@@ -100,7 +100,8 @@ def command(
     sys.exit(0 if ok else 1)
 
 
-def _check(handlers: str, any_type: bool) -> Check:
+def check_with(handlers: str, any_type: bool) -> Check:
+    """By the payload models of the handlers in these modules. Raises click.UsageError."""
     from batch.handling.registry import load_handlers
 
     # A console script does not look for modules in the folder it is run from, where an application has its handlers.

@@ -160,7 +160,11 @@ class Action:
         """Whether all is done. Raises what a segment raised, when the others have ended what they had begun."""
         with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="replay") as pool:
             futures = [pool.submit(self._one, segment, lines) for segment, lines in work.items()]
-        done = [one.result() for one in futures]
+            try:
+                done = [one.result() for one in futures]
+            except BaseException:  # also a person's Ctrl-C: what is in flight is still noted, and nothing else begun
+                self.stop.set()
+                raise
         return all(done)
 
     def _one(self, segment: str, lines: Sequence[int]) -> bool:
@@ -172,7 +176,7 @@ class Action:
                 self.stop.set()  # somebody else has resumed this action
                 return False
             return self._segment(segment, lines)
-        except BaseException:
+        except BaseException:  # raised again for who waits; the other segments are to stop now
             self.stop.set()
             raise
 

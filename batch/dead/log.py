@@ -37,6 +37,8 @@ class Act(StrEnum):
     """Its data is another from here on; it waits as before."""
     OPENED = "opened"
     """A replay, or a discard, began: `details` say which filter, who, why; told again with their number once it has claimed all."""
+    PURGED = "purged"
+    """Segments whose letters were all done with were deleted: `details` say which."""
     CLOSED = "closed"
     """A replay has ended: `details` hold its counts."""
 

@@ -16,8 +16,6 @@ from batch.dead.log import Act, Entry, Fold
 from batch.model.clock import Clock, iso
 from batch.services.ports import ObjectStore, Topic
 
-__all__ = ["Progress", "Replayed", "replay", "resume", "resume_stalled", "stalled"]
-
 STALLED_S = 600.0
 """An action without progress for this long was interrupted."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from batch.model.delayed import concerns_filter
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.lanes.resources import DEAD_LETTER_TOPIC
@@ -17,6 +16,7 @@ from fanout.doctor import lane_checks, project_checks
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.place import Place
 from fanout.doctor.project_checks import Need
+from fanout.doctor.readers import others_unfiltered
 from fanout.doctor.services import Facts, NotServed
 
 
@@ -54,7 +54,11 @@ class Examiner:
         dead = dead_letter_topic(job)
         yield from lane_checks.of_job(lane, job, self.place)
         yield from self._allowed(project_checks.LAUNCH, job.name, job.full_name)
-        yield from self._topic(lane.topic, project_checks.PUBLISH, lambda found: self._others(lane.topic, found, own))
+        yield from self._topic(
+            lane.topic,
+            project_checks.PUBLISH,
+            lambda found: lane_checks.of_other_subscriptions(lane.topic, list(others_unfiltered(self.facts, found, own))),
+        )
         yield from self._read(
             f"subscription {lane.subscription}",
             "settings",
@@ -72,18 +76,6 @@ class Examiner:
 
         yield from self._read(f"topic {name}", "exists", found, lambda: lane_checks.missing_topic(name, self.place))
         yield from self._allowed(need, name)
-
-    def _others(self, topic: str, subscriptions: Sequence[str], own: Collection[str]) -> Finding:
-        """Those of the topic's subscriptions that are no lane's and get what is published again."""
-        others = [one for one in subscriptions if one.rsplit("/", 1)[-1] not in own]
-        return lane_checks.of_other_subscriptions(topic, [one for one in others if not self._excludes(one)])
-
-    def _excludes(self, subscription: str) -> bool:
-        """Whether its filter names the attribute of what is published again; not if it cannot be read."""
-        try:
-            return concerns_filter(self.facts.subscription(subscription.rsplit("/", 1)[-1]).message_filter)
-        except DependencyError:
-            return False
 
     def _dead_letter_topic(self, name: str) -> Iterator[Finding]:
         yield from self._read(

@@ -164,14 +164,14 @@ def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) ->
 
 def of_other_subscriptions(topic: str, unfiltered: Sequence[str]) -> Finding:
     """`unfiltered` ones are no lane's, and get what is published again."""
-    names = ", ".join(one.rsplit("/", 1)[-1] for one in unfiltered)
+    names = ", ".join(unfiltered)
     return judged(
         not unfiltered,
         f"topic {topic}",
         "other-subscriptions",
         "no other subscription gets tasks twice",
         f"subscriptions that are no lane's get each message, and again what is published again: {names}",
-        "a task that waits long or often is published again by the tick or by a worker; who reads these would take it for another one",
+        "a task that waits long, or is replayed after it died, is published again; who reads these would take it for another one",
         f"nothing, if their readers do not mind; else create them with the filter: NOT attributes:{DELAYED}",
         verdict=Verdict.ADVICE,
     )

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from batch.dead import action, claims, publishing, replaying, segments
+from batch.dead.action import Replayed
 from batch.dead.filters import Filter
 from batch.dead.letters import Letter
 from batch.dead.log import Act, about
-from batch.dead.replaying import Replayed, replay, resume_stalled
+from batch.dead.replaying import replay, resume_stalled
 from batch.model.clock import iso
 from batch.model.delayed import republication_of
 from batch.model.errors import DependencyUnavailable, ServiceRefused
