@@ -33,7 +33,7 @@ def read_lanes(store: ObjectStore) -> dict[str, LaneFacts]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"object {LANES} is not what a controller writes ({error!r:.200})"
-        raise ObjectDamaged(f"{what}: delete it, and the next tick writes it") from error
+        raise ObjectDamaged(f"{what}: delete it, and a tick writes it within ten minutes") from error
 
 
 def write_lanes(store: ObjectStore, lanes: Mapping[str, LaneFacts], *, keep_others: bool = False) -> bool:

@@ -52,11 +52,12 @@ def tick_lanes(
 def _write_lanes(outside: Outside, lanes: Sequence[Lane], *, keep_others: bool) -> None:
     """For what serves several lanes. A job that is refused for now may be a lane again: its facts stay."""
     found = {lane.name: LaneFacts(lane.name, lane.subscription, lane.topic, lane.policy.rules) for lane in lanes}
-    if not found or found == outside.memory.written_lanes:
+    now = outside.clock.now()
+    if not found or outside.memory.has_written(found, now):
         return
     try:
         write_lanes(outside.store, found, keep_others=keep_others)
-        outside.memory.written_lanes = found
+        outside.memory.remember_lanes(found, now)
     except FanoutError as error:
         log("lanes_not_written", error=str(error))
 

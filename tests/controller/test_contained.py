@@ -193,6 +193,15 @@ def test_a_round_of_all_lanes_writes_what_they_are_once() -> None:
     assert (here.store.read_with_info(LANES)[1].generation, len(here.store.unmet())) == (generation, 1)
 
 
+def test_lanes_that_somebody_deleted_are_written_again() -> None:
+    here = world([job("a")])
+    tick_lanes(here.outside)
+    here.store.delete(LANES)
+    here.clock.advance(601)
+    tick_lanes(here.outside)
+    assert list(read_lanes(here.store)) == ["a"]
+
+
 def test_a_new_controller_finds_the_lanes_as_they_are() -> None:
     here = world([job("a")])
     tick_lanes(here.outside)

@@ -237,5 +237,7 @@ def test_help_and_settings(local_site: Site) -> None:
     command = [sys.executable, "-m", "batch"]
     shown = subprocess.run([*command, "dead-letters", "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "DEAD_LETTER_SUBSCRIPTION" in shown
+    shown = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "python -m batch dead-letters drains the dead-letter subscription" in shown
     end = ended(start_job(local_site, DEAD_LETTER_SUBSCRIPTION="goog?", TASK_TIMEOUT_S="none"))
     assert (end.code, len(end.events("settings_wrong"))) == (2, 2), end.text

@@ -85,7 +85,7 @@ def test_lanes_that_are_not_named_go_unless_they_are_kept() -> None:
 def test_what_is_not_a_controllers_is_said_and_replaced(data: bytes) -> None:
     store = MemoryObjectStore()
     store.write(LANES, data)
-    with pytest.raises(ObjectDamaged, match="delete it, and the next tick writes it"):
+    with pytest.raises(ObjectDamaged, match="delete it, and a tick writes it within ten minutes"):
         read_lanes(store)
     assert write_lanes(store, FACTS, keep_others=True)
     assert read_lanes(store) == FACTS
