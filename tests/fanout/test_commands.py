@@ -90,7 +90,7 @@ def test_apply_tells_json_what_it_did_and_asks_beside_it(cloud: str, jobs_file: 
     ]
     assert keys(body) - documented(apply.apply) == set()
     again = json.loads(CliRunner().invoke(apply.apply, [str(jobs_file), "--json"]).stdout)
-    assert [(one["exists"], one["applied"], one["changes"]) for one in again["jobs"]] == [(True, False, [])] * 3
+    assert [(one["exists"], one["applied"], one["changes"]) for one in again["jobs"]] == [(True, False, [])] * 4
 
 
 def test_render_as_json_is_the_manifest(jobs_file: Path) -> None:
