@@ -161,6 +161,8 @@ class Drain:
         """Judge these, and write the lanes of which there is enough. Raises DependencyError."""
         came = [arrived(one, self.lanes) for one in deliveries]
         found = [judged(one, attempts) for one, attempts in zip(came, self._pool.map(self._record, came), strict=True)]
+        if any(len(one.letter.data) > MAX_INLINE_BYTES for one in found):
+            found = list(self._pool.map(self._stored, found))
         back = defaultdict(list)
         for one in found:
             if one.returned is not None:
@@ -181,14 +183,19 @@ class Drain:
         except ObjectMissing:
             return NONE
 
-    def _keep(self, one: Judged) -> None:
-        """Its letter is to be logged. Large data goes to the bucket first."""
+    def _stored(self, one: Judged) -> Judged:
+        """With its data in the bucket, where that is too large for the log."""
         letter = one.letter
-        if len(letter.data) > MAX_INLINE_BYTES:
-            name = dead_raw_object(letter.task_id, one.delivery.message_id)
-            self.store.write(name, letter.data)
-            letter = replace(letter, data=b"", raw_object=name)
-        self._waiting[letter.lane].append((one, letter, len(to_line(letter))))
+        if one.returned is not None or len(letter.data) <= MAX_INLINE_BYTES:
+            return one
+        name = dead_raw_object(letter.task_id, one.delivery.message_id)
+        self.store.write(name, letter.data)
+        return replace(one, letter=replace(letter, data=b"", raw_object=name))
+
+    def _keep(self, one: Judged) -> None:
+        """Its letter is to be logged."""
+        one = self._stored(one)
+        self._waiting[one.letter.lane].append((one, one.letter, len(to_line(one.letter))))
 
     def _return(self, topic: str, messages: Sequence[Judged]) -> None:
         """Publish them to their lane; what its topic refuses is kept for a person. If it does not answer, they come again later."""
@@ -257,7 +264,7 @@ class Drain:
         at = iso(self.clock.now())
         for shard, letters in unsettled.items():
             if self.stopping.is_set() or self.clock.monotonic() >= self.end_s:
-                return  # a replay looks again before it publishes
+                break  # a replay looks again before it publishes
             known = outcomes_of(self.store, {shard: {key.task_id for key in letters}})
             for key, letter in letters.items():
                 outcome = known.get(key.task_id)

@@ -208,14 +208,16 @@ def test_what_nobody_knows_is_kept(box: Letterbox) -> None:
 
 
 @pytest.mark.parametrize("error", [DependencyMissing("there is no topic"), ServiceRefused("too large")])
-def test_what_its_topic_refuses_is_kept(box: Letterbox, error: Exception) -> None:
-    box.by_net(body("one"))
+@pytest.mark.parametrize("text", ["", "x" * MAX_INLINE_BYTES])
+def test_what_its_topic_refuses_is_kept(box: Letterbox, error: Exception, text: str) -> None:
+    box.by_net(body("one", text=text))
     box.by_net(body("two"))
     for _ in range(2):
         box.broker.topic(LANE.topic).fail_next("publish", error)
     assert box.drain()[0] is DRAINED
     assert [key.task_id for key in box.letters()] == ["one"]
     assert (box.returned(), str(error) in box.letter("one").kept_because) == ({"two": 1}, True)
+    assert bool(box.letter("one").raw_object) == bool(text)
 
 
 @pytest.mark.parametrize("error", [DependencyForbidden("may not publish"), DependencyUnavailable("down")])
