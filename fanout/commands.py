@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "local": ("fanout.local:command", "Start and use the local cloud."),
     "submit": ("fanout.submit:command", "Submit tasks."),
     "proof": ("fanout.proof:command", "Prove what became of a submission's tasks."),
+    "task": ("fanout.task:command", "Show what became of one task, or what it waits for."),
     "dead": ("fanout.dead:command", "See, mend and replay tasks that died."),
     "retry": ("fanout.dead.retry:command", "Replay the dead tasks of a submission."),
     "apply": ("fanout.apply:apply", "Apply jobs.yaml, after showing what would change."),

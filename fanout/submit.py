@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,11 +61,15 @@ class Request:
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True, allow_dash=True, dir_okay=False))
 @click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", required=True, show_envvar=True, help="The project of topic and bucket.")
 @click.option("--topic", help="The lane's topic; by default TOPIC_NAME when --lane is not given, else the topic named like the lane.")
-@click.option("--bucket", envvar="BUCKET_NAME", show_envvar=True, help="The bucket; a single task needs none.")
+@click.option("--bucket", envvar="BUCKET_NAME", show_envvar=True, help="The bucket; a single task needs none, unless it has a key.")
 @click.option("--lane", envvar="LANE", show_envvar=True, help="The lane to submit to.  [default: default]")
 @click.option("--task-type", help="Submit one task of this type.")
 @click.option("--field", "fields", multiple=True, metavar="NAME=VALUE", help="A field of the task; a value that is JSON is read as JSON.")
-@click.option("--idempotency-key", "key", help="A second submission with the same key is the same task.")
+@click.option(
+    "--idempotency-key",
+    "key",
+    help="Under one key one task, however often; with a bucket, others are refused.",
+)
 @click.option("--files", is_flag=True, help="Upload the files that are named and submit a file_processing task for each.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The same for all files of a folder.")
 @click.option("--from-prefix", metavar="gs://BUCKET/input/…", help="A file_processing task for each object below it.")
@@ -91,8 +95,11 @@ def command(
     check = check_with(handlers, any_type)
     with explained_errors():
         if request.task_type is not None:
-            with cloud.open_topic(project, topic) as to:
-                _single(to, NewTask(request.task_type, fields, request.key), lane, check, as_json)
+            records: AbstractContextManager[ObjectStore | None] = nullcontext()
+            if bucket is not None and request.key is not None:
+                records = cloud.open_store(project, bucket)
+            with records as keys, cloud.open_topic(project, topic) as to:
+                _single(to, keys, NewTask(request.task_type, fields, request.key), lane, check, as_json)
             return
         with cloud.open_store(project, bucket or "") as store, cloud.open_topic(project, topic) as to:
             what = "line" if request.paths and not request.files else "file"
@@ -125,8 +132,9 @@ def _fields(pairs: Iterable[str]) -> dict[str, Any]:
     return fields
 
 
-def _single(topic: Topic, new: NewTask, lane: str, check: Check, as_json: bool) -> None:
-    task_id, message_id = submit_one(topic, new, lane=lane, clock=SystemClock(), rng=random.SystemRandom(), check=check)
+def _single(topic: Topic, store: ObjectStore | None, new: NewTask, lane: str, check: Check, as_json: bool) -> None:
+    clock, rng = SystemClock(), random.SystemRandom()
+    task_id, message_id = submit_one(topic, new, lane=lane, clock=clock, rng=rng, check=check, store=store)
     if as_json:
         click.echo(json.dumps({"task_id": task_id, "message_id": message_id, "status": "submitted"}))
     else:

@@ -10,8 +10,9 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from batch.client.keys import Keyed, all_settled, settled
 from batch.handling.registry import Registry
 from batch.model.clock import Clock, iso
 from batch.model.delivery import Outgoing
@@ -146,9 +147,22 @@ def part_is_full(count: int, size: int, next_size: int, tasks_per_part: int = TA
     return count >= tasks_per_part or (count > 0 and size + next_size > MAX_PART_BYTES)
 
 
-def submit_one(topic: Topic, new: NewTask, *, lane: str, clock: Clock, rng: random.Random, check: Check | None = None) -> tuple[str, str]:
-    """Publish a single task; its task_id and message_id. Raises MessageRefused, DependencyError."""
-    message = single_message(new, lane=lane, unix_s=clock.now(), rng=rng, check=check)
+def submit_one(
+    topic: Topic,
+    new: NewTask,
+    *,
+    lane: str,
+    clock: Clock,
+    rng: random.Random,
+    check: Check | None = None,
+    store: ObjectStore | None = None,
+) -> tuple[str, str]:
+    """Publish a single task; its task_id and message_id. With a bucket another task under the same idempotency key is refused. Raises
+    MessageRefused, DependencyError."""
+    unix_s = clock.now()
+    message = single_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check)
+    if store is not None and new.idempotency_key is not None:
+        message = settled(store, Keyed(new.idempotency_key, message), unix_s)
     return message.attributes["task_id"], topic.publish([message])[0]
 
 
@@ -157,23 +171,37 @@ def single_message(new: NewTask, *, lane: str, unix_s: float, rng: random.Random
     return Outgoing(*checked_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, shard=rolling_shard(lane, unix_s)))
 
 
-def _moved(data: bytes, attributes: dict[str, str], shard: str) -> tuple[bytes, dict[str, str]]:
-    """A message that was made before it was known that its submission is small: its id leads to another shard."""
-    task_id = attributes["task_id"]
-    if shard_in_id(task_id) is None:
-        return data, attributes
-    moved = f"{task_id[:16]}-{shard}"
-    # The id begins with random digits, which no client can have put into its fields.
-    return data.replace(task_id.encode(), moved.encode()), {**attributes, "task_id": moved}
+class _Prepared(NamedTuple):
+    """A task that can travel. `position` and `key` (None without one) are its client's; `attributes` are not shared."""
+
+    position: int
+    data: bytes
+    attributes: dict[str, str]
+    key: str | None
+
+    @property
+    def message(self) -> Outgoing:
+        return Outgoing(self.data, self.attributes)
+
+    def to_shard(self, shard: str) -> _Prepared:
+        """With the outcome shard of its submission, which is known only now: a small one's ids lead to the rolling shard."""
+        task_id = self.attributes["task_id"]
+        self.attributes["shard"] = shard
+        if shard == self.attributes["submission_id"] or shard_in_id(task_id) is None:
+            return self
+        moved = f"{task_id[:16]}-{shard}"
+        self.attributes["task_id"] = moved
+        # The id begins with random digits, which no client can have put into its fields.
+        return self._replace(data=self.data.replace(task_id.encode(), moved.encode()))
 
 
 @dataclass(slots=True)
 class _Part:
+    """`manifest` is None until it is known which tasks the records of idempotency keys let pass."""
+
     number: int
-    first: int
-    last: int
-    manifest: bytes
-    messages: list[Outgoing]
+    tasks: list[_Prepared]
+    manifest: bytes | None = None
     attempted: bool = False
 
 
@@ -201,7 +229,8 @@ class Submission:
         self._submitted_at = clock.now()
         self.submission_id = f"s-{datetime.fromtimestamp(self._submitted_at, UTC):%Y%m%d-%H%M%S}-{rng.getrandbits(32):08x}"
         self._shard = ""
-        self._waiting: list[tuple[int, bytes, dict[str, str]]] = []
+        self._shards: dict[str, None] = {}
+        self._waiting: list[_Prepared] = []
         self._waiting_bytes = 0
         self._unsent: _Part | None = None
         self._last_position = self._accepted_count = self._refused_count = self._part_count = 0
@@ -218,8 +247,8 @@ class Submission:
             self._accepted_count,
             self._refused_count,
             tuple(self._refusals),
-            uncertain_count=len(part.messages) if part else 0,
-            uncertain=(part.first, part.last) if part else None,
+            uncertain_count=len(part.tasks) if part else 0,
+            uncertain=(part.tasks[0].position, part.tasks[-1].position) if part else None,
             part_count=self._part_count,
             closed=self._closed,
         )
@@ -234,12 +263,13 @@ class Submission:
             prepared = self._prepared(item, self._last_position)
             if prepared is None:
                 continue
-            full = part_is_full(len(self._waiting), self._waiting_bytes, len(prepared[1]), self._tasks_per_part)
+            size = len(prepared.data)
+            full = part_is_full(len(self._waiting), self._waiting_bytes, size, self._tasks_per_part)
             # The new task joins first: if sending fails, it is kept for the next try.
             if full:
                 self._cut(ended=False)
             self._waiting.append(prepared)
-            self._waiting_bytes += len(prepared[1])
+            self._waiting_bytes += size
             if full:
                 self._send()
 
@@ -256,7 +286,7 @@ class Submission:
         self._closed = True
         return self.report
 
-    def _prepared(self, item: NewTask | Refusal, position: int) -> tuple[int, bytes, dict[str, str]] | None:
+    def _prepared(self, item: NewTask | Refusal, position: int) -> _Prepared | None:
         if isinstance(item, Refusal):
             self._refuse(Refusal(position, item.reason))
             return None
@@ -272,7 +302,7 @@ class Submission:
         except MessageRefused as error:
             self._refuse(Refusal(position, str(error)))
             return None
-        return position, data, attributes
+        return _Prepared(position, data, attributes, item.idempotency_key)
 
     def _refuse(self, refusal: Refusal) -> None:
         self._refused_count += 1
@@ -286,26 +316,39 @@ class Submission:
         taken, self._waiting, self._waiting_bytes = self._waiting, [], 0
         if not self._shard:
             self._shard = choose_shard(self.submission_id, self._lane, len(taken), self._clock.now(), ended=ended)
-        if self._shard != self.submission_id:
-            taken = [(position, *_moved(data, attributes, self._shard)) for position, data, attributes in taken]
-        lines = (
-            json.dumps({"task_id": one["task_id"], "task_type": one["task_type"], "shard": self._shard}, separators=(",", ":"))
-            for _, _, one in taken
-        )
-        manifest = "".join(f"{line}\n" for line in lines).encode()
-        messages = [Outgoing(data, {**attributes, "shard": self._shard}) for _, data, attributes in taken]
-        self._unsent = _Part(self._part_count, taken[0][0], taken[-1][0], manifest, messages)
+        self._unsent = _Part(self._part_count, [one.to_shard(self._shard) for one in taken])
 
     def _send(self) -> None:
         part = self._unsent
         if part is None:
             return
-        self._guarded(lambda: self._create(manifest_object(self.submission_id, part.number), part.manifest, "application/x-ndjson"))
-        part.attempted = True
-        self._guarded(lambda: self._topic.publish(part.messages))
+        if part.manifest is None:
+            self._guarded(lambda: self._settle(part))
+        if part.tasks:
+            name, manifest = manifest_object(self.submission_id, part.number), part.manifest or b""
+            self._guarded(lambda: self._create(name, manifest, "application/x-ndjson"))
+            part.attempted = True
+            self._guarded(lambda: self._topic.publish([one.message for one in part.tasks]))
+            self._accepted_count += len(part.tasks)
+            self._part_count += 1
         self._unsent = None
-        self._accepted_count += len(part.messages)
-        self._part_count += 1
+
+    def _settle(self, part: _Part) -> None:
+        """Make the manifest, of the tasks that no other has the idempotency key of."""
+        keyed = [Keyed(one.key, one.message) for one in part.tasks if one.key is not None]
+        if keyed:
+            answers = iter(all_settled(self._store, keyed, self._clock.now()))
+            tasks: list[_Prepared] = []
+            for one in part.tasks:
+                answer = one if one.key is None else next(answers)
+                if isinstance(answer, MessageRefused):
+                    self._refuse(Refusal(one.position, str(answer)))
+                else:
+                    tasks.append(one._replace(data=answer.data, attributes=dict(answer.attributes)))
+            part.tasks = tasks
+        told = [{name: one.attributes[name] for name in ("task_id", "task_type", "shard")} for one in part.tasks]
+        part.manifest = "".join(f"{json.dumps(line, separators=(',', ':'))}\n" for line in told).encode()
+        self._shards |= dict.fromkeys(line["shard"] for line in told)
 
     def _guarded(self, action: Callable[[], object]) -> None:
         try:
@@ -329,7 +372,7 @@ class Submission:
             "part_count": self._part_count,
             "lane": self._lane,
             "topic": self._topic.name,
-            "shards": [self._shard] if self._shard else [],
+            "shards": list(self._shards),
             "submitted_at": iso(self._submitted_at),
             "closed_at": iso(self._clock.now()),
         }

@@ -23,7 +23,7 @@ from batch.dead.lanes import LaneFacts
 from batch.dead.letters import Letter
 from batch.dead.log import Act, Entry, Fold, about
 from batch.dead.publishing import Pacer, message_of, portion_count, publish
-from batch.dead.selecting import Found, edited, waiting
+from batch.dead.selecting import edited, waiting
 from batch.model.clock import Clock, from_iso, iso
 from batch.model.deadletters import Replay, fingerprint_of
 from batch.model.delivery import MAX_PUBLISH_BYTES, Outgoing
@@ -35,6 +35,8 @@ from batch.shards import outcomes_of
 
 IN_FLIGHT = 4
 """Publish requests at a time, each of another segment."""
+WRITES_AT_A_TIME = 8
+"""Of one segment, whose letters may belong to many outcome shards."""
 Progress = Callable[[int, int], None]
 """Told how many letters are done with, of how many."""
 
@@ -79,7 +81,7 @@ class Action:
         self._done: Counter[str] = Counter()
         self._claimed_count = 0
         self._made_topic: Topic | None = None
-        self._opened = False
+        self._opened = self.resumed
         self._lock = threading.Lock()
 
     @property
@@ -99,9 +101,9 @@ class Action:
             infos = [info for info in infos if info.name in known]
             found = self._already_claimed(infos, known)
         else:
-            found = self._claimed(waiting(self.store, infos, self.fold, choose, wanted), known)
+            found = self._claimed(infos, choose, wanted, known)
         work, shards = self._work(found)
-        if not self.resumed and not self._opened:
+        if not self._opened:
             return Replayed()
         if self.act is Act.REPLAYED:
             self._ask_outcomes(shards)
@@ -112,29 +114,33 @@ class Action:
 
     # --- claiming
 
-    def _claimed(self, found: Iterator[Found], known: Mapping[str, claims.Claim]) -> Iterator[tuple[str, dict[int, Letter]]]:
-        """Claims letters, all of them before the first is published: another action has what it claimed before."""
+    def _claimed(
+        self, infos: Sequence[ObjectInfo], choose: Callable[[Letter], bool], wanted: Filter | None, known: Mapping[str, claims.Claim]
+    ) -> Iterator[tuple[str, dict[int, Letter]]]:
+        """Claims letters, all of them before the first is published: another action has what it claimed before. What an interrupted try has
+        claimed stays claimed, also where an edit has changed what the letter matches."""
         limit = self.details["limit"]
         left = None if limit is None else max(0, limit - sum(len(one.lines) for one in known.values()))
+        found = waiting(self.store, infos, self.fold, lambda _: True) if known else waiting(self.store, infos, self.fold, choose, wanted)
         for one in found:
-            if not self.resumed and not self._opened:
+            if not self._opened:
                 self._write([self.opened])
                 self._opened = True
-            before = known[one.segment].lines if one.segment in known else ()
-            new = [line for line in one.letters if line not in before][:left]
+            before = set(known[one.segment].lines) if one.segment in known else set()
+            new = [line for line, letter in one.letters.items() if line not in before and (not known or choose(letter))][:left]
             held = claims.claim(self.store, one.segment, self.action_id, self.runner, new)
             left = None if left is None else left - (len(held.lines) - len(before))
             self._claimed_count += len(held.lines)
             yield one.segment, {line: one.letters[line] for line in held.lines if line in one.letters}
             if left is not None and left <= 0 and not known:
                 break
-        self.opened = replace(self.opened, details={**self.details, "claimed_count": self._claimed_count})
-        if self.resumed or self._opened:
+        if self._opened:
+            self.opened = replace(self.opened, details={**self.details, "claimed_count": self._claimed_count})
             self._write([self.opened])
 
     def _already_claimed(self, infos: Sequence[ObjectInfo], known: Mapping[str, claims.Claim]) -> Iterator[tuple[str, dict[int, Letter]]]:
         for one in waiting(self.store, infos, self.fold, lambda _: True):
-            lines = known[one.segment].lines
+            lines = set(known[one.segment].lines)
             yield one.segment, {line: letter for line, letter in one.letters.items() if line in lines}
 
     def _work(self, found: Iterator[tuple[str, dict[int, Letter]]]) -> tuple[dict[str, tuple[int, ...]], dict[str, set[str]]]:
@@ -197,10 +203,13 @@ class Action:
                 entries.append(self._entry(letter, over[0], over[1]))
         if entries:
             self._note(entries)
-        self._announce(segment, ready)
+        begun = False
         for portion in self._portions(ready):
             if not self.pacer.wait(len(portion)):
                 return False
+            if not begun:
+                self._announce(segment, ready)
+                begun = True
             self._publish(portion)
         return True
 
@@ -214,20 +223,24 @@ class Action:
         return Act.SUCCEEDED, "replayed since"
 
     def _announce(self, segment: str, letters: Sequence[Letter]) -> None:
-        """The outcome lines that make the tasks pending again. What stands there already an interrupted try has written, and may have
-        published a first portion after."""
+        """The outcome lines that make the tasks pending again. Where all stood there already, an interrupted try may have published a first
+        portion after it had written them."""
         shards: dict[str, list[Letter]] = {}
         for letter in letters:
             shards.setdefault(letter.shard, []).append(letter)
         writer, at_s = f"{self.action_id}-{hashlib.sha256(segment.encode()).hexdigest()[:12]}", from_iso(self.opened.at)
-        begun = False
-        for shard, ones in shards.items():
+
+        def write(shard: str) -> bool:
             try:
-                self._write_outcomes(outcome_object(shard, at_s, writer, 0), [self._outcome(letter, REPLAYED) for letter in ones])
-                begun = False
+                lines = [self._outcome(letter, REPLAYED) for letter in shards[shard]]
+                self._write_outcomes(outcome_object(shard, at_s, writer, 0), lines)
+                return True
             except PreconditionFailed:
-                begun = True
-        if begun and self.resumed:
+                return False
+
+        with ThreadPoolExecutor(min(WRITES_AT_A_TIME, len(shards))) as pool:
+            written = list(pool.map(write, shards))
+        if self.resumed and not any(written):
             repeated = min(len(letters), portion_count(self.details["rate"]))
             claims.take_over(self.store, segment, self.action_id, self.runner, repeated)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, NamedTuple
 
 from batch.model.attempts import AttemptError
@@ -67,7 +67,7 @@ class Letter:
 
 
 def to_line(letter: Letter) -> bytes:
-    """One line with its line end; empty fields are left out."""
+    """One line with its line end; empty fields that need not be there are left out."""
     body: dict[str, Any] = {"event": DIED}
     for of in fields(letter):
         value = getattr(letter, of.name)
@@ -75,7 +75,7 @@ def to_line(letter: Letter) -> bytes:
             body |= data_fields(value) if value else {}
         elif of.name == "errors":
             body |= {"errors": [asdict(one) for one in value]} if value else {}
-        elif value or of.name == "replay_number":
+        elif value or (of.default is MISSING and of.default_factory is MISSING) or of.name == "replay_number":
             body[of.name] = value
     return json.dumps(body, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
@@ -25,10 +25,11 @@ from batch.model.errors import DependencyError
 from batch.services.ports import Topic
 from controller.config import ControllerSettings
 from fanout import cloud, doctor
-from fanout.dead.scope import Scope, opened, when, who, with_scope
+from fanout.dead.scope import NO_MATCH, Scope, opened, when, who, with_scope
 from fanout.doctor.readers import refuse_readers
 from fanout.output import EXIT_TROUBLE, CommandFailed, counted, say
 
+REPLAYED, DISCARDED = "replayed", "discarded"
 SLOWEST = 0.01
 """A replay without progress for ten minutes is resumed by the dead-letters job."""
 _why = click.option("--why", default="", help="The reason, for the log.")
@@ -60,7 +61,7 @@ def replay(
     yes: bool,
     scope: Scope,
 ) -> None:
-    """Publish dead letters again, as tasks that have not been tried yet.
+    """Publish dead letters again, untried.
 
     First the replay claims its letters, so that nobody else replays them; each then takes effect once, however often this is interrupted:
     `--resume` goes on, and so does the dead-letters job after ten minutes. Tasks that have succeeded, or were superseded or cancelled, are
@@ -87,13 +88,15 @@ def replay(
 @_yes
 @with_scope
 def discard(dry_run: bool, limit: int | None, why: str, yes: bool, scope: Scope) -> None:
-    """End the waiting of letters whose tasks may stay dead; the log keeps them until they are purged.
+    """End the waiting of letters.
+
+    Their tasks stay dead; the log keeps them until they are purged.
 
     \b
     fanout dead discard --type resize --older-than 30d --why 'nobody wants them any more'
     """
     if _asked(scope, "discard", limit, yes=yes, dry_run=dry_run):
-        _on_all(scope, scope.lanes, "discarded", limit=limit, why=why, rate=None, act=Act.DISCARDED)
+        _on_all(scope, scope.lanes, DISCARDED, limit=limit, why=why, rate=None, act=Act.DISCARDED)
 
 
 def replay_all(
@@ -109,14 +112,14 @@ def replay_all(
     with doctor.open_facts(scope.settings) as facts:
         lanes = [to_lane] if to_lane else scope.lanes
         refuse_readers(facts, lanes, {one.subscription for one in scope.all_lanes.values()}, all_subscriptions=all_subscriptions)
-    return _on_all(scope, scope.lanes, "replayed", limit=limit, why=why, rate=rate, to_lane=to_lane)
+    return _on_all(scope, scope.lanes, REPLAYED, limit=limit, why=why, rate=rate, to_lane=to_lane)
 
 
 def _on_all(scope: Scope, lanes: Sequence[LaneFacts], done: str, **options: Any) -> int:
-    count = 0
+    count, found = 0, False
     with Topics(scope.settings.project) as topics:
         for lane in lanes:
-            with _interruptible():
+            with _resumable():
                 result = replay_letters(
                     scope.store,
                     topics,
@@ -130,8 +133,12 @@ def _on_all(scope: Scope, lanes: Sequence[LaneFacts], done: str, **options: Any)
                     wanted=scope.wanted,
                     **options,
                 )
-            count += result.done_count
-            say(*_told(lane.name, result, done))
+            if result.action_id:
+                found = True
+                count += result.done_count
+                say(*_told(lane.name, result, done))
+    if not found:
+        say(NO_MATCH)
     return count
 
 
@@ -143,8 +150,8 @@ def _resume(scope: Scope, action_id: str) -> None:
             continue
         if action_id in fold.closed:
             raise click.ClickException(f"{action_id} has ended: `fanout dead replays {action_id}` shows what became of its tasks")
-        done = "replayed" if entry.details.get("act") == Act.REPLAYED else "discarded"
-        with Topics(scope.settings.project) as topics, _interruptible():
+        done = REPLAYED if entry.details.get("act") == Act.REPLAYED else DISCARDED
+        with Topics(scope.settings.project) as topics, _resumable():
             clock, rng = SystemClock(), random.SystemRandom()
             result = resume(scope.store, topics, lane, entry, clock=clock, rng=rng, progress=_progress(lane.name))
         say(*_told(lane.name, result, done))
@@ -166,17 +173,15 @@ class Topics(ExitStack):
         return self._made[name]
 
 
-class _interruptible:
+@contextmanager
+def _resumable() -> Iterator[None]:
     """Around what can be resumed: says how."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, KeyboardInterrupt | DependencyError):
-            what = str(error) or "interrupted"
-            how = "what was begun is in the log: `fanout dead replays` names it, `fanout dead replay --resume REPLAY` goes on"
-            raise CommandFailed(EXIT_TROUBLE, f"{what}; {how}, and so does the dead-letters job after 10 minutes") from error
+    try:
+        yield
+    except (KeyboardInterrupt, DependencyError) as error:
+        how = "what was begun is in the log: `fanout dead replays` names it, `fanout dead replay --resume REPLAY` goes on"
+        why = str(error) or "interrupted"
+        raise CommandFailed(EXIT_TROUBLE, f"{why}; {how}, and so does the dead-letters job after 10 minutes") from error
 
 
 def _asked(scope: Scope, verb: str, limit: int | None, *, yes: bool, dry_run: bool) -> bool:
@@ -196,8 +201,6 @@ def _asked(scope: Scope, verb: str, limit: int | None, *, yes: bool, dry_run: bo
 
 
 def _told(lane: str, result: Replayed, done: str) -> list[str]:
-    if not result.action_id:
-        return [f"lane {lane}: no dead letter that waits matches"]
     lines = [f"lane {lane}: {counted(result.done_count, 'dead letter')} {done}, as {result.action_id}"]
     if result.repeated_count:
         lines.append(f"  at most {result.repeated_count:,} of them were published twice, after an interruption; each takes effect once")
@@ -206,6 +209,8 @@ def _told(lane: str, result: Replayed, done: str) -> list[str]:
         lines.append(f"  {counted(count, 'task')} skipped: {told}")
     if not result.closed:
         lines.append("  somebody else goes on with the rest")
+    if result.done_count and done == REPLAYED:
+        lines.append(f"  what becomes of them: fanout dead replays {result.action_id}")
     return lines
 
 
@@ -223,7 +228,9 @@ def _progress(lane: str) -> Progress | None:
 @_yes
 @cloud.with_settings
 def purge(before: str, lanes: tuple[str, ...], dry_run: bool, why: str, yes: bool, settings: ControllerSettings) -> None:
-    """Delete segments of the log whose letters are all done with. What waits stays, however old it is.
+    """Delete old letters that are done with.
+
+    Segments of the log go whose letters are all done with, and what was noted of them. What waits stays, however old it is.
 
     \b
     fanout dead purge --before 90d --dry-run
@@ -232,13 +239,11 @@ def purge(before: str, lanes: tuple[str, ...], dry_run: bool, why: str, yes: boo
         for lane in scope.lanes:
             found = purge_of(scope.store, lane.name, from_iso(before))
             count = len(found.with_letters) + len(found.with_acts)
-            what = (
-                f"{counted(count, 'segment')} with {counted(found.letter_count, 'letter')} that {'is' if count == 1 else 'are'} done with"
-            )
+            what = f"{counted(count, 'segment')} of the log, with {counted(found.letter_count, 'letter')}"
             if dry_run or not count:
                 say(f"lane {lane.name}: would delete {what}")
                 continue
             if not yes:
                 click.confirm(f"lane {lane.name}: delete {what}?", abort=True)
             action_id = purge_now(scope.store, lane.name, found, clock=SystemClock(), rng=random.SystemRandom(), who=who(), why=why)
-            say(f"lane {lane.name}: {what}: deleted, as {action_id}")
+            say(f"lane {lane.name}: deleted {what}, as {action_id}")

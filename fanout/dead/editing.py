@@ -40,7 +40,9 @@ Change = Callable[[bytes], bytes]
 @click.option("--yes", is_flag=True, help="Do not ask, also where no filter is given.")
 @with_scope
 def edit(task_id: str | None, patch: str | None, handlers: str, any_type: bool, dry_run: bool, why: str, yes: bool, scope: Scope) -> None:
-    """Mend the payload of TASK_ID, or of all letters that match; what waits goes on waiting, until it is replayed.
+    """Mend a payload, or all that match.
+
+    TASK_ID is edited in $EDITOR; --patch changes all letters that match. What waits goes on waiting, until it is replayed.
 
     What the handler's payload model refuses is not written, nor is any other letter's change then. The envelope stays, but for task_type.
 

@@ -12,7 +12,7 @@ from batch.dead.letters import to_line
 from batch.dead.selecting import Group, grouped, waiting
 from batch.model.clock import SystemClock, hour
 from fanout import cloud
-from fanout.dead.scope import Scope, with_scope
+from fanout.dead.scope import NO_MATCH, Scope, with_scope
 from fanout.output import Listing, counted, say, show, show_json
 
 COLUMNS = ("count", "lane", "error", "task type", "last 24 h", "fingerprint", "example")
@@ -42,7 +42,7 @@ def ls(as_json: bool, scope: Scope) -> None:
         show_json({"groups": [group_json(lane, group) for lane, group in found]})
         return
     if not found:
-        say("no dead letter waits" if scope.wanted.is_empty else "no dead letter that waits matches")
+        say("no dead letter waits" if scope.wanted.is_empty else NO_MATCH)
         return
     now = SystemClock().now()
     show(Listing(COLUMNS, tuple(_row(lane, group, now) for lane, group in found), frozenset({"count"})))
@@ -84,7 +84,9 @@ def group_json(lane: str, group: Group) -> dict[str, Any]:
 @click.command()
 @with_scope
 def export(scope: Scope) -> None:
-    """Print the letters that wait and match, each as a line of JSON, as the log keeps them; data that is not UTF-8 in base64.
+    """Print what waits, each a line of JSON.
+
+    Letters are printed as the log keeps them; data that is not UTF-8 in base64.
 
     \b
     fanout dead export --fingerprint 0123456789abcdef > letters.ndjson

@@ -23,6 +23,8 @@ from controller.config import ControllerSettings
 from controller.model.wording import duration
 from fanout import cloud
 
+NO_MATCH = "no dead letter that waits matches"
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:

@@ -40,7 +40,9 @@ _GZIP = b"\x1f\x8b"
 @cloud.as_json_option
 @cloud.with_settings
 def show(task_id: str, lanes: tuple[str, ...], decoder: str | None, as_json: bool, settings: ControllerSettings) -> None:
-    """Show all that the log knows of TASK_ID: each death with its errors and tracebacks, the message, and what was done.
+    """Show all that the log knows of a task.
+
+    Each death of TASK_ID with its errors and tracebacks, the message, and what was done.
 
     A payload that is gzip or JSON is decoded; `--decoder` names a function for others, in a module of this folder or installed.
 
@@ -116,14 +118,15 @@ def _letter_text(letter: Letter, state: str, payload: Any) -> list[str]:
     lines = [
         f"task {letter.task_id} ({letter.task_type or NONE}) of lane {letter.lane}{replay}: {state}",
         f"  died {letter.died_at}{by} after {counted(letter.attempt_count, 'attempt')}; first published {letter.first_at}",
-        f"  {letter.error_type}: {letter.reason}" if letter.reason else f"  {letter.error_type}",
         f"  fingerprint {letter.fingerprint}, outcome shard {letter.shard}",
     ]
     lines += [f"  submission {letter.submission_id}"] if letter.submission_id else []
     lines += [f"  kept for a person: {letter.kept_because}"] if letter.kept_because else []
     for number, error in enumerate(letter.errors, 1):
-        lines.append(f"  error {number}, {error.at}, worker {error.execution}/{error.index}: {error.error_type}: {error.reason}")
-        lines += [f"    {line}" for line in error.traceback.splitlines()]
+        lines.append(f"  error {number}, {error.at}, worker {error.execution}/{error.index}:")
+        lines += [f"    {line}" for line in (error.traceback or f"{error.error_type}: {error.reason}").splitlines()]
+    if not any(one.reason == letter.reason for one in letter.errors):
+        lines.append(f"  {letter.error_type}: {letter.reason}" if letter.reason else f"  {letter.error_type}")
     lines += [f"  attribute {name}={value}" for name, value in sorted(letter.attributes.items())]
     lines += [f"  source {name}={value}" for name, value in sorted(letter.source.items())]
     text = payload if isinstance(payload, str) else json.dumps(payload, indent=2, ensure_ascii=False, default=str)
@@ -137,7 +140,9 @@ def _letter_text(letter: Letter, state: str, payload: Any) -> list[str]:
 @cloud.as_json_option
 @cloud.with_settings
 def replays(replay_id: str | None, lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings) -> None:
-    """Show the replays and discards, or what became of each task of one: succeeded, dead again, pending, cancelled …
+    """Show what became of replays.
+
+    All replays and discards, or with an id what became of each task of one: succeeded, dead again, pending, cancelled …
 
     \b
     fanout dead replays

@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from fanout import apply, doctor, executions, explain, lanes, launch, pause, tick
+from fanout import apply, doctor, executions, explain, lanes, launch, pause, task, tick
 from tests.controller.fakes import World
 from tests.fanout.test_apply import cloud, jobs_file
 
@@ -27,6 +27,7 @@ COMMANDS = {
     "pause": pause.pause,
     "resume": pause.resume,
     "launch": launch.command,
+    "task": task.command,
     "doctor": doctor.command,
     "apply": apply.apply,
     "render": apply.render,
@@ -73,6 +74,8 @@ def test_without_credentials_a_command_says_how_to_log_in(name: str, tmp_path: P
     """`render` needs none."""
     environment = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "nowhere.json")}
     arguments = {"launch": ["default", "--workers", "1"], "pause": ["default"], "resume": ["default"], "render": ["default"]}.get(name, [])
+    if name == "task":
+        arguments = ["0123456789abcdef-s-1"]
     if name == "apply":
         arguments = ["--set-env", "GOOGLE_CLOUD_PROJECT=p", "--image", "i"]
     result = CliRunner().invoke(COMMANDS[name], arguments, env=environment)

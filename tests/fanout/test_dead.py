@@ -126,7 +126,7 @@ def test_show_tells_all_of_one(desk: Desk) -> None:
     one = letter(1, errors=(error,), data=gzip.compress(b'{"width": "wide"}'), source={"CloudPubSubDeadLetterSourceDeliveryCount": "100"})
     write_log(desk.store, [one, letter(2)])
     text = desk.dead("show", one.task_id)
-    for part in ("KeyError: no line 1", '    Traceback (most recent call last):\n      File "a.py"\\x1b[31m', '"width": "wide"', "waits"):
+    for part in ('    Traceback (most recent call last):\n      File "a.py"\\x1b[31m', '"width": "wide"', "waits"):
         assert part in text
     assert "attribute lane=default" in text
     assert "source CloudPubSubDeadLetterSourceDeliveryCount=100" in text
@@ -176,6 +176,7 @@ def test_what_was_replayed_is_followed_up(desk: Desk) -> None:
     desk.store.write(outcome_object(SHARD, START_S, "default-x-0-0", 1), b"".join(map(to_line, lines)))
     (listed,) = json.loads(desk.dead("replays", "--json"))["replays"]
     assert listed["closed"]["done_count"] == 7
+    assert f"what becomes of them: fanout dead replays {listed['action_id']}" in told
     shown = desk.dead("replays", listed["action_id"])
     assert f"2 succeeded: {letters[0].task_id} {letters[1].task_id}" in shown
     assert f"1 dead again: {letters[2].task_id}" in shown
@@ -317,8 +318,8 @@ def test_purge_deletes_what_is_done_with_and_nothing_that_waits(desk: Desk) -> N
     desk.dead("purge", "--before", later, code=1, answer="n\n")
     assert set(names) <= set(desk.store.names())
     told = desk.dead("purge", "--before", later, "--yes", "--why", "long ago")
-    assert "with 4 letters" in told
-    assert "deleted, as p-" in told
+    assert "lane default: deleted" in told
+    assert "with 4 letters, as p-" in told
     left = set(desk.store.names())
     assert names[0] not in left
     assert set(names[1:]) <= left
@@ -368,3 +369,5 @@ def test_who_acts_is_gclouds_account_or_the_machines_user(tmp_path: Path, monkey
     (tmp_path / "configurations").mkdir()
     (tmp_path / "configurations" / "config_work").write_text("[core]\naccount = ann@example.com\n")
     assert scope.who() == "ann@example.com"
+    monkeypatch.setenv("CLOUDSDK_CORE_ACCOUNT", "bob@example.com")
+    assert scope.who() == "bob@example.com"

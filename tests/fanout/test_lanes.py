@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from click.testing import Result
 
+from batch.dead.log import Act, about
+from batch.dead.segments import write
+from batch.model.clock import iso
 from batch.model.errors import DependencyUnavailable
+from batch.model.names import dead_segment_object
+from batch.services.ports import ObjectInfo
 from controller.act.intents import Intent, parts_for
 from controller.act.state import LaneState, save
 from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LaunchThrottled
 from fanout import lanes, tick
+from tests.batch.traces import Bucket
 from tests.controller.fakes import World, job, progress, world, write_progress
 
 Run = Callable[..., Result]
@@ -52,9 +58,9 @@ def test_backlog_ledger_workers_and_the_last_decision_stand_in_columns(here: Wor
     result = run(lanes.command)
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        "LANE     STATE   BACKLOG  SAMPLED        OLDEST      ASSIGNED  WORKERS  LAST DECISION",
-        "bulk     paused     idle  -              -                  0        0  -",
-        "default  ok         1040  2 min 5 s ago  1 min 10 s      1040       11  launch 8, 30 s ago",
+        "LANE     STATE   BACKLOG  SAMPLED        OLDEST      ASSIGNED  WORKERS  DEAD  DELAYED  CANCELLED  LAST DECISION",
+        "bulk     paused     idle  -              -                  0        0     0        0          0  -",
+        "default  ok         1040  2 min 5 s ago  1 min 10 s      1040       11     0        0          0  launch 8, 30 s ago",
     ]
 
 
@@ -76,6 +82,51 @@ def test_a_look_gives_up_no_launch_and_publishes_nothing(here: World, run: Run) 
     before = [(one.name, one.generation) for one in here.store.list("")]
     assert run(lanes.command, "default").exit_code == 0
     assert [(one.name, one.generation) for one in here.store.list("")] == before
+
+
+def test_what_waits_for_more_than_a_worker_is_counted(here: World, run: Run) -> None:
+    now = here.clock.now()
+    traces = Bucket(here.store, here.clock)
+    ids = [traces.new_id() for _ in range(5)]
+    died = [traces.letter(one, fingerprint=f"{number:016x}" * 100) for number, one in enumerate(ids)]  # more groups than metadata holds
+    traces.letters(*died)
+    ends = [
+        about(one, act, at=iso(now), action_id="a", who="me")
+        for one, act in zip(died[:3], (Act.REPLAYED, Act.DISCARDED, Act.EDITED), strict=True)
+    ]
+    write(here.store, dead_segment_object("default", now, "a", 0), ends)
+    here.store.write("dead/default/claims/x", b"{}", metadata={"died_count": "7"})
+    for one in ids[:2]:
+        traces.delay(one, now + 4000, "bulk-sub")
+    cancelled = {"format": 1, "entries": [{"id": "a", "at": now, "until": now + 1}, {"id": "b", "at": now, "until": now}]}
+    here.store.write("cancel/bulk.json", json.dumps(cancelled).encode())
+    result = run(lanes.command, "--json")
+    counts = {one: tuple(lane_of(result, one)[f"{name}_count"] for name in ("dead", "delayed", "cancelled")) for one in ("default", "bulk")}
+    assert counts == {"default": (3, 0, 0), "bulk": (0, 2, 1)}
+    assert [line.split()[-4:-1] for line in run(lanes.command).output.splitlines()[1:]] == [["0", "2", "1"], ["3", "0", "0"]]
+
+
+def test_no_more_than_ten_thousand_delayed_tasks_are_counted(here: World, run: Run) -> None:
+    taken = []
+
+    def many(prefix: str) -> Iterator[ObjectInfo]:
+        for number in range(20_000 if prefix == "delayed/tasks-sub/" else 0):
+            taken.append(number)
+            yield ObjectInfo(f"{prefix}{number}", 1, 0)
+
+    here.store.list = many  # type: ignore[method-assign]
+    assert "  10,000+  " in run(lanes.command, "default").output
+    assert len(taken) == 10_000
+    assert lane_of(run(lanes.command, "default", "--json"))["delayed_count"] == 10_000
+
+
+def test_what_cannot_be_counted_is_a_trouble_of_its_lane(here: World, run: Run) -> None:
+    here.store.write("cancel/default.json", b"[]")
+    result = run(lanes.command, "--json")
+    assert (result.exit_code, lane_of(result)["cancelled_count"], lane_of(result, "bulk")["cancelled_count"]) == (1, None, 0)
+    (trouble,) = lane_of(result)["troubles"]
+    assert trouble.startswith("how many tasks are cancelled is unknown: cancel/default.json is damaged, so it cancels nothing")
+    assert run(lanes.command, "default").output.splitlines()[1].split()[1] == "unknown"
 
 
 def test_what_cannot_be_known_is_null_and_a_trouble(here: World, run: Run) -> None:

@@ -78,6 +78,14 @@ def test_one_task_with_a_key_is_the_same_task(cloud: Cloud) -> None:
     assert first["message_id"] != second["message_id"]
 
 
+def test_another_task_under_a_key_is_refused_where_a_bucket_is_named(cloud: Cloud) -> None:
+    assert submit("--task-type", "work", "--field", "a=1", "--idempotency-key", "k").exit_code == 0
+    refused = submit("--task-type", "work", "--field", "a=2", "--idempotency-key", "k")
+    assert (refused.exit_code, "idempotency key 'k' was used first at" in refused.stderr) == (1, True)
+    assert submit("--task-type", "work", "--field", "a=2", "--idempotency-key", "k", bucket=None).exit_code == 0
+    assert len(cloud.bodies) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from pydantic import BaseModel, Field
 from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
-from batch.model.message import MAX_MESSAGE_BYTES, rolling_shard
+from batch.model.message import MAX_MESSAGE_BYTES, rolling_shard, shard_in_id
 from batch.testing import ManualClock
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
@@ -89,9 +88,10 @@ def test_a_submitted_task_is_in_the_topic() -> None:
         answer = await service.post("/submit-task", {"task_type": "thumbnail", "size": 3})
         assert answer.status_code == 200
         body = answer.json()
-        assert body == {"task_id": str(uuid.UUID(body["task_id"])), "message_id": "m0", "status": "submitted"}
+        assert body == {"task_id": body["task_id"], "message_id": "m0", "status": "submitted"}
         (message,) = service.topics["default"].messages
         shard = rolling_shard("default", service.clock.now())
+        assert shard_in_id(body["task_id"]) == shard
         assert message.attributes == {"task_id": body["task_id"], "task_type": "thumbnail", "lane": "default", "shard": shard}
         sent = json.loads(message.data)
         assert sent == {"task_id": body["task_id"], "task_type": "thumbnail", "submitted_at": "2026-01-01T00:00:00.000000Z", "size": 3}

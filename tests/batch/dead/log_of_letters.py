@@ -63,7 +63,7 @@ def write_log(store: ObjectStore, letters: Iterable[Letter], *, a_segment: int =
 
 def outcome_lines(store: ObjectStore, outcome: str) -> list[tuple[str, int]]:
     """Task ids and replay numbers of all lines with this outcome."""
-    found = (one for info in store.list(outcome_folder(SHARD)) for one in from_lines(store.read(info.name)))
+    found = (one for info in store.list(outcome_folder("").rstrip("/")) for one in from_lines(store.read(info.name)))
     return sorted((one.task_id, one.replay_number) for one in found if one.outcome == outcome)
 
 

@@ -241,7 +241,7 @@ def test_killed_at_any_request_and_resumed(monkeypatch: pytest.MonkeyPatch, afte
         at += 1
         clock = ManualClock()
         store, broker, rng = here(clock)
-        letters = mixed(16)
+        letters = [replace(one, shard=f"s-{number // 2 % 2 + 1}") for number, one in enumerate(mixed(16))]
         write_log(store, letters, a_segment=8)
         kill = killing(monkeypatch, store, broker)
         kill.at, kill.after_effect = at, after_effect
@@ -265,6 +265,36 @@ def test_killed_at_any_request_and_resumed(monkeypatch: pytest.MonkeyPatch, afte
         assert fold.replays.keys() == fold.closed.keys()
     assert at > 20
     assert repeated_any > 0, "no kill met a publish whose confirmation was not noted"
+
+
+def test_what_was_claimed_is_published_whatever_an_edit_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it would wait for ever, claimed by a replay that has ended."""
+    clock = ManualClock()
+    store, broker, rng = here(clock)
+    letters = [letter(number) for number in range(8)]
+    write_log(store, letters)
+    claim, claimed = claims.claim, list[str]()
+
+    def second_fails(store: MemoryObjectStore, segment: str, *rest: Any) -> claims.Claim:
+        if claimed:
+            raise DependencyUnavailable("down")
+        claimed.append(segment)
+        return claim(store, segment, *rest)
+
+    monkeypatch.setattr(claims, "claim", second_fails)
+    wanted = Filter(task_types=("resize",))
+    with pytest.raises(DependencyUnavailable):
+        replayed(store, broker, clock, rng, wanted=wanted)
+    monkeypatch.setattr(claims, "claim", claim)
+    edits = [
+        about(one, Act.EDITED, at=iso(START_S), action_id="e-1", who="ann", data=b'{"task_type":"crop"}')
+        for one in (letters[0], letters[7])
+    ]
+    segments.write(store, "dead/default/202601010000-e-1-0.jsonl", edits)
+    clock.advance(replaying.STALLED_S)
+    (resumed,) = resume_stalled(store, broker.topic, LANE, clock=clock, rng=rng)
+    assert (resumed.done_count, resumed.claimed_count, resumed.repeated_count) == (7, 7, 0)
+    assert sorted(published(broker).elements()) == keys(letters[:7])
 
 
 def test_a_failed_publish_is_raised_and_the_rest_is_resumed() -> None:

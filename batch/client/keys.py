@@ -1,0 +1,143 @@
+"""Records of idempotency keys: one object a key, created before its task is published, so that a key means one task.
+
+A publish is never exactly once, its effect is: a client that submits a task under its key again publishes the same message again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from typing import NamedTuple
+
+from batch.model.clock import from_iso, iso
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, PreconditionFailed
+from batch.model.message import Task, decode, encode, shard_of, short
+from batch.model.names import key_object
+from batch.services.ports import ObjectStore
+
+KEPT_S = 7 * 86_400.0
+"""As long as Pub/Sub keeps a message; after that another task may have the key."""
+AT_A_TIME = 16
+MAX_ROUNDS = 10
+
+
+class Keyed(NamedTuple):
+    """A task's message, and its idempotency key."""
+
+    key: str
+    message: Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What the first task under a key was: the hash of its type and fields, when it was submitted (ISO 8601), to which lane, and where its
+    outcome goes. From `expires_at` (ISO 8601) on another task may have the key."""
+
+    body_hash: str
+    submitted_at: str
+    shard: str
+    expires_at: str
+    lane: str
+
+
+def read_record(store: ObjectStore, task_id: str) -> KeyRecord | None:
+    """The record of a task with a key; None if there is none. Raises ValueError for one that is damaged, DependencyError."""
+    found = _found(store, task_id)
+    return None if found is None else from_json(found[0])
+
+
+def from_json(data: bytes) -> KeyRecord:
+    """Raises ValueError for what is no record."""
+    try:
+        body = json.loads(data)
+        record = KeyRecord(**{of.name: body[of.name] for of in fields(KeyRecord)})
+        from_iso(record.submitted_at), from_iso(record.expires_at)
+        whole = shard_of({"shard": record.shard}, lane="", published_s=0.0) == record.shard
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"not the record of an idempotency key: {error!r}"[:300]) from error
+    if not whole:
+        raise ValueError(f"not the record of an idempotency key: its shard is {short(record.shard)}")
+    return record
+
+
+def all_settled(store: ObjectStore, all_keyed: Sequence[Keyed], unix_s: float) -> list[Outgoing | MessageRefused]:
+    """As `settled`, in order and several at a time; those with one key one after the other. Raises DependencyError: some records may be
+    written then, and a repeat finds them."""
+    groups: dict[str, list[int]] = {}
+    for at, one in enumerate(all_keyed):
+        groups.setdefault(one.message.attributes["task_id"], []).append(at)
+    done: list[Outgoing | MessageRefused] = [one.message for one in all_keyed]
+
+    def settle(places: Sequence[int]) -> None:
+        for at in places:
+            try:
+                done[at] = settled(store, all_keyed[at], unix_s)
+            except MessageRefused as error:
+                done[at] = error
+
+    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="keys") as pool:
+        running = [pool.submit(settle, places) for places in groups.values()]
+        try:
+            for future in running:
+                future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return done
+
+
+def settled(store: ObjectStore, keyed: Keyed, unix_s: float) -> Outgoing:
+    """The message to publish for a task with a key, whose record is there from now on: as it is if the key is new, else with the time and
+    shard of the first. Raises MessageRefused if another task has the key, DependencyError."""
+    message = keyed.message
+    task = decode(message.data, message.attributes, message_id="", published_s=unix_s, lane=message.attributes["lane"])
+    record = KeyRecord(_body_hash(task), task.submitted_at, task.shard, iso(unix_s + KEPT_S), task.lane)
+    name = key_object(task.task_id)
+    body, generation = json.dumps(asdict(record)).encode(), 0
+    for _ in range(MAX_ROUNDS):
+        try:
+            store.write(name, body, content_type="application/json", if_generation=generation)
+            return message
+        except PreconditionFailed:
+            found = _found(store, task.task_id)
+        generation = 0 if found is None else found[1]
+        if found is not None:
+            known = _known(found[0], keyed.key, name)
+            if from_iso(known.expires_at) > unix_s:
+                return _again(keyed, task, record, known)
+    raise DependencyUnavailable(f"object {name} changed {MAX_ROUNDS} times while it was written; find who writes under keys/")
+
+
+def _found(store: ObjectStore, task_id: str) -> tuple[bytes, int] | None:
+    try:
+        data, info = store.read_with_info(key_object(task_id))
+    except ObjectMissing:
+        return None
+    return data, info.generation
+
+
+def _known(data: bytes, key: str, name: str) -> KeyRecord:
+    try:
+        return from_json(data)
+    except ValueError as error:
+        reason = f"whether idempotency key {short(key)} is another task's cannot be told: object {name} is damaged ({error}); delete it"
+        raise MessageRefused("invalid", reason, ("idempotency_key",)) from error
+
+
+def _again(keyed: Keyed, task: Task, record: KeyRecord, known: KeyRecord) -> Outgoing:
+    if record.body_hash != known.body_hash:
+        first = f"idempotency key {short(keyed.key)} was used first at {known.submitted_at}, for a task with another type or other fields"
+        reason = f"{first}: give this one a key of its own; this one is free again at {known.expires_at}"
+        raise MessageRefused("invalid", reason, ("idempotency_key",))
+    if (record.submitted_at, record.shard) == (known.submitted_at, known.shard):
+        return keyed.message
+    data, attributes = encode(replace(task, submitted_at=known.submitted_at, shard=known.shard))
+    return Outgoing(data, attributes)
+
+
+def _body_hash(task: Task) -> str:
+    body = json.dumps({**task.fields, "task_type": task.task_type}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(body.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,77 @@
+"""What of a lane waits for more than a worker: dead letters for a person, delayed tasks for their time, cancelled ones to be met.
+
+The counts are approximate, as those in the metadata of objects are: they trigger at most a look.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+from batch.dead.letters import DIED
+from batch.dead.log import ENDS
+from batch.dead.segments import listed
+from batch.model.errors import FanoutError, ObjectMissing
+from batch.model.names import cancel_object, delayed_folder
+from batch.services.ports import ObjectInfo, ObjectStore
+from controller.model.lane import Lane
+from controller.model.together import together
+
+MAX_DELAYED = 10_000
+"""No more are counted: ten requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Letters that wait in the log, delayed tasks (at most MAX_DELAYED are counted), and entries that still hold of the list of what was
+    cancelled. None: unknown, for a reason that stands in `problems`."""
+
+    dead_count: int | None = None
+    delayed_count: int | None = None
+    cancelled_count: int | None = None
+    problems: tuple[str, ...] = ()
+
+
+def waiting_of(lane: Lane, store: ObjectStore, now: float) -> Waiting:
+    """Counted side by side."""
+    problems: list[str] = []
+
+    def count(asked: tuple[str, Callable[[], int]]) -> int | None:
+        what, ask = asked
+        try:
+            return ask()
+        except FanoutError as error:
+            problems.append(f"how many tasks are {what} is unknown: {error}")
+            return None
+
+    asked = [
+        ("dead", lambda: max(0, sum(map(_dead, listed(store, lane.name))))),
+        ("delayed", lambda: sum(1 for _ in islice(store.list(delayed_folder(lane.subscription)), MAX_DELAYED))),
+        ("cancelled", lambda: _cancelled(store, lane.name, now)),
+    ]
+    dead_count, delayed_count, cancelled_count = together(count, asked, len(asked), "waiting")
+    return Waiting(dead_count, delayed_count, cancelled_count, tuple(sorted(problems)))
+
+
+def _dead(segment: ObjectInfo) -> int:
+    """Letters less what was done to letters for good, by the counts of all lines in a segment's metadata."""
+    return _total(segment, DIED) - sum(_total(segment, act.value) for act in ENDS)
+
+
+def _total(segment: ObjectInfo, event: str) -> int:
+    count = segment.metadata.get(f"{event}_count", "0")
+    return int(count) if count.isdecimal() else 0
+
+
+def _cancelled(store: ObjectStore, lane: str, now: float) -> int:
+    try:
+        entries = json.loads(store.read(cancel_object(lane)))["entries"]
+        return sum(float(one["until"]) > now for one in entries)
+    except ObjectMissing:
+        return 0
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FanoutError(
+            f"{cancel_object(lane)} is damaged, so it cancels nothing: {error!r:.200}; delete it, and cancel again"
+        ) from error
