@@ -17,7 +17,6 @@ from batch.model.deadletters import title_of
 DIED = "died"
 MAX_INLINE_BYTES = 256 * 1024
 """Larger data lies in the bucket under `dead/raw/`, so that a segment stays small."""
-_MAY_BE_EMPTY = {"error_type": "", "reason": ""}
 
 
 class Key(NamedTuple):
@@ -85,7 +84,7 @@ def from_body(body: Mapping[str, Any]) -> Letter:
     try:
         known = {of.name: body[of.name] for of in fields(Letter) if of.name in body}
         errors = tuple(AttemptError(**one) for one in body.get("errors", ()))
-        return Letter(**{**_MAY_BE_EMPTY, **known, "errors": errors, "data": data_of(body)})
+        return Letter(**{**known, "errors": errors, "data": data_of(body)})
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a dead letter: {error}") from error
 
