@@ -187,8 +187,7 @@ class Action:
             raise
 
     def _segment(self, segment: str, lines: Sequence[int]) -> bool:
-        wanted = set(lines)
-        parsed = (line for line in segments.parsed(segment, self.store.read(segment)) if line.number in wanted)
+        parsed = segments.parsed(segment, self.store.read(segment), set(lines))
         letters = [edited(line.what, self.fold) for line in parsed if isinstance(line.what, Letter)]
         if self.act is not Act.REPLAYED:
             self._note([self._entry(letter, self.act) for letter in letters])

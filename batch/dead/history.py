@@ -54,7 +54,7 @@ def _fate(letter: Letter, fold: Fold, outcome: Outcome | None) -> str:
 def _claimed(store: ObjectStore, lane: str, action_id: str) -> Iterator[tuple[str, Letter]]:
     """By task id."""
     held = claims.of_action(store, lane, action_id)
-    listed = (info for info in segments.listed(store, lane) if info.name in held)
-    for line in segments.lines(store, listed):
-        if isinstance(line.what, Letter) and line.number in held[line.segment].lines:
-            yield line.what.task_id, line.what
+    for info, data in contents(store, (info for info in segments.listed(store, lane) if info.name in held)):
+        for line in segments.parsed(info.name, data, set(held[info.name].lines)):
+            if isinstance(line.what, Letter):
+                yield line.what.task_id, line.what

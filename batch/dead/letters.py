@@ -65,6 +65,9 @@ class Letter:
         return title_of(self.error_type, self.reason)
 
 
+_NAMES = tuple(of.name for of in fields(Letter))
+
+
 def to_line(letter: Letter) -> bytes:
     """One line with its line end; empty fields that need not be there are left out."""
     body: dict[str, Any] = {"event": DIED}
@@ -82,7 +85,7 @@ def to_line(letter: Letter) -> bytes:
 def from_body(body: Mapping[str, Any]) -> Letter:
     """Raises ValueError for what is no letter."""
     try:
-        known = {of.name: body[of.name] for of in fields(Letter) if of.name in body}
+        known = {name: body[name] for name in _NAMES if name in body}
         errors = tuple(AttemptError(**one) for one in body.get("errors", ()))
         return Letter(**{**known, "errors": errors, "data": data_of(body)})
     except (TypeError, KeyError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batch.dead.letters import DIED, Letter, from_body, to_line
@@ -39,11 +39,13 @@ def lines(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Line]:
         yield from parsed(info.name, data)
 
 
-def parsed(segment: str, data: bytes) -> Iterator[Line]:
-    """The lines of one segment."""
+def parsed(segment: str, data: bytes, only: Collection[int] | None = None) -> Iterator[Line]:
+    """The lines of one segment, or those with these numbers."""
     for number, line in enumerate(data.splitlines()):
+        if only is not None and number not in only:
+            continue
         try:
-            body = json.loads(line)
+            body = json.loads(line.decode())
             yield Line(segment, number, from_body(body) if body["event"] == DIED else entry_of(body))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             yield Line(segment, number, None, f"{segment} line {number + 1} is no letter and no act: {error}"[:300])

@@ -49,9 +49,9 @@ def waiting(
         letters: dict[int, Letter] = {}
         for line in segments.parsed(info.name, data):
             letter = line.what
-            if isinstance(letter, Letter) and letter.key not in seen and fold.waits(letter.key):
-                seen.add(letter.key)
-                letter = edited(letter, fold)
+            if isinstance(letter, Letter) and (key := letter.key) not in seen and fold.waits(key):
+                seen.add(key)
+                letter = edited(letter, fold) if key in fold.edited else letter
                 if choose(letter):
                     letters[line.number] = letter
         if letters:
@@ -98,7 +98,9 @@ def _from_contents(store: ObjectStore, infos: Sequence[ObjectInfo], wanted: Filt
     found: dict[str, Group] = {}
     for one in waiting(store, infos, segments.folded(store, infos), wanted.matches, wanted):
         for letter in one.letters.values():
-            group = found.setdefault(letter.fingerprint, Group(letter.fingerprint, letter.title, example=letter))
+            group = found.get(letter.fingerprint)
+            if group is None:
+                group = found[letter.fingerprint] = Group(letter.fingerprint, letter.title, example=letter)
             group.waiting_count += 1
             group.hours[minute(from_iso(letter.died_at))[:10]] += 1
     return found
