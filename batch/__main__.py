@@ -1,4 +1,4 @@
-"""`python -m batch`: one worker, from the environment to its exit code.
+"""`python -m batch`: one worker of a lane, or, with `dead-letters`, of the dead-letters job, from the environment to its exit code.
 
 The main thread only waits for signals. After the last flush the process ends at once, so that a stuck handler cannot hold it.
 """
@@ -14,10 +14,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from batch.copies import copies
 from batch.descendants import adopt, end_all
@@ -28,9 +28,9 @@ from batch.logs import set_up_logging
 from batch.memory import collect_seldom, give_large_blocks_back
 from batch.model.clock import Clock, SystemClock
 from batch.model.errors import FanoutError, SettingsError
-from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, exit_code
+from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
-from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, worker_settings
+from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, read, worker_settings
 
 if TYPE_CHECKING:
     from batch.worker.life import Worker
@@ -45,21 +45,28 @@ SIGNALS: dict[signal.Signals, Any] = {
     signal.SIGTSTP: signal.SIG_DFL,
 }
 """What the worker hears, and what a program does with it by default."""
+DEAD_LETTERS = "dead-letters"
 GONE = -1
 ENDED = 0
 """The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
 
 
-def options() -> argparse.ArgumentParser:
+def options(kind: type[Any] = WorkerSettings) -> argparse.ArgumentParser:
     """Each setting as an option; an option wins over the environment."""
     codes = "\n".join(f"  {code}  {meaning}" for code, meaning in EXIT_CODES.items())
+    program, other = f"python -m batch {DEAD_LETTERS}", ""
+    does = "Drain the dead-letter subscription into the log of dead letters, apply the lanes' retry rules, end."
+    if kind is WorkerSettings:
+        other = f"{program} drains the dead-letter subscription into the log of dead letters, and has its own --help.\n\n"
+        program = "python -m batch"
+        does = "Take a bounded share of a subscription's messages, process them, write results, acknowledge, end."
     parser = argparse.ArgumentParser(
-        prog="python -m batch",
-        description="Take a bounded share of a subscription's messages, process them, write results, acknowledge, end.",
-        epilog=f"exit codes:\n{codes}",
+        prog=program,
+        description=does,
+        epilog=f"{other}exit codes:\n{codes}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for one in fields(WorkerSettings):
+    for one in fields(kind):
         env = one.metadata["env"]
         default = f" (default: {shown})" if (shown := default_text(one.default)) else ""
         option, text = f"--{env.lower().replace('_', '-')}", f"{one.metadata['help']} [{env}]{default}"
@@ -67,9 +74,11 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def environment_with(arguments: Sequence[str], environment: Mapping[str, str], rng: random.Random) -> dict[str, str]:
+def environment_with(
+    arguments: Sequence[str], environment: Mapping[str, str], rng: random.Random, kind: type[Any] = WorkerSettings
+) -> dict[str, str]:
     """The environment, overridden by options. Outside Cloud Run an execution gets a name of its own, so that no two share their objects."""
-    given = {env: value for env, value in vars(options().parse_args(arguments)).items() if value is not None}
+    given = {env: value for env, value in vars(options(kind).parse_args(arguments)).items() if value is not None}
     named = {"CLOUD_RUN_EXECUTION": f"local-{rng.getrandbits(40):010x}"}
     return named | dict(environment) | given
 
@@ -83,16 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # or its C library starts threads in copies, and says so at each fork
     give_large_blocks_back()
     rng = random.SystemRandom()
-    environment = environment_with(sys.argv[1:] if arguments is None else arguments, os.environ, rng)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == [DEAD_LETTERS]:
+        return dead_letters(given[1:], signals, rng)
+    environment = environment_with(given, os.environ, rng)
     set_up_logging()
     take_what_is_printed()
     try:
         settings, registry = configured(environment)
         os.environ["DATA_MAX_BYTES"] = str(settings.data_max_bytes)  # an option's, too: handlers and children look there
     except SettingsError as error:
-        for problem in error.problems:
-            log("settings_wrong", error=problem)
-        return EXIT_SETTINGS
+        return _refused(error)
     signals.arm()  # a module of handlers may have taken them when it was imported
     who = {"job": settings.job, "execution": settings.execution, "index": settings.index, "retry": settings.retry}
     set_up_logging(settings.log_level, settings.project, **who, lane=settings.lane_name)  # also a module may have configured logging
@@ -104,6 +114,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN
     collect_seldom()
     return _run(worker, signals, SystemClock())
+
+
+def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random) -> int:
+    """Run a worker of the dead-letters job; returns its exit code."""
+    from batch.dead.draining.job import built
+    from batch.dead.draining.settings import DeadLetterSettings
+
+    set_up_logging()
+    try:
+        settings = read(DeadLetterSettings, environment_with(arguments, os.environ, rng, DeadLetterSettings))
+    except SettingsError as error:
+        return _refused(error)
+    set_up_logging(settings.log_level, settings.project, job=settings.job, execution=settings.execution, index=settings.index)
+    try:
+        job = built(settings, SystemClock(), rng)
+    except FanoutError as error:
+        log("worker_broken", error=str(error))
+        return EXIT_BROKEN
+    return _run(job, signals, SystemClock())
+
+
+def _refused(error: SettingsError) -> int:
+    for problem in error.problems:
+        log("settings_wrong", error=problem)
+    return EXIT_SETTINGS
 
 
 def configured(environment: Mapping[str, str]) -> tuple[WorkerSettings, Registry]:
@@ -204,7 +239,27 @@ class Signals:
         self._go_on()
 
 
-def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
+class Running(Protocol):
+    """What `_run` runs: a worker."""
+
+    @property
+    def outstanding_count(self) -> int:
+        """Messages that are not acknowledged."""
+
+    def run(self) -> ExitReason:
+        """Blocks until it has ended."""
+
+    def stop(self) -> None:
+        """End soon."""
+
+    def extend_leases(self) -> None:
+        """The machine is about to pause."""
+
+    def when_stuck(self, call: Callable[[], None]) -> None:
+        """Call this if `run` may never come back."""
+
+
+def _run(worker: Running, signals: Signals, clock: Clock) -> int:
     """Wait for the worker's end; turn signals into calls on it. After SIGTERM it ends in time, also when a service does not answer."""
     codes: list[int] = []
 
@@ -224,13 +279,13 @@ def _run(worker: Worker, signals: Signals, clock: Clock) -> int:
         end_all()
         os._exit(EXIT_STUCK)
 
-    worker.shutdown.on_stuck = stuck
+    worker.when_stuck(stuck)
     threading.Thread(target=work, name="worker", daemon=True).start()
     end_s: float | None = None
     while True:
         came = signals.wait(None if end_s is None else max(0.0, end_s - clock.monotonic()))
         if not came:
-            log("worker_cut_short", outstanding_count=worker.tally.outstanding)
+            log("worker_cut_short", outstanding_count=worker.outstanding_count)
             return EXIT_BROKEN
         for byte in came:
             if byte == ENDED:

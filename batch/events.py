@@ -70,6 +70,16 @@ EVENTS: dict[str, tuple[str, str]] = {
     "dependency_failed": ("WARNING", "a handler could not reach a service; its task is nacked and spends no attempt"),
     "runner_fault": ("ERROR", "a fault in Fanout met one message; it is nacked for a minute, the others go on"),
     "dead_letter_refused": ("ERROR", "a dead letter could not be published; its bytes are kept in the bucket"),
+    "dead_letters_logged": (
+        "INFO",
+        "the dead-letters job wrote a part of a lane's log and acknowledged its messages; with how many it logged and returned",
+    ),
+    "return_failed": (
+        "ERROR",
+        "messages that no attempt had failed could not go back to their lane's topic; they come again in 600 s, and the job ends broken",
+    ),
+    "rules_applied": ("NOTICE", "letters were replayed by their lane's retry rules; with their count"),
+    "dead_letters_ended": ("INFO", "the last line of a worker of the dead-letters job: exit reason and counts"),
     "progress_failed": ("WARNING", "progress could not be written; the controller sees the earlier value"),
     "handler_timed_out": ("ERROR", "a handler in a thread is past its time limit; a failed attempt is on record; with its stack"),
     "handler_slow": (
@@ -110,6 +120,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "job_refused": ("ERROR", "a job with the label of a lane is not ticked; with what is wrong with it"),
     "tick_failed": ("ERROR", "no lane was ticked: a service failed, or, with a traceback, a fault in Fanout itself"),
     "tick_cut_short": ("WARNING", "the controller ends while a tick runs; the next tick repairs what it left"),
+    "lanes_not_written": (
+        "WARNING",
+        "the tick could not write controller/lanes.json; the dead-letters job works by what it says now. Tried again at the next tick",
+    ),
     "poke_counted": ("INFO", "the front door reported accepted tasks; with their count and lane"),
     "pokes_dropped": ("WARNING", "pokes were not counted; the gauge will show their tasks"),
     "task_not_submitted": ("ERROR", "the topic is missing, forbidden or refused a task; the client was told"),

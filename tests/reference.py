@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batch.dead.draining.settings import DeadLetterSettings
 from batch.events import EVENTS
 from batch.model.exit import EXIT_CODES, ExitReason
 from batch.settings import WorkerSettings, default_text
@@ -46,6 +47,9 @@ def page() -> str:
         "## Settings of a worker (`python -m batch`)",
         "Cloud Run and the controller set them in the environment; each is also an option, `--subscription-name` for `SUBSCRIPTION_NAME`.",
         _settings(WorkerSettings),
+        "## Settings of the dead-letters job (`python -m batch dead-letters`)",
+        "Each is also an option.",
+        _settings(DeadLetterSettings),
         "## Settings of the controller (`python -m controller`, `fanout tick`)",
         _settings(ControllerSettings),
         "## Annotations of a lane (`jobs.yaml`)",

@@ -50,7 +50,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "tally",
         "flow",
         "circuit_breaker",
-        "leases",
         "watchdog",
         "progress_writer",
         "ready_queue",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,17 +33,18 @@ def read_lanes(store: ObjectStore) -> dict[str, LaneFacts]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = f"object {LANES} is not what a controller writes ({error!r:.200})"
-        raise ObjectDamaged(f"{what}: delete it, and the next tick writes it") from error
+        raise ObjectDamaged(f"{what}: delete it, and a tick writes it within ten minutes") from error
 
 
-def write_lanes(store: ObjectStore, lanes: Mapping[str, LaneFacts]) -> bool:
-    """Whether they were not yet there as they are. Raises DependencyError."""
-    try:
-        if read_lanes(store) == lanes:
-            return False
-    except ObjectDamaged:
-        pass  # replaced
-    body = {"lanes": {name: {**asdict(one), "rules": asdict(one.rules)} for name, one in sorted(lanes.items())}}
+def write_lanes(store: ObjectStore, lanes: Mapping[str, LaneFacts], *, keep_others: bool = False) -> bool:
+    """Whether they were not yet there as they are. `keep_others`: lanes that are there and not in `lanes` stay. Raises DependencyError."""
+    known: Mapping[str, LaneFacts] | None = None
+    with suppress(ObjectDamaged):  # replaced
+        known = read_lanes(store)
+    wanted = {**(known or {}), **lanes} if keep_others else lanes
+    if known == wanted:
+        return False
+    body = {"lanes": {name: asdict(one) for name, one in sorted(wanted.items())}}
     store.write(LANES, json.dumps(body, indent=1).encode() + b"\n", content_type="application/json")
     return True
 

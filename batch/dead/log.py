@@ -28,7 +28,8 @@ class Act(StrEnum):
     REPLAYED = "replayed"
     """Published again, under the next replay number: this letter is done with."""
     RETURNED = "returned"
-    """Pub/Sub's net had caught it without a failed attempt on record: it went back to its lane under the same number."""
+    """Pub/Sub's net had caught it without a failed attempt on record: it went back to its lane under the same number, without a letter.
+    A letter that its task leaves later waits like any other."""
     DISCARDED = "discarded"
     SUCCEEDED = "succeeded"
     """Its outcome said so already."""
@@ -42,7 +43,7 @@ class Act(StrEnum):
     """A replay has ended: `details` hold its counts."""
 
 
-ENDS = frozenset({Act.REPLAYED, Act.RETURNED, Act.DISCARDED, Act.SUCCEEDED})
+ENDS = frozenset({Act.REPLAYED, Act.DISCARDED, Act.SUCCEEDED})
 """After these a letter waits no more."""
 
 

@@ -43,12 +43,14 @@ def dead_letter(
     attempt_count: int,
     execution: str,
     index: int,
+    lane: str = "",
     fingerprint: str = "",
     message_id: str = "",
     published_s: float = 0.0,
 ) -> Outgoing:
     """The message to publish on the dead-letter topic: data unchanged (also when empty), attributes kept, the facts added; where there are
-    too many attributes, the client's last ones make room. `message_id` and `published_s` are those of the first publish."""
+    too many attributes, the client's last ones make room. `lane` is where the message was found; `message_id` and `published_s` are those
+    of the first publish."""
     facts = {
         "task_id": task_id,
         "dead_error_type": cut(error_type, MAX_REASON_BYTES),
@@ -57,11 +59,18 @@ def dead_letter(
         "dead_execution": execution,
         "dead_index": str(index),
     }
+    if lane:
+        facts["dead_lane"] = lane
     if fingerprint:
         facts["dead_fingerprint"] = fingerprint
     if message_id:
         facts["dead_first"] = f"{published_s:.6f} {message_id}"
-    return Outgoing(data, dict(list(own_attributes(attributes).items())[: MAX_ATTRIBUTES - len(facts)]) | facts)
+    return Outgoing(data, dict(list(undead_attributes(attributes).items())[: MAX_ATTRIBUTES - len(facts)]) | facts)
+
+
+def undead_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """A message's own attributes, as they may be published again: without those of a dead letter, also where a client has set them."""
+    return {key: value for key, value in own_attributes(attributes).items() if not key.startswith((OURS, THEIRS))}
 
 
 def referring(letter: Outgoing, raw_object: str) -> Outgoing:

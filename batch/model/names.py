@@ -115,6 +115,10 @@ def key_object(task_id: str) -> str:
     return f"keys/{task_id[:2]}/{task_id}"
 
 
+RESERVED_LANES = frozenset({"raw", "lanes", "unknown"})
+"""No lane has one of these names: they mean something else among the folders of lanes. Dead letters of no known lane lie in the last."""
+
+
 def dead_folder(lane: str) -> str:
     """The log of a lane's dead letters."""
     return f"dead/{lane}/"

@@ -18,6 +18,8 @@ from batch.model.names import progress_object
 from batch.model.progress import Progress, interval_s
 from batch.model.shares import share_left
 from batch.services.claims import claim
+from batch.services.drain import DrainProof
+from batch.services.leases import LeaseKeeper
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
 from batch.worker.admission.admission import Admission
@@ -29,10 +31,8 @@ from batch.worker.circuit_breaker import CircuitBreaker, limit_of
 from batch.worker.committing.committer import Committer
 from batch.worker.executors.overdue import HandlersHang
 from batch.worker.executors.runner import Parts, Runner
-from batch.worker.leases import LeaseKeeper
 from batch.worker.progress_writer import ProgressWriter, earlier_tries
 from batch.worker.pulling.bounds import TimeBounds
-from batch.worker.pulling.drain import DrainProof
 from batch.worker.pulling.puller import Puller
 from batch.worker.pulling.pulls import Pulls
 from batch.worker.shutdown import LAST_FLUSH_S, LEASE_KEEPER, PROGRESS_WRITER, Shutdown, Stages
@@ -108,6 +108,14 @@ class Worker:
 
     def _current(self) -> Progress:
         return replace(self.tally.progress(), running=self._executors.longest_running(), shards=self._progress.shards)
+
+    @property
+    def outstanding_count(self) -> int:
+        return self.tally.outstanding
+
+    def when_stuck(self, call: Callable[[], None]) -> None:
+        """Called when the watchdog has ended the worker, and `run` may never come back."""
+        self.shutdown.on_stuck = call
 
     def stop(self) -> None:
         """End soon: somebody sent SIGTERM."""

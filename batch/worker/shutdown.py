@@ -18,6 +18,7 @@ from batch.model.clock import Clock
 from batch.model.errors import FanoutError
 from batch.model.exit import ExitReason
 from batch.printed import end_printed_lines
+from batch.services.leases import LeaseKeeper
 from batch.services.ports import Subscription
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import UNMARK_S, Markers
@@ -27,7 +28,6 @@ from batch.worker.committing.committer import Committer
 from batch.worker.dispatch import Executors
 from batch.worker.executors.overdue import does_not_fit
 from batch.worker.executors.runner import Runner
-from batch.worker.leases import LeaseKeeper
 from batch.worker.progress_writer import ProgressWriter
 from batch.worker.pulling.bounds import TimeBounds, after_signal_s
 from batch.worker.pulling.puller import Puller

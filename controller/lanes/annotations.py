@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batch.dead.rules import ANY, NO_RULES
 from batch.model.errors import SettingsError
+from batch.model.names import RESERVED_LANES
 from batch.settings import WorkerSettings, whole
 from controller.model.execution import count_in
 from controller.model.lane import Lane, Policy, Strategy
@@ -20,6 +22,7 @@ from controller.observe.jobs import LANE_LABEL, JobInfo
 
 PREFIX = "fanout/"
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
+_ERROR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,254}")
 _LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -66,6 +69,14 @@ def strategy(text: str) -> Strategy:
         raise ValueError(f"one of {', '.join(Strategy)}{hint}") from None
 
 
+def errors(text: str) -> tuple[str, ...]:
+    """Types of errors and fingerprints. Raises ValueError with the rule."""
+    found = tuple(part.strip() for part in text.split(","))
+    if not all(part == ANY or _ERROR.fullmatch(part) for part in found):
+        raise ValueError('types of errors, such as TimeoutError, or fingerprints, separated by commas; or "*" for all')
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """How one annotation is read. `field` is the name in Policy, or in Lane where `required`."""
@@ -100,6 +111,17 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/max-wait": Annotation("max_wait_s", duration, "how long they wait at most"),
     "fanout/floor": Annotation("floor", whole(0), "workers kept for the lane where lanes share a budget"),
     "fanout/probe-after": Annotation("probe_after_s", duration, "how long the backlog may be unknown before one worker looks"),
+    "fanout/replay-errors": Annotation(
+        "replay_errors",
+        errors,
+        "which dead letters the `dead-letters` job replays by itself: types of errors or fingerprints, separated by commas, or `*`; none "
+        "by default",
+    ),
+    "fanout/replay-after": Annotation(
+        "replay_after_s", duration, "how long such a letter waits first, and up to as much again; twice as long after each replay"
+    ),
+    "fanout/replay-times": Annotation("replay_times", whole(1), "a task that was replayed so often waits for a person"),
+    "fanout/replay-rate": Annotation("replay_rate", positive, "replays a second"),
 }
 
 
@@ -109,6 +131,8 @@ def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, 
     name = labels.get(LANE_LABEL, "")
     if not _LANE.fullmatch(name):
         problems.append(f"{path}.labels[{LANE_LABEL}]={name!r}: the lane's name, lower-case letters, digits and hyphens, at most 63")
+    if name in RESERVED_LANES:
+        problems.append(f"{path}.labels[{LANE_LABEL}]={name!r}: no lane can be called {', '.join(sorted(RESERVED_LANES))}")
     values: dict[str, Any] = {}
     for key, rule in ANNOTATIONS.items():
         if key in annotations:
@@ -135,6 +159,8 @@ def _relation_problems(path: str, policy: Policy) -> list[str]:
     ]
     if policy.strategy is Strategy.FIXED and not policy.fixed_workers:
         problems.append(f"{path}: fanout/strategy=fixed needs fanout/fixed-workers: how many")
+    if policy.rules != NO_RULES and not policy.replay_errors:
+        problems.append(f"{path}: fanout/replay-after, -times and -rate do nothing without fanout/replay-errors: which errors")
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from batch.dead.rules import NO_RULES, Rules
 from batch.settings import WorkerSettings
 
 
@@ -33,7 +34,8 @@ class Strategy(StrEnum):
 class Policy:
     """What an operator decides about a lane. `share`: the most messages that one worker takes. `max_workers` counts all that are alive at
     a time, `min_workers` bounds one launch from below, `floor` workers of a shared budget are reserved for this lane. `max_in_flight`
-    messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound."""
+    messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound. `replay_*` are the
+    retry rules of dead letters."""
 
     share: int = WorkerSettings.max_messages
     min_workers: int = 0
@@ -49,6 +51,15 @@ class Policy:
     max_wait_s: float = 600.0
     floor: int = 0
     probe_after_s: float = 600.0
+    replay_errors: tuple[str, ...] = NO_RULES.errors
+    replay_after_s: float = NO_RULES.after_s
+    replay_times: int = NO_RULES.times
+    replay_rate: float = NO_RULES.rate
+
+    @property
+    def rules(self) -> Rules:
+        """Which dead letters are replayed without a person."""
+        return Rules(self.replay_errors, self.replay_after_s, self.replay_times, self.replay_rate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from batch.dead.lanes import LaneFacts
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore, Topic
 from controller.act.state import Stored
@@ -16,6 +17,8 @@ from controller.observe.backlog import BacklogReader
 from controller.observe.jobs import JobRunner
 
 MINUTE_S = 60.0
+LANES_KEPT_S = 600.0
+"""After so long a round looks whether what it wrote of the lanes is still there."""
 
 
 @dataclass(slots=True)
@@ -29,6 +32,7 @@ class Memory:
     _ended: dict[str, Mapping[str, Worked]] = field(default_factory=dict)
     _states: dict[str, Stored] = field(default_factory=dict)
     _run_calls: tuple[float, ...] = ()
+    _lanes: tuple[float, Mapping[str, LaneFacts]] | None = None
 
     def ended(self, lane: str) -> Mapping[str, Worked]:
         """Executions that will not change any more, by full name."""
@@ -52,6 +56,16 @@ class Memory:
                 self._states.pop(lane, None)
             elif lane not in self._states or stored.generation >= self._states[lane].generation:
                 self._states[lane] = stored
+
+    def has_written(self, lanes: Mapping[str, LaneFacts], now: float) -> bool:
+        """Whether a round wrote just these for what serves several lanes, at most LANES_KEPT_S ago."""
+        with self._lock:
+            return self._lanes is not None and self._lanes[1] == lanes and 0 <= now - self._lanes[0] <= LANES_KEPT_S
+
+    def remember_lanes(self, lanes: Mapping[str, LaneFacts], at: float) -> None:
+        """As a round wrote them at `at` (Unix seconds)."""
+        with self._lock:
+            self._lanes = (at, lanes)
 
     def remember_run_call(self, at: float) -> None:
         """A launch is tried at `at` (Unix seconds)."""

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from itertools import islice
 
+from batch.dead.lanes import LaneFacts, write_lanes
+from batch.events import log
 from batch.model.errors import FanoutError
 from batch.model.names import DELAYED
 from batch.services.ports import ObjectStore
@@ -42,7 +44,22 @@ def tick_lanes(
     readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in looked_at]
     results = ticked(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result)
+    if not names and not dry_run:
+        _write_lanes(outside, lanes, keep_others=bool(refused))
     return Round(tuple(results), tuple(refused) if not names else ())
+
+
+def _write_lanes(outside: Outside, lanes: Sequence[Lane], *, keep_others: bool) -> None:
+    """For what serves several lanes. A job that is refused for now may be a lane again: its facts stay."""
+    found = {lane.name: LaneFacts(lane.name, lane.subscription, lane.topic, lane.policy.rules) for lane in lanes}
+    now = outside.clock.now()
+    if not found or outside.memory.has_written(found, now):
+        return
+    try:
+        write_lanes(outside.store, found, keep_others=keep_others)
+        outside.memory.remember_lanes(found, now)
+    except FanoutError as error:
+        log("lanes_not_written", error=str(error))
 
 
 def ticked(

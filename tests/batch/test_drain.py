@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.worker.pulling.drain import MAX_WAIT_S, DrainProof
+from batch.services.drain import MAX_WAIT_S, DrainProof
 
 
 def looked(proof: DrainProof, *pulls: tuple[float, float], idle_since_s: float | None = 0.0) -> None:

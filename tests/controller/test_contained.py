@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from batch.dead.lanes import read_lanes
 from batch.model.errors import DependencyError
-from batch.model.names import claim_object, lane_state_object
+from batch.model.names import LANES, claim_object, lane_state_object
 from batch.model.progress import from_metadata, to_metadata
 from batch.services.claims import claim
 from batch.testing import MemoryObjectStore
@@ -18,6 +19,7 @@ from controller.act.launcher import GRACE_S
 from controller.act.state import LaneState, load, save
 from controller.decide.decision import HoldCause, Kind
 from controller.observe.listing import Observed, Seen
+from controller.tick.outside import Memory
 from controller.tick.results import TickResult, explained_round
 from controller.tick.rounds import tick_lanes
 from tests.controller.fakes import World, job, lane, progress, tick, world, write_progress
@@ -169,3 +171,67 @@ def test_one_worker_and_one_message_are_told_as_one(here: World) -> None:
     assert ticked(here).decision.reason == "the only message is assigned already"
     here.backlog_is(5)
     assert ticked(here, max_workers=1).decision.reason == "4 messages wait, but 1 worker is alive and the lane's limit is 1"
+
+
+# --- controller/lanes.json
+
+
+def test_a_round_of_all_lanes_writes_what_they_are_once() -> None:
+    here = world([job("a", replay_errors="*"), job("b")])
+    tick_lanes(here.outside, dry_run=True)
+    tick_lanes(here.outside, ["a"])
+    assert read_lanes(here.store) == {}
+    tick_lanes(here.outside)
+    found = read_lanes(here.store)
+    assert {name: (one.subscription, one.topic, one.rules.errors) for name, one in found.items()} == {
+        "a": ("a-sub", "tasks", ("*",)),
+        "b": ("b-sub", "tasks", ()),
+    }
+    generation = here.store.read_with_info(LANES)[1].generation
+    here.store.fail_next("read", DependencyError("it is not to be read again"))
+    tick_lanes(here.outside)
+    assert (here.store.read_with_info(LANES)[1].generation, len(here.store.unmet())) == (generation, 1)
+
+
+def test_lanes_that_somebody_deleted_are_written_again() -> None:
+    here = world([job("a")])
+    tick_lanes(here.outside)
+    here.store.delete(LANES)
+    here.clock.advance(601)
+    tick_lanes(here.outside)
+    assert list(read_lanes(here.store)) == ["a"]
+
+
+def test_a_new_controller_finds_the_lanes_as_they_are() -> None:
+    here = world([job("a")])
+    tick_lanes(here.outside)
+    generation = here.store.read_with_info(LANES)[1].generation
+    tick_lanes(replace(here.outside, memory=Memory()))
+    assert here.store.read_with_info(LANES)[1].generation == generation
+
+
+def test_a_job_that_is_refused_for_now_keeps_its_lane() -> None:
+    here = world([job("a"), job("b")])
+    tick_lanes(here.outside)
+    here.runner._jobs = [job("a", drain_within="5m", replay_errors="*"), job("b", weight="none")]
+    tick_lanes(here.outside)
+    found = read_lanes(here.store)
+    assert (list(found), found["a"].rules.errors) == (["a", "b"], ("*",))
+
+
+def test_lanes_that_cannot_be_written_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = world([job("a")])
+    here.backlog_is(10)
+    write = here.store.write
+
+    def refused(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == LANES:
+            raise DependencyError("no answer")
+        return write(name, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(here.store, "write", refused)
+        assert tick_lanes(here.outside).results[0].launched
+    assert read_lanes(here.store) == {}
+    tick_lanes(here.outside)
+    assert list(read_lanes(here.store)) == ["a"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from batch.dead.rules import Rules
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings
 from controller.lanes.annotations import ANNOTATIONS, lane_of, lanes_of
@@ -38,6 +39,12 @@ def test_a_missing_subscription_is_a_problem() -> None:
         lane_of(replace(job(), annotations={"fanout/topic": "tasks"}))
 
 
+@pytest.mark.parametrize("name", ["raw", "lanes", "unknown"])
+def test_a_lane_cannot_have_the_name_of_another_folder(name: str) -> None:
+    with pytest.raises(SettingsError, match="no lane can be called lanes, raw, unknown"):
+        lane_of(job(name))
+
+
 def test_min_workers_must_not_be_above_max_workers() -> None:
     with pytest.raises(SettingsError, match=r"min-workers=9 must not be above fanout/max-workers=3"):
         lane_of(job(min_workers="9", max_workers="3"))
@@ -54,10 +61,15 @@ def test_every_annotation_reaches_its_field() -> None:
             max_wait="90s",
             floor="3",
             probe_after="20m",
+            replay_errors="TimeoutError, 0123456789abcdef ,worker_died",
+            replay_after="5m",
+            replay_times="2",
+            replay_rate="50",
         )
     ).policy
     assert (policy.strategy, policy.fixed_workers, policy.max_in_flight, policy.rate) == (Strategy.KEDA_EAGER, 7, 64, 2.5)
     assert (policy.min_backlog, policy.max_wait_s, policy.floor, policy.probe_after_s) == (30, 90.0, 3, 1200.0)
+    assert policy.rules == Rules(("TimeoutError", "0123456789abcdef", "worker_died"), 300.0, 2, 50.0)
     assert {one.field for one in ANNOTATIONS.values() if not one.required} == set(Policy.__dataclass_fields__)
 
 
@@ -70,6 +82,11 @@ def test_every_annotation_reaches_its_field() -> None:
         ({"floor": "2000"}, "floor=2000 must not be above"),
         ({"rate": "0"}, "a number above 0"),
         ({"max_in_flight": "3"}, "lower its CONCURRENCY=4"),
+        ({"replay_errors": "TimeoutError, "}, "types of errors, such as TimeoutError, or fingerprints, separated by commas"),
+        ({"replay_errors": "worker-died"}, "types of errors"),
+        ({"replay_errors": "*", "replay_times": "0"}, "a whole number, 1 or more"),
+        ({"replay_after": "5m"}, "do nothing without fanout/replay-errors"),
+        ({"replay_error": "*"}, r"did you mean fanout/replay-errors\?"),
     ],
 )
 def test_a_policy_that_cannot_be_meant_is_refused(annotations: dict[str, str], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from batch.dead.draining.settings import DeadLetterSettings
 from batch.model.errors import SettingsError
 from controller.lanes.differences import differences
 from controller.lanes.manifests import advice, completed, known_settings, left_open, read_manifests, rendered
@@ -29,9 +31,17 @@ def spec(document: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_file_of_the_project_is_right() -> None:
     manifests = read_manifests(JOBS_FILE.read_text(encoding="utf-8"))
-    assert [one.lane for one in manifests] == ["urgent", "default", "bulk"]
+    lanes = [one for one in manifests if one.lane]
+    assert [one.lane for one in lanes] == ["urgent", "default", "bulk"]
     assert [line for one in manifests for line in advice(one)] == []
-    assert {(one.env["CONCURRENCY"], spec(one.document)["timeoutSeconds"]) for one in manifests} == {("16", 600), ("8", 3600), ("8", 14400)}
+    assert {(one.env["CONCURRENCY"], spec(one.document)["timeoutSeconds"]) for one in lanes} == {("16", 600), ("8", 3600), ("8", 14400)}
+
+
+def test_the_dead_letters_job_is_no_lane() -> None:
+    (job,) = [one for one in read_manifests(JOBS_FILE.read_text(encoding="utf-8")) if not one.lane]
+    assert (job.name, job.containers[0]["command"]) == ("dead-letters", ["python", "-m", "batch", "dead-letters"])
+    assert set(job.env) <= {one.metadata["env"] for one in fields(DeadLetterSettings)}
+    assert job.env["TASK_TIMEOUT_S"] == str(spec(job.document)["timeoutSeconds"])
 
 
 def _with(change: Callable[[dict[str, Any]], object]) -> str:
@@ -92,7 +102,7 @@ def test_what_is_no_manifest_is_refused(text: str) -> None:
 
 
 def test_problems_of_all_documents_come_at_once() -> None:
-    first, second, third = documents()
+    first, second, third, _ = documents()
     first["kind"] = "Service"
     second["metadata"]["annotations"]["fanout/weight"] = "0"
     third["metadata"]["name"] = "default"

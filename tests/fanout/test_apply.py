@@ -64,7 +64,8 @@ def test_apply_creates_what_the_file_says_and_then_finds_nothing_to_do(cloud: st
     assert jobs["bulk"].task_timeout_s == 14400
     second = applied(str(jobs_file))
     assert second.exit_code == 0, second.output
-    assert second.output.splitlines() == [f"job {name} (lane {name}): as the file says" for name in ("urgent", "default", "bulk")]
+    as_they_are = [f"job {name} (lane {name}): as the file says" for name in ("urgent", "default", "bulk")]
+    assert second.output.splitlines() == [*as_they_are, "job dead-letters: as the file says"]
 
 
 def test_apply_shows_a_change_before_it_asks(cloud: str, jobs_file: Path, local_run: Service) -> None:

@@ -89,11 +89,11 @@ def test_apply_tells_json_what_it_did_and_asks_beside_it(cloud: str, jobs_file: 
     assert result.exit_code == 0, result.output
     body = json.loads(result.stdout)
     assert [(one["job"], one["exists"], one["applied"]) for one in body["jobs"]] == [
-        (name, False, True) for name in ("urgent", "default", "bulk")
+        (name, False, True) for name in ("urgent", "default", "bulk", "dead-letters")
     ]
     assert keys(body) - documented(apply.apply) == set()
     again = json.loads(CliRunner().invoke(apply.apply, [str(jobs_file), "--json"]).stdout)
-    assert [(one["exists"], one["applied"], one["changes"]) for one in again["jobs"]] == [(True, False, [])] * 3
+    assert [(one["exists"], one["applied"], one["changes"]) for one in again["jobs"]] == [(True, False, [])] * 4
 
 
 def test_render_as_json_is_the_manifest(jobs_file: Path) -> None:

@@ -28,8 +28,8 @@ def site(project: str, local_storage: Service, local_pubsub: Service) -> Iterato
     made.close()
 
 
-def rendered(site: Site) -> str:
-    command = [sys.executable, "-m", "fanout", "render", "default", "jobs.yaml"]
+def rendered(site: Site, name: str = "default") -> str:
+    command = [sys.executable, "-m", "fanout", "render", name, "jobs.yaml"]
     options = ["--project", site.project, "--bucket", site.bucket, "--image", "us-central1-docker.pkg.dev/p/fanout/fanout"]
     done = subprocess.run([*command, *options], cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=True)
     return done.stdout
@@ -80,3 +80,22 @@ def test_execute_with_five_tasks_drains_the_backlog_in_bounded_shares(site: Site
     assert all(one["cpu_s"] > 0.1 and one["peak_memory_bytes"] > 20e6 for one in used["tries"])
     with urllib.request.urlopen(f"{local_run.http}/executions/{execution}/logs/4", timeout=60) as answer:
         assert json.loads(answer.read().splitlines()[-1])["event"] == "worker_ended"
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_the_dead_letters_job_of_jobs_yaml_takes_what_is_dead_into_the_log(site: Site, local_run: Service, tmp_path: Path) -> None:
+    find_gcloud()
+    gcloud = Gcloud(Addresses(site.pubsub, NOWHERE, site.storage, local_run.http), tmp_path / "gcloud", site.project)
+    facts = {"dead_error_type": "KeyError", "dead_reason": "'lines'", "dead_lane": "lane"}
+    messages = [{"data": b"{}", "attributes": facts | {"task_id": f"task-{number}"}} for number in range(TASKS)]
+    site.publisher.publish(topic=f"projects/{site.project}/topics/dead-letters", messages=messages)
+    gcloud.json("run", "jobs", "replace", "-", stdin=rendered(site, "dead-letters"))
+    variables = f"--update-env-vars=DRAIN_AFTER_S=1,PUBSUB_EMULATOR_HOST={site.pubsub},STORAGE_EMULATOR_HOST={site.storage}"
+    assert gcloud("run", "jobs", "update", "dead-letters", variables).code == 0
+    over = gcloud("run", "jobs", "execute", "dead-letters", "--tasks", "3", "--wait", "--format=json")
+    assert over.code == 0, over.messages
+    assert over.json["status"]["succeededCount"] == 3
+    lines = [json.loads(line) for name in site.names("dead/lane/") for line in site.read(name).splitlines()]
+    assert sorted(line["task_id"] for line in lines) == sorted(f"task-{number}" for number in range(TASKS))
+    assert site.pull("dead-letters") == []

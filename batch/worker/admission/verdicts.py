@@ -216,6 +216,7 @@ class Verdicts:
             attempt_count=attempt_count,
             execution=self.settings.execution,
             index=self.settings.index,
+            lane=self.settings.lane_name,
             fingerprint=fingerprint,
             message_id=delivery.message_id,
             published_s=delivery.published_s,

@@ -28,13 +28,13 @@ from batch.model.errors import (
     ServiceRefused,
 )
 from batch.model.names import dead_raw_object, outcome_object, writer_of
+from batch.services.leases import LeaseKeeper
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt, Delayed, Ended, Finished, Nack, Work, delivery_of
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.delaying import Delaying
 from batch.worker.committing.republishing import Republishing
-from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
 MAX_BUFFERED_COUNT = 2000

@@ -14,10 +14,10 @@ from batch.model.delayed import DelayedMessage, to_object
 from batch.model.errors import DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
 from batch.model.message import Task
 from batch.model.names import delayed_object
+from batch.services.leases import LeaseKeeper
 from batch.services.ports import ObjectStore, Subscription
 from batch.worker.admission.records import postpone
 from batch.worker.attempt import Delayed
-from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
 WRITES_IN_FLIGHT = 8

@@ -18,9 +18,9 @@ from batch.model.clock import Clock
 from batch.model.delayed import DELAYED, concerns_filter, published_again
 from batch.model.delivery import MAX_ATTRIBUTES, Delivery, Outgoing, near_net
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.services.leases import LeaseKeeper
 from batch.services.ports import Subscription, Topic
 from batch.worker.attempt import Nack, delivery_of, may_have_record
-from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 
 PUBLISH_WITHIN_S = 3.0

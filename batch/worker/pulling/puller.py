@@ -17,12 +17,12 @@ from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.model.errors import DependencyUnavailable
 from batch.model.exit import ExitReason
+from batch.services.leases import LeaseKeeper
 from batch.services.ports import Subscription
 from batch.settings import WorkerSettings
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.dispatch import Executors
 from batch.worker.flow import MAX_OPEN_PULLS, MAX_OUTSTANDING_COUNT, wanted_count
-from batch.worker.leases import LeaseKeeper
 from batch.worker.pulling.bounds import TimeBounds
 from batch.worker.pulling.pulls import Need, Pull, Pulls
 from batch.worker.tally import Tally

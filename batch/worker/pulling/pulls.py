@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from batch.services.drain import MIN_WAIT_S, TOLERANCE, DrainProof
 from batch.worker.flow import MAX_OPEN_PULLS, affordable_count, pull_size
-from batch.worker.pulling.drain import MIN_WAIT_S, TOLERANCE, DrainProof
 
 WEIGHT = 0.3
 """How much the newest pull counts in the running means."""

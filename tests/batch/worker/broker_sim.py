@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from batch.services.drain import MAX_WAIT_S, MOST_LOST_PART, DrainProof
 from batch.worker.flow import wanted_count
-from batch.worker.pulling.drain import MAX_WAIT_S, MOST_LOST_PART, DrainProof
 from batch.worker.pulling.pulls import Need, Pull, Pulls
 
 

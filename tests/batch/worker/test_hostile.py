@@ -26,8 +26,8 @@ from batch.model.errors import (
 from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.names import outcome_object, writer_of
+from batch.services.leases import LeaseKeeper
 from batch.testing import ManualClock
-from batch.worker.leases import LeaseKeeper
 from tests.batch.worker.plant import Leases, Plant, ended, in_thread, write
 from tests.clocks import JumpingClock
 from tests.support import wait_until

@@ -18,10 +18,10 @@ from batch.model.delivery import Delivery
 from batch.model.errors import MessageRefused
 from batch.model.exit import ExitReason
 from batch.model.message import decode
+from batch.services.leases import LeaseKeeper
 from batch.worker.attempt import Ended, Finished
 from batch.worker.circuit_breaker import CircuitBreaker
 from batch.worker.committing.committer import MAX_BUFFERED_COUNT, Committer
-from batch.worker.leases import LeaseKeeper
 from batch.worker.ready_queue import ReadyQueue
 from tests.batch.worker.plant import SHARD, Plant, ended, in_thread, write
 

@@ -19,11 +19,11 @@ from batch.model.exit import ExitReason
 from batch.model.message import Task, rolling_shard
 from batch.model.names import delayed_folder, delayed_object, delayed_parts
 from batch.model.outcomes import from_lines
+from batch.services.leases import LeaseKeeper
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.worker.admission.records import read_attempts, write_attempts
 from batch.worker.attempt import Attempt, Delayed, Nack, later
 from batch.worker.committing.delaying import WRITES_IN_FLIGHT, Delaying
-from batch.worker.leases import LeaseKeeper
 from batch.worker.tally import Tally
 from tests.batch.worker.plant import Plant
 from tests.clocks import ShiftedClock

@@ -14,8 +14,8 @@ from batch.model.delivery import Delivery
 from batch.model.errors import DependencyUnavailable
 from batch.model.exit import ExitReason
 from batch.model.message import Task
+from batch.services.drain import MAX_WAIT_S, DrainProof
 from batch.worker.flow import FIRST_PULL, MAX_OPEN_PULLS
-from batch.worker.pulling.drain import MAX_WAIT_S, DrainProof
 from batch.worker.pulling.pulls import MAX_PULL_FAILURES, Need, Pull, Pulls
 from tests.batch.worker.broker_sim import Simulation
 from tests.batch.worker.plant import Plant, ended, in_thread

@@ -15,10 +15,10 @@ from batch.handling.registry import Backoff
 from batch.model.delivery import Outgoing
 from batch.model.exit import ExitReason
 from batch.model.message import Task
+from batch.services.leases import LEAST_EXTENSION_S, LeaseKeeper
 from batch.testing import ManualClock, MemoryBroker
 from batch.worker.admission.records import read_attempts
 from batch.worker.executors.overdue import LEAST_LOST, most_lost
-from batch.worker.leases import LEAST_EXTENSION_S, LeaseKeeper
 from tests.batch.worker.plant import Leases, Plant, write
 from tests.clocks import JumpingClock
 

@@ -55,6 +55,7 @@ class LeaseKeeper:
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
 
     def start(self) -> None:
+        """Begin to extend."""
         self._thread.start()
 
     def hold(self, ack_ids: Sequence[str], since_s: float, sizes: Sequence[int] = ()) -> None:
@@ -71,6 +72,7 @@ class LeaseKeeper:
             self._needed_s[ack_id] = until_s
 
     def release(self, ack_ids: Iterable[str]) -> None:
+        """Messages that are acknowledged."""
         with self._lock:
             self._remove(ack_ids)
 
@@ -88,6 +90,7 @@ class LeaseKeeper:
                 self._needed_s.pop(ack_id, None)
 
     def ack_ids(self) -> list[str]:
+        """What is held."""
         with self._lock:
             return list(self._ends_s)
 
@@ -164,6 +167,7 @@ class LeaseKeeper:
         self._ended.set()
 
     def stop(self) -> None:
+        """Extend nothing more, once the thread has ended."""
         self.end()
         if self._thread.is_alive():
             self._thread.join(timeout=5)

@@ -40,6 +40,7 @@ class DrainProof:
     """Whether a pull has failed since `_covered_s`."""
 
     def saw_messages(self, now_s: float) -> None:
+        """A pull has brought messages."""
         self.quiet = False
         self._begin_anew(now_s)
 
