@@ -1,7 +1,7 @@
 """What runs inside a worker, the words that everyone shares, and the client that submits. Imports none of the other packages.
 
-The public face for the authors of handlers: `from batch import task, Context, Permanent, Retry, Snooze, Backoff`. Importing it costs
-nothing: each name is imported when it is first asked for.
+The public face for the authors of handlers: `from batch import task, Context, Permanent, Retry, Snooze, Cancelled, Backoff`. Importing it
+costs nothing: each name is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batch.handling.context import AsyncContext, Context
     from batch.handling.registry import Backoff, task
-    from batch.model.errors import Permanent, Retry, Snooze
+    from batch.model.errors import Cancelled, Permanent, Retry, Snooze
     from batch.model.message import Task
 
-__all__ = ["task", "Task", "Context", "AsyncContext", "Backoff", "Permanent", "Retry", "Snooze"]
+__all__ = ["task", "Task", "Context", "AsyncContext", "Backoff", "Permanent", "Retry", "Snooze", "Cancelled"]
 
 _HOMES = {
     "task": "batch.handling.registry",
@@ -26,6 +26,7 @@ _HOMES = {
     "Permanent": "batch.model.errors",
     "Retry": "batch.model.errors",
     "Snooze": "batch.model.errors",
+    "Cancelled": "batch.model.errors",
 }
 
 

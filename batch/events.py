@@ -80,6 +80,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     ),
     "rules_applied": ("NOTICE", "letters were replayed by their lane's retry rules; with their count"),
     "dead_letters_ended": ("INFO", "the last line of a worker of the dead-letters job: exit reason and counts"),
+    "cancels_unread": ("WARNING", "the list of cancelled tasks could not be read, or is damaged; what was known of it before still holds"),
     "progress_failed": ("WARNING", "progress could not be written; the controller sees the earlier value"),
     "handler_timed_out": ("ERROR", "a handler in a thread is past its time limit; a failed attempt is on record; with its stack"),
     "handler_slow": (

@@ -1,6 +1,7 @@
 """Inside a child: takes one attempt at a time from its worker, runs the handler in the main thread, tells what it said.
 
-A thread reads the wire all the while, so that `ctx.stopping` is heard, and so that the child ends when its worker does.
+A thread reads the wire all the while, so that `ctx.stopping` and `ctx.cancelled` are heard, and so that the child ends when its worker
+does.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 from batch.model.result import ResultRefused
 from batch.model.texts import plain
 from batch.process_state import ProcessState, child_state, draw_anew
+from batch.services.cancels import Cancel, Cancels
 
 MAX_STACK_CHARS = 2000
 LEAVE_S = 5.0
@@ -53,6 +55,7 @@ class Inside:
         self._ctx: Context | AsyncContext | None = None
         self._busy = self._used = False
         self._stopping = threading.Event()
+        self._cancels = Cancels()
         self._clock = SystemClock()
         self._registry = Registry()
         self._store = RemoteStore("", self._ask)
@@ -105,9 +108,8 @@ class Inside:
         handler = self._registry[task.task_type]
         deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
         kind_of_context = AsyncContext if handler.is_async else Context
-        ctx = kind_of_context(
-            task, self._store, self._clock, told["number"], deadline_s, None, self._stopping, _attributes=told["attributes"]
-        )
+        more = {"_attributes": told["attributes"], "_cancels": self._cancels}
+        ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping, **more)
         self._ctx = ctx
         tight: list[BaseException] = []
 
@@ -173,6 +175,9 @@ class Inside:
                     self._replies.put(frame)
                 elif frame.kind == "stop":
                     self._stopping.set()
+                elif frame.kind == "cancelled":
+                    told = frame.header
+                    self._cancels.by_id = {told["task_id"]: Cancel(told["at"], told["at"])}
                 elif frame.kind == "where":
                     self._send({"kind": "where", "stack": _stack(), "progress": self._how_far()})
                 else:

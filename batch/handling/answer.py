@@ -19,6 +19,7 @@ from batch.handling.registry import Kind
 from batch.handling.signals import OF_SEVERAL, speaking
 from batch.logs import running
 from batch.model.errors import (
+    Cancelled,
     DependencyError,
     FanoutError,
     MessageRefused,
@@ -40,10 +41,11 @@ CANCEL_LIMIT_S = 5.0
 
 
 class Said(StrEnum):
-    """What a handler can say; the first four are its own words."""
+    """What a handler can say; the first five are its own words."""
 
     RETURNED = "returned"
     SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
     SNOOZED = "snoozed"
     PERMANENT = "permanent"
     INVALID = "invalid"
@@ -56,7 +58,7 @@ class Said(StrEnum):
     """The process that ran it ended."""
 
 
-CAME_THROUGH = frozenset(Said) - {Said.FAILED, Said.DEPENDENCY, Said.CRASHED}
+CAME_THROUGH = frozenset(Said) - {Said.CANCELLED, Said.FAILED, Said.DEPENDENCY, Said.CRASHED}
 """Whose handler has shown that it works."""
 
 
@@ -218,6 +220,8 @@ def _said(error: BaseException) -> Answer:
         return Answer(Said.DEPENDENCY, error_type=error_type, reason=reason)
     if isinstance(speaker, Superseded):
         return Answer(Said.SUPERSEDED, reason=reason)
+    if isinstance(speaker, Cancelled):
+        return Answer(Said.CANCELLED, error_type=error_type, reason=reason)
     if isinstance(speaker, Snooze):
         return Answer(Said.SNOOZED, reason=reason, after_s=checked_wait_s(speaker.after_s))
     if isinstance(speaker, Permanent):

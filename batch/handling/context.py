@@ -22,6 +22,7 @@ from batch.logs import OwnLogger, fields_of, trace_field
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
 from batch.model.texts import plain
+from batch.services.cancels import Cancels
 from batch.services.ports import ObjectInfo, ObjectStore
 
 T = TypeVar("T")
@@ -74,12 +75,19 @@ class Surroundings:
     outputs: list[Written] = field(default_factory=list)
     how_far: MutableMapping[str, HowFar] = field(default_factory=dict)
     _attributes: Mapping[str, str] = field(default_factory=dict)
+    _cancels: Cancels = field(default_factory=Cancels)
     _spoke_s: float | None = field(default=None, init=False)
 
     @property
     def attributes(self) -> dict[str, str]:
         """Those of the task's message; a copy, for the message itself may have to be published again."""
         return dict(self._attributes)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether a client has cancelled the task. Its handler may raise Cancelled then; one that returns has succeeded all the same."""
+        cancels, task = self._cancels, self.task
+        return bool(cancels.by_id) and cancels.entry_for(task.task_id, task.submission_id, self._attributes) is not None
 
     @property
     def log(self) -> TaskLogger:

@@ -2,15 +2,16 @@
 
 The rule, from the outside to the inside:
 
-1. The outermost error of ours is the handler's last word (`Permanent`, `Retry`, `Snooze`, `Superseded`, a `DependencyError`, `NameRefused`,
-   `MessageRefused`), whatever it was raised from: `except DependencyError: raise Permanent(...)` is dead.
+1. The outermost error of ours is the handler's last word (`Permanent`, `Retry`, `Snooze`, `Superseded`, `Cancelled`, a `DependencyError`,
+   `NameRefused`, `MessageRefused`), whatever it was raised from: `except DependencyError: raise Permanent(...)` is dead.
 2. Any other error says what its cause says (`raise RuntimeError(...) from error`).
 3. Without a cause it says what it was raised in the middle of, if that is a DependencyError: the service was down, whatever went wrong
    afterwards. A signal counts there for nothing: the handler had dealt with it, or failed while it was said (`finally`); that is a failed
    attempt, and the next run says it again. `from None` cuts here.
 4. Of the errors in a group the one decides that loses least and hides least:
    a DependencyError (no attempt is spent, and the next run shows what the others say: no task is dead because a service was down);
-   `Superseded` (a newer task owns the output: nothing that failed beside it is needed any more);
+   `Superseded` and `Cancelled` (a newer task owns the output, or a client has cancelled this one: nothing that failed beside it is needed
+   any more);
    `Permanent`, `NameRefused`, `MessageRefused` (never is never, whatever else failed);
    `Retry` (a failed attempt, with the wait that was asked for); any other error; `Snooze` last: it spends no attempt, so a mistake beside
    it would come back for ever. Of two alike the longer wait, then the first. Tasks that were only cancelled say nothing.
@@ -24,12 +25,12 @@ import re
 from asyncio import CancelledError
 from itertools import islice
 
-from batch.model.errors import DependencyError, HandlerSignal, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded
+from batch.model.errors import Cancelled, DependencyError, HandlerSignal, MessageRefused, NameRefused, Permanent, Retry, Snooze, Superseded
 
 OURS = (HandlerSignal, DependencyError, NameRefused, MessageRefused)
 _IN_GROUPS: tuple[type[BaseException] | tuple[type[BaseException], ...], ...] = (
     DependencyError,
-    Superseded,
+    (Superseded, Cancelled),
     (Permanent, NameRefused, MessageRefused),
     Retry,
 )

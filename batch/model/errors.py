@@ -22,7 +22,8 @@
     │   ├── Permanent             this task can never succeed
     │   ├── Retry                 run it again later; counts as an attempt
     │   ├── Snooze                run it again later; no attempt is spent
-    │   └── Superseded            a newer task owns this task's output
+    │   ├── Superseded            a newer task owns this task's output
+    │   └── Cancelled             a client has cancelled this task while it ran
     ├── PreconditionFailed        an object changed, or existed, before our conditional write
     ├── ObjectMissing             an object that was to be read does not exist
     ├── ObjectDamaged             an object's content is not what its Content-Encoding says
@@ -149,6 +150,11 @@ class Snooze(HandlerSignal):
 
 class Superseded(HandlerSignal):
     """A newer task has written the output that this task would write; this one yields."""
+
+
+class Cancelled(HandlerSignal):
+    """A client has cancelled this task, as `ctx.cancelled` says, and its handler ends without its work. Where nobody has cancelled the
+    task it is a failed attempt."""
 
 
 class PreconditionFailed(FanoutError):

@@ -183,6 +183,11 @@ def cancel_object(lane: str) -> str:
     return f"cancel/{lane}.json"
 
 
+def cancelled_ids_object(lane: str, digest: str, unix_s: float) -> str:
+    """Many ids that one command cancelled, by a digest of them and the time."""
+    return f"cancel/{lane}/{digest}-{min(max(0, int(unix_s)), _LAST_DUE):010d}"
+
+
 def claim_object(decision_id: str) -> str:
     """Which execution does the work of a decision."""
     return f"controller/claims/{decision_id}"

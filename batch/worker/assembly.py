@@ -25,7 +25,8 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
     """The executors that the registry's handlers need. No child process is started before it is needed; `unable` is called with the reason
     when none can be."""
     runner = parts.runner
-    isolation = Isolation(settings, runner.store, parts.clock, runner.stopping, runner.admission.end_s, unable)
+    cancelled_by = runner.verdicts.cancelled_by
+    isolation = Isolation(settings, runner.store, parts.clock, runner.stopping, runner.admission.end_s, unable, cancelled_by)
     quarantine = Quarantine(settings, isolation, parts)
     changes, loop = Changes(), _loop(settings, registry, parts)
     executors: dict[str, tuple[Redelivered, Executor]] = {}

@@ -71,6 +71,7 @@ class Worker:
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
         self._markers = Markers(settings, store, clock)
         verdicts = Verdicts(settings, store, clock, rng, self._markers)
+        self._cancels = verdicts.cancels
         admission = Admission(settings, registry, store, clock, verdicts, self._markers, self._bounds.end_s, self._bound_lease)
         self._runner = Runner(admission, verdicts, store, clock, unable=self._breaker.trip)
         unstarted = Unstarted(self._markers, self._inbox)
@@ -104,7 +105,16 @@ class Worker:
             self._rng,
             self._fail,
             lambda again_within_s: self._watchdog.heartbeat(PROGRESS_WRITER, again_within_s),
+            self._look_at_cancels,
         )
+
+    def _look_at_cancels(self) -> None:
+        try:
+            problem = self._cancels.look(self.store, self.settings.lane_name, self._clock.now())
+        except FanoutError as error:
+            problem = str(error)
+        if problem:
+            log("cancels_unread", error=problem)
 
     def _current(self) -> Progress:
         return replace(self.tally.progress(), running=self._executors.longest_running(), shards=self._progress.shards)
@@ -174,7 +184,6 @@ class Worker:
             return ExitReason.BROKEN
         stages = self.shutdown.stages = self._stages()
         stages.leases.start()
-        self._progress.start()
         stages.committing.start()
         self._executors.start()
         self._watchdog.leave("start")
@@ -232,6 +241,7 @@ class Worker:
             self._clock,
             self.stopping,
             lambda: self._watchdog.heartbeat("puller"),
+            self._progress.start,
         )
 
     def _interrupted(self, reason: ExitReason) -> ExitReason:

@@ -20,7 +20,7 @@ SHARDS_KEPT = 100
 @dataclass(slots=True)
 class ProgressWriter:
     """One worker try's progress object. `current` gives the counters when they are written; `heartbeat` is called each round of the
-    thread, with the seconds until the next."""
+    thread, with the seconds until the next; `beside` when the thread begins, and after each write."""
 
     store: ObjectStore
     name: str
@@ -30,6 +30,7 @@ class ProgressWriter:
     rng: random.Random
     failed: Callable[[BaseException], None]
     heartbeat: Callable[[float], None] = lambda _again_within_s: None
+    beside: Callable[[], None] = lambda: None
     created: bool = field(default=False, init=False)
     _shards: dict[str, None] = field(default_factory=dict, init=False)
     _wake: threading.Event = field(default_factory=threading.Event, init=False)
@@ -79,11 +80,13 @@ class ProgressWriter:
         try:
             longest_s = self.every_s * (1 + JITTER)
             self.heartbeat(longest_s)
+            self.beside()
             while not self._ended:
                 self.clock.wait(self._wake, self.every_s * (1 + JITTER * (self.rng.random() - 0.5)))
                 self._wake.clear()
                 if not self._ended:
                     self.write()
+                    self.beside()
                 self.heartbeat(longest_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends
             self.failed(error)

@@ -80,6 +80,8 @@ class Admission:
         now = self.clock.now()
         if not_before - now <= EARLY_S:
             return None
+        if (cancelled := self.verdicts.unstarted(attempt)) is not None:
+            return cancelled
         if not_before - now <= MAX_EXTENSION_S + SKEW_S:
             not_before = min(not_before, now + MAX_EXTENSION_S)
         early = later(attempt, not_before, now)

@@ -17,6 +17,7 @@ from batch.model.message import Task
 from batch.model.names import attempts_object
 from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out
 from batch.model.result import ResultRefused
+from batch.services.cancels import Cancel, Cancels
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.failures import log_dead, log_failed
@@ -41,6 +42,7 @@ class Verdicts:
     clock: Clock
     rng: random.Random
     markers: Markers
+    cancels: Cancels = field(default_factory=Cancels)
     slowed_types: SlowedTypes = field(init=False)
     _lines: Lines = field(init=False)
 
@@ -77,12 +79,15 @@ class Verdicts:
         if answer.said is Said.SUPERSEDED:
             return self._superseded(attempt, attempt.number, answer.reason)
         if answer.said is Said.SNOOZED:
-            now = self.clock.now()
-            return later(attempt, now + (answer.after_s or 0.0), now, on_record=False)
+            return self._again(attempt, self.clock.now() + (answer.after_s or 0.0), on_record=False)
         if answer.said in (Said.PERMANENT, Said.INVALID):
             return self._dead(attempt, attempt.number, answer.said.value, answer.reason)
         if answer.said is Said.DEPENDENCY:
             return self.unserved(attempt, answer.reason)
+        if answer.said is Said.CANCELLED:
+            if (entry := self.cancelled_by(attempt)) is not None:
+                return self._cancelled(attempt, entry, attempt.number)
+            answer.reason = f"nobody has cancelled this task: look at ctx.cancelled before you raise it. {answer.reason}".strip()
         return self._failed(attempt, answer)
 
     def returned(self, attempt: Attempt, answer: Answer) -> Ended:
@@ -154,7 +159,7 @@ class Verdicts:
         if attempt.quarantined and answer.said is Said.CRASHED:
             return self.worker_died(attempt, attempts, f"then it was run alone in a process of its own, and {answer.reason}")
         if attempts.attempt_count <= handler.retries:
-            return later(attempt, attempts.not_before, self.clock.now())
+            return self._again(attempt, attempts.not_before)
         return self.exhausted(attempt, attempts)
 
     def overtaken(self, attempt: Attempt, attempts: Attempts) -> Ended:
@@ -163,6 +168,29 @@ class Verdicts:
 
     def _superseded(self, attempt: Attempt, attempt_count: int, reason: str) -> Ended:
         return self._ended(attempt.task, attempt.delivery, attempt.began_s, "superseded", attempt_count, reason=reason)
+
+    def cancelled_by(self, attempt: Attempt) -> Cancel | None:
+        """The entry that cancels an attempt's task; None when nothing does."""
+        cancels, task = self.cancels, attempt.task
+        return cancels.entry_for(task.task_id, task.submission_id, attempt.delivery.attributes) if cancels.by_id else None
+
+    def unstarted(self, attempt: Attempt) -> Ended | None:
+        """The outcome of a cancelled task whose attempt has not begun; its in-progress marker, if it has one, is removed. None when it is
+        not cancelled."""
+        entry = self.cancelled_by(attempt)
+        if entry is not None and attempt.marked:
+            self.markers.unmark(attempt, done=True)
+        return None if entry is None else self._cancelled(attempt, entry, attempt.before.attempt_count)
+
+    def _again(self, attempt: Attempt, not_before: float, *, on_record: bool = True) -> Finished:
+        """It runs again, not before this time (Unix seconds), unless it was cancelled meanwhile."""
+        entry = self.cancelled_by(attempt)
+        if entry is not None:
+            return self._cancelled(attempt, entry, attempt.number)
+        return later(attempt, not_before, self.clock.now(), on_record=on_record)
+
+    def _cancelled(self, attempt: Attempt, entry: Cancel, attempt_count: int) -> Ended:
+        return self._ended(attempt.task, attempt.delivery, attempt.began_s, "cancelled", attempt_count, reason=entry.reason)
 
     def _backoff_s(self, attempt: Attempt) -> float:
         return attempt.handler.backoff.delay_s(attempt.number) * (1 + JITTER * self.rng.random())

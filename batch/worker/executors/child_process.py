@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from batch.descendants import end_below
 from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, overdue
 from batch.handling.registry import Kind
 from batch.model.clock import Clock
+from batch.services.cancels import Cancel
 from batch.services.ports import ObjectStore
 from batch.worker.executors.output import TAIL_BYTES, Output
 from batch.worker.executors.running import Where
@@ -59,13 +60,14 @@ class NeverBegan(Exception):
 @dataclass(frozen=True, slots=True)
 class Order:
     """One attempt for a child. `until_s` (monotonic; None: without limit) is when it is killed; `limit_s` the limit as it was asked for;
-    the header tells the child all that it needs."""
+    the header tells the child all that it needs; `cancelled_by` is asked while it runs."""
 
     header: dict[str, Any]
     data: bytes
     until_s: float | None
     limit_s: float | None
     facts: dict[str, Any]
+    cancelled_by: Callable[[], Cancel | None] = lambda: None
 
 
 class Child:
@@ -148,7 +150,7 @@ class Child:
         """Give it an attempt and wait for what becomes of it. Raises NeverBegan. Unless the handler has answered, it is gone."""
         self.output.begin(**order.facts)
         self._facts = order.facts
-        began = self._where_wanted = False
+        began = told_cancelled = self._where_wanted = False
         self._where = None
         try:
             self._link.send({"kind": "run", **order.header}, order.data)
@@ -161,6 +163,9 @@ class Child:
             if self._stopping.is_set() and not self._told_stop:
                 self._told_stop = True
                 self._try_send({"kind": "stop"})
+            if not told_cancelled and (entry := order.cancelled_by()) is not None:
+                told_cancelled = True
+                self._try_send({"kind": "cancelled", "task_id": order.facts["task_id"], "at": entry.at})
             if self._where_wanted:
                 self._where_wanted = False
                 self._try_send({"kind": "where"})

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from batch.events import log
@@ -15,6 +16,7 @@ from batch.handling.answer import Answer, Said
 from batch.handling.registry import Kind
 from batch.logs import trace_field
 from batch.model.clock import Clock
+from batch.services.cancels import Cancel
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt, Work
@@ -38,7 +40,7 @@ def process_count(settings: WorkerSettings) -> int:
 @dataclass(slots=True)
 class Isolation:
     """The children of one worker. `end_s` (monotonic) is when every handler must be through; `broken` is told what no other child would
-    do better."""
+    do better; `cancelled_by` is asked for the entry that cancels an attempt's task."""
 
     settings: WorkerSettings
     store: ObjectStore
@@ -46,6 +48,7 @@ class Isolation:
     stopping: threading.Event
     end_s: float
     broken: Callable[[str], None]
+    cancelled_by: Callable[[Attempt], Cancel | None] = lambda _attempt: None
     _own: threading.local = field(default_factory=threading.local, init=False)
     _children: set[Child] = field(default_factory=set, init=False)
     _running: dict[str, Child] = field(default_factory=dict, init=False)
@@ -174,7 +177,7 @@ class Isolation:
             "memory_mb": memory_mb,
         }
         facts = {"task_id": task.task_id, "task_type": task.task_type, "attempt": attempt.number, **trace_field(delivery.attributes)}
-        return Order(header, delivery.data, until_s, timeout_s, facts)
+        return Order(header, delivery.data, until_s, timeout_s, facts, partial(self.cancelled_by, attempt))
 
 
 class ProcessExecutor(ThreadExecutor):

@@ -18,6 +18,7 @@ from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.model.errors import FanoutError, ServiceRefused, text_of
 from batch.model.texts import traceback_text
+from batch.services.cancels import Cancels
 from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
@@ -55,6 +56,10 @@ class Runner:
     stopping: threading.Event = field(default_factory=threading.Event)
     how_far: dict[str, HowFar] = field(default_factory=dict)
     unable: Callable[[str], None] = lambda _reason: None
+    cancels: Cancels = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cancels = self.verdicts.cancels
 
     def run(self, work: Work, call: Call) -> Finished:
         """What becomes of this message; `call` runs the handler."""
@@ -96,8 +101,8 @@ class Runner:
         return self._guarded(self.admission.given_up, work, reason)
 
     def put_off(self, attempt: Attempt) -> Finished | None:
-        """As `SlowedTypes.put_off_again`."""
-        return self._guarded(self.verdicts.slowed_types.put_off_again, attempt)
+        """What becomes, unrun, of one that was delivered before, as far as that takes no look at its record."""
+        return self.verdicts.unstarted(attempt) or self._guarded(self.verdicts.slowed_types.put_off_again, attempt)
 
     def readmitted(self, attempt: Attempt, *, mark_quarantined: bool = True) -> Finished | None:
         """As `Admission.readmit`."""
@@ -113,10 +118,14 @@ class Runner:
     def _begun(self, work: Work) -> Attempt | Finished:
         if isinstance(work, Attempt):
             work.began_s = self.clock.monotonic()
+            if self.cancels.by_id and (cancelled := self.verdicts.unstarted(work)):
+                return cancelled
             return self.admission.begin(work) or work
         attempt = self.admission.decoded(work)
         if not isinstance(attempt, Attempt):
             return attempt
+        if self.cancels.by_id and (cancelled := self.verdicts.unstarted(attempt)):
+            return cancelled
         slowed_types = self.verdicts.slowed_types
         if slowed_types.slowing.slowed and (unrun := slowed_types.put_off(attempt)):
             return unrun
@@ -143,8 +152,9 @@ class Runner:
     def context(self, attempt: Attempt, kind: type[Any] = Context) -> Any:
         """For a plain function; with another `kind` of context for others."""
         number, deadline_s = attempt.before.attempt_count + 1, attempt.deadline_s
-        attributes = attempt.delivery.attributes
-        return kind(attempt.task, self.store, self.clock, number, deadline_s, attempt.payload, self.stopping, [], self.how_far, attributes)
+        attributes, payload, how_far = attempt.delivery.attributes, attempt.payload, self.how_far
+        stopping, cancels = self.stopping, self.cancels
+        return kind(attempt.task, self.store, self.clock, number, deadline_s, payload, stopping, [], how_far, attributes, cancels)
 
     def async_context(self, attempt: Attempt, pool: Executor) -> AsyncContext:
         """For an async function; its requests run in the threads of `pool`."""

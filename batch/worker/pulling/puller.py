@@ -44,7 +44,8 @@ class Brought:
 @dataclass(slots=True)
 class Puller:
     """`run` returns why no more is pulled, `collect` then waits for what is still open; one round of `run` is `step`. `paid_until_s`
-    (monotonic) ends the least time that Cloud Run bills, in which a worker whose share is done may go on; long past for others."""
+    (monotonic) ends the least time that Cloud Run bills, in which a worker whose share is done may go on; long past for others. `begun` is
+    called once, when the first pull is on its way."""
 
     settings: WorkerSettings
     subscription: Subscription
@@ -58,6 +59,7 @@ class Puller:
     clock: Clock
     stopping: threading.Event
     heartbeat: Callable[[], None] = lambda: None
+    begun: Callable[[], None] = lambda: None
     _orders: SimpleQueue[Pull | None] = field(default_factory=SimpleQueue, init=False)
     _brought: SimpleQueue[Brought] = field(default_factory=SimpleQueue, init=False)
     """What is left to the thread that ends: errors, and what comes once it has decided that this is the end."""
@@ -69,10 +71,11 @@ class Puller:
         for number in range(MAX_OPEN_PULLS):
             threading.Thread(target=self._wait_for_service, name=f"pull-{number}", daemon=True).start()
         try:
-            while True:
+            reason = self.step()
+            self.begun()
+            while reason is None:
                 reason = self.step()
-                if reason is not None:
-                    return reason
+            return reason
         finally:
             with self._deciding:
                 self._over = True
