@@ -109,8 +109,8 @@ def to_json(entries: Sequence[Cancel]) -> bytes:
 
 
 def to_body(one: Cancel) -> dict[str, Any]:
-    """An entry as JSON values; empty ones are left out."""
-    return {name: value for name, value in one._asdict().items() if value}
+    """An entry as JSON values; empty texts are left out."""
+    return {name: value for name, value in one._asdict().items() if value != ""}
 
 
 def from_json(data: bytes) -> tuple[Cancel, ...]:

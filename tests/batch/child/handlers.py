@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Backoff, Function, task
-from batch.model.errors import DependencyUnavailable, ObjectMissing, Permanent, Retry, Snooze
+from batch.model.errors import Cancelled, DependencyUnavailable, ObjectMissing, Permanent, Retry, Snooze
 from batch.model.message import Task
 
 QUICK = Backoff(first_s=0)
@@ -222,6 +222,14 @@ def twice(task: Task, ctx: Context) -> int:
 def until_stopped(task: Task, ctx: Context) -> str:
     print("waiting")
     return "told" if ctx.stopping.wait(60) else "not told"
+
+
+@isolated("until-cancelled")
+def until_cancelled(task: Task, ctx: Context) -> None:
+    ctx.write("began", b"")
+    while not ctx.cancelled:
+        ctx.stopping.wait(0.01)
+    raise Cancelled
 
 
 @isolated("sleeps")
