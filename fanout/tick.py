@@ -28,8 +28,8 @@ def tick(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: Control
     fanout tick                   # all lanes
     fanout tick urgent --json     # one of them, for a script
 
-    JSON: lanes (lane, decision, launched, failures, stood_down, dry_run, republished_count, delayed_problems, notes) and refused (job,
-    problems).
+    JSON: lanes (lane, decision, launched, failures, stood_down, dry_run, republished_count, cancelled_count, delayed_problems, notes) and
+    refused (job, problems).
     """
     _run(settings, lanes, as_json=as_json, dry_run=dry_run)
 

@@ -194,7 +194,8 @@ class _Tally:
             return
         # Of the same replay; one that was only replayed had no outcome of it yet.
         self.repeated_line_count += known // _PER_REPLAY == rank // _PER_REPLAY and known % _PER_REPLAY < RANK[REPLAYED]
-        self.workers[(outcome.execution, outcome.index)] += 1
+        if outcome.execution:  # the tick ends what was cancelled while it was delayed
+            self.workers[(outcome.execution, outcome.index)] += 1
         self.handler_s += outcome.duration_s
         self.last_at = max(self.last_at, outcome.finished_at)
         self.first_at = min(self.first_at or outcome.finished_at, outcome.finished_at)

@@ -13,6 +13,7 @@ from batch.model.errors import NameRefused
 MAX_NAME_BYTES = 900
 """Cloud Storage takes 1,024 bytes; the rest is for the folder before the name."""
 DELAYED = "delayed/"
+CANCEL = "cancel/"
 DAMAGED = "delayed/damaged/"
 MAX_ID_BYTES = 400
 _LAST_DUE = 9_999_999_999
@@ -180,12 +181,12 @@ LANES = "controller/lanes.json"
 
 def cancel_object(lane: str) -> str:
     """What clients have cancelled in a lane."""
-    return f"cancel/{lane}.json"
+    return f"{CANCEL}{lane}.json"
 
 
 def cancelled_ids_object(lane: str, digest: str, unix_s: float) -> str:
     """Many ids that one command cancelled, by a digest of them and the time."""
-    return f"cancel/{lane}/{digest}-{min(max(0, int(unix_s)), _LAST_DUE):010d}"
+    return f"{CANCEL}{lane}/{digest}-{min(max(0, int(unix_s)), _LAST_DUE):010d}"
 
 
 def claim_object(decision_id: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 from batch.model.clock import Clock
 from batch.model.delayed import as_outgoing, from_object
@@ -17,6 +17,7 @@ from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
 from batch.model.names import damaged_object, delayed_folder, delayed_parts
 from batch.services.ports import ObjectInfo, ObjectStore, Topic
+from controller.act.cancelled import CancelledTasks, Found
 from controller.model.together import together
 
 MOST_S = 20.0
@@ -67,21 +68,24 @@ def portions(due: Iterable[Due]) -> Iterator[list[Due]]:
 @dataclass(frozen=True, slots=True)
 class Republished:
     """`count` tasks were published again (in a dry run: are due); `more`: others are due and wait for the next tick; `problems`: texts for
-    the operator."""
+    the operator. `cancelled_count` tasks had been cancelled and ended instead."""
 
     count: int = 0
     more: bool = False
     problems: tuple[str, ...] = ()
+    cancelled_count: int = 0
 
 
 @dataclass(slots=True)
 class Republisher:
-    """One lane's delayed tasks in one tick. `topic` returns the lane's topic; it is called only when something is due."""
+    """One lane's delayed tasks in one tick. `topic` returns the lane's topic; it is called only when something is due. `cancelled` ends
+    those that were cancelled; it is asked only when something is delayed."""
 
     subscription: str
     topic: Callable[[], Topic]
     store: ObjectStore
     clock: Clock
+    cancelled: CancelledTasks | None = None
     _count: int = 0
     _problems: list[str] = field(default_factory=list)
 
@@ -91,33 +95,49 @@ class Republisher:
         folder = delayed_folder(self.subscription)
         more = False
         try:
-            due = list(islice(due_now(self.store.list(folder), folder, self.clock.now()), MOST_PER_TICK + 1))
+            listed = self.store.list(folder)
+            first = next(listed, None)
+            if first is None:
+                return Republished()
+            due = list(islice(due_now(chain((first,), listed), folder, self.clock.now()), MOST_PER_TICK + 1))
             more = len(due) > MOST_PER_TICK
             del due[MOST_PER_TICK:]
             if dry_run:
                 return Republished(len(due), more)
+            if self.cancelled is not None and (problem := self.cancelled.look()):
+                self._problems.append(problem)
             for portion in portions(due):
                 if self.clock.monotonic() >= until_s:
                     more = True
                     break
                 self._republish(portion)
+            if self.cancelled is not None:
+                self.cancelled.sweep(until_s)
         except FanoutError as error:
             self._problems.append(f"delayed tasks stay in {folder} until the next tick: {error}")
-        return Republished(self._count, more, tuple(self._problems))
+        return Republished(self._count, more, tuple(self._problems), self.cancelled.count if self.cancelled else 0)
 
     def _republish(self, portion: Sequence[Due]) -> None:
         """Raises DependencyError, and FanoutError for what a service refuses."""
         bodies = together(self._body, portion, REQUESTS_IN_FLIGHT, "delayed")
         ready: list[tuple[Due, Outgoing]] = []
+        ended: list[Found] = []
         for one, body in zip(portion, bodies, strict=True):
             if body is None:
                 continue  # another controller was faster
             try:
                 if one.due is None:
                     raise ValueError("its name does not say when it is due")
-                ready.append((one, as_outgoing(from_object(body), one.due)))
+                message = from_object(body)
+                entry = self.cancelled.entry_for(message) if self.cancelled else None
+                if entry is None:
+                    ready.append((one, as_outgoing(message, one.due)))
+                else:
+                    ended.append(Found(one.info, message, entry))
             except ValueError as error:
                 self._set_aside(one, body, str(error))
+        if self.cancelled and ended:
+            self.cancelled.end(ended)
         if ready:
             published = self._publish(ready)
             self._count += len(published)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from batch.dead.lanes import LaneFacts
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore, Topic
+from controller.act.cancelled import Swept
 from controller.act.state import Stored
 from controller.decide.budget import Quotas
 from controller.model.execution import Worked
@@ -31,6 +32,7 @@ class Memory:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ended: dict[str, Mapping[str, Worked]] = field(default_factory=dict)
     _states: dict[str, Stored] = field(default_factory=dict)
+    _swept: dict[str, Swept] = field(default_factory=dict)
     _run_calls: tuple[float, ...] = ()
     _lanes: tuple[float, Mapping[str, LaneFacts]] | None = None
 
@@ -66,6 +68,11 @@ class Memory:
         """As a round wrote them at `at` (Unix seconds)."""
         with self._lock:
             self._lanes = (at, lanes)
+
+    def swept(self, lane: str) -> Swept:
+        """What is known of a lane's cancelled tasks; the tick that looks at the lane changes it."""
+        with self._lock:
+            return self._swept.setdefault(lane, Swept())
 
     def remember_run_call(self, at: float) -> None:
         """A launch is tried at `at` (Unix seconds)."""

@@ -55,6 +55,7 @@ def result_json(result: TickResult) -> dict[str, Any]:
         "stood_down": result.stood_down,
         "dry_run": result.dry_run,
         "republished_count": 0 if result.dry_run else result.delayed.count,
+        "cancelled_count": result.delayed.cancelled_count,
         "delayed_problems": list(result.delayed.problems),
         "notes": list(result.notes),
     }
@@ -84,6 +85,9 @@ def explained_round(outcome: Round) -> list[str]:
 def _delayed(result: TickResult) -> list[str]:
     """Delayed tasks that were due, which count as accepted."""
     count, problems = result.delayed.count, [f"delayed: {problem}" for problem in result.delayed.problems]
+    ended = result.delayed.cancelled_count
+    if ended:
+        problems = [f"delayed: ended {counted(ended, 'delayed task')} that {'was' if ended == 1 else 'were'} cancelled", *problems]
     if not count:
         return problems
     tasks, more = counted(count, "delayed task"), "; more are due, the next tick goes on" if result.delayed.more else ""

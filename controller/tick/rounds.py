@@ -13,7 +13,7 @@ from itertools import islice
 from batch.dead.lanes import LaneFacts, write_lanes
 from batch.events import log
 from batch.model.errors import FanoutError
-from batch.model.names import DELAYED
+from batch.model.names import CANCEL, DELAYED, cancel_object
 from batch.services.ports import ObjectStore
 from controller.decide.decision import Decision
 from controller.lanes.annotations import chosen_lanes, lanes_of
@@ -28,7 +28,7 @@ from controller.tick.sharing import share_out
 from controller.tick.view import View, fault, hold_view, look
 
 LANES_AT_A_TIME = 8
-DELAYED_PAGE = 1000
+PAGE = 1000
 
 
 def tick_lanes(
@@ -71,13 +71,17 @@ def ticked(
     on_result: Callable[[TickResult], None] | None = None,
 ) -> list[TickResult]:
     """Look at all lanes in `asked`, each with its job and its reading, and act on the `chosen` ones."""
-    may_be_due = _subscriptions_with_delayed(outside.store) if len(chosen) > 1 else None
+    several = len(chosen) > 1
+    may_be_due = _named_below(outside.store, DELAYED) if several else None
+    cancelled = _named_below(outside.store, CANCEL) if several and may_be_due != set() else None
 
     def looked(one: tuple[Lane, JobInfo, Reading]) -> View:
         lane, job, reading = one
         republish = lane.name in chosen and (may_be_due is None or lane.subscription in may_be_due)
         try:
-            return look(lane, job, outside, reading, dry_run=dry_run or lane.name not in chosen, republish=republish)
+            may_be = cancelled is None or cancel_object(lane.name).removeprefix(CANCEL) in cancelled
+            dry = dry_run or lane.name not in chosen
+            return look(lane, job, outside, reading, dry_run=dry, republish=republish, cancelled=may_be)
         except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, with its traceback, and the others go on
             held = fault(lane, reading, outside.clock.now(), error)
             return hold_view(lane, reading, outside, held, notes=_traced(error))
@@ -100,13 +104,14 @@ def ticked(
     return together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen], LANES_AT_A_TIME, "lane")
 
 
-def _subscriptions_with_delayed(store: ObjectStore) -> set[str] | None:
-    """Subscriptions with delayed tasks, by one page of a listing for all lanes; None if one page does not show them all."""
+def _named_below(store: ObjectStore, folder: str) -> set[str] | None:
+    """What stands directly below a folder, by one page of a listing for all lanes: with `DELAYED` the subscriptions that have delayed
+    tasks. None if one page does not show it all."""
     try:
-        names = [info.name for info in islice(store.list(DELAYED), DELAYED_PAGE)]
+        names = [info.name for info in islice(store.list(folder), PAGE)]
     except FanoutError:
         return None
-    return {name.removeprefix(DELAYED).partition("/")[0] for name in names} if len(names) < DELAYED_PAGE else None
+    return {name.removeprefix(folder).partition("/")[0] for name in names} if len(names) < PAGE else None
 
 
 def _traced(error: Exception) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""The look at one lane: delayed tasks that are due are published again, then its state, its executions and their progress are read.
+"""The look at one lane: delayed tasks that are due are published again, cancelled ones are ended, then its state, its executions and their
+progress are read.
 
 A look launches nothing. What it reads becomes a View, which is all that a decision is made from.
 """
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from batch.model.errors import FanoutError
+from controller.act.cancelled import CancelledTasks
 from controller.act.intents import Intent, PartState
 from controller.act.launcher import CLOCKS_S, given_up, kept, settle, unlisted
 from controller.act.republisher import Republished, Republisher
@@ -67,13 +69,18 @@ class View:
         return seen.live_worker_count + sum(part.workers for part in launched)
 
 
-def look(lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_run: bool, republish: bool = True) -> View:
-    """Look at a lane. `republish`: delayed tasks may be due; a dry run only counts them. Errors of services become part of the view; they
-    are not raised."""
+def look(
+    lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_run: bool, republish: bool = True, cancelled: bool = True
+) -> View:
+    """Look at a lane. `republish`: delayed tasks may be due, and where `cancelled` some may be cancelled; a dry run only counts those that
+    are due. Errors of services become part of the view; they are not raised."""
     now = outside.clock.now()
     delayed = Republished()
     if republish:
         republisher = Republisher(lane.subscription, lambda: outside.topic(lane.topic), outside.store, outside.clock)
+        if cancelled:
+            swept = outside.memory.swept(lane.name)
+            republisher.cancelled = CancelledTasks(lane.name, lane.subscription, outside.store, outside.clock, outside.rng, swept)
         delayed = republisher.run(dry_run=dry_run)
     remembered = outside.memory.state(lane.name)
     if remembered is not None and _quiet(remembered.state, job, reading, delayed, now):

@@ -184,7 +184,9 @@ def test_they_go_back_whatever_the_reading_says(here: World, reading: Idle | Unk
     assert (ticked(here).delayed.count, waiting(here)) == (1, 0)
 
 
-def test_a_lane_with_only_waiting_tasks_costs_one_listing(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_with_only_waiting_tasks_costs_one_listing_and_a_look_at_what_is_cancelled(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(30):
         delay(here, number, 600)
     ticked(here)  # the first writes the lane's state
@@ -192,7 +194,7 @@ def test_a_lane_with_only_waiting_tasks_costs_one_listing(here: World, monkeypat
     for method in ("read", "write", "delete", "info", "list"):
         monkeypatch.setattr(here.store, method, counted(method, getattr(here.store, method), calls))
     assert ticked(here).delayed == Republished(0)
-    assert calls == ["list"]
+    assert calls == ["list", "info"]
 
 
 def test_a_dry_run_says_what_is_due_and_moves_nothing(here: World) -> None:
