@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "task": ("fanout.task:command", "Show what became of one task, or what it waits for."),
     "dead": ("fanout.dead:command", "See, mend and replay tasks that died."),
     "retry": ("fanout.dead.retry:command", "Replay the dead tasks of a submission."),
+    "cancel": ("fanout.cancel:command", "Cancel tasks that have not started, or all of a submission."),
     "apply": ("fanout.apply:apply", "Apply jobs.yaml, after showing what would change."),
     "render": ("fanout.apply:render", "Print one manifest of jobs.yaml, for `gcloud run jobs replace -`."),
     "tick": ("fanout.tick:tick", "Read the backlog, decide, launch: once, for one lane or all."),

@@ -12,7 +12,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from fanout import apply, doctor, executions, explain, lanes, launch, pause, task, tick
+from batch.model.message import new_task_id, rolling_shard
+from batch.model.names import outcome_object
+from batch.model.outcomes import Outcome, to_line
+from fanout import apply, cancel, doctor, executions, explain, lanes, launch, pause, task, tick
 from tests.controller.fakes import World
 from tests.fanout.test_apply import cloud, jobs_file
 
@@ -29,6 +32,7 @@ COMMANDS = {
     "launch": launch.command,
     "task": task.command,
     "doctor": doctor.command,
+    "cancel": cancel.command,
     "apply": apply.apply,
     "render": apply.render,
 }
@@ -54,11 +58,13 @@ def keys(body: Any) -> set[str]:
     return set(body) | {key for row in rows for key in row}
 
 
-@pytest.mark.parametrize("name", ["tick", "lanes", "executions", "explain", "pause", "launch"])
+@pytest.mark.parametrize("name", ["tick", "lanes", "executions", "explain", "pause", "launch", "cancel"])
 def test_every_key_stands_in_the_help(here: World, run: Run, name: str) -> None:
     here.backlog_is(10)
     run(tick.tick)
-    arguments = {"pause": ["default"], "launch": ["default", "--workers", "1"]}.get(name, [])
+    ended = new_task_id(here.outside.rng, rolling_shard("default", 0.0))
+    here.store.write(outcome_object(ended[17:], 0.0, "x", 0), to_line(Outcome(ended, "t", "dead", "")))
+    arguments = {"pause": ["default"], "launch": ["default", "--workers", "1"], "cancel": [ended]}.get(name, [])
     body = json.loads(run(COMMANDS[name], *arguments, "--json").output)
     assert keys(body) - documented(COMMANDS[name]) == set()
 
@@ -76,6 +82,8 @@ def test_without_credentials_a_command_says_how_to_log_in(name: str, tmp_path: P
     arguments = {"launch": ["default", "--workers", "1"], "pause": ["default"], "resume": ["default"], "render": ["default"]}.get(name, [])
     if name == "task":
         arguments = ["0123456789abcdef-s-1"]
+    if name == "cancel":
+        arguments = ["s-1", "--lane", "default"]
     if name == "apply":
         arguments = ["--set-env", "GOOGLE_CLOUD_PROJECT=p", "--image", "i"]
     result = CliRunner().invoke(COMMANDS[name], arguments, env=environment)
