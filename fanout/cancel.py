@@ -11,12 +11,12 @@ from typing import TextIO
 
 import click
 
+from batch.handling.cancels import cancel
 from batch.model.clock import iso
 from batch.model.errors import DependencyError, ObjectMissing, SettingsError
 from batch.model.message import TASK_ID_PATTERN, lane_in_shard, shard_in_id
 from batch.model.names import manifest_object, outcome_folder, submission_object
 from batch.model.outcomes import REPLAYED, Outcome
-from batch.services.cancels import cancel
 from batch.services.ports import ObjectStore
 from batch.shards import outcomes_of
 from controller.config import ControllerSettings

@@ -25,6 +25,7 @@ from batch.child.store import RemoteStore
 from batch.child.wire import Frame, Link
 from batch.copies import copies
 from batch.handling.answer import Answer, Said, answers_of, awaited_here, called, raised, tasks_begin_as_now
+from batch.handling.cancels import Cancel, Cancels
 from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Handler, Kind, Registry, load_handlers
 from batch.handling.signals import holds
@@ -35,7 +36,6 @@ from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 from batch.model.result import ResultRefused
 from batch.model.texts import plain
 from batch.process_state import ProcessState, child_state, draw_anew
-from batch.services.cancels import Cancel, Cancels
 
 MAX_STACK_CHARS = 2000
 LEAVE_S = 5.0

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from batch import arguments
 from batch.events import log
+from batch.handling.cancels import Cancels
 from batch.handling.results import Written, write_output
 from batch.logs import OwnLogger, fields_of, trace_field
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
 from batch.model.texts import plain
-from batch.services.cancels import Cancels
 from batch.services.ports import ObjectInfo, ObjectStore
 
 T = TypeVar("T")

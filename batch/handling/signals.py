@@ -14,7 +14,7 @@ The rule, from the outside to the inside:
    any more);
    `Permanent`, `NameRefused`, `MessageRefused` (never is never, whatever else failed);
    `Retry` (a failed attempt, with the wait that was asked for); any other error; `Snooze` last: it spends no attempt, so a mistake beside
-   it would come back for ever. Of two alike the longer wait, then the first. Tasks that were only cancelled say nothing.
+   it would come back for ever. Of two alike the longer wait, then the first. What asyncio only cancelled says nothing.
 
 If none of ours decides, the error itself is the failure, and of a group its first real error.
 """

@@ -81,11 +81,13 @@ class ProgressWriter:
             longest_s = self.every_s * (1 + JITTER)
             self.heartbeat(longest_s)
             self.beside()
+            self.heartbeat(longest_s)
             while not self._ended:
                 self.clock.wait(self._wake, self.every_s * (1 + JITTER * (self.rng.random() - 0.5)))
                 self._wake.clear()
                 if not self._ended:
                     self.write()
+                    self.heartbeat(longest_s)
                     self.beside()
                 self.heartbeat(longest_s)
         except BaseException as error:  # noqa: BLE001 - carried to the worker, which ends

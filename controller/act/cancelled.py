@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from batch.handling.cancels import Cancel, Cancels
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import replay_number_of
 from batch.model.delayed import DelayedMessage, from_object
@@ -19,7 +20,6 @@ from batch.model.errors import ObjectMissing, PreconditionFailed
 from batch.model.message import shard_in_id, shard_of, task_type_of
 from batch.model.names import delayed_folder, delayed_parts, outcome_object
 from batch.model.outcomes import Outcome, to_line
-from batch.services.cancels import Cancel, Cancels
 from batch.services.ports import ObjectInfo, ObjectStore
 from controller.model.together import together
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch.handling.cancels import KEPT_S, MAX_ENTRIES, MAX_INLINE, Cancel, Cancels, cancel, from_json, to_json
 from batch.model.deadletters import REPLAY, Replay
 from batch.model.errors import DependencyUnavailable, FanoutError
 from batch.model.names import cancel_object
-from batch.services.cancels import KEPT_S, MAX_ENTRIES, MAX_INLINE, Cancel, Cancels, cancel, from_json, to_json
 from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryObjectStore
 

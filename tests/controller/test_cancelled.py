@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from batch.client.proof import prove
+from batch.handling.cancels import cancel
 from batch.model.deadletters import Replay
 from batch.model.delayed import DelayedMessage, to_object
 from batch.model.errors import DependencyUnavailable
 from batch.model.message import rolling_shard
 from batch.model.names import cancel_object, delayed_folder, delayed_object, manifest_object
 from batch.model.outcomes import Outcome, from_lines
-from batch.services.cancels import cancel
 from controller.act import cancelled
 from controller.tick.results import TickResult, explained, result_json
 from controller.tick.rounds import tick_lanes

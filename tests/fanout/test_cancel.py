@@ -11,11 +11,11 @@ import pytest
 from click.testing import Result
 
 from batch.client.submit import NewTask, Submission
+from batch.handling.cancels import KEPT_S, from_json
 from batch.model.errors import DependencyUnavailable
 from batch.model.message import new_task_id, rolling_shard
 from batch.model.names import cancel_object, outcome_object, submission_object
 from batch.model.outcomes import Outcome, to_line
-from batch.services.cancels import KEPT_S, from_json
 from controller.observe.jobs import JobInfo
 from fanout import cancel, pause
 from tests.controller.fakes import World

@@ -9,6 +9,7 @@ from typing import Any
 
 from batch.events import log
 from batch.handling.answer import CAME_THROUGH, Answer, Said, raised
+from batch.handling.cancels import Cancel, Cancels
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter, fingerprint_of
@@ -17,7 +18,6 @@ from batch.model.message import Task
 from batch.model.names import attempts_object
 from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out
 from batch.model.result import ResultRefused
-from batch.services.cancels import Cancel, Cancels
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.failures import log_dead, log_failed

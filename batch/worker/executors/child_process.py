@@ -24,9 +24,9 @@ from batch.child.store import answered, takes_long
 from batch.child.wire import Frame, Garbled, Link
 from batch.descendants import end_below
 from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, overdue
+from batch.handling.cancels import Cancel
 from batch.handling.registry import Kind
 from batch.model.clock import Clock
-from batch.services.cancels import Cancel
 from batch.services.ports import ObjectStore
 from batch.worker.executors.output import TAIL_BYTES, Output
 from batch.worker.executors.running import Where

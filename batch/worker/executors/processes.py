@@ -13,10 +13,10 @@ from typing import Any
 
 from batch.events import log
 from batch.handling.answer import Answer, Said
+from batch.handling.cancels import Cancel
 from batch.handling.registry import Kind
 from batch.logs import trace_field
 from batch.model.clock import Clock
-from batch.services.cancels import Cancel
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.attempt import Attempt, Work

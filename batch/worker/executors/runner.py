@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 
 from batch.events import log
 from batch.handling.answer import MAX_TRACEBACK_CHARS, Answer, Said, called
+from batch.handling.cancels import Cancels
 from batch.handling.context import AsyncContext, Context, HowFar
 from batch.model.clock import Clock
 from batch.model.delivery import Delivery
 from batch.model.errors import FanoutError, ServiceRefused, text_of
 from batch.model.texts import traceback_text
-from batch.services.cancels import Cancels
 from batch.services.ports import ObjectStore
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from batch.handling.cancels import cancel
 from batch.handling.context import AsyncContext
 from batch.model.attempts import Attempts, Marker
 from batch.model.deadletters import REPLAY, Replay
@@ -18,7 +19,6 @@ from batch.model.exit import ExitReason
 from batch.model.message import Task
 from batch.model.names import cancel_object
 from batch.model.outcomes import Outcome, merged
-from batch.services.cancels import cancel
 from batch.testing import MemoryObjectStore
 from batch.worker.admission.records import write_attempts
 from batch.worker.life import Worker
@@ -308,7 +308,7 @@ def test_of_an_empty_list_no_message_is_looked_up(plant: Plant, monkeypatch: pyt
     def look_up(*_: Any) -> None:
         raise AssertionError("a message was looked up in an empty list")
 
-    monkeypatch.setattr("batch.services.cancels.Cancels.entry_for", look_up)
+    monkeypatch.setattr("batch.handling.cancels.Cancels.entry_for", look_up)
     plant.submit(50, "count")
     plant.worker(LANE="lane").run()
     assert plant.final().keys() == {f"task-{number}" for number in range(50)}

@@ -45,7 +45,7 @@ class Cancel(NamedTuple):
         return f"cancelled by {self.who or 'somebody'} at {iso(self.at)}" + (f": {self.why}" if self.why else "")
 
     def holds_for(self, attributes: Mapping[str, str]) -> bool:
-        """Not for a message that was replayed later: whoever replays a task wants it."""
+        """Not for a message that was replayed later."""
         replay = replay_of(attributes) if REPLAY in attributes else None
         return replay is None or replay.at <= self.at
 
