@@ -20,8 +20,10 @@ from batch.model.message import Task
 from batch.model.names import cancel_object
 from batch.model.outcomes import Outcome, merged
 from batch.testing import MemoryObjectStore
+from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import write_attempts
 from batch.worker.life import Worker
+from batch.worker.progress_writer import ProgressWriter
 from tests.batch.worker.isolated import plant_with, submit
 from tests.batch.worker.isolated import worker as isolating_worker
 from tests.batch.worker.plant import Plant, ended, in_thread
@@ -109,12 +111,20 @@ def test_the_list_is_read_beside_the_first_pull_and_with_each_write(plant: Plant
         assert release.wait(60)
 
     plant.submit(1, "wait")
-    thread, _ = in_thread(plant.worker(LANE="lane"))
+    worker, start, open_counts = plant.worker(LANE="lane"), ProgressWriter.start, list[int]()
+
+    def noted_start(writer: ProgressWriter) -> None:
+        assert worker.shutdown.stages is not None
+        open_counts.append(len(worker.shutdown.stages.puller.pulls.open))
+        start(writer)
+
+    monkeypatch.setattr(ProgressWriter, "start", noted_start)
+    thread, _ = in_thread(worker)
     wait_until(lambda: order.count("list") >= 3, 60, "two progress writes")
     release.set()
     ended(thread)
-    begin = [one for one in order if one != "pull"]
-    assert begin[:4] == ["list", "write", "list", "write"]
+    assert [one for one in order if one != "pull"][:4] == ["list", "write", "list", "write"]
+    assert open_counts == [1], "the list is asked for when the first pull is on its way"
 
 
 def test_a_running_handler_hears_of_it_and_what_waits_behind_it_never_starts(plant: Plant) -> None:
@@ -242,7 +252,8 @@ def test_redelivered_ones_quarantined_ones_and_those_that_came_early(plant: Plan
     assert (Counter(plant.final().values()), called(plant)) == ({"cancelled": 3}, [])
 
 
-def test_a_marker_that_stands_already_is_removed(plant: Plant) -> None:
+def test_a_marker_that_stands_already_is_removed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Markers, "unmark_all", lambda _: None)  # it would remove what was forgotten
     began, release = threading.Event(), threading.Event()
 
     @plant.registry.task("block")
