@@ -11,10 +11,11 @@ from typing import TextIO
 
 import click
 
+from batch.client.life import located
 from batch.handling.cancels import cancel
 from batch.model.clock import iso
 from batch.model.errors import DependencyError, ObjectMissing, SettingsError
-from batch.model.message import TASK_ID_PATTERN, lane_in_shard, shard_in_id
+from batch.model.message import TASK_ID_PATTERN, shard_in_id
 from batch.model.names import manifest_object, outcome_folder, submission_object
 from batch.model.outcomes import REPLAYED, Outcome
 from batch.services.ports import ObjectStore
@@ -91,15 +92,24 @@ def _by_lane(store: ObjectStore, ids: Sequence[str], lane: str | None) -> dict[s
         if not re.fullmatch(TASK_ID_PATTERN, one):
             problems.append(f"{one[:200]!r} is no id of a task or submission")
             continue
-        shard = shard_in_id(one) or one
-        if lane is None and shard not in known:
-            known[shard] = lane_in_shard(shard) or _lane_of_submission(store, shard, problems)
-        name = lane or known[shard]
+        key = shard_in_id(one) or one
+        if lane is None and key not in known:
+            known[key] = _lane_of(store, one, problems)
+        name = lane or known[key]
         if name is not None:
             found[name].append(one)
     if problems:
         raise SettingsError(problems)
     return found
+
+
+def _lane_of(store: ObjectStore, one: str, problems: list[str]) -> str | None:
+    """By the task's id, the record of its key, or its submission."""
+    try:
+        where = located(store, one)
+    except SettingsError:
+        return _lane_of_submission(store, one, problems)
+    return where.lane or _lane_of_submission(store, where.shards[0], problems)
 
 
 def _lane_of_submission(store: ObjectStore, submission_id: str, problems: list[str]) -> str | None:

@@ -30,7 +30,7 @@ _LAST_S = 9_999_999_999
 
 
 class Cancel(NamedTuple):
-    """One entry: of the task or submission `id`, or of all ids in `ids_object`. `at` and `until` are Unix seconds."""
+    """One entry: of the task or submission `id`, or of all `id_count` ids in `ids_object`. `at` and `until` are Unix seconds."""
 
     at: float
     until: float
@@ -38,6 +38,7 @@ class Cancel(NamedTuple):
     why: str = ""
     id: str = ""
     ids_object: str = ""
+    id_count: int = 1
 
     @property
     def reason(self) -> str:
@@ -126,14 +127,12 @@ def from_json(data: bytes) -> tuple[Cancel, ...]:
 
 def from_body(body: Mapping[str, Any]) -> Cancel:
     """Raises ValueError, KeyError or TypeError when it is no entry."""
-    texts = [body.get(name, "") for name in ("who", "why", "id", "ids_object")]
-    times = [body["at"], body["until"]]
-    if not all(type(one) is str for one in texts) or not any(texts[2:]) or not all(type(one) in (int, float) for one in times):
+    who, why, name, ids_object = texts = [body.get(field, "") for field in ("who", "why", "id", "ids_object")]
+    at, until, id_count = numbers = [body["at"], body["until"], body.get("id_count", 1)]
+    is_typed = all(type(one) is str for one in texts) and all(type(one) in (int, float) for one in numbers)
+    if not is_typed or not (name or ids_object) or not all(0 <= one <= _LAST_S for one in numbers):
         raise ValueError(f"no entry: {dict(body)!r:.200}")
-    if not all(0 <= one <= _LAST_S for one in times):
-        raise ValueError(f"no times: {times}")
-    at, until = map(float, times)
-    return Cancel(at, until, *texts)
+    return Cancel(float(at), float(until), who, why, name, ids_object, int(id_count))
 
 
 def cancel(store: ObjectStore, lane: str, ids: Sequence[str], *, who: str, why: str = "", now: float) -> Cancel:
@@ -183,4 +182,4 @@ def _new(store: ObjectStore, lane: str, ids: Sequence[str], known: Sequence[Canc
         name = cancelled_ids_object(lane, digest, entry.at)
         with suppress(PreconditionFailed):  # the same ids in the same second
             store.write(name, content, content_type="text/plain", if_generation=0)
-    return [entry._replace(ids_object=name)]
+    return [entry._replace(ids_object=name, id_count=len(ids))]

@@ -34,7 +34,6 @@ ROLLING_BELOW = 100
 _KEY_NAMESPACE = "6f0d3c1e-3b52-5d0a-9a64-0c6b3f0f4c11"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ID_WITH_SHARD = re.compile(r"[0-9a-f]{16}-([A-Za-z0-9][A-Za-z0-9._-]{0,110})")
-_ROLLING = re.compile(r"rolling-(.+)-\d{10}", re.ASCII)
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 _NORMAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -89,12 +88,6 @@ def keyed_task_id(lane: str, idempotency_key: str) -> str:
 def rolling_shard(lane: str, unix_s: float) -> str:
     """The shard of single tasks and small submissions."""
     return f"rolling-{lane}-{hour(unix_s)}"
-
-
-def lane_in_shard(shard: str) -> str | None:
-    """The lane of a rolling shard; None for a submission's own."""
-    found = _ROLLING.fullmatch(shard)
-    return found[1] if found else None
 
 
 def encode(task: Task) -> tuple[bytes, dict[str, str]]:

@@ -5,7 +5,6 @@ The counts are approximate, as those in the metadata of objects are: they trigge
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from itertools import islice
 from batch.dead.letters import DIED
 from batch.dead.log import ENDS
 from batch.dead.segments import listed
+from batch.handling.cancels import from_json
 from batch.model.errors import FanoutError, ObjectMissing
 from batch.model.names import cancel_object, delayed_folder
 from batch.services.ports import ObjectInfo, ObjectStore
@@ -25,8 +25,8 @@ MAX_DELAYED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Letters that wait in the log, delayed tasks (at most MAX_DELAYED are counted), and entries that still hold of the list of what was
-    cancelled. None: unknown, for a reason that stands in `problems`."""
+    """Letters that wait in the log, delayed tasks (at most MAX_DELAYED are counted), and ids on the list of what was cancelled that still
+    hold. None: unknown, for a reason that stands in `problems`."""
 
     dead_count: int | None = None
     delayed_count: int | None = None
@@ -67,11 +67,8 @@ def _total(segment: ObjectInfo, event: str) -> int:
 
 def _cancelled(store: ObjectStore, lane: str, now: float) -> int:
     try:
-        entries = json.loads(store.read(cancel_object(lane)))["entries"]
-        return sum(float(one["until"]) > now for one in entries)
+        return sum(one.id_count for one in from_json(store.read(cancel_object(lane))) if one.until > now)
     except ObjectMissing:
         return 0
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise FanoutError(
-            f"{cancel_object(lane)} is damaged, so it cancels nothing: {error!r:.200}; delete it, and cancel again"
-        ) from error
+    except ValueError as error:
+        raise FanoutError(f"{cancel_object(lane)} is damaged, so it cancels nothing: {error}; delete it, and cancel again") from error

@@ -20,7 +20,7 @@ NOW = 1_767_225_600.0
 NAME = cancel_object("bulk")
 MANY = [f"id-{number}" for number in range(MAX_INLINE + 1)]
 texts = st.text(st.characters(codec="utf-8"), max_size=9)
-entries = st.builds(Cancel, *[st.floats(0, 9e9)] * 2, texts, texts, id=texts.filter(bool), ids_object=texts)
+entries = st.builds(Cancel, *[st.floats(0, 9e9)] * 2, texts, texts, id=texts.filter(bool), ids_object=texts, id_count=st.integers(1, 10**6))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from batch.client.submit import NewTask, Submission
+from batch.client.submit import NewTask, Submission, submit_one
 from batch.handling.cancels import KEPT_S, from_json
 from batch.model.errors import DependencyUnavailable
 from batch.model.message import new_task_id, rolling_shard
@@ -63,6 +63,13 @@ def test_a_single_tasks_id_tells_its_lane(here: World, run: Run) -> None:
     task_id = single(here, "bulk")
     assert f"cancelled in lane bulk: {task_id};" in run(cancel.command, task_id).output
     assert listed(here, "bulk") == [task_id]
+
+
+def test_a_task_with_a_key_is_in_the_lane_of_its_record(here: World, run: Run) -> None:
+    keyed = NewTask("t", {}, "key-1")
+    clock, rng = here.clock, random.Random(1)
+    task_id, _ = submit_one(here.broker.topic("tasks"), keyed, lane="bulk", clock=clock, rng=rng, store=here.store)
+    assert (run(cancel.command, task_id).exit_code, listed(here, "bulk")) == (0, [task_id])
 
 
 def test_for_others_the_lane_must_be_named(here: World, run: Run) -> None:
@@ -129,6 +136,7 @@ def test_a_file_of_ids_goes_into_an_object(here: World, run: Run, tmp_path: Path
     file.write_text("\n".join((*ids, "", ids[0])))
     assert "cancelled in lane default: 500 ids;" in run(cancel.command, "--from-file", str(file)).output
     (name,) = here.store.names("cancel/default/")
+    assert from_json(here.store.read(cancel_object("default")))[0].id_count == 500
     assert here.store.read(name).decode().split() == ids
 
 
