@@ -6,13 +6,13 @@ A list is gone through once, when it is new; what a worker delays later is found
 from __future__ import annotations
 
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
-from batch.handling.cancels import Cancel, Cancels
+from batch.handling.cancels import Cancels
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import replay_number_of
 from batch.model.delayed import DelayedMessage, from_object
@@ -25,24 +25,25 @@ from controller.model.together import together
 
 REQUESTS_IN_FLIGHT = 16
 PORTION_COUNT = 500
-PORTION_BYTES = 9_000_000
 
 
 @dataclass(slots=True)
 class Swept:
-    """What one controller process remembers of a lane's list: how far the delayed objects were compared with its `generation`."""
+    """What one controller process remembers of a lane's list: the delayed objects are compared with all of its generation `done`, and up
+    to the name `after` with the generation `begun`."""
 
     cancels: Cancels = field(default_factory=Cancels)
-    generation: int = 0
+    done: int = 0
+    begun: int = 0
     after: str = ""
 
 
 class Found(NamedTuple):
-    """A delayed object of a cancelled task."""
+    """A delayed object of a cancelled task, and the line of its outcome."""
 
     info: ObjectInfo
-    message: DelayedMessage
-    entry: Cancel
+    shard: str
+    line: bytes
 
 
 @dataclass(slots=True)
@@ -61,51 +62,48 @@ class CancelledTasks:
         """As `Cancels.look`: one request while the list is the same. Raises DependencyError."""
         return self.swept.cancels.look(self.store, self.lane, self.clock.now())
 
-    def entry_for(self, message: DelayedMessage) -> Cancel | None:
-        """What cancels a delayed message; None when nothing does."""
+    def found(self, info: ObjectInfo, message: DelayedMessage) -> Found | None:
+        """The end of a delayed message; None if nothing cancels it."""
         cancels, attributes = self.swept.cancels, message.attributes
-        return cancels.entry_for(message.task_id, attributes.get("submission_id", ""), attributes) if cancels.by_id else None
+        if not cancels.by_id or (entry := cancels.entry_for(message.task_id, attributes.get("submission_id", ""), attributes)) is None:
+            return None
+        outcome = Outcome(
+            message.task_id,
+            attributes.get("task_type") or task_type_of(message.data) or "unknown",
+            "cancelled",
+            iso(self.clock.now()),
+            attempt_count=0,
+            message_id=message.message_id,
+            reason=entry.reason,
+            replay_number=replay_number_of(attributes),
+        )
+        return Found(info, shard_of(attributes, lane=self.lane, published_s=message.published_s), to_line(outcome))
 
     def sweep(self, until_s: float) -> None:
         """End all delayed tasks that the list names, if it is new, until `until_s` (monotonic); the next tick goes on from there. Raises
         FanoutError."""
         cancels, swept = self.swept.cancels, self.swept
         generation = cancels.generation
-        if not cancels.by_id or swept.generation == generation:
+        if not cancels.by_id or swept.done == generation:
             return
-        for portion in _portions(self._candidates()):
+        if swept.begun != generation:
+            swept.begun, swept.after = generation, ""
+        candidates = self._candidates()
+        while portion := list(islice(candidates, PORTION_COUNT)):
             if self.clock.monotonic() >= until_s:
                 return
-            found = [one for one in together(self._found, portion, REQUESTS_IN_FLIGHT, "cancelled") if one is not None]
-            self.end(found)
+            self.end([one for one in together(self._read, portion, REQUESTS_IN_FLIGHT, "cancelled") if one is not None])
             swept.after = portion[-1].name
-        swept.generation, swept.after = generation, ""
+        swept.done = generation
 
     def end(self, found: Sequence[Found]) -> None:
         """Write the outcomes, then delete the objects. Raises FanoutError."""
-        now = self.clock.now()
-        by_shard: dict[str, list[bytes]] = defaultdict(list)
-        for one in found:
-            message = one.message
-            task_type = message.attributes.get("task_type") or task_type_of(message.data) or "unknown"
-            outcome = Outcome(
-                message.task_id,
-                task_type,
-                "cancelled",
-                iso(now),
-                attempt_count=0,
-                message_id=message.message_id,
-                reason=one.entry.reason,
-                replay_number=replay_number_of(message.attributes),
-            )
-            shard = shard_of(message.attributes, lane=self.lane, published_s=message.published_s)
-            by_shard[shard].append(to_line(outcome))
-        for shard, lines in by_shard.items():
-            name = outcome_object(shard, now, f"tick-{self.rng.getrandbits(64):016x}", 0)
+        for shard in dict.fromkeys(one.shard for one in found):
+            lines = [one.line for one in found if one.shard == shard]
+            name = outcome_object(shard, self.clock.now(), f"tick-{self.rng.getrandbits(64):016x}", 0)
+            counts = {"cancelled": str(len(lines))}
             with suppress(PreconditionFailed):  # nobody else has this name: the answer to our own write was lost
-                self.store.write(
-                    name, b"".join(lines), content_type="application/x-ndjson", metadata={"cancelled": str(len(lines))}, if_generation=0
-                )
+                self.store.write(name, b"".join(lines), content_type="application/x-ndjson", metadata=counts, if_generation=0)
         together(self._delete, found, REQUESTS_IN_FLIGHT, "cancelled")
         self.count += len(found)
 
@@ -126,24 +124,8 @@ class CancelledTasks:
             if parts[1] in by_id or shard in by_id or (any_submission and (shard is None or shard.startswith("rolling-"))):
                 yield info
 
-    def _found(self, info: ObjectInfo) -> Found | None:
+    def _read(self, info: ObjectInfo) -> Found | None:
         try:
-            message = from_object(self.store.read(info.name))
+            return self.found(info, from_object(self.store.read(info.name)))
         except (ObjectMissing, ValueError):
             return None  # somebody was faster; or it is damaged, and is moved aside when it is due
-        entry = self.entry_for(message)
-        return None if entry is None else Found(info, message, entry)
-
-
-def _portions(infos: Iterable[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
-    """Each of as many as fit into memory."""
-    portion: list[ObjectInfo] = []
-    total_bytes = 0
-    for info in infos:
-        if portion and (len(portion) >= PORTION_COUNT or total_bytes + info.size > PORTION_BYTES):
-            yield portion
-            portion, total_bytes = [], 0
-        portion.append(info)
-        total_bytes += info.size
-    if portion:
-        yield portion

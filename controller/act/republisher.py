@@ -129,11 +129,11 @@ class Republisher:
                 if one.due is None:
                     raise ValueError("its name does not say when it is due")
                 message = from_object(body)
-                entry = self.cancelled.entry_for(message) if self.cancelled else None
-                if entry is None:
+                found = self.cancelled.found(one.info, message) if self.cancelled else None
+                if found is None:
                     ready.append((one, as_outgoing(message, one.due)))
                 else:
-                    ended.append(Found(one.info, message, entry))
+                    ended.append(found)
             except ValueError as error:
                 self._set_aside(one, body, str(error))
         if self.cancelled and ended:

@@ -197,4 +197,10 @@ def test_a_slow_bucket_ends_the_sweep_in_time_and_the_next_tick_goes_on(here: Wo
     monkeypatch.setattr(here.store, "read", slow)
     assert (ticked(here).delayed.cancelled_count, len(reads)) == (0, 4)
     assert (ticked(here).delayed.cancelled_count, len(reads)) == (1, 6)
+
+    cancels(here, "id-4")
+    assert (ticked(here).delayed.cancelled_count, len(reads)) == (0, 10)
+    cancels(here, "id-0")  # before where the sweep of the list as it was has come to
+    assert ticked(here).delayed.cancelled_count + ticked(here).delayed.cancelled_count == 2
+    assert ended(here) == ["id-0", "id-4", "id-5"]
     assert delayed_folder("tasks-sub") in reads[0]
