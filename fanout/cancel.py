@@ -24,6 +24,7 @@ from controller.config import ControllerSettings
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.observe.jobs import JobRunner
 from fanout import cloud
+from fanout.dead.scope import who
 from fanout.output import counted, say, show_json
 
 MAX_LOOKED_UP = 20
@@ -62,7 +63,7 @@ def command(
         paused, notes = _paused(outside.runner, list(by_lane), strict=lane is not None)
         bodies = []
         for name, of_lane in by_lane.items():
-            entry = cancel(outside.store, name, of_lane, who=cloud.who(), why=why, now=outside.clock.now())
+            entry = cancel(outside.store, name, of_lane, who=who(), why=why, now=outside.clock.now())
             bodies.append({"lane": name, "ids": of_lane, "at": iso(entry.at), "until": iso(entry.until), "paused": paused.get(name)})
         ended = _ended(outside.store, named) if len(named) <= MAX_LOOKED_UP else {}
     if as_json:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
@@ -92,14 +90,6 @@ def logged_in() -> Iterator[None]:
     except GoogleAuthError as error:
         told = " ".join(str(error).split())[:300]
         raise DependencyForbidden(f"there are no credentials: run `gcloud auth application-default login`; {told}") from error
-
-
-def who() -> str:
-    """Who runs the command, for those who read of it later."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # in a container nobody may have a name
-        return f"somebody@{socket.gethostname()}"
 
 
 def no_lane(settings: ControllerSettings) -> str:
