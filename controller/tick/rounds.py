@@ -44,7 +44,7 @@ def tick_lanes(
     readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in looked_at]
     results = ticked(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result)
-    if not names and not dry_run:
+    if not dry_run:
         _write_lanes(outside, lanes, keep_others=bool(refused))
     return Round(tuple(results), tuple(refused) if not names else ())
 
