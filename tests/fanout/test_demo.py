@@ -62,6 +62,7 @@ def assert_gone(pids: list[int]) -> None:
     wait_until(lambda: not [pid for pid in pids if start_mark(pid) is not None], description="all processes of the demo are gone")
 
 
+@pytest.mark.slow
 def test_the_demo_proves_every_task(start: Start, tmp_path: Path) -> None:
     demo = start("--files", "60", "--after", CHECKER)
     text, _ = demo.communicate(timeout=100)
@@ -126,6 +127,7 @@ def test_a_killed_demo_leaves_nothing(start: Start, tmp_path: Path) -> None:
     assert_gone(pids)
 
 
+@pytest.mark.slow
 def test_it_fails_when_a_service_dies(start: Start, tmp_path: Path) -> None:
     demo = start("--files", "60", "--kill-worker")
     state_dir = tmp_path / "state"

@@ -235,6 +235,7 @@ def test_a_start_that_fails_in_the_background_says_why(folder: str, tmp_path: Pa
     assert "already in use" in second.stderr
 
 
+@pytest.mark.slow
 def test_a_state_is_there_again_at_the_next_start(tmp_path: Path) -> None:
     folder = ("--state-dir", str(tmp_path / "state"))
     for life in ("first", "second"):

@@ -32,6 +32,7 @@ def test_tasks_of_ten_megabytes_with_cycles_take_no_more_than_a_few_of_them(kind
     assert tuned <= max(1.3 * default, default + 80), f"{tuned} MB, with Python's own settings {default} MB"
 
 
+@pytest.mark.slow
 @linux
 def test_one_task_of_many_documents_does_not_keep_them_all() -> None:
     tuned, default = peak_mb("plain", "tuned", 2, 60), peak_mb("plain", "default", 2, 60)

@@ -104,7 +104,7 @@ def test_a_call_of_many_that_does_not_fit_is_one_failure_to_its_type(over: threa
     assert not [record for record in caplog.records if getattr(record, "event", "") == "type_slowed"]
 
 
-@pytest.mark.parametrize("kind", ["plain", "async", "grouped", "isolated"])
+@pytest.mark.parametrize("kind", slow_but(["plain"], ["plain", "async", "grouped", "isolated"]))
 def test_one_that_began_late_is_nacked_without_a_failed_attempt(kind: str, over: threading.Event) -> None:
     clock = ShiftedClock()
     plant = Plant(clock)

@@ -195,6 +195,7 @@ def test_our_own_lane_is_applied_by_gcloud(gcloud: Gcloud) -> None:
     assert {"name": "GOOGLE_CLOUD_PROJECT", "value": gcloud.project} in container["env"]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_storage_commands_go_to_the_local_storage(gcloud: Gcloud, local_storage: Service, tmp_path: Path, project: str) -> None:
     storage = Gcloud(Addresses("127.0.0.1:9", NOWHERE, local_storage.http, NOWHERE), tmp_path / "gcloud", project)

@@ -38,6 +38,7 @@ def subscriber(emulator: str) -> Iterator[Any]:
         yield made
 
 
+@pytest.mark.slow
 def test_subscribe_receives_20000_messages_and_leaves_nothing(publisher: Any, subscriber: Any, project: str) -> None:
     topic = publisher.create_topic(name=publisher.topic_path(project, "topic")).name
     subscription = subscriber.create_subscription(name=subscriber.subscription_path(project, "sub"), topic=topic).name

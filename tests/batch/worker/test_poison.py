@@ -29,7 +29,7 @@ from batch.worker.admission.admission import MAX_LOST
 from batch.worker.admission.records import add_failure, end_marker, postpone, read_attempts, write_attempts
 from tests.batch.worker.isolated import plant_with, submit, worker
 from tests.batch.worker.plant import Plant, ended, in_thread
-from tests.support import wait_until
+from tests.support import slow_but, wait_until
 
 GONE = Marker("gone-x", 3, 0, "2026-01-31T12:00:00.000000Z")
 
@@ -380,7 +380,7 @@ def test_a_suspect_has_a_time_limit() -> None:
 
 
 @pytest.mark.usefixtures("begun_late")
-@pytest.mark.parametrize("task_type", ["thread-write", "async-write", "group-write", "child-write"])
+@pytest.mark.parametrize("task_type", slow_but(["thread-write"], ["thread-write", "async-write", "group-write", "child-write"]))
 def test_a_suspect_that_still_runs_at_the_end_goes_back_a_suspect(task_type: str) -> None:
     plant = plant_with(task_type)
     submit(plant, "t", task_type, name="out/t", seconds=60)

@@ -118,6 +118,7 @@ def test_large_messages_are_pulled_in_small_numbers() -> None:
 SEEDS = 1000
 
 
+@pytest.mark.slow
 def test_drained_is_never_wrong_and_no_share_exceeded_in_a_thousand_histories() -> None:
     """Short and false empty answers, several pulls, messages that go back, pulls that fail: at the end nothing is left, or the share is
     done; and where few pulls fail the end takes no more than twice as long as the proof must."""

@@ -19,6 +19,7 @@ from batch.model.exit import EXIT_STUCK, ExitReason, exit_code
 from batch.model.message import Task
 from batch.worker.watchdog import MAX_LOOK_S, MAX_STACKS_CHARS, Watchdog, stack_of, stacks, within
 from tests.batch.worker.plant import Plant, ended, in_thread, write
+from tests.support import slow_but
 
 # --- the table of heartbeats
 
@@ -155,7 +156,7 @@ def stuck_worker(plant: Plant, caplog: pytest.LogCaptureFixture, **settings: obj
     return [line for line in lines if line["event"] in ("worker_stuck", "worker_ended")]
 
 
-@pytest.mark.parametrize("part", ["committer", "puller", "lease keeper", "progress writer"])
+@pytest.mark.parametrize("part", slow_but(["committer"], ["committer", "puller", "lease keeper", "progress writer"]))
 def test_each_part_that_stands_still_ends_the_worker(plant: Plant, caplog: pytest.LogCaptureFixture, part: str) -> None:
     never = threading.Event()
     seam, method = {

@@ -32,6 +32,7 @@ def names(bucket: Any) -> list[str]:
     return [blob.name for blob in bucket.list_blobs()]
 
 
+@pytest.mark.slow
 def test_files_go_up_are_read_listed_and_come_down(gcloud: Gcloud, bucket: Any, tmp_path: Path) -> None:
     text = tmp_path / "täglich.txt"
     text.write_text("grüße\n", encoding="utf-8")
