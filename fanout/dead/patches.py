@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from typing import Any
 
 from batch.model.message import short
@@ -23,13 +22,25 @@ def patch_of(text: str) -> Patch:
         return lambda body: _merged(body, given)
     if not isinstance(given, list) or not given:
         raise ValueError(f'a patch is an object such as {{"width": 10}}, or a list of operations; got {short(given)}')
-    for one in given:
-        if not isinstance(one, dict) or one.get("op") not in _OPERATIONS or not isinstance(one.get("path"), str):
-            raise ValueError(f"an operation has an op of {', '.join(_OPERATIONS)} and a path such as /width; got {short(one)}")
-        lacking = [name for name in _OPERATIONS[one["op"]] if name not in one]
-        if lacking:
-            raise ValueError(f"operation {short(one)} lacks {lacking[0]!r}")
-    return lambda body: _patched(body, given)
+    import jsonpatch  # only here: the other commands start without it
+    import jsonpointer
+
+    wrong = (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException)
+    try:
+        operations = jsonpatch.JsonPatch(given)
+    except wrong as error:
+        raise ValueError(f"the patch is no JSON patch: {error}") from error
+
+    def patched(body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            after = operations.apply(body)
+        except wrong as error:
+            raise ValueError(f"the patch does not fit: {error}") from error
+        if not isinstance(after, dict):
+            raise ValueError(f"what the patch leaves is no JSON object but {short(after)}")
+        return after
+
+    return patched
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
@@ -53,71 +64,3 @@ def _merged(body: Any, patch: Any) -> Any:
         else:
             merged[name] = _merged(merged.get(name), value)
     return merged
-
-
-_OPERATIONS: dict[str, tuple[str, ...]] = {
-    "add": ("value",),
-    "remove": (),
-    "replace": ("value",),
-    "test": ("value",),
-    "move": ("from",),
-    "copy": ("from",),
-}
-
-
-def _patched(body: dict[str, Any], operations: list[dict[str, Any]]) -> dict[str, Any]:
-    root: dict[str, Any] = {"": deepcopy(body)}
-    for one in operations:
-        op, path = one["op"], one["path"]
-        try:
-            if op == "test":
-                if _value(root, path) != one["value"]:
-                    raise ValueError(f"is {short(_value(root, path))}, not {short(one['value'])}")
-                continue
-            value = deepcopy(one["value"] if op in ("add", "replace") else _value(root, one["from"] if op in ("move", "copy") else path))
-            if op != "add" and op != "copy":
-                _remove(root, one["from"] if op == "move" else path)
-            if op != "remove":
-                _add(root, path, value)
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"{op} {path}: there is no {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{op} {path}: {error}") from error
-    if not isinstance(root[""], dict):
-        raise ValueError(f"what the patch leaves is no JSON object but {short(root[''])}")
-    return root[""]
-
-
-def _way(path: str) -> list[str]:
-    if path and not path.startswith("/"):
-        raise ValueError("a path begins with a slash, such as /width")
-    return [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")]
-
-
-def _value(root: Any, path: str) -> Any:
-    for part in _way(path):
-        root = root[int(part)] if isinstance(root, list) else root[part]
-    return root
-
-
-def _parent(root: Any, path: str) -> tuple[Any, str]:
-    way = _way(path)
-    for part in way[:-1]:
-        root = root[int(part)] if isinstance(root, list) else root[part]
-    return root, way[-1]
-
-
-def _add(root: Any, path: str, value: Any) -> None:
-    parent, last = _parent(root, path)
-    if isinstance(parent, list):
-        parent.insert(len(parent) if last == "-" else int(last), value)
-    else:
-        parent[last] = value
-
-
-def _remove(root: Any, path: str) -> None:
-    parent, last = _parent(root, path)
-    if isinstance(parent, list):
-        del parent[int(last)]
-    else:
-        del parent[last]
