@@ -2,7 +2,7 @@
 
     python -m bench.dead
 
-takes about two minutes; client and servers share the cores of the machine. It writes bench/results/dead.json and prints what it found. Each
+takes about two minutes a round; client and servers share the cores of the machine. It writes bench/results/dead.json and docs/benchmarks.md. Each
 measurement is a command of its own, as an operator runs it: its seconds and its memory count from its start to its end. A rate is told by
 the entries that it left in the log, from the first confirmed request to the last.
 """
@@ -10,6 +10,7 @@ the entries that it left in the log, from the first confirmed request to the las
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import subprocess
@@ -41,10 +42,11 @@ from batch.model.outcomes import Outcome, to_line
 from batch.services.objects import GoogleObjectStore
 from batch.services.ports import ObjectStore
 from bench.machine import facts, load
-from bench.page import RESULTS
+from bench.page import PAGE, RESULTS, cell, conditions, grid, put_into, taken
 from bench.recording import Measure, Recording, write
 from bench.servers import local_service
 
+NAME = "dead"
 WORKERS = 8
 GROUPS = 20
 SHARDS = 10
@@ -59,7 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.dead", description="The log of dead letters: listed and replayed.")
     parser.add_argument("--letters", type=int, default=100_000)
     parser.add_argument("--rate", type=float, default=2000.0)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS / "dead.json")
+    parser.add_argument("--page", type=lambda given: Path(given) if given else None, default=PAGE, help="page to update; empty: none")
     options = parser.parse_args()
     ls, replay = Measure("grouped ls", "s", "<= 5"), Measure("replay of half", "letters/s", ">= 5,000 without a rate")
     memory = Measure("memory", "MB", "<= 200 of ls")
@@ -69,8 +73,8 @@ def main() -> None:
         local_service("pubsub", Path(name)) as pubsub,
         local_service("storage", Path(name)) as storage,
     ):
-        for rate in (None, options.rate):
-            environment, store = _filled(f"p-{int(rate or 0)}", pubsub.address, storage.address, options.letters)
+        for round_number, rate in itertools.product(range(options.rounds), (None, options.rate)):
+            environment, store = _filled(f"p-{round_number}-{int(rate or 0)}", pubsub.address, storage.address, options.letters)
             if rate is None:
                 for who, arguments in (("from metadata", ()), ("from contents", ("--error", "KeyError"))):
                     seconds, megabytes = _measured(environment, "ls", *arguments)
@@ -86,9 +90,18 @@ def main() -> None:
                 ls.add("from metadata, after the replay", _measured(environment, "ls")[0])
             store.close()
     write(recording, options.output)
-    for measure in recording.measures:
-        for who, runs in measure.runs.items():
-            print(f"{measure.name:15} {who:70} {runs[0]:10,.2f} {measure.unit}   (aim: {measure.aim})")
+    shown = text(recording)
+    print(shown)
+    if options.page:
+        options.page.write_text(put_into(options.page.read_text(encoding="utf-8"), NAME, shown), encoding="utf-8")
+
+
+def text(recording: Recording) -> str:
+    """As it stands in the page."""
+    body = [
+        [measure.name, who, cell(runs), measure.unit, measure.aim] for measure in recording.measures for who, runs in measure.runs.items()
+    ]
+    return "\n".join([taken(recording), "", *grid(["what", "how", "seen", "unit", "wanted"], body), "", *conditions(recording)])
 
 
 def _filled(project: str, pubsub: str, storage: str, count: int) -> tuple[dict[str, str], GoogleObjectStore]:
