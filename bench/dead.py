@@ -2,9 +2,9 @@
 
     python -m bench.dead
 
-takes about two minutes a round; client and servers share the cores of the machine. It writes bench/results/dead.json and docs/benchmarks.md.
-Each measurement is a command of its own, as an operator runs it: its seconds and its memory count from its start to its end. A rate is told by
-the entries that it left in the log, from the first confirmed request to the last.
+takes about two minutes a round; client and servers share the cores of the machine. It writes bench/results/dead.json and its block of
+docs/benchmarks.md. Each measurement is a command of its own, as an operator runs it: its seconds and its memory count from its start to its
+end. A rate is told by the entries that it left in the log, from the first confirmed request to the last.
 """
 
 from __future__ import annotations
