@@ -208,7 +208,7 @@ class Tracing:
             if told not in line:
                 continue
             try:
-                outcome = _checked(from_line(line))
+                outcome = from_line(line)
             except ValueError:
                 self.problems.append(f"{name} holds a damaged line that names this task: {line[:80]!r}")
                 continue
@@ -306,15 +306,6 @@ class Tracing:
         infos = list(self.store.list(manifest_object(own, 0).rpartition("-")[0]))
         self.before_reading(len(infos))
         return any(f'"{self.task_id}"'.encode() in data for _, data in contents(self.store, infos))
-
-
-def _checked(outcome: Outcome) -> Outcome:
-    """Raises ValueError for a line whose values are none of ours."""
-    texts = (outcome.finished_at, outcome.task_type, outcome.output, outcome.error_type, outcome.reason, outcome.fingerprint)
-    numbers = (outcome.duration_s, outcome.replay_number)
-    if not all(isinstance(one, str) for one in texts) or not all(isinstance(one, int | float) for one in numbers):
-        raise ValueError("not the values of an outcome")
-    return outcome
 
 
 def _tells_replays(info: ObjectInfo) -> bool:

@@ -82,8 +82,11 @@ class Proof:
 
     @property
     def finishing_s(self) -> float:
-        """Seconds from the first outcome to the last."""
-        return from_iso(self.last_finished_at) - from_iso(self.first_finished_at) if self.first_finished_at else 0.0
+        """Seconds from the first outcome to the last; 0 where one of them is at no time that can be read."""
+        try:
+            return from_iso(self.last_finished_at) - from_iso(self.first_finished_at) if self.first_finished_at else 0.0
+        except ValueError:
+            return 0.0
 
     @property
     def tasks_per_s(self) -> float:

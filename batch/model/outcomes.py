@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from json.encoder import encode_basestring as quoted
+from operator import attrgetter
 from typing import Any
 
 from batch.model.result import as_json
@@ -112,12 +113,24 @@ def left_out(line: bytes) -> dict[str, str]:
 
 
 def from_line(line: bytes) -> Outcome:
-    """Raises ValueError on a line that is no outcome."""
-    body = json.loads(line)
+    """Raises ValueError on a line that is no outcome, or has a value that no outcome has."""
+    body = _JSON.decode(line.decode("utf-8", "surrogatepass"))
     try:
-        return Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__ if name in body})
+        one = Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__ if name in body})
     except TypeError as error:
         raise ValueError(f"not an outcome line: {error}") from error
+    if {*map(type, _texts(one))} != {str} or {*map(type, _numbers(one))} != {int} or type(one.duration_s) not in (float, int):
+        raise ValueError(f"not an outcome line: not its values in {line[:200]!r}")
+    return one
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+_texts = attrgetter("task_id", "task_type", "finished_at", "execution", "message_id", "output", "error_type", "reason", "fingerprint")
+_numbers = attrgetter("index", "retry", "attempt_count", "replay_number")
 
 
 def from_lines(data: bytes) -> Iterator[Outcome]:

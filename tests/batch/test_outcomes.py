@@ -93,3 +93,26 @@ def test_an_unknown_outcome_is_an_error() -> None:
 def test_a_line_that_is_no_outcome_is_an_error(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 (json's own error is one of them)
         from_line(line)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"task_id": [1]},
+        {"finished_at": 5},
+        {"execution": 5},
+        {"fingerprint": {}},
+        {"error_type": None},
+        {"index": "a"},
+        {"replay_number": "1"},
+        {"replay_number": True},
+        {"duration_s": "x"},
+        {"duration_s": float("nan")},
+        {"result": float("inf")},
+    ],
+)
+def test_a_line_with_a_value_that_no_outcome_has_is_an_error(value: dict[str, object]) -> None:
+    body = {"task_id": "a", "task_type": "t", "outcome": "dead", "finished_at": "now"}
+    assert from_line(json.dumps(body).encode()).outcome == "dead"
+    with pytest.raises(ValueError):  # noqa: PT011 (json's own error is one of them)
+        from_line(json.dumps(body | value).encode())

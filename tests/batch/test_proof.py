@@ -129,6 +129,18 @@ def test_a_lost_manifest_is_a_problem_not_fewer_tasks() -> None:
     assert "2 manifests were found where 3 were written" in proof.problems[0]
 
 
+def test_a_damaged_outcome_is_a_problem_and_hides_no_other() -> None:
+    one = Submitted(150)
+    odd = {**json.loads(to_line(one.outcome(one.ids[0], "dead"))), "fingerprint": ["f"], "replay_number": "1", "duration_s": None}
+    late = {**json.loads(to_line(one.outcome(one.ids[0]))), "finished_at": "yesterday"}
+    one.store.write(outcome_object(one.shard, 0.0, "x-0-0", 1), f"{json.dumps(odd)}\n{json.dumps(late)}\n".encode())
+    one.write(one.outcome(task_id) for task_id in one.ids[1:])
+    proof = one.prove()
+    assert (proof.counts["succeeded"], proof.complete, proof.finishing_s) == (150, False, 0.0)
+    assert "is no outcome" in proof.problems[0]
+    assert "its records are damaged" in as_text(proof)
+
+
 def test_a_changed_manifest_is_a_problem() -> None:
     one = Submitted(300)
     name = manifest_object(one.submission_id, 1)
