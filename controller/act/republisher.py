@@ -104,18 +104,28 @@ class Republisher:
             del due[MOST_PER_TICK:]
             if dry_run:
                 return Republished(len(due), more)
-            if self.cancelled is not None and (problem := self.cancelled.look()):
-                self._problems.append(problem)
+            knows_cancelled = self._knows_cancelled()
             for portion in portions(due):
                 if self.clock.monotonic() >= until_s:
                     more = True
                     break
                 self._republish(portion)
-            if self.cancelled is not None:
+            if self.cancelled is not None and knows_cancelled:
                 self.cancelled.sweep(until_s)
         except FanoutError as error:
             self._problems.append(f"delayed tasks stay in {folder} until the next tick: {error}")
         return Republished(self._count, more, tuple(self._problems), self.cancelled.count if self.cancelled else 0)
+
+    def _knows_cancelled(self) -> bool:
+        """Whether the list of what was cancelled was read. Without it what is due goes back all the same: workers look at the list too."""
+        try:
+            problem = self.cancelled.look() if self.cancelled else ""
+        except FanoutError as error:
+            self._problems.append(f"what is cancelled is not known, so no delayed task ends by that: {error}")
+            return False
+        if problem:
+            self._problems.append(problem)
+        return True
 
     def _republish(self, portion: Sequence[Due]) -> None:
         """Raises DependencyError, and FanoutError for what a service refuses."""

@@ -11,7 +11,7 @@ from batch.client.proof import prove
 from batch.handling.cancels import cancel
 from batch.model.deadletters import Replay
 from batch.model.delayed import DelayedMessage, to_object
-from batch.model.errors import DependencyUnavailable
+from batch.model.errors import DependencyUnavailable, ServiceRefused
 from batch.model.message import rolling_shard
 from batch.model.names import cancel_object, delayed_folder, delayed_object, manifest_object
 from batch.model.outcomes import Outcome, from_lines
@@ -179,6 +179,16 @@ def test_a_damaged_list_is_told_and_the_others_go_back(here: World) -> None:
     result = ticked(here)
     assert result.delayed.count == 1
     assert f"{cancel_object('default')} cancels nothing" in result.delayed.problems[0]
+
+
+@pytest.mark.parametrize("error", [DOWN, ServiceRefused("403")])
+def test_a_list_that_cannot_be_read_holds_no_delayed_task_back(here: World, error: Exception) -> None:
+    delay(here, "id-1", 0)
+    cancels(here, "id-2")
+    here.store.fail_next("info", error)
+    result = ticked(here)
+    assert (result.delayed.count, here.store.names("delayed/")) == (1, ())
+    assert "what is cancelled is not known" in result.delayed.problems[0]
 
 
 def test_a_slow_bucket_ends_the_sweep_in_time_and_the_next_tick_goes_on(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
