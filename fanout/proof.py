@@ -97,7 +97,8 @@ def dead_group(group: DeadGroup) -> str:
     one = group.example
     error = ": ".join(filter(None, (one.error_type, one.reason)))
     by = f" by worker {one.execution}/{one.index}" if one.execution else ""
-    return f"{group.count:,} × {error} ({group.task_type}), such as {one.task_id}{by}"
+    what = error if group.fingerprint else f"one of many other errors, such as {error}"
+    return f"{group.count:,} × {what} ({one.task_type}), such as {one.task_id}{by}"
 
 
 def group_json(group: DeadGroup) -> dict[str, object]:

@@ -22,6 +22,8 @@ from batch.shards import contents
 
 REASONS_KEPT = 1000
 PROBLEMS_KEPT = 100
+GROUPS_KEPT = 10_000
+"""Deaths by more errors than these (each text may name another file) are one group more, without a fingerprint."""
 _PER_REPLAY = 8
 """A rank is that of the outcome, less this for each replay: of a task's lines the lowest counts."""
 _NONE = _PER_REPLAY - 1
@@ -205,6 +207,8 @@ class _Tally:
 
     def _died(self, outcome: Outcome) -> None:
         group = (outcome.fingerprint or title_of(outcome.error_type, outcome.reason), outcome.task_type)
+        if group not in self.examples and len(self.examples) >= GROUPS_KEPT:
+            group = ("", "")
         self.deaths[outcome.task_id] = self.examples.setdefault(group, (group, outcome))[0]
 
     def dead_groups(self) -> tuple[DeadGroup, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from math import ceil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch.client import proof as proof_module
 from batch.client.proof import Proof, prove
 from batch.client.submit import NewTask, Submission
 from batch.model.clock import iso
@@ -99,6 +101,15 @@ def test_two_outcomes_of_a_task_count_once_by_precedence() -> None:
     (group,) = proof.dead
     assert set(group.task_ids) == set(one.ids[100:])
     assert (group.count, group.example.reason) == (50, "because")
+
+
+def test_where_each_death_has_an_error_of_its_own_few_examples_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof_module, "GROUPS_KEPT", 3)
+    one = Submitted(150)
+    one.write(replace(one.outcome(task_id, "dead"), fingerprint=f"f-{task_id}") for task_id in one.ids)
+    first, *named = one.prove().dead
+    assert (first.count, first.fingerprint, [group.count for group in named]) == (147, "", [1, 1, 1])
+    assert "147 × one of many other errors, such as because (work)" in as_text(one.prove())
 
 
 def test_outcomes_of_other_tasks_do_not_count() -> None:
