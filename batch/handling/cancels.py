@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from typing import Any, NamedTuple
 
 from batch.model.clock import iso
@@ -54,11 +55,12 @@ class Cancel(NamedTuple):
 class Cancels:
     """A lane's list as it was read last. `by_id` is empty while nothing is cancelled: look at it before you call. Read by any thread."""
 
-    __slots__ = ("_objects", "by_id", "generation")
+    __slots__ = ("_objects", "_until", "by_id", "generation")
 
     def __init__(self) -> None:
         self.by_id: Mapping[str, Cancel] = {}
         self.generation = 0
+        self._until = 0.0
         self._objects: dict[str, Sequence[str]] = {}
 
     def entry_for(self, task_id: str, submission_id: str, attributes: Mapping[str, str]) -> Cancel | None:
@@ -77,7 +79,7 @@ class Cancels:
         if info is None:
             self.by_id, self.generation = {}, 0
             return ""
-        if info.generation == self.generation:
+        if info.generation == self.generation and now < self._until:
             return ""
         try:
             data, info = store.read_with_info(name)
@@ -87,10 +89,12 @@ class Cancels:
         except ValueError as error:
             entries, problem = (), f"{name} cancels nothing: {error}; delete it, and cancel again"
         by_id: dict[str, Cancel] = {}
-        for one in sorted(entries):  # of several the newest holds
-            if one.until > now:
-                by_id.update(dict.fromkeys(self._ids(store, one), one))
+        holding = sorted(one for one in entries if one.until > now)
+        for one in holding:  # of several the newest holds
+            by_id.update(dict.fromkeys(self._ids(store, one), one))
         self.by_id, self.generation = by_id, info.generation
+        self._until = min((one.until for one in holding), default=inf)
+        self._objects = {one.ids_object: self._objects[one.ids_object] for one in holding if one.ids_object in self._objects}
         return problem
 
     def _ids(self, store: ObjectStore, one: Cancel) -> Sequence[str]:

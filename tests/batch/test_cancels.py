@@ -77,6 +77,14 @@ def test_what_has_expired_holds_no_more_and_goes_with_the_next_write(store: Memo
     assert ([one.id for one in from_json(store.read(NAME))], store.names("cancel/")) == (["id-2"], (NAME,))
 
 
+def test_an_entry_expires_also_where_the_list_does_not_change(store: MemoryObjectStore) -> None:
+    cancel(store, "bulk", ["id-1"], who="ada", now=NOW)
+    cancel(store, "bulk", ["id-2"], who="ada", now=NOW + 5)
+    known = looked(store)
+    assert list(looked(store, NOW + KEPT_S, known).by_id) == ["id-2"]
+    assert looked(store, NOW + KEPT_S + 5, known).by_id == {}
+
+
 def test_many_ids_are_in_one_object_that_the_entry_names(store: MemoryObjectStore) -> None:
     cancel(store, "bulk", MANY, who="ada", now=NOW)
     cancel(store, "bulk", [*reversed(MANY), MANY[0]], who="ada", now=NOW + 5)
