@@ -12,15 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from typing import NamedTuple
 
-from batch.model.clock import from_iso, iso
+from batch.model.clock import from_iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, PreconditionFailed
 from batch.model.message import Task, decode, encode, shard_of, short
 from batch.model.names import key_object
 from batch.services.ports import ObjectStore
 
-KEPT_S = 7 * 86_400.0
-"""As long as Pub/Sub keeps a message; after that another task may have the key."""
 AT_A_TIME = 16
 MAX_ROUNDS = 10
 
@@ -35,19 +33,18 @@ class Keyed(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """What the first task under a key was: the hash of its type and fields, when it was submitted (ISO 8601), to which lane, and where its
-    outcome goes. From `expires_at` (ISO 8601) on another task may have the key."""
+    outcome goes. No other task may ever have the key: outputs, attempts and dead letters of both would have one id, and be taken for one's."""
 
     body_hash: str
     submitted_at: str
     shard: str
-    expires_at: str
     lane: str
 
 
 def read_record(store: ObjectStore, task_id: str) -> KeyRecord | None:
     """The record of a task with a key; None if there is none. Raises ValueError for one that is damaged, DependencyError."""
     found = _found(store, task_id)
-    return None if found is None else from_json(found[0])
+    return None if found is None else from_json(found)
 
 
 def from_json(data: bytes) -> KeyRecord:
@@ -55,12 +52,12 @@ def from_json(data: bytes) -> KeyRecord:
     try:
         body = json.loads(data)
         record = KeyRecord(**{of.name: body[of.name] for of in fields(KeyRecord)})
-        from_iso(record.submitted_at), from_iso(record.expires_at)
-        whole = shard_of({"shard": record.shard}, lane="", published_s=0.0) == record.shard
+        from_iso(record.submitted_at)
+        whole = type(record.lane) is str and shard_of({"shard": record.shard}, lane="", published_s=0.0) == record.shard
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"not the record of an idempotency key: {error!r}"[:300]) from error
     if not whole:
-        raise ValueError(f"not the record of an idempotency key: its shard is {short(record.shard)}")
+        raise ValueError(f"not the record of an idempotency key: its shard is {short(record.shard)}, its lane {short(record.lane)}")
     return record
 
 
@@ -94,29 +91,25 @@ def settled(store: ObjectStore, keyed: Keyed, unix_s: float) -> Outgoing:
     shard of the first. Raises MessageRefused if another task has the key, DependencyError."""
     message = keyed.message
     task = decode(message.data, message.attributes, message_id="", published_s=unix_s, lane=message.attributes["lane"])
-    record = KeyRecord(_body_hash(task), task.submitted_at, task.shard, iso(unix_s + KEPT_S), task.lane)
+    record = KeyRecord(_body_hash(task), task.submitted_at, task.shard, task.lane)
     name = key_object(task.task_id)
-    body, generation = json.dumps(asdict(record)).encode(), 0
+    body = json.dumps(asdict(record)).encode()
     for _ in range(MAX_ROUNDS):
         try:
-            store.write(name, body, content_type="application/json", if_generation=generation)
+            store.write(name, body, content_type="application/json", if_generation=0)
             return message
         except PreconditionFailed:
             found = _found(store, task.task_id)
-        generation = 0 if found is None else found[1]
         if found is not None:
-            known = _known(found[0], keyed.key, name)
-            if from_iso(known.expires_at) > unix_s:
-                return _again(keyed, task, record, known)
+            return _again(keyed, task, record, _known(found, keyed.key, name))
     raise DependencyUnavailable(f"object {name} changed {MAX_ROUNDS} times while it was written; find who writes under keys/")
 
 
-def _found(store: ObjectStore, task_id: str) -> tuple[bytes, int] | None:
+def _found(store: ObjectStore, task_id: str) -> bytes | None:
     try:
-        data, info = store.read_with_info(key_object(task_id))
+        return store.read(key_object(task_id))
     except ObjectMissing:
         return None
-    return data, info.generation
 
 
 def _known(data: bytes, key: str, name: str) -> KeyRecord:
@@ -130,7 +123,7 @@ def _known(data: bytes, key: str, name: str) -> KeyRecord:
 def _again(keyed: Keyed, task: Task, record: KeyRecord, known: KeyRecord) -> Outgoing:
     if record.body_hash != known.body_hash:
         first = f"idempotency key {short(keyed.key)} was used first at {known.submitted_at}, for a task with another type or other fields"
-        reason = f"{first}: give this one a key of its own; this one is free again at {known.expires_at}"
+        reason = f"{first}: give this one a key of its own"
         raise MessageRefused("invalid", reason, ("idempotency_key",))
     if (record.submitted_at, record.shard) == (known.submitted_at, known.shard):
         return keyed.message

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from batch.client.keys import KEPT_S, Keyed, all_settled, from_json, read_record, settled
+from batch.client.keys import Keyed, all_settled, from_json, read_record, settled
 from batch.client.proof import prove
 from batch.client.submit import NewTask, Submission, SubmissionInterrupted, single_message, submit_one
 from batch.model.delivery import Outgoing
@@ -60,7 +60,7 @@ def test_the_record_is_there_before_the_message(client: Client) -> None:
     client.topic.publish = watched  # type: ignore[method-assign]
     message = client.single({"a": 1})
     record = json.loads(client.store.read(f"keys/{TASK_ID[:2]}/{TASK_ID}"))
-    assert (record["submitted_at"], record["expires_at"]) == ("2026-01-01T00:00:00.000000Z", "2026-01-08T00:00:00.000000Z")
+    assert record["submitted_at"] == "2026-01-01T00:00:00.000000Z"
     assert (record["shard"], record["lane"]) == (message.attributes["shard"], "default")
     assert len(record["body_hash"]) == 64
 
@@ -83,33 +83,12 @@ def test_another_task_under_the_key_is_refused_with_when_it_was_used(client: Cli
     client.single({"a": 2}, key="order-8")
 
 
-def test_after_seven_days_another_task_may_have_the_key(client: Client) -> None:
-    client.single({"a": 1})
-    client.clock.advance(KEPT_S - 1)
-    with pytest.raises(MessageRefused):
+def test_a_key_never_means_another_task_whose_output_would_be_taken_for_its_own(client: Client) -> None:
+    message = client.single({"a": 1})
+    client.clock.advance(30 * 86_400)
+    with pytest.raises(MessageRefused, match="2026-01-01"):
         client.single({"a": 2})
-    client.clock.advance(1)
-    second = client.single({"a": 2})
-    record = read_record(client.store, TASK_ID)
-    assert record is not None
-    assert (record.submitted_at, record.shard) == ("2026-01-08T00:00:00.000000Z", second.attributes["shard"])
-
-
-def test_of_two_that_replace_an_expired_record_one_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    client.single({"a": 1})
-    client.clock.advance(KEPT_S)
-    read = client.store.read_with_info
-
-    def late(name: str) -> object:
-        found = read(name)
-        monkeypatch.setattr(client.store, "read_with_info", read)
-        client.single({"a": 2})  # between the other's read and its write
-        return found
-
-    monkeypatch.setattr(client.store, "read_with_info", late)
-    with pytest.raises(MessageRefused, match="2026-01-08"):
-        client.single({"a": 3})
-    assert [json.loads(one.data)["a"] for one in client.published] == [1, 2]
+    assert client.single({"a": 1}) == message, "a repeat is the same message also then"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"body_hash": 1}'])
@@ -120,7 +99,7 @@ def test_a_damaged_record_is_named_and_refuses(client: Client, body: bytes) -> N
     assert client.published == []
 
 
-@pytest.mark.parametrize("change", [{"shard": "../x"}, {"submitted_at": "soon"}, {"expires_at": None}])
+@pytest.mark.parametrize("change", [{"shard": "../x"}, {"submitted_at": "soon"}, {"lane": None}])
 def test_a_record_that_cannot_be_ours_is_damaged(client: Client, change: dict[str, object]) -> None:
     client.single({"a": 1})
     body = {**json.loads(client.store.read(key_object(TASK_ID))), **change}
