@@ -137,6 +137,13 @@ def check_by(registry: Registry, *, unknown_types: bool = False) -> Check:
     return check
 
 
+def checked_lane(lane: str) -> str:
+    """Raises MessageRefused for a name that ids could not hold: workers would give such tasks other ids, and no proof would find them."""
+    if shard_in_id(f"{0:016x}-{rolling_shard(lane, 0.0)}") is None:
+        raise MessageRefused("invalid", f"lane {short(lane)} cannot stand in task ids: at most 92 letters, digits, '.', '_' and '-'")
+    return lane
+
+
 def choose_shard(submission_id: str, lane: str, count: int, unix_s: float, *, ended: bool) -> str:
     """Where the outcomes go: small submissions share their hour's shard, others, and those of unknown length, have one of their own."""
     return rolling_shard(lane, unix_s) if ended and count < ROLLING_BELOW else submission_id
@@ -168,7 +175,8 @@ def submit_one(
 
 def single_message(new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None = None) -> Outgoing:
     """The message of a task without a submission: its outcome goes to the shard of its lane and hour. Raises MessageRefused."""
-    return Outgoing(*checked_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, shard=rolling_shard(lane, unix_s)))
+    shard = rolling_shard(checked_lane(lane), unix_s)
+    return Outgoing(*checked_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, shard=shard))
 
 
 class _Prepared(NamedTuple):
@@ -206,7 +214,7 @@ class _Part:
 
 
 class Submission:
-    """Tasks submitted together to one lane. Not for several threads.
+    """Tasks submitted together to one lane, whose name must pass `checked_lane`. Not for several threads.
 
     `add` publishes full parts and keeps the rest until more come; only `close` publishes the last ones. Memory holds one part,
     however many tasks there are.
@@ -224,7 +232,7 @@ class Submission:
         on_refusal: Callable[[Refusal], None] | None = None,
         tasks_per_part: int = TASKS_PER_PART,
     ) -> None:
-        self._lane, self._topic, self._store, self._clock, self._rng = lane, topic, store, clock, rng
+        self._lane, self._topic, self._store, self._clock, self._rng = checked_lane(lane), topic, store, clock, rng
         self._check, self._on_refusal, self._tasks_per_part = check, on_refusal, tasks_per_part
         self._submitted_at = clock.now()
         self.submission_id = f"s-{datetime.fromtimestamp(self._submitted_at, UTC):%Y%m%d-%H%M%S}-{rng.getrandbits(32):08x}"

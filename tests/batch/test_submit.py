@@ -253,6 +253,21 @@ def test_a_single_task_has_no_submission_and_the_rolling_shard() -> None:
     assert json.loads(message.data) == {"task_id": task_id, "task_type": "work", "submitted_at": "2026-01-01T00:00:00.000000Z", "a": 1}
 
 
+@pytest.mark.parametrize("lane", ["Prod lane", "a/b", "größe", "x" * 93])
+def test_a_lane_that_no_id_can_name_is_refused(lane: str) -> None:
+    clock, rng = ManualClock(), random.Random(1)
+    topic = MemoryBroker(clock).topic("default")
+    with pytest.raises(MessageRefused, match="cannot stand in task ids"):
+        Submission(lane=lane, topic=topic, store=MemoryObjectStore(), clock=clock, rng=rng)
+    with pytest.raises(MessageRefused, match="cannot stand in task ids"):
+        submit_one(topic, NewTask("work"), lane=lane, clock=clock, rng=rng)
+    longest = "x" * 92
+    submit_one(topic, NewTask("work"), lane=longest, clock=clock, rng=rng)
+    ((_, message),) = topic.published
+    task = decode(message.data, message.attributes, message_id="m", published_s=clock.now(), lane=longest)
+    assert (task.task_id, task.shard) == (message.attributes["task_id"], message.attributes["shard"])
+
+
 def test_types_are_checked_by_the_handlers() -> None:
     registry = Registry()
     registry.task("file_processing", payload=FileProcessing)(lambda _task, _ctx: None)
