@@ -170,6 +170,8 @@ class Tracing:
             due, delayed = (0.0, None) if running else self._delayed(attempts)
             state = self._pending(running, due, attempts, replayed=counts is not None)
             due = due or attempts.not_before
+            if self.where.since and not outcomes:
+                self.problems.append(f"of what was written before {self.where.since} (UTC, by --at) nothing was read: it may have ended then")
         problems = tuple(self.problems)
         return Life(self.task_id, state, self.where, outcomes, attempts, due, running, delayed, letter, outputs, problems)
 
@@ -244,6 +246,8 @@ class Tracing:
             since = ""
         for lane in self._lanes:
             infos = [info for info in listed(self.store, lane, since) if _may_hold(info, dead.fingerprint)]
+            if infos:
+                self.before_reading(len(infos[:MAX_SEGMENTS]))
             for line in lines(self.store, infos[:MAX_SEGMENTS]):
                 if isinstance(line.what, Letter) and line.what.key == key:
                     return line.what
@@ -282,7 +286,11 @@ class Tracing:
         """What its outcome names, and its results; as they are now, when they may be another task's."""
         named = list(dict.fromkeys(one.output for one in outcomes if one.output))
         for name in named:
-            info = self.store.info(name)
+            try:
+                info = self.store.info(name)
+            except ValueError as error:
+                self.problems.append(f"its outcome names an output that cannot be one: {error}")
+                continue
             if info is None:
                 self.problems.append(f"its output {name} is not there any longer")
             else:

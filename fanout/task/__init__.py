@@ -53,7 +53,7 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
     JSON: task_id, state, replay_number, lane, shards, outcome (null while it is pending; as its line in the bucket), running (execution,
     index, retry, since, told_at), due_at, attempt_count, attempts (at, error_type, reason, execution, index, traceback, message_id),
     in_progress, letter (as its line in the log of dead letters), payload, payload_encoding, outputs (name, generation, size, task_id),
-    log_filter, problems, request_count, seconds.
+    log_filter, problems, request_count (to the bucket), seconds.
     """
     with cloud.connected(settings) as outside:
         began_at = outside.clock.monotonic()
@@ -68,7 +68,7 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
     if as_json:
         show_json({**as_object(life), "request_count": requests.count, "seconds": round(seconds, 3)})
     else:
-        say(*as_text(life, project), f"requests: {requests.count:,} ({seconds:.1f} s)")
+        say(*as_text(life, project), f"requests to the bucket: {requests.count:,} ({seconds:.1f} s)")
     sys.exit(EXIT_TROUBLE if life.state is State.NOT_KNOWN else EXIT_FINE)
 
 
@@ -85,10 +85,14 @@ def traced(
 
 
 def _ask(requests: Requests) -> Callable[[int], None]:
+    allowed = MAX_REQUESTS
+
     def before_reading(count: int) -> None:
-        if requests.count + count > MAX_REQUESTS:
-            most = counted(requests.count + count, "request")
-            click.confirm(f"it may take {most} (--at may need fewer); go on?", abort=True, err=True)
+        nonlocal allowed
+        most = requests.count + count
+        if most > allowed:
+            click.confirm(f"it may take {counted(most, 'request')} (--at may need fewer); go on?", abort=True, err=True)
+            allowed = 2 * most  # who agreed is not asked again for a few more
 
     return before_reading
 

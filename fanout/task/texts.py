@@ -85,11 +85,10 @@ def headline(life: Life) -> str:
         return f"retrying, after {counted(failures, 'failure')}; not before {iso(life.due)}{replay}"
     if life.state is State.PENDING_AGAIN:
         return f"pending again, by replay {life.replay_number}"
-    unread = "; of what was written before --at nothing was read" if life.where.since and not life.outcomes else ""
     if life.state is State.WAITING:
-        return f"waiting or running: it has left no trace yet, as any task before its first failure or its end{unread}"
+        return f"waiting or running: it has left no trace yet, as any task before its first failure or its end"
     if life.state is State.NOT_KNOWN:
-        return f"not known: it has left no trace there, and nothing says that it was submitted; are --lane and --at right?{unread}"
+        return f"not known: it has left no trace there, and nothing says that it was submitted; are --lane and --at right?"
     outcome = life.outcome
     error = f", {_error(outcome.error_type, outcome.reason)}" if outcome is not None and (outcome.error_type or outcome.reason) else ""
     return f"{life.state.value}{replay}{error}"

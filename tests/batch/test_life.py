@@ -342,6 +342,23 @@ def test_a_damaged_line_of_the_task_is_told(bucket: Bucket, line: bytes) -> None
     assert bucket.life(task_id).state is State.SUCCEEDED
 
 
+def test_an_output_that_can_be_none_is_told(bucket: Bucket) -> None:
+    task_id = bucket.new_id()
+    bucket.ended(task_id, "succeeded", output="processed/a\nb")
+    life = bucket.life(task_id)
+    assert (life.state, life.outputs) == (State.SUCCEEDED, ())
+    assert "names an output that cannot be one" in life.problems[0]
+
+
+def test_segments_of_dead_letters_are_asked_for_too(bucket: Bucket) -> None:
+    task_id = bucket.new_id()
+    bucket.ended(task_id, "dead", fingerprint="f00d")
+    for _ in range(3):
+        bucket.letters(bucket.letter("another"))
+    bucket.life(task_id)
+    assert bucket.asked == [1, 3]
+
+
 def test_an_id_within_another_line_is_not_the_task(bucket: Bucket) -> None:
     task_id = bucket.new_id()
     bucket.ended(f"{task_id}0", "dead", reason=f"after {task_id}")

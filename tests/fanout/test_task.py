@@ -66,7 +66,7 @@ def test_a_task_that_succeeded(here: World, run: Run, bucket: Bucket) -> None:
         "  lane      default",
         f"  shard     {bucket.shard}",
         f"  log       gcloud logging read 'jsonPayload.task_id=\"{task_id}\"' --project=p",
-        "requests: 5 (0.0 s)",
+        "requests to the bucket: 5 (0.0 s)",
     ]
     body = told(run(task.command, task_id, "--json"))
     assert (body["state"], body["outcome"]["result"], body["request_count"], body["shards"]) == (
@@ -181,7 +181,10 @@ def test_a_time_that_hides_the_outcome_is_admitted(here: World, run: Run, bucket
     task_id = bucket.new_id()
     bucket.ended(task_id, "succeeded")
     here.clock.advance(3000)
-    assert "before --at nothing was read" in run(task.command, task_id, "--at", "10m").stdout
+    bucket.attempts(task_id, attempt_count=1, errors=(ERROR,))
+    text = run(task.command, task_id, "--at", "10m").stdout
+    assert text.startswith(f"task {task_id}: retrying")
+    assert "problem: of what was written before 202601010035 (UTC, by --at) nothing was read" in text
     assert run(task.command, task_id, "--at", "55m").stdout.startswith(f"task {task_id}: succeeded\n")
 
 
