@@ -24,7 +24,9 @@ MAX_INLINE = 100
 """More ids of one command go into an object of their own."""
 MAX_ENTRIES = 1000
 MAX_IDS = 100_000
-"""In one command: every worker of the lane holds them."""
+"""In one command."""
+MAX_LISTED_IDS = 300_000
+"""In a lane's list: every worker of the lane holds them in memory, some 60 MB."""
 MAX_ROUNDS = 20
 _FORMAT = 1
 _LAST_S = 9_999_999_999
@@ -148,6 +150,8 @@ def cancel(store: ObjectStore, lane: str, ids: Sequence[str], *, who: str, why: 
     for _ in range(MAX_ROUNDS):
         known, generation = _read(store, name)
         left = [one for one in known if one.until > now]
+        if sum(one.id_count for one in left) + len(ids) > MAX_LISTED_IDS:
+            raise FanoutError(f"{name} would name more than {MAX_LISTED_IDS:,} ids, which workers hold: cancel their submissions instead")
         new = _new(store, lane, list(dict.fromkeys(ids)), left, Cancel(now, now + KEPT_S, who, why))
         named = {(one.id, one.ids_object) for one in new}
         entries = [*(one for one in left if (one.id, one.ids_object) not in named), *new]

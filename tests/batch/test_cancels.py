@@ -166,3 +166,12 @@ def test_a_full_list_says_what_to_do(store: MemoryObjectStore) -> None:
     store.write(NAME, to_json([Cancel(NOW, NOW + 9, id=f"id-{number}") for number in range(MAX_ENTRIES)]))
     with pytest.raises(FanoutError, match="at most 1,000 fit: cancel a submission, or use --from-file"):
         cancel(store, "bulk", ["one-more"], who="ada", now=NOW)
+
+
+def test_a_list_holds_no_more_ids_than_a_worker_has_room_for(store: MemoryObjectStore) -> None:
+    named = [Cancel(NOW, NOW + 9, ids_object=f"cancel/bulk/{number}-1", id_count=100_000) for number in range(3)]
+    store.write(NAME, to_json(named))
+    with pytest.raises(FanoutError, match="more than 300,000 ids, which workers hold: cancel their submissions instead"):
+        cancel(store, "bulk", MANY, who="ada", now=NOW)
+    assert store.names("cancel/") == (NAME,), "nothing was written"
+    cancel(store, "bulk", MANY, who="ada", now=NOW + 9)
