@@ -6,8 +6,7 @@ The acts go last: without them the letters would wait again.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from batch.dead import segments
 from batch.dead.letters import Key, Letter
@@ -28,39 +27,45 @@ class Purge:
     with_acts: tuple[str, ...]
 
 
+@dataclass(slots=True)
+class _Segment:
+    """What the lines of a segment are about. It `stays` whatever becomes of others."""
+
+    stays: bool
+    letters: list[Key] = field(default_factory=list)
+    keys: set[Key] = field(default_factory=set)
+    opened: set[str] = field(default_factory=set)
+    raw: list[str] = field(default_factory=list)
+
+
 def purge_of(store: ObjectStore, lane: str, before_s: float) -> Purge:
-    """Of what was written before that (Unix seconds). Raises DependencyError."""
+    """Of what was written before that (Unix seconds). What is told of one letter goes together or not at all: lists are made from the
+    counts of what is left, and an act without its letter would hide a letter that waits. Raises DependencyError."""
     infos = list(segments.listed(store, lane))
-    fold = segments.folded(store, infos)
-    kept: set[Key] = set()
-    gone: list[str] = []
-    raw: list[str] = []
-    letter_count = 0
-    for info in filter(segments.has_letters, infos):
-        lines = list(segments.lines(store, [info]))
-        letters = [line.what for line in lines if isinstance(line.what, Letter)]
-        own = {one.key for one in letters}
-        others = any(line.problem or (isinstance(line.what, Entry) and line.what.key not in own) for line in lines)
-        old = _is_before(info, before_s) and not others
-        if old and letters and not any(fold.waits(one.key) for one in letters):
-            gone.append(info.name)
-            letter_count += len(letters)
-            raw += [one.raw_object for one in letters if one.raw_object]
+    left = {info.name: _Segment(stays=not _is_before(info, before_s)) for info in infos}
+    fold = Fold()
+    for line in segments.lines(store, infos):
+        one, what = left[line.segment], line.what
+        if what is None:
+            one.stays = True
+        elif isinstance(what, Letter):
+            one.letters.append(what.key)
+            one.raw += [what.raw_object] if what.raw_object else []
         else:
-            kept |= own
-    acts = [info for info in infos if info.name not in gone and _is_before(info, before_s) and not segments.has_letters(info)]
-    return Purge(tuple(gone), letter_count, tuple(raw), tuple(_over(store, acts, kept, fold)))
-
-
-def _over(store: ObjectStore, infos: Sequence[ObjectInfo], kept: set[Key], fold: Fold) -> list[str]:
-    """Segments with acts on letters that are not kept, and of actions that have ended."""
-    needed = {
-        line.segment
-        for line in segments.lines(store, infos)
-        if not isinstance(line.what, Entry)
-        or (line.what.key in kept if line.what.task_id else line.what.act is Act.OPENED and line.what.action_id not in fold.closed)
-    }
-    return [info.name for info in infos if info.name not in needed]
+            fold.add(what)
+            if what.act is Act.OPENED:
+                one.opened.add(what.action_id)
+        if what is not None and what.task_id:
+            one.keys.add(what.key)
+    for one in left.values():
+        one.stays |= any(map(fold.waits, one.letters)) or not one.opened <= fold.closed.keys()
+    kept: set[Key] = set()
+    while stay := [name for name, one in left.items() if one.stays or not kept.isdisjoint(one.keys)]:
+        for name in stay:
+            kept |= left.pop(name).keys
+    gone = {name: one for name, one in left.items() if one.letters}
+    raw = tuple(name for one in gone.values() for name in one.raw)
+    return Purge(tuple(gone), sum(len(one.letters) for one in gone.values()), raw, tuple(name for name in left if name not in gone))
 
 
 def purge(store: ObjectStore, lane: str, what: Purge, *, clock: Clock, rng: random.Random, who: str, why: str) -> str:

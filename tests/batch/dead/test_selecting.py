@@ -11,6 +11,7 @@ from batch.dead import segments
 from batch.dead.filters import Filter, from_json, to_json
 from batch.dead.letters import Letter
 from batch.dead.log import Act, about
+from batch.dead.purging import purge, purge_of
 from batch.dead.selecting import grouped, waiting
 from batch.model.clock import iso
 from batch.model.names import dead_segment_object
@@ -111,3 +112,19 @@ def test_an_edit_changes_what_matches() -> None:
     (changed,) = found.letters.values()
     assert isinstance(changed, Letter)
     assert changed.attributes["task_type"] == "crop"
+
+
+def test_after_a_purge_acts_that_stay_hide_no_letter_that_waits() -> None:
+    """Lists are made from counts: what was done to letters that are gone must not be taken from those that came later."""
+    store, _, rng = here(ManualClock())
+    old, new = [letter(number) for number in range(4)], [letter(number) for number in range(4, 7)]
+    write_log(store, old)
+    act = [about(one, Act.DISCARDED, at=iso(START_S), action_id="d-1", who="ann") for one in old]
+    segments.write(store, dead_segment_object("default", START_S + 3600, "d-1", 0), act)
+    write_log(store, new, writer="dead-letters-y-0-0")
+    for before_s, gone in ((START_S + 1800, 0), (START_S + 7200, 4)):
+        found = purge_of(store, "default", before_s)
+        assert found.letter_count == gone
+        purge(store, "default", found, clock=ManualClock(), rng=rng, who="ann", why="")
+        (group,) = grouped(store, "default", Filter())
+        assert group.waiting_count == 3
