@@ -41,6 +41,7 @@ from batch.shards import contents
 HOUR_S = 3600.0
 AROUND_S = 300.0
 """How much earlier than it is said a task may have been published."""
+FIRST_S, LAST_S = 366 * 86_400.0, 9_999_999_999.0
 RETENTION_S = 7 * 86_400.0
 """As long as Pub/Sub keeps a message: what has left no trace since waits no more."""
 MAX_SEGMENTS = 200
@@ -116,8 +117,10 @@ class Life:
 def located(store: ObjectStore, task_id: str, *, shard: str = "", lane: str = "", at: float | None = None) -> Where:
     """Where to look for a task. `at`: about when it was published (Unix seconds); with `lane` it leads to the shard of a message that
     names none. Raises SettingsError when nothing leads to a shard, DependencyError."""
-    if not re.fullmatch(rf"{TASK_ID_PATTERN}|message-.{{1,200}}", task_id):
+    if not re.fullmatch(rf"{TASK_ID_PATTERN}|message-[!-~]{{1,200}}", task_id):
         raise SettingsError([f"{task_id!r:.200} is no task id: it must match {TASK_ID_PATTERN}"])
+    if at is not None and not FIRST_S < at < LAST_S:
+        raise SettingsError([f"--at: no task was published {'before 1971' if at < LAST_S else 'after 2286'}"])
     own, record = shard or shard_in_id(task_id) or "", None
     if not own:
         try:

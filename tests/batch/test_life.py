@@ -375,10 +375,16 @@ def test_a_death_at_no_time_is_looked_for_in_the_whole_log(bucket: Bucket) -> No
     assert bucket.life(task_id).letter is not None
 
 
-@pytest.mark.parametrize("task_id", ["", "a/b", "-x", "a b", "x" * 129])
+@pytest.mark.parametrize("task_id", ["", "a/b", "-x", "a b", "x" * 129, "message-\r", "message-\ud800"])
 def test_what_is_no_task_id_is_refused(bucket: Bucket, task_id: str) -> None:
     with pytest.raises(SettingsError, match="is no task id"):
         bucket.life(task_id, shard="s")
+
+
+@pytest.mark.parametrize("at", [-1e12, 0.0, 1e15])
+def test_a_time_at_which_nothing_was_published_is_refused(bucket: Bucket, at: float) -> None:
+    with pytest.raises(SettingsError, match="--at: no task was published"):
+        bucket.life(bucket.new_id(), lane="default", at=at)
 
 
 def test_a_message_without_an_id_is_found_by_its_message_id(bucket: Bucket) -> None:
