@@ -33,7 +33,7 @@ class Keyed(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """What the first task under a key was: the hash of its type and fields, when it was submitted (ISO 8601), to which lane, and where its
-    outcome goes. No other task may ever have the key: outputs, attempts and dead letters of both would have one id, and be taken for one's."""
+    outcome goes. No other task may ever have the key: outputs, attempts and dead letters of both would be taken for those of one."""
 
     body_hash: str
     submitted_at: str

@@ -174,7 +174,7 @@ class Tracing:
             state = self._pending(running, due, attempts, replayed=counts is not None)
             due = due or attempts.not_before
             if self.where.since and not outcomes:
-                self.problems.append(f"of what was written before {self.where.since} (UTC, by --at) nothing was read: it may have ended then")
+                self.problems.append(f"of what was written before {self.where.since} (UTC, --at) nothing was read: it may have ended then")
         problems = tuple(self.problems)
         return Life(self.task_id, state, self.where, outcomes, attempts, due, running, delayed, letter, outputs, problems)
 

@@ -39,7 +39,7 @@ class _Segment:
 
 
 def purge_of(store: ObjectStore, lane: str, before_s: float) -> Purge:
-    """Of what was written before that (Unix seconds). What is told of one letter goes together or not at all: lists are made from the
+    """Of what was written before that (Unix seconds). All lines about one letter go together or not at all: lists are made from the
     counts of what is left, and an act without its letter would hide a letter that waits. Raises DependencyError."""
     infos = list(segments.listed(store, lane))
     left = {info.name: _Segment(stays=not _is_before(info, before_s)) for info in infos}

@@ -86,9 +86,9 @@ def headline(life: Life) -> str:
     if life.state is State.PENDING_AGAIN:
         return f"pending again, by replay {life.replay_number}"
     if life.state is State.WAITING:
-        return f"waiting or running: it has left no trace yet, as any task before its first failure or its end"
+        return "waiting or running: it has left no trace yet, as any task before its first failure or its end"
     if life.state is State.NOT_KNOWN:
-        return f"not known: it has left no trace there, and nothing says that it was submitted; are --lane and --at right?"
+        return "not known: it has left no trace there, and nothing says that it was submitted; are --lane and --at right?"
     outcome = life.outcome
     error = f", {_error(outcome.error_type, outcome.reason)}" if outcome is not None and (outcome.error_type or outcome.reason) else ""
     return f"{life.state.value}{replay}{error}"

@@ -184,7 +184,7 @@ def test_a_time_that_hides_the_outcome_is_admitted(here: World, run: Run, bucket
     bucket.attempts(task_id, attempt_count=1, errors=(ERROR,))
     text = run(task.command, task_id, "--at", "10m").stdout
     assert text.startswith(f"task {task_id}: retrying")
-    assert "problem: of what was written before 202601010035 (UTC, by --at) nothing was read" in text
+    assert "problem: of what was written before 202601010035 (UTC, --at) nothing was read" in text
     assert run(task.command, task_id, "--at", "55m").stdout.startswith(f"task {task_id}: succeeded\n")
 
 
