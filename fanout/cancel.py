@@ -46,7 +46,8 @@ def command(
 
     A task that has not started ends `cancelled` when a worker receives it, or with the next tick if it is delayed. Workers read the list
     when they begin to pull and with each progress write (every 15 s, slower for very many workers). A handler that runs sees
-    `ctx.cancelled`, and goes on if it does not look. The entry holds for 7 days. A cancelled task cannot be retried: submit it anew.
+    `ctx.cancelled`, and goes on if it does not look. The entry holds for 7 days. A cancelled task cannot be retried: submit it anew, under
+    another idempotency key if it had one.
 
     \b
     fanout cancel s-20260131-120000-0123abcd --why "wrong input"

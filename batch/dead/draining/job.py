@@ -16,6 +16,7 @@ from batch.dead.draining.settings import DeadLetterSettings
 from batch.dead.lanes import LaneFacts, read_lanes
 from batch.dead.replaying import replay, resume_stalled
 from batch.events import log
+from batch.handling.cancels import Cancels
 from batch.model.clock import Clock
 from batch.model.errors import FanoutError
 from batch.model.exit import ExitReason
@@ -105,13 +106,15 @@ class Job:
         return ExitReason.STOPPED if self.stopping.is_set() and reason is ExitReason.DRAINED else reason
 
     def _apply_rules(self, lane: LaneFacts, clock: Clock, end_s: float) -> None:
-        """Replay what is due now; the log tells by which rules. Raises DependencyError."""
-        rules, now_s = lane.rules, self.clock.now()
+        """Replay what is due now; the log tells by which rules. What clients have cancelled since it died waits for a person: a replay runs
+        in spite of an earlier entry. Raises DependencyError."""
+        rules, now_s, cancels = lane.rules, self.clock.now(), Cancels()
+        cancels.look(self.store, lane.name, now_s)
         found = replay(
             self.store,
             self.topics,
             lane,
-            lambda letter: rules.due(letter, now_s),
+            lambda one: rules.due(one, now_s) and cancels.entry_for(one.task_id, one.submission_id, one.attributes) is None,
             details={"rules": asdict(rules)},
             rate=rules.rate,
             clock=clock,

@@ -15,6 +15,7 @@ from batch.dead.lanes import write_lanes
 from batch.dead.log import Act
 from batch.dead.replaying import replay
 from batch.dead.rules import Rules
+from batch.handling.cancels import cancel
 from batch.model.deadletters import replay_of
 from batch.model.delayed import republication_of
 from batch.model.errors import DependencyUnavailable
@@ -93,6 +94,24 @@ def test_what_fails_again_waits_longer_and_in_the_end_for_a_person(box: Letterbo
     assert len(waits) == RULES.times
     assert all(600 * 2**number <= wait_s <= 2 * 600 * 2**number + 330 for number, wait_s in enumerate(waits)), waits
     assert list(box.letters()) == [("one", 3)]
+
+
+def test_no_rule_brings_back_what_was_cancelled_since_it_died(box: Letterbox) -> None:
+    box.by_worker("one", error_type="TimeoutError", attributes={"submission_id": "s-7"})
+    box.by_worker("two", error_type="TimeoutError")
+    box.drain()
+    cancel(box.store, LANE.name, ["s-7"], who="ada", now=box.clock.now())
+    box.clock.advance(1200)
+    job(box, 1).run()
+    assert (box.returned(), [key.task_id for key in box.letters()]) == ({"two": 1}, ["one"])
+    everything: Callable[[Any], bool] = lambda _letter: True  # noqa: E731
+    topics: Callable[[str], Any] = box.broker.topic
+    replay(box.store, topics, LANE, everything, details={}, rate=None, clock=box.clock, rng=random.Random(3), who="ann", why="after all")
+    assert died_again(box) == 2
+    box.drain()
+    box.clock.advance(4800)
+    job(box, 2).run()
+    assert box.returned() == {"one": 2, "two": 2}, "what a person has replayed since is not cancelled any more"
 
 
 def test_other_errors_and_other_workers_replay_nothing(box: Letterbox) -> None:
