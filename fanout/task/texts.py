@@ -67,7 +67,7 @@ def as_text(life: Life, project: str) -> Iterator[str]:
         yield _row("lane", life.where.lane)
     yield _row("shard", ", ".join(life.where.shards))
     if project:
-        yield _row("log", f"gcloud logging read '{log_filter(life.task_id)}' --project={project}")
+        yield _row("log", f"gcloud logging read '{log_filter(life.task_id)}' --freshness=30d --project={project}")
     yield from (f"problem: {problem}" for problem in life.problems)
 
 

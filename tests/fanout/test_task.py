@@ -65,7 +65,7 @@ def test_a_task_that_succeeded(here: World, run: Run, bucket: Bucket) -> None:
         "  output    processed/a.csv (generation 1, 3 bytes)",
         "  lane      default",
         f"  shard     {bucket.shard}",
-        f"  log       gcloud logging read 'jsonPayload.task_id=\"{task_id}\"' --project=p",
+        f"  log       gcloud logging read 'jsonPayload.task_id=\"{task_id}\"' --freshness=30d --project=p",
         "requests to the bucket: 5 (0.0 s)",
     ]
     body = told(run(task.command, task_id, "--json"))
