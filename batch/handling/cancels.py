@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from batch.model.clock import iso
 from batch.model.deadletters import REPLAY, replay_of
 from batch.model.errors import DependencyUnavailable, FanoutError, ObjectMissing, PreconditionFailed
-from batch.model.names import cancel_object, cancelled_ids_object
+from batch.model.names import CANCEL, cancel_object, cancelled_ids_object
 from batch.services.ports import ObjectStore
 
 KEPT_S = 7 * 24 * 3600.0
@@ -30,6 +31,7 @@ MAX_LISTED_IDS = 300_000
 MAX_ROUNDS = 20
 _FORMAT = 1
 _LAST_S = 9_999_999_999
+_IDS_OBJECT = re.compile(rf"{CANCEL}[!-~]{{1,900}}")
 
 
 class Cancel(NamedTuple):
@@ -136,7 +138,8 @@ def from_body(body: Mapping[str, Any]) -> Cancel:
     who, why, name, ids_object = texts = [body.get(field, "") for field in ("who", "why", "id", "ids_object")]
     at, until, id_count = numbers = [body["at"], body["until"], body.get("id_count", 1)]
     is_typed = all(type(one) is str for one in texts) and all(type(one) in (int, float) for one in numbers)
-    if not is_typed or not (name or ids_object) or not all(0 <= one <= _LAST_S for one in numbers):
+    can_be = not ids_object or _IDS_OBJECT.fullmatch(ids_object)  # a name that the bucket's client refuses would end whoever reads it
+    if not is_typed or not (name or ids_object) or not can_be or not all(0 <= one <= _LAST_S for one in numbers):
         raise ValueError(f"no entry: {dict(body)!r:.200}")
     return Cancel(float(at), float(until), who, why, name, ids_object, int(id_count))
 

@@ -20,7 +20,15 @@ NOW = 1_767_225_600.0
 NAME = cancel_object("bulk")
 MANY = [f"id-{number}" for number in range(MAX_INLINE + 1)]
 texts = st.text(st.characters(codec="utf-8"), max_size=9)
-entries = st.builds(Cancel, *[st.floats(0, 9e9)] * 2, texts, texts, id=texts.filter(bool), ids_object=texts, id_count=st.integers(1, 10**6))
+entries = st.builds(
+    Cancel,
+    *[st.floats(0, 9e9)] * 2,
+    texts,
+    texts,
+    id=texts.filter(bool),
+    ids_object=st.sampled_from(["", "cancel/bulk/0-1"]),
+    id_count=st.integers(1, 10**6),
+)
 
 
 @pytest.fixture
@@ -141,6 +149,8 @@ DAMAGES: list[Callable[[bytes], bytes]] = [
     lambda data: data.replace(b'"at": 1767225600.0', b'"at": true'),
     lambda data: data.replace(b'"id": "id-1"', b'"id": ["id-1"]'),
     lambda data: data.replace(b'"id": "id-1"', b'"other": "id-1"'),
+    lambda data: data.replace(b'"id": "id-1"', b'"ids_object": "cancel/bulk/a\\nb"'),
+    lambda data: data.replace(b'"id": "id-1"', b'"ids_object": "input/a.csv"'),
 ]
 
 
