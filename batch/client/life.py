@@ -34,7 +34,7 @@ from batch.model.names import (
     result_object,
     submission_object,
 )
-from batch.model.outcomes import PRECEDENCE, REPLAYED, Outcome, from_line
+from batch.model.outcomes import PRECEDENCE, RANK, REPLAYED, Outcome, from_line
 from batch.services.ports import ObjectInfo, ObjectStore
 from batch.shards import contents
 
@@ -197,12 +197,12 @@ class Tracing:
         self.before_reading(len(infos))
         found: list[Outcome] = []
         told = f'"{self.task_id}"'.encode()
-        for info, data in contents(self.store, infos):
+        telling_count = sum(map(_tells_replays, infos))
+        for read_count, (info, data) in enumerate(contents(self.store, infos), 1):
             if told in data:
                 found += self._lines(info.name, data, told)
-                last = max((one.replay_number for one in found), default=0)
-                if any(one.outcome == State.SUCCEEDED and one.replay_number == last for one in found):
-                    break
+            if found and read_count >= telling_count and min(one.order for one in found)[1] == RANK[State.SUCCEEDED]:
+                break
         return found
 
     def _is_wanted(self, shard: str, info: ObjectInfo) -> bool:

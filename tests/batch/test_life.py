@@ -85,6 +85,15 @@ def test_a_replay_counts_also_where_the_first_run_succeeded_later(bucket: Bucket
     assert (bucket.life(task_id).state, bucket.life(task_id).replay_number) == (State.SUCCEEDED, 1)
 
 
+def test_without_counts_in_their_metadata_all_objects_are_read_before_one_decides(bucket: Bucket) -> None:
+    """As those of a bucket that was copied without it."""
+    task_id = bucket.new_id()
+    bucket.flush([bucket.line(task_id, "replayed", replay_number=1)], counted=False)
+    bucket.clock.advance(120)
+    bucket.flush([bucket.line(task_id, "succeeded")], counted=False)
+    assert bucket.life(task_id).state is State.PENDING_AGAIN
+
+
 def test_a_task_that_died_again_is_dead_under_its_replay(bucket: Bucket) -> None:
     task_id = bucket.new_id()
     bucket.ended(task_id, "dead")
