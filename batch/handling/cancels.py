@@ -138,7 +138,7 @@ def from_body(body: Mapping[str, Any]) -> Cancel:
     who, why, name, ids_object = texts = [body.get(field, "") for field in ("who", "why", "id", "ids_object")]
     at, until, id_count = numbers = [body["at"], body["until"], body.get("id_count", 1)]
     is_typed = all(type(one) is str for one in texts) and all(type(one) in (int, float) for one in numbers)
-    can_be = not ids_object or _IDS_OBJECT.fullmatch(ids_object)  # a name that the bucket's client refuses would end whoever reads it
+    can_be = not ids_object or _IDS_OBJECT.fullmatch(ids_object)  # the bucket would refuse another name, and a worker would end
     if not is_typed or not (name or ids_object) or not can_be or not all(0 <= one <= _LAST_S for one in numbers):
         raise ValueError(f"no entry: {dict(body)!r:.200}")
     return Cancel(float(at), float(until), who, why, name, ids_object, int(id_count))
