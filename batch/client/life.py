@@ -18,8 +18,9 @@ from batch.client.keys import KeyRecord, read_record
 from batch.dead.letters import Key, Letter
 from batch.dead.log import from_metadata
 from batch.dead.segments import has_letters, lines, listed
+from batch.handling.cancels import Cancels
 from batch.model.attempts import NONE, Attempts, from_json
-from batch.model.clock import from_iso, hour, minute
+from batch.model.clock import from_iso, hour, iso, minute
 from batch.model.delayed import DelayedMessage, from_object
 from batch.model.errors import ObjectMissing, SettingsError
 from batch.model.message import TASK_ID_PATTERN, rolling_shard, shard_in_id, shard_of
@@ -102,6 +103,8 @@ class Life:
     letter: Letter | None = None
     outputs: tuple[ObjectInfo, ...] = ()
     problems: tuple[str, ...] = ()
+    cancelled_by: str = ""
+    """By whom and when, of one that has not ended yet."""
 
     @property
     def outcome(self) -> Outcome | None:
@@ -165,7 +168,7 @@ class Tracing:
         dead = next((one for one in outcomes if one.outcome == State.DEAD), None)
         letter = self._letter(dead) if dead is not None and counts is not None and counts.outcome in (State.DEAD, REPLAYED) else None
         outputs = tuple(self._outputs(outcomes))
-        running, delayed, due = None, None, 0.0
+        running, delayed, due, cancelled_by = None, None, 0.0, ""
         if counts is not None and counts.outcome != REPLAYED:
             state = State(counts.outcome)
         else:
@@ -173,10 +176,23 @@ class Tracing:
             due, delayed = (0.0, None) if running else self._delayed(attempts)
             state = self._pending(running, due, attempts, replayed=counts is not None)
             due = due or attempts.not_before
+            cancelled_by = self._cancelled_by(counts)
             if self.where.since and not outcomes:
                 self.problems.append(f"of what was written before {self.where.since} (UTC, --at) nothing was read: it may have ended then")
         problems = tuple(self.problems)
-        return Life(self.task_id, state, self.where, outcomes, attempts, due, running, delayed, letter, outputs, problems)
+        return Life(self.task_id, state, self.where, outcomes, attempts, due, running, delayed, letter, outputs, problems, cancelled_by)
+
+    def _cancelled_by(self, replayed: Outcome | None) -> str:
+        """Of a small submission only its messages name it, so a cancel of all of it shows here only once it has taken effect."""
+        for lane in self._lanes[:1]:
+            cancels = Cancels()
+            if problem := cancels.look(self.store, lane, self.now):
+                self.problems.append(problem)
+            for name in (self.task_id, *self.where.shards):
+                entry = cancels.by_id.get(name)
+                if entry is not None and (replayed is None or replayed.finished_at <= iso(entry.at)):
+                    return entry.reason
+        return ""
 
     def _pending(self, running: Running | None, due: float, attempts: Attempts, *, replayed: bool) -> State:
         if running is not None:

@@ -50,10 +50,10 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
     fanout task message-8811223344 --lane default --at 2h
     fanout task 9f2c4e1ab8d03f57-s-20260131-120000-0a1b2c3d --json | jq .attempts
 
-    JSON: task_id, state, replay_number, lane, shards, outcome (null while it is pending; as its line in the bucket), running (execution,
-    index, retry, since, told_at), due_at, attempt_count, attempts (at, error_type, reason, execution, index, traceback, message_id),
-    in_progress, letter (as its line in the log of dead letters), payload, payload_encoding, outputs (name, generation, size, task_id),
-    log_filter, problems, request_count (to the bucket), seconds.
+    JSON: task_id, state, replay_number, lane, shards, outcome (null while it is pending; as its line in the bucket), running
+    (execution, index, retry, since, told_at), cancelled_by, due_at, attempt_count, attempts (at, error_type, reason, execution, index,
+    traceback, message_id), in_progress, letter (as its line in the log of dead letters), payload, payload_encoding, outputs (name,
+    generation, size, task_id), log_filter, problems, request_count (to the bucket), seconds.
     """
     with cloud.connected(settings) as outside:
         began_at = outside.clock.monotonic()

@@ -32,6 +32,7 @@ def as_object(life: Life) -> dict[str, Any]:
         "shards": list(life.where.shards),
         "outcome": told,
         "running": None if running is None else {**asdict(running), "since": iso(running.since), "told_at": iso(running.told_at)},
+        "cancelled_by": life.cancelled_by or None,
         "due_at": iso(life.due) if life.due else None,
         "attempt_count": life.attempts.attempt_count,
         "attempts": [asdict(error) for error in _errors(life)],
@@ -48,6 +49,8 @@ def as_object(life: Life) -> dict[str, Any]:
 def as_text(life: Life, project: str) -> Iterator[str]:
     """Line by line; without a project there is no log to read."""
     yield f"task {life.task_id}: {headline(life)}"
+    if life.cancelled_by:
+        yield _row("cancelled", f"{life.cancelled_by}; the worker that gets it ends it so, one that runs it tells its handler")
     outcome = life.outcome
     if outcome is not None and outcome.outcome != REPLAYED:
         yield from _of_outcome(outcome)

@@ -12,17 +12,20 @@ from batch.client.counting import Requests
 from batch.client.keys import Keyed, settled
 from batch.client.life import HOUR_S, RETENTION_S, Running, State
 from batch.client.submit import NewTask, Submission, single_message
+from batch.handling.cancels import Cancel, to_json
 from batch.model.attempts import Marker
 from batch.model.delivery import Outgoing
 from batch.model.errors import SettingsError
 from batch.model.message import rolling_shard
 from batch.model.names import (
     attempts_object,
+    cancel_object,
     damaged_object,
     outcome_object,
     processed_object,
     result_data_object,
     result_object,
+    submission_object,
 )
 from batch.testing import MemoryBroker, MemoryObjectStore
 from tests.batch.traces import ERROR, Bucket
@@ -410,3 +413,19 @@ def test_requests_are_counted_by_pages() -> None:
     assert requests.count == 3
     requests.store.read("a/00000")
     assert (requests.count, requests.store.bucket_name) == (4, "memory")
+
+
+@pytest.mark.parametrize("by_submission", [False, True])
+def test_one_that_is_cancelled_and_has_not_ended_says_so(bucket: Bucket, by_submission: bool) -> None:
+    shard = "s-20260101-000000-0a1b2c3d" if by_submission else bucket.shard
+    task_id = bucket.new_id(shard)
+    bucket.store.write(submission_object("s-20260101-000000-0a1b2c3d"), b'{"lane": "default"}')
+    bucket.delay(task_id, bucket.clock.now() + 3600)
+    assert bucket.life(task_id).cancelled_by == ""
+    now = bucket.clock.now()
+    bucket.store.write(cancel_object("default"), to_json([Cancel(now, now + 600, "ada", "", shard if by_submission else task_id)]))
+    life = bucket.life(task_id)
+    assert (life.state, life.cancelled_by[:16]) == (State.DELAYED, "cancelled by ada")
+    bucket.clock.advance(60)
+    bucket.ended(task_id, "replayed", shard, replay_number=1)
+    assert bucket.life(task_id).cancelled_by == "", "a replay after it runs"
