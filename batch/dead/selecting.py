@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from batch.dead import segments
 from batch.dead.filters import Filter
 from batch.dead.letters import DIED, Key, Letter
-from batch.dead.log import ENDS, Entry, Fold, from_metadata
+from batch.dead.log import Fold, from_metadata
 from batch.model.clock import from_iso, minute
 from batch.model.message import task_type_of
 from batch.services.ports import ObjectInfo, ObjectStore
@@ -87,9 +87,10 @@ def grouped(store: ObjectStore, lane: str, wanted: Filter) -> list[Group]:
     if wanted.needs_contents:
         found = _from_contents(store, infos, wanted)
     else:
-        found = _from_metadata(store, infos)
+        fold = segments.folded(store, infos)
+        found = _from_metadata(store, infos, fold)
         found = {name: one for name, one in found.items() if not wanted.fingerprints or name in wanted.fingerprints}
-        _add_examples(store, infos, [one for one in found.values() if one.waiting_count > 0])
+        _add_examples(store, infos, fold, [one for one in found.values() if one.waiting_count > 0])
     return sorted((one for one in found.values() if one.waiting_count > 0), key=lambda one: (-one.waiting_count, one.title))
 
 
@@ -105,40 +106,34 @@ def _from_contents(store: ObjectStore, infos: Sequence[ObjectInfo], wanted: Filt
     return found
 
 
-def _from_metadata(store: ObjectStore, infos: Sequence[ObjectInfo]) -> dict[str, Group]:
-    """Segments whose metadata is not whole are read."""
+def _from_metadata(store: ObjectStore, infos: Sequence[ObjectInfo], fold: Fold) -> dict[str, Group]:
+    """Segments whose metadata is not whole are read. A letter that was ended twice ends once."""
     found: dict[str, Group] = {}
 
-    def add(fingerprint: str, event: str, count: int, hour: str, title: str) -> None:
+    def add(fingerprint: str, count: int, hour: str, title: str) -> None:
         group = found.setdefault(fingerprint, Group(fingerprint))
         group.title = group.title or title
-        if event == DIED:
-            group.waiting_count += count
-            group.hours[hour] += count
-        elif event in ENDS:
-            group.waiting_count -= count
+        group.waiting_count += count
+        group.hours[hour] += count
 
-    for info in infos:
+    for info in filter(segments.has_letters, infos):
         told, hour = from_metadata(info.metadata), _minute(info)[:10]
         if told.whole:
-            for event, counts in told.counts.items():
-                for fingerprint, count in counts.items():
-                    add(fingerprint, event, count, hour, told.titles.get(fingerprint, ""))
+            for fingerprint, count in told.counts[DIED].items():
+                add(fingerprint, count, hour, told.titles.get(fingerprint, ""))
             continue
         for line in segments.lines(store, [info]):
             if isinstance(line.what, Letter):
-                add(line.what.fingerprint, DIED, 1, hour, line.what.title)
-            elif isinstance(line.what, Entry):
-                add(line.what.fingerprint, line.what.act.value, 1, hour, "")
+                add(line.what.fingerprint, 1, hour, line.what.title)
+    for entry in fold.ended.values():
+        if entry.fingerprint in found:
+            found[entry.fingerprint].waiting_count -= 1
     return found
 
 
-def _add_examples(store: ObjectStore, infos: Sequence[ObjectInfo], groups: Sequence[Group]) -> None:
-    """The first letter of each group that waits: most segments are not read."""
-    if not groups:
-        return
+def _add_examples(store: ObjectStore, infos: Sequence[ObjectInfo], fold: Fold, groups: Sequence[Group]) -> None:
+    """The first letter of each group that waits: most segments are not read. A group that has none was counted by letters told twice."""
     lacking = {one.fingerprint: one for one in groups}
-    fold = segments.folded(store, infos)
     for info in filter(segments.has_letters, infos):
         if not lacking:
             return
@@ -149,3 +144,5 @@ def _add_examples(store: ObjectStore, infos: Sequence[ObjectInfo], groups: Seque
                 group = lacking.pop(letter.fingerprint, None)
                 if group is not None:
                     group.example = letter
+    for group in lacking.values():
+        group.waiting_count = 0
