@@ -179,7 +179,8 @@ class Fold:
     def add(self, entry: Entry) -> None:
         """In the order of the segments' names; of two acts of one time either may come first."""
         if entry.act is Act.OPENED:
-            self.replays[entry.action_id] = entry
+            if "claimed_count" in entry.details or entry.action_id not in self.replays:  # of two of one minute either may come first
+                self.replays[entry.action_id] = entry
         elif entry.act is Act.CLOSED:
             self.closed[entry.action_id] = entry
         elif entry.act is Act.EDITED:
