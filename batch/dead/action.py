@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from batch.dead import claims, segments
@@ -158,7 +159,9 @@ class Action:
         for shard, task_ids in shards.items():
             for task_id, outcome in outcomes_of(self.store, {shard: task_ids}).items():
                 if outcome.replay_number or outcome.outcome != "dead":
-                    self._counting[task_id] = (outcome.replay_number, outcome.outcome)
+                    # Dead by this action's own word (`_died_again`): its letter may not be in the log yet.
+                    own = outcome.execution == self.action_id
+                    self._counting[task_id] = (outcome.replay_number, REPLAYED if own else outcome.outcome)
 
     # --- a segment at a time
 
@@ -178,13 +181,17 @@ class Action:
         if self.stop.is_set():
             return False
         try:
-            if claims.read(self.store, segment)[self.action_id].runner != self.runner:
-                self.stop.set()  # somebody else has resumed this action
-                return False
-            return self._segment(segment, lines)
+            return self._is_mine(segment) and self._segment(segment, lines)
         except BaseException:  # raised again for who waits; the other segments are to stop now
             self.stop.set()
             raise
+
+    def _is_mine(self, segment: str) -> bool:
+        """False, and all is stopped, once somebody else has resumed this action."""
+        claim = claims.read(self.store, segment).get(self.action_id)
+        if claim is None or claim.runner != self.runner:
+            self.stop.set()
+        return not self.stop.is_set()
 
     def _segment(self, segment: str, lines: Sequence[int]) -> bool:
         parsed = segments.parsed(segment, self.store.read(segment), set(lines))
@@ -204,7 +211,7 @@ class Action:
             self._note(entries)
         begun = False
         for portion in self._portions(ready):
-            if not self.pacer.wait(len(portion)):
+            if not self.pacer.wait(len(portion)) or not self._is_mine(segment):
                 return False
             if not begun:
                 self._announce(segment, ready)
@@ -305,7 +312,8 @@ class Action:
         error_type, reason = "NotPublished", f"its message could not be published again: {why}"
         fingerprint, now = fingerprint_of(error_type, reason), self.clock.now()
         name = outcome_object(letter.shard, now, f"{self.action_id}-{self.runner}", next(self._numbers))
-        self._write_outcomes(name, [self._outcome(letter, "dead", error_type, reason, fingerprint)])
+        with suppress(PreconditionFailed):  # no name is given twice: it is ours, and an answer was lost
+            self._write_outcomes(name, [self._outcome(letter, "dead", error_type, reason, fingerprint)])
         number = letter.replay_number + 1
         changed = replace(letter, died_at=iso(now), error_type=error_type, reason=reason, fingerprint=fingerprint, replay_number=number)
         return replace(changed, kept_because="it could not be published: edit it, or discard it")
