@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from batch.model.delayed import DELAYED
 from batch.model.delivery import MAX_ATTRIBUTES, Outgoing, own_attributes
 
 MAX_REASON_BYTES = 1024
@@ -19,6 +20,8 @@ OURS = "dead_"
 THEIRS = "CloudPubSubDeadLetter"
 REPLAY = "replay"
 """The attribute of a message that was replayed."""
+_HOUSE = ("task_type", "submission_id", "lane", "shard", DELAYED, REPLAY)
+"""What says which task a message is, and which death this would be: these stay where attributes are too many."""
 MAX_TITLE_CHARS = 80
 FRAMES = 3
 
@@ -65,7 +68,9 @@ def dead_letter(
         facts["dead_fingerprint"] = fingerprint
     if message_id:
         facts["dead_first"] = f"{published_s:.6f} {message_id}"
-    return Outgoing(data, dict(list(undead_attributes(attributes).items())[: MAX_ATTRIBUTES - len(facts)]) | facts)
+    own = undead_attributes(attributes)
+    house = {name: own.pop(name) for name in _HOUSE if name in own and name not in facts}
+    return Outgoing(data, dict(list(own.items())[: MAX_ATTRIBUTES - len(house) - len(facts)]) | house | facts)
 
 
 def undead_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
