@@ -13,7 +13,7 @@ import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -95,6 +95,7 @@ class Action:
         for segment in known:
             claims.take_over(self.store, segment, self.action_id, self.runner, 0)
         infos = list(segments.listed(self.store, self.lane.name))
+        known_names = {info.name for info in infos}
         self.fold = segments.folded(self.store, infos)
         self.opened = self.fold.replays.get(self.action_id, self.opened)
         if self.resumed and (wanted is None or "claimed_count" in self.opened.details):
@@ -106,6 +107,7 @@ class Action:
         work, shards = self._work(found)
         if not self._opened:
             return Replayed()
+        self._catch_up(known_names)
         if self.act is Act.REPLAYED:
             self._ask_outcomes(shards)
         earlier = Counter(self._told(entry) for entry in self.fold.ended.values() if entry.action_id == self.action_id)
@@ -163,6 +165,14 @@ class Action:
                     own = outcome.execution == self.action_id
                     self._counting[task_id] = (outcome.replay_number, REPLAYED if own else outcome.outcome)
 
+    def _catch_up(self, known: Collection[str]) -> None:
+        """With what was done while the letters were being claimed: an edit that was accepted then is published, and a letter that was told
+        twice and that another action has ended is not. From now on nobody else does anything to them."""
+        new = [info for info in segments.listed(self.store, self.lane.name) if info.name not in known]
+        for line in segments.lines(self.store, filter(segments.has_acts, new)):
+            if isinstance(line.what, Entry):
+                self.fold.add(line.what)
+
     # --- a segment at a time
 
     def _all(self, work: Mapping[str, tuple[int, ...]]) -> bool:
@@ -195,7 +205,7 @@ class Action:
 
     def _segment(self, segment: str, lines: Sequence[int]) -> bool:
         parsed = segments.parsed(segment, self.store.read(segment), set(lines))
-        letters = [edited(line.what, self.fold) for line in parsed if isinstance(line.what, Letter)]
+        letters = [edited(one, self.fold) for line in parsed if isinstance(one := line.what, Letter) and self.fold.waits(one.key)]
         if self.act is not Act.REPLAYED:
             self._note([self._entry(letter, self.act) for letter in letters])
             return True
