@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 
@@ -18,7 +18,7 @@ from batch.dead.replaying import replay, resume_stalled
 from batch.events import log
 from batch.handling.cancels import Cancels
 from batch.model.clock import Clock
-from batch.model.errors import FanoutError
+from batch.model.errors import FanoutError, SettingsError
 from batch.model.exit import ExitReason
 from batch.services.ports import ObjectStore, Subscription, Topic
 
@@ -57,6 +57,7 @@ class Job:
     stopping: threading.Event = field(default_factory=threading.Event)
     replayed_count: int = 0
     _drain: Drain | None = None
+    _problems: list[str] = field(default_factory=list)
 
     @property
     def outstanding_count(self) -> int:
@@ -94,16 +95,26 @@ class Job:
     def _work(self, end_s: float) -> ExitReason:
         """Raises FanoutError."""
         lanes = read_lanes(self.store)
-        first, clock = self.settings.index == 0, UntilStopped(self.clock, self.stopping)
-        for lane in lanes.values():
-            if first and not self.stopping.is_set():
-                resume_stalled(self.store, self.topics, lane, clock=clock, rng=self.rng, until_s=end_s)
+        if not lanes:
+            # What the net caught would be kept for a person, in the log of no lane.
+            raise SettingsError([f"bucket {self.store.bucket_name} names no lanes yet: run `fanout tick`, which writes them down"])
+        clock = UntilStopped(self.clock, self.stopping)
+        self._of_each(lanes, lambda lane: resume_stalled(self.store, self.topics, lane, clock=clock, rng=self.rng, until_s=end_s))
         self._drain = Drain(self.settings, self.subscription, self.topics, self.store, lanes, self.clock, self.rng, self.stopping, end_s)
         reason = self._drain.run()
-        for lane in lanes.values():
-            if first and not self.stopping.is_set() and lane.rules.errors:
-                self._apply_rules(lane, clock, end_s)
+        self._of_each(lanes, lambda lane: self._apply_rules(lane, clock, end_s) if lane.rules.errors else None)
+        if self._problems:
+            raise FanoutError("; ".join(self._problems))
         return ExitReason.STOPPED if self.stopping.is_set() and reason is ExitReason.DRAINED else reason
+
+    def _of_each(self, lanes: Mapping[str, LaneFacts], call: Callable[[LaneFacts], object]) -> None:
+        """What the first worker does beside draining. What is wrong with one lane holds up no other, nor the draining."""
+        for lane in lanes.values():
+            if self.settings.index == 0 and not self.stopping.is_set():
+                try:
+                    call(lane)
+                except FanoutError as error:
+                    self._problems.append(f"lane {lane.name}: {error}")
 
     def _apply_rules(self, lane: LaneFacts, clock: Clock, end_s: float) -> None:
         """Replay what is due now; the log tells by which rules. What clients have cancelled since it died waits for a person: a replay runs
