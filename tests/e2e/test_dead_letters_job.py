@@ -166,6 +166,7 @@ def test_all_that_died_is_in_the_log_and_the_rest_is_back(strict: Site, tmp_path
 
 
 def test_it_ends_cleanly_when_it_is_told_to(local_site: Site) -> None:
+    local_site.upload("controller/lanes.json", json.dumps(LANES).encode())
     process = start_job(local_site, DRAIN_AFTER_S=6, CLOUD_RUN_TASK_INDEX=1)
     local_site.publisher.publish(topic=f"projects/{local_site.project}/topics/dead-letters", messages=[{"data": b"x"}])
     wait_for_event(process, "dead_letters_logged")
@@ -176,6 +177,7 @@ def test_it_ends_cleanly_when_it_is_told_to(local_site: Site) -> None:
 
 @pytest.mark.slow
 def test_eight_workers_at_once(local_site: Site) -> None:
+    local_site.upload("controller/lanes.json", json.dumps(LANES).encode())
     topic, count = f"projects/{local_site.project}/topics/dead-letters", 8000
     facts = {"dead_error_type": "KeyError", "dead_reason": "'lines'", "dead_lane": "lane", "dead_attempt_count": "0", "shard": "s-1"}
     for at in range(0, count, 500):
