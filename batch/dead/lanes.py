@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from batch.dead.rules import Rules
+from batch.dead.rules import NO_RULES, Rules
 from batch.model.errors import ObjectDamaged, ObjectMissing
 from batch.model.names import LANES
 from batch.services.ports import ObjectStore
@@ -22,6 +22,15 @@ class LaneFacts:
     subscription: str
     topic: str
     rules: Rules
+
+
+UNKNOWN_LANE = "unknown"
+"""Whose log holds the dead letters of no lane."""
+
+
+def without_topic(name: str) -> LaneFacts:
+    """A log of dead letters whose lane is not known, or is one no more: they can be replayed to another lane."""
+    return LaneFacts(name, "", "", NO_RULES)
 
 
 def read_lanes(store: ObjectStore) -> dict[str, LaneFacts]:

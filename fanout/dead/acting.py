@@ -21,7 +21,7 @@ from batch.dead.replaying import replay as replay_letters
 from batch.dead.replaying import resume
 from batch.dead.selecting import grouped
 from batch.model.clock import SystemClock, from_iso
-from batch.model.errors import DependencyError
+from batch.model.errors import DependencyError, SettingsError
 from batch.services.ports import Topic
 from controller.config import ControllerSettings
 from fanout import cloud, doctor
@@ -72,6 +72,10 @@ def replay(
     fanout dead replay --fingerprint 0123456789abcdef --rate 50 --why 'fixed in release 12'
     """
     if resumed:
+        if dry_run or rate or limit or to_lane or all_subscriptions or not scope.wanted.is_empty:
+            raise click.UsageError(
+                f"--resume goes on with {resumed} as it was begun: no filter goes with it, nor --dry-run or another option"
+            )
         _resume(scope, resumed)
         return
     if to_lane is not None and to_lane not in scope.all_lanes:
@@ -109,10 +113,15 @@ def replay_all(
     all_subscriptions: bool = False,
 ) -> int:
     """Replay what matches in each lane of the scope, and say so; returns how many letters. Raises DependencyError, SettingsError."""
+    lanes = [lane for lane in scope.lanes if to_lane or lane.topic]
+    lost = [one.name for one in scope.lanes if one not in lanes and grouped(scope.store, one.name, scope.wanted)]
+    if lost:
+        told = "letters in log {0} are of no lane: publish them first, with fanout dead replay --lane {0} --to-lane LANE"
+        raise SettingsError([told.format(name) for name in lost])
     with doctor.open_facts(scope.settings) as facts:
-        lanes = [to_lane] if to_lane else scope.lanes
-        refuse_readers(facts, lanes, {one.subscription for one in scope.all_lanes.values()}, all_subscriptions=all_subscriptions)
-    return _on_all(scope, scope.lanes, REPLAYED, limit=limit, why=why, rate=rate, to_lane=to_lane)
+        targets = [to_lane] if to_lane else lanes
+        refuse_readers(facts, targets, {one.subscription for one in scope.all_lanes.values()}, all_subscriptions=all_subscriptions)
+    return _on_all(scope, lanes, REPLAYED, limit=limit, why=why, rate=rate, to_lane=to_lane)
 
 
 def _on_all(scope: Scope, lanes: Sequence[LaneFacts], done: str, **options: Any) -> int:

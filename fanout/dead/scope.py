@@ -14,8 +14,9 @@ from typing import Any
 
 import click
 
+from batch.dead import segments
 from batch.dead.filters import Filter
-from batch.dead.lanes import LaneFacts, read_lanes
+from batch.dead.lanes import UNKNOWN_LANE, LaneFacts, read_lanes, without_topic
 from batch.model.clock import SystemClock, from_iso, iso
 from batch.model.errors import SettingsError
 from batch.services.ports import ObjectStore
@@ -28,7 +29,7 @@ NO_MATCH = "no dead letter that waits matches"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """`lanes` are those to look at, of `all_lanes`; all of them match `wanted`."""
+    """`lanes` are those to look at: of `all_lanes`, or without a topic for a log of letters of no lane. All of them match `wanted`."""
 
     settings: ControllerSettings
     store: ObjectStore
@@ -81,15 +82,18 @@ def with_scope(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def opened(settings: ControllerSettings, names: Sequence[str], wanted: Filter) -> Iterator[Scope]:
-    """These lanes, or all. Raises SettingsError, DependencyError."""
+    """These lanes, or all; also the log of letters of no lane, and by name that of a lane that is gone. Raises SettingsError,
+    DependencyError."""
     with cloud.open_store(settings.project, settings.bucket_name) as store:
         known = read_lanes(store)
         if not known:
             raise SettingsError([f"bucket {settings.bucket_name} names no lanes yet: run `fanout tick`, which writes them down"])
-        unknown = [f"there is no lane {name!r}; known are {', '.join(known)}" for name in names if name not in known]
+        lost = [name for name in dict.fromkeys((UNKNOWN_LANE, *names)) if name not in known and any(segments.listed(store, name))]
+        all_logs = {**known, **{name: without_topic(name) for name in lost}}
+        unknown = [f"there is no lane {name!r}; known are {', '.join(known)}" for name in names if name not in all_logs]
         if unknown:
             raise SettingsError(unknown)
-        yield Scope(settings, store, [known[name] for name in names or known], known, wanted)
+        yield Scope(settings, store, [all_logs[name] for name in names or all_logs], known, wanted)
 
 
 def who() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from batch.dead.lanes import LaneFacts
+from batch.dead.lanes import UNKNOWN_LANE, LaneFacts
 from batch.dead.letters import Letter
 from batch.model.attempts import NONE, AttemptError, Attempts
 from batch.model.clock import from_iso, iso
@@ -22,7 +22,6 @@ from batch.model.message import Task, decode, readable_task_id, shard_of, task_t
 from batch.model.names import RESERVED_LANES
 from batch.model.outcomes import Outcome
 
-UNKNOWN_LANE = "unknown"
 UNDELIVERABLE = "undeliverable"
 RETURNED = f"{OURS}returned"
 """The attribute that counts how often the net caught a message that no attempt of its task had failed."""

@@ -13,7 +13,7 @@ from functools import cache
 
 from batch.dead.draining.drain import Drain
 from batch.dead.draining.settings import DeadLetterSettings
-from batch.dead.lanes import LaneFacts, read_lanes
+from batch.dead.lanes import UNKNOWN_LANE, LaneFacts, read_lanes, without_topic
 from batch.dead.replaying import replay, resume_stalled
 from batch.events import log
 from batch.handling.cancels import Cancels
@@ -99,7 +99,8 @@ class Job:
             # What the net caught would be kept for a person, in the log of no lane.
             raise SettingsError([f"bucket {self.store.bucket_name} names no lanes yet: run `fanout tick`, which writes them down"])
         clock = UntilStopped(self.clock, self.stopping)
-        self._of_each(lanes, lambda lane: resume_stalled(self.store, self.topics, lane, clock=clock, rng=self.rng, until_s=end_s))
+        logs = {**lanes, UNKNOWN_LANE: without_topic(UNKNOWN_LANE)}
+        self._of_each(logs, lambda lane: resume_stalled(self.store, self.topics, lane, clock=clock, rng=self.rng, until_s=end_s))
         self._drain = Drain(self.settings, self.subscription, self.topics, self.store, lanes, self.clock, self.rng, self.stopping, end_s)
         reason = self._drain.run()
         self._of_each(lanes, lambda lane: self._apply_rules(lane, clock, end_s) if lane.rules.errors else None)

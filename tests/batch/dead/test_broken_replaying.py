@@ -14,18 +14,16 @@ from batch.dead.filters import Filter
 from batch.dead.letters import Key
 from batch.dead.log import Act, Entry, Fold, about
 from batch.dead.purging import purge, purge_of
-from batch.dead.replaying import replay, resume, resume_stalled
+from batch.dead.replaying import resume, resume_stalled
 from batch.dead.selecting import grouped
 from batch.model.clock import iso
 from batch.model.deadletters import dead_letter, replay_number_of
 from batch.model.delivery import MAX_ATTRIBUTES, Outgoing
 from batch.model.errors import ServiceRefused
 from batch.model.names import dead_segment_object
-from batch.model.outcomes import Outcome, from_line
 from batch.testing import ManualClock
 from batch.testing.clock import START_S
-from tests.batch.dead.letterbox import Letterbox
-from tests.batch.dead.log_of_letters import LANE, SHARD, acts, here, letter, published, write_log
+from tests.batch.dead.log_of_letters import LANE, SHARD, here, letter, published, write_log
 from tests.batch.dead.test_replaying import Killed, killing, replayed
 
 ALL = Filter()
@@ -127,7 +125,9 @@ def test_a_refused_letter_is_in_the_log_wherever_the_replay_was_killed(monkeypat
             replayed(store, broker, clock, rng)
         lines = list(segments.lines(store, segments.listed(store, "default")))
         fold = segments.folded(store, segments.listed(store, "default"))
-        waits = {line.what.key for line in lines if line.what is not None and not isinstance(line.what, Entry) and fold.waits(line.what.key)}
+        waits = {
+            line.what.key for line in lines if line.what is not None and not isinstance(line.what, Entry) and fold.waits(line.what.key)
+        }
         assert waits == {Key(letter(1).task_id, 1)}, f"killed at request {at}"
     assert at > 5
 
