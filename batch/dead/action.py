@@ -131,7 +131,7 @@ class Action:
                 self._opened = True
             before = set(known[one.segment].lines) if one.segment in known else set()
             new = [line for line, letter in one.letters.items() if line not in before and (not known or choose(letter))][:left]
-            held = claims.claim(self.store, one.segment, self.action_id, self.runner, new)
+            held = claims.claim(self.store, one.segment, self.action_id, self.runner, new, self.fold.closed)
             left = None if left is None else left - (len(held.lines) - len(before))
             self._claimed_count += len(held.lines)
             yield one.segment, {line: one.letters[line] for line in held.lines if line in one.letters}
@@ -226,6 +226,8 @@ class Action:
             if not begun:
                 self._announce(segment, ready)
                 begun = True
+                if not self._is_mine(segment):  # who has resumed it meanwhile may have announced, and published, first
+                    return False
             self._publish(portion)
         return True
 

@@ -7,7 +7,7 @@ interrupted action over writes itself there, and the other stops before it begin
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,12 +34,15 @@ Claims = Mapping[str, Claim]
 """By action id."""
 
 
-def claim(store: ObjectStore, segment: str, action_id: str, runner: str, lines: Iterable[int]) -> Claim:
-    """Those of these lines that no other action has. Raises DependencyError, ObjectDamaged."""
+def claim(
+    store: ObjectStore, segment: str, action_id: str, runner: str, lines: Iterable[int], closed: Collection[str] = frozenset()
+) -> Claim:
+    """Those of these lines that no other action has. One that has `closed` has none: a letter that it claimed and that still waits was
+    claimed while somebody else resumed, and ended, it. Raises DependencyError, ObjectDamaged."""
     wanted = set(lines)
 
     def claimed(known: Claims) -> Claim:
-        taken = {line for other, one in known.items() if other != action_id for line in one.lines}
+        taken = {line for other, one in known.items() if other != action_id and other not in closed for line in one.lines}
         mine = known.get(action_id, Claim((), runner))
         return Claim(tuple(sorted({*mine.lines, *(wanted - taken)})), runner, mine.repeated_count)
 

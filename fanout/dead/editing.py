@@ -14,7 +14,7 @@ import click
 from batch.client.submit import Check, NewTask
 from batch.dead import claims, segments
 from batch.dead.letters import Letter
-from batch.dead.log import MAX_LINES, MAX_SEGMENT_BYTES, Act, Entry, about
+from batch.dead.log import MAX_LINES, MAX_SEGMENT_BYTES, Act, Entry, Fold, about
 from batch.dead.selecting import Found, waiting
 from batch.model.clock import SystemClock, iso, minute
 from batch.model.errors import MessageRefused
@@ -115,7 +115,7 @@ def _changed(scope: Scope, change: Change, check: Check) -> Iterator[tuple[str, 
         infos = list(segments.listed(scope.store, lane.name))
         fold = segments.folded(scope.store, infos)
         for found in waiting(scope.store, infos, fold, scope.wanted.matches, scope.wanted):
-            held = _held(scope, found)
+            held = _held(scope, found, fold)
             for line, letter in found.letters.items():
                 if letter.raw_object:
                     letter = replace(letter, data=scope.store.read(letter.raw_object))
@@ -131,8 +131,9 @@ def _changed(scope: Scope, change: Change, check: Check) -> Iterator[tuple[str, 
                         yield lane.name, letter, data, differs, ""
 
 
-def _held(scope: Scope, found: Found) -> dict[int, str]:
-    return {line: action for action, one in claims.read(scope.store, found.segment).items() for line in one.lines}
+def _held(scope: Scope, found: Found, fold: Fold) -> dict[int, str]:
+    known = claims.read(scope.store, found.segment).items()
+    return {line: action for action, one in known if action not in fold.closed for line in one.lines}
 
 
 def _write(scope: Scope, change: Change, check: Check, why: str, *, dry_run: bool) -> None:

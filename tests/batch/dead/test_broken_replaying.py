@@ -14,7 +14,7 @@ from batch.dead.filters import Filter
 from batch.dead.letters import Key
 from batch.dead.log import Act, Entry, Fold, about
 from batch.dead.purging import purge, purge_of
-from batch.dead.replaying import resume, resume_stalled
+from batch.dead.replaying import replay, resume, resume_stalled
 from batch.dead.selecting import grouped
 from batch.model.clock import iso
 from batch.model.deadletters import dead_letter, replay_number_of
@@ -237,3 +237,44 @@ def test_a_message_with_all_attributes_keeps_its_replay_number_when_it_dies_agai
     found = dead_letter(message.data, message.attributes, **facts)
     assert len(found.attributes) <= MAX_ATTRIBUTES
     assert (replay_number_of(found.attributes), found.attributes["shard"], found.attributes["lane"]) == (1, SHARD, "default")
+
+
+def test_who_resumes_a_replay_that_still_claims_leaves_no_letter_claimed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process claims one more letter after the second has ended the replay, and stops: nobody could have claimed that letter."""
+    clock = ManualClock()
+    store, broker, rng = here(clock)
+    write_log(store, [letter(number) for number in range(8)])
+    claim, calls = claims.claim, list[str]()
+
+    def meanwhile(store: Any, segment: str, *rest: Any) -> claims.Claim:
+        calls.append(segment)
+        if len(calls) == 2:
+            (opened,) = segments.folded(store, segments.listed(store, "default")).replays.values()
+            resume(store, broker.topic, LANE, opened, clock=clock, rng=rng)
+        return claim(store, segment, *rest)
+
+    monkeypatch.setattr(claims, "claim", meanwhile)
+    rules: dict[str, Any] = {"details": {}, "rate": None, "who": "dl", "why": "retry rules"}
+    replay(store, broker.topic, LANE, lambda _: True, clock=clock, rng=rng, **rules)
+    monkeypatch.setattr(claims, "claim", claim)
+    replayed(store, broker, clock, rng)
+    assert published(broker) == Counter({(letter(number).task_id, 1): 1 for number in range(8)})
+
+
+def test_who_announced_too_late_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody resumes the replay between its look at the claims and its outcome lines, and publishes first."""
+    clock = ManualClock()
+    store, broker, rng = here(clock)
+    write_log(store, [letter(1)])
+    write, told = store.write, list[int]()
+
+    def meanwhile(name: str, data: bytes, **options: Any) -> Any:
+        if name.startswith("outcomes/") and not told:
+            told.append(0)
+            (opened,) = segments.folded(store, segments.listed(store, "default")).replays.values()
+            told[0] = resume(store, broker.topic, LANE, opened, clock=clock, rng=rng).repeated_count
+        return write(name, data, **options)
+
+    monkeypatch.setattr(store, "write", meanwhile)
+    replayed(store, broker, clock, rng)
+    assert published(broker).total() - 1 <= told[0]
