@@ -112,7 +112,7 @@ class Action:
             self._ask_outcomes(shards)
         earlier = Counter(self._told(entry) for entry in self.fold.ended.values() if entry.action_id == self.action_id)
         self._done.update(earlier)
-        whole = self._all(work)
+        whole = self._all(work) and (not work or self._is_mine(min(work)))  # who takes over begins with the first
         return self._closed() if whole else self._result(closed=False)
 
     # --- claiming

@@ -278,3 +278,23 @@ def test_who_announced_too_late_publishes_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(store, "write", meanwhile)
     replayed(store, broker, clock, rng)
     assert published(broker).total() - 1 <= told[0]
+
+
+def test_who_was_overtaken_at_the_last_request_does_not_end_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its count of repeats would stand in the log: none."""
+    clock = ManualClock()
+    store, broker, rng = here(clock)
+    write_log(store, [letter(1)])
+    topic = broker.topic("tasks")
+    publish = topic.publish
+
+    def second_window(messages: Sequence[Outgoing]) -> Any:
+        monkeypatch.setattr(topic, "publish", publish)
+        (opened,) = segments.folded(store, segments.listed(store, "default")).replays.values()
+        resume(store, broker.topic, LANE, opened, clock=clock, rng=rng)
+        return publish(messages)
+
+    monkeypatch.setattr(topic, "publish", second_window)
+    first = replayed(store, broker, clock, rng)
+    (closed,) = segments.folded(store, segments.listed(store, "default")).closed.values()
+    assert (first.closed, closed.details["repeated_count"], published(broker).total()) == (False, 1, 2)
