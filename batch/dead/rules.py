@@ -16,6 +16,8 @@ ANY = "*"
 MAX_WAIT_S = 7 * 24 * 3600.0
 """However often the wait was doubled."""
 MAX_DOUBLINGS = 20
+SLOWEST_RATE = 0.01
+"""Of a replay, a second: one without progress for ten minutes is resumed, and an execution of the job must come to its first message."""
 
 
 @dataclass(frozen=True, slots=True)

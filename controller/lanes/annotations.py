@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batch.dead.rules import ANY, NO_RULES
+from batch.dead.rules import ANY, NO_RULES, SLOWEST_RATE
 from batch.model.errors import SettingsError
 from batch.model.names import RESERVED_LANES
 from batch.settings import WorkerSettings, whole
@@ -50,6 +50,13 @@ def positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError("a number above 0")
     return value
+
+
+def replay_rate(text: str) -> float:
+    """Raises ValueError with the rule."""
+    if positive(text) < SLOWEST_RATE:
+        raise ValueError(f"a number of at least {SLOWEST_RATE}: an execution of the dead-letters job must come to its first message")
+    return float(text)
 
 
 def flag(text: str) -> bool:
@@ -121,7 +128,7 @@ ANNOTATIONS: Mapping[str, Annotation] = {
         "replay_after_s", duration, "how long such a letter waits first, and up to as much again; twice as long after each replay"
     ),
     "fanout/replay-times": Annotation("replay_times", whole(1), "a task that was replayed so often waits for a person"),
-    "fanout/replay-rate": Annotation("replay_rate", positive, "replays a second"),
+    "fanout/replay-rate": Annotation("replay_rate", replay_rate, "replays a second"),
 }
 
 

@@ -19,6 +19,7 @@ from batch.dead.purging import purge as purge_now
 from batch.dead.purging import purge_of
 from batch.dead.replaying import replay as replay_letters
 from batch.dead.replaying import resume
+from batch.dead.rules import SLOWEST_RATE
 from batch.dead.selecting import grouped
 from batch.model.clock import SystemClock, from_iso
 from batch.model.errors import DependencyError, SettingsError
@@ -30,8 +31,6 @@ from fanout.doctor.readers import refuse_readers
 from fanout.output import EXIT_TROUBLE, CommandFailed, counted, say
 
 REPLAYED, DISCARDED = "replayed", "discarded"
-SLOWEST = 0.01
-"""A replay without progress for ten minutes is resumed by the dead-letters job."""
 _why = click.option("--why", default="", help="The reason, for the log.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask, also where no filter is given.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -40,7 +39,7 @@ _limit = click.option("--limit", type=click.IntRange(1), help="At most so many l
 
 @click.command()
 @_dry_run
-@click.option("--rate", type=click.FloatRange(SLOWEST, 1_000_000), help="So many messages a second, in all lanes one after the other.")
+@click.option("--rate", type=click.FloatRange(SLOWEST_RATE, 1_000_000), help="So many messages a second, in all lanes one after the other.")
 @_limit
 @click.option("--to-lane", help="Publish to this lane's topic; ids and outcome shards stay.")
 @click.option("--all-subscriptions", is_flag=True, help="Also where subscriptions that are no lane's get the messages again.")

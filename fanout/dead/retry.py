@@ -6,6 +6,7 @@ import click
 
 from batch.client.proof import prove
 from batch.dead.filters import Filter
+from batch.dead.rules import SLOWEST_RATE
 from batch.model.errors import ObjectMissing
 from controller.config import ControllerSettings
 from fanout import cloud
@@ -17,7 +18,7 @@ from fanout.output import counted, say
 @click.command()
 @click.argument("submission_id")
 @click.option("--failed-only", is_flag=True, required=True, help="Only its dead tasks: there is no other way, and this says so.")
-@click.option("--rate", type=click.FloatRange(0.01, 1_000_000), help="So many messages a second.")
+@click.option("--rate", type=click.FloatRange(SLOWEST_RATE, 1_000_000), help="So many messages a second.")
 @click.option("--all-subscriptions", is_flag=True, help="Also where subscriptions that are no lane's get the messages again.")
 @click.option("--why", default="", help="The reason, for the log.")
 @cloud.with_settings

@@ -85,6 +85,7 @@ def test_every_annotation_reaches_its_field() -> None:
         ({"replay_errors": "TimeoutError, "}, "types of errors, such as TimeoutError, or fingerprints, separated by commas"),
         ({"replay_errors": "worker-died"}, "types of errors"),
         ({"replay_errors": "*", "replay_times": "0"}, "a whole number, 1 or more"),
+        ({"replay_errors": "*", "replay_rate": "0.001"}, "a number of at least 0.01"),
         ({"replay_after": "5m"}, "do nothing without fanout/replay-errors"),
         ({"replay_error": "*"}, r"did you mean fanout/replay-errors\?"),
     ],
