@@ -115,14 +115,15 @@ def _changed(scope: Scope, change: Change, check: Check) -> Iterator[tuple[str, 
         infos = list(segments.listed(scope.store, lane.name))
         fold = segments.folded(scope.store, infos)
         for found in waiting(scope.store, infos, fold, scope.wanted.matches, scope.wanted):
-            held = _held(scope, found, fold)
+            held: dict[int, str] | None = None
             for line, letter in found.letters.items():
                 if letter.raw_object:
                     letter = replace(letter, data=scope.store.read(letter.raw_object))
                 try:
+                    data = change(letter.data)
+                    held = _held(scope, found, fold) if held is None else held  # asked last: a person may have edited for long
                     if line in held:
                         raise ValueError(f"{held[line]} has claimed it: wait for its end, or resume it")
-                    data = change(letter.data)
                     differs = _checked(letter, data, check)
                 except (ValueError, MessageRefused) as error:
                     yield lane.name, letter, b"", [], str(error)
@@ -160,6 +161,11 @@ def _write(scope: Scope, change: Change, check: Check, why: str, *, dry_run: boo
     if dry_run:
         say(f"would edit {counted(len(changes), 'dead letter')}")
         return
+    folds = {name: segments.folded(scope.store, segments.listed(scope.store, name)) for name in {lane for lane, _, _ in changes}}
+    for lane, letter, _ in changes:
+        if not folds[lane].waits(letter.key):
+            what = f"nothing was written: {letter.task_id} was replayed or discarded meanwhile"
+            raise CommandFailed(EXIT_TROUBLE, f"{what}; see fanout dead show {letter.task_id}")
     _append(scope, changes, why)
     say(f"edited {counted(len(changes), 'dead letter')}; to publish: fanout dead replay{_again(scope)}")
 

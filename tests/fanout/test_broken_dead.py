@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import click
 import pytest
 
 from batch.dead import segments
@@ -15,7 +16,7 @@ from batch.model.errors import DependencyUnavailable
 from batch.model.names import dead_segment_object
 from batch.testing.clock import START_S
 from tests.batch.dead.log_of_letters import LANE, letter, published, write_log
-from tests.fanout.test_dead import Desk, desk  # noqa: F401
+from tests.fanout.test_dead import HANDLERS, Desk, desk  # noqa: F401
 
 
 def lost(desk: Desk, lane: str) -> str:  # noqa: F811
@@ -52,3 +53,28 @@ def test_a_dry_run_of_a_resumption_publishes_nothing(desk: Desk) -> None:  # noq
     assert not published(desk.broker)
     desk.dead("replay", "--resume", action_id)
     assert published(desk.broker).total() == 1
+
+
+@pytest.mark.parametrize("interrupted", [True, False], ids=["claimed", "replayed"])
+def test_what_was_replayed_while_a_person_edited_it_is_not_said_to_be_edited(
+    desk: Desk,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: bool,
+) -> None:
+    write_log(desk.store, [letter(1)])
+    told: dict[str, Any] = {"details": {}, "rate": None, "clock": SystemClock(), "rng": random.Random(9), "who": "dl", "why": "retry rules"}
+    topics: Callable[[str], Any] = desk.broker.topic
+
+    def for_long(text: str, **_: Any) -> str:
+        if interrupted:
+            desk.broker.topic("tasks").fail_next("publish", DependencyUnavailable("down"))
+            with pytest.raises(DependencyUnavailable):
+                replay(desk.store, topics, LANE, lambda _: True, **told)
+        else:
+            replay(desk.store, topics, LANE, lambda _: True, **told)
+        return text.replace('"width": 1', '"width": 5')
+
+    monkeypatch.setattr(click, "edit", for_long)
+    shown = desk.dead("edit", letter(1).task_id, "--handlers", HANDLERS, code=1)
+    assert "nothing was written" in shown
+    assert "edited" not in desk.acts()
