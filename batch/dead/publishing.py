@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from batch.dead.letters import Letter
 from batch.model.clock import Clock, from_iso
-from batch.model.deadletters import OURS, REPLAY, THEIRS, Replay
+from batch.model.deadletters import REPLAY, Replay, undead_attributes
 from batch.model.delayed import DELAYED, Republication, republication_of
-from batch.model.delivery import MAX_ATTRIBUTES, MAX_PUBLISH_MESSAGES, Outgoing, own_attributes
+from batch.model.delivery import MAX_ATTRIBUTES, MAX_PUBLISH_MESSAGES, Outgoing
 from batch.model.errors import DependencyError, FanoutError
 from batch.services.ports import Topic
 
@@ -24,7 +24,7 @@ def message_of(letter: Letter, data: bytes, replay: Replay, lane: str) -> Outgoi
     """The letter's message with another replay number, for this lane. It carries no fact of its death; it keeps its outcome shard, its
     first message id and the time of its first publish, from which the id of a task that names none is made. Where there are too many
     attributes, the client's last ones make room."""
-    own = {name: value for name, value in own_attributes(letter.attributes).items() if not name.startswith((OURS, THEIRS))}
+    own = undead_attributes(letter.attributes)
     before = republication_of(letter.attributes)
     first_id = letter.first_message_id or letter.task_id.removeprefix("message-")
     again = Republication(0, max(0.0, from_iso(letter.first_at or letter.died_at)), first_id, before.count + 1 if before else 1)

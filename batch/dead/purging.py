@@ -60,11 +60,14 @@ def purge_of(store: ObjectStore, lane: str, before_s: float) -> Purge:
     for one in left.values():
         one.stays |= any(map(fold.waits, one.letters)) or not one.opened <= fold.closed.keys()
     kept: set[Key] = set()
+    raw_kept: set[str] = set()
     while stay := [name for name, one in left.items() if one.stays or not kept.isdisjoint(one.keys)]:
         for name in stay:
-            kept |= left.pop(name).keys
+            staying = left.pop(name)
+            kept |= staying.keys
+            raw_kept.update(staying.raw)  # each death of a task has its data under one name
     gone = {name: one for name, one in left.items() if one.letters}
-    raw = tuple(name for one in gone.values() for name in one.raw)
+    raw = tuple(name for one in gone.values() for name in one.raw if name not in raw_kept)
     return Purge(tuple(gone), sum(len(one.letters) for one in gone.values()), raw, tuple(name for name in left if name not in gone))
 
 
