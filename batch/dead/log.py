@@ -169,12 +169,14 @@ def from_metadata(metadata: Mapping[str, str]) -> Counted:
 @dataclass(slots=True)
 class Fold:
     """What holds of letters after all acts were read. `ended`: those that wait no more, with what ended them; `edited`: data that
-    replaces a letter's; `replays`: the replays that began, by id, and `closed` those that ended."""
+    replaces a letter's; `replays`: the replays that began, by id, and `closed` those that ended; `purged`: the segments, by the last part
+    of their names, that a purge has deleted, or was to delete before it was interrupted."""
 
     ended: dict[Key, Entry] = field(default_factory=dict)
     edited: dict[Key, Entry] = field(default_factory=dict)
     replays: dict[str, Entry] = field(default_factory=dict)
     closed: dict[str, Entry] = field(default_factory=dict)
+    purged: set[str] = field(default_factory=set)
 
     def add(self, entry: Entry) -> None:
         """In the order of the segments' names; of two acts of one time either may come first."""
@@ -183,6 +185,8 @@ class Fold:
                 self.replays[entry.action_id] = entry
         elif entry.act is Act.CLOSED:
             self.closed[entry.action_id] = entry
+        elif entry.act is Act.PURGED:
+            self.purged.update(map(str, entry.details.get("segments", ())))
         elif entry.act is Act.EDITED:
             known = self.edited.setdefault(entry.key, entry)
             if entry.at >= known.at:

@@ -84,19 +84,20 @@ class Group:
 def grouped(store: ObjectStore, lane: str, wanted: Filter) -> list[Group]:
     """What waits in a lane, the largest group first; from the segments' metadata alone where that tells enough. Raises DependencyError."""
     infos = list(segments.listed(store, lane))
-    if wanted.needs_contents:
-        found = _from_contents(store, infos, wanted)
+    fold = segments.folded(store, infos)
+    # Of an interrupted purge acts may be left whose letters are gone, which metadata does not tell.
+    if wanted.needs_contents or any(info.name.rpartition("/")[2] in fold.purged for info in infos):
+        found = _from_contents(store, infos, fold, wanted)
     else:
-        fold = segments.folded(store, infos)
         found = _from_metadata(store, infos, fold)
         found = {name: one for name, one in found.items() if not wanted.fingerprints or name in wanted.fingerprints}
         _add_examples(store, infos, fold, [one for one in found.values() if one.waiting_count > 0])
     return sorted((one for one in found.values() if one.waiting_count > 0), key=lambda one: (-one.waiting_count, one.title))
 
 
-def _from_contents(store: ObjectStore, infos: Sequence[ObjectInfo], wanted: Filter) -> dict[str, Group]:
+def _from_contents(store: ObjectStore, infos: Sequence[ObjectInfo], fold: Fold, wanted: Filter) -> dict[str, Group]:
     found: dict[str, Group] = {}
-    for one in waiting(store, infos, segments.folded(store, infos), wanted.matches, wanted):
+    for one in waiting(store, infos, fold, wanted.matches, wanted):
         for letter in one.letters.values():
             group = found.get(letter.fingerprint)
             if group is None:

@@ -298,3 +298,19 @@ def test_who_was_overtaken_at_the_last_request_does_not_end_the_replay(monkeypat
     first = replayed(store, broker, clock, rng)
     (closed,) = segments.folded(store, segments.listed(store, "default")).closed.values()
     assert (first.closed, closed.details["repeated_count"], published(broker).total()) == (False, 1, 2)
+
+
+def test_an_interrupted_purge_hides_no_later_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = ManualClock()
+    store, broker, rng = here(clock)
+    write_log(store, [letter(number) for number in range(4)])
+    replayed(store, broker, clock, rng)
+    clock.advance(3600)
+    found = purge_of(store, "default", clock.now())
+    kill = killing(monkeypatch, store, broker)
+    kill.at = kill.count + 4  # the act, a segment, its claims, and no more
+    with pytest.raises(Killed):
+        purge(store, "default", found, clock=clock, rng=rng, who="ann", why="")
+    kill.at = None
+    write_log(store, [letter(number) for number in range(10, 13)], writer="dead-letters-y-0-0")
+    assert waiting_counts(store) == {letter(10).fingerprint: 3}
