@@ -192,7 +192,9 @@ class Fold:
             if entry.at >= known.at:
                 self.edited[entry.key] = entry
         elif entry.act in ENDS:
-            self.ended.setdefault(entry.key, entry)
+            known = self.ended.setdefault(entry.key, entry)
+            if known.act is Act.SUCCEEDED and entry.act is Act.REPLAYED:  # the job found a moment later what had become of it
+                self.ended[entry.key] = entry
 
     def waits(self, key: Key) -> bool:
         """Whether the letter still waits for a rule or a person."""

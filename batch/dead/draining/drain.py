@@ -268,8 +268,11 @@ class Drain:
             known = outcomes_of(self.store, {shard: {key.task_id for key in letters}})
             for key, letter in letters.items():
                 outcome = known.get(key.task_id)
-                if outcome is not None and outcome.outcome in SETTLED:
-                    why = f"its outcome is {outcome.outcome}"
+                if outcome is None:
+                    continue
+                repeats = outcome.replay_number > letter.replay_number
+                if repeats or outcome.outcome in SETTLED:
+                    why = f"it repeats what was replayed as {outcome.replay_number}" if repeats else f"its outcome is {outcome.outcome}"
                     settled[letter.lane].append(about(letter, Act.SUCCEEDED, at=at, action_id=self.writer, who=self.writer, why=why))
         for lane, entries in settled.items():
             for first in range(0, len(entries), MAX_LINES):

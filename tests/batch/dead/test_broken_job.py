@@ -10,11 +10,13 @@ import pytest
 
 from batch.dead.lanes import write_lanes
 from batch.dead.replaying import replay
+from batch.model.clock import iso
 from batch.model.errors import DependencyMissing, DependencyUnavailable
 from batch.model.exit import ExitReason
 from batch.model.names import LANES, dead_claims_folder
+from batch.model.outcomes import Outcome, to_line
 from batch.services.leases import LeaseKeeper
-from tests.batch.dead.letterbox import LANE, Letterbox, body
+from tests.batch.dead.letterbox import LANE, SHARD, Letterbox, body
 from tests.batch.dead.test_job import LANE_WITH_RULES, job
 
 
@@ -67,3 +69,15 @@ def test_without_lanes_written_down_nothing_is_taken(box: Letterbox) -> None:
     assert job(box).run() is ExitReason.BROKEN
     assert box.dead.free == 1
     assert box.outcomes() == []
+
+
+def test_a_death_that_was_replayed_and_purged_does_not_wait_when_it_is_told_again(box: Letterbox) -> None:
+    """A redelivered message of the first death, after the log has forgotten it."""
+    lines = [Outcome("one", "work", "dead", iso(box.clock.now()), replay_number=number) for number in (0, 1)]
+    box.store.write(f"outcomes/{SHARD}/202601010000/x-0.jsonl", b"".join(map(to_line, lines)))
+    box.by_worker("one")
+    box.drain()
+    assert box.letters() == {}
+    box.by_worker("one", attributes={"replay": "1 1767225600.000 r-1"})
+    box.drain(CLOUD_RUN_EXECUTION="dl-2")
+    assert list(box.letters()) == [("one", 1)]

@@ -11,6 +11,7 @@ import pytest
 
 from batch.dead import claims, publishing, replaying, segments
 from batch.dead.filters import Filter
+from batch.dead.history import fates
 from batch.dead.letters import Key
 from batch.dead.log import Act, Entry, Fold, about
 from batch.dead.purging import purge, purge_of
@@ -314,3 +315,15 @@ def test_an_interrupted_purge_hides_no_later_letter(monkeypatch: pytest.MonkeyPa
     kill.at = None
     write_log(store, [letter(number) for number in range(10, 13)], writer="dead-letters-y-0-0")
     assert waiting_counts(store) == {letter(10).fingerprint: 3}
+
+
+def test_a_replay_keeps_what_it_replayed_whatever_the_job_notes_in_the_same_minute() -> None:
+    """`fanout dead replays` would say that its tasks were not needed."""
+    clock = ManualClock()
+    store, broker, rng = here(clock)
+    write_log(store, [letter(1)])
+    action_id = replayed(store, broker, clock, rng).action_id
+    settled = about(letter(1), Act.SUCCEEDED, at=iso(clock.now()), action_id="dl-1-0-0", who="dl-1-0-0")
+    segments.write(store, dead_segment_object("default", clock.now(), "dl-1-0-0", 9), [settled])
+    fold = segments.folded(store, segments.listed(store, "default"))
+    assert fates(store, "default", action_id, fold) == {"pending": [letter(1).task_id]}
