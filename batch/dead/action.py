@@ -108,6 +108,8 @@ class Action:
         if not self._opened:
             return Replayed()
         self._catch_up(known_names)
+        if self.action_id in self.fold.closed:
+            return self._result(closed=False)  # somebody else has resumed it while it claimed, and ended it
         if self.act is Act.REPLAYED:
             self._ask_outcomes(shards)
         earlier = Counter(self._told(entry) for entry in self.fold.ended.values() if entry.action_id == self.action_id)

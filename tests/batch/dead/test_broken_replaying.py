@@ -24,7 +24,7 @@ from batch.model.errors import ServiceRefused
 from batch.model.names import dead_segment_object
 from batch.testing import ManualClock
 from batch.testing.clock import START_S
-from tests.batch.dead.log_of_letters import LANE, SHARD, here, letter, published, write_log
+from tests.batch.dead.log_of_letters import LANE, SHARD, here, letter, outcome_lines, published, write_log
 from tests.batch.dead.test_replaying import Killed, killing, replayed
 
 ALL = Filter()
@@ -327,3 +327,21 @@ def test_a_replay_keeps_what_it_replayed_whatever_the_job_notes_in_the_same_minu
     segments.write(store, dead_segment_object("default", clock.now(), "dl-1-0-0", 9), [settled])
     fold = segments.folded(store, segments.listed(store, "default"))
     assert fates(store, "default", action_id, fold) == {"pending": [letter(1).task_id]}
+
+
+def test_who_was_overtaken_while_it_claimed_makes_no_task_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has resumed, and ended, the replay before it had claimed anything. Killed later, nobody would have gone on with it."""
+    clock = ManualClock()
+    store, broker, rng = here(clock)
+    write_log(store, [letter(1)])
+    claim = claims.claim
+
+    def meanwhile(store: Any, segment: str, *rest: Any) -> claims.Claim:
+        (opened,) = segments.folded(store, segments.listed(store, "default")).replays.values()
+        resume(store, broker.topic, LANE, opened, clock=clock, rng=rng)
+        return claim(store, segment, *rest)
+
+    monkeypatch.setattr(claims, "claim", meanwhile)
+    rules: dict[str, Any] = {"details": {}, "rate": None, "who": "dl", "why": "retry rules"}
+    assert not replay(store, broker.topic, LANE, lambda _: True, clock=clock, rng=rng, **rules).closed
+    assert not outcome_lines(store, "replayed")
