@@ -27,7 +27,7 @@ from batch.dead.publishing import Pacer, message_of, portion_count, publish
 from batch.dead.selecting import edited, waiting
 from batch.model.clock import Clock, from_iso, iso
 from batch.model.deadletters import Replay, fingerprint_of
-from batch.model.delivery import MAX_PUBLISH_BYTES, Outgoing
+from batch.model.delivery import MAX_PUBLISH_BYTES
 from batch.model.errors import ObjectMissing, PreconditionFailed
 from batch.model.names import dead_segment_object, outcome_object
 from batch.model.outcomes import REPLAYED, Outcome, to_line
@@ -284,33 +284,37 @@ class Action:
         body = b"".join(map(to_line, outcomes))
         self.store.write(name, body, content_type="application/x-ndjson", metadata=counts, if_generation=0)
 
-    def _portions(self, letters: Sequence[Letter]) -> Iterator[list[tuple[Letter, Outgoing | str]]]:
-        """With their messages, or why they have none: data that lay in the bucket is gone. One request each."""
+    def _portions(self, letters: Sequence[Letter]) -> Iterator[list[tuple[Letter, bytes | str]]]:
+        """With their data, or why they have none: what lay in the bucket is gone. One request each."""
         most, size = portion_count(self.details["rate"]), 0
-        portion: list[tuple[Letter, Outgoing | str]] = []
+        portion: list[tuple[Letter, bytes | str]] = []
         for letter in letters:
-            message = self._message(letter)
-            data_bytes = 0 if isinstance(message, str) else len(message.data)
+            data = self._data(letter)
+            data_bytes = len(data) if isinstance(data, bytes) else 0
             if portion and (len(portion) >= most or size + data_bytes > MAX_PUBLISH_BYTES // 2):
                 yield portion
                 portion, size = [], 0
-            portion.append((letter, message))
+            portion.append((letter, data))
             size += data_bytes
         if portion:
             yield portion
 
-    def _message(self, letter: Letter) -> Outgoing | str:
+    def _data(self, letter: Letter) -> bytes | str:
         try:
-            data = self.store.read(letter.raw_object) if letter.raw_object else letter.data
+            return self.store.read(letter.raw_object) if letter.raw_object else letter.data
         except ObjectMissing as error:
             return str(error)
-        number = Replay(letter.replay_number + 1, self.clock.now(), self.action_id)
-        return message_of(letter, data, number, self.details["to_lane"])
 
-    def _publish(self, portion: Sequence[tuple[Letter, Outgoing | str]]) -> None:
-        messages = [(letter, message) for letter, message in portion if isinstance(message, Outgoing)]
+    def _publish(self, portion: Sequence[tuple[Letter, bytes | str]]) -> None:
+        # The time counts from here: what is cancelled while a replay waits for its turn is published all the same, and runs.
+        now, lane = self.clock.now(), self.details["to_lane"]
+        messages = [
+            (letter, message_of(letter, data, Replay(letter.replay_number + 1, now, self.action_id), lane))
+            for letter, data in portion
+            if isinstance(data, bytes)
+        ]
         refused = publish(self._topic(), [message for _, message in messages])
-        failed = [(letter, message) for letter, message in portion if isinstance(message, str)]
+        failed = [(letter, data) for letter, data in portion if isinstance(data, str)]
         failed += [(messages[at][0], why) for at, why in refused.items()]
         died = [self._died_again(letter, why) for letter, why in failed]
         self._note([*(self._entry(letter, Act.REPLAYED) for letter, _ in portion), *died])

@@ -20,6 +20,7 @@ from batch.dead.letters import Letter
 from batch.dead.log import Act, about
 from batch.dead.replaying import replay, resume_stalled
 from batch.model.clock import iso
+from batch.model.deadletters import replay_of
 from batch.model.delayed import republication_of
 from batch.model.errors import DependencyUnavailable, ServiceRefused
 from batch.model.message import decode
@@ -171,7 +172,11 @@ def test_a_rate_is_kept_to_and_time_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
     topic = broker.topic("tasks")
     take = topic.publish
 
+    late: list[float] = []
+
     def slow(messages: Any) -> list[str]:
+        replays = [replay_of(one.attributes) for one in messages]
+        late.extend(clock.now() - one.at for one in replays if one is not None)
         clock.advance(0.8)
         return take(messages)
 
@@ -181,6 +186,7 @@ def test_a_rate_is_kept_to_and_time_ends_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert result.done_count == 80
     assert clock.monotonic() - begin_s == pytest.approx(16.0, rel=0.05)
     assert published(broker).total() == 80
+    assert max(late) == pytest.approx(0, abs=0.01), "the time of a replay is that of its publish: a cancel before it does not hold"
     result = replayed(store, broker, clock, rng, rate=5.0, until_s=clock.monotonic() + 2.1)
     assert (result.done_count, result.claimed_count, result.closed) == (10, 20, False)
     clock.advance(replaying.STALLED_S)
