@@ -10,7 +10,7 @@ from tests.e2e.site import Site
 from tests.support import Service
 
 
-@pytest.fixture(params=["local", pytest.param("google", marks=pytest.mark.real)])
+@pytest.fixture(params=["local", pytest.param("google", marks=[pytest.mark.real, pytest.mark.slow])])
 def site(request: pytest.FixtureRequest, project: str, local_storage: Service) -> Iterator[Site]:
     """The broker is the local cloud's, or Google's; the bucket is the local cloud's."""
     pubsub = request.getfixturevalue("local_pubsub").grpc if request.param == "local" else request.getfixturevalue("google_pubsub")

@@ -20,7 +20,7 @@ LIMIT = 5
 SETTINGS = {"MAX_MESSAGES": 10_000, "PROCESSES": 1, "FLUSH_INTERVAL_S": 0.05, "DRAIN_AFTER_S": 1}
 
 
-@pytest.fixture(params=["local", pytest.param("google", marks=pytest.mark.real)])
+@pytest.fixture(params=["local", pytest.param("google", marks=[pytest.mark.real, pytest.mark.slow])])
 def strict(request: pytest.FixtureRequest, project: str, local_storage: Service) -> Iterator[Site]:
     """As `site`, where the policy allows few deliveries."""
     pubsub = request.getfixturevalue("local_pubsub").grpc if request.param == "local" else request.getfixturevalue("google_pubsub")
@@ -72,6 +72,7 @@ def work(task, ctx):
 '''
 
 
+@pytest.mark.slow
 def test_a_kill_between_confirmation_and_acknowledgement_has_one_effect(project: str, local_storage: Service, tmp_path: Path) -> None:
     pubsub = start_service("pubsub", tmp_path / "pubsub", "--sample-period-s", "0", "--visibility-lag-s", "0")
     site = Site(project, pubsub.grpc, local_storage.http, max_delivery_attempts=LIMIT)

@@ -57,7 +57,8 @@ def hanger(registry: Registry, kind: str, over: threading.Event) -> str:
     return "hangs"
 
 
-@pytest.mark.parametrize("kind", slow_but(["plain"], KINDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_worker_that_it_filled_is_a_failed_attempt_and_the_last_one_is_its_end(
     kind: str, over: threading.Event, caplog: pytest.LogCaptureFixture
 ) -> None:

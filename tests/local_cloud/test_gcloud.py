@@ -135,6 +135,7 @@ def test_a_failed_task_fails_the_wait_and_a_cancel_ends_the_rest(gcloud: Gcloud)
     assert gcloud("run", "jobs", "delete", "lane").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_what_is_wrong_is_told_with_path_and_rule(gcloud: Gcloud) -> None:
     bad = MANIFEST.replace("maxRetries: 0", "maxRetries: 11").replace("name: A", "name: CLOUD_RUN_A").replace("512Mi", "64Gi")

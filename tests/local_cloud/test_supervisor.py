@@ -25,7 +25,7 @@ from local_cloud.supervisor.http_call import call
 from local_cloud.supervisor.supervisor import LocalCloud, Options
 from local_cloud.supervisor.watchman import watch
 from local_cloud.supervisor.workers import RunningWorker, running_workers
-from tests.support import clean_environment, wait_until
+from tests.support import clean_environment, slow_but, wait_until
 
 QUICK = Options(sample_period_s=0, visibility_lag_s=0)
 SLEEPER = "import os,json; print(json.dumps(dict(os.environ)), flush=True); import signal; signal.pause()"
@@ -98,7 +98,7 @@ def test_a_worker_gets_the_addresses_and_ends_with_the_cloud(cloud: LocalCloud) 
     assert running_workers(cloud.state_dir) == []
 
 
-@pytest.mark.parametrize("service", ["storage", "pubsub", "run"])
+@pytest.mark.parametrize("service", slow_but(["pubsub"], ["storage", "pubsub", "run"]))
 def test_a_service_that_dies_is_noticed_and_named(cloud: LocalCloud, service: str) -> None:
     cloud.check()
     os.kill(cloud.pids[service], signal.SIGKILL)
