@@ -15,9 +15,10 @@ from functools import cached_property
 from math import ceil
 
 from batch.client.keys import KeyRecord, read_record
+from batch.dead.filters import Filter
 from batch.dead.letters import Key, Letter
-from batch.dead.log import from_metadata
 from batch.dead.segments import has_letters, lines, listed
+from batch.dead.selecting import may_hold
 from batch.handling.cancels import Cancels
 from batch.model.attempts import NONE, Attempts, from_json
 from batch.model.clock import from_iso, hour, iso, minute
@@ -263,8 +264,9 @@ class Tracing:
             since = minute(from_iso(dead.finished_at) - AROUND_S)
         except ValueError:
             since = ""
+        wanted = Filter(fingerprints=(dead.fingerprint,) if dead.fingerprint else ())
         for lane in self._lanes:
-            infos = [info for info in listed(self.store, lane, since) if _may_hold(info, dead.fingerprint)]
+            infos = [info for info in listed(self.store, lane, since) if has_letters(info) and may_hold(info, wanted)]
             if infos:
                 self.before_reading(len(infos[:MAX_SEGMENTS]))
             for line in lines(self.store, infos[:MAX_SEGMENTS]):
@@ -344,9 +346,3 @@ def _minute(info: ObjectInfo) -> str:
     """Empty for an object outside the folder of a minute."""
     folder = info.name.split("/")[-2]
     return folder if _MINUTE.fullmatch(folder) else ""
-
-
-def _may_hold(info: ObjectInfo, fingerprint: str) -> bool:
-    """Whether a segment may hold a letter of this group, by its metadata."""
-    told = from_metadata(info.metadata)
-    return has_letters(info) and (not fingerprint or not told.whole or fingerprint in told.counts.get("died", ()))

@@ -14,7 +14,6 @@ from enum import StrEnum
 from typing import Any
 
 from batch.dead.letters import DIED, Key, Letter, data_fields, data_of
-from batch.model.deadletters import title_of
 
 MAX_LINES = 2000
 MAX_SEGMENT_BYTES = 8_000_000
@@ -59,8 +58,6 @@ class Entry:
     task_id: str = ""
     replay_number: int = 0
     fingerprint: str = ""
-    error_type: str = ""
-    reason: str = ""
     to_lane: str = ""
     data: bytes = b""
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -73,20 +70,7 @@ class Entry:
 
 def about(letter: Letter, act: Act, *, at: str, action_id: str, who: str, why: str = "", to_lane: str = "", data: bytes = b"") -> Entry:
     """An act on a letter."""
-    return Entry(
-        act,
-        at,
-        action_id,
-        who,
-        why,
-        letter.task_id,
-        letter.replay_number,
-        letter.fingerprint,
-        letter.error_type,
-        letter.reason,
-        to_lane,
-        data,
-    )
+    return Entry(act, at, action_id, who, why, letter.task_id, letter.replay_number, letter.fingerprint, to_lane, data)
 
 
 def entry_line(entry: Entry) -> bytes:
@@ -119,11 +103,11 @@ class Counted:
     titles: dict[str, str] = field(default_factory=dict)
     whole: bool = True
 
-    def add(self, event: str, fingerprint: str, error_type: str, reason: str) -> None:
+    def add(self, event: str, fingerprint: str, title: str = "") -> None:
         """One more line."""
         self.counts.setdefault(event, Counter())[fingerprint] += 1
-        if fingerprint and fingerprint not in self.titles:
-            self.titles[fingerprint] = title_of(error_type, reason)
+        if title:
+            self.titles.setdefault(fingerprint, title)
 
 
 def counted(lines: Iterable[Letter | Entry]) -> Counted:
@@ -131,7 +115,8 @@ def counted(lines: Iterable[Letter | Entry]) -> Counted:
     found = Counted()
     for one in lines:
         event = DIED if isinstance(one, Letter) else one.act.value
-        found.add(event, one.fingerprint, one.error_type, one.reason)
+        title = one.title if isinstance(one, Letter) and one.fingerprint not in found.titles else ""
+        found.add(event, one.fingerprint, title)
     return found
 
 
