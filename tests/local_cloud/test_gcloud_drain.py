@@ -87,6 +87,8 @@ def test_execute_with_five_tasks_drains_the_backlog_in_bounded_shares(site: Site
 def test_the_dead_letters_job_of_jobs_yaml_takes_what_is_dead_into_the_log(site: Site, local_run: Service, tmp_path: Path) -> None:
     find_gcloud()
     gcloud = Gcloud(Addresses(site.pubsub, NOWHERE, site.storage, local_run.http), tmp_path / "gcloud", site.project)
+    lane = {"subscription": "lane", "topic": "lane", "rules": {"errors": [], "after_s": 600, "times": 3, "rate": 100}}
+    site.upload("controller/lanes.json", json.dumps({"lanes": {"lane": lane}}).encode())  # as a tick writes it
     facts = {"dead_error_type": "KeyError", "dead_reason": "'lines'", "dead_lane": "lane"}
     messages = [{"data": b"{}", "attributes": facts | {"task_id": f"task-{number}"}} for number in range(TASKS)]
     site.publisher.publish(topic=f"projects/{site.project}/topics/dead-letters", messages=messages)
