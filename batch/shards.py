@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from batch.model.errors import ObjectMissing
 from batch.model.names import outcome_folder
 from batch.model.outcomes import Outcome, from_line
 from batch.services.ports import ObjectInfo, ObjectStore
@@ -15,19 +16,29 @@ _START = b'{"task_id":"'
 """How an outcome line begins."""
 
 
-def contents(store: ObjectStore, infos: Iterable[ObjectInfo], reads_ahead: int = READS_AHEAD) -> Iterator[tuple[ObjectInfo, bytes]]:
-    """The objects with their contents, in this order; fewer `reads_ahead` hold fewer in memory. Raises ObjectMissing, DependencyError."""
+def contents(
+    store: ObjectStore, infos: Iterable[ObjectInfo], reads_ahead: int = READS_AHEAD, *, may_go: bool = False
+) -> Iterator[tuple[ObjectInfo, bytes]]:
+    """The objects with their contents, in this order; fewer `reads_ahead` hold fewer in memory. `may_go`: one that was deleted since it was
+    listed is left out. Raises ObjectMissing, DependencyError."""
     ahead: deque[tuple[ObjectInfo, Future[bytes]]] = deque()
+
+    def first() -> Iterator[tuple[ObjectInfo, bytes]]:
+        info, content = ahead.popleft()
+        try:
+            yield info, content.result()
+        except ObjectMissing:
+            if not may_go:
+                raise
+
     with ThreadPoolExecutor(reads_ahead, thread_name_prefix="reads") as pool:
         try:
             for info in infos:
                 ahead.append((info, pool.submit(store.read, info.name)))
                 if len(ahead) >= reads_ahead:
-                    first, content = ahead.popleft()
-                    yield first, content.result()
+                    yield from first()
             while ahead:
-                first, content = ahead.popleft()
-                yield first, content.result()
+                yield from first()
         finally:
             for _, content in ahead:
                 content.cancel()

@@ -75,7 +75,7 @@ def of_action(store: ObjectStore, lane: str, action_id: str) -> dict[str, Claim]
 def all_claims(store: ObjectStore, lane: str) -> Iterator[tuple[str, Claims]]:
     """By segment. Raises DependencyError, ObjectDamaged."""
     folder = dead_claims_folder(lane)
-    for info, data in contents(store, store.list(folder)):
+    for info, data in contents(store, store.list(folder), may_go=True):
         segment = dead_folder(lane) + info.name.removeprefix(folder)
         yield segment, _parsed(segment, data)
 

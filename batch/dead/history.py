@@ -16,7 +16,7 @@ from batch.shards import contents, outcomes_of
 def lines_about(store: ObjectStore, infos: Sequence[ObjectInfo], task_id: str) -> Iterator[Line]:
     """In the order of the log; lines of other tasks are not parsed. Raises DependencyError."""
     told = task_id.encode()
-    for info, data in contents(store, infos, segments.READS_AHEAD):
+    for info, data in contents(store, infos, segments.READS_AHEAD, may_go=True):
         if told in data:
             for line in segments.parsed(info.name, data):
                 if line.what is not None and line.what.task_id == task_id:
@@ -55,7 +55,7 @@ def _claimed(store: ObjectStore, lane: str, action_id: str) -> Iterator[tuple[st
     """By task id."""
     held = claims.of_action(store, lane, action_id)
     listed = (info for info in segments.listed(store, lane) if info.name in held)
-    for info, data in contents(store, listed, segments.READS_AHEAD):
+    for info, data in contents(store, listed, segments.READS_AHEAD, may_go=True):
         for line in segments.parsed(info.name, data, set(held[info.name].lines)):
             if isinstance(line.what, Letter):
                 yield line.what.task_id, line.what

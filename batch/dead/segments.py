@@ -38,7 +38,7 @@ def listed(store: ObjectStore, lane: str, since: str = "") -> Iterator[ObjectInf
 
 def lines(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Iterator[Line]:
     """All lines of these segments. Raises DependencyError."""
-    for info, data in contents(store, infos, READS_AHEAD):
+    for info, data in contents(store, infos, READS_AHEAD, may_go=True):
         yield from parsed(info.name, data)
 
 
@@ -69,7 +69,7 @@ def has_letters(info: ObjectInfo) -> bool:
 def folded(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Fold:
     """What the acts in these segments come to; segments that hold letters alone are not read. Raises DependencyError."""
     fold = Fold()
-    for info, data in contents(store, filter(has_acts, infos)):
+    for info, data in contents(store, filter(has_acts, infos), may_go=True):
         for line in parsed(info.name, data):
             if isinstance(line.what, Entry):
                 fold.add(line.what)

@@ -44,7 +44,7 @@ def waiting(
     it is asked nothing else. Raises DependencyError."""
     seen: set[Key] = set()
     held = (info for info in infos if segments.has_letters(info) and (wanted is None or may_hold(info, wanted)))
-    for info, data in contents(store, held, segments.READS_AHEAD):
+    for info, data in contents(store, held, segments.READS_AHEAD, may_go=True):
         letters: dict[int, Letter] = {}
         for line in segments.parsed(info.name, data):
             letter = line.what

@@ -128,3 +128,12 @@ def test_after_a_purge_acts_that_stay_hide_no_letter_that_waits() -> None:
         purge(store, "default", found, clock=ManualClock(), rng=rng, who="ann", why="")
         (group,) = grouped(store, "default", Filter())
         assert group.waiting_count == 3
+
+
+def test_segments_that_a_purge_takes_meanwhile_are_left_out() -> None:
+    store = MemoryObjectStore()
+    write_log(store, [letter(number) for number in range(12)])
+    infos = list(segments.listed(store, "default"))
+    store.delete(infos[1].name)
+    read = [line.what.task_id for line in segments.lines(store, infos) if isinstance(line.what, Letter)]
+    assert read == [letter(number).task_id for number in range(12) if number // 4 != 1]
