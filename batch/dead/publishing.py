@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from batch.dead.letters import Letter
 from batch.model.clock import Clock, from_iso
-from batch.model.deadletters import REPLAY, Replay, undead_attributes
+from batch.model.deadletters import REPLAY, Replay, with_facts
 from batch.model.delayed import DELAYED, Republication, republication_of
-from batch.model.delivery import MAX_ATTRIBUTES, MAX_PUBLISH_MESSAGES, Outgoing
+from batch.model.delivery import MAX_PUBLISH_MESSAGES, Outgoing
 from batch.model.errors import DependencyError, FanoutError
 from batch.services.ports import Topic
 
@@ -22,17 +22,14 @@ LATE_S = 1.0
 
 def message_of(letter: Letter, data: bytes, replay: Replay, lane: str) -> Outgoing:
     """The letter's message with another replay number, for this lane. It carries no fact of its death; it keeps its outcome shard, its
-    first message id and the time of its first publish, from which the id of a task that names none is made. Where there are too many
-    attributes, the client's last ones make room."""
-    own = undead_attributes(letter.attributes)
+    first message id and the time of its first publish, from which the id of a task that names none is made."""
     before = republication_of(letter.attributes)
     first_id = letter.first_message_id or letter.task_id.removeprefix("message-")
     again = Republication(0, max(0.0, from_iso(letter.first_at or letter.died_at)), first_id, before.count + 1 if before else 1)
     facts = {DELAYED: str(again), REPLAY: str(replay), "shard": letter.shard}
     if lane != letter.lane:
         facts["lane"] = lane
-    kept = [item for item in own.items() if item[0] not in facts][: MAX_ATTRIBUTES - len(facts)]
-    return Outgoing(data, dict(kept) | facts)
+    return Outgoing(data, with_facts(letter.attributes, facts))
 
 
 def portion_count(rate: float | None) -> int:

@@ -20,7 +20,7 @@ OURS = "dead_"
 THEIRS = "CloudPubSubDeadLetter"
 REPLAY = "replay"
 """The attribute of a message that was replayed."""
-_HOUSE = ("task_type", "submission_id", "lane", "shard", DELAYED, REPLAY)
+_HOUSE = ("task_id", "task_type", "submission_id", "lane", "shard", DELAYED, REPLAY)
 """What says which task a message is, and which death this would be: these stay where attributes are too many."""
 MAX_TITLE_CHARS = 80
 FRAMES = 3
@@ -68,14 +68,19 @@ def dead_letter(
         facts["dead_fingerprint"] = fingerprint
     if message_id:
         facts["dead_first"] = f"{published_s:.6f} {message_id}"
-    own = undead_attributes(attributes)
-    house = {name: own.pop(name) for name in _HOUSE if name in own and name not in facts}
-    return Outgoing(data, dict(list(own.items())[: MAX_ATTRIBUTES - len(house) - len(facts)]) | house | facts)
+    return Outgoing(data, with_facts(attributes, facts))
 
 
 def undead_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     """A message's own attributes, as they may be published again: without those of a dead letter, also where a client has set them."""
     return {key: value for key, value in own_attributes(attributes).items() if not key.startswith((OURS, THEIRS))}
+
+
+def with_facts(attributes: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
+    """A message's own attributes with these. Where they are too many the client's last ones make room, never those of the house."""
+    own = {name: value for name, value in undead_attributes(attributes).items() if name not in facts}
+    house = {name: own.pop(name) for name in _HOUSE if name in own}
+    return {**dict(list(own.items())[: MAX_ATTRIBUTES - len(house) - len(facts)]), **house, **facts}
 
 
 def referring(letter: Outgoing, raw_object: str) -> Outgoing:

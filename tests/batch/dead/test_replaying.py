@@ -18,10 +18,12 @@ from batch.dead.action import Replayed
 from batch.dead.filters import Filter
 from batch.dead.letters import Letter
 from batch.dead.log import Act, about
+from batch.dead.publishing import message_of
 from batch.dead.replaying import replay, resume_stalled
 from batch.model.clock import iso
-from batch.model.deadletters import replay_of
+from batch.model.deadletters import Replay, replay_of
 from batch.model.delayed import republication_of
+from batch.model.delivery import MAX_ATTRIBUTES
 from batch.model.errors import DependencyUnavailable, ServiceRefused
 from batch.model.message import decode
 from batch.model.names import dead_raw_object, outcome_object
@@ -358,3 +360,12 @@ def test_who_was_overtaken_begins_no_other_segment(monkeypatch: pytest.MonkeyPat
     assert sorted(published(broker)) == keys(letters)
     assert published(broker).total() == 12 + 4
     assert Counter(one.act for one in acts(store))[Act.CLOSED] == 1
+
+
+def test_a_message_with_as_many_attributes_as_pubsub_takes_still_says_which_task_it_is() -> None:
+    one = letter(1)
+    crowded = {f"client-{number}": "x" for number in range(MAX_ATTRIBUTES - len(one.attributes))} | dict(one.attributes)
+    message = message_of(replace(one, attributes=crowded), one.data, Replay(1, START_S, "r-1"), "default")
+    assert len(message.attributes) == MAX_ATTRIBUTES
+    assert dict(one.attributes).items() <= dict(message.attributes).items()
+    assert message.attributes["client-0"] == "x"
