@@ -94,61 +94,59 @@ def entry_of(body: Mapping[str, Any]) -> Entry:
         raise ValueError(f"not an act on a dead letter: {error}") from error
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Counted:
-    """What the metadata of a segment tells without its content: by event, how many lines of which fingerprint; a title for each. `whole` is
-    False where not all fitted."""
+    """What the metadata of a segment tells without its content: how many lines of each event, how many letters of each fingerprint, and a
+    title for each. `whole` is False where not all groups fitted, or where it is another object's metadata."""
 
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    titles: dict[str, str] = field(default_factory=dict)
+    events: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
     whole: bool = True
-
-    def add(self, event: str, fingerprint: str, title: str = "") -> None:
-        """One more line."""
-        self.counts.setdefault(event, Counter())[fingerprint] += 1
-        if title:
-            self.titles.setdefault(fingerprint, title)
 
 
 def counted(lines: Iterable[Letter | Entry]) -> Counted:
     """The counts of a segment with these lines."""
-    found = Counted()
+    events: Counter[str] = Counter()
+    groups: Counter[str] = Counter()
+    titles: dict[str, str] = {}
     for one in lines:
-        event = DIED if isinstance(one, Letter) else one.act.value
-        title = one.title if isinstance(one, Letter) and one.fingerprint not in found.titles else ""
-        found.add(event, one.fingerprint, title)
-    return found
+        if isinstance(one, Entry):
+            events[one.act.value] += 1
+            continue
+        events[DIED] += 1
+        groups[one.fingerprint] += 1
+        if one.fingerprint not in titles:
+            titles[one.fingerprint] = one.title
+    return Counted(events, groups, titles)
 
 
 def to_metadata(one: Counted) -> dict[str, str]:
-    """Within the limit: as many of the largest groups as fit, and how many lines of each event there are in all."""
-    metadata = {f"{event}_count": str(counts.total()) for event, counts in one.counts.items()}
-    left = METADATA_BYTES
-    kept: dict[str, dict[str, int]] = {}
-    titles: dict[str, str] = {}
-    ranked = sorted(((count, event, group) for event, counts in one.counts.items() for group, count in counts.items()), reverse=True)
-    whole = one.whole
-    for count, event, group in ranked:
-        title = {} if group in titles or not group else {group: one.titles.get(group, "")}
-        left -= len(json.dumps(title)) + len(group) + 16
+    """Within the limit: as many of the largest groups as fit."""
+    left, groups = METADATA_BYTES, dict[str, int]()
+    for group, count in sorted(one.groups.items(), key=lambda item: -item[1]):
+        left -= len(json.dumps(one.titles.get(group, ""))) + 2 * len(group) + 16
         if left < 0:
-            whole = False
             break
-        kept.setdefault(event, {})[group] = count
-        titles |= title
-    metadata |= {event: json.dumps(counts, separators=(",", ":")) for event, counts in kept.items()}
-    return {**metadata, "titles": json.dumps(titles, separators=(",", ":")), "whole": "1" if whole else "0"}
+        groups[group] = count
+    titles = {group: one.titles.get(group, "") for group in groups}
+    return {
+        **{f"{event}_count": str(count) for event, count in one.events.items()},
+        "groups": json.dumps(groups, separators=(",", ":")),
+        "titles": json.dumps(titles, separators=(",", ":")),
+        "whole": "1" if one.whole and len(groups) == len(one.groups) else "0",
+    }
 
 
 def from_metadata(metadata: Mapping[str, str]) -> Counted:
-    """What a segment's metadata tells; not `whole` for another object's."""
+    """What a segment's metadata tells."""
     try:
-        events = [DIED, *Act]
-        counts = {event: Counter({str(k): int(v) for k, v in json.loads(metadata[event]).items()}) for event in events if event in metadata}
-        titles = {str(group): str(title) for group, title in json.loads(metadata.get("titles", "{}")).items()}
-    except (ValueError, AttributeError, TypeError):
+        events = {event: int(metadata[f"{event}_count"]) for event in (DIED, *Act) if f"{event}_count" in metadata}
+        groups = {str(group): int(count) for group, count in json.loads(metadata["groups"]).items()}
+        titles = {str(group): str(title) for group, title in json.loads(metadata["titles"]).items()}
+    except (ValueError, AttributeError, TypeError, KeyError):
         return Counted(whole=False)
-    return Counted(counts, titles, whole=metadata.get("whole") == "1")
+    return Counted(events, groups, titles, whole=metadata.get("whole") == "1")
 
 
 @dataclass(slots=True)

@@ -56,14 +56,14 @@ def parsed(segment: str, data: bytes, only: Collection[int] | None = None) -> It
 
 def has_acts(info: ObjectInfo) -> bool:
     """Whether a segment may hold acts, by its metadata."""
-    told = from_metadata(info.metadata)
-    return not told.whole or any(act.value in told.counts for act in Act)
+    events = from_metadata(info.metadata).events
+    return not events or any(act in events for act in Act)
 
 
 def has_letters(info: ObjectInfo) -> bool:
     """Whether a segment may hold letters, by its metadata."""
-    told = from_metadata(info.metadata)
-    return not told.whole or DIED in told.counts
+    events = from_metadata(info.metadata).events
+    return not events or DIED in events
 
 
 def folded(store: ObjectStore, infos: Iterable[ObjectInfo]) -> Fold:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from batch.dead import segments
 from batch.dead.filters import Filter
-from batch.dead.letters import DIED, Key, Letter
+from batch.dead.letters import Key, Letter
 from batch.dead.log import Fold, from_metadata
 from batch.model.clock import from_iso, minute
 from batch.model.message import task_type_of
@@ -62,7 +62,7 @@ def may_hold(info: ObjectInfo, wanted: Filter) -> bool:
     if wanted.died_after and _minute(info) < minute(from_iso(wanted.died_after)):
         return False
     told = from_metadata(info.metadata)
-    return not wanted.fingerprints or not told.whole or any(one in told.counts.get(DIED, ()) for one in wanted.fingerprints)
+    return not wanted.fingerprints or not told.whole or any(one in told.groups for one in wanted.fingerprints)
 
 
 def _minute(info: ObjectInfo) -> str:
@@ -85,14 +85,26 @@ def grouped(store: ObjectStore, lane: str, wanted: Filter) -> list[Group]:
     """What waits in a lane, the largest group first; from the segments' metadata alone where that tells enough. Raises DependencyError."""
     infos = list(segments.listed(store, lane))
     fold = segments.folded(store, infos)
-    # Of an interrupted purge acts may be left whose letters are gone, which metadata does not tell.
-    if wanted.needs_contents or any(info.name.rpartition("/")[2] in fold.purged for info in infos):
+    if wanted.needs_contents or _is_half_purged(infos, fold):
         found = _from_contents(store, infos, fold, wanted)
     else:
         found = _from_metadata(store, infos, fold)
         found = {name: one for name, one in found.items() if not wanted.fingerprints or name in wanted.fingerprints}
         _add_examples(store, infos, fold, [one for one in found.values() if one.waiting_count > 0])
     return sorted((one for one in found.values() if one.waiting_count > 0), key=lambda one: (-one.waiting_count, one.title))
+
+
+def waiting_count(store: ObjectStore, lane: str) -> int:
+    """How many letters wait in a lane; as approximate as the counts of groups. Raises DependencyError."""
+    infos = list(segments.listed(store, lane))
+    fold = segments.folded(store, infos)
+    found = _from_contents(store, infos, fold, Filter()) if _is_half_purged(infos, fold) else _from_metadata(store, infos, fold)
+    return sum(max(0, one.waiting_count) for one in found.values())
+
+
+def _is_half_purged(infos: Sequence[ObjectInfo], fold: Fold) -> bool:
+    """Of an interrupted purge acts may be left whose letters are gone, which metadata does not tell."""
+    return any(info.name.rpartition("/")[2] in fold.purged for info in infos)
 
 
 def _from_contents(store: ObjectStore, infos: Sequence[ObjectInfo], fold: Fold, wanted: Filter) -> dict[str, Group]:
@@ -120,7 +132,7 @@ def _from_metadata(store: ObjectStore, infos: Sequence[ObjectInfo], fold: Fold) 
     for info in filter(segments.has_letters, infos):
         told, hour = from_metadata(info.metadata), _minute(info)[:10]
         if told.whole:
-            for fingerprint, count in told.counts[DIED].items():
+            for fingerprint, count in told.groups.items():
                 add(fingerprint, count, hour, told.titles.get(fingerprint, ""))
             continue
         for line in segments.lines(store, [info]):

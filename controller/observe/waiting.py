@@ -9,13 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
-from batch.dead.letters import DIED
-from batch.dead.log import ENDS
-from batch.dead.segments import listed
+from batch.dead.selecting import waiting_count
 from batch.handling.cancels import from_json
 from batch.model.errors import FanoutError, ObjectMissing
 from batch.model.names import cancel_object, delayed_folder
-from batch.services.ports import ObjectInfo, ObjectStore
+from batch.services.ports import ObjectStore
 from controller.model.lane import Lane
 from controller.model.together import together
 
@@ -47,22 +45,12 @@ def waiting_of(lane: Lane, store: ObjectStore, now: float) -> Waiting:
             return None
 
     asked = [
-        ("dead", lambda: max(0, sum(map(_dead, listed(store, lane.name))))),
+        ("dead", lambda: waiting_count(store, lane.name)),
         ("delayed", lambda: sum(1 for _ in islice(store.list(delayed_folder(lane.subscription)), MAX_DELAYED))),
         ("cancelled", lambda: _cancelled(store, lane.name, now)),
     ]
     dead_count, delayed_count, cancelled_count = together(count, asked, len(asked), "waiting")
     return Waiting(dead_count, delayed_count, cancelled_count, tuple(sorted(problems)))
-
-
-def _dead(segment: ObjectInfo) -> int:
-    """Letters less what was done to letters for good, by the counts of all lines in a segment's metadata."""
-    return _total(segment, DIED) - sum(_total(segment, act.value) for act in ENDS)
-
-
-def _total(segment: ObjectInfo, event: str) -> int:
-    count = segment.metadata.get(f"{event}_count", "0")
-    return int(count) if count.isdecimal() else 0
 
 
 def _cancelled(store: ObjectStore, lane: str, now: float) -> int:

@@ -95,6 +95,8 @@ def test_what_waits_for_more_than_a_worker_is_counted(here: World, run: Run) -> 
         for one, act in zip(died[:3], (Act.REPLAYED, Act.DISCARDED, Act.EDITED), strict=True)
     ]
     write(here.store, dead_segment_object("default", now, "a", 0), ends)
+    again = [about(died[0], Act.SUCCEEDED, at=iso(now), action_id="b", who="job")]  # of one that an operator has just replayed
+    write(here.store, dead_segment_object("default", now, "b", 0), again)
     here.store.write("dead/default/claims/x", b"{}", metadata={"died_count": "7"})
     for one in ids[:2]:
         traces.delay(one, now + 4000, "bulk-sub")
