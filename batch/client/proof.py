@@ -20,7 +20,7 @@ from batch.model.outcomes import PRECEDENCE, RANK, REPLAYED, Outcome, from_line
 from batch.services.ports import ObjectStore
 from batch.shards import contents
 
-REASONS_KEPT = 1000
+IDS_KEPT = 1000
 PROBLEMS_KEPT = 100
 GROUPS_KEPT = 10_000
 """Deaths by more errors than these (each text may name another file) are one group more, without a fingerprint."""
@@ -216,7 +216,7 @@ class _Tally:
         named: dict[tuple[str, str], list[str]] = {}
         for number, (task_id, group) in enumerate((one, group) for one, group in self.deaths.items() if self._is_dead(one)):
             counts[group] += 1
-            if number < REASONS_KEPT or group not in named:
+            if number < IDS_KEPT or group not in named:
                 named.setdefault(group, []).append(task_id)
         groups = [
             DeadGroup(group[0], group[1], count, self.examples[group][1], tuple(named.get(group, ()))) for group, count in counts.items()
