@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -95,8 +96,11 @@ class Child:
         return f"its log {self.log} ends with:\n{text}" if text else f"its log {self.log} says nothing"
 
     def freeze(self) -> None:
-        """Stop the process with SIGSTOP: its connections stay open, and it answers nothing."""
+        """Stop the process with SIGSTOP, and wait until it stands: its connections stay open, and it answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
+        if hasattr(os, "waitid"):  # macOS before Python 3.13 has none: there a last answer may still come
+            with contextlib.suppress(ChildProcessError):  # it has ended, and another thread took its exit code
+                os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self.frozen = True
 
     def thaw(self) -> None:

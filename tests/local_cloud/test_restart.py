@@ -243,6 +243,26 @@ def test_a_frozen_service_answers_when_it_is_thawed(cloud: LocalCloud, service: 
     cloud.restart(service)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the states of threads are read from Linux's /proc")
+def test_freeze_returns_once_every_thread_stands(cloud: LocalCloud) -> None:
+    threads = Path(f"/proc/{cloud.pids['run']}/task")
+    traffic = Traffic()
+
+    def ask() -> None:
+        call("run", cloud.addresses.http["run"])
+
+    for _ in range(3):
+        traffic.add(ask)
+    try:
+        for _ in range(20):
+            cloud.freeze("run")
+            states = {(one / "stat").read_text().rpartition(")")[2].split()[0] for one in threads.iterdir()}
+            cloud.thaw("run")
+            assert states == {"T"}
+    finally:
+        traffic.end()
+
+
 def test_requests_that_make_no_sense_say_what_would(cloud: LocalCloud) -> None:
     with pytest.raises(ServiceFailed, match="no service 'puppsub'; there are: storage, pubsub, run"):
         cloud.freeze("puppsub")
