@@ -61,9 +61,10 @@ class CountingStore(MemoryObjectStore):
         infos = [ObjectInfo(progress_object(execution, index, 0), 1, 0, metadata=to_metadata(one)) for index, one in enumerate(progress)]
         self._folders[progress_folder(execution)] = sorted(infos, key=lambda info: info.name)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
         found = self._folders.get(prefix)
-        listed = iter(found) if found is not None else super().list(prefix) if prefix.startswith("delayed/") else iter(())
+        kept = [one for one in found if one.name >= start] if found is not None else None
+        listed = iter(kept) if kept is not None else super().list(prefix, start) if prefix.startswith("delayed/") else iter(())
         return self._paged(listed)
 
     def _paged(self, listed: Iterator[ObjectInfo]) -> Iterator[ObjectInfo]:

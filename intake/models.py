@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from batch.client.submit import NewTask, check_by, single_message
 from batch.handling.registry import Registry
 from batch.model.delivery import Outgoing
-from batch.model.errors import DependencyError, FanoutError, MessageRefused
+from batch.model.errors import DependencyError, MessageRefused
+from intake.problems import RequestRefused
 
 
 class Submitted(BaseModel):
@@ -22,14 +22,6 @@ class Submitted(BaseModel):
     task_id: str = Field(description="ask for the task by this id; the same for every request with the same Idempotency-Key")
     message_id: str = Field(description="the broker's id of the message")
     status: Literal["submitted"] = "submitted"
-
-
-class Refusal(BaseModel):
-    """Nothing was submitted, and why."""
-
-    error: str
-    field: str | None = Field(default=None, description="the first field that is wrong")
-    fields: list[str] | None = Field(default=None, description="all fields that are wrong")
 
 
 class TaskBody(BaseModel):
@@ -62,19 +54,6 @@ class Door:
 
     registry: Registry
     task_type: str | None = None
-
-
-class RequestRefused(FanoutError):
-    """A request that gets an answer other than 200. `status` is the HTTP status."""
-
-    def __init__(self, status: int, error: str, fields: Sequence[str] = (), retry_after_s: int | None = None) -> None:
-        self.status, self.error, self.fields, self.retry_after_s = status, error, tuple(fields), retry_after_s
-        super().__init__(error)
-
-    def body(self) -> dict[str, Any]:
-        named: dict[str, Any] = {"field": self.fields[0], "fields": list(self.fields)} if self.fields else {}
-        # One line, also where a handler's own model wrote several.
-        return {"error": " ".join(self.error.split()), **named}
 
 
 def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: float, rng: random.Random) -> Outgoing:

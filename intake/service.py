@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -21,8 +20,9 @@ from batch.model.clock import Clock
 from batch.model.errors import DependencyUnavailable, FanoutError
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
-from intake.models import DataTaskBody, Door, FileTaskBody, Refusal, RequestRefused, Submitted, TaskBody, message_of
+from intake.models import DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
+from intake.problems import Problem, RequestRefused, answer_gone, answer_http_error, answer_refused, as_json
 
 AT_ONCE_BYTES = 64 * 1024
 """Larger bodies are read as JSON in a thread: a few megabytes would stop all other requests for tens of milliseconds."""
@@ -72,7 +72,7 @@ class FrontDoor:
         except FanoutError as error:
             log("task_not_submitted", f"a task could not be submitted: {error}", error=str(error))
             raise RequestRefused(500, str(error)) from error
-        return _json(200, {"task_id": message.attributes["task_id"], "message_id": message_id, "status": "submitted"})
+        return as_json(200, {"task_id": message.attributes["task_id"], "message_id": message_id, "status": "submitted"})
 
     def _lane(self, request: Request) -> str:
         lane = request.query_params.get("lane", self._settings.default_lane)
@@ -108,9 +108,9 @@ def create_app(
                 await asyncio.to_thread(pokers.close)
 
     app = FastAPI(title="Fanout intake", summary="Submits tasks.", version="1", lifespan=lifespan)
-    app.add_exception_handler(RequestRefused, _refused)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(RequestRefused, answer_refused)
+    app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(ClientDisconnect, answer_gone)
 
     @app.get("/health", summary="Whether the service answers, and how many tasks wait for the broker, by lane")
     async def health() -> dict[str, Any]:
@@ -162,11 +162,11 @@ def _add(app: FastAPI, front: FrontDoor, path: str, body: type[BaseModel], door:
 
 
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    400: {"model": Refusal, "description": "The body is not a JSON object"},
-    413: {"model": Refusal, "description": "The task is too large to travel"},
-    422: {"model": Refusal, "description": "The type is unknown, or fields are wrong"},
-    500: {"model": Refusal, "description": "The topic is missing or may not be used"},
-    503: {"model": Refusal, "description": "The broker did not confirm, or too many tasks wait; see Retry-After"},
+    400: {"model": Problem, "description": "The body is not a JSON object"},
+    413: {"model": Problem, "description": "The task is too large to travel"},
+    422: {"model": Problem, "description": "The type is unknown, or fields are wrong"},
+    500: {"model": Problem, "description": "The topic is missing or may not be used"},
+    503: {"model": Problem, "description": "The broker did not confirm, or too many tasks wait; see Retry-After"},
 }
 
 
@@ -190,28 +190,3 @@ async def _body(request: Request, max_bytes: int) -> bytes:
     if size > max_bytes:
         raise RequestRefused(413, error)
     return b"".join(parts)
-
-
-def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    data = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
-    return Response(data, status_code=status, headers=headers, media_type="application/json")
-
-
-async def _refused(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, RequestRefused):
-        raise error
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    if error.status == 413:
-        # Otherwise the server would go on reading the rest of the body, to keep the connection.
-        headers["Connection"] = "close"
-    return _json(error.status, error.body(), headers)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
-    return _json(error.status_code, {"error": f"{request.method} {request.url.path}: {error.detail}"}, error.headers)
-
-
-async def _gone(_request: Request, _error: Exception) -> Response:
-    return _json(400, {"error": "the client left before the body was complete"})

@@ -38,6 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "services",
         "shards",
         "handling",
+        "ends",
         "dead",
         "client",
         "child",

@@ -86,8 +86,9 @@ class RemoteStore:
         told = self._call("info", name=arguments.object_name(name)).header["info"]
         return None if told is None else _info(told)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        yield from [_info(one) for one in self._call("list", prefix=arguments.name_prefix(prefix)).header["infos"]]
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
+        told = self._call("list", prefix=arguments.name_prefix(prefix), start=arguments.name_prefix(start))
+        yield from [_info(one) for one in told.header["infos"]]
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
         return _info(self._call("patch_metadata", name=arguments.object_name(name), metadata=dict(metadata)).header["info"])

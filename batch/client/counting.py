@@ -24,10 +24,10 @@ class Requests:
         """The bucket whose requests are counted."""
         return cast(ObjectStore, self)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
         """As the bucket's; a request for each page."""
         self._add()
-        for number, info in enumerate(self._inner.list(prefix)):
+        for number, info in enumerate(self._inner.list(prefix, start)):
             if number and number % PAGE == 0:
                 self._add()
             yield info

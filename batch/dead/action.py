@@ -30,7 +30,7 @@ from batch.model.deadletters import Replay, fingerprint_of
 from batch.model.delivery import MAX_PUBLISH_BYTES
 from batch.model.errors import ObjectMissing, PreconditionFailed
 from batch.model.names import dead_segment_object, outcome_object
-from batch.model.outcomes import REPLAYED, Outcome, to_line
+from batch.model.outcomes import REPLAYED, Outcome, counted, to_line
 from batch.services.ports import ObjectInfo, ObjectStore, Topic
 from batch.shards import outcomes_of
 
@@ -252,8 +252,8 @@ class Action:
 
         def write(shard: str) -> bool:
             try:
-                lines = [self._outcome(letter, REPLAYED) for letter in shards[shard]]
-                self._write_outcomes(outcome_object(shard, at_s, writer, 0), lines)
+                told = [(letter, self._outcome(letter, REPLAYED)) for letter in shards[shard]]
+                self._write_outcomes(outcome_object(shard, at_s, writer, 0), shard, told)
                 return True
             except PreconditionFailed:
                 return False
@@ -278,10 +278,10 @@ class Action:
             replay_number=letter.replay_number + 1,
         )
 
-    def _write_outcomes(self, name: str, outcomes: Sequence[Outcome]) -> None:
+    def _write_outcomes(self, name: str, shard: str, told: Sequence[tuple[Letter, Outcome]]) -> None:
         """Raises PreconditionFailed, DependencyError."""
-        counts = {outcome: str(count) for outcome, count in Counter(one.outcome for one in outcomes).items()}
-        body = b"".join(map(to_line, outcomes))
+        counts = counted(shard, ((outcome.outcome, letter.submission_id) for letter, outcome in told))
+        body = b"".join(to_line(outcome) for _, outcome in told)
         self.store.write(name, body, content_type="application/x-ndjson", metadata=counts, if_generation=0)
 
     def _portions(self, letters: Sequence[Letter]) -> Iterator[list[tuple[Letter, bytes | str]]]:
@@ -331,7 +331,7 @@ class Action:
         fingerprint, now = fingerprint_of(error_type, reason), self.clock.now()
         name = outcome_object(letter.shard, now, f"{self.action_id}-{self.runner}", next(self._numbers))
         with suppress(PreconditionFailed):  # no name is given twice: it is ours, and an answer was lost
-            self._write_outcomes(name, [self._outcome(letter, "dead", error_type, reason, fingerprint)])
+            self._write_outcomes(name, letter.shard, [(letter, self._outcome(letter, "dead", error_type, reason, fingerprint))])
         number = letter.replay_number + 1
         changed = replace(letter, died_at=iso(now), error_type=error_type, reason=reason, fingerprint=fingerprint, replay_number=number)
         return replace(changed, kept_because="it could not be published: edit it, or discard it")

@@ -6,7 +6,7 @@
     ├── MessageRefused            data that can never become a task (permanent)
     ├── ResultRefused             (batch.model.result) a handler returned what JSON cannot hold
     ├── WrongResults              (batch.handling.answer) a grouped handler returned no list with one result for each task
-    ├── RequestRefused            (intake.models) what the front door answers with other than 200
+    ├── RequestRefused            (intake.problems) what the front door answers with other than 200
     ├── CollectorFull             (intake.collector) as many tasks wait in the front door as may
     ├── PokeFailed                (intake.pokes) the controller did not take the report of accepted tasks
     ├── PokesRefused              (controller.service.pokes) what was posted is no list of pokes

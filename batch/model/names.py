@@ -76,6 +76,19 @@ def submission_object(submission_id: str) -> str:
     return f"submissions/{submission_id}/submission.json"
 
 
+OPEN = "open/"
+
+
+def mark_object(lane: str, submission_id: str) -> str:
+    """A submission whose end is still to be fired."""
+    return f"{OPEN}{lane}/{submission_id}"
+
+
+def stored_proof_object(submission_id: str) -> str:
+    """The proof of a submission that has ended, and what it was made from."""
+    return f"submissions/{submission_id}/proof.json"
+
+
 def outcome_folder(shard: str) -> str:
     """Where the outcomes of a shard lie."""
     return f"outcomes/{shard}/"

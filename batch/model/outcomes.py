@@ -8,7 +8,8 @@ never none. Those with the highest replay number count, and of these precedence 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from json.encoder import encode_basestring as quoted
 from operator import attrgetter
@@ -20,6 +21,10 @@ from batch.model.texts import json_bytes
 MAX_LINE_BYTES = 64 * 1024
 PRECEDENCE = ("succeeded", "superseded", "cancelled", "dead")
 REPLAYED = "replayed"
+SUBMISSIONS = "submissions"
+"""The metadata that counts a shared shard's lines by submission, or says TOO_MANY: an object has 8 KiB of it."""
+TOO_MANY = "too many"
+MAX_SUBMISSIONS_BYTES = 6000
 RANK = {name: rank for rank, name in enumerate((*PRECEDENCE, REPLAYED))}
 
 
@@ -105,6 +110,39 @@ class Lines:
         if fingerprint:
             text += f',"fingerprint":{quoted(fingerprint)}'
         return json_bytes(f"{text}}}\n")
+
+
+def counted(shard: str, ended: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The metadata of an object of outcomes, of each task's outcome and submission (empty without one): lines by outcome, and in a shard
+    that submissions share also by submission, as JSON."""
+    counts = Counter(ended)
+    by_outcome: Counter[str] = Counter()
+    by_submission: dict[str, dict[str, int]] = {}
+    for (outcome, submission_id), count in counts.items():
+        by_outcome[outcome] += count
+        if submission_id:
+            by_submission.setdefault(submission_id, {})[outcome] = count
+    metadata = {outcome: str(count) for outcome, count in by_outcome.items()}
+    if is_rolling(shard):
+        told = json.dumps(by_submission, separators=(",", ":"))
+        metadata[SUBMISSIONS] = told if len(told) <= MAX_SUBMISSIONS_BYTES else TOO_MANY
+    return metadata
+
+
+def counts_in(metadata: Mapping[str, str], submission_id: str, shard: str) -> Mapping[str, int] | None:
+    """Lines by outcome that an object in this shard has of a submission. None where its metadata does not tell: its content does."""
+    try:
+        if not is_rolling(shard):
+            return {outcome: int(metadata[outcome]) for outcome in RANK if outcome in metadata}
+        told = json.loads(metadata.get(SUBMISSIONS, TOO_MANY)).get(submission_id, {})
+        return {outcome: int(told[outcome]) for outcome in RANK if outcome in told}
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def is_rolling(shard: str) -> bool:
+    """Whether single tasks and small submissions share this shard."""
+    return shard.startswith("rolling-")
 
 
 def left_out(line: bytes) -> dict[str, str]:

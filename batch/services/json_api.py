@@ -91,10 +91,10 @@ class Bucket:
         path = self._path("", name, "prettyPrint=false", ifGenerationMatch=if_generation)
         return Request("DELETE", path, {}, None, if_generation is not None)
 
-    def list(self, prefix: str, page_token: str = "", most: int = LIST_PAGE) -> Request:
+    def list(self, prefix: str, page_token: str = "", most: int = LIST_PAGE, start: str = "") -> Request:
         """One page of a listing."""
         query = f"projection=noAcl&prettyPrint=false&maxResults={most}&prefix={_encoded(prefix)}&fields={_encoded(_LIST_FIELDS)}"
-        return Request("GET", self._path("", "", query, pageToken=page_token or None), {})
+        return Request("GET", self._path("", "", query, startOffset=start or None, pageToken=page_token or None), {})
 
     def _path(self, service: str, name: str, query: str, **more: object) -> str:
         of_object = f"/{_encoded(name)}" if name else ""

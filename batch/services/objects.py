@@ -216,12 +216,12 @@ class GoogleObjectStore:
         except ObjectMissing:
             return None
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
         """Lazy: a page of 1,000 objects is asked for when its first one is wanted."""
-        prefix = arguments.name_prefix(prefix)
+        prefix, start = arguments.name_prefix(prefix), arguments.name_prefix(start)
         where, token = self._where("list"), ""
         while True:
-            answer = self._answer(self._requests.list(prefix, token), where)
+            answer = self._answer(self._requests.list(prefix, token, start=start), where)
             try:
                 infos, token = page_of(answer)
             except MISSHAPEN as error:

@@ -126,8 +126,8 @@ class ObjectStore(Protocol):
     def info(self, name: str) -> ObjectInfo | None:
         """None when there is no such object."""
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """All objects below `prefix`, in the order of their names, with their metadata."""
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
+        """All objects below `prefix`, in the order of their names, with their metadata; those before the name `start` are left out."""
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
         """Merge `metadata` into the object's. Raises ObjectMissing."""

@@ -110,11 +110,11 @@ class MemoryObjectStore(Faults):
             found = self._objects.get(name)
             return found[1] if found else None
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
         """What is there when the first object is asked for."""
-        prefix = arguments.name_prefix(prefix)
+        prefix, first = arguments.name_prefix(prefix), arguments.name_prefix(start).encode()
         with self._fault("list"), self._lock:
-            found = [self._objects[name][1] for name in self.names(prefix)]
+            found = [self._objects[name][1] for name in self.names(prefix) if name.encode() >= first]
         yield from found
 
     def names(self, prefix: str = "") -> tuple[str, ...]:

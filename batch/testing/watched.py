@@ -90,8 +90,8 @@ class WatchedStore:
     def info(self, name: str) -> ObjectInfo | None:
         return self._request("info", name, lambda: self._store.info(name))
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return self._request("list", prefix, lambda: self._store.list(prefix))
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
+        return self._request("list", prefix, lambda: self._store.list(prefix, start))
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
         return self._request("patch_metadata", name, lambda: self._store.patch_metadata(name, metadata))

@@ -98,6 +98,7 @@ class Ended:
     dead_letter: Outgoing | None = None
     delivery: Delivery | None = None
     """Of a message that was delivered before: it may have to be nacked after all."""
+    submission_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from batch.model.delayed import DelayedMessage, from_object
 from batch.model.errors import ObjectMissing, PreconditionFailed
 from batch.model.message import shard_in_id, shard_of, task_type_of
 from batch.model.names import delayed_folder, delayed_parts, outcome_object
-from batch.model.outcomes import Outcome, to_line
+from batch.model.outcomes import Outcome, counted, to_line
 from batch.services.ports import ObjectInfo, ObjectStore
 from controller.model.together import together
 
@@ -44,6 +44,7 @@ class Found(NamedTuple):
     info: ObjectInfo
     shard: str
     line: bytes
+    submission_id: str
 
 
 @dataclass(slots=True)
@@ -77,7 +78,8 @@ class CancelledTasks:
             reason=entry.reason,
             replay_number=replay_number_of(attributes),
         )
-        return Found(info, shard_of(attributes, lane=self.lane, published_s=message.published_s), to_line(outcome))
+        shard = shard_of(attributes, lane=self.lane, published_s=message.published_s)
+        return Found(info, shard, to_line(outcome), attributes.get("submission_id", ""))
 
     def sweep(self, until_s: float) -> None:
         """End all delayed tasks that the list names, if it is new, until `until_s` (monotonic); the next tick goes on from there. Raises
@@ -99,9 +101,10 @@ class CancelledTasks:
     def end(self, found: Sequence[Found]) -> None:
         """Write the outcomes, then delete the objects. Raises FanoutError."""
         for shard in dict.fromkeys(one.shard for one in found):
-            lines = [one.line for one in found if one.shard == shard]
+            of_shard = [one for one in found if one.shard == shard]
             name = outcome_object(shard, self.clock.now(), f"tick-{self.rng.getrandbits(64):016x}", 0)
-            counts = {"cancelled": str(len(lines))}
+            counts = counted(shard, (("cancelled", one.submission_id) for one in of_shard))
+            lines = [one.line for one in of_shard]
             with suppress(PreconditionFailed):  # nobody else has this name: the answer to our own write was lost
                 self.store.write(name, b"".join(lines), content_type="application/x-ndjson", metadata=counts, if_generation=0)
         together(self._delete, found, REQUESTS_IN_FLIGHT, "cancelled")

@@ -135,7 +135,7 @@ def test_a_delayed_task_on_record_costs_one_list(bucket: Bucket) -> None:
     bucket.attempts(task_id, attempt_count=1, not_before=due)
     listed: list[str] = []
     of_store = bucket.store.list
-    bucket.store.list = lambda prefix: listed.append(prefix) or of_store(prefix)  # type: ignore[method-assign,func-returns-value]
+    bucket.store.list = lambda prefix, start="": listed.append(prefix) or of_store(prefix, start)  # type: ignore[method-assign,func-returns-value]
     assert bucket.life(task_id).state is State.DELAYED
     assert [one for one in listed if one.startswith("delayed/")] == [f"delayed/tasks-sub/{int(due)}-{task_id}"]
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.model.outcomes import PRECEDENCE, Outcome, from_line, from_lines, merged, to_line
+from batch.model.outcomes import PRECEDENCE, SUBMISSIONS, TOO_MANY, Outcome, counted, counts_in, from_line, from_lines, merged, to_line
 from batch.model.result import ResultRefused
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -116,3 +116,22 @@ def test_a_line_with_a_value_that_no_outcome_has_is_an_error(value: dict[str, ob
     assert from_line(json.dumps(body).encode()).outcome == "dead"
     with pytest.raises(ValueError):  # noqa: PT011 (json's own error is one of them)
         from_line(json.dumps(body | value).encode())
+
+
+def test_the_metadata_counts_by_outcome_and_in_a_shared_shard_by_submission() -> None:
+    ended = [("succeeded", "s-1"), ("succeeded", "s-1"), ("dead", "s-1"), ("succeeded", "s-2"), ("cancelled", "")]
+    own, shared = counted("s-1", ended), counted("rolling-default-2026013112", ended)
+    assert own == {"succeeded": "3", "dead": "1", "cancelled": "1"}
+    assert counts_in(own, "s-1", "s-1") == {"succeeded": 3, "dead": 1, "cancelled": 1}
+    assert counts_in(shared, "s-1", "rolling-default-2026013112") == {"succeeded": 2, "dead": 1}
+    assert counts_in(shared, "s-2", "rolling-default-2026013112") == {"succeeded": 1}
+    assert counts_in(shared, "another", "rolling-default-2026013112") == {}
+
+
+def test_more_submissions_than_the_metadata_holds_are_told_by_the_content_alone() -> None:
+    shard = "rolling-default-2026013112"
+    found = counted(shard, [("succeeded", f"s-20260131-120000-{number:08x}") for number in range(300)])
+    assert found == {"succeeded": "300", SUBMISSIONS: TOO_MANY}
+    assert counts_in(found, "s-20260131-120000-00000001", shard) is None
+    assert counts_in({"succeeded": "3"}, "s-1", shard) is None
+    assert counts_in({"succeeded": "three"}, "s-1", "s-1") is None

@@ -243,6 +243,6 @@ def test_delayed_tasks_are_looked_for_only_where_some_are_missing() -> None:
     one.write(one.outcome(task_id) for task_id in one.ids)
     listed: list[str] = []
     real = one.store.list
-    one.store.list = lambda prefix: (listed.append(prefix), real(prefix))[1]  # type: ignore[method-assign, func-returns-value]
+    one.store.list = lambda prefix, start="": (listed.append(prefix), real(prefix, start))[1]  # type: ignore[method-assign, func-returns-value]
     assert one.prove().complete
     assert "delayed/" not in listed

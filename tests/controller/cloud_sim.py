@@ -238,8 +238,8 @@ class Store:
         found = self._cloud.read(name)
         return None if found is None else found[1]
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        return iter(self._cloud.objects(prefix))
+    def list(self, prefix: str, start: str = "") -> Iterator[ObjectInfo]:
+        return iter([one for one in self._cloud.objects(prefix) if one.name >= start])
 
     def patch_metadata(self, name: str, metadata: Mapping[str, str]) -> ObjectInfo:
         raise NotImplementedError

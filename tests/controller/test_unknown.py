@@ -44,10 +44,10 @@ def progress_fails(here: World) -> None:
     info = here.runner.add(1, {}, job=ILL)
     listing = here.store.list
 
-    def objects(prefix: str) -> Iterator[object]:
+    def objects(prefix: str, start: str = "") -> Iterator[object]:
         if info.name in prefix:
             raise DependencyForbidden("403: workers/ may not be listed")
-        return listing(prefix)
+        return listing(prefix, start)
 
     here.store.list = objects  # type: ignore[method-assign, assignment]
 

@@ -111,7 +111,7 @@ def test_what_waits_for_more_than_a_worker_is_counted(here: World, run: Run) -> 
 def test_no_more_than_ten_thousand_delayed_tasks_are_counted(here: World, run: Run) -> None:
     taken = []
 
-    def many(prefix: str) -> Iterator[ObjectInfo]:
+    def many(prefix: str, start: str = "") -> Iterator[ObjectInfo]:
         for number in range(20_000 if prefix == "delayed/tasks-sub/" else 0):
             taken.append(number)
             yield ObjectInfo(f"{prefix}{number}", 1, 0)

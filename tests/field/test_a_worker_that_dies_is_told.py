@@ -193,7 +193,7 @@ def test_many_killed_workers_cost_a_listing_a_shard() -> None:
     tries = {(index, 0): progress(100, shards=("s-1",)) for index in range(count)}
     listed: list[str] = []
     original = store.list
-    store.list = lambda prefix: listed.append(prefix) or original(prefix)  # type: ignore[method-assign, func-returns-value]
+    store.list = lambda prefix, start="": listed.append(prefix) or original(prefix, start)  # type: ignore[method-assign, func-returns-value]
     found = with_outcomes(store, info(count), tries, killed_tries(tries, live=False))
     assert [one.acked for one in found.values()] == [9] * count
     assert len([one for one in listed if "s-1" in one]) == 1

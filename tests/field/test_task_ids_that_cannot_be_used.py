@@ -13,7 +13,8 @@ from batch.handlers.contract import Payload
 from batch.handling.registry import Registry
 from batch.model.errors import MessageRefused
 from batch.model.message import Task
-from intake.models import Door, RequestRefused, message_of
+from intake.models import Door, message_of
+from intake.problems import RequestRefused
 from tests.batch.worker.plant import Plant
 from tests.field import handlers_in_children
 

@@ -16,7 +16,8 @@ from batch.handling.registry import default_registry
 from batch.model.errors import DependencyForbidden, DependencyUnavailable, Snooze
 from batch.model.exit import ExitReason
 from batch.testing import run_handler
-from intake.models import Door, RequestRefused, message_of
+from intake.models import Door, message_of
+from intake.problems import RequestRefused
 from tests.batch.worker.plant import Plant
 from tests.field import wrapping
 from tests.field.kinds import KINDS, ends

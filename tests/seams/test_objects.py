@@ -128,6 +128,9 @@ def test_a_listing_is_in_the_order_of_names_with_metadata(store: ObjectStore) ->
     assert [one.metadata["name"] for one in found] == [one.name for one in found]
     assert found == [store.info(one.name) for one in found]
     assert list(store.list("nothing/")) == []
+    assert [one.name for one in store.list("w/", "w/2")] == ["w/2", "w/Z", "w/ä"]
+    assert [one.name for one in store.list("w/", "a")] == ["w/10", "w/2", "w/Z", "w/ä"]
+    assert list(store.list("w/", "w/ö")) == []
 
 
 def test_a_listing_goes_on_over_pages(store: ObjectStore) -> None:

@@ -238,14 +238,15 @@ class Drain:
             self._settle()
 
     def _write_outcomes(self, dead: Iterable[Judged]) -> None:
-        shards: dict[str, list[bytes]] = defaultdict(list)
+        shards: dict[str, list[Judged]] = defaultdict(list)
         for one in dead:
-            outcome = one.outcome(self.settings.execution, self.settings.index, self.settings.retry)
-            shards[one.letter.shard].append(outcomes.to_line(outcome))
-        for shard, lines in shards.items():
+            shards[one.letter.shard].append(one)
+        worker = (self.settings.execution, self.settings.index, self.settings.retry)
+        for shard, of_shard in shards.items():
             name = outcome_object(shard, self.clock.now(), self.writer, self._next())
             try:
-                data, counts = b"".join(lines), {"dead": f"{len(lines)}"}
+                data = b"".join(outcomes.to_line(one.outcome(*worker)) for one in of_shard)
+                counts = outcomes.counted(shard, (("dead", one.letter.submission_id) for one in of_shard))
                 self.store.write(name, data, content_type="application/x-ndjson", metadata=counts, if_generation=0)
             except PreconditionFailed:
                 continue  # no name is given twice: it is ours, and an answer was lost

@@ -125,6 +125,8 @@ class Verdicts:
         if len(line) > MAX_LINE_BYTES:
             line = self._lines.of(task.task_id, shared, delivery.message_id, output, left_out(line))
         ended = Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
+        if task.submission_id:
+            ended.submission_id = task.submission_id
         if delivery.delivery_attempt > 1:
             ended.delivery = delivery
         return ended
@@ -269,4 +271,5 @@ class Verdicts:
         took_s = clock.monotonic() - began_s
         shared = lines.shared(task.task_type, outcome, iso(clock.now()), took_s, attempt_count, task.replay_number)
         line = lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason, fingerprint=fingerprint)
-        return Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, outcome, line, delivery=delivery)
+        ids = (delivery.ack_id, task.shard, task.task_id, delivery.message_id)
+        return Ended(*ids, outcome, line, delivery=delivery, submission_id=task.submission_id)

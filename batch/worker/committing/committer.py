@@ -6,7 +6,7 @@ nothing else is outstanding. Leases are kept until the acknowledgement is throug
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from batch.model.errors import (
     ServiceRefused,
 )
 from batch.model.names import dead_raw_object, outcome_object, writer_of
+from batch.model.outcomes import counted
 from batch.services.leases import LeaseKeeper
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
@@ -313,7 +314,7 @@ class Committer:
         that an answer was lost."""
         self.heartbeat()
         data = b"".join(one.line for one in ended)
-        counts = {outcome: str(count) for outcome, count in Counter(one.outcome for one in ended).items()}
+        counts = counted(shard, ((one.outcome, one.submission_id) for one in ended))
         writer, missing_count = writer_of(self.settings.execution, self.settings.index, self.settings.retry), 0
         while missing_count <= MAX_CONTRADICTIONS:
             name = outcome_object(shard, self.clock.now(), writer, self._sequence)

@@ -10,7 +10,8 @@ import pytest
 
 from batch.handling.registry import default_registry
 from batch.testing import Rehearsal, drain
-from intake.models import Door, RequestRefused, message_of
+from intake.models import Door, message_of
+from intake.problems import RequestRefused
 
 PEOPLE = {"input/people.csv": b"id,name\n1,Ada\n2,Bob\n1,Ada\n"}
 TASKS: list[tuple[str, dict[str, Any]]] = [
