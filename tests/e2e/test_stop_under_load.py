@@ -133,6 +133,7 @@ def test_thousands_in_hand_are_anothers_before_a_stopped_worker_has_ended(site: 
     assert site.names("attempts/") == [], "no attempt is spent"
 
 
+@pytest.mark.slow
 def test_a_worker_whose_committer_stands_still_says_so_and_ends_with_its_own_code(local_site: Site, tmp_path: Path) -> None:
     local_site.publish([{"task_id": f"task-{number}", "task_type": "quick"} for number in range(20)])
     worker = start(local_site, tmp_path, HANGING, BACKLOG=20, WATCHDOG_S=1, FLUSH_INTERVAL_S="0.1")

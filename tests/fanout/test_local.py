@@ -78,6 +78,7 @@ def test_it_ends_and_says_so_when_a_service_dies(up: subprocess.Popen[str], tmp_
     assert "signal 9" in errors
 
 
+@pytest.mark.slow
 def test_a_second_one_is_refused_and_leaves_the_first_one_s_record(up: subprocess.Popen[str], tmp_path: Path) -> None:
     """Also when it looks while the first one only starts, and has no record yet."""
     path = tmp_path / record.FILE

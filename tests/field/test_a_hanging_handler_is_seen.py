@@ -169,6 +169,7 @@ def test_a_quick_task_is_never_told(plant: Plant, caplog: pytest.LogCaptureFixtu
     assert not lines(caplog)
 
 
+@pytest.mark.slow
 def test_what_takes_long_as_usual_is_told_later(plant: Plant, clock: JumpingClock, hang: Hang, caplog: pytest.LogCaptureFixture) -> None:
     """Three tasks take 40 s; the fourth is told after 400 s, not after 60."""
     turns = threading.Semaphore(0)

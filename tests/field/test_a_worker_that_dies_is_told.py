@@ -144,6 +144,7 @@ def test_a_signal_its_last_words_and_what_was_done_are_told(lane: Callable[[int]
     assert " crashed " in CliRunner().invoke(lanes.command, []).output
 
 
+@pytest.mark.slow
 def test_the_first_try_of_a_worker_that_went_on_is_told_too(lane: Callable[[int], Lane]) -> None:
     info = lane(1).run("SIGSEGV")
     first, second = said(execution.command, info.name)["workers"]

@@ -223,6 +223,7 @@ logging.getLogger("httpx").setLevel(logging.INFO)
     assert len([one for one in said if one.startswith("trouble")]) == 3
 
 
+@pytest.mark.slow
 def test_a_failure_says_its_error_its_traceback_and_where_its_record_lies(site: Site, tmp_path: Path) -> None:
     publish(site, "fails")
     end = run(site, tmp_path, "\nfrom batch import Backoff\ntask('quick', retries=1, backoff=Backoff(first_s=0))(fails)\n")
@@ -242,6 +243,7 @@ def test_a_failure_says_its_error_its_traceback_and_where_its_record_lies(site: 
     assert dead["logging.googleapis.com/trace"] == f"projects/{site.project}/traces/{TRACE}"
 
 
+@pytest.mark.slow
 def test_what_a_handler_leaves_behind_is_said_in_one_line_each(site: Site, tmp_path: Path) -> None:
     source = """
 

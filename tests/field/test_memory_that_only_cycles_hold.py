@@ -27,6 +27,7 @@ def peak_mb(kind: str, tuned: str, tasks: int, documents: int) -> int:
 
 @linux
 @pytest.mark.parametrize("kind", slow_but(["plain"], ["plain", "async", "group"]))
+@pytest.mark.slow
 def test_tasks_of_ten_megabytes_with_cycles_take_no_more_than_a_few_of_them(kind: str) -> None:
     tuned, default = peak_mb(kind, "tuned", 120, 1), peak_mb(kind, "default", 120, 1)
     assert tuned <= max(1.3 * default, default + 80), f"{tuned} MB, with Python's own settings {default} MB"

@@ -92,6 +92,7 @@ def test_a_worker_that_it_filled_is_a_failed_attempt_and_the_last_one_is_its_end
     assert (plant.subscription.backlog, plant.progress(execution="lane-y").acked) == (0, 1)
 
 
+@pytest.mark.slow
 def test_a_call_of_many_that_does_not_fit_is_one_failure_to_its_type(over: threading.Event, caplog: pytest.LogCaptureFixture) -> None:
     plant = Plant(ShiftedClock())
 
@@ -160,6 +161,7 @@ def test_the_records_of_many_fit_into_the_time_that_is_kept(count: int, over: th
     assert (progress.taken, progress.returned) == (count, count)
 
 
+@pytest.mark.slow
 def test_a_bucket_that_does_not_answer_keeps_no_worker_from_ending(over: threading.Event) -> None:
     plant = Plant()
     task_type = hanger(plant.registry, "plain", over)

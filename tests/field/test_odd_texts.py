@@ -56,6 +56,7 @@ def check(plant: Plant, outcomes: Sequence[Outcome], caplog: pytest.LogCaptureFi
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ODD, min_size=1, max_size=4))
 @example([HALF, "\ud83d\ude00 \udc00", "\0", ""])
+@pytest.mark.slow
 def test_any_text_in_any_way_in_any_kind_of_handler(caplog: pytest.LogCaptureFixture, texts: list[str]) -> None:
     caplog.clear()
     plant, outcomes = run_all(texts)

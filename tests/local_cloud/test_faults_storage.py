@@ -146,6 +146,7 @@ def test_an_upload_that_is_reset_writes_nothing(site: Site, after_bytes: int | N
     assert site.read() == b"again"
 
 
+@pytest.mark.slow
 def test_a_resumable_upload_goes_on_after_a_reset_in_a_chunk(site: Site) -> None:
     content = random.Random(5).randbytes(36 * CHUNK_BYTES)  # the client sends less than 8 MiB at once
     # The first call opens the upload; the eleventh chunk is cut off after 100,000 bytes.

@@ -137,6 +137,7 @@ def test_a_failed_task_fails_the_wait_and_a_cancel_ends_the_rest(gcloud: Gcloud)
 
 @pytest.mark.slow
 @pytest.mark.real
+@pytest.mark.slow
 def test_what_is_wrong_is_told_with_path_and_rule(gcloud: Gcloud) -> None:
     bad = MANIFEST.replace("maxRetries: 0", "maxRetries: 11").replace("name: A", "name: CLOUD_RUN_A").replace("512Mi", "64Gi")
     refused = gcloud("run", "jobs", "replace", "-", stdin=bad)

@@ -116,6 +116,7 @@ def test_the_end_of_a_killed_run_service_takes_its_workers(cloud: LocalCloud) ->
     wait_until(lambda: not alive([worker.pid]), description="the worker is gone")
 
 
+@pytest.mark.slow
 def test_a_failed_start_shows_what_the_service_said_and_leaves_nothing(tmp_path: Path) -> None:
     with LocalCloud(tmp_path / "one", QUICK, clean_environment()) as first:
         port = int(first.addresses.storage.rpartition(":")[2])

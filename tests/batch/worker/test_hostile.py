@@ -298,6 +298,7 @@ def test_nothing_waits_behind_a_slow_task(plant: Plant) -> None:
 
 
 @pytest.mark.usefixtures("begun_late")
+@pytest.mark.slow
 def test_the_end_gives_back_a_list_behind_a_stuck_task(plant: Plant) -> None:
     forever = threading.Event()
 

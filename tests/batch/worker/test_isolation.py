@@ -304,6 +304,7 @@ def test_a_child_hears_that_its_worker_stops(caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.usefixtures("begun_late")
+@pytest.mark.slow
 def test_what_still_runs_at_the_end_goes_back_and_its_process_ends(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     plant = plant_with("child-sleeps")

@@ -181,6 +181,7 @@ def test_a_payload_that_is_refused_leaves_no_start() -> None:
 
 
 @pytest.mark.usefixtures("begun_late")
+@pytest.mark.slow
 def test_what_is_handed_back_at_the_end_leaves_no_start() -> None:
     """A worker that was stopped says nothing against the tasks that it could not finish."""
     plant = plant_with()
@@ -381,6 +382,7 @@ def test_a_suspect_has_a_time_limit() -> None:
 
 @pytest.mark.usefixtures("begun_late")
 @pytest.mark.parametrize("task_type", slow_but(["thread-write"], ["thread-write", "async-write", "group-write", "child-write"]))
+@pytest.mark.slow
 def test_a_suspect_that_still_runs_at_the_end_goes_back_a_suspect(task_type: str) -> None:
     plant = plant_with(task_type)
     submit(plant, "t", task_type, name="out/t", seconds=60)

@@ -322,6 +322,7 @@ def test_more_suspects_than_may_wait_go_back(alone: Alone, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("begun_late")
+@pytest.mark.slow
 def test_suspects_that_have_not_ended_with_their_worker_go_back(alone: Alone) -> None:
     plant = with_suspects(2, healthy=3)
     worker = plant.worker(BACKLOG=5, TASK_TIMEOUT_S=2, PREFETCH_S="0.1")
@@ -338,6 +339,7 @@ def test_suspects_that_have_not_ended_with_their_worker_go_back(alone: Alone) ->
 # --- the end
 
 
+@pytest.mark.slow
 def test_a_marker_is_removed_once_whatever_other_workers_have_made_of_the_task_since(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     plant = with_suspects(1, healthy=0)
     settle = Markers.settle

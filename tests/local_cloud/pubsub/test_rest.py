@@ -187,6 +187,7 @@ def test_a_pull_whose_client_went_away_takes_no_message_along(rest: Rest) -> Non
     orders.clear()
 
 
+@pytest.mark.slow
 def test_a_pull_from_an_empty_subscription_waits_and_ends(rest: Rest) -> None:
     assert rest("POST", "subscriptions/worker:pull", {"maxMessages": 10}) == {}
 

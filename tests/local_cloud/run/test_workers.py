@@ -229,6 +229,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_200_small_workers_end_soon_and_leave_nothing(service: Service) -> None:
     service.create(command=["sh", "-c", "sleep 600 & echo $$"], task_count=200, parallelism=20)
     name = service.run()

@@ -48,6 +48,7 @@ def test_files_go_up_are_read_listed_and_come_down(gcloud: Gcloud, bucket: Any, 
     assert (tmp_path / "back.txt").read_text(encoding="utf-8") == "grüße\n"
 
 
+@pytest.mark.slow
 def test_a_large_file_goes_up_in_a_resumable_upload_and_comes_down_whole(gcloud: Gcloud, bucket: Any, tmp_path: Path) -> None:
     content = random.Random(8).randbytes(20_000_000)
     (tmp_path / "large").write_bytes(content)
@@ -78,6 +79,7 @@ def test_folders_are_copied_synchronised_moved_and_removed(gcloud: Gcloud, clien
     assert client.lookup_bucket(bucket.name) is None
 
 
+@pytest.mark.slow
 def test_what_does_not_work_fails_with_the_reason(gcloud: Gcloud, bucket: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("second")
     bucket.blob("taken").upload_from_string("first")
