@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 
 import click
 
-from batch.client.submit import Check, NewTask, Refusal, Report, Submission, SubmissionInterrupted, check_by, submit_one, task_from_line
+from batch.client.submission import Report, Submission, SubmissionInterrupted
+from batch.client.submit import Check, NewTask, Refusal, check_by, submit_one, task_from_line
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, NameRefused, SettingsError
 from batch.model.names import checked, input_object

@@ -14,7 +14,8 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from batch.client.submit import NewTask, Submission
+from batch.client.submission import Submission
+from batch.client.submit import NewTask
 from batch.handling.results import write_output
 from batch.model.clock import SystemClock, iso
 from batch.model.message import Task

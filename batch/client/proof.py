@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from batch.client.closing import PARTS, short_name
 from batch.model.clock import from_iso, iso
 from batch.model.deadletters import title_of
 from batch.model.errors import ObjectMissing
-from batch.model.names import DAMAGED, DELAYED, delayed_parts, manifest_object, outcome_folder, submission_object
+from batch.model.names import DAMAGED, DELAYED, delayed_parts, manifest_folder, manifest_object, outcome_folder, submission_object
 from batch.model.outcomes import PRECEDENCE, RANK, REPLAYED, Outcome, from_line
-from batch.services.ports import ObjectStore
+from batch.services.ports import ObjectInfo, ObjectStore
 from batch.shards import contents
 
 IDS_KEPT = 1000
@@ -101,7 +102,7 @@ def prove(store: ObjectStore, submission_id: str) -> Proof:
     summary = _summary(store, submission_id)
     tally = _Tally(submission_id)
     part_count = 0
-    for info, data in contents(store, store.list(f"submissions/{submission_id}/manifest-")):
+    for info, data in contents(store, _manifests(store, submission_id, summary)):
         part_count += 1
         tally.add_manifest(info.name, data)
     if summary is None and part_count == 0:
@@ -112,6 +113,14 @@ def prove(store: ObjectStore, submission_id: str) -> Proof:
             tally.add_outcomes(shard, info.name, data)
     proof = _proof(submission_id, summary, part_count, tally)
     return _with_delayed(store, proof) if proof.missing else proof
+
+
+def _manifests(store: ObjectStore, submission_id: str, summary: Mapping[str, Any] | None) -> Iterator[ObjectInfo]:
+    """Of one that was open those that its closing counted: of others nothing was published."""
+    counted = set(summary[PARTS]) if summary is not None and PARTS in summary else None
+    for info in store.list(manifest_folder(submission_id)):
+        if counted is None or short_name(info.name) in counted:
+            yield info
 
 
 def _with_delayed(store: ObjectStore, proof: Proof) -> Proof:

@@ -6,6 +6,7 @@
     ├── MessageRefused            data that can never become a task (permanent)
     ├── ResultRefused             (batch.model.result) a handler returned what JSON cannot hold
     ├── WrongResults              (batch.handling.answer) a grouped handler returned no list with one result for each task
+    ├── SubmissionClosed          (batch.client.submission) no more tasks may be added
     ├── RequestRefused            (intake.problems) what the front door answers with other than 200
     ├── CollectorFull             (intake.collector) as many tasks wait in the front door as may
     ├── PokeFailed                (intake.pokes) the controller did not take the report of accepted tasks
@@ -36,7 +37,7 @@
         ├── DependencyUnavailable it did not answer, or said to try later
         │   └── LaunchUnclear     (controller.observe.jobs) the execution may exist or not
         ├── NotServed             (fanout.doctor.services) the service has no such call
-        └── SubmissionInterrupted (batch.client.submit) a submission stopped midway; it says what is certain
+        └── SubmissionInterrupted (batch.client.submission) a submission stopped midway; it says what is certain
 
 Beside the tree stand those that must not be taken for one of it. Control flow of the worker, caught in its own package:
 

@@ -16,6 +16,8 @@ DELAYED = "delayed/"
 CANCEL = "cancel/"
 DAMAGED = "delayed/damaged/"
 MAX_ID_BYTES = 400
+KEYED = "k-"
+"""Ids of submissions with an idempotency key begin so."""
 _LAST_DUE = 9_999_999_999
 _UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """Control characters, line separators, marks that turn the direction of writing, and halves of characters: a name that holds one is shown
@@ -66,9 +68,24 @@ def result_data_object(task_id: str, attempt: int, extension: str, replay_number
     return f"results/{task_id}-{replayed}{attempt}.{extension}"
 
 
-def manifest_object(submission_id: str, part: int) -> str:
-    """The task ids of one part (from 0) of a submission."""
-    return f"submissions/{submission_id}/manifest-{part:06d}.jsonl"
+def manifest_folder(submission_id: str) -> str:
+    """Where the names of all manifests of a submission begin."""
+    return f"submissions/{submission_id}/manifest-"
+
+
+def manifest_object(submission_id: str, part: int, added: str = "") -> str:
+    """The task ids of one part (from 0) of a submission; `added`: of a later request, which has numbers of its own."""
+    return f"{manifest_folder(submission_id)}{added}{'-' if added else ''}{part:06d}.jsonl"
+
+
+def opened_object(submission_id: str) -> str:
+    """Written when a submission begins that stays open for parts of other requests: what they must know of it."""
+    return f"submissions/{submission_id}/opened.json"
+
+
+def closing_object(submission_id: str) -> str:
+    """From when this stands on no part is counted that the closing does not list."""
+    return f"submissions/{submission_id}/closing.json"
 
 
 def submission_object(submission_id: str) -> str:
@@ -125,8 +142,8 @@ def slowed_object(subscription: str, task_type: str) -> str:
 
 
 def key_object(task_id: str) -> str:
-    """What is known of a task with an idempotency key: of the body it was submitted with, when, and where its outcome goes."""
-    return f"keys/{task_id[:2]}/{task_id}"
+    """What is known of a task, or a submission, with an idempotency key: of the body it was submitted with, and when."""
+    return f"keys/{task_id.removeprefix(KEYED)[:2]}/{task_id}"
 
 
 RESERVED_LANES = frozenset({"raw", "lanes", "unknown"})

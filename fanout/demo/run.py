@@ -13,7 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 from batch.client.proof import Proof, prove
-from batch.client.submit import Report, Submission, check_by
+from batch.client.submission import Report, Submission
+from batch.client.submit import check_by
 from batch.handling.registry import load_handlers
 from batch.model.errors import FanoutError
 from controller.decide.decision import Kind

@@ -10,7 +10,8 @@ import pytest
 
 from batch.client.keys import Keyed, all_settled, from_json, read_record, settled
 from batch.client.proof import prove
-from batch.client.submit import NewTask, Submission, SubmissionInterrupted, single_message, submit_one
+from batch.client.submission import Submission, SubmissionInterrupted
+from batch.client.submit import NewTask, single_message, submit_one
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable, MessageRefused
 from batch.model.message import ROLLING_BELOW, keyed_task_id, rolling_shard, shard_in_id

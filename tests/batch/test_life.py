@@ -11,7 +11,8 @@ import pytest
 from batch.client.counting import Requests
 from batch.client.keys import Keyed, settled
 from batch.client.life import HOUR_S, RETENTION_S, Running, State
-from batch.client.submit import NewTask, Submission, single_message
+from batch.client.submission import Submission
+from batch.client.submit import NewTask, single_message
 from batch.handling.cancels import Cancel, to_json
 from batch.model.attempts import Marker
 from batch.model.delivery import Outgoing

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from batch.client import proof as proof_module
 from batch.client.proof import Proof, prove
-from batch.client.submit import NewTask, Submission
+from batch.client.submission import Submission
+from batch.client.submit import NewTask
 from batch.model.clock import iso
 from batch.model.errors import ObjectMissing
 from batch.model.message import ROLLING_BELOW

@@ -10,19 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.client.submit import (
-    MAX_PART_BYTES,
-    NewTask,
-    Refusal,
-    Submission,
-    SubmissionInterrupted,
-    check_by,
-    choose_shard,
-    part_is_full,
-    single_message,
-    submit_one,
-    task_from_line,
-)
+from batch.client.parts import MAX_PART_BYTES, choose_shard, part_is_full
+from batch.client.submission import Submission, SubmissionInterrupted
+from batch.client.submit import NewTask, Refusal, check_by, single_message, submit_one, task_from_line
 from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.delivery import Outgoing

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from batch.client.proof import prove
-from batch.client.submit import NewTask, Submission
+from batch.client.submission import Submission
+from batch.client.submit import NewTask
 from batch.model.clock import SystemClock
 from batch.services.objects import GoogleObjectStore
 from batch.services.topic import GoogleTopic

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from batch.client.proof import prove
-from batch.client.submit import NewTask, Submission
+from batch.client.submission import Submission
+from batch.client.submit import NewTask
 from batch.handling.registry import Registry
 from batch.model.errors import Retry, Snooze
 from batch.model.exit import ExitReason

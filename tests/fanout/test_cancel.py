@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from batch.client.submit import NewTask, Submission, submit_one
+from batch.client.submission import Submission
+from batch.client.submit import NewTask, submit_one
 from batch.handling.cancels import KEPT_S, from_json
 from batch.model.errors import DependencyUnavailable
 from batch.model.message import new_task_id, rolling_shard

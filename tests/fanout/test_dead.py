@@ -17,7 +17,8 @@ import pytest
 from click.testing import Result
 
 from batch.client.proof import prove
-from batch.client.submit import NewTask, Submission
+from batch.client.submission import Submission
+from batch.client.submit import NewTask
 from batch.dead import segments
 from batch.dead.lanes import write_lanes
 from batch.dead.letters import Letter, from_body

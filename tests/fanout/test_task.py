@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from batch.client.counting import Requests
 from batch.client.life import Running
-from batch.client.submit import NewTask, Submission, submit_one
+from batch.client.submission import Submission
+from batch.client.submit import NewTask, submit_one
 from batch.model.attempts import Marker
 from batch.model.clock import SystemClock, iso
 from batch.model.errors import DependencyUnavailable

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batch.client.submit import NewTask, Submission, submit_one
+from batch.client.submission import Submission
+from batch.client.submit import NewTask, submit_one
 from batch.model.attempts import AttemptError, Attempts, Marker
 from batch.model.deadletters import dead_letter, referring
 from batch.model.delayed import DelayedMessage, as_outgoing, to_object

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from batch.client.proof import prove
-from batch.client.submit import NewTask, Submission
+from batch.client.submission import Submission
+from batch.client.submit import NewTask
 from batch.model.clock import SystemClock
 from batch.model.names import outcome_object, writer_of
 from batch.model.outcomes import Outcome, to_line
