@@ -35,6 +35,7 @@
         ├── DependencyMissing     the subscription, topic, bucket or job does not exist
         ├── DependencyForbidden   it exists and this identity may not use it
         ├── DependencyUnavailable it did not answer, or said to try later
+        │   ├── TakenOver         (batch.client.receipts) another request goes on with a keyed submission
         │   └── LaunchUnclear     (controller.observe.jobs) the execution may exist or not
         ├── NotServed             (fanout.doctor.services) the service has no such call
         └── SubmissionInterrupted (batch.client.submission) a submission stopped midway; it says what is certain
