@@ -17,6 +17,7 @@ from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
 from batch.services.async_topic import GooglePublisher, check_credentials
+from batch.services.ports import ObjectStore
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
@@ -40,6 +41,15 @@ async def google_topics(settings: IntakeSettings) -> AsyncIterator[Mapping[str, 
         await publisher.close()
 
 
+def bucket_of(settings: IntakeSettings) -> ObjectStore | None:
+    """Through Google's client; None where no bucket is set. Raises DependencyForbidden without credentials."""
+    if not settings.bucket_name:
+        return None
+    from batch.services.objects import GoogleObjectStore
+
+    return GoogleObjectStore(settings.bucket_name, project=settings.project, billing_project=settings.billing_project)
+
+
 def main(arguments: Sequence[str] = ()) -> int:
     """The exit code: 0 after a signal, 2 when settings are wrong, a port that is taken among them, 1 without credentials."""
     what = "Serve the front door: validate tasks that come over HTTP, publish them, answer when the broker has them."
@@ -50,6 +60,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         registry = load_handlers(settings.handlers)
         set_up_logging(settings.log_level)  # a module may have configured logging when it was imported
         check_credentials(os.environ)
+        store = bucket_of(settings)
         door = listening(settings.host, settings.port, backlog=2048)
     except SettingsError as error:
         for problem in error.problems:
@@ -61,7 +72,17 @@ def main(arguments: Sequence[str] = ()) -> int:
     controller = None
     if settings.controller_url:
         controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)
-    app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), rng=random.Random(), controller=controller)
+    servers: list[uvicorn.Server] = []
+    app = create_app(
+        settings,
+        registry=registry,
+        topics=google_topics,
+        clock=SystemClock(),
+        rng=random.Random(),
+        controller=controller,
+        store=store,
+        ending=lambda: any(server.should_exit for server in servers),
+    )
     config = uvicorn.Config(
         app, access_log=False, log_config=None, backlog=2048, timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s))
     )
@@ -72,7 +93,8 @@ def main(arguments: Sequence[str] = ()) -> int:
         host, port = door.getsockname()[:2]
         url = f"http://{host}:{port}"
         log("service_listening", f"front door for {', '.join(settings.topics)} listens on {url}", url=url)
-        uvicorn.Server(config).run(sockets=[door])
+        servers.append(uvicorn.Server(config))
+        servers[0].run(sockets=[door])
     return 0
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from batch.events import log
 from batch.model.clock import Clock, SystemClock
 from batch.model.delivery import MAX_PUBLISH_BYTES, MAX_PUBLISH_MESSAGES, Outgoing
 from batch.model.errors import DependencyError, FanoutError
+from batch.services.calls import batches
 
 MAX_WAITING_BYTES = 64_000_000
 OVERHEAD_BYTES = 600
@@ -57,6 +58,8 @@ class Collector:
         self._waiting: deque[tuple[Outgoing, asyncio.Future[str]]] = deque()
         self._waiting_bytes = 0
         self._in_flight: set[asyncio.Task[None]] = set()
+        self._together: set[asyncio.Task[list[str]]] = set()
+        self._together_bound = asyncio.Semaphore(max_in_flight)
         self._pump_due = False
         self._closing = False
 
@@ -80,12 +83,26 @@ class Collector:
             loop.call_soon(self._pump)
         return await confirmed
 
+    async def publish_together(self, messages: Sequence[Outgoing]) -> list[str]:
+        """Message ids of many messages of one client, once all are confirmed. They travel in requests of their own, `max_in_flight` of all
+        such clients at a time, so that single tasks do not wait behind them. Raises as `publish`; some may be published then."""
+        if self._closing:
+            raise CollectorFull("the service is about to end; send the request again")
+        sending = [asyncio.get_running_loop().create_task(self._bounded(batch)) for batch in _requests(messages)]
+        self._together.update(sending)
+        answers = await asyncio.gather(*sending, return_exceptions=True)
+        self._together.difference_update(sending)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [message_id for answer in answers if isinstance(answer, list) for message_id in answer]
+
     async def close(self) -> None:
         """Take nothing more; return when everything that was accepted is answered."""
         self._closing = True
         self._pump()
-        while self._in_flight:
-            await asyncio.wait(set(self._in_flight))
+        while self._in_flight or self._together:
+            await asyncio.wait({*self._in_flight, *self._together})
 
     def _pump(self) -> None:
         self._pump_due = False
@@ -110,12 +127,22 @@ class Collector:
             batch.append(one)
         return batch
 
-    async def _send(self, batch: list[tuple[Outgoing, asyncio.Future[str]]]) -> None:
+    async def _bounded(self, messages: Sequence[Outgoing]) -> list[str]:
+        async with self._together_bound:
+            return await self._confirmed(messages)
+
+    async def _confirmed(self, messages: Sequence[Outgoing]) -> list[str]:
         began_at = self._clock.now()
+        message_ids = await self.topic.publish(messages)
+        if len(message_ids) != len(messages):
+            raise DependencyError(f"topic {self.topic.name} confirmed {len(message_ids)} of {len(messages)} messages without saying which")
+        if self._accepted is not None:
+            self._accepted(len(messages), began_at)
+        return message_ids
+
+    async def _send(self, batch: list[tuple[Outgoing, asyncio.Future[str]]]) -> None:
         try:
-            message_ids = await self.topic.publish([message for message, _ in batch])
-            if len(message_ids) != len(batch):
-                raise DependencyError(f"topic {self.topic.name} confirmed {len(message_ids)} of {len(batch)} messages without saying which")
+            message_ids = await self._confirmed([message for message, _ in batch])
         except FanoutError as error:
             _fail(batch, error)
         except Exception as error:  # noqa: BLE001 - a client that waits must hear of a fault of ours too, and would else wait for ever
@@ -126,8 +153,10 @@ class Collector:
             for (_, confirmed), message_id in zip(batch, message_ids, strict=True):
                 if not confirmed.done():
                     confirmed.set_result(message_id)
-            if self._accepted is not None:
-                self._accepted(len(batch), began_at)
+
+
+def _requests(messages: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+    return batches(messages, lambda one: len(one.data) + OVERHEAD_BYTES, MAX_PUBLISH_MESSAGES, MAX_PUBLISH_BYTES)
 
 
 def _fail(batch: list[tuple[Outgoing, asyncio.Future[str]]], error: Exception) -> None:

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from batch.model.errors import SettingsError
 from batch.model.message import MAX_MESSAGE_BYTES
-from batch.settings import log_level_setting, names, read, seconds, setting, text, whole
+from batch.settings import BILLING_HELP, log_level_setting, names, read, seconds, setting, text, whole
 
 NO_TOPIC = "neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"
+BUCKET_HELP = "where submissions and idempotency keys are recorded; empty: only single tasks are taken, and keys are not checked"
 _LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -63,6 +64,9 @@ class IntakeSettings:
     max_body_bytes: int = setting("MAX_BODY_BYTES", whole(1, MAX_MESSAGE_BYTES), "larger requests are refused", default=MAX_MESSAGE_BYTES)
     max_waiting: int = setting("MAX_WAITING", whole(1), "tasks of a lane that may wait for the broker", default=10_000)
     max_in_flight: int = setting("MAX_IN_FLIGHT", whole(1, 100), "publish requests of a lane under way at a time", default=4)
+    bucket_name: str = setting("BUCKET_NAME", text, BUCKET_HELP, default="")
+    billing_project: str = setting("BILLING_PROJECT", text, BILLING_HELP, default="")
+    max_submissions: int = setting("MAX_SUBMISSIONS", whole(1, 100), "requests with many tasks that may be under way at a time", default=4)
     publish_timeout_s: float = setting("PUBLISH_TIMEOUT_S", seconds(0.1), "how long the broker may take to confirm", default=10.0)
     log_level: str = log_level_setting()
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "how long accepted requests may take after SIGTERM", default=8.0)

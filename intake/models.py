@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from batch.client.strict import Strict
 from batch.client.submit import NewTask, check_by, single_message
 from batch.handling.registry import Registry
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, MessageRefused
 from intake.problems import RequestRefused
+
+DEFAULT_FILE = {"filename": "sample.txt"}
+DEFAULT_DATA = {"transformation": "normalize"}
+"""What an empty body means: a first try needs no file of its own, and says so in its output."""
 
 
 class Submitted(BaseModel):
@@ -50,15 +55,17 @@ class DataTaskBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What one endpoint needs to make a message of a body. `task_type` is None where the client names it."""
+    """What one endpoint needs to make a message of a body. `task_type` is None where the client names it; `default` stands for an empty
+    body."""
 
     registry: Registry
     task_type: str | None = None
+    default: Mapping[str, Any] | None = None
 
 
 def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: float, rng: random.Random) -> Outgoing:
     """The message of a request's body. Raises RequestRefused."""
-    fields = json_object(body)
+    fields = json_object(body) if door.default is None or body.strip() else dict(door.default)
     task_type = fields.pop("task_type", door.task_type)
     if door.task_type not in (None, task_type):
         raise RequestRefused(422, f"this endpoint takes {door.task_type} tasks only; use /submit-task for other types", ["task_type"])
@@ -69,7 +76,8 @@ def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: floa
     except MessageRefused as error:
         if error.fields == ("idempotency_key",):
             raise RequestRefused(422, f"Idempotency-Key: {error}") from error
-        raise RequestRefused(413 if error.kind == "too_large" else 422, str(error), error.fields) from error
+        status = {"too_large": 413, "no_task_type": 400 if task_type is None else 422}.get(error.kind, 422)
+        raise RequestRefused(status, str(error), error.fields) from error
     except DependencyError as error:  # of a payload model that asks a service
         raise RequestRefused(503, str(error)) from error
 
@@ -77,7 +85,7 @@ def message_of(door: Door, body: bytes, key: str | None, lane: str, unix_s: floa
 def json_object(body: bytes) -> dict[str, Any]:
     """Raises RequestRefused (400)."""
     try:
-        value = json.loads(body)
+        value = Strict().whole(body)
     except (ValueError, RecursionError) as error:
         raise RequestRefused(400, f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):

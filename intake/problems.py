@@ -57,7 +57,7 @@ class RequestRefused(FanoutError):
         # One line, also where a handler's own model wrote several.
         self.error = " ".join(error.split())[:MAX_ERROR_CHARS]
         self.status, self.fields, self.retry_after_s = status, tuple(fields), retry_after_s
-        self.wrong = tuple(wrong) or tuple(Wrong(pointer=f"#/{_escaped(name)}", detail=self.error) for name in fields)
+        self.wrong = tuple(wrong) or tuple(Wrong(pointer=f"#/{escaped(name)}", detail=self.error) for name in fields)
         self.more = dict(more or {})
         super().__init__(self.error)
 
@@ -104,5 +104,5 @@ async def answer_gone(_request: Request, _error: Exception) -> Response:
     return as_json(400, problem(400, "the client left before the body was complete"), media_type=MEDIA_TYPE)
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1").replace(".", "/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import random
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -14,59 +15,67 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from batch.client.keys import Keyed, settled
+from batch.client.submit import check_by
 from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
-from batch.model.errors import DependencyUnavailable, FanoutError
+from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused
+from batch.services.ports import ObjectStore
+from intake.access import Access, Verb
+from intake.bodies import RETRY_AFTER_S, body_of
+from intake.bulk import Tools
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
-from intake.models import DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
+from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
-from intake.problems import Problem, RequestRefused, answer_gone, answer_http_error, answer_refused, as_json
+from intake.problems import Problem, RequestRefused, Wrong, answer_gone, answer_http_error, answer_refused, as_json
+from intake.submissions import Submissions, add_endpoints
 
 AT_ONCE_BYTES = 64 * 1024
 """Larger bodies are read as JSON in a thread: a few megabytes would stop all other requests for tens of milliseconds."""
-MAX_REQUEST_BYTES = 32 * 1024 * 1024
-"""What Cloud Run lets through. A body up to this size is read to its end even when it is refused: most clients look for the
-answer only after they have sent everything. Of a larger or endless one no more than this is read."""
-RETRY_AFTER_S = 2
-
 Topics = Callable[[IntakeSettings], AbstractAsyncContextManager[Mapping[str, AsyncTopic]]]
 """Opens the topic of each lane inside the running event loop, and closes them."""
 
 
 class FrontDoor:
-    """The lanes' collectors, and the way of a request through them."""
+    """The lanes' collectors, and the way of a request for one task through them."""
 
-    def __init__(self, settings: IntakeSettings, clock: Clock, rng: random.Random) -> None:
-        self._settings, self._clock, self._rng = settings, clock, rng
-        self._collectors: dict[str, Collector] = {}
+    def __init__(self, settings: IntakeSettings, clock: Clock, rng: random.Random, store: ObjectStore | None, access: Access) -> None:
+        """With a `store`, an idempotency key means one task: another under the same is refused."""
+        self._settings, self._clock, self._rng, self._store, self._access = settings, clock, rng, store, access
+        self.collectors: Mapping[str, Collector] = {}
 
     def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:
         """`accepted` by lane is called with what the broker has confirmed."""
         limits = {"max_waiting": self._settings.max_waiting, "max_in_flight": self._settings.max_in_flight}
-        self._collectors = {
+        self.collectors = {
             lane: Collector(topic, **limits, accepted=accepted.get(lane), clock=self._clock) for lane, topic in topics.items()
         }
 
     async def close(self) -> None:
-        await asyncio.gather(*(collector.close() for collector in self._collectors.values()))
+        await asyncio.gather(*(collector.close() for collector in self.collectors.values()))
 
     def health(self) -> dict[str, Any]:
-        waiting = {lane: collector.waiting_count for lane, collector in self._collectors.items()}
-        return {"status": "ok", "service": "intake", "waiting": waiting}
+        waiting = {lane: collector.waiting_count for lane, collector in self.collectors.items()}
+        return {"status": "healthy", "service": "intake", "waiting": waiting}
 
     async def submit(self, request: Request, door: Door) -> Response:
         """Answer one request. Raises RequestRefused."""
-        lane = self._lane(request)
+        lane = self.lane_of(request)
+        self._access.check(request, Verb.SUBMIT, lane)
         key = request.headers.get("idempotency-key")
-        body = await _body(request, self._settings.max_body_bytes)
+        body = await body_of(request, self._settings.max_body_bytes)
         if len(body) <= AT_ONCE_BYTES:
             message = message_of(door, body, key, lane, self._clock.now(), self._rng)
         else:
             message = await asyncio.to_thread(message_of, door, body, key, lane, self._clock.now(), self._rng)
         try:
-            message_id = await self._collectors[lane].publish(message)
+            if key is not None and self._store is not None:
+                message = await asyncio.to_thread(settled, self._store, Keyed(key, message), self._clock.now())
+            message_id = await self.collectors[lane].publish(message)
+        except MessageRefused as error:
+            raise RequestRefused(422, f"Idempotency-Key: {error}", wrong=[Wrong(pointer="Idempotency-Key", detail=str(error))]) from error
         except (CollectorFull, DependencyUnavailable) as error:
             raise RequestRefused(503, str(error), retry_after_s=RETRY_AFTER_S) from error
         except FanoutError as error:
@@ -74,12 +83,13 @@ class FrontDoor:
             raise RequestRefused(500, str(error)) from error
         return as_json(200, {"task_id": message.attributes["task_id"], "message_id": message_id, "status": "submitted"})
 
-    def _lane(self, request: Request) -> str:
+    def lane_of(self, request: Request) -> str:
+        """The lane that a request names, or the default one. Raises RequestRefused."""
         lane = request.query_params.get("lane", self._settings.default_lane)
-        if lane not in self._collectors:
-            near = difflib.get_close_matches(lane, self._collectors, n=1)
+        if lane not in self.collectors:
+            near = difflib.get_close_matches(lane, self.collectors, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise RequestRefused(422, f"lane {lane[:80]!r} is not one of {', '.join(self._collectors)}{hint}", ["lane"])
+            raise RequestRefused(422, f"lane {lane[:80]!r} is not one of {', '.join(self.collectors)}{hint}", ["lane"])
         return lane
 
 
@@ -91,9 +101,16 @@ def create_app(
     clock: Clock,
     rng: random.Random,
     controller: Controller | None = None,
+    store: ObjectStore | None = None,
+    ending: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
-    """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted. `controller` is poked."""
-    front = FrontDoor(settings, clock, rng)
+    """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted. `controller` is poked. `ending` says
+    whether the server is about to end: requests with many tasks then stop, and tell what they have published."""
+    access = Access()
+    front = FrontDoor(settings, clock, rng, store, access)
+    stopped = threading.Event()
+    tools = None if store is None else Tools(store, clock, rng, check_by(registry), lambda: stopped.is_set() or ending())
+    submissions = Submissions(tools, access, settings.max_submissions, front.lane_of)
     pokers = None if controller is None else Pokers(settings, controller, clock, rng)
 
     @asynccontextmanager
@@ -102,7 +119,10 @@ def create_app(
             if pokers is not None:
                 pokers.start()
             front.open(opened, {} if pokers is None else {lane: poker.accepted for lane, poker in pokers.by_lane.items()})
+            submissions.open(front.collectors)
             yield
+            stopped.set()
+            await submissions.close()
             await front.close()
             if pokers is not None:
                 await asyncio.to_thread(pokers.close)
@@ -118,8 +138,23 @@ def create_app(
 
     app.router.add_route("/health", _alive, methods=["HEAD"], include_in_schema=False)
     _add(app, front, "/submit-task", TaskBody, Door(registry), "Submit a task of any known type")
-    _add(app, front, "/submit-file-task", FileTaskBody, Door(registry, "file_processing"), "Submit a file to process")
-    _add(app, front, "/submit-data-task", DataTaskBody, Door(registry, "data_transformation"), "Submit data to transform")
+    _add(
+        app,
+        front,
+        "/submit-file-task",
+        FileTaskBody,
+        Door(registry, "file_processing", DEFAULT_FILE),
+        "Submit a file to process",
+    )
+    _add(
+        app,
+        front,
+        "/submit-data-task",
+        DataTaskBody,
+        Door(registry, "data_transformation", DEFAULT_DATA),
+        "Submit data to transform",
+    )
+    add_endpoints(app, submissions)
     return app
 
 
@@ -168,25 +203,3 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     500: {"model": Problem, "description": "The topic is missing or may not be used"},
     503: {"model": Problem, "description": "The broker did not confirm, or too many tasks wait; see Retry-After"},
 }
-
-
-async def _body(request: Request, max_bytes: int) -> bytes:
-    """The body, never holding more than `max_bytes` of it. Raises RequestRefused (413)."""
-    error = f"the body is larger than {max_bytes} bytes; put large data into the bucket and name the object instead"
-    declared = request.headers.get("content-length", "")
-    waits = request.headers.get("expect", "").lower() == "100-continue"
-    if declared.isdigit() and int(declared) > (max_bytes if waits else MAX_REQUEST_BYTES):
-        raise RequestRefused(413, error)
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_REQUEST_BYTES:
-            break
-        if size <= max_bytes:
-            parts.append(part)
-        else:
-            parts.clear()
-    if size > max_bytes:
-        raise RequestRefused(413, error)
-    return b"".join(parts)

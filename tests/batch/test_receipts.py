@@ -102,7 +102,7 @@ def test_what_a_killed_request_has_left_is_taken_over_after_a_minute(bucket: Buc
     first.claim(bucket.record())
     begun = bucket.clock.now()
     bucket.clock.advance(HOLD_S - 1)
-    assert second.claim(bucket.record()) == (Turn.WAIT, pytest.approx(1.0))
+    assert second.claim(bucket.record()) == Judged(Turn.WAIT, 1.0)
     bucket.clock.advance(1)
     assert second.claim(bucket.record()).turn is Turn.RUN
     assert second.record is not None

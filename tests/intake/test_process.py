@@ -88,7 +88,7 @@ def test_a_task_reaches_the_broker(intake: Intake, server: PublisherServer) -> N
     assert answer.json()["message_id"] == "id-0"
     assert json.loads(server.data[0])["task_id"] == answer.json()["task_id"]
     assert server.topics == ["projects/p/topics/tasks"]
-    assert httpx.get(f"{intake.url}/health").json()["status"] == "ok"
+    assert httpx.get(f"{intake.url}/health").json()["status"] == "healthy"
     assert intake.stop() == 0
 
 

@@ -17,10 +17,11 @@ from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
 from batch.model.message import MAX_MESSAGE_BYTES, rolling_shard, shard_in_id
-from batch.testing import ManualClock
+from batch.testing import ManualClock, MemoryObjectStore
+from intake.bodies import MAX_REQUEST_BYTES
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
-from intake.service import MAX_REQUEST_BYTES, create_app
+from intake.service import create_app
 from tests.intake.fake import FakeTopic
 
 
@@ -52,7 +53,9 @@ class Service:
 Scenario = Callable[[Service], Awaitable[None]]
 
 
-def serve(scenario: Scenario, *, held: bool = False, error: Exception | None = None, **environment: str) -> None:
+def serve(
+    scenario: Scenario, *, held: bool = False, error: Exception | None = None, store: MemoryObjectStore | None = None, **environment: str
+) -> None:
     """Run a scenario against a service of its own, from start to graceful end."""
 
     async def run() -> None:
@@ -66,7 +69,7 @@ def serve(scenario: Scenario, *, held: bool = False, error: Exception | None = N
             yield topics
 
         clock = ManualClock()
-        app = create_app(settings, registry=registry(), topics=opened, clock=clock, rng=random.Random(5))
+        app = create_app(settings, registry=registry(), topics=opened, clock=clock, rng=random.Random(5), store=store)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://intake") as client:
             await asyncio.wait_for(scenario(Service(client, topics, clock)), 20)
@@ -140,7 +143,54 @@ def test_an_idempotency_key_names_the_task() -> None:
 DEEP = b"[" * 200_000
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b"\xff\xfe", b"[]", b'"a"', b"1", b"null", DEEP, b'{"n": ' + b"9" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "body", [b'{"task_type": "thumbnail", "a": NaN}', b'{"task_type": "thumbnail", "task_type": "other"}', b'{"a": ' + DEEP]
+)
+def test_what_parsers_read_differently_is_400(body: bytes) -> None:
+    async def scenario(service: Service) -> None:
+        assert_refused(await service.post("/submit-task", body), 400, "not JSON")
+
+    serve(scenario)
+
+
+def test_an_empty_body_takes_the_defaults_and_a_missing_type_is_400() -> None:
+    async def scenario(service: Service) -> None:
+        for body in (b"", b"  "):
+            assert (await service.post("/submit-file-task", body)).status_code == 200
+            assert (await service.post("/submit-data-task", body)).status_code == 200
+            assert_refused(await service.post("/submit-task", body), 400)
+        sent = [json.loads(message.data) for message in service.topics["default"].messages[:2]]
+        assert [(one["task_type"], one.get("filename"), one.get("transformation")) for one in sent] == [
+            ("file_processing", "sample.txt", None),
+            ("data_transformation", None, "normalize"),
+        ]
+        assert assert_refused(await service.post("/submit-task", {}), 400, "task_type is required")["field"] == "task_type"
+
+    serve(scenario)
+
+
+def test_with_a_bucket_another_task_under_the_same_key_is_refused() -> None:
+    store = MemoryObjectStore()
+
+    async def scenario(service: Service) -> None:
+        headers = {"Idempotency-Key": "order-7"}
+        first = await service.post("/submit-task", {"task_type": "thumbnail", "size": 3}, headers=headers)
+        service.clock.advance(7200)
+        again = await service.post("/submit-task", {"task_type": "thumbnail", "size": 3}, headers=headers)
+        assert first.json()["task_id"] == again.json()["task_id"]
+        one, two = service.topics["default"].messages
+        assert one == two, "with the time and the shard of the first"
+        assert_refused(await service.post("/submit-task", {"task_type": "thumbnail", "size": 4}, headers=headers), 422, "was used first at")
+        store.fail_next("write", DependencyUnavailable("the bucket is away"))
+        assert_refused(
+            await service.post("/submit-task", {"task_type": "thumbnail", "size": 3}, headers={"Idempotency-Key": "b"}), 503, "away"
+        )
+        assert len(service.topics["default"].messages) == 2
+
+    serve(scenario, store=store)
+
+
+@pytest.mark.parametrize("body", [b"{", b"nonsense", b"\xff\xfe", b"[]", b'"a"', b"1", b"null", DEEP, b'{"n": ' + b"9" * 5000 + b"}"])
 @pytest.mark.parametrize("path", ["/submit-task", "/submit-file-task", "/submit-data-task"])
 def test_what_is_not_an_object_is_400(path: str, body: bytes) -> None:
     async def scenario(service: Service) -> None:
@@ -153,7 +203,6 @@ def test_what_is_not_an_object_is_400(path: str, body: bytes) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "field", "text"),
     [
-        ("/submit-task", {}, "task_type", "task_type is required"),
         ("/submit-task", {"task_type": 7}, "task_type", "task_type"),
         ("/submit-task", {"task_type": "thumbnial"}, "task_type", "did you mean 'thumbnail'"),
         ("/submit-task", {"task_type": "thumbnail", "task_id": "mine"}, "task_id", "set when the task is submitted"),
@@ -182,7 +231,7 @@ def test_every_wrong_field_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"task_type": "thumbnail", "a": NaN}', b'{"task_type": "thumbnail", "a": "\\ud800"}', b'{"task_type": "\\ud800"}']
+    "body", [b'{"task_type": "thumbnail", "a": 1e999}', b'{"task_type": "thumbnail", "a": "\\ud800"}', b'{"task_type": "\\ud800"}']
 )
 def test_what_cannot_be_sent_as_json_is_422(body: bytes) -> None:
     async def scenario(service: Service) -> None:
@@ -295,7 +344,7 @@ def test_unknown_paths_and_methods_answer_like_the_rest() -> None:
         assert_refused(await service.client.get("/nothing"), 404, "/nothing")
         assert_refused(await service.client.get("/submit-task"), 405, "Method Not Allowed")
         assert (await service.client.get("/health")).json() == {
-            "status": "ok",
+            "status": "healthy",
             "service": "intake",
             "waiting": {"default": 0, "urgent": 0},
         }
@@ -306,7 +355,10 @@ def test_unknown_paths_and_methods_answer_like_the_rest() -> None:
 def test_every_endpoint_is_documented() -> None:
     async def scenario(service: Service) -> None:
         document = (await service.client.get("/openapi.json")).json()
-        assert set(document["paths"]) == {"/health", "/submit-task", "/submit-file-task", "/submit-data-task"}
+        many = {"/submissions", "/submissions/{submission_id}/tasks", "/submissions/{submission_id}/close"}
+        assert {"/health", "/submit-task", "/submit-file-task", "/submit-data-task", *many} <= set(document["paths"])
+        for path in many:
+            assert {"200", "400", "404", "409", "413", "422", "500", "503"} <= set(document["paths"][path]["post"]["responses"])
         for path in ("/submit-task", "/submit-file-task", "/submit-data-task"):
             operation = document["paths"][path]["post"]
             schema = operation["requestBody"]["content"]["application/json"]["schema"]

@@ -1,0 +1,34 @@
+"""A lane's topic for threads: who submits many tasks waits here until the event loop has published and reported them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+
+from batch.model.delivery import Outgoing
+from batch.model.errors import DependencyUnavailable
+from intake.collector import Collector, CollectorFull
+
+
+class LaneTopic:
+    """Implements `batch.services.ports.Topic` over the collector of a running event loop."""
+
+    def __init__(self, collector: Collector, loop: asyncio.AbstractEventLoop) -> None:
+        self.name = collector.topic.name
+        self._collector, self._loop = collector, loop
+
+    def publish(self, messages: Sequence[Outgoing]) -> list[str]:
+        """Never called by the event loop's own thread."""
+        publishing = self._collector.publish_together(messages)
+        try:
+            waiting = asyncio.run_coroutine_threadsafe(publishing, self._loop)
+        except RuntimeError as error:  # the loop is closed
+            publishing.close()
+            raise DependencyUnavailable(f"the service ended before it published to topic {self.name}") from error
+        try:
+            return waiting.result()
+        except CollectorFull as error:
+            raise DependencyUnavailable(str(error)) from error
+        except CancelledError as error:
+            raise DependencyUnavailable(f"the service ended while it published to topic {self.name}") from error
