@@ -24,13 +24,13 @@ from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefuse
 from batch.services.ports import ObjectStore
 from intake.access import Access, Verb
 from intake.bodies import RETRY_AFTER_S, body_of
-from intake.bulk import Tools
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
 from intake.problems import Problem, RequestRefused, Wrong, answer_gone, answer_http_error, answer_refused, as_json
-from intake.submissions import Submissions, add_endpoints
+from intake.submissions.bulk import Tools
+from intake.submissions.endpoints import Submissions, add_endpoints
 
 AT_ONCE_BYTES = 64 * 1024
 """Larger bodies are read as JSON in a thread: a few megabytes would stop all other requests for tens of milliseconds."""
@@ -131,31 +131,24 @@ def create_app(
     app.add_exception_handler(RequestRefused, answer_refused)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)
+    _add_simple(app, front, registry)
+    add_endpoints(app, submissions)
+    return app
+
+
+def _add_simple(app: FastAPI, front: FrontDoor, registry: Registry) -> None:
+    """The endpoints of the simplest clients."""
 
     @app.get("/health", summary="Whether the service answers, and how many tasks wait for the broker, by lane")
     async def health() -> dict[str, Any]:
         return front.health()
 
     app.router.add_route("/health", _alive, methods=["HEAD"], include_in_schema=False)
+    file_door = Door(registry, "file_processing", DEFAULT_FILE)
+    data_door = Door(registry, "data_transformation", DEFAULT_DATA)
     _add(app, front, "/submit-task", TaskBody, Door(registry), "Submit a task of any known type")
-    _add(
-        app,
-        front,
-        "/submit-file-task",
-        FileTaskBody,
-        Door(registry, "file_processing", DEFAULT_FILE),
-        "Submit a file to process",
-    )
-    _add(
-        app,
-        front,
-        "/submit-data-task",
-        DataTaskBody,
-        Door(registry, "data_transformation", DEFAULT_DATA),
-        "Submit data to transform",
-    )
-    add_endpoints(app, submissions)
-    return app
+    _add(app, front, "/submit-file-task", FileTaskBody, file_door, "Submit a file to process: sample.txt if the body is empty")
+    _add(app, front, "/submit-data-task", DataTaskBody, data_door, "Submit data to transform: to normalize if the body is empty")
 
 
 async def _alive(_request: Request) -> Response:

@@ -17,7 +17,7 @@ from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.message import ROLLING_BELOW
 from batch.testing import MemoryObjectStore
-from intake import bulk
+from intake.submissions import bulk
 from tests.intake.test_service import Service, assert_refused, serve
 
 KEY = {"Idempotency-Key": "nightly"}

@@ -24,8 +24,8 @@ from batch.model.clock import Clock, from_iso, iso
 from batch.model.errors import DependencyError, DependencyUnavailable, FanoutError, MessageRefused, ObjectMissing, ObjectTooLarge
 from batch.services.ports import ObjectStore, Topic
 from intake.bodies import RETRY_AFTER_S
-from intake.options import Options
 from intake.problems import RequestRefused, Wrong, escaped
+from intake.submissions.options import Options
 
 MAX_TASKS = 100_000
 MAX_SOURCE_TASKS = 1_000_000

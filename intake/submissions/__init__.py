@@ -1,0 +1,1 @@
+"""Many tasks of one request: the endpoints, their options, and the work in threads."""
