@@ -297,7 +297,6 @@ class Submission:
         that is closed: its end may have been fired."""
         if self._begun or self._identity.added:
             return
-        self._may_go_on()
         if self._stays_open:
             create_same(self._store, opened_object(self.submission_id), as_object(self._opened.members))
         if self._opened.ends and self._store.info(submission_object(self.submission_id)) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,8 @@ class Bucket(MemoryObjectStore):
         self.publish, self.topic.publish = self.topic.publish, self._publish  # type: ignore[method-assign]
         self._count, self._at = 0, 0
         self._event: Callable[[], object] = kill
+        self.elsewhere: Callable[[], object] = lambda: None
+        """Called before each request of another thread."""
         for method in METHODS:
             setattr(self, method, self._counted(getattr(self, method)))
 
@@ -52,6 +55,9 @@ class Bucket(MemoryObjectStore):
         return self._count >= self._at
 
     def _step(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self.elsewhere()
+            return
         self._count += 1
         if self._count == self._at:
             event, count = self._event, self._count
@@ -102,6 +108,7 @@ class Bucket(MemoryObjectStore):
     def check(self, taken: dict[str, bool], count: int = 3) -> None:
         """What was taken is published and counted, nothing else is."""
         summary = self.close()
+        assert summary["parts"] == [name.rpartition("/")[2] for name in self.names("submissions/s-1/manifest-")]
         parts = [json.loads(message.data).get("part") for _, message in self.topic.published]
         for digits, was_taken in taken.items():
             assert parts.count(digits) == (count if was_taken else 0)
@@ -134,6 +141,59 @@ def test_a_closing_at_any_moment_of_an_add_counts_it_or_it_is_refused() -> None:
     pytest.fail("it has more requests than that")
 
 
+def test_a_closing_that_pauses_while_an_add_goes_on_counts_what_was_written_first() -> None:
+    for at in range(1, 30):
+        for pauses_at in range(1, 30):
+            bucket = Bucket()
+            bucket.opened()
+            paused = Paused(bucket, pauses_at)
+            bucket.at(at, paused.begin)
+            taken = bucket.added(A)
+            bucket.at(0, kill)
+            pauses = paused.end()
+            bucket.check({A: taken})
+            assert paused.answer in (None, read_summary(bucket, "s-1"))
+            if not pauses:
+                break
+        if paused.answer is None:
+            return
+    pytest.fail("it has more requests than that")
+
+
+class Paused:
+    """A closing, in a thread of its own, that waits before its number-th request until it is to end."""
+
+    def __init__(self, bucket: Bucket, number: int) -> None:
+        self.answer: dict[str, Any] | None = None
+        self._bucket, self._left = bucket, number
+        self._waits, self._go_on = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._close, daemon=True)
+        bucket.elsewhere = self._step
+
+    def begin(self) -> None:
+        """Returns when it waits, or has ended."""
+        self._thread.start()
+        assert self._waits.wait(30)
+
+    def end(self) -> bool:
+        """Whether it had waited."""
+        waited = self._left <= 0
+        self._go_on.set()
+        if self._thread.ident is not None:
+            self._thread.join(30)
+        return waited
+
+    def _close(self) -> None:
+        self.answer = self._bucket.close()
+        self._waits.set()
+
+    def _step(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._waits.set()
+            assert self._go_on.wait(30)
+
+
 def closing(bucket: Bucket, killed_at: int, met: list[bool]) -> None:
     """Notes whether it was killed."""
     bucket.at(killed_at, kill)
@@ -154,7 +214,7 @@ def test_adds_at_any_moment_of_a_closing_are_counted_or_refused() -> None:
         bucket.opened()
         taken: dict[str, bool] = {}
         bucket.at(at, lambda bucket=bucket, taken=taken: taken.update({A: bucket.added(A), B: bucket.added(B)}))  # type: ignore[misc]
-        bucket.close()
+        assert bucket.close() == read_summary(bucket, "s-1")
         seen.add(taken.get(A))
         bucket.check(taken)
         if not taken:
