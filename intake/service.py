@@ -28,7 +28,7 @@ from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
-from intake.problems import Problem, RequestRefused, Wrong, answer_gone, answer_http_error, answer_refused, as_json
+from intake.problems import Problem, RequestRefused, Wrong, answer_gone, answer_http_error, answer_refused, as_json, document_problems
 from intake.submissions.bulk import Tools
 from intake.submissions.endpoints import Submissions, add_endpoints
 
@@ -89,7 +89,8 @@ class FrontDoor:
         if lane not in self.collectors:
             near = difflib.get_close_matches(lane, self.collectors, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise RequestRefused(422, f"lane {lane[:80]!r} is not one of {', '.join(self.collectors)}{hint}", ["lane"])
+            text = f"lane {lane[:80]!r} is not one of {', '.join(self.collectors)}{hint}"
+            raise RequestRefused(422, text, ["lane"], wrong=[Wrong(pointer="?lane", detail=text)])
         return lane
 
 
@@ -133,6 +134,7 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, answer_gone)
     _add_simple(app, front, registry)
     add_endpoints(app, submissions)
+    document_problems(app)
     return app
 
 

@@ -365,6 +365,6 @@ def test_every_endpoint_is_documented() -> None:
             assert schema["type"] == "object"
             assert {"200", "400", "413", "422", "500", "503"} <= set(operation["responses"])
             assert {"lane", "Idempotency-Key"} == {parameter["name"] for parameter in operation["parameters"]}
-            assert operation["responses"]["422"]["content"]["application/json"]["schema"]["$ref"].endswith("Problem")
+            assert operation["responses"]["422"]["content"]["application/problem+json"]["schema"]["$ref"].endswith("Problem")
 
     serve(scenario)
