@@ -90,8 +90,9 @@ class Collector:
             raise CollectorFull("the service is about to end; send the request again")
         sending = [asyncio.get_running_loop().create_task(self._bounded(batch)) for batch in _requests(messages)]
         self._together.update(sending)
+        for one in sending:
+            one.add_done_callback(self._together.discard)
         answers = await asyncio.gather(*sending, return_exceptions=True)
-        self._together.difference_update(sending)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer

@@ -87,8 +87,10 @@ class Identity:
 
     def first_digits(self, position: int) -> str:
         """Of the id of the task there; empty: random ones."""
+        if not self.keyed:
+            return ""
         seed = f"{self.submission_id}\n{self.added}\n{position}"
-        return hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()[:16] if self.keyed else ""
+        return hashlib.sha1(seed.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def new_identity(now: float, rng: random.Random) -> Identity:

@@ -170,3 +170,61 @@ def test_close_answers_what_was_accepted_and_takes_nothing_more() -> None:
         assert len({one.result() for one in waiting}) == 6
 
     run(scenario)
+
+
+def test_what_is_published_together_goes_beside_single_tasks_within_its_own_bound() -> None:
+    async def scenario() -> None:
+        topic = FakeTopic(held=True)
+        told: list[int] = []
+        collector = Collector(topic, max_waiting=1, max_in_flight=2, accepted=lambda count, _at: told.append(count))
+        many = [message(number) for number in range(3 * MAX_PUBLISH_MESSAGES + 1)]
+        together = asyncio.create_task(collector.publish_together(many))
+        await topic.arrived(2)
+        await turns()
+        assert [len(request) for request in topic.requests] == [MAX_PUBLISH_MESSAGES] * 2
+        single = asyncio.create_task(collector.publish(message()))
+        await topic.arrived(3)
+        closing = asyncio.create_task(collector.close())
+        await turns()
+        with pytest.raises(CollectorFull, match="about to end"):
+            await collector.publish_together(many)
+        assert not closing.done()
+        topic.open()
+        assert len(set(await together)) == len(many)
+        assert [one for request in topic.requests for one in request if one is not topic.requests[2][0]] == many
+        await single
+        await closing
+        assert sum(told) == len(many) + 1
+
+    run(scenario)
+
+
+def test_a_failed_request_fails_all_that_is_published_together_once_the_others_have_ended() -> None:
+    async def scenario() -> None:
+        topic = FakeTopic(held=True)
+        collector = Collector(topic, max_in_flight=2)
+        many = [message() for _ in range(2 * MAX_PUBLISH_MESSAGES)]
+        waiting = [asyncio.create_task(collector.publish_together(many))]
+        await topic.arrived(2)
+        topic.fail(DependencyUnavailable("away"))
+        await turns()
+        assert not waiting[0].done()
+        topic.open()
+        with pytest.raises(DependencyUnavailable, match="away"):
+            await asyncio.gather(*waiting)
+        await collector.close()
+
+    run(scenario)
+
+
+def test_close_does_not_wait_for_who_was_cancelled() -> None:
+    async def scenario() -> None:
+        topic = FakeTopic(held=True)
+        collector = Collector(topic)
+        together = asyncio.create_task(collector.publish_together([message()]))
+        await topic.arrived(1)
+        together.cancel()
+        await asyncio.wait([together])
+        await collector.close()
+
+    run(scenario)
