@@ -273,26 +273,17 @@ class Submission:
         self._begin()
         self._may_go_on()
         name = manifest_object(self.submission_id, part.number, self._identity.added)
-        # Later parts are written and looked for afterwards: most submissions are not closed under way.
-        if self._stays_open and not self._part_count and self._is_closing() and self._store.info(name) is None:
-            self._leave_out()
         create_same(self._store, name, part.manifest or b"", "application/x-ndjson", part.metadata)
-        if self._stays_open and self._is_closing() and short_name(name) not in self._counted():
+        if self._stays_open and is_closing(self._store, self.submission_id) and short_name(name) not in self._counted():
             self._store.delete(name)
-            self._leave_out()
+            self._unsent, self._done = None, True
+            raise SubmissionClosed(self.report)
         self._may_go_on()
-
-    def _is_closing(self) -> bool:
-        return is_closing(self._store, self.submission_id)
 
     def _counted(self) -> Sequence[str]:
         opened = read_opened(self._store, self.submission_id) or self._opened
         found: Sequence[str] = close_opened(self._store, opened, self._clock.now()).get(COUNTED, ())
         return found
-
-    def _leave_out(self) -> None:
-        self._unsent, self._done = None, True
-        raise SubmissionClosed(self.report)
 
     def _begin(self) -> None:
         """What must stand before the first manifest: what an open submission is, and the mark of an end to fire. Not that of a submission

@@ -207,12 +207,14 @@ def test_a_failed_request_fails_all_that_is_published_together_once_the_others_h
         waiting = [asyncio.create_task(collector.publish_together(many))]
         await topic.arrived(2)
         topic.fail(DependencyUnavailable("away"))
+        closing = asyncio.create_task(collector.close())
         await turns()
         assert not waiting[0].done()
+        assert not closing.done()
         topic.open()
         with pytest.raises(DependencyUnavailable, match="away"):
             await asyncio.gather(*waiting)
-        await collector.close()
+        await closing
 
     run(scenario)
 
