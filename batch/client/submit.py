@@ -18,6 +18,7 @@ from batch.model.clock import Clock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed, ServiceRefused
 from batch.model.message import (
+    BUILT_IN,
     ENVELOPE,
     ROLLING_BELOW,
     TASK_ID_PATTERN,
@@ -103,7 +104,15 @@ def task_from_line(line: bytes, position: int = 0) -> NewTask | Refusal:
 
 
 def checked_message(
-    new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None, submission_id: str = "", shard: str = ""
+    new: NewTask,
+    *,
+    lane: str,
+    unix_s: float,
+    rng: random.Random,
+    check: Check | None,
+    submission_id: str = "",
+    shard: str = "",
+    built_in: bool = False,
 ) -> tuple[bytes, dict[str, str]]:
     """A new task's message data and attributes: the one way in for every client, and the only place that checks the envelope. Raises
     MessageRefused unless type, field names, key and size are such that the task can travel and be told apart, and `check` lets it pass."""
@@ -111,6 +120,9 @@ def checked_message(
     check_task_type(new.task_type)
     if not new.task_type.strip() or not new.task_type.isprintable():
         raise MessageRefused("no_task_type", f"task_type must be a text that can be read, got {short(new.task_type)}", ("task_type",))
+    if not built_in and new.task_type.startswith(BUILT_IN):
+        reason = f"task_type {short(new.task_type)} is Fanout's own, and only Fanout submits it: give yours a name without {BUILT_IN!r}"
+        raise MessageRefused("invalid", reason, ("task_type",))
     taken = [name for name in ENVELOPE if name in new.fields]
     if taken:
         reason = "must be left out: set when the task is submitted; for a task that may be submitted twice give an idempotency key"
@@ -163,20 +175,23 @@ def submit_one(
     rng: random.Random,
     check: Check | None = None,
     store: ObjectStore | None = None,
+    built_in: bool = False,
 ) -> tuple[str, str]:
     """Publish a single task; its task_id and message_id. With a bucket another task under the same idempotency key is refused. Raises
     MessageRefused, DependencyError."""
     unix_s = clock.now()
-    message = single_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check)
+    message = single_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, built_in=built_in)
     if store is not None and new.idempotency_key is not None:
         message = settled(store, Keyed(new.idempotency_key, message), unix_s)
     return message.attributes["task_id"], topic.publish([message])[0]
 
 
-def single_message(new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None = None) -> Outgoing:
+def single_message(
+    new: NewTask, *, lane: str, unix_s: float, rng: random.Random, check: Check | None = None, built_in: bool = False
+) -> Outgoing:
     """The message of a task without a submission: its outcome goes to the shard of its lane and hour. Raises MessageRefused."""
     shard = rolling_shard(checked_lane(lane), unix_s)
-    return Outgoing(*checked_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, shard=shard))
+    return Outgoing(*checked_message(new, lane=lane, unix_s=unix_s, rng=rng, check=check, shard=shard, built_in=built_in))
 
 
 class _Prepared(NamedTuple):
