@@ -90,13 +90,13 @@ def explained(result: TickResult) -> list[str]:
 def explained_round(outcome: Round) -> list[str]:
     """The lines of all lanes, and of the jobs that could not be lanes."""
     lines = [line for result in outcome.results for line in explained(result)]
-    lines += _ends(outcome.endings)
+    lines += ends_lines(outcome.endings)
     for refused in outcome.refused:
         lines += [f"job {refused.job}: not a lane until its annotations are right", *(f"  {problem}" for problem in refused.problems)]
     return lines
 
 
-def _ends(endings: Endings) -> list[str]:
+def ends_lines(endings: Endings) -> list[str]:
     """Nothing is said where no end is to be fired."""
     problems = [f"ends: {problem}" for problem in endings.problems]
     if not endings.open_count:

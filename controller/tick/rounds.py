@@ -24,7 +24,7 @@ from controller.model.together import together
 from controller.observe.jobs import JobInfo
 from controller.tick.action import act
 from controller.tick.outside import Outside
-from controller.tick.results import Round, TickResult, endings_json
+from controller.tick.results import Round, TickResult
 from controller.tick.sharing import share_out
 from controller.tick.view import View, fault, hold_view, look
 
@@ -58,14 +58,11 @@ def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
     if not lanes or not memory.ends_lock.acquire(blocking=False):
         return Endings()
     try:
-        endings = EndingsLook(lanes, outside.topic, outside.store, outside.clock, outside.rng, memory.ends).run()
+        return EndingsLook(lanes, outside.topic, outside.store, outside.clock, outside.rng, memory.ends).run()
     except Exception as error:  # noqa: BLE001 - as for a lane
-        endings = Endings(problems=_traced(error))
+        return Endings(problems=_traced(error))
     finally:
         memory.ends_lock.release()
-    if endings.sent or endings.problems:
-        log("ends_troubled" if endings.problems else "ends_looked_at", **endings_json(endings))
-    return endings
 
 
 def _write_lanes(outside: Outside, lanes: Sequence[Lane], *, keep_others: bool) -> None:
