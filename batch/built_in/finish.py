@@ -1,7 +1,7 @@
 """`fanout.finish`: proves by name that a submission has ended, and then fires its end, once for each round.
 
-What it has come to is written into the mark before the end's task is published, so that of several at once one goes on, and whoever goes on
-after an interruption publishes the very same task. The mark is deleted last.
+What it has come to is written into the mark before the end's task is published, so that of several at once one goes on, and the one that
+goes on after an interruption publishes the very same task. The mark is deleted last.
 """
 
 from __future__ import annotations

@@ -121,8 +121,7 @@ def checked_message(
     if not new.task_type.strip() or not new.task_type.isprintable():
         raise MessageRefused("no_task_type", f"task_type must be a text that can be read, got {short(new.task_type)}", ("task_type",))
     if not built_in and new.task_type.startswith(BUILT_IN):
-        reason = f"task_type {short(new.task_type)} is Fanout's own, and only Fanout submits it: give yours a name without {BUILT_IN!r}"
-        raise MessageRefused("invalid", reason, ("task_type",))
+        raise MessageRefused("invalid", f"type {short(new.task_type)} is Fanout's own: name yours without {BUILT_IN!r}", ("task_type",))
     taken = [name for name in ENVELOPE if name in new.fields]
     if taken:
         reason = "must be left out: set when the task is submitted; for a task that may be submitted twice give an idempotency key"
@@ -134,8 +133,7 @@ def checked_message(
         raise MessageRefused("invalid", f"names of fields must be texts, got {short(odd)}")
     if check is not None:
         check(new)
-    key = new.idempotency_key
-    task_id = new_task_id(rng, shard or submission_id) if key is None else keyed_task_id(lane, key)
+    task_id = keyed_task_id(lane, key) if (key := new.idempotency_key) is not None else new_task_id(rng, shard or submission_id)
     return encode(Task(task_id, new.task_type, iso(unix_s), new.fields, submission_id, lane, shard))
 
 

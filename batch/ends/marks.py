@@ -33,8 +33,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """What a submission has come to, once it is proven: written down before the end's task is published, so that whoever goes on after an
-    interruption publishes the very same one. `at`: since when (Unix seconds); `counts`: tasks by outcome."""
+    """What a submission has come to, once it is proven: written down before the end's task is published, so that a finish that goes on
+    after an interruption publishes the very same one. `at`: since when (Unix seconds); `counts`: tasks by outcome."""
 
     at: float
     end: End
