@@ -168,6 +168,7 @@ def _named(handlers: str) -> tuple[str, ...]:
 
 def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> Worker:
     """The worker with the real clients. Raises DependencyForbidden when there are no credentials."""
+    from batch.built_in import with_built_in
     from batch.services.calls import resource_of
     from batch.services.objects import GoogleObjectStore
     from batch.services.pubsub import GoogleSubscription
@@ -179,18 +180,20 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
         found = resource_of("topic", name, settings.project)
         return GoogleTopic(found.project, found.name, retry_within_s=PUBLISH_WITHIN_S, request_timeout_s=PUBLISH_WITHIN_S)
 
+    clock = SystemClock()
+    store = GoogleObjectStore(
+        settings.bucket_name,
+        project=settings.project,
+        pool_size=2 * settings.concurrency + BESIDE,
+        billing_project=settings.billing_project,
+    )
     return Worker(
         settings,
-        registry,
+        with_built_in(registry, settings, store, topic, clock, rng),
         GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name),
         GoogleTopic(settings.project, settings.dead_letter_topic),
-        GoogleObjectStore(
-            settings.bucket_name,
-            project=settings.project,
-            pool_size=2 * settings.concurrency + BESIDE,
-            billing_project=settings.billing_project,
-        ),
-        SystemClock(),
+        store,
+        clock,
         rng,
         topic,
     )

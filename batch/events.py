@@ -125,6 +125,8 @@ EVENTS: dict[str, tuple[str, str]] = {
         "WARNING",
         "the tick could not write controller/lanes.json; the dead-letters job works by what it says now. Tried again at the next tick",
     ),
+    "ends_looked_at": ("INFO", "submissions may have ended: a tick sent their fanout.finish; with how many are open and were looked at"),
+    "ends_troubled": ("WARNING", "the same, where the bucket or a lane is missing or a mark is damaged: those ends wait for a later tick"),
     "poke_counted": ("INFO", "the front door reported accepted tasks; with their count and lane"),
     "pokes_dropped": ("WARNING", "pokes were not counted; the gauge will show their tasks"),
     "task_not_submitted": ("ERROR", "the topic is missing, forbidden or refused a task; the client was told"),

@@ -205,6 +205,18 @@ class WorkerSettings:
     max_outstanding_bytes: int = setting(
         "MAX_OUTSTANDING_BYTES", whole(1), "data of messages that may be outstanding in a worker", default=32 * 1024 * 1024
     )
+    webhook_secrets: tuple[str, ...] = setting(
+        "WEBHOOK_SECRETS",
+        names,
+        "secrets that webhooks are signed with, each by itself: `whsec_` and base64, or a text; without any they are not signed",
+        default=(),
+    )
+    webhook_allow_private: bool = setting(
+        "WEBHOOK_ALLOW_PRIVATE",
+        flag,
+        "whether webhooks may go to private addresses, and to this machine without TLS",
+        default=False,
+    )
     log_level: str = log_level_setting()
     watchdog_s: float = setting(
         "WATCHDOG_S", seconds(1), "how long a thread of the worker may send no heartbeat before the worker ends stuck", default=180.0

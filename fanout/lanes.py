@@ -18,15 +18,16 @@ from controller.model.reading import Reading, Unknown, Value, reading_json
 from controller.model.together import together
 from controller.model.wording import spoken
 from controller.observe.jobs import JobInfo
-from controller.observe.waiting import MAX_DELAYED, Waiting, waiting_of
+from controller.observe.waiting import MAX_COUNTED, Waiting, waiting_of
 from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
 from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, say, show, show_json
 
-NUMBERS = frozenset({"backlog", "assigned", "workers", "dead", "delayed", "cancelled"})
-COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers", "dead", "delayed", "cancelled", "last decision")
+NUMBERS = frozenset({"backlog", "assigned", "workers", "dead", "delayed", "cancelled", "ends"})
+WAITING = ("dead", "delayed", "cancelled", "ends")
+COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers", "dead", "delayed", "cancelled", "ends", "last decision")
 
 
 @click.command()
@@ -37,19 +38,19 @@ def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings)
     """Show LANES, or all: backlog and ledger, workers alive, the last decision, and what is in the way.
 
     STATE is `ok`, `paused`, `broken` (its newest workers could not work), `unknown` (something could not be read), `crashed` (workers of
-    its newest execution were ended by a signal or crashed) or `refused` (Cloud Run refuses launches for now). BACKLOG is what the gauge
-    counted when it was SAMPLED, OLDEST how old the oldest message was then, ASSIGNED how many of these messages workers already have. DEAD
-    letters wait for a rule or a person, DELAYED tasks for their time (no more than 10,000 are counted); CANCELLED counts what clients have
-    cancelled that workers still look for. Ends with 1 when a lane is in any other state than ok or paused, a job cannot be a lane, or there
-    is no lane.
+    its newest execution were ended by a signal or crashed), `refused` (Cloud Run refuses launches for now) or `unfired` (the end of a
+    submission is overdue). BACKLOG is what the gauge counted when it was SAMPLED, OLDEST how old the oldest message was then, ASSIGNED how
+    many of these messages workers already have. DEAD letters wait for a rule or a person, DELAYED tasks for their time; CANCELLED counts
+    what clients have cancelled that workers still look for, ENDS the submissions whose end is still to be fired (no more than 10,000 are
+    counted). Ends with 1 when a lane is in any other state than ok or paused, a job cannot be a lane, or there is no lane.
 
     \b
     fanout lanes
     fanout lanes --json | jq '.lanes[] | select(.troubles != [])'
 
     JSON: lanes (lane, job, subscription, paused, reading, sample_age_s, accepted_count, assigned_count, unassigned_count,
-    live_worker_count, dead_count, delayed_count, cancelled_count, last_decision, troubles) and refused (job, problems). A number that is
-    not known is null.
+    live_worker_count, dead_count, delayed_count, cancelled_count, ends_count, last_decision, troubles) and refused (job, problems). A
+    number that is not known is null.
     """
     with cloud.connected(settings) as outside:
         views, refused = looked(outside, lanes)
@@ -106,8 +107,9 @@ def lane_json(view: View, waiting: Waiting) -> dict[str, Any]:
         "dead_count": waiting.dead_count,
         "delayed_count": waiting.delayed_count,
         "cancelled_count": waiting.cancelled_count,
+        "ends_count": waiting.ends_count,
         "last_decision": decisions[-1] if decisions else None,
-        "troubles": [*troubles(view), *waiting.problems],
+        "troubles": [*troubles(view), *waiting.problems, *waiting.overdue],
     }
 
 
@@ -133,20 +135,23 @@ def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
     oldest = "" if not isinstance(reading, Value) or reading.oldest_age_s is None else spoken(reading.oldest_age_s)
     return (
         view.lane.name,
-        state_of(view, more_unknown=len(body["troubles"]) > len(troubles(view))),
+        state_of(
+            view, more_unknown=None in [body[f"{what}_count"] for what in WAITING], unfired=len(body["troubles"]) > len(troubles(view))
+        ),
         backlog,
         "" if body["sample_age_s"] is None else f"{spoken(body['sample_age_s'])} ago",
         oldest,
         _number(body["assigned_count"]),
         _number(body["live_worker_count"]),
         _number(body["dead_count"]),
-        "10,000+" if body["delayed_count"] == MAX_DELAYED else _number(body["delayed_count"]),
+        _many(body["delayed_count"]),
         _number(body["cancelled_count"]),
+        _many(body["ends_count"]),
         _last_decision(body["last_decision"], view.now),
     )
 
 
-def state_of(view: View, *, more_unknown: bool = False) -> str:
+def state_of(view: View, *, more_unknown: bool = False, unfired: bool = False) -> str:
     """One word; what is wrong goes before what is wanted, and both are said. `more_unknown`: something else could not be read."""
     words = ["paused"] if view.lane.policy.paused else []
     if view.broken is not None:
@@ -156,7 +161,13 @@ def state_of(view: View, *, more_unknown: bool = False) -> str:
         words.append("unknown" if unknown else "crashed" if troubles(view) == [view.crashed] else "refused")
     elif more_unknown:
         words.append("unknown")
+    elif unfired:
+        words.append("unfired")
     return "+".join(words) or "ok"
+
+
+def _many(count: int | None) -> str:
+    return f"{MAX_COUNTED:,}+" if count == MAX_COUNTED else _number(count)
 
 
 def _number(count: int | None) -> str:

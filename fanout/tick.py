@@ -21,15 +21,17 @@ from fanout.output import EXIT_FINE, EXIT_TROUBLE, say, show_json
 def tick(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: ControllerSettings) -> None:
     """Decide for LANES, or for all, and launch what was decided.
 
+    A tick of all lanes also looks which submissions may have ended, and sends for the proof that fires their ends.
+
     Ends with 0 when every lane was decided and launched, or is paused; with 1 when a launch failed, a lane is on hold because something
-    could not be known or does not work, or there is no lane; with 2 when settings are wrong.
+    could not be known or does not work, ends cannot be fired, or there is no lane; with 2 when settings are wrong.
 
     \b
     fanout tick                   # all lanes
     fanout tick urgent --json     # one of them, for a script
 
-    JSON: lanes (lane, decision, launched, failures, stood_down, dry_run, republished_count, cancelled_count, delayed_problems, notes) and
-    refused (job, problems).
+    JSON: lanes (lane, decision, launched, failures, stood_down, dry_run, republished_count, cancelled_count, delayed_problems, notes),
+    refused (job, problems) and, of a tick of all lanes, ends (open_count, looked_count, finish_count, request_count, problems).
     """
     _run(settings, lanes, as_json=as_json, dry_run=dry_run)
 
@@ -69,4 +71,4 @@ def _run(settings: ControllerSettings, lanes: tuple[str, ...], *, as_json: bool,
 def exit_code(outcome: Round) -> int:
     """1 where a lane is not as its operator wants it."""
     troubled = any(result.failures or result.decision.troubled for result in outcome.results)
-    return EXIT_TROUBLE if outcome.refused or troubled else EXIT_FINE
+    return EXIT_TROUBLE if outcome.refused or troubled or outcome.endings.problems else EXIT_FINE

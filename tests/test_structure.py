@@ -41,6 +41,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "ends",
         "dead",
         "client",
+        "built_in",
         "child",
         "worker",
         "handlers",

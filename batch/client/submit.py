@@ -14,6 +14,7 @@ from batch.model.clock import Clock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import MessageRefused
 from batch.model.message import (
+    BUILT_IN,
     ENVELOPE,
     TASK_ID_PATTERN,
     Task,
@@ -26,9 +27,6 @@ from batch.model.message import (
     short,
 )
 from batch.services.ports import ObjectStore, Topic
-
-BUILT_IN = "fanout."
-"""Task types that begin so are Fanout's own; no client submits one."""
 
 
 @dataclass(frozen=True, slots=True)

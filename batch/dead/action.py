@@ -1,9 +1,9 @@
 """One replay or discard of many dead letters, step by step; each step can be resumed where it was interrupted.
 
 A replay opens (an entry of the log says which letters, who and why), claims all its letters, and then, a segment at a time: writes the
-outcome line `replayed` to each task's shard, publishes, and notes in the log what Pub/Sub has confirmed. At last it closes. A kill repeats
-at most the requests that were in flight, and these are counted. Which outcome of a task counts is decided by the replay's number: so
-a message that is published twice takes effect once.
+outcome line `replayed` to each task's shard, begins a new round of submissions with an end to fire, publishes, and notes in the log what
+Pub/Sub has confirmed. At last it closes. A kill repeats at most the requests that were in flight, and these are counted. Which outcome of a
+task counts is decided by the replay's number: so a message that is published twice takes effect once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from batch.dead.letters import Letter
 from batch.dead.log import Act, Entry, Fold, about
 from batch.dead.publishing import Pacer, message_of, portion_count, publish
 from batch.dead.selecting import edited, waiting
+from batch.ends import rounds
 from batch.model.clock import Clock, from_iso, iso
 from batch.model.deadletters import Replay, fingerprint_of
 from batch.model.delivery import MAX_PUBLISH_BYTES
@@ -81,6 +82,7 @@ class Action:
         self._counting: dict[str, tuple[int, str]] = {}
         self._done: Counter[str] = Counter()
         self._claimed_count = 0
+        self._endless = {""}  # submissions without an end to fire
         self._made_topic: Topic | None = None
         self._opened = self.resumed
         self._lock = threading.Lock()
@@ -227,6 +229,7 @@ class Action:
                 return False
             if not begun:
                 self._announce(segment, ready)
+                self._begin_rounds(ready)
                 begun = True
                 if not self._is_mine(segment):  # who has resumed it meanwhile may have announced, and published, first
                     return False
@@ -263,6 +266,16 @@ class Action:
         if self.resumed and not any(written):
             repeated = min(len(letters), portion_count(self.details["rate"]))
             claims.take_over(self.store, segment, self.action_id, self.runner, repeated)
+
+    def _begin_rounds(self, letters: Sequence[Letter]) -> None:
+        """Submissions whose tasks are pending again will end once more: their marks stand before anything is published. Asked for each
+        segment, for such an end may have been fired since."""
+        submissions = {letter.submission_id for letter in letters} - self._endless
+        if not submissions:
+            return
+        with ThreadPoolExecutor(min(WRITES_AT_A_TIME, len(submissions))) as pool:
+            to_end = pool.map(lambda one: (one, rounds.begin(self.store, one, self.action_id)), submissions)
+            self._endless |= {submission_id for submission_id, ends in to_end if not ends}
 
     def _outcome(self, letter: Letter, outcome: str, error_type: str = "", reason: str = "", fingerprint: str = "") -> Outcome:
         return Outcome(

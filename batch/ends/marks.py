@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 
-from batch.ends.options import Ends, ends_of, to_json
+from batch.ends.options import End, Ends, ends_of, to_json
 from batch.model.clock import from_iso, iso
-from batch.model.errors import MessageRefused, ObjectDamaged, ObjectMissing
+from batch.model.errors import MessageRefused, ObjectDamaged, ObjectMissing, PreconditionFailed
 from batch.model.names import OPEN, mark_object
 from batch.services.ports import ObjectInfo, ObjectStore
 
@@ -21,31 +22,46 @@ FIRST_AGAIN_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """The last `fanout.finish` of this round: when it was published (Unix seconds), how many tasks had ended then, and the how many-th it
-    was while that number has not grown."""
+    """The last `fanout.finish` of this round: when it was published (Unix seconds), how many tasks had ended then, the how many-th it
+    was while that number has not grown, and how many tasks it found missing: so many more must end."""
 
     at: float = 0.0
     ended_count: int = -1
     times: int = 0
+    missing_count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """What a submission has come to, once it is proven: written down before the end's task is published, so that a finish that goes on
+    after an interruption publishes the very same one. `at`: since when (Unix seconds); `counts`: tasks by outcome."""
+
+    at: float
+    end: End
+    task_count: int
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An end that is still to be fired. `round`: 0, one more with each retry or replay. `generation`: of the object that was read."""
+    """An end that is still to be fired. `round`: 0, one more with each retry or replay, the last by `action_id`. `firing`: its end is being
+    fired. `generation`: of the object that was read."""
 
     submission_id: str
     lane: str
     round: int = 0
     told: Told = Told()
     generation: int = 0
+    action_id: str = ""
+    firing: Firing | None = None
 
     @property
     def name(self) -> str:
         return mark_object(self.lane, self.submission_id)
 
-    def next_round(self) -> Mark:
+    def next_round(self, action_id: str = "") -> Mark:
         """After a retry or a replay: nothing has been told of it."""
-        return replace(self, round=self.round + 1, told=Told())
+        return replace(self, round=self.round + 1, told=Told(), action_id=action_id, firing=None)
 
 
 def wants_finish(mark: Mark, ended_count: int, task_count: int, now: float) -> bool:
@@ -54,7 +70,7 @@ def wants_finish(mark: Mark, ended_count: int, task_count: int, now: float) -> b
     if ended_count < task_count:
         return False
     told = mark.told
-    return ended_count > told.ended_count or now >= told.at + FIRST_AGAIN_S * 2.0 ** (min(told.times, 16) - 1)
+    return ended_count >= told.ended_count + told.missing_count or now >= told.at + FIRST_AGAIN_S * 2.0 ** (min(told.times, 16) - 1)
 
 
 def after_finish(mark: Mark, ended_count: int, now: float) -> Mark:
@@ -86,6 +102,12 @@ def read(store: ObjectStore, lane: str, submission_id: str) -> tuple[Mark, Ends]
     return mark, ends
 
 
+def standing(store: ObjectStore, lane: str, submission_id: str) -> Mark | None:
+    """The mark, without what is to happen. Raises DependencyError."""
+    info = store.info(mark_object(lane, submission_id))
+    return None if info is None else _from_info(info)
+
+
 def write(store: ObjectStore, mark: Mark, ends: Ends) -> Mark:
     """Over the generation that `mark` was read at (0: none). Raises PreconditionFailed, DependencyError."""
     body = json.dumps(to_json(ends), ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
@@ -94,11 +116,22 @@ def write(store: ObjectStore, mark: Mark, ends: Ends) -> Mark:
     return replace(mark, generation=info.generation)
 
 
+def delete(store: ObjectStore, mark: Mark) -> None:
+    """Its end has been fired. A mark that was written since stays: it is another round's. Raises DependencyError."""
+    with suppress(PreconditionFailed):
+        store.delete(mark.name, if_generation=mark.generation)
+
+
 def _metadata(mark: Mark) -> dict[str, str]:
     told = mark.told
     found = {"round": str(mark.round)}
     if told.times:
         found |= {"told_at": iso(told.at), "told_count": str(told.ended_count), "told_times": str(told.times)}
+        found |= {"told_missing": str(told.missing_count)}
+    if mark.action_id:
+        found["action_id"] = mark.action_id
+    if mark.firing is not None:
+        found["firing"] = json.dumps({**asdict(mark.firing), "at": iso(mark.firing.at)})
     return found
 
 
@@ -106,15 +139,28 @@ def _from_info(info: ObjectInfo) -> Mark | None:
     lane, _, submission_id = info.name.removeprefix(OPEN).partition("/")
     if not lane or not submission_id or "/" in submission_id:
         return None
-    return Mark(submission_id, lane, _whole(info.metadata, "round"), _told(info.metadata), info.generation)
+    metadata = info.metadata
+    action_id = metadata.get("action_id", "")
+    return Mark(submission_id, lane, _whole(metadata, "round"), _told(metadata), info.generation, action_id, _firing(metadata))
 
 
 def _told(metadata: Mapping[str, str]) -> Told:
     """Nothing, where it cannot be read: then one more is published."""
     try:
-        return Told(from_iso(metadata["told_at"]), int(metadata["told_count"]), int(metadata["told_times"]))
+        at, missing = from_iso(metadata["told_at"]), int(metadata.get("told_missing", "1"))
+        return Told(at, int(metadata["told_count"]), int(metadata["told_times"]), missing)
     except (KeyError, ValueError):
         return Told()
+
+
+def _firing(metadata: Mapping[str, str]) -> Firing | None:
+    """None, where it cannot be read: then the submission is proven once more."""
+    try:
+        body = json.loads(metadata["firing"])
+        counts = {str(name): int(count) for name, count in body["counts"].items()}
+        return Firing(from_iso(body["at"]), End(body["end"]), int(body["task_count"]), counts)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def _whole(metadata: Mapping[str, str], name: str) -> int:

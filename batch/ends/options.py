@@ -10,8 +10,14 @@ from typing import Any
 from batch.model.errors import MessageRefused
 from batch.model.message import short
 
+FINISH_TYPE = "fanout.finish"
+"""The built-in task that proves a submission and fires its end."""
+WEBHOOK_TYPE = "fanout.webhook"
+"""The built-in task that tells an address of it."""
 WEBHOOK = "webhook"
 LANE = "lane"
+SUBMISSION = "submission"
+"""The field of an end's task that says what the submission has come to."""
 
 
 class End(StrEnum):
@@ -89,6 +95,8 @@ def _task(name: str, given: object, problems: dict[str, str]) -> Mapping[str, An
         problems[f"{name}.{WEBHOOK}"] = f"must be an address, https://…, got {short(given[WEBHOOK])}"
     elif not isinstance(given.get(LANE, ""), str):
         problems[f"{name}.{LANE}"] = f"must be the name of a lane, got {short(given[LANE])}"
+    elif SUBMISSION in given:
+        problems[f"{name}.{SUBMISSION}"] = "must be left out: it is set when the end is fired"
     else:
         return given
     return None

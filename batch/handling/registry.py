@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch.handling.signals import speaking
 from batch.model.errors import DependencyError, MessageRefused, SettingsError, text_of
+from batch.model.message import BUILT_IN
 from batch.model.texts import class_name, plain
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class Registry:
         `isolation="process"` runs it in a child process that is killed at `timeout_s` and may use `memory_mb` at most; `group=N` gives
         it up to N tasks at a time, as lists. An async function runs on the worker's event loop.
         """
+        if str(task_type).startswith(BUILT_IN):
+            raise SettingsError([f"task type {task_type!r} is one of Fanout's own; give yours a name without {BUILT_IN!r}"])
         if task_type in self._handlers:
             raise SettingsError([f"task type {task_type!r} has two handlers; give one of them another name"])
         problems = _wrong_options(retries, timeout_s, isolation, group, group_wait_s, memory_mb)
@@ -168,6 +171,12 @@ class Registry:
             name: handler if handler.timeout_s is not None else replace(handler, timeout_s=timeout_s)
             for name, handler in self._handlers.items()
         }
+        return found
+
+    def joined(self, *handlers: Handler) -> Registry:
+        """The same handlers and these."""
+        found = Registry()
+        found._handlers = {**self._handlers, **{handler.task_type: handler for handler in handlers}}
         return found
 
     def __getitem__(self, task_type: str) -> Handler:

@@ -22,6 +22,8 @@ from batch.model.errors import MessageRefused
 ENVELOPE = ("task_id", "task_type", "submitted_at")
 MAX_MESSAGE_BYTES = 9_000_000
 """What the door accepts: Pub/Sub takes 10 MB a request, and a dead letter adds attributes to the same data."""
+BUILT_IN = "fanout."
+"""Task types that begin so are Fanout's own; no client submits one."""
 MAX_TASK_TYPE_BYTES = 128
 MAX_KEY_BYTES = 1024
 MAX_TIME_CHARS = 64

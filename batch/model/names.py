@@ -106,6 +106,11 @@ def stored_proof_object(submission_id: str) -> str:
     return f"submissions/{submission_id}/proof.json"
 
 
+def ended_object(submission_id: str) -> str:
+    """The last round of a submission whose end was fired."""
+    return f"submissions/{submission_id}/ended.json"
+
+
 def outcome_folder(shard: str) -> str:
     """Where the outcomes of a shard lie."""
     return f"outcomes/{shard}/"

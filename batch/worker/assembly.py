@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from batch.handling.registry import Kind, Registry
+from batch.model.message import BUILT_IN
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
 from batch.worker.dispatch import Executor, Executors, queues_of
@@ -20,6 +21,9 @@ from batch.worker.executors.threads import ThreadExecutor
 from batch.worker.ready_queue import Changes
 from batch.worker.redelivered import Redelivered
 
+BUILT_IN_THREADS = 2
+"""For Fanout's own tasks, in a worker without threads for others."""
+
 
 def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, parts: Parts, unable: Callable[[str], None]) -> Executors:
     """The executors that the registry's handlers need. No child process is started before it is needed; `unable` is called with the reason
@@ -30,7 +34,8 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
     quarantine = Quarantine(settings, isolation, parts)
     changes, loop = Changes(), _loop(settings, registry, parts)
     executors: dict[str, tuple[Redelivered, Executor]] = {}
-    for name, task_types in queues_of(registry).items():
+    queues = queues_of(registry)
+    for name, task_types in queues.items():
         handler = registry[task_types[0]] if name.startswith(Kind.GROUP) else None
         concurrency = settings.concurrency
         if handler is not None:
@@ -48,9 +53,13 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
         else:
             executor = ThreadExecutor(concurrency, stage.queue, parts)
         executors[name] = stage, executor
+    built_in: tuple[Redelivered, Executor] | None = None
+    if Kind.THREAD not in queues and any(task_type.startswith(BUILT_IN) for task_type in registry):
+        stage = Redelivered(markers, quarantine, changes, BUILT_IN_THREADS, parts)
+        built_in = stage, ThreadExecutor(BUILT_IN_THREADS, stage.queue, parts)
     here = [task_type for task_type in registry if registry[task_type].kind is not Kind.PROCESS]
     slow = SlowWatch(settings.slow_after_s, settings.task_timeout_s / 2, runner, parts.clock)
-    return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here), slow)
+    return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here), slow, built_in)
 
 
 def _loop(settings: WorkerSettings, registry: Registry, parts: Parts) -> Loop:

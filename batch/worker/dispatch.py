@@ -10,7 +10,7 @@ from typing import Protocol
 
 from batch.handling.registry import Kind, Registry
 from batch.model.delivery import Delivery
-from batch.model.message import task_type_of
+from batch.model.message import BUILT_IN, task_type_of
 from batch.model.progress import RunningTask
 from batch.worker.attempt import Work
 from batch.worker.executors.guard import Guard
@@ -19,6 +19,8 @@ from batch.worker.executors.running import Running
 from batch.worker.executors.slow import SlowWatch
 from batch.worker.ready_queue import Changes, ReadyQueue
 from batch.worker.redelivered import Redelivered
+
+BUILT_IN_BYTES = BUILT_IN.encode()
 
 
 class Executor(Protocol):
@@ -56,12 +58,17 @@ class Executors:
         changes: Changes,
         guard: Guard,
         slow: SlowWatch,
+        built_in: tuple[Redelivered, Executor] | None = None,
     ) -> None:
-        """`changes` are those of all queues."""
+        """`changes` are those of all queues. `built_in`: threads for Fanout's own task types, where no handler runs in threads."""
         self._stages = {name: stage for name, (stage, _) in executors.items()}
         self._executors = [executor for _, executor in executors.values()]
+        self._sorts, self._beside = len(executors) > 1, built_in is not None
+        if built_in is not None:
+            self._stages[Kind.THREAD.value] = built_in[0]
         self._quarantine = quarantine
-        self._everyone: Sequence[Executor | Quarantine] = (*self._executors, quarantine)
+        others = [quarantine] if built_in is None else [built_in[1], quarantine]
+        self._everyone: Sequence[Executor | Quarantine] = (*self._executors, *others)
         self._registry = registry
         self.changes = changes
         self._guard = guard
@@ -70,7 +77,7 @@ class Executors:
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
         """To the queues of their handlers; a message that cannot be read may go to any."""
-        if len(self._stages) == 1:
+        if not self._sorts and not (self._beside and any(may_be_built_in(one.data) for one in deliveries)):
             self._first.put(deliveries)
             return
         by_queue: dict[str, list[Delivery]] = {}
@@ -80,11 +87,13 @@ class Executors:
             self._stages.get(name, self._first).put(of_queue)
 
     def start(self) -> None:
-        for executor in self._executors:
-            executor.start()
+        for executor in self._everyone:
+            if not isinstance(executor, Quarantine):
+                executor.start()
 
     @property
     def concurrency(self) -> int:
+        """Of the handlers: what Fanout's own tasks need beside them asks for no messages."""
         return sum(executor.concurrency for executor in self._executors)
 
     @property
@@ -125,10 +134,19 @@ def queue_name(kind: Kind, task_type: str) -> str:
     return f"{kind.value}:{task_type}" if kind is Kind.GROUP else kind.value
 
 
+def may_be_built_in(data: bytes) -> bool:
+    """Whether a message may ask for one of Fanout's own task types, by a look that costs nearly nothing: only the name itself is certain
+    where nothing is escaped, in the usual encoding."""
+    return BUILT_IN_BYTES in data or b"\\u" in data or data[:2] != b'{"'
+
+
 def queues_of(registry: Registry) -> dict[str, list[str]]:
-    """The queues that a registry's handlers need, with the task types of each; threads when there are none."""
+    """The queues that a registry's handlers need, with the task types of each; threads when there are none. Fanout's own types ask for
+    none: a worker whose handlers are all of another kind would sort each message for their sake."""
     queues: dict[str, list[str]] = {}
     for task_type in registry:
+        if task_type.startswith(BUILT_IN):
+            continue
         queues.setdefault(queue_name(registry[task_type].kind, task_type), []).append(task_type)
     return queues or {Kind.THREAD.value: []}
 

@@ -52,6 +52,13 @@ def positive(text: str) -> float:
     return value
 
 
+def lane_name(text: str) -> str:
+    """Raises ValueError with the rule."""
+    if not _LANE.fullmatch(text):
+        raise ValueError("the name of a lane")
+    return text
+
+
 def replay_rate(text: str) -> float:
     """Raises ValueError with the rule."""
     if positive(text) < SLOWEST_RATE:
@@ -129,6 +136,7 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     ),
     "fanout/replay-times": Annotation("replay_times", whole(1), "a task that was replayed so often waits for a person"),
     "fanout/replay-rate": Annotation("replay_rate", replay_rate, "replays a second"),
+    "fanout/callbacks": Annotation("callbacks", lane_name, "the lane whose workers fire the ends of this lane's submissions"),
 }
 
 

@@ -8,6 +8,8 @@ from enum import StrEnum
 from batch.dead.rules import NO_RULES, Rules
 from batch.settings import WorkerSettings
 
+DEFAULT_CALLBACKS = "default"
+
 
 class Strategy(StrEnum):
     """How a launch is sized; the values are those of the annotation `fanout/strategy`."""
@@ -35,7 +37,7 @@ class Policy:
     """What an operator decides about a lane. `share`: the most messages that one worker takes. `max_workers` counts all that are alive at
     a time, `min_workers` bounds one launch from below, `floor` workers of a shared budget are reserved for this lane. `max_in_flight`
     messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound. `replay_*` are the
-    retry rules of dead letters."""
+    retry rules of dead letters. Workers of the lane `callbacks` fire the ends of this lane's submissions."""
 
     share: int = WorkerSettings.max_messages
     min_workers: int = 0
@@ -55,6 +57,7 @@ class Policy:
     replay_after_s: float = NO_RULES.after_s
     replay_times: int = NO_RULES.times
     replay_rate: float = NO_RULES.rate
+    callbacks: str = DEFAULT_CALLBACKS
 
     @property
     def rules(self) -> Rules:

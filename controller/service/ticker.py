@@ -19,7 +19,7 @@ from batch.events import log
 from batch.model.clock import iso
 from batch.model.errors import DependencyError, SettingsError
 from controller.tick.outside import Outside
-from controller.tick.results import Round, TickResult, result_json, round_json
+from controller.tick.results import Round, TickResult, endings_json, ends_lines, result_json, round_json
 from controller.tick.rounds import tick_lanes
 
 T = TypeVar("T")
@@ -162,13 +162,16 @@ class Ticker:
 
 
 def log_round(outcome: Round) -> None:
-    """One line for each lane, and for each job that could not be one."""
+    """One line for each lane, for each job that could not be one, and for the ends of submissions where there is something to tell."""
     for result in outcome.results:
         troubled = result.decision.troubled or result.failures or result.delayed.problems
         said = f"lane {result.decision.lane}: {result.decision.kind}: {result.decision.reason}"
         log("lane_troubled" if troubled else "lane_ticked", said, **result_json(result))
     for one in outcome.refused:
         log("job_refused", f"job {one.job} is not ticked: {'; '.join(one.problems)}", job=one.job, problems=list(one.problems))
+    ends = outcome.endings
+    if ends.sent or ends.problems:
+        log("ends_troubled" if ends.problems else "ends_looked_at", "; ".join(ends_lines(ends)), **endings_json(ends))
 
 
 def answer_json(answer: Answer, deadline_s: float) -> Mapping[str, Any]:

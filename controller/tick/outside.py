@@ -11,6 +11,7 @@ from batch.dead.lanes import LaneFacts
 from batch.model.clock import Clock
 from batch.services.ports import ObjectStore, Topic
 from controller.act.cancelled import Swept
+from controller.act.endings import Known
 from controller.act.state import Stored
 from controller.decide.budget import Quotas
 from controller.model.execution import Worked
@@ -33,6 +34,9 @@ class Memory:
     _ended: dict[str, Mapping[str, Worked]] = field(default_factory=dict)
     _states: dict[str, Stored] = field(default_factory=dict)
     _swept: dict[str, Swept] = field(default_factory=dict)
+    ends: dict[str, Known] = field(default_factory=dict)
+    """What is known of submissions whose end is to be fired; the one round that looks at them changes it."""
+    ends_lock: threading.Lock = field(default_factory=threading.Lock)
     _run_calls: tuple[float, ...] = ()
     _lanes: tuple[float, Mapping[str, LaneFacts]] | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from controller.act.endings import Endings
 from controller.act.intents import Intent, PartState
 from controller.act.republisher import Republished
 from controller.decide.decision import Decision, Kind, to_json
@@ -39,10 +40,11 @@ class TickResult:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One tick of each lane asked for, and the jobs that could not be lanes."""
+    """One tick of each lane asked for, the jobs that could not be lanes, and, of all lanes together, the ends of submissions."""
 
     results: tuple[TickResult, ...]
     refused: tuple[LaneRefused, ...] = ()
+    endings: Endings = field(default_factory=Endings)
 
 
 def result_json(result: TickResult) -> dict[str, Any]:
@@ -64,7 +66,18 @@ def result_json(result: TickResult) -> dict[str, Any]:
 def round_json(outcome: Round) -> dict[str, Any]:
     """All lanes of a round, and the jobs that could not be lanes."""
     refused = [{"job": one.job, "problems": list(one.problems)} for one in outcome.refused]
-    return {"lanes": [result_json(result) for result in outcome.results], "refused": refused}
+    return {"lanes": [result_json(result) for result in outcome.results], "refused": refused, "ends": endings_json(outcome.endings)}
+
+
+def endings_json(endings: Endings) -> dict[str, Any]:
+    """What a tick did about the ends of submissions."""
+    return {
+        "open_count": endings.open_count,
+        "looked_count": endings.looked_count,
+        "finish_count": sum(endings.sent.values()),
+        "request_count": endings.request_count,
+        "problems": list(endings.problems),
+    }
 
 
 def explained(result: TickResult) -> list[str]:
@@ -77,9 +90,19 @@ def explained(result: TickResult) -> list[str]:
 def explained_round(outcome: Round) -> list[str]:
     """The lines of all lanes, and of the jobs that could not be lanes."""
     lines = [line for result in outcome.results for line in explained(result)]
+    lines += ends_lines(outcome.endings)
     for refused in outcome.refused:
         lines += [f"job {refused.job}: not a lane until its annotations are right", *(f"  {problem}" for problem in refused.problems)]
     return lines
+
+
+def ends_lines(endings: Endings) -> list[str]:
+    """Nothing is said where no end is to be fired."""
+    problems = [f"ends: {problem}" for problem in endings.problems]
+    if not endings.open_count:
+        return problems
+    looked = f"{counted(endings.looked_count, 'submission')} of {endings.open_count} looked at, {sum(endings.sent.values())} may have ended"
+    return [f"ends: {looked} ({counted(endings.request_count, 'request')})", *problems]
 
 
 def _delayed(result: TickResult) -> list[str]:

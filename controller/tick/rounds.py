@@ -7,7 +7,7 @@ time are harmless: only one of them can save its intent.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from batch.dead.lanes import LaneFacts, write_lanes
@@ -15,6 +15,7 @@ from batch.events import log
 from batch.model.errors import FanoutError
 from batch.model.names import CANCEL, DELAYED, cancel_object
 from batch.services.ports import ObjectStore
+from controller.act.endings import Endings, EndingsLook
 from controller.decide.decision import Decision
 from controller.lanes.annotations import chosen_lanes, lanes_of
 from controller.model.lane import Lane
@@ -28,6 +29,7 @@ from controller.tick.sharing import share_out
 from controller.tick.view import View, fault, hold_view, look
 
 LANES_AT_A_TIME = 8
+NOTHING_SENT: Mapping[str, int] = {}
 PAGE = 1000
 
 
@@ -43,10 +45,24 @@ def tick_lanes(
     looked_at = lanes if outside.quotas.count_workers else chosen
     readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in looked_at]
-    results = ticked(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result)
+    endings = Endings() if dry_run or names else _look_at_ends(outside, lanes)
+    results = ticked(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result, sent=endings.sent)
     if not dry_run:
         _write_lanes(outside, lanes, keep_others=bool(refused))
-    return Round(tuple(results), tuple(refused) if not names else ())
+    return Round(tuple(results), tuple(refused) if not names else (), endings)
+
+
+def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
+    """Of all lanes, by one listing; one round at a time. A fault in it holds no lane."""
+    memory = outside.memory
+    if not lanes or not memory.ends_lock.acquire(blocking=False):
+        return Endings()
+    try:
+        return EndingsLook(lanes, outside.topic, outside.store, outside.clock, outside.rng, memory.ends).run()
+    except Exception as error:  # noqa: BLE001 - as for a lane
+        return Endings(problems=_traced(error))
+    finally:
+        memory.ends_lock.release()
 
 
 def _write_lanes(outside: Outside, lanes: Sequence[Lane], *, keep_others: bool) -> None:
@@ -69,8 +85,10 @@ def ticked(
     *,
     dry_run: bool,
     on_result: Callable[[TickResult], None] | None = None,
+    sent: Mapping[str, int] = NOTHING_SENT,
 ) -> list[TickResult]:
-    """Look at all lanes in `asked`, each with its job and its reading, and act on the `chosen` ones."""
+    """Look at all lanes in `asked`, each with its job and its reading, and act on the `chosen` ones. `sent`: tasks of Fanout's own that
+    this round has published, by lane."""
     several = len(chosen) > 1
     may_be_due = _named_below(outside.store, DELAYED) if several else None
     cancelled = _named_below(outside.store, CANCEL) if several and may_be_due != set() else None
@@ -81,7 +99,7 @@ def ticked(
         try:
             may_be = cancelled is None or cancel_object(lane.name).removeprefix(CANCEL) in cancelled
             dry = dry_run or lane.name not in chosen
-            return look(lane, job, outside, reading, dry_run=dry, republish=republish, cancelled=may_be)
+            return look(lane, job, outside, reading, dry_run=dry, republish=republish, cancelled=may_be, sent_count=sent.get(lane.name, 0))
         except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, with its traceback, and the others go on
             held = fault(lane, reading, outside.clock.now(), error)
             return hold_view(lane, reading, outside, held, notes=_traced(error))

@@ -70,10 +70,18 @@ class View:
 
 
 def look(
-    lane: Lane, job: JobInfo, outside: Outside, reading: Reading, *, dry_run: bool, republish: bool = True, cancelled: bool = True
+    lane: Lane,
+    job: JobInfo,
+    outside: Outside,
+    reading: Reading,
+    *,
+    dry_run: bool,
+    republish: bool = True,
+    cancelled: bool = True,
+    sent_count: int = 0,
 ) -> View:
     """Look at a lane. `republish`: delayed tasks may be due, and where `cancelled` some may be cancelled; a dry run only counts those that
-    are due. Errors of services become part of the view; they are not raised."""
+    are due. `sent_count` tasks of Fanout's own were published just now. Errors of services become part of the view; they are not raised."""
     now = outside.clock.now()
     delayed = Republished()
     if republish:
@@ -82,8 +90,9 @@ def look(
             swept = outside.memory.swept(lane.name)
             republisher.cancelled = CancelledTasks(lane.name, lane.subscription, outside.store, outside.clock, outside.rng, swept)
         delayed = republisher.run(dry_run=dry_run)
+    new_count = delayed.count + sent_count
     remembered = outside.memory.state(lane.name)
-    if remembered is not None and _quiet(remembered.state, job, reading, delayed, now):
+    if remembered is not None and _quiet(remembered.state, job, reading, new_count, now):
         return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
     try:
         stored = load(outside.store, lane.name)
@@ -99,8 +108,8 @@ def look(
         now,
         reading,
         stored,
-        stored.state if dry_run or not delayed.count else recent.with_accepted(now, delayed.count),
-        accepted_count=accepted_since(recent, sampled_at) + delayed.count,
+        stored.state if dry_run or not new_count else recent.with_accepted(now, new_count),
+        accepted_count=accepted_since(recent, sampled_at) + new_count,
         delayed=delayed,
     )
     return _with_executions(view, job, outside, sampled_at, give_up=not dry_run)
@@ -138,11 +147,11 @@ def fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decisio
     return held_decision(lane.name, reading, now, HoldCause.FAULT, reason)
 
 
-def _quiet(state: LaneState, job: JobInfo, reading: Reading, delayed: Republished, now: float) -> bool:
+def _quiet(state: LaneState, job: JobInfo, reading: Reading, new_count: int, now: float) -> bool:
     """Whether the remembered state is enough to see that there is nothing to do: no backlog, nothing new, nothing under way."""
     return (
         (isinstance(reading, Idle) or (isinstance(reading, Value) and not reading.undelivered_count))
-        and not delayed.count
+        and not new_count
         and (state.observed.job_uid, state.observed.counted, state.observed.latest) == (job.uid, job.execution_count, job.latest_execution)
         and not any(one.live for one in state.observed.executions)
         and not any(intent.pending for intent in state.intents)

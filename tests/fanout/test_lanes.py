@@ -11,6 +11,9 @@ from click.testing import Result
 
 from batch.dead.log import Act, about
 from batch.dead.segments import write
+from batch.ends import marks
+from batch.ends.marks import Mark, Told
+from batch.ends.options import Ends
 from batch.model.clock import iso
 from batch.model.errors import DependencyUnavailable
 from batch.model.names import dead_segment_object
@@ -58,10 +61,22 @@ def test_backlog_ledger_workers_and_the_last_decision_stand_in_columns(here: Wor
     result = run(lanes.command)
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        "LANE     STATE   BACKLOG  SAMPLED        OLDEST      ASSIGNED  WORKERS  DEAD  DELAYED  CANCELLED  LAST DECISION",
-        "bulk     paused     idle  -              -                  0        0     0        0          0  -",
-        "default  ok         1040  2 min 5 s ago  1 min 10 s      1040       11     0        0          0  launch 8, 30 s ago",
+        "LANE     STATE   BACKLOG  SAMPLED        OLDEST      ASSIGNED  WORKERS  DEAD  DELAYED  CANCELLED  ENDS  LAST DECISION",
+        "bulk     paused     idle  -              -                  0        0     0        0          0     0  -",
+        "default  ok         1040  2 min 5 s ago  1 min 10 s      1040       11     0        0          0     0  launch 8, 30 s ago",
     ]
+
+
+def test_ends_that_are_still_to_be_fired_are_counted_and_an_overdue_one_is_told(here: World, run: Run) -> None:
+    ends = Ends({"task_type": "report"})
+    marks.write(here.store, Mark("s-1", "default"), ends)
+    assert lane_of(run(lanes.command, "--json"))["ends_count"] == 1
+    assert run(lanes.command, "default").exit_code == 0
+    marks.write(here.store, Mark("s-2", "default", told=Told(here.clock.now(), 10, 3)), ends)
+    result = run(lanes.command)
+    assert (result.exit_code, result.output.splitlines()[2].split()[:2]) == (1, ["default", "unfired"])
+    (trouble,) = lane_of(run(lanes.command, "--json"))["troubles"]
+    assert trouble.startswith("the end of submission s-2 was asked for 3 times and is not fired: `fanout proof s-2`")
 
 
 def test_json_tells_the_same_and_writes_nothing(here: World, run: Run) -> None:
@@ -105,7 +120,7 @@ def test_what_waits_for_more_than_a_worker_is_counted(here: World, run: Run) -> 
     result = run(lanes.command, "--json")
     counts = {one: tuple(lane_of(result, one)[f"{name}_count"] for name in ("dead", "delayed", "cancelled")) for one in ("default", "bulk")}
     assert counts == {"default": (3, 0, 0), "bulk": (0, 2, 1)}
-    assert [line.split()[-4:-1] for line in run(lanes.command).output.splitlines()[1:]] == [["0", "2", "1"], ["3", "0", "0"]]
+    assert [line.split()[-5:-2] for line in run(lanes.command).output.splitlines()[1:]] == [["0", "2", "1"], ["3", "0", "0"]]
 
 
 def test_no_more_than_ten_thousand_delayed_tasks_are_counted(here: World, run: Run) -> None:

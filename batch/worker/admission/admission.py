@@ -17,7 +17,7 @@ from batch.model.deadletters import replay_number_of
 from batch.model.delayed import DELAYED, as_first_published, due_of
 from batch.model.delivery import MAX_EXTENSION_S, Delivery
 from batch.model.errors import MessageRefused
-from batch.model.message import TASK_ID_PATTERN, Task, decode, readable_task_id, replaced_task_id, shard_of, short
+from batch.model.message import BUILT_IN, TASK_ID_PATTERN, Task, decode, readable_task_id, replaced_task_id, shard_of, short
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers, Standing
@@ -129,7 +129,8 @@ class Admission:
             lost = standing is Standing.LOST
             if lost and len(known.lost) + 1 >= MAX_LOST:
                 return self.verdicts.worker_died(attempt, known)
-            attempt.quarantined = lost or bool(known.lost)
+            # Fanout's own task types publish, which no child can: they never run alone, and are dead after as many workers.
+            attempt.quarantined = (lost or bool(known.lost)) and not attempt.task.task_type.startswith(BUILT_IN)
             needs_marker = mark_quarantined if attempt.quarantined else self._unexplained(attempt.delivery, known)
             if not needs_marker or self.markers.mark(attempt, known, generation, lost=lost):
                 return None
