@@ -132,11 +132,14 @@ def counted(shard: str, ended: Iterable[tuple[str, str]]) -> dict[str, str]:
 def counts_in(metadata: Mapping[str, str], submission_id: str, shard: str) -> Mapping[str, int] | None:
     """Lines by outcome that an object in this shard has of a submission. None where its metadata does not tell: its content does."""
     try:
-        if not is_rolling(shard):
-            return {outcome: int(metadata[outcome]) for outcome in RANK if outcome in metadata}
-        told = json.loads(metadata.get(SUBMISSIONS, TOO_MANY)).get(submission_id, {})
-        return {outcome: int(told[outcome]) for outcome in RANK if outcome in told}
-    except (ValueError, TypeError, AttributeError):
+        if shard == submission_id:
+            return {outcome: int(metadata[outcome]) for outcome in RANK if outcome in metadata} or None
+        told = metadata.get(SUBMISSIONS, TOO_MANY)
+        if told != TOO_MANY and f'"{submission_id}"' not in told:
+            return {}  # nearly always: nothing is parsed for it
+        counts = json.loads(told)[submission_id]
+        return {outcome: int(counts[outcome]) for outcome in RANK if outcome in counts}
+    except (ValueError, TypeError, KeyError):
         return None
 
 
