@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fanout.cloud
-import fanout.proof
-import fanout.submit
+import fanout.submission.proof
+import fanout.submission.submit
 from batch.model.clock import SystemClock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable
@@ -51,11 +51,11 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
 def submit(*arguments: str, text: str | bytes | None = None, bucket: str | None = "bucket") -> Result:
     environment = {"GOOGLE_CLOUD_PROJECT": "p", "TOPIC_NAME": "tasks", "HANDLERS": HANDLERS, "BUCKET_NAME": bucket}
-    return CliRunner().invoke(fanout.submit.command, arguments, input=text, env=environment)
+    return CliRunner().invoke(fanout.submission.submit.command, arguments, input=text, env=environment)
 
 
 def prove(*arguments: str) -> Result:
-    return CliRunner().invoke(fanout.proof.command, arguments, env={"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "bucket"})
+    return CliRunner().invoke(fanout.submission.proof.command, arguments, env={"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "bucket"})
 
 
 def test_one_task(cloud: Cloud) -> None:
