@@ -122,7 +122,7 @@ def _topics(context: Context, store: ObjectStore, lanes: Mapping[str, LaneFacts]
     for lane in lanes.values():
         if not grouped(store, lane.name, wanted):
             continue
-        topic = context.topics(lane.topic) if lane.topic else None
+        topic = context.topics.get(lane.topic)
         if topic is None:
             what = f"letters wait in lane {lane.name}, and this front door does not publish to its topic {lane.topic}"
             raise RequestRefused(409, f"{what}: add it to LANES, or use `fanout retry`")

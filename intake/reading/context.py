@@ -5,10 +5,11 @@ All that asks the bucket runs in these threads: however slow readers are, they n
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,7 +24,9 @@ from batch.model.errors import DependencyError, FanoutError, MessageRefused, Obj
 from batch.model.message import TASK_ID_PATTERN, shard_in_id
 from batch.services.ports import ObjectStore, Topic
 from intake.access import Access, Verb
+from intake.collector import Collector
 from intake.problems import MEDIA_TYPE, Problem, RequestRefused, Wrong, as_json, problem
+from intake.submissions.lane_topic import LaneTopic
 
 THREADS = 8
 MAX_WAITING = 64
@@ -37,20 +40,24 @@ T = TypeVar("T")
 
 @dataclass
 class Context:
-    """`store` is None without a bucket, and until the service has begun. `topics` gives the topic with this name, and None where this front
-    door does not publish to it."""
+    """`store` is None without a bucket. `topics` are those that this front door publishes to, by name."""
 
     clock: Clock
     rng: random.Random
     access: Access
-    topics: Callable[[str], Topic | None]
     store: ObjectStore | None = None
+    topics: Mapping[str, Topic] = field(default_factory=dict)
     threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(THREADS))
     slow: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     """For what takes long: one proof, or one retry, at a time."""
     stream_count: int = 0
     _known: OrderedDict[str, Known] = field(default_factory=OrderedDict)
     _lanes: OrderedDict[str, str] = field(default_factory=OrderedDict)
+
+    def open(self, collectors: Mapping[str, Collector]) -> None:
+        """Called by the running event loop."""
+        loop = asyncio.get_running_loop()
+        self.topics = {collector.topic.name: LaneTopic(collector, loop) for collector in collectors.values()}
 
     @property
     def bucket(self) -> ObjectStore:

@@ -6,7 +6,8 @@ import asyncio
 import json
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -18,18 +19,23 @@ from batch.client.reading.progress import SubmissionState
 from batch.client.stored_proof import as_object
 from batch.dead.lanes import UNKNOWN_LANE, write_lanes
 from batch.handling.cancels import from_json
+from batch.handling.registry import Registry
 from batch.model.clock import iso
 from batch.model.errors import DependencyUnavailable
 from batch.model.names import cancel_object, manifest_object, outcome_folder, submission_object
 from batch.services.ports import ObjectStore
 from batch.testing import ManualClock, MemoryBroker
 from intake.access import Access, Verb
+from intake.collector import AsyncTopic
+from intake.config import IntakeSettings, intake_settings
 from intake.problems import RequestRefused, answer_refused
 from intake.reading import Context, add_reading, looking
 from intake.reading import context as context_module
+from intake.service import create_app
 from tests.batch.dead import log_of_letters
 from tests.batch.submitted import Submitted
 from tests.batch.traces import Bucket
+from tests.intake.fake import FakeTopic
 
 Scenario = Callable[[httpx.AsyncClient], Awaitable[None]]
 
@@ -49,8 +55,7 @@ class Noted(Access):
 
 
 def context_of(store: ObjectStore | None, clock: ManualClock, broker: MemoryBroker | None = None, access: Access | None = None) -> Context:
-    broker = broker or MemoryBroker(clock)
-    return Context(clock, random.Random(1), access or Access(), lambda name: broker.topic(name) if name != "not-ours" else None, store)
+    return Context(clock, random.Random(1), access or Access(), store, {"tasks": (broker or MemoryBroker(clock)).topic("tasks")})
 
 
 def serve(context: Context, scenario: Scenario) -> None:
@@ -360,3 +365,23 @@ def test_every_status_is_documented(one: Submitted) -> None:
     }
     for operation in (operation for methods in paths.values() for operation in methods.values()):
         assert set(operation["responses"]) == {"200", "401", "403", "404", "409", "422", "503"}
+
+
+def test_the_front_door_has_these_endpoints_and_replays_through_its_own_topics() -> None:
+    one, _ = with_letters()
+    topics = {"default": FakeTopic("tasks")}
+
+    @asynccontextmanager
+    async def opened(_settings: IntakeSettings) -> AsyncIterator[Mapping[str, AsyncTopic]]:
+        yield topics
+
+    async def run() -> None:
+        settings = intake_settings({"GOOGLE_CLOUD_PROJECT": "p", "TOPIC_NAME": "tasks"})
+        app = create_app(settings, registry=Registry(), topics=opened, clock=one.clock, rng=random.Random(5), store=one.store)
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://intake") as client:
+            assert (await client.post("/submissions/s-1/retry")).json()["replayed_count"] == 3
+            refused(await client.get("/submissions/s-2"), 404)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert len(topics["default"].messages) == 3
