@@ -46,9 +46,7 @@ def add_acting(app: FastAPI, context: Context) -> None:
     @app.post("/submissions/{submission_id}/retry", summary="Publish its dead tasks again", **about)
     async def retry(request: Request, submission_id: str, why: Why = "") -> Response:
         _, who = await context.submission(request, Verb.RETRY, submission_id)
-        receipt = await context.run(lambda: _retried(context, submission_id, who or "the front door", why), context.slow)
-        context.forget(submission_id)
-        return as_json(200, receipt)
+        return as_json(200, await context.run(lambda: _retried(context, submission_id, who or "the front door", why), context.slow))
 
 
 async def _cancelled(context: Context, what: str, one: str, lane: str, who: str, why: str) -> Response:

@@ -105,10 +105,6 @@ class Context:
         """What the last look at a submission has left."""
         return _keep(self._known, submission_id, self._known.get(submission_id) or Known())
 
-    def forget(self, submission_id: str) -> None:
-        """Look anew: a replay may write where a minute had settled."""
-        self._known.pop(submission_id, None)
-
 
 def _lanes_of_task(store: ObjectStore, task_id: str, lane: str, shard: str) -> list[str]:
     found: list[str] = []

@@ -172,6 +172,10 @@ def test_final_holds_no_more_tasks_than_it_may(one: Submitted, monkeypatch: pyte
     context, path = context_of(one.store, one.clock), f"/submissions/{one.submission_id}/outcomes"
     assert refused(ask(context, f"{path}?final=true"), 422, "at most 100 tasks")["errors"][0]["pointer"] == "?final"
     assert len(lines(ask(context, path))) == 150
+    monkeypatch.setattr("batch.client.reading.lines.MAX_TASKS_HELD", 2)
+    small = Submitted(3)
+    answer = ask(context_of(small.store, small.clock), f"/submissions/{small.submission_id}/outcomes")
+    refused(answer, 422, "in shards that other submissions share")
 
 
 def test_a_stream_whose_bucket_fails_midway_breaks_and_leaves_nothing_behind(one: Submitted, monkeypatch: pytest.MonkeyPatch) -> None:

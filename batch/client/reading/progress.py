@@ -246,11 +246,9 @@ def _holding(store: ObjectStore, submission_id: str, found: _Found) -> StoredPro
     stored = read_stored(store, submission_id)
     if stored is None:
         return None
-    basis = stored.basis
-    if basis.shares_tasks:  # what was seen are not all objects that may tell of them
+    if stored.basis.shares_tasks:  # what was seen are not all objects that may tell of them
         return stored if still_told(store, submission_id, stored) else None
-    is_newest = found.newest <= basis.newest_outcome and found.written.get(OBJECTS, 0) <= basis.outcome_count
-    return stored if is_newest else None
+    return stored if found.newest <= stored.basis.newest_outcome else None
 
 
 def _end_of(about: _About, dead_count: int) -> SubmissionState:
