@@ -25,7 +25,7 @@ from batch.model.message import TASK_ID_PATTERN, shard_in_id
 from batch.services.ports import ObjectStore, Topic
 from intake.access import Access, Verb
 from intake.collector import Collector
-from intake.problems import MEDIA_TYPE, Problem, RequestRefused, Wrong, as_json, problem
+from intake.problems import Problem, RequestRefused, Wrong, answer_refused
 from intake.submissions.lane_topic import LaneTopic
 
 THREADS = 8
@@ -77,29 +77,23 @@ class Context:
             raise refused(error) from error
 
     async def submission(self, request: Request, verb: Verb, submission_id: str) -> tuple[str, str]:
-        """The lane of a submission, and the caller, who may do this to it. Raises RequestRefused."""
+        """The lane of a submission, and who calls, and may do this there. Raises RequestRefused."""
         store, lane = self.bucket, self._lanes.get(submission_id, "")
-        lanes = [lane] if lane else await self._found(request, verb, submission_id, lambda: [lane_of_submission(store, submission_id)])
-        who = self.access.check(request, verb, lanes[0])
-        return _keep(self._lanes, submission_id, lanes[0]), who
+        lane = lane or await self._about(submission_id, lambda: lane_of_submission(store, submission_id))
+        return _keep(self._lanes, submission_id, lane), self.access.check(request, verb, lane)
 
     async def task(self, request: Request, verb: Verb, task_id: str, lane: str = "", shard: str = "") -> tuple[str, str]:
-        """The lane of a task, and the caller, who may do this in every lane that id and `shard` lead to; only where none tells it, in
+        """The lane of a task, and who calls, and may do this in every lane that id and `shard` lead to; only where none tells it, in
         `lane`. Raises RequestRefused."""
         store = self.bucket
-        lanes = await self._found(request, verb, task_id, lambda: _lanes_of_task(store, task_id, lane, shard))
+        lanes = await self._about(task_id, lambda: _lanes_of_task(store, task_id, lane, shard))
         who = [self.access.check(request, verb, one) for one in lanes]
         return lanes[0], who[0]
 
-    async def _found(self, request: Request, verb: Verb, one: str, find: Callable[[], list[str]]) -> list[str]:
+    async def _about(self, one: str, find: Callable[[], T]) -> T:
         if not re.fullmatch(TASK_ID_PATTERN, one):
             raise RequestRefused(422, f"{one[:200]!r} is no id of a task or submission: it must match {TASK_ID_PATTERN}")
-        try:
-            return await self.run(find)
-        except RequestRefused as error:
-            if error.status == 404:  # who may read nothing is not told what there is
-                self.access.check(request, verb, "")
-            raise
+        return await self.run(find)
 
     def known(self, submission_id: str) -> Known:
         """What the last look at a submission has left."""
@@ -142,13 +136,13 @@ def refused(error: FanoutError) -> RequestRefused:
     return RequestRefused(409, str(error))
 
 
-async def answer_invalid(_request: Request, error: Exception) -> Response:
+async def answer_invalid(request: Request, error: Exception) -> Response:
     """The answer to parameters of a wrong kind: all of them at once."""
     if not isinstance(error, RequestValidationError):
         raise error
-    wrong = [{"pointer": f"?{one['loc'][-1]}", "detail": str(one["msg"])} for one in error.errors()]
-    text = "; ".join(f"{one['pointer']}: {one['detail']}" for one in wrong)
-    return as_json(422, problem(422, text, {"errors": wrong}), media_type=MEDIA_TYPE)
+    wrong = [Wrong(pointer=f"?{one['loc'][-1]}", detail=str(one["msg"])) for one in error.errors()]
+    text = "; ".join(f"{one.pointer}: {one.detail}" for one in wrong)
+    return await answer_refused(request, RequestRefused(422, text, wrong=wrong))
 
 
 def documented(what: str) -> dict[int | str, dict[str, Any]]:
