@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from zlib import crc32
 
-from batch.client.closing import PARTS, short_name
+from batch.client.closing import PARTS, read_summary, short_name
 from batch.model.clock import from_iso, iso
 from batch.model.deadletters import title_of
 from batch.model.errors import ObjectMissing
@@ -121,13 +121,14 @@ class Proof:
 
 
 def prove(store: ObjectStore, submission_id: str) -> Proof:
-    """Read manifests and outcomes of a submission. Raises ObjectMissing when there is no such submission, DependencyError."""
+    """Read manifests and outcomes of a submission. Raises ObjectMissing when there is no such submission,
+    ObjectDamaged, DependencyError."""
     return proved(store, submission_id)[0]
 
 
 def proved(store: ObjectStore, submission_id: str) -> tuple[Proof, Basis]:
     """As `prove`, with what the proof was made from."""
-    summary = summary_of(store, submission_id)
+    summary = read_summary(store, submission_id)
     tally, manifests, outcomes = _Tally(submission_id), _Objects(), _Objects()
     for info, data in contents(store, manifests.counted(manifests_of(store, submission_id, summary))):
         tally.add_manifest(info.name, data)
@@ -146,7 +147,7 @@ def proved(store: ObjectStore, submission_id: str) -> tuple[Proof, Basis]:
 def basis_now(store: ObjectStore, submission_id: str, known: Basis) -> Basis:
     """What a proof would be made from now, of the same shards: only lists. Raises DependencyError."""
     manifests, outcomes = _Objects(), _Objects()
-    for _ in manifests.counted(manifests_of(store, submission_id, summary_of(store, submission_id))):
+    for _ in manifests.counted(manifests_of(store, submission_id, read_summary(store, submission_id))):
         pass
     for shard in known.shards:
         for _ in outcomes.counted(store.list(outcome_folder(shard)), submission_id, shard, every=known.shares_tasks):
@@ -198,17 +199,6 @@ def _with_delayed(store: ObjectStore, proof: Proof) -> Proof:
         else:
             delayed[task_id] = max(iso(due), delayed.get(task_id, ""))
     return replace(proof, delayed=dict(sorted(delayed.items())), damaged=dict(sorted(damaged.items())))
-
-
-def summary_of(store: ObjectStore, submission_id: str) -> dict[str, Any] | None:
-    """What was written when the submission was closed; None while it is open. Raises ValueError, DependencyError."""
-    try:
-        body = json.loads(store.read(submission_object(submission_id)))
-    except ObjectMissing:
-        return None
-    if not isinstance(body, dict):
-        raise ValueError(f"{submission_object(submission_id)} is not a JSON object; it was not written by a submission")
-    return body
 
 
 class _Tally:

@@ -50,16 +50,19 @@ class ToldProof:
 
 def proof_of(store: ObjectStore, submission_id: str) -> ToldProof:
     """The stored proof while it holds, else a new one, which is stored if it is complete. Raises ObjectMissing when there is no such
-    submission, DependencyError."""
-    stored = read_stored(store, submission_id)
-    if stored is not None and (told := still_told(store, submission_id, stored)) is not None:
+    submission, ObjectDamaged, DependencyError."""
+    told = told_again(store, submission_id, read_stored(store, submission_id))
+    if told is not None:
         return told
     proof, basis = proved(store, submission_id)
     return ToldProof(proof, store_proof(store, proof, basis).stored_at if proof.complete else 0.0)
 
 
-def still_told(store: ObjectStore, submission_id: str, stored: StoredProof) -> ToldProof | None:
-    """None once the bucket holds something that the proof was not made from, or a manifest is gone. Raises DependencyError."""
+def told_again(store: ObjectStore, submission_id: str, stored: StoredProof | None) -> ToldProof | None:
+    """None without a stored proof, and once the bucket holds something that it was not made from, or a manifest is gone: then it must be
+    proved again. Only lists. Raises DependencyError."""
+    if stored is None:
+        return None
     known, now = stored.basis, basis_now(store, submission_id, stored.basis)
     if now == known:
         return ToldProof(stored.proof, stored.stored_at)

@@ -29,8 +29,8 @@ from intake.problems import Problem, RequestRefused, Wrong, answer_refused
 from intake.submissions.lane_topic import LaneTopic
 
 THREADS = 8
-MAX_WAITING = 64
-"""Requests that wait for a thread; more are refused."""
+MAX_WAITING, MAX_WAITING_LONG = 64, 4
+"""Requests that wait for a thread, and for what takes long; more are refused."""
 RETRY_AFTER_S = 5
 SUBMISSIONS_KNOWN = 500
 """Of which the last look is kept, so that the next reads on from there."""
@@ -68,9 +68,9 @@ class Context:
 
     async def run(self, action: Callable[[], T], limiter: CapacityLimiter | None = None) -> T:
         """In a thread. Raises RequestRefused for every error that Fanout can explain."""
-        limiter = limiter or self.threads
-        if limiter.statistics().tasks_waiting >= MAX_WAITING:
-            raise RequestRefused(503, f"{MAX_WAITING} requests already wait for the bucket; try again later", retry_after_s=RETRY_AFTER_S)
+        limiter, most = (self.threads, MAX_WAITING) if limiter is None else (limiter, MAX_WAITING_LONG)
+        if limiter.statistics().tasks_waiting >= most:
+            raise RequestRefused(503, f"{most} requests already wait for the same; try again later", retry_after_s=RETRY_AFTER_S)
         try:
             return await to_thread.run_sync(action, limiter=limiter)
         except FanoutError as error:
@@ -101,6 +101,8 @@ class Context:
 
 
 def _lanes_of_task(store: ObjectStore, task_id: str, lane: str, shard: str) -> list[str]:
+    if shard and shard_in_id(f"{0:016x}-{shard}") is None:
+        raise SettingsError([f"{shard[:200]!r} can be no outcome shard"])
     found: list[str] = []
     for one in (task_id, *([f"{0:016x}-{shard}"] if shard else [])):
         try:

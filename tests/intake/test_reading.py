@@ -228,6 +228,7 @@ def test_a_tasks_life_is_what_fanout_task_tells() -> None:
     refused(ask(context, "/tasks/message-8811223344?lane=default&at=2026-01-01T00:00:00Z"), 404, "nothing is known")
     refused(ask(context, "/tasks/message-8811223344"), 422, "give ?lane= and ?at=")
     refused(ask(context, f"/tasks/{task_id}?at=yesterday"), 422, "?at must be a time")
+    refused(ask(context, "/tasks/message-1?lane=default&shard=../x"), 422, "can be no outcome shard")
 
 
 def test_a_task_is_checked_in_the_lane_that_its_id_tells_whatever_lane_is_named() -> None:
@@ -303,6 +304,24 @@ def test_requests_that_would_wait_too_long_are_refused(one: Submitted, monkeypat
             await asyncio.sleep(0)
         assert (await client.get(path)).status_code == 503
         go.set()
+        assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
+
+    serve(context, scenario)
+
+
+def test_what_is_proved_already_waits_for_no_proof_that_is_being_made(one: Submitted) -> None:
+    context, path = context_of(one.store, one.clock), f"/submissions/{one.submission_id}/proof"
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        assert (await client.get(path)).status_code == 200
+        context.slow.acquire_on_behalf_of_nowait("another proof")
+        assert (await client.get(path)).status_code == 200
+        one.write([one.outcome(one.ids[0])])
+        waiting = [asyncio.create_task(client.get(path)) for _ in range(context_module.MAX_WAITING_LONG)]
+        while context.slow.statistics().tasks_waiting < len(waiting):
+            await asyncio.sleep(0)
+        assert (await client.get(path)).status_code == 503
+        context.slow.release_on_behalf_of("another proof")
         assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
 
     serve(context, scenario)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
 
-from batch.client.proof import manifests_of, summary_of
+from batch.client.closing import read_summary
+from batch.client.proof import manifests_of
 from batch.ends.counting import task_ids
 from batch.model.clock import iso, minute
 from batch.model.errors import MessageRefused, ObjectMissing
@@ -40,7 +41,7 @@ class Wanted:
 def outcome_lines(store: ObjectStore, submission_id: str, wanted: Wanted) -> Iterator[bytes]:
     """Each with its line end, a few objects in memory at a time; lines that are no outcome are left out, the proof names them. Raises
     ObjectMissing when there is no such submission; MessageRefused where more tasks would have to be held than may be; DependencyError."""
-    summary = summary_of(store, submission_id)
+    summary = read_summary(store, submission_id)
     if summary is None and next(manifests_of(store, submission_id, None), None) is None:
         raise ObjectMissing(submission_object(submission_id))
     count, shards = (int(summary.get("task_count") or 0), summary.get("shards", [])) if summary else (0, [submission_id])

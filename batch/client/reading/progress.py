@@ -16,9 +16,10 @@ from itertools import islice
 from math import floor
 from typing import Any
 
-from batch.client.proof import manifests_of, summary_of
+from batch.client.closing import read_summary
+from batch.client.proof import manifests_of
 from batch.client.reading.cost import Cost, Spent, cost_of
-from batch.client.stored_proof import StoredProof, read_stored, still_told
+from batch.client.stored_proof import StoredProof, read_stored, told_again
 from batch.dead.lanes import LaneFacts
 from batch.ends.counting import NOTHING_SEEN, OBJECTS, SETTLED_AFTER_S, Seen, ended_count, look_on, task_ids
 from batch.ends.options import End, ends_of
@@ -30,8 +31,8 @@ from batch.model.outcomes import PRECEDENCE, REPLAYED
 from batch.services.ports import ObjectInfo, ObjectStore
 from batch.shards import contents
 
-MAX_DELAYED_LOOKED_AT = 5000
-"""Names of delayed messages of the lane; where there are more, how many are the submission's is not told."""
+MAX_DELAYED_LOOKED_AT = 1000
+"""Names of delayed messages of the lane: one request. Where there are as many, how many are the submission's is not told."""
 
 
 class SubmissionState(StrEnum):
@@ -188,7 +189,7 @@ class _Found:
 
 
 def _about(store: ObjectStore, submission_id: str, known: Known) -> _About:
-    known.summary = known.summary or summary_of(store, submission_id)
+    known.summary = known.summary or read_summary(store, submission_id)
     if known.summary is not None:
         return _from_summary(submission_id, known.summary)
     opened = _opened(store, submission_id)
@@ -247,7 +248,7 @@ def _holding(store: ObjectStore, submission_id: str, found: _Found) -> StoredPro
     if stored is None:
         return None
     if stored.basis.shares_tasks:  # what was seen are not all objects that may tell of them
-        return stored if still_told(store, submission_id, stored) else None
+        return stored if told_again(store, submission_id, stored) else None
     return stored if found.newest <= stored.basis.newest_outcome else None
 
 
@@ -281,8 +282,8 @@ def _rate(known: Known, about: _About, now: float) -> float:
 def _delayed_count(store: ObjectStore, submission_id: str, lane: LaneFacts | None, count: int) -> int | None:
     if lane is None or not lane.subscription:
         return None
-    found = list(islice(store.list(delayed_folder(lane.subscription)), MAX_DELAYED_LOOKED_AT + 1))
-    if len(found) > MAX_DELAYED_LOOKED_AT:
+    found = list(islice(store.list(delayed_folder(lane.subscription)), MAX_DELAYED_LOOKED_AT))
+    if len(found) >= MAX_DELAYED_LOOKED_AT:
         return None
     named = {parts[1] for info in found if (parts := delayed_parts(info.name)) is not None}
     own = task_ids(store, submission_id) if named and count < ROLLING_BELOW else frozenset[str]()
