@@ -51,6 +51,19 @@ def with_jobs(function: Callable[..., Any]) -> Callable[..., Any]:
     return required(_REGION(command))
 
 
+def with_store(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for project and bucket, for a command that needs no more than the bucket; it gets it as `store`."""
+
+    @wraps(function)
+    def command(*, project: str, bucket: str, **arguments: Any) -> Any:
+        with explained_errors(), open_store(project, bucket) as store:
+            return function(store=store, **arguments)
+
+    bucket = click.option("--bucket", envvar="BUCKET_NAME", required=True, show_envvar=True, help="The bucket with manifests and outcomes.")
+    required = click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", required=True, show_envvar=True, help="The project of the bucket.")
+    return required(bucket(command))
+
+
 def connected(settings: ControllerSettings) -> AbstractContextManager[Outside]:
     """Everything that a tick touches, through Google's clients."""
     from controller import wiring

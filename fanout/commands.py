@@ -15,8 +15,11 @@ from batch.model.texts import printable
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("fanout.demo.program:command", "Do the main job end to end on a local cloud, on real files."),
     "local": ("fanout.local:command", "Start and use the local cloud."),
-    "submit": ("fanout.submit:command", "Submit tasks."),
-    "proof": ("fanout.proof:command", "Prove what became of a submission's tasks."),
+    "submit": ("fanout.submission.submit:command", "Submit tasks."),
+    "proof": ("fanout.submission.proof:command", "Prove what became of a submission's tasks."),
+    "status": ("fanout.submission.following:status", "Show how far a submission is."),
+    "wait": ("fanout.submission.following:wait", "Wait until a submission has ended."),
+    "outcomes": ("fanout.submission.outcomes:command", "Print the outcomes of a submission's tasks, line by line."),
     "task": ("fanout.task:command", "Show what became of one task, or what it waits for."),
     "dead": ("fanout.dead:command", "See, mend and replay tasks that died."),
     "retry": ("fanout.dead.retry:command", "Replay the dead tasks of a submission."),

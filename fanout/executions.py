@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from batch.client.reading.cost import spent, usd_of
 from batch.model.clock import iso
 from batch.model.progress import RunningTask
 from controller.config import ControllerSettings
@@ -40,6 +41,8 @@ class Seen:
     killed: Sequence[tuple[int, int]]
     problems: tuple[str, ...]
     now: float
+    usd: float
+    """At list price, by the progress of its workers."""
 
 
 @click.command()
@@ -61,7 +64,7 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
 
     JSON: executions (execution, lane, state, worker_count, waiting_count, running_count, succeeded_count, failed_count, cancelled_count,
     retried_count, killed_count, taken_count, acked_count, returned_count, share_count, exit_reasons, oldest_task, decision_id, created_at,
-    started_at, completed_at, duration_s, problems).
+    started_at, completed_at, duration_s, usd, problems).
     """
     with cloud.connected(settings) as outside:
         found = [one for one in seen(outside, lane, limit) if one.info.live or not live]
@@ -76,7 +79,8 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
     """The newest of all, newest first, with progress. Raises SettingsError, DependencyError."""
-    newest = newest_executions(outside.runner, lanes_named(outside.runner.jobs(), [lane] if lane else []), limit)
+    lanes = {one.name: one for one in lanes_named(outside.runner.jobs(), [lane] if lane else [])}
+    newest = newest_executions(outside.runner, list(lanes.values()), limit)
     now = outside.clock.now()
 
     def told(pair: tuple[str, ExecutionInfo]) -> Seen:
@@ -84,7 +88,8 @@ def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
         tries, problems = read_tries(outside.store, info.name)
         killed = killed_tries(tries, live=info.live)
         tries = with_outcomes(outside.store, info, tries, killed)
-        return Seen(lane, info, tries, killed, (*problems, *([killed_text(info.name, killed)] if killed else [])), now)
+        usd = usd_of(spent(tries.values()), lanes[lane].vcpu, lanes[lane].memory_gib)
+        return Seen(lane, info, tries, killed, (*problems, *([killed_text(info.name, killed)] if killed else [])), now, usd)
 
     return together(told, newest, LANES_AT_A_TIME, "progress")
 
@@ -108,6 +113,7 @@ def execution_json(one: Seen) -> dict[str, Any]:
         "killed_count": len(one.killed),
         "oldest_task": None if oldest is None else {**oldest._asdict(), "since": iso(oldest.since)},
         "duration_s": round(max(0.0, (info.completed_at or one.now) - began_at), 3),
+        "usd": round(one.usd, 6),
         "problems": list(one.problems),
     }
 

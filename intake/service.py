@@ -29,6 +29,7 @@ from intake.config import IntakeSettings
 from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
 from intake.problems import Problem, RequestRefused, Wrong, answer_gone, answer_http_error, answer_refused, as_json, document_problems
+from intake.reading import Context, add_reading
 from intake.submissions.bulk import Tools
 from intake.submissions.endpoints import Submissions, add_endpoints
 
@@ -112,6 +113,7 @@ def create_app(
     stopped = threading.Event()
     tools = None if store is None else Tools(store, clock, rng, check_by(registry), lambda: stopped.is_set() or ending())
     submissions = Submissions(tools, access, settings.max_submissions, front.lane_of)
+    reading = Context(clock, rng, access, store)
     pokers = None if controller is None else Pokers(settings, controller, clock, rng)
 
     @asynccontextmanager
@@ -121,6 +123,7 @@ def create_app(
                 pokers.start()
             front.open(opened, {} if pokers is None else {lane: poker.accepted for lane, poker in pokers.by_lane.items()})
             submissions.open(front.collectors)
+            reading.open(front.collectors)
             yield
             stopped.set()
             await submissions.close()
@@ -134,6 +137,7 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, answer_gone)
     _add_simple(app, front, registry)
     add_endpoints(app, submissions)
+    add_reading(app, reading)
     document_problems(app)
     return app
 

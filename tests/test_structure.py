@@ -34,6 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "files",
         "descendants",
         "memory",
+        "prices",
         "server",
         "services",
         "shards",

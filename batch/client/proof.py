@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from zlib import crc32
 
-from batch.client.closing import PARTS, short_name
+from batch.client.closing import PARTS, read_summary, short_name
 from batch.model.clock import from_iso, iso
 from batch.model.deadletters import title_of
 from batch.model.errors import ObjectMissing
-from batch.model.names import DAMAGED, DELAYED, delayed_parts, manifest_folder, manifest_object, outcome_folder, submission_object
-from batch.model.outcomes import PRECEDENCE, RANK, REPLAYED, Outcome, from_line
+from batch.model.names import DAMAGED, DELAYED, delayed_parts, manifest_folder, outcome_folder, submission_object
+from batch.model.outcomes import PRECEDENCE, RANK, REPLAYED, Outcome, counts_in, from_line
 from batch.services.ports import ObjectInfo, ObjectStore
 from batch.shards import contents
 
@@ -28,6 +29,24 @@ GROUPS_KEPT = 10_000
 _PER_REPLAY = 8
 """A rank is that of the outcome, less this for each replay: of a task's lines the lowest counts."""
 _NONE = _PER_REPLAY - 1
+_OUTPUT_BITS = 32
+"""Beside its rank a task keeps a hash of the output's name that its first success named: 0 for none."""
+_OUTPUT_MASK = (1 << _OUTPUT_BITS) - 1
+_PENDING = _NONE << _OUTPUT_BITS
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a proof was made from: how many manifests and objects of outcomes there were, and the newest generation of each. `shards` are
+    those that were read. In one that submissions share only objects that may tell of this submission count, unless it `shares_tasks`:
+    then a task of it, under an idempotency key, may have been another submission's before."""
+
+    shards: tuple[str, ...] = ()
+    shares_tasks: bool = False
+    manifest_count: int = 0
+    newest_manifest: int = 0
+    outcome_count: int = 0
+    newest_outcome: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +71,12 @@ class Proof:
     """How the tasks of a submission ended.
 
     Counts are of distinct tasks. `missing` has the ids without an outcome, in order. `workers` counts outcome lines by (execution,
-    index). `repeated_line_count`: outcome lines beyond the first of a task and replay (harmless: a redelivery). `unknown_count`: outcomes
-    in the submission's own shard for tasks that it never had. `dead`: the dead ones by what killed them, the largest group first.
-    `replayed`: the replay's number of missing ones that were replayed, by id. `problems`: what makes the counts themselves doubtful.
-    `delayed`: until when missing tasks wait in the bucket, by id; `damaged`: the objects of those that cannot come back by themselves.
+    index). `repeated_line_count`: outcome lines beyond the first of a task and replay (harmless: a redelivery). `second_output_count`: of
+    these the successes that name another output than the first (not harmless: the task took effect twice), `second_outputs` the first
+    thousand tasks. `unknown_count`: outcomes in the submission's own shard for tasks that it never had. `dead`: the dead ones by what
+    killed them, the largest group first. `replayed`: the replay's number of missing ones that were replayed, by id. `problems`: what makes
+    the counts themselves doubtful. `delayed`: until when missing tasks wait in the bucket, by id; `damaged`: the objects of those that
+    cannot come back by themselves.
     Times are ISO 8601, empty when nothing has finished.
     """
 
@@ -77,6 +98,8 @@ class Proof:
     handler_s: float = 0.0
     delayed: Mapping[str, str] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
+    second_output_count: int = 0
+    second_outputs: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -98,24 +121,62 @@ class Proof:
 
 
 def prove(store: ObjectStore, submission_id: str) -> Proof:
-    """Read manifests and outcomes of a submission. Raises ObjectMissing when there is no such submission, DependencyError."""
-    summary = _summary(store, submission_id)
-    tally = _Tally(submission_id)
-    part_count = 0
-    for info, data in contents(store, _manifests(store, submission_id, summary)):
-        part_count += 1
+    """Read manifests and outcomes of a submission. Raises ObjectMissing when there is no such submission,
+    ObjectDamaged, DependencyError."""
+    return proved(store, submission_id)[0]
+
+
+def proved(store: ObjectStore, submission_id: str) -> tuple[Proof, Basis]:
+    """As `prove`, with what the proof was made from."""
+    summary = read_summary(store, submission_id)
+    tally, manifests, outcomes = _Tally(submission_id), _Objects(), _Objects()
+    for info, data in contents(store, manifests.counted(manifests_of(store, submission_id, summary))):
         tally.add_manifest(info.name, data)
-    if summary is None and part_count == 0:
+    if summary is None and manifests.count == 0:
         raise ObjectMissing(submission_object(submission_id))
-    shards = sorted(tally.shards | set(summary.get("shards", []) if summary else []))
+    shards = tuple(sorted(tally.shards | set(summary.get("shards", []) if summary else [])))
     for shard in shards:
-        for info, data in contents(store, store.list(outcome_folder(shard))):
+        concerned = outcomes.counted(store.list(outcome_folder(shard)), submission_id, shard, every=tally.shares_tasks)
+        for info, data in contents(store, concerned):
             tally.add_outcomes(shard, info.name, data)
-    proof = _proof(submission_id, summary, part_count, tally)
-    return _with_delayed(store, proof) if proof.missing else proof
+    proof = _proof(submission_id, summary, manifests.count, tally)
+    basis = Basis(shards, tally.shares_tasks, manifests.count, manifests.newest, outcomes.count, outcomes.newest)
+    return (_with_delayed(store, proof) if proof.missing else proof), basis
 
 
-def _manifests(store: ObjectStore, submission_id: str, summary: Mapping[str, Any] | None) -> Iterator[ObjectInfo]:
+def basis_now(store: ObjectStore, submission_id: str, known: Basis) -> Basis:
+    """What a proof would be made from now, of the same shards: only lists. Raises DependencyError."""
+    manifests, outcomes = _Objects(), _Objects()
+    for _ in manifests.counted(manifests_of(store, submission_id, read_summary(store, submission_id))):
+        pass
+    for shard in known.shards:
+        for _ in outcomes.counted(store.list(outcome_folder(shard)), submission_id, shard, every=known.shares_tasks):
+            pass
+    return replace(
+        known,
+        manifest_count=manifests.count,
+        newest_manifest=manifests.newest,
+        outcome_count=outcomes.count,
+        newest_outcome=outcomes.newest,
+    )
+
+
+class _Objects:
+    """Counts the objects that pass through it, and keeps the newest generation."""
+
+    def __init__(self) -> None:
+        self.count = self.newest = 0
+
+    def counted(self, infos: Iterable[ObjectInfo], submission_id: str = "", shard: str = "", *, every: bool = True) -> Iterator[ObjectInfo]:
+        """All of them; those count that may tell of the submission."""
+        for info in infos:
+            if every or counts_in(info.metadata, submission_id, shard) != {}:
+                self.count += 1
+                self.newest = max(self.newest, info.generation)
+            yield info
+
+
+def manifests_of(store: ObjectStore, submission_id: str, summary: Mapping[str, Any] | None) -> Iterator[ObjectInfo]:
     """Of one that was open those that its closing counted: of others nothing was published."""
     counted = set(summary[PARTS]) if summary is not None and PARTS in summary else None
     for info in store.list(manifest_folder(submission_id)):
@@ -140,22 +201,15 @@ def _with_delayed(store: ObjectStore, proof: Proof) -> Proof:
     return replace(proof, delayed=dict(sorted(delayed.items())), damaged=dict(sorted(damaged.items())))
 
 
-def _summary(store: ObjectStore, submission_id: str) -> dict[str, Any] | None:
-    try:
-        body = json.loads(store.read(submission_object(submission_id)))
-    except ObjectMissing:
-        return None
-    if not isinstance(body, dict):
-        raise ValueError(f"{submission_object(submission_id)} is not a JSON object; it was not written by a submission")
-    return body
-
-
 class _Tally:
-    """What was read so far; for a million tasks it keeps an id, a rank and little else each."""
+    """What was read so far; for a million tasks it keeps an id, a rank (with the hash of an output) and little else each."""
 
     def __init__(self, submission_id: str) -> None:
         self.own_shard = submission_id
-        self.ranks: dict[str, int] = {}
+        self.found: dict[str, int] = {}
+        self.shares_tasks = False
+        self.second_output_count = 0
+        self.second_outputs: dict[str, None] = {}
         self.shards: set[str] = set()
         self.manifest_lines = 0
         self.repeated_line_count = 0
@@ -171,9 +225,10 @@ class _Tally:
         for line in data.splitlines():
             try:
                 body = json.loads(line)
-                self.ranks[body["task_id"]] = _NONE
+                self.found[body["task_id"]] = _PENDING
                 self.shards.add(body["shard"])
-            except (ValueError, KeyError, TypeError):
+                self.shares_tasks = self.shares_tasks or not body["task_id"].endswith(body["shard"])
+            except (ValueError, KeyError, TypeError, AttributeError):
                 self._doubt(f"{name} holds a line that names no task: {line[:80]!r}")
                 continue
             self.manifest_lines += 1
@@ -194,25 +249,37 @@ class _Tally:
             self.problems.append(problem)
 
     def _add(self, shard: str, outcome: Outcome) -> None:
-        known = self.ranks.get(outcome.task_id)
-        if known is None:
+        found = self.found.get(outcome.task_id)
+        if found is None:
             if shard == self.own_shard:
                 self.unknown.add(outcome.task_id)
             return
-        rank = RANK[outcome.outcome] - _PER_REPLAY * outcome.replay_number
+        known, rank = found >> _OUTPUT_BITS, RANK[outcome.outcome] - _PER_REPLAY * outcome.replay_number
+        is_repeat = known // _PER_REPLAY == rank // _PER_REPLAY and known % _PER_REPLAY < RANK[REPLAYED]
         if rank <= known:
-            self.ranks[outcome.task_id] = rank
+            kept = found & _OUTPUT_MASK if is_repeat and rank == known else 0
+            self.found[outcome.task_id] = rank << _OUTPUT_BITS | self._output(outcome, kept)
             if outcome.outcome == "dead":
                 self._died(outcome)
         if outcome.outcome == REPLAYED:
             return
-        # Of the same replay; one that was only replayed had no outcome of it yet.
-        self.repeated_line_count += known // _PER_REPLAY == rank // _PER_REPLAY and known % _PER_REPLAY < RANK[REPLAYED]
+        self.repeated_line_count += is_repeat
         if outcome.execution:  # the tick ends what was cancelled while it was delayed
             self.workers[(outcome.execution, outcome.index)] += 1
         self.handler_s += outcome.duration_s
         self.last_at = max(self.last_at, outcome.finished_at)
         self.first_at = min(self.first_at or outcome.finished_at, outcome.finished_at)
+
+    def _output(self, outcome: Outcome, kept: int) -> int:
+        """The hash of the output of the task's first success of this replay: `kept`, if it is known."""
+        if outcome.outcome != "succeeded" or not outcome.output:
+            return kept
+        named = crc32(outcome.output.encode("utf-8", "surrogatepass")) or 1
+        if kept and kept != named:
+            self.second_output_count += 1
+            if len(self.second_outputs) < IDS_KEPT:
+                self.second_outputs[outcome.task_id] = None
+        return kept or named
 
     def _died(self, outcome: Outcome) -> None:
         group = (outcome.fingerprint or title_of(outcome.error_type, outcome.reason), outcome.task_type)
@@ -233,37 +300,42 @@ class _Tally:
         return tuple(sorted(groups, key=lambda one: (-one.count, one.fingerprint, one.task_type)))
 
     def _is_dead(self, task_id: str) -> bool:
-        return self.ranks[task_id] % _PER_REPLAY == RANK["dead"]
+        return self.rank(task_id) % _PER_REPLAY == RANK["dead"]
+
+    def rank(self, task_id: str) -> int:
+        """The lowest of the task's lines."""
+        return self.found[task_id] >> _OUTPUT_BITS
 
 
 def _proof(submission_id: str, summary: dict[str, Any] | None, part_count: int, tally: _Tally) -> Proof:
-    counts = Counter(rank % _PER_REPLAY for rank in tally.ranks.values())
-    missing = sorted(task_id for task_id, rank in tally.ranks.items() if rank % _PER_REPLAY >= RANK[REPLAYED])
+    counts = Counter((found >> _OUTPUT_BITS) % _PER_REPLAY for found in tally.found.values())
+    missing = sorted(task_id for task_id in tally.found if tally.rank(task_id) % _PER_REPLAY >= RANK[REPLAYED])
     return Proof(
         submission_id=submission_id,
         closed=summary is not None,
-        submitted_count=len(tally.ranks),
+        submitted_count=len(tally.found),
         counts={name: counts[RANK[name]] for name in PRECEDENCE},
         missing=tuple(missing),
         repeated_line_count=tally.repeated_line_count,
-        repeated_task_count=tally.manifest_lines - len(tally.ranks),
+        repeated_task_count=tally.manifest_lines - len(tally.found),
         unknown_count=len(tally.unknown),
         workers=dict(sorted(tally.workers.items())),
         dead=tally.dead_groups(),
-        replayed={task_id: -(tally.ranks[task_id] // _PER_REPLAY) for task_id in missing if tally.ranks[task_id] < 0},
-        problems=(*_doubts(submission_id, summary, part_count, tally), *tally.problems),
+        replayed={task_id: -(tally.rank(task_id) // _PER_REPLAY) for task_id in missing if tally.rank(task_id) < 0},
+        problems=(*_doubts(summary, part_count, tally), *tally.problems),
         submitted_at=str(summary.get("submitted_at", "")) if summary else "",
         first_finished_at=tally.first_at,
         last_finished_at=tally.last_at,
         handler_s=tally.handler_s,
+        second_output_count=tally.second_output_count,
+        second_outputs=tuple(tally.second_outputs),
     )
 
 
-def _doubts(submission_id: str, summary: dict[str, Any] | None, part_count: int, tally: _Tally) -> Iterable[str]:
+def _doubts(summary: dict[str, Any] | None, part_count: int, tally: _Tally) -> Iterable[str]:
     if summary is None:
         return
     if summary.get("part_count") != part_count:
-        last = manifest_object(submission_id, max(0, int(summary.get("part_count") or 0) - 1))
-        yield f"{part_count} manifests were found where {summary.get('part_count')} were written (up to {last}); was one deleted?"
+        yield f"{part_count} manifests were found where {summary.get('part_count')} were written; was one deleted, or added since?"
     elif summary.get("task_count") != tally.manifest_lines:
         yield f"the manifests name {tally.manifest_lines} tasks where {summary.get('task_count')} were submitted; was one changed?"

@@ -1,4 +1,4 @@
-"""Every lane's subscription, topic and retry rules, as the controller writes them down for what serves several lanes."""
+"""Every lane's subscription, topic, retry rules and size of worker, as the controller writes them down for what serves several lanes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from batch.services.ports import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class LaneFacts:
-    """`subscription` and `topic` are short names."""
+    """`subscription` and `topic` are short names. `vcpu` and `memory_gib` of a worker are 0 where they are not known."""
 
     name: str
     subscription: str
     topic: str
     rules: Rules
+    vcpu: float = 0.0
+    memory_gib: float = 0.0
 
 
 UNKNOWN_LANE = "unknown"
@@ -62,4 +64,5 @@ def _facts(name: str, body: Mapping[str, Any]) -> LaneFacts:
     rules = body["rules"]
     errors = tuple(str(one) for one in rules["errors"])
     found = Rules(errors, float(rules["after_s"]), int(rules["times"]), float(rules["rate"]))
-    return LaneFacts(name, str(body["subscription"]), str(body["topic"]), found)
+    size = float(body.get("vcpu", 0.0)), float(body.get("memory_gib", 0.0))
+    return LaneFacts(name, str(body["subscription"]), str(body["topic"]), found, *size)

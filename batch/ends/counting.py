@@ -6,6 +6,7 @@ Such counts are approximate (a redelivery repeats a line): they make somebody lo
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
@@ -25,15 +26,22 @@ ANEW_AFTER_S = 3600.0
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A submission's lines in one shard, by outcome: `counts` of all, `before` of those in minutes before `settled` (as objects are named),
-    which are not listed again until an hour after `begun_s` (Unix seconds)."""
+    which are not listed again until an hour after `begun_s` (Unix seconds). `written`: the same lines by the execution that wrote them,
+    and under OBJECTS the objects that may tell of the submission; `newest` is the highest generation of these."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     settled: str = ""
     before: Mapping[str, int] = field(default_factory=dict)
     begun_s: float = 0.0
+    written: Mapping[str, int] = field(default_factory=dict)
+    written_before: Mapping[str, int] = field(default_factory=dict)
+    newest: int = 0
 
 
 NOTHING_SEEN = Seen()
+OBJECTS = "/objects"
+"""No execution has such a name."""
+_WRITER = re.compile(r"(.+)-\d+-\d+-\d+\.jsonl")
 
 
 def ended_count(counts: Mapping[str, int]) -> int:
@@ -70,25 +78,36 @@ class _Look:
         self.begins = self._old.settled
         self._settles = max(self.begins, minute(now - SETTLED_AFTER_S))
         self._before, self._since = Counter(self._old.before), Counter[str]()
+        self._written_before, self._written_since = Counter(self._old.written_before), Counter[str]()
+        self._newest = self._old.newest
         self._ids: Set[str] | None = None
 
     @property
     def seen(self) -> Seen:
-        return Seen(dict(self._before + self._since), self._settles, dict(self._before), self._old.begun_s)
+        counts, written = self._before + self._since, self._written_before + self._written_since
+        before, written_before = dict(self._before), dict(self._written_before)
+        return Seen(dict(counts), self._settles, before, self._old.begun_s, dict(written), written_before, self._newest)
 
     def adds(self, info: ObjectInfo) -> bool:
         """False if its metadata does not tell: its lines are to be counted."""
         at = self._minute(info)
         counts = counts_in(info.metadata, self.submission_id, self.shard) if at >= self.begins else {}
         if counts:
-            (self._before if at < self._settles else self._since).update(counts)
+            self._add(info, counts)
         return counts is not None
 
     def adds_lines(self, store: ObjectStore, info: ObjectInfo, data: bytes) -> None:
         if self._ids is None:
             self._ids = task_ids(store, self.submission_id)
-        counts = Counter(outcome.outcome for outcome in lines_of(data, self._ids))
-        (self._before if self._minute(info) < self._settles else self._since).update(counts)
+        self._add(info, Counter(outcome.outcome for outcome in lines_of(data, self._ids)))
+
+    def _add(self, info: ObjectInfo, counts: Mapping[str, int]) -> None:
+        is_settled = self._minute(info) < self._settles
+        (self._before if is_settled else self._since).update(counts)
+        writer = _WRITER.fullmatch(info.name.rpartition("/")[2])
+        written = {OBJECTS: 1, **({writer[1]: sum(counts.values())} if writer else {})}
+        (self._written_before if is_settled else self._written_since).update(written)
+        self._newest = max(self._newest, info.generation)
 
     def _minute(self, info: ObjectInfo) -> str:
         return info.name.removeprefix(outcome_folder(self.shard)).partition("/")[0]

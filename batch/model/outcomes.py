@@ -133,7 +133,7 @@ def counts_in(metadata: Mapping[str, str], submission_id: str, shard: str) -> Ma
     """Lines by outcome that an object in this shard has of a submission. None where its metadata does not tell: its content does."""
     try:
         if shard == submission_id:
-            return {outcome: int(metadata[outcome]) for outcome in RANK if outcome in metadata}
+            return {outcome: int(metadata[outcome]) for outcome in RANK if outcome in metadata} or None
         told = metadata.get(SUBMISSIONS, TOO_MANY)
         if told != TOO_MANY and f'"{submission_id}"' not in told:
             return {}  # nearly always: nothing is parsed for it

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-VCPU_SECOND = 0.000018
-GIB_SECOND = 0.000002
+from batch.prices import worker_usd_per_s
+
 VCPUS = 1
 GIB = 0.5
 """The smallest worker of the manifests, and more memory than a worker needs."""
@@ -11,4 +11,4 @@ GIB = 0.5
 
 def dollars_per_million(seconds_per_task: float) -> float:
     """For a million tasks when a worker of 1 vCPU and 512 MiB is there for so long for each."""
-    return seconds_per_task * 1e6 * (VCPUS * VCPU_SECOND + GIB * GIB_SECOND)
+    return seconds_per_task * 1e6 * worker_usd_per_s(VCPUS, GIB)

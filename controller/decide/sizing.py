@@ -14,13 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, floor
 
+from batch.prices import WORKER_FLOOR_S, worker_usd_per_s
 from controller.model.lane import Lane
 
-VCPU_SECOND_USD = 0.000018
-GIB_SECOND_USD = 0.000002
-"""List prices of Cloud Run Jobs in tier 1 regions."""
-BILLING_FLOOR_S = 60.0
-"""Minimum time that a worker is billed for."""
 TIMEOUT_PART = 0.8
 """How much of a task timeout a worker's share is planned to fill: rates are learned, not known."""
 _EPSILON = 1e-9
@@ -46,7 +42,7 @@ class WorkerCost:
 
     concurrency: int
     usd_per_s: float
-    floor_s: float = BILLING_FLOOR_S
+    floor_s: float = WORKER_FLOOR_S
 
     def usd(self, seconds: float) -> float:
         """Dollars that one worker costs for `seconds`."""
@@ -55,7 +51,7 @@ class WorkerCost:
 
 def worker_cost(lane: Lane) -> WorkerCost:
     """What a worker of the lane costs at list price, and does at a time."""
-    return WorkerCost(lane.concurrency, lane.vcpu * VCPU_SECOND_USD + lane.memory_gib * GIB_SECOND_USD)
+    return WorkerCost(lane.concurrency, worker_usd_per_s(lane.vcpu, lane.memory_gib))
 
 
 def drain_s(backlog: int, workers: int, rates: Rates, worker: WorkerCost) -> float:

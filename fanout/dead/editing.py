@@ -23,7 +23,7 @@ from batch.model.names import dead_segment_object
 from fanout.dead.patches import differences, patch_of
 from fanout.dead.scope import Scope, who, with_scope
 from fanout.output import EXIT_TROUBLE, CommandFailed, counted, say
-from fanout.submit import check_with
+from fanout.submission.submit import check_with
 
 SHOWN = 5
 Change = Callable[[bytes], bytes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from batch.client.proof import prove
+from batch.client.stored_proof import proof_of
 from batch.dead.filters import Filter
 from batch.dead.rules import SLOWEST_RATE
 from batch.model.errors import ObjectMissing
@@ -36,7 +36,7 @@ def command(
         raise click.UsageError("only dead tasks can be retried: add --failed-only")
     with opened(settings, (), Filter(submissions=(submission_id,))) as scope:
         try:
-            proof = prove(scope.store, submission_id)
+            proof = proof_of(scope.store, submission_id).proof
         except ObjectMissing as error:
             raise click.ClickException(f"there is no submission {submission_id} in bucket {settings.bucket_name} ({error})") from error
         count = replay_all(scope, rate=rate, why=why or f"retry of {submission_id}", all_subscriptions=all_subscriptions)

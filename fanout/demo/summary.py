@@ -24,7 +24,7 @@ from fanout.demo.result import Result, assigned, cost
 from fanout.demo.snapshot import LaneSnapshot
 from fanout.demo.workload import UNKNOWN_TYPE
 from fanout.execution.tries import WorkerTry
-from fanout.proof import dead_group
+from fanout.submission.proof import dead_group
 
 PROBLEMS_SHOWN = 30
 TABLES_FROM = 90

@@ -12,6 +12,7 @@ import click
 
 from batch.client.counting import Requests
 from batch.client.life import Life, Running, State, Tracing, located
+from batch.client.reading.life_json import as_object
 from batch.model.errors import DependencyError
 from controller.config import RUN_EMULATOR, ControllerSettings
 from controller.lanes.annotations import lanes_of
@@ -21,7 +22,7 @@ from controller.tick.outside import Outside
 from fanout import cloud
 from fanout.explain import moment
 from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json
-from fanout.task.texts import as_object, as_text
+from fanout.task.texts import as_text
 
 MAX_REQUESTS = 1000
 """More are made only after a question."""

@@ -1,49 +1,18 @@
-"""A task's life as a person reads it, and as JSON."""
+"""A task's life as a person reads it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import Any
 
 from batch.client.life import Life, State
-from batch.dead import letters
-from batch.model.attempts import AttemptError
+from batch.client.reading.life_json import errors_of, log_filter, payload_of
 from batch.model.clock import iso
-from batch.model.outcomes import REPLAYED, Outcome, to_line
-from batch.services.ports import ObjectInfo
+from batch.model.outcomes import REPLAYED, Outcome
 from controller.model.wording import counted
 
 MAX_PAYLOAD_CHARS = 4000
 _WIDTH = 10
-
-
-def as_object(life: Life) -> dict[str, Any]:
-    """The life as JSON values."""
-    running, outcome = life.running, life.outcome
-    told = None if outcome is None or outcome.outcome == REPLAYED else json.loads(to_line(outcome))
-    encoding, payload = _payload(life)
-    return {
-        "task_id": life.task_id,
-        "state": life.state.value,
-        "replay_number": life.replay_number,
-        "lane": life.where.lane or None,
-        "shards": list(life.where.shards),
-        "outcome": told,
-        "running": None if running is None else {**asdict(running), "since": iso(running.since), "told_at": iso(running.told_at)},
-        "cancelled_by": life.cancelled_by or None,
-        "due_at": iso(life.due) if life.due else None,
-        "attempt_count": life.attempts.attempt_count,
-        "attempts": [asdict(error) for error in _errors(life)],
-        "in_progress": asdict(life.attempts.in_progress) if life.attempts.in_progress else None,
-        "letter": json.loads(letters.to_line(life.letter)) if life.letter else None,
-        "payload": payload,
-        "payload_encoding": encoding,
-        "outputs": [_output_json(info) for info in life.outputs],
-        "log_filter": log_filter(life.task_id),
-        "problems": list(life.problems),
-    }
 
 
 def as_text(life: Life, project: str) -> Iterator[str]:
@@ -59,7 +28,7 @@ def as_text(life: Life, project: str) -> Iterator[str]:
         other = "" if owner == life.task_id else f"; by now it is of task {owner}"
         yield _row("output", f"{info.name} (generation {info.generation}, {info.size:,} bytes{other})")
     yield from _of_payload(life)
-    errors = _errors(life)
+    errors = errors_of(life)
     for number, error in enumerate(errors, 1):
         by = f" by worker {error.execution}/{error.index}" if error.execution else ""
         yield _row("failure", f"{number} of {len(errors)}, {error.at}{by}: {_error(error.error_type, error.reason)}")
@@ -112,32 +81,10 @@ def _of_payload(life: Life) -> Iterator[str]:
     if life.letter is not None and life.letter.raw_object:
         yield _row("payload", f"object {life.letter.raw_object}")
         return
-    encoding, payload = _payload(life)
+    encoding, payload = payload_of(life)
     if payload is not None:
         cut = f" … ({len(payload):,} characters, --json has all)" if len(payload) > MAX_PAYLOAD_CHARS else ""
         yield _row("payload" if encoding == "utf-8" else "base64", payload[:MAX_PAYLOAD_CHARS] + cut)
-
-
-def _payload(life: Life) -> tuple[str | None, str | None]:
-    """How the data of its message is written here, and the data; None where it is not kept."""
-    one = life.delayed or life.letter
-    if one is None or (life.letter is one and life.letter.raw_object):
-        return None, None
-    ((name, text),) = letters.data_fields(one.data).items()
-    return ("utf-8" if name == "data" else "base64"), text
-
-
-def _errors(life: Life) -> tuple[AttemptError, ...]:
-    return life.attempts.errors or (life.letter.errors if life.letter else ())
-
-
-def _output_json(info: ObjectInfo) -> dict[str, Any]:
-    return {"name": info.name, "generation": info.generation, "size": info.size, "task_id": info.metadata.get("task_id")}
-
-
-def log_filter(task_id: str) -> str:
-    """What selects all that was logged while the task ran, in any worker."""
-    return f'jsonPayload.task_id="{task_id}"'
 
 
 def _error(error_type: str, reason: str) -> str:

@@ -186,6 +186,7 @@ def test_a_round_writes_what_all_lanes_are_once() -> None:
         "a": ("a-sub", "tasks", ("*",)),
         "b": ("b-sub", "tasks", ()),
     }
+    assert (found["a"].vcpu, found["a"].memory_gib) == (1.0, 0.5)
     generation = here.store.read_with_info(LANES)[1].generation
     here.store.fail_next("read", DependencyError("it is not to be read again"))
     tick_lanes(here.outside)

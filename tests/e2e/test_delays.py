@@ -30,7 +30,7 @@ from controller.decide.decision import Kind
 from controller.observe.backlog import GoogleBacklogReader
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
-from fanout.proof import as_text
+from fanout.submission.proof import as_text
 from tests.clocks import ShiftedClock
 from tests.controller.fakes import FakeRunner, lane, tick
 from tests.e2e.site import Site

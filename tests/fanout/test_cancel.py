@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from batch.client.reading import lane_of
 from batch.client.submission import Submission
 from batch.client.submit import NewTask, submit_one
 from batch.handling.cancels import KEPT_S, from_json
@@ -124,7 +125,7 @@ def test_what_has_ended_already_is_said(here: World, run: Run, outcomes: list[st
 
 
 def test_of_large_shards_it_is_not_looked_up(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancel, "MAX_OBJECTS", 0)
+    monkeypatch.setattr(lane_of, "MAX_OBJECTS", 0)
     task_id = single(here)
     end(here, task_id, "succeeded")
     assert "had ended" not in run(cancel.command, task_id).output

@@ -16,6 +16,7 @@ from batch.model.message import new_task_id, rolling_shard
 from batch.model.names import outcome_object
 from batch.model.outcomes import Outcome, to_line
 from fanout import apply, cancel, doctor, executions, explain, lanes, launch, pause, task, tick
+from fanout.submission import following
 from tests.controller.fakes import World
 from tests.fanout.test_apply import cloud, jobs_file
 
@@ -33,6 +34,8 @@ COMMANDS = {
     "task": task.command,
     "doctor": doctor.command,
     "cancel": cancel.command,
+    "status": following.status,
+    "wait": following.wait,
     "apply": apply.apply,
     "render": apply.render,
 }
@@ -82,6 +85,8 @@ def test_without_credentials_a_command_says_how_to_log_in(name: str, tmp_path: P
     arguments = {"launch": ["default", "--workers", "1"], "pause": ["default"], "resume": ["default"], "render": ["default"]}.get(name, [])
     if name == "task":
         arguments = ["0123456789abcdef-s-1"]
+    if name in ("status", "wait"):
+        arguments = ["s-1"]
     if name == "cancel":
         arguments = ["s-1", "--lane", "default"]
     if name == "apply":

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from batch.prices import worker_usd_per_s
 from fanout import executions, tick
 from fanout.executions import share_count, state_of
 from tests.controller.fakes import World, progress, write_progress
@@ -93,3 +94,12 @@ def test_progress_that_cannot_be_read_is_told(here: World, run: Run) -> None:
 
 def test_a_share_without_a_bound_is_not_zero(here: World) -> None:
     assert share_count(here.runner.add(2, {})) is None
+
+
+def test_what_an_execution_costs_is_the_time_of_its_workers_at_list_price(here: World, run: Run) -> None:
+    """A worker is billed for a minute at least."""
+    info = here.runner.add(2, {})
+    write_progress(here.store, info.name, 0, progress(started_at=1000.0, updated_at=1100.0))
+    write_progress(here.store, info.name, 1, progress(started_at=1000.0, updated_at=1001.0))
+    (body,) = listed(run(executions.command, "--json"))
+    assert body["usd"] == round(160.0 * worker_usd_per_s(1.0, 0.5), 6) > 0

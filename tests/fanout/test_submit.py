@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 import fanout.cloud
-import fanout.proof
-import fanout.submit
+import fanout.submission.proof
+import fanout.submission.submit
 from batch.model.clock import SystemClock, iso
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable
 from batch.model.names import outcome_object, writer_of
-from batch.model.outcomes import Outcome, to_line
+from batch.model.outcomes import Outcome, counted, to_line
+from batch.services.objects import GoogleObjectStore
 from batch.testing.objects import MemoryObjectStore
 from batch.testing.pubsub import MemoryBroker
+from fanout.submission import following, outcomes
 from tests.support import Service
 
 HANDLERS = "batch.handlers,tests.fanout.handlers"
@@ -51,11 +53,11 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
 def submit(*arguments: str, text: str | bytes | None = None, bucket: str | None = "bucket") -> Result:
     environment = {"GOOGLE_CLOUD_PROJECT": "p", "TOPIC_NAME": "tasks", "HANDLERS": HANDLERS, "BUCKET_NAME": bucket}
-    return CliRunner().invoke(fanout.submit.command, arguments, input=text, env=environment)
+    return CliRunner().invoke(fanout.submission.submit.command, arguments, input=text, env=environment)
 
 
 def prove(*arguments: str) -> Result:
-    return CliRunner().invoke(fanout.proof.command, arguments, env={"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "bucket"})
+    return CliRunner().invoke(fanout.submission.proof.command, arguments, env={"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "bucket"})
 
 
 def test_one_task(cloud: Cloud) -> None:
@@ -251,11 +253,22 @@ def test_through_the_real_clients(local_pubsub: Service, local_storage: Service,
         result = submit("-", "--json", *common, text=lines)
         assert result.exit_code == 0, result.output
         submission_id = json.loads(result.stdout)["submission_id"]
-        received = 0
-        while received < 1500:
+        task_ids: list[str] = []
+        while len(task_ids) < 1500:
             found = subscriber.pull(subscription=path, max_messages=1000, timeout=10).received_messages
-            received += len(found)
+            task_ids += [one.message.attributes["task_id"] for one in found]
             subscriber.acknowledge(subscription=path, ack_ids=[one.ack_id for one in found])
             assert {one.message.attributes["shard"] for one in found} == {submission_id}
+    status = CliRunner().invoke(following.status, [submission_id, "--json", *common])
+    assert (json.loads(status.stdout)["state"], json.loads(status.stdout)["pending_count"]) == ("running", 1500)
     whole = json.loads(prove(submission_id, "--json", *common).stdout)
     assert (whole["submitted_count"], whole["missing_count"], whole["closed"], whole["problems"]) == (1500, 1500, True, [])
+    written = [to_line(Outcome(task_id, "work", "succeeded", iso(SystemClock().now()), execution="x")) for task_id in task_ids]
+    with closing(GoogleObjectStore(f"b-{project}", project=project)) as store:
+        name = outcome_object(submission_id, SystemClock().now(), writer_of("x", 0, 0), 1)
+        store.write(name, b"".join(written), metadata=counted(submission_id, [("succeeded", submission_id)] * 1500))
+    for _ in range(2):  # the second time the proof is stored
+        waited = CliRunner().invoke(following.wait, [submission_id, "--json", *common])
+        assert (waited.exit_code, json.loads(waited.stdout)["state"]) == (0, "complete"), waited.output
+    assert json.loads(prove(submission_id, "--json", *common).stdout)["stored_at"]
+    assert CliRunner().invoke(outcomes.command, [submission_id, "--final", *common]).stdout_bytes == b"".join(written)

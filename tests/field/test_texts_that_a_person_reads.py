@@ -27,7 +27,7 @@ from batch.testing import MemoryObjectStore
 from fanout import cloud, commands, output
 from fanout.demo.display import Screen
 from fanout.doctor.finding import Finding, Verdict, report
-from fanout.proof import command
+from fanout.submission.proof import command
 
 ESCAPE, TURN, LINE, HALF = "\x1b[2J\x1b[31m", "\u202egnp.exe", "two\nlines", "half \ud83d"
 UGLY = f"{ESCAPE} {TURN} {LINE} {HALF} \x9b31m \u2028 \u200f \u061c \u2066"

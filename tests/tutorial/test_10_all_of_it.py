@@ -8,7 +8,7 @@ from contextlib import closing
 
 from click.testing import CliRunner
 
-from fanout import proof, submit
+from fanout.submission import proof, submit
 from tests.e2e.site import Site
 from tests.support import Service
 

@@ -6,12 +6,15 @@ import sys
 
 import click
 
-from batch.client.proof import DeadGroup, Proof, prove
+from batch.client.proof import DeadGroup, Proof
+from batch.client.stored_proof import ToldProof, proof_of
+from batch.model.clock import iso
 from batch.model.errors import ObjectMissing
 from batch.model.texts import printable
+from batch.services.ports import ObjectStore
 from controller.model.wording import are
 from fanout import cloud
-from fanout.output import counted, explained_errors, show_json
+from fanout.output import counted, show_json
 
 SHOWN = 20
 """How many missing or dead tasks are named in the text; `--json` names all."""
@@ -19,51 +22,35 @@ SHOWN = 20
 
 @click.command()
 @click.argument("submission_id")
-@click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", required=True, show_envvar=True, help="The project of the bucket.")
-@click.option("--bucket", envvar="BUCKET_NAME", required=True, show_envvar=True, help="The bucket with manifests and outcomes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole proof as JSON.")
-def command(submission_id: str, project: str, bucket: str, as_json: bool) -> None:
+@cloud.with_store
+def command(submission_id: str, as_json: bool, store: ObjectStore) -> None:
     """Prove what became of a submission's tasks.
 
-    Ends with 0 when the submission is closed and every task has an outcome, whichever; else with 1.
+    Ends with 0 when the submission is closed and every task has an outcome, whichever; else with 1. A complete proof is stored, and told
+    again at the cost of a list while nothing newer is in the bucket.
     """
-    with explained_errors(), cloud.open_store(project, bucket) as store:
-        try:
-            proof = prove(store, submission_id)
-        except ObjectMissing as error:
-            raise click.ClickException(f"there is no submission {submission_id} in bucket {bucket} ({error})") from error
+    try:
+        told = proof_of(store, submission_id)
+    except ObjectMissing as error:
+        raise no_submission(store, submission_id, error) from error
     if as_json:
-        show_json(as_object(proof))
+        show_json(told.as_object())
     else:
-        click.echo(as_text(proof))
-    sys.exit(0 if proof.complete else 1)
+        click.echo(as_text(told.proof))
+        click.echo(_basis(told), nl=False)
+    sys.exit(0 if told.proof.complete else 1)
 
 
-def as_object(proof: Proof) -> dict[str, object]:
-    """The proof as JSON values."""
-    return {
-        "submission_id": proof.submission_id,
-        "complete": proof.complete,
-        "closed": proof.closed,
-        "submitted_count": proof.submitted_count,
-        **{f"{name}_count": count for name, count in proof.counts.items()},
-        "missing_count": len(proof.missing),
-        "missing": list(proof.missing),
-        "delayed_until": dict(proof.delayed),
-        "damaged": dict(proof.damaged),
-        "replayed": dict(proof.replayed),
-        "dead": [group_json(group) for group in proof.dead],
-        "repeated_line_count": proof.repeated_line_count,
-        "repeated_task_count": proof.repeated_task_count,
-        "unknown_count": proof.unknown_count,
-        "problems": list(proof.problems),
-        "workers": [{"execution": execution, "index": index, "count": count} for (execution, index), count in proof.workers.items()],
-        "submitted_at": proof.submitted_at,
-        "first_finished_at": proof.first_finished_at,
-        "last_finished_at": proof.last_finished_at,
-        "handler_s": round(proof.handler_s, 3),
-        "tasks_per_s": round(proof.tasks_per_s, 3),
-    }
+def no_submission(store: ObjectStore, submission_id: str, error: ObjectMissing) -> click.ClickException:
+    """What to say of an id that nothing has."""
+    return click.ClickException(f"there is no submission {submission_id} in bucket {store.bucket_name} ({error})")
+
+
+def _basis(told: ToldProof) -> str:
+    """What a stored proof is worth, where that is not the same as a new one's."""
+    gone = "outcomes that it was made from are gone since, so it cannot be proved again"
+    return f"as stored at {iso(told.stored_at)}: {gone}\n" if told.as_stored else ""
 
 
 def as_text(proof: Proof) -> str:
@@ -80,6 +67,9 @@ def as_text(proof: Proof) -> str:
     if proof.repeated_line_count:
         were = "was" if proof.repeated_line_count == 1 else "were"
         lines.append(f"{counted(proof.repeated_line_count, 'outcome')} {were} written again after a redelivery; this is harmless")
+    if proof.second_output_count:
+        named = ", ".join(proof.second_outputs[:SHOWN])
+        lines.append(f"took effect twice, with another output each time: {counted(proof.second_output_count, 'outcome')}, of {named}")
     if proof.repeated_task_count:
         again = counted(proof.repeated_task_count, "task")
         lines.append(f"submitted again under the same idempotency key, and counted once: {again}")
@@ -99,21 +89,6 @@ def dead_group(group: DeadGroup) -> str:
     by = f" by worker {one.execution}/{one.index}" if one.execution else ""
     what = error if group.fingerprint else f"one of many other errors, such as {error}"
     return f"{group.count:,} × {what} ({one.task_type}), such as {one.task_id}{by}"
-
-
-def group_json(group: DeadGroup) -> dict[str, object]:
-    one = group.example
-    return {
-        "fingerprint": group.fingerprint,
-        "task_type": group.task_type,
-        "count": group.count,
-        "title": group.title,
-        "error_type": one.error_type,
-        "reason": one.reason,
-        "execution": one.execution,
-        "index": one.index,
-        "task_ids": list(group.task_ids),
-    }
 
 
 def _by_whom(proof: Proof) -> str:

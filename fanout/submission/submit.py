@@ -18,8 +18,9 @@ import click
 
 from batch.client.submission import Report, Submission, SubmissionInterrupted
 from batch.client.submit import Check, NewTask, Refusal, check_by, submit_one, task_from_line
+from batch.ends.options import NO_ENDS, Ends, ends_of
 from batch.model.clock import SystemClock
-from batch.model.errors import DependencyError, NameRefused, SettingsError
+from batch.model.errors import DependencyError, MessageRefused, NameRefused, SettingsError
 from batch.model.names import checked, input_object
 from batch.services.ports import ObjectStore, Topic
 from fanout import cloud
@@ -40,6 +41,25 @@ class Request:
     folder: Path | None
     from_prefix: str | None
     paths: tuple[Path, ...]
+    on_complete: str | None
+    on_failure: str | None
+    tolerate_count: int | None
+    tolerate_percent: float | None
+
+    @property
+    def ends(self) -> Ends:
+        """Raises click.UsageError for what is to happen at the end and cannot."""
+        tolerate = {"count": self.tolerate_count, "percent": self.tolerate_percent}
+        given: dict[str, Any] = {"tolerate": {name: value for name, value in tolerate.items() if value is not None}}
+        for name, value in (("on_complete", self.on_complete), ("on_failure", self.on_failure)):
+            try:
+                given[name] = None if value is None else json.loads(value)
+            except (ValueError, RecursionError) as error:
+                raise click.UsageError(f"--{name.replace('_', '-')} is not JSON: {error}") from error
+        try:
+            return ends_of(given)
+        except MessageRefused as error:
+            raise click.UsageError(str(error)) from error
 
     def checked(self) -> Request:
         """Raises click.UsageError unless exactly one source is named."""
@@ -55,6 +75,8 @@ class Request:
             raise click.UsageError("--idempotency-key goes with --task-type; lines of NDJSON carry a field idempotency_key")
         if self.task_type is None and self.fields and lines:
             raise click.UsageError("--field does not go with NDJSON: the lines have their own fields")
+        if self.task_type is not None and self.ends != NO_ENDS:
+            raise click.UsageError("--on-complete, --on-failure and --tolerate-… go with a submission, not with a single task")
         return self
 
 
@@ -75,6 +97,12 @@ class Request:
 @click.option("--dir", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The same for all files of a folder.")
 @click.option("--from-prefix", metavar="gs://BUCKET/input/…", help="A file_processing task for each object below it.")
 @click.option("--handlers", envvar="HANDLERS", default="batch.handlers", show_default=True, show_envvar=True, help="Modules to check with.")
+@click.option(
+    "--on-complete", metavar="JSON", help='Submit this task once every task has ended: {"task_type": …} or {"webhook": "https://…"}.'
+)
+@click.option("--on-failure", metavar="JSON", help="Submit this one instead if more tasks are dead than are tolerated.")
+@click.option("--tolerate-count", type=click.IntRange(0), help="So many dead tasks are no failure.  [default: 0]")
+@click.option("--tolerate-percent", type=click.FloatRange(0, 100), help="So many dead tasks of a hundred are no failure.")
 @click.option("--any-type", is_flag=True, help="Accept task types that these handlers do not know.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -104,7 +132,7 @@ def command(
             return
         with cloud.open_store(project, bucket or "") as store, cloud.open_topic(project, topic) as to:
             what = "line" if request.paths and not request.files else "file"
-            ok = _many(store, to, lane, check, _source(request, store, fields), as_json, what)
+            ok = _many(store, to, lane, check, _shown(_source(request, store, fields)), as_json, what, request.ends)
     sys.exit(0 if ok else 1)
 
 
@@ -142,15 +170,35 @@ def _single(topic: Topic, store: ObjectStore | None, new: NewTask, lane: str, ch
         click.echo(f"task {task_id} submitted to {topic.name}")
 
 
+def _shown(tasks: Iterator[NewTask | Refusal]) -> Iterator[NewTask | Refusal]:
+    """On a terminal with a count of those that were taken; how many will come nobody knows."""
+    if not sys.stderr.isatty():
+        return tasks
+    from rich.console import Console
+    from rich.progress import track
+
+    return iter(track(tasks, "submitting", console=Console(stderr=True), transient=True))
+
+
 def _many(
-    store: ObjectStore, topic: Topic, lane: str, check: Check, tasks: Iterator[NewTask | Refusal], as_json: bool, what: str = "line"
+    store: ObjectStore,
+    topic: Topic,
+    lane: str,
+    check: Check,
+    tasks: Iterator[NewTask | Refusal],
+    as_json: bool,
+    what: str = "line",
+    ends: Ends = NO_ENDS,
 ) -> bool:
     def tell(refusal: Refusal) -> None:
         say(f"{what} {refusal.position}: {refusal.reason}", err=True)
 
-    submission = Submission(
-        lane=lane, topic=topic, store=store, clock=SystemClock(), rng=random.SystemRandom(), check=check, on_refusal=tell
-    )
+    try:
+        submission = Submission(
+            lane=lane, topic=topic, store=store, clock=SystemClock(), rng=random.SystemRandom(), check=check, on_refusal=tell, ends=ends
+        )
+    except MessageRefused as error:
+        raise click.UsageError(str(error)) from error
     failure = ""
     try:
         submission.add(tasks)

@@ -1,0 +1,123 @@
+"""What a submission has cost so far, at list prices: the time of its workers, its messages, and the objects written for it.
+
+A worker's time is shared by the tasks that it ended, by count. What is not known is left out, never guessed: the cost is a lower bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from batch import prices
+from batch.dead.lanes import LaneFacts
+from batch.model.names import progress_folder
+from batch.model.outcomes import PRECEDENCE
+from batch.model.progress import Progress, from_metadata
+from batch.services.ports import ObjectStore
+
+AT_A_TIME = 16
+MAX_EXECUTIONS = 500
+"""Whose workers are looked at in one call."""
+MESSAGE_BYTES = 1000
+"""Messages are counted as of this size, published once and delivered once: nothing tells how large they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an execution's workers have spent: seconds that they are billed for, and outcome lines that they have written. `ended`: every
+    one has said that it ended, so neither will grow."""
+
+    billed_s: float
+    line_count: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """`usd` is None where the size of the lane's workers is not known. `execution_count` executions took part; of `unknown_count` nothing
+    tells the time."""
+
+    usd: float | None
+    worker_s: float
+    vcpu_s: float
+    gib_s: float
+    message_count: int
+    write_count: int
+    execution_count: int
+    unknown_count: int
+
+    def as_object(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "usd": None if self.usd is None else round(self.usd, 6),
+            "worker_s": round(self.worker_s, 3),
+            "vcpu_s": round(self.vcpu_s, 3),
+            "gib_s": round(self.gib_s, 3),
+            "message_count": self.message_count,
+            "write_count": self.write_count,
+            "execution_count": self.execution_count,
+            "unknown_execution_count": self.unknown_count,
+            "prices_of": prices.DATE,
+        }
+
+
+def spent(tries: Iterable[Progress]) -> Spent:
+    """By the progress of an execution's workers, all of their tries."""
+    billed_s, line_count, ended, any_try = 0.0, 0, True, False
+    for one in tries:
+        any_try = True
+        billed_s += max(prices.WORKER_FLOOR_S, one.updated_at - one.started_at)
+        line_count += sum(getattr(one, outcome) for outcome in PRECEDENCE)
+        ended = ended and bool(one.exit_reason)
+    return Spent(billed_s, line_count, any_try and ended)
+
+
+def usd_of(one: Spent, vcpu: float, memory_gib: float) -> float:
+    """What the workers of an execution cost."""
+    return one.billed_s * prices.worker_usd_per_s(vcpu, memory_gib)
+
+
+def read_spent(store: ObjectStore, execution: str) -> Spent:
+    """Raises DependencyError."""
+    return spent(_tries(store, execution))
+
+
+def cost_of(
+    store: ObjectStore,
+    lane: LaneFacts | None,
+    written: Mapping[str, int],
+    known: dict[str, Spent],
+    *,
+    message_count: int,
+    write_count: int,
+) -> Cost:
+    """`written`: the submission's outcome lines by execution. `known` keeps what is final of executions, for the next call. Raises
+    DependencyError."""
+    asked = [name for name in written if name not in known][:MAX_EXECUTIONS]
+    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="cost") as pool:
+        found = {**known, **dict(zip(asked, pool.map(lambda name: read_spent(store, name), asked), strict=True))}
+    known.update({name: one for name, one in found.items() if one.ended and name in written})
+    worker_s = 0.0
+    unknown_count = 0
+    for name, line_count in written.items():
+        one = found.get(name)
+        if one is None or not one.billed_s:
+            unknown_count += 1
+        else:
+            # A killed worker's counts lag behind its lines.
+            worker_s += one.billed_s * line_count / max(one.line_count, line_count)
+    vcpu, gib = (lane.vcpu, lane.memory_gib) if lane is not None else (0.0, 0.0)
+    usd = worker_s * prices.worker_usd_per_s(vcpu, gib)
+    usd += message_count * 2 * MESSAGE_BYTES * prices.MESSAGE_BYTE_USD + write_count * prices.WRITE_USD
+    counts = message_count, write_count, len(written), unknown_count
+    return Cost(usd if vcpu else None, worker_s, worker_s * vcpu, worker_s * gib, *counts)
+
+
+def _tries(store: ObjectStore, execution: str) -> Iterable[Progress]:
+    for info in store.list(progress_folder(execution)):
+        try:
+            yield from_metadata(info.metadata)
+        except ValueError:
+            continue  # `fanout executions` names it

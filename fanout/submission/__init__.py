@@ -1,0 +1,1 @@
+"""Commands about submissions: submit one, see how far it is, wait for its end, prove it."""
