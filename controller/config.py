@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batch.model.errors import SettingsError
+from batch.serving.oidc import GOOGLE_CERTS, GOOGLE_ISSUER, Rules
 from batch.settings import BILLING_HELP, log_level_setting, names, read, seconds, setting, text, whole
 from controller.decide.budget import Quotas
 from controller.lanes.annotations import positive
 from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
-from controller.service.oidc import GOOGLE_CERTS, GOOGLE_ISSUER, Rules
 
 RUN_EMULATOR = "CLOUD_RUN_EMULATOR_HOST"
 MONITORING_EMULATOR = "CLOUD_MONITORING_EMULATOR_HOST"

@@ -15,15 +15,14 @@ from batch.handling.registry import load_handlers
 from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
-from batch.server import listening, usage
 from batch.services.async_topic import GooglePublisher, check_credentials
+from batch.serving.listening import listening, usage
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
 
 with needs_extra("python -m intake", "intake"):
-    import uvicorn
-
+    from batch.serving.server import Server
     from intake.service import create_app
 
 EXIT_TROUBLE = 1
@@ -62,9 +61,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     if settings.controller_url:
         controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)
     app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), rng=random.Random(), controller=controller)
-    config = uvicorn.Config(
-        app, access_log=False, log_config=None, backlog=2048, timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s))
-    )
+    server = Server(app, stop_timeout_s=settings.stop_timeout_s)
     # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
@@ -72,7 +69,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         host, port = door.getsockname()[:2]
         url = f"http://{host}:{port}"
         log("service_listening", f"front door for {', '.join(settings.topics)} listens on {url}", url=url)
-        uvicorn.Server(config).run(sockets=[door])
+        server.run(sockets=[door])
     return 0
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,8 +14,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from batch.model.errors import FanoutError
+from batch.serving.answers import PROBLEM, encoded, problem
 
-MEDIA_TYPE = "application/problem+json"
 MAX_ERROR_CHARS = 2000
 
 
@@ -68,16 +67,9 @@ class RequestRefused(FanoutError):
         return problem(self.status, self.error, {**errors, **named, **self.more})
 
 
-def problem(status: int, error: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The members of a problem."""
-    title = HTTPStatus(status).phrase
-    return {"type": "about:blank", "title": title, "status": status, "detail": error, "error": error, **(more or {})}
-
-
 def as_json(status: int, body: Any, headers: Mapping[str, str] | None = None, media_type: str = "application/json") -> Response:
     """A response that can be encoded whatever a client sent."""
-    data = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
-    return Response(data, status_code=status, headers=headers, media_type=media_type)
+    return Response(encoded(body), status_code=status, headers=headers, media_type=media_type)
 
 
 async def answer_refused(_request: Request, error: Exception) -> Response:
@@ -88,7 +80,7 @@ async def answer_refused(_request: Request, error: Exception) -> Response:
     if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         # Otherwise the server would go on reading the rest of the body, to keep the connection.
         headers["Connection"] = "close"
-    return as_json(error.status, error.body(), headers, MEDIA_TYPE)
+    return as_json(error.status, error.body(), headers, PROBLEM)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -96,12 +88,12 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     text = f"{request.method} {request.url.path}: {error.detail}"
-    return as_json(error.status_code, problem(error.status_code, text), error.headers, MEDIA_TYPE)
+    return as_json(error.status_code, problem(error.status_code, text), error.headers, PROBLEM)
 
 
 async def answer_gone(_request: Request, _error: Exception) -> Response:
     """For the logs between here and the client, which reads no answer any more."""
-    return as_json(400, problem(400, "the client left before the body was complete"), media_type=MEDIA_TYPE)
+    return as_json(400, problem(400, "the client left before the body was complete"), media_type=PROBLEM)
 
 
 def _escaped(name: str) -> str:

@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "files",
         "descendants",
         "memory",
-        "server",
+        "serving",
         "services",
         "shards",
         "handling",

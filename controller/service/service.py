@@ -16,11 +16,11 @@ from starlette.concurrency import run_in_threadpool
 
 from batch.events import log
 from batch.model.errors import DependencyError, FanoutError, SettingsError
+from batch.serving.oidc import TokenRefused, Verifier
 from controller.act.state import load
 from controller.lanes.annotations import lanes_named, lanes_of
 from controller.model.lane import Lane
 from controller.observe.listing import listed_json, newest_executions
-from controller.service.oidc import TokenRefused, Verifier
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
 from controller.service.readiness import FIXES, Readiness

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from batch.model.errors import SettingsError
+from batch.serving.oidc import REMOVED, Certificates, Rules, TokenRefused, Verifier, fetched_from
 from batch.testing import ManualClock
 from controller.config import controller_settings
-from controller.service.oidc import REMOVED, Certificates, Rules, TokenRefused, Verifier, fetched_from
 from tests.controller.issuer import AUDIENCE, EMAIL, CertsServer, certs_server, key
 
 FRONT_DOOR = "door@p.iam.gserviceaccount.com"

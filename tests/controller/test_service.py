@@ -12,9 +12,9 @@ import pytest
 import controller.service.ticker
 import controller.tick.rounds
 from batch.model.errors import DependencyUnavailable
+from batch.serving.oidc import Certificates, Rules, Verifier
 from batch.testing import ManualClock
 from controller.model.reading import Reading, Unknown, Value
-from controller.service.oidc import Certificates, Rules, Verifier
 from controller.service.service import Callers, create_app
 from controller.service.ticker import Ticker
 from controller.tick.outside import Outside
