@@ -40,7 +40,7 @@ def refused(verifier: Verifier, authorization: str) -> tuple[int, str]:
 
 def test_a_right_token_is_taken_and_certificates_are_kept(verifier: Verifier, server: CertsServer) -> None:
     assert verifier.caller(f"Bearer {key().token()}") == EMAIL
-    assert verifier.caller(f"bearer {key().token(iss='accounts.google.com', email=EMAIL.upper())}") == EMAIL.upper()
+    assert verifier.caller(f"bearer {key().token(iss='accounts.google.com', email=EMAIL.upper())}") == EMAIL
     assert server.request_count == 1
 
 
@@ -65,6 +65,16 @@ NOW = int(datetime.now(UTC).timestamp())
         ({"exp": None}, 401, "exp"),
         ({"exp": "tomorrow"}, 401, "not valid"),
         ({"iat": NOW + 3600, "exp": NOW + 7200}, 401, "too early"),
+        ({"exp": float("nan")}, 401, "exp is no time"),
+        ({"exp": float("inf")}, 401, "exp is no time"),
+        ({"exp": 10**400}, 401, "exp is no time"),
+        ({"exp": True, "iat": True}, 401, "expired"),
+        ({"iat": float("nan")}, 401, "iat is no time"),
+        ({"iat": -(10**400)}, 401, "iat is no time"),
+        ({"nbf": NOW + 3600}, 401, "nbf"),
+        ({"nbf": float("nan")}, 401, "nbf is no time"),
+        ({"nbf": "now"}, 401, "nbf is no time"),
+        ({"email": EMAIL.replace("k", "\u212a") + "\ud800"}, 403, "verified email"),
         ({"email": "other@p.iam.gserviceaccount.com"}, 403, "OIDC_EMAILS"),
         ({"email": None}, 403, "verified email"),
         ({"email": 7}, 403, "verified email"),
@@ -76,6 +86,19 @@ NOW = int(datetime.now(UTC).timestamp())
 def test_one_wrong_claim_is_enough(verifier: Verifier, changes: dict[str, object], status: int, said: str) -> None:
     got, text = refused(verifier, f"Bearer {key().token(**changes)}")
     assert (got, said.lower() in text.lower()) == (status, True), text
+
+
+def test_emails_are_compared_as_ascii(server: CertsServer, clock: ManualClock) -> None:
+    """The Kelvin sign has the lower case of a k."""
+    verifier = Verifier(Rules(AUDIENCE, frozenset({"kim@p.iam.gserviceaccount.com"})), Certificates(fetched_from(server.url), clock))
+    assert verifier.caller(f"Bearer {key().token(email='KIM@p.iam.gserviceaccount.com')}") == "kim@p.iam.gserviceaccount.com"
+    assert refused(verifier, f"Bearer {key().token(email=chr(0x212A) + 'im@p.iam.gserviceaccount.com')}")[0] == 403
+    with pytest.raises(SettingsError, match="OIDC_EMAILS"):
+        controller_settings({"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b", "OIDC_AUDIENCE": "a", "OIDC_EMAILS": chr(0x212A) + "im@p"})
+
+
+def test_a_token_that_is_valid_already(verifier: Verifier, clock: ManualClock) -> None:
+    assert verifier.caller(f"Bearer {key().token(nbf=clock.now() - 1)}") == EMAIL
 
 
 def test_what_is_no_token(verifier: Verifier) -> None:
