@@ -67,12 +67,12 @@ def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outsid
     ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
     poked = PokedLanes(outside, ticker)
     app = create_app(outside, ticker=ticker, poked=poked, callers=_callers(settings))
-    server = Server(app, stop_timeout_s=settings.stop_timeout_s + ANSWER_S)
+    server = Server(app, door, stop_timeout_s=settings.stop_timeout_s + ANSWER_S, local=bool(settings.run_emulator))
     end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
     end.start()
     _say_where(settings, door)
     try:
-        server.run(sockets=[door])
+        server.serve_door()
     finally:
         server.should_exit = True
         end.join(settings.stop_timeout_s + WATCH_S)

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] = ()) -> int:
     if settings.controller_url:
         controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)
     app = create_app(settings, registry=registry, topics=google_topics, clock=SystemClock(), rng=random.Random(), controller=controller)
-    server = Server(app, stop_timeout_s=settings.stop_timeout_s)
+    local = bool(os.environ.get("PUBSUB_EMULATOR_HOST"))
+    server = Server(app, door, stop_timeout_s=settings.stop_timeout_s, host=settings.host, local=local)
     # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         host, port = door.getsockname()[:2]
         url = f"http://{host}:{port}"
         log("service_listening", f"front door for {', '.join(settings.topics)} listens on {url}", url=url)
-        server.run(sockets=[door])
+        server.serve_door()
     return 0
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
-from collections.abc import Callable
 from math import ceil, inf
-from typing import Any
 
 import uvicorn
 
 from batch.events import log
+from batch.serving.guard import App, Guard, is_loopback
 from batch.serving.limits import LimitedProtocol, Limits
 
 TELL_EVERY_S = 60.0
@@ -19,14 +19,18 @@ TELL_EVERY_S = 60.0
 class Server(uvicorn.Server):
     """Serves one application until a signal, or until `should_exit` is set."""
 
-    def __init__(self, app: Callable[..., Any], *, stop_timeout_s: float, limits: Limits | None = None) -> None:
-        """`stop_timeout_s` is what requests under way have left after a signal."""
+    def __init__(
+        self, app: App, door: socket.socket, *, stop_timeout_s: float, host: str = "", local: bool = False, limits: Limits | None = None
+    ) -> None:
+        """Serves on `door`, which was opened on `host`. `stop_timeout_s` is what requests under way have left after a signal. On loopback,
+        or where it is `local` (its broker is an emulator), pages of other sites are refused."""
+        self._door = door
         limits = limits or Limits()
         self._cut: Counter[str] = Counter()
         own = {"limits": limits, "most": limits.connections, "cut": self._cut}
         super().__init__(
             uvicorn.Config(
-                app,
+                Guard(app, [host]) if local or is_loopback(door.getsockname()[0]) else app,
                 http=type("Connection", (LimitedProtocol,), own),
                 ws="none",
                 access_log=False,
@@ -36,6 +40,10 @@ class Server(uvicorn.Server):
             )
         )
         self._told_at = -inf
+
+    def serve_door(self) -> None:
+        """Until a signal."""
+        self.run(sockets=[self._door])
 
     async def on_tick(self, counter: int) -> bool:
         """Called by the server ten times a second."""

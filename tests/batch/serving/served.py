@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -107,12 +107,12 @@ class Client:
 class Served:
     """A running server."""
 
-    def __init__(self, limits: Limits, wrapped: Callable[[App], Any]) -> None:
+    def __init__(self, limits: Limits, host: str) -> None:
         self.app = App()
         self._socket = listening("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
-        self.server = Server(wrapped(self.app), stop_timeout_s=1, limits=limits)
-        self._thread = threading.Thread(target=self.server.run, args=([self._socket],))
+        self.server = Server(self.app, self._socket, stop_timeout_s=1, limits=limits, host=host)
+        self._thread = threading.Thread(target=self.server.serve_door)
         self._thread.start()
         self._clients: list[Client] = []
         wait_until(lambda: self.server.started, description="the server")
@@ -152,8 +152,8 @@ class Served:
 
 
 @contextmanager
-def served(wrapped: Callable[[App], Any] = lambda app: app, **limits: Any) -> Iterator[Served]:
-    one = Served(Limits(**limits), wrapped)
+def served(host: str = "", **limits: Any) -> Iterator[Served]:
+    one = Served(Limits(**limits), host)
     try:
         yield one
     finally:

@@ -15,7 +15,7 @@ from batch.serving.limits import Limits
 from tests.batch.serving.served import Client, Served, served
 from tests.support import wait_until
 
-HOST = b"Host: a\r\n"
+HOST = b"Host: localhost\r\n"
 GET = b"GET /x HTTP/1.1\r\n" + HOST + b"\r\n"
 LAST_GET = b"GET /last HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\n" + HOST
