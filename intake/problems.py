@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from batch.model.errors import FanoutError
-from batch.serving.answers import PROBLEM, encoded, problem
+from batch.serving.answers import MEDIA_TYPE, encoded, problem
 
 MAX_ERROR_CHARS = 2000
 
@@ -77,10 +77,12 @@ async def answer_refused(_request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestRefused):
         raise error
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         # Otherwise the server would go on reading the rest of the body, to keep the connection.
         headers["Connection"] = "close"
-    return as_json(error.status, error.body(), headers, PROBLEM)
+    return as_json(error.status, error.body(), headers, MEDIA_TYPE)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
@@ -88,12 +90,12 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     text = f"{request.method} {request.url.path}: {error.detail}"
-    return as_json(error.status_code, problem(error.status_code, text), error.headers, PROBLEM)
+    return as_json(error.status_code, problem(error.status_code, text), error.headers, MEDIA_TYPE)
 
 
 async def answer_gone(_request: Request, _error: Exception) -> Response:
     """For the logs between here and the client, which reads no answer any more."""
-    return as_json(400, problem(400, "the client left before the body was complete"), media_type=PROBLEM)
+    return as_json(400, problem(400, "the client left before the body was complete"), media_type=MEDIA_TYPE)
 
 
 def _escaped(name: str) -> str:

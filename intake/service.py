@@ -18,6 +18,7 @@ from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
 from batch.model.errors import DependencyUnavailable, FanoutError
+from intake.access import Access, KnownCallers, Verb, access_of
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
@@ -38,8 +39,8 @@ Topics = Callable[[IntakeSettings], AbstractAsyncContextManager[Mapping[str, Asy
 class FrontDoor:
     """The lanes' collectors, and the way of a request through them."""
 
-    def __init__(self, settings: IntakeSettings, clock: Clock, rng: random.Random) -> None:
-        self._settings, self._clock, self._rng = settings, clock, rng
+    def __init__(self, settings: IntakeSettings, clock: Clock, rng: random.Random, access: Access) -> None:
+        self._settings, self._clock, self._rng, self._access = settings, clock, rng, access
         self._collectors: dict[str, Collector] = {}
 
     def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:
@@ -59,6 +60,7 @@ class FrontDoor:
     async def submit(self, request: Request, door: Door) -> Response:
         """Answer one request. Raises RequestRefused."""
         lane = self._lane(request)
+        self._access.check(request, Verb.SUBMIT, lane)
         key = request.headers.get("idempotency-key")
         body = await _body(request, self._settings.max_body_bytes)
         if len(body) <= AT_ONCE_BYTES:
@@ -93,7 +95,8 @@ def create_app(
     controller: Controller | None = None,
 ) -> FastAPI:
     """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted. `controller` is poked."""
-    front = FrontDoor(settings, clock, rng)
+    access = access_of(settings, clock)
+    front = FrontDoor(settings, clock, rng, access)
     pokers = None if controller is None else Pokers(settings, controller, clock, rng)
 
     @asynccontextmanager
@@ -108,6 +111,8 @@ def create_app(
                 await asyncio.to_thread(pokers.close)
 
     app = FastAPI(title="Fanout intake", summary="Submits tasks.", version="1", lifespan=lifespan)
+    if not access.is_open:
+        app.add_middleware(KnownCallers, access=access)
     app.add_exception_handler(RequestRefused, answer_refused)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)

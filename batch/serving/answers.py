@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-PROBLEM = "application/problem+json"
+MEDIA_TYPE = "application/problem+json"
 
 
 def encoded(body: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from batch.events import log
-from batch.serving.answers import PROBLEM, encoded, problem
+from batch.serving.answers import MEDIA_TYPE, encoded, problem
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -51,7 +51,7 @@ class Guard:
             if text := refusal(headers.get(b"host", ""), headers.get(b"origin"), self._names):
                 log("request_refused", f"{scope['method']} {scope['path']} was refused: {text}")
                 body = encoded(problem(403, text))
-                fields = [(b"content-type", PROBLEM.encode()), (b"content-length", b"%d" % len(body))]
+                fields = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]
                 await send({"type": "http.response.start", "status": 403, "headers": fields})
                 await send({"type": "http.response.body", "body": body})
                 return

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from batch.serving.answers import PROBLEM, encoded, problem
+from batch.serving.answers import MEDIA_TYPE, encoded, problem
 
 PIECE_BYTES = 64 * 1024
 """What the parser gets at a time, so that limits are looked at in between."""
@@ -239,5 +239,5 @@ class LimitedProtocol(HttpToolsProtocol):
         retry = b"retry-after: 2\r\n" if status == 503 else b""
         head = b"HTTP/1.1 %d %s\r\ncontent-type: %s\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n"
         title = problem(status, "")["title"].encode()
-        self.transport.write(head % (status, title, PROBLEM.encode(), len(body), retry) + body)
+        self.transport.write(head % (status, title, MEDIA_TYPE.encode(), len(body), retry) + body)
         self.transport.write_eof()

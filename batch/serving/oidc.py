@@ -143,7 +143,7 @@ class Verifier:
         except CertificatesUnavailable as error:
             raise TokenRefused(503, f"the token could not be checked: {error}") from error
         except (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise TokenRefused(401, f"the token is not valid: {_why(error)}") from error
+            raise TokenRefused(401, f"the token is not valid: {_why(error, token)}") from error
         if not isinstance(payload, Mapping):
             raise TokenRefused(401, "the token is not valid: it holds no claims")
         # A number that is none (NaN), or beyond every time, compares with nothing: such a token would never expire.
@@ -175,10 +175,12 @@ def _token(authorization: str) -> str:
     return token
 
 
-def _why(error: Exception) -> str:
-    """The error in one line, without any part of the token."""
+def _why(error: Exception, token: str) -> str:
+    """The error in one line, without any part of the token, which may be a secret that was sent by mistake."""
     text = " ".join(str(error.args[0] if error.args else error).split())
-    return "it cannot be read" if re.search(r"[A-Za-z0-9_-]{60,}", text) else text[:200] or type(error).__name__
+    if re.search(r"[A-Za-z0-9_-]{60,}", text) or any(part[:8] in text for part in token.split(".") if part):
+        return "it cannot be read"
+    return text[:200] or type(error).__name__
 
 
 def fetched_from(url: str) -> Fetch:

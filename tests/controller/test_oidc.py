@@ -111,6 +111,8 @@ def test_what_is_no_token(verifier: Verifier) -> None:
         status, text = refused(verifier, f"Bearer {wrong}")
         assert (status, "\n" in text) == (401, False)
         assert signature not in text
+    for secret in ("some-api-key-sent-by-mistake", "some.api-key.sent-by-mistake", f"{head}.api-key.{signature}"):
+        assert "key" not in refused(verifier, f"Bearer {secret}")[1]
     assert refused(verifier, "Bearer " + "a" * 20_000)[0] == 401
 
 
