@@ -115,6 +115,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     "service_failed": ("ERROR", "the controller or the front door cannot begin: no client could be made"),
     "callers_checked": ("INFO", "the controller asks its callers for a token; with whose it takes"),
     "callers_unchecked": ("NOTICE", "the controller asks its callers for nothing: Cloud Run's own check must be on"),
+    "connections_cut": (
+        "WARNING",
+        "requests that broke the limits of HTTP were refused unread, or too slow ones ended; with how many for which reason, once a minute",
+    ),
     "request_refused": ("WARNING", "the controller refused a request, for its token or its origin"),
     "lane_ticked": ("INFO", "the decision for a lane, and what was launched"),
     "lane_troubled": ("WARNING", "the same, where the lane is on hold, a launch failed or delayed tasks could not be republished"),

@@ -23,10 +23,11 @@ T = TypeVar("T")
 Parse = Callable[[str], Any]
 
 
-def setting(env: str, parse: Parse, help_text: str, *, default: Any = MISSING) -> Any:
-    """A field read from the variable `env`. Without a default it is required. `parse` raises ValueError with the rule."""
-    metadata = {"env": env, "parse": parse, "help": help_text}
-    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+def setting(env: str, parse: Parse, help_text: str, *, default: Any = MISSING, secret: bool = False) -> Any:
+    """A field read from the variable `env`. Without a default it is required. `parse` raises ValueError with the rule. The value of a
+    `secret` one stands in no problem, nor where the settings are shown."""
+    metadata = {"env": env, "parse": parse, "help": help_text, "secret": secret}
+    return field(metadata=metadata, repr=not secret) if default is MISSING else field(default=default, metadata=metadata, repr=not secret)
 
 
 def whole(minimum: int, maximum: int | None = None) -> Parse:
@@ -91,7 +92,7 @@ def read(kind: type[T], environment: Mapping[str, str]) -> T:
         try:
             values[one.name] = one.metadata["parse"](given)
         except ValueError as error:
-            problems.append(f"{env}={given[:200]!r}: {error}")
+            problems.append(f"{env}: {error}" if one.metadata["secret"] else f"{env}={given[:200]!r}: {error}")
     if problems:
         raise SettingsError(problems)
     return kind(**values)

@@ -8,24 +8,22 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
-from math import ceil
 
 from batch.events import log
 from batch.extras import needs_extra
 from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
-from batch.server import listening, usage
+from batch.serving.listening import listening, usage
+from batch.serving.oidc import Certificates, Verifier, fetched_from
 from controller.config import ControllerSettings, controller_settings
-from controller.service.oidc import Certificates, Verifier, fetched_from
 from controller.service.poked_lanes import PokedLanes
 from controller.service.ticker import Ticker
 from controller.tick.outside import Outside
 from controller.wiring import connected
 
 with needs_extra("python -m controller", "controller"):
-    import uvicorn
-
+    from batch.serving.server import Server
     from controller.service.service import Callers, create_app
 
 EXIT_TROUBLE = 1
@@ -69,13 +67,12 @@ def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outsid
     ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
     poked = PokedLanes(outside, ticker)
     app = create_app(outside, ticker=ticker, poked=poked, callers=_callers(settings))
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=ceil(settings.stop_timeout_s + ANSWER_S))
-    server = uvicorn.Server(config)
+    server = Server(app, door, stop_timeout_s=settings.stop_timeout_s + ANSWER_S, local=bool(settings.run_emulator))
     end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
     end.start()
     _say_where(settings, door)
     try:
-        server.run(sockets=[door])
+        server.serve_door()
     finally:
         server.should_exit = True
         end.join(settings.stop_timeout_s + WATCH_S)
@@ -117,7 +114,7 @@ def _leave(ticker: Ticker) -> None:
         os._exit(0)
 
 
-def _end(server: uvicorn.Server, ticker: Ticker, poked: PokedLanes, finish_s: float) -> None:
+def _end(server: Server, ticker: Ticker, poked: PokedLanes, finish_s: float) -> None:
     """Once the server must end: no tick begins for a poke that waits, running ticks may end, callers of longer ones are answered."""
     never, clock = threading.Event(), SystemClock()
     while not server.should_exit:

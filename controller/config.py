@@ -6,29 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batch.model.errors import SettingsError
-from batch.settings import BILLING_HELP, log_level_setting, names, read, seconds, setting, text, whole
+from batch.serving.oidc import Rules, audience_setting, certs_url_setting, emails, issuer_problem, issuer_setting
+from batch.settings import BILLING_HELP, log_level_setting, read, seconds, setting, text, whole
 from controller.decide.budget import Quotas
 from controller.lanes.annotations import positive
 from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
-from controller.service.oidc import GOOGLE_CERTS, GOOGLE_ISSUER, Rules
 
 RUN_EMULATOR = "CLOUD_RUN_EMULATOR_HOST"
 MONITORING_EMULATOR = "CLOUD_MONITORING_EMULATOR_HOST"
-
-
-def emails(value: str) -> tuple[str, ...]:
-    """Addresses separated by commas, in lower case. Raises ValueError with the rule."""
-    found = tuple(one.lower() for one in names(value))
-    if not all(one.count("@") == 1 and one.strip("@") == one and " " not in one for one in found):
-        raise ValueError("email addresses of service accounts, separated by commas")
-    return found
-
-
-def web_address(value: str) -> str:
-    """A URL. Raises ValueError with the rule."""
-    if not value.startswith(("http://", "https://")) or len(value.split("//", 1)[1]) == 0:
-        raise ValueError("a URL that begins with https://, or on loopback with http://")
-    return value
 
 
 def window(value: str) -> float:
@@ -62,13 +47,13 @@ class ControllerSettings:
     tick_deadline_s: float = setting("TICK_DEADLINE_S", seconds(0.1), "within which a tick is answered; a longer one goes on", default=50.0)
     log_level: str = log_level_setting()
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "what a running tick has left after SIGTERM", default=6.0)
-    oidc_audience: str = setting("OIDC_AUDIENCE", text, "what callers' tokens must be for; empty: Cloud Run checks callers", default="")
+    oidc_audience: str = audience_setting()
     oidc_emails: tuple[str, ...] = setting("OIDC_EMAILS", emails, "service accounts that may call everything", default=())
     poke_emails: tuple[str, ...] = setting(
         "POKE_EMAILS", emails, "service accounts that may post /pokes alone: the front door's", default=()
     )
-    oidc_issuer: str = setting("OIDC_ISSUER", text, "who issues the tokens", default=GOOGLE_ISSUER)
-    oidc_certs_url: str = setting("OIDC_CERTS_URL", web_address, "its certificates, PEM by key id", default=GOOGLE_CERTS)
+    oidc_issuer: str = issuer_setting()
+    oidc_certs_url: str = certs_url_setting()
 
     @property
     def quotas(self) -> Quotas:
@@ -94,8 +79,7 @@ def controller_settings(environment: Mapping[str, str]) -> ControllerSettings:
         problems.append("OIDC_EMAILS is not set, but OIDC_AUDIENCE is: anybody can get a token for any audience; name who may call")
     if (settings.oidc_emails or settings.poke_emails) and not settings.oidc_audience:
         problems.append("OIDC_AUDIENCE is not set, but OIDC_EMAILS or POKE_EMAILS is: set it to the audience of the callers' tokens")
-    if settings.oidc_issuer != GOOGLE_ISSUER and settings.oidc_certs_url == GOOGLE_CERTS:
-        problems.append(f"OIDC_CERTS_URL is not set: Google's certificates do not check tokens of OIDC_ISSUER={settings.oidc_issuer!r}")
+    problems += issuer_problem(settings.oidc_issuer, settings.oidc_certs_url)
     if problems:
         raise SettingsError(problems)
     return settings

@@ -15,16 +15,15 @@ from batch.handling.registry import load_handlers
 from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
-from batch.server import listening, usage
 from batch.services.async_topic import GooglePublisher, check_credentials
 from batch.services.ports import ObjectStore
+from batch.serving.listening import listening, usage
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
 
 with needs_extra("python -m intake", "intake"):
-    import uvicorn
-
+    from batch.serving.server import Server
     from intake.service import create_app
 
 EXIT_TROUBLE = 1
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     controller = None
     if settings.controller_url:
         controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)
-    servers: list[uvicorn.Server] = []
+    servers: list[Server] = []
     app = create_app(
         settings,
         registry=registry,
@@ -83,9 +82,8 @@ def main(arguments: Sequence[str] = ()) -> int:
         store=store,
         ending=lambda: any(server.should_exit for server in servers),
     )
-    config = uvicorn.Config(
-        app, access_log=False, log_config=None, backlog=2048, timeout_graceful_shutdown=max(1, round(settings.stop_timeout_s))
-    )
+    local = bool(os.environ.get("PUBSUB_EMULATOR_HOST"))
+    servers.append(Server(app, door, stop_timeout_s=settings.stop_timeout_s, host=settings.host, local=local))
     # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
@@ -93,8 +91,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         host, port = door.getsockname()[:2]
         url = f"http://{host}:{port}"
         log("service_listening", f"front door for {', '.join(settings.topics)} listens on {url}", url=url)
-        servers.append(uvicorn.Server(config))
-        servers[0].run(sockets=[door])
+        servers[0].serve_door()
     return 0
 
 

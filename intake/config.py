@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 from batch.model.errors import SettingsError
 from batch.model.message import MAX_MESSAGE_BYTES
+from batch.serving.oidc import audience_setting, certs_url_setting, issuer_problem, issuer_setting
 from batch.settings import BILLING_HELP, log_level_setting, names, read, seconds, setting, text, whole
+from intake.rules import keys_of, problems_of, rules_of
 
 NO_TOPIC = "neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"
 BUCKET_HELP = "where submissions and idempotency keys are recorded; empty: only single tasks are taken, and keys are not checked"
@@ -80,6 +82,16 @@ class IntakeSettings:
     controller_audience: str = setting("CONTROLLER_AUDIENCE", text, "its OIDC_AUDIENCE; CONTROLLER_URL by default", default="")
     poke_gather_s: float = setting("POKE_GATHER_S", seconds(0), "tasks accepted within this time are reported together", default=0.5)
 
+    oidc_audience: str = audience_setting()
+    oidc_issuer: str = issuer_setting()
+    oidc_certs_url: str = certs_url_setting()
+    api_keys: tuple[tuple[str, bytes], ...] = setting(
+        "API_KEYS", keys_of, "lines of a name and a key, out of Secret Manager", default=(), secret=True
+    )
+    access: tuple[tuple[str, frozenset[str]], ...] = setting(
+        "ACCESS", rules_of, "who may do what in which lanes, as JSON; empty: everybody everything", default=()
+    )
+
     @property
     def topics(self) -> dict[str, str]:
         """Topic by lane; the default lane is among them."""
@@ -103,6 +115,10 @@ def intake_settings(environment: Mapping[str, str]) -> IntakeSettings:
         near = difflib.get_close_matches(settings.default_lane, settings.topics, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SettingsError([f"LANE={settings.default_lane!r} is not one of LANES ({', '.join(settings.topics)}){hint}"])
+    problems = problems_of(settings.access, settings.api_keys, settings.oidc_audience, settings.topics)
+    problems += issuer_problem(settings.oidc_issuer, settings.oidc_certs_url)
+    if problems:
+        raise SettingsError(problems)
     # It does not authenticate its callers: on a laptop other machines must not reach it.
     default_host = "127.0.0.1" if environment.get("PUBSUB_EMULATOR_HOST") else "0.0.0.0"
     return replace(settings, host=settings.host or default_host)

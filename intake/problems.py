@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,8 +14,8 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from batch.model.errors import FanoutError
+from batch.serving.answers import MEDIA_TYPE, encoded, problem
 
-MEDIA_TYPE = "application/problem+json"
 MAX_ERROR_CHARS = 2000
 
 
@@ -68,12 +67,6 @@ class RequestRefused(FanoutError):
         return problem(self.status, self.error, {**errors, **named, **self.more})
 
 
-def problem(status: int, error: str, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The members of a problem."""
-    title = HTTPStatus(status).phrase
-    return {"type": "about:blank", "title": title, "status": status, "detail": error, "error": error, **(more or {})}
-
-
 def document_problems(app: FastAPI) -> None:
     """Have the OpenAPI document say that refusals are problems: FastAPI knows one media type for all answers of an endpoint."""
     made = app.openapi
@@ -91,8 +84,7 @@ def document_problems(app: FastAPI) -> None:
 
 def as_json(status: int, body: Any, headers: Mapping[str, str] | None = None, media_type: str = "application/json") -> Response:
     """A response that can be encoded whatever a client sent."""
-    data = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
-    return Response(data, status_code=status, headers=headers, media_type=media_type)
+    return Response(encoded(body), status_code=status, headers=headers, media_type=media_type)
 
 
 async def answer_refused(_request: Request, error: Exception) -> Response:
@@ -100,6 +92,8 @@ async def answer_refused(_request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestRefused):
         raise error
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         # Otherwise the server would go on reading the rest of the body, to keep the connection.
         headers["Connection"] = "close"

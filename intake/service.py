@@ -22,7 +22,7 @@ from batch.handling.registry import Registry
 from batch.model.clock import Clock
 from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused
 from batch.services.ports import ObjectStore
-from intake.access import Access, Verb
+from intake.access import Access, KnownCallers, Verb, access_of
 from intake.bodies import RETRY_AFTER_S, body_of
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
@@ -108,7 +108,7 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted. `controller` is poked. `ending` says
     whether the server is about to end: requests with many tasks then stop, and tell what they have published."""
-    access = Access()
+    access = access_of(settings, clock)
     front = FrontDoor(settings, clock, rng, store, access)
     stopped = threading.Event()
     tools = None if store is None else Tools(store, clock, rng, check_by(registry), lambda: stopped.is_set() or ending())
@@ -132,6 +132,8 @@ def create_app(
                 await asyncio.to_thread(pokers.close)
 
     app = FastAPI(title="Fanout intake", summary="Submits tasks.", version="1", lifespan=lifespan)
+    if not access.is_open:
+        app.add_middleware(KnownCallers, access=access)
     app.add_exception_handler(RequestRefused, answer_refused)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)

@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "descendants",
         "memory",
         "prices",
-        "server",
+        "serving",
         "services",
         "shards",
         "handling",

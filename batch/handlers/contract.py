@@ -11,11 +11,11 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from batch.handling.context import Context
 from batch.model.errors import NameRefused, Permanent
-from batch.model.names import checked
+from batch.model.names import checked, outside
 
 DATA_MAX_BYTES = 50 << 20
 """Where the worker's setting is not known."""
@@ -30,7 +30,17 @@ def _checked(value: object, info: ValidationInfo) -> str:
         raise ValueError(str(error)) from error
 
 
-ObjectName = Annotated[str, BeforeValidator(_checked)]
+def _outside(value: str, info: ValidationInfo) -> str:
+    try:
+        return outside(value, info.field_name or "name")
+    except NameRefused as error:
+        raise ValueError(str(error)) from error
+
+
+RelativeName = Annotated[str, BeforeValidator(_checked)]
+"""A name within a folder of ours, such as `input/`."""
+ObjectName = Annotated[RelativeName, AfterValidator(_outside)]
+"""Any object of the bucket that is not Fanout's own."""
 ColumnName = Annotated[str, Field(max_length=1000)]
 
 

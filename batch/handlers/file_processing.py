@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 from typing import Any, Literal
 
-from batch.handlers.contract import ObjectName, Payload, data_max_bytes, too_large, write_report
+from batch.handlers.contract import Payload, RelativeName, data_max_bytes, too_large, write_report
 from batch.handlers.describe import crc32c, describe, md5, sha256
 from batch.handling.context import Context
 from batch.handling.registry import task
@@ -27,7 +27,7 @@ TOLD = (
 class FileProcessing(Payload):
     """The fields of a `file_processing` task; others are allowed and ignored."""
 
-    filename: ObjectName
+    filename: RelativeName
     operation: Literal["describe", "checksum", "compress"] = "describe"
 
 

@@ -22,6 +22,7 @@ from batch.handling.results import Written, write_output
 from batch.logs import OwnLogger, fields_of, trace_field
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
+from batch.model.names import outside
 from batch.model.texts import plain
 from batch.services.ports import ObjectInfo, ObjectStore
 
@@ -140,12 +141,13 @@ class Context(Surroundings):
         self.clock.wait(threading.Event(), seconds)
 
     def read(self, name: str) -> bytes:
-        """An object of the bucket. Raises ObjectMissing, ObjectDamaged, DependencyError; TypeError and ValueError for what is no name."""
-        return self.store.read(arguments.object_name(name))
+        """An object of the bucket. Raises ObjectMissing, ObjectDamaged, DependencyError; TypeError and ValueError for what is no name,
+        NameRefused for what lies in a folder of Fanout's own: its task is dead at once."""
+        return self.store.read(_name(name))
 
     def exists(self, name: str) -> bool:
         """Whether the bucket has the object. Raises DependencyError; TypeError and ValueError for what is no name."""
-        return self.store.info(arguments.object_name(name)) is not None
+        return self.store.info(_name(name)) is not None
 
     def write(self, name: str, data: Bytes, content_type: str = "application/octet-stream") -> Written:
         """Write an output, once per task. Raises Superseded when a newer task has written it: let it pass through; ServiceRefused when the
@@ -157,7 +159,7 @@ class Context(Surroundings):
     def download(self, name: str, path: FilePath, max_bytes: int | None = None) -> ObjectInfo:
         """An object of the bucket into the file `path`, a piece at a time. Raises as `read`; ObjectTooLarge beyond `max_bytes`, and OSError
         of the file. No part of the object is left in the file after an error."""
-        name, path, max_bytes = arguments.object_name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
+        name, path, max_bytes = _name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
         return self.store.download(name, path, max_bytes=max_bytes)
 
     def upload(self, name: str, path: FilePath, content_type: str = "application/octet-stream") -> Written:
@@ -182,11 +184,11 @@ class AsyncContext(Surroundings):
 
     async def read(self, name: str) -> bytes:
         """As `Context.read`."""
-        return await self._aside(self.store.read, arguments.object_name(name))
+        return await self._aside(self.store.read, _name(name))
 
     async def exists(self, name: str) -> bool:
         """As `Context.exists`."""
-        return await self._aside(self.store.info, arguments.object_name(name)) is not None
+        return await self._aside(self.store.info, _name(name)) is not None
 
     async def write(self, name: str, data: Bytes, content_type: str = "application/octet-stream") -> Written:
         """As `Context.write`. A write that is cancelled may still take place."""
@@ -196,7 +198,7 @@ class AsyncContext(Surroundings):
 
     async def download(self, name: str, path: FilePath, max_bytes: int | None = None) -> ObjectInfo:
         """As `Context.download`. One that is cancelled may go on for a while: give each attempt a file of its own."""
-        name, path, max_bytes = arguments.object_name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
+        name, path, max_bytes = _name(name), arguments.file_path(path), arguments.max_bytes(max_bytes)
         return await self._aside(partial(self.store.download, name, path, max_bytes=max_bytes))
 
     async def upload(self, name: str, path: FilePath, content_type: str = "application/octet-stream") -> Written:
@@ -209,13 +211,18 @@ class AsyncContext(Surroundings):
         return await asyncio.get_running_loop().run_in_executor(self.pool, function, *arguments)
 
 
+def _name(name: str) -> str:
+    """Raises NameRefused in a folder of Fanout's own."""
+    return outside(arguments.object_name(name))
+
+
 def _checked(name: str, data: Bytes, content_type: str) -> tuple[str, bytes, str]:
     """Here, and not only in the store: an async handler's mistake belongs into its own line, and what it gives may change meanwhile."""
-    return arguments.object_name(name), arguments.content(data), arguments.content_type(content_type)
+    return _name(name), arguments.content(data), arguments.content_type(content_type)
 
 
 def _checked_file(name: str, path: FilePath, content_type: str) -> tuple[str, str, str]:
-    return arguments.object_name(name), arguments.file_path(path), arguments.content_type(content_type)
+    return _name(name), arguments.file_path(path), arguments.content_type(content_type)
 
 
 def _number(value: object) -> float:

@@ -6,7 +6,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 
 class Clock(Protocol):
@@ -68,3 +68,12 @@ def hour(unix_s: float) -> str:
 def minute(unix_s: float) -> str:
     """`202601311200`: the UTC minute that folders of outcomes and parts of the log of dead letters are named after."""
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y%m%d%H%M")
+
+
+_LAST = 1e11
+"""The year 5138."""
+
+
+def is_time(value: object) -> TypeGuard[float]:
+    """Whether a value out of JSON is a time in Unix seconds; not one that no float can hold, nor NaN."""
+    return type(value) in (int, float) and abs(value) < _LAST  # type: ignore[arg-type]

@@ -11,8 +11,8 @@
     ├── CollectorFull             (intake.collector) as many tasks wait in the front door as may
     ├── PokeFailed                (intake.pokes) the controller did not take the report of accepted tasks
     ├── PokesRefused              (controller.service.pokes) what was posted is no list of pokes
-    ├── TokenRefused              (controller.service.oidc) the caller may not do this
-    ├── CertificatesUnavailable   (controller.service.oidc) nothing to check tokens with
+    ├── TokenRefused              (batch.serving.oidc) the caller may not do this
+    ├── CertificatesUnavailable   (batch.serving.oidc) nothing to check tokens with
     ├── ManifestRefused           (controller.lanes.deployed) Cloud Run did not accept a job's manifest
     ├── LaunchRefused             (controller.observe.jobs) Cloud Run started nothing
     │   └── LaunchThrottled       (controller.observe.jobs) too many launches, or a quota is used up; later it may start

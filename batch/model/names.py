@@ -18,6 +18,11 @@ DAMAGED = "delayed/damaged/"
 MAX_ID_BYTES = 400
 KEYED = "k-"
 """Ids of submissions with an idempotency key begin so."""
+OWN_FOLDERS = frozenset(
+    ("attempts", "cancel", "controller", "dead", "delayed", "keys", "open", "outcomes", "slowed", "submissions", "workers")
+)
+"""Where Fanout keeps its own objects: payloads and errors of all clients, and what controller and workers decide
+from. No task names one."""
 _LAST_DUE = 9_999_999_999
 _UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """Control characters, line separators, marks that turn the direction of writing, and halves of characters: a name that holds one is shown
@@ -32,6 +37,14 @@ def checked(name: object, field: str = "filename") -> str:
     rule = _broken_rule(name)
     if rule:
         raise NameRefused(f"{field} {name[:200]!r} {rule}; give a relative name such as 'reports/2026.csv'")
+    return name
+
+
+def outside(name: str, field: str = "the object") -> str:
+    """Return an object's name unchanged, or raise NameRefused if it lies in a folder of Fanout's own: a handler often takes it from its
+    task, and so from a client."""
+    if name.partition("/")[0] in OWN_FOLDERS:
+        raise NameRefused(f"{field} {name[:200]!r} lies in a folder that Fanout keeps for itself; name an object of yours")
     return name
 
 

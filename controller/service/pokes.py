@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
+from batch.model.clock import is_time
 from batch.model.errors import FanoutError
 from controller.model.lane import Lane
 
@@ -70,7 +70,7 @@ def _poke(given: Any, path: str, now: float) -> Poke:
         raise PokesRefused(f"{path}.id must be 8 to 64 letters, digits, '_' or '-', new for every poke")
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_COUNT:
         raise PokesRefused(f"{path}.accepted_count must be a whole number from 0 to {MAX_COUNT}")
-    if not isinstance(at, int | float) or isinstance(at, bool) or not isfinite(at):
+    if not is_time(at):
         raise PokesRefused(f"{path}.at must be the time in Unix seconds")
     if not now - OLD_S <= at <= now + AHEAD_S:
         raise PokesRefused(f"{path}.at is {at - now:+.0f} s from now, allowed are -{OLD_S:.0f} to +{AHEAD_S:.0f}: compare the clocks")

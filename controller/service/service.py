@@ -16,11 +16,12 @@ from starlette.concurrency import run_in_threadpool
 
 from batch.events import log
 from batch.model.errors import DependencyError, FanoutError, SettingsError
+from batch.serving.answers import encoded
+from batch.serving.oidc import TokenRefused, Verifier
 from controller.act.state import load
 from controller.lanes.annotations import lanes_named, lanes_of
 from controller.model.lane import Lane
 from controller.observe.listing import listed_json, newest_executions
-from controller.service.oidc import TokenRefused, Verifier
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
 from controller.service.readiness import FIXES, Readiness
@@ -31,6 +32,14 @@ TICK_DEADLINE_S = 50.0
 MOST = 50
 """Decisions, and executions of a lane, that are shown."""
 Limit = Annotated[int, Query(ge=1, le=MOST)]
+
+
+class Answer(JSONResponse):
+    """Every answer of this service: JSON that can be encoded whatever a client sent."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return encoded(content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,44 +84,42 @@ def create_app(
 def _add_health(app: FastAPI, readiness: Readiness) -> None:
     @app.get("/health")
     @app.get("/healthz")
-    async def health() -> dict[str, str]:
+    async def health() -> Answer:
         """Whether the process answers. It calls no service: a restart would not repair one."""
-        return {"status": "healthy"}
+        return Answer({"status": "healthy"})
 
     @app.get("/readyz")
-    def ready() -> JSONResponse:
+    def ready() -> Answer:
         problems = readiness.ask()
         body = {"status": "not_ready" if problems else "ready", "checks": {name: problems.get(name, "ok") for name in FIXES}}
-        return JSONResponse(body, status_code=503 if problems else 200)
+        return Answer(body, status_code=503 if problems else 200)
 
 
 def _add_ticks(app: FastAPI, ticker: Ticker, callers: Callers) -> None:
-    def answer(lane: str, request: Request) -> JSONResponse:
+    def answer(lane: str, request: Request) -> Answer:
         """200 whatever was decided: a hold is an answer, and a retry would change nothing."""
         who = request.headers.get("user-agent", "somebody")[:80]
-        return JSONResponse(answer_json(ticker.tick(lane, who), ticker.deadline_s))
+        return Answer(answer_json(ticker.tick(lane, who), ticker.deadline_s))
 
     @app.post("/tick", dependencies=[Depends(callers.check)])
-    def tick(request: Request, lane: str = "") -> JSONResponse:
+    def tick(request: Request, lane: str = "") -> Answer:
         return answer(lane or ALL_LANES, request)
 
     @app.post("/tick/{lane}", dependencies=[Depends(callers.check)])
-    def tick_lane(lane: str, request: Request) -> JSONResponse:
+    def tick_lane(lane: str, request: Request) -> Answer:
         return answer(lane, request)
 
 
 def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
     @app.get("/lanes", dependencies=[Depends(callers.check)])
-    def lanes() -> dict[str, Any]:
+    def lanes() -> Answer:
         """Every lane with its policy and its last decision, and the jobs that cannot be one."""
         found, refused = lanes_of(outside.runner.jobs())
-        return {
-            "lanes": [_lane(lane, outside) for lane in found],
-            "refused": [{"job": one.job, "problems": list(one.problems)} for one in refused],
-        }
+        jobs = [{"job": one.job, "problems": list(one.problems)} for one in refused]
+        return Answer({"lanes": [_lane(lane, outside) for lane in found], "refused": jobs})
 
     @app.get("/decisions", dependencies=[Depends(callers.check)])
-    def decisions(lane: str = "", limit: Limit = MOST) -> dict[str, Any]:
+    def decisions(lane: str = "", limit: Limit = MOST) -> Answer:
         """The newest decisions first, of one lane or all."""
         found: list[Mapping[str, Any]] = []
         problems: list[str] = []
@@ -122,13 +129,13 @@ def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
             except FanoutError as error:
                 problems.append(f"lane {one.name}: {error}")
         newest = sorted(found, key=lambda decision: str(decision.get("decided_at", "")), reverse=True)
-        return {"decisions": newest[:limit], "problems": problems}
+        return Answer({"decisions": newest[:limit], "problems": problems})
 
     @app.get("/executions", dependencies=[Depends(callers.check)])
-    def executions(lane: str = "", limit: Limit = MOST) -> dict[str, Any]:
+    def executions(lane: str = "", limit: Limit = MOST) -> Answer:
         """The newest executions first, of one lane or all."""
         found = newest_executions(outside.runner, lanes_named(outside.runner.jobs(), [lane] if lane else []), limit)
-        return {"executions": [{**listed_json(name, info), "live_worker_count": info.live_worker_count} for name, info in found]}
+        return Answer({"executions": [{**listed_json(name, info), "live_worker_count": info.live_worker_count} for name, info in found]})
 
 
 def _lane(lane: Lane, outside: Outside) -> dict[str, Any]:
@@ -151,7 +158,7 @@ def _lane(lane: Lane, outside: Outside) -> dict[str, Any]:
 
 def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Callers) -> None:
     @app.post("/pokes", dependencies=[Depends(callers.check_poke)])
-    async def pokes(request: Request) -> JSONResponse:
+    async def pokes(request: Request) -> Answer:
         """Answers once the lanes are ticked: on Cloud Run there may be no CPU after the answer."""
         body = bytearray()
         async for part in request.stream():
@@ -159,21 +166,21 @@ def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Calle
             if len(body) > MAX_BODY_BYTES:
                 break
         given = read_pokes(bytes(body), outside.clock.now())
-        return JSONResponse(await run_in_threadpool(poked.take, given))
+        return Answer(await run_in_threadpool(poked.take, given))
 
 
-def _refused(request: Request, error: Exception) -> JSONResponse:
+def _refused(request: Request, error: Exception) -> Answer:
     assert isinstance(error, TokenRefused)
     log("request_refused", f"{request.method} {request.url.path} was refused: {error}")
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
-    return JSONResponse({"error": str(error)}, status_code=error.status, headers=headers)
+    return Answer({"error": str(error)}, status_code=error.status, headers=headers)
 
 
-def _answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
-    return lambda _request, error: JSONResponse({"error": str(error)}, status_code=status)
+def _answer(status: int) -> Callable[[Request, Exception], Answer]:
+    return lambda _request, error: Answer({"error": str(error)}, status_code=status)
 
 
-_ERRORS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
+_ERRORS: dict[type[Exception], Callable[[Request, Exception], Answer]] = {
     TokenRefused: _refused,
     SettingsError: _answer(404),
     PokesRefused: _answer(400),

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from batch.model.errors import SettingsError
+from batch.serving.oidc import REMOVED, Certificates, Rules, TokenRefused, Verifier, fetched_from
 from batch.testing import ManualClock
 from controller.config import controller_settings
-from controller.service.oidc import REMOVED, Certificates, Rules, TokenRefused, Verifier, fetched_from
 from tests.controller.issuer import AUDIENCE, EMAIL, CertsServer, certs_server, key
 
 FRONT_DOOR = "door@p.iam.gserviceaccount.com"
@@ -40,7 +40,7 @@ def refused(verifier: Verifier, authorization: str) -> tuple[int, str]:
 
 def test_a_right_token_is_taken_and_certificates_are_kept(verifier: Verifier, server: CertsServer) -> None:
     assert verifier.caller(f"Bearer {key().token()}") == EMAIL
-    assert verifier.caller(f"bearer {key().token(iss='accounts.google.com', email=EMAIL.upper())}") == EMAIL.upper()
+    assert verifier.caller(f"bearer {key().token(iss='accounts.google.com', email=EMAIL.upper())}") == EMAIL
     assert server.request_count == 1
 
 
@@ -65,6 +65,16 @@ NOW = int(datetime.now(UTC).timestamp())
         ({"exp": None}, 401, "exp"),
         ({"exp": "tomorrow"}, 401, "not valid"),
         ({"iat": NOW + 3600, "exp": NOW + 7200}, 401, "too early"),
+        ({"exp": float("nan")}, 401, "exp is no time"),
+        ({"exp": float("inf")}, 401, "exp is no time"),
+        ({"exp": 10**400}, 401, "exp is no time"),
+        ({"exp": True, "iat": True}, 401, "expired"),
+        ({"iat": float("nan")}, 401, "iat is no time"),
+        ({"iat": -(10**400)}, 401, "iat is no time"),
+        ({"nbf": NOW + 3600}, 401, "nbf"),
+        ({"nbf": float("nan")}, 401, "nbf is no time"),
+        ({"nbf": "now"}, 401, "nbf is no time"),
+        ({"email": EMAIL.replace("k", "\u212a") + "\ud800"}, 403, "verified email"),
         ({"email": "other@p.iam.gserviceaccount.com"}, 403, "OIDC_EMAILS"),
         ({"email": None}, 403, "verified email"),
         ({"email": 7}, 403, "verified email"),
@@ -78,6 +88,19 @@ def test_one_wrong_claim_is_enough(verifier: Verifier, changes: dict[str, object
     assert (got, said.lower() in text.lower()) == (status, True), text
 
 
+def test_emails_are_compared_as_ascii(server: CertsServer, clock: ManualClock) -> None:
+    """The Kelvin sign has the lower case of a k."""
+    verifier = Verifier(Rules(AUDIENCE, frozenset({"kim@p.iam.gserviceaccount.com"})), Certificates(fetched_from(server.url), clock))
+    assert verifier.caller(f"Bearer {key().token(email='KIM@p.iam.gserviceaccount.com')}") == "kim@p.iam.gserviceaccount.com"
+    assert refused(verifier, f"Bearer {key().token(email=chr(0x212A) + 'im@p.iam.gserviceaccount.com')}")[0] == 403
+    with pytest.raises(SettingsError, match="OIDC_EMAILS"):
+        controller_settings({"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b", "OIDC_AUDIENCE": "a", "OIDC_EMAILS": chr(0x212A) + "im@p"})
+
+
+def test_a_token_that_is_valid_already(verifier: Verifier, clock: ManualClock) -> None:
+    assert verifier.caller(f"Bearer {key().token(nbf=clock.now() - 1)}") == EMAIL
+
+
 def test_what_is_no_token(verifier: Verifier) -> None:
     token = key().token()
     head, body, signature = token.split(".")
@@ -88,6 +111,8 @@ def test_what_is_no_token(verifier: Verifier) -> None:
         status, text = refused(verifier, f"Bearer {wrong}")
         assert (status, "\n" in text) == (401, False)
         assert signature not in text
+    for secret in ("some-api-key-sent-by-mistake", "some.api-key.sent-by-mistake", f"{head}.api-key.{signature}"):
+        assert "key" not in refused(verifier, f"Bearer {secret}")[1]
     assert refused(verifier, "Bearer " + "a" * 20_000)[0] == 401
 
 

@@ -11,7 +11,7 @@ import pytest
 import controller.__main__
 import intake.__main__
 from batch.model.errors import SettingsError
-from batch.server import listening
+from batch.serving.listening import listening
 
 NOWHERE = "127.0.0.1:1"
 

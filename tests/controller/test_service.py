@@ -12,9 +12,10 @@ import pytest
 import controller.service.ticker
 import controller.tick.rounds
 from batch.model.errors import DependencyUnavailable
+from batch.serving.oidc import Certificates, Rules, Verifier
 from batch.testing import ManualClock
+from controller.act.state import load
 from controller.model.reading import Reading, Unknown, Value
-from controller.service.oidc import Certificates, Rules, Verifier
 from controller.service.service import Callers, create_app
 from controller.service.ticker import Ticker
 from controller.tick.outside import Outside
@@ -280,3 +281,44 @@ def test_pages_of_other_sites_cannot_post(here: World, client: Client) -> None:
         assert client.post(path, headers={"Origin": "https://evil.example"}).status_code == 403
     assert here.runner.requests == []
     assert client.post("/tick", headers={"Origin": "http://controller"}).status_code == 200
+
+
+SURROGATE = "\ud800"
+
+
+def test_answers_can_be_encoded_whatever_a_client_sent(here: World) -> None:
+    """What a client sends comes back in the answer: half a character, a number that no float holds, an email of its own."""
+    outside = here.outside
+    certificates = Certificates(lambda: ({"first": key().certificate}, 3600.0), ManualClock())
+    checked = Client(create_app(outside, callers=Callers(Verifier(Rules(AUDIENCE, frozenset({EMAIL})), certificates))))
+    client = Client(create_app(outside))
+    poke = {"id": "0123456789", "accepted_count": 1, "at": here.clock.now()}
+    odd = [
+        {**poke, "topic": SURROGATE},
+        {**poke, "lane": "x" + SURROGATE},
+        {**poke, SURROGATE: 1},
+        {**poke, "topic": "tasks", "id": SURROGATE * 10},
+    ]
+    for one in odd:
+        answer = client.post("/pokes", content=json.dumps({"pokes": [one]}).encode())
+        assert answer.status_code in (200, 400), answer.text
+        assert isinstance(answer.json(), dict)
+    for at in ("9" * 400, "-" + "9" * 400, "1e999", "NaN", "1e300", "true"):
+        body = json.dumps({"pokes": [{**poke, "topic": "tasks", "at": 0}]}).replace('"at": 0', f'"at": {at}')
+        assert client.post("/pokes", content=body.encode()).status_code == 400
+    for email in (SURROGATE + "@p", "\u212a@p", "x" * 10_000 + "@p"):
+        answer = checked.get("/lanes", headers={"Authorization": f"Bearer {key().token(email=email)}"})
+        assert (answer.status_code, list(answer.json())) == (403, ["error"])
+    for path in ("/tick/%ED%A0%80", "/tick?lane=%ED%A0%80", "/%ED%A0%80", "/lanes/%00"):
+        assert client.post(path).status_code in (404, 405)
+    assert client.get("/decisions?limit=%ED%A0%80").status_code == 422
+
+
+def test_what_the_bucket_holds_can_be_shown(here: World, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    here.backlog_is(10)
+    client.post("/tick")
+    found = load(here.outside.store, "default")
+    found.state.decisions[0]["reason"] = SURROGATE  # type: ignore[index]
+    monkeypatch.setattr("controller.service.service.load", lambda *_: found)
+    for path in ("/lanes", "/decisions"):
+        assert client.get(path).status_code == 200

@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batch.model.clock import Clock
+from batch.model.clock import Clock, is_time
 from batch.model.errors import FanoutError
+from batch.settings import names, setting, text
 
 GOOGLE_ISSUER = "https://accounts.google.com"
 GOOGLE_CERTS = "https://www.googleapis.com/oauth2/v1/certs"
@@ -109,6 +110,13 @@ class Verifier:
         """The email of the caller, one of the rules' emails or of `also`; empty if nothing is checked. Raises TokenRefused."""
         if not self.rules.audience:
             return ""
+        email = self.identified(authorization)
+        if email not in self.rules.emails and email not in also:
+            raise TokenRefused(403, f"{email[:200]} may not do this: add it to OIDC_EMAILS (for pokes alone, to POKE_EMAILS)")
+        return email
+
+    def identified(self, authorization: str) -> str:
+        """The verified email in a token for the audience, in lower case, whatever it may do. Raises TokenRefused."""
         payload = self._payload(_token(authorization))
         issuer = payload.get("iss")
         if not isinstance(issuer, str) or issuer not in self.rules.issuers:
@@ -120,11 +128,10 @@ class Verifier:
                 "--oidc-token-audience; the front door: CONTROLLER_AUDIENCE), or set OIDC_AUDIENCE to what callers use",
             )
         email = payload.get("email")
-        if not isinstance(email, str) or payload.get("email_verified") is not True:
+        # Outside ASCII some letters have the lower case of others: KELVIN SIGN would pass for a k.
+        if not isinstance(email, str) or not email.isascii() or payload.get("email_verified") is not True:
             raise TokenRefused(403, "the token has no verified email: use one of a service account, with the email in it")
-        if email.lower() not in self.rules.emails and email.lower() not in also:
-            raise TokenRefused(403, f"{email[:200]} may not do this: add it to OIDC_EMAILS (for pokes alone, to POKE_EMAILS)")
-        return email
+        return email.lower()
 
     def _payload(self, token: str) -> Mapping[str, Any]:
         from google.auth import jwt
@@ -136,9 +143,15 @@ class Verifier:
         except CertificatesUnavailable as error:
             raise TokenRefused(503, f"the token could not be checked: {error}") from error
         except (GoogleAuthError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            raise TokenRefused(401, f"the token is not valid: {_why(error)}") from error
+            raise TokenRefused(401, f"the token is not valid: {_why(error, token)}") from error
         if not isinstance(payload, Mapping):
             raise TokenRefused(401, "the token is not valid: it holds no claims")
+        # A number that is none (NaN), or beyond every time, compares with nothing: such a token would never expire.
+        for name in ("exp", "iat", *({"nbf"} & payload.keys())):
+            if not is_time(payload[name]):
+                raise TokenRefused(401, f"the token is not valid: its {name} is no time")
+        if payload.get("nbf", 0) > self.certificates.clock.now() + SKEW_S:
+            raise TokenRefused(401, "the token is not valid yet, by its nbf: compare the clocks")
         return payload
 
 
@@ -162,10 +175,12 @@ def _token(authorization: str) -> str:
     return token
 
 
-def _why(error: Exception) -> str:
-    """The error in one line, without any part of the token."""
+def _why(error: Exception, token: str) -> str:
+    """The error in one line, without any part of the token, which may be a secret that was sent by mistake."""
     text = " ".join(str(error.args[0] if error.args else error).split())
-    return "it cannot be read" if re.search(r"[A-Za-z0-9_-]{60,}", text) else text[:200] or type(error).__name__
+    if re.search(r"[A-Za-z0-9_-]{60,}", text) or any(part[:8] in text for part in token.split(".") if part):
+        return "it cannot be read"
+    return text[:200] or type(error).__name__
 
 
 def fetched_from(url: str) -> Fetch:
@@ -184,6 +199,47 @@ def fetched_from(url: str) -> Fetch:
         return found, _max_age_s(answer.headers.get("Cache-Control", ""))
 
     return fetch
+
+
+def emails(value: str) -> tuple[str, ...]:
+    """Addresses separated by commas, in lower case. Raises ValueError with the rule."""
+    found = names(value)
+    if not all(is_email(one) for one in found):
+        raise ValueError("email addresses of service accounts, separated by commas")
+    return tuple(one.lower() for one in found)
+
+
+def is_email(value: str) -> bool:
+    """Whether it may be the address of a service account."""
+    return value.isascii() and value.count("@") == 1 and value.strip("@") == value and " " not in value
+
+
+def audience_setting() -> Any:
+    """The field of both services, as are the two below."""
+    return setting("OIDC_AUDIENCE", text, "what callers' tokens must be for; empty: Cloud Run checks callers", default="")
+
+
+def issuer_setting() -> Any:
+    """Together with `certs_url_setting`."""
+    return setting("OIDC_ISSUER", text, "who issues the tokens", default=GOOGLE_ISSUER)
+
+
+def certs_url_setting() -> Any:
+    """Where the issuer's certificates are."""
+    return setting("OIDC_CERTS_URL", _web_address, "its certificates, PEM by key id", default=GOOGLE_CERTS)
+
+
+def issuer_problem(issuer: str, certs_url: str) -> list[str]:
+    """Why the two do not go together; empty if they do."""
+    if issuer == GOOGLE_ISSUER or certs_url != GOOGLE_CERTS:
+        return []
+    return [f"OIDC_CERTS_URL is not set: Google's certificates do not check tokens of OIDC_ISSUER={issuer!r}"]
+
+
+def _web_address(value: str) -> str:
+    if not value.startswith(("http://", "https://")) or len(value.split("//", 1)[1]) == 0:
+        raise ValueError("a URL that begins with https://, or on loopback with http://")
+    return value
 
 
 def _is_pem(text: object) -> bool:
