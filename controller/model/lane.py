@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from batch.dead.rules import NO_RULES, Rules
 from batch.settings import WorkerSettings
+from controller.model.schedule import Schedule
 
 
 class Strategy(StrEnum):
@@ -55,6 +56,7 @@ class Policy:
     replay_after_s: float = NO_RULES.after_s
     replay_times: int = NO_RULES.times
     replay_rate: float = NO_RULES.rate
+    schedules: tuple[Schedule, ...] = ()
 
     @property
     def rules(self) -> Rules:
