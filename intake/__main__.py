@@ -17,6 +17,7 @@ from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.server import listening, usage
 from batch.services.async_topic import GooglePublisher, check_credentials
+from batch.services.metadata import name_project
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     what = "Serve the front door: validate tasks that come over HTTP, publish them, answer when the broker has them."
     usage("python -m intake", what, IntakeSettings).parse_args(arguments)
     set_up_logging()
+    name_project(os.environ)
     try:
         settings = intake_settings(os.environ)
         registry = load_handlers(settings.handlers)

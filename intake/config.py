@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from batch.model.errors import SettingsError
 from batch.model.message import MAX_MESSAGE_BYTES
-from batch.settings import log_level_setting, names, read, seconds, setting, text, whole
+from batch.settings import BY_METADATA, log_level_setting, names, read, seconds, setting, text, whole
 
 NO_TOPIC = "neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"
 _LANE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -53,7 +53,7 @@ def lane_name(value: str) -> str:
 class IntakeSettings:
     """What the front door needs to know. `lanes` maps lanes to topics; use `topics`, which also knows the single TOPIC_NAME."""
 
-    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds the topics")
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds the topics" + BY_METADATA)
     topic_name: str = setting("TOPIC_NAME", text, "the topic of the default lane, when LANES is not set", default="")
     lane: str = setting("LANE", lane_name, "the lane of a request that names none; the first of LANES by default", default="")
     lanes: tuple[tuple[str, str], ...] = setting("LANES", lane_map, "lanes and their topics", default=())
