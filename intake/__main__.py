@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     try:
         settings = intake_settings(os.environ)
         registry = load_handlers(settings.handlers)
-        set_up_logging(settings.log_level)  # a module may have configured logging when it was imported
+        set_up_logging(settings.log_level, settings.project)  # a module may have configured logging when it was imported
         check_credentials(os.environ)
         door = listening(settings.host, settings.port, backlog=2048)
     except SettingsError as error:

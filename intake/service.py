@@ -23,6 +23,7 @@ from intake.config import IntakeSettings
 from intake.models import DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
 from intake.problems import Problem, RequestRefused, answer_gone, answer_http_error, answer_refused, as_json
+from intake.request_ids import RequestIds, tagged_by
 
 AT_ONCE_BYTES = 64 * 1024
 """Larger bodies are read as JSON in a thread: a few megabytes would stop all other requests for tens of milliseconds."""
@@ -66,7 +67,7 @@ class FrontDoor:
         else:
             message = await asyncio.to_thread(message_of, door, body, key, lane, self._clock.now(), self._rng)
         try:
-            message_id = await self._collectors[lane].publish(message)
+            message_id = await self._collectors[lane].publish(tagged_by()(message))
         except (CollectorFull, DependencyUnavailable) as error:
             raise RequestRefused(503, str(error), retry_after_s=RETRY_AFTER_S) from error
         except FanoutError as error:
@@ -111,6 +112,7 @@ def create_app(
     app.add_exception_handler(RequestRefused, answer_refused)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)
+    app.add_middleware(RequestIds, rng)
 
     @app.get("/health", summary="Whether the service answers, and how many tasks wait for the broker, by lane")
     async def health() -> dict[str, Any]:

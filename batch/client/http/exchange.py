@@ -75,7 +75,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a request that fails is tried again, and by whose clock and chance."""
+    """How long a request that fails is tried again, and by whose clock and rng."""
 
     for_s: float
     clock: Clock

@@ -1,4 +1,4 @@
-"""What a client of the front door can do, as steps that both clients carry out: which requests, in which order, and what comes of them."""
+"""What a client of the front door can do, as steps that both clients carry out: which requests, in which order, and what they return."""
 
 from __future__ import annotations
 
