@@ -114,11 +114,12 @@ def test_what_curl_submits_is_in_the_bucket_after_gcloud_has_executed_the_job(
     assert {"sample-data-1.csv", "sample-data-2.csv"} < set(processed)
     assert len(processed) == 3
     report = json.loads(storage("cat", f"{bucket}/processed/sample-data-1.csv"))
-    assert (report["input_found"], report["row_count"], report["processing_time"]) == (True, 2, 2)
+    assert (report["input_found"], report["row_count"]) == (True, 2)
+    assert report["processing_time"] >= 2
     assert json.loads(storage("cat", f"{bucket}/processed/sample-data-2.csv"))["input_found"] is False
     results = storage("ls", f"{bucket}/results/").split()
     for one in data:
         assert f"{bucket}/results/{one['task_id']}.json" in results
     result = json.loads(storage("cat", f"{bucket}/results/{data[0]['task_id']}.json"))
-    assert (result["transformation"], result["input_rows"]) == ("normalize", 1000)
+    assert (result["transformation"], result["records_processed"]) == ("normalize", 1000)
     assert local_site.final() == {"succeeded": 6}
