@@ -30,6 +30,7 @@ from batch.model.clock import Clock, SystemClock
 from batch.model.errors import FanoutError, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
+from batch.services.metadata import PROJECT, name_project
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, read, worker_settings
 
 if TYPE_CHECKING:
@@ -98,9 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = environment_with(given, os.environ, rng)
     set_up_logging()
     take_what_is_printed()
+    name_project(environment)
     try:
         settings, registry = configured(environment)
-        os.environ["DATA_MAX_BYTES"] = str(settings.data_max_bytes)  # an option's, too: handlers and children look there
+        # Also where they come from options or the metadata server: handlers and children look there.
+        os.environ |= {"DATA_MAX_BYTES": str(settings.data_max_bytes), PROJECT: settings.project}
     except SettingsError as error:
         return _refused(error)
     signals.arm()  # a module of handlers may have taken them when it was imported
@@ -121,9 +124,11 @@ def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random)
     from batch.dead.draining.job import built
     from batch.dead.draining.settings import DeadLetterSettings
 
+    environment = environment_with(arguments, os.environ, rng, DeadLetterSettings)
     set_up_logging()
+    name_project(environment)
     try:
-        settings = read(DeadLetterSettings, environment_with(arguments, os.environ, rng, DeadLetterSettings))
+        settings = read(DeadLetterSettings, environment)
     except SettingsError as error:
         return _refused(error)
     set_up_logging(settings.log_level, settings.project, job=settings.job, execution=settings.execution, index=settings.index)

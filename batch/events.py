@@ -111,6 +111,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
     "settings_wrong": ("ERROR", "a setting is missing or wrong, or the port is taken; one line for each problem, and the process ends"),
+    "project_not_named": ("WARNING", "GOOGLE_CLOUD_PROJECT is absent, and no metadata server answered in its place; with why"),
     "service_listening": ("INFO", "the controller or the front door serves; with its address"),
     "service_failed": ("ERROR", "the controller or the front door cannot begin: no client could be made"),
     "callers_checked": ("INFO", "the controller asks its callers for a token; with whose it takes"),

@@ -36,6 +36,11 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.
 PRINTED = "handler_output"
 """The event of a line that user code has printed: like a record of its loggers it may have fields of any name."""
 TRACE = "logging.googleapis.com/trace"
+TRACEPARENT = "traceparent"
+GOOGLE_TRACEPARENT = "googclient_traceparent"
+"""Of Google's own clients, which write it before the other."""
+REQUEST_ID = "request_id"
+"""The attribute, and the field, of the request that a message came with."""
 
 
 class HasFacts(Protocol):
@@ -88,10 +93,18 @@ def record_of(name: str, level: int, message: str, fields: Mapping[str, Any]) ->
 
 
 def trace_field(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The trace that a message belongs to, as Cloud Logging knows it; empty when it names none, or the project is not known."""
-    given = attributes.get("googclient_traceparent") or attributes.get("traceparent")
-    found = _TRACEPARENT.fullmatch(given) if given and own.project else None
-    return {TRACE: f"projects/{own.project}/traces/{found[1]}"} if found else {}
+    """The trace that a message belongs to, as Cloud Logging knows it, and the request; neither when it names none, and no trace when the
+    project is not known."""
+    trace_id = trace_id_in(attributes) if own.project else ""
+    traced = {TRACE: f"projects/{own.project}/traces/{trace_id}"} if trace_id else {}
+    return traced | {REQUEST_ID: attributes[REQUEST_ID]} if REQUEST_ID in attributes else traced
+
+
+def trace_id_in(attributes: Mapping[str, str]) -> str:
+    """The trace that a message belongs to; empty when it names none."""
+    given = attributes.get(GOOGLE_TRACEPARENT) or attributes.get(TRACEPARENT)
+    found = _TRACEPARENT.fullmatch(given) if given else None
+    return found[1] if found else ""
 
 
 # --- fields and messages that nothing can spoil

@@ -119,6 +119,7 @@ PUBSUB_NAME = matching(
 )
 BUCKET_NAME = matching(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", "the name of a bucket: 3 to 222 of a-z 0-9 . _ -, without gs://")
 
+BY_METADATA = "; where it is absent, the metadata server is asked"
 BILLING_HELP = "the project that pays for requests to a bucket with Requester Pays; empty for other buckets"
 
 
@@ -148,7 +149,7 @@ def log_level_setting() -> Any:
 class WorkerSettings:
     """What one worker needs to know. Seconds are floats; counts are whole numbers."""
 
-    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topic and bucket")
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topic and bucket" + BY_METADATA)
     subscription_name: str = setting("SUBSCRIPTION_NAME", PUBSUB_NAME, "the subscription to drain")
     bucket_name: str = setting("BUCKET_NAME", BUCKET_NAME, "the bucket for inputs, outputs and outcomes")
     topic_name: str = setting("TOPIC_NAME", text, "the lane's topic; needed where the worker may not read its subscription", default="")

@@ -14,6 +14,7 @@ from batch.extras import needs_extra
 from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
+from batch.services.metadata import name_project
 from batch.serving.listening import listening, usage
 from batch.serving.oidc import Certificates, Verifier, fetched_from
 from controller.config import ControllerSettings, controller_settings
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     what = "Serve the controller: tick the lanes when it is called, answer what was decided and why."
     usage("python -m controller", what, ControllerSettings).parse_args(arguments)
     set_up_logging()
+    name_project(os.environ)
     try:
         settings = controller_settings(os.environ)
         set_up_logging(settings.log_level)

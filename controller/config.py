@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from batch.model.errors import SettingsError
 from batch.serving.oidc import Rules, audience_setting, certs_url_setting, emails, issuer_problem, issuer_setting
-from batch.settings import BILLING_HELP, log_level_setting, read, seconds, setting, text, whole
+from batch.settings import BILLING_HELP, BY_METADATA, log_level_setting, read, seconds, setting, text, whole
 from controller.decide.budget import Quotas
 from controller.lanes.annotations import positive
 from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
@@ -31,7 +31,7 @@ def window(value: str) -> float:
 class ControllerSettings:
     """`run_emulator` is a URL, `monitoring_emulator` is `host:port`; both are empty in production."""
 
-    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project of jobs, subscriptions and bucket")
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project of jobs, subscriptions and bucket" + BY_METADATA)
     bucket_name: str = setting("BUCKET_NAME", text, "the bucket that workers write their progress to")
     billing_project: str = setting("BILLING_PROJECT", text, BILLING_HELP, default="")
     region: str = setting("REGION", text, "the region of the jobs", default="us-central1")

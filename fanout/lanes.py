@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from batch.model.clock import from_iso
+from batch.model.clock import from_iso, iso
 from controller.config import ControllerSettings
 from controller.decide.decision import Kind
 from controller.decide.explanation import VERDICTS
@@ -49,8 +49,8 @@ def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings)
     fanout lanes --json | jq '.lanes[] | select(.troubles != [])'
 
     JSON: lanes (lane, job, subscription, paused, reading, sample_age_s, accepted_count, assigned_count, unassigned_count,
-    live_worker_count, dead_count, delayed_count, cancelled_count, ends_count, last_decision, troubles) and refused (job, problems). A
-    number that is not known is null.
+    live_worker_count, dead_count, delayed_count, cancelled_count, ends_count, last_decision, schedules (name, times, last, due), troubles)
+    and refused (job, problems). A number that is not known is null. A schedule is due while its task is not known to be published.
     """
     with cloud.connected(settings) as outside:
         views, refused = looked(outside, lanes)
@@ -109,6 +109,7 @@ def lane_json(view: View, waiting: Waiting) -> dict[str, Any]:
         "cancelled_count": waiting.cancelled_count,
         "ends_count": waiting.ends_count,
         "last_decision": decisions[-1] if decisions else None,
+        "schedules": [{"name": one.name, "times": one.times, "last": iso(one.last), "due": bool(one.task)} for one in view.state.scheduled],
         "troubles": [*troubles(view), *waiting.problems, *waiting.overdue],
     }
 

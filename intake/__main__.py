@@ -16,6 +16,7 @@ from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.services.async_topic import GooglePublisher, check_credentials
+from batch.services.metadata import name_project
 from batch.services.ports import ObjectStore
 from batch.serving.listening import listening, usage
 from intake.collector import AsyncTopic
@@ -54,10 +55,11 @@ def main(arguments: Sequence[str] = ()) -> int:
     what = "Serve the front door: validate tasks that come over HTTP, publish them, answer when the broker has them."
     usage("python -m intake", what, IntakeSettings).parse_args(arguments)
     set_up_logging()
+    name_project(os.environ)
     try:
         settings = intake_settings(os.environ)
         registry = load_handlers(settings.handlers)
-        set_up_logging(settings.log_level)  # a module may have configured logging when it was imported
+        set_up_logging(settings.log_level, settings.project)  # a module may have configured logging when it was imported
         check_credentials(os.environ)
         store = bucket_of(settings)
         door = listening(settings.host, settings.port, backlog=2048)

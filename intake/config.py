@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from batch.model.errors import SettingsError
 from batch.model.message import MAX_MESSAGE_BYTES
 from batch.serving.oidc import audience_setting, certs_url_setting, issuer_problem, issuer_setting
-from batch.settings import BILLING_HELP, log_level_setting, names, read, seconds, setting, text, whole
+from batch.settings import BILLING_HELP, BY_METADATA, log_level_setting, names, read, seconds, setting, text, whole
 from intake.rules import keys_of, problems_of, rules_of
 
 NO_TOPIC = "neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"
@@ -56,7 +56,7 @@ def lane_name(value: str) -> str:
 class IntakeSettings:
     """What the front door needs to know. `lanes` maps lanes to topics; use `topics`, which also knows the single TOPIC_NAME."""
 
-    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds the topics")
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds the topics" + BY_METADATA)
     topic_name: str = setting("TOPIC_NAME", text, "the topic of the default lane, when LANES is not set", default="")
     lane: str = setting("LANE", lane_name, "the lane of a request that names none; the first of LANES by default", default="")
     lanes: tuple[tuple[str, str], ...] = setting("LANES", lane_map, "lanes and their topics", default=())

@@ -30,6 +30,7 @@ from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTa
 from intake.pokes import Controller, Pokers
 from intake.problems import Problem, RequestRefused, Wrong, answer_gone, answer_http_error, answer_refused, as_json, document_problems
 from intake.reading import Context, add_reading
+from intake.request_ids import RequestIds, tagged_by
 from intake.submissions.bulk import Tools
 from intake.submissions.endpoints import Submissions, add_endpoints
 
@@ -74,7 +75,7 @@ class FrontDoor:
         try:
             if key is not None and self._store is not None:
                 message = await asyncio.to_thread(settled, self._store, Keyed(key, message), self._clock.now())
-            message_id = await self.collectors[lane].publish(message)
+            message_id = await self.collectors[lane].publish(tagged_by()(message))
         except MessageRefused as error:
             raise RequestRefused(422, f"Idempotency-Key: {error}", wrong=[Wrong(pointer="Idempotency-Key", detail=str(error))]) from error
         except (CollectorFull, DependencyUnavailable) as error:
@@ -137,6 +138,7 @@ def create_app(
     app.add_exception_handler(RequestRefused, answer_refused)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)
+    app.add_middleware(RequestIds, rng)
     _add_simple(app, front, registry)
     add_endpoints(app, submissions)
     add_reading(app, reading)

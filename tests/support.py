@@ -95,10 +95,10 @@ class Service:
         self.process.stdout.close()
 
 
-def start_service(name: str, state_dir: Path, *options: str) -> Service:
+def start_service(name: str, state_dir: Path, *options: str, environment: Mapping[str, str] | None = None) -> Service:
     """Run `python -m local_cloud.<name>` until `stop`; it also ends with this process. Raises RuntimeError when it does not get ready."""
     command = [sys.executable, "-m", f"local_cloud.{name}", "--state-dir", str(state_dir), "--exit-with-stdin", *options]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clean_environment())
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**clean_environment(), **(environment or {})})
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:

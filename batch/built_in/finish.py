@@ -6,13 +6,13 @@ goes on after an interruption publishes the very same task. The mark is deleted 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batch.client.proof import Proof, prove
+from batch.client.proof import Proof
+from batch.client.stored_proof import proof_of
 from batch.client.submit import NewTask, submit_one
 from batch.dead.lanes import read_lanes
 from batch.ends import marks, rounds
@@ -21,22 +21,12 @@ from batch.ends.options import LANE, SUBMISSION, WEBHOOK, WEBHOOK_TYPE, Ends
 from batch.model.clock import Clock
 from batch.model.errors import MessageRefused, ObjectMissing, Permanent, PreconditionFailed, Retry, Snooze
 from batch.model.message import Task
-from batch.model.names import stored_proof_object
 from batch.services.ports import ObjectStore, Topic
 
 FIRING_S = 60.0
 """Who began to fire an end has published its task by then, or was interrupted, and somebody else goes on."""
 Found = Mapping[str, Any]
 """The result of a `fanout.finish`, as its outcome shows it."""
-
-
-def proven(store: ObjectStore, submission_id: str) -> Proof:
-    """The proof; if it is complete, it is kept in the bucket. Raises ObjectMissing, DependencyError."""
-    proof = prove(store, submission_id)
-    if proof.complete:
-        body = {"submission_id": submission_id, "task_count": proof.submitted_count, "counts": dict(proof.counts)}
-        store.write(stored_proof_object(submission_id), json.dumps(body).encode() + b"\n", content_type="application/json")
-    return proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +65,7 @@ class Finish:
     def _proven(self, mark: Mark) -> Proof | dict[str, Any]:
         """What is missing, if it is not complete."""
         try:
-            proof = proven(self.store, mark.submission_id)
+            proof = proof_of(self.store, mark.submission_id).proof
         except ObjectMissing:
             return {"fired": None, "because": "the submission has no manifest and is not closed", "missing_count": 1}
         if proof.complete:

@@ -8,6 +8,7 @@
     ├── WrongResults              (batch.handling.answer) a grouped handler returned no list with one result for each task
     ├── SubmissionClosed          (batch.client.submission) no more tasks may be added
     ├── RequestRefused            (intake.problems) what the front door answers with other than 200
+    ├── DoorRefused               (batch.client.http.exchange) the front door answered a client with an error; carries its problem
     ├── CollectorFull             (intake.collector) as many tasks wait in the front door as may
     ├── PokeFailed                (intake.pokes) the controller did not take the report of accepted tasks
     ├── PokesRefused              (controller.service.pokes) what was posted is no list of pokes

@@ -32,7 +32,7 @@ RANK = {name: rank for rank, name in enumerate((*PRECEDENCE, REPLAYED))}
 class Outcome:
     """How a task ended. `finished_at` is ISO 8601; `duration_s` the last attempt's; `output` the object written last;
     `result` what the handler returned; `error_type`, `reason` and `fingerprint` only for the dead (`reason` also for others that did not
-    succeed). `replay_number`: how often the task had been replayed."""
+    succeed). `replay_number`: how often the task had been replayed. `trace_id`: the trace that the task's message named."""
 
     task_id: str
     task_type: str
@@ -50,6 +50,7 @@ class Outcome:
     reason: str = ""
     fingerprint: str = ""
     replay_number: int = 0
+    trace_id: str = ""
 
     def __post_init__(self) -> None:
         if self.outcome not in RANK:
@@ -66,7 +67,8 @@ def to_line(outcome: Outcome) -> bytes:
     one = outcome
     lines = Lines(one.execution, one.index, one.retry)
     shared = lines.shared(one.task_type, one.outcome, one.finished_at, one.duration_s, one.attempt_count, one.replay_number)
-    return lines.of(one.task_id, shared, one.message_id, one.output, one.result, one.error_type, one.reason, one.fingerprint)
+    line = lines.of(one.task_id, shared, one.message_id, one.output, one.result, one.error_type, one.reason, one.fingerprint)
+    return with_trace(line, one.trace_id)
 
 
 class Lines:
@@ -110,6 +112,11 @@ class Lines:
         if fingerprint:
             text += f',"fingerprint":{quoted(fingerprint)}'
         return json_bytes(f"{text}}}\n")
+
+
+def with_trace(line: bytes, trace_id: str) -> bytes:
+    """The line with its task's trace, if it has one; most have none."""
+    return line[:-2] + f',"trace_id":{quoted(trace_id)}}}\n'.encode() if trace_id else line
 
 
 def counted(shard: str, ended: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -170,7 +177,9 @@ def _no_constant(name: str) -> None:
 
 
 _JSON = json.JSONDecoder(parse_constant=_no_constant)
-_texts = attrgetter("task_id", "task_type", "finished_at", "execution", "message_id", "output", "error_type", "reason", "fingerprint")
+_texts = attrgetter(
+    "task_id", "task_type", "finished_at", "execution", "message_id", "output", "error_type", "reason", "fingerprint", "trace_id"
+)
 _numbers = attrgetter("index", "retry", "attempt_count", "replay_number")
 
 

@@ -21,6 +21,7 @@ from controller.decide.probe import Blind
 from controller.decide.rates import Learned
 from controller.model.plain import read
 from controller.model.reading import FUTURE_S
+from controller.model.schedule import Scheduled
 from controller.observe import listing
 from controller.observe.listing import Observed
 
@@ -56,7 +57,8 @@ class Backoff:
 class LaneState:
     """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
     front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
-    `learned` comes from finished workers; `blind`: the gauge has not been readable for a while."""
+    `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
+    schedules."""
 
     lane: str
     intents: tuple[Intent, ...] = ()
@@ -68,6 +70,7 @@ class LaneState:
     waiting_since: float | None = None
     learned: Learned = field(default_factory=Learned)
     blind: Blind | None = None
+    scheduled: tuple[Scheduled, ...] = ()
     epoch: int = 0
 
     def with_decision(self, decision: Mapping[str, Any]) -> LaneState:
@@ -156,11 +159,13 @@ def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> S
 
 
 def _encoded(state: LaneState) -> dict[str, Any]:
-    return {"format": FORMAT, **asdict(state), "learned": rates.to_json(state.learned)}
+    body = {"format": FORMAT, **asdict(state), "learned": rates.to_json(state.learned)}
+    # A lane without schedules is written as it was before there were any.
+    return body if state.scheduled else {name: value for name, value in body.items() if name != "scheduled"}
 
 
 def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
     checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
-    return read(LaneState, {**body, "lane": lane, **checked})
+    return read(LaneState, {"scheduled": (), **body, "lane": lane, **checked})

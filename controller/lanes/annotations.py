@@ -17,10 +17,12 @@ from batch.model.names import RESERVED_LANES
 from batch.settings import WorkerSettings, whole
 from controller.model.execution import count_in
 from controller.model.lane import Lane, Policy, Strategy
+from controller.model.schedule import FORM, schedule_of
 from controller.model.wording import duration
 from controller.observe.jobs import LANE_LABEL, JobInfo
 
 PREFIX = "fanout/"
+SCHEDULE = "fanout/schedule-"
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 _ERROR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,254}")
 _LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -137,6 +139,7 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/replay-times": Annotation("replay_times", whole(1), "a task that was replayed so often waits for a person"),
     "fanout/replay-rate": Annotation("replay_rate", replay_rate, "replays a second"),
     "fanout/callbacks": Annotation("callbacks", lane_name, "the lane whose workers fire the ends of this lane's submissions"),
+    f"{SCHEDULE}<name>": Annotation("schedules", str, f"a task that is submitted again and again: {FORM}"),
 }
 
 
@@ -149,15 +152,21 @@ def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, 
     if name in RESERVED_LANES:
         problems.append(f"{path}.labels[{LANE_LABEL}]={name!r}: no lane can be called {', '.join(sorted(RESERVED_LANES))}")
     values: dict[str, Any] = {}
+    schedules = sorted(key for key in annotations if key.startswith(SCHEDULE))
+    for key in schedules:
+        try:
+            values["schedules"] = (*values.get("schedules", ()), schedule_of(key.removeprefix(SCHEDULE), annotations[key]))
+        except ValueError as error:
+            problems.append(_wrong(path, key, annotations[key], error))
     for key, rule in ANNOTATIONS.items():
-        if key in annotations:
+        if key in annotations and key not in schedules:
             try:
                 values[rule.field] = rule.parse(annotations[key])
             except ValueError as error:
-                problems.append(f"{path}.annotations[{key}]={annotations[key][:200]!r}: {error}")
+                problems.append(_wrong(path, key, annotations[key], error))
         elif rule.required:
             problems.append(f"{path}.annotations[{key}] is not set: {rule.help_text}")
-    problems += [_unknown(path, key) for key in annotations if key.startswith(PREFIX) and key not in ANNOTATIONS]
+    problems += [_unknown(path, key) for key in annotations if key.startswith(PREFIX) and key not in (*ANNOTATIONS, *schedules)]
     topic, subscription = str(values.pop("topic", "")), str(values.pop("subscription", ""))
     policy = Policy(**values)
     problems += _relation_problems(path, policy)
@@ -177,6 +186,10 @@ def _relation_problems(path: str, policy: Policy) -> list[str]:
     if policy.rules != NO_RULES and not policy.replay_errors:
         problems.append(f"{path}: fanout/replay-after, -times and -rate do nothing without fanout/replay-errors: which errors")
     return problems
+
+
+def _wrong(path: str, key: str, value: str, error: ValueError) -> str:
+    return f"{path}.annotations[{key}]={value[:200]!r}: {error}"
 
 
 def _unknown(path: str, key: str) -> str:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from batch.dead.rules import NO_RULES, Rules
 from batch.settings import WorkerSettings
+from controller.model.schedule import Schedule
 
 DEFAULT_CALLBACKS = "default"
 
@@ -58,6 +59,7 @@ class Policy:
     replay_times: int = NO_RULES.times
     replay_rate: float = NO_RULES.rate
     callbacks: str = DEFAULT_CALLBACKS
+    schedules: tuple[Schedule, ...] = ()
 
     @property
     def rules(self) -> Rules:

@@ -1,4 +1,5 @@
-"""Acts on one lane's decision: saves the intent, launches it, and saves what became of it. Nothing else launches.
+"""Acts on one lane's decision: saves the intent, launches it, publishes what its schedules have due, and saves what became of both. Nothing
+else launches.
 
 The intent is saved first. So of two controllers that decided at the same time one stands down, and a crash leaves a trace.
 """
@@ -11,6 +12,7 @@ from batch.model.errors import FanoutError
 from controller.act.intents import Intent, new_decision_id, parts_for
 from controller.act.launcher import backed_off, launch
 from controller.act.reserved import ACT_WITHIN_S
+from controller.act.schedules import publish_due
 from controller.act.state import LaneState, StateConflict, Stored, save
 from controller.decide.decision import Decision, HoldCause, Kind, held_decision, on_hold, to_json
 from controller.tick.outside import Outside
@@ -48,13 +50,14 @@ def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
     clock, memory = outside.clock, outside.memory
     done = launch(lane, intent, outside.runner, clock.now, lambda: memory.remember_run_call(clock.now()))
     backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.rng)
-    state = replace(written.state.with_intent(done.intent), backoff=backoff)
+    state, submitted = _submitted(view, replace(written.state.with_intent(done.intent), backoff=backoff), outside)
+    notes = (*view.notes, *submitted)
     try:
         _save(outside, state, written.generation, f"{decision.decision_id}/done")
     except FanoutError as error:
         lost = f"what became of {decision.decision_id} was not recorded, the next tick finds it by listing: {error}"
-        return TickResult(decision, done.intent, notes=(*view.notes, lost))
-    return TickResult(decision, done.intent, notes=view.notes)
+        return TickResult(decision, done.intent, notes=(*notes, lost))
+    return TickResult(decision, done.intent, notes=notes)
 
 
 def _record(view: View, decision: Decision, outside: Outside) -> TickResult:
@@ -64,13 +67,24 @@ def _record(view: View, decision: Decision, outside: Outside) -> TickResult:
     last_kind = state.decisions[-1].get("kind") if state.decisions else ""
     if decision.kind.value != last_kind:
         state = state.with_decision(to_json(decision))
-    if state == view.stored.state:
-        return TickResult(decision, notes=view.notes)
+    notes = view.notes
     try:
-        _save(outside, state.pruned(now), view.stored.generation, new_decision_id(now, outside.rng))
+        written = view.stored
+        if state != written.state:
+            written = _save(outside, state.pruned(now), written.generation, new_decision_id(now, outside.rng))
+        state, submitted = _submitted(view, written.state, outside)
+        notes += submitted
+        if state != written.state:
+            _save(outside, state, written.generation, new_decision_id(now, outside.rng))
     except FanoutError as error:
-        return TickResult(decision, notes=(*view.notes, str(error)))
-    return TickResult(decision, notes=view.notes)
+        return TickResult(decision, notes=(*notes, str(error)))
+    return TickResult(decision, notes=notes)
+
+
+def _submitted(view: View, saved: LaneState, outside: Outside) -> tuple[LaneState, tuple[str, ...]]:
+    """The state once the tasks that are due in the saved one are published, and what to note."""
+    scheduled, notes = publish_due(view.lane, saved.scheduled, outside.topic, outside.store, outside.clock, outside.rng)
+    return replace(saved, scheduled=scheduled), notes
 
 
 def _after(view: View, decision: Decision) -> LaneState:

@@ -23,6 +23,7 @@ from controller.decide.probe import unfinished
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane, Strategy
 from controller.model.reading import Idle, Reading, Value
+from controller.model.schedule import brought_up
 from controller.observe.backlog import WINDOW_S
 from controller.observe.jobs import JobInfo
 from controller.observe.killed import killed_text, killed_tries
@@ -92,7 +93,7 @@ def look(
         delayed = republisher.run(dry_run=dry_run)
     new_count = delayed.count + sent_count
     remembered = outside.memory.state(lane.name)
-    if remembered is not None and _quiet(remembered.state, job, reading, new_count, now):
+    if remembered is not None and _quiet(lane, remembered.state, job, reading, new_count, now):
         return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
     try:
         stored = load(outside.store, lane.name)
@@ -103,13 +104,17 @@ def look(
     outside.memory.remember_state(lane.name, stored)
     sampled_at = reading.sampled_at if isinstance(reading, Value) else now - WINDOW_S
     recent = stored.state.pruned(now)
+    scheduled = brought_up(lane.policy.schedules, stored.state.scheduled, now)
+    # Those that are due count before they are published: what launches now is launched for them too.
+    fresh_count = new_count + sum(bool(one.task) for one in scheduled if one not in stored.state.scheduled)
+    state = recent.with_accepted(now, fresh_count) if fresh_count else stored.state
     view = View(
         lane,
         now,
         reading,
         stored,
-        stored.state if dry_run or not new_count else recent.with_accepted(now, new_count),
-        accepted_count=accepted_since(recent, sampled_at) + new_count,
+        stored.state if dry_run else replace(state, scheduled=scheduled),
+        accepted_count=accepted_since(recent, sampled_at) + fresh_count,
         delayed=delayed,
     )
     return _with_executions(view, job, outside, sampled_at, give_up=not dry_run)
@@ -147,7 +152,7 @@ def fault(lane: Lane, reading: Reading, now: float, error: Exception) -> Decisio
     return held_decision(lane.name, reading, now, HoldCause.FAULT, reason)
 
 
-def _quiet(state: LaneState, job: JobInfo, reading: Reading, new_count: int, now: float) -> bool:
+def _quiet(lane: Lane, state: LaneState, job: JobInfo, reading: Reading, new_count: int, now: float) -> bool:
     """Whether the remembered state is enough to see that there is nothing to do: no backlog, nothing new, nothing under way."""
     return (
         (isinstance(reading, Idle) or (isinstance(reading, Value) and not reading.undelivered_count))
@@ -158,6 +163,8 @@ def _quiet(state: LaneState, job: JobInfo, reading: Reading, new_count: int, now
         and not state.pruned(now).accepted
         and state.waiting_since is None
         and state.blind is None
+        and brought_up(lane.policy.schedules, state.scheduled, now) == state.scheduled
+        and not any(one.task for one in state.scheduled)
     )
 
 

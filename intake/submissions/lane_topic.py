@@ -9,18 +9,20 @@ from concurrent.futures import CancelledError
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable
 from intake.collector import Collector, CollectorFull
+from intake.request_ids import tagged_by
 
 
 class LaneTopic:
-    """Implements `batch.services.ports.Topic` over the collector of a running event loop."""
+    """Implements `batch.services.ports.Topic` over the collector of a running event loop. Made by the task of a request, whose id and trace
+    its messages carry."""
 
     def __init__(self, collector: Collector, loop: asyncio.AbstractEventLoop) -> None:
         self.name = collector.topic.name
-        self._collector, self._loop = collector, loop
+        self._collector, self._loop, self._tagged = collector, loop, tagged_by()
 
     def publish(self, messages: Sequence[Outgoing]) -> list[str]:
         """Never called by the event loop's own thread."""
-        publishing = self._collector.publish_together(messages)
+        publishing = self._collector.publish_together([self._tagged(one) for one in messages])
         try:
             waiting = asyncio.run_coroutine_threadsafe(publishing, self._loop)
         except RuntimeError as error:  # the loop is closed

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 THROUGH_PORTS = ("handling", "client", "handlers", "child", "testing")
 """Rooms that know services by `batch.services.ports` alone, so that they work with any."""
-FACES = {"batch", "batch.testing"}
+FACES = {"batch", "batch.testing", "batch.client.http"}
 """What imports a name only to offer it."""
 
 

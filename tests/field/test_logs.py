@@ -134,7 +134,7 @@ def run(site: Site, folder: Path, source: str = "", **more: object) -> Ended:
 def publish(site: Site, *kinds: str) -> None:
     for kind in kinds:
         body = {"task_id": f"id-{kind}", "task_type": kind}
-        site.publish_raw(json.dumps(body).encode(), traceparent=f"00-{TRACE}-b7ad6b7169203331-01")
+        site.publish_raw(json.dumps(body).encode(), traceparent=f"00-{TRACE}-b7ad6b7169203331-01", request_id="r-1")
 
 
 def check_each_line_is_its_tasks(end: Ended, project: str) -> None:
@@ -149,7 +149,7 @@ def check_each_line_is_its_tasks(end: Ended, project: str) -> None:
             assert line["severity"] == SEVERITY.get(said, "INFO") or (kind, said) == ("isolated", "stderr"), line
             assert (line["task_id"], line["task_type"], line["attempt"]) == (f"id-{kind}", kind, 1)
             assert line["logging.googleapis.com/trace"] == f"projects/{project}/traces/{TRACE}"
-            assert line["lane"] == "lane"
+            assert (line["lane"], line["request_id"]) == ("lane", "r-1")
             assert said != "json" or line["colour"] == "red"
     assert end.summary["exit_reason"] == "drained"
     assert end.events("worker_started")
@@ -277,6 +277,7 @@ def test_the_attribute_of_googles_clients_names_the_trace(monkeypatch: pytest.Mo
     line = f"00-{TRACE}-b7ad6b7169203331-01"
     found = {TRACE_FIELD: f"projects/p/traces/{TRACE}"}
     assert [trace_field({name: line}) for name in ("traceparent", "googclient_traceparent")] == [found] * 2
+    assert trace_field({"traceparent": line, "request_id": "r-1"}) == {**found, "request_id": "r-1"}
     for odd in ("", "x", f"00-{TRACE}", line.upper(), f"00-{TRACE[:-1]}-b7ad6b7169203331-01"):
         assert trace_field({"traceparent": odd}) == {}
     monkeypatch.setattr(own, "project", "")
@@ -284,6 +285,20 @@ def test_the_attribute_of_googles_clients_names_the_trace(monkeypatch: pytest.Mo
 
 
 # --- in memory
+
+
+@pytest.mark.parametrize("name", ["traceparent", "googclient_traceparent"])
+def test_an_outcome_says_of_which_trace_its_task_is(name: str) -> None:
+    plant = Plant()
+    plant.registry.task("works")(lambda _task, _ctx: None)
+    for kind in ("works", "unknown"):
+        for traced in (True, False):
+            attributes = {name: f"00-{TRACE}-b7ad6b7169203331-01"} if traced else {}
+            plant.publish(json.dumps({"task_id": f"{kind}-{traced}", "task_type": kind}).encode(), **attributes)
+    plant.worker(BACKLOG=4).run()
+    found = {one.task_id: (one.outcome, one.trace_id) for one in plant.outcomes()}
+    works = {"works-True": ("succeeded", TRACE), "works-False": ("succeeded", "")}
+    assert found == {**works, "unknown-True": ("dead", TRACE), "unknown-False": ("dead", "")}
 
 
 def test_a_line_of_one_task_of_a_group_and_one_of_the_whole_call(caplog: pytest.LogCaptureFixture) -> None:

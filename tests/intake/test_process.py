@@ -146,8 +146,9 @@ def test_all_wrong_settings_are_named_and_end_with_2() -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["severity"] for line in lines] == ["ERROR"] * 4
-    assert [line["error"].split("=")[0].split()[0] for line in lines] == ["GOOGLE_CLOUD_PROJECT", "PORT", "MAX_WAITING", "neither"]
+    assert [line["severity"] for line in lines] == ["WARNING"] + ["ERROR"] * 4
+    assert "no metadata server names the project" in lines[0]["error"]
+    assert [line["error"].split("=")[0].split()[0] for line in lines[1:]] == ["GOOGLE_CLOUD_PROJECT", "PORT", "MAX_WAITING", "neither"]
 
 
 def test_help_names_every_setting_and_other_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

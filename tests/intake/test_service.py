@@ -95,7 +95,8 @@ def test_a_submitted_task_is_in_the_topic() -> None:
         (message,) = service.topics["default"].messages
         shard = rolling_shard("default", service.clock.now())
         assert shard_in_id(body["task_id"]) == shard
-        assert message.attributes == {"task_id": body["task_id"], "task_type": "thumbnail", "lane": "default", "shard": shard}
+        named = {"task_id": body["task_id"], "task_type": "thumbnail", "lane": "default", "shard": shard}
+        assert message.attributes == {**named, "request_id": answer.headers["x-request-id"]}
         sent = json.loads(message.data)
         assert sent == {"task_id": body["task_id"], "task_type": "thumbnail", "submitted_at": "2026-01-01T00:00:00.000000Z", "size": 3}
 

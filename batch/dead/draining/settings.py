@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batch.settings import BILLING_HELP, BUCKET_NAME, PUBSUB_NAME, log_level_setting, seconds, setting, text, whole
+from batch.settings import BILLING_HELP, BUCKET_NAME, BY_METADATA, PUBSUB_NAME, log_level_setting, seconds, setting, text, whole
 
 
 @dataclass(frozen=True)
 class DeadLetterSettings:
     """What one worker of the job needs to know."""
 
-    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topics and bucket")
+    project: str = setting("GOOGLE_CLOUD_PROJECT", text, "the project that holds subscription, topics and bucket" + BY_METADATA)
     bucket_name: str = setting("BUCKET_NAME", BUCKET_NAME, "the bucket for the log of dead letters")
     subscription_name: str = setting(
         "DEAD_LETTER_SUBSCRIPTION", PUBSUB_NAME, "the subscription of the dead-letter topic", default="dead-letters"

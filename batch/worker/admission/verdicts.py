@@ -10,13 +10,14 @@ from typing import Any
 from batch.events import log
 from batch.handling.answer import CAME_THROUGH, Answer, Said, raised
 from batch.handling.cancels import Cancel, Cancels
+from batch.logs import GOOGLE_TRACEPARENT, TRACEPARENT, trace_id_in
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter, fingerprint_of
 from batch.model.delivery import Delivery
 from batch.model.message import Task
 from batch.model.names import attempts_object
-from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out
+from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out, with_trace
 from batch.model.result import ResultRefused
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
@@ -124,6 +125,8 @@ class Verdicts:
         line = self._lines.of(task.task_id, shared, delivery.message_id, output, result)
         if len(line) > MAX_LINE_BYTES:
             line = self._lines.of(task.task_id, shared, delivery.message_id, output, left_out(line))
+        if TRACEPARENT in delivery.attributes or GOOGLE_TRACEPARENT in delivery.attributes:
+            line = with_trace(line, trace_id_in(delivery.attributes))
         ended = Ended(delivery.ack_id, task.shard, task.task_id, delivery.message_id, "succeeded", line)
         if task.submission_id:
             ended.submission_id = task.submission_id
@@ -271,5 +274,6 @@ class Verdicts:
         took_s = clock.monotonic() - began_s
         shared = lines.shared(task.task_type, outcome, iso(clock.now()), took_s, attempt_count, task.replay_number)
         line = lines.of(task.task_id, shared, delivery.message_id, error_type=error_type, reason=reason, fingerprint=fingerprint)
+        line = with_trace(line, trace_id_in(delivery.attributes))
         ids = (delivery.ack_id, task.shard, task.task_id, delivery.message_id)
         return Ended(*ids, outcome, line, delivery=delivery, submission_id=task.submission_id)
