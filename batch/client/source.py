@@ -49,9 +49,9 @@ def _lines(file: BinaryIO) -> Iterator[NewTask | Refusal]:
             while (rest := file.readline(PIECE)) and not rest.endswith(b"\n"):
                 pass
             yield Refusal(position, _too_large("the line"))
-        elif position == 1 and line.startswith(codecs.BOM_UTF8):
-            yield task_from_line(line.removeprefix(codecs.BOM_UTF8), position, strict)
-        elif line.strip():
+            continue
+        line = line.removeprefix(codecs.BOM_UTF8) if position == 1 else line
+        if line.strip():
             yield task_from_line(line, position, strict)
 
 

@@ -137,6 +137,8 @@ class Submission:
         self._unsent: Part | None = None
         self._last_position = self._accepted_count = self._refused_count = self._part_count = 0
         self._refusals: list[Refusal] = []
+        self.has_keys = False
+        """Whether a task so far had an idempotency key of its own."""
         self._begun = self._closing = self._done = False
 
     @property
@@ -222,6 +224,7 @@ class Submission:
             except MessageRefused as error:
                 self._refuse(Refusal(position, str(error), error.fields))
                 continue
+            self.has_keys = self.has_keys or item.idempotency_key is not None
             yield Prepared(position, data, attributes, item.idempotency_key)
 
     def _refuse(self, refusal: Refusal) -> None:
