@@ -454,7 +454,7 @@ def test_lines_with_keys_that_another_task_has_keep_all_from_being_submitted(sto
     async def scenario(service: Service) -> None:
         receipt(await service.post("/submissions", b'{"task_type": "thumbnail", "number": 1, "idempotency_key": "a"}'))
         body = lines(2) + b'{"task_type": "thumbnail", "number": 2, "idempotency_key": "a"}'
-        told = assert_refused(await service.post("/submissions", body), 422, "line 3: ", "was used first at")
+        told = assert_refused(await service.post("/submissions", body), 422, "1 of 3 tasks", "line 3: ", "was used first at")
         assert told["errors"][0]["pointer"] == "#/2/idempotency_key"
         assert len(messages(service)) == 1
         assert receipt(await service.post("/submissions?accept=good", body))["accepted_count"] == 2
