@@ -190,7 +190,7 @@ class Bulk:
         if self._held is not None:
             try:
                 self._held.finish(receipt)
-            except DependencyError as error:
+            except FanoutError as error:
                 raise SubmissionInterrupted(report, error) from error
         return receipt
 
