@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from fastapi import Request
@@ -42,12 +42,22 @@ class Spools:
         try:
             with tempfile.TemporaryDirectory(prefix="fanout-intake-") as folder:
                 path = Path(folder, "body")
-                with path.open("wb") as file:
+                with kept(), path.open("wb") as file:
                     advice = "send the rest as parts of an open submission (open=true), or put it into the bucket and name it as source"
                     await _received(request, MAX_REQUEST_BYTES, file.write, lambda: None, advice)
                 yield path
         finally:
             self._count -= 1
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Raises RequestRefused (503) where the temporary folder, which may be memory, is full."""
+    try:
+        yield
+    except OSError as error:
+        text = f"no room for the tasks in the temporary folder ({error.strerror or error}): give the service more memory, or send fewer"
+        raise RequestRefused(503, text, retry_after_s=RETRY_AFTER_S) from error
 
 
 async def _received(request: Request, max_bytes: int, take: Callable[[bytes], object], drop: Callable[[], object], advice: str) -> None:

@@ -17,7 +17,7 @@ from batch.ends.options import Ends, ends_of, to_json
 from batch.model.clock import from_iso, iso
 from batch.model.errors import FanoutError, MessageRefused, ObjectDamaged, ObjectMissing, PreconditionFailed
 from batch.model.names import closing_object, manifest_folder, opened_object, submission_object
-from batch.services.ports import ObjectStore
+from batch.services.ports import ObjectInfo, ObjectStore
 
 JSON = "application/json"
 PARTS = "parts"
@@ -117,9 +117,16 @@ def close_opened(store: ObjectStore, opened: Opened, now: float) -> dict[str, An
         store.write(closing_object(opened.submission_id), as_object({"closing_at": iso(now)}), content_type=JSON, if_generation=0)
     counted = list(store.list(manifest_folder(opened.submission_id)))
     shards = {shard: None for info in counted for shard in info.metadata.get("shards", "").split(",") if shard}
-    counts = {"task_count": sum(int(info.metadata["tasks"]) for info in counted), "part_count": len(counted)}
+    counts = {"task_count": sum(map(_task_count, counted)), "part_count": len(counted)}
     body = {**opened.summary(counts, shards, now), PARTS: [short_name(info.name) for info in counted]}
     return write_summary(store, opened.submission_id, body)
+
+
+def _task_count(manifest: ObjectInfo) -> int:
+    try:
+        return int(manifest.metadata["tasks"])
+    except (KeyError, ValueError) as error:
+        raise ObjectDamaged(f"manifest {manifest.name} has lost its metadata: set `tasks` to its number of lines") from error
 
 
 def short_name(manifest: str) -> str:

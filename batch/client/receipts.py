@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from batch.client.submission import Identity
 from batch.model.clock import Clock, from_iso, iso
 from batch.model.errors import DependencyUnavailable, ObjectDamaged, ObjectMissing, PreconditionFailed
 from batch.model.message import keyed_task_id
@@ -69,17 +68,6 @@ def judged(record: Record | None, metadata: Mapping[str, str], now: float, body_
     return Judged(Turn.RUN)
 
 
-def submission_identity(lane: str, key: str, record: Record) -> Identity:
-    """Of a keyed submission. Raises MessageRefused for a key that is no text."""
-    return Identity(request_id(lane, key), from_iso(record.submitted_at), keyed=True)
-
-
-def added_identity(submission_id: str, key: str, record: Record) -> Identity:
-    """Of the part that a keyed request adds to an open submission. Raises MessageRefused for a key that is no text."""
-    digits = request_id(submission_id, key).removeprefix(KEYED)[:16]
-    return Identity(submission_id, from_iso(record.submitted_at), keyed=True, added=digits)
-
-
 def request_id(scope: str, key: str) -> str:
     """Of a keyed submission, whose scope is its lane, or of a part, whose scope is its submission. Raises MessageRefused."""
     return KEYED + keyed_task_id(scope, key).replace("-", "")
@@ -92,9 +80,11 @@ class TakenOver(DependencyUnavailable):
 class Held:
     """A record that this request has marked as its own; not for several threads."""
 
-    def __init__(self, store: ObjectStore, name: str, clock: Clock, holder: str) -> None:
+    def __init__(self, store: ObjectStore, request: str, clock: Clock, rng: random.Random) -> None:
+        """`request` is its `request_id`. Nothing is asked yet."""
         self.record: Record | None = None
-        self._store, self._name, self._clock, self._holder = store, name, clock, holder
+        self.request = request
+        self._store, self._name, self._clock, self._holder = store, key_object(request), clock, f"{rng.getrandbits(64):016x}"
         self._generation, self._renewed_at = 0, 0.0
 
     def look(self, body_hash: str) -> Judged:
@@ -155,11 +145,6 @@ class Held:
 
     def _mark(self, until: float) -> dict[str, str]:
         return {"holder": self._holder, **({"until": iso(until)} if until else {})}
-
-
-def held(store: ObjectStore, request: str, clock: Clock, rng: random.Random) -> Held:
-    """The record of a request by its `request_id`; nothing is asked yet."""
-    return Held(store, key_object(request), clock, f"{rng.getrandbits(64):016x}")
 
 
 def _until(metadata: Mapping[str, str]) -> float:

@@ -16,6 +16,7 @@ PIECE = 1 << 18
 MAX_ITEM = MAX_MESSAGE_BYTES + 1_000_000
 """Bytes of one item as its client writes it, with spaces and escapes; more is not held to find its end."""
 _SPACE = " \t\r\n"
+_AFTER = (*_SPACE, ",", "]")
 _AT_THE_END = 32
 """An error this near to the end of what was read may only mean that the rest is missing."""
 
@@ -49,9 +50,9 @@ def _lines(file: BinaryIO) -> Iterator[NewTask | Refusal]:
             while (rest := file.readline(PIECE)) and not rest.endswith(b"\n"):
                 pass
             yield Refusal(position, _too_large("the line"))
-        elif position == 1 and line.startswith(codecs.BOM_UTF8):
-            yield task_from_line(line.removeprefix(codecs.BOM_UTF8), position, strict)
-        elif line.strip():
+            continue
+        line = line.removeprefix(codecs.BOM_UTF8) if position == 1 else line
+        if line.strip():
             yield task_from_line(line, position, strict)
 
 
@@ -106,8 +107,8 @@ class _Array:
                 if self._ended or not self._may_go_on(error):
                     raise ValueError(error.msg) from error
             else:
-                # A number that ends where the window ends may go on.
-                if end < len(self._text) or self._ended:
+                # A number that ends near the end of the window may go on.
+                if self._ended or self._text[end : end + 1] in _AFTER or end < len(self._text) - _AT_THE_END:
                     self._at = end
                     return value, problem
             if len(self._text) - self._at > MAX_ITEM:

@@ -137,6 +137,8 @@ class Submission:
         self._unsent: Part | None = None
         self._last_position = self._accepted_count = self._refused_count = self._part_count = 0
         self._refusals: list[Refusal] = []
+        self.has_keys = False
+        """Whether a task so far had an idempotency key of its own."""
         self._begun = self._closing = self._done = False
 
     @property
@@ -159,13 +161,14 @@ class Submission:
         the records of their own idempotency keys are written, which tells those that another task has. Raises DependencyError."""
         count, keyed = 0, list[Prepared]()
         for prepared in self._all_prepared(items):
-            count += 1
-            if settle_keys and prepared.key is not None:
-                keyed.append(prepared)
-                if len(keyed) >= TASKS_PER_PART:
-                    self._let_pass(keyed)
-                    keyed.clear()
-        self._let_pass(keyed)
+            if not settle_keys or prepared.key is None:
+                count += 1
+                continue
+            keyed.append(prepared)
+            if len(keyed) >= TASKS_PER_PART:
+                count += len(self._let_pass(keyed))
+                keyed.clear()
+        count += len(self._let_pass(keyed))
         report = Report(self.submission_id, count, self._refused_count, tuple(self._refusals))
         self._shard = self._shard or choose_shard(self.submission_id, self._lane, count, self._identity.submitted_at, ended=True)
         self._refusals, self._refused_count, self._last_position = [], 0, 0
@@ -222,6 +225,7 @@ class Submission:
             except MessageRefused as error:
                 self._refuse(Refusal(position, str(error), error.fields))
                 continue
+            self.has_keys = self.has_keys or item.idempotency_key is not None
             yield Prepared(position, data, attributes, item.idempotency_key)
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -13,17 +13,17 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from batch.client import receipts
 from batch.client.closing import Opened
-from batch.client.receipts import Held, Record, Turn
+from batch.client.receipts import Held, Judged, Record, Turn, request_id
 from batch.client.source import is_array, tasks_in
 from batch.client.submission import Identity, Report, Submission, SubmissionClosed, SubmissionInterrupted, new_identity
 from batch.client.submit import Check, NewTask, Refusal
 from batch.events import log
 from batch.model.clock import Clock, from_iso, iso
 from batch.model.errors import DependencyError, DependencyUnavailable, FanoutError, MessageRefused, ObjectMissing, ObjectTooLarge
+from batch.model.names import KEYED
 from batch.services.ports import ObjectStore, Topic
-from intake.bodies import RETRY_AFTER_S
+from intake.bodies import RETRY_AFTER_S, kept
 from intake.problems import RequestRefused, Wrong, escaped
 from intake.submissions.options import Options
 
@@ -64,8 +64,8 @@ class Bulk:
         self._tools, self._work, self._options = tools, work, work.options
         self._held: Held | None = None
         if work.key is not None:
-            request = receipts.request_id(work.opened.submission_id if work.opened else work.options.lane, work.key)
-            self._held = receipts.held(tools.store, request, tools.clock, tools.rng)
+            request = request_id(work.opened.submission_id if work.opened else work.options.lane, work.key)
+            self._held = Held(tools.store, request, tools.clock, tools.rng)
 
     def run(self) -> tuple[Mapping[str, Any], bool]:
         """The receipt, and whether it is that of an earlier request with this key. Raises RequestRefused."""
@@ -110,7 +110,7 @@ class Bulk:
     def _now(self) -> str:
         return iso(self._tools.clock.now())
 
-    def _answered(self, judged: receipts.Judged) -> Mapping[str, Any] | None:
+    def _answered(self, judged: Judged) -> Mapping[str, Any] | None:
         """The receipt that there is; None: go on. Raises RequestRefused."""
         if judged.turn is Turn.OTHER_BODY:
             text = "Idempotency-Key: another body, or other options, came first with this key; nothing of this request is published"
@@ -138,12 +138,11 @@ class Bulk:
         )
 
     def _identity(self, record: Record) -> Identity:
-        opened, key, rng, at = self._work.opened, self._work.key, self._tools.rng, from_iso(record.submitted_at)
-        if opened is None:
-            return new_identity(at, rng) if key is None else receipts.submission_identity(self._options.lane, key, record)
-        if key is None:
-            return Identity(opened.submission_id, at, added=f"{rng.getrandbits(64):016x}")
-        return receipts.added_identity(opened.submission_id, key, record)
+        opened, held, rng, at = self._work.opened, self._held, self._tools.rng, from_iso(record.submitted_at)
+        digits = held.request.removeprefix(KEYED)[:16] if held else f"{rng.getrandbits(64):016x}"
+        if opened is not None:
+            return Identity(opened.submission_id, at, keyed=held is not None, added=digits)
+        return Identity(held.request, at, keyed=True) if held else new_identity(at, rng)
 
     def _may_go_on(self) -> None:
         if self._tools.ending():
@@ -153,17 +152,9 @@ class Bulk:
 
     def _examine(self, submission: Submission, file: BufferedReader, array: bool) -> None:
         """Everything is looked at before anything is published: an array may break at its end. Raises RequestRefused."""
-        with_keys: list[bool] = []
-
-        def noted(tasks: Iterable[NewTask | Refusal]) -> Iterator[NewTask | Refusal]:
-            for task in tasks:
-                if isinstance(task, NewTask) and task.idempotency_key is not None and not with_keys:
-                    with_keys.append(True)
-                yield task
-
         try:
-            report = submission.examine(noted(self._tasks(file)))
-            if with_keys and not report.refused_count and not self._options.accept_good:
+            report = submission.examine(self._tasks(file))
+            if submission.has_keys and not report.refused_count and not self._options.accept_good:
                 report = submission.examine(self._tasks(file), settle_keys=True)
         except MessageRefused as error:
             status = 413 if error.kind == "too_large" else 400
@@ -199,7 +190,7 @@ class Bulk:
         if self._held is not None:
             try:
                 self._held.finish(receipt)
-            except DependencyError as error:
+            except FanoutError as error:
                 raise SubmissionInterrupted(report, error) from error
         return receipt
 
@@ -218,13 +209,14 @@ class Bulk:
         name, store = self._options.source, self._tools.store
         wrong: FanoutError
         try:
-            store.download(name, self._work.path, max_bytes=MAX_SOURCE_BYTES)
+            with kept():
+                store.download(name, self._work.path, max_bytes=MAX_SOURCE_BYTES)
             return
         except ObjectMissing as error:
             wrong, status = error, 422
         except ObjectTooLarge as error:
             wrong, status = error, 413
-        except DependencyError:
+        except (DependencyError, RequestRefused):
             raise
         except FanoutError as error:  # damaged, or kept from being read
             wrong, status = error, 422

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch.client.receipts import HOLD_S, RENEW_AFTER_S, Held, Judged, Record, TakenOver, Turn, held, judged, request_id
+from batch.client.receipts import HOLD_S, RENEW_AFTER_S, Held, Judged, Record, TakenOver, Turn, judged, request_id
 from batch.model.clock import iso
 from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectDamaged
 from batch.model.names import key_object
@@ -27,7 +27,7 @@ class Bucket:
         self._rng = random.Random(3)
 
     def request(self) -> Held:
-        return held(self.store, REQUEST, self.clock, self._rng)
+        return Held(self.store, REQUEST, self.clock, self._rng)
 
     def record(self, body_hash: str = "a") -> Record:
         return Record(body_hash, iso(self.clock.now()), "default")

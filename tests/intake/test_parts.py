@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from batch.client.proof import prove
-from batch.model.errors import DependencyUnavailable
+from batch.model.errors import DependencyUnavailable, ServiceRefused
 from batch.testing import MemoryObjectStore
 from intake.submissions import bulk
 from tests.intake.test_service import Service, assert_refused, serve
@@ -145,6 +146,36 @@ def test_a_bucket_that_fails_while_closing_is_told(store: MemoryObjectStore) -> 
             store.fail_next(method, DependencyUnavailable("the bucket is away"))
             assert_refused(await service.post(f"/submissions/{submission_id}/close", b""), 503, "the bucket is away")
         assert receipt(await service.post(f"/submissions/{submission_id}/close", b""))["accepted_count"] == 3
+
+    serve(scenario, store=store)
+
+
+def test_a_manifest_that_lost_its_metadata_is_named(store: MemoryObjectStore) -> None:
+    async def scenario(service: Service) -> None:
+        submission_id = await opened(service)
+        name = f"submissions/{submission_id}/manifest-000000.jsonl"
+        store.write(name, store.read(name))
+        assert_refused(await service.post(f"/submissions/{submission_id}/close", b""), 500, f"manifest {name}", "set `tasks`")
+        store.patch_metadata(name, {"tasks": "3"})
+        assert receipt(await service.post(f"/submissions/{submission_id}/close", b""))["accepted_count"] == 3
+
+    serve(scenario, store=store)
+
+
+def test_a_receipt_that_cannot_be_kept_is_told(store: MemoryObjectStore) -> None:
+    """As by a retention policy, which lets nothing be replaced."""
+    write = store.write
+
+    def refusing(name: str, data: bytes, **options: Any) -> Any:
+        if name.startswith("keys/") and options["if_generation"]:
+            raise ServiceRefused("the bucket's retention policy keeps the object")
+        return write(name, data, **options)
+
+    store.write = refusing  # type: ignore[method-assign]
+
+    async def scenario(service: Service) -> None:
+        told = assert_refused(await service.post("/submissions", lines(3), headers=KEY), 500, "3 tasks are published", "retention")
+        assert told["accepted_count"] == 3
 
     serve(scenario, store=store)
 

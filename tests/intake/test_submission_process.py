@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -99,3 +101,28 @@ def refuses(url: str) -> bool:
     except ConnectionError:
         return True
     return False
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_lines_a_request_cost_no_more_memory_the_second_time(
+    server: PublisherServer, local_storage: Service, bucket: str
+) -> None:
+    intake = door(server, local_storage, bucket)
+    most = [0]
+    for number in range(2):
+        answer = httpx.post(f"{intake.url}/submissions", content=lines(100_000), timeout=120)
+        assert answer.json()["accepted_count"] == 100_000
+        assert len(server.data) == 100_000 * (number + 1)
+        most.append(memory_mb(intake.process.pid))
+    assert httpx.post(f"{intake.url}/submissions", content=lines(100_001), timeout=120).status_code == 413
+    assert most[-1] < 200
+    assert most[-1] < most[1] + 15, most
+    assert intake.stop() == 0
+
+
+def memory_mb(pid: int) -> int:
+    """The most that it has had so far."""
+    if sys.platform != "linux":
+        pytest.skip("reads /proc")
+    text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(text.partition("VmHWM:")[2].split()[0]) // 1024

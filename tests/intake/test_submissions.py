@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -452,7 +454,7 @@ def test_lines_with_keys_that_another_task_has_keep_all_from_being_submitted(sto
     async def scenario(service: Service) -> None:
         receipt(await service.post("/submissions", b'{"task_type": "thumbnail", "number": 1, "idempotency_key": "a"}'))
         body = lines(2) + b'{"task_type": "thumbnail", "number": 2, "idempotency_key": "a"}'
-        told = assert_refused(await service.post("/submissions", body), 422, "line 3: ", "was used first at")
+        told = assert_refused(await service.post("/submissions", body), 422, "1 of 3 tasks", "line 3: ", "was used first at")
         assert told["errors"][0]["pointer"] == "#/2/idempotency_key"
         assert len(messages(service)) == 1
         assert receipt(await service.post("/submissions?accept=good", body))["accepted_count"] == 2
@@ -460,7 +462,22 @@ def test_lines_with_keys_that_another_task_has_keep_all_from_being_submitted(sto
     serve(scenario, store=store)
 
 
-def test_a_chunked_body_that_comes_slowly_and_one_that_is_cut(store: MemoryObjectStore) -> None:
+def test_a_full_temporary_folder_is_told(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("input/x", lines(1))
+
+    def full(*_arguments: Any, **_options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def scenario(service: Service) -> None:
+        monkeypatch.setattr(store, "download", full)
+        assert_refused(await service.post("/submissions?source=gs://bucket/input/x", b""), 503, "No space left", "more memory")
+        monkeypatch.setattr(Path, "open", full)
+        assert_refused(await service.post("/submissions", lines(1)), 503, "No space left", "more memory")
+
+    serve(scenario, store=store)
+
+
+def test_a_chunked_body_may_come_slowly(store: MemoryObjectStore) -> None:
     async def scenario(service: Service) -> None:
         async def slow() -> Any:
             for at in range(0, len(body), 7):
