@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,18 @@ def test_the_facts_arrive_under_the_id_of_the_task_and_each_secret_has_signed(re
     assert is_from(b"second", headers, body)
     assert not is_from(b"third", headers, body)
     assert not is_from(b"first", headers, body + b" ")
+
+
+def test_the_ten_lines_of_the_docs_know_a_signature(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "ends.md").read_text(encoding="utf-8")
+    room: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], room)
+    LOCAL.send(task(receiver.url), NOW)
+    ((_, headers, body),) = receiver.came
+    monkeypatch.setattr("time.time", lambda: NOW + 299)
+    assert [room["is_signed"](secret, headers, body) for secret in (b"first", b"second", b"third")] == [True, True, False]
+    monkeypatch.setattr("time.time", lambda: NOW + 301)
+    assert not room["is_signed"](b"first", headers, body)
 
 
 def test_without_secrets_nothing_is_signed(receiver: Receiver) -> None:
