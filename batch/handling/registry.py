@@ -179,6 +179,15 @@ class Registry:
         found._handlers = {**self._handlers, **{handler.task_type: handler for handler in handlers}}
         return found
 
+    def without_built_in(self) -> Registry:
+        """Only the handlers of others; itself if it has none of Fanout's own."""
+        own = {task_type: handler for task_type, handler in self._handlers.items() if not task_type.startswith(BUILT_IN)}
+        if len(own) == len(self._handlers):
+            return self
+        found = Registry()
+        found._handlers = own
+        return found
+
     def __getitem__(self, task_type: str) -> Handler:
         """Raises MessageRefused (`unknown_task_type`), with the nearest name that is known."""
         handler = self._handlers.get(task_type)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from batch.handling.registry import Kind, Registry
-from batch.model.message import BUILT_IN
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers
 from batch.worker.dispatch import Executor, Executors, queues_of
@@ -54,9 +54,12 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
             executor = ThreadExecutor(concurrency, stage.queue, parts)
         executors[name] = stage, executor
     built_in: tuple[Redelivered, Executor] | None = None
-    if Kind.THREAD not in queues and any(task_type.startswith(BUILT_IN) for task_type in registry):
-        stage = Redelivered(markers, quarantine, changes, BUILT_IN_THREADS, parts)
-        built_in = stage, ThreadExecutor(BUILT_IN_THREADS, stage.queue, parts)
+    if Kind.THREAD not in queues and (own := registry.without_built_in()) is not registry:
+        # Only they may call those handlers: another executor would hand their tasks to a handler of its own.
+        with_them = replace(parts, runner=replace(runner, admission=replace(runner.admission)))
+        runner.admission.registry = own
+        stage = Redelivered(markers, quarantine, changes, BUILT_IN_THREADS, with_them)
+        built_in = stage, ThreadExecutor(BUILT_IN_THREADS, stage.queue, with_them)
     here = [task_type for task_type in registry if registry[task_type].kind is not Kind.PROCESS]
     slow = SlowWatch(settings.slow_after_s, settings.task_timeout_s / 2, runner, parts.clock)
     return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here), slow, built_in)

@@ -20,8 +20,6 @@ from batch.worker.executors.slow import SlowWatch
 from batch.worker.ready_queue import Changes, ReadyQueue
 from batch.worker.redelivered import Redelivered
 
-BUILT_IN_BYTES = BUILT_IN.encode()
-
 
 class Executor(Protocol):
     """Runs what waits in its queue. `concurrency`: how many messages it runs at a time when it is full."""
@@ -63,7 +61,9 @@ class Executors:
         """`changes` are those of all queues. `built_in`: threads for Fanout's own task types, where no handler runs in threads."""
         self._stages = {name: stage for name, (stage, _) in executors.items()}
         self._executors = [executor for _, executor in executors.values()]
-        self._sorts, self._beside = len(executors) > 1, built_in is not None
+        self._sorts = len(executors) > 1
+        self._built_in = None if built_in is None else built_in[0]
+        self._built_in_types = {task_type for task_type in registry if task_type.startswith(BUILT_IN)}
         if built_in is not None:
             self._stages[Kind.THREAD.value] = built_in[0]
         self._quarantine = quarantine
@@ -77,7 +77,9 @@ class Executors:
 
     def put(self, deliveries: Sequence[Delivery]) -> None:
         """To the queues of their handlers; a message that cannot be read may go to any."""
-        if not self._sorts and not (self._beside and any(may_be_built_in(one.data) for one in deliveries)):
+        if not self._sorts:
+            if self._built_in is not None:
+                deliveries = self._beside(self._built_in, deliveries)
             self._first.put(deliveries)
             return
         by_queue: dict[str, list[Delivery]] = {}
@@ -85,6 +87,15 @@ class Executors:
             by_queue.setdefault(queue_of(delivery, self._registry), []).append(delivery)
         for name, of_queue in by_queue.items():
             self._stages.get(name, self._first).put(of_queue)
+
+    def _beside(self, stage: Redelivered, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Those that are not for Fanout's own handlers. The attributes tell, which its messages always have: data would have to be read for
+        each, and a message without them is refused by the other executor."""
+        types = self._built_in_types
+        if types.isdisjoint([one.attributes.get("task_type") for one in deliveries]):
+            return deliveries
+        stage.put([one for one in deliveries if one.attributes.get("task_type") in types])
+        return [one for one in deliveries if one.attributes.get("task_type") not in types]
 
     def start(self) -> None:
         for executor in self._everyone:
@@ -132,12 +143,6 @@ class Executors:
 def queue_name(kind: Kind, task_type: str) -> str:
     """The queue of a handler: its kind's, or its own when it is grouped."""
     return f"{kind.value}:{task_type}" if kind is Kind.GROUP else kind.value
-
-
-def may_be_built_in(data: bytes) -> bool:
-    """Whether a message may ask for one of Fanout's own task types, by a look that costs nearly nothing: only the name itself is certain
-    where nothing is escaped, in the usual encoding."""
-    return BUILT_IN_BYTES in data or b"\\u" in data or data[:2] != b'{"'
 
 
 def queues_of(registry: Registry) -> dict[str, list[str]]:

@@ -43,6 +43,7 @@ class Examiner:
             findings += self._dead_letter_topic(topic)
         for lane in chosen:
             findings += self._lane(lane, jobs[lane.job], {one.subscription for one in lanes})
+        findings += lane_checks.of_callbacks(chosen, {one.name for one in lanes})
         findings += self._monitoring(chosen)
         findings += self._read(
             project_checks.SCHEDULER, "ticks", lambda: [project_checks.of_scheduler(self.facts.scheduled_calls(), self.place)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -68,6 +68,16 @@ def of_job(lane: Lane, job: JobInfo, place: Place) -> Iterator[Finding]:
     why = "the controller would size launches for one backlog, and the workers drain another"
     good = "its workers' settings agree with its annotations"
     yield judged(not wrong, about, "settings", good, "; ".join(wrong), why, "edit jobs.yaml, then: fanout apply jobs.yaml")
+
+
+def of_callbacks(lanes: Sequence[Lane], names: Collection[str]) -> Iterator[Finding]:
+    """`names` are those of all lanes."""
+    why = "nobody fires the ends of its submissions: they wait"
+    for lane in lanes:
+        if (wanted := lane.policy.callbacks) not in names:
+            what = f"there is no lane {wanted!r}, which fires its ends"
+            command = "name a lane as fanout/callbacks in jobs.yaml, then: fanout apply jobs.yaml; nothing, if no submission has an end"
+            yield Finding(f"lane {lane.name}", "callbacks", Verdict.ADVICE, what, why, command)
 
 
 def _same(text: str, number: float) -> bool:

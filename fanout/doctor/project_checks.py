@@ -12,7 +12,7 @@ from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
 from fanout.doctor.services import BucketFacts, ScheduledCall
 
-KEPT = ("controller/", DELAYED, "submissions/", "outcomes/")
+KEPT = ("controller/", DELAYED, "submissions/", "open/", "outcomes/")
 """What must stay until Fanout, or a person, takes it away."""
 
 

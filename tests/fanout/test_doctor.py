@@ -174,6 +174,13 @@ def test_what_a_person_must_decide_is_never_fixed(
     assert "gcloud projects describe p --format='value(projectNumber)'" in agent
 
 
+def test_a_lane_whose_ends_nobody_fires_is_advice(here: World, facts: FakeFacts, run: Run) -> None:
+    here.runner.set_annotation("projects/p/locations/r/jobs/default", "fanout/callbacks", "calls")
+    result = run(doctor.command)
+    assert result.exit_code == 0
+    assert "advice: lane default: callbacks: there is no lane 'calls', which fires its ends" in result.output
+
+
 def test_soft_delete_alone_is_advice_and_ends_with_0(facts: FakeFacts, run: Run) -> None:
     facts.buckets = {"b": BucketFacts(604800.0)}
     result = run(doctor.command)
@@ -185,7 +192,7 @@ def test_soft_delete_alone_is_advice_and_ends_with_0(facts: FakeFacts, run: Run)
 @pytest.mark.parametrize(
     ("prefixes", "hit"),
     [
-        ((), "controller/, delayed/, outcomes/, submissions/"),
+        ((), "controller/, delayed/, open/, outcomes/, submissions/"),
         (("delayed/tasks-sub/",), "delayed/"),
         (("s",), "submissions/"),
         (("results/",), ""),

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,46 +16,10 @@ from batch.built_in.addresses import destination, is_public
 from batch.built_in.webhook import MAX_ANSWER_BYTES, Webhook
 from batch.model.errors import Permanent, Retry
 from batch.model.message import Task
+from tests.batch.built_in.receiver import Receiver, is_from
 
 NOW = 1_800_000_000.0
 TOLD = {"submission_id": "s-1", "round": 0, "end": "on_complete", "counts": {"succeeded": 3}}
-
-
-@dataclass
-class Receiver:
-    """Keeps what comes, and answers as it is told."""
-
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b"ok"
-    came: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                data = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.came.append((self.path, {name.lower(): value for name, value in self.headers.items()}, data))
-                self.send_response(receiver.status)
-                for name, value in receiver.headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                try:
-                    self.wfile.write(receiver.body)
-                except OSError:
-                    self.close_connection = True
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_port
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook?token=secret"
 
 
 @pytest.fixture
@@ -78,13 +37,6 @@ def task(url: object) -> Task:
 LOCAL = Webhook(("whsec_" + base64.b64encode(b"first").decode(), "second"), allow_private=True)
 
 
-def is_from(secret: bytes, headers: dict[str, str], body: bytes) -> bool:
-    """As the Standard Webhooks convention asks its receivers to look: written from its text, not with Fanout's code."""
-    content = headers["webhook-id"].encode() + b"." + headers["webhook-timestamp"].encode() + b"." + body
-    wanted = base64.b64encode(hmac.new(secret, content, hashlib.sha256).digest()).decode()
-    return any(hmac.compare_digest(wanted, one.split(",", 1)[1]) for one in headers["webhook-signature"].split() if one.startswith("v1,"))
-
-
 def test_the_facts_arrive_under_the_id_of_the_task_and_each_secret_has_signed(receiver: Receiver) -> None:
     assert LOCAL.send(task(receiver.url), NOW) == {"status": 200}
     ((path, headers, body),) = receiver.came
@@ -95,6 +47,18 @@ def test_the_facts_arrive_under_the_id_of_the_task_and_each_secret_has_signed(re
     assert is_from(b"second", headers, body)
     assert not is_from(b"third", headers, body)
     assert not is_from(b"first", headers, body + b" ")
+
+
+def test_the_ten_lines_of_the_docs_know_a_signature(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "ends.md").read_text(encoding="utf-8")
+    room: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], room)
+    LOCAL.send(task(receiver.url), NOW)
+    ((_, headers, body),) = receiver.came
+    monkeypatch.setattr("time.time", lambda: NOW + 299)
+    assert [room["is_signed"](secret, headers, body) for secret in (b"first", b"second", b"third")] == [True, True, False]
+    monkeypatch.setattr("time.time", lambda: NOW + 301)
+    assert not room["is_signed"](b"first", headers, body)
 
 
 def test_without_secrets_nothing_is_signed(receiver: Receiver) -> None:
