@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from batch.client.proof import Basis, DeadGroup, Proof, basis_now, proved
@@ -42,10 +43,10 @@ class ToldProof:
     stored_at: float = 0.0
     as_stored: bool = False
 
-    def as_object(self) -> dict[str, object]:
-        """As JSON values."""
+    def as_object(self, most: int | None = None) -> dict[str, object]:
+        """As JSON values; `most` missing tasks are named."""
         told = {"as_stored": self.as_stored, "stored_at": iso(self.stored_at) if self.stored_at else None}
-        return {**as_object(self.proof), **told}
+        return {**as_object(self.proof, most), **told}
 
 
 def proof_of(store: ObjectStore, submission_id: str) -> ToldProof:
@@ -111,8 +112,8 @@ def _generation(store: ObjectStore, name: str) -> int:
     return info.generation if info is not None else 0
 
 
-def as_object(proof: Proof) -> dict[str, object]:
-    """The proof as JSON values."""
+def as_object(proof: Proof, most: int | None = None) -> dict[str, object]:
+    """The proof as JSON values; `most` missing tasks are named."""
     return {
         "submission_id": proof.submission_id,
         "complete": proof.complete,
@@ -120,10 +121,10 @@ def as_object(proof: Proof) -> dict[str, object]:
         "submitted_count": proof.submitted_count,
         **{f"{name}_count": count for name, count in proof.counts.items()},
         "missing_count": len(proof.missing),
-        "missing": list(proof.missing),
-        "delayed_until": dict(proof.delayed),
-        "damaged": dict(proof.damaged),
-        "replayed": dict(proof.replayed),
+        "missing": list(proof.missing[:most]),
+        "delayed_until": dict(islice(proof.delayed.items(), most)),
+        "damaged": dict(islice(proof.damaged.items(), most)),
+        "replayed": dict(islice(proof.replayed.items(), most)),
         "dead": [_group(group) for group in proof.dead],
         "repeated_line_count": proof.repeated_line_count,
         "second_output_count": proof.second_output_count,

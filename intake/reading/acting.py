@@ -9,7 +9,6 @@ from fastapi import FastAPI, Query, Request, Response
 
 from batch.client.reading.progress import progress
 from batch.dead import segments
-from batch.dead.action import Replayed
 from batch.dead.filters import Filter
 from batch.dead.lanes import UNKNOWN_LANE, LaneFacts, read_lanes
 from batch.dead.replaying import replay
@@ -62,7 +61,7 @@ def _retried(context: Context, submission_id: str, who: str, why: str) -> dict[s
     before = progress(store, submission_id, lanes, context.clock.now())
     _refuse_others(store, wanted)
     until_s = context.clock.monotonic() + REPLAY_FOR_S
-    replays = []
+    replays: list[dict[str, Any]] = []
     topics = _topics(context, store, lanes, wanted)
     for lane in [one for one in lanes.values() if one.topic in topics]:
         details, reason = {"by": "the front door"}, why or f"retry of {submission_id}"
@@ -81,7 +80,9 @@ def _retried(context: Context, submission_id: str, who: str, why: str) -> dict[s
             until_s=until_s,
         )
         if result.action_id:
-            replays.append(_replay_json(lane.name, result))
+            told = {"lane": lane.name, "replay_id": result.action_id, "replayed_count": result.done_count}
+            more = {"repeated_count": result.repeated_count, "skipped": dict(result.skipped), "complete": result.closed}
+            replays.append({**told, **more})
     done = sum(one["replayed_count"] for one in replays)
     return {
         "submission_id": submission_id,
@@ -91,17 +92,6 @@ def _retried(context: Context, submission_id: str, who: str, why: str) -> dict[s
         "cancelled_count": before.counts["cancelled"],
         "not_in_log_count": max(0, before.counts["dead"] - done - sum(sum(one["skipped"].values()) for one in replays)),
         "replays": replays,
-    }
-
-
-def _replay_json(lane: str, result: Replayed) -> dict[str, Any]:
-    return {
-        "lane": lane,
-        "replay_id": result.action_id,
-        "replayed_count": result.done_count,
-        "repeated_count": result.repeated_count,
-        "skipped": dict(result.skipped),
-        "complete": result.closed,
     }
 
 

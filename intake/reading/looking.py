@@ -30,6 +30,8 @@ MAX_STREAMS = 16
 PIECE_BYTES = 64 * 1024
 SEND_WITHIN_S = 60.0
 """How long a client may take to take a piece; a stream whose reader has stopped ends."""
+MAX_NAMED = 1000
+"""Missing tasks in a proof; their number is exact, and `fanout proof --json` names all."""
 MAX_OBJECTS = 1000
 """For one task; where more would have to be read, its time is asked for."""
 _BOOL = f"of each task the line that counts only, if it has ended: of submissions of at most {MAX_TASKS_HELD:,} tasks"
@@ -57,7 +59,7 @@ def add_looking(app: FastAPI, context: Context) -> None:
         told = await context.run(lambda: told_again(store, submission_id, read_stored(store, submission_id)))
         if told is None:
             told = await context.run(lambda: proof_of(store, submission_id), context.slow)
-        return as_json(200, told.as_object())
+        return as_json(200, told.as_object(MAX_NAMED))
 
     @app.get("/submissions/{submission_id}/outcomes", summary="The outcomes as NDJSON; a task may have several lines", **about)
     async def outcomes(

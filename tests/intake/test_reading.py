@@ -327,6 +327,13 @@ def test_what_is_proved_already_waits_for_no_proof_that_is_being_made(one: Submi
     serve(context, scenario)
 
 
+def test_a_proof_names_so_many_missing_tasks_and_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "MAX_NAMED", 2)
+    one = Submitted(150)
+    body = ask(context_of(one.store, one.clock), f"/submissions/{one.submission_id}/proof").json()
+    assert (body["missing"], body["missing_count"], body["complete"]) == (sorted(one.ids)[:2], 150, False)
+
+
 def test_cancel_writes_the_lanes_list(one: Submitted) -> None:
     context = context_of(one.store, one.clock, access=Noted())
     answer = ask(context, f"/submissions/{one.submission_id}/cancel?why=wrong%20input", "POST").json()

@@ -28,8 +28,7 @@ from batch.model.errors import MessageRefused, ObjectMissing
 from batch.model.message import ROLLING_BELOW, shard_in_id
 from batch.model.names import delayed_folder, delayed_parts, mark_object, opened_object, submission_object
 from batch.model.outcomes import PRECEDENCE, REPLAYED
-from batch.services.ports import ObjectInfo, ObjectStore
-from batch.shards import contents
+from batch.services.ports import ObjectStore
 
 MAX_DELAYED_LOOKED_AT = 1000
 """Names of delayed messages of the lane: one request. Where there are as many, how many are the submission's is not told."""
@@ -58,8 +57,6 @@ class Known:
     summary: Mapping[str, Any] | None = None
     seen: dict[str, Seen] = field(default_factory=dict)
     spent: dict[str, Spent] = field(default_factory=dict)
-    parts: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
-    """Of manifests: how many tasks, and their shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,25 +189,13 @@ def _about(store: ObjectStore, submission_id: str, known: Known) -> _About:
     known.summary = known.summary or read_summary(store, submission_id)
     if known.summary is not None:
         return _from_summary(submission_id, known.summary)
-    opened = _opened(store, submission_id)
-    unread: list[ObjectInfo] = []
-    parts: dict[str, tuple[int, tuple[str, ...]]] = {}
-    for info in manifests_of(store, submission_id, None):
-        told = known.parts.get(info.name) or _part(info)
-        if told is None:
-            unread.append(info)
-        else:
-            parts[info.name] = told
-    for info, data in contents(store, unread, may_go=True):
-        lines = [line for line in data.splitlines() if line]
-        parts[info.name] = len(lines), tuple({shard for line in lines if (shard := _shard_of(line))})
+    opened, parts = _opened(store, submission_id), list(manifests_of(store, submission_id, None))
     if not opened and not parts:
         raise ObjectMissing(submission_object(submission_id))
-    known.parts = parts
-    shards = dict.fromkeys([submission_id, *(shard for _, of_part in parts.values() for shard in of_part)])
-    count, ends = sum(count for count, _ in parts.values()), opened.get("ends") or {}
-    lane = str(opened.get("lane", ""))
-    return _About(submission_id, False, lane, count, len(parts), tuple(shards), str(opened.get("submitted_at", "")), "", ends)
+    shards = dict.fromkeys([submission_id, *(shard for part in parts for shard in part.metadata.get("shards", "").split(",") if shard)])
+    count = sum(int(part.metadata.get("tasks", 0)) for part in parts)
+    lane, submitted_at = str(opened.get("lane", "")), str(opened.get("submitted_at", ""))
+    return _About(submission_id, False, lane, count, len(parts), tuple(shards), submitted_at, "", opened.get("ends") or {})
 
 
 def _from_summary(submission_id: str, summary: Mapping[str, Any]) -> _About:
@@ -227,19 +212,6 @@ def _opened(store: ObjectStore, submission_id: str) -> Mapping[str, Any]:
         return body if isinstance(body, dict) else {}
     except (ObjectMissing, ValueError, RecursionError):
         return {}
-
-
-def _part(info: ObjectInfo) -> tuple[int, tuple[str, ...]] | None:
-    """As its metadata tells; None where its lines must be read."""
-    count, shards = info.metadata.get("tasks", ""), info.metadata.get("shards", "")
-    return (int(count), tuple(shards.split(","))) if count.isdecimal() and shards else None
-
-
-def _shard_of(line: bytes) -> str:
-    try:
-        return str(json.loads(line)["shard"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
 
 
 def _holding(store: ObjectStore, submission_id: str, found: _Found) -> StoredProof | None:
