@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,13 +19,15 @@ ANSWER_LIMIT_S = 30.0
 
 class App:
     """Answers with the method, path and size of the body. `/held` waits for `release`, `/endless` answers without end, `/lazy` does not
-    read."""
+    read; `/busy` keeps the event loop until `release`, and counts its turns until 101 connections are open."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
         self.began = threading.Semaphore(0)
         self.requests: list[tuple[str, int]] = []
         self.left_count = 0
+        self.turn_count = 0
+        self.connections: Callable[[], list[LimitedProtocol]] = list
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -40,6 +42,11 @@ class App:
         self.requests.append((path, size))
         if path == "/held":
             await asyncio.to_thread(self.release.wait, ANSWER_LIMIT_S)
+        if path == "/busy":
+            self.release.wait(ANSWER_LIMIT_S)  # and the loop with it
+            while len(self.connections()) < 101 and self.turn_count < 10_000:
+                self.turn_count += 1
+                await asyncio.sleep(0)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         body = f"{scope['method']} {path} {size} {headers.get('trail', '')}".strip().encode()
         if path == "/endless":
@@ -112,6 +119,7 @@ class Served:
         self._socket = listening("127.0.0.1", 0)
         self.port: int = self._socket.getsockname()[1]
         self.server = Server(self.app, self._socket, stop_timeout_s=1, limits=limits, host=host)
+        self.app.connections = self.connections
         self._thread = threading.Thread(target=self.server.serve_door)
         self._thread.start()
         self._clients: list[Client] = []

@@ -183,6 +183,18 @@ def test_as_many_connections_as_may_be() -> None:
         assert one.asked(LAST_GET).endswith(b"GET /last 0")
 
 
+def test_clients_that_come_together_are_accepted_together() -> None:
+    """While others keep the loop busy, a turn may take tens of milliseconds: one connection a turn would be too few."""
+    with served() as one:
+        busy = one.client().send(b"GET /busy HTTP/1.1\r\n" + HOST + b"\r\n")
+        one.app.began.acquire()
+        others = [one.client() for _ in range(100)]
+        one.app.release.set()
+        busy.until(b"GET /busy")
+        assert len(others) == 100
+        assert one.app.turn_count < 20
+
+
 def test_no_more_connections_than_files() -> None:
     assert Limits(max_connections=10**9).connections < 10**9
 
