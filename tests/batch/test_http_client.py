@@ -288,7 +288,9 @@ def test_what_is_asked(kind: Any, door: Door) -> None:
     client = Both(kind, door, api_key="secret")
     assert client.status("s/1") == {"state": "running"}
     assert client.task("t-1") == {"state": "running"}
-    assert client.cancel("s-1") == {"done": "/submissions/s-1/cancel"}
+    assert client.task("t-1", lane="bulk") == {"state": "running"}
+    assert door.asked[-1] == "GET /tasks/t-1?lane=bulk"
+    assert client.cancel("s-1", why="wrong") == {"done": "/submissions/s-1/cancel"}
     assert client.retry("s-1") == {"done": "/submissions/s-1/retry"}
     assert client.cancel_task("t-1") == {"done": "/tasks/t-1/cancel"}
     assert [one["task_id"] for one in client.outcomes("s-1", outcome="dead")] == ["0", "1", "2"]

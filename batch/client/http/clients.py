@@ -65,24 +65,25 @@ class _Door:
         """What became of all its tasks, a dictionary."""
         return self._ask("GET", "submissions", submission_id, "proof")
 
-    def cancel(self, submission_id: str) -> Any:
+    def cancel(self, submission_id: str, why: str = "") -> Any:
         """End those of its tasks that have not begun."""
-        return self._ask("POST", "submissions", submission_id, "cancel")
+        return self._ask("POST", "submissions", submission_id, "cancel", why=why)
 
-    def retry(self, submission_id: str) -> Any:
+    def retry(self, submission_id: str, why: str = "") -> Any:
         """Replay its dead letters."""
-        return self._ask("POST", "submissions", submission_id, "retry")
+        return self._ask("POST", "submissions", submission_id, "retry", why=why)
 
-    def task(self, task_id: str) -> Any:
-        """What became of one task, or what it waits for, a dictionary."""
-        return self._ask("GET", "tasks", task_id)
+    def task(self, task_id: str, **where: str) -> Any:
+        """What became of one task, or what it waits for, a dictionary. `where`: lane and at, for one with an idempotency key."""
+        return self._ask("GET", "tasks", task_id, **where)
 
-    def cancel_task(self, task_id: str) -> Any:
+    def cancel_task(self, task_id: str, lane: str = "", why: str = "") -> Any:
         """End a task that has not begun."""
-        return self._ask("POST", "tasks", task_id, "cancel")
+        return self._ask("POST", "tasks", task_id, "cancel", lane=lane, why=why)
 
-    def _ask(self, method: str, *path: str) -> Any:
-        return self._run(operations.asked(method, path_of(*path), self._patience))
+    def _ask(self, method: str, *path: str, **query: str) -> Any:
+        given = {name: value for name, value in query.items() if value}
+        return self._run(operations.asked(method, path_of(*path), self._patience, **given))
 
     def _run(self, steps: Steps[Any]) -> Any:
         raise NotImplementedError

@@ -137,9 +137,9 @@ def _moved(pointer: str, by: int) -> str:
     return f"{root}/{int(place) + by}{slash}{name}" if root == "#" and place.isdigit() else pointer
 
 
-def asked(method: str, path: str, patience: Patience) -> Steps[dict[str, Any]]:
+def asked(method: str, path: str, patience: Patience, **query: str) -> Steps[dict[str, Any]]:
     """The answer of an endpoint that takes no body."""
-    answer = yield from answered(Call(method, path), patience)
+    answer = yield from answered(Call(method, path, query), patience)
     found = json.loads(answer.body)
     return dict(found)
 
