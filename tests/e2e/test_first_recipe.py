@@ -48,7 +48,11 @@ def run(local_site: Site, metadata: Server, tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture
 def api(local_site: Site) -> Iterator[str]:
     """The address of the front door, which knows its topic and its project."""
-    given = {"PUBSUB_EMULATOR_HOST": local_site.pubsub, "TOPIC_NAME": "lane", "GOOGLE_CLOUD_PROJECT": local_site.project, "PORT": "0"}
+    yield from front_door(local_site)
+
+
+def front_door(site: Site, **more: str) -> Iterator[str]:
+    given = {"PUBSUB_EMULATOR_HOST": site.pubsub, "TOPIC_NAME": "lane", "GOOGLE_CLOUD_PROJECT": site.project, "PORT": "0", **more}
     command = [sys.executable, "-m", "intake"]
     with subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **given}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

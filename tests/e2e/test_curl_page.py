@@ -1,4 +1,4 @@
-"""The page of plain curl: each command runs against a front door, and answers what the page says; and the client of Python against the same."""
+"""The page of plain curl: each command runs against a front door, and answers what the page says; and so does the client."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import importlib.util
 import json
 import re
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from batch.client.http import Client
+from batch.dead.lanes import LaneFacts, write_lanes
+from batch.dead.rules import NO_RULES
+from batch.model.names import LANES
+from batch.testing import MemoryObjectStore
 from tests.e2e.site import ROOT, Site
+from tests.e2e.test_first_recipe import front_door
 from tests.support import clean_environment
 
 pytestmark = [
@@ -28,23 +31,14 @@ BLOCKS = re.findall(r"^```(sh|json)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 @pytest.fixture
 def api(local_site: Site) -> Iterator[str]:
-    given = {"PUBSUB_EMULATOR_HOST": local_site.pubsub, "STORAGE_EMULATOR_HOST": local_site.storage, "BUCKET_NAME": local_site.bucket}
-    given |= {"GOOGLE_CLOUD_PROJECT": local_site.project, "TOPIC_NAME": "lane", "PORT": "0"}
-    command = [sys.executable, "-m", "intake"]
-    with subprocess.Popen(command, cwd=ROOT, env={**clean_environment(), **given}, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        found = re.search(r"listens on (http://[^\s\"]+)", process.stdout.readline())
-        assert found
-        yield found[1]
-        process.send_signal(signal.SIGTERM)
-        process.stdout.read()
-        assert process.wait(60) == 0
+    yield from front_door(local_site, STORAGE_EMULATOR_HOST=local_site.storage, BUCKET_NAME=local_site.bucket)
 
 
 def work(site: Site) -> None:
     """What a worker of the lane does meanwhile; and the controller, which writes down the lanes."""
-    facts = {"default": {"subscription": "lane", "topic": "lane"}}
-    site.upload("controller/lanes.json", json.dumps({"format": 1, "lanes": facts}).encode())
+    store = MemoryObjectStore()
+    write_lanes(store, {"default": LaneFacts("default", "lane", "lane", NO_RULES)}, keep_others=False)
+    site.upload(LANES, store.read(LANES))
     ended = site.run(LANE="default", BILLING_FLOOR_S=0, DRAIN_AFTER_S="0.5")
     assert ended.code == 0, ended.text
 
