@@ -14,14 +14,12 @@ from typing import Any
 
 import pytest
 
-from batch.client.submit import NewTask, Submission
+from batch.client.submission import Submission
+from batch.client.submit import NewTask
 from batch.dead.lanes import LaneFacts, write_lanes
 from batch.dead.rules import Rules
-from batch.ends import marks
-from batch.ends.marks import Mark
-from batch.ends.options import Ends, to_json
+from batch.ends.options import Ends
 from batch.model.clock import SystemClock
-from batch.model.names import submission_object
 from batch.services.objects import GoogleObjectStore
 from batch.services.topic import GoogleTopic
 from controller.act.endings import Endings, EndingsLook
@@ -69,15 +67,11 @@ class Ending:
         write_lanes(self.store, {"lane": LaneFacts("lane", "lane", "lane", Rules())})
 
     def submit(self, ends: Ends) -> str:
-        """As the front door submits."""
         clock, rng = SystemClock(), random.Random()
         with closing(GoogleTopic(self.site.project, "lane")) as topic:
-            submission = Submission(lane="lane", topic=topic, store=self.store, clock=clock, rng=rng)
-            marks.write(self.store, Mark(submission.submission_id, "lane"), ends)
+            submission = Submission(lane="lane", topic=topic, store=self.store, clock=clock, rng=rng, ends=ends)
             submission.add(NewTask("work") for _ in range(COUNT))
             submission.close()
-        name = submission_object(submission.submission_id)
-        self.store.write(name, json.dumps({**json.loads(self.store.read(name)), "ends": to_json(ends)}).encode())
         return submission.submission_id
 
     def tick(self) -> Endings:
