@@ -62,11 +62,11 @@ class Submissions:
     async def create(self, request: Request) -> Response:
         """Raises RequestRefused."""
         tools, lane = self._ready(), self._lane_of(request)
-        query = request.query_params.multi_items()
-        lanes = tuple(self._collectors)
+        self._access.check(request, Verb.SUBMIT, lane)
+        query, lanes = request.query_params.multi_items(), tuple(self._collectors)
         options = await asyncio.to_thread(read_options, query, lane, tools.store.bucket_name, tools.check, lanes)
-        for one in {lane, *_lanes(options.ends)}:
-            self._access.check(request, Verb.SUBMIT, one)
+        for other in _lanes(options.ends):
+            self._access.check(request, Verb.SUBMIT, other)
         return await self._run(request, tools, options)
 
     async def add(self, request: Request) -> Response:

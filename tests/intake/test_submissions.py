@@ -19,6 +19,7 @@ from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.message import ROLLING_BELOW
 from batch.testing import MemoryObjectStore
+from intake.access import Access, Verb
 from intake.submissions import bulk
 from tests.intake.test_service import Service, assert_refused, serve
 
@@ -223,6 +224,27 @@ def test_a_named_object_is_submitted(store: MemoryObjectStore) -> None:
         assert receipt(await service.post("/submissions?source=gs://bucket/input/big.ndjson", b""))["accepted_count"] == 300
         assert_refused(await service.post("/submissions?source=gs://bucket/input/big.ndjson", lines(1)), 422, "no body")
         assert numbers(service) == list(range(300))
+
+    serve(scenario, store=store)
+
+
+def test_who_may_submit_is_asked_for_every_lane_that_gets_tasks(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def check(_self: Access, _request: object, verb: Verb, lane: str) -> str:
+        asked.append((verb.value, lane))
+        return ""
+
+    monkeypatch.setattr(Access, "check", check)
+
+    async def scenario(service: Service) -> None:
+        query = 'open=true&on_failure={"task_type":"thumbnail","lane":"urgent"}'
+        path = f"/submissions/{receipt(await service.post(f'/submissions?{query}', b''))['submission_id']}"
+        assert asked == [("submit", "default"), ("submit", "urgent")]
+        for what in (f"{path}/tasks", f"{path}/close", "/submit-task?lane=urgent"):
+            asked.clear()
+            await service.post(what, b'{"task_type": "thumbnail"}')
+            assert asked == [("submit", "urgent" if "urgent" in what else "default")]
 
     serve(scenario, store=store)
 
