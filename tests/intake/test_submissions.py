@@ -22,6 +22,7 @@ from batch.testing import MemoryObjectStore
 from intake.access import Access, Verb
 from intake.submissions import bulk
 from tests.intake.test_service import Service, assert_refused, serve
+from tests.support import slow_but
 
 KEY = {"Idempotency-Key": "nightly"}
 
@@ -144,7 +145,7 @@ def test_of_many_problems_the_first_thousand_are_told(store: MemoryObjectStore) 
     ],
     ids=lambda value: str(value)[:20],
 )
-@pytest.mark.parametrize("accept", ["all", "good"])
+@pytest.mark.parametrize("accept", slow_but(["all"], ["all", "good"]))
 def test_a_broken_body_publishes_nothing(store: MemoryObjectStore, accept: str, body: bytes, status: int, text: str) -> None:
     async def scenario(service: Service) -> None:
         answer = await service.post(f"/submissions?accept={accept}", body)
@@ -358,8 +359,8 @@ def assert_once(service: Service, store: MemoryObjectStore, submission_id: str, 
     assert prove(store, submission_id).problems == ()
 
 
-@pytest.mark.parametrize("after_effect", [False, True])
-@pytest.mark.parametrize("query", ["", '?on_complete={"task_type":"thumbnail"}', "?open=true"])
+@pytest.mark.parametrize("after_effect", slow_but([True], [False, True]))
+@pytest.mark.parametrize("query", slow_but([""], ["", '?on_complete={"task_type":"thumbnail"}', "?open=true"]))
 def test_a_bucket_that_fails_at_any_request_is_told_and_a_repeat_completes_it(
     store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch, query: str, after_effect: bool
 ) -> None:
