@@ -129,7 +129,7 @@ def wait_until(predicate: Callable[[], T], timeout_s: float = 60.0, description:
     return value
 
 
-def slow_but(quick: Iterable[str], values: Iterable[str]) -> list[Any]:
+def slow_but(quick: Iterable[str | bool], values: Iterable[str | bool]) -> list[Any]:
     """Parameters of a test: those that are not `quick` belong to the slow tier."""
     always = set(quick)
     return [one if one in always else pytest.param(one, marks=pytest.mark.slow) for one in values]
