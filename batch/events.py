@@ -136,6 +136,7 @@ EVENTS: dict[str, tuple[str, str]] = {
     "pokes_dropped": ("WARNING", "pokes were not counted; the gauge will show their tasks"),
     "task_not_submitted": ("ERROR", "the topic is missing, forbidden or refused a task; the client was told"),
     "publish_crashed": ("ERROR", "a fault in Fanout itself met a publish of the front door, with its traceback; the clients were told"),
+    "answer_broken_off": ("WARNING", "outcomes that were being told broke off: the bucket failed, or their reader stopped reading"),
     "poke_failed": ("WARNING", "the controller did not take the report of accepted tasks; it finds them when the gauge shows them"),
 }
 

@@ -10,6 +10,7 @@ from anyio import CancelScope, to_thread
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from batch.client.life import Life, State, Tracing, Where, located
@@ -18,6 +19,7 @@ from batch.client.reading.lines import MAX_TASKS_HELD, Wanted, outcome_lines
 from batch.client.reading.progress import progress
 from batch.client.stored_proof import proof_of, read_stored, told_again
 from batch.dead.lanes import read_lanes
+from batch.events import log
 from batch.model.clock import from_iso
 from batch.model.errors import SettingsError
 from batch.model.outcomes import RANK
@@ -162,5 +164,7 @@ class _Stream(StreamingResponse):
 
         try:
             await super().__call__(scope, receive, send_soon)
+        except (RequestRefused, ClientDisconnect, TimeoutError) as error:
+            log("answer_broken_off", f"GET {scope['path']} broke off: {error or 'its client stopped reading'}")
         finally:
             await self._ended()
