@@ -108,6 +108,12 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
     return as_json(error.status_code, problem(error.status_code, text), error.headers, MEDIA_TYPE)
 
 
+async def answer_fault(_request: Request, _error: Exception) -> Response:
+    """The answer where Fanout itself is wrong; the server logs the traceback."""
+    text = "a fault in Fanout itself: what became of this request is not known; its traceback stands in the service's log"
+    return as_json(500, problem(500, text), media_type=MEDIA_TYPE)
+
+
 async def answer_gone(_request: Request, _error: Exception) -> Response:
     """For the logs between here and the client, which reads no answer any more."""
     return as_json(400, problem(400, "the client left before the body was complete"), media_type=MEDIA_TYPE)

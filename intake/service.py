@@ -28,7 +28,17 @@ from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
-from intake.problems import Problem, RequestRefused, Wrong, answer_gone, answer_http_error, answer_refused, as_json, document_problems
+from intake.problems import (
+    Problem,
+    RequestRefused,
+    Wrong,
+    answer_fault,
+    answer_gone,
+    answer_http_error,
+    answer_refused,
+    as_json,
+    document_problems,
+)
 from intake.reading import Context, add_reading
 from intake.request_ids import RequestIds, tagged_by
 from intake.submissions.bulk import Tools
@@ -138,6 +148,7 @@ def create_app(
     app.add_exception_handler(RequestRefused, answer_refused)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)
+    app.add_exception_handler(Exception, answer_fault)
     app.add_middleware(RequestIds, rng)
     _add_simple(app, front, registry)
     add_endpoints(app, submissions)

@@ -309,6 +309,16 @@ def test_a_broker_that_does_not_confirm_is_never_submitted(error: Exception, sta
     serve(scenario, error=error)
 
 
+def test_a_fault_of_ours_is_a_problem_too() -> None:
+    async def scenario(service: Service) -> None:
+        answer = await service.post("/submit-task", {"task_type": "thumbnail"})
+        body = assert_refused(answer, 500, "a fault in Fanout itself")
+        assert (answer.headers["content-type"], body["status"]) == ("application/problem+json", 500)
+        assert "division" not in answer.text
+
+    serve(scenario, error=ZeroDivisionError("division by zero"))
+
+
 def test_a_full_lane_is_503_and_leaves_the_other_alone() -> None:
     async def scenario(service: Service) -> None:
         topic = service.topics["default"]
