@@ -6,11 +6,10 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from batch.ends.options import FINISH_TYPE, WEBHOOK_TYPE
 from batch.handling.context import Context
 from batch.handling.registry import Backoff, Handler, Registry
 from batch.model.clock import Clock
-from batch.model.message import Task
+from batch.model.message import FINISH_TYPE, WEBHOOK_TYPE, Task
 from batch.services.ports import ObjectStore, Topic
 from batch.settings import WorkerSettings
 

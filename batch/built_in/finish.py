@@ -17,10 +17,10 @@ from batch.client.submit import NewTask, submit_one
 from batch.dead.lanes import read_lanes
 from batch.ends import marks, rounds
 from batch.ends.marks import Firing, Mark
-from batch.ends.options import LANE, SUBMISSION, WEBHOOK, WEBHOOK_TYPE, Ends
+from batch.ends.options import LANE, SUBMISSION, WEBHOOK, Ends
 from batch.model.clock import Clock
 from batch.model.errors import MessageRefused, ObjectMissing, Permanent, PreconditionFailed, Retry, Snooze
-from batch.model.message import Task
+from batch.model.message import WEBHOOK_TYPE, Task
 from batch.services.ports import ObjectStore, Topic
 
 FIRING_S = 60.0

@@ -10,10 +10,6 @@ from typing import Any
 from batch.model.errors import MessageRefused
 from batch.model.message import short
 
-FINISH_TYPE = "fanout.finish"
-"""The built-in task that proves a submission and fires its end."""
-WEBHOOK_TYPE = "fanout.webhook"
-"""The built-in task that tells an address of it."""
 WEBHOOK = "webhook"
 LANE = "lane"
 SUBMISSION = "submission"

@@ -24,6 +24,10 @@ MAX_MESSAGE_BYTES = 9_000_000
 """What the door accepts: Pub/Sub takes 10 MB a request, and a dead letter adds attributes to the same data."""
 BUILT_IN = "fanout."
 """Task types that begin so are Fanout's own; no client submits one."""
+FINISH_TYPE = f"{BUILT_IN}finish"
+"""Proves a submission and fires its end."""
+WEBHOOK_TYPE = f"{BUILT_IN}webhook"
+"""Tells an address of it."""
 MAX_TASK_TYPE_BYTES = 128
 MAX_KEY_BYTES = 1024
 MAX_TIME_CHARS = 64

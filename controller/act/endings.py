@@ -16,9 +16,9 @@ from batch.client.submit import NewTask, submit_one
 from batch.ends import marks
 from batch.ends.counting import NOTHING_SEEN, Seen, ended_count, look_on_shard
 from batch.ends.marks import Mark, after_finish, wants_finish
-from batch.ends.options import FINISH_TYPE
 from batch.model.clock import Clock
 from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
+from batch.model.message import FINISH_TYPE
 from batch.model.names import submission_object
 from batch.model.outcomes import is_rolling
 from batch.services.ports import ObjectStore, Topic

@@ -174,8 +174,8 @@ def test_what_a_person_must_decide_is_never_fixed(
     assert "gcloud projects describe p --format='value(projectNumber)'" in agent
 
 
-def test_a_lane_whose_ends_nobody_fires_is_advice(here: World, facts: FakeFacts, run: Run) -> None:
-    here.runner.set_annotation("projects/p/locations/r/jobs/default", "fanout/callbacks", "calls")
+def test_a_lane_whose_ends_nobody_fires_is_advice(here: World, facts: FakeFacts, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    the_job(here, monkeypatch, annotations={"callbacks": "calls"})
     result = run(doctor.command)
     assert result.exit_code == 0
     assert "advice: lane default: callbacks: there is no lane 'calls', which fires its ends" in result.output

@@ -18,9 +18,9 @@ from batch.client.proof import prove
 from batch.dead.action import IN_FLIGHT
 from batch.dead.lanes import LaneFacts, write_lanes
 from batch.dead.rules import Rules
-from batch.ends.options import FINISH_TYPE, NO_ENDS, Ends, Tolerance
+from batch.ends.options import NO_ENDS, Ends, Tolerance
 from batch.model.errors import Permanent, Retry, Snooze
-from batch.model.message import Task, decode
+from batch.model.message import FINISH_TYPE, Task, decode
 from batch.model.names import mark_object, submission_object
 from tests.batch.ends.world import ID, LANE, World
 
