@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/demo
 READY := $(VENV)/ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-BENCH ?= worker local_cloud predictions data dead
+BENCH ?= worker local_cloud predictions data dead intake
 # The tests start some hundred processes: none of them should compile the sources anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
 

@@ -23,9 +23,10 @@ def is_loopback(name: str) -> bool:
     return name == "localhost"
 
 
-def refusal(host: str, origin: str | None, names: Collection[str]) -> str:
-    """Why a request is not answered, by its headers; empty if it is. `names` are answered beside loopback ones."""
-    if not is_loopback(name := _name_in(f"//{host}")) and name not in names:
+def refusal(host: str | None, origin: str | None, names: Collection[str]) -> str:
+    """Why a request is not answered, by its headers; empty if it is. `names` are answered beside loopback ones. Every browser sends a
+    Host: one without (HTTP/1.0) comes from no page."""
+    if host is not None and not is_loopback(name := _name_in(f"//{host}")) and name not in names:
         return f"a local service answers to 127.0.0.1 and localhost only, not to {host[:100]!r}: for another name set HOST to it"
     if origin is not None and urlsplit(f"//{host}").netloc != origin.partition("//")[2]:
         return f"a local service does not answer pages of other sites, such as {origin[:100]!r}"
@@ -48,7 +49,7 @@ class Guard:
         """One request."""
         if scope["type"] == "http":
             headers = {name: value.decode("latin-1") for name, value in scope["headers"] if name in (b"host", b"origin")}
-            if text := refusal(headers.get(b"host", ""), headers.get(b"origin"), self._names):
+            if text := refusal(headers.get(b"host"), headers.get(b"origin"), self._names):
                 log("request_refused", f"{scope['method']} {scope['path']} was refused: {text}")
                 body = encoded(problem(403, text))
                 fields = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body))]

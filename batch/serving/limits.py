@@ -59,6 +59,13 @@ class Part(Enum):
     GONE = "refused"
 
 
+class _Closing:
+    """The transport of a connection, for an answer: to close it is to wait first for what its client is sending."""
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        self.write, self.is_closing, self.close = protocol.transport.write, protocol.transport.is_closing, protocol.close
+
+
 class _Refusal(Exception):
     """What is refused, out of a callback of the parser."""
 
@@ -87,6 +94,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._closing: Any = _Closing(self)
         if len(self.connections) > self.most + SPARE_FILES // 2:
             transport.abort()
         elif len(self.connections) > self.most:
@@ -115,10 +123,17 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stalled_at = inf
         super().resume_writing()
 
+    def close(self) -> None:
+        """At the end of an answer. A client that is still sending its body would lose the answer with the connection."""
+        if self._part is Part.BODY:
+            self._part, self._due = Part.GONE, self.loop.time() + self.limits.body_s
+            self.transport.write_eof()
+        else:
+            self._due = self.loop.time() + self.limits.answer_s
+            self.transport.close()
+
     def look(self, now: float) -> None:
         """End the connection if its time is over."""
-        if self.transport.is_closing():
-            self._due = min(self._due, now + self.limits.linger_s)
         if now - self._stalled_at > self.limits.answer_s or (self.transport.is_closing() and self._due < now):
             self.transport.abort()
         elif self._due < now:
@@ -167,6 +182,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= self.limits.max_pipelined:
             self._stop(400, "many pipelined", "too many requests were sent without waiting for answers")
         super().on_headers_complete()
+        self.cycle.transport = self._closing
         self._part, self._due, self._unread_bytes = Part.BODY, self.loop.time() + self.limits.body_s, 0
 
     def on_body(self, body: bytes) -> None:
@@ -191,10 +207,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.pipeline and self._part in (Part.ANSWER, Part.GONE):
-            self._due = self.loop.time() + self.limits.idle_s
-            if self._part is Part.ANSWER:
-                self._part = Part.IDLE
+        if not self.pipeline and self._part is Part.ANSWER and not self.transport.is_closing():
+            self._part, self._due = Part.IDLE, self.loop.time() + self.limits.idle_s
 
     # --- refusals
 

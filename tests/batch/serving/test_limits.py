@@ -273,6 +273,17 @@ def test_a_body_that_the_application_does_not_read_is_not_its_clients_fault() ->
         assert client.all().endswith(b"POST /lazy 0")  # answered once: the connection ends without a second answer
 
 
+def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
+    """Closed at once, the connection would be reset, and the answer lost with it."""
+    with served() as one:
+        client = one.client().send(b"POST /lazy HTTP/1.1\r\n" + HOST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % (20 * MB))
+        wait_until(lambda: one.app.requests)
+        answer = client.send(b"x" * (20 * MB)).all()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.endswith(b"POST /lazy 0")
+        wait_until(lambda: one.connection_count == 0)
+
+
 def test_a_large_body_is_refused_by_either_service() -> None:
     with served(max_body_bytes=100_000) as one:
         assert_refused(one.asked(POST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 1_000_000), 413, "100000 bytes")
