@@ -173,7 +173,7 @@ def load_in(printed: str) -> Load:
     """Of what wrk prints. Raises RuntimeError if any request was not answered with 2xx."""
     if wrong := re.search(r"Non-2xx.*|Socket errors.*", printed):
         raise RuntimeError(f"wrk: {wrong[0]}")
-    found = {name: re.search(rf"^ *{name}:? +([0-9.]+)(us|ms|s|m)?$", printed, re.MULTILINE) for name in ("50%", "99%", "Requests/sec")}
+    found = {name: re.search(rf"^ *{name}:? +([0-9.]+)(us|ms|s|m)? *$", printed, re.MULTILINE) for name in ("50%", "99%", "Requests/sec")}
     if not all(found.values()):
         raise RuntimeError(f"wrk printed something else: {printed}")
     units = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0, None: 1.0}

@@ -22,8 +22,7 @@ PRINTED = """Running 6s test @ http://127.0.0.1:1/submit-task
      50%  800.00us
      75%   88.14ms
      90%  105.35ms
-     99%    1.19s
-  18296 requests in 6.03s, 4.10MB read
+     99%    1.19s \n  18296 requests in 6.03s, 4.10MB read
 Requests/sec:   3033.63
 Transfer/sec:    695.21KB
 """

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from batch.serving.limits import LimitedProtocol, Limits, Part
@@ -75,11 +75,14 @@ class Client:
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_LIMIT_S)
         self.got = b""
+        self.was_reset = False
 
     def send(self, data: bytes) -> Client:
         """As much of it as the server takes before it closes the connection."""
-        with suppress(OSError):
+        try:
             self._socket.sendall(data)
+        except OSError:
+            self.was_reset = True
         return self
 
     def end(self) -> Client:

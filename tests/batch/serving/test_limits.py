@@ -279,8 +279,10 @@ def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
         client = one.client().send(b"POST /lazy HTTP/1.1\r\n" + HOST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % (20 * MB))
         wait_until(lambda: one.app.requests)
         answer = client.send(b"x" * (20 * MB)).all()
+        assert not client.was_reset
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.endswith(b"POST /lazy 0")
+        client.close()
         wait_until(lambda: one.connection_count == 0)
 
 
