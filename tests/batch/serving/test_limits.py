@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -193,6 +195,31 @@ def test_clients_that_come_together_are_accepted_together() -> None:
         busy.until(b"GET /busy")
         assert len(others) == 100
         assert one.app.turn_count < 20
+
+
+class Full:
+    """A listening socket in a process that has no file left for a connection, once."""
+
+    def __init__(self, door: socket.socket) -> None:
+        self._door, self.failed_count = door, 0
+
+    def accept(self) -> object:
+        if not self.failed_count:
+            self.failed_count = 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self._door.accept()
+
+    def fileno(self) -> int:
+        return self._door.fileno()
+
+
+def test_without_a_file_for_a_connection_it_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batch.serving.server.PAUSE_S", 0.05)
+    with served() as one:
+        full = Full(one.server._door)
+        monkeypatch.setattr(one.server, "_door", full)
+        assert one.asked(LAST_GET).endswith(b"GET /last 0")
+        assert full.failed_count == 1
 
 
 def test_no_more_connections_than_files() -> None:
