@@ -285,7 +285,7 @@ def test_an_error_of_something_on_the_way_is_told_as_it_is(kind: Any) -> None:
 
 
 def test_what_is_asked(kind: Any, door: Door) -> None:
-    client = Both(kind, door, api_key="secret")
+    client = Both(kind, door, token="secret")
     assert client.status("s/1") == {"state": "running"}
     assert client.task("t-1") == {"state": "running"}
     assert client.task("t-1", lane="bulk") == {"state": "running"}
@@ -295,7 +295,7 @@ def test_what_is_asked(kind: Any, door: Door) -> None:
     assert client.cancel_task("t-1") == {"done": "/tasks/t-1/cancel"}
     assert [one["task_id"] for one in client.outcomes("s-1", outcome="dead")] == ["0", "1", "2"]
     assert door.asked[-1] == "GET /submissions/s-1/outcomes?outcome=dead"
-    assert {one["x-api-key"] for one in door.headers} == {"secret"}
+    assert {one["authorization"] for one in door.headers} == {"Bearer secret"}
 
 
 def test_outcomes_that_break_off_are_an_error_not_an_end(kind: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -21,10 +20,7 @@ from tests.e2e.site import ROOT, Site
 from tests.e2e.test_first_recipe import front_door
 from tests.support import clean_environment
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("intake.reading") is None, reason="the endpoints about submissions are not there"),
-]
+pytestmark = pytest.mark.slow
 PAGE = (ROOT / "docs" / "curl.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|json)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 

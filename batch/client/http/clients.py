@@ -31,23 +31,23 @@ class _Door:
         self,
         url: str,
         *,
-        api_key: str = "",
-        token: Token | None = None,
+        token: Token | str = "",
         retry_for_s: float = 120.0,
         timeout_s: float = 300.0,
         transport: Any = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """A request that fails is tried again for `retry_for_s`; it may take `timeout_s` between two bytes."""
+        """`token`: an API key, or what gives OIDC tokens. A request that fails is tried again for `retry_for_s`; it may take `timeout_s`
+        between two bytes."""
         try:
             import httpx
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("batch.client.http needs httpx: install 'fanout-batch[client]'", name=error.name) from error
-        self._httpx, self._token = httpx, token
+        self._httpx = httpx
+        self._token: Token = (lambda: token) if isinstance(token, str) else token
         self._patience = Patience(retry_for_s, clock or SystemClock(), rng or random.Random())
-        headers = {"X-API-Key": api_key} if api_key else {}
-        self._options: dict[str, Any] = {"base_url": url, "headers": headers, "timeout": timeout_s, "transport": transport}
+        self._options: dict[str, Any] = {"base_url": url, "timeout": timeout_s, "transport": transport}
 
     def submit(self, task_type: str, fields: Fields | None = None, *, lane: str = "", key: str = "") -> Any:
         """Submit a single task; its id. The same `key` is the same task."""
@@ -151,7 +151,7 @@ class Client(_Door):
                 result = next(parts)
 
     def _sent(self, call: Call) -> Answer | DependencyUnavailable:
-        request = self._request(self._http, call, self._token() if self._token else "")
+        request = self._request(self._http, call, self._token())
         try:
             response = self._http.send(request, stream=True)
             if call.streams and response.status_code < 400:
@@ -205,7 +205,7 @@ class AsyncClient(_Door):
                 result = await anext(parts)
 
     async def _sent(self, call: Call) -> Answer | DependencyUnavailable:
-        request = self._request(self._http, call, await asyncio.to_thread(self._token) if self._token else "")
+        request = self._request(self._http, call, await asyncio.to_thread(self._token))
         try:
             response = await self._http.send(request, stream=True)
             if call.streams and response.status_code < 400:
