@@ -27,6 +27,8 @@ with needs_extra("python -m intake", "intake"):
     from batch.serving.server import Server
     from intake.service import create_app
 
+BUCKET_WITHIN_S = 20.0
+"""How long a request to the bucket is tried again: its client waits for an answer."""
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
 
@@ -47,7 +49,9 @@ def bucket_of(settings: IntakeSettings) -> ObjectStore | None:
         return None
     from batch.services.objects import GoogleObjectStore
 
-    return GoogleObjectStore(settings.bucket_name, project=settings.project, billing_project=settings.billing_project)
+    return GoogleObjectStore(
+        settings.bucket_name, project=settings.project, billing_project=settings.billing_project, timeout_s=BUCKET_WITHIN_S
+    )
 
 
 def main(arguments: Sequence[str] = ()) -> int:
