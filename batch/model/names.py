@@ -18,11 +18,6 @@ DAMAGED = "delayed/damaged/"
 MAX_ID_BYTES = 400
 KEYED = "k-"
 """Ids of submissions with an idempotency key begin so."""
-OWN_FOLDERS = frozenset(
-    ("attempts", "cancel", "controller", "dead", "delayed", "keys", "open", "outcomes", "slowed", "submissions", "workers")
-)
-"""Where Fanout keeps its own objects: payloads and errors of all clients, and what controller and workers decide
-from. No task names one."""
 _LAST_DUE = 9_999_999_999
 _UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 """Control characters, line separators, marks that turn the direction of writing, and halves of characters: a name that holds one is shown
@@ -38,6 +33,13 @@ def checked(name: object, field: str = "filename") -> str:
     if rule:
         raise NameRefused(f"{field} {name[:200]!r} {rule}; give a relative name such as 'reports/2026.csv'")
     return name
+
+
+OWN_FOLDERS = frozenset(
+    ("attempts", "cancel", "controller", "dead", "delayed", "keys", "open", "outcomes", "slowed", "submissions", "workers")
+)
+"""Where Fanout keeps its own objects: payloads and errors of all clients, and what controller and workers decide
+from. No task names one."""
 
 
 def outside(name: str, field: str = "the object") -> str:

@@ -109,7 +109,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has sent its whole request and says so gets its answer all the same."""
-        if self._part is not Part.ANSWER:
+        if not self._is_answering():
             return False
         self.cycle.keep_alive = False
         self._part = Part.GONE
@@ -137,7 +137,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if now - self._stalled_at > self.limits.answer_s or (self.transport.is_closing() and self._due < now):
             self.transport.abort()
         elif self._due < now:
-            if self.flow.read_paused:
+            if self.flow.read_paused or (self._part is Part.BODY and self.cycle.waiting_for_100_continue):
                 self._due = now + self.limits.body_s  # the application has not read what came: the client may not send more
             elif self._part is Part.HEAD:
                 self._refuse(408, "slow headers", f"the headers did not come within {self.limits.head_s:g} s")
@@ -225,6 +225,13 @@ class LimitedProtocol(HttpToolsProtocol):
         except (httptools.HttpParserError, _Refusal) as error:
             self._refuse(*(self._refusal or (400, "unreadable", f"this is no HTTP request: {error}")))
 
+    def _is_answering(self) -> bool:
+        """Whether a whole request waits for its answer."""
+        running = self._running
+        if running is None or running.response_complete or running.disconnected:
+            return False
+        return self._part is not Part.BODY or running is not self.cycle
+
     def _stop_long_headers(self) -> None:
         self._stop(431, "long headers", f"the headers have more than {self.limits.max_header_bytes} bytes")
 
@@ -236,10 +243,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, reason: str, text: str) -> None:
         """Answer and end the connection. A request before this one gets its own answer instead, whole."""
         self.cut[reason] += 1
-        part, running = self._part, self._running
+        part, running, answering = self._part, self._running, self._is_answering()
         self._part, self._due = Part.GONE, self.loop.time() + self.limits.linger_s
         self.pipeline.clear()
-        if running is not None and not running.response_complete and (part is not Part.BODY or running is not self.cycle):
+        if running is not None and answering:
             running.keep_alive, self._due = False, inf
         elif part is Part.BODY and self.cycle.response_started:
             self.transport.close()

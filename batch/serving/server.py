@@ -66,6 +66,9 @@ class Server(uvicorn.Server):
         """Called by the server after a signal."""
         asyncio.get_running_loop().remove_reader(self._door)
         await super().shutdown(sockets=sockets)
+        for connection in list(self.server_state.connections):  # of clients who did not let them end in time
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
     def _accept(self) -> None:
         loop = asyncio.get_running_loop()

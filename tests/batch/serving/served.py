@@ -19,7 +19,8 @@ ANSWER_LIMIT_S = 30.0
 
 class App:
     """Answers with the method, path and size of the body. `/held` waits for `release`, `/endless` answers without end, `/lazy` does not
-    read; `/busy` keeps the event loop until `release`, and counts its turns until 101 connections are open."""
+    read, `/later` not before `release`; `/busy` keeps the event loop until `release`, and counts its turns until 101 connections are
+    open."""
 
     def __init__(self) -> None:
         self.release = threading.Event()
@@ -38,6 +39,8 @@ class App:
             return
         self.began.release()
         path = scope["path"]
+        if path == "/later":
+            await asyncio.to_thread(self.release.wait, ANSWER_LIMIT_S)
         size = 0 if path == "/lazy" else await self._size(receive)
         self.requests.append((path, size))
         if path == "/held":
@@ -157,9 +160,13 @@ class Served:
         self.app.release.set()
         for client in self._clients:
             client.close()
+        self.end()
+        self._socket.close()
+
+    def end(self) -> None:
+        """As after a signal."""
         self.server.should_exit = True
         self._thread.join()
-        self._socket.close()
 
 
 @contextmanager

@@ -172,6 +172,15 @@ def test_a_client_that_reads_no_answer_is_cut() -> None:
         wait_until(lambda: one.connection_count == 0)
 
 
+def test_the_server_ends_in_order_whatever_its_clients_do() -> None:
+    with served() as one:
+        one.client().send(b"GET /endless HTTP/1.1\r\n" + HOST + b"\r\n")
+        one.client().send(POST + b"Content-Length: 10\r\n\r\nabc")
+        one.client().send(b"\x00")
+        wait_until(lambda: ("/endless", 0) in one.app.requests and one.connection_count == 3)
+        one.end()  # with all of them still open; an error of the server's thread fails the test
+
+
 def test_as_many_connections_as_may_be() -> None:
     with served(max_connections=5, linger_s=0.1) as one:
         open_ones = [one.client().send(GET) for _ in range(5)]
@@ -257,6 +266,15 @@ def test_what_follows_a_whole_request_is_refused_after_its_answer() -> None:
         assert answer.endswith(b"GET /held 0")
 
 
+def test_a_client_that_ends_after_garbage_gets_the_answer_before_it() -> None:
+    with served() as one:
+        client = one.client().send(b"GET /held HTTP/1.1\r\n" + HOST + b"\r\n\x00garbage").end()
+        one.app.began.acquire()
+        wait_until(lambda: one.is_refused)
+        one.app.release.set()
+        assert client.all().endswith(b"GET /held 0")
+
+
 def test_a_wish_for_another_protocol_is_not_granted() -> None:
     wish = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
     with served() as one:
@@ -298,6 +316,19 @@ def test_a_body_that_the_application_does_not_read_is_not_its_clients_fault() ->
         client = one.client().send(b"POST /lazy HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\n\r\n" + b"x" * 10)
         assert client.until(b"POST /lazy 0").startswith(b"HTTP/1.1 200 ")
         assert client.all().endswith(b"POST /lazy 0")  # answered once: the connection ends without a second answer
+
+
+def test_a_client_that_waits_to_be_asked_for_its_body_is_not_slow() -> None:
+    with served(body_s=0.2) as one:
+        head = b"POST /later HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: 3\r\n\r\n"
+        client = one.client().send(head)
+        one.app.began.acquire()
+        (connection,) = one.connections()
+        due = connection._due
+        wait_until(lambda: connection._due > due, description="a look after the deadline")
+        one.app.release.set()
+        client.until(b"100 Continue")
+        assert client.send(b"abc").all().endswith(b"POST /later 3")
 
 
 def test_an_early_answer_reaches_a_client_that_is_still_sending() -> None:
