@@ -23,12 +23,13 @@ FIRST_AGAIN_S = 600.0
 @dataclass(frozen=True, slots=True)
 class Told:
     """The last `fanout.finish` of this round: when it was published (Unix seconds), how many tasks had ended then, the how many-th it
-    was while that number has not grown, and how many tasks it found missing: so many more must end."""
+    was while that number has not grown, how many tasks it found missing (so many more must end), and its task id."""
 
     at: float = 0.0
     ended_count: int = -1
     times: int = 0
     missing_count: int = 1
+    task_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +74,10 @@ def wants_finish(mark: Mark, ended_count: int, task_count: int, now: float) -> b
     return ended_count >= told.ended_count + told.missing_count or now >= told.at + FIRST_AGAIN_S * 2.0 ** (min(told.times, 16) - 1)
 
 
-def after_finish(mark: Mark, ended_count: int, now: float) -> Mark:
+def after_finish(mark: Mark, ended_count: int, now: float, task_id: str = "") -> Mark:
     """The mark once one more `fanout.finish` is to be published."""
     times = mark.told.times + 1 if ended_count == mark.told.ended_count else 1
-    return replace(mark, told=Told(now, ended_count, times))
+    return replace(mark, told=Told(now, ended_count, times, task_id=task_id))
 
 
 def listed(store: ObjectStore, lane: str = "") -> Iterator[Mark]:
@@ -127,7 +128,7 @@ def _metadata(mark: Mark) -> dict[str, str]:
     found = {"round": str(mark.round)}
     if told.times:
         found |= {"told_at": iso(told.at), "told_count": str(told.ended_count), "told_times": str(told.times)}
-        found |= {"told_missing": str(told.missing_count)}
+        found |= {"told_missing": str(told.missing_count), "told_task": told.task_id}
     if mark.action_id:
         found["action_id"] = mark.action_id
     if mark.firing is not None:
@@ -148,7 +149,7 @@ def _told(metadata: Mapping[str, str]) -> Told:
     """Nothing, where it cannot be read: then one more is published."""
     try:
         at, missing = from_iso(metadata["told_at"]), int(metadata.get("told_missing", "1"))
-        return Told(at, int(metadata["told_count"]), int(metadata["told_times"]), missing)
+        return Told(at, int(metadata["told_count"]), int(metadata["told_times"]), missing, metadata.get("told_task", ""))
     except (KeyError, ValueError):
         return Told()
 

@@ -18,7 +18,7 @@ from batch.ends.counting import NOTHING_SEEN, Seen, ended_count, look_on_shard
 from batch.ends.marks import Mark, after_finish, wants_finish
 from batch.model.clock import Clock
 from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
-from batch.model.message import FINISH_TYPE
+from batch.model.message import FINISH_TYPE, keyed_task_id
 from batch.model.names import submission_object
 from batch.model.outcomes import is_rolling
 from batch.services.ports import ObjectStore, Topic
@@ -170,8 +170,9 @@ class EndingsLook:
         found = marks.read(self._asked.store, mark.lane, mark.submission_id)
         if found is None or found[0].generation != mark.generation:
             return Counter()
-        told = marks.write(self._asked.store, after_finish(mark, count, self.clock.now()), found[1])
-        key = f"{FINISH_TYPE}/{told.submission_id}/{told.round}"
+        key = f"{FINISH_TYPE}/{mark.submission_id}/{mark.round}"
+        told = after_finish(mark, count, self.clock.now(), keyed_task_id(wanted, key))
+        told = marks.write(self._asked.store, told, found[1])
         task = NewTask(FINISH_TYPE, {"submission_id": told.submission_id, "lane": told.lane, "round": told.round}, key)
         topic = self.topic(lanes[wanted].topic)
         self._published_count += 1

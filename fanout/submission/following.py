@@ -46,7 +46,7 @@ def status(submission_id: str, as_json: bool, store: ObjectStore) -> None:
 
     JSON: submission_id, lane, state, task_count (null while it is open), accepted_count, succeeded_count, superseded_count,
     cancelled_count, dead_count, pending_count, running_count, delayed_count, approximate, tasks_per_s, expected_end_at, submitted_at,
-    closed_at, proved_at, end (waiting, fired), cost (usd, worker_s, vcpu_s, gib_s, message_count, write_count, execution_count,
+    closed_at, proved_at, end (waiting, fired), end_error, cost (usd, worker_s, vcpu_s, gib_s, message_count, write_count, execution_count,
     unknown_execution_count, prices_of). What is not known is null.
     """
     found = _looked(store, submission_id, SystemClock().now(), Known())
@@ -160,6 +160,8 @@ def as_text(found: SubmissionProgress) -> Iterator[str]:
         yield {"waiting": "what is to happen at its end waits for it", "fired": "what was to happen at its end has been submitted"}[
             found.end
         ]
+    if found.end_error:
+        yield f"  {found.end_error}; `fanout dead ls --type fanout.finish` shows whether it is dead, `fanout dead replay` runs it again"
     yield _cost(found.cost)
     if found.state is SubmissionState.FINISHING:
         yield f"counts suggest the end; `fanout proof {found.submission_id}` decides"

@@ -13,9 +13,12 @@ from batch.client.reading.progress import Known, SubmissionProgress, SubmissionS
 from batch.client.stored_proof import proof_of
 from batch.dead.lanes import LaneFacts
 from batch.dead.rules import NO_RULES
+from batch.ends.marks import Mark, after_finish, write
+from batch.ends.options import NO_ENDS
+from batch.model.attempts import AttemptError, Attempts, to_json
 from batch.model.errors import ObjectMissing
 from batch.model.message import ROLLING_BELOW
-from batch.model.names import delayed_object, mark_object, outcome_folder, progress_object, submission_object
+from batch.model.names import attempts_object, delayed_object, mark_object, outcome_folder, progress_object, submission_object
 from batch.model.progress import Progress, to_metadata
 from batch.prices import GIB_SECOND_USD, MESSAGE_BYTE_USD, VCPU_SECOND_USD, WRITE_USD
 from tests.batch.submitted import Submitted
@@ -64,7 +67,21 @@ def test_the_dead_make_it_fail_unless_they_are_tolerated() -> None:
     told = look(one)
     assert (told.state, told.end) == (SubmissionState.COMPLETE, "fired")
     one.store.write(mark_object("default", one.submission_id), b"{}")
-    assert look(one).end == "waiting"
+    assert (look(one).end, look(one).end_error) == ("waiting", "")
+
+
+def test_a_finish_that_failed_is_told_while_the_end_waits() -> None:
+    one = Submitted(150)
+    name = submission_object(one.submission_id)
+    summary = json.loads(one.store.read(name))
+    one.store.write(name, json.dumps({**summary, "ends": {"on_complete": {"task_type": "x"}}}).encode())
+    mark = after_finish(Mark(one.submission_id, "default"), 150, one.clock.now(), "finish-1")
+    write(one.store, mark, NO_ENDS)
+    assert (look(one).end, look(one).end_error) == ("waiting", "")
+    attempts = Attempts().after(AttemptError("2026-01-01T00:00:00Z", "Permanent", "there is no lane 'x'", "e", 0), 0.0)
+    one.store.write(attempts_object("finish-1"), to_json(attempts, "finish-1"))
+    assert look(one).end_error == "task finish-1 failed 1 times, last with Permanent: there is no lane 'x'"
+    assert look(one).as_object()["end_error"] == look(one).end_error
 
 
 def test_a_replay_makes_it_run_again_whatever_is_stored() -> None:

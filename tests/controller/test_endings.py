@@ -71,6 +71,10 @@ def test_one_that_has_ended_is_proven_by_a_worker_that_the_same_tick_launches(he
     told = round_json(outcome)["ends"]
     assert (told["open_count"], told["looked_count"], told["finish_count"], told["problems"]) == (3, 3, 1, [])
     assert explained_round(outcome)[-1] == f"ends: 3 submissions of 3 looked at, 1 may have ended ({told['request_count']} requests)"
+    ((_, finish),) = here.broker.topic("tasks").published
+    mark = marks.standing(here.store, "default", "s-1")
+    assert mark is not None
+    assert mark.told.task_id == finish.attributes["task_id"], "so that `fanout status` can tell what it failed with"
     tick_lanes(here.outside)
     assert len(finishes(here)) == 1
 

@@ -21,12 +21,14 @@ from batch.client.proof import manifests_of
 from batch.client.reading.cost import Cost, Spent, cost_of
 from batch.client.stored_proof import StoredProof, read_stored, told_again
 from batch.dead.lanes import LaneFacts
+from batch.ends import marks
 from batch.ends.counting import NOTHING_SEEN, OBJECTS, SETTLED_AFTER_S, Seen, ended_count, look_on, task_ids
 from batch.ends.options import End, ends_of
+from batch.model.attempts import from_json
 from batch.model.clock import from_iso, iso
 from batch.model.errors import MessageRefused, ObjectMissing
 from batch.model.message import ROLLING_BELOW, shard_in_id
-from batch.model.names import delayed_folder, delayed_parts, mark_object, opened_object, submission_object
+from batch.model.names import attempts_object, delayed_folder, delayed_parts, opened_object, submission_object
 from batch.model.outcomes import PRECEDENCE, REPLAYED
 from batch.services.ports import ObjectStore
 
@@ -63,7 +65,8 @@ class Known:
 class SubmissionProgress:
     """How far a submission is. `task_count` is None while it is open; `accepted_count` are known so far. `is_approximate`: the counts are
     not those of a proof. `delayed_count` of the pending ones wait until a time; None where that is not known. Times are Unix seconds, 0
-    where there is none. `end`: `waiting` until what its client wants to happen at its end was published, then `fired`."""
+    where there is none. `end`: `waiting` until what its client wants to happen at its end was published, then `fired`; `end_error`: why the
+    last `fanout.finish` failed, while it waits."""
 
     submission_id: str
     lane: str
@@ -80,6 +83,7 @@ class SubmissionProgress:
     closed_at: str
     proved_at: float
     end: str
+    end_error: str
     cost: Cost
 
     def as_object(self) -> dict[str, Any]:
@@ -101,6 +105,7 @@ class SubmissionProgress:
             "closed_at": self.closed_at or None,
             "proved_at": iso(self.proved_at) if self.proved_at else None,
             "end": self.end or None,
+            "end_error": self.end_error or None,
             "cost": self.cost.as_object(),
         }
 
@@ -141,7 +146,7 @@ def progress(
         about.submitted_at,
         about.closed_at,
         stored.stored_at if stored else 0.0,
-        _end(store, about),
+        *_end(store, about),
         cost_of(
             store,
             lane,
@@ -262,7 +267,17 @@ def _delayed_count(store: ObjectStore, submission_id: str, lane: LaneFacts | Non
     return sum(task_id in own or shard_in_id(task_id) == submission_id for task_id in named)
 
 
-def _end(store: ObjectStore, about: _About) -> str:
+def _end(store: ObjectStore, about: _About) -> tuple[str, str]:
     if not about.ends:
-        return ""
-    return "waiting" if store.info(mark_object(about.lane, about.submission_id)) is not None else "fired"
+        return "", ""
+    mark = marks.standing(store, about.lane, about.submission_id)
+    if mark is None:
+        return "fired", ""
+    if not mark.told.task_id:
+        return "waiting", ""
+    with suppress(ObjectMissing):  # it has not failed
+        attempts = from_json(store.read(attempts_object(mark.told.task_id)))
+        if attempts.errors:
+            last = attempts.errors[-1]
+            return "waiting", f"task {mark.told.task_id} failed {attempts.attempt_count} times, last with {last.error_type}: {last.reason}"
+    return "waiting", ""
