@@ -104,6 +104,7 @@ def caught(site: Site, count: int) -> None:
         site.subscriber.modify_ack_deadline(subscription=path, ack_ids=[one.ack_id for one in got], ack_deadline_seconds=0)
 
 
+@pytest.mark.slow
 def test_all_that_died_is_in_the_log_and_the_rest_is_back(strict: Site, tmp_path: Path) -> None:
     site = strict
     (tmp_path / "giving_up.py").write_text(HANDLERS)

@@ -122,6 +122,7 @@ def drain(project: str, local_storage: Service, pubsub: Service, monkeypatch: py
         )
 
 
+@pytest.mark.slow
 def test_delayed_tasks_are_reported_run_again_once_and_never_early(drain: Drain) -> None:
     submission = Submission(lane="lane", topic=drain.topic, store=drain.store, clock=drain.clock, rng=random.Random(1))
     submission.add(NewTask("wait", {"number": number}) for number in range(COUNT))

@@ -79,6 +79,7 @@ def settings(folder: Path, source: str = "", **more: object) -> dict[str, object
     }
 
 
+@pytest.mark.slow
 def test_a_process_that_handlers_copy_leave_and_crowd_does_its_work_once(local_site: Site, tmp_path: Path) -> None:
     good = [f"good-{number}" for number in range(20)]
     for kind in ("forks", "exits", "moves"):

@@ -54,6 +54,7 @@ KILLED = {"BACKLOG": 120, "CONCURRENCY": 2, "PROGRESS_INTERVAL_S": "0.2", "FLUSH
 RETRY = {**KILLED, "CONCURRENCY": 64, "CLOUD_RUN_TASK_ATTEMPT": 1}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_and_its_retry_takes_the_rest_of_the_share(local_site: Site, local_pubsub: Service) -> None:
     names = submit(local_site, 120, processing_time=0.3)
     acked = kill_in_the_middle(local_site, **KILLED)
@@ -93,6 +94,7 @@ def test_a_stopped_worker_hands_back_at_once_what_has_not_started(site: Site, nu
     assert names
 
 
+@pytest.mark.slow
 def test_a_worker_near_its_timeout_hands_back_and_ends_well(local_site: Site) -> None:
     submit(local_site, 200, processing_time=0.2)
     end = local_site.run(MAX_MESSAGES=1000, CONCURRENCY=4, TASK_TIMEOUT_S=4, PREFETCH_S="0.3")

@@ -61,6 +61,7 @@ def test_up_env_status_down(up: subprocess.Popen[str], tmp_path: Path) -> None:
     assert invoke("down", *folder) == (0, f"no local cloud runs in {tmp_path}\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it(up: subprocess.Popen[str], tmp_path: Path) -> None:
     up.send_signal(signal.SIGINT)
     up.communicate(timeout=60)
@@ -68,6 +69,7 @@ def test_ctrl_c_ends_it(up: subprocess.Popen[str], tmp_path: Path) -> None:
     assert not (tmp_path / record.FILE).exists()
 
 
+@pytest.mark.slow
 def test_it_ends_and_says_so_when_a_service_dies(up: subprocess.Popen[str], tmp_path: Path) -> None:
     found = record.read(tmp_path)
     assert found is not None

@@ -183,6 +183,7 @@ task("harms-alone", retries=0, isolation="process")(harms)
     assert site.final() == {"succeeded": 2}
 
 
+@pytest.mark.slow
 def test_the_level_is_a_setting(site: Site, tmp_path: Path) -> None:
     publish(site, "plain", "isolated")
     end = run(site, tmp_path, LOG_LEVEL="warning")

@@ -40,6 +40,7 @@ def door(server: PublisherServer, storage: Service, bucket: str) -> Intake:
     return Intake(PUBSUB_EMULATOR_HOST=server.address, STORAGE_EMULATOR_HOST=storage.http, BUCKET_NAME=bucket)
 
 
+@pytest.mark.slow
 def test_after_sigterm_a_submission_is_told_and_a_repeat_completes_it(server: PublisherServer, local_storage: Service, bucket: str) -> None:
     intake = door(server, local_storage, bucket)
     server.hold()

@@ -37,6 +37,7 @@ def oracle(rows: list[list[str]], places: list[int], keep: str) -> list[list[str
 @given(
     st.lists(st.lists(cells, min_size=2, max_size=2), min_size=1), st.sampled_from([[0], [1], [0, 1]]), st.sampled_from(["first", "last"])
 )
+@pytest.mark.slow
 def test_the_first_or_last_of_its_kind_is_kept_in_order(rows: list[list[str]], places: list[int], keep: str) -> None:
     assert distinct(rows, [("x", "y")[place] for place in places], keep) == oracle(rows, places, keep)
 

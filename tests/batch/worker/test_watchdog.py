@@ -189,6 +189,7 @@ def test_each_part_that_stands_still_ends_the_worker(plant: Plant, caplog: pytes
     never.set()
 
 
+@pytest.mark.slow
 def test_a_long_handler_is_no_stall(plant: Plant) -> None:
     may_end = threading.Event()
 

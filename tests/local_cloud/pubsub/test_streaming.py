@@ -95,6 +95,7 @@ def _outstanding(local_server: Any, subscription: str) -> int:
     return counts[1]
 
 
+@pytest.mark.slow
 def test_subscribe_with_default_settings_gets_twenty_thousand_messages_once_each(cloud: Any, local_server: Any) -> None:
     topic = cloud.topic()
     subscription = cloud.subscription(topic)

@@ -88,6 +88,7 @@ def test_each_try_has_its_log(service: Service) -> None:
     assert "executions/none" in service.local("executions/none/logs", status=404)["error"]["message"]
 
 
+@pytest.mark.slow
 def test_cpu_and_memory_of_each_worker_are_measured_and_survive_a_restart(start: Starter) -> None:
     service = start()
     service.create(command=["python", "-c", BUSY], task_count=2)
