@@ -14,8 +14,6 @@ from datetime import datetime
 from difflib import get_close_matches
 from functools import lru_cache
 
-from cronsim import CronSim, CronSimError
-
 from batch.client.submit import Refusal, single_message, task_from_line
 from batch.model.clock import iso
 from batch.model.errors import MessageRefused
@@ -75,6 +73,8 @@ def schedule_of(name: str, text: str) -> Schedule:
 
 def due(schedule: Schedule, last: float, now: float) -> float | None:
     """The newest time after `last` and until `now` at which it is due, at most MISSED_S ago; Unix seconds."""
+    from cronsim import CronSim  # a lane without schedules needs no such library
+
     newest = None
     for at in CronSim(schedule.cron, datetime.fromtimestamp(max(last, now - MISSED_S), zoneinfo.ZoneInfo(schedule.zone))):
         if (found := at.timestamp()) > now:
@@ -115,6 +115,8 @@ def _zone_problem(zone: str) -> str:
 
 
 def _cron_problem(cron: str, zone: str) -> str:
+    from cronsim import CronSim, CronSimError
+
     if len(cron.split()) != 5:
         return f"{cron[:80]!r} is no cron expression: minute, hour, day of the month, month and day of the week, such as 0 3 * * *"
     try:

@@ -149,6 +149,7 @@ def as_expected(task: dict[str, Any], outcome: dict[str, Any] | None) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(360)
 def test_every_task_of_an_ugly_lane_ends_as_it_should(project: str, local_storage: Service, pubsub: Service, tmp_path: Path) -> None:
     tasks = bodies()
     assert len(tasks) >= LEAST_TASKS
