@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +61,11 @@ class Finish:
             mark = self._claimed(mark, ends)
         elif (left_s := mark.firing.at + FIRING_S - self.clock.now()) > 0:
             raise Snooze(left_s, "another fanout.finish is firing this end; this one looks whether it has")
+        # A replay that goes on announces tasks, then looks at the mark: it has seen this firing, or what it announced is seen here.
+        if proof_of(self.store, mark.submission_id).proof.missing:
+            with suppress(PreconditionFailed):
+                marks.write(self.store, mark.next_round(mark.action_id), ends)
+            return {"fired": None, "because": f"a replay went on when round {number} was about to be fired: the next round is"}
         return self._fired(mark, ends, task.lane)
 
     def _proven(self, mark: Mark) -> Proof | dict[str, Any]:

@@ -41,8 +41,8 @@ def begin(store: ObjectStore, submission_id: str, action_id: str) -> bool:
         mark = marks.standing(store, lane, submission_id)
         if mark is None:
             mark = Mark(submission_id, lane, _ended(store, submission_id).round)
-        elif mark.action_id == action_id:
-            return True
+        elif mark.action_id == action_id and mark.firing is None:
+            return True  # a finish that claims it later sees what this action has announced by now
         try:
             marks.write(store, mark.next_round(action_id), ends)
             return True

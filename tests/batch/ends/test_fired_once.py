@@ -7,6 +7,7 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from batch.client.proof import prove
 from batch.dead.action import IN_FLIGHT
 from batch.dead.lanes import LaneFacts, write_lanes
 from batch.dead.rules import Rules
-from batch.ends.options import NO_ENDS, Ends, Tolerance
+from batch.ends import marks, rounds
+from batch.ends.marks import Firing
+from batch.ends.options import NO_ENDS, End, Ends, Tolerance
 from batch.model.errors import Permanent, Retry, Snooze
 from batch.model.message import FINISH_TYPE, Task, decode
 from batch.model.names import mark_object, submission_object
-from tests.batch.ends.world import ID, LANE, World
+from tests.batch.ends.world import ENDS, ID, LANE, World
 
 KILLS = st.tuples(st.one_of(st.none(), st.integers(0, 30)), st.booleans())
 STEPS = st.one_of(
@@ -91,7 +94,7 @@ def test_a_tick_killed_at_each_request_sends_again(kill_at: int, before: bool) -
 
 
 @pytest.mark.parametrize("before", [True, False])
-@pytest.mark.parametrize("kill_at", range(16))
+@pytest.mark.parametrize("kill_at", range(24))
 def test_a_finish_killed_at_each_request_goes_on(kill_at: int, before: bool) -> None:
     """Its message comes again, and goes on where it was, by what the mark says: also where it would count otherwise now."""
     world = ready(World(ends=Ends({"task_type": "report"}, {"task_type": "alarm"}, Tolerance(count=1))), "dead")
@@ -218,3 +221,46 @@ def test_a_finish_that_names_no_round_is_dead(fields: dict[str, object]) -> None
     world = World()
     with pytest.raises(Permanent, match="names submission_id, lane and round"):
         Finish(world.bucket, world.broker.topic, world.clock, world.rng).run(Task("t", FINISH_TYPE, "now", fields))
+
+
+def test_a_replay_in_parts_while_its_round_is_proven_is_not_ended_early() -> None:
+    """All of its first part has ended when the proof reads, and its next part is announced before the firing stands."""
+    world = ready(World(count=2), "dead")
+    world.settle()
+    write = world.bucket.write
+
+    def goes_on(name: str, *arguments: Any, **options: Any) -> Any:
+        if "firing" in (options.get("metadata") or {}) and world.pending == set():
+            world.line(world.ids[1], "replayed", 1)
+            assert rounds.begin(world.bucket, ID, "a-1")
+            world.pending.add(world.ids[1])
+        return write(name, *arguments, **options)
+
+    world.line(world.ids[0], "replayed", 1)
+    rounds.begin(world.bucket, ID, "a-1")
+    world.line(world.ids[0], "succeeded", 1)
+    world.bucket.write = goes_on  # type: ignore[method-assign]
+    world.tick()
+    world.work()
+    world.bucket.write = write  # type: ignore[method-assign]
+    assert (world.pending, world.mark is not None) == ({world.ids[1]}, True)
+    world.line(world.ids[1], "succeeded", 1)
+    world.pending.clear()
+    world.settle()
+    assert world.told["counts"]["succeeded"] == 2
+    assert world.told["end"] == "on_complete"
+
+
+def test_a_replay_in_parts_while_its_round_is_fired_begins_another() -> None:
+    world = ready(World(count=2), "dead")
+    world.settle()
+    world.line(world.ids[0], "replayed", 1)
+    rounds.begin(world.bucket, ID, "a-1")
+    world.line(world.ids[0], "succeeded", 1)
+    assert world.mark is not None
+    told = Firing(world.clock.now(), End.FAILURE, 2, {"succeeded": 1, "dead": 1})
+    firing = marks.write(world.bucket, replace(world.mark, firing=told), ENDS)
+    world.line(world.ids[1], "replayed", 1)
+    rounds.begin(world.bucket, ID, "a-1")
+    assert world.mark is not None
+    assert (world.mark.round, world.mark.firing) == (firing.round + 1, None)
