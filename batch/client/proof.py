@@ -37,8 +37,8 @@ _PENDING = _NONE << _OUTPUT_BITS
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What a proof was made from: how many manifests and objects of outcomes there were, and the newest generation of each. `shards` are
-    those that were read. In one that submissions share only objects that may tell of this submission count, unless it `shares_tasks`:
+    """What a proof was made from: how many manifests and objects of outcomes there were, and the newest generation of each; `part_count`
+    and `task_count` as `submission.json` says them (None without it). `shards` are those that were read. In one that submissions share only objects that may tell of this submission count, unless it `shares_tasks`:
     then a task of it, under an idempotency key, may have been another submission's before."""
 
     shards: tuple[str, ...] = ()
@@ -47,6 +47,8 @@ class Basis:
     newest_manifest: int = 0
     outcome_count: int = 0
     newest_outcome: int = 0
+    part_count: int | None = None
+    task_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,25 +142,24 @@ def proved(store: ObjectStore, submission_id: str) -> tuple[Proof, Basis]:
         for info, data in contents(store, concerned):
             tally.add_outcomes(shard, info.name, data)
     proof = _proof(submission_id, summary, manifests.count, tally)
-    basis = Basis(shards, tally.shares_tasks, manifests.count, manifests.newest, outcomes.count, outcomes.newest)
+    basis = Basis(shards, tally.shares_tasks, manifests.count, manifests.newest, outcomes.count, outcomes.newest, *_said(summary))
     return (_with_delayed(store, proof) if proof.missing else proof), basis
 
 
 def basis_now(store: ObjectStore, submission_id: str, known: Basis) -> Basis:
     """What a proof would be made from now, of the same shards: only lists. Raises DependencyError."""
-    manifests, outcomes = _Objects(), _Objects()
-    for _ in manifests.counted(manifests_of(store, submission_id, read_summary(store, submission_id))):
+    summary, manifests, outcomes = read_summary(store, submission_id), _Objects(), _Objects()
+    for _ in manifests.counted(manifests_of(store, submission_id, summary)):
         pass
     for shard in known.shards:
         for _ in outcomes.counted(store.list(outcome_folder(shard)), submission_id, shard, every=known.shares_tasks):
             pass
-    return replace(
-        known,
-        manifest_count=manifests.count,
-        newest_manifest=manifests.newest,
-        outcome_count=outcomes.count,
-        newest_outcome=outcomes.newest,
-    )
+    return Basis(known.shards, known.shares_tasks, manifests.count, manifests.newest, outcomes.count, outcomes.newest, *_said(summary))
+
+
+def _said(summary: Mapping[str, Any] | None) -> tuple[Any, Any]:
+    """How many parts and tasks `submission.json` says there are."""
+    return (summary.get("part_count"), summary.get("task_count")) if summary is not None else (None, None)
 
 
 class _Objects:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -52,10 +53,15 @@ class ToldProof:
 def proof_of(store: ObjectStore, submission_id: str) -> ToldProof:
     """The stored proof while it holds, else a new one, which is stored if it is complete. Raises ObjectMissing when there is no such
     submission, ObjectDamaged, DependencyError."""
-    told = told_again(store, submission_id, read_stored(store, submission_id))
+    stored = read_stored(store, submission_id)
+    told = told_again(store, submission_id, stored)
     if told is not None:
         return told
     proof, basis = proved(store, submission_id)
+    if stored is not None and not proof.complete:
+        # What it was not made from may be gone one day, too: it would be believed then.
+        with suppress(PreconditionFailed):
+            store.delete(stored_proof_object(submission_id), if_generation=stored.generation)
     return ToldProof(proof, store_proof(store, proof, basis).stored_at if proof.complete else 0.0)
 
 

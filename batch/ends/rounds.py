@@ -12,7 +12,7 @@ from batch.ends import marks
 from batch.ends.marks import Mark
 from batch.ends.options import NO_ENDS, ends_of
 from batch.model.errors import DependencyUnavailable, MessageRefused, ObjectMissing, PreconditionFailed
-from batch.model.names import ended_object, mark_object, submission_object
+from batch.model.names import ended_object, mark_object, stored_proof_object, submission_object
 from batch.services.ports import ObjectStore
 
 MAX_TRIES = 10
@@ -28,6 +28,7 @@ class _Ended(NamedTuple):
 def begin(store: ObjectStore, submission_id: str, action_id: str) -> bool:
     """Messages of this submission are about to be published again by this action: see to it that its mark stands, in a round of the
     action's own. False if no end is to be fired, whatever happens. Raises DependencyError."""
+    store.delete(stored_proof_object(submission_id))  # it would be believed once outcomes have expired
     try:
         body = json.loads(store.read(submission_object(submission_id)))
         ends, lane = ends_of(body.get("ends") or {}), str(body["lane"])

@@ -201,3 +201,28 @@ def test_a_line_that_is_repeated_is_told_apart_from_an_output_that_is_written_tw
     proof = prove(one.store, one.submission_id)
     assert (proof.complete, proof.repeated_line_count, proof.second_output_count) == (True, 12, 2)
     assert proof.second_outputs == tuple(one.ids[:2])
+
+
+def test_once_a_newer_proof_was_not_complete_the_stored_one_is_never_told_again() -> None:
+    """A task was replayed, and never ended; then all outcomes have expired."""
+    one = ended(dead=1)
+    assert proof_of(one.store, one.submission_id).proof.complete
+    one.write([replace(one.outcome(one.ids[0], "replayed"), replay_number=1)])
+    assert not proof_of(one.store, one.submission_id).proof.complete
+    for name in one.store.names(outcome_folder(one.shard)):
+        one.store.delete(name)
+    told = proof_of(one.store, one.submission_id)
+    assert (told.proof.complete, told.as_stored) == (False, False)
+
+
+@pytest.mark.parametrize("what", ["fewer", "more", "deleted"])
+def test_a_summary_that_is_not_that_of_the_proof_makes_it_doubtful(what: str) -> None:
+    one = ended()
+    assert proof_of(one.store, one.submission_id).proof.complete
+    name = submission_object(one.submission_id)
+    if what == "deleted":
+        one.store.delete(name)
+    else:
+        body = json.loads(one.store.read(name))
+        one.store.write(name, json.dumps({**body, "task_count": body["task_count"] + (1 if what == "more" else -1)}).encode())
+    assert not proof_of(one.store, one.submission_id).proof.complete

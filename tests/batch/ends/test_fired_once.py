@@ -24,7 +24,7 @@ from batch.ends.marks import Firing
 from batch.ends.options import NO_ENDS, End, Ends, Tolerance
 from batch.model.errors import Permanent, Retry, Snooze
 from batch.model.message import FINISH_TYPE, Task, decode
-from batch.model.names import mark_object, submission_object
+from batch.model.names import mark_object, stored_proof_object, submission_object
 from tests.batch.ends.world import ENDS, ID, LANE, World
 
 KILLS = st.tuples(st.one_of(st.none(), st.integers(0, 30)), st.booleans())
@@ -264,3 +264,12 @@ def test_a_replay_in_parts_while_its_round_is_fired_begins_another() -> None:
     rounds.begin(world.bucket, ID, "a-1")
     assert world.mark is not None
     assert (world.mark.round, world.mark.firing) == (firing.round + 1, None)
+
+
+def test_a_replay_takes_the_stored_proof_away() -> None:
+    """Nobody may ask until the outcomes have expired: then it would be told as it was stored."""
+    world = ready(World(), "dead")
+    world.settle()
+    assert world.bucket.info(stored_proof_object(ID)) is not None
+    world.replay()
+    assert world.bucket.info(stored_proof_object(ID)) is None
