@@ -17,8 +17,8 @@ from batch.client.stored_proof import proof_of
 from batch.client.submit import NewTask, submit_one
 from batch.dead.lanes import read_lanes
 from batch.ends import marks, rounds
-from batch.ends.marks import Firing, Mark
-from batch.ends.options import LANE, SUBMISSION, WEBHOOK, Ends
+from batch.ends.marks import Firing, Mark, fields_of_end
+from batch.ends.options import LANE, WEBHOOK, Ends
 from batch.model.clock import Clock
 from batch.model.errors import MessageRefused, ObjectMissing, Permanent, PreconditionFailed, Retry, Snooze
 from batch.model.message import WEBHOOK_TYPE, Task
@@ -115,16 +115,6 @@ class Finish:
 
 def _end_task(mark: Mark, firing: Firing, wanted: Mapping[str, Any], own_lane: str) -> tuple[str, NewTask]:
     """The lane that the end's task goes to, and the task, which is the same each time it is made."""
-    fields = {name: value for name, value in wanted.items() if name not in (LANE, "task_type")}
-    fields[SUBMISSION] = {
-        "submission_id": mark.submission_id,
-        "lane": mark.lane,
-        "round": mark.round,
-        "end": firing.end.value,
-        "task_count": firing.task_count,
-        "counts": dict(firing.counts),
-        "dead": firing.counts.get("dead", 0),
-    }
     key = f"fanout.end/{mark.submission_id}/{mark.round}/{firing.end.value}"
     lane = wanted.get(LANE) or (own_lane if WEBHOOK in wanted else mark.lane)
-    return lane, NewTask(wanted.get("task_type", WEBHOOK_TYPE), fields, key)
+    return lane, NewTask(wanted.get("task_type", WEBHOOK_TYPE), fields_of_end(mark, firing, wanted), key)

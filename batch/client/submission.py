@@ -30,7 +30,9 @@ from batch.ends import marks
 from batch.ends.options import LANE, NO_ENDS, WEBHOOK, End, Ends
 from batch.model.clock import Clock
 from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed, ServiceRefused
+from batch.model.message import WEBHOOK_TYPE
 from batch.model.names import manifest_object, opened_object, submission_object
+from batch.model.outcomes import PRECEDENCE
 from batch.services.ports import ObjectStore, Topic
 
 REFUSALS_KEPT = 1000
@@ -317,15 +319,19 @@ class Submission:
 
 
 def check_ends(ends: Ends, lane: str, check: Check | None) -> None:
-    """Raises MessageRefused where the task of an end could not travel, naming it. A webhook's address is checked by what calls it."""
+    """Raises MessageRefused where the task of an end could not travel, or its handler would not take it, naming it. A webhook's address is
+    checked by what calls it."""
     for end in End:
-        task = ends.task(end)
-        if task is None or WEBHOOK in task:
+        wanted = ends.task(end)
+        if wanted is None:
             continue
-        fields = {name: value for name, value in task.items() if name not in ("task_type", LANE)}
+        sample = marks.fields_of_end(marks.Mark("s-", lane), marks.Firing(0.0, end, 0, dict.fromkeys(PRECEDENCE, 0)), wanted)
+        is_webhook = WEBHOOK in wanted
+        new = NewTask(WEBHOOK_TYPE if is_webhook else wanted["task_type"], sample)
+        asked = None if is_webhook else check
         try:
-            new = NewTask(task["task_type"], fields)
-            checked_message(new, lane=checked_lane(task.get(LANE, lane)), unix_s=0.0, rng=random.Random(0), check=check, shard="end")
+            to = checked_lane(wanted.get(LANE) or lane)
+            checked_message(new, lane=to, unix_s=0.0, rng=random.Random(0), check=asked, shard="end", built_in=is_webhook)
         except MessageRefused as error:
             names = [f"{end.value}.{name}" for name in error.fields] or [end.value]
             raise MessageRefused(error.kind, f"{end.value}: {error}", names) from error

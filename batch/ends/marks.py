@@ -9,8 +9,9 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from batch.ends.options import End, Ends, ends_of, to_json
+from batch.ends.options import LANE, SUBMISSION, End, Ends, ends_of, to_json
 from batch.model.clock import from_iso, iso
 from batch.model.errors import MessageRefused, ObjectDamaged, ObjectMissing, PreconditionFailed
 from batch.model.names import OPEN, mark_object
@@ -78,6 +79,20 @@ def after_finish(mark: Mark, ended_count: int, now: float, task_id: str = "") ->
     """The mark once one more `fanout.finish` is to be published."""
     times = mark.told.times + 1 if ended_count == mark.told.ended_count else 1
     return replace(mark, told=Told(now, ended_count, times, task_id=task_id))
+
+
+def fields_of_end(mark: Mark, firing: Firing, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the task that is wanted for this end: its own, and what the submission has come to."""
+    told = {
+        "submission_id": mark.submission_id,
+        "lane": mark.lane,
+        "round": mark.round,
+        "end": firing.end.value,
+        "task_count": firing.task_count,
+        "counts": dict(firing.counts),
+        "dead": firing.counts.get("dead", 0),
+    }
+    return {**{name: value for name, value in wanted.items() if name not in (LANE, "task_type")}, SUBMISSION: told}
 
 
 def listed(store: ObjectStore, lane: str = "") -> Iterator[Mark]:

@@ -35,7 +35,8 @@ class Tolerance:
         if self.count is None and self.percent is None:
             return dead_count == 0
         few = self.count is None or dead_count <= self.count
-        return few and (self.percent is None or dead_count * 100 <= self.percent * task_count)
+        # A quotient is rounded as the percentage was; a product may fall short of 57 of 10,000 at 0.57 %.
+        return few and (self.percent is None or not dead_count or dead_count * 100 / task_count <= self.percent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from batch.client.closing import close_opened, read_opened, read_summary
 from batch.client.proof import prove
 from batch.client.submission import Identity, Submission, SubmissionClosed
-from batch.client.submit import NewTask
+from batch.client.submit import NewTask, check_by
 from batch.ends import marks
 from batch.ends.options import ends_of
+from batch.handling.registry import Registry
 from batch.model.errors import MessageRefused
 from batch.model.names import mark_object, submission_object
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
@@ -314,8 +316,33 @@ def test_the_ends_of_an_open_submission_stand_in_its_summary() -> None:
 
 @pytest.mark.parametrize(
     ("task", "field"),
-    [({"task_type": "fanout.finish"}, "task_type"), ({"task_type": "a", "task_id": "x"}, "task_id"), ({"task_type": ""}, "")],
+    [
+        ({"task_type": "fanout.finish"}, "task_type"),
+        ({"task_type": "a", "task_id": "x"}, "task_id"),
+        ({"task_type": ""}, ""),
+        ({"webhook": "https://a", "task_id": "x"}, "task_id"),
+        ({"webhook": "https://a", "lane": "a b"}, "lane"),
+        ({"webhook": "https://a", "text": "x" * 9_000_000}, "can travel"),
+        ({"task_type": "a", "text": "x" * (9_000_000 - 250)}, "can travel"),
+    ],
 )
 def test_ends_whose_tasks_cannot_travel_are_refused(task: dict[str, Any], field: str) -> None:
     with pytest.raises(MessageRefused, match=f"on_failure: .*{field}"):
         Bucket().submission(ends=ends_of({"on_failure": task}))
+
+
+def test_the_handler_of_an_end_is_asked_for_what_it_will_be_given() -> None:
+    class Report(BaseModel, extra="forbid"):
+        to: str
+        submission: dict[str, Any]
+
+    class Strict(BaseModel, extra="forbid"):
+        to: str
+
+    registry = Registry()
+    registry.task("report", payload=Report)(lambda _task, _ctx: None)
+    registry.task("strict", payload=Strict)(lambda _task, _ctx: None)
+    Bucket().submission(ends=ends_of({"on_complete": {"task_type": "report", "to": "ops"}}), check=check_by(registry))
+    with pytest.raises(MessageRefused, match=r"on_complete: .*submission") as caught:
+        Bucket().submission(ends=ends_of({"on_complete": {"task_type": "strict", "to": "ops"}}), check=check_by(registry))
+    assert list(caught.value.fields) == ["on_complete.submission"]

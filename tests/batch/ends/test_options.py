@@ -37,6 +37,11 @@ def test_a_submission_fails_when_either_limit_is_exceeded(tolerance: Tolerance, 
     assert Ends(tolerate=tolerance).come_to(dead_count, 100) is (End.COMPLETE if allowed else End.FAILURE)
 
 
+@pytest.mark.parametrize(("percent", "most", "task_count"), [(0.57, 57, 10_000), (99.96, 9996, 10_000), (0.0001, 1, 1_000_000)])
+def test_a_percentage_allows_as_many_as_it_says(percent: float, most: int, task_count: int) -> None:
+    assert [Tolerance(percent=percent).allows(count, task_count) for count in (most, most + 1)] == [True, False]
+
+
 def test_an_empty_submission_is_complete() -> None:
     assert Ends(tolerate=Tolerance(percent=0)).come_to(0, 0) is End.COMPLETE
 
