@@ -22,6 +22,8 @@ from batch.services.ports import ObjectInfo, ObjectStore
 JSON = "application/json"
 PARTS = "parts"
 """In `submission.json` of one that was open: the manifests that count, in order."""
+SHARDS = "shards"
+"""In a manifest's metadata."""
 _NOT_COMPARED = ("closed_at", "refused_count")
 
 
@@ -116,10 +118,20 @@ def close_opened(store: ObjectStore, opened: Opened, now: float) -> dict[str, An
     with suppress(PreconditionFailed):  # another request does the same
         store.write(closing_object(opened.submission_id), as_object({"closing_at": iso(now)}), content_type=JSON, if_generation=0)
     counted = list(store.list(manifest_folder(opened.submission_id)))
-    shards = {shard: None for info in counted for shard in info.metadata.get("shards", "").split(",") if shard}
+    shards = {shard: None for info in counted for shard in _shards(store, info)}
     counts = {"task_count": sum(map(_task_count, counted)), "part_count": len(counted)}
     body = {**opened.summary(counts, shards, now), PARTS: [short_name(info.name) for info in counted]}
     return write_summary(store, opened.submission_id, body)
+
+
+def _shards(store: ObjectStore, manifest: ObjectInfo) -> Iterable[str]:
+    """Metadata has no room for very many; the lines name them, too."""
+    if SHARDS in manifest.metadata:
+        return manifest.metadata[SHARDS].split(",")
+    try:
+        return {str(json.loads(line)["shard"]): None for line in store.read(manifest.name).splitlines()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ObjectDamaged(f"manifest {manifest.name} holds a line that names no shard ({error!r}): delete that line") from error
 
 
 def _task_count(manifest: ObjectInfo) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from batch.client.closing import SHARDS
 from batch.model.delivery import Outgoing
 from batch.model.message import ROLLING_BELOW, rolling_shard, shard_in_id
 
@@ -64,7 +65,7 @@ class Part:
     def metadata(self) -> dict[str, str]:
         """Of the manifest: what a listing tells of the part."""
         shards = ",".join(self.shards)
-        return {"tasks": str(len(self.tasks)), **({"shards": shards} if len(shards) <= MAX_SHARDS_BYTES else {})}
+        return {"tasks": str(len(self.tasks)), **({SHARDS: shards} if len(shards) <= MAX_SHARDS_BYTES else {})}
 
     @property
     def positions(self) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from batch.client.closing import close_opened, read_opened, read_summary
 from batch.client.proof import prove
 from batch.client.submission import Identity, Submission, SubmissionClosed
-from batch.client.submit import NewTask, check_by
+from batch.client.submit import NewTask, check_by, submit_one
 from batch.ends import marks
 from batch.ends.options import ends_of
 from batch.handling.registry import Registry
@@ -346,3 +346,17 @@ def test_the_handler_of_an_end_is_asked_for_what_it_will_be_given() -> None:
     with pytest.raises(MessageRefused, match=r"on_complete: .*submission") as caught:
         Bucket().submission(ends=ends_of({"on_complete": {"task_type": "strict", "to": "ops"}}), check=check_by(registry))
     assert list(caught.value.fields) == ["on_complete.submission"]
+
+
+def test_a_closing_names_the_shards_of_a_part_that_has_too_many_for_its_metadata() -> None:
+    """Tasks under keys that were first submitted in many hours."""
+    bucket = Bucket()
+    for number in range(200):
+        bucket.clock.advance(3600)
+        submit_one(
+            bucket.topic, NewTask("work", {}, f"key-{number}"), lane="default", clock=bucket.clock, rng=random.Random(1), store=bucket
+        )
+    one = bucket.submission(ends=ENDS)
+    one.add(NewTask("work", {}, f"key-{number}") for number in range(200))
+    one.close()
+    assert len(bucket.close()["shards"]) == 200
