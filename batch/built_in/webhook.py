@@ -10,7 +10,10 @@ import binascii
 import hashlib
 import hmac
 import json
+import socket
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +24,8 @@ from batch.model.message import Task
 
 CONNECT_S = 5.0
 READ_S = 20.0
-MAX_ANSWER_BYTES = 4096
-"""More of an answer is not read."""
+MOST_S = 45.0
+"""Then the connection is cut: a receiver that sends a byte now and then would hold its thread for ever."""
 GONE = 410
 _PREFIX = "whsec_"
 
@@ -35,6 +38,7 @@ class Webhook:
     allow_private: bool = False
     resolve: Resolve = resolved
     ca_certs: str | None = None
+    most_s: float = MOST_S
 
     def send(self, task: Task, now: float) -> dict[str, Any]:
         """Raises Permanent for an address that webhooks may not go to or that has gone, Retry for any other answer than 2xx, or none."""
@@ -75,16 +79,36 @@ class Webhook:
                 cert_reqs="CERT_REQUIRED",
                 ca_certs=self.ca_certs,
             )
+        made: list[Any] = []
+        kind = pool.ConnectionCls
+
+        def connection(**options: Any) -> Any:
+            made.append(kind(**options))
+            return made[-1]
+
+        pool.ConnectionCls = connection  # type: ignore[assignment]
+        cut = threading.Timer(self.most_s, _cut, [made])
+        cut.daemon = True
+        cut.start()
         try:
             with pool:
                 answer = pool.urlopen(
                     "POST", to.target, body, headers, retries=False, redirect=False, preload_content=False, assert_same_host=False
                 )
-                answer.read(MAX_ANSWER_BYTES, decode_content=False)
-                answer.close()
+                answer.close()  # the status has told; what follows is not read
                 return answer.status
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Retry(f"{to.host} could not be told: {type(error).__name__}") from None
+        finally:
+            cut.cancel()
+
+
+def _cut(connections: Sequence[Any]) -> None:
+    """From another thread than the one that reads, so not by TLS."""
+    for one in connections:
+        with suppress(OSError):
+            if one.sock is not None:
+                socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
 
 
 def signatures(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
@@ -98,6 +122,8 @@ def _key(secret: str, at: int) -> bytes:
     if not secret.startswith(_PREFIX):
         return secret.encode()
     try:
-        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+        if key := base64.b64decode(secret.removeprefix(_PREFIX), validate=True):
+            return key
+        raise ValueError("anybody knows the empty key")
     except (binascii.Error, ValueError):
         raise Retry(f"secret {at} of WEBHOOK_SECRETS begins with {_PREFIX} and is no base64 after it: mend the setting") from None

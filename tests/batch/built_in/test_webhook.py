@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import socketserver
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batch.built_in.addresses import destination, is_public
-from batch.built_in.webhook import MAX_ANSWER_BYTES, Webhook
+from batch.built_in.webhook import Webhook
 from batch.model.errors import Permanent, Retry
 from batch.model.message import Task
 from tests.batch.built_in.receiver import Receiver, is_from
@@ -66,9 +69,10 @@ def test_without_secrets_nothing_is_signed(receiver: Receiver) -> None:
     assert "webhook-signature" not in receiver.came[0][1]
 
 
-def test_a_secret_that_cannot_be_used_is_told_without_itself(receiver: Receiver) -> None:
+@pytest.mark.parametrize("secret", ["whsec_hush hush", "whsec_", "whsec_h\u00fcsh"])
+def test_a_secret_that_cannot_be_used_is_told_without_itself(receiver: Receiver, secret: str) -> None:
     with pytest.raises(Retry, match="secret 2 of WEBHOOK_SECRETS begins with whsec_") as caught:
-        Webhook(("fine", "whsec_hush hush"), allow_private=True).send(task(receiver.url), NOW)
+        Webhook(("fine", secret), allow_private=True).send(task(receiver.url), NOW)
     assert "hush" not in str(caught.value)
     assert receiver.came == []
 
@@ -83,7 +87,7 @@ def test_other_answers_are_told_and_no_redirect_is_followed(receiver: Receiver, 
 
 
 def test_an_endless_answer_is_not_read(receiver: Receiver) -> None:
-    receiver.body = b"x" * (100 * MAX_ANSWER_BYTES)
+    receiver.body = b"x" * 1_000_000
     assert LOCAL.send(task(receiver.url), NOW) == {"status": 200}
 
 
@@ -190,3 +194,36 @@ def test_the_connection_goes_to_the_address_that_was_checked(receiver: Receiver,
 def test_a_webhook_without_an_address_is_dead(url: object) -> None:
     with pytest.raises(Permanent, match="names its address"):
         LOCAL.send(task(url), NOW)
+
+
+class Odd(socketserver.BaseRequestHandler):
+    """Answers a request with the server's `first` bytes, and then with its `again` bytes until the connection is gone, or at once."""
+
+    def handle(self) -> None:
+        self.request.recv(65536)
+        first, again = self.server.odd  # type: ignore[attr-defined]
+        with suppress(OSError):
+            self.request.sendall(first)
+            while again:
+                self.request.sendall(again)
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ((b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "could not be told"),
+        ((b"HTTP/1.1 200 OK\r\n", b""), None),
+        ((b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZZ\r\n", b""), None),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", b""), None),
+    ],
+)
+def test_the_status_tells_and_what_never_ends_is_cut_off(odd: tuple[bytes, bytes], told: str | None) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Odd) as server:
+        server.odd = odd  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        webhook = Webhook(allow_private=True, most_s=0.2)
+        try:
+            with pytest.raises(Retry, match=told) if told else nullcontext():
+                assert webhook.send(task(f"http://127.0.0.1:{server.server_address[1]}/"), NOW) == {"status": 200}
+        finally:
+            server.shutdown()
