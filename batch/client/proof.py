@@ -38,8 +38,9 @@ _PENDING = _NONE << _OUTPUT_BITS
 @dataclass(frozen=True, slots=True)
 class Basis:
     """What a proof was made from: how many manifests and objects of outcomes there were, and the newest generation of each; `part_count`
-    and `task_count` as `submission.json` says them (None without it). `shards` are those that were read. In one that submissions share only objects that may tell of this submission count, unless it `shares_tasks`:
-    then a task of it, under an idempotency key, may have been another submission's before."""
+    and `task_count` as `submission.json` says them (None without it). `shards` are those that were read. In one that submissions share
+    only objects that may tell of this submission count, unless it `shares_tasks`: then a task of it, under an idempotency key, may have
+    been another submission's before."""
 
     shards: tuple[str, ...] = ()
     shares_tasks: bool = False

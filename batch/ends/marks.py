@@ -72,7 +72,7 @@ def wants_finish(mark: Mark, ended_count: int, task_count: int, now: float) -> b
     if ended_count < task_count:
         return False
     told = mark.told
-    return ended_count >= told.ended_count + told.missing_count or now >= told.at + FIRST_AGAIN_S * 2.0 ** (min(told.times, 16) - 1)
+    return ended_count >= told.ended_count + told.missing_count or now >= told.at + FIRST_AGAIN_S * 2.0 ** (min(max(told.times, 1), 16) - 1)
 
 
 def after_finish(mark: Mark, ended_count: int, now: float, task_id: str = "") -> Mark:
@@ -175,7 +175,7 @@ def _firing(metadata: Mapping[str, str]) -> Firing | None:
         body = json.loads(metadata["firing"])
         counts = {str(name): int(count) for name, count in body["counts"].items()}
         return Firing(from_iso(body["at"]), End(body["end"]), int(body["task_count"]), counts)
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -142,7 +142,7 @@ class EndingsLook:
             known.task_count = int(body["task_count"])
         except ObjectMissing:
             return  # it is open: it ends after it was closed
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             name = submission_object(mark.submission_id)
             self._problems.append(
                 f"{name} does not say how many tasks there are ({error!r:.100}): its end is never fired; delete {mark.name}"

@@ -156,11 +156,12 @@ def test_a_bucket_that_is_down_is_told_and_holds_no_lane_for_it(here: World) -> 
     assert [one.decision.lane for one in outcome.results] == ["bulk", "default"]
 
 
-def test_what_is_damaged_is_told_and_does_not_hold_up_the_others(here: World) -> None:
+@pytest.mark.parametrize("body", [b"[]", b'{"shards": [], "task_count": 1e999}', b'{"shards": 7, "task_count": 1}', b"\xff"])
+def test_what_is_damaged_is_told_and_does_not_hold_up_the_others(here: World, body: bytes) -> None:
     for number in range(3):
         submit(here, f"s-{number}")
         end(here, [f"s-{number}"])
-    here.store.write(submission_object("s-0"), b"[]")
+    here.store.write(submission_object("s-0"), body)
     here.store.write(mark_object("default", "s-1"), b"[]")
     outcome = tick_lanes(here.outside)
     assert finishes(here) == [("s-2", "default", 0)]

@@ -68,3 +68,21 @@ def test_while_counts_stay_the_same_it_is_told_again_after_ten_twenty_and_forty_
     assert waits == [10, 20, 40]
     assert after_finish(mark, 12, at).told.times == 1
     assert wants_finish(replace(mark, told=Told(NOW, 10, 10_000)), 10, 10, NOW + FIRST_AGAIN_S * 2**15)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"told_at": "2026-01-01T00:00:00Z", "told_count": "9", "told_times": "-1" + "0" * 400},
+        {"firing": '{"at": "2026-01-01T00:00:00Z", "end": "on_complete", "task_count": 1e999, "counts": {}}'},
+        {"firing": "[" * 3000},
+        {"round": "x"},
+    ],
+)
+def test_damaged_metadata_of_a_mark_does_not_hide_the_others(metadata: dict[str, str]) -> None:
+    store = MemoryObjectStore()
+    mark = write(store, Mark("s-1", "default"), ENDS)
+    store.patch_metadata(mark.name, metadata)
+    write(store, Mark("s-2", "default"), ENDS)
+    assert [one.submission_id for one in listed(store)] == ["s-1", "s-2"]
+    assert [wants_finish(one, 9, 9, NOW) for one in listed(store)] == [True, True]
