@@ -49,9 +49,9 @@ def waiting(
         for line in segments.parsed(info.name, data):
             letter = line.what
             if isinstance(letter, Letter) and (key := letter.key) not in seen and fold.waits(key):
-                seen.add(key)
                 letter = edited(letter, fold) if key in fold.edited else letter
-                if choose(letter):
+                if choose(letter):  # of a task under a key another submission may have a letter, too, which is not chosen
+                    seen.add(key)
                     letters[line.number] = letter
         if letters:
             yield Found(info.name, letters)

@@ -137,3 +137,13 @@ def test_segments_that_a_purge_takes_meanwhile_are_left_out() -> None:
     store.delete(infos[1].name)
     read = [line.what.task_id for line in segments.lines(store, infos) if isinstance(line.what, Letter)]
     assert read == [letter(number).task_id for number in range(12) if number // 4 != 1]
+
+
+@pytest.mark.parametrize("chosen", ["s-1", "s-2"])
+def test_a_task_that_died_for_two_submissions_is_found_for_either(chosen: str) -> None:
+    store = MemoryObjectStore()
+    write_log(store, [letter(1), letter(1, submission_id="s-2"), letter(1, submission_id="s-2")], a_segment=1)
+    infos = list(segments.listed(store, "default"))
+    wanted = Filter(submissions=(chosen,))
+    found = [one for each in waiting(store, infos, segments.folded(store, infos), wanted.matches, wanted) for one in each.letters.values()]
+    assert [one.submission_id for one in found] == [chosen]
