@@ -120,8 +120,8 @@ def with_trace(line: bytes, trace_id: str) -> bytes:
 
 
 def counted(shard: str, ended: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The metadata of an object of outcomes, of each task's outcome and submission (empty without one): lines by outcome, and in a shard
-    that submissions share also by submission, as JSON."""
+    """The metadata of an object of outcomes, of each task's outcome and submission (empty without one): lines by outcome, and where not all
+    are of the shard's own submission also by submission, as JSON."""
     counts = Counter(ended)
     by_outcome: Counter[str] = Counter()
     by_submission: dict[str, dict[str, int]] = {}
@@ -130,7 +130,7 @@ def counted(shard: str, ended: Iterable[tuple[str, str]]) -> dict[str, str]:
         if submission_id:
             by_submission.setdefault(submission_id, {})[outcome] = count
     metadata = {outcome: str(count) for outcome, count in by_outcome.items()}
-    if is_rolling(shard):
+    if is_rolling(shard) or not by_submission.keys() <= {shard}:
         told = json.dumps(by_submission, separators=(",", ":"))
         metadata[SUBMISSIONS] = told if len(told) <= MAX_SUBMISSIONS_BYTES else TOO_MANY
     return metadata
@@ -141,7 +141,7 @@ def counts_in(metadata: Mapping[str, str], submission_id: str, shard: str) -> Ma
     try:
         if shard == submission_id:
             return {outcome: int(metadata[outcome]) for outcome in RANK if outcome in metadata} or None
-        told = metadata.get(SUBMISSIONS, TOO_MANY)
+        told = metadata.get(SUBMISSIONS, TOO_MANY if is_rolling(shard) or metadata.keys().isdisjoint(RANK) else "")
         if told != TOO_MANY and f'"{submission_id}"' not in told:
             return {}  # nearly always: nothing is parsed for it
         counts = json.loads(told)[submission_id]

@@ -20,7 +20,6 @@ from batch.model.clock import Clock
 from batch.model.errors import DependencyError, FanoutError, ObjectMissing, PreconditionFailed
 from batch.model.message import FINISH_TYPE, keyed_task_id
 from batch.model.names import submission_object
-from batch.model.outcomes import is_rolling
 from batch.services.ports import ObjectStore, Topic
 from controller.model.lane import DEFAULT_CALLBACKS, Lane
 from controller.model.together import together
@@ -110,12 +109,10 @@ class EndingsLook:
         closed = [mark for mark in looked if self.known[mark.name].task_count is not None]
         for mark in closed:
             known = self.known[mark.name]
-            # What a replay announces may stand in a minute that was settled long ago. In a shard of another submission, contents would be
-            # read for it: there the next hour's count must do.
+            # What a replay announces may stand in a minute that was settled long ago.
             again = mark.round > 0 or mark.told.times > 0
             for shard in known.shards:
-                anew = again and (shard == mark.submission_id or is_rolling(shard))
-                shards.setdefault(shard, {})[mark.submission_id] = NOTHING_SEEN if anew else known.seen.get(shard, NOTHING_SEEN)
+                shards.setdefault(shard, {})[mark.submission_id] = NOTHING_SEEN if again else known.seen.get(shard, NOTHING_SEEN)
         counted = together(
             lambda one: (one[0], look_on_shard(self._asked.store, one[0], one[1], now)), shards.items(), REQUESTS_IN_FLIGHT, "endings"
         )

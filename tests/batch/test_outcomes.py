@@ -121,7 +121,9 @@ def test_a_line_with_a_value_that_no_outcome_has_is_an_error(value: dict[str, ob
 def test_the_metadata_counts_by_outcome_and_in_a_shared_shard_by_submission() -> None:
     ended = [("succeeded", "s-1"), ("succeeded", "s-1"), ("dead", "s-1"), ("succeeded", "s-2"), ("cancelled", "")]
     own, shared = counted("s-1", ended), counted("rolling-default-2026013112", ended)
-    assert own == {"succeeded": "3", "dead": "1", "cancelled": "1"}
+    assert counted("s-1", ended[:3]) == {"succeeded": "2", "dead": "1"}
+    assert (counts_in(counted("s-1", ended[:3]), "s-2", "s-1"), counts_in({}, "s-2", "s-1")) == ({}, None)
+    assert counts_in(own, "s-2", "s-1") == {"succeeded": 1}, "a task under a key, which was first submitted there"
     assert counts_in(own, "s-1", "s-1") == {"succeeded": 3, "dead": 1, "cancelled": 1}
     assert counts_in(shared, "s-1", "rolling-default-2026013112") == {"succeeded": 2, "dead": 1}
     assert counts_in(shared, "s-2", "rolling-default-2026013112") == {"succeeded": 1}

@@ -72,7 +72,18 @@ def test_submissions_that_share_a_shard_cost_one_listing() -> None:
     assert (seen["s-2"].counts, seen["s-2"].before, seen["s-2"].begun_s) == ({"succeeded": 1}, {"succeeded": 1}, NOW + 1000)
 
 
-@pytest.mark.parametrize(("shard", "metadata"), [(ROLLING, {SUBMISSIONS: TOO_MANY}), (ROLLING, {"succeeded": "4"}), ("s-0", None)])
+def test_in_the_shard_of_another_submission_its_objects_are_listed_and_not_read() -> None:
+    """Tasks that were submitted there first, under the same idempotency keys: there may be a million."""
+    writer = Writer("s-0")
+    for _ in range(50):
+        writer.write(NOW, [("succeeded", "s-0")] * 3)
+    writer.write(NOW, [("succeeded", "s-0"), ("dead", "s-1")])
+    asked = Requests(writer.store)
+    assert look_on(asked.store, "s-1", "s-0", NOTHING_SEEN, NOW).counts == {"dead": 1}
+    assert asked.count == 1
+
+
+@pytest.mark.parametrize(("shard", "metadata"), [(ROLLING, {SUBMISSIONS: TOO_MANY}), (ROLLING, {"succeeded": "4"}), ("s-0", {})])
 def test_where_metadata_does_not_tell_the_lines_of_its_own_tasks_are_counted(shard: str, metadata: dict[str, str] | None) -> None:
     """In another submission's shard lie tasks that were submitted there first, under the same idempotency key."""
     writer = Writer(shard)
