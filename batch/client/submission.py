@@ -251,8 +251,9 @@ class Submission:
             self._shards |= part.shards
         if part.tasks:
             self._guarded(lambda: self._record(part))
-            part.attempted = True
-            self._guarded(lambda: self._topic.publish([one.message for one in part.tasks]))
+            if not part.published:
+                part.attempted = True
+                self._guarded(lambda: self._topic.publish([one.message for one in part.tasks]))
             self._accepted_count += len(part.tasks)
             self._part_count += 1
         self._unsent = None
@@ -277,11 +278,14 @@ class Submission:
         self._begin()
         self._may_go_on()
         name = manifest_object(self.submission_id, part.number, self._identity.added)
-        create_same(self._store, name, part.manifest or b"", "application/x-ndjson", part.metadata)
+        is_new = create_same(self._store, name, part.manifest or b"", "application/x-ndjson", part.metadata)
         if self._stays_open and is_closing(self._store, self.submission_id) and short_name(name) not in self._counted():
             self._store.delete(name)
             self._unsent, self._done = None, True
             raise SubmissionClosed(self.report)
+        # Who wrote the next manifest had a confirmation of every message of this part.
+        following = manifest_object(self.submission_id, part.number + 1, self._identity.added)
+        part.published = not is_new and self._store.info(following) is not None
         self._may_go_on()
 
     def _counted(self) -> Sequence[str]:
