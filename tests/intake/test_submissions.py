@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.message import ROLLING_BELOW
 from batch.testing import MemoryObjectStore
+from intake import asking
 from intake.access import Access, Verb
+from intake.service import AT_ONCE_BYTES
 from intake.submissions import bulk
 from tests.intake.test_service import Service, assert_refused, serve
 from tests.support import slow_but
@@ -510,5 +513,38 @@ def test_a_chunked_body_may_come_slowly(store: MemoryObjectStore) -> None:
 
         body = array(100)
         assert receipt(await service.client.post("/submissions", content=slow()))["accepted_count"] == 100
+
+    serve(scenario, store=store)
+
+
+def test_who_does_not_need_the_bucket_waits_for_nobody_who_does(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "WAIT_S", 0.05)
+    answers = threading.Event()
+    asked = threading.Semaphore(0)
+    write = store.write
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        asked.release()
+        assert answers.wait(20)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(store, "write", slow)
+
+    async def scenario(service: Service) -> None:
+        def single(number: int) -> asyncio.Task[httpx.Response]:
+            headers = {"Idempotency-Key": f"k{number}"}
+            return asyncio.create_task(service.post("/submit-task", {"task_type": "thumbnail"}, headers=headers))
+
+        singles = [single(number) for number in range(asking.THREADS)]
+        for _ in singles:
+            assert await asyncio.to_thread(asked.acquire, timeout=20)
+        large = {"task_type": "thumbnail", "text": "x" * AT_ONCE_BYTES}
+        assert (await service.post("/submit-task", large)).status_code == 200
+        assert_refused(await service.post("/submissions?accept=some", b"{}"), 422, "accept")
+        told = await single(asking.THREADS)
+        assert_refused(told, 503, f"{asking.THREADS} requests wait for the bucket")
+        assert "retry-after" in told.headers
+        answers.set()
+        assert {(await one).status_code for one in singles} == {200}
 
     serve(scenario, store=store)
