@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,11 +29,14 @@ from batch.client.submit import Check, NewTask, Refusal, checked_lane, checked_m
 from batch.ends import marks
 from batch.ends.options import LANE, NO_ENDS, WEBHOOK, End, Ends
 from batch.model.clock import Clock
+from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed, ServiceRefused
 from batch.model.names import manifest_object, opened_object, submission_object
 from batch.services.ports import ObjectStore, Topic
 
 REFUSALS_KEPT = 1000
+KEYS_AT_ONCE = 64
+"""Of tasks, before it is asked again whether to go on: a slow bucket needs minutes for those of a whole part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +266,7 @@ class Submission:
         keyed = [Keyed(one.key, one.message) for one in tasks if one.key is not None]
         if not keyed:
             return tasks
-        answers = iter(all_settled(self._store, keyed, self._clock.now()))
+        answers = iter(list(self._settled(keyed)))
         passed: list[Prepared] = []
         for one in tasks:
             answer = one if one.key is None else next(answers)
@@ -272,6 +275,11 @@ class Submission:
             else:
                 passed.append(one._replace(data=answer.data, attributes=dict(answer.attributes)))
         return passed
+
+    def _settled(self, keyed: list[Keyed]) -> Iterator[Outgoing | MessageRefused]:
+        for at in range(0, len(keyed), KEYS_AT_ONCE):
+            self._may_go_on()
+            yield from all_settled(self._store, keyed[at : at + KEYS_AT_ONCE], self._clock.now())
 
     def _record(self, part: Part) -> None:
         """Write the manifest; what an open submission does not count is not published."""

@@ -15,7 +15,7 @@ import pytest
 
 from batch.client.closing import read_summary
 from batch.client.proof import prove
-from batch.client.receipts import HOLD_S
+from batch.client.receipts import HOLD_S, RENEW_AFTER_S, Held
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.message import ROLLING_BELOW
@@ -460,6 +460,39 @@ def test_who_was_taken_over_stops_before_it_publishes_more(store: MemoryObjectSt
         assert [len(request) for request in topic.requests] == [100, 100, 100, 100]
 
     serve(scenario, held=True, store=store)
+
+
+def test_while_keys_of_tasks_are_looked_at_the_mark_is_kept(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed = b"".join(b'{"task_type": "thumbnail", "idempotency_key": "k%d"}\n' % number for number in range(1000))
+    write, silent = store.write, list[float]()
+
+    async def scenario(service: Service) -> None:
+        written = 0
+
+        def slow(name: str, data: bytes, **options: Any) -> Any:
+            nonlocal written
+            info = write(name, data, **options)
+            if name.startswith("keys/") and "/k-" not in name:
+                written += 1
+                service.clock.advance(0.1)
+            return info
+
+        monkeypatch.setattr(store, "write", slow)
+        held = [service.clock.now()]
+        real = Held.renew
+
+        def renewed(self: Held) -> None:
+            now = service.clock.now()
+            silent.append(now - held[0])
+            held[0] = now
+            real(self)
+
+        monkeypatch.setattr(Held, "renew", renewed)
+        assert receipt(await service.post("/submissions?accept=good", keyed, headers=KEY))["accepted_count"] == 1000
+        assert written == 1000
+        assert max(silent) < HOLD_S - RENEW_AFTER_S
+
+    serve(scenario, store=store)
 
 
 def test_when_too_many_are_under_way_the_next_is_told_to_come_again(store: MemoryObjectStore) -> None:
