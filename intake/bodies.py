@@ -40,7 +40,9 @@ class Spools:
             raise RequestRefused(503, text, retry_after_s=RETRY_AFTER_S)
         self._count += 1
         try:
-            with tempfile.TemporaryDirectory(prefix="fanout-intake-") as folder:
+            with kept():
+                temporary = tempfile.TemporaryDirectory(prefix="fanout-intake-")
+            with temporary as folder:
                 path = Path(folder, "body")
                 with kept(), path.open("wb") as file:
                     advice = "send the rest as parts of an open submission (open=true), or put it into the bucket and name it as source"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -532,6 +533,8 @@ def test_a_full_temporary_folder_is_told(store: MemoryObjectStore, monkeypatch: 
         monkeypatch.setattr(store, "download", full)
         assert_refused(await service.post("/submissions?source=gs://bucket/input/x", b""), 503, "No space left", "more memory")
         monkeypatch.setattr(Path, "open", full)
+        assert_refused(await service.post("/submissions", lines(1)), 503, "No space left", "more memory")
+        monkeypatch.setattr(os, "mkdir", full)
         assert_refused(await service.post("/submissions", lines(1)), 503, "No space left", "more memory")
 
     serve(scenario, store=store)
