@@ -31,6 +31,7 @@ from intake.config import IntakeSettings
 from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
 from intake.problems import (
+    CutOff,
     Problem,
     RequestRefused,
     Wrong,
@@ -154,6 +155,7 @@ def create_app(
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)
     app.add_exception_handler(Exception, answer_fault)
+    app.add_middleware(CutOff)
     app.add_middleware(RequestIds, rng)
     _add_simple(app, front, registry)
     add_endpoints(app, submissions)

@@ -523,6 +523,20 @@ def test_lines_with_keys_that_another_task_has_keep_all_from_being_submitted(sto
     serve(scenario, store=store)
 
 
+@pytest.mark.parametrize("path", ["/submissions", "/submit-task"])
+def test_whom_the_end_of_the_service_cuts_off_is_told_to_repeat(store: MemoryObjectStore, path: str) -> None:
+    async def scenario(service: Service) -> None:
+        cut = asyncio.create_task(service.post(path, lines(1), headers=KEY))
+        await service.topics["default"].arrived(1)
+        cut.cancel()  # as the server does when its time after a signal is over
+        answer = await cut
+        assert_refused(answer, 503, "the service ended", "same Idempotency-Key")
+        assert answer.headers.keys() >= {"retry-after", "x-request-id"}
+        service.topics["default"].open()
+
+    serve(scenario, held=True, store=store)
+
+
 def test_a_full_temporary_folder_is_told(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write("input/x", lines(1))
 
