@@ -25,7 +25,7 @@ from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefuse
 from batch.services.ports import ObjectStore
 from intake.access import Access, KnownCallers, Verb, access_of
 from intake.asking import Asking
-from intake.bodies import RETRY_AFTER_S, body_of
+from intake.bodies import RETRY_AFTER_S, body_of, key_of
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
@@ -80,7 +80,7 @@ class FrontDoor:
         """Answer one request. Raises RequestRefused."""
         lane = self.lane_of(request)
         self._access.check(request, Verb.SUBMIT, lane)
-        key = request.headers.get("idempotency-key")
+        key = key_of(request)
         body = await body_of(request, self._settings.max_body_bytes)
         if len(body) <= AT_ONCE_BYTES:
             message = message_of(door, body, key, lane, self._clock.now(), self._rng)

@@ -16,7 +16,7 @@ from batch.ends.options import LANE, End, Ends
 from batch.model.errors import DependencyError, MessageRefused, ObjectDamaged
 from intake.access import Access, Verb
 from intake.asking import Asking
-from intake.bodies import Spools
+from intake.bodies import Spools, key_of
 from intake.collector import Collector
 from intake.problems import Problem, RequestRefused, Wrong, as_json
 from intake.submissions.bulk import MAX_SOURCE_TASKS, MAX_TASKS, Bulk, Tools, Work, refused_by
@@ -115,7 +115,7 @@ class Submissions:
                 text = "a request that names a source has no body"
                 raise RequestRefused(422, text, wrong=[Wrong(pointer="?source", detail=text)])
             topic = LaneTopic(self._collectors[options.lane], asyncio.get_running_loop())
-            work = Work(path, options, topic, request.headers.get("idempotency-key"), opened)
+            work = Work(path, options, topic, key_of(request), opened)
 
             def run() -> tuple[Mapping[str, Any], bool]:
                 try:
