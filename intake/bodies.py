@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from fastapi import Request
@@ -15,6 +15,15 @@ MAX_REQUEST_BYTES = 32 * 1024 * 1024
 """What Cloud Run lets through. A body up to this size is read to its end even when it is refused: most clients look for the
 answer only after they have sent everything. Of a larger or endless one no more than this is read."""
 RETRY_AFTER_S = 2
+
+
+def key_of(request: Request) -> str | None:
+    """Its Idempotency-Key. What is UTF-8 is read as that, so that it is the key that a task's `idempotency_key` would be."""
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        with suppress(UnicodeDecodeError):
+            return key.encode("latin-1").decode()
+    return key
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:
@@ -40,7 +49,9 @@ class Spools:
             raise RequestRefused(503, text, retry_after_s=RETRY_AFTER_S)
         self._count += 1
         try:
-            with tempfile.TemporaryDirectory(prefix="fanout-intake-") as folder:
+            with kept():
+                temporary = tempfile.TemporaryDirectory(prefix="fanout-intake-")
+            with temporary as folder:
                 path = Path(folder, "body")
                 with kept(), path.open("wb") as file:
                     advice = "send the rest as parts of an open submission (open=true), or put it into the bucket and name it as source"

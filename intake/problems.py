@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from batch.model.errors import FanoutError
 from batch.serving.answers import MEDIA_TYPE, encoded, problem
+from batch.serving.guard import App, Message, Send
 
 MAX_ERROR_CHARS = 2000
 
@@ -117,6 +119,31 @@ async def answer_fault(_request: Request, _error: Exception) -> Response:
 async def answer_gone(_request: Request, _error: Exception) -> Response:
     """For the logs between here and the client, which reads no answer any more."""
     return as_json(400, problem(400, "the client left before the body was complete"), media_type=MEDIA_TYPE)
+
+
+class CutOff:
+    """ASGI middleware that answers whom the server cuts off, because its time after a signal is over."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
+        """One request."""
+        began = False
+
+        async def answered(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, answered)
+        except asyncio.CancelledError:
+            if began or scope["type"] != "http":
+                raise
+            text = "the service ended before what was accepted is known: send the request again, with the same Idempotency-Key"
+            response = as_json(503, problem(503, text), {"Retry-After": "2"}, MEDIA_TYPE)
+            await response(scope, receive, send)
 
 
 def escaped(name: str) -> str:

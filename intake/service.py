@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -23,12 +24,14 @@ from batch.model.clock import Clock
 from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused
 from batch.services.ports import ObjectStore
 from intake.access import Access, KnownCallers, Verb, access_of
-from intake.bodies import RETRY_AFTER_S, body_of
+from intake.asking import Asking
+from intake.bodies import RETRY_AFTER_S, body_of, key_of
 from intake.collector import Accepted, AsyncTopic, Collector, CollectorFull
 from intake.config import IntakeSettings
 from intake.models import DEFAULT_DATA, DEFAULT_FILE, DataTaskBody, Door, FileTaskBody, Submitted, TaskBody, message_of
 from intake.pokes import Controller, Pokers
 from intake.problems import (
+    CutOff,
     Problem,
     RequestRefused,
     Wrong,
@@ -56,6 +59,7 @@ class FrontDoor:
     def __init__(self, settings: IntakeSettings, clock: Clock, rng: random.Random, store: ObjectStore | None, access: Access) -> None:
         """With a `store`, an idempotency key means one task: another under the same is refused."""
         self._settings, self._clock, self._rng, self._store, self._access = settings, clock, rng, store, access
+        self.asking = Asking()
         self.collectors: Mapping[str, Collector] = {}
 
     def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:
@@ -76,7 +80,7 @@ class FrontDoor:
         """Answer one request. Raises RequestRefused."""
         lane = self.lane_of(request)
         self._access.check(request, Verb.SUBMIT, lane)
-        key = request.headers.get("idempotency-key")
+        key = key_of(request)
         body = await body_of(request, self._settings.max_body_bytes)
         if len(body) <= AT_ONCE_BYTES:
             message = message_of(door, body, key, lane, self._clock.now(), self._rng)
@@ -84,12 +88,14 @@ class FrontDoor:
             message = await asyncio.to_thread(message_of, door, body, key, lane, self._clock.now(), self._rng)
         try:
             if key is not None and self._store is not None:
-                message = await asyncio.to_thread(settled, self._store, Keyed(key, message), self._clock.now())
+                message = await self.asking.asked(partial(settled, self._store, Keyed(key, message), self._clock.now()))
             message_id = await self.collectors[lane].publish(tagged_by()(message))
         except MessageRefused as error:
             raise RequestRefused(422, f"Idempotency-Key: {error}", wrong=[Wrong(pointer="Idempotency-Key", detail=str(error))]) from error
         except (CollectorFull, DependencyUnavailable) as error:
             raise RequestRefused(503, str(error), retry_after_s=RETRY_AFTER_S) from error
+        except RequestRefused:
+            raise
         except FanoutError as error:
             log("task_not_submitted", f"a task could not be submitted: {error}", error=str(error))
             raise RequestRefused(500, str(error)) from error
@@ -123,7 +129,7 @@ def create_app(
     front = FrontDoor(settings, clock, rng, store, access)
     stopped = threading.Event()
     tools = None if store is None else Tools(store, clock, rng, check_by(registry), lambda: stopped.is_set() or ending())
-    submissions = Submissions(tools, access, settings.max_submissions, front.lane_of)
+    submissions = Submissions(tools, access, settings.max_submissions, front.lane_of, front.asking)
     reading = Context(clock, rng, access, store)
     pokers = None if controller is None else Pokers(settings, controller, clock, rng)
 
@@ -149,6 +155,7 @@ def create_app(
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(ClientDisconnect, answer_gone)
     app.add_exception_handler(Exception, answer_fault)
+    app.add_middleware(CutOff)
     app.add_middleware(RequestIds, rng)
     _add_simple(app, front, registry)
     add_endpoints(app, submissions)

@@ -59,16 +59,18 @@ def as_object(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, indent=1).encode() + b"\n"
 
 
-def create_same(store: ObjectStore, name: str, body: bytes, content_type: str = JSON, metadata: Mapping[str, str] | None = None) -> None:
-    """Write an object that is never replaced. Raises FanoutError if there is one with other content, DependencyError."""
+def create_same(store: ObjectStore, name: str, body: bytes, content_type: str = JSON, metadata: Mapping[str, str] | None = None) -> bool:
+    """Write an object that is never replaced; whether it is new. Raises FanoutError if there is one with other content, DependencyError."""
     try:
         store.write(name, body, content_type=content_type, metadata=metadata, if_generation=0)
+        return True
     except PreconditionFailed:
         # After a lost response, or a repeat, it is our own; anything else would mix two submissions.
         if store.read(name) != body:
             raise FanoutError(
                 f"{name} exists with other content: two submissions share an id, or the handlers take other tasks than before; submit again"
             ) from None
+        return False
 
 
 def write_summary(store: ObjectStore, submission_id: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,13 +47,15 @@ class Prepared(NamedTuple):
 
 @dataclass(slots=True)
 class Part:
-    """`manifest` is None until it is known which tasks the records of idempotency keys let pass. `attempted`: some may be published."""
+    """`manifest` is None until it is known which tasks the records of idempotency keys let pass. `attempted`: some may be published;
+    `published`: an earlier try has published all."""
 
     number: int
     tasks: list[Prepared]
     manifest: bytes | None = None
     shards: dict[str, None] = field(default_factory=dict)
     attempted: bool = False
+    published: bool = False
 
     def write_down(self, tasks: list[Prepared]) -> None:
         """Make the manifest, of these tasks."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from batch.client.submit import Check, NewTask, Refusal, checked_lane, checked_m
 from batch.ends import marks
 from batch.ends.options import LANE, NO_ENDS, WEBHOOK, End, Ends
 from batch.model.clock import Clock
+from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError, FanoutError, MessageRefused, PreconditionFailed, ServiceRefused
 from batch.model.message import WEBHOOK_TYPE
 from batch.model.names import manifest_object, opened_object, submission_object
@@ -36,6 +37,8 @@ from batch.model.outcomes import PRECEDENCE
 from batch.services.ports import ObjectStore, Topic
 
 REFUSALS_KEPT = 1000
+KEYS_AT_ONCE = 64
+"""Of tasks, before it is asked again whether to go on: a slow bucket needs minutes for those of a whole part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +256,9 @@ class Submission:
             self._shards |= part.shards
         if part.tasks:
             self._guarded(lambda: self._record(part))
-            part.attempted = True
-            self._guarded(lambda: self._topic.publish([one.message for one in part.tasks]))
+            if not part.published:
+                part.attempted = True
+                self._guarded(lambda: self._topic.publish([one.message for one in part.tasks]))
             self._accepted_count += len(part.tasks)
             self._part_count += 1
         self._unsent = None
@@ -264,7 +268,7 @@ class Submission:
         keyed = [Keyed(one.key, one.message) for one in tasks if one.key is not None]
         if not keyed:
             return tasks
-        answers = iter(all_settled(self._store, keyed, self._clock.now()))
+        answers = iter(list(self._settled(keyed)))
         passed: list[Prepared] = []
         for one in tasks:
             answer = one if one.key is None else next(answers)
@@ -274,16 +278,24 @@ class Submission:
                 passed.append(one._replace(data=answer.data, attributes=dict(answer.attributes)))
         return passed
 
+    def _settled(self, keyed: list[Keyed]) -> Iterator[Outgoing | MessageRefused]:
+        for at in range(0, len(keyed), KEYS_AT_ONCE):
+            self._may_go_on()
+            yield from all_settled(self._store, keyed[at : at + KEYS_AT_ONCE], self._clock.now())
+
     def _record(self, part: Part) -> None:
         """Write the manifest; what an open submission does not count is not published."""
         self._begin()
         self._may_go_on()
         name = manifest_object(self.submission_id, part.number, self._identity.added)
-        create_same(self._store, name, part.manifest or b"", "application/x-ndjson", part.metadata)
+        is_new = create_same(self._store, name, part.manifest or b"", "application/x-ndjson", part.metadata)
         if self._stays_open and is_closing(self._store, self.submission_id) and short_name(name) not in self._counted():
             self._store.delete(name)
             self._unsent, self._done = None, True
             raise SubmissionClosed(self.report)
+        # Who wrote the next manifest had a confirmation of every message of this part.
+        following = manifest_object(self.submission_id, part.number + 1, self._identity.added)
+        part.published = not is_new and self._store.info(following) is not None
         self._may_go_on()
 
     def _counted(self) -> Sequence[str]:

@@ -15,7 +15,8 @@ from batch.client.closing import Opened, close_opened, read_opened, read_summary
 from batch.ends.options import LANE, End, Ends
 from batch.model.errors import DependencyError, MessageRefused, ObjectDamaged
 from intake.access import Access, Verb
-from intake.bodies import Spools
+from intake.asking import Asking
+from intake.bodies import Spools, key_of
 from intake.collector import Collector
 from intake.problems import Problem, RequestRefused, Wrong, as_json
 from intake.submissions.bulk import MAX_SOURCE_TASKS, MAX_TASKS, Bulk, Tools, Work, refused_by
@@ -42,11 +43,11 @@ class Receipt(BaseModel):
 
 
 class Submissions:
-    """The endpoints for many tasks. `collectors` and `lane_of` are those of the front door."""
+    """The endpoints for many tasks. `collectors`, `lane_of` and `asking` are those of the front door."""
 
-    def __init__(self, tools: Tools | None, access: Access, max_count: int, lane_of: Callable[[Request], str]) -> None:
+    def __init__(self, tools: Tools | None, access: Access, max_count: int, lane_of: Callable[[Request], str], asking: Asking) -> None:
         """Without `tools` there is no bucket."""
-        self._tools, self._access, self._lane_of = tools, access, lane_of
+        self._tools, self._access, self._lane_of, self._asking = tools, access, lane_of, asking
         self._spools = Spools(max_count)
         self._threads = ThreadPoolExecutor(max_count, thread_name_prefix="submissions")
         self._collectors: Mapping[str, Collector] = {}
@@ -89,9 +90,9 @@ class Submissions:
         submission_id = _id(request)
         if opened is not None:
             self._access.check(request, Verb.SUBMIT, opened.lane)
-            summary = await _asked(lambda: close_opened(tools.store, opened, tools.clock.now()))
+            summary = await self._asked(lambda: close_opened(tools.store, opened, tools.clock.now()))
         else:
-            summary = await _asked(lambda: read_summary(tools.store, submission_id) or {})
+            summary = await self._asked(lambda: read_summary(tools.store, submission_id) or {})
             self._access.check(request, Verb.SUBMIT, str(summary.get("lane", "")))
         return as_json(200, _closed(submission_id, summary))
 
@@ -103,8 +104,8 @@ class Submissions:
     async def _opened(self, request: Request, tools: Tools) -> Opened | None:
         """None for one that was closed by the request that submitted it. Raises RequestRefused: 404 if there is none."""
         submission_id = _id(request)
-        opened = await _asked(lambda: read_opened(tools.store, submission_id))
-        if opened is None and await _asked(lambda: read_summary(tools.store, submission_id)) is None:
+        opened = await self._asked(lambda: read_opened(tools.store, submission_id))
+        if opened is None and await self._asked(lambda: read_summary(tools.store, submission_id)) is None:
             raise RequestRefused(404, f"there is no open submission {submission_id}: begin one with POST /submissions?open=true")
         return opened
 
@@ -114,7 +115,7 @@ class Submissions:
                 text = "a request that names a source has no body"
                 raise RequestRefused(422, text, wrong=[Wrong(pointer="?source", detail=text)])
             topic = LaneTopic(self._collectors[options.lane], asyncio.get_running_loop())
-            work = Work(path, options, topic, request.headers.get("idempotency-key"), opened)
+            work = Work(path, options, topic, key_of(request), opened)
 
             def run() -> tuple[Mapping[str, Any], bool]:
                 try:
@@ -127,15 +128,14 @@ class Submissions:
             receipt, replayed = await asyncio.get_running_loop().run_in_executor(self._threads, run)
         return as_json(200, receipt, {"Idempotent-Replayed": "true"} if replayed else None)
 
-
-async def _asked(question: Callable[[], T]) -> T:
-    """An answer of the bucket. Raises RequestRefused."""
-    try:
-        return await asyncio.to_thread(question)
-    except DependencyError as error:
-        raise refused_by(error, str(error)) from error
-    except ObjectDamaged as error:
-        raise RequestRefused(500, str(error)) from error
+    async def _asked(self, question: Callable[[], T]) -> T:
+        """An answer of the bucket. Raises RequestRefused."""
+        try:
+            return await self._asking.asked(question)
+        except DependencyError as error:
+            raise refused_by(error, str(error)) from error
+        except ObjectDamaged as error:
+            raise RequestRefused(500, str(error)) from error
 
 
 def add_endpoints(app: FastAPI, of: Submissions) -> None:

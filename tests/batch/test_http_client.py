@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from batch.client.http import AsyncClient, Client, DoorRefused
 from batch.client.http.operations import Parts
-from batch.model.errors import DependencyUnavailable
+from batch.model.errors import DependencyUnavailable, MessageRefused
 from batch.testing import ManualClock
 from tests.support import clean_environment
 
@@ -162,6 +162,16 @@ def test_one_task(kind: Any, door: Door) -> None:
     assert client.submit("thumbnail", {"filename": "a.png"}, lane="urgent", key="mine") == "id-of-mine"
     assert door.tasks == {"mine": [{"filename": "a.png", "task_type": "thumbnail"}]}
     assert door.asked == ["POST /submit-task?lane=urgent"]
+
+
+def test_any_line_of_text_is_a_key(kind: Any, door: Door) -> None:
+    client = Both(kind, door)
+    client.submit("thumbnail", key="Größe 中")
+    assert dict(door.headers[0].raw)[b"Idempotency-Key"] == "Größe 中".encode()
+    for key in ("two\nlines", " around "):
+        with pytest.raises(MessageRefused, match="a key is a line of text"):
+            client.submit("thumbnail", key=key)
+    assert len(door.asked) == 1
 
 
 def test_a_request_without_a_key_gets_one_and_keeps_it_when_it_is_sent_again(kind: Any, door: Door) -> None:

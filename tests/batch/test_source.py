@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from typing import Any
 
 import pytest
@@ -95,6 +96,13 @@ def test_what_parsers_read_differently_is_a_problem(text: str, problem: str) -> 
     assert problem in found
     assert strict.value("[" * MAX_DEPTH + "]" * MAX_DEPTH)[2] == ""
     assert strict.value(json.dumps([[]] * 500))[2] == ""
+
+
+def test_to_find_a_name_that_stands_twice_takes_one_look_at_each() -> None:
+    text = "{" + ",".join(f'"a{number}":0' for number in range(100_000)) + ',"b":0,"b":1}'
+    began_at = time.monotonic()
+    assert "'b' stands twice" in Strict().value(text)[2]
+    assert time.monotonic() - began_at < 30, "looked for each among all, it takes minutes, and no other request gets the processor"
 
 
 @pytest.mark.parametrize("piece", range(1, 9))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
-from batch.model.message import MAX_MESSAGE_BYTES, rolling_shard, shard_in_id
+from batch.model.message import MAX_MESSAGE_BYTES, keyed_task_id, rolling_shard, shard_in_id
 from batch.testing import ManualClock, MemoryObjectStore
 from intake.bodies import MAX_REQUEST_BYTES
 from intake.collector import AsyncTopic
@@ -134,6 +134,8 @@ def test_an_idempotency_key_names_the_task() -> None:
 
         assert await submit("one") == await submit("one")
         assert len({await submit("one"), await submit("two"), await submit("one", "urgent")}) == 3
+        utf_8 = await service.post("/submit-task", {"task_type": "thumbnail"}, headers=[(b"Idempotency-Key", ("é" * 512).encode())])
+        assert utf_8.json()["task_id"] == keyed_task_id("default", "é" * 512)
         for key in ("", "x" * 1025):
             answer = await service.post("/submit-task", {"task_type": "thumbnail"}, headers={"Idempotency-Key": key})
             assert_refused(answer, 422, "Idempotency-Key")

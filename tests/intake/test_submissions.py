@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import os
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ import pytest
 
 from batch.client.closing import read_summary
 from batch.client.proof import prove
-from batch.client.receipts import HOLD_S
+from batch.client.receipts import HOLD_S, RENEW_AFTER_S, Held
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.message import ROLLING_BELOW
 from batch.testing import MemoryObjectStore
+from intake import asking
 from intake.access import Access, Verb
+from intake.service import AT_ONCE_BYTES
 from intake.submissions import bulk
 from tests.intake.test_service import Service, assert_refused, serve
 from tests.support import slow_but
@@ -343,6 +347,7 @@ def test_a_broker_that_fails_in_the_middle_is_told_exactly(
         got = receipt(await service.post("/submissions", lines(450), headers=headers))
         assert (got["submission_id"], got["accepted_count"]) == (told["submission_id"], 450)
         assert_once(service, store, got["submission_id"], 450)
+        assert len(messages(service)) == 450 + 100, "only what was uncertain is published again"
 
     serve(scenario, store=store)
 
@@ -394,7 +399,7 @@ def test_a_bucket_that_fails_at_any_request_is_told_and_a_repeat_completes_it(
             service.clock.advance(HOLD_S)
             got = receipt(await service.post(f"/submissions{query}", lines(250), headers=KEY))
             assert got["accepted_count"] == 250
-            assert len(messages(service)) <= 250 + 250
+            assert len(messages(service)) <= 250 + 100
             assert_once(service, bucket, got["submission_id"], 250)
             assert numbers(service)[0] == 0
 
@@ -458,6 +463,39 @@ def test_who_was_taken_over_stops_before_it_publishes_more(store: MemoryObjectSt
     serve(scenario, held=True, store=store)
 
 
+def test_while_keys_of_tasks_are_looked_at_the_mark_is_kept(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed = b"".join(b'{"task_type": "thumbnail", "idempotency_key": "k%d"}\n' % number for number in range(1000))
+    write, silent = store.write, list[float]()
+
+    async def scenario(service: Service) -> None:
+        written = 0
+
+        def slow(name: str, data: bytes, **options: Any) -> Any:
+            nonlocal written
+            info = write(name, data, **options)
+            if name.startswith("keys/") and "/k-" not in name:
+                written += 1
+                service.clock.advance(0.1)
+            return info
+
+        monkeypatch.setattr(store, "write", slow)
+        held = [service.clock.now()]
+        real = Held.renew
+
+        def renewed(self: Held) -> None:
+            now = service.clock.now()
+            silent.append(now - held[0])
+            held[0] = now
+            real(self)
+
+        monkeypatch.setattr(Held, "renew", renewed)
+        assert receipt(await service.post("/submissions?accept=good", keyed, headers=KEY))["accepted_count"] == 1000
+        assert written == 1000
+        assert max(silent) < HOLD_S - RENEW_AFTER_S
+
+    serve(scenario, store=store)
+
+
 def test_when_too_many_are_under_way_the_next_is_told_to_come_again(store: MemoryObjectStore) -> None:
     async def scenario(service: Service) -> None:
         topic = service.topics["default"]
@@ -485,6 +523,20 @@ def test_lines_with_keys_that_another_task_has_keep_all_from_being_submitted(sto
     serve(scenario, store=store)
 
 
+@pytest.mark.parametrize("path", ["/submissions", "/submit-task"])
+def test_whom_the_end_of_the_service_cuts_off_is_told_to_repeat(store: MemoryObjectStore, path: str) -> None:
+    async def scenario(service: Service) -> None:
+        cut = asyncio.create_task(service.post(path, lines(1), headers=KEY))
+        await service.topics["default"].arrived(1)
+        cut.cancel()  # as the server does when its time after a signal is over
+        answer = await cut
+        assert_refused(answer, 503, "the service ended", "same Idempotency-Key")
+        assert answer.headers.keys() >= {"retry-after", "x-request-id"}
+        service.topics["default"].open()
+
+    serve(scenario, held=True, store=store)
+
+
 def test_a_full_temporary_folder_is_told(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write("input/x", lines(1))
 
@@ -495,6 +547,8 @@ def test_a_full_temporary_folder_is_told(store: MemoryObjectStore, monkeypatch: 
         monkeypatch.setattr(store, "download", full)
         assert_refused(await service.post("/submissions?source=gs://bucket/input/x", b""), 503, "No space left", "more memory")
         monkeypatch.setattr(Path, "open", full)
+        assert_refused(await service.post("/submissions", lines(1)), 503, "No space left", "more memory")
+        monkeypatch.setattr(os, "mkdir", full)
         assert_refused(await service.post("/submissions", lines(1)), 503, "No space left", "more memory")
 
     serve(scenario, store=store)
@@ -509,5 +563,38 @@ def test_a_chunked_body_may_come_slowly(store: MemoryObjectStore) -> None:
 
         body = array(100)
         assert receipt(await service.client.post("/submissions", content=slow()))["accepted_count"] == 100
+
+    serve(scenario, store=store)
+
+
+def test_who_does_not_need_the_bucket_waits_for_nobody_who_does(store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "WAIT_S", 0.05)
+    answers = threading.Event()
+    asked = threading.Semaphore(0)
+    write = store.write
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        asked.release()
+        assert answers.wait(20)
+        return write(*arguments, **options)
+
+    monkeypatch.setattr(store, "write", slow)
+
+    async def scenario(service: Service) -> None:
+        def single(number: int) -> asyncio.Task[httpx.Response]:
+            headers = {"Idempotency-Key": f"k{number}"}
+            return asyncio.create_task(service.post("/submit-task", {"task_type": "thumbnail"}, headers=headers))
+
+        singles = [single(number) for number in range(asking.THREADS)]
+        for _ in singles:
+            assert await asyncio.to_thread(asked.acquire, timeout=20)
+        large = {"task_type": "thumbnail", "text": "x" * AT_ONCE_BYTES}
+        assert (await service.post("/submit-task", large)).status_code == 200
+        assert_refused(await service.post("/submissions?accept=some", b"{}"), 422, "accept")
+        told = await single(asking.THREADS)
+        assert_refused(told, 503, f"{asking.THREADS} requests wait for the bucket")
+        assert "retry-after" in told.headers
+        answers.set()
+        assert {(await one).status_code for one in singles} == {200}
 
     serve(scenario, store=store)

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from batch.model.clock import Clock
-from batch.model.errors import DependencyUnavailable, FanoutError
+from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused
 
 T = TypeVar("T")
 NDJSON = "application/x-ndjson"
@@ -40,10 +40,16 @@ class Call:
     key: str = ""
     streams: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises MessageRefused for a key that no header can carry."""
+        if not self.key.isprintable() or self.key != self.key.strip():
+            reason = f"a key is a line of text without spaces around it, got {self.key[:80]!r}"
+            raise MessageRefused("invalid", reason, ("idempotency_key",))
+
     @property
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> dict[str, str | bytes]:
         """Those of the request itself."""
-        return ({"Idempotency-Key": self.key} if self.key else {}) | ({"Content-Type": NDJSON} if self.body is not None else {})
+        return ({"Idempotency-Key": self.key.encode()} if self.key else {}) | ({"Content-Type": NDJSON} if self.body is not None else {})
 
 
 @dataclass(frozen=True, slots=True)
