@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import Request
 
-from intake.problems import RequestRefused
+from intake.problems import RequestRefused, Wrong
 
 MAX_REQUEST_BYTES = 32 * 1024 * 1024
 """What Cloud Run lets through. A body up to this size is read to its end even when it is refused: most clients look for the
@@ -18,12 +18,17 @@ RETRY_AFTER_S = 2
 
 
 def key_of(request: Request) -> str | None:
-    """Its Idempotency-Key. What is UTF-8 is read as that, so that it is the key that a task's `idempotency_key` would be."""
-    key = request.headers.get("idempotency-key")
-    if key is not None:
-        with suppress(UnicodeDecodeError):
-            return key.encode("latin-1").decode()
-    return key
+    """Its Idempotency-Key. What is UTF-8 is read as that, so that it is the key that a task's `idempotency_key` would be. Raises
+    RequestRefused (422) for two of them."""
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1:
+        text = f"Idempotency-Key: there are {len(keys)} of them; send one"
+        raise RequestRefused(422, text, wrong=[Wrong(pointer="Idempotency-Key", detail=text)])
+    if not keys:
+        return None
+    with suppress(UnicodeDecodeError):
+        return keys[0].encode("latin-1").decode()
+    return keys[0]
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:

@@ -311,6 +311,16 @@ def test_a_broker_that_does_not_confirm_is_never_submitted(error: Exception, sta
     serve(scenario, error=error)
 
 
+def test_of_two_keys_none_is_chosen() -> None:
+    async def scenario(service: Service) -> None:
+        headers = [("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+        answer = await service.post("/submit-task", {"task_type": "thumbnail"}, headers=headers)
+        assert assert_refused(answer, 422, "there are 2 of them")["errors"][0]["pointer"] == "Idempotency-Key"
+        assert not service.topics["default"].messages
+
+    serve(scenario)
+
+
 def test_a_fault_of_ours_is_a_problem_too() -> None:
     async def scenario(service: Service) -> None:
         answer = await service.post("/submit-task", {"task_type": "thumbnail"})
