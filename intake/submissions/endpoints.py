@@ -208,6 +208,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no open submission of this id"},
     409: {"model": Problem, "description": "A request with this key is under way (see Retry-After), or the submission is closed"},
     413: {"model": Problem, "description": "The body, the source or an item is too large, or there are too many tasks"},
+    415: {"model": Problem, "description": "The body is packed (Content-Encoding)"},
     422: {
         "model": Problem,
         "description": "Tasks or options are wrong, or another body came first with this key; see `errors`",
