@@ -311,6 +311,29 @@ def test_a_bucket_that_does_not_answer_is_503(one: Submitted, path: str) -> None
     assert answer.headers["retry-after"] == "5"
 
 
+DEEP = b"[" * 3000
+
+
+@pytest.mark.parametrize("summary", [{"task_count": "x"}, {"shards": None}, {"shards": [1]}, {"part_count": True}, {"lane": "\ud800"}])
+def test_a_damaged_summary_is_a_conflict_whatever_is_asked(one: Submitted, summary: dict[str, Any]) -> None:
+    name = submission_object(one.submission_id)
+    one.store.write(name, json.dumps({**json.loads(one.store.read(name)), **summary}).encode())
+    context, task_id = context_of(one.store, one.clock), one.ids[0]
+    paths = [f"/submissions/{one.submission_id}{tail}" for tail in ("", "/proof", "/outcomes")]
+    answers = [ask(context, path) for path in paths] + [ask(context, f"{paths[0]}/retry", "POST"), ask(context, f"/tasks/{task_id}")]
+    assert {answer.status_code for answer in answers} <= {200, 409}, [answer.text for answer in answers]
+    if summary != {"shards": [1]}:
+        assert name in refused(answers[0], 409)["error"]
+
+
+def test_lines_nested_too_deep_are_damaged_lines(one: Submitted) -> None:
+    one.store.write(manifest_object(one.submission_id, 0), DEEP)
+    one.store.write(one.store.names(outcome_folder(one.shard))[0], DEEP)
+    context, path = context_of(one.store, one.clock), f"/submissions/{one.submission_id}"
+    assert len(ask(context, f"{path}/proof").json()["problems"]) == 3
+    assert (ask(context, path).status_code, ask(context, f"{path}/outcomes").status_code) == (200, 200)
+
+
 def test_what_cannot_be_read_is_told(one: Submitted) -> None:
     one.store.write(submission_object(one.submission_id), b"no JSON")
     refused(ask(context_of(one.store, one.clock), f"/submissions/{one.submission_id}"), 409, "does not tell the lane")
