@@ -19,7 +19,7 @@ from batch.serving.oidc import Certificates, TokenRefused, Verifier, fetched_fro
 from batch.serving.oidc import Rules as TokenRules
 from intake.config import IntakeSettings
 from intake.problems import RequestRefused, answer_refused
-from intake.rules import KEY, Keys, Rules, Verb, digest, may
+from intake.rules import ALL, KEY, Keys, Rules, Verb, digest, may
 
 __all__ = ["Access", "KnownCallers", "Verb", "access_of"]
 
@@ -56,7 +56,8 @@ class Access:
             raise RequestRefused(401, f"it is not known who calls: {HOW}")
         rights = self._rights.get(caller, frozenset())
         if not may(rights, verb, lane):
-            text = f"{caller[:200]} may not {verb} in lane {lane[:80]!r}; ACCESS allows {', '.join(sorted(rights)) or 'nothing'}"
+            where = "every lane" if lane == ALL else f"lane {lane[:80]!r}"
+            text = f"{caller[:200]} may not {verb} in {where}; ACCESS allows {', '.join(sorted(rights)) or 'nothing'}"
             log("request_refused", f"{request.method} {request.url.path} was refused: {text}")
             raise RequestRefused(403, text)
         return str(caller)

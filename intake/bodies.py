@@ -15,6 +15,7 @@ MAX_REQUEST_BYTES = 32 * 1024 * 1024
 """What Cloud Run lets through. A body up to this size is read to its end even when it is refused: most clients look for the
 answer only after they have sent everything. Of a larger or endless one no more than this is read."""
 RETRY_AFTER_S = 2
+PACKED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
 
 
 def key_of(request: Request) -> str | None:
@@ -77,7 +78,11 @@ def kept() -> Iterator[None]:
 
 
 async def _received(request: Request, max_bytes: int, take: Callable[[bytes], object], drop: Callable[[], object], advice: str) -> None:
-    """Every piece of the body goes to `take`; when there are too many, what was taken is dropped. Raises RequestRefused (413)."""
+    """Every piece of the body goes to `take`; when there are too many, what was taken is dropped. Raises RequestRefused (413; 415 if it
+    is packed: its length would say nothing of what it becomes)."""
+    packed = request.headers.get("content-encoding", "")
+    if packed.lower() in PACKED:
+        raise RequestRefused(415, f"the body is packed (Content-Encoding: {packed}): send it as it is")
     error = f"the body is larger than {max_bytes} bytes; {advice}"
     declared = request.headers.get("content-length", "")
     waits = request.headers.get("expect", "").lower() == "100-continue"

@@ -148,7 +148,7 @@ def create_app(
             if pokers is not None:
                 await asyncio.to_thread(pokers.close)
 
-    app = FastAPI(title="Fanout intake", summary="Submits tasks.", version="1", lifespan=lifespan)
+    app = FastAPI(title="Fanout intake", summary="Submits tasks.", version="1", lifespan=lifespan, redirect_slashes=False)
     if not access.is_open:
         app.add_middleware(KnownCallers, access=access)
     app.add_exception_handler(RequestRefused, answer_refused)
@@ -220,6 +220,7 @@ def _add(app: FastAPI, front: FrontDoor, path: str, body: type[BaseModel], door:
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The body is not a JSON object"},
     413: {"model": Problem, "description": "The task is too large to travel"},
+    415: {"model": Problem, "description": "The body is packed (Content-Encoding)"},
     422: {"model": Problem, "description": "The type is unknown, or fields are wrong"},
     500: {"model": Problem, "description": "The topic is missing or may not be used"},
     503: {"model": Problem, "description": "The broker did not confirm, or too many tasks wait; see Retry-After"},

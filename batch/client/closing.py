@@ -22,6 +22,7 @@ from batch.services.ports import ObjectInfo, ObjectStore
 JSON = "application/json"
 PARTS = "parts"
 """In `submission.json` of one that was open: the manifests that count, in order."""
+_KINDS = {"lane": str, "task_count": int, "part_count": int, "shards": list, "submitted_at": str, "closed_at": str}
 SHARDS = "shards"
 """In a manifest's metadata."""
 _NOT_COMPARED = ("closed_at", "refused_count")
@@ -92,7 +93,10 @@ def _of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_summary(store: ObjectStore, submission_id: str) -> dict[str, Any] | None:
     """What `submission.json` says; None while the submission is not closed. Raises ObjectDamaged, DependencyError."""
-    return _read(store, submission_object(submission_id))
+    found = _read(store, name := submission_object(submission_id))
+    if wrong := [key for key, kind in _KINDS.items() if found and key in found and type(found[key]) is not kind]:
+        raise ObjectDamaged(f"object {name} is damaged: its {' and '.join(wrong)} cannot be one")
+    return found
 
 
 def read_opened(store: ObjectStore, submission_id: str) -> Opened | None:

@@ -254,7 +254,7 @@ class Tracing:
             return [self.where.lane]
         try:
             return [str(json.loads(self.store.read(submission_object(self.where.shards[0])))["lane"])]
-        except (ObjectMissing, ValueError, KeyError, TypeError):
+        except (ObjectMissing, ValueError, KeyError, TypeError, RecursionError):
             return list(self.subscriptions())
 
     def _letter(self, dead: Outcome) -> Letter | None:

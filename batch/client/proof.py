@@ -137,7 +137,7 @@ def proved(store: ObjectStore, submission_id: str) -> tuple[Proof, Basis]:
         tally.add_manifest(info.name, data)
     if summary is None and manifests.count == 0:
         raise ObjectMissing(submission_object(submission_id))
-    shards = tuple(sorted(tally.shards | set(summary.get("shards", []) if summary else [])))
+    shards = tuple(sorted(tally.shards | set(map(str, summary.get("shards", []) if summary else []))))
     for shard in shards:
         concerned = outcomes.counted(store.list(outcome_folder(shard)), submission_id, shard, every=tally.shares_tasks)
         for info, data in contents(store, concerned):
@@ -230,7 +230,7 @@ class _Tally:
                 self.found[body["task_id"]] = _PENDING
                 self.shards.add(body["shard"])
                 self.shares_tasks = self.shares_tasks or not body["task_id"].endswith(body["shard"])
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self._doubt(f"{name} holds a line that names no task: {line[:80]!r}")
                 continue
             self.manifest_lines += 1

@@ -120,6 +120,6 @@ def task_ids(store: ObjectStore, submission_id: str) -> Set[str]:
         for line in data.splitlines():
             try:
                 found.add(str(json.loads(line)["task_id"]))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue  # the proof tells of it
     return found

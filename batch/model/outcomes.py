@@ -162,10 +162,10 @@ def left_out(line: bytes) -> dict[str, str]:
 
 def from_line(line: bytes) -> Outcome:
     """Raises ValueError on a line that is no outcome, or has a value that no outcome has."""
-    body = _JSON.decode(line.decode("utf-8", "surrogatepass"))
     try:
+        body = _JSON.decode(line.decode("utf-8", "surrogatepass"))
         one = Outcome(**{name: body[name] for name in Outcome.__dataclass_fields__ if name in body})
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"not an outcome line: {error}") from error
     if {*map(type, _texts(one))} != {str} or {*map(type, _numbers(one))} != {int} or type(one.duration_s) not in (float, int):
         raise ValueError(f"not an outcome line: not its values in {line[:200]!r}")

@@ -17,7 +17,7 @@ from batch.handling.cancels import cancel
 from batch.model.clock import iso
 from batch.services.ports import ObjectStore, Topic
 from intake.access import Verb
-from intake.problems import RequestRefused, as_json
+from intake.problems import RequestRefused, Wrong, as_json
 from intake.reading.context import Context, documented
 
 REPLAY_FOR_S = 50.0
@@ -38,7 +38,8 @@ def add_acting(app: FastAPI, context: Context) -> None:
     async def cancel_task(request: Request, task_id: str, lane: str = "", why: Why = "") -> Response:
         store = context.bucket
         if lane and lane not in await context.run(lambda: read_lanes(store)):
-            raise RequestRefused(422, f"there is no lane {lane[:80]!r}", ["lane"])
+            text = f"there is no lane {lane[:80]!r}"
+            raise RequestRefused(422, text, wrong=[Wrong(pointer="?lane", detail=text)])
         lane, who = await context.task(request, Verb.CANCEL, task_id, lane)
         return await _cancelled(context, "task_id", task_id, lane, who, why)
 

@@ -26,6 +26,7 @@ from batch.services.ports import ObjectStore, Topic
 from intake.access import Access, Verb
 from intake.collector import Collector
 from intake.problems import Problem, RequestRefused, Wrong, answer_refused
+from intake.rules import ALL
 from intake.submissions.lane_topic import LaneTopic
 
 THREADS = 8
@@ -84,9 +85,16 @@ class Context:
 
     async def task(self, request: Request, verb: Verb, task_id: str, lane: str = "", shard: str = "") -> tuple[str, str]:
         """The lane of a task, and who calls, and may do this in every lane that id and `shard` lead to; only where none tells it, in
-        `lane`. Raises RequestRefused."""
+        `lane`. Attempts and results lie below the id alone: to read them where it does not tell the lane is to read in every lane. Raises
+        RequestRefused."""
         store = self.bucket
-        lanes = await self._about(task_id, lambda: _lanes_of_task(store, task_id, lane, shard))
+        found = await self._about(task_id, lambda: _lanes_of_task(store, task_id, shard))
+        lanes = list(found.values()) or [lane]
+        if not lanes[0]:
+            need = "?lane= and ?at=" if verb is Verb.READ else "?lane="
+            raise RequestRefused(422, f"neither the id nor the record of a key tells the task's lane: give {need}")
+        if verb is Verb.READ and task_id not in found:
+            lanes.append(ALL)
         who = [self.access.check(request, verb, one) for one in lanes]
         return lanes[0], who[0]
 
@@ -100,19 +108,19 @@ class Context:
         return _keep(self._known, submission_id, self._known.get(submission_id) or Known())
 
 
-def _lanes_of_task(store: ObjectStore, task_id: str, lane: str, shard: str) -> list[str]:
-    if shard and shard_in_id(f"{0:016x}-{shard}") is None:
+def _lanes_of_task(store: ObjectStore, task_id: str, shard: str) -> dict[str, str]:
+    """By the id, and by an id in the shard; those that tell none are left out."""
+    in_shard = f"{0:016x}-{shard}"
+    if shard and shard_in_id(in_shard) is None:
         raise SettingsError([f"{shard[:200]!r} can be no outcome shard"])
-    found: list[str] = []
-    for one in (task_id, *([f"{0:016x}-{shard}"] if shard else [])):
+    found: dict[str, str] = {}
+    for one in (task_id, *([in_shard] if shard else [])):
         try:
-            found.append(lane_of(store, one))
+            found[one] = lane_of(store, one)
         except (ObjectMissing, ObjectDamaged):
             if shard_in_id(one) is not None:
                 raise
-    if not found and not lane:
-        raise SettingsError(["neither the id nor the record of a key tells the task's lane: give ?lane= and ?at="])
-    return found or [lane]
+    return found
 
 
 def _keep(kept: OrderedDict[str, T], name: str, value: T) -> T:
@@ -132,7 +140,7 @@ def refused(error: FanoutError) -> RequestRefused:
     if isinstance(error, MessageRefused):
         return RequestRefused(422, str(error), wrong=[Wrong(pointer=f"?{name}", detail=str(error)) for name in error.fields])
     if isinstance(error, SettingsError):
-        return RequestRefused(422, str(error))
+        return RequestRefused(422, re.sub(r"--(lane|at|shard)\b", r"?\1", str(error)))  # an option of the command is a parameter here
     if isinstance(error, DependencyError):
         return RequestRefused(503, str(error), retry_after_s=RETRY_AFTER_S)
     return RequestRefused(409, str(error))

@@ -73,27 +73,26 @@ class Submissions:
     async def add(self, request: Request) -> Response:
         """Raises RequestRefused."""
         tools = self._ready()
-        opened = await self._opened(request, tools)
+        opened, lane = await self._opened(request, tools)
+        self._access.check(request, Verb.SUBMIT, lane)
         if opened is None:
             text = f"submission {_id(request)} is closed: submit these tasks as another one, or begin one with open=true to add to it"
             raise RequestRefused(409, text)
         if opened.lane not in self._collectors:
             raise RequestRefused(422, f"submission {opened.submission_id} is of lane {opened.lane}, which this service does not serve")
-        self._access.check(request, Verb.SUBMIT, opened.lane)
         options = read_part_options(request.query_params.multi_items(), opened.lane, tools.store.bucket_name)
         return await self._run(request, tools, options, opened)
 
     async def finish(self, request: Request) -> Response:
         """Close an open submission. Raises RequestRefused."""
         tools = self._ready()
-        opened = await self._opened(request, tools)
+        opened, lane = await self._opened(request, tools)
         submission_id = _id(request)
+        self._access.check(request, Verb.SUBMIT, lane)
         if opened is not None:
-            self._access.check(request, Verb.SUBMIT, opened.lane)
             summary = await self._asked(lambda: close_opened(tools.store, opened, tools.clock.now()))
         else:
             summary = await self._asked(lambda: read_summary(tools.store, submission_id) or {})
-            self._access.check(request, Verb.SUBMIT, str(summary.get("lane", "")))
         return as_json(200, _closed(submission_id, summary))
 
     def _ready(self) -> Tools:
@@ -101,13 +100,16 @@ class Submissions:
             raise RequestRefused(503, NO_BUCKET)
         return self._tools
 
-    async def _opened(self, request: Request, tools: Tools) -> Opened | None:
-        """None for one that was closed by the request that submitted it. Raises RequestRefused: 404 if there is none."""
+    async def _opened(self, request: Request, tools: Tools) -> tuple[Opened | None, str]:
+        """And its lane; None for one that was closed by the request that submitted it. Raises RequestRefused: 404 if there is none."""
         submission_id = _id(request)
         opened = await self._asked(lambda: read_opened(tools.store, submission_id))
-        if opened is None and await self._asked(lambda: read_summary(tools.store, submission_id)) is None:
+        if opened is not None:
+            return opened, opened.lane
+        summary = await self._asked(lambda: read_summary(tools.store, submission_id))
+        if summary is None:
             raise RequestRefused(404, f"there is no open submission {submission_id}: begin one with POST /submissions?open=true")
-        return opened
+        return None, str(summary.get("lane", ""))
 
     async def _run(self, request: Request, tools: Tools, options: Options, opened: Opened | None = None) -> Response:
         async with self._spools.spooled(request) as path:
@@ -206,6 +208,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "There is no open submission of this id"},
     409: {"model": Problem, "description": "A request with this key is under way (see Retry-After), or the submission is closed"},
     413: {"model": Problem, "description": "The body, the source or an item is too large, or there are too many tasks"},
+    415: {"model": Problem, "description": "The body is packed (Content-Encoding)"},
     422: {
         "model": Problem,
         "description": "Tasks or options are wrong, or another body came first with this key; see `errors`",

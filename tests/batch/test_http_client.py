@@ -294,8 +294,23 @@ def test_an_error_of_something_on_the_way_is_told_as_it_is(kind: Any) -> None:
         Both(kind, proxy).status("s-1")
 
 
+@pytest.mark.parametrize("ask", [lambda client: client.status("s-1"), lambda client: client.outcomes("s-1")])
+def test_an_answer_that_leads_elsewhere_is_no_answer(kind: Any, ask: Callable[[Any], Any]) -> None:
+    def proxy(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(302, headers={"location": "https://door/"})
+
+    with pytest.raises(DoorRefused, match="302: the front door is not here, but perhaps at https://door/"):
+        ask(Both(kind, proxy))
+
+
+@pytest.mark.parametrize("url", ["door:8080", "localhost", ""])
+def test_an_address_without_a_scheme_is_refused_at_once(kind: Any, url: str) -> None:
+    with pytest.raises(ValueError, match="must begin with https://"):
+        kind(url)
+
+
 def test_what_is_asked(kind: Any, door: Door) -> None:
-    client = Both(kind, door, token="secret")
+    client = Both(kind, door, token="secret\n")  # as it is read from a file
     assert client.status("s/1") == {"state": "running"}
     assert client.task("t-1") == {"state": "running"}
     assert client.task("t-1", lane="bulk") == {"state": "running"}

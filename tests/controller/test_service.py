@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -277,8 +278,8 @@ def test_a_refused_tick_does_nothing(here: World, guarded: Client, caplog: pytes
 
 def test_pages_of_other_sites_cannot_post(here: World, client: Client) -> None:
     here.backlog_is(10)
-    for path in ("/tick", "/pokes"):
-        assert client.post(path, headers={"Origin": "https://evil.example"}).status_code == 403
+    for path, origin in product(("/tick", "/pokes"), ("https://evil.example", "null", "http://[", "")):
+        assert client.post(path, headers={"Origin": origin}).status_code == 403
     assert here.runner.requests == []
     assert client.post("/tick", headers={"Origin": "http://controller"}).status_code == 200
 

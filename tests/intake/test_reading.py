@@ -34,7 +34,7 @@ from intake.reading import context as context_module
 from intake.service import create_app
 from tests.batch.dead import log_of_letters
 from tests.batch.submitted import Submitted
-from tests.batch.traces import Bucket
+from tests.batch.traces import ERROR, Bucket
 from tests.intake.fake import FakeTopic
 
 Scenario = Callable[[httpx.AsyncClient], Awaitable[None]]
@@ -255,6 +255,7 @@ def test_a_tasks_life_is_what_fanout_task_tells() -> None:
     assert ask(context, f"/tasks/{delayed}").json()["state"] == "delayed"
     refused(ask(context, "/tasks/message-8811223344?lane=default&at=2026-01-01T00:00:00Z"), 404, "nothing is known")
     refused(ask(context, "/tasks/message-8811223344"), 422, "give ?lane= and ?at=")
+    refused(ask(context, "/tasks/message-8811223344?lane=default"), 422, "give ?lane and ?at (about when")
     refused(ask(context, f"/tasks/{task_id}?at=yesterday"), 422, "?at must be a time")
     refused(ask(context, "/tasks/message-1?lane=default&shard=../x"), 422, "can be no outcome shard")
 
@@ -267,6 +268,17 @@ def test_a_task_is_checked_in_the_lane_that_its_id_tells_whatever_lane_is_named(
     refused(ask(context, f"/tasks/message-1?lane=bulk&shard={bucket.shard}"), 403)
     refused(ask(context, f"/tasks/{task_id}/cancel", "POST"), 403)
     assert access.asked == [("read", "default"), ("read", "default"), ("cancel", "default")]
+
+
+def test_of_a_task_whose_lane_only_its_reader_names_is_told_to_those_who_may_read_every_lane() -> None:
+    bucket, access = Bucket(), Noted({"*"})
+    write_lanes(bucket.store, {"default": log_of_letters.LANE})
+    context, named = context_of(bucket.store, bucket.clock, access=access), f"lane=default&at={iso(bucket.clock.now())}"
+    bucket.attempts("message-17", attempt_count=1, errors=(ERROR,))
+    for query in (named, f"shard={bucket.shard}", f"{named}&shard={bucket.shard}"):
+        refused(ask(context, f"/tasks/message-17?{query}"), 403)
+    assert ask(context, "/tasks/message-17/cancel?lane=default", "POST").status_code == 200
+    assert ask(context_of(bucket.store, bucket.clock), f"/tasks/message-17?{named}").json()["state"] == "retrying"
 
 
 def test_every_endpoint_of_a_submission_asks_who_may(one: Submitted) -> None:
@@ -297,6 +309,29 @@ def test_a_bucket_that_does_not_answer_is_503(one: Submitted, path: str) -> None
     answer = ask(context, f"/submissions/{one.submission_id}{path}")
     refused(answer, 503, "it did not answer")
     assert answer.headers["retry-after"] == "5"
+
+
+DEEP = b"[" * 3000
+
+
+@pytest.mark.parametrize("summary", [{"task_count": "x"}, {"shards": None}, {"shards": [1]}, {"part_count": True}, {"lane": "\ud800"}])
+def test_a_damaged_summary_is_a_conflict_whatever_is_asked(one: Submitted, summary: dict[str, Any]) -> None:
+    name = submission_object(one.submission_id)
+    one.store.write(name, json.dumps({**json.loads(one.store.read(name)), **summary}).encode())
+    context, task_id = context_of(one.store, one.clock), one.ids[0]
+    paths = [f"/submissions/{one.submission_id}{tail}" for tail in ("", "/proof", "/outcomes")]
+    answers = [ask(context, path) for path in paths] + [ask(context, f"{paths[0]}/retry", "POST"), ask(context, f"/tasks/{task_id}")]
+    assert {answer.status_code for answer in answers} <= {200, 409}, [answer.text for answer in answers]
+    if summary != {"shards": [1]}:
+        assert name in refused(answers[0], 409)["error"]
+
+
+def test_lines_nested_too_deep_are_damaged_lines(one: Submitted) -> None:
+    one.store.write(manifest_object(one.submission_id, 0), DEEP)
+    one.store.write(one.store.names(outcome_folder(one.shard))[0], DEEP)
+    context, path = context_of(one.store, one.clock), f"/submissions/{one.submission_id}"
+    assert len(ask(context, f"{path}/proof").json()["problems"]) == 3
+    assert (ask(context, path).status_code, ask(context, f"{path}/outcomes").status_code) == (200, 200)
 
 
 def test_what_cannot_be_read_is_told(one: Submitted) -> None:
@@ -372,7 +407,8 @@ def test_cancel_writes_the_lanes_list(one: Submitted) -> None:
         (one.submission_id, "ada@example.com", "wrong input"),
         (one.ids[0], "ada@example.com", ""),
     ]
-    refused(ask(context, f"/tasks/{one.ids[0]}/cancel?lane=nowhere", "POST"), 422, "no lane")
+    wrong = refused(ask(context, f"/tasks/{one.ids[0]}/cancel?lane=nowhere", "POST"), 422, "no lane")
+    assert [place["pointer"] for place in wrong["errors"]] == ["?lane"]
 
 
 def with_letters(topic: str = "tasks", lane: str = "default") -> tuple[Submitted, MemoryBroker]:

@@ -363,10 +363,21 @@ def test_nothing_is_answered_before_the_broker_confirmed() -> None:
     serve(scenario, held=True)
 
 
+@pytest.mark.parametrize("path", ["/submit-task", "/submissions"])
+def test_a_body_that_is_packed_is_refused_as_such(path: str) -> None:
+    async def scenario(service: Service) -> None:
+        for headers, status in (({"Content-Encoding": "GZIP"}, 415), ({"Content-Encoding": "utf-8"}, 200)):
+            answer = await service.client.post(path, content=b'{"task_type": "thumbnail"}', headers=headers)
+            assert answer.status_code == status, answer.text
+
+    serve(scenario, store=MemoryObjectStore())
+
+
 def test_unknown_paths_and_methods_answer_like_the_rest() -> None:
     async def scenario(service: Service) -> None:
         assert_refused(await service.client.get("/nothing"), 404, "/nothing")
         assert_refused(await service.client.get("/submit-task"), 405, "Method Not Allowed")
+        assert_refused(await service.client.post("/submissions/", content=b""), 404, "POST /submissions/: Not Found")
         assert (await service.client.get("/health")).json() == {
             "status": "healthy",
             "service": "intake",

@@ -250,6 +250,10 @@ def test_who_may_submit_is_asked_for_every_lane_that_gets_tasks(store: MemoryObj
             asked.clear()
             await service.post(what, b'{"task_type": "thumbnail"}')
             assert asked == [("submit", "urgent" if "urgent" in what else "default")]
+        closed = receipt(await service.post("/submissions?lane=urgent", b""))["submission_id"]
+        asked.clear()
+        assert_refused(await service.post(f"/submissions/{closed}/tasks", b""), 409, "closed")
+        assert asked == [("submit", "urgent")]
 
     serve(scenario, store=store)
 

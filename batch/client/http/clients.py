@@ -39,7 +39,9 @@ class _Door:
         rng: random.Random | None = None,
     ) -> None:
         """`token`: an API key, or what gives OIDC tokens. A request that fails is tried again for `retry_for_s`; it may take `timeout_s`
-        between two bytes."""
+        between two bytes. Raises ValueError if `url` is no address."""
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"the front door's address must begin with https://, or on loopback with http://, got {url[:200]!r}")
         try:
             import httpx
         except ModuleNotFoundError as error:
@@ -95,7 +97,7 @@ class _Door:
         return answered(Call("GET", path_of("submissions", submission_id, "outcomes"), filters, streams=True), self._patience)
 
     def _request(self, http: Any, call: Call, token: str) -> Any:
-        headers = call.headers | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers = call.headers | ({"Authorization": f"Bearer {token.strip()}"} if token else {})
         return http.build_request(call.method, call.path, params=call.query, content=call.body, headers=headers)
 
 
@@ -154,7 +156,7 @@ class Client(_Door):
         request = self._request(self._http, call, self._token())
         try:
             response = self._http.send(request, stream=True)
-            if call.streams and response.status_code < 400:
+            if call.streams and response.status_code < 300:
                 return Answer(response.status_code, response.headers, stream=response)
             return Answer(response.status_code, response.headers, response.read())
         except self._httpx.TransportError as error:
@@ -208,7 +210,7 @@ class AsyncClient(_Door):
         request = self._request(self._http, call, await asyncio.to_thread(self._token))
         try:
             response = await self._http.send(request, stream=True)
-            if call.streams and response.status_code < 400:
+            if call.streams and response.status_code < 300:
                 return Answer(response.status_code, response.headers, stream=response)
             return Answer(response.status_code, response.headers, await response.aread())
         except self._httpx.TransportError as error:

@@ -68,7 +68,8 @@ class Answer:
         except ValueError:
             problem = None
         if not isinstance(problem, dict):  # of something on the way, such as a proxy
-            problem = {"status": self.status, "error": self.body[:500].decode("utf-8", "replace")}
+            elsewhere = f"the front door is not here, but perhaps at {self.headers['location']}" if "location" in self.headers else ""
+            problem = {"status": self.status, "error": elsewhere or self.body[:500].decode("utf-8", "replace")}
         return DoorRefused(self.status, problem)
 
 
@@ -98,7 +99,7 @@ def answered(call: Call, patience: Patience) -> Steps[Answer]:
     longest_s = FIRST_WAIT_S
     while True:
         got = yield call
-        if isinstance(got, Answer) and got.status < 400:
+        if isinstance(got, Answer) and got.status < 300:
             return got
         wait_s = _wait_s(got, patience.rng.uniform(0, longest_s), patience.clock.now())
         if wait_s is None or patience.clock.monotonic() + wait_s > until_s:

@@ -73,7 +73,7 @@ def lane_of_submission(store: ObjectStore, submission_id: str) -> str:
             continue
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ObjectDamaged(f"{name} does not tell the lane ({error!r:.100})") from error
-        if isinstance(lane, str) and lane:
+        if isinstance(lane, str) and lane.isprintable() and lane:
             return lane
         raise ObjectDamaged(f"{name} names no lane")
     if store.info(manifest_object(submission_id, 0)) is not None:
