@@ -318,6 +318,8 @@ class Submission:
     def _finish(self) -> None:
         self._begin()
         if self._stays_open:
+            if self._identity.added and not self._part_count and is_closing(self._store, self.submission_id):
+                raise SubmissionClosed(self.report)  # also where there was nothing to add
             return
         self._may_go_on()
         counts = {"task_count": self._accepted_count, "refused_count": self._refused_count, "part_count": self._part_count}

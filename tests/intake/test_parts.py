@@ -40,7 +40,8 @@ def test_parts_are_one_submission_until_it_is_closed(store: MemoryObjectStore) -
         closed = receipt(await service.post(f"{path}/close", b""))
         assert (closed["accepted_count"], closed["closed"], closed["status"]) == (5, True, "submitted")
         assert receipt(await service.post(f"{path}/close", b"")) == closed
-        assert_refused(await service.post(f"{path}/tasks", lines(1)), 409, "is closed", "0 tasks of this request")
+        for body in (lines(1), b""):
+            assert_refused(await service.post(f"{path}/tasks", body), 409, "is closed", "0 tasks of this request")
         assert len(messages(service, "urgent")) == 5
         assert {message.attributes["shard"] for message in messages(service, "urgent")} == {submission_id}
         assert (prove(store, submission_id).submitted_count, prove(store, submission_id).problems) == (5, ())
