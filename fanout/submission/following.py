@@ -151,8 +151,9 @@ def as_text(found: SubmissionProgress) -> Iterator[str]:
     yield headline(found)
     for name, count in found.counts.items():
         yield f"  {count:>9,} {name}"
+    running = f", at least {found.running_count:,} of them running" if found.running_count else ""
     delayed = f", {found.delayed_count:,} of them delayed" if found.delayed_count else ""
-    yield f"  {found.pending_count:>9,} pending{delayed}"
+    yield f"  {found.pending_count:>9,} pending{running}{delayed}"
     if found.tasks_per_s:
         until = f", so it ends about {iso(found.expected_end_at)}" if found.expected_end_at else ""
         yield f"{found.tasks_per_s:,.1f} tasks a second in the last minutes{until}"

@@ -19,7 +19,7 @@ from batch.model.attempts import AttemptError, Attempts, to_json
 from batch.model.errors import ObjectMissing
 from batch.model.message import ROLLING_BELOW
 from batch.model.names import attempts_object, delayed_object, mark_object, outcome_folder, progress_object, submission_object
-from batch.model.progress import Progress, to_metadata
+from batch.model.progress import Progress, RunningTask, to_metadata
 from batch.prices import GIB_SECOND_USD, MESSAGE_BYTE_USD, VCPU_SECOND_USD, WRITE_USD
 from tests.batch.submitted import Submitted
 
@@ -198,3 +198,22 @@ def test_what_is_stored_no_longer_holds_once_there_are_more_objects() -> None:
     one.write([one.outcome(one.ids[0])])
     assert look(one).state is SubmissionState.FINISHING
     assert proof.complete
+
+
+@pytest.mark.parametrize("count", [ROLLING_BELOW - 1, 150])
+def test_tasks_that_live_workers_name_are_running(count: int) -> None:
+    one = Submitted(count)
+    one.write(one.outcome(task_id) for task_id in one.ids[3:])
+    now = one.clock.now()
+
+    def says(index: int, told_at: float, names: list[str], exit_reason: str = "") -> None:
+        running = tuple(RunningTask(name, "work", int(told_at)) for name in names)
+        told = Progress(100, now - 500, told_at, 1, 1, succeeded=1, exit_reason=exit_reason, running=running)
+        one.store.write(progress_object("run", index, 0), b"", metadata=to_metadata(told))
+
+    says(0, now - 20, [one.ids[0], "another-task"])
+    says(1, now - 20, [one.ids[1]], exit_reason="stopped")
+    says(2, now - 600, [one.ids[2]])
+    assert (look(one).pending_count, look(one).running_count) == (3, 1)
+    one.write(one.outcome(task_id) for task_id in one.ids[:3])
+    assert look(one).running_count == 0

@@ -27,11 +27,13 @@ MESSAGE_BYTES = 1000
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What an execution's workers have spent: seconds that they are billed for, and outcome lines that they have written. `ended`: every
-    one has said that it ended, so neither will grow."""
+    one has said that it ended, so neither will grow. `running`: the ids of tasks that the others named as running longest, and when (Unix
+    seconds)."""
 
     billed_s: float
     line_count: int
     ended: bool
+    running: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,14 @@ class Cost:
 def spent(tries: Iterable[Progress]) -> Spent:
     """By the progress of an execution's workers, all of their tries."""
     billed_s, line_count, ended, any_try = 0.0, 0, True, False
+    running: list[tuple[str, float]] = []
     for one in tries:
         any_try = True
         billed_s += max(prices.WORKER_FLOOR_S, one.updated_at - one.started_at)
         line_count += sum(getattr(one, outcome) for outcome in PRECEDENCE)
         ended = ended and bool(one.exit_reason)
-    return Spent(billed_s, line_count, any_try and ended)
+        running += [(task.task_id, one.updated_at) for task in one.running if not one.exit_reason]
+    return Spent(billed_s, line_count, any_try and ended, tuple(running))
 
 
 def usd_of(one: Spent, vcpu: float, memory_gib: float) -> float:
@@ -79,26 +83,19 @@ def usd_of(one: Spent, vcpu: float, memory_gib: float) -> float:
     return one.billed_s * prices.worker_usd_per_s(vcpu, memory_gib)
 
 
-def read_spent(store: ObjectStore, execution: str) -> Spent:
-    """Raises DependencyError."""
-    return spent(_tries(store, execution))
+def all_spent(store: ObjectStore, executions: Iterable[str], known: dict[str, Spent]) -> dict[str, Spent]:
+    """By execution. `known` keeps what is final, for the next call. Raises DependencyError."""
+    asked = [name for name in executions if name not in known][:MAX_EXECUTIONS]
+    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="cost") as pool:
+        found = dict(zip(asked, pool.map(lambda name: spent(_tries(store, name)), asked), strict=True))
+    known.update({name: one for name, one in found.items() if one.ended})
+    return {**known, **found}
 
 
 def cost_of(
-    store: ObjectStore,
-    lane: LaneFacts | None,
-    written: Mapping[str, int],
-    known: dict[str, Spent],
-    *,
-    message_count: int,
-    write_count: int,
+    lane: LaneFacts | None, written: Mapping[str, int], found: Mapping[str, Spent], *, message_count: int, write_count: int
 ) -> Cost:
-    """`written`: the submission's outcome lines by execution. `known` keeps what is final of executions, for the next call. Raises
-    DependencyError."""
-    asked = [name for name in written if name not in known][:MAX_EXECUTIONS]
-    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="cost") as pool:
-        found = {**known, **dict(zip(asked, pool.map(lambda name: read_spent(store, name), asked), strict=True))}
-    known.update({name: one for name, one in found.items() if one.ended and name in written})
+    """`written`: the submission's outcome lines by execution; `found`: what these have spent."""
     worker_s = 0.0
     unknown_count = 0
     for name, line_count in written.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,7 +18,7 @@ from typing import Any
 
 from batch.client.closing import read_summary
 from batch.client.proof import manifests_of
-from batch.client.reading.cost import Cost, Spent, cost_of
+from batch.client.reading.cost import Cost, Spent, all_spent, cost_of
 from batch.client.stored_proof import StoredProof, read_stored, told_again
 from batch.dead.lanes import LaneFacts
 from batch.ends import marks
@@ -34,6 +34,8 @@ from batch.services.ports import ObjectStore
 
 MAX_DELAYED_LOOKED_AT = 1000
 """Names of delayed messages of the lane: one request. Where there are as many, how many are the submission's is not told."""
+RUNNING_TOLD_S = 180.0
+"""What a worker said longer ago is not believed: it may have been killed."""
 
 
 class SubmissionState(StrEnum):
@@ -64,7 +66,8 @@ class Known:
 @dataclass(frozen=True, slots=True)
 class SubmissionProgress:
     """How far a submission is. `task_count` is None while it is open; `accepted_count` are known so far. `is_approximate`: the counts are
-    not those of a proof. `delayed_count` of the pending ones wait until a time; None where that is not known. Times are Unix seconds, 0
+    not those of a proof. At least `running_count` of the pending ones run: workers that wrote outcomes of it name them, each its oldest 20.
+    `delayed_count` of the pending ones wait until a time; None where that is not known. Times are Unix seconds, 0
     where there is none. `end`: `waiting` until what its client wants to happen at its end was published, then `fired`; `end_error`: why the
     last `fanout.finish` failed, while it waits."""
 
@@ -75,6 +78,7 @@ class SubmissionProgress:
     task_count: int | None
     counts: Mapping[str, int]
     pending_count: int
+    running_count: int
     delayed_count: int | None
     is_approximate: bool
     tasks_per_s: float
@@ -96,7 +100,7 @@ class SubmissionProgress:
             "accepted_count": self.accepted_count,
             **{f"{name}_count": self.counts[name] for name in PRECEDENCE},
             "pending_count": self.pending_count,
-            "running_count": None,
+            "running_count": self.running_count,
             "delayed_count": self.delayed_count,
             "approximate": self.is_approximate,
             "tasks_per_s": round(self.tasks_per_s, 3),
@@ -131,6 +135,8 @@ def progress(
     pending = max(0, about.accepted_count - sum(counts.values()))
     rate = _rate(known, about, now) if not state.is_end else 0.0
     lane = lanes.get(about.lane)
+    written = {name: count for name, count in found.written.items() if name != OBJECTS}
+    spent = all_spent(store, written, known.spent)
     return SubmissionProgress(
         submission_id,
         about.lane,
@@ -139,6 +145,7 @@ def progress(
         about.accepted_count if about.closed else None,
         counts,
         pending,
+        min(pending, _running_count(store, about, spent, now)) if pending else 0,
         _delayed_count(store, submission_id, lane, about.accepted_count) if pending else 0,
         stored is None,
         rate,
@@ -148,10 +155,9 @@ def progress(
         stored.stored_at if stored else 0.0,
         *_end(store, about),
         cost_of(
-            store,
             lane,
-            {name: count for name, count in found.written.items() if name != OBJECTS},
-            known.spent,
+            written,
+            spent,
             message_count=about.accepted_count + found.counts.get(REPLAYED, 0),
             write_count=about.part_count + 1 + found.written.get(OBJECTS, 0),
         ),
@@ -262,7 +268,16 @@ def _delayed_count(store: ObjectStore, submission_id: str, lane: LaneFacts | Non
     found = list(islice(store.list(delayed_folder(lane.subscription)), MAX_DELAYED_LOOKED_AT))
     if len(found) >= MAX_DELAYED_LOOKED_AT:
         return None
-    named = {parts[1] for info in found if (parts := delayed_parts(info.name)) is not None}
+    return _own_count(store, submission_id, {parts[1] for info in found if (parts := delayed_parts(info.name)) is not None}, count)
+
+
+def _running_count(store: ObjectStore, about: _About, spent: Mapping[str, Spent], now: float) -> int:
+    named = {task_id for one in spent.values() for task_id, at in one.running if at >= now - RUNNING_TOLD_S}
+    return _own_count(store, about.submission_id, named, about.accepted_count)
+
+
+def _own_count(store: ObjectStore, submission_id: str, named: Set[str], count: int) -> int:
+    """How many of these are tasks of the submission, which has `count`: ids of a small one do not tell."""
     own = task_ids(store, submission_id) if named and count < ROLLING_BELOW else frozenset[str]()
     return sum(task_id in own or shard_in_id(task_id) == submission_id for task_id in named)
 
