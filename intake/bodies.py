@@ -15,6 +15,7 @@ MAX_REQUEST_BYTES = 32 * 1024 * 1024
 """What Cloud Run lets through. A body up to this size is read to its end even when it is refused: most clients look for the
 answer only after they have sent everything. Of a larger or endless one no more than this is read."""
 RETRY_AFTER_S = 2
+NO_BUCKET = "this front door has no bucket, which holds submissions and what became of tasks: set BUCKET_NAME"
 PACKED = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
 
 

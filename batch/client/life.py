@@ -138,7 +138,7 @@ def located(store: ObjectStore, task_id: str, *, shard: str = "", lane: str = ""
     if not shards:
         told = f"{task_id} names no outcome shard, and no record of an idempotency key does"
         need = "give --lane and --at (about when it was published), or --shard if the message had that attribute"
-        raise SettingsError([f"{told}: {need}. So it is with keyed tasks of the HTTP front door, and with messages of other clients"])
+        raise SettingsError([f"{told}: {need}. So it is with keyed tasks of a front door without a bucket, and messages of others"])
     if any(shard_of({"shard": one}, lane="", published_s=0.0) != one for one in shards):
         raise SettingsError([f"{shards[0]!r:.200} can be no outcome shard: look at --lane and --shard"])
     rolling = _ROLLING.fullmatch(own)

@@ -42,9 +42,9 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
     """Show what became of the task TASK_ID, or what it waits for.
 
     Its state is succeeded, superseded, cancelled or dead; running, where a live worker says so of its 20 oldest tasks; delayed; retrying;
-    pending again, by a replay; or `waiting or running`, which nothing in the bucket tells apart. Ids of keyed tasks of the HTTP front door
-    and of other clients' messages do not tell where the outcome is: give --lane and --at. For others --at saves requests: nothing is read
-    that was written more than 5 minutes before. Ends with 0 when the task is known, with 1 when it is not.
+    pending again, by a replay; or `waiting or running`, which nothing in the bucket tells apart. Ids of keyed tasks of a front door
+    without a bucket, and of other clients' messages, do not tell where the outcome is: give --lane and --at. For others --at saves
+    requests: nothing is read that was written more than 5 minutes before. Ends with 0 when the task is known, with 1 when it is not.
 
     \b
     fanout task 9f2c4e1ab8d03f57-rolling-default-2026013112

@@ -24,6 +24,7 @@ from batch.model.errors import DependencyError, FanoutError, MessageRefused, Obj
 from batch.model.message import TASK_ID_PATTERN, shard_in_id
 from batch.services.ports import ObjectStore, Topic
 from intake.access import Access, Verb
+from intake.bodies import NO_BUCKET
 from intake.collector import Collector
 from intake.problems import Problem, RequestRefused, Wrong, answer_refused
 from intake.rules import ALL
@@ -35,7 +36,6 @@ MAX_WAITING, MAX_WAITING_LONG = 64, 4
 RETRY_AFTER_S = 5
 SUBMISSIONS_KNOWN = 500
 """Of which the last look is kept, so that the next reads on from there."""
-NO_BUCKET = "this front door has no bucket, which holds what became of tasks: set BUCKET_NAME"
 T = TypeVar("T")
 
 

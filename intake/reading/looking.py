@@ -36,7 +36,6 @@ MAX_NAMED = 1000
 """Missing tasks in a proof; their number is exact, and `fanout proof --json` names all."""
 MAX_OBJECTS = 1000
 """For one task; where more would have to be read, its time is asked for."""
-_BOOL = f"of each task the line that counts only, if it has ended: of submissions of at most {MAX_TASKS_HELD:,} tasks"
 Texts = Annotated[list[str] | None, Query(description="only lines with this; may be given several times")]
 Since = Annotated[str, Query(description="finished since then, such as 2026-01-31T12:00:00Z")]
 Final = Annotated[bool, Query(description=f"of each task the line that counts, if it has ended; for at most {MAX_TASKS_HELD:,} tasks")]

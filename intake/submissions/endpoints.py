@@ -16,14 +16,13 @@ from batch.ends.options import LANE, End, Ends
 from batch.model.errors import DependencyError, MessageRefused, ObjectDamaged
 from intake.access import Access, Verb
 from intake.asking import Asking
-from intake.bodies import Spools, key_of
+from intake.bodies import NO_BUCKET, Spools, key_of
 from intake.collector import Collector
 from intake.problems import Problem, RequestRefused, Wrong, as_json
 from intake.submissions.bulk import MAX_SOURCE_TASKS, MAX_TASKS, Bulk, Tools, Work, refused_by
 from intake.submissions.lane_topic import LaneTopic
 from intake.submissions.options import ACCEPT, Options, read_options, read_part_options
 
-NO_BUCKET = "this service has no bucket, where submissions are written down: set BUCKET_NAME"
 SUBMISSION_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 T = TypeVar("T")
 

@@ -292,7 +292,7 @@ def test_a_keyed_task_without_a_record_needs_lane_and_time(bucket: Bucket) -> No
     task_id, published_at = message.attributes["task_id"], bucket.clock.now()
     bucket.clock.advance(1800)
     bucket.ended(task_id, "succeeded", message.attributes["shard"])
-    with pytest.raises(SettingsError, match=r"give --lane and --at .* HTTP front door"):
+    with pytest.raises(SettingsError, match=r"give --lane and --at .* front door without a bucket"):
         bucket.life(task_id)
     with pytest.raises(SettingsError, match=r"give --lane and --at"):
         bucket.life(task_id, lane="bulk")
