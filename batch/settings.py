@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from math import inf
 from typing import Any, TypeVar
 
+from batch.formats.kinds import ENVELOPE, event_types, formats
 from batch.logs import LEVELS
 from batch.model.errors import SettingsError
 from batch.model.shares import share
@@ -203,6 +204,22 @@ class WorkerSettings:
     billing_floor_s: float = setting("BILLING_FLOOR_S", seconds(0), "the least time Cloud Run bills a worker for; 0 disables", default=60.0)
     use_paid_minute: bool = setting(
         "USE_PAID_MINUTE", flag, "whether a worker that a controller launched goes on after its share while it is paid for", default=False
+    )
+    accept: tuple[str, ...] = setting(
+        "ACCEPT",
+        formats,
+        "the forms of messages that are taken, separated by commas: `envelope` (as clients of Fanout write them), `raw` (any bytes), "
+        "`gcs-notification`, `cloudevents`; as the annotation fanout/accept says",
+        default=(ENVELOPE,),
+    )
+    default_type: str = setting(
+        "DEFAULT_TYPE", text, "the task type of messages that name none; as the annotation fanout/default-type says", default=""
+    )
+    event_types: tuple[str, ...] = setting(
+        "EVENT_TYPES",
+        event_types,
+        "which events of a bucket's notifications are run; as the annotation fanout/event-types says",
+        default=("OBJECT_FINALIZE",),
     )
     max_outstanding_bytes: int = setting(
         "MAX_OUTSTANDING_BYTES", whole(1), "data of messages that may be outstanding in a worker", default=32 * 1024 * 1024

@@ -20,7 +20,7 @@ from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Reading, Value
 from controller.observe.google_jobs import PAGE, WORKERS_PAGE
-from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
+from controller.observe.jobs import LANE_LABEL, Container, JobInfo, RunRequest
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 
@@ -95,7 +95,9 @@ class CountingRunner:
     def add_lane(self, name: str) -> str:
         """The full name of its job."""
         annotations = {"fanout/subscription": f"{name}-sub", "fanout/topic": name, "fanout/max-workers": "100000"}
-        job = JobInfo(f"{PARENT}/{name}", labels={LANE_LABEL: name}, annotations=annotations, env={"CONCURRENCY": "4"})
+        env = {"SUBSCRIPTION_NAME": f"{name}-sub", "TOPIC_NAME": name, "BUCKET_NAME": "bucket", "CONCURRENCY": "4"}
+        container = Container(image="image", command=("python", "-m", "batch"), env=env)
+        job = JobInfo(f"{PARENT}/{name}", labels={LANE_LABEL: name}, annotations=annotations, containers=(container,))
         self.lanes[job.full_name] = job
         self.by_job[job.full_name] = []
         return job.full_name

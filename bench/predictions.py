@@ -33,9 +33,9 @@ from controller.act.state import load as load_state
 from controller.config import controller_settings
 from controller.decide.decision import Kind
 from controller.decide.ledger import GUARD_S
-from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import read_manifests
 from controller.lanes.resources import Creator, needed
+from controller.observe.deployed import DeployedJobs
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 from controller.wiring import connected
@@ -178,7 +178,7 @@ def _deployed(stack: ExitStack, loads: Sequence[Load]) -> Outside:
     jobs = stack.enter_context(closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator)))
     for manifest in manifests:
         list(creator.create_missing(needed(manifest)))
-        jobs.apply(manifest, exists=False)
+        jobs.apply(manifest.name, manifest.document, exists=False)
     return stack.enter_context(connected(settings))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from batch.model.clock import SystemClock
 from controller.config import ControllerSettings
+from controller.lanes.rules import Home
 from controller.tick.outside import Outside
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
     backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, window_s=settings.reading_window_s)
     try:
-        yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas)
+        home = Home(settings.project, settings.bucket_name)
+        yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas, home=home)
     finally:
         topics.close()
         backlog.close()

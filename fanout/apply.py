@@ -13,9 +13,9 @@ import click
 
 from batch.model.errors import SettingsError
 from controller.config import RUN_EMULATOR
-from controller.lanes.deployed import DeployedJobs
 from controller.lanes.differences import Change, differences
 from controller.lanes.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests, rendered
+from controller.observe.deployed import DeployedJobs
 from fanout import cloud, output
 from fanout.output import counted, explained_errors, show_json
 
@@ -92,7 +92,7 @@ def apply(
                     created = _create_missing(manifests, project, region, say)
                 for one in shown:
                     if one.changes:
-                        deployed.apply(one.manifest, exists=one.exists)
+                        deployed.apply(one.manifest.name, one.manifest.document, exists=one.exists)
                         one.applied = True
                         say(f"{'replaced' if one.exists else 'created'} job {one.manifest.name}")
         if as_json:

@@ -13,7 +13,7 @@ from batch.model.clock import iso
 from batch.model.errors import DependencyError, SettingsError
 from batch.model.outcomes import Outcome
 from controller.config import ControllerSettings
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.lanes import chosen_lanes, lanes_of
 from controller.observe.jobs import JobRunner
 from fanout import cloud
 from fanout.dead.scope import who

@@ -13,7 +13,7 @@ from batch.client.reading.cost import spent, usd_of
 from batch.model.clock import iso
 from batch.model.progress import RunningTask
 from controller.config import ControllerSettings
-from controller.lanes.annotations import lanes_named
+from controller.lanes.lanes import lanes_named
 from controller.model.execution import ExecutionInfo, NumberedTries
 from controller.model.together import together
 from controller.model.wording import spoken

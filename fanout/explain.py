@@ -17,7 +17,7 @@ from controller.act.state import DECISIONS_KEPT, LaneState, load
 from controller.config import ControllerSettings
 from controller.decide.decision import from_json
 from controller.decide.explanation import explained_decision
-from controller.lanes.annotations import lanes_named
+from controller.lanes.lanes import lanes_named
 from controller.model.wording import are, duration, spoken
 from controller.tick.outside import Outside
 from fanout import cloud

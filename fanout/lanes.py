@@ -12,7 +12,7 @@ from batch.model.clock import from_iso, iso
 from controller.config import ControllerSettings
 from controller.decide.decision import Kind
 from controller.decide.explanation import VERDICTS
-from controller.lanes.annotations import LaneRefused, chosen_lanes, lanes_of
+from controller.lanes.lanes import LaneRefused, chosen_lanes, lanes_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Unknown, Value, reading_json
 from controller.model.together import together
@@ -70,7 +70,7 @@ def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings)
 def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence[LaneRefused]]:
     """A look at these lanes, or all, and the jobs that cannot be one. Raises SettingsError, DependencyError."""
     jobs = {job.full_name: job for job in outside.runner.jobs()}
-    lanes, refused = lanes_of(list(jobs.values()))
+    lanes, refused = lanes_of(list(jobs.values()), outside.home)
     chosen = chosen_lanes(lanes, refused, names)
     readings = outside.backlog.read([lane.subscription for lane in chosen]) if chosen else {}
 

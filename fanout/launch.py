@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from controller.lanes.annotations import lanes_named
+from controller.lanes.lanes import lanes_named
 from controller.model.execution import MAX_WORKERS_PER_EXECUTION
 from controller.observe.jobs import JobRunner, LaunchUnclear, RunRequest
 from fanout import cloud
@@ -33,7 +33,7 @@ def command(lane: str, workers: int, max_messages: int | None, as_json: bool, ru
     env = {} if max_messages is None else {"MAX_MESSAGES": str(max_messages)}
     (chosen,) = lanes_named(runner.jobs(), [lane])
     try:
-        execution = runner.run(chosen.job, RunRequest(workers, env))
+        execution = runner.run(chosen.job, RunRequest(workers, env, chosen.container))
     except LaunchUnclear as error:
         raise click.ClickException(f"{error}; it may have started: look at `fanout executions {lane}` before trying again") from error
     if as_json:

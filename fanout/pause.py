@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from controller.lanes.annotations import lanes_named
+from controller.lanes.lanes import lanes_named
 from controller.observe.jobs import JobRunner
 from fanout import cloud
 from fanout.output import say, show_json

@@ -80,7 +80,7 @@ def _annotations() -> str:
     rows = []
     for name, one in ANNOTATIONS.items():
         default = "required" if one.required else _shown(defaults[one.field]).lower()
-        if one.parse is duration:
+        if one.parse is duration and defaults[one.field] is not None:
             default = f"`{spoken(float(str(defaults[one.field]))).replace(' min', 'm').replace(' s', 's')}`"
         rows.append((f"`{name}`", default, one.help_text))
     return _table(("annotation", "default", "meaning"), rows)

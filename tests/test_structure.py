@@ -23,6 +23,7 @@ MAY_IMPORT = {
 ROOMS: dict[str, tuple[str, ...]] = {
     "batch": (
         "model",
+        "formats",
         "extras",
         "logs",
         "settings",

@@ -87,22 +87,11 @@ def backing_off(backoff: Backoff, now: float) -> bool:
     return now < backoff.until <= now + LONGEST_BACKOFF_S * 1.25 + CLOCKS_S
 
 
-def unlaunchable(lane: Lane, parts: tuple[Part, ...]) -> str:
-    """Why Cloud Run would refuse, if that can be seen beforehand; else empty."""
-    fewest = min(part.workers for part in parts)
-    if lane.parallelism <= fewest:
-        return ""
-    job = lane.job.rsplit("/", 1)[-1]
-    return (
-        f"job {job} has parallelism {lane.parallelism}, and Cloud Run refuses an execution of fewer workers, here {fewest}: set "
-        f"`parallelism: 0` in its manifest and apply; fanout/max-workers limits how many run"
-    )
-
-
 def request_for(lane: Lane, part: Part) -> RunRequest:
     """What Cloud Run is asked for one part."""
     timeout = f"{lane.task_timeout_s:.3f}".rstrip("0").rstrip(".")
-    return RunRequest(part.workers, {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout})
+    env = {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout}
+    return RunRequest(part.workers, env, lane.container)
 
 
 def _look_for(lane: Lane, part: Part, saved_at: float, runner: JobRunner, reason: str) -> Part:

@@ -40,7 +40,7 @@ class HoldCause(StrEnum):
     STATE_UNREADABLE = "state_unreadable"
     BROKEN = "broken"
     THROTTLED = "throttled"
-    UNLAUNCHABLE = "unlaunchable"
+    MISCONFIGURED = "misconfigured"
     FAULT = "fault"
 
 

@@ -7,6 +7,7 @@ is filled or not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from batch.model.clock import iso
@@ -74,19 +75,24 @@ def decision_for(
     waiting_since: float | None = None,
     blind: Blind | None = None,
     unfinished_count: int = 0,
+    problems: Sequence[str] = (),
 ) -> Decision:
     """The decision for one lane.
 
     `ledger` is needed if the reading is a value above 0, if tasks were accepted, and if a probe is due; `listing_error` says why
     executions could not be listed; `broken`, why the newest ones acknowledged nothing. With an idle reading `accepted_since_sample_count`
     and the ledger reach back by the readings' window, and `unfinished_count` tasks were accepted before and not acknowledged.
-    `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. Raises ValueError if ledger and error are both
+    `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With
+    `problems` nothing is launched. Raises ValueError if ledger and error are both
     missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
         paused = f'the lane is paused: `fanout resume {lane.name}` lets it go on, or fanout/paused: "false" in jobs.yaml and an apply'
         return replace(held_decision(lane.name, reading, now, HoldCause.PAUSED, paused), blind=seen)
+    if problems:
+        more = f" (and {len(problems) - 1} more: `fanout doctor {lane.name}` has all)" if problems[1:] else ""
+        return replace(held_decision(lane.name, reading, now, HoldCause.MISCONFIGURED, f"{problems[0]}{more}"), blind=seen)
     known_count = (reading.undelivered_count if isinstance(reading, Value) else 0) + accepted_since_sample_count
     probing = isinstance(reading, Unknown) or (isinstance(reading, Idle) and not known_count and unfinished_count > 0)
     if isinstance(reading, Unknown):

@@ -7,33 +7,26 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from batch.dead.rules import ANY, NO_RULES, SLOWEST_RATE
-from batch.model.errors import SettingsError
+from batch.formats.kinds import event_types, formats
+from batch.model.errors import MessageRefused, SettingsError
+from batch.model.message import check_task_type
 from batch.model.names import RESERVED_LANES
-from batch.settings import WorkerSettings, whole
-from controller.model.execution import count_in
-from controller.model.lane import Lane, Policy, Strategy
+from batch.settings import whole
+from controller.model.lane import Policy, Strategy
 from controller.model.schedule import FORM, schedule_of
 from controller.model.wording import duration
-from controller.observe.jobs import LANE_LABEL, JobInfo
+from controller.observe.jobs import LANE_LABEL, LANE_PREFIX
 
-PREFIX = "fanout/"
+MAX_MESSAGES = "fanout/max-messages"
 SCHEDULE = "fanout/schedule-"
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9._~%+-]{2,254}")
 _ERROR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,254}")
 _LANE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-@dataclass(frozen=True, slots=True)
-class LaneRefused:
-    """A job with the label of a lane that cannot be one, and why."""
-
-    job: str
-    problems: tuple[str, ...]
 
 
 def resource_name(text: str) -> str:
@@ -85,6 +78,15 @@ def strategy(text: str) -> Strategy:
         raise ValueError(f"one of {', '.join(Strategy)}{hint}") from None
 
 
+def task_type(text: str) -> str:
+    """Raises ValueError with the rule."""
+    try:
+        check_task_type(text)
+    except MessageRefused as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 def errors(text: str) -> tuple[str, ...]:
     """Types of errors and fingerprints. Raises ValueError with the rule."""
     found = tuple(part.strip() for part in text.split(","))
@@ -106,7 +108,7 @@ class Annotation:
 ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/subscription": Annotation("subscription", resource_name, "the subscription to drain", required=True),
     "fanout/topic": Annotation("topic", resource_name, "the topic that clients' tasks are published to", required=True),
-    "fanout/max-messages": Annotation("share", whole(1), "the most messages that one worker takes"),
+    MAX_MESSAGES: Annotation("share", whole(1), "the most messages that one worker takes"),
     "fanout/min-workers": Annotation("min_workers", whole(0), "the fewest workers of a launch"),
     "fanout/max-workers": Annotation("max_workers", whole(1), "the most workers alive at a time"),
     "fanout/drain-within": Annotation("drain_within_s", duration, "how soon a backlog is to be drained"),
@@ -139,6 +141,18 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/replay-times": Annotation("replay_times", whole(1), "a task that was replayed so often waits for a person"),
     "fanout/replay-rate": Annotation("replay_rate", replay_rate, "replays a second"),
     "fanout/callbacks": Annotation("callbacks", lane_name, "the lane whose workers fire the ends of this lane's submissions"),
+    "fanout/accept": Annotation(
+        "accept",
+        formats,
+        "the forms of messages that workers take, separated by commas: `envelope` (the default), `raw`, `gcs-notification`, `cloudevents`",
+    ),
+    "fanout/default-type": Annotation("default_type", task_type, "the task type of messages that name none"),
+    "fanout/event-types": Annotation(
+        "event_types", event_types, "which events of a bucket's notifications are run; others are acknowledged as cancelled"
+    ),
+    "fanout/start-within": Annotation(
+        "start_within_s", duration, "how late an execution may start before others take its messages; 12h for delayed jobs, else 10m"
+    ),
     f"{SCHEDULE}<name>": Annotation("schedules", str, f"a task that is submitted again and again: {FORM}"),
 }
 
@@ -147,7 +161,9 @@ def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, 
     """Name, subscription, topic and policy of a lane. Raises SettingsError with all problems, each beginning with `path`."""
     problems: list[str] = []
     name = labels.get(LANE_LABEL, "")
-    if not _LANE.fullmatch(name):
+    if LANE_LABEL not in labels:
+        problems.append(f"{path}.labels[{LANE_LABEL}] is not set, and its annotations are a lane's: set it to the lane's name")
+    elif not _LANE.fullmatch(name):
         problems.append(f"{path}.labels[{LANE_LABEL}]={name!r}: the lane's name, lower-case letters, digits and hyphens, at most 63")
     if name in RESERVED_LANES:
         problems.append(f"{path}.labels[{LANE_LABEL}]={name!r}: no lane can be called {', '.join(sorted(RESERVED_LANES))}")
@@ -166,7 +182,7 @@ def read_policy(path: str, labels: Mapping[str, str], annotations: Mapping[str, 
                 problems.append(_wrong(path, key, annotations[key], error))
         elif rule.required:
             problems.append(f"{path}.annotations[{key}] is not set: {rule.help_text}")
-    problems += [_unknown(path, key) for key in annotations if key.startswith(PREFIX) and key not in (*ANNOTATIONS, *schedules)]
+    problems += [_unknown(path, key) for key in annotations if key.startswith(LANE_PREFIX) and key not in (*ANNOTATIONS, *schedules)]
     topic, subscription = str(values.pop("topic", "")), str(values.pop("subscription", ""))
     policy = Policy(**values)
     problems += _relation_problems(path, policy)
@@ -196,89 +212,3 @@ def _unknown(path: str, key: str) -> str:
     near = difflib.get_close_matches(key, ANNOTATIONS, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(ANNOTATIONS)}"
     return f"{path}.annotations[{key}] is not an annotation of Fanout; {hint}"
-
-
-def lane_of(job: JobInfo) -> Lane:
-    """The lane of a job. Raises SettingsError with all problems."""
-    path = f"job {job.name}: metadata"
-    name, subscription, topic, policy = read_policy(path, job.labels, job.annotations)
-    concurrency = concurrency_of(job.env)
-    if problem := in_flight_problem(path, policy, concurrency):
-        raise SettingsError([problem])
-    return Lane(
-        name=name,
-        job=job.full_name,
-        subscription=subscription,
-        topic=topic,
-        policy=policy,
-        task_timeout_s=job.task_timeout_s,
-        parallelism=job.parallelism,
-        max_retries=job.max_retries,
-        concurrency=concurrency,
-        vcpu=job.vcpu,
-        memory_gib=job.memory_gib,
-    )
-
-
-def in_flight_problem(path: str, policy: Policy, concurrency: int) -> str:
-    """Why a lane could never launch a worker; empty if it can."""
-    if policy.max_in_flight is None or policy.max_in_flight >= concurrency:
-        return ""
-    few = f"{path}: fanout/max-in-flight={policy.max_in_flight} is less than a single worker runs at a time"
-    return f"{few}: lower its CONCURRENCY={concurrency}"
-
-
-def concurrency_of(env: Mapping[str, str]) -> int:
-    """Tasks that a worker with this environment runs at a time. A value that no worker would accept counts as the default: the worker
-    itself reports it."""
-    return count_in(env, "CONCURRENCY") or WorkerSettings.concurrency
-
-
-def lanes_of(jobs: Sequence[JobInfo]) -> tuple[list[Lane], list[LaneRefused]]:
-    """All lanes, sorted by name, and the jobs that cannot be one. Two jobs of one lane, or of one subscription, are both refused: each
-    would count the other's work as its own."""
-    lanes: list[Lane] = []
-    refused: list[LaneRefused] = []
-    for job in jobs:
-        try:
-            lanes.append(lane_of(job))
-        except SettingsError as error:
-            refused.append(LaneRefused(job.name, error.problems))
-    clashes = {lane.job: _clashes(lane, lanes) for lane in lanes}
-    refused += [LaneRefused(job.rsplit("/", 1)[-1], problems) for job, problems in clashes.items() if problems]
-    return sorted((lane for lane in lanes if not clashes[lane.job]), key=lambda lane: lane.name), refused
-
-
-def _clashes(lane: Lane, lanes: Sequence[Lane]) -> tuple[str, ...]:
-    others = [other for other in lanes if other.job != lane.job]
-    same_name = [
-        f"lane {lane.name} is also claimed by {other.job}: give each job its own lane" for other in others if other.name == lane.name
-    ]
-    same_source = [
-        f"subscription {lane.subscription} is also drained by {other.job}: give each lane its own"
-        for other in others
-        if other.subscription == lane.subscription
-    ]
-    return tuple(same_name + same_source)
-
-
-def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: Sequence[str]) -> list[Lane]:
-    """The lanes with these names, or all. Raises SettingsError with every name that is not a lane's."""
-    known = {lane.name: lane for lane in lanes}
-    problems = [_no_lane(name, list(known), refused) for name in names if name not in known]
-    if problems:
-        raise SettingsError(problems)
-    return [known[name] for name in dict.fromkeys(names)] if names else list(lanes)
-
-
-def lanes_named(jobs: Sequence[JobInfo], names: Sequence[str]) -> list[Lane]:
-    """The lanes of these jobs that have these names, or all. Raises SettingsError with every name that is not a lane's."""
-    lanes, refused = lanes_of(jobs)
-    return chosen_lanes(lanes, refused, names)
-
-
-def _no_lane(name: str, known: Sequence[str], refused: Sequence[LaneRefused]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"lanes are: {', '.join(known) or 'none'}"
-    wrong = "".join(f"; job {one.job} is refused: {'; '.join(one.problems)}" for one in refused)
-    return f"there is no lane {name!r}; {hint}{wrong}"

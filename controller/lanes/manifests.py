@@ -19,8 +19,10 @@ import yaml
 
 from batch.model.errors import SettingsError
 from batch.settings import limit_problem
-from controller.lanes.annotations import concurrency_of, in_flight_problem, read_policy
+from controller.lanes.annotations import read_policy
+from controller.lanes.rules import problems_of
 from controller.model.lane import Policy
+from controller.observe.job_documents import Document, job_info
 from controller.observe.jobs import LANE_LABEL
 
 API_VERSION = "run.googleapis.com/v1"
@@ -30,8 +32,6 @@ PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
 """What a committed file has in place of a project's own values; nothing is applied with one left."""
 
 _PLACEHOLDER = re.compile(rf"\b({'|'.join(PLACEHOLDERS)})\b")
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -136,13 +136,8 @@ def _env_problems(path: str, env: Any) -> list[str]:
 
 
 def _worker_problems(where: str, document: Document) -> list[str]:
-    execution, worker = _execution_spec(document), _worker_spec(document)
+    worker = _worker_spec(document)
     problems = []
-    if execution.get("parallelism") not in (None, 0):
-        problems.append(
-            f"{where}: spec.template.spec.parallelism={execution['parallelism']!r}: must be 0 or absent; it cannot be changed at a "
-            "launch, and Cloud Run refuses fewer workers than it"
-        )
     if timeout_s(document) <= 0:
         problems.append(f"{where}: timeoutSeconds={worker.get('timeoutSeconds')!r}: a whole number of seconds above 0")
     return problems
@@ -157,12 +152,8 @@ def _relation_problems(where: str, manifest: Manifest) -> list[str]:
     with suppress(ValueError):  # what is no number is refused by the worker, with the rule
         if problem := limit_problem(float(env.get("HANDLER_TIMEOUT_S") or 0), timeout_s(manifest.document)):
             problems.append(f"{where}: env {problem}")
-    if manifest.lane and (crowded := in_flight_problem(where, manifest.policy, concurrency_of(env))):
-        problems.append(crowded)
-    for name, meant in (("SUBSCRIPTION_NAME", manifest.subscription), ("TOPIC_NAME", manifest.topic)):
-        if manifest.lane and env.get(name) != meant:
-            annotation = f"fanout/{name.removesuffix('_NAME').lower()}"
-            problems.append(f"{where}: env {name}={env.get(name)!r} differs from the annotation {annotation}={meant!r}: make them equal")
+    if manifest.lane:
+        problems += problems_of(job_info(manifest.document, ""), manifest.policy)
     return problems
 
 

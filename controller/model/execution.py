@@ -23,7 +23,8 @@ NumberedTries = Mapping[tuple[int, int], Progress]
 @dataclass(frozen=True, slots=True)
 class ExecutionInfo:
     """One execution. `full_name` is `projects/P/locations/R/jobs/J/executions/E`; times are Unix seconds; `env` is that of its own
-    template, overrides merged in."""
+    template, overrides merged in. `cannot_start`: why it cannot, in Cloud Run's words, where its conditions
+    say so; else empty."""
 
     full_name: str
     task_count: int
@@ -36,6 +37,7 @@ class ExecutionInfo:
     cancelled_count: int = 0
     retried_count: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
+    cannot_start: str = ""
 
     @property
     def name(self) -> str:

@@ -10,6 +10,9 @@ from batch.settings import WorkerSettings
 from controller.model.schedule import Schedule
 
 DEFAULT_CALLBACKS = "default"
+START_WITHIN_S = 600.0
+DELAYED_START_WITHIN_S = 12 * 3600.0
+"""How late Cloud Run may start an execution of a delayed job."""
 
 
 class Strategy(StrEnum):
@@ -38,7 +41,9 @@ class Policy:
     """What an operator decides about a lane. `share`: the most messages that one worker takes. `max_workers` counts all that are alive at
     a time, `min_workers` bounds one launch from below, `floor` workers of a shared budget are reserved for this lane. `max_in_flight`
     messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound. `replay_*` are the
-    retry rules of dead letters. Workers of the lane `callbacks` fire the ends of this lane's submissions."""
+    retry rules of dead letters. Workers of the lane `callbacks` fire the ends of this lane's submissions.
+    Messages come in the forms that `accept` names; those without a task type are tasks of `default_type`, and of a bucket's notifications
+    only `event_types` are run. `start_within_s`: how late an execution may start; None: as the job says."""
 
     share: int = WorkerSettings.max_messages
     min_workers: int = 0
@@ -59,6 +64,10 @@ class Policy:
     replay_times: int = NO_RULES.times
     replay_rate: float = NO_RULES.rate
     callbacks: str = DEFAULT_CALLBACKS
+    accept: tuple[str, ...] = WorkerSettings.accept
+    default_type: str = ""
+    event_types: tuple[str, ...] = WorkerSettings.event_types
+    start_within_s: float | None = None
     schedules: tuple[Schedule, ...] = ()
 
     @property
@@ -70,7 +79,8 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and what a decision needs of the job:
-    timeout, parallelism, retries, how many tasks a worker runs at a time (`concurrency`), and the size of a worker."""
+    timeout, retries, the worker's `container` where there are several, how many tasks a worker runs at a time (`concurrency`), the size of
+    a worker, how late an execution may start. `problems`: rules that the job breaks; nothing is launched for it."""
 
     name: str
     job: str
@@ -78,8 +88,11 @@ class Lane:
     topic: str
     policy: Policy = Policy()
     task_timeout_s: float = 600.0
-    parallelism: int = 0
     max_retries: int = 1
+    container: str = ""
     concurrency: int = WorkerSettings.concurrency
     vcpu: float = 1.0
     memory_gib: float = 0.5
+    start_within_s: float = START_WITHIN_S
+    is_delayed: bool = False
+    problems: tuple[str, ...] = ()

@@ -7,27 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Any, NoReturn
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from controller.model.execution import ExecutionInfo, WorkerInfo
-from controller.observe.jobs import (
-    LANE_LABEL,
-    JobInfo,
-    LaunchRefused,
-    LaunchThrottled,
-    LaunchUnclear,
-    RunRequest,
-)
+from controller.observe.deployed import DeployedJobs
+from controller.observe.job_documents import Document, job_info
+from controller.observe.jobs import LANE_LABEL, LANE_PREFIX, Container, JobInfo, LaunchUnclear, RunRequest, worker_at
+from controller.observe.refusals import failures, launch_error, no_answer, short, unreadable
 
 PAGE = 100
 WORKERS_PAGE = 1000
 TIMEOUT_S = 30.0
-ANNOTATION_TRIES = 5
-_UNCLEAR_STATUS = frozenset({408, 499})
-"""The 4xx that do not say whether the call took effect."""
-_BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
 
 
 class GoogleJobRunner:
@@ -39,6 +30,7 @@ class GoogleJobRunner:
 
         options = rest_options(emulator_url)
         self._run_v2 = run_v2
+        self._deployed = DeployedJobs(project, region, emulator_url=emulator_url, timeout_s=timeout_s)
         self._jobs = run_v2.JobsClient(**options)
         self._executions = run_v2.ExecutionsClient(**options)
         self._tasks = run_v2.TasksClient(**options)
@@ -48,9 +40,9 @@ class GoogleJobRunner:
         self._timeout_s = timeout_s
 
     def jobs(self) -> list[JobInfo]:
-        with self._translated(f"cannot list the jobs of {self._parent}"):
-            found = self._jobs.list_jobs(request={"parent": self._parent, "page_size": PAGE}, timeout=self._timeout_s)
-            return [job_info(job) for job in found if LANE_LABEL in job.labels]
+        """Through the v1 API: only that one says which jobs are delayed."""
+        found = (job_info(document, self._parent) for document in self._deployed.list())
+        return [job for job in found if LANE_LABEL in job.labels or any(key.startswith(LANE_PREFIX) for key in job.annotations)]
 
     def executions(self, job: str) -> Iterator[ExecutionInfo]:
         with self._translated(f"cannot list the executions of {job}"):
@@ -73,7 +65,7 @@ class GoogleJobRunner:
         """Never retried: a repeated call may start a second execution."""
         try:
             operation = self._jobs.run_job(request=self._run_request(job, request), retry=None, timeout=self._timeout_s)
-        except _failures() as error:
+        except failures() as error:
             raise launch_error(error, job, self._in_words(error)) from error
         try:
             return execution_info(operation.metadata)
@@ -81,23 +73,13 @@ class GoogleJobRunner:
             raise LaunchUnclear(f"Cloud Run took the launch of {job} and its answer named no execution: {error}") from error
 
     def set_annotation(self, job: str, key: str, value: str) -> None:
-        """Reads the job and replaces it: the API has no call for a part of it. The etag protects changes of others: the job is then read
-        again. Does not wait for the operation: an annotation starts nothing."""
-        from google.api_core.exceptions import Aborted, Conflict
+        def edit(document: Document) -> None:
+            document["metadata"].setdefault("annotations", {})[key] = value
 
-        for try_number in range(1, ANNOTATION_TRIES + 1):
-            try:
-                found = self._jobs.get_job(request={"name": job}, timeout=self._timeout_s)
-                found.annotations[key] = value
-                self._jobs.update_job(request={"job": found}, retry=None, timeout=self._timeout_s)
-                return
-            except (Aborted, Conflict) as error:
-                if try_number == ANNOTATION_TRIES:
-                    self._raise(error, f"cannot set {key} of {job}, which somebody else keeps changing")
-            except _failures() as error:
-                self._raise(error, f"cannot set {key} of {job}")
+        self._deployed.change(job.rsplit("/", 1)[-1], edit, f"set {key} of {job}")
 
     def close(self) -> None:
+        self._deployed.close()
         self._jobs.transport.close()
         self._executions.transport.close()
         self._tasks.transport.close()
@@ -105,14 +87,15 @@ class GoogleJobRunner:
     def _run_request(self, job: str, request: RunRequest) -> Any:
         overrides: dict[str, Any] = {"task_count": request.task_count}
         if request.env:
-            overrides["container_overrides"] = [{"env": [{"name": name, "value": value} for name, value in request.env.items()]}]
+            env = [{"name": name, "value": value} for name, value in request.env.items()]
+            overrides["container_overrides"] = [{"name": request.container, "env": env}]
         return self._run_v2.RunJobRequest(name=job, overrides=overrides)
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
         try:
             yield
-        except _failures() as error:
+        except failures() as error:
             self._raise(error, what)
 
     def _raise(self, error: Exception, what: str) -> NoReturn:
@@ -134,9 +117,9 @@ class GoogleJobRunner:
 
         if isinstance(error, NotConnected | Timeout):
             return no_answer(self._url, error, emulated=self._emulated)
-        if isinstance(error, _unreadable()):
-            return f"the answer of {self._url} cannot be read, is that Cloud Run? ({_short(error)})"
-        return _short(error)
+        if isinstance(error, unreadable()):
+            return f"the answer of {self._url} cannot be read, is that Cloud Run? ({short(error)})"
+        return short(error)
 
 
 def rest_options(emulator_url: str) -> dict[str, Any]:
@@ -146,27 +129,6 @@ def rest_options(emulator_url: str) -> dict[str, Any]:
     from google.auth.credentials import AnonymousCredentials
 
     return {"transport": "rest", "credentials": AnonymousCredentials(), "client_options": {"api_endpoint": emulator_url.rstrip("/")}}
-
-
-def job_info(job: Any) -> JobInfo:
-    """From a v2 Job."""
-    template = job.template.template
-    container = template.containers[0] if template.containers else None
-    limits = dict(container.resources.limits) if container is not None else {}
-    return JobInfo(
-        full_name=str(job.name),
-        uid=str(job.uid),
-        labels={str(key): str(value) for key, value in job.labels.items()},
-        annotations={str(key): str(value) for key, value in job.annotations.items()},
-        env=_env(container),
-        task_timeout_s=float(template.timeout.total_seconds()) if template.timeout else 600.0,
-        parallelism=int(job.template.parallelism),
-        max_retries=int(template.max_retries),
-        vcpu=cpus(str(limits.get("cpu", "1"))),
-        memory_gib=gibibytes(str(limits.get("memory", "512Mi"))),
-        execution_count=int(job.execution_count),
-        latest_execution=str(job.latest_created_execution.name).rsplit("/", 1)[-1],
-    )
 
 
 def execution_info(execution: Any) -> ExecutionInfo:
@@ -182,7 +144,7 @@ def execution_info(execution: Any) -> ExecutionInfo:
         failed_count=int(execution.failed_count),
         cancelled_count=int(execution.cancelled_count),
         retried_count=int(execution.retried_count),
-        env=_env(execution.template.containers[0] if execution.template.containers else None),
+        env=_worker_env([_container(one) for one in execution.template.containers]),
     )
 
 
@@ -201,83 +163,15 @@ def worker_info(task: Any) -> WorkerInfo:
     )
 
 
-def cpus(text: str) -> float:
-    """`2`, `0.5` or `1000m`. Raises ValueError."""
-    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+def _container(found: Any) -> Container:
+    """From a v2 Container. Plain values only: secrets are not read."""
+    env = {str(one.name): str(one.value) for one in found.env if "value_source" not in one}
+    return Container(str(found.name), str(found.image), (*map(str, found.command), *map(str, found.args)), env)
 
 
-def gibibytes(text: str) -> float:
-    """`512Mi`, `2Gi`, `1G` or bytes. Raises ValueError."""
-    number = text.rstrip("KMGTki")
-    unit = text[len(number) :]
-    if unit not in _BYTES:
-        raise ValueError(f"memory {text!r}: a number with Ki, Mi, Gi, k, M or G")
-    return float(number) * _BYTES[unit] / 2**30
-
-
-def _env(container: Any) -> Mapping[str, str]:
-    """Plain values only: secrets are not read."""
-    return {str(one.name): str(one.value) for one in container.env if "value_source" not in one} if container is not None else {}
+def _worker_env(containers: Sequence[Container]) -> Mapping[str, str]:
+    return containers[worker_at(containers)].env if containers else {}
 
 
 def _unix(moment: Any) -> float | None:
     return float(moment.timestamp()) if moment else None
-
-
-@cache
-def _failures() -> tuple[type[Exception], ...]:
-    """Everything that a call may raise, also if the answer is not Cloud Run's."""
-    from google.api_core.exceptions import GoogleAPIError
-    from google.auth.exceptions import GoogleAuthError
-    from requests.exceptions import RequestException
-
-    return (GoogleAPIError, GoogleAuthError, RequestException, *_unreadable())
-
-
-@cache
-def _unreadable() -> tuple[type[Exception], ...]:
-    """What the client and the code here raise on bodies that are not JSON, or lack what Cloud Run always sends."""
-    from google.protobuf.json_format import Error
-
-    return (Error, AttributeError, KeyError, TypeError, ValueError)
-
-
-def launch_error(error: Exception, job: str, words: str) -> LaunchRefused | LaunchUnclear:
-    """The error of a failed launch: `LaunchRefused` only if it certainly did nothing, which a lost answer, a timeout or a 5xx does not say.
-    `words` is the error in one line."""
-    from google.api_core.exceptions import ClientError, Forbidden, GoogleAPICallError, TooManyRequests
-    from google.auth.exceptions import GoogleAuthError
-
-    code = error.code if isinstance(error, GoogleAPICallError) else None
-    text = f"Cloud Run refused to run {job}: {words}"
-    if isinstance(error, Forbidden):
-        return LaunchRefused(
-            f"{text}; grant the controller's service account roles/run.jobsExecutorWithOverrides on the job, roles/run.invoker lacks "
-            f"run.jobs.runWithOverrides"
-        )
-    if isinstance(error, TooManyRequests):
-        return LaunchThrottled(f"{text}; see the quota of job run requests per minute in this region, and RUN_CALLS_PER_MINUTE")
-    if isinstance(error, GoogleAuthError) or (isinstance(error, ClientError) and code not in _UNCLEAR_STATUS):
-        return LaunchRefused(text)
-    return LaunchUnclear(f"no usable answer to the launch of {job}: {words}")
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-
-
-def no_answer(url: str, error: Exception, *, emulated: bool) -> str:
-    """One line for a person: Cloud Run at `url` did not answer a request that failed with `error` (of `requests`), and what to do."""
-    local, real = "is the local cloud up, and CLOUD_RUN_EMULATOR_HOST its address?", "look at the network and at REGION, try again"
-    return f"Cloud Run at {url} does not answer ({_why(error)}): {local if emulated else real}"
-
-
-def _why(error: Exception) -> str:
-    """The operating system's own text, which the clients wrap several times; else the kind of the error."""
-    found = type(error).__name__
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            found = cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return found

@@ -6,7 +6,8 @@ no request id, so the two must never be mixed up: only the first may be tried ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,6 +15,16 @@ from batch.model.errors import DependencyUnavailable, FanoutError
 from controller.model.execution import ExecutionInfo, WorkerInfo
 
 LANE_LABEL = "fanout-lane"
+LANE_PREFIX = "fanout/"
+"""What the annotations of a lane begin with."""
+WORKER_NAME = "worker"
+DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_RETRIES = 3
+DEFAULT_VCPU = 1.0
+DEFAULT_MEMORY_GIB = 0.5
+"""What Cloud Run takes where a job does not say."""
+_WORKER = re.compile(r"(?:^|\s)-m\s+batch(?:\s|$)")
+_BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
 
 
 class LaunchRefused(FanoutError):
@@ -29,21 +40,39 @@ class LaunchUnclear(DependencyUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
+class Container:
+    """One container of a job. `command` are its command and arguments, none where the image says them; `env` holds the plain values,
+    `filled` the names of settings that come from elsewhere, such as a secret; `limits` are as they were written, such as `512Mi`."""
+
+    name: str = ""
+    image: str = ""
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    filled: frozenset[str] = frozenset()
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def runs_worker(self) -> bool:
+        """Whether its command is the worker's, as far as it says one."""
+        return _WORKER.search(" ".join(self.command)) is not None
+
+
+@dataclass(frozen=True, slots=True)
 class JobInfo:
-    """One job. `full_name` is `projects/P/locations/R/jobs/J`; `env` holds the plain values of its first container; `vcpu` and
-    `memory_gib` are the container's limits; `execution_count` counts all executions ever created, `latest_execution` is the short name of
-    the newest. A job that was deleted and made anew has another `uid`."""
+    """One job as it is deployed, or as a manifest says it. `full_name` is `projects/P/locations/R/jobs/J`; `execution_count` counts all
+    executions ever created, `latest_execution` is the short name of the newest. A job that was deleted and made anew has another `uid`.
+    `is_delayed`: Cloud Run may start its executions hours late."""
 
     full_name: str
     uid: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    task_timeout_s: float = 600.0
+    containers: tuple[Container, ...] = (Container(),)
+    task_timeout_s: float = DEFAULT_TIMEOUT_S
     parallelism: int = 0
-    max_retries: int = 3
-    vcpu: float = 1.0
-    memory_gib: float = 0.5
+    max_retries: int = DEFAULT_RETRIES
+    is_delayed: bool = False
+    service_account: str = ""
     execution_count: int = 0
     latest_execution: str = ""
 
@@ -52,20 +81,72 @@ class JobInfo:
         """The short name."""
         return self.full_name.rsplit("/", 1)[-1]
 
+    @property
+    def worker(self) -> Container:
+        """The container that drains: the one called `worker`, else the one whose command is the worker's, else the first."""
+        return self.containers[worker_at(self.containers)]
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The plain values of the worker's container."""
+        return self.worker.env
+
+    @property
+    def vcpu(self) -> float:
+        """Of all containers of a worker: all of them are paid for."""
+        return sum(_or(cpus, one.limits.get("cpu", ""), DEFAULT_VCPU) for one in self.containers)
+
+    @property
+    def memory_gib(self) -> float:
+        """Of all containers of a worker."""
+        return sum(_or(gibibytes, one.limits.get("memory", ""), DEFAULT_MEMORY_GIB) for one in self.containers)
+
+
+def worker_at(containers: Sequence[Container]) -> int:
+    """The position of the container that drains, see `JobInfo.worker`."""
+    named = [at for at, one in enumerate(containers) if one.name == WORKER_NAME]
+    return (named or [at for at, one in enumerate(containers) if one.runs_worker] or [0])[0]
+
+
+def cpus(text: str) -> float:
+    """`2`, `0.5` or `1000m`. Raises ValueError."""
+    found = float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+    if not 0 < found < float("inf"):
+        raise ValueError(f"cpu {text!r}: a number of CPUs, such as 1 or 1000m")
+    return found
+
+
+def gibibytes(text: str) -> float:
+    """`512Mi`, `2Gi`, `1G` or bytes. Raises ValueError."""
+    number = text.rstrip("KMGTki")
+    unit = text[len(number) :]
+    if unit not in _BYTES:
+        raise ValueError(f"memory {text!r}: a number with Ki, Mi, Gi, k, M or G")
+    return float(number) * _BYTES[unit] / 2**30
+
+
+def _or(read: Callable[[str], float], text: str, default: float) -> float:
+    """What a limit says; the default of Cloud Run where it is absent, or wrong, which the rules tell."""
+    try:
+        return read(text)
+    except ValueError:
+        return default
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """The overrides of one launch. `env` is merged over the job's."""
+    """The overrides of one launch. `env` is merged over that of the worker's `container`, which only a job of several must name."""
 
     task_count: int
     env: Mapping[str, str] = field(default_factory=dict)
+    container: str = ""
 
 
 class JobRunner(Protocol):
     """The jobs of one project and region. All methods may raise DependencyError."""
 
     def jobs(self) -> list[JobInfo]:
-        """The jobs that carry the label `fanout-lane`."""
+        """The jobs that carry the label `fanout-lane`, or annotations of a lane."""
 
     def executions(self, job: str) -> Iterator[ExecutionInfo]:
         """Executions of the job with this full name, newest first, fetched page by page as the caller goes on."""

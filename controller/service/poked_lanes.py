@@ -15,7 +15,7 @@ from typing import Any
 
 from batch.events import log
 from batch.model.errors import DependencyError, FanoutError
-from controller.lanes.annotations import lanes_of
+from controller.lanes.lanes import lanes_of
 from controller.model.lane import Lane
 from controller.service.poke_marks import pause_s, reason_to_wait, record
 from controller.service.pokes import Poke, lane_for

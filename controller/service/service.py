@@ -18,7 +18,7 @@ from batch.model.errors import DependencyError, FanoutError, SettingsError
 from batch.serving.answers import encoded
 from batch.serving.oidc import TokenRefused, Verifier
 from controller.act.state import load
-from controller.lanes.annotations import lanes_named, lanes_of
+from controller.lanes.lanes import lanes_named, lanes_of
 from controller.model.lane import Lane
 from controller.observe.listing import listed_json, newest_executions
 from controller.service.poked_lanes import PokedLanes

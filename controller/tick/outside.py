@@ -14,6 +14,7 @@ from controller.act.cancelled import Swept
 from controller.act.endings import Known
 from controller.act.state import Stored
 from controller.decide.budget import Quotas
+from controller.lanes.rules import NOWHERE, Home
 from controller.model.execution import Worked
 from controller.observe.backlog import BacklogReader
 from controller.observe.jobs import JobRunner
@@ -100,4 +101,5 @@ class Outside:
     rng: random.Random
     topic: Callable[[str], Topic]
     quotas: Quotas = field(default_factory=Quotas)
+    home: Home = NOWHERE
     memory: Memory = field(default_factory=Memory)

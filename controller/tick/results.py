@@ -10,7 +10,7 @@ from controller.act.intents import Intent, PartState
 from controller.act.republisher import Republished
 from controller.decide.decision import Decision, Kind, to_json
 from controller.decide.explanation import explained_decision
-from controller.lanes.annotations import LaneRefused
+from controller.lanes.lanes import LaneRefused
 from controller.model.wording import are, counted
 
 

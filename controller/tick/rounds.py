@@ -17,7 +17,7 @@ from batch.model.names import CANCEL, DELAYED, cancel_object
 from batch.services.ports import ObjectStore
 from controller.act.endings import Endings, EndingsLook
 from controller.decide.decision import Decision
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.lanes import chosen_lanes, lanes_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading
 from controller.model.together import together
@@ -40,7 +40,7 @@ def tick_lanes(
     each result as it comes, from any thread. Raises SettingsError for a name that is not a lane's, DependencyError when the jobs cannot be
     listed."""
     jobs = {job.full_name: job for job in outside.runner.jobs()}
-    lanes, refused = lanes_of(list(jobs.values()))
+    lanes, refused = lanes_of(list(jobs.values()), outside.home)
     chosen = chosen_lanes(lanes, refused, names)
     looked_at = lanes if outside.quotas.count_workers else chosen
     readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}

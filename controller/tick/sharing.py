@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from batch.model.clock import iso
 from batch.model.errors import FanoutError
-from controller.act.intents import new_decision_id, parts_for
-from controller.act.launcher import backing_off, unlaunchable
+from controller.act.intents import new_decision_id
+from controller.act.launcher import backing_off
 from controller.act.reserved import LOOK_S, Book, Looked, Reservation, load, save
 from controller.decide.budget import Draft, decisions_of
 from controller.decide.caps import Limits
@@ -110,6 +110,7 @@ def _draft(view: View, outside: Outside) -> Draft:
                     waiting_since=view.state.waiting_since,
                     blind=view.state.blind,
                     unfinished_count=view.unfinished_count,
+                    problems=view.problems,
                 ),
             )
         except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, and the others go on
@@ -119,7 +120,7 @@ def _draft(view: View, outside: Outside) -> Draft:
 
 
 def allowed(view: View, decision: Decision) -> Decision:
-    """The decision, on hold if Cloud Run would refuse its launch, or has just refused one because there were too many."""
+    """The decision, on hold if Cloud Run has just refused a launch because there were too many."""
     if decision.kind is not Kind.LAUNCH:
         return decision
     backoff = view.state.backoff
@@ -127,8 +128,7 @@ def allowed(view: View, decision: Decision) -> Decision:
         often = f" {backoff.count} times in a row" if backoff.count > 1 else ""
         wait = f"no launch before {iso(backoff.until)} ({spoken(backoff.until - view.now)} more)"
         return on_hold(decision, HoldCause.THROTTLED, f"Cloud Run refused{often} for too many launches; {wait}: {backoff.reason}")
-    why = unlaunchable(view.lane, parts_for("", decision.workers, decision.backlog))
-    return on_hold(decision, HoldCause.UNLAUNCHABLE, why) if why else decision
+    return decision
 
 
 def _run_call_count(views: Sequence[View], outside: Outside) -> int:

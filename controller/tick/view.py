@@ -38,7 +38,8 @@ class View:
     None if nothing was listed, or `listing_error` says why it could not be. `accepted_count` tasks came after the reading;
     `unfinished_count` of the tasks that the front door accepted lately are not acknowledged. `held`: a decision that is made already,
     because the lane could not be read; `held_worker_count` workers of it are then alive. `crashed`: which workers of its newest execution
-    were ended by a signal or crashed."""
+    were ended by a signal or crashed. `problems`: what is wrong with the lane's job, or with what
+    it drains, so that nothing is launched."""
 
     lane: Lane
     now: float
@@ -55,6 +56,10 @@ class View:
     held: Decision | None = None
     held_worker_count: int = 0
     crashed: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return self.lane.problems
 
     @property
     def live_worker_count(self) -> int:

@@ -18,7 +18,7 @@ from batch.client.submit import check_by
 from batch.handling.registry import load_handlers
 from batch.model.errors import FanoutError
 from controller.decide.decision import Kind
-from controller.lanes.annotations import lanes_of
+from controller.lanes.lanes import lanes_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading
 from controller.tick.outside import Outside

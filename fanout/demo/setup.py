@@ -14,10 +14,11 @@ from batch.model.errors import SettingsError
 from batch.model.names import input_object
 from batch.services.ports import ObjectStore
 from controller.config import ControllerSettings
-from controller.lanes.deployed import DeployedJobs
-from controller.lanes.manifests import Document, Manifest, completed, read_manifests
+from controller.lanes.manifests import Manifest, completed, read_manifests
 from controller.lanes.resources import Creator, needed
 from controller.model.together import together
+from controller.observe.deployed import DeployedJobs
+from controller.observe.job_documents import Document
 from fanout.demo.workload import CONCURRENCY, FACTS, SourceFile, Workload, facts
 
 BUCKET = "fanout-demo"
@@ -61,7 +62,7 @@ def create(manifests: Iterable[Manifest], settings: ControllerSettings, *, short
                 _shorten(settings.project, manifest.subscription)
     with closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator)) as jobs:
         for manifest in manifests:
-            jobs.apply(manifest, exists=jobs.read(manifest.name) is not None)
+            jobs.apply(manifest.name, manifest.document, exists=jobs.read(manifest.name) is not None)
             yield f"applied job {manifest.name}: lane {manifest.lane}, at most {manifest.policy.share} messages a worker"
 
 

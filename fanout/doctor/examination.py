@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
-from controller.lanes.annotations import chosen_lanes, lanes_of
+from controller.lanes.lanes import chosen_lanes, lanes_of
 from controller.lanes.resources import DEAD_LETTER_TOPIC
 from controller.model.lane import Lane
 from controller.model.reading import Unknown

@@ -8,10 +8,10 @@ from typing import Any
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
 from controller.config import ControllerSettings
-from controller.lanes.deployed import DeployedJobs, authorized_session
-from controller.lanes.manifests import Document, Manifest
 from controller.lanes.resources import Creator
+from controller.observe.deployed import DeployedJobs, authorized_session
 from controller.observe.google_jobs import rest_options
+from controller.observe.job_documents import Document
 from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall, SubscriptionFacts
 
 TIMEOUT_S = 10.0
@@ -212,20 +212,14 @@ class GoogleFixer(Creator):
     def set_job(
         self, name: str, *, parallelism: int | None = None, max_retries: int | None = None, env: Mapping[str, str] | None = None
     ) -> None:
-        """By reading and replacing the manifest; its resource version keeps what somebody else changes in between."""
         with translated("log in"):
             client = DeployedJobs(self._settings.project, self._settings.region, emulator_url=self._settings.run_emulator)
         with closing(client) as deployed:
-            document = deployed.read(name)
-            if document is None:
-                raise DependencyMissing(f"cannot change job {name}: it does not exist any more")
-            change_job(document, parallelism, max_retries, env or {})
-            deployed.apply(Manifest(name, document), exists=True)
+            deployed.change(name, lambda document: change_job(document, parallelism, max_retries, env or {}), f"change job {name}")
 
 
 def change_job(document: Document, parallelism: int | None, max_retries: int | None, env: Mapping[str, str]) -> None:
     """In place. A parallelism of 0 is one that is absent."""
-    document.pop("status", None)
     execution = document["spec"]["template"]["spec"]
     worker = execution["template"]["spec"]
     if parallelism == 0:

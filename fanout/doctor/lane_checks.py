@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from batch.model.delayed import DELAYED, concerns_filter
-from controller.lanes.annotations import LaneRefused
+from controller.lanes.lanes import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
 from controller.model.lane import Lane
 from controller.model.wording import spoken

@@ -15,7 +15,7 @@ from batch.client.life import Life, Running, State, Tracing, located
 from batch.client.reading.life_json import as_object
 from batch.model.errors import DependencyError
 from controller.config import RUN_EMULATOR, ControllerSettings
-from controller.lanes.annotations import lanes_of
+from controller.lanes.lanes import lanes_of
 from controller.model.lane import Lane
 from controller.observe.running import running_worker
 from controller.tick.outside import Outside

@@ -13,7 +13,7 @@ from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Value
-from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
+from controller.observe.jobs import LANE_LABEL, Container, JobInfo, RunRequest
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
 from controller.tick.rounds import ticked
@@ -25,12 +25,21 @@ ANNOTATIONS = {"fanout/subscription": "tasks-sub", "fanout/topic": "tasks", "fan
 def job(name: str = "default", **annotations: str) -> JobInfo:
     """A lane's job; annotations are given with underscores: `max_workers="5"`."""
     given = {f"fanout/{key.replace('_', '-')}": value for key, value in annotations.items()}
-    return JobInfo(
-        f"projects/p/locations/r/jobs/{name}",
-        labels={LANE_LABEL: name},
-        annotations={**ANNOTATIONS, "fanout/subscription": "tasks-sub" if name == "default" else f"{name}-sub", **given},
-        env={"CONCURRENCY": "4"},
-    )
+    own = {**ANNOTATIONS, "fanout/subscription": "tasks-sub" if name == "default" else f"{name}-sub", **given}
+    return JobInfo(f"projects/p/locations/r/jobs/{name}", labels={LANE_LABEL: name}, annotations=own, containers=(worker(own),))
+
+
+def worker(annotations: Mapping[str, str], **changes: str) -> Container:
+    """The container of a lane's job, as its annotations ask for it; other settings are given by their names."""
+    env = {
+        "GOOGLE_CLOUD_PROJECT": "p",
+        "SUBSCRIPTION_NAME": annotations.get("fanout/subscription", ""),
+        "TOPIC_NAME": annotations.get("fanout/topic", ""),
+        "BUCKET_NAME": "bucket",
+        "CONCURRENCY": "4",
+        **changes,
+    }
+    return Container(image="image", command=("python", "-m", "batch"), env=env)
 
 
 def lane(**changes: object) -> Lane:

@@ -17,9 +17,9 @@ from controller.act.intents import Part, PartState
 from controller.act.launcher import GRACE_S, NOBODY
 from controller.act.state import load
 from controller.config import controller_settings
-from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import Manifest
 from controller.lanes.resources import Creator, needed
+from controller.observe.deployed import DeployedJobs
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
 from controller.tick.rounds import tick_lanes
@@ -66,7 +66,8 @@ def outside(cloud: dict[str, str], clock: Ahead) -> Iterator[Outside]:
     """A lane with 35 messages: four workers."""
     project, region = cloud["GOOGLE_CLOUD_PROJECT"], cloud["REGION"]
     with closing(DeployedJobs(project, region, emulator_url=cloud["CLOUD_RUN_EMULATOR_HOST"])) as jobs:
-        jobs.apply(lasting(cloud), exists=False)
+        job = lasting(cloud)
+        jobs.apply(job.name, job.document, exists=False)
     with closing(Creator(project, region)) as creator:
         list(creator.create_missing(needed(manifest(cloud))))
     publish(project, 35)

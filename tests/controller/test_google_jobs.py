@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
-from controller.lanes.deployed import DeployedJobs
+from controller.observe.deployed import DeployedJobs, JobChanged
 from controller.observe.google_jobs import GoogleJobRunner
 from controller.observe.jobs import LaunchRefused, LaunchThrottled, LaunchUnclear, RunRequest
 
@@ -52,7 +52,7 @@ class Answering(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_PATCH = do_GET
+    do_POST = do_PATCH = do_PUT = do_GET
 
     def log_message(self, *_: object) -> None:
         """Quiet."""
@@ -118,18 +118,18 @@ def test_a_refusal_names_the_role_or_the_quota_that_is_wanting(stub: Stub, runne
 
 
 def test_an_annotation_that_cannot_be_set_says_why(stub: Stub, runner: GoogleJobRunner) -> None:
-    job = json.dumps({"name": JOB, "etag": "e", "annotations": {"a": "b"}}).encode()
+    job = json.dumps({"metadata": {"name": "j", "annotations": {"a": "b"}}, "spec": {}}).encode()
     stub.answers = [(403, b"{}")]
     with pytest.raises(DependencyForbidden, match="cannot set fanout/paused"):
         runner.set_annotation(JOB, "fanout/paused", "true")
     stub.answers = [(200, job), (409, b"{}")]
-    with pytest.raises(DependencyUnavailable, match="cannot set fanout/paused"):
+    with pytest.raises(JobChanged, match=r"cannot set fanout/paused .*somebody else changed it"):
         runner.set_annotation(JOB, "fanout/paused", "true")
 
 
 def test_a_job_that_changes_meanwhile_is_read_again(stub: Stub, runner: GoogleJobRunner) -> None:
-    job = json.dumps({"name": JOB, "etag": "e"}).encode()
-    stub.answers = [(200, job), (409, b"{}"), (200, job), (200, b'{"name": "o", "done": true}')]
+    job = json.dumps({"metadata": {"name": "j"}, "spec": {}}).encode()
+    stub.answers = [(200, job), (409, b"{}"), (200, job), (200, job)]
     runner.set_annotation(JOB, "fanout/paused", "true")
     assert len(stub.paths) == 4
 
@@ -150,7 +150,7 @@ def test_no_answer_is_told_in_one_line_with_what_to_do() -> None:
     with closing(GoogleJobRunner("p", "r", emulator_url="http://127.0.0.1:1")) as runner, pytest.raises(DependencyUnavailable) as caught:
         runner.jobs()
     assert str(caught.value) == (
-        "cannot list the jobs of projects/p/locations/r: Cloud Run at http://127.0.0.1:1 does not answer (Connection refused): "
+        "cannot list the jobs of project p, region r: Cloud Run at http://127.0.0.1:1 does not answer (Connection refused): "
         "is the local cloud up, and CLOUD_RUN_EMULATOR_HOST its address?"
     )
     with closing(DeployedJobs("p", "r", emulator_url="http://127.0.0.1:1")) as jobs, pytest.raises(DependencyUnavailable) as caught:

@@ -9,10 +9,11 @@ import pytest
 from batch.dead.rules import Rules
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings
-from controller.lanes.annotations import ANNOTATIONS, lane_of, lanes_of
+from controller.lanes.annotations import ANNOTATIONS
+from controller.lanes.lanes import lane_of, lanes_of
 from controller.model.lane import Policy, Strategy
 from controller.model.wording import duration, spoken
-from tests.controller.fakes import job
+from tests.controller.fakes import job, worker
 
 
 def test_a_lane_is_what_its_annotations_say() -> None:
@@ -81,7 +82,6 @@ def test_every_annotation_reaches_its_field() -> None:
         ({"fixed_workers": "2000"}, "fixed-workers=2000 must not be above fanout/max-workers=1000"),
         ({"floor": "2000"}, "floor=2000 must not be above"),
         ({"rate": "0"}, "a number above 0"),
-        ({"max_in_flight": "3"}, "lower its CONCURRENCY=4"),
         ({"replay_errors": "TimeoutError, "}, "types of errors, such as TimeoutError, or fingerprints, separated by commas"),
         ({"replay_errors": "worker-died"}, "types of errors"),
         ({"replay_errors": "*", "replay_times": "0"}, "a whole number, 1 or more"),
@@ -95,6 +95,11 @@ def test_a_policy_that_cannot_be_meant_is_refused(annotations: dict[str, str], s
         lane_of(job(**annotations))
 
 
+def test_a_worker_that_runs_more_at_a_time_than_the_lane_may_is_a_problem() -> None:
+    (problem,) = lane_of(job(max_in_flight="3")).problems
+    assert "lower its CONCURRENCY=4" in problem
+
+
 def test_a_wrong_job_does_not_hide_the_others() -> None:
     lanes, refused = lanes_of([job("urgent"), job(max_workers="many"), job("bulk")])
     assert [one.name for one in lanes] == ["bulk", "urgent"]
@@ -103,7 +108,7 @@ def test_a_wrong_job_does_not_hide_the_others() -> None:
 
 @pytest.mark.parametrize("odd", ["9" * 5000, "-1", "many", "0", "\u00bd"])
 def test_settings_of_a_job_that_no_worker_would_take_do_not_hide_the_lanes(odd: str) -> None:
-    lanes, refused = lanes_of([replace(job("a"), env={"CONCURRENCY": odd}), job("b")])
+    lanes, refused = lanes_of([replace(job("a"), containers=(worker(job("a").annotations, CONCURRENCY=odd),)), job("b")])
     assert ([one.concurrency for one in lanes], refused) == ([WorkerSettings.concurrency, 4], [])
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from controller.act.intents import PartState, parts_for
-from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, unlaunchable
+from controller.act.intents import PartState
+from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
 from controller.act.state import load
 from controller.decide.budget import Quotas
 from controller.decide.decision import HoldCause, Kind
@@ -76,20 +76,13 @@ def test_a_refusal_that_is_none_of_number_is_tried_by_the_next_tick(here: World)
     assert ticked(here).launched
 
 
-def test_a_parallelism_that_cloud_run_would_refuse_is_said_before_it_is_tried(here: World) -> None:
-    held = ticked(here, parallelism=11)
-    assert (held.decision.kind, held.decision.hold_cause) == (Kind.HOLD, HoldCause.UNLAUNCHABLE)
-    assert "job default has parallelism 11" in held.decision.reason
-    assert "`parallelism: 0`" in held.decision.reason
+def test_nothing_is_launched_for_a_job_that_breaks_a_rule(here: World) -> None:
+    held = ticked(here, problems=("job default: parallelism=11: must be 0", "job default: another"))
+    assert (held.decision.kind, held.decision.hold_cause) == (Kind.HOLD, HoldCause.MISCONFIGURED)
+    assert "parallelism=11" in held.decision.reason
+    assert "1 more: `fanout doctor default`" in held.decision.reason
     assert here.runner.requests == []
-    assert ticked(here, parallelism=10).launched
-
-
-def test_the_smallest_part_decides() -> None:
-    parts = parts_for("d", 10_001, 10_001)
-    assert [part.workers for part in parts] == [10_000, 1]
-    assert "fewer workers, here 1" in unlaunchable(lane(parallelism=2), parts)
-    assert unlaunchable(lane(parallelism=1), parts) == ""
+    assert ticked(here).launched
 
 
 def test_no_run_calls_left_this_minute_launches_nothing_and_says_so(here: World) -> None:

@@ -16,13 +16,13 @@ from batch.model.errors import DependencyMissing, DependencyUnavailable
 from batch.testing import ManualClock
 from controller.config import controller_settings
 from controller.decide.decision import Kind
-from controller.lanes.annotations import lane_of
-from controller.lanes.deployed import DeployedJobs, ManifestRefused
 from controller.lanes.differences import differences
+from controller.lanes.lanes import lane_of
 from controller.lanes.manifests import Manifest, read_manifests
 from controller.lanes.resources import Creator, needed
 from controller.model.reading import Idle, Unknown, Value
 from controller.observe.backlog import GoogleBacklogReader
+from controller.observe.deployed import DeployedJobs, ManifestRefused
 from controller.observe.google_jobs import GoogleJobRunner
 from controller.observe.jobs import JobInfo, LaunchRefused, LaunchUnclear, RunRequest
 from controller.tick.outside import Outside
@@ -70,7 +70,8 @@ def manifest(cloud: dict[str, str]) -> Manifest:
 @pytest.fixture
 def deployed(cloud: dict[str, str]) -> Iterator[DeployedJobs]:
     with closing(DeployedJobs(cloud["GOOGLE_CLOUD_PROJECT"], cloud["REGION"], emulator_url=cloud["CLOUD_RUN_EMULATOR_HOST"])) as jobs:
-        jobs.apply(manifest(cloud), exists=False)
+        found = manifest(cloud)
+        jobs.apply(found.name, found.document, exists=False)
         yield jobs
 
 
@@ -119,14 +120,14 @@ def test_a_manifest_that_cloud_run_refuses_says_why(cloud: dict[str, str], deplo
     wrong = Manifest("default", json.loads(json.dumps(manifest(cloud).document)))
     wrong.containers[0]["env"].append({"name": "CLOUD_RUN_JOB", "value": "x"})
     with pytest.raises(ManifestRefused, match="CLOUD_RUN_JOB"):
-        deployed.apply(wrong, exists=True)
+        deployed.apply(wrong.name, wrong.document, exists=True)
 
 
 def test_a_job_becomes_a_lane(runner: GoogleJobRunner) -> None:
     lane = lane_of(the_job(runner))
     assert (lane.name, lane.subscription, lane.topic) == ("default", "tasks-sub", "tasks")
     assert (lane.policy.share, lane.policy.max_workers) == (10, 20)
-    assert (lane.task_timeout_s, lane.max_retries, lane.parallelism, lane.concurrency) == (900.0, 1, 0, 3)
+    assert (lane.task_timeout_s, lane.max_retries, lane.concurrency) == (900.0, 1, 3)
     assert (lane.vcpu, lane.memory_gib) == (2.0, 1.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +15,12 @@ from controller.decide.explanation import explained_decision
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates
-from controller.lanes.annotations import ANNOTATIONS, lanes_of
+from controller.lanes.annotations import ANNOTATIONS
+from controller.lanes.lanes import lanes_of
 from controller.model.lane import Strategy
 from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LANE_LABEL, JobInfo
+from tests.controller.fakes import worker
 
 NOW = 1e9
 NUMBERS = (
@@ -46,14 +49,13 @@ JOBS = st.builds(
         "projects/p/locations/r/jobs/a",
         labels={LANE_LABEL: "a"},
         annotations={"fanout/subscription": "tasks-sub", "fanout/topic": "tasks", **annotations},
-        env={"CONCURRENCY": concurrency},
+        containers=(replace(worker(annotations, CONCURRENCY=concurrency), limits={"cpu": vcpu}),),
         task_timeout_s=timeout_s,
-        vcpu=vcpu,
     ),
     st.dictionaries(st.sampled_from([*sorted(ANNOTATIONS), "fanout/nope"]), TEXTS, max_size=4),
     TEXTS,
     st.sampled_from([0.0, 1.0, 600.0, 604_800.0]),
-    st.sampled_from([0.0, 0.08, 8.0]),
+    st.sampled_from(["0", "0.08", "8", "many"]),
 )
 READINGS = st.one_of(
     st.builds(Value, COUNTS, st.sampled_from([NOW, NOW - 300, NOW + 50]), st.sampled_from([None, 0.0, 1e7, -5.0])),

@@ -21,7 +21,7 @@ from batch.model.message import keyed_task_id
 from batch.model.names import lane_state_object
 from controller.act.state import load
 from controller.decide.decision import Kind
-from controller.lanes.annotations import lane_of
+from controller.lanes.lanes import lane_of
 from controller.model.lane import Lane
 from controller.model.schedule import MISSED_S, Schedule, Scheduled, brought_up, due, schedule_of
 from controller.tick.outside import Memory, Outside

@@ -19,9 +19,9 @@ import httpx
 import pytest
 
 from controller.config import controller_settings
-from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import read_manifests
 from controller.lanes.resources import Creator, needed
+from controller.observe.deployed import DeployedJobs
 from tests.support import Service, clean_environment, start_service, wait_until
 
 pytestmark = pytest.mark.slow
@@ -113,7 +113,7 @@ def cloud_with(pubsub: Service, storage: Service, run: Service, project: str, mo
     with closing(Creator(project, settings.region)) as creator:
         list(creator.create_missing(needed(manifest)))
     with closing(DeployedJobs(project, settings.region, emulator_url=settings.run_emulator)) as jobs:
-        jobs.apply(manifest, exists=False)
+        jobs.apply(manifest.name, manifest.document, exists=False)
     return environment
 
 

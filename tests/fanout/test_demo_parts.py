@@ -105,8 +105,9 @@ def test_the_jobs_get_the_demo_s_shares_and_settings() -> None:
     manifests = demo_manifests(PACKAGED_JOBS_FILE.read_text(), workloads(FILES), "local")
     assert {one.lane: one.policy.share for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
     assert all(one.env["BUCKET_NAME"] == BUCKET and one.env["GOOGLE_CLOUD_PROJECT"] == "local" for one in manifests)
+    text = PACKAGED_JOBS_FILE.read_text().replace("fanout-lane: urgent", "fanout-lane: other")
     with pytest.raises(SettingsError, match="lane urgent"):
-        demo_manifests(PACKAGED_JOBS_FILE.read_text().replace("fanout-lane: urgent", "fanout-lane: other"), workloads(FILES), "local")
+        demo_manifests(text.replace("{name: LANE, value: urgent}", "{name: LANE, value: other}"), workloads(FILES), "local")
 
 
 def test_source_files_prefer_the_library_proper_and_repeat_by_seed(tmp_path: Path) -> None:

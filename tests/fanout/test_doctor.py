@@ -17,14 +17,11 @@ from controller.model.reading import Unknown
 from controller.observe.jobs import JobInfo
 from fanout import doctor
 from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall
-from tests.controller.fakes import JOB, World, job, world
+from tests.controller.fakes import JOB, World, job, worker, world
 from tests.fanout.doctor_fakes import GOOD, FakeFacts, FakeFixer
 
 Run = Callable[..., Result]
-RIGHT: Mapping[str, Any] = {
-    "max_retries": 1,
-    "env": {"TASK_TIMEOUT_S": "600", "SUBSCRIPTION_NAME": "tasks-sub", "TOPIC_NAME": "tasks", "LANE": "default"},
-}
+RIGHT: Mapping[str, str] = {"TASK_TIMEOUT_S": "600", "LANE": "default"}
 
 
 @pytest.fixture
@@ -54,8 +51,18 @@ def fixer(monkeypatch: pytest.MonkeyPatch) -> FakeFixer:
     return found
 
 
-def the_job(here: World, monkeypatch: pytest.MonkeyPatch, *, annotations: Mapping[str, str] | None = None, **changes: Any) -> None:
-    made: JobInfo = replace(job(**dict(annotations or {})), **{**RIGHT, **changes})
+def the_job(
+    here: World,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> None:
+    """`env` over that of a right job."""
+    given = job(**dict(annotations or {}))
+    container = worker(given.annotations, **{**RIGHT, **dict(env or {})})
+    made: JobInfo = replace(given, **{"max_retries": 1, "containers": (container,), **changes})
     monkeypatch.setattr(here.runner, "jobs", world([made]).runner.jobs)
 
 
@@ -119,7 +126,7 @@ def test_settings_of_a_subscription(
         ({"parallelism": 5}, "parallelism", "--parallelism=0", (0, None, None)),
         ({"max_retries": 3}, "max-retries", "--max-retries=1", (None, 1, None)),
         ({"task_timeout_s": 900.0}, "task-timeout", "--update-env-vars=TASK_TIMEOUT_S=900", (None, None, {"TASK_TIMEOUT_S": "900"})),
-        ({"env": {}}, "task-timeout", "--update-env-vars=TASK_TIMEOUT_S=600", (None, None, {"TASK_TIMEOUT_S": "600"})),
+        ({"env": {"TASK_TIMEOUT_S": ""}}, "task-timeout", "--update-env-vars=TASK_TIMEOUT_S=600", (None, None, {"TASK_TIMEOUT_S": "600"})),
     ],
 )
 def test_settings_of_a_job(
@@ -144,7 +151,7 @@ def test_settings_of_a_job(
 def test_what_a_person_must_decide_is_never_fixed(
     here: World, facts: FakeFacts, fixer: FakeFixer, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    the_job(here, monkeypatch, env={**RIGHT["env"], "SUBSCRIPTION_NAME": "other"})
+    the_job(here, monkeypatch, env={"SUBSCRIPTION_NAME": "other"})
     facts.subscriptions["tasks-sub"] = replace(GOOD, topic="elsewhere", push_endpoint="https://x.example")
     facts.buckets = {"b": BucketFacts(604800.0, True, (("delayed/",), ("logs/",)))}
     facts.lacked = {("bucket", "b"): ["storage.objects.delete"], ("job", JOB): ["run.jobs.run"]}

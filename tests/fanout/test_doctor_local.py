@@ -103,7 +103,6 @@ def test_a_job_keeps_everything_but_what_is_fixed() -> None:
     document: dict[str, Any] = {
         "metadata": {"name": "j"},
         "spec": {"template": {"spec": {"parallelism": 4, "template": {"spec": worker}}}},
-        "status": {},
     }
     change_job(document, 0, None, {"TASK_TIMEOUT_S": "600"})
     container = {"image": "i", "env": [{"name": "A", "value": "1"}, {"name": "TASK_TIMEOUT_S", "value": "600"}]}

@@ -28,7 +28,7 @@ from batch.services.objects import GoogleObjectStore
 from batch.services.ports import ObjectStore
 from batch.testing import ManualClock, MemoryBroker
 from controller.config import ControllerSettings
-from controller.lanes.annotations import lanes_of
+from controller.lanes.lanes import lanes_of
 from controller.observe.running import running_worker
 from controller.tick.outside import Outside
 from fanout import cloud, task

@@ -21,10 +21,10 @@ from batch.testing import MemoryObjectStore
 from controller.act.state import load
 from controller.decide.decision import from_json
 from controller.decide.explanation import explained_decision
-from controller.lanes.deployed import DeployedJobs
 from controller.lanes.manifests import read_manifests
 from controller.lanes.resources import Creator, needed
 from controller.model.execution import ExecutionInfo, WorkerInfo
+from controller.observe.deployed import DeployedJobs
 from controller.observe.google_jobs import GoogleJobRunner
 from controller.observe.jobs import RunRequest
 from controller.observe.killed import killed_tries, with_outcomes
@@ -82,7 +82,7 @@ class Lane:
         (manifest,) = read_manifests(MANIFEST % {**self.cloud, "retries": self.retries})
         project, region = self.cloud["GOOGLE_CLOUD_PROJECT"], self.cloud["REGION"]
         with closing(DeployedJobs(project, region, emulator_url=self.cloud["CLOUD_RUN_EMULATOR_HOST"])) as jobs:
-            jobs.apply(manifest, exists=False)
+            jobs.apply(manifest.name, manifest.document, exists=False)
         with closing(Creator(project, region)) as creator:
             list(creator.create_missing(needed(manifest)))
 

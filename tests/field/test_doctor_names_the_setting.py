@@ -17,7 +17,7 @@ from fanout.doctor.services import BucketFacts, NotServed
 from tests.controller.fakes import World
 from tests.fanout.conftest import here, run
 from tests.fanout.doctor_fakes import FakeFacts
-from tests.fanout.test_doctor import RIGHT, facts, not_fine, the_job
+from tests.fanout.test_doctor import facts, not_fine, the_job
 from tests.fanout.test_doctor_local import bucket_of
 from tests.seams.conftest import create_bucket
 from tests.support import Service
@@ -62,7 +62,7 @@ def test_with_requester_pays_each_job_names_who_pays(here: World, facts: FakeFac
     assert found["command"].endswith(
         "gcloud run jobs update default --project=p --region=us-central1 --update-env-vars=BILLING_PROJECT=payer"
     )
-    the_job(here, monkeypatch, env={**RIGHT["env"], "BILLING_PROJECT": "payer"})
+    the_job(here, monkeypatch, env={"BILLING_PROJECT": "payer"})
     assert not_fine(run(doctor.command, "--json")) == []
 
 
