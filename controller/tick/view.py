@@ -39,7 +39,7 @@ class View:
     `unfinished_count` of the tasks that the front door accepted lately are not acknowledged. `held`: a decision that is made already,
     because the lane could not be read; `held_worker_count` workers of it are then alive. `crashed`: which workers of its newest execution
     were ended by a signal or crashed. `problems`: what is wrong with the lane's job, or with what
-    it drains, so that nothing is launched."""
+    it drains, so that nothing is launched; `advice`: what is not as it should be there, and keeps nothing from being launched."""
 
     lane: Lane
     now: float
@@ -56,6 +56,7 @@ class View:
     held: Decision | None = None
     held_worker_count: int = 0
     crashed: str = ""
+    advice: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
