@@ -16,18 +16,19 @@ from controller.config import ControllerSettings
 from controller.lanes.lanes import lanes_named
 from controller.model.execution import ExecutionInfo, NumberedTries
 from controller.model.together import together
-from controller.model.wording import spoken
+from controller.model.wording import rough
 from controller.observe.killed import killed_text, killed_tries, with_outcomes
 from controller.observe.listing import listed_json, newest_executions
 from controller.observe.survey import read_tries
 from controller.tick.outside import Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from fanout import cloud
-from fanout.execution.tries import oldest_text
-from fanout.output import Listing, counted, say, show, show_json
+from fanout.execution.tries import OLD_S, oldest_text
+from fanout.output import Listing, show, show_json, tell
+from fanout.watch import watch_options, watched
 
-COLUMNS = ("execution", "lane", "state", "workers", "done", "of", "decision", "started", "took", "oldest")
-NUMBERS = frozenset({"done", "of", "took"})
+COLUMNS = ("execution", "state", "workers", "done", "of", "by", "started", "took")
+NUMBERS = frozenset({"workers", "done", "of", "took"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,21 @@ class Seen:
 @click.argument("lane", required=False, default="")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="The most executions to show.")
 @click.option("--live", is_flag=True, help="Only those of the newest `--limit` that have not ended.")
+@watch_options
 @cloud.as_json_option
 @cloud.with_settings
-def command(lane: str, limit: int, live: bool, as_json: bool, settings: ControllerSettings) -> None:
+def command(lane: str, limit: int, live: bool, watch: bool, every_s: float, as_json: bool, settings: ControllerSettings) -> None:
     """Show the newest executions of LANE, or of all lanes, newest first.
 
-    WORKERS by state: waiting (not started), running, succeeded, failed, cancelled; retried counts tries that Cloud Run repeated. DONE is
-    what workers have acknowledged (of killed ones: what their outcomes say), OF the most that they may take. DECISION is what
-    launched it; `fanout explain` argues it. OLDEST is the task that has been running longest.
+    STATE is waiting (no worker has started), running, succeeded, failed or cancelled. DONE is what workers have acknowledged (of killed
+    ones: what their outcomes say), OF the most that they may take. BY `tick` a decision launched it (`fanout execution NAME` says
+    which), by `hand` a person. TOOK is its time until its end, or so far.
+
+    Lines below tell of each what is not as usual: workers that wait, failed, were cancelled or retried, how they ended, and the task that
+    has been running longest, from a minute on.
 
     \b
-    fanout executions default
+    fanout executions default --watch
     fanout executions --live --json
 
     JSON: executions (execution, lane, state, worker_count, waiting_count, running_count, succeeded_count, failed_count, cancelled_count,
@@ -67,14 +72,25 @@ def command(lane: str, limit: int, live: bool, as_json: bool, settings: Controll
     started_at, completed_at, duration_s, usd, problems).
     """
     with cloud.connected(settings) as outside:
-        found = [one for one in seen(outside, lane, limit) if one.info.live or not live]
+
+        def look() -> list[Seen]:
+            return [one for one in seen(outside, lane, limit) if one.info.live or not live]
+
+        if watch:
+            watched(look, lambda found: draw(found, as_json=as_json), every_s, outside.clock)
+        found = look()
+    draw(found, as_json=as_json)
+
+
+def draw(found: Sequence[Seen], *, as_json: bool) -> None:
     if as_json:
         show_json({"executions": [execution_json(one) for one in found]})
         return
     show(Listing(COLUMNS, tuple(row(one) for one in found), NUMBERS))
+    tell(*(f"{one.info.name}: {line}" for one in found for line in remarks(one)))
     for one in found:
         for problem in one.problems:
-            say(problem if problem.startswith(one.info.name) else f"{one.info.name}: {problem}", err=True)
+            tell(problem if problem.startswith(one.info.name) else f"{one.info.name}: {problem}", err=True)
 
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
@@ -144,29 +160,28 @@ def row(one: Seen) -> tuple[str, ...]:
     body = execution_json(one)
     return (
         one.info.name,
-        one.lane,
-        _state(body),
-        _workers(body),
+        str(body["state"]),
+        str(one.info.task_count),
         str(body["acked_count"]),
         "" if body["share_count"] is None else str(body["share_count"]),
-        one.info.decision_id or "by hand",
-        iso(one.info.started_at)[:19] + "Z" if one.info.started_at is not None else "",
-        spoken(body["duration_s"]),
-        oldest_text(oldest_of(one), one.now),
+        "tick" if one.info.decision_id else "hand",
+        "" if one.info.started_at is None else f"{rough(one.now - one.info.started_at)} ago",
+        rough(body["duration_s"]),
     )
 
 
-def _state(body: dict[str, Any]) -> str:
-    """With the reasons that say more than that it ended."""
-    telling = [f"{reason} {count}" for reason, count in body["exit_reasons"].items() if reason not in ("share_done", "drained")]
-    telling += [f"killed {body['killed_count']}"] if body["killed_count"] else []
-    return f"{body['state']} ({', '.join(telling)})" if telling else str(body["state"])
-
-
-def _workers(body: dict[str, Any]) -> str:
-    parts: Sequence[str] = [
-        f"{body[f'{name}_count']} {name}"
-        for name in ("waiting", "running", "succeeded", "failed", "cancelled", "retried")
-        if body[f"{name}_count"]
-    ]
-    return ", ".join(parts) or counted(body["worker_count"], "worker")
+def remarks(one: Seen) -> list[str]:
+    """What is not as usual: how its workers are, where that is more than the state says, and a task that runs for long."""
+    body = execution_json(one)
+    usual = {"waiting"} if body["state"] == "waiting" else {"running", "succeeded"}
+    told = [(name, body[f"{name}_count"]) for name in ("waiting", "running", "succeeded", "failed", "cancelled", "retried", "killed")]
+    ends = {name: count for name, count in body["exit_reasons"].items() if name not in ("share_done", "drained")}
+    parts = [f"{count} {name}" for name, count in told if count]
+    found = []
+    if ends or any(count and name not in usual for name, count in told):
+        ended = f" ({', '.join(f'{name} {count}' for name, count in ends.items())})" if ends else ""
+        found.append(f"{', '.join(parts)}{ended}")
+    oldest = oldest_of(one)
+    if oldest is not None and one.now - oldest.since >= OLD_S:
+        found.append(f"its oldest task: {oldest_text(oldest, one.now)}")
+    return found

@@ -21,7 +21,7 @@ from controller.lanes.lanes import lanes_named
 from controller.model.wording import are, duration, spoken
 from controller.tick.outside import Outside
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, show_json, tell
 
 DAY_S = 86_400.0
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
@@ -65,7 +65,7 @@ def command(lanes: tuple[str, ...], at_text: str, as_json: bool, settings: Contr
         show_json({"explanations": [explanation_json(one) for one in found]})
     else:
         for one in found:
-            say(*(one.lines or (f"lane {one.lane}: {one.problem}",)))
+            tell(*(one.lines or (f"lane {one.lane}: {one.problem}",)))
     if not found:
         click.echo(f"Error: {cloud.no_lane(settings)}", err=True)
     sys.exit(EXIT_TROUBLE if not found or any(one.problem for one in found) else EXIT_FINE)

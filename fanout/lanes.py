@@ -4,67 +4,95 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
 from batch.model.clock import from_iso, iso
 from controller.config import ControllerSettings
-from controller.decide.decision import Kind
-from controller.decide.explanation import VERDICTS
+from controller.decide.decision import HoldCause, Kind
 from controller.lanes.lanes import LaneRefused, chosen_lanes, lanes_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Unknown, Value, reading_json
 from controller.model.together import together
-from controller.model.wording import spoken
+from controller.model.wording import rough, spoken
 from controller.observe.jobs import JobInfo
 from controller.observe.waiting import MAX_COUNTED, Waiting, waiting_of
-from controller.tick.outside import Outside
+from controller.tick.outside import Memory, Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, say, show, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json, tell
+from fanout.watch import watch_options, watched
 
-NUMBERS = frozenset({"backlog", "assigned", "workers", "dead", "delayed", "cancelled", "ends"})
-WAITING = ("dead", "delayed", "cancelled", "ends")
-COLUMNS = ("lane", "state", "backlog", "sampled", "oldest", "assigned", "workers", "dead", "delayed", "cancelled", "ends", "last decision")
+COLUMNS = ("lane", "state", "backlog", "oldest", "assigned", "workers", "dead", "last launch")
+NUMBERS = frozenset({"backlog", "oldest", "assigned", "workers", "dead"})
+COUNTED = {"delayed": "delayed", "cancelled": "cancelled", "ends": "ends to fire"}
+"""Counts that are told below the list, unless they are 0."""
 
 
 @click.command()
 @click.argument("lanes", nargs=-1)
+@watch_options
 @cloud.as_json_option
 @cloud.with_settings
-def command(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings) -> None:
-    """Show LANES, or all: backlog and ledger, workers alive, the last decision, and what is in the way.
+def command(lanes: tuple[str, ...], watch: bool, every_s: float, as_json: bool, settings: ControllerSettings) -> None:
+    """Show LANES, or all: backlog and ledger, workers alive, dead letters, the last launch, and what is in the way.
 
-    STATE is `ok`, `paused`, `broken` (its newest workers could not work), `unknown` (something could not be read), `crashed` (workers of
-    its newest execution were ended by a signal or crashed), `refused` (Cloud Run refuses launches for now) or `unfired` (the end of a
-    submission is overdue). BACKLOG is what the gauge counted when it was SAMPLED, OLDEST how old the oldest message was then, ASSIGNED how
-    many of these messages workers already have. DEAD letters wait for a rule or a person, DELAYED tasks for their time; CANCELLED counts
-    what clients have cancelled that workers still look for, ENDS the submissions whose end is still to be fired (no more than 10,000 are
-    counted). Ends with 1 when a lane is in any other state than ok or paused, a job cannot be a lane, or there is no lane.
+    STATE is `ok`, `paused`, `held` (its job, or what it drains, breaks a rule: nothing is launched), `broken` (its newest workers could not
+    work), `unknown` (something could not be read), `crashed` (workers of its newest execution were ended by a signal or crashed), `refused`
+    (Cloud Run refuses launches for now) or `unfired` (the end of a submission is overdue). BACKLOG is what the gauge counted, up to three
+    minutes ago, OLDEST how old the oldest of it is by now, ASSIGNED how many of these messages workers have, or have acknowledged
+    since. DEAD letters wait for a rule or a person. LAST LAUNCH is how many workers were launched, and when.
+
+    Lines below tell what is not as usual: delayed tasks, which wait for their time, cancelled ones that workers still look for, and
+    submissions whose end is still to be fired (no more than 10,000 are counted), then advice, and what is in the way. Ends with 1 when a
+    lane is in any other state than ok or paused, a job cannot be a lane, or there is no lane.
 
     \b
-    fanout lanes
+    fanout lanes --watch
     fanout lanes --json | jq '.lanes[] | select(.troubles != [])'
 
     JSON: lanes (lane, job, subscription, paused, reading, sample_age_s, accepted_count, assigned_count, unassigned_count,
-    live_worker_count, dead_count, delayed_count, cancelled_count, ends_count, last_decision, schedules (name, times, last, due), troubles)
-    and refused (job, problems). A number that is not known is null. A schedule is due while its task is not known to be published.
+    live_worker_count, dead_count, delayed_count, cancelled_count, ends_count, last_decision, schedules (name, times, last, due), advice,
+    troubles) and refused (job, problems). What is not known is null. A schedule is due while its task is not known to be published.
     """
     with cloud.connected(settings) as outside:
-        views, refused = looked(outside, lanes)
-        waiting = together(lambda view: waiting_of(view.lane, outside.store, view.now), views, LANES_AT_A_TIME, "waiting")
-    bodies = [lane_json(view, waits) for view, waits in zip(views, waiting, strict=True)]
-    if as_json:
-        show_json({"lanes": bodies, "refused": [{"job": one.job, "problems": list(one.problems)} for one in refused]})
-    else:
-        show(Listing(COLUMNS, tuple(row(view, body) for view, body in zip(views, bodies, strict=True)), NUMBERS))
-        say(*_troubles(bodies, refused))
-    if not bodies and not refused:
+        if watch:
+            watched(lambda: seen(outside, lanes), lambda found: draw(found, as_json=as_json), every_s, outside.clock)
+        found = seen(outside, lanes)
+    draw(found, as_json=as_json)
+    if not found.bodies and not found.refused:
         click.echo(f"Error: {cloud.no_lane(settings)}", err=True)
         sys.exit(EXIT_TROUBLE)
-    sys.exit(EXIT_TROUBLE if refused or any(body["troubles"] for body in bodies) else EXIT_FINE)
+    sys.exit(EXIT_TROUBLE if found.refused or any(body["troubles"] for body in found.bodies) else EXIT_FINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look at lanes: each with what is known of it as JSON, and the jobs that cannot be one."""
+
+    views: Sequence[View]
+    bodies: Sequence[Mapping[str, Any]]
+    refused: Sequence[LaneRefused]
+
+
+def seen(outside: Outside, names: Sequence[str]) -> Seen:
+    """It remembers nothing of an earlier look, so that it tells the same as the first. Raises SettingsError, DependencyError."""
+    views, refused = looked(replace(outside, memory=Memory()), names)
+    waiting = together(lambda view: waiting_of(view.lane, outside.store, view.now), views, LANES_AT_A_TIME, "waiting")
+    return Seen(views, [lane_json(view, waits) for view, waits in zip(views, waiting, strict=True)], refused)
+
+
+def draw(found: Seen, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"lanes": found.bodies, "refused": [{"job": one.job, "problems": list(one.problems)} for one in found.refused]})
+        return
+    pairs = list(zip(found.views, found.bodies, strict=True))
+    show(Listing(COLUMNS, tuple(row(view, body) for view, body in pairs), NUMBERS))
+    tell(*(f"lane {view.lane.name}: {one_line(line)}" for view, body in pairs for line in remarks(view, body)))
+    tell(*_troubles(found.bodies, found.refused))
 
 
 def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence[LaneRefused]]:
@@ -92,7 +120,10 @@ def lane_json(view: View, waiting: Waiting) -> dict[str, Any]:
     assigned_count = None if view.ledger is None or view.listing_error else view.ledger.total_count
     unassigned_count = None
     if assigned_count is not None and not isinstance(view.reading, Unknown):
-        unassigned_count = max(0, (value.undelivered_count if value else 0) + view.accepted_count - assigned_count)
+        known_count = (value.undelivered_count if value else 0) + view.accepted_count
+        # After a drain the ledger still has what was acknowledged since the sample; of messages that are gone nothing is assigned.
+        assigned_count = min(assigned_count, known_count)
+        unassigned_count = known_count - assigned_count
     return {
         "lane": view.lane.name,
         "job": view.lane.job,
@@ -110,13 +141,15 @@ def lane_json(view: View, waiting: Waiting) -> dict[str, Any]:
         "ends_count": waiting.ends_count,
         "last_decision": decisions[-1] if decisions else None,
         "schedules": [{"name": one.name, "times": one.times, "last": iso(one.last), "due": bool(one.task)} for one in view.state.scheduled],
+        "advice": list(view.advice),
         "troubles": [*troubles(view), *waiting.problems, *waiting.overdue],
     }
 
 
 def troubles(view: View) -> list[str]:
     """What is in the way of this lane, a line each; a pause is not: somebody wanted it."""
-    found = [f"the backlog is unknown: {view.reading.reason}"] if isinstance(view.reading, Unknown) else []
+    found = [f"it is held until this is right: {problem}" for problem in view.problems]
+    found += [f"the backlog is unknown: {view.reading.reason}"] if isinstance(view.reading, Unknown) else []
     found += [view.held.reason] if view.held is not None else []
     found += [f"what runs already is unknown: {view.listing_error}"] if view.listing_error else []
     backoff = view.state.backoff
@@ -130,32 +163,58 @@ def troubles(view: View) -> list[str]:
     return found
 
 
+def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
+    """What is not as usual, and in nobody's way, a line each."""
+    counts = [f"{_many(count)} {what}" for name, what in COUNTED.items() if (count := body[f"{name}_count"]) != 0]
+    counts += [f"{view.accepted_count} accepted since the sample"] if view.accepted_count else []
+    found = [", ".join(counts)] if counts else []
+    found += _assigned_to_nobody(view, body)
+    last = body["last_decision"]
+    if last is not None and last.get("kind") == Kind.HOLD and last.get("hold_cause") != HoldCause.PAUSED and not body["troubles"]:
+        found.append(f"the last decision was to hold: {last.get('reason')}")
+    return [*found, *(f"advice: {one}" for one in view.advice)]
+
+
+def _assigned_to_nobody(view: View, body: Mapping[str, Any]) -> list[str]:
+    """Where no worker is alive, why messages are assigned nonetheless."""
+    if view.ledger is None or view.ledger.live_worker_count or not body["assigned_count"]:
+        return []
+    entries = view.ledger.entries
+    parts = {
+        "acknowledged since the sample": sum(one.assigned_count for one in entries),
+        "wait for their time": sum(one.deferred_count for one in entries),
+        "on leases of killed workers": sum(one.outstanding_count for one in entries),
+    }
+    age = "" if body["sample_age_s"] is None else f" (the sample is {rough(body['sample_age_s'])} old)"
+    return [f"assigned, though no worker is alive: {', '.join(f'{count} {what}' for what, count in parts.items() if count)}{age}"]
+
+
 def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
     reading = view.reading
     backlog = str(reading.undelivered_count) if isinstance(reading, Value) else str(body["reading"]["state"])
-    oldest = "" if not isinstance(reading, Value) or reading.oldest_age_s is None else spoken(reading.oldest_age_s)
+    oldest = "" if not isinstance(reading, Value) or reading.oldest_age_s is None else rough(reading.oldest_age_s + body["sample_age_s"])
     return (
         view.lane.name,
         state_of(
-            view, more_unknown=None in [body[f"{what}_count"] for what in WAITING], unfired=len(body["troubles"]) > len(troubles(view))
+            view,
+            more_unknown=None in [body[f"{what}_count"] for what in ("dead", *COUNTED)],
+            unfired=len(body["troubles"]) > len(troubles(view)),
         ),
         backlog,
-        "" if body["sample_age_s"] is None else f"{spoken(body['sample_age_s'])} ago",
         oldest,
         _number(body["assigned_count"]),
         _number(body["live_worker_count"]),
         _number(body["dead_count"]),
-        _many(body["delayed_count"]),
-        _number(body["cancelled_count"]),
-        _many(body["ends_count"]),
-        _last_decision(body["last_decision"], view.now),
+        _last_launch(view.state.decisions, view.now),
     )
 
 
 def state_of(view: View, *, more_unknown: bool = False, unfired: bool = False) -> str:
     """One word; what is wrong goes before what is wanted, and both are said. `more_unknown`: something else could not be read."""
     words = ["paused"] if view.lane.policy.paused else []
-    if view.broken is not None:
+    if view.problems:
+        words.append("held")
+    elif view.broken is not None:
         words.append("broken")
     elif troubles(view):
         unknown = isinstance(view.reading, Unknown) or view.held or view.listing_error
@@ -175,16 +234,13 @@ def _number(count: int | None) -> str:
     return "?" if count is None else str(count)
 
 
-def _last_decision(decision: Mapping[str, Any] | None, now: float) -> str:
+def _last_launch(decisions: Sequence[Mapping[str, Any]], now: float) -> str:
     """Whatever stands in the history: another version may have written it."""
-    if decision is None:
-        return ""
+    launch = next((one for one in reversed(decisions) if one.get("kind") == Kind.LAUNCH), None)
     try:
-        verdict, decided_at = VERDICTS[Kind(decision["kind"])], from_iso(str(decision["decided_at"]))
+        return "" if launch is None else f"{launch['workers']}, {rough(now - from_iso(str(launch['decided_at'])))} ago"
     except (KeyError, ValueError):
         return "unreadable"
-    workers = f" {decision.get('workers')}" if decision["kind"] == Kind.LAUNCH else ""
-    return f"{verdict}{workers}, {spoken(max(0.0, now - decided_at))} ago"
 
 
 def _troubles(bodies: Sequence[Mapping[str, Any]], refused: Sequence[LaneRefused]) -> list[str]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,10 @@ TRACEBACK = "FANOUT_TRACEBACK"
 GAP = "  "
 NONE = "-"
 """Stands for an empty cell in plain columns, so that every row has as many words as it has columns."""
+WIDTH = 80
+"""Every list fits into it, with names of lanes of up to twelve letters."""
+_WHOLE = re.compile(r"`[^`]*`|\bgcloud .*|(?<=: )fanout .*")
+"""A command is there to be copied: a line break within it would run half of it."""
 _CLIENTS = frozenset({"google", "grpc", "requests", "urllib3", "http", "httpx", "httpcore"})
 """Libraries whose errors come from a service, or from the way to it."""
 
@@ -68,11 +74,13 @@ def unforeseen(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Rows of one-line texts. `numbers` are the names of columns that are aligned to the right."""
+    """Rows of one-line texts. `numbers` are the names of columns that are aligned to the right. `below` has lines for each row, which
+    have no columns: what is long, and is looked at once the row was found."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: frozenset[str] = frozenset()
+    below: tuple[tuple[str, ...], ...] = ()
 
 
 def show(listing: Listing) -> None:
@@ -80,10 +88,13 @@ def show(listing: Listing) -> None:
     copied."""
     lines = plain(listing)
     frame = len(listing.columns) + 3
-    if sys.stdout.isatty() and max(map(len, lines)) + frame <= shutil.get_terminal_size().columns:
+    if sys.stdout.isatty() and not listing.below and max(map(len, lines)) + frame <= shutil.get_terminal_size().columns:
         show_table(listing)
-    else:
-        click.echo("\n".join(lines))
+        return
+    for at, line in enumerate(lines):
+        click.echo(line)
+        if 0 < at <= len(listing.below):
+            tell(*(f"  {one_line(one)}" for one in listing.below[at - 1]))
 
 
 def plain(listing: Listing) -> list[str]:
@@ -127,6 +138,24 @@ def say(*lines: str, err: bool = False) -> None:
     """Each on a line of its own, `printable`."""
     for line in lines:
         click.echo(printable(line), err=err)
+
+
+def tell(*lines: str, err: bool = False) -> None:
+    """As `say`, for sentences: on a terminal a line that is too long goes on below, indented. Ids and commands are not folded."""
+    stream = sys.stderr if err else sys.stdout
+    width = shutil.get_terminal_size().columns if stream.isatty() else 0
+    say(*(part for line in lines for part in (wrapped(line, width) if 0 < width < len(line) else [line])), err=err)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line as several of at most `width` characters, but for words and commands that are longer."""
+    words = line.lstrip(" ")
+    indent = " " * (len(line) - len(words))
+    kept = _WHOLE.sub(lambda found: found[0].replace(" ", "\0"), words)
+    parts = textwrap.wrap(
+        kept, width, initial_indent=indent, subsequent_indent=f"{indent}    ", break_long_words=False, break_on_hyphens=False
+    )
+    return [part.replace("\0", " ") for part in parts]
 
 
 def show_json(body: Mapping[str, object] | Sequence[object]) -> None:

@@ -10,7 +10,7 @@ from controller.config import ControllerSettings
 from controller.tick.results import Round, explained_round, round_json
 from controller.tick.rounds import tick_lanes
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, say, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, show_json, tell
 
 
 @click.command("tick")
@@ -61,7 +61,7 @@ def _run(settings: ControllerSettings, lanes: tuple[str, ...], *, as_json: bool,
     if as_json:
         show_json(round_json(outcome))
     else:
-        say(*explained_round(outcome))
+        tell(*explained_round(outcome))
     if not outcome.results and not outcome.refused:
         click.echo(f"Error: {cloud.no_lane(settings)}", err=True)
         sys.exit(EXIT_TROUBLE)

@@ -39,6 +39,15 @@ def spoken(seconds: float) -> str:
     return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
 
 
+def rough(seconds: float) -> str:
+    """`45 s`, `3 min`, `5 h`, `3 d`: for columns. Whole units that have passed, so at most six characters below 1,000 days."""
+    whole = max(0, int(seconds))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
 def brief(seconds: float) -> str:
     """As `spoken`, with three digits below 10 s: for what a single message takes."""
     return spoken(seconds) if seconds >= 10 else f"{seconds:.3g} s"

@@ -15,7 +15,7 @@ from fanout import cloud
 from fanout.dead.scope import NO_MATCH, Scope, with_scope
 from fanout.output import Listing, counted, say, show, show_json
 
-COLUMNS = ("count", "lane", "error", "task type", "last 24 h", "fingerprint", "example")
+COLUMNS = ("count", "lane", "last 24 h", "fingerprint")
 HOURS = 24
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -24,7 +24,7 @@ _BARS = " ▁▂▃▄▅▆▇█"
 @cloud.as_json_option
 @with_scope
 def ls(as_json: bool, scope: Scope) -> None:
-    """Show what waits, grouped by what killed it.
+    """Show what waits, grouped by what killed it: below each group the task type, the error, and one of the letters.
 
     LAST 24 H has a bar for each hour, the present one last: how many died then, whatever was done to them since. Counts are made from what
     the log's segments say of themselves, so a letter that was delivered twice counts twice; with a filter other than --lane and
@@ -45,15 +45,22 @@ def ls(as_json: bool, scope: Scope) -> None:
         say("no dead letter waits" if scope.wanted.is_empty else NO_MATCH)
         return
     now = SystemClock().now()
-    show(Listing(COLUMNS, tuple(_row(lane, group, now) for lane, group in found), frozenset({"count"})))
+    rows, below = (_row(lane, group, now) for lane, group in found), (_below(group) for _, group in found)
+    show(Listing(COLUMNS, tuple(rows), frozenset({"count"}), tuple(below)))
     total = sum(group.waiting_count for _, group in found)
     one = _example(found[0][1]) or "TASK"
     say(f"{counted(total, 'dead letter')} in {counted(len(found), 'group')}; one in full: fanout dead show {one}")
 
 
 def _row(lane: str, group: Group, now: float) -> tuple[str, ...]:
-    task_type = group.example.task_type if group.example else ""
-    return (f"{group.waiting_count:,}", lane, group.title, task_type, bars(group.hours, now), group.fingerprint, _example(group))
+    return (f"{group.waiting_count:,}", lane, bars(group.hours, now), group.fingerprint)
+
+
+def _below(group: Group) -> tuple[str, ...]:
+    if group.example is None:
+        return (group.title,)
+    task_type = f"{group.example.task_type}: " if group.example.task_type else ""
+    return (f"{task_type}{group.title}", f"such as {group.example.task_id}")
 
 
 def _example(group: Group) -> str:

@@ -19,12 +19,14 @@ from batch.dead.history import fates, lines_about
 from batch.dead.letters import Letter, to_line
 from batch.dead.log import Entry, Fold, entry_line
 from batch.dead.selecting import edited
+from batch.model.clock import SystemClock, from_iso
 from batch.model.errors import ObjectMissing
 from batch.model.texts import printable
 from controller.config import ControllerSettings
+from controller.model.wording import rough
 from fanout import cloud
 from fanout.dead.scope import Scope, opened
-from fanout.output import NONE, Listing, counted, one_line, say, show_json
+from fanout.output import NONE, Listing, counted, say, show_json
 from fanout.output import show as show_listing
 
 SHOWN = 5
@@ -166,8 +168,9 @@ def replays(replay_id: str | None, lanes: tuple[str, ...], as_json: bool, settin
     elif not found:
         say("nothing was replayed or discarded yet")
     else:
-        columns = ("id", "lane", "at", "who", "state", "letters", "why")
-        show_listing(Listing(columns, tuple(_replay_row(*one) for one in found), frozenset({"letters"})))
+        columns, now = ("id", "lane", "state", "letters", "when"), SystemClock().now()
+        below = tuple((f"by {one.who or NONE}{f': {one.why}' if one.why else ''}",) for _, one, _ in found)
+        show_listing(Listing(columns, tuple(_replay_row(*one, now) for one in found), frozenset({"letters"}), below))
 
 
 def _replay_json(lane: str, opened_: Entry, closed: Entry | None) -> dict[str, Any]:
@@ -183,11 +186,18 @@ def _replay_json(lane: str, opened_: Entry, closed: Entry | None) -> dict[str, A
     }
 
 
-def _replay_row(lane: str, opened_: Entry, closed: Entry | None) -> tuple[str, ...]:
+def _replay_row(lane: str, opened_: Entry, closed: Entry | None, now: float) -> tuple[str, ...]:
     details = closed.details if closed else opened_.details
     letters = details.get("done_count", details.get("claimed_count", 0))
     state = f"{opened_.details.get('act')}, ended" if closed else f"{opened_.details.get('act')}, open"
-    return (opened_.action_id, lane, opened_.at[:19] + "Z", opened_.who, state, f"{letters:,}", one_line(opened_.why))
+    return (opened_.action_id, lane, state, f"{letters:,}", _ago(opened_.at, now))
+
+
+def _ago(at: str, now: float) -> str:
+    """Whatever stands in the log."""
+    with suppress(ValueError):
+        return f"{rough(now - from_iso(at))} ago"
+    return at
 
 
 def _show_fates(opened_: Entry, found: dict[str, list[str]], closed: Entry | None, as_json: bool) -> None:

@@ -16,7 +16,7 @@ from fanout.doctor.examination import Examiner
 from fanout.doctor.finding import Finding, healthy, report
 from fanout.doctor.place import Place
 from fanout.doctor.services import Facts, Fixer
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json, tell
 
 
 @click.command()
@@ -57,7 +57,7 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
     if as_json:
         show_json({"findings": [one.json() for one in findings], "fixed": fixed})
     else:
-        say(*report(findings, show_fine=verbose))
+        tell(*report(findings, show_fine=verbose))
     sys.exit(EXIT_FINE if healthy(findings) and not any(one["error"] for one in fixed) else EXIT_TROUBLE)
 
 

@@ -13,6 +13,7 @@ from batch.model.clock import iso
 from batch.model.errors import SettingsError
 from controller.config import RUN_EMULATOR, ControllerSettings
 from controller.model.execution import ExecutionInfo
+from controller.model.wording import rough
 from controller.observe.jobs import LANE_LABEL, JobInfo
 from controller.observe.killed import killed_tries, with_outcomes
 from controller.observe.listing import listed_json
@@ -20,11 +21,11 @@ from controller.observe.survey import read_tries
 from controller.tick.outside import Outside
 from fanout import cloud
 from fanout.execution.last_words import last_words
-from fanout.execution.tries import WorkerTry, console_link, oldest_text, tries_of
-from fanout.output import Listing, counted, one_line, say, show, show_json
+from fanout.execution.tries import OLD_S, WorkerTry, console_link, oldest_text, tries_of
+from fanout.output import Listing, counted, one_line, say, show, show_json, tell
 
-COLUMNS = ("worker", "try", "state", "share", "taken", "done", "took", "ended", "oldest task", "log")
-NUMBERS = frozenset({"worker", "try", "share", "taken", "done", "took"})
+COLUMNS = ("worker", "try", "state", "share", "taken", "done", "took", "oldest", "ended")
+NUMBERS = frozenset({"worker", "try", "share", "taken", "done", "took", "oldest"})
 MAX_TOLD = 10
 """Tries whose last words are shown; all of them stand in the table."""
 
@@ -47,8 +48,10 @@ def command(name: str, as_json: bool, settings: ControllerSettings) -> None:
     """Show the workers of the execution NAME, one row for each try, while it runs and afterwards.
 
     STATE is `waiting`, `starting`, `running`, the exit reason, or `killed`, `failed`, `cancelled`, `lost` where a try ended without one.
-    DONE counts acknowledged messages; of a killed try what its outcomes say. ENDED is the signal or exit code, which Cloud Run keeps of a
-    worker's last try. OLDEST TASK had been running longest at the last progress. What such tries said last follows.
+    DONE counts acknowledged messages; of a killed try what its outcomes say. OLDEST is how long its oldest task has been running, or had
+    been at the last progress. ENDED is the signal or exit code, which Cloud Run keeps of a worker's last try.
+
+    Of tries that ended so, and of those whose oldest task runs for a minute and more, follow that task, what they said last, and the log.
 
     \b
     fanout execution default-x7k2p
@@ -65,13 +68,16 @@ def command(name: str, as_json: bool, settings: ControllerSettings) -> None:
         workers = [try_json(one, words.get((one.index, one.retry), ())) for one in found.tries]
         show_json({"execution": listed_json(found.lane, found.info), "workers": workers, "problems": list(found.problems)})
         return
-    say(headline(found))
+    tell(headline(found), f"launched by decision {found.info.decision_id}" if found.info.decision_id else "launched by hand")
     show(Listing(COLUMNS, tuple(row(one, now) for one in found.tries), NUMBERS))
-    for one in found.tries:
-        for line in words.get((one.index, one.retry), ()):
-            say(f"worker {one.index}, try {one.retry}: {line}")
+    for one in [one for one in found.tries if one.died or _age_s(one, now) >= OLD_S][:MAX_TOLD]:
+        tell(*(f"worker {one.index}, try {one.retry}: {line}" for line in [*remarks(one, now), *words.get((one.index, one.retry), ())]))
+    logs = {one.log_uri: one.index for one in found.tries if one.log_uri}
+    if logs:
+        last, index = list(logs.items())[-1]
+        say(f"log: {last}" if len(logs) == 1 else f"log of worker {index} (--json has all): {last}")
     for problem in found.problems:
-        say(problem, err=True)
+        tell(problem, err=True)
 
 
 def looked(outside: Outside, name: str) -> Looked:
@@ -115,19 +121,33 @@ def headline(found: Looked) -> str:
 def row(one: WorkerTry, now: float) -> tuple[str, ...]:
     """The cells of COLUMNS; times are as of `now` (Unix seconds)."""
     told = one.progress
-    at = now if one.state == "running" else told.updated_at
     return (
         str(one.index),
         str(one.retry),
         one.state,
-        f"{told.share:,}",
-        f"{told.taken:,}",
-        f"{told.acked:,}",
+        str(told.share),
+        str(told.taken),
+        str(told.acked),
         f"{one.seconds:.1f}",
-        one.ended,
-        oldest_text(one.oldest, at),
-        one.log_uri,
+        "" if one.oldest is None else rough(_age_s(one, now)),
+        one.ended.partition(" (")[0],
     )
+
+
+def remarks(one: WorkerTry, now: float) -> list[str]:
+    """How it ended and what that may mean, its oldest task, and where its log is."""
+    found = [one.ended] if "(" in one.ended else []
+    found += [f"its oldest task: {text}"] if (text := oldest_text(one.oldest, _at(one, now))) else []
+    return found + ([f"log: {one.log_uri}"] if one.log_uri else [])
+
+
+def _at(one: WorkerTry, now: float) -> float:
+    return now if one.state == "running" else one.progress.updated_at
+
+
+def _age_s(one: WorkerTry, now: float) -> float:
+    """Seconds that its oldest task has been running."""
+    return 0.0 if one.oldest is None else _at(one, now) - one.oldest.since
 
 
 def try_json(one: WorkerTry, words: Sequence[str]) -> dict[str, Any]:

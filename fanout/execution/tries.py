@@ -12,6 +12,8 @@ from controller.decide.ledger import promised
 from controller.model.execution import ExecutionInfo, NumberedTries, WorkerInfo
 from controller.model.wording import spoken
 
+OLD_S = 60.0
+"""A task that has been running for so long is named."""
 _CODES = {EXIT_CRASHED: "a fault", EXIT_SETTINGS: "wrong settings", EXIT_BROKEN: "broken", EXIT_STUCK: "stuck"}
 SHELL_SIGNAL = 128
 """A container whose process ended by signal N may show exit code 128 + N."""

@@ -155,7 +155,7 @@ def as_text(found: SubmissionProgress) -> Iterator[str]:
     delayed = f", {found.delayed_count:,} of them delayed" if found.delayed_count else ""
     yield f"  {found.pending_count:>9,} pending{running}{delayed}"
     if found.tasks_per_s:
-        until = f", so it ends about {iso(found.expected_end_at)}" if found.expected_end_at else ""
+        until = f", so it ends about {iso(found.expected_end_at)[:19]}Z" if found.expected_end_at else ""
         yield f"{found.tasks_per_s:,.1f} tasks a second in the last minutes{until}"
     if found.end:
         yield {"waiting": "what is to happen at its end waits for it", "fired": "what was to happen at its end has been submitted"}[

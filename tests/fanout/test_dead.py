@@ -98,15 +98,17 @@ def test_ls_shows_what_killed_how_many_and_one_example(desk: Desk) -> None:
     letters = mixed(11)
     write_log(desk.store, letters)
     write_log(desk.store, [letter(50, "OSError", lane="bulk")])
-    head, *rows, last = desk.dead("ls").splitlines()
-    assert head.split()[:3] == ["COUNT", "LANE", "ERROR"]
-    assert [row.split()[:3] for row in rows] == [["6", "default", "ValueError:"], ["5", "default", "KeyError:"], ["1", "bulk", "OSError:"]]
-    assert letters[0].task_id in rows[0]
-    assert letters[0].fingerprint in rows[0]
+    head, *groups, last = desk.dead("ls").splitlines()
+    rows, errors, examples = groups[::3], groups[1::3], groups[2::3]
+    assert head.split() == ["COUNT", "LANE", "LAST", "24", "H", "FINGERPRINT"]
+    assert [row.split()[:2] for row in rows] == [["6", "default"], ["5", "default"], ["1", "bulk"]]
+    assert [line.split(":")[:2] for line in errors] == [["  resize", f" {one}Error"] for one in ("Value", "Key", "OS")]
+    assert examples[0] == f"  such as {letters[0].task_id}"
+    assert rows[0].endswith(f"  {letters[0].fingerprint}")
     assert last == f"12 dead letters in 3 groups; one in full: fanout dead show {letters[0].task_id}"
     assert desk.dead("ls", "--lane", "bulk").splitlines()[-1].startswith("1 dead letter in 1 group;")
-    groups = json.loads(desk.dead("ls", "--error", "KeyError", "--json"))["groups"]
-    assert [(one["waiting_count"], one["error_type"], one["task_type"], one["example"]) for one in groups] == [
+    found = json.loads(desk.dead("ls", "--error", "KeyError", "--json"))["groups"]
+    assert [(one["waiting_count"], one["error_type"], one["task_type"], one["example"]) for one in found] == [
         (5, "KeyError", "resize", letters[1].task_id)
     ]
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from batch.model.progress import RunningTask
 from batch.prices import worker_usd_per_s
 from fanout import executions, tick
 from fanout.executions import share_count, state_of
@@ -31,17 +32,23 @@ def test_a_decided_execution_next_to_one_by_hand(here: World, run: Run) -> None:
     run(tick.tick, "default")
     write_progress(here.store, "default-00001", 0, progress(100, taken=80, acked=60, returned=5, exit_reason="out_of_time"), retry=0)
     write_progress(here.store, "default-00001", 0, progress(100, taken=40, acked=30), retry=1)
-    decision_id = here.runner.all["default-00001"].decision_id
     result = run(executions.command, "default")
     assert result.exit_code == 0
-    header, decided, manual = result.output.splitlines()
-    assert header.split() == ["EXECUTION", "LANE", "STATE", "WORKERS", "DONE", "OF", "DECISION", "STARTED", "TOOK", "OLDEST"]
-    assert decided.split("  ")[0] == "default-00001"
-    assert decided.split()[5:8] == ["90", "300", decision_id]
-    assert "1 waiting, 1 running" in manual
-    assert " 2000 " in manual
-    assert "by hand" in manual
-    assert manual.split()[-3:] == ["1", "min", "-"]
+    header, decided, manual, below = result.output.splitlines()
+    assert header.split() == ["EXECUTION", "STATE", "WORKERS", "DONE", "OF", "BY", "STARTED", "TOOK"]
+    assert decided.split() == ["default-00001", "running", "3", "90", "300", "tick", "-", "0", "s"]
+    assert manual.split() == ["default-00000", "running", "2", "0", "2000", "hand", "1", "min", "ago", "1", "min"]
+    assert below == "default-00000: 1 waiting, 1 running"
+
+
+def test_a_task_that_runs_for_long_is_named_below(here: World, run: Run) -> None:
+    info = here.runner.add(1, {"BACKLOG": "3", "DECISION_ID": "d.0"})
+    running = (RunningTask("9f2c-x", "resize", here.clock.now()),)
+    write_progress(here.store, info.name, 0, progress(3, updated_at=here.clock.now(), taken=1, running=running))
+    here.clock.advance(59)
+    assert len(run(executions.command).output.splitlines()) == 2
+    here.clock.advance(241)
+    assert run(executions.command).output.splitlines()[2] == "default-00000: its oldest task: 9f2c-x (resize), 5 min"
 
 
 def test_json_counts_all_tries_and_the_reasons_of_the_last(here: World, run: Run) -> None:
@@ -55,7 +62,7 @@ def test_json_counts_all_tries_and_the_reasons_of_the_last(here: World, run: Run
     assert (body["taken_count"], body["acked_count"], body["returned_count"], body["share_count"]) == (220, 150, 65, 150)
     assert (body["state"], body["exit_reasons"], body["decision_id"]) == ("failed", {"broken": 1, "share_done": 1}, "d.0")
     assert (body["duration_s"], body["running_count"], body["waiting_count"]) == (90.0, 0, 0)
-    assert "failed (broken 1)" in run(executions.command).output
+    assert "default-00000: 1 succeeded, 1 failed, 1 retried (broken 1)" in run(executions.command).output
 
 
 @pytest.mark.parametrize(

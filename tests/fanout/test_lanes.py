@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from batch.model.names import dead_segment_object
 from batch.services.ports import ObjectInfo
 from controller.act.intents import Intent, parts_for
 from controller.act.state import LaneState, save
+from controller.decide.decision import HoldCause, held_decision, to_json
 from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LaunchThrottled
 from fanout import lanes, tick
@@ -51,7 +53,7 @@ def test_what_nobody_foresaw_of_one_lane_does_not_hide_the_others(here: World, r
     assert lane_of(result)["troubles"] == []
 
 
-def test_backlog_ledger_workers_and_the_last_decision_stand_in_columns(here: World, run: Run) -> None:
+def test_backlog_ledger_workers_and_the_last_launch_stand_in_columns(here: World, run: Run) -> None:
     here.backlog.by_name = {"tasks-sub": Value(1040, here.clock.now() - 95, 70.0), "bulk-sub": Idle()}
     info = here.runner.add(3, {"BACKLOG": "300"})
     write_progress(here.store, info.name, 0, progress(100, updated_at=here.clock.now(), taken=100, acked=0))
@@ -61,9 +63,9 @@ def test_backlog_ledger_workers_and_the_last_decision_stand_in_columns(here: Wor
     result = run(lanes.command)
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        "LANE     STATE   BACKLOG  SAMPLED        OLDEST      ASSIGNED  WORKERS  DEAD  DELAYED  CANCELLED  ENDS  LAST DECISION",
-        "bulk     paused     idle  -              -                  0        0     0        0          0     0  -",
-        "default  ok         1040  2 min 5 s ago  1 min 10 s      1040       11     0        0          0     0  launch 8, 30 s ago",
+        "LANE     STATE   BACKLOG  OLDEST  ASSIGNED  WORKERS  DEAD  LAST LAUNCH",
+        "bulk     paused     idle       -         0        0     0  -",
+        "default  ok         1040   3 min      1040       11     0  8, 30 s ago",
     ]
 
 
@@ -120,7 +122,8 @@ def test_what_waits_for_more_than_a_worker_is_counted(here: World, run: Run) -> 
     result = run(lanes.command, "--json")
     counts = {one: tuple(lane_of(result, one)[f"{name}_count"] for name in ("dead", "delayed", "cancelled")) for one in ("default", "bulk")}
     assert counts == {"default": (3, 0, 0), "bulk": (0, 2, 1)}
-    assert [line.split()[-5:-2] for line in run(lanes.command).output.splitlines()[1:]] == [["0", "2", "1"], ["3", "0", "0"]]
+    _, bulk, default, below = run(lanes.command).output.splitlines()
+    assert (bulk.split()[-2], default.split()[-2], below) == ("0", "3", "lane bulk: 2 delayed, 1 cancelled")
 
 
 def test_no_more_than_ten_thousand_delayed_tasks_are_counted(here: World, run: Run) -> None:
@@ -132,7 +135,7 @@ def test_no_more_than_ten_thousand_delayed_tasks_are_counted(here: World, run: R
             yield ObjectInfo(f"{prefix}{number}", 1, 0)
 
     here.store.list = many  # type: ignore[method-assign]
-    assert "  10,000+  " in run(lanes.command, "default").output
+    assert "lane default: 10,000+ delayed\n" in run(lanes.command, "default").output
     assert len(taken) == 10_000
     assert lane_of(run(lanes.command, "default", "--json"))["delayed_count"] == 10_000
 
@@ -157,7 +160,7 @@ def test_what_cannot_be_known_is_null_and_a_trouble(here: World, run: Run) -> No
     assert body["troubles"] == ["the backlog is unknown: no answer", "what runs already is unknown: 503 from the list"]
     here.runner.list_errors = [DependencyUnavailable("503 from the list")]
     text = run(lanes.command, "default").output
-    assert text.splitlines()[1].split()[:6] == ["default", "unknown", "unknown", "-", "-", "?"]
+    assert text.splitlines()[1].split()[:5] == ["default", "unknown", "unknown", "-", "?"]
 
 
 def test_a_broken_hold_is_told_with_what_to_do(here: World, run: Run) -> None:
@@ -199,12 +202,61 @@ def test_a_decision_of_another_version_does_not_hide_the_lane(here: World, run: 
     here.backlog_is(10)
     run(tick.tick, "default")
     state = json.loads(here.store.read("controller/default.json"))
-    state["decisions"][-1]["kind"] = "ponder"
-    here.store.write("controller/default.json", json.dumps(state).encode())
-    assert "unreadable" in run(lanes.command, "default").output
+    for changes, shown in (({"decided_at": "at noon"}, "unreadable"), ({"kind": "ponder"}, "-")):
+        state["decisions"][-1] |= changes
+        here.store.write("controller/default.json", json.dumps(state).encode())
+        assert run(lanes.command, "default").output.splitlines()[1].endswith(f"  {shown}")
 
 
 def test_no_lane_at_all_ends_with_1(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(here.runner, "jobs", list)
     result = run(lanes.command)
     assert (result.exit_code, "has no job labelled fanout-lane" in result.output) == (1, True)
+
+
+def test_after_a_drain_nothing_is_shown_as_assigned(here: World, run: Run) -> None:
+    """The ledger still has 400 messages that were acknowledged since the sample; the gauge counts none of them any more."""
+    info = here.runner.add(4, {"BACKLOG": "400"})
+    for index in range(4):
+        write_progress(here.store, info.name, index, progress(taken=100, acked=100, updated_at=here.clock.now(), exit_reason="share_done"))
+    here.runner.complete(info.name, here.clock.now())
+    here.backlog_is(0, age_s=60)
+    result = run(lanes.command, "default")
+    assert (result.exit_code, result.output.splitlines()[1].split()) == (0, ["default", "ok", "0", "1", "min", "0", "0", "0", "-"])
+    assert len(result.output.splitlines()) == 2
+    here.backlog_is(500, age_s=60)
+    body = lane_of(run(lanes.command, "default", "--json"))
+    assert (body["assigned_count"], body["unassigned_count"]) == (400, 100)
+    told = run(lanes.command, "default").output.splitlines()[-1]
+    assert told == "lane default: assigned, though no worker is alive: 400 acknowledged since the sample (the sample is 1 min old)"
+
+
+def test_a_lane_whose_job_breaks_a_rule_is_held_and_says_why(here: World, run: Run) -> None:
+    wrong = world([replace(job(), parallelism=3)])
+    here.runner.jobs = wrong.runner.jobs  # type: ignore[method-assign]
+    here.backlog_is(10)
+    result = run(lanes.command)
+    assert (result.exit_code, result.output.splitlines()[1].split()[1]) == (1, "held")
+    assert "lane default: it is held until this is right: job default: spec.template.spec.parallelism=3" in result.output
+    here.runner.jobs = world([replace(job(paused="true"), parallelism=3)]).runner.jobs  # type: ignore[method-assign]
+    assert run(lanes.command).output.splitlines()[1].split()[1] == "paused+held"
+
+
+def test_advice_is_told_and_is_no_trouble(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, advice = lanes.look, ("topic tasks has another subscription",)
+    monkeypatch.setattr(lanes, "look", lambda *args, **named: replace(look(*args, **named), advice=advice))
+    result = run(lanes.command, "default")
+    assert (result.exit_code, result.output.splitlines()[1].split()[1]) == (0, "ok")
+    assert result.output.splitlines()[-1] == "lane default: advice: topic tasks has another subscription"
+    assert lane_of(run(lanes.command, "default", "--json"))["advice"] == ["topic tasks has another subscription"]
+
+
+def test_what_came_since_the_sample_and_a_hold_that_is_over_stand_below(here: World, run: Run) -> None:
+    here.backlog_is(10, age_s=5)
+    held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.STATE_UNREADABLE, "the budget is unreadable"))
+    save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held), 0, "t")
+    here.clock.advance(1)
+    assert run(lanes.command, "default").output.splitlines()[2:] == [
+        "lane default: 7 accepted since the sample",
+        "lane default: the last decision was to hold: the budget is unreadable",
+    ]

@@ -129,11 +129,13 @@ def test_a_signal_its_last_words_and_what_was_done_are_told(lane: Callable[[int]
     assert one["log"].endswith(f"/executions/{info.name}/logs/0?retry=0")
     shown = CliRunner().invoke(execution.command, [info.name])
     assert shown.exit_code == 0, shown.output
-    head, header, row, *rest = shown.output.splitlines()
+    head, launched, header, row, *rest = shown.output.splitlines()
     assert "1 failed; 1 try ended without an exit reason" in head
-    assert header.split()[:7] == ["WORKER", "TRY", "STATE", "SHARE", "TAKEN", "DONE", "TOOK"]
+    assert launched == "launched by hand"
+    assert header.split() == ["WORKER", "TRY", "STATE", "SHARE", "TAKEN", "DONE", "TOOK", "OLDEST", "ENDED"]
     assert row.split()[:3] == ["0", "0", "killed"]
-    assert by in row
+    assert row.split()[-1] == by
+    assert rest[-1] == f"log: {one['log']}"
     assert any(words in line for line in rest)
     (listed,) = said(executions.command)["executions"]
     assert (listed["acked_count"], listed["killed_count"]) == (GOOD, 1)
@@ -263,7 +265,8 @@ def test_how_a_process_ended(worker: WorkerInfo, ended: str) -> None:
 def test_the_oldest_task_is_named() -> None:
     tasks = (RunningTask("b", "t", 90), RunningTask("a", "t", 30))
     one = WorkerTry("lane", "lane-x", 0, 0, "running", replace(progress(), running=tasks))
-    assert execution.row(one, 95.0)[-2] == "a (t), 1 min 5 s"
+    assert execution.row(one, 95.0)[-2] == "1 min"
+    assert execution.remarks(one, 95.0)[0] == "its oldest task: a (t), 1 min 5 s"
 
 
 def test_links_lead_to_the_log_of_the_try() -> None:
