@@ -77,7 +77,7 @@ def command(lane: str, limit: int, live: bool, watch: bool, every_s: float, as_j
             return [one for one in seen(outside, lane, limit) if one.info.live or not live]
 
         if watch:
-            watched(look, lambda found: draw(found, as_json=as_json), every_s, outside.clock)
+            watched(look, lambda found: draw(found, as_json=as_json), every_s, outside.clock, bare=as_json)
         found = look()
     draw(found, as_json=as_json)
 

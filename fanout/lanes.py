@@ -60,7 +60,7 @@ def command(lanes: tuple[str, ...], watch: bool, every_s: float, as_json: bool, 
     """
     with cloud.connected(settings) as outside:
         if watch:
-            watched(lambda: seen(outside, lanes), lambda found: draw(found, as_json=as_json), every_s, outside.clock)
+            watched(lambda: seen(outside, lanes), lambda found: draw(found, as_json=as_json), every_s, outside.clock, bare=as_json)
         found = seen(outside, lanes)
     draw(found, as_json=as_json)
     if not found.bodies and not found.refused:

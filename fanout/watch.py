@@ -27,9 +27,9 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return watch(every(function))
 
 
-def watched(look: Callable[[], T], draw: Callable[[T], None], every_s: float, clock: Clock) -> None:
-    """Ends with the first Ctrl-C. A look that fails is told, what was shown before stays, and the next one follows. Raises
-    SettingsError."""
+def watched(look: Callable[[], T], draw: Callable[[T], None], every_s: float, clock: Clock, *, bare: bool = False) -> None:
+    """Ends with the first Ctrl-C. A look that fails is told, what was shown before stays, and the next one follows. `bare`: a program
+    reads it, so nothing is shown but what `draw` does. Raises SettingsError."""
     never = threading.Event()
     try:
         while True:
@@ -43,10 +43,11 @@ def watched(look: Callable[[], T], draw: Callable[[T], None], every_s: float, cl
                 why = one_line(str(error)) if isinstance(error, FanoutError) else unforeseen(error)
                 tell(f"{_time(clock)}: {why}; the next look is in {every_s:g} s", err=True)
             else:
-                click.clear()  # does nothing in a pipe
-                say(f"{_time(clock)}, every {every_s:g} s, Ctrl-C ends it")
+                if not bare:
+                    click.clear()  # does nothing in a pipe
+                    say(f"{_time(clock)}, every {every_s:g} s, Ctrl-C ends it")
                 draw(found)
-                say("")
+                say(*([] if bare else [""]))
             clock.wait(never, every_s)
     except KeyboardInterrupt:
         sys.exit(EXIT_FINE)

@@ -43,7 +43,7 @@ def test_a_decided_execution_next_to_one_by_hand(here: World, run: Run) -> None:
 
 def test_a_task_that_runs_for_long_is_named_below(here: World, run: Run) -> None:
     info = here.runner.add(1, {"BACKLOG": "3", "DECISION_ID": "d.0"})
-    running = (RunningTask("9f2c-x", "resize", here.clock.now()),)
+    running = (RunningTask("9f2c-x", "resize", int(here.clock.now())),)
     write_progress(here.store, info.name, 0, progress(3, updated_at=here.clock.now(), taken=1, running=running))
     here.clock.advance(59)
     assert len(run(executions.command).output.splitlines()) == 2

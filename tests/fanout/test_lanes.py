@@ -24,6 +24,7 @@ from controller.act.state import LaneState, save
 from controller.decide.decision import HoldCause, held_decision, to_json
 from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LaunchThrottled
+from controller.tick.view import look
 from fanout import lanes, tick
 from tests.batch.traces import Bucket
 from tests.controller.fakes import World, job, progress, world, write_progress
@@ -243,8 +244,8 @@ def test_a_lane_whose_job_breaks_a_rule_is_held_and_says_why(here: World, run: R
 
 
 def test_advice_is_told_and_is_no_trouble(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    look, advice = lanes.look, ("topic tasks has another subscription",)
-    monkeypatch.setattr(lanes, "look", lambda *args, **named: replace(look(*args, **named), advice=advice))
+    advice = ("topic tasks has another subscription",)
+    monkeypatch.setattr("fanout.lanes.look", lambda *args, **named: replace(look(*args, **named), advice=advice))
     result = run(lanes.command, "default")
     assert (result.exit_code, result.output.splitlines()[1].split()[1]) == (0, "ok")
     assert result.output.splitlines()[-1] == "lane default: advice: topic tasks has another subscription"

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from fanout.output import Listing, counted, one_line, plain, show, show_table
+from fanout.output import Listing, counted, one_line, plain, show, show_table, tell
 
 LISTING = Listing(("name", "count"), (("a", "7"), ("long name", ""), ("x", "100000")), frozenset({"count"}))
 
@@ -41,3 +41,28 @@ class Terminal(io.StringIO):
 
 def test_counts_agree() -> None:
     assert [counted(count, "task") for count in (0, 1, 2, 1500)] == ["0 tasks", "1 task", "2 tasks", "1,500 tasks"]
+
+
+def test_a_sentence_is_wrapped_on_a_terminal_and_neither_ids_nor_commands_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "  lane default: its workers failed, `fanout execution default-x7k2p` tells of 9f2c4e1ab8d03f57-rolling-default-2026013112"
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "50")
+    tell(line, "short", "to fix it: gcloud pubsub subscriptions update default --ack-deadline=60 --project=a-project")
+    assert terminal.getvalue().splitlines() == [
+        "  lane default: its workers failed,",
+        "      `fanout execution default-x7k2p` tells of",
+        "      9f2c4e1ab8d03f57-rolling-default-2026013112",
+        "short",
+        "to fix it:",
+        "    gcloud pubsub subscriptions update default --ack-deadline=60 --project=a-project",
+    ]
+    pipe = io.StringIO()
+    monkeypatch.setattr("sys.stdout", pipe)
+    tell(line)
+    assert pipe.getvalue() == f"{line}\n"
+
+
+def test_lines_without_columns_stand_below_their_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Listing(("name",), (("a",), ("b",), ("c",)), below=(("of a", "more\nof a"), (), ("of c",))))
+    assert capsys.readouterr().out.splitlines() == ["NAME", "a", "  of a", "  more of a", "b", "c", "  of c"]
