@@ -49,7 +49,7 @@ def ls(as_json: bool, scope: Scope) -> None:
     show(Listing(COLUMNS, tuple(rows), frozenset({"count"}), tuple(below)))
     total = sum(group.waiting_count for _, group in found)
     one = _example(found[0][1]) or "TASK"
-    say(f"{counted(total, 'dead letter')} in {counted(len(found), 'group')}; one in full: fanout dead show {one}")
+    say(f"{counted(total, 'dead letter')} in {counted(len(found), 'group')}", f"one in full: fanout dead show {one}")
 
 
 def _row(lane: str, group: Group, now: float) -> tuple[str, ...]:

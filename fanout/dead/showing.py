@@ -204,10 +204,13 @@ def _show_fates(opened_: Entry, found: dict[str, list[str]], closed: Entry | Non
     if as_json:
         show_json({"action_id": opened_.action_id, "closed": closed is not None, "fates": found})
         return
-    ended = f"ended {closed.at}" if closed else f"open: fanout dead replay --resume {opened_.action_id}"
-    say(f"{opened_.action_id} by {opened_.who or NONE} at {opened_.at}, {ended}")
+    now = SystemClock().now()
+    say(f"{opened_.action_id} by {opened_.who or NONE}, {_ago(opened_.at, now)}{f', ended {_ago(closed.at, now)}' if closed else ''}")
+    if closed is None:
+        say(f"open: fanout dead replay --resume {opened_.action_id}")
     for fate, task_ids in sorted(found.items(), key=lambda one: -len(one[1])):
-        more = f", and {len(task_ids) - SHOWN:,} more" if len(task_ids) > SHOWN else ""
-        say(f"{len(task_ids):>9,} {fate}: {' '.join(task_ids[:SHOWN])}{more}")
+        say(f"{len(task_ids):>9,} {fate}: {task_ids[0]}", *(f"{'':>10}{task_id}" for task_id in task_ids[1:SHOWN]))
+        if len(task_ids) > SHOWN:
+            say(f"{'':>10}and {len(task_ids) - SHOWN:,} more; see --json")
     if not found:
         say("it had no letters")

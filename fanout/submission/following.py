@@ -19,7 +19,7 @@ from batch.model.errors import ObjectMissing
 from batch.services.ports import ObjectStore
 from controller.model.wording import duration
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json, tell
 from fanout.submission.proof import no_submission
 
 EXIT_TIMEOUT = 3
@@ -53,7 +53,7 @@ def status(submission_id: str, as_json: bool, store: ObjectStore) -> None:
     if as_json:
         show_json(found.as_object())
     else:
-        say(*as_text(found))
+        tell(*as_text(found))
 
 
 @click.command()
@@ -82,7 +82,7 @@ def wait(submission_id: str, timeout: str | None, as_json: bool, store: ObjectSt
     if as_json:
         show_json(found.as_object())
     else:
-        say(*as_text(found))
+        tell(*as_text(found))
     if not found.state.is_end:
         say(f"the time is over, and submission {submission_id} has not ended", err=True)
         sys.exit(EXIT_TIMEOUT)

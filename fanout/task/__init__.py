@@ -21,7 +21,7 @@ from controller.observe.running import running_worker
 from controller.tick.outside import Outside
 from fanout import cloud
 from fanout.explain import moment
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json, tell
 from fanout.task.texts import as_text
 
 MAX_REQUESTS = 1000
@@ -69,7 +69,9 @@ def command(task_id: str, lane: str, at_text: str, shard: str, yes: bool, as_jso
     if as_json:
         show_json({**as_object(life), "request_count": requests.count, "seconds": round(seconds, 3)})
     else:
-        say(*as_text(life, project), f"requests to the bucket: {requests.count:,} ({seconds:.1f} s)")
+        headline, *rows = as_text(life, project)
+        tell(headline)
+        say(*rows, f"requests to the bucket: {requests.count:,} ({seconds:.1f} s)")
     sys.exit(EXIT_TROUBLE if life.state is State.NOT_KNOWN else EXIT_FINE)
 
 

@@ -26,7 +26,8 @@ def as_text(life: Life, project: str) -> Iterator[str]:
     for info in life.outputs:
         owner = info.metadata.get("task_id", life.task_id)
         other = "" if owner == life.task_id else f"; by now it is of task {owner}"
-        yield _row("output", f"{info.name} (generation {info.generation}, {info.size:,} bytes{other})")
+        yield _row("output", info.name)
+        yield _row("", f"generation {info.generation}, {info.size:,} bytes{other}")
     yield from _of_payload(life)
     errors = errors_of(life)
     for number, error in enumerate(errors, 1):

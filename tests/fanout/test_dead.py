@@ -98,15 +98,15 @@ def test_ls_shows_what_killed_how_many_and_one_example(desk: Desk) -> None:
     letters = mixed(11)
     write_log(desk.store, letters)
     write_log(desk.store, [letter(50, "OSError", lane="bulk")])
-    head, *groups, last = desk.dead("ls").splitlines()
+    head, *groups, total, last = desk.dead("ls").splitlines()
     rows, errors, examples = groups[::3], groups[1::3], groups[2::3]
     assert head.split() == ["COUNT", "LANE", "LAST", "24", "H", "FINGERPRINT"]
     assert [row.split()[:2] for row in rows] == [["6", "default"], ["5", "default"], ["1", "bulk"]]
     assert [line.split(":")[:2] for line in errors] == [["  resize", f" {one}Error"] for one in ("Value", "Key", "OS")]
     assert examples[0] == f"  such as {letters[0].task_id}"
     assert rows[0].endswith(f"  {letters[0].fingerprint}")
-    assert last == f"12 dead letters in 3 groups; one in full: fanout dead show {letters[0].task_id}"
-    assert desk.dead("ls", "--lane", "bulk").splitlines()[-1].startswith("1 dead letter in 1 group;")
+    assert (total, last) == ("12 dead letters in 3 groups", f"one in full: fanout dead show {letters[0].task_id}")
+    assert desk.dead("ls", "--lane", "bulk").splitlines()[-2] == "1 dead letter in 1 group"
     found = json.loads(desk.dead("ls", "--error", "KeyError", "--json"))["groups"]
     assert [(one["waiting_count"], one["error_type"], one["task_type"], one["example"]) for one in found] == [
         (5, "KeyError", "resize", letters[1].task_id)
@@ -181,12 +181,15 @@ def test_what_was_replayed_is_followed_up(desk: Desk) -> None:
     assert listed["closed"]["done_count"] == 7
     assert f"what becomes of them: fanout dead replays {listed['action_id']}" in told
     shown = desk.dead("replays", listed["action_id"])
-    assert f"2 succeeded: {letters[0].task_id} {letters[1].task_id}" in shown
+    assert f"2 succeeded: {letters[0].task_id}\n          {letters[1].task_id}\n" in shown
     assert f"1 dead again: {letters[2].task_id}" in shown
     assert "3 pending" in shown
     assert "1 cancelled" in shown
     assert "1 not needed" in shown
-    assert listed["action_id"] in desk.dead("replays")
+    head, row, by = desk.dead("replays").splitlines()
+    assert head.split() == ["ID", "LANE", "STATE", "LETTERS", "WHEN"]
+    assert row.split()[:5] == [listed["action_id"], "default", "replayed,", "ended", "7"]
+    assert (row.endswith(" s ago"), by) == (True, "  by ann@example.com")
     assert "lists them" in desk.dead("replays", "r-none", code=1)
 
 
@@ -329,7 +332,7 @@ def test_purge_deletes_what_is_done_with_and_nothing_that_waits(desk: Desk) -> N
     assert set(names[1:]) <= left
     assert "dead/raw/nine" not in left
     assert dead_claims_object(names[0]) not in left
-    assert desk.dead("ls").splitlines()[-1].startswith("4 dead letters in 1 group")
+    assert desk.dead("ls").splitlines()[-2].startswith("4 dead letters in 1 group")
     assert desk.acts()["purged"] == 1
     assert desk.acts()["discarded"] == 1
     assert "would delete 0 segments" in desk.dead("purge", "--before", later, "--yes", "--lane", "bulk")

@@ -63,7 +63,8 @@ def test_a_task_that_succeeded(here: World, run: Run, bucket: Bucket) -> None:
         "  finished  2026-01-01T00:00:00.000000Z, 0.500 s in attempt 2",
         "  worker    default-x/3, try 1: `fanout execution default-x`",
         '  result    {"rows": 3}',
-        "  output    processed/a.csv (generation 1, 3 bytes)",
+        "  output    processed/a.csv",
+        "            generation 1, 3 bytes",
         "  lane      default",
         f"  shard     {bucket.shard}",
         f"  log       gcloud logging read 'jsonPayload.task_id=\"{task_id}\"' --freshness=30d --project=p",
@@ -85,7 +86,7 @@ def test_an_output_that_a_newer_task_has_replaced(here: World, run: Run, bucket:
     bucket.ended(task_id, "superseded", output="processed/a.csv", reason="belongs to the newer task newer")
     lines = run(task.command, task_id).stdout.splitlines()
     assert lines[0] == f"task {task_id}: superseded, belongs to the newer task newer"
-    assert "  output    processed/a.csv (generation 1, 3 bytes; by now it is of task newer)" in lines
+    assert "            generation 1, 3 bytes; by now it is of task newer" in lines
 
 
 def test_a_dead_task_with_payload_and_tracebacks(here: World, run: Run, bucket: Bucket) -> None:
