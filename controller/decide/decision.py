@@ -59,10 +59,10 @@ class Cap:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`workers` share `backlog` messages. `wanted_workers` is the number before the caps, `within_s` the seconds that were left to drain
-    in. `predicted_drain_s` counts from the launch, start-up included; costs are dollars at list price; `rates`, and with them all
-    predictions, are None until something was learned. A later tick adds the `actual_…` of a launch. `blind` and `waiting_since` go into
-    the lane's state: the next decision needs them."""
+    """`workers` share `backlog` messages. `wanted_workers` is the number before the caps, `within_s` the seconds that were planned to drain
+    in, `due_in_s` those until `fanout/drain-within` is over for the messages, below 0 if it is. `predicted_drain_s` counts from the launch,
+    start-up included; costs are dollars at list price; `rates`, and with them all predictions, are None until something was learned. A
+    later tick adds the `actual_…` of a launch. `blind` and `waiting_since` go into the lane's state: the next decision needs them."""
 
     lane: str
     kind: Kind
@@ -77,6 +77,7 @@ class Decision:
     strategy: str = ""
     formula: str = ""
     within_s: float | None = None
+    due_in_s: float | None = None
     wanted_workers: int = 0
     caps: tuple[Cap, ...] = ()
     workers: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controller.decide.decision import Cap, Decision, Kind
-from controller.decide.ledger import Entry, Ledger
+from controller.decide.ledger import GUARD_S, Entry, Ledger
 from controller.decide.sizing import Rates
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.model.wording import brief, counted, spoken
@@ -27,8 +27,9 @@ def explained_decision(decision: Decision, delayed: Sequence[str] = ()) -> list[
 def _reading(reading: Reading, now: float) -> str:
     match reading:
         case Value():
-            oldest = "" if reading.oldest_age_s is None else f", the oldest {spoken(reading.oldest_age_s)} old"
-            return f"reading: {reading.undelivered_count} undelivered{oldest}, sampled {spoken(max(0.0, now - reading.sampled_at))} ago"
+            since_s = max(0.0, now - reading.sampled_at)
+            oldest = "" if reading.oldest_age_s is None else f", the oldest {spoken(reading.oldest_age_s + since_s)} old by now"
+            return f"reading: {reading.undelivered_count} undelivered{oldest}, sampled {spoken(since_s)} ago"
         case Idle():
             return "reading: idle (the gauge has no series; that does not prove an empty subscription)"
         case Unknown():
@@ -46,7 +47,12 @@ def _ledger(ledger: Ledger | None) -> list[str]:
         return []
     if not ledger.entries:
         return ["ledger: nothing of it was assigned at that time"]
-    return [f"ledger: {ledger.total_count} of it assigned already", *(f"  {_entry(entry)}" for entry in ledger.entries)]
+    guarded = sum(entry.guard_count for entry in ledger.entries)
+    why = f", {guarded} of them acknowledged in the {GUARD_S:.0f} s before the sample: clocks and gauge may differ by that much"
+    return [
+        f"ledger: {ledger.total_count} of it assigned already{why if guarded else ''}",
+        *(f"  {_entry(entry)}" for entry in ledger.entries),
+    ]
 
 
 def _entry(entry: Entry) -> str:
@@ -95,10 +101,20 @@ def _prediction(decision: Decision) -> list[str]:
         return []
     if decision.predicted_drain_s is None or decision.predicted_cost_usd is None:
         return ["prediction: none yet, no worker of this lane has shown how long a message takes", *_actual(decision)]
-    drain_s, within_s = decision.predicted_drain_s, decision.within_s
-    late = "" if within_s is None else ", in time" if drain_s <= within_s else f", {spoken(drain_s - within_s)} late"
+    drain_s, late = decision.predicted_drain_s, _late(decision, decision.predicted_drain_s)
     done = f"these {decision.backlog} are done {spoken(drain_s)} after the launch{_in_numbers(decision.rates, drain_s)}"
     return [f"prediction: {done}{late}, for ${decision.predicted_cost_usd:.4f} at list price", *_actual(decision)]
+
+
+def _late(decision: Decision, drain_s: float) -> str:
+    """Counted from when the messages came; a decision of before that was kept is late against what was planned."""
+    due_in_s = decision.within_s if decision.due_in_s is None else decision.due_in_s
+    if due_in_s is None:
+        return ""
+    if drain_s <= due_in_s:
+        return ", in time"
+    already = f", already {spoken(-due_in_s)} late" if due_in_s < 0 else ""
+    return f"{already}, {spoken(drain_s - due_in_s)} late{' by then' if already else ''}"
 
 
 def _in_numbers(rates: Rates | None, drain_s: float) -> str:

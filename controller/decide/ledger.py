@@ -53,7 +53,8 @@ class Entry:
     """One execution's part of the reading: `assigned_count` messages of its workers, `deferred_count` that wait for their time,
     `outstanding_count` that a killed worker left on leases, or acknowledged after its last progress. `late_count` more are promised to
     workers that are too slow for them, and count as unassigned. `pending_worker_count` of the live workers have yet to start;
-    `stuck_worker_count` have not started for so long that they may never."""
+    `stuck_worker_count` have not started for so long that they may never. `guard_count` of the assigned messages were acknowledged before
+    the sample, but within GUARD_S of it."""
 
     execution: str
     decision_id: str
@@ -67,6 +68,7 @@ class Entry:
     pending_worker_count: int = 0
     stuck_worker_count: int = 0
     late_count: int = 0
+    guard_count: int = 0
 
     @property
     def total_count(self) -> int:
@@ -175,6 +177,7 @@ def _entry_of(worked: Worked, since: float, now: float, within_s: float | None) 
         outstanding_count=sum(_outstanding(worked, index, since, now) for index in worked.tries),
         stuck_worker_count=info.live_worker_count if waits_s >= STUCK_S else 0,
         late_count=late,
+        guard_count=sum(one.acked_at(since + GUARD_S) - one.acked_at(since) for one in worked.progress),
     )
 
 

@@ -136,7 +136,7 @@ def _for_backlog(case: _Case, held: str) -> Decision:
 def _sized(case: _Case) -> Decision:
     lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
     worker = worker_cost(lane)
-    within_s = time_left_s(policy, case.since, case.now)
+    within_s, due_in_s = time_left_s(policy, case.since, case.now), policy.drain_within_s - max(0.0, case.now - case.since)
     want = wanted(
         Demand(
             policy,
@@ -147,6 +147,7 @@ def _sized(case: _Case) -> Decision:
             within_s=within_s,
             rates=case.rates,
             worker=worker,
+            waited_s=policy.drain_within_s - due_in_s,
         )
     )
     bounds = bounds_of(
@@ -170,6 +171,7 @@ def _sized(case: _Case) -> Decision:
         strategy=policy.strategy.value,
         formula=want.formula,
         within_s=within_s,
+        due_in_s=due_in_s,
         wanted_workers=want.workers,
         caps=caps,
         rates=case.rates,
@@ -180,8 +182,18 @@ def _sized(case: _Case) -> Decision:
     backlog = min(count, workers * share_of(lane, case.rates))
     aim = " to try whether the broken lane works again" if case.tries_only else ""
     noun = "unassigned message" if policy.strategy.sees_ledger else "message"
-    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim}"
+    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim or _decided_by(sizing)}"
     return _predicted(replace(sizing, reason=reason, workers=workers, backlog=backlog), lane)
+
+
+def _decided_by(sizing: Decision) -> str:
+    """The cap that had the last word on the number of workers; empty if they are as many as were wanted."""
+    last = next((cap for cap in reversed(sizing.caps) if cap.before != cap.after), None)
+    if last is None or last.after == sizing.wanted_workers:
+        return ""
+    were = "was" if sizing.wanted_workers == 1 else "were"
+    bound = f"at {'most' if last.lowers else 'least'} {last.limit}"
+    return f"; {last.name} decides: {bound}, where {sizing.wanted_workers} {were} wanted"
 
 
 def _no_room(case: _Case, sizing: Decision) -> str:
@@ -191,10 +203,12 @@ def _no_room(case: _Case, sizing: Decision) -> str:
     closed = next((cap for cap in sizing.caps if cap.before > 0 and cap.after == 0), None)
     if closed is None:
         return f"{waiting}; {sizing.strategy} wants no more workers: {sizing.formula}"
+    others = [cap.name for cap in sizing.caps if cap.lowers and cap.limit == 0 and cap.name != closed.name]
+    also = f"; nor would {', '.join(others)} leave a worker" if others else ""
     if closed.name == "max-workers":
         limit = case.lane.policy.max_workers
-        return f"{waiting}, but {counted(live_count, 'worker')} {are(live_count)} alive and the lane's limit is {limit}"
-    return f"{waiting}, but {closed.name} leaves no worker: {closed.why}"
+        return f"{waiting}, but {counted(live_count, 'worker')} {are(live_count)} alive and the lane's limit is {limit}{also}"
+    return f"{waiting}, but {closed.name} leaves no worker: {closed.why}{also}"
 
 
 def _probe(case: _Case) -> Decision:

@@ -13,6 +13,7 @@ from controller.decide.sizing import Rates, WorkerCost, cheapest, planned_rounds
 from controller.model.lane import Policy, Strategy
 from controller.model.wording import brief, counted
 
+_EPSILON = 1e-6
 GUESS_S = 10.0
 """Seconds of a thread that a message is assumed to take while nothing is learned: rather too long, once."""
 
@@ -20,8 +21,8 @@ GUESS_S = 10.0
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a strategy sizes. `known_count` messages are the reading and what was accepted since, `unassigned_count` what the ledger leaves
-    of them; `live_workers` run or have yet to start, `pending_workers` of them have yet to; `within_s` seconds are left to drain in;
-    `rates` is None while nothing is learned."""
+    of them; `live_workers` run or have yet to start, `pending_workers` of them have yet to; `within_s` seconds are left to drain in, though
+    more may be over: the first message came `waited_s` ago; `rates` is None while nothing is learned."""
 
     policy: Policy
     known_count: int
@@ -31,6 +32,7 @@ class Demand:
     within_s: float
     rates: Rates | None
     worker: WorkerCost
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,17 @@ def _deadline(demand: Demand) -> Wanted:
     rounds = planned_rounds(demand.within_s, rates)
     least = workers_in_time(count, demand.within_s, rates, demand.worker)
     workers = cheapest(count, demand.within_s, rates, demand.worker, 1, max(least, count))
-    each = f"a thread does {counted(rounds, 'message')} of {brief(rates.message_s)} in the {brief(demand.within_s)} left"
+    each = f"a thread does {counted(rounds, 'message')} of {brief(rates.message_s)} in the {_left(demand)}"
     start = f" after {brief(rates.start_up_s)} of start-up" if rates.start_up_s else ""
     formula = f"{each}{start}; ceil({count} / ({counted(threads, 'thread')} x {rounds})) = {least}"
     return Wanted(workers, formula if workers == least else f"{formula}, and {workers} cost no more")
+
+
+def _left(demand: Demand) -> str:
+    left, whole_s = f"{brief(demand.within_s)} left", demand.policy.drain_within_s
+    if demand.within_s + demand.waited_s <= whole_s + _EPSILON:
+        return left
+    return f"{left} (half of drain-within: these messages have waited {brief(demand.waited_s)} of its {brief(whole_s)})"
 
 
 def _unlearned(demand: Demand) -> Wanted:
@@ -77,7 +86,7 @@ def _unlearned(demand: Demand) -> Wanted:
     if workers <= by_share.workers:
         return Wanted(by_share.workers, f"{unknown} by share: {by_share.formula}")
     rounds = planned_rounds(demand.within_s, guess)
-    each = f"{brief(GUESS_S)} each are assumed, {rounds} for a thread in the {brief(demand.within_s)} left"
+    each = f"{brief(GUESS_S)} each are assumed, {rounds} for a thread in the {_left(demand)}"
     return Wanted(workers, f"{unknown} {each}; ceil({count} / ({counted(threads, 'thread')} x {rounds})) = {workers}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from controller.act.intents import Intent, PartState, parts_for
-from controller.decide.caps import Limits
+from controller.decide.caps import NO_LIMITS, Limits
 from controller.decide.decision import Decision, from_json, to_json
 from controller.decide.explanation import explained_decision
 from controller.decide.ledger import Entry, Ledger
@@ -20,7 +20,7 @@ NOW = 1_000_000.0
 LEDGER = Ledger(
     NOW - 150,
     (
-        Entry("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 900, pending_worker_count=0),
+        Entry("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 900, pending_worker_count=0, guard_count=30),
         Entry("default-p9w4d", "", False, 4, 0, 400, deferred_count=150, outstanding_count=50),
     ),
 )
@@ -35,10 +35,10 @@ def realistic() -> Decision:
 
 
 GOLDEN = """\
-lane default: launch: 12 workers for 41000 of 41000 unassigned messages
-  reading: 42000 undelivered, the oldest 4 min 10 s old, sampled 2 min ago
+lane default: launch: 12 workers for 41000 of 41000 unassigned messages; budget decides: at most 12, where 14 were wanted
+  reading: 42000 undelivered, the oldest 6 min 10 s old by now, sampled 2 min ago
   accepted: 500 messages published since the sample, which the gauge does not show yet
-  ledger: 1500 of it assigned already
+  ledger: 1500 of it assigned already, 30 of them acknowledged in the 30 s before the sample: clocks and gauge may differ by that much
     default-k7x2p (7 of 10 workers alive): 900 by its workers
     default-p9w4d (ended, 4 workers): 400 by its workers, 150 deferred, 50 outstanding at killed workers
   unassigned: 42000 + 500 accepted - 1500 assigned = 41000
@@ -101,3 +101,38 @@ def test_an_execution_that_never_started_is_told_of() -> None:
     assert "default-k7x2p (no worker has started in 5 min): 200 by its workers" in text(
         decision_for(lane(), Value(200, NOW), stuck, now=NOW)
     )
+
+
+def predicted(age_s: float, oldest_s: float | None = None, rates: Rates = RATES, **of: float) -> str:
+    reading = Value(4000, NOW - age_s, oldest_s)
+    decision = decision_for(lane(share=4000, **of), reading, Ledger(NOW), now=NOW, rates=rates)
+    return next(line for line in text(decision).splitlines() if line.startswith("  prediction: "))
+
+
+def test_whether_messages_are_late_counts_from_when_they_came() -> None:
+    """At least half of drain-within is planned for, so that a launch may keep its plan and its messages are late nonetheless."""
+    quick = Rates(0.1, 5.0)
+    assert ", in time, for $" in predicted(60, 240, quick, drain_within_s=600.0)
+    assert ", already 1 min 5 s late, 1 min 50 s late by then, for $" in predicted(60, 605, Rates(0.08, 5.0), drain_within_s=600.0)
+    late = predicted(60, 535, Rates(0.08, 5.0), drain_within_s=600.0)
+    assert ", 40 s late, for $" in late
+    kept = to_json(realistic())
+    assert ", 45 s late, for $" in text(from_json({name: value for name, value in kept.items() if name != "due_in_s"}))
+
+
+def test_a_plan_for_messages_that_are_late_already_says_what_it_plans_for() -> None:
+    decision = decision_for(lane(drain_within_s=600.0), Value(4000, NOW - 60, 605.0), Ledger(NOW), now=NOW, rates=Rates(0.08, 5.0))
+    assert "in the 5 min left (half of drain-within: these messages have waited 11 min 5 s of its 10 min)" in decision.formula
+
+
+def test_the_cap_that_decides_is_named_first() -> None:
+    def reason(count: int, limits: Limits = NO_LIMITS, **of: float) -> str:
+        return decision_for(lane(**of), Value(count, NOW - 60), LEDGER, now=NOW, rates=Rates(0.001), limits=limits).reason
+
+    assert reason(2500).endswith("for 1000 of 1000 unassigned messages; max-messages decides: at least 10, where 1 was wanted")
+    assert reason(1510, max_workers=2000).endswith("1 worker for 10 of 10 unassigned messages")
+    two = reason(2500, Limits(budget_workers=3), max_workers=11)
+    assert two.endswith("; budget decides: at most 3, where 1 was wanted")
+    none = reason(2500, Limits(budget_workers=0), max_workers=7, max_in_flight=28)
+    assert none.startswith("1000 messages wait, but 7 workers are alive and the lane's limit is 7; ")
+    assert none.endswith("; nor would max-in-flight, budget leave a worker")

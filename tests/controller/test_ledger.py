@@ -253,3 +253,12 @@ def test_workers_that_drain_another_subscription_live_and_have_no_part_in_the_re
     assert line.note == "it drains subscription old"
     assert ledger_of(T, [before], now=T + 100, subscription="old").total_count == 95
     assert ledger_of(T, [Worked(execution(BACKLOG="7"))], now=T + 100, subscription="new").total_count == 7, "it is not told which"
+
+
+def test_what_was_acknowledged_just_before_the_sample_is_told_apart() -> None:
+    """Marks at 5 s, 40 s and 20 s before the sample: the guard of 30 s reaches behind the last two."""
+    one = progress(100, taken=90, acked=70, updated_at=T + 5, marks=((int(T) - 40, 10), (int(T) - 20, 30), (int(T) - 5, 60)))
+    (entry,) = ledger_of(T, [Worked(execution(), {0: (one,)})], now=T + 10).entries
+    assert (entry.assigned_count, entry.guard_count) == (90, 50)
+    (entry,) = ledger_of(T + 60, [Worked(execution(), {0: (one,)})], now=T + 70).entries
+    assert (entry.assigned_count, entry.guard_count) == (30, 0)

@@ -28,7 +28,7 @@ def test_a_launch_is_argued_line_by_line(here: World) -> None:
     lines = result.output.splitlines()
     assert lines[:5] == [
         "lane default: launch: 8 workers for 740 of 740 unassigned messages",
-        "  reading: 1040 undelivered, the oldest 1 min 10 s old, sampled 1 min 35 s ago",
+        "  reading: 1040 undelivered, the oldest 2 min 45 s old by now, sampled 1 min 35 s ago",
         "  ledger: 300 of it assigned already",
         "    default-00000 (3 of 3 workers alive): 300 by its workers",
         "  unassigned: 1040 - 300 assigned = 740",
