@@ -102,7 +102,7 @@ def explanation(state: LaneState, at: float, now: float) -> Explanation:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"the decision of {iso(decided_at)} was written by another version and cannot be read ({error!r:.200}); see --json"
         return Explanation(state.lane, decision, next_at=next_at, problem=problem)
-    when = f"  decided: {iso(decided_at)}, {spoken(max(0.0, now - decided_at))} ago"
+    when = f"  decided: {iso(decided_at)}, {spoken(max(0.0, now - decided_at))} ago; ages and counts below are as of then"
     after = f"  next: another decision at {iso(next_at)}" if next_at is not None else "  next: none is kept that is younger"
     launched = [line for intent in state.intents if intent.decision_id == decision.get("decision_id") for line in _launches(intent)]
     return Explanation(state.lane, decision, (lines[0], when, *lines[1:], *launched, after), next_at)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from batch.prices import worker_usd_per_s
+from controller.decide.sizing import Rates, WorkerCost, cost_usd, drain_s
 from local_cloud.supervisor.supervisor import free_port
 from tests.support import clean_environment
 
@@ -48,3 +50,13 @@ def test_the_steps_on_a_laptop(tmp_path: Path) -> None:
     assert '"status":"submitted"' in done.stdout
     assert "launched default-" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_what_a_job_for_each_message_costs_is_what_decisions_are_made_with() -> None:
+    worker, rates = WorkerCost(8, worker_usd_per_s(1, 1)), Rates(0.5, 10.0, 10.0)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for count, usd in ((1000, "1.20"), (10, "0.012"), (1, "0.0017")):
+        row = rf"\| {count:,} \| {1000 // count:,} \| {drain_s(1000, count, rates, worker):g} s \| [^|]* \| \$(\S+) \|"
+        (told,) = re.findall(row, text)
+        cost = cost_usd(1000, count, rates, worker)
+        assert told == usd == f"{cost:.{len(usd) - 2}f}"

@@ -28,7 +28,7 @@ def test_a_decision_that_was_kept_is_argued_as_it_was_made(here: World) -> None:
     first, *rest = GOLDEN.splitlines()[:-1]
     assert explain.explanation(kept, at=decision.decided_at + 60, now=decision.decided_at + 720).lines == (
         first,
-        "  decided: 1970-01-12T13:46:40.000000Z, 12 min ago",
+        "  decided: 1970-01-12T13:46:40.000000Z, 12 min ago; ages and counts below are as of then",
         *rest,
         "  next: none is kept that is younger",
     )
@@ -57,7 +57,7 @@ def test_the_nearest_decision_before_a_time(here: World, run: Run) -> None:
     assert at_launch[0] == "lane default: launch: 1 worker for 10 of 10 unassigned messages"
     assert at_launch[-2:] == ["  launched default-00000", f"  next: another decision at {hold}"]
     between = run(explain.command, "default", "--at", "2m").output
-    assert between.splitlines()[1] == f"  decided: {launch}, 2 min ago"
+    assert between.splitlines()[1] == f"  decided: {launch}, 2 min ago; ages and counts below are as of then"
     assert run(explain.command, "default", "--at", empty).output.startswith("lane default: nothing to do: the backlog is 0")
 
 
