@@ -164,7 +164,7 @@ def troubles(view: View) -> list[str]:
 
 
 def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
-    """What is not as usual, and in nobody's way, a line each."""
+    """What is not as usual, and keeps nothing from being done, a line each."""
     counts = [f"{_many(count)} {what}" for name, what in COUNTED.items() if (count := body[f"{name}_count"]) != 0]
     counts += [f"{view.accepted_count} accepted since the sample"] if view.accepted_count else []
     found = [", ".join(counts)] if counts else []

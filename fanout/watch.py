@@ -22,7 +22,13 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The command gets `watch` and `every_s`."""
     watch = click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C; then it ends with 0.")
     every = click.option(
-        "--every", "every_s", metavar="SECONDS", type=click.FloatRange(min=1), default=EVERY_S, show_default=True, help="With --watch."
+        "--every",
+        "every_s",
+        metavar="SECONDS",
+        type=click.FloatRange(min=1),
+        default=EVERY_S,
+        show_default=True,
+        help="How often, with --watch.",
     )
     return watch(every(function))
 
