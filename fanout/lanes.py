@@ -12,6 +12,7 @@ import click
 from batch.model.clock import from_iso, iso
 from controller.config import ControllerSettings
 from controller.decide.decision import HoldCause, Kind
+from controller.decide.ledger import GUARD_S
 from controller.lanes.lanes import LaneRefused, chosen_lanes, lanes_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Unknown, Value, reading_json
@@ -44,7 +45,7 @@ def command(lanes: tuple[str, ...], watch: bool, every_s: float, as_json: bool, 
     work), `unknown` (something could not be read), `crashed` (workers of its newest execution were ended by a signal or crashed), `refused`
     (Cloud Run refuses launches for now) or `unfired` (the end of a submission is overdue). BACKLOG is what the gauge counted, up to three
     minutes ago, OLDEST how old the oldest of it is by now, ASSIGNED how many of these messages workers have, or have acknowledged
-    since. DEAD letters wait for a rule or a person. LAST LAUNCH is how many workers were launched, and when.
+    since. DEAD letters wait for a rule or a person. LAST LAUNCH is how many workers the controller launched, and when.
 
     Lines below tell what is not as usual: delayed tasks, which wait for their time, cancelled ones that workers still look for, and
     submissions whose end is still to be fired (no more than 10,000 are counted), then advice, and what is in the way. Ends with 1 when a
@@ -181,18 +182,19 @@ def _assigned_to_nobody(view: View, body: Mapping[str, Any]) -> list[str]:
         return []
     entries = view.ledger.entries
     parts = {
-        "acknowledged since the sample": sum(one.assigned_count for one in entries),
+        f"acknowledged since {GUARD_S:.0f} s before the sample": sum(one.assigned_count for one in entries),
         "wait for their time": sum(one.deferred_count for one in entries),
         "on leases of killed workers": sum(one.outstanding_count for one in entries),
     }
-    age = "" if body["sample_age_s"] is None else f" (the sample is {rough(body['sample_age_s'])} old)"
+    age = "" if body["sample_age_s"] is None else f" ({rough(body['sample_age_s'])} old)"
     return [f"assigned, though no worker is alive: {', '.join(f'{count} {what}' for what, count in parts.items() if count)}{age}"]
 
 
 def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
     reading = view.reading
     backlog = str(reading.undelivered_count) if isinstance(reading, Value) else str(body["reading"]["state"])
-    oldest = "" if not isinstance(reading, Value) or reading.oldest_age_s is None else rough(reading.oldest_age_s + body["sample_age_s"])
+    age_s = reading.oldest_age_s if isinstance(reading, Value) and reading.undelivered_count else None
+    oldest = "" if age_s is None else rough(age_s + body["sample_age_s"])
     return (
         view.lane.name,
         state_of(

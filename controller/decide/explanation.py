@@ -47,10 +47,9 @@ def _ledger(ledger: Ledger | None) -> list[str]:
         return []
     if not ledger.entries:
         return ["ledger: nothing of it was assigned at that time"]
-    guarded = sum(entry.guard_count for entry in ledger.entries)
-    why = f", {guarded} of them acknowledged in the {GUARD_S:.0f} s before the sample: clocks and gauge may differ by that much"
+    why = f", {ledger.guard_count} of them acknowledged in the {GUARD_S:.0f} s before the sample: clocks and gauge may differ by that much"
     return [
-        f"ledger: {ledger.total_count} of it assigned already{why if guarded else ''}",
+        f"ledger: {ledger.total_count} of it assigned already{why if ledger.guard_count else ''}",
         *(f"  {_entry(entry)}" for entry in ledger.entries),
     ]
 

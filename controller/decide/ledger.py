@@ -90,6 +90,11 @@ class Ledger:
         return sum(entry.total_count for entry in self.entries)
 
     @property
+    def guard_count(self) -> int:
+        """Of the assigned messages, those that were acknowledged shortly before the sample."""
+        return sum(entry.guard_count for entry in self.entries)
+
+    @property
     def live_worker_count(self) -> int:
         """Workers that run or have yet to start."""
         return sum(entry.live_worker_count for entry in self.entries)

@@ -14,7 +14,7 @@ from batch.model.clock import iso
 from controller.decide.broken import Broken
 from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
 from controller.decide.decision import Decision, HoldCause, Kind, held_decision
-from controller.decide.ledger import Ledger
+from controller.decide.ledger import GUARD_S, Ledger
 from controller.decide.probe import Blind, blind_of, probe_due
 from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout, worker_cost
 from controller.decide.strategies import Demand, wanted
@@ -119,7 +119,7 @@ def _for_backlog(case: _Case, held: str) -> Decision:
     if case.count == 0:
         known = case.known_count
         waiting = "the only message is" if known == 1 else f"all {known} messages are"
-        return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already"))
+        return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already{_guarded(case)}"))
     if held:
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.BROKEN, held))
     few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
@@ -131,6 +131,14 @@ def _for_backlog(case: _Case, held: str) -> Decision:
         )
         return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
     return _sized(case)
+
+
+def _guarded(case: _Case) -> str:
+    """What to say where messages count as assigned only because of the guard before the sample."""
+    if case.known_count <= case.ledger.total_count - case.ledger.guard_count:
+        return ""
+    many = f"{case.ledger.guard_count} acknowledged in the {GUARD_S:.0f} s before the sample"
+    return f", counting {many}; a later sample tells"
 
 
 def _sized(case: _Case) -> Decision:

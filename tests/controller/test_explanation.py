@@ -125,6 +125,14 @@ def test_a_plan_for_messages_that_are_late_already_says_what_it_plans_for() -> N
     assert "in the 5 min left (half of drain-within: these messages have waited 11 min 5 s of its 10 min)" in decision.formula
 
 
+def test_a_launch_that_only_the_guard_keeps_back_says_so() -> None:
+    ended = Ledger(NOW - 30, (Entry("default-k7x2p", "d.0", False, 1, 0, 13, guard_count=13),))
+    one = decision_for(lane(), Value(1, NOW), ended, now=NOW).reason
+    assert one == "the only message is assigned already, counting 13 acknowledged in the 30 s before the sample; a later sample tells"
+    sure = Ledger(NOW - 30, (Entry("default-k7x2p", "d.0", True, 1, 1, 13, guard_count=3),))
+    assert decision_for(lane(), Value(10, NOW), sure, now=NOW).reason == "all 10 messages are assigned already"
+
+
 def test_the_cap_that_decides_is_named_first() -> None:
     def reason(count: int, limits: Limits = NO_LIMITS, **of: float) -> str:
         return decision_for(lane(**of), Value(count, NOW - 60), LEDGER, now=NOW, rates=Rates(0.001), limits=limits).reason
