@@ -28,7 +28,8 @@ def _reading(reading: Reading, now: float) -> str:
     match reading:
         case Value():
             since_s = max(0.0, now - reading.sampled_at)
-            oldest = "" if reading.oldest_age_s is None else f", the oldest {spoken(reading.oldest_age_s + since_s)} old by now"
+            age_s = reading.oldest_age_s if reading.undelivered_count else None
+            oldest = "" if age_s is None else f", the oldest {spoken(age_s + since_s)} old by now"
             return f"reading: {reading.undelivered_count} undelivered{oldest}, sampled {spoken(since_s)} ago"
         case Idle():
             return "reading: idle (the gauge has no series; that does not prove an empty subscription)"
