@@ -27,9 +27,9 @@ from fanout import cloud
 from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json, tell
 from fanout.watch import watch_options, watched
 
-COLUMNS = ("lane", "state", "backlog", "oldest", "assigned", "workers", "dead", "last launch")
-NUMBERS = frozenset({"backlog", "oldest", "assigned", "workers", "dead"})
-COUNTED = {"delayed": "delayed", "cancelled": "cancelled", "ends": "ends to fire"}
+COLUMNS = ("lane", "state", "backlog", "oldest", "assigned", "workers", "dead", "delayed", "launch")
+NUMBERS = frozenset({"backlog", "oldest", "assigned", "workers", "dead", "delayed"})
+COUNTED = {"cancelled": "cancelled", "ends": "ends to fire"}
 """Counts that are told below the list, unless they are 0."""
 
 
@@ -45,11 +45,12 @@ def command(lanes: tuple[str, ...], watch: bool, every_s: float, as_json: bool, 
     work), `unknown` (something could not be read), `crashed` (workers of its newest execution were ended by a signal or crashed), `refused`
     (Cloud Run refuses launches for now) or `unfired` (the end of a submission is overdue). BACKLOG is what the gauge counted, up to three
     minutes ago, OLDEST how old the oldest of it is by now, ASSIGNED how many of these messages workers have, or have acknowledged
-    since. DEAD letters wait for a rule or a person. LAST LAUNCH is how many workers the controller launched, and when.
+    since. DEAD letters wait for a rule or a person, DELAYED tasks for their time. LAUNCH is how
+    long ago the controller last launched workers.
 
-    Lines below tell what is not as usual: delayed tasks, which wait for their time, cancelled ones that workers still look for, and
-    submissions whose end is still to be fired (no more than 10,000 are counted), then advice, and what is in the way. Ends with 1 when a
-    lane is in any other state than ok or paused, a job cannot be a lane, or there is no lane.
+    Lines below tell what is not as usual: cancelled tasks that workers still look for, and submissions whose end is still to be fired (no
+    more than 10,000 are counted), then advice, and what is in the way. Ends with 1 when a lane is in any other state than ok or paused, a
+    job cannot be a lane, or there is no lane.
 
     \b
     fanout lanes --watch
@@ -199,7 +200,7 @@ def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
         view.lane.name,
         state_of(
             view,
-            more_unknown=None in [body[f"{what}_count"] for what in ("dead", *COUNTED)],
+            more_unknown=None in [body[f"{what}_count"] for what in ("dead", "delayed", *COUNTED)],
             unfired=len(body["troubles"]) > len(troubles(view)),
         ),
         backlog,
@@ -207,6 +208,7 @@ def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
         _number(body["assigned_count"]),
         _number(body["live_worker_count"]),
         _number(body["dead_count"]),
+        _many(body["delayed_count"]),
         _last_launch(view.state.decisions, view.now),
     )
 
@@ -240,7 +242,7 @@ def _last_launch(decisions: Sequence[Mapping[str, Any]], now: float) -> str:
     """Whatever stands in the history: another version may have written it."""
     launch = next((one for one in reversed(decisions) if one.get("kind") == Kind.LAUNCH), None)
     try:
-        return "" if launch is None else f"{launch['workers']}, {rough(now - from_iso(str(launch['decided_at'])))} ago"
+        return "" if launch is None else rough(now - from_iso(str(launch["decided_at"])))
     except (KeyError, ValueError):
         return "unreadable"
 

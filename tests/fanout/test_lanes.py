@@ -64,9 +64,9 @@ def test_backlog_ledger_workers_and_the_last_launch_stand_in_columns(here: World
     result = run(lanes.command)
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        "LANE     STATE   BACKLOG  OLDEST  ASSIGNED  WORKERS  DEAD  LAST LAUNCH",
-        "bulk     paused     idle       -         0        0     0  -",
-        "default  ok         1040   3 min      1040       11     0  8, 30 s ago",
+        "LANE     STATE   BACKLOG  OLDEST  ASSIGNED  WORKERS  DEAD  DELAYED  LAUNCH",
+        "bulk     paused     idle       -         0        0     0        0  -",
+        "default  ok         1040   3 min      1040       11     0        0  30 s",
     ]
 
 
@@ -124,7 +124,7 @@ def test_what_waits_for_more_than_a_worker_is_counted(here: World, run: Run) -> 
     counts = {one: tuple(lane_of(result, one)[f"{name}_count"] for name in ("dead", "delayed", "cancelled")) for one in ("default", "bulk")}
     assert counts == {"default": (3, 0, 0), "bulk": (0, 2, 1)}
     _, bulk, default, below = run(lanes.command).output.splitlines()
-    assert (bulk.split()[-2], default.split()[-2], below) == ("0", "3", "lane bulk: 2 delayed, 1 cancelled")
+    assert (bulk.split()[-3:-1], default.split()[-3:-1], below) == (["0", "2"], ["3", "0"], "lane bulk: 1 cancelled")
 
 
 def test_no_more_than_ten_thousand_delayed_tasks_are_counted(here: World, run: Run) -> None:
@@ -136,7 +136,7 @@ def test_no_more_than_ten_thousand_delayed_tasks_are_counted(here: World, run: R
             yield ObjectInfo(f"{prefix}{number}", 1, 0)
 
     here.store.list = many  # type: ignore[method-assign]
-    assert "lane default: 10,000+ delayed\n" in run(lanes.command, "default").output
+    assert "  10,000+  -\n" in run(lanes.command, "default").output
     assert len(taken) == 10_000
     assert lane_of(run(lanes.command, "default", "--json"))["delayed_count"] == 10_000
 
@@ -223,7 +223,7 @@ def test_after_a_drain_nothing_is_shown_as_assigned(here: World, run: Run) -> No
     here.runner.complete(info.name, here.clock.now())
     here.backlog_is(0, age_s=60)
     result = run(lanes.command, "default")
-    assert (result.exit_code, result.output.splitlines()[1].split()) == (0, ["default", "ok", "0", "-", "0", "0", "0", "-"])
+    assert (result.exit_code, result.output.splitlines()[1].split()) == (0, ["default", "ok", "0", "-", "0", "0", "0", "0", "-"])
     assert len(result.output.splitlines()) == 2
     here.backlog_is(500, age_s=60)
     body = lane_of(run(lanes.command, "default", "--json"))
