@@ -10,28 +10,28 @@ from controller.lanes.lanes import chosen_lanes, lanes_of
 from controller.lanes.resources import DEAD_LETTER_TOPIC
 from controller.model.lane import Lane
 from controller.model.reading import Unknown
-from controller.observe.backlog import BacklogReader
-from controller.observe.jobs import JobInfo, JobRunner
+from controller.observe.jobs import JobInfo
+from controller.tick.outside import Outside
 from fanout.doctor import lane_checks, project_checks
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.place import Place
 from fanout.doctor.project_checks import Need
 from fanout.doctor.readers import others_unfiltered
+from fanout.doctor.scheduler_checks import SCHEDULER, of_scheduler
 from fanout.doctor.services import Facts, NotServed
 
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
     facts: Facts
-    runner: JobRunner
-    backlog: BacklogReader
+    outside: Outside
     place: Place
 
     def examine(self, names: Sequence[str]) -> list[Finding]:
         """Of these lanes, or all, and what they share. Raises SettingsError for a name that is no lane, DependencyError when the jobs
         cannot be listed: nothing can be said then."""
-        jobs = {job.full_name: job for job in self.runner.jobs()}
-        lanes, refused = lanes_of(list(jobs.values()))
+        jobs = {job.full_name: job for job in self.outside.runner.jobs()}
+        lanes, refused = lanes_of(list(jobs.values()), self.outside.home)
         chosen = chosen_lanes(lanes, refused, names)
         findings = [] if names else [found for one in refused for found in lane_checks.of_refused(one)]
         if not jobs:
@@ -46,7 +46,7 @@ class Examiner:
         findings += lane_checks.of_callbacks(chosen, {one.name for one in lanes})
         findings += self._monitoring(chosen)
         findings += self._read(
-            project_checks.SCHEDULER, "ticks", lambda: [project_checks.of_scheduler(self.facts.scheduled_calls(), self.place)]
+            SCHEDULER, "ticks", lambda: of_scheduler(self.facts.scheduled_calls(), {one.name for one in lanes}, self.place)
         )
         return findings
 
@@ -112,7 +112,7 @@ class Examiner:
         return project_checks.deleted_bucket(generation, self.place) if generation else project_checks.missing_bucket(self.place)
 
     def _monitoring(self, lanes: Sequence[Lane]) -> Iterator[Finding]:
-        readings = self.backlog.read([lane.subscription for lane in lanes]) if lanes else {}
+        readings = self.outside.backlog.read([lane.subscription for lane in lanes]) if lanes else {}
         unknown = {name: reading.reason for name, reading in readings.items() if isinstance(reading, Unknown)}
         if not unknown and readings:
             yield fine("Cloud Monitoring", "backlog", "the backlog of every lane can be read")
