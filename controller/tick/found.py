@@ -75,12 +75,11 @@ def _is_refused(lane: LaneFacts, lanes: Sequence[Lane], jobs: Iterable[JobInfo])
 
 
 def _no_job(lane: LaneFacts, project: str) -> str:
-    where = f" --project={project}" if project else ""
-    what = (
-        f"lane {lane.name} has no job any more (deleted, or without the label {LANE_LABEL}), and its subscription {lane.subscription} stays"
+    what = f"lane {lane.name} has no job any more: it was deleted, or lost its label {LANE_LABEL}"
+    delete = f"gcloud pubsub subscriptions delete {lane.subscription}{f' --project={project}' if project else ''}"
+    return (
+        f"{what}; nothing drains subscription {lane.subscription}: `fanout apply jobs.yaml` brings the job back, `{delete}` ends the lane"
     )
-    delete = f"gcloud pubsub subscriptions delete {lane.subscription}{where}"
-    return f"{what}: nothing drains it; `fanout apply jobs.yaml` brings the job back, else end the lane: {delete}"
 
 
 def _subscriptions(outside: Outside, names: Sequence[str]) -> Subscriptions | None:
