@@ -18,6 +18,7 @@ from controller.act.state import LaneState, Stored, accepted_since, load
 from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
 from controller.decide.decision import Decision, HoldCause, compared, held_decision
+from controller.decide.held_elsewhere import held_elsewhere
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
 from controller.lanes.sources import NOT_ASKED, Source
@@ -212,6 +213,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         decisions=compared(state.decisions, seen.worked, lane),
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency),
+        elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading),
     )
     return replace(
         view,

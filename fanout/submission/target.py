@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from batch.model.errors import DependencyError, DependencyMissing, FanoutError
 from controller.config import RUN_EMULATOR
 from controller.lanes.lanes import LaneRefused, lanes_of
-from controller.lanes.sources import missing, troubles_of
 from controller.lanes.rules import Home
+from controller.lanes.sources import missing, troubles_of
 from controller.model.lane import Lane
 from controller.observe.jobs import LANE_LABEL, JobInfo
 from controller.observe.sources import SourceReader
