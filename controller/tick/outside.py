@@ -56,7 +56,7 @@ class Memory:
     ends_lock: threading.Lock = field(default_factory=threading.Lock)
     sources: Subscriptions | None = None
     sources_lock: threading.Lock = field(default_factory=threading.Lock)
-    """Whoever holds it asks Pub/Sub; others at the same time wait for that answer."""
+    """The thread that holds it asks Pub/Sub; others at the same time wait for that answer."""
     _run_calls: tuple[float, ...] = ()
     _lanes: tuple[float, Mapping[str, LaneFacts]] | None = None
 

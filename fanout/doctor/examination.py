@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
-from controller.lanes.lanes import chosen_lanes, lanes_of
+from controller.lanes.lanes import chosen_lanes
 from controller.lanes.resources import DEAD_LETTER_TOPIC
 from controller.model.lane import Lane
 from controller.model.reading import Unknown
 from controller.observe.jobs import JobInfo
+from controller.observe.waiting import waiting_of
+from controller.tick.found import find_lanes
 from controller.tick.outside import Outside
 from fanout.doctor import lane_checks, project_checks
 from fanout.doctor.finding import Finding, Verdict, fine
@@ -30,10 +32,10 @@ class Examiner:
     def examine(self, names: Sequence[str]) -> list[Finding]:
         """Of these lanes, or all, and what they share. Raises SettingsError for a name that is no lane, DependencyError when the jobs
         cannot be listed: nothing can be said then."""
-        jobs = {job.full_name: job for job in self.outside.runner.jobs()}
-        lanes, refused = lanes_of(list(jobs.values()), self.outside.home)
+        found = find_lanes(self.outside)
+        jobs, lanes, refused = found.jobs, found.lanes, found.refused
         chosen = chosen_lanes(lanes, refused, names)
-        findings = [] if names else [found for one in refused for found in lane_checks.of_refused(one)]
+        findings = [] if names else [wrong for one in refused for wrong in lane_checks.of_refused(one)]
         if not jobs:
             what = f"no job in project {self.place.project}, region {self.place.region} has the label fanout-lane"
             findings.append(Finding("jobs", "lanes", Verdict.WRONG, what, "there is nothing to launch", "fanout apply jobs.yaml"))
@@ -66,6 +68,7 @@ class Examiner:
             lambda: lane_checks.of_subscription(lane, self.facts.subscription(lane.subscription), dead, self.place),
             lambda: lane_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
         )
+        yield from lane_checks.of_waiting(lane, waiting_of(lane, self.outside.store, self.outside.clock.now()), self.place)
         yield from self._allowed(project_checks.PULL, lane.subscription)
         yield from self._allowed(project_checks.READ, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
@@ -79,12 +82,14 @@ class Examiner:
         yield from self._allowed(need, name)
 
     def _dead_letter_topic(self, name: str) -> Iterator[Finding]:
-        yield from self._read(
-            f"topic {name}",
-            "dead-letters-kept",
-            lambda: [lane_checks.of_dead_letter_topic(name, self.facts.subscriptions_of(name), self.place)],
-            lambda: lane_checks.missing_dead_letter_topic(name, self.place),
-        )
+        def found() -> Iterator[Finding]:
+            subscriptions = self.facts.subscriptions_of(name)
+            yield lane_checks.of_dead_letter_topic(name, subscriptions, self.place)
+            readings = self.outside.backlog.read([one.rsplit("/", 1)[-1] for one in subscriptions]) if subscriptions else {}
+            yield from (lane_checks.of_undrained(one, reading, self.place) for one, reading in readings.items())
+
+        missing = lane_checks.missing_dead_letter_topic(name, self.place)
+        yield from self._read(f"topic {name}", "dead-letters-kept", found, lambda: missing)
         yield from self._allowed(project_checks.PUBLISH_DEAD, name)
         yield from self._agent("topic", name, "roles/pubsub.publisher")
 

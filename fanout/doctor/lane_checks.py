@@ -7,13 +7,16 @@ from functools import partial
 from typing import Any
 
 from batch.model.delayed import DELAYED
+from batch.model.names import delayed_folder
 from controller.lanes.lanes import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
 from controller.lanes.sources import troubles_of
 from controller.model.lane import Lane
-from controller.model.wording import spoken
+from controller.model.reading import Reading, Value
+from controller.model.wording import are, counted, spoken
 from controller.observe.jobs import JobInfo
 from controller.observe.sources import SubscriptionFacts
+from controller.observe.waiting import MAX_COUNTED, Waiting
 from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
 from fanout.doctor.services import Fixer
@@ -225,3 +228,35 @@ def of_dead_letter_topic(name: str, subscriptions: Sequence[str], place: Place) 
         place.create_subscription(name, name, ""),
         lambda fixer: fixer.create_subscription(name, name, ""),
     )
+
+
+def of_waiting(lane: Lane, waiting: Waiting, place: Place) -> Iterator[Finding]:
+    """What waits for a person, or for its time: nothing is wrong, and nobody should have to find out by chance."""
+
+    def told(count: int) -> str:
+        return f"{'at least ' if count == MAX_COUNTED else ''}{counted(count, 'task')} {are(count)}"
+
+    about = f"lane {lane.name}"
+    dead, delayed = waiting.dead_count, waiting.delayed_count
+    if dead is not None:
+        why, command = "they wait for a rule of the lane, or for a person", f"fanout dead ls --lane {lane.name}"
+        yield _waits(dead, about, "dead-tasks", "none of its tasks is dead", f"{told(dead)} dead", why, command)
+    if delayed is not None:
+        why = "a tick publishes them again once they are due: a name begins with that time (Unix seconds)"
+        command = f"gcloud storage ls gs://{place.bucket}/{delayed_folder(lane.subscription)}"
+        yield _waits(delayed, about, "delayed-tasks", "none of its tasks is delayed", f"{told(delayed)} delayed", why, command)
+    yield from (Finding(about, "waiting", Verdict.UNREADABLE, problem) for problem in waiting.problems)
+    yield from (Finding(about, "ends", Verdict.WRONG, what) for what in waiting.overdue)
+
+
+def of_undrained(name: str, reading: Reading, place: Place) -> Finding:
+    """Of a subscription of a dead-letter topic."""
+    count = reading.undelivered_count if isinstance(reading, Value) else 0
+    command = f"gcloud run jobs execute dead-letters --project={place.project} --region={place.region}"
+    what = f"{counted(count, 'dead letter')} {'waits' if count == 1 else 'wait'} in it"
+    why = "until the dead-letters job has drained them no command shows them, and no rule retries them"
+    return _waits(count, f"subscription {name}", "dead-letters-drained", "no dead letter waits in it", what, why, command)
+
+
+def _waits(count: int, about: str, check: str, good: str, what: str, why: str, command: str) -> Finding:
+    return judged(not count, about, check, good, what, why, command, verdict=Verdict.ADVICE)

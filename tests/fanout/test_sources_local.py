@@ -98,6 +98,7 @@ def test_what_is_missing_is_told_by_every_command(hands: Hands) -> None:
     findings = {
         one["about"]: one["what"] for one in json.loads(run(doctor.command, "--json").stdout)["findings"] if one["verdict"] == "wrong"
     }
+    assert findings["job urgent"].startswith(told["urgent"])
     assert findings["subscription default"] == "it was detached from its topic"
     assert "does not exist" in findings["subscription bulk"]
     hands.subscriber.delete_subscription(subscription=hands.subscription("urgent"))
