@@ -67,9 +67,11 @@ class HeldElsewhere:
 
 
 def held_elsewhere(
-    before: HeldElsewhere | None, newest_first: Sequence[Worked], unlisted: Sequence[Unlisted], reading: Reading
+    before: HeldElsewhere | None, newest_first: Sequence[Worked], unlisted: Sequence[Unlisted], reading: Reading, subscription: str = ""
 ) -> HeldElsewhere | None:
-    """`before` with what has ended since; None once nothing shows that messages are held. `unlisted` launches are the newest of all."""
+    """`before` with what has ended since; None once nothing shows that messages are held. `unlisted` launches are the newest of all.
+    Executions that say that they drain another subscription than `subscription` show nothing."""
+    newest_first = [one for one in newest_first if one.info.env.get("SUBSCRIPTION_NAME", subscription) == subscription or not subscription]
     found = None if before is None else replace(before, trying="")
     for one in sorted((one for one in newest_first if one.info.completed_at is not None), key=_ended_at):
         if found is None or _ended_at(one) > found.ended_at:
@@ -110,9 +112,10 @@ def _all_newer(reading: Reading, at: float) -> bool:
 
 
 def _may_be_own(one: Worked, at: float) -> bool:
-    """Whether it may be this execution that has had the oldest messages outstanding since before `at` (Unix seconds)."""
+    """Whether the oldest messages may be this execution's: deferred at `at` (Unix seconds), or outstanding since before."""
     last = [tries[-1] for tries in one.tries.values() if tries]
-    return one.info.live and one.info.created_at <= at and any(not progress.exit_reason and progress.held for progress in last)
+    has_them = one.info.live and one.info.created_at <= at and any(not progress.exit_reason and progress.held for progress in last)
+    return has_them or any(due > at for progress in one.progress for due, _ in progress.deferred)
 
 
 def _is_drained(one: Worked) -> bool:

@@ -213,7 +213,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         decisions=compared(state.decisions, seen.worked, lane),
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency),
-        elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading),
+        elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
     )
     return replace(
         view,

@@ -63,6 +63,25 @@ def test_only_messages_that_were_there_are_held(reading: Value | Idle, held: boo
     assert (held_elsewhere(None, [worked("e", 500, drained())], [], reading) is not None) is held
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        worked("long", 10, progress(taken=4), created_at=T - 3000, completed_at=None),  # it may run the oldest messages
+        worked("snoozed", 10, progress(taken=4, acked=1, deferred=((int(T + 400), 3),), exit_reason="drained"), completed_at=T - 200),
+    ],
+)
+def test_what_workers_of_the_lane_have_is_nobody_else_s(own: Worked) -> None:
+    assert held_elsewhere(None, [worked("e", 500, drained()), own], [], OLD) is None
+    assert held_elsewhere(HeldElsewhere("d", 0, 9, 3, 9, T - 300), [worked("e", 500, drained()), own], [], OLD) is None
+
+
+def test_who_drained_another_subscription_shows_nothing() -> None:
+    one = worked("e", 500, drained())
+    env = {**one.info.env, "SUBSCRIPTION_NAME": "old"}
+    assert held_elsewhere(None, [replace(one, info=replace(one.info, env=env))], [], OLD, "new") is None
+    assert held_elsewhere(None, [replace(one, info=replace(one.info, env=env))], [], OLD, "old") is not None
+
+
 def test_waits_double_and_one_that_was_launched_for_what_came_since_changes_nothing() -> None:
     first = held_elsewhere(None, [worked("a", 500, drained())], [], OLD)
     assert first is not None
