@@ -21,6 +21,9 @@ from controller.model.wording import counted, spoken
 FEW = 0.05
 """An execution that took no more than this part of what it was launched for has found next to nothing."""
 
+AGE_STEP_S = 1.0
+"""The gauge tells the oldest message's age in whole seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeldElsewhere:
@@ -108,7 +111,7 @@ def _all_newer(reading: Reading, at: float) -> bool:
     """Whether no message in the reading is known to have been there at `at` (Unix seconds). A sample of before says nothing new."""
     if not isinstance(reading, Value) or reading.sampled_at <= at:
         return False
-    return not reading.undelivered_count or reading.oldest_age_s is None or reading.sampled_at - reading.oldest_age_s > at
+    return not reading.undelivered_count or reading.oldest_age_s is None or reading.sampled_at - reading.oldest_age_s - AGE_STEP_S > at
 
 
 def _may_be_own(one: Worked, at: float) -> bool:

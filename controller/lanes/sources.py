@@ -34,11 +34,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What is known of what a lane drains: `troubles` keep it from being drained, `advice` does not. `unread` says why nothing is known."""
+    """What is known of what a lane drains: `troubles` keep it from being drained, `advice` does not."""
 
     troubles: tuple[Trouble, ...] = ()
     advice: tuple[str, ...] = ()
-    unread: str = ""
 
     def problems(self, subscription: str) -> tuple[str, ...]:
         """One sentence for each trouble."""

@@ -46,7 +46,7 @@ def find_lanes(outside: Outside) -> Found:
     if asked is None:
         return Found(jobs, lanes, refused, kept)
     if asked.unread:
-        source = Source(advice=(f"what it drains was not checked: {asked.unread}",), unread=asked.unread)
+        source = Source(advice=(f"what it drains was not checked: {asked.unread}",))
         return Found(jobs, lanes, refused, {**kept, **gone}, dict.fromkeys((lane.name for lane in lanes), source))
     gone = {name: one for name, one in gone.items() if one.subscription in asked.found}
     told = [LaneRefused(name, (_no_job(one, outside.home.project),)) for name, one in sorted(gone.items())]

@@ -56,7 +56,7 @@ def test_what_an_execution_shows(one: Worked, held: int | None) -> None:
         (Idle(), True),
         (Value(0, T + 300, None), False),
         (Value(500, T + 300, None), False),
-        (Value(500, T + 300, 299.0), False),  # all came after it
+        (Value(500, T + 300, 298.0), False),  # all came after it
     ],
 )
 def test_only_messages_that_were_there_are_held(reading: Value | Idle, held: bool) -> None:
