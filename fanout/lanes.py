@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -86,7 +85,7 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
 
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]
     views = together(one, asked, LANES_AT_A_TIME, "lane")
-    views = [replace(view, source=found.sources.get(view.lane.name, NOT_ASKED)) for view in views]
+    views = [view.with_source(found.sources.get(view.lane.name, NOT_ASKED)) for view in views]
     return views, () if names else refused
 
 

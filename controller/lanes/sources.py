@@ -83,10 +83,8 @@ def troubles_of(lane: Lane, facts: SubscriptionFacts, project: str = "") -> Iter
         fix = "ordering cannot be turned off: create a subscription without it, and name that in jobs.yaml"
         yield Trouble("ordering", "it has message ordering enabled", why, fix)
     if concerns_filter(facts.message_filter):
-        what, why = (
-            f"its filter names the attribute {DELAYED}: {facts.message_filter}",
-            "messages that Fanout publishes again would be lost",
-        )
+        what = f"its filter names the attribute {DELAYED}: {facts.message_filter}"
+        why = "messages that Fanout publishes again carry it, and would be lost"
         fix = f"a filter cannot be changed: create a subscription whose filter does not name {DELAYED}, and name that in jobs.yaml"
         yield Trouble("filter", what, why, fix)
 

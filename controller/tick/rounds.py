@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from batch.dead.lanes import LaneFacts, write_lanes
@@ -130,16 +129,11 @@ def ticked(
             on_result(result)
         return result
 
-    views = [_with_source(view, sources) for view in together(looked, asked, LANES_AT_A_TIME, "lane")]
+    views = [view.with_source(sources.get(view.lane.name, NOT_ASKED)) for view in together(looked, asked, LANES_AT_A_TIME, "lane")]
     decided = share_out(views, outside, chosen, dry_run=dry_run)
     reserved_at = decided.reserved_at
     pairs = zip(views, decided.decisions, strict=True)
     return together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen], LANES_AT_A_TIME, "lane")
-
-
-def _with_source(view: View, sources: Mapping[str, Source]) -> View:
-    source = sources.get(view.lane.name, NOT_ASKED)
-    return replace(view, source=source, notes=(*view.notes, *source.advice))
 
 
 def _named_below(store: ObjectStore, folder: str) -> set[str] | None:

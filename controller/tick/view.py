@@ -21,7 +21,7 @@ from controller.decide.decision import Decision, HoldCause, compared, held_decis
 from controller.decide.held_elsewhere import held_elsewhere
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
-from controller.lanes.sources import NOT_ASKED, Source
+from controller.lanes.sources import Source
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane, Strategy
 from controller.model.reading import Idle, Reading, Value
@@ -40,8 +40,8 @@ class View:
     None if nothing was listed, or `listing_error` says why it could not be. `accepted_count` tasks came after the reading;
     `unfinished_count` of the tasks that the front door accepted lately are not acknowledged. `held`: a decision that is made already,
     because the lane could not be read; `held_worker_count` workers of it are then alive. `crashed`: which workers of its newest execution
-    were ended by a signal or crashed. `source` is what the lane drains; `problems`: what is wrong with the lane's job, or with
-    its source, so that nothing is launched; `advice`: what is not as it should be there, and keeps nothing from being launched."""
+    were ended by a signal or crashed. `problems`: what is wrong with the lane's job, or with what it drains (`source_problems`), so that
+    nothing is launched; `advice`: what is not as it should be there, and keeps nothing from being launched."""
 
     lane: Lane
     now: float
@@ -58,15 +58,16 @@ class View:
     held: Decision | None = None
     held_worker_count: int = 0
     crashed: str = ""
-    source: Source = NOT_ASKED
+    source_problems: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
-        return (*self.lane.problems, *self.source.problems(self.lane.subscription))
+        return (*self.lane.problems, *self.source_problems)
 
-    @property
-    def advice(self) -> tuple[str, ...]:
-        return self.source.advice
+    def with_source(self, source: Source) -> View:
+        """With what is known of what the lane drains."""
+        return replace(self, source_problems=source.problems(self.lane.subscription), advice=(*self.advice, *source.advice))
 
     @property
     def live_worker_count(self) -> int:

@@ -231,7 +231,7 @@ def of_dead_letter_topic(name: str, subscriptions: Sequence[str], place: Place) 
 
 
 def of_waiting(lane: Lane, waiting: Waiting, place: Place) -> Iterator[Finding]:
-    """What waits for a person, or for its time: nothing is wrong, and nobody should have to find out by chance."""
+    """What waits for a person, or for its time: nothing is wrong with it."""
 
     def told(count: int) -> str:
         return f"{'at least ' if count == MAX_COUNTED else ''}{counted(count, 'task')} {are(count)}"
