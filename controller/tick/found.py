@@ -50,7 +50,8 @@ def find_lanes(outside: Outside) -> Found:
         return Found(jobs, lanes, refused, {**kept, **gone}, dict.fromkeys((lane.name for lane in lanes), source))
     gone = {name: one for name, one in gone.items() if one.subscription in asked.found}
     told = [LaneRefused(name, (_no_job(one, outside.home.project),)) for name, one in sorted(gone.items())]
-    sources = {lane.name: source_of(lane, asked.found, own, outside.home.project) for lane in lanes}
+    lanes_own = {job.annotations.get("fanout/subscription", "") for job in jobs.values()}  # also of those that are refused for now
+    sources = {lane.name: source_of(lane, asked.found, lanes_own, outside.home.project) for lane in lanes}
     return Found(jobs, lanes, [*refused, *told], {**kept, **gone}, sources)
 
 

@@ -166,6 +166,7 @@ class FakeSources:
         for one in jobs:
             name, topic = one.annotations.get("fanout/subscription", ""), one.annotations.get("fanout/topic", "")
             self.found[name] = SubscriptionFacts(topic, 60, 7 * 86400.0)
+        self.topics = {one.topic for one in self.found.values()}
         self.hidden: set[str] = set()
         self.errors: dict[str, Exception] = {}
         self.calls: list[str] = []
@@ -182,6 +183,8 @@ class FakeSources:
 
     def subscriptions_of(self, topic: str) -> Sequence[str]:
         self._called("subscriptions_of")
+        if topic not in self.topics:
+            raise DependencyMissing(f"there is no {topic}")
         return [f"projects/p/subscriptions/{name}" for name, one in self.found.items() if one.topic == topic and not one.is_detached]
 
     def change(self, name: str, **changes: Any) -> None:

@@ -109,6 +109,8 @@ def test_who_else_gets_what_is_published_again_is_advice(here: World) -> None:
         "filtered": replace(here.sources.found["tasks-sub"], message_filter="NOT attributes:delayed"),
         "gone": replace(here.sources.found["tasks-sub"], is_detached=True),
     }
+    here.runner._jobs = [*here.runner.jobs(), job("refused", weight="-4")]
+    here.sources.found["refused-sub"] = here.sources.found["tasks-sub"]
     outcome = tick_lanes(here.outside)
     assert reasons(outcome) == {}
     bulk, default = Client(create_app(here.outside)).get("/lanes").json()["lanes"]

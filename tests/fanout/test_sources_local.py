@@ -10,12 +10,15 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from google.api_core.exceptions import Forbidden
 
+from batch.model.errors import DependencyForbidden, DependencyMissing
 from controller.observe.deployed import DeployedJobs
 from controller.observe.job_documents import Document
-from controller.observe.sources import GoogleSources
+from controller.observe.sources import GoogleSources, SourceReader, translated
 from fanout import doctor, lanes, tick
 from fanout.submission import submit
+from tests.controller.fakes import FakeSources, job
 from tests.fanout.test_apply import applied, cloud, jobs_file
 from tests.support import Service
 
@@ -143,11 +146,29 @@ def test_a_worker_that_drains_another_project_is_told_everywhere(hands: Hands) -
         assert f"env GOOGLE_CLOUD_PROJECT='others' differs from the controller's project='{hands.project}'" in output
 
 
-def test_the_reader_says_what_the_services_have(hands: Hands) -> None:
-    reader = GoogleSources(hands.project)
+@pytest.fixture(params=["memory", "google"])
+def reader(request: pytest.FixtureRequest) -> Iterator[SourceReader]:
+    """Of a project with the lanes `default` and `bulk`, and a topic without a subscription."""
+    if request.param == "memory":
+        yield FakeSources([job(subscription="default", topic="default"), job("bulk", subscription="bulk", topic="bulk")])
+        return
+    hands: Hands = request.getfixturevalue("hands")
+    found = GoogleSources(hands.project)
+    yield found
+    found.close()
+
+
+def test_what_every_reader_of_sources_says(reader: SourceReader) -> None:
     listed = reader.subscriptions()
-    assert set(listed) == {*ASKED, "dead-letters"}
+    assert {"default", "bulk"} <= set(listed)
     assert {name: reader.subscription(name) for name in listed} == listed
+    assert (listed["bulk"].topic, listed["bulk"].ack_deadline_s, listed["bulk"].expires_after_s) == ("bulk", 60, None)
     assert [one.rsplit("/", 1)[-1] for one in reader.subscriptions_of("bulk")] == ["bulk"]
-    assert (listed["bulk"].topic, listed["bulk"].dead_letter_topic, listed["bulk"].ack_deadline_s) == ("bulk", "dead-letters", 60)
-    reader.close()
+    for ask in (reader.subscription, reader.subscriptions_of):
+        with pytest.raises(DependencyMissing):
+            ask("nowhere")
+
+
+def test_who_may_not_look_is_told_which_role_it_takes() -> None:
+    with pytest.raises(DependencyForbidden, match=r"it needs roles/pubsub\.viewer"), translated("list the subscriptions"):
+        raise Forbidden("no")

@@ -163,12 +163,14 @@ def test_what_is_seen_of_a_lane_s_job(jobs: list[JobInfo], told: str) -> None:
 
 
 def test_a_topic_without_a_subscription_loses_tasks_and_who_may_not_look_submits() -> None:
-    sources = FakeSources()
+    sources = FakeSources([job()])
+    del sources.found["tasks-sub"]
     assert target_of("default", "tasks", [], sources).lost == (
         "topic tasks has no subscription: what is published to it is lost; `fanout apply jobs.yaml --create-missing`",
     )
     (lost,) = target_of("default", "tasks", [job()], sources).lost
     assert "subscription tasks-sub: it does not exist" in lost
+    assert target_of("default", "elsewhere", [], sources) == Target()  # a topic that does not exist is told by the publish
     sources.errors = dict.fromkeys(("subscription", "subscriptions_of"), DependencyForbidden("403"))
     assert target_of("default", "tasks", [], sources) == target_of("default", "tasks", [job()], sources) == Target()
 
