@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from batch.model.clock import iso
 from batch.model.exit import ExitReason
-from controller.decide.broken import hold_s
+from controller.decide.broken import LONGEST_HOLD_S, hold_s
 from controller.decide.ledger import Entry, Ledger, Unlisted, promised
 from controller.model.execution import Worked
 from controller.model.reading import Reading, Value
@@ -46,7 +46,7 @@ class HeldElsewhere:
 
     def waits(self, now: float) -> bool:
         """Whether nothing is launched for them at `now` (Unix seconds)."""
-        return bool(self.trying) or now < self.until
+        return now < self.until + (LONGEST_HOLD_S if self.trying else 0.0)  # a look may never start
 
     def counted_by(self, reading: Reading, ledger: Ledger) -> int:
         """How many of the messages in the reading they are, beside those that are assigned."""

@@ -105,7 +105,7 @@ def test_a_look_that_takes_messages_ends_it_and_one_that_has_not_is_waited_for()
     assert held_elsewhere(before, [worked("c", 100, progress(taken=100), **alive)], [], OLD) is None  # type: ignore[arg-type]
     trying = held_elsewhere(before, [worked("c", 100, progress(), **alive)], [Unlisted("d.0", 1, 100, "")], OLD)  # type: ignore[arg-type]
     assert trying is not None
-    assert (trying.trying, trying.waits(T + 9000)) == ("d.0 and c", True)
+    assert (trying.trying, trying.waits(T + 3600), trying.waits(T + 9000)) == ("d.0 and c", True, False)
     ended = worked("c", 100, progress(taken=100, acked=100, exit_reason="share_done"), created_at=T + 60, completed_at=T + 90)
     assert held_elsewhere(trying, [ended], [], OLD) is None
 
