@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from batch.model.errors import DependencyMissing
 from batch.model.names import progress_folder, progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.services.ports import ObjectInfo
@@ -21,6 +22,8 @@ from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Reading, Value
 from controller.observe.google_jobs import PAGE, WORKERS_PAGE
 from controller.observe.jobs import LANE_LABEL, Container, JobInfo, RunRequest
+from controller.observe.sources import PAGE as SUBSCRIPTIONS_PAGE
+from controller.observe.sources import SubscriptionFacts
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 
@@ -167,6 +170,24 @@ class CountingBacklog:
         return {name: Value(self.counts.get(name, 0), self._clock.now() - 60, 5.0) for name in subscriptions}
 
 
+class CountingSources:
+    """What the lanes drain, as it should be: one listing for all of them."""
+
+    def __init__(self, calls: Calls, runner: CountingRunner) -> None:
+        self._calls, self._runner = calls, runner
+
+    def subscriptions(self) -> Mapping[str, SubscriptionFacts]:
+        given = [job.annotations for job in self._runner.lanes.values()]
+        self._calls("subscriptions.list", max(1, -(-len(given) // SUBSCRIPTIONS_PAGE)))
+        return {one["fanout/subscription"]: SubscriptionFacts(one["fanout/topic"], 60, 7 * 86400.0) for one in given}
+
+    def subscription(self, name: str) -> SubscriptionFacts:
+        raise DependencyMissing(name)
+
+    def subscriptions_of(self, topic: str) -> Sequence[str]:
+        raise DependencyMissing(topic)
+
+
 class Project:
     """Lanes, each with executions of long ago, none older than a day: the worst that a first listing meets."""
 
@@ -177,7 +198,8 @@ class Project:
         self.runner = CountingRunner(self.calls, self.clock)
         self.backlog = CountingBacklog(self.calls, self.clock)
         broker = MemoryBroker(self.clock)
-        self.outside = Outside(self.store, self.runner, self.backlog, self.clock, random.Random(1), broker.topic)
+        sources = CountingSources(self.calls, self.runner)
+        self.outside = Outside(self.store, self.runner, self.backlog, self.clock, random.Random(1), broker.topic, sources=sources)
         now = self.clock.now()
         self.jobs = [self.runner.add_lane(f"lane-{number:03d}") for number in range(lanes)]
         for job in self.jobs:

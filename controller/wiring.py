@@ -28,6 +28,7 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     from batch.services.objects import GoogleObjectStore
     from controller.observe.backlog import GoogleBacklogReader
     from controller.observe.google_jobs import GoogleJobRunner
+    from controller.observe.sources import GoogleSources
 
     clock = SystemClock()
     store = GoogleObjectStore(
@@ -40,10 +41,12 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     topics = Topics(settings.project)
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
     backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, window_s=settings.reading_window_s)
+    sources = GoogleSources(settings.project)
     try:
         home = Home(settings.project, settings.bucket_name)
-        yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas, home=home)
+        yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas, home=home, sources=sources)
     finally:
+        sources.close()
         topics.close()
         backlog.close()
         runner.close()

@@ -95,7 +95,7 @@ def draw(found: Sequence[Seen], *, as_json: bool) -> None:
 
 def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
     """The newest of all, newest first, with progress. Raises SettingsError, DependencyError."""
-    lanes = {one.name: one for one in lanes_named(outside.runner.jobs(), [lane] if lane else [])}
+    lanes = {one.name: one for one in lanes_named(outside.runner.jobs(), [lane] if lane else [], outside.home)}
     newest = newest_executions(outside.runner, list(lanes.values()), limit)
     now = outside.clock.now()
 

@@ -79,7 +79,7 @@ def explanations(outside: Outside, names: Sequence[str], at_text: str) -> list[E
     except ValueError as error:
         raise SettingsError([f"--at {at_text!r}: {error}"]) from error
     found: list[Explanation] = []
-    for lane in lanes_named(outside.runner.jobs(), names):
+    for lane in lanes_named(outside.runner.jobs(), names, outside.home):
         try:
             state = load(outside.store, lane.name).state
         except FanoutError as error:

@@ -13,13 +13,15 @@ from batch.model.clock import from_iso, iso
 from controller.config import ControllerSettings
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.ledger import GUARD_S
-from controller.lanes.lanes import LaneRefused, chosen_lanes, lanes_of
+from controller.lanes.lanes import LaneRefused, chosen_lanes
+from controller.lanes.sources import NOT_ASKED
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Unknown, Value, reading_json
 from controller.model.together import together
 from controller.model.wording import rough, spoken
 from controller.observe.jobs import JobInfo
 from controller.observe.waiting import MAX_COUNTED, Waiting, waiting_of
+from controller.tick.found import find_lanes
 from controller.tick.outside import Memory, Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
@@ -99,9 +101,9 @@ def draw(found: Seen, *, as_json: bool) -> None:
 
 def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence[LaneRefused]]:
     """A look at these lanes, or all, and the jobs that cannot be one. Raises SettingsError, DependencyError."""
-    jobs = {job.full_name: job for job in outside.runner.jobs()}
-    lanes, refused = lanes_of(list(jobs.values()), outside.home)
-    chosen = chosen_lanes(lanes, refused, names)
+    found = find_lanes(outside)
+    jobs, refused = found.jobs, found.refused
+    chosen = chosen_lanes(found.lanes, refused, names)
     readings = outside.backlog.read([lane.subscription for lane in chosen]) if chosen else {}
 
     def one(asked: tuple[Lane, JobInfo, Reading]) -> View:
@@ -112,7 +114,9 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
             return hold_view(lane, reading, outside, fault(lane, reading, outside.clock.now(), error))
 
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in chosen]
-    return together(one, asked, LANES_AT_A_TIME, "lane"), () if names else refused
+    views = together(one, asked, LANES_AT_A_TIME, "lane")
+    views = [view.with_source(found.sources.get(view.lane.name, NOT_ASKED)) for view in views]
+    return views, () if names else refused
 
 
 def lane_json(view: View, waiting: Waiting) -> dict[str, Any]:
@@ -171,6 +175,9 @@ def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
     counts += [f"{view.accepted_count} accepted since the sample"] if view.accepted_count else []
     found = [", ".join(counts)] if counts else []
     found += _assigned_to_nobody(view, body)
+    elsewhere = view.state.elsewhere
+    if elsewhere is not None and view.ledger is not None and (count := elsewhere.counted_by(view.reading, view.ledger)):
+        found.append(elsewhere.reason(count, view.now))
     last = body["last_decision"]
     if last is not None and last.get("kind") == Kind.HOLD and last.get("hold_cause") != HoldCause.PAUSED and not body["troubles"]:
         found.append(f"the last decision was to hold: {last.get('reason')}")

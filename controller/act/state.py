@@ -17,6 +17,7 @@ from batch.model.names import lane_state_object
 from batch.services.ports import ObjectStore
 from controller.act.intents import Intent
 from controller.decide import rates
+from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned
 from controller.model.plain import read
@@ -58,7 +59,7 @@ class LaneState:
     """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
     front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
     `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
-    schedules."""
+    schedules; `elsewhere`: of messages that another consumer holds."""
 
     lane: str
     intents: tuple[Intent, ...] = ()
@@ -71,6 +72,7 @@ class LaneState:
     learned: Learned = field(default_factory=Learned)
     blind: Blind | None = None
     scheduled: tuple[Scheduled, ...] = ()
+    elsewhere: HeldElsewhere | None = None
     epoch: int = 0
 
     def with_decision(self, decision: Mapping[str, Any]) -> LaneState:
@@ -160,12 +162,12 @@ def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> S
 
 def _encoded(state: LaneState) -> dict[str, Any]:
     body = {"format": FORMAT, **asdict(state), "learned": rates.to_json(state.learned)}
-    # A lane without schedules is written as it was before there were any.
-    return body if state.scheduled else {name: value for name, value in body.items() if name != "scheduled"}
+    # A lane that has none of these is written as it was before there were any.
+    return {name: value for name, value in body.items() if value or name not in ("scheduled", "elsewhere")}
 
 
 def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
     checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
-    return read(LaneState, {"scheduled": (), **body, "lane": lane, **checked})
+    return read(LaneState, {"scheduled": (), "elsewhere": None, **body, "lane": lane, **checked})

@@ -41,6 +41,7 @@ class HoldCause(StrEnum):
     BROKEN = "broken"
     THROTTLED = "throttled"
     MISCONFIGURED = "misconfigured"
+    HELD_ELSEWHERE = "held_elsewhere"
     FAULT = "fault"
 
 

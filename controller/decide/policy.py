@@ -14,6 +14,7 @@ from batch.model.clock import iso
 from controller.decide.broken import Broken
 from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
 from controller.decide.decision import Decision, HoldCause, Kind, held_decision
+from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.ledger import GUARD_S, Ledger
 from controller.decide.probe import Blind, blind_of, probe_due
 from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout, worker_cost
@@ -37,6 +38,9 @@ class _Case:
     waiting_since: float | None
     blind: Blind | None
     tries_only: bool
+    elsewhere: HeldElsewhere | None = None
+    held_count: int = 0
+    look_count: int = 0
 
     @property
     def known_count(self) -> int:
@@ -76,15 +80,15 @@ def decision_for(
     blind: Blind | None = None,
     unfinished_count: int = 0,
     problems: Sequence[str] = (),
+    elsewhere: HeldElsewhere | None = None,
 ) -> Decision:
     """The decision for one lane.
 
     `ledger` is needed if the reading is a value above 0, if tasks were accepted, and if a probe is due; `listing_error` says why
-    executions could not be listed; `broken`, why the newest ones acknowledged nothing. With an idle reading `accepted_since_sample_count`
-    and the ledger reach back by the readings' window, and `unfinished_count` tasks were accepted before and not acknowledged.
-    `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With
-    `problems` nothing is launched. Raises ValueError if ledger and error are both
-    missing.
+    executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
+    With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
+    accepted before and not acknowledged. `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With `problems`
+    nothing is launched. Raises ValueError if ledger and error are both missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
@@ -108,14 +112,28 @@ def decision_for(
     if ledger is None:
         raise ValueError(f"lane {lane.name}: neither a backlog above 0 nor a probe can be decided without a ledger")
     case = _Case(lane, reading, ledger, now, rates, limits, accepted_since_sample_count, waiting_since, seen, broken is not None)
+    case = _with_elsewhere(case, elsewhere)
     held = broken.hold_reason(lane.name, now) if broken is not None else ""
     if probing:
         return replace(quiet, ledger=ledger) if ledger.live_worker_count or held else _probe(case)
     return _for_backlog(case, held)
 
 
+def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
+    """What somebody else holds stands in the ledger. When it is time to look for them again, the share of one worker is left out."""
+    count = 0 if elsewhere is None or not case.lane.policy.strategy.sees_ledger else elsewhere.counted_by(case.reading, case.ledger)
+    if elsewhere is None or not count:
+        return case
+    look_count = 0 if elsewhere.waits(case.now) else min(count, share_of(case.lane, case.rates))
+    entries = (*case.ledger.entries, elsewhere.entry(count - look_count)) if look_count < count else case.ledger.entries
+    return replace(case, ledger=replace(case.ledger, entries=entries), elsewhere=elsewhere, held_count=count, look_count=look_count)
+
+
 def _for_backlog(case: _Case, held: str) -> Decision:
     lane, reading, now = case.lane, case.reading, case.now
+    if case.count == 0 and case.elsewhere is not None:
+        why = case.elsewhere.reason(case.held_count, now)
+        return _filled(case, held_decision(lane.name, reading, now, HoldCause.HELD_ELSEWHERE, why))
     if case.count == 0:
         known = case.known_count
         waiting = "the only message is" if known == 1 else f"all {known} messages are"
@@ -188,7 +206,8 @@ def _sized(case: _Case) -> Decision:
     if workers == 0:
         return replace(sizing, kind=Kind.NOTHING_TO_DO, reason=_no_room(case, sizing))
     backlog = min(count, workers * share_of(lane, case.rates))
-    aim = " to try whether the broken lane works again" if case.tries_only else ""
+    aim = f", {case.look_count} of them to look whether somebody else still holds {case.held_count}" if case.look_count else ""
+    aim = " to try whether the broken lane works again" if case.tries_only else aim
     noun = "unassigned message" if policy.strategy.sees_ledger else "message"
     reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim or _decided_by(sizing)}"
     return _predicted(replace(sizing, reason=reason, workers=workers, backlog=backlog), lane)

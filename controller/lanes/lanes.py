@@ -84,9 +84,9 @@ def chosen_lanes(lanes: Sequence[Lane], refused: Sequence[LaneRefused], names: S
     return [known[name] for name in dict.fromkeys(names)] if names else list(lanes)
 
 
-def lanes_named(jobs: Sequence[JobInfo], names: Sequence[str]) -> list[Lane]:
+def lanes_named(jobs: Sequence[JobInfo], names: Sequence[str], home: Home = NOWHERE) -> list[Lane]:
     """The lanes of these jobs that have these names, or all. Raises SettingsError with every name that is not a lane's."""
-    lanes, refused = lanes_of(jobs)
+    lanes, refused = lanes_of(jobs, home)
     return chosen_lanes(lanes, refused, names)
 
 

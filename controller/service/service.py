@@ -12,19 +12,22 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from batch.events import log
 from batch.model.errors import DependencyError, FanoutError, SettingsError
 from batch.serving.answers import encoded
 from batch.serving.oidc import TokenRefused, Verifier
 from controller.act.state import load
-from controller.lanes.lanes import lanes_named, lanes_of
+from controller.lanes.lanes import lanes_named
+from controller.lanes.sources import NOT_ASKED, Source
 from controller.model.lane import Lane
 from controller.observe.listing import listed_json, newest_executions
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
 from controller.service.readiness import FIXES, Readiness
 from controller.service.ticker import ALL_LANES, Ticker, answer_json
+from controller.tick.found import find_lanes
 from controller.tick.outside import Outside
 
 TICK_DEADLINE_S = 50.0
@@ -39,6 +42,18 @@ class Answer(JSONResponse):
     def render(self, content: Any) -> bytes:
         """The body."""
         return encoded(content)
+
+
+class NoSlashAtTheEnd:
+    """`/tick/` is `/tick`: Cloud Scheduler follows no redirect."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (path := scope["path"].rstrip("/")):
+            scope = {**scope, "path": path}
+        await self._app(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +85,8 @@ def create_app(
     """The service over one `Outside`. What blocks runs in threads."""
     ticker = ticker or Ticker(outside, deadline_s=TICK_DEADLINE_S)
     callers = callers or Callers()
-    app = FastAPI(title="Fanout controller", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Fanout controller", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.add_middleware(NoSlashAtTheEnd)
     for kind, answer in _ERRORS.items():
         app.add_exception_handler(kind, answer)
     _add_health(app, Readiness(outside))
@@ -113,16 +129,16 @@ def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
     @app.get("/lanes", dependencies=[Depends(callers.check)])
     def lanes() -> Answer:
         """Every lane with its policy and its last decision, and the jobs that cannot be one."""
-        found, refused = lanes_of(outside.runner.jobs())
-        jobs = [{"job": one.job, "problems": list(one.problems)} for one in refused]
-        return Answer({"lanes": [_lane(lane, outside) for lane in found], "refused": jobs})
+        found = find_lanes(outside)
+        jobs = [{"job": one.job, "problems": list(one.problems)} for one in found.refused]
+        return Answer({"lanes": [_lane(lane, found.sources.get(lane.name, NOT_ASKED), outside) for lane in found.lanes], "refused": jobs})
 
     @app.get("/decisions", dependencies=[Depends(callers.check)])
     def decisions(lane: str = "", limit: Limit = MOST) -> Answer:
         """The newest decisions first, of one lane or all."""
         found: list[Mapping[str, Any]] = []
         problems: list[str] = []
-        for one in lanes_named(outside.runner.jobs(), [lane] if lane else []):
+        for one in lanes_named(outside.runner.jobs(), [lane] if lane else [], outside.home):
             try:
                 found += load(outside.store, one.name).state.decisions
             except FanoutError as error:
@@ -133,11 +149,11 @@ def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
     @app.get("/executions", dependencies=[Depends(callers.check)])
     def executions(lane: str = "", limit: Limit = MOST) -> Answer:
         """The newest executions first, of one lane or all."""
-        found = newest_executions(outside.runner, lanes_named(outside.runner.jobs(), [lane] if lane else []), limit)
+        found = newest_executions(outside.runner, lanes_named(outside.runner.jobs(), [lane] if lane else [], outside.home), limit)
         return Answer({"executions": [{**listed_json(name, info), "live_worker_count": info.live_worker_count} for name, info in found]})
 
 
-def _lane(lane: Lane, outside: Outside) -> dict[str, Any]:
+def _lane(lane: Lane, source: Source, outside: Outside) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "lane": lane.name,
         "job": lane.job,
@@ -145,6 +161,8 @@ def _lane(lane: Lane, outside: Outside) -> dict[str, Any]:
         "topic": lane.topic,
         "paused": lane.policy.paused,
         "policy": asdict(lane.policy),
+        "problems": [*lane.problems, *source.problems(lane.subscription)],
+        "advice": list(source.advice),
         "last_decision": None,
         "problem": None,
     }

@@ -32,7 +32,7 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, rese
         result = _launch(view, decision, outside)
     else:
         result = _record(view, decision, outside)
-    return replace(result, delayed=view.delayed)
+    return replace(result, delayed=view.delayed, notes=(*result.notes, *view.advice))
 
 
 def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:

@@ -18,10 +18,26 @@ from controller.lanes.rules import NOWHERE, Home
 from controller.model.execution import Worked
 from controller.observe.backlog import BacklogReader
 from controller.observe.jobs import JobRunner
+from controller.observe.sources import SourceReader, SubscriptionFacts
 
 MINUTE_S = 60.0
 LANES_KEPT_S = 600.0
 """After so long a round looks whether what it wrote of the lanes is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriptions:
+    """Those of the project as they were read at `read_at` (Unix seconds), and names of lanes' that do not exist; `unread` says why none
+    could be read."""
+
+    read_at: float
+    found: Mapping[str, SubscriptionFacts] = field(default_factory=dict)
+    missing: frozenset[str] = frozenset()
+    unread: str = ""
+
+    def knows(self, names: Iterable[str]) -> bool:
+        """Whether nothing new has to be asked about these."""
+        return bool(self.unread) or all(name in self.found or name in self.missing for name in names)
 
 
 @dataclass(slots=True)
@@ -38,6 +54,9 @@ class Memory:
     ends: dict[str, Known] = field(default_factory=dict)
     """What is known of submissions whose end is to be fired; the one round that looks at them changes it."""
     ends_lock: threading.Lock = field(default_factory=threading.Lock)
+    sources: Subscriptions | None = None
+    sources_lock: threading.Lock = field(default_factory=threading.Lock)
+    """The thread that holds it asks Pub/Sub; others at the same time wait for that answer."""
     _run_calls: tuple[float, ...] = ()
     _lanes: tuple[float, Mapping[str, LaneFacts]] | None = None
 
@@ -64,13 +83,13 @@ class Memory:
             elif lane not in self._states or stored.generation >= self._states[lane].generation:
                 self._states[lane] = stored
 
-    def has_written(self, lanes: Mapping[str, LaneFacts], now: float) -> bool:
-        """Whether a round wrote just these for what serves several lanes, at most LANES_KEPT_S ago."""
+    def lanes(self, now: float) -> Mapping[str, LaneFacts] | None:
+        """What was read of lanes, or written, for what serves several, at most LANES_KEPT_S ago. None: it has to be read."""
         with self._lock:
-            return self._lanes is not None and self._lanes[1] == lanes and 0 <= now - self._lanes[0] <= LANES_KEPT_S
+            return self._lanes[1] if self._lanes is not None and 0 <= now - self._lanes[0] <= LANES_KEPT_S else None
 
     def remember_lanes(self, lanes: Mapping[str, LaneFacts], at: float) -> None:
-        """As a round wrote them at `at` (Unix seconds)."""
+        """As they were read or written at `at` (Unix seconds)."""
         with self._lock:
             self._lanes = (at, lanes)
 
@@ -92,7 +111,8 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Used from several threads at a time. `topic` returns a topic by its short name, or raises DependencyError."""
+    """Used from several threads at a time. `topic` returns a topic by its short name, or raises DependencyError. Without `sources` nobody
+    looks at what lanes drain."""
 
     store: ObjectStore
     runner: JobRunner
@@ -102,4 +122,5 @@ class Outside:
     topic: Callable[[str], Topic]
     quotas: Quotas = field(default_factory=Quotas)
     home: Home = NOWHERE
+    sources: SourceReader | None = None
     memory: Memory = field(default_factory=Memory)

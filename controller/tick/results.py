@@ -92,7 +92,7 @@ def explained_round(outcome: Round) -> list[str]:
     lines = [line for result in outcome.results for line in explained(result)]
     lines += ends_lines(outcome.endings)
     for refused in outcome.refused:
-        lines += [f"job {refused.job}: not a lane until its annotations are right", *(f"  {problem}" for problem in refused.problems)]
+        lines += [f"job {refused.job}: not a lane until this is right", *(f"  {problem}" for problem in refused.problems)]
     return lines
 
 

@@ -17,12 +17,14 @@ from batch.model.names import CANCEL, DELAYED, cancel_object
 from batch.services.ports import ObjectStore
 from controller.act.endings import Endings, EndingsLook
 from controller.decide.decision import Decision
-from controller.lanes.lanes import chosen_lanes, lanes_of
+from controller.lanes.lanes import chosen_lanes
+from controller.lanes.sources import NOT_ASKED, Source
 from controller.model.lane import Lane
 from controller.model.reading import Reading
 from controller.model.together import together
 from controller.observe.jobs import JobInfo
 from controller.tick.action import act
+from controller.tick.found import Found, find_lanes
 from controller.tick.outside import Outside
 from controller.tick.results import Round, TickResult
 from controller.tick.sharing import share_out
@@ -30,6 +32,7 @@ from controller.tick.view import View, fault, hold_view, look
 
 LANES_AT_A_TIME = 8
 NOTHING_SENT: Mapping[str, int] = {}
+NOTHING_KNOWN: Mapping[str, Source] = {}
 PAGE = 1000
 
 
@@ -39,17 +42,25 @@ def tick_lanes(
     """Tick the lanes with these names, or all. A fault in one lane's tick holds that lane, and the others go on. `on_result` is called with
     each result as it comes, from any thread. Raises SettingsError for a name that is not a lane's, DependencyError when the jobs cannot be
     listed."""
-    jobs = {job.full_name: job for job in outside.runner.jobs()}
-    lanes, refused = lanes_of(list(jobs.values()), outside.home)
-    chosen = chosen_lanes(lanes, refused, names)
+    found = find_lanes(outside)
+    jobs, lanes = found.jobs, found.lanes
+    chosen = chosen_lanes(lanes, found.refused, names)
     looked_at = lanes if outside.quotas.count_workers else chosen
     readings = outside.backlog.read([lane.subscription for lane in looked_at]) if looked_at else {}
     asked = [(lane, jobs[lane.job], readings[lane.subscription]) for lane in looked_at]
     endings = Endings() if dry_run or names else _look_at_ends(outside, lanes)
-    results = ticked(outside, asked, {lane.name for lane in chosen}, dry_run=dry_run, on_result=on_result, sent=endings.sent)
+    results = ticked(
+        outside,
+        asked,
+        {lane.name for lane in chosen},
+        dry_run=dry_run,
+        on_result=on_result,
+        sent=endings.sent,
+        sources=found.sources,
+    )
     if not dry_run:
-        _write_lanes(outside, lanes, keep_others=bool(refused))
-    return Round(tuple(results), tuple(refused) if not names else (), endings)
+        _write_lanes(outside, found)
+    return Round(tuple(results), tuple(found.refused) if not names else (), endings)
 
 
 def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
@@ -65,15 +76,17 @@ def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
         memory.ends_lock.release()
 
 
-def _write_lanes(outside: Outside, lanes: Sequence[Lane], *, keep_others: bool) -> None:
-    """For what serves several lanes. A job that is refused for now may be a lane again: its facts stay."""
-    found = {one.name: LaneFacts(one.name, one.subscription, one.topic, one.policy.rules, one.vcpu, one.memory_gib) for one in lanes}
-    now = outside.clock.now()
-    if not found or outside.memory.has_written(found, now):
+def _write_lanes(outside: Outside, found: Found) -> None:
+    """For what serves several lanes. Where the others on record are not known, they stay as long as a job is refused: it may be theirs."""
+    own = {one.name: LaneFacts(one.name, one.subscription, one.topic, one.policy.rules, one.vcpu, one.memory_gib) for one in found.lanes}
+    now, wanted, known = outside.clock.now(), {**found.kept, **own}, outside.memory.lanes(outside.clock.now())
+    if not own or known == wanted:
         return
     try:
-        write_lanes(outside.store, found, keep_others=keep_others)
-        outside.memory.remember_lanes(found, now)
+        keep_others = known is None and bool(found.refused)
+        write_lanes(outside.store, wanted, keep_others=keep_others)
+        if not keep_others:
+            outside.memory.remember_lanes(wanted, now)
     except FanoutError as error:
         log("lanes_not_written", error=str(error))
 
@@ -86,9 +99,10 @@ def ticked(
     dry_run: bool,
     on_result: Callable[[TickResult], None] | None = None,
     sent: Mapping[str, int] = NOTHING_SENT,
+    sources: Mapping[str, Source] = NOTHING_KNOWN,
 ) -> list[TickResult]:
     """Look at all lanes in `asked`, each with its job and its reading, and act on the `chosen` ones. `sent`: tasks of Fanout's own that
-    this round has published, by lane."""
+    this round has published, `sources`: what lanes drain, both by lane."""
     several = len(chosen) > 1
     may_be_due = _named_below(outside.store, DELAYED) if several else None
     cancelled = _named_below(outside.store, CANCEL) if several and may_be_due != set() else None
@@ -115,7 +129,7 @@ def ticked(
             on_result(result)
         return result
 
-    views = together(looked, asked, LANES_AT_A_TIME, "lane")
+    views = [view.with_source(sources.get(view.lane.name, NOT_ASKED)) for view in together(looked, asked, LANES_AT_A_TIME, "lane")]
     decided = share_out(views, outside, chosen, dry_run=dry_run)
     reserved_at = decided.reserved_at
     pairs = zip(views, decided.decisions, strict=True)

@@ -111,6 +111,7 @@ def _draft(view: View, outside: Outside) -> Draft:
                     blind=view.state.blind,
                     unfinished_count=view.unfinished_count,
                     problems=view.problems,
+                    elsewhere=view.state.elsewhere,
                 ),
             )
         except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, and the others go on

@@ -18,8 +18,10 @@ from controller.act.state import LaneState, Stored, accepted_since, load
 from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
 from controller.decide.decision import Decision, HoldCause, compared, held_decision
+from controller.decide.held_elsewhere import held_elsewhere
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
+from controller.lanes.sources import Source
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane, Strategy
 from controller.model.reading import Idle, Reading, Value
@@ -38,8 +40,8 @@ class View:
     None if nothing was listed, or `listing_error` says why it could not be. `accepted_count` tasks came after the reading;
     `unfinished_count` of the tasks that the front door accepted lately are not acknowledged. `held`: a decision that is made already,
     because the lane could not be read; `held_worker_count` workers of it are then alive. `crashed`: which workers of its newest execution
-    were ended by a signal or crashed. `problems`: what is wrong with the lane's job, or with what
-    it drains, so that nothing is launched; `advice`: what is not as it should be there, and keeps nothing from being launched."""
+    were ended by a signal or crashed. `problems`: what is wrong with the lane's job, or with what it drains (`source_problems`), so that
+    nothing is launched; `advice`: what is not as it should be there, and keeps nothing from being launched."""
 
     lane: Lane
     now: float
@@ -56,11 +58,16 @@ class View:
     held: Decision | None = None
     held_worker_count: int = 0
     crashed: str = ""
+    source_problems: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
-        return self.lane.problems
+        return (*self.lane.problems, *self.source_problems)
+
+    def with_source(self, source: Source) -> View:
+        """With what is known of what the lane drains."""
+        return replace(self, source_problems=source.problems(self.lane.subscription), advice=(*self.advice, *source.advice))
 
     @property
     def live_worker_count(self) -> int:
@@ -207,6 +214,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         decisions=compared(state.decisions, seen.worked, lane),
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency),
+        elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
     )
     return replace(
         view,

@@ -46,9 +46,16 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
     JSON: findings (about, check, verdict, what, why, command, fixable) and fixed (about, check, error). A verdict is fine, advice, wrong,
     not_checked or unreadable.
     """
-    place = Place(settings.project, settings.region, settings.bucket_name, settings.billing_project)
+    place = Place(
+        settings.project,
+        settings.region,
+        settings.bucket_name,
+        settings.billing_project,
+        os.environ.get("CONTROLLER_URL", ""),
+        settings.oidc_audience,
+    )
     with cloud.connected(settings) as outside, open_facts(settings) as facts:
-        examiner = Examiner(facts, outside.runner, outside.backlog, place)
+        examiner = Examiner(facts, outside, place)
         findings = examiner.examine(lanes)
         fixed: list[dict[str, object]] = []
         if fix and any(one.fix for one in findings):

@@ -6,34 +6,36 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
-from controller.lanes.lanes import chosen_lanes, lanes_of
+from controller.lanes.lanes import chosen_lanes
 from controller.lanes.resources import DEAD_LETTER_TOPIC
 from controller.model.lane import Lane
 from controller.model.reading import Unknown
-from controller.observe.backlog import BacklogReader
-from controller.observe.jobs import JobInfo, JobRunner
+from controller.observe.jobs import JobInfo
+from controller.observe.waiting import waiting_of
+from controller.tick.found import find_lanes
+from controller.tick.outside import Outside
 from fanout.doctor import lane_checks, project_checks
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.place import Place
 from fanout.doctor.project_checks import Need
 from fanout.doctor.readers import others_unfiltered
+from fanout.doctor.scheduler_checks import SCHEDULER, of_scheduler
 from fanout.doctor.services import Facts, NotServed
 
 
 @dataclass(frozen=True, slots=True)
 class Examiner:
     facts: Facts
-    runner: JobRunner
-    backlog: BacklogReader
+    outside: Outside
     place: Place
 
     def examine(self, names: Sequence[str]) -> list[Finding]:
         """Of these lanes, or all, and what they share. Raises SettingsError for a name that is no lane, DependencyError when the jobs
         cannot be listed: nothing can be said then."""
-        jobs = {job.full_name: job for job in self.runner.jobs()}
-        lanes, refused = lanes_of(list(jobs.values()))
+        found = find_lanes(self.outside)
+        jobs, lanes, refused = found.jobs, found.lanes, found.refused
         chosen = chosen_lanes(lanes, refused, names)
-        findings = [] if names else [found for one in refused for found in lane_checks.of_refused(one)]
+        findings = [] if names else [wrong for one in refused for wrong in lane_checks.of_refused(one)]
         if not jobs:
             what = f"no job in project {self.place.project}, region {self.place.region} has the label fanout-lane"
             findings.append(Finding("jobs", "lanes", Verdict.WRONG, what, "there is nothing to launch", "fanout apply jobs.yaml"))
@@ -46,7 +48,7 @@ class Examiner:
         findings += lane_checks.of_callbacks(chosen, {one.name for one in lanes})
         findings += self._monitoring(chosen)
         findings += self._read(
-            project_checks.SCHEDULER, "ticks", lambda: [project_checks.of_scheduler(self.facts.scheduled_calls(), self.place)]
+            SCHEDULER, "ticks", lambda: of_scheduler(self.facts.scheduled_calls(), {one.name for one in lanes}, self.place)
         )
         return findings
 
@@ -66,6 +68,7 @@ class Examiner:
             lambda: lane_checks.of_subscription(lane, self.facts.subscription(lane.subscription), dead, self.place),
             lambda: lane_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
         )
+        yield from lane_checks.of_waiting(lane, waiting_of(lane, self.outside.store, self.outside.clock.now()), self.place)
         yield from self._allowed(project_checks.PULL, lane.subscription)
         yield from self._allowed(project_checks.READ, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
@@ -79,12 +82,14 @@ class Examiner:
         yield from self._allowed(need, name)
 
     def _dead_letter_topic(self, name: str) -> Iterator[Finding]:
-        yield from self._read(
-            f"topic {name}",
-            "dead-letters-kept",
-            lambda: [lane_checks.of_dead_letter_topic(name, self.facts.subscriptions_of(name), self.place)],
-            lambda: lane_checks.missing_dead_letter_topic(name, self.place),
-        )
+        def found() -> Iterator[Finding]:
+            subscriptions = self.facts.subscriptions_of(name)
+            yield lane_checks.of_dead_letter_topic(name, subscriptions, self.place)
+            readings = self.outside.backlog.read([one.rsplit("/", 1)[-1] for one in subscriptions]) if subscriptions else {}
+            yield from (lane_checks.of_undrained(one, reading, self.place) for one, reading in readings.items())
+
+        missing = lane_checks.missing_dead_letter_topic(name, self.place)
+        yield from self._read(f"topic {name}", "dead-letters-kept", found, lambda: missing)
         yield from self._allowed(project_checks.PUBLISH_DEAD, name)
         yield from self._agent("topic", name, "roles/pubsub.publisher")
 
@@ -112,7 +117,7 @@ class Examiner:
         return project_checks.deleted_bucket(generation, self.place) if generation else project_checks.missing_bucket(self.place)
 
     def _monitoring(self, lanes: Sequence[Lane]) -> Iterator[Finding]:
-        readings = self.backlog.read([lane.subscription for lane in lanes]) if lanes else {}
+        readings = self.outside.backlog.read([lane.subscription for lane in lanes]) if lanes else {}
         unknown = {name: reading.reason for name, reading in readings.items() if isinstance(reading, Unknown)}
         if not unknown and readings:
             yield fine("Cloud Monitoring", "backlog", "the backlog of every lane can be read")

@@ -12,7 +12,8 @@ from controller.lanes.resources import Creator
 from controller.observe.deployed import DeployedJobs, authorized_session
 from controller.observe.google_jobs import rest_options
 from controller.observe.job_documents import Document
-from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall, SubscriptionFacts
+from controller.observe.sources import GoogleSources, SubscriptionFacts
+from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall
 
 TIMEOUT_S = 10.0
 LOCAL = "the local cloud"
@@ -36,17 +37,15 @@ class GoogleFacts:
             self._subscriber = pubsub_v1.SubscriberClient()
             self._storage = storage.Client(project=settings.project)
         self._settings = settings
+        self._sources = GoogleSources(settings.project, TIMEOUT_S)
         emulated = {"subscription": pubsub_emulated, "topic": pubsub_emulated, "bucket": storage_emulated, "job": settings.run_emulator}
         self._may_lack = {kind: LOCAL if one else "" for kind, one in emulated.items()}
 
     def subscription(self, name: str) -> SubscriptionFacts:
-        with translated(f"read subscription {name}"):
-            found = self._subscriber.get_subscription(request={"subscription": self._path("subscription", name)}, **_READ)
-        return subscription_facts(found)
+        return self._sources.subscription(name)
 
     def subscriptions_of(self, topic: str) -> Sequence[str]:
-        with translated(f"list the subscriptions of topic {topic}"):
-            return list(self._publisher.list_topic_subscriptions(request={"topic": self._path("topic", topic)}, **_READ))
+        return self._sources.subscriptions_of(topic)
 
     def bucket(self, name: str) -> BucketFacts:
         with translated(f"read bucket {name}"):
@@ -93,6 +92,7 @@ class GoogleFacts:
             return scheduled_calls(session, f"{_SCHEDULER}/projects/{self._settings.project}/locations/{self._settings.region}/jobs")
 
     def close(self) -> None:
+        self._sources.close()
         self._jobs.transport.close()
         self._publisher.transport.close()
         self._subscriber.close()
@@ -101,24 +101,6 @@ class GoogleFacts:
     def _path(self, kind: str, name: str) -> str:
         """Jobs are given by their full names."""
         return name if kind == "job" else f"projects/{self._settings.project}/{kind}s/{name}"
-
-
-def subscription_facts(found: Any) -> SubscriptionFacts:
-    """From the API's Subscription. A policy of expiration without a time means never."""
-    ttl = found.expiration_policy.ttl
-    policy = found.dead_letter_policy
-    return SubscriptionFacts(
-        topic="" if found.topic == "_deleted-topic_" or found.detached else str(found.topic).rsplit("/", 1)[-1],
-        ack_deadline_s=int(found.ack_deadline_seconds),
-        retention_s=float(found.message_retention_duration.total_seconds()),
-        expires_after_s=float(ttl.total_seconds()) if ttl else None,
-        has_retry_policy="retry_policy" in found,
-        dead_letter_topic=str(policy.dead_letter_topic).rsplit("/", 1)[-1] if policy else "",
-        max_delivery_attempts=int(policy.max_delivery_attempts) if policy else 0,
-        push_endpoint=str(found.push_config.push_endpoint) if found.push_config else "",
-        is_ordered=bool(found.enable_message_ordering),
-        message_filter=str(found.filter),
-    )
 
 
 def bucket_facts(found: Any) -> BucketFacts:
@@ -175,11 +157,16 @@ def scheduled_calls(session: Any, url: str) -> list[ScheduledCall]:
 
 
 def _call(job: Any) -> ScheduledCall:
+    target = job["httpTarget"]
+    token = target.get("oidcToken", {})
     return ScheduledCall(
         str(job["name"]).rsplit("/", 1)[-1],
         str(job.get("schedule", "")),
-        str(job["httpTarget"].get("uri", "")),
+        str(target.get("uri", "")),
         job.get("state") == "ENABLED",
+        str(target.get("httpMethod", "POST")),
+        str(token.get("serviceAccountEmail", "")),
+        str(token.get("audience", "")),
     )
 
 

@@ -6,15 +6,20 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from batch.model.delayed import DELAYED, concerns_filter
+from batch.model.delayed import DELAYED
+from batch.model.names import delayed_folder
 from controller.lanes.lanes import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
+from controller.lanes.sources import troubles_of
 from controller.model.lane import Lane
-from controller.model.wording import spoken
+from controller.model.reading import Reading, Value
+from controller.model.wording import are, counted, spoken
 from controller.observe.jobs import JobInfo
+from controller.observe.sources import SubscriptionFacts
+from controller.observe.waiting import MAX_COUNTED, Waiting
 from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
-from fanout.doctor.services import Fixer, SubscriptionFacts
+from fanout.doctor.services import Fixer
 
 RETRIES = 1
 SETTINGS = {"SUBSCRIPTION_NAME": "subscription", "TOPIC_NAME": "topic", "LANE": "name"}
@@ -89,28 +94,18 @@ def _same(text: str, number: float) -> bool:
 
 def of_subscription(lane: Lane, facts: SubscriptionFacts, dead_letter_topic: str, place: Place) -> Iterator[Finding]:
     name, about = lane.subscription, f"subscription {lane.subscription}"
-    what = (
-        f"it is of topic {facts.topic}, the lane's topic is {lane.topic}"
-        if facts.topic
-        else "its topic was deleted, or it was detached from it"
-    )
-    why = "tasks that are submitted to the lane never come to this subscription"
-    command = "a subscription cannot change its topic: drain it, delete it and create it, or name another one in jobs.yaml"
-    yield judged(facts.topic == lane.topic, about, "topic", f"it is of topic {lane.topic}", what, why, command)
-    what, why = f"it pushes to {facts.push_endpoint}", "workers pull: what is pushed elsewhere they never see"
-    command = place.update_subscription(name, "--push-endpoint=")
-    yield judged(not facts.push_endpoint, about, "pull", "it is pulled from", what, why, command)
-    what, why = "it has message ordering enabled", "workers run messages of one key at the same time and in any order; they refuse to begin"
-    command = "ordering cannot be turned off: create a subscription without it, and name that in jobs.yaml"
-    yield judged(not facts.is_ordered, about, "ordering", "it has no message ordering", what, why, command)
-    what = f"its filter names the attribute {DELAYED}: {facts.message_filter}"
-    why = "messages that Fanout publishes again carry it, and would be lost"
-    command = f"a filter cannot be changed: create a subscription whose filter does not name {DELAYED}, and name that in jobs.yaml"
-    good = "its filter lets messages through that are published again"
-    yield judged(not concerns_filter(facts.message_filter), about, "filter", good, what, why, command)
-    for check, right, good, what, why, options, new in _settings(facts, dead_letter_topic, place):
+    troubles = list(troubles_of(lane, facts, place.project))
+    yield from (Finding(about, one.check, Verdict.WRONG, one.what, one.why, one.fix) for one in troubles)
+    right = {
+        "topic": f"it is of topic {lane.topic}",
+        "pull": "it is pulled from",
+        "ordering": "it has no message ordering",
+        "filter": "its filter lets messages through that are published again",
+    }
+    yield from (fine(about, check, what) for check, what in right.items() if check not in {one.check for one in troubles})
+    for check, is_right, good, what, why, options, new in _settings(facts, dead_letter_topic, place):
         fix = partial(_set_subscription, name, new)
-        yield judged(right, about, check, good, what, why, place.update_subscription(name, options), fix)
+        yield judged(is_right, about, check, good, what, why, place.update_subscription(name, options), fix)
 
 
 def _set_subscription(name: str, new: dict[str, Any], fixer: Fixer) -> None:
@@ -233,3 +228,35 @@ def of_dead_letter_topic(name: str, subscriptions: Sequence[str], place: Place) 
         place.create_subscription(name, name, ""),
         lambda fixer: fixer.create_subscription(name, name, ""),
     )
+
+
+def of_waiting(lane: Lane, waiting: Waiting, place: Place) -> Iterator[Finding]:
+    """What waits for a person, or for its time: nothing is wrong with it."""
+
+    def told(count: int) -> str:
+        return f"{'at least ' if count == MAX_COUNTED else ''}{counted(count, 'task')} {are(count)}"
+
+    about = f"lane {lane.name}"
+    dead, delayed = waiting.dead_count, waiting.delayed_count
+    if dead is not None:
+        why, command = "they wait for a rule of the lane, or for a person", f"fanout dead ls --lane {lane.name}"
+        yield _waits(dead, about, "dead-tasks", "none of its tasks is dead", f"{told(dead)} dead", why, command)
+    if delayed is not None:
+        why = "a tick publishes them again once they are due: a name begins with that time (Unix seconds)"
+        command = f"gcloud storage ls gs://{place.bucket}/{delayed_folder(lane.subscription)}"
+        yield _waits(delayed, about, "delayed-tasks", "none of its tasks is delayed", f"{told(delayed)} delayed", why, command)
+    yield from (Finding(about, "waiting", Verdict.UNREADABLE, problem) for problem in waiting.problems)
+    yield from (Finding(about, "ends", Verdict.WRONG, what) for what in waiting.overdue)
+
+
+def of_undrained(name: str, reading: Reading, place: Place) -> Finding:
+    """Of a subscription of a dead-letter topic."""
+    count = reading.undelivered_count if isinstance(reading, Value) else 0
+    command = f"gcloud run jobs execute dead-letters --project={place.project} --region={place.region}"
+    what = f"{counted(count, 'dead letter')} {'waits' if count == 1 else 'wait'} in it"
+    why = "until the dead-letters job has drained them no command shows them, and no rule retries them"
+    return _waits(count, f"subscription {name}", "dead-letters-drained", "no dead letter waits in it", what, why, command)
+
+
+def _waits(count: int, about: str, check: str, good: str, what: str, why: str, command: str) -> Finding:
+    return judged(not count, about, check, good, what, why, command, verdict=Verdict.ADVICE)

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Place:
+    """`controller_url` and `audience`, of the tokens that the controller takes, are empty where they are not known."""
+
     project: str
     region: str
     bucket: str
     billing_project: str = ""
+    controller_url: str = ""
+    audience: str = ""
 
     def update_subscription(self, name: str, options: str) -> str:
         return f"gcloud pubsub subscriptions update {name} --project={self.project} {options}"

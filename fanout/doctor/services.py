@@ -10,26 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.model.errors import DependencyError
+from controller.observe.sources import SubscriptionFacts
 
 
 class NotServed(DependencyError):
     """The service has no such call at all: the local cloud knows no permissions. Nothing can be said, and nothing is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionFacts:
-    """Names are short ones; empty where there is none. `expires_after_s` is None for a subscription that never expires."""
-
-    topic: str
-    ack_deadline_s: int
-    retention_s: float
-    expires_after_s: float | None = None
-    has_retry_policy: bool = False
-    dead_letter_topic: str = ""
-    max_delivery_attempts: int = 0
-    push_endpoint: str = ""
-    is_ordered: bool = False
-    message_filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +37,16 @@ class BucketFacts:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledCall:
-    """One job of Cloud Scheduler that calls a URL."""
+    """One job of Cloud Scheduler that calls a URL. `account` and `audience` are those of the token that it sends, empty where it sends
+    none; without an audience of its own a token is for the URL."""
 
     name: str
     schedule: str
     url: str
     enabled: bool
+    method: str = "POST"
+    account: str = ""
+    audience: str = ""
 
 
 class Facts(Protocol):

@@ -25,6 +25,7 @@ from batch.model.names import checked, input_object
 from batch.services.ports import ObjectStore, Topic
 from fanout import cloud
 from fanout.output import counted, explained_errors, say
+from fanout.submission.target import Target, look_at
 
 UPLOADS = 8
 """Local files that are uploaded at a time."""
@@ -104,14 +105,26 @@ class Request:
 @click.option("--tolerate-count", type=click.IntRange(0), help="So many dead tasks are no failure.  [default: 0]")
 @click.option("--tolerate-percent", type=click.FloatRange(0, 100), help="So many dead tasks of a hundred are no failure.")
 @click.option("--any-type", is_flag=True, help="Accept task types that these handlers do not know.")
+@click.option("--anyway", is_flag=True, help="Do not look first whether the lane's subscription would get the tasks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
-    project: str, topic: str | None, bucket: str | None, lane: str | None, handlers: str, any_type: bool, as_json: bool, **source: Any
+    project: str,
+    topic: str | None,
+    bucket: str | None,
+    lane: str | None,
+    handlers: str,
+    any_type: bool,
+    anyway: bool,
+    as_json: bool,
+    **source: Any,
 ) -> None:
     """Submit tasks.
 
     PATHS is a file of JSON objects, one a line ('-': standard input), each with task_type, its own fields and, if it is to be
     repeatable, idempotency_key. Ends with 0 when everything was accepted, with 1 when something was refused or failed.
+
+    It looks at the lane first, as far as the caller may (roles/run.viewer in REGION, roles/pubsub.viewer). Tasks that the lane's
+    subscription would never get are refused; that they have to wait, for a paused lane, is told.
     """
     request = Request(**source).checked()
     # TOPIC_NAME may be another lane's: the topic is named like the lane where one is named.
@@ -123,6 +136,8 @@ def command(
         raise click.UsageError("--bucket is needed: set BUCKET_NAME; the submission is recorded there")
     check = check_with(handlers, any_type)
     with explained_errors():
+        if not anyway:
+            _tell_of(look_at(project, os.environ.get("REGION", "us-central1"), lane, topic))
         if request.task_type is not None:
             records: AbstractContextManager[ObjectStore | None] = nullcontext()
             if bucket is not None and request.key is not None:
@@ -134,6 +149,13 @@ def command(
             what = "line" if request.paths and not request.files else "file"
             ok = _many(store, to, lane, check, _shown(_source(request, store, fields)), as_json, what, request.ends)
     sys.exit(0 if ok else 1)
+
+
+def _tell_of(target: Target) -> None:
+    """Raises click.ClickException where the tasks would be lost."""
+    say(*(f"warning: {one}" for one in target.told), err=True)
+    if target.lost:
+        raise click.ClickException(f"{'; '.join(target.lost)}; nothing was submitted, --anyway submits all the same")
 
 
 def check_with(handlers: str, any_type: bool) -> Check:

@@ -114,7 +114,7 @@ class Deployed:
     @cached_property
     def _lanes(self) -> Mapping[str, Lane]:
         try:
-            return {lane.name: lane for lane in lanes_of(self.outside.runner.jobs())[0]}
+            return {lane.name: lane for lane in lanes_of(self.outside.runner.jobs(), self.outside.home)[0]}
         except DependencyError as error:
             self.problems.append(f"the lanes are unknown: {error}")
             return {}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from batch.model.clock import Clock
+from batch.model.errors import DependencyMissing
 from batch.model.names import progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
@@ -14,6 +16,7 @@ from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Value
 from controller.observe.jobs import LANE_LABEL, Container, JobInfo, RunRequest
+from controller.observe.sources import SubscriptionFacts
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
 from controller.tick.rounds import ticked
@@ -154,6 +157,46 @@ class FakeRunner:
         self.all[name] = replace(info, completed_at=completed_at, succeeded_count=info.task_count, running_count=0)
 
 
+class FakeSources:
+    """Subscriptions in memory: those that the lanes of these jobs want, as they should be, until a test says otherwise. `errors` by name of
+    the call are raised; `calls` counts what was asked."""
+
+    def __init__(self, jobs: Sequence[JobInfo] = ()) -> None:
+        self.found: dict[str, SubscriptionFacts] = {}
+        for one in jobs:
+            name, topic = one.annotations.get("fanout/subscription", ""), one.annotations.get("fanout/topic", "")
+            self.found[name] = SubscriptionFacts(topic, 60, 7 * 86400.0)
+        self.topics = {one.topic for one in self.found.values()}
+        self.hidden: set[str] = set()
+        self.errors: dict[str, Exception] = {}
+        self.calls: list[str] = []
+
+    def subscriptions(self) -> Mapping[str, SubscriptionFacts]:
+        self._called("subscriptions")
+        return {name: one for name, one in self.found.items() if name not in self.hidden}
+
+    def subscription(self, name: str) -> SubscriptionFacts:
+        self._called("subscription")
+        if name not in self.found:
+            raise DependencyMissing(f"there is no {name}")
+        return self.found[name]
+
+    def subscriptions_of(self, topic: str) -> Sequence[str]:
+        self._called("subscriptions_of")
+        if topic not in self.topics:
+            raise DependencyMissing(f"there is no {topic}")
+        return [f"projects/p/subscriptions/{name}" for name, one in self.found.items() if one.topic == topic and not one.is_detached]
+
+    def change(self, name: str, **changes: Any) -> None:
+        """Somebody else has changed it."""
+        self.found[name] = replace(self.found[name], **changes)
+
+    def _called(self, call: str) -> None:
+        self.calls.append(call)
+        if call in self.errors:
+            raise self.errors[call]
+
+
 @dataclass
 class World:
     """A lane with everything around it."""
@@ -164,6 +207,7 @@ class World:
     backlog: FakeBacklog
     outside: Outside
     broker: MemoryBroker
+    sources: FakeSources
 
     def backlog_is(self, count: int, age_s: float = 0.0) -> None:
         self.backlog.reading = Value(count, self.clock.now() - age_s, 12.0)
@@ -175,8 +219,9 @@ def world(jobs: Sequence[JobInfo] = ()) -> World:
     runner = FakeRunner(clock, jobs)
     backlog = FakeBacklog()
     broker = MemoryBroker(clock)
-    outside = Outside(store, runner, backlog, clock, random.Random(7), broker.topic)
-    return World(clock, store, runner, backlog, outside, broker)
+    sources = FakeSources(runner.jobs())
+    outside = Outside(store, runner, backlog, clock, random.Random(7), broker.topic, sources=sources)
+    return World(clock, store, runner, backlog, outside, broker, sources)
 
 
 def job_of(info: ExecutionInfo) -> str:

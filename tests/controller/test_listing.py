@@ -354,7 +354,7 @@ def test_requests_grow_with_what_runs_and_never_with_history_or_quiet_lanes(lane
     project.clock.advance(60)
     first, _ = project.tick()
     assert first.get("executions.list", 0) == lanes * -(-history // 100)
-    quiet = {"jobs.list": 1, "timeSeries.list": 2, "objects.list": 2}
+    quiet = {"jobs.list": 1, "timeSeries.list": 2, "objects.list": 2, "subscriptions.list": 1}
     project.clock.advance(60)
     assert project.tick()[0] == quiet
     project.backlog_is(project.jobs[0], 250)

@@ -72,6 +72,15 @@ def test_one_lane(here: World, client: Client, path: str) -> None:
     assert "did you mean bulk?" in response.json()["error"]
 
 
+@pytest.mark.parametrize("path", ["/tick/", "/tick/bulk/", "/tick//", "/lanes/", "/decisions/", "/executions/", "/health/", "/readyz/"])
+def test_a_slash_at_the_end_changes_nothing(here: World, client: Client, path: str) -> None:
+    here.backlog_is(0)
+    ask = client.post if path.startswith("/tick") else client.get
+    with_slash, without = ask(path), ask(path.rstrip("/"))
+    assert (with_slash.status_code, without.status_code) == (200, 200)
+    assert set(with_slash.json()) == set(without.json())
+
+
 def down(*_arguments: object) -> list[object]:
     raise DependencyUnavailable("cannot list the jobs")
 

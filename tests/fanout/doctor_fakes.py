@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from batch.model.errors import DependencyMissing
-from fanout.doctor.services import BucketFacts, ScheduledCall, SubscriptionFacts
+from controller.observe.sources import SubscriptionFacts
+from fanout.doctor.services import BucketFacts, ScheduledCall
 
 T = TypeVar("T")
 
 AGENT = "serviceAccount:service-123456789@gcp-sa-pubsub.iam.gserviceaccount.com"
+TICK = ScheduledCall("fanout-tick", "* * * * *", "https://c.run.app/tick", True, "POST", "s@p.iam.gserviceaccount.com", "https://c.run.app")
 GOOD = SubscriptionFacts("tasks", 60, 7 * 86400.0, None, False, "dead-letters", 100)
 
 
@@ -24,7 +26,7 @@ class FakeFacts:
         default_factory=lambda: {"tasks": ["tasks-sub"], "dead-letters": ["projects/p/subscriptions/dead-letters"]}
     )
     buckets: dict[str, BucketFacts] = field(default_factory=lambda: {"b": BucketFacts(0.0)})
-    calls: list[ScheduledCall] = field(default_factory=lambda: [ScheduledCall("fanout-tick", "* * * * *", "https://c.run.app/tick", True)])
+    calls: list[ScheduledCall] = field(default_factory=lambda: [TICK])
     lacked: dict[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     ungranted: set[tuple[str, str]] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)

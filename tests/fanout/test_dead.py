@@ -31,11 +31,12 @@ from batch.model.outcomes import Outcome, to_line
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.testing.clock import START_S
 from controller.config import ControllerSettings
+from controller.observe.sources import SubscriptionFacts
 from fanout import cloud, doctor
 from fanout.commands import main
 from fanout.dead import command, scope
 from fanout.dead.listing import bars
-from fanout.doctor.services import Facts, SubscriptionFacts
+from fanout.doctor.services import Facts
 from tests.batch.dead.log_of_letters import BULK, LANE, SHARD, acts, here, keys, letter, published, write_log
 from tests.fanout.doctor_fakes import GOOD, FakeFacts
 

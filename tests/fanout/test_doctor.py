@@ -13,12 +13,13 @@ from click.testing import Result
 
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from controller.config import ControllerSettings
-from controller.model.reading import Unknown
+from controller.model.reading import Unknown, Value
 from controller.observe.jobs import JobInfo
 from fanout import doctor
-from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall
+from fanout.doctor.services import BucketFacts, NotServed
+from tests.batch.traces import Bucket
 from tests.controller.fakes import JOB, World, job, worker, world
-from tests.fanout.doctor_fakes import GOOD, FakeFacts, FakeFixer
+from tests.fanout.doctor_fakes import GOOD, TICK, FakeFacts, FakeFixer
 
 Run = Callable[..., Result]
 RIGHT: Mapping[str, str] = {"TASK_TIMEOUT_S": "600", "LANE": "default"}
@@ -72,7 +73,7 @@ def not_fine(result: Result) -> list[dict[str, Any]]:
 
 def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run) -> None:
     result = run(doctor.command)
-    assert (result.exit_code, result.output) == (0, "35 of 35 checks are fine\n")
+    assert (result.exit_code, result.output) == (0, "38 of 38 checks are fine\n")
     assert "fine: subscription tasks-sub: expiry: it never expires" in run(doctor.command, "--verbose").output
 
 
@@ -249,22 +250,75 @@ def test_what_is_not_checked_for_one_reason_is_one_line(facts: FakeFacts, run: R
     facts.errors = {"holders": NotServed("the local cloud has no such call")}
     assert run(doctor.command).output.splitlines() == [
         "not checked: service-agent of topic dead-letters, subscription tasks-sub: the local cloud has no such call",
-        "33 of 35 checks are fine, 2 not checked, which is not to say fine",
+        "36 of 38 checks are fine, 2 not checked, which is not to say fine",
     ]
 
 
 @pytest.mark.parametrize(
-    ("call", "verdict", "command"),
+    ("changes", "check", "verdict", "command"),
     [
-        (ScheduledCall("t", "* * * * *", "https://c/tick", False), "wrong", "gcloud scheduler jobs resume t"),
-        (ScheduledCall("t", "0 * * * *", "https://c/tick/?x=1", True), "advice", "gcloud scheduler jobs update http t"),
-        (ScheduledCall("t", "* * * * *", "https://c/ticket", True), "wrong", "gcloud scheduler jobs create http fanout-tick"),
+        ({"enabled": False}, "ticks", "wrong", "resume fanout-tick"),
+        ({"schedule": "0 * * * *", "url": "https://c.run.app/tick/?x=1"}, "ticks", "advice", "update http fanout-tick"),
+        ({"url": "https://c.run.app/ticket"}, "ticks", "wrong", "create http fanout-tick"),
+        ({"method": "GET"}, "target", "wrong", "--http-method=POST"),
+        ({"url": "https://c.run.app/api/tick"}, "target", "wrong", "--uri=https://c.run.app/tick"),
+        ({"url": "https://c.run.app/tick/defalt"}, "target", "wrong", "--uri=https://c.run.app/tick"),
+        ({"url": "https://c.run.app/tick?lane=defalt"}, "target", "wrong", "--uri=https://c.run.app/tick"),
+        ({"url": "https://old.run.app/tick"}, "target", "wrong", "--uri=https://c.run.app/tick"),
+        ({"account": ""}, "target", "wrong", '--oidc-service-account-email="$SCHEDULER_ACCOUNT"'),
+        ({"audience": ""}, "target", "wrong", "--oidc-token-audience=https://c.run.app"),
+        ({"audience": "https://c.run.app/tick"}, "target", "wrong", "--oidc-token-audience=https://c.run.app"),
     ],
 )
-def test_the_scheduler(facts: FakeFacts, run: Run, call: ScheduledCall, verdict: str, command: str) -> None:
-    facts.calls = [call]
+def test_the_scheduler_s_request_is_what_the_controller_would_answer(
+    facts: FakeFacts, run: Run, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], check: str, verdict: str, command: str
+) -> None:
+    for name, value in (("CONTROLLER_URL", "https://c.run.app"), ("OIDC_AUDIENCE", "https://c.run.app"), ("OIDC_EMAILS", "a@b.c")):
+        monkeypatch.setenv(name, value)
+    assert not_fine(run(doctor.command, "--json")) == []
+    facts.calls = [replace(TICK, **changes)]
     (found,) = not_fine(run(doctor.command, "--json"))
-    assert (found["about"], found["verdict"], found["command"].startswith(command)) == ("Cloud Scheduler", verdict, True)
+    assert (found["about"], found["check"], found["verdict"]) == ("Cloud Scheduler", check, verdict)
+    assert "gcloud scheduler jobs " in found["command"]
+    assert command in found["command"]
+
+
+def test_what_is_not_known_of_the_controller_is_not_held_against_the_scheduler(facts: FakeFacts, run: Run) -> None:
+    facts.calls = [replace(TICK, url="https://other.example/tick/default/", audience="x")]
+    assert not_fine(run(doctor.command, "--json")) == []
+    facts.calls = [replace(TICK, account="", audience="")]
+    (found,) = not_fine(run(doctor.command, "--json"))
+    assert (found["verdict"], found["what"]) == ("advice", "job fanout-tick sends no OIDC token")
+
+
+def test_a_lane_that_no_job_of_the_scheduler_ticks_is_found(
+    here: World, facts: FakeFacts, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [*here.runner.jobs(), job("bulk")]
+    monkeypatch.setattr(here.runner, "jobs", lambda: both)
+    facts.calls = [replace(TICK, url="https://c.run.app/tick/default")]
+    wrong = [one["what"] for one in not_fine(run(doctor.command, "--json")) if one["about"] == "Cloud Scheduler"]
+    assert wrong == ["no job ticks bulk, nor all lanes"]
+
+
+def test_what_waits_is_told_with_the_command_that_shows_it(here: World, facts: FakeFacts, run: Run) -> None:
+    traces = Bucket(here.store, here.clock)
+    ids = [traces.new_id() for _ in range(3)]
+    traces.letters(*(traces.letter(one) for one in ids[:2]))
+    traces.delay(ids[2], here.clock.now() + 4000, "tasks-sub")
+    here.backlog.by_name = {"dead-letters": Value(7, here.clock.now(), 5.0)}
+    found = {one["check"]: one for one in not_fine(run(doctor.command, "--json"))}
+    assert {one["verdict"] for one in found.values()} == {"advice"}
+    assert {check: (one["about"], one["what"], one["command"]) for check, one in found.items()} == {
+        "dead-tasks": ("lane default", "2 tasks are dead", "fanout dead ls --lane default"),
+        "delayed-tasks": ("lane default", "1 task is delayed", "gcloud storage ls gs://b/delayed/tasks-sub/"),
+        "dead-letters-drained": (
+            "subscription dead-letters",
+            "7 dead letters wait in it",
+            "gcloud run jobs execute dead-letters --project=p --region=us-central1",
+        ),
+    }
+    assert run(doctor.command).exit_code == 0
 
 
 def test_a_backlog_that_cannot_be_read_is_wrong(here: World, facts: FakeFacts, run: Run) -> None:

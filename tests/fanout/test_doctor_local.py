@@ -246,10 +246,12 @@ class FakeSession:
 
 
 def test_scheduled_calls_of_all_pages() -> None:
-    one = {"name": "projects/p/locations/r/jobs/a", "schedule": "* * * * *", "state": "ENABLED", "httpTarget": {"uri": "https://c/tick"}}
+    one: dict[str, Any] = {"name": "projects/p/locations/r/jobs/a", "schedule": "* * * * *", "state": "ENABLED"}
+    one |= {"httpTarget": {"uri": "https://c/tick", "httpMethod": "GET", "oidcToken": {"serviceAccountEmail": "s@p", "audience": "a"}}}
     other = {"name": "projects/p/locations/r/jobs/b", "state": "PAUSED", "httpTarget": {}}
     pubsub = {"name": "projects/p/locations/r/jobs/c", "pubsubTarget": {}}
     found = scheduled_calls(FakeSession({"jobs": [one, pubsub], "nextPageToken": "2"}, {"jobs": [other]}), "u")
     assert [(call.name, call.enabled, call.url) for call in found] == [("a", True, "https://c/tick"), ("b", False, "")]
+    assert [(call.method, call.account, call.audience) for call in found] == [("GET", "s@p", "a"), ("POST", "", "")]
     with pytest.raises(DependencyForbidden, match="the API is not enabled"):
         scheduled_calls(FakeSession(), "u")

@@ -20,6 +20,7 @@ from batch.ends import marks
 from batch.model.names import outcome_folder, submission_object
 from batch.testing import MemoryBroker
 from fanout.submission import following, outcomes, submit
+from fanout.submission.target import Target
 from tests.batch.submitted import Submitted
 from tests.fanout.test_commands import documented
 
@@ -32,6 +33,7 @@ def one(monkeypatch: pytest.MonkeyPatch) -> Submitted:
     write_lanes(found.store, {"default": LaneFacts("default", "default-sub", "default", NO_RULES, 1.0, 0.5)})
     monkeypatch.setattr(fanout.cloud, "open_store", lambda _project, _bucket: nullcontext(found.store))
     monkeypatch.setattr(fanout.cloud, "open_topic", lambda _project, name: nullcontext(MemoryBroker(found.clock).topic(name)))
+    monkeypatch.setattr(submit, "look_at", lambda *_arguments: Target())
     monkeypatch.setattr(following, "SystemClock", lambda: found.clock)
     return found
 

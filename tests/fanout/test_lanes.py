@@ -261,3 +261,15 @@ def test_what_came_since_the_sample_and_a_hold_that_is_over_stand_below(here: Wo
         "lane default: 7 accepted since the sample",
         "lane default: the last decision was to hold: the budget is unreadable",
     ]
+
+
+def test_messages_that_somebody_else_holds_are_told(here: World, run: Run) -> None:
+    info = here.runner.add(1, {"BACKLOG": "100"})
+    write_progress(here.store, info.name, 0, progress(share=100, updated_at=here.clock.now(), exit_reason="drained"))
+    here.clock.advance(120)
+    here.runner.complete(info.name, here.clock.now() - 30)
+    here.backlog.by_name = {"tasks-sub": Value(100, here.clock.now() - 10, 3000.0), "bulk-sub": Idle()}
+    run(tick.tick, "default")
+    result = run(lanes.command, "default")
+    assert result.exit_code == 0
+    assert f"100 messages are held by somebody else: {info.name} drained the subscription and found 0 of 100" in result.output

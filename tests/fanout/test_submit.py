@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ import fanout.submission.proof
 import fanout.submission.submit
 from batch.model.clock import SystemClock, iso
 from batch.model.delivery import Outgoing
-from batch.model.errors import DependencyUnavailable
+from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.names import outcome_object, writer_of
 from batch.model.outcomes import Outcome, counted, to_line
 from batch.services.objects import GoogleObjectStore
 from batch.testing.objects import MemoryObjectStore
 from batch.testing.pubsub import MemoryBroker
+from controller.observe.jobs import JobInfo
 from fanout.submission import following, outcomes
+from fanout.submission.target import Target, target_of
+from tests.controller.fakes import FakeSources, job
 from tests.support import Service
 
 HANDLERS = "batch.handlers,tests.fanout.handlers"
@@ -33,6 +37,7 @@ class Cloud:
     def __init__(self) -> None:
         self.store = MemoryObjectStore("bucket")
         self.topic = MemoryBroker(SystemClock()).topic("tasks")
+        self.target = Target()
 
     @property
     def messages(self) -> list[Outgoing]:
@@ -48,6 +53,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Cloud:
     one = Cloud()
     monkeypatch.setattr(fanout.cloud, "open_store", lambda _project, _bucket: nullcontext(one.store))
     monkeypatch.setattr(fanout.cloud, "open_topic", lambda _project, _name: nullcontext(one.topic))
+    monkeypatch.setattr(fanout.submission.submit, "look_at", lambda *_arguments: one.target)
     return one
 
 
@@ -100,6 +106,73 @@ def test_a_refused_task_ends_with_1(cloud: Cloud, arguments: list[str], text: st
     result = submit(*arguments)
     assert (result.exit_code, cloud.messages) == (1, [])
     assert text in result.stderr
+
+
+def test_tasks_that_would_be_lost_are_refused_unless_somebody_insists(cloud: Cloud) -> None:
+    cloud.target = Target(lost=("subscription tasks-sub: it does not exist",), told=("lane default is paused",))
+    refused = submit("--task-type", "work")
+    assert (refused.exit_code, cloud.messages) == (1, [])
+    assert refused.stderr.splitlines() == [
+        "warning: lane default is paused",
+        "Error: subscription tasks-sub: it does not exist; nothing was submitted, --anyway submits all the same",
+    ]
+    assert submit("--task-type", "work", "--anyway").exit_code == 0
+    assert len(cloud.messages) == 1
+
+
+def test_what_only_makes_tasks_wait_is_a_warning(cloud: Cloud) -> None:
+    cloud.target = Target(told=("lane default is paused",))
+    result = submit("--task-type", "work", "--json")
+    assert (result.exit_code, result.stderr) == (0, "warning: lane default is paused\n")
+    assert json.loads(result.stdout)["status"] == "submitted"
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost", "told"),
+    [
+        ({}, "", ""),
+        ({"topic": ""}, "its topic was deleted", ""),
+        ({"is_detached": True}, "it was detached from its topic", ""),
+        ({"topic": "other"}, "it is of topic other, the lane's topic is tasks", ""),
+        ({"push_endpoint": "https://x.example"}, "it pushes to https://x.example", ""),
+        ({"is_ordered": True}, "", ""),
+    ],
+)
+def test_what_is_seen_of_a_lane_s_subscription(changes: dict[str, Any], lost: str, told: str) -> None:
+    jobs, sources = [job()], FakeSources([job()])
+    sources.change("tasks-sub", **changes)
+    found = target_of("default", "tasks", jobs, sources)
+    assert (lost in "".join(found.lost), bool(found.lost), found.told) == (True, bool(lost), ())
+
+
+@pytest.mark.parametrize(
+    ("jobs", "told"),
+    [
+        ([], ""),
+        ([job("bulk")], "no job drains lane default: its tasks wait until `fanout apply jobs.yaml`"),
+        ([job(paused="true")], "lane default is paused: its tasks wait until `fanout resume default`"),
+        ([job(topic="others")], "the topic of lane default is others, these go to topic tasks"),
+        ([replace(job(), parallelism=3)], "nothing is launched for lane default: job default: spec.template.spec.parallelism=3"),
+        ([job(), job("bulk", subscription="tasks-sub")], "(job default: subscription tasks-sub is also drained by projects/p/"),
+        ([job(weight="-4")], "no job drains lane default"),
+    ],
+)
+def test_what_is_seen_of_a_lane_s_job(jobs: list[JobInfo], told: str) -> None:
+    found = target_of("default", "tasks", jobs, FakeSources([job()]))
+    assert (found.lost, told in "".join(found.told), bool(found.told)) == ((), True, bool(told))
+
+
+def test_a_topic_without_a_subscription_loses_tasks_and_who_may_not_look_submits() -> None:
+    sources = FakeSources([job()])
+    del sources.found["tasks-sub"]
+    assert target_of("default", "tasks", [], sources).lost == (
+        "topic tasks has no subscription: what is published to it is lost; `fanout apply jobs.yaml --create-missing`",
+    )
+    (lost,) = target_of("default", "tasks", [job()], sources).lost
+    assert "subscription tasks-sub: it does not exist" in lost
+    assert target_of("default", "elsewhere", [], sources) == Target()  # a topic that does not exist is told by the publish
+    sources.errors = dict.fromkeys(("subscription", "subscriptions_of"), DependencyForbidden("403"))
+    assert target_of("default", "tasks", [], sources) == target_of("default", "tasks", [job()], sources) == Target()
 
 
 def test_types_of_others_need_a_word(cloud: Cloud) -> None:
