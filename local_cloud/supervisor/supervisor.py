@@ -22,6 +22,8 @@ from local_cloud.supervisor.folder_lock import FolderLock, InUse
 from local_cloud.supervisor.http_call import call
 from local_cloud.supervisor.watchman import Watchman
 
+SECRETS = "secrets"
+"""The folder of the user's secrets in the state folder."""
 STOP_S = 10.0
 """How long a service may take to shut down."""
 PORT_TRIES = 3
@@ -33,8 +35,8 @@ _PORT_TAKEN = ("already in use", "Failed to bind")
 class Options:
     """Ports of 0 are free ones. `sample_period_s` and `visibility_lag_s` make the backlog gauge as late as the real one; 0 and 0 make
     it exact at once. `max_processes`: workers at a time; `startup_delay_s`: between a worker's slot and its process, or the median of
-    that when `startup_spread`, the standard deviation of its logarithm, is not 0. `seed` makes these delays, and the names that Run
-    makes up, repeatable."""
+    that when `startup_spread`, the standard deviation of its logarithm, is not 0. `delayed_start_s`: until an execution of a delayed job
+    starts. `seed` makes the start-up delays, and the names that Run makes up, repeatable."""
 
     host: str = "127.0.0.1"
     pubsub_port: int = 0
@@ -46,6 +48,7 @@ class Options:
     max_processes: int = 64
     startup_delay_s: float = 0.0
     startup_spread: float = 0.0
+    delayed_start_s: float = 3600.0
     seed: int | None = None
     start_within_s: float = 30.0
 
@@ -295,7 +298,8 @@ class LocalCloud:
         options = self.options
         limits = ["--max-processes", str(options.max_processes)]
         delays = ["--startup-delay-s", str(options.startup_delay_s), "--startup-spread", str(options.startup_spread)]
-        return [*limits, *delays, *([] if options.seed is None else ["--seed", str(options.seed)])]
+        delayed = ["--delayed-start-s", str(options.delayed_start_s), "--secrets-dir", str(self.state_dir / SECRETS)]
+        return [*limits, *delays, *delayed, *([] if options.seed is None else ["--seed", str(options.seed)])]
 
     def _spawn(self, name: str, options: list[str], more: Mapping[str, str]) -> Child:
         self._plans[name] = (options, more)
