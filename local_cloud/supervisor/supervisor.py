@@ -206,6 +206,8 @@ class LocalCloud:
             self._respawn(name)
             if self._advanced_s:
                 call(name, f"{self.addresses.http[name]}/clock/advance", {"seconds": self._advanced_s})
+            if name == "storage":
+                self._introduce(self.addresses)
             self._killed.discard(name)
 
     def _respawn(self, name: str) -> None:
@@ -270,6 +272,11 @@ class LocalCloud:
         run = self._start_run(pubsub["grpc"], storage)
         self._addresses = Addresses(pubsub=pubsub["grpc"], pubsub_http=pubsub["http"], storage=storage, run=run)
         self._fix_ports(self._addresses)
+        self._introduce(self._addresses)
+
+    def _introduce(self, addresses: Addresses) -> None:
+        """Tell Storage where to publish notifications."""
+        call("storage", f"{addresses.storage}/pubsub", {"url": addresses.pubsub_http})
 
     def _fix_ports(self, addresses: Addresses) -> None:
         """Let a restarted service listen where its clients look for it: of two options of a name the last one counts."""

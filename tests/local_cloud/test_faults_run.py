@@ -198,7 +198,11 @@ def test_an_execution_that_cannot_start_says_why_until_it_is_cancelled(site: Sit
 
 
 def test_a_reason_that_does_not_exist_is_refused(site: Site) -> None:
-    body: dict[str, Any] = {"project": site.job.split("/")[1], "method": "jobs.run", "faults": [{"kind": "cannot_start", "reason": "qouta"}]}
+    body: dict[str, Any] = {
+        "project": site.job.split("/")[1],
+        "method": "jobs.run",
+        "faults": [{"kind": "cannot_start", "reason": "qouta"}],
+    }
     refused = requests.post(f"{site.service.http}/faults", json=body, timeout=60)
     assert (refused.status_code, "did you mean 'quota'?" in refused.text) == (400, True)
 

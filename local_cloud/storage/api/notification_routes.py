@@ -1,0 +1,50 @@
+"""What the storage server answers to calls on the notification configurations of a bucket.
+
+Only translation between HTTP and the model: every decision is the model's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from local_cloud.storage.api.calls import Call
+from local_cloud.storage.model.notifications import Notification
+from local_cloud.storage.model.storage import Storage
+
+
+class NotificationRoutes:
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.handlers = {
+            "notifications.insert": self._insert,
+            "notifications.list": self._list,
+            "notifications.get": self._get,
+            "notifications.delete": self._delete,
+        }
+
+    async def _insert(self, call: Call) -> Response:
+        # In a thread: it asks Pub/Sub for the topic.
+        made = await run_in_threadpool(self._storage.notifications.insert, self._storage.bucket(call.bucket), await call.json())
+        return JSONResponse(_shown(made, call))
+
+    async def _list(self, call: Call) -> Response:
+        self._storage.bucket(call.bucket)
+        shown = [_shown(one, call) for one in self._storage.notifications.of(call.bucket)]
+        return JSONResponse({"kind": "storage#notifications", **({"items": shown} if shown else {})})
+
+    async def _get(self, call: Call) -> Response:
+        self._storage.bucket(call.bucket)
+        return JSONResponse(_shown(self._storage.notifications.get(call.bucket, call.names["notification"]), call))
+
+    async def _delete(self, call: Call) -> Response:
+        self._storage.bucket(call.bucket)
+        self._storage.notifications.delete(call.bucket, call.names["notification"])
+        return Response(status_code=204)
+
+
+def _shown(one: Notification, call: Call) -> dict[str, Any]:
+    link = f"{call.base_url}/storage/v1/b/{one.bucket}/notificationConfigs/{one.id}"
+    return {"kind": "storage#notification", "id": one.id, "selfLink": link, "etag": one.id, **one.fields}
