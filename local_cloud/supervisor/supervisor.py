@@ -20,10 +20,9 @@ from local_cloud.supervisor.child import Child, ServiceFailed
 from local_cloud.supervisor.fault_requests import FaultRequests
 from local_cloud.supervisor.folder_lock import FolderLock, InUse
 from local_cloud.supervisor.http_call import call
+from local_cloud.supervisor.state_folder import SECRETS
 from local_cloud.supervisor.watchman import Watchman
 
-SECRETS = "secrets"
-"""The folder of the user's secrets in the state folder."""
 STOP_S = 10.0
 """How long a service may take to shut down."""
 PORT_TRIES = 3
