@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
+from socket import SHUT_RDWR
 from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request
@@ -41,8 +42,10 @@ class Outbox:
     def __init__(self, store: Store, notifications: Notifications) -> None:
         self._store = store
         self._address = ""
-        self._pubsub = ""
+        self.pubsub = ""
+        """Its HTTP address, once it is known."""
         self._stopping = False
+        self._connection: HTTPConnection | None = None
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         notifications.check_topic = self._check_topic
 
@@ -51,7 +54,7 @@ class Outbox:
 
         async def introduce(request: Request) -> JSONResponse:
             try:
-                self._pubsub = str(strict_json(await request.body())["url"])
+                self.pubsub = str(strict_json(await request.body())["url"])
             except (ValueError, KeyError, TypeError) as error:
                 return JSONResponse({"error": f'send {{"url": "http://127.0.0.1:<port>"}}: {error}'}, status_code=400)
             self._store.new_letters.set()
@@ -66,9 +69,12 @@ class Outbox:
         self._thread.start()
 
     def stop(self) -> None:
-        """What is not sent yet is sent after the next start."""
+        """What is not sent yet is sent after the next start. A Pub/Sub that is frozen delays nothing."""
         self._stopping = True
         self._store.new_letters.set()
+        if self._connection is not None and self._connection.sock is not None:
+            with suppress(OSError):
+                self._connection.sock.shutdown(SHUT_RDWR)
         self._thread.join()
 
     def _run(self) -> None:
@@ -79,7 +85,7 @@ class Outbox:
                 return
             self._store.new_letters.clear()
             try:
-                while self._pubsub and not self._stopping and self._send():
+                while self.pubsub and not self._stopping and self._send():
                     pass
                 pause_s = None
             except (NoAnswer, OSError):  # OSError: the disk is full, and what was sent could not be noted
@@ -107,7 +113,7 @@ class Outbox:
 
     def _check_topic(self, topic: str) -> None:
         """Raises InvalidArgument without such a topic, Unavailable."""
-        if not self._pubsub:
+        if not self.pubsub:
             raise Unavailable("This Cloud Storage knows no Pub/Sub to send notifications to: tell it one with POST /pubsub.")
         try:
             status, text = self._call("GET", topic)
@@ -120,12 +126,14 @@ class Outbox:
 
     def _call(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         """Status and text of the answer. Raises NoAnswer."""
-        connection = HTTPConnection(urlsplit(self._pubsub).netloc, timeout=REQUEST_S)
+        connection = HTTPConnection(urlsplit(self.pubsub).netloc, timeout=REQUEST_S)
+        if threading.current_thread() is self._thread:
+            self._connection = connection
         try:
             connection.request(method, f"/v1/{quote(path, safe='/:%~')}", None if body is None else json.dumps(body))
             answer = connection.getresponse()
             return answer.status, answer.read().decode(errors="replace")
         except (OSError, HTTPException) as error:
-            raise NoAnswer(f"{self._pubsub} does not answer: {error}") from error
+            raise NoAnswer(f"{self.pubsub} does not answer: {error}") from error
         finally:
             connection.close()

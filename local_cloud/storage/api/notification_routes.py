@@ -5,6 +5,7 @@ Only translation between HTTP and the model: every decision is the model's.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -26,8 +27,9 @@ class NotificationRoutes:
         }
 
     async def _insert(self, call: Call) -> Response:
+        read_bucket = partial(self._storage.bucket, call.bucket)
         # In a thread: it asks Pub/Sub for the topic.
-        made = await run_in_threadpool(self._storage.notifications.insert, self._storage.bucket(call.bucket), await call.json())
+        made = await run_in_threadpool(self._storage.notifications.insert, read_bucket, await call.json())
         return JSONResponse(_shown(made, call))
 
     async def _list(self, call: Call) -> Response:

@@ -83,11 +83,13 @@ class Notifications:
         self.check_topic: Callable[[str], None] = _any_topic
         """Raises a StorageError unless messages can be sent to this topic."""
 
-    def insert(self, bucket: Bucket, resource: Mapping[str, Any]) -> Notification:
-        """Raises InvalidArgument, NotSupported, and what `check_topic` raises."""
+    def insert(self, read_bucket: Callable[[], Bucket], resource: Mapping[str, Any]) -> Notification:
+        """`read_bucket` raises NotFound without the bucket. Raises InvalidArgument, NotSupported, and what `check_topic` raises."""
+        read_bucket()
         fields = _checked(resource)
         self.check_topic(topic_of(fields))
         with self._lock:
+            bucket = read_bucket()  # again, as the question to Pub/Sub took its time
             there = self._found.setdefault(bucket.name, {})
             if len(there) >= LIMIT_COUNT:
                 raise InvalidArgument(f"Too many notification configurations: a bucket has at most {LIMIT_COUNT}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
+from local_cloud.storage import outbox
+from local_cloud.storage.model.storage import Storage
 from tests.support import Service, pulled_at_once, start_service, wait_until
 
 TOPIC = "files"
@@ -223,3 +227,23 @@ def test_what_is_sent_to_a_topic_that_is_gone_is_dropped_and_the_rest_goes_on(pl
     other.blob("lost").upload_from_string(b"x")
     notified.blob("kept").upload_from_string(b"x")
     assert [event[1] for event in plant.events(1)] == ["kept"]
+
+
+def test_a_pubsub_that_is_frozen_does_not_hold_up_the_end(model: Storage, put: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "REQUEST_S", 3600.0)
+    fields = {"topic": "//pubsub.googleapis.com/projects/p/topics/files", "payload_format": "NONE"}
+    model.notifications.insert(lambda: model.bucket("bucket"), fields)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sender = outbox.Outbox(model.store, model.notifications)
+        sender.pubsub = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        put("a")
+        sender.start("http://127.0.0.1:1")
+        silent.settimeout(60)
+        with silent.accept()[0] as connection:
+            connection.settimeout(60)
+            assert connection.recv(4) == b"POST"
+            ending = threading.Thread(target=sender.stop, daemon=True)
+            ending.start()
+            ending.join(60)
+            assert not ending.is_alive()
+    assert len(model.store.letters(10)) == 1
