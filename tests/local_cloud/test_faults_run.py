@@ -182,13 +182,18 @@ def test_what_cannot_be_met_is_refused(site: Site) -> None:
 )
 def test_an_execution_that_cannot_start_says_why_until_it_is_cancelled(site: Site, reason: str, condition: str, message: str) -> None:
     site.orders.add("jobs.run", {"kind": "cannot_start", "reason": reason})
-    name = site.jobs.run_job(name=site.job).metadata.name
+    v1 = f"{site.service.http}/apis/run.googleapis.com/v1/namespaces/{site.job.split('/')[1]}"
+    if reason == "image":
+        made = requests.post(f"{v1}/jobs/lane:run", timeout=60).json()
+        name = f"{site.job}/executions/{made['metadata']['name']}"
+    else:
+        name = site.jobs.run_job(name=site.job).metadata.name
     execution = site.executions.get_execution(name=name)
     failed = [(one.type_, one.message) for one in execution.conditions if one.state == run_v2.Condition.State.CONDITION_FAILED]
     assert failed == [(condition, message)]
     assert (execution.start_time, execution.completion_time, execution.running_count) == (None, None, 0)
-    v1 = f"{site.service.http}/apis/run.googleapis.com/v1/namespaces/{name.split('/')[1]}/executions/{name.rpartition('/')[2]}"
-    shown = {one["type"]: one for one in requests.get(v1, timeout=60).json()["status"]["conditions"]}
+    seen = requests.get(f"{v1}/executions/{name.rpartition('/')[2]}", timeout=60)
+    shown = {one["type"]: one for one in seen.json()["status"]["conditions"]}
     assert (shown[condition]["status"], shown[condition]["message"], bool(shown[condition]["reason"])) == ("False", message, True)
     assert shown["Completed"]["status"] == "Unknown"
     over = site.executions.cancel_execution(name=name).result()
