@@ -22,7 +22,7 @@ from starlette.routing import Route
 from local_cloud.storage.api.rendering import object_json
 from local_cloud.storage.model.errors import InvalidArgument, Unavailable
 from local_cloud.storage.model.notifications import Notifications
-from local_cloud.storage.model.store import Letter, Store
+from local_cloud.storage.model.store import Message, Store
 from local_cloud.web.json_text import strict_json
 
 BATCH_COUNT = 100
@@ -57,7 +57,7 @@ class Outbox:
                 self.pubsub = str(strict_json(await request.body())["url"])
             except (ValueError, KeyError, TypeError) as error:
                 return JSONResponse({"error": f'send {{"url": "http://127.0.0.1:<port>"}}: {error}'}, status_code=400)
-            self._store.new_letters.set()
+            self._store.new_messages.set()
             return JSONResponse({})
 
         return [Route("/pubsub", introduce, methods=["POST"])]
@@ -65,13 +65,13 @@ class Outbox:
     def start(self, address: str) -> None:
         """`address`: the URL of this service, for links in the messages."""
         self._address = address
-        self._store.new_letters.set()
+        self._store.new_messages.set()
         self._thread.start()
 
     def stop(self) -> None:
         """What is not sent yet is sent after the next start. A Pub/Sub that is frozen delays nothing."""
         self._stopping = True
-        self._store.new_letters.set()
+        self._store.new_messages.set()
         if self._connection is not None and self._connection.sock is not None:
             with suppress(OSError):
                 self._connection.sock.shutdown(SHUT_RDWR)
@@ -80,10 +80,10 @@ class Outbox:
     def _run(self) -> None:
         pause_s: float | None = None
         while True:
-            self._store.new_letters.wait(pause_s)
+            self._store.new_messages.wait(pause_s)
             if self._stopping:
                 return
-            self._store.new_letters.clear()
+            self._store.new_messages.clear()
             try:
                 while self.pubsub and not self._stopping and self._send():
                     pass
@@ -93,23 +93,23 @@ class Outbox:
 
     def _send(self) -> bool:
         """Send the oldest messages, of one topic; False when there are none. Raises NoAnswer, OSError."""
-        letters = self._store.letters(BATCH_COUNT)
-        if not letters:
+        messages = self._store.messages(BATCH_COUNT)
+        if not messages:
             return False
-        topic = letters[0][1].topic
-        batch = [(number, letter) for number, letter in letters if letter.topic == topic]
-        status, text = self._call("POST", f"{topic}:publish", {"messages": [self._message(letter) for _, letter in batch]})
+        topic = messages[0][1].topic
+        batch = [(number, message) for number, message in messages if message.topic == topic]
+        status, text = self._call("POST", f"{topic}:publish", {"messages": [self._published(message) for _, message in batch]})
         if status in _HOPELESS:
             with suppress(OSError):  # the log may lie on a full disk
                 sys.stderr.write(f"dropped {len(batch)} notifications: Pub/Sub refused them for {topic}: {text}\n")
         elif status != 200:
             raise NoAnswer(text)
-        self._store.delete_letters([number for number, _ in batch])
+        self._store.delete_messages([number for number, _ in batch])
         return True
 
-    def _message(self, letter: Letter) -> dict[str, object]:
-        shown = b"" if letter.stored is None else json.dumps(object_json(letter.stored, self._address), indent=2).encode()
-        return {"data": base64.b64encode(shown).decode(), "attributes": letter.attributes}
+    def _published(self, message: Message) -> dict[str, object]:
+        shown = b"" if message.stored is None else json.dumps(object_json(message.stored, self._address), indent=2).encode()
+        return {"data": base64.b64encode(shown).decode(), "attributes": message.attributes}
 
     def _check_topic(self, topic: str) -> None:
         """Raises InvalidArgument without such a topic, Unavailable."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from local_cloud.storage.model.errors import InvalidArgument, NotFound, NotSupported
 from local_cloud.storage.model.records import Bucket, StoredObject
-from local_cloud.storage.model.store import Letter, Store
+from local_cloud.storage.model.store import Message, Store
 
 JSON_PAYLOAD = "JSON_API_V1"
 LIMIT_COUNT = 100
@@ -54,7 +54,7 @@ class Notification:
         types = self.fields.get("event_types")
         return (not types or event in types) and name.startswith(self.fields.get("object_name_prefix", ""))
 
-    def letter(self, event: EventType, stored: StoredObject, at_s: float, more: Mapping[str, str]) -> Letter:
+    def message(self, event: EventType, stored: StoredObject, at_s: float, more: Mapping[str, str]) -> Message:
         """The message of an event at Unix seconds `at_s`; `more`: attributes that this event has beside those of all."""
         payload = str(self.fields["payload_format"])
         attributes = {
@@ -68,7 +68,7 @@ class Notification:
             "eventTime": datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             **more,
         }
-        return Letter(self.topic, attributes, stored if payload == JSON_PAYLOAD else None)
+        return Message(self.topic, attributes, stored if payload == JSON_PAYLOAD else None)
 
 
 class Notifications:
@@ -132,26 +132,26 @@ class Notifications:
             text = "keeps no versions, so it cannot notify of OBJECT_ARCHIVE: a bucket with notifications must have versioning off"
             raise NotSupported(f"The local Cloud Storage {text}.")
 
-    def of_write(self, stored: StoredObject, replaced: StoredObject | None) -> Sequence[Letter]:
+    def of_write(self, stored: StoredObject, replaced: StoredObject | None) -> Sequence[Message]:
         """A new generation; without versions the one that it replaces is deleted."""
         if stored.bucket not in self._found:
             return ()
         at_s = stored.created_s
         if replaced is None:
-            return [*self._letters(EventType.FINALIZE, stored, at_s)]
-        new = self._letters(EventType.FINALIZE, stored, at_s, overwroteGeneration=str(replaced.generation))
-        return [*new, *self._letters(EventType.DELETE, replaced, at_s, overwrittenByGeneration=str(stored.generation))]
+            return [*self._messages(EventType.FINALIZE, stored, at_s)]
+        new = self._messages(EventType.FINALIZE, stored, at_s, overwroteGeneration=str(replaced.generation))
+        return [*new, *self._messages(EventType.DELETE, replaced, at_s, overwrittenByGeneration=str(stored.generation))]
 
-    def of_update(self, stored: StoredObject) -> Sequence[Letter]:
-        return [*self._letters(EventType.UPDATE, stored, stored.updated_s)]
+    def of_update(self, stored: StoredObject) -> Sequence[Message]:
+        return [*self._messages(EventType.UPDATE, stored, stored.updated_s)]
 
-    def of_delete(self, stored: StoredObject, at_s: float) -> Sequence[Letter]:
-        return [*self._letters(EventType.DELETE, stored, at_s)]
+    def of_delete(self, stored: StoredObject, at_s: float) -> Sequence[Message]:
+        return [*self._messages(EventType.DELETE, stored, at_s)]
 
-    def _letters(self, event: EventType, stored: StoredObject, at_s: float, **more: str) -> Iterator[Letter]:
+    def _messages(self, event: EventType, stored: StoredObject, at_s: float, **more: str) -> Iterator[Message]:
         for one in self._found.get(stored.bucket, {}).values():
             if one.wants(event, stored.name):
-                yield one.letter(event, stored, at_s, more)
+                yield one.message(event, stored, at_s, more)
 
 
 def topic_of(fields: Mapping[str, Any]) -> str:

@@ -29,13 +29,13 @@ _SCHEMA = """
 _NOTIFICATIONS = """
     CREATE TABLE IF NOT EXISTS notification (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket TEXT NOT NULL, record TEXT NOT NULL)
 """
-_LETTERS = """
-    CREATE TABLE IF NOT EXISTS letter (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, attributes TEXT NOT NULL, object TEXT)
+_MESSAGES = """
+    CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, attributes TEXT NOT NULL, object TEXT)
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class Message:
     """A message of a notification that Pub/Sub has not taken yet; `topic` is `projects/P/topics/T`, `stored` None without a payload."""
 
     topic: str
@@ -60,10 +60,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Raises like `Database`."""
         self._database = Database(folder / "meta" / "state.db", _SCHEMA, _VERSION, recovers=True)
-        for table in (_NOTIFICATIONS, _LETTERS):
+        for table in (_NOTIFICATIONS, _MESSAGES):
             self._database.execute(table)
-        self.new_letters = threading.Event()
-        """Set with each letter."""
+        self.new_messages = threading.Event()
+        """Set with each message."""
 
     def load(self) -> Found:
         with self._database.transaction() as connection:
@@ -80,25 +80,25 @@ class Store:
     def delete_bucket(self, name: str) -> None:
         self._database.execute("DELETE FROM bucket WHERE name = ?", (name,))
 
-    def save_object(self, stored: StoredObject, letters: Sequence[Letter] = ()) -> None:
+    def save_object(self, stored: StoredObject, messages: Sequence[Message] = ()) -> None:
         """An object and the messages that say so, as a whole."""
         row = (stored.bucket, stored.name, _text(stored))
-        if not letters:
+        if not messages:
             self._database.execute(_SAVE_OBJECT, row)
             return
         with self._database.transaction() as connection:
             connection.execute(_SAVE_OBJECT, row)
-            connection.executemany(_SAVE_LETTER, map(_row, letters))
-        self.new_letters.set()
+            connection.executemany(_SAVE_MESSAGE, map(_row, messages))
+        self.new_messages.set()
 
-    def delete_object(self, stored: StoredObject, last_generation: int, letters: Sequence[Letter] = ()) -> None:
+    def delete_object(self, stored: StoredObject, last_generation: int, messages: Sequence[Message] = ()) -> None:
         """Called before its file is removed. No generation up to `last_generation` is given out again."""
         with self._database.transaction() as connection:
-            connection.executemany(_SAVE_LETTER, map(_row, letters))
+            connection.executemany(_SAVE_MESSAGE, map(_row, messages))
             connection.execute("DELETE FROM object WHERE bucket = ? AND name = ?", (stored.bucket, stored.name))
             connection.execute("UPDATE last_deleted SET generation = ?, location = ?", (last_generation, stored.location))
-        if letters:
-            self.new_letters.set()
+        if messages:
+            self.new_messages.set()
 
     def notifications(self) -> list[tuple[int, str, str]]:
         """Number, bucket and record of each."""
@@ -114,18 +114,18 @@ class Store:
         """One of a bucket's, or all."""
         self._database.execute("DELETE FROM notification WHERE bucket = ? AND ? IN (id, -1)", (bucket, -1 if number is None else number))
 
-    def letters(self, count: int) -> list[tuple[int, Letter]]:
+    def messages(self, count: int) -> list[tuple[int, Message]]:
         """The oldest, with their numbers."""
         with self._database.transaction() as connection:
-            rows = list(connection.execute("SELECT id, topic, attributes, object FROM letter ORDER BY id LIMIT ?", (count,)))
+            rows = list(connection.execute("SELECT id, topic, attributes, object FROM outbox ORDER BY id LIMIT ?", (count,)))
         return [
-            (number, Letter(topic, json.loads(attributes), StoredObject(**json.loads(stored)) if stored else None))
+            (number, Message(topic, json.loads(attributes), StoredObject(**json.loads(stored)) if stored else None))
             for number, topic, attributes, stored in rows
         ]
 
-    def delete_letters(self, numbers: Sequence[int]) -> None:
+    def delete_messages(self, numbers: Sequence[int]) -> None:
         with self._database.transaction() as connection:
-            connection.executemany("DELETE FROM letter WHERE id = ?", [(number,) for number in numbers])
+            connection.executemany("DELETE FROM outbox WHERE id = ?", [(number,) for number in numbers])
 
     def save_session(self, token: str, created_s: float, session: Mapping[str, Any]) -> None:
         self._database.execute("INSERT INTO session VALUES (?, ?, ?)", (token, created_s, json.dumps(session)))
@@ -150,11 +150,11 @@ class Store:
 
 
 _SAVE_OBJECT = "INSERT OR REPLACE INTO object VALUES (?, ?, ?)"
-_SAVE_LETTER = "INSERT INTO letter (topic, attributes, object) VALUES (?, ?, ?)"
+_SAVE_MESSAGE = "INSERT INTO outbox (topic, attributes, object) VALUES (?, ?, ?)"
 
 
-def _row(letter: Letter) -> tuple[str, str, str | None]:
-    return letter.topic, json.dumps(letter.attributes), None if letter.stored is None else _text(letter.stored)
+def _row(message: Message) -> tuple[str, str, str | None]:
+    return message.topic, json.dumps(message.attributes), None if message.stored is None else _text(message.stored)
 
 
 def _text(value: Bucket | StoredObject) -> str:

@@ -246,4 +246,4 @@ def test_a_pubsub_that_is_frozen_does_not_hold_up_the_end(model: Storage, put: C
             ending.start()
             ending.join(60)
             assert not ending.is_alive()
-    assert len(model.store.letters(10)) == 1
+    assert len(model.store.messages(10)) == 1
