@@ -28,6 +28,7 @@ _OPERATIONS = (
     ("DELETE", "storage/v1/b/{bucket}", "buckets.delete"),
     ("GET", "storage/v1/b/{bucket}/storageLayout", "buckets.getStorageLayout"),
     ("GET", "storage/v1/b/{bucket}/managedFolders", "managedFolders.list"),
+    ("GET", "storage/v1/projects/{project}/serviceAccount", "projects.serviceAccount.get"),
     ("GET", "storage/v1/b/{bucket}/notificationConfigs", "notifications.list"),
     ("POST", "storage/v1/b/{bucket}/notificationConfigs", "notifications.insert"),
     ("GET", "storage/v1/b/{bucket}/notificationConfigs/{notification}", "notifications.get"),

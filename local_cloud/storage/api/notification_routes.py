@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from local_cloud.storage.api.calls import Call
+from local_cloud.storage.model.errors import NotSupported
 from local_cloud.storage.model.notifications import Notification
 from local_cloud.storage.model.storage import Storage
 
@@ -24,6 +25,7 @@ class NotificationRoutes:
             "notifications.list": self._list,
             "notifications.get": self._get,
             "notifications.delete": self._delete,
+            "projects.serviceAccount.get": self._no_account,
         }
 
     async def _insert(self, call: Call) -> Response:
@@ -45,6 +47,11 @@ class NotificationRoutes:
         self._storage.bucket(call.bucket)
         self._storage.notifications.delete(call.bucket, call.names["notification"])
         return Response(status_code=204)
+
+    async def _no_account(self, call: Call) -> Response:
+        """gcloud asks for it before it makes a notification, to let it publish."""
+        text = "publishes without a service account, as there are no permissions: give gcloud --skip-topic-setup"
+        raise NotSupported(f"The local Cloud Storage of project {call.names['project']} {text}.")
 
 
 def _shown(one: Notification, call: Call) -> dict[str, Any]:

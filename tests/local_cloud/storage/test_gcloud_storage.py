@@ -104,6 +104,8 @@ def test_notifications_are_created_listed_and_deleted(
     requests.post(f"{server.url}/pubsub", json={"url": local_pubsub.http}, timeout=60).raise_for_status()
     url, topic = f"gs://{bucket.name}", f"projects/{project}/topics/files"
     create = ("buckets", "notifications", "create", url, f"--topic={topic}", "--skip-topic-setup", "--event-types=OBJECT_FINALIZE")
+    hindered = gcloud("storage", *(word for word in create if word != "--skip-topic-setup"))
+    assert (hindered.code, "give gcloud --skip-topic-setup" in hindered.messages) == (1, True), hindered.messages
     missing = gcloud("storage", *create)
     assert (missing.code, f"{topic} does not exist" in missing.messages) == (1, True), missing.messages
     requests.put(f"{local_pubsub.http}/v1/{topic}", json={}, timeout=60).raise_for_status()
