@@ -87,7 +87,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "local_cloud.pubsub": ("messages", "model", "rpc", "store", "rest"),
     "local_cloud.run": ("spec", "model", "runner", "api"),
-    "local_cloud.storage": ("model", "api"),
+    "local_cloud.storage": ("model", "api", "outbox"),
 }
 """What stands in a package, lowest first: a room may import itself and what stands before it. Modules of the package itself (`__init__`,
 `__main__`) may import all."""

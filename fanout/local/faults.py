@@ -36,7 +36,7 @@ def add(service: str, method: str, wanted: tuple[str, ...], rate: float | None, 
     """The next calls of METHOD meet FAULT..., one each, in this order.
 
     METHOD has its real name: Pull, Acknowledge, Publish, ListTimeSeries (of pubsub), objects.insert (storage), jobs.run (run).
-    FAULT is a kind, with what it takes after a colon: unavailable, slow:seconds=2, few_messages:count=3.
+    FAULT is a kind, with what it takes after a colon: unavailable, slow:seconds=2, cannot_start:reason=quota.
     """
     read = [_fault(text) for text in wanted]
     if rate is not None and len(read) != 1:
@@ -83,7 +83,7 @@ def _fault(text: str) -> Fault:
     for part in filter(None, rest.split(",")):
         name, equals, value = part.partition("=")
         try:
-            fault[name] = float(value) if name == "seconds" else int(value)
+            fault[name] = value if name == "reason" else float(value) if name == "seconds" else int(value)
         except ValueError:
             wanted = "a number of seconds" if name == "seconds" else "a whole number"
             raise click.UsageError(f"{text}: {name} needs {wanted}" + ("" if equals else f", as in {name}=2")) from None

@@ -19,6 +19,11 @@ _HELP = {
     "kill": "End SERVICE as a crash would.\n\nIt gets SIGKILL; the others go on. `restart` brings it back with all that it confirmed.",
     "restart": "Start SERVICE again.\n\nWith its state and on the same ports, after `kill`. One that runs is ended in order first.",
 }
+_NOT_MOVED = """\
+# Fanout and its workers keep this machine's time: `fanout lanes` and a controller
+# find the backlog idle, as its samples lie in the future, until the local cloud
+# is started anew. `fanout local up --delayed-start-s 60` starts delayed
+# executions soon without moving clocks."""
 _DONE = {"freeze": "is frozen", "thaw": "goes on", "kill": "is killed", "restart": "runs again"}
 
 
@@ -26,13 +31,14 @@ _DONE = {"freeze": "is frozen", "thaw": "goes on", "kill": "is killed", "restart
 @click.argument("seconds", type=click.FloatRange(0))
 @state_dir_option
 def advance(seconds: float, state_dir: Path) -> None:
-    """Move all clocks SECONDS forward.
+    """Move all clocks of the local cloud SECONDS forward.
 
-    Deadlines, retention, gauges and timeouts move with them.
+    Deadlines, retention, gauges, timeouts and delayed executions move with them; Fanout and its workers do not.
     """
     with told():
         remote(state_dir).advance(seconds)
-    click.echo(f"all clocks are {seconds:g} s further")
+    click.echo(f"all clocks of the local cloud are {seconds:g} s further")
+    click.echo(_NOT_MOVED, err=True)
 
 
 def _command(verb: str) -> click.Command:

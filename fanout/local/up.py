@@ -44,6 +44,13 @@ PORT = click.IntRange(0, 65535)
 @click.option("--max-processes", type=click.IntRange(1), default=64, show_default=True, help="The most workers at a time.")
 @click.option("--startup-delay-s", type=click.FloatRange(0), default=0.0, show_default=True, help="Until a worker's process starts.")
 @click.option("--startup-spread", type=click.FloatRange(0), default=0.0, show_default=True, help="Deviation of that delay's logarithm.")
+@click.option(
+    "--delayed-start-s",
+    type=click.FloatRange(0, 12 * 3600),
+    default=3600.0,
+    show_default=True,
+    help="Until executions of delayed jobs start.",
+)
 @click.option("--seed", type=int, default=None, help="Makes those delays, and the names that Cloud Run makes up, repeatable.")
 def up(state_dir: Path, style: str, quick: bool, detach: bool, **settings: Any) -> None:
     """Start the local cloud and keep it until Ctrl-C.

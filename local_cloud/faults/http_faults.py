@@ -26,6 +26,7 @@ _REFUSALS = {
     "lost_response": (503, "UNAVAILABLE", "backendError"),
     "reset_connection": (503, "UNAVAILABLE", "backendError"),
     "deadline_exceeded": (504, "DEADLINE_EXCEEDED", "backendError"),
+    "permission_denied": (403, "PERMISSION_DENIED", "forbidden"),
     "too_many_requests": (429, "RESOURCE_EXHAUSTED", "rateLimitExceeded"),
     "precondition_failed": (412, "FAILED_PRECONDITION", "conditionNotMet"),
 }

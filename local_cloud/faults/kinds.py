@@ -6,6 +6,7 @@ The documentation quotes this table, so each meaning is a sentence for a reader 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 PUBSUB = "Pub/Sub"
 MONITORING = "Monitoring"
@@ -14,6 +15,14 @@ RUN = "Cloud Run"
 
 _ALL = (PUBSUB, MONITORING, STORAGE, RUN)
 _HTTP = (STORAGE, RUN)
+
+
+class CannotStart(StrEnum):
+    """Why an execution never starts."""
+
+    IMAGE = "image"
+    QUOTA = "quota"
+    ADDRESSES = "addresses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Kind:
 
     def fits(self, service: str, method: str) -> bool:
         if method == "StreamingPull":
-            return self.name in ("ok", "unavailable")
+            return self.name in ("ok", "unavailable", "permission_denied")
         return service in self.services and (not self.methods or method in self.methods)
 
 
@@ -38,6 +47,7 @@ _TABLE = (
     Kind("unavailable", "Nothing happens, and the answer is UNAVAILABLE, over HTTP 503.", _ALL),
     Kind("deadline_exceeded", "Nothing happens, and the answer is DEADLINE_EXCEEDED, over HTTP 504, at once.", _ALL),
     Kind("too_many_requests", "Nothing happens, and the answer is RESOURCE_EXHAUSTED, over HTTP 429.", _ALL),
+    Kind("permission_denied", "Nothing happens, and the answer is PERMISSION_DENIED, over HTTP 403.", _ALL),
     Kind("slow", "The call is carried out `seconds` later, by the service's clock, and answered then.", _ALL, ("seconds",), ("seconds",)),
     Kind("lost_response", "The call is carried out, but the caller sees UNAVAILABLE, over HTTP a connection reset.", _ALL),
     Kind(
@@ -85,6 +95,15 @@ _TABLE = (
         (STORAGE,),
         ("after_bytes",),
         methods=("objects.get",),
+    ),
+    Kind(
+        "cannot_start",
+        "The execution is made and never starts; its conditions say why until it is cancelled. `reason`: "
+        f"{', '.join(f'`{reason}`' for reason in CannotStart)}.",
+        (RUN,),
+        ("reason",),
+        ("reason",),
+        ("jobs.run",),
     ),
 )
 KINDS = {kind.name: kind for kind in _TABLE}

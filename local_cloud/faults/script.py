@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from local_cloud.faults.kinds import KINDS, Kind
+from local_cloud.faults.kinds import KINDS, CannotStart, Kind
 
 
 class BadFault(ValueError):
@@ -22,15 +22,16 @@ class BadFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault. `seconds`, `count` and `after_bytes` are set where the kind takes them (`local_cloud/faults/kinds.py`)."""
+    """One fault. `seconds`, `count`, `after_bytes` and `reason` are set where the kind takes them (`local_cloud/faults/kinds.py`)."""
 
     kind: str
     seconds: float | None = None
     count: int | None = None
     after_bytes: int | None = None
+    reason: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        values = {"seconds": self.seconds, "count": self.count, "after_bytes": self.after_bytes}
+        values = {"seconds": self.seconds, "count": self.count, "after_bytes": self.after_bytes, "reason": self.reason}
         return {"kind": self.kind, **{name: value for name, value in values.items() if value is not None}}
 
 
@@ -50,7 +51,9 @@ def read_fault(body: object) -> Fault:
     seconds, count, after_bytes = (given.get(name) for name in ("seconds", "count", "after_bytes"))
     if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf")):
         raise BadFault(f"seconds is a number, 0 or more, got {seconds!r}")
-    return Fault(kind.name, None if seconds is None else float(seconds), _whole("count", count, 1), _whole("after_bytes", after_bytes, 0))
+    reason = one_of("reason", given["reason"], [one.value for one in CannotStart]) if "reason" in given else None
+    delay_s = None if seconds is None else float(seconds)
+    return Fault(kind.name, delay_s, _whole("count", count, 1), _whole("after_bytes", after_bytes, 0), reason)
 
 
 def _whole(name: str, value: object, least: int) -> int | None:

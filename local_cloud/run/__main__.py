@@ -14,7 +14,9 @@ from pathlib import Path
 
 from local_cloud.clock import Clock
 from local_cloud.run.api.server import Server
+from local_cloud.run.model.cloud import DELAYED_START_S
 from local_cloud.run.runner.settings import Settings, StartUp, base_environment
+from local_cloud.run.spec.validation import MAX_DELAYED_S
 from local_cloud.web.refused_start import told
 from local_cloud.web.service import make_private, parser, serve_until_end
 
@@ -29,6 +31,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     options.add_argument(
         "--startup-spread", type=float, default=0.0, help="standard deviation of that delay's logarithm; 0: always the median"
     )
+    options.add_argument(
+        "--delayed-start-s",
+        type=float,
+        default=DELAYED_START_S,
+        help="clock seconds until a delayed job's execution starts, up to 12 h",
+    )
+    options.add_argument("--secrets-dir", type=Path, help="where secrets are files; by default `secrets` in the state folder")
     options.add_argument("--seed", type=int, help="makes names, ids and delays repeatable")
     options.add_argument("--pass-env", nargs="*", action="extend", default=[], metavar="NAME", help="variables of this process to pass on")
     chosen = options.parse_args(argv)
@@ -37,6 +46,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     for name in ("startup_delay_s", "startup_spread"):
         if not 0 <= getattr(chosen, name) < float("inf"):
             options.error(f"--{name.replace('_', '-')}: got {getattr(chosen, name)}, must be 0 or more")
+    if not 0 <= chosen.delayed_start_s <= MAX_DELAYED_S:
+        options.error(f"--delayed-start-s: got {chosen.delayed_start_s}, must be 0 to {MAX_DELAYED_S:.0f} (12 h), as in Cloud Run")
     return chosen
 
 
@@ -59,6 +70,8 @@ def main(argv: list[str] | None = None) -> None:
         region=options.region,
         host=options.host,
         port=options.port,
+        secrets=options.secrets_dir,
+        delayed_start_s=options.delayed_start_s,
         on_crash=lambda: signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM),
     )
     address = server.start()

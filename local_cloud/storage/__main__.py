@@ -13,6 +13,7 @@ from local_cloud.storage.api.faults import faults_around
 from local_cloud.storage.api.server import build_app
 from local_cloud.storage.model.storage import Storage
 from local_cloud.storage.model.uploads import Uploads
+from local_cloud.storage.outbox import Outbox
 from local_cloud.web.refused_start import told
 from local_cloud.web.service import HttpServer, make_private, parser, serve_until_end
 
@@ -24,14 +25,17 @@ def main() -> None:
     storage = Storage(options.state_dir, clock)
     uploads = Uploads(storage, clock)
     script, later = Script(), Later(clock)
-    app = build_app(storage, uploads, clock, faults_around(script, later, storage), fault_routes(script))
+    outbox = Outbox(storage.store, storage.notifications)
+    app = build_app(storage, uploads, clock, faults_around(script, later, storage), [*fault_routes(script), *outbox.routes()])
     server = HttpServer(app, options.host, options.port)
     later.start()
     address = server.start()
+    outbox.start(f"http://{address}")
 
     def stop() -> None:
         later.stop()
         server.stop()
+        outbox.stop()
         storage.close()
 
     serve_until_end(exit_with_stdin=options.exit_with_stdin, stop=stop, service="storage", http=f"http://{address}")

@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 
 MARK = ".local-cloud-state"
+SECRETS = "secrets"
+"""The folder of secrets, which only the user writes."""
 _CONTENT = {
     MARK,
     ".fanout-demo",  # the demo's own mark: what it leaves can be looked at with `fanout local up`
@@ -34,7 +36,7 @@ class NotOurs(ValueError):
 
 def claim(folder: Path) -> None:
     """Make `folder` if needed, mark it and close it to other users. Raises NotOurs when it holds other files, OSError."""
-    others = _strangers(folder)
+    others = [name for name in _strangers(folder) if name != SECRETS]
     if others and not (folder / MARK).exists():
         raise NotOurs(f"{folder} holds other things ({', '.join(others[:3])}): name a folder that is empty or new with --state-dir")
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from local_cloud.supervisor.child import Child, ServiceFailed
 from local_cloud.supervisor.fault_requests import FaultRequests
 from local_cloud.supervisor.folder_lock import FolderLock, InUse
 from local_cloud.supervisor.http_call import call
+from local_cloud.supervisor.state_folder import SECRETS
 from local_cloud.supervisor.watchman import Watchman
 
 STOP_S = 10.0
@@ -33,8 +34,8 @@ _PORT_TAKEN = ("already in use", "Failed to bind")
 class Options:
     """Ports of 0 are free ones. `sample_period_s` and `visibility_lag_s` make the backlog gauge as late as the real one; 0 and 0 make
     it exact at once. `max_processes`: workers at a time; `startup_delay_s`: between a worker's slot and its process, or the median of
-    that when `startup_spread`, the standard deviation of its logarithm, is not 0. `seed` makes these delays, and the names that Run
-    makes up, repeatable."""
+    that when `startup_spread`, the standard deviation of its logarithm, is not 0. `delayed_start_s`: until an execution of a delayed job
+    starts. `seed` makes the start-up delays, and the names that Run makes up, repeatable."""
 
     host: str = "127.0.0.1"
     pubsub_port: int = 0
@@ -46,6 +47,7 @@ class Options:
     max_processes: int = 64
     startup_delay_s: float = 0.0
     startup_spread: float = 0.0
+    delayed_start_s: float = 3600.0
     seed: int | None = None
     start_within_s: float = 30.0
 
@@ -203,6 +205,8 @@ class LocalCloud:
             self._respawn(name)
             if self._advanced_s:
                 call(name, f"{self.addresses.http[name]}/clock/advance", {"seconds": self._advanced_s})
+            if name == "storage":
+                self._introduce(self.addresses)
             self._killed.discard(name)
 
     def _respawn(self, name: str) -> None:
@@ -267,6 +271,11 @@ class LocalCloud:
         run = self._start_run(pubsub["grpc"], storage)
         self._addresses = Addresses(pubsub=pubsub["grpc"], pubsub_http=pubsub["http"], storage=storage, run=run)
         self._fix_ports(self._addresses)
+        self._introduce(self._addresses)
+
+    def _introduce(self, addresses: Addresses) -> None:
+        """Tell Storage where to publish notifications."""
+        call("storage", f"{addresses.storage}/pubsub", {"url": addresses.pubsub_http})
 
     def _fix_ports(self, addresses: Addresses) -> None:
         """Let a restarted service listen where its clients look for it: of two options of a name the last one counts."""
@@ -295,7 +304,8 @@ class LocalCloud:
         options = self.options
         limits = ["--max-processes", str(options.max_processes)]
         delays = ["--startup-delay-s", str(options.startup_delay_s), "--startup-spread", str(options.startup_spread)]
-        return [*limits, *delays, *([] if options.seed is None else ["--seed", str(options.seed)])]
+        delayed = ["--delayed-start-s", str(options.delayed_start_s), "--secrets-dir", str(self.state_dir / SECRETS)]
+        return [*limits, *delays, *delayed, *([] if options.seed is None else ["--seed", str(options.seed)])]
 
     def _spawn(self, name: str, options: list[str], more: Mapping[str, str]) -> Child:
         self._plans[name] = (options, more)

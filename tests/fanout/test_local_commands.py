@@ -97,7 +97,8 @@ def test_a_killed_service_comes_back_with_its_state(folder: str, monkeypatch: py
 def test_freeze_thaw_and_advance(folder: str) -> None:
     url = record_of(folder).addresses.storage
     before = float(str(call("storage", f"{url}/clock")["now"]))
-    done("advance", "500", "--state-dir", folder)
+    said = done("advance", "500", "--state-dir", folder)
+    assert "all clocks of the local cloud are 500 s further" in said
     assert float(str(call("storage", f"{url}/clock")["now"])) - before > 499
     done("freeze", "storage", "--state-dir", folder)
     try:
@@ -130,6 +131,8 @@ def test_status_names_workers_and_silent_services(folder: str) -> None:
 def test_faults(folder: str, project: str) -> None:
     for_project = ("--project", project, "--state-dir", folder)
     done("faults", "add", "storage", "objects.get", "http_503", "slow:seconds=0.25", *for_project)
+    done("faults", "add", "run", "jobs.run", "cannot_start:reason=quota", *for_project)
+    assert "did you mean 'quota'" in refused("faults", "add", "run", "jobs.run", "cannot_start:reason=qouta", *for_project)
     done("faults", "add", "pubsub", "Pull", "few_messages:count=3", "--rate", "0.5", "--seed", "3", *for_project)
     report = json.loads(done("faults", "list", *for_project))
     assert report["storage"]["faults"][0]["pending"] == [{"kind": "http_503"}, {"kind": "slow", "seconds": 0.25}]
@@ -219,6 +222,17 @@ def test_reset_deletes_the_state_and_nothing_else(folder: str, tmp_path: Path) -
     assert [path.name for path in own.iterdir()] == ["notes"]
     assert "was not made by" in refused("reset", "--state-dir", str(own))
     assert "there is no state" in done("reset", "--state-dir", str(tmp_path / "never"))
+
+
+def test_secrets_may_be_there_before_the_first_start_and_outlive_the_state(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("x")
+    for _ in range(2):
+        state_folder.claim(tmp_path)
+        (tmp_path / "storage").mkdir()
+        assert "left there, as it is not ours: secrets" in done("reset", "--state-dir", str(tmp_path))
+        assert [path.name for path in tmp_path.iterdir()] == ["secrets"]
+    assert (tmp_path / "secrets" / "key").read_text() == "x"
 
 
 def test_a_folder_in_other_use_is_not_taken(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import requests
-from google.api_core.exceptions import GatewayTimeout, ServiceUnavailable, TooManyRequests
+from google.api_core.exceptions import Forbidden, GatewayTimeout, ServiceUnavailable, TooManyRequests
 
 from tests.support import Service, wait_until
 
@@ -20,6 +20,7 @@ REFUSALS: list[tuple[str, type[Exception]]] = [
     ("http_503", ServiceUnavailable),
     ("deadline_exceeded", GatewayTimeout),
     ("too_many_requests", TooManyRequests),
+    ("permission_denied", Forbidden),
 ]
 """Kinds that let a call over HTTP do nothing, and what Google's clients make of them."""
 

@@ -180,7 +180,7 @@ def test_each_kind_can_be_met_somewhere_and_stands_in_the_table() -> None:
     for kind in KINDS.values():
         assert f"| `{kind.name}` |" in text
         assert any(kind.fits(service, method) for service in kind.services for method in kind.methods or ("any",))
-    assert [kind.name for kind in kinds_for(PUBSUB, "StreamingPull")] == ["ok", "unavailable"]
+    assert [kind.name for kind in kinds_for(PUBSUB, "StreamingPull")] == ["ok", "unavailable", "permission_denied"]
     assert "precondition_failed" not in [kind.name for kind in kinds_for(RUN, "jobs.run")]
     assert "late_ack" not in [kind.name for kind in kinds_for(STORAGE, "objects.get")]
     assert "effect_after" not in [kind.name for kind in kinds_for(MONITORING, "ListTimeSeries")]

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 import requests
-from google.api_core.exceptions import DeadlineExceeded, ResourceExhausted, ServiceUnavailable
+from google.api_core.exceptions import DeadlineExceeded, PermissionDenied, ResourceExhausted, ServiceUnavailable
 from google.cloud import monitoring_v3, pubsub_v1
 from google.cloud.monitoring_v3.services.metric_service.transports import MetricServiceGrpcTransport
 from google.pubsub_v1 import PublisherClient, SubscriberClient
@@ -75,7 +75,12 @@ def site(local_pubsub: Service, project: str, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [("unavailable", ServiceUnavailable), ("deadline_exceeded", DeadlineExceeded), ("too_many_requests", ResourceExhausted)],
+    [
+        ("unavailable", ServiceUnavailable),
+        ("deadline_exceeded", DeadlineExceeded),
+        ("too_many_requests", ResourceExhausted),
+        ("permission_denied", PermissionDenied),
+    ],
 )
 def test_a_refused_publish_publishes_nothing(site: Site, kind: str, error: type[Exception]) -> None:
     site.orders.add("Publish", kind)
@@ -265,7 +270,7 @@ def test_unknown_methods_are_refused_by_name(site: Site) -> None:
         site.orders.add("StreamingPull", "empty_pull")
 
 
-def test_reading_gauges_may_be_unavailable_or_slow(site: Site) -> None:
+def test_reading_gauges_may_be_unavailable_denied_or_slow(site: Site) -> None:
     with grpc.insecure_channel(site.service.grpc) as channel:
         client = monitoring_v3.MetricServiceClient(transport=MetricServiceGrpcTransport(channel=channel))
         request = {
@@ -274,8 +279,10 @@ def test_reading_gauges_may_be_unavailable_or_slow(site: Site) -> None:
             "interval": {"end_time": {"seconds": 4_000_000_000}, "start_time": {"seconds": 1}},
         }
         site.publish(b"a")
-        site.orders.add("ListTimeSeries", "unavailable", {"kind": "slow", "seconds": 3600})
+        site.orders.add("ListTimeSeries", "unavailable", "permission_denied", {"kind": "slow", "seconds": 3600})
         with pytest.raises(ServiceUnavailable):
+            client.list_time_series(request=request, retry=None)
+        with pytest.raises(PermissionDenied, match="fault permission_denied"):
             client.list_time_series(request=request, retry=None)
         found: list[int] = []
 
@@ -285,7 +292,7 @@ def test_reading_gauges_may_be_unavailable_or_slow(site: Site) -> None:
 
         reading = threading.Thread(target=read)
         reading.start()
-        wait_until(lambda: site.orders.all_met(2), description="the slow reading's arrival")
+        wait_until(lambda: site.orders.all_met(3), description="the slow reading's arrival")
         assert found == []
         site.service.advance(3600)
         reading.join(60)

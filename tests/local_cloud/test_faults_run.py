@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import requests
-from google.api_core.exceptions import ServiceUnavailable
+from google.api_core.exceptions import Forbidden, ServiceUnavailable
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import run_v2
 
@@ -170,3 +170,52 @@ def test_what_cannot_be_met_is_refused(site: Site) -> None:
         site.orders.add("job.run", "unavailable")
     with pytest.raises(AssertionError, match=r"jobs\.run cannot meet precondition_failed"):
         site.orders.add("jobs.run", "precondition_failed")
+
+
+@pytest.mark.parametrize(
+    ("reason", "condition", "message"),
+    [
+        ("image", "ContainerReady", "Image 'example.com/worker' not found."),
+        ("quota", "ResourcesAvailable", "Quota exceeded for total allowable CPU per project per region."),
+        ("addresses", "ResourcesAvailable", "Instances cannot be started: insufficient free IP addresses in the subnetwork."),
+    ],
+)
+def test_an_execution_that_cannot_start_says_why_until_it_is_cancelled(site: Site, reason: str, condition: str, message: str) -> None:
+    site.orders.add("jobs.run", {"kind": "cannot_start", "reason": reason})
+    v1 = f"{site.service.http}/apis/run.googleapis.com/v1/namespaces/{site.job.split('/')[1]}"
+    if reason == "image":
+        made = requests.post(f"{v1}/jobs/lane:run", timeout=60).json()
+        name = f"{site.job}/executions/{made['metadata']['name']}"
+    else:
+        name = site.jobs.run_job(name=site.job).metadata.name
+    execution = site.executions.get_execution(name=name)
+    failed = [(one.type_, one.message) for one in execution.conditions if one.state == run_v2.Condition.State.CONDITION_FAILED]
+    assert failed == [(condition, message)]
+    assert (execution.start_time, execution.completion_time, execution.running_count) == (None, None, 0)
+    seen = requests.get(f"{v1}/executions/{name.rpartition('/')[2]}", timeout=60)
+    shown = {one["type"]: one for one in seen.json()["status"]["conditions"]}
+    assert (shown[condition]["status"], shown[condition]["message"], bool(shown[condition]["reason"])) == ("False", message, True)
+    assert shown["Completed"]["status"] == "Unknown"
+    over = site.executions.cancel_execution(name=name).result()
+    assert (over.cancelled_count, over.completion_time is not None) == (1, True)
+    # The next run starts.
+    assert site.jobs.run_job(name=site.job).result().succeeded_count == 1
+
+
+def test_a_reason_that_does_not_exist_is_refused(site: Site) -> None:
+    body: dict[str, Any] = {
+        "project": site.job.split("/")[1],
+        "method": "jobs.run",
+        "faults": [{"kind": "cannot_start", "reason": "qouta"}],
+    }
+    refused = requests.post(f"{site.service.http}/faults", json=body, timeout=60)
+    assert (refused.status_code, "did you mean 'quota'?" in refused.text) == (400, True)
+
+
+def test_permission_denied_is_403_of_both_versions(site: Site) -> None:
+    site.orders.add("jobs.get", "permission_denied", "permission_denied")
+    with pytest.raises(Forbidden, match="permission_denied"):
+        site.jobs.get_job(name=site.job, retry=None)
+    v1 = f"{site.service.http}/apis/run.googleapis.com/v1/namespaces/{site.job.split('/')[1]}/jobs/lane"
+    refused = requests.get(v1, timeout=60)
+    assert (refused.status_code, refused.json()["error"]["status"]) == (403, "PERMISSION_DENIED")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+import yaml
 
 from local_cloud.addresses import Addresses
 from local_cloud.gcloud import gcloud_environment
@@ -240,3 +242,65 @@ NOT_SERVED = [["projects", "list"], ["beta", "scheduler", "jobs", "list"], ["--p
 def test_what_is_not_served_is_refused_before_it_can_reach_a_real_project(tmp_path: Path, arguments: list[str]) -> None:
     with pytest.raises(ValueError, match=r"does not serve `gcloud (projects|scheduler)`: it serves run, storage, pubsub"):
         gcloud_environment(ADDRESSES, tmp_path, arguments)
+
+
+TWO = """
+apiVersion: run.googleapis.com/v1
+kind: Job
+metadata: {name: two}
+spec:
+  template:
+    spec:
+      taskCount: 1
+      template:
+        spec:
+          maxRetries: 0
+          timeoutSeconds: 600
+          containers:
+            - {name: worker, image: example.com/worker, command: [sh, -c, 'test "$A" = given']}
+            - name: proxy
+              image: example.com/proxy
+              volumeMounts: [{name: scratch, mountPath: /scratch}]
+          volumes: [{name: scratch, emptyDir: {medium: Memory, sizeLimit: 64Mi}}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_job_of_two_containers_is_run_with_overrides_for_one_and_survives_an_update(gcloud: Gcloud) -> None:
+    made = gcloud.json("run", "jobs", "replace", "-", stdin=TWO)
+    task = made["spec"]["template"]["spec"]["template"]["spec"]
+    assert gcloud("run", "jobs", "update", "two", "--container=worker", "--update-env-vars=B=c").code == 0
+    changed = gcloud.json("run", "jobs", "describe", "two")["spec"]["template"]["spec"]["template"]["spec"]
+    assert changed["containers"][0].pop("env") == [{"name": "B", "value": "c"}]
+    assert changed == task
+    nameless = gcloud("run", "jobs", "execute", "two", "--update-env-vars=A=given")
+    assert (nameless.code, "a container name must be specified" in nameless.messages) == (1, True), nameless.messages
+    # No option of the whole command may follow --container.
+    ran = gcloud("run", "jobs", "execute", "two", "--wait", "--container=worker", "--update-env-vars=A=given")
+    assert ran.code == 0, ran.messages
+    (over,) = gcloud.json(*EXECUTIONS, "list", "--job=two")
+    assert (over["status"]["succeededCount"], len(over["spec"]["template"]["spec"]["containers"])) == (1, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_delayed_job_waits_and_one_without_its_secret_is_refused(gcloud: Gcloud, local_run: Service) -> None:
+    delayed = yaml.safe_load(MANIFEST)
+    delayed["spec"]["delayExecution"] = "true"  # gcloud takes it since 2026
+    jobs = f"{local_run.http}/apis/run.googleapis.com/v1/namespaces/{gcloud.project}/jobs"
+    requests.post(jobs, json=delayed, timeout=60).raise_for_status()
+    assert gcloud("run", "jobs", "update", "lane", "--tasks=2").code == 0
+    assert requests.get(f"{jobs}/lane", timeout=60).json()["spec"]["delayExecution"] == "true"
+    name = gcloud.json("run", "jobs", "execute", "lane", "--async")["metadata"]["name"]
+    waiting = gcloud.json(*EXECUTIONS, "describe", name)
+    assert (conditions(waiting)["Started"], waiting["status"].get("startTime")) == ("Unknown", None)
+    assert gcloud(*EXECUTIONS, "cancel", name).code == 0
+    missing = gcloud("run", "jobs", "create", "other", "--image=example.com/x", "--command=true", "--set-secrets=KEY=key:latest")
+    assert (missing.code, "secrets/key/versions/latest was not found" in missing.messages) == (1, True), missing.messages
+    folder = local_run.state_dir / "secrets"
+    folder.mkdir()
+    (folder / "key").write_text("x")
+    made = gcloud.json("run", "jobs", "create", "other", "--image=example.com/x", "--command=true", "--set-secrets=KEY=key:latest")
+    (variable,) = made["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert variable == {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "key", "key": "latest"}}}

@@ -22,7 +22,7 @@ from local_cloud.supervisor.child import ServiceFailed
 from local_cloud.supervisor.http_call import call
 from local_cloud.supervisor.supervisor import LocalCloud, Options
 from local_cloud.supervisor.workers import running_workers
-from tests.support import clean_environment, wait_until
+from tests.support import clean_environment, pulled_at_once, wait_until
 
 QUICK = Options(sample_period_s=0, visibility_lag_s=0)
 TOPIC, NAME = "projects/local/topics/tasks", "projects/local/subscriptions/workers"
@@ -298,3 +298,30 @@ def test_faults_are_asked_for_and_reported(cloud: LocalCloud) -> None:
     assert cloud.faults.report("a-project", ["storage"])["storage"]["faults"] == []
     with urllib.request.urlopen(cloud.addresses.storage, timeout=60) as answer:
         assert answer.status == 200
+
+
+@pytest.mark.slow
+def test_notifications_of_writes_during_an_outage_of_pubsub_come_after_restarts_of_both(
+    cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(cloud.addresses, monkeypatch)
+    topic, subscription = "projects/local/topics/uploads", "projects/local/subscriptions/uploads"
+    queue.publisher.create_topic(name=topic)
+    queue.subscriber.create_subscription(name=subscription, topic=topic)
+    client = storage.Client("local", AnonymousCredentials(), client_options={"api_endpoint": cloud.addresses.storage})
+    bucket = client.create_bucket("uploads")
+    bucket.notification("uploads", topic_project="local").create()
+    cloud.kill("pubsub")
+    bucket.blob("a").upload_from_string(b"x")
+    cloud.kill("storage")
+    cloud.restart("pubsub")
+    cloud.restart("storage")
+    bucket.blob("b").upload_from_string(b"x")
+    found: list[str] = []
+
+    def pull() -> bool:
+        found.extend(one.message.attributes["objectId"] for one in pulled_at_once(queue.subscriber, subscription))
+        return len(found) >= 2
+
+    wait_until(pull, 60, "both notifications")
+    assert sorted(found) == ["a", "b"]

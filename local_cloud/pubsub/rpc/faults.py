@@ -29,6 +29,7 @@ _CODES = {
     "unavailable": grpc.StatusCode.UNAVAILABLE,
     "deadline_exceeded": grpc.StatusCode.DEADLINE_EXCEEDED,
     "too_many_requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "permission_denied": grpc.StatusCode.PERMISSION_DENIED,
     "lost_response": grpc.StatusCode.UNAVAILABLE,
     "effect_after": grpc.StatusCode.UNAVAILABLE,
     "deadline_with_lease": grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from local_cloud.faults.kinds import CannotStart
 from local_cloud.run.api.timestamps import duration_text
 from local_cloud.run.model.execution import Execution
+from local_cloud.run.model.job import Job
 from local_cloud.run.model.task import Phase, Task
+from local_cloud.run.spec.template import main_of
+
+DELAYED = "DelayedStartPending"
+_SHORT_OF: dict[str, str] = {
+    CannotStart.QUOTA: "Quota exceeded for total allowable CPU per project per region.",
+    CannotStart.ADDRESSES: "Instances cannot be started: insufficient free IP addresses in the subnetwork.",
+}
 
 
 @dataclass(frozen=True)
@@ -23,20 +32,43 @@ class Condition:
     message: str = ""
 
 
+def of_job(job: Job) -> Condition:
+    """Says which containers the local cloud does not run."""
+    containers = job.spec.template.containers
+    if len(containers) < 2:
+        return Condition("Ready", True, job.update_s)
+    main = containers[main_of(job.spec.template)].name
+    others = ", ".join(container.name for container in containers if container.name != main)
+    text = f"The local cloud runs the container {main}, or the one that a run's overrides name. It does not run beside it: {others}."
+    return Condition("Ready", True, job.update_s, message=text)
+
+
 def of_execution(execution: Execution) -> list[Condition]:
     """Completed, ResourcesAvailable, Started and ContainerReady; the first one is what clients wait for."""
     created_s = execution.create_s
-    return [
-        _completed(execution),
-        Condition("ResourcesAvailable", True, created_s, message="Provisioned imported containers."),
-        _started(execution),
-        Condition("ContainerReady", True, created_s, message="Imported container image."),
-    ]
+    available = Condition("ResourcesAvailable", True, created_s, message="Provisioned imported containers.")
+    ready = Condition("ContainerReady", True, created_s, message="Imported container image.")
+    if execution.cannot_start:
+        available, ready = _obstacles(execution, ready)
+    elif execution.not_before_s is not None and execution.start_s is None:
+        text = "Waiting for resources: the start of this execution is delayed."
+        available = Condition("ResourcesAvailable", None, created_s, DELAYED, text)
+    return [_completed(execution), available, _started(execution), ready]
+
+
+def _obstacles(execution: Execution, ready: Condition) -> tuple[Condition, Condition]:
+    """ResourcesAvailable and ContainerReady of an execution that cannot start."""
+    at_s = execution.create_s
+    if execution.cannot_start == CannotStart.IMAGE:
+        text = f"Image '{execution.template.containers[execution.main].image}' not found."
+        return Condition("ResourcesAvailable", None, at_s), Condition("ContainerReady", False, at_s, "ContainerMissing", text)
+    return Condition("ResourcesAvailable", False, at_s, "PostponedRetry", _SHORT_OF[execution.cannot_start]), ready
 
 
 def _started(execution: Execution) -> Condition:
     if execution.start_s is None:
-        return Condition("Started", None, execution.create_s)
+        reason = DELAYED if execution.not_before_s is not None else ""
+        return Condition("Started", None, execution.create_s, reason)
     taken = duration_text(execution.start_s - execution.create_s)
     return Condition("Started", True, execution.start_s, message=f"Started deployed execution in {taken}.")
 

@@ -20,15 +20,20 @@ from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.web.connection import target_of
 from local_cloud.web.json_text import strict_json
 
+CANNOT_START = "local_cloud.cannot_start"
+"""In the scope of a request: a value of `Call.cannot_start`."""
+
 
 @dataclass(frozen=True)
 class Call:
-    """`path`: the named parts of the path. `host`: as the client wrote it."""
+    """`path`: the named parts of the path. `host`: as the client wrote it. `cannot_start`: why the execution that the call makes never
+    starts, where it was asked for."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
     host: str
+    cannot_start: str = ""
 
     def asked(self, name: str) -> bool:
         return self.query.get(name, "").lower() in ("true", "1")
@@ -47,7 +52,8 @@ Handler = Callable[[Call], dict[str, object] | Response]
 
 def route(method: str, path: str, handler: Handler) -> Route:
     async def endpoint(request: Request) -> Response:
-        call = Call(request.path_params, request.query_params, await request.body(), request.headers.get("host", ""))
+        host, obstacle = request.headers.get("host", ""), request.scope.get(CANNOT_START, "")
+        call = Call(request.path_params, request.query_params, await request.body(), host, obstacle)
         try:
             answer = await run_in_threadpool(handler, call)
             return answer if isinstance(answer, Response) else JSONResponse(answer)

@@ -15,6 +15,7 @@ from local_cloud.faults.http_faults import HttpFaults
 from local_cloud.faults.kinds import RUN, kinds_for
 from local_cloud.faults.script import Script
 from local_cloud.faults.timers import Later
+from local_cloud.run.api.endpoint import CANNOT_START
 
 METHODS = (
     *(f"jobs.{verb}" for verb in ("list", "create", "get", "patch", "replaceJob", "delete", "run")),
@@ -57,6 +58,8 @@ class Faulty:
         fault = None
         if scope["type"] == "http" and not self._script.is_empty:
             fault = self._script.next(*method_of(scope["method"], scope["path"]))
+        if fault is not None and fault.reason:
+            scope, fault = {**scope, CANNOT_START: fault.reason}, None
         if fault is None:
             await self._app(scope, receive, send)
         else:

@@ -24,7 +24,7 @@ from local_cloud.run.spec.errors import ApiError, not_found
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import API_VERSION, read_env, read_spec
 from local_cloud.run.spec.template import ContainerOverride, JobSpec, Overrides
-from local_cloud.run.spec.validation import V1_PATHS, V1_RUN_PATHS, check_labels, check_name, check_template
+from local_cloud.run.spec.validation import V1_PATHS, V1_RUN_PATHS, check_delay, check_labels, check_name, check_template
 
 _ROOT = "/apis/run.googleapis.com/v1/namespaces/{project}"
 Item = TypeVar("Item")
@@ -62,7 +62,7 @@ class _Handlers:
 
     def create_job(self, call: Call) -> dict[str, object]:
         name, region, spec, _ = _read_job(call)
-        key = JobKey(call.path["project"], region or region_of(call.host) or self._region, name)
+        key = JobKey(call.path["project"], region_of(call.host) or region or self._region, name)
         return self._show_job(self._cloud.create_job(key, spec, validate_only=_dry(call)))
 
     def get_job(self, call: Call) -> dict[str, object]:
@@ -80,7 +80,7 @@ class _Handlers:
 
     def run_job(self, call: Call) -> dict[str, object]:
         overrides = _read_overrides(call)
-        return self._show(self._cloud.run_job(self._find(call), overrides, V1_RUN_PATHS))
+        return self._show(self._cloud.run_job(self._find(call), overrides, V1_RUN_PATHS, cannot_start=call.cannot_start))
 
     def list_executions(self, call: Call) -> dict[str, object]:
         executions = select(self._executions(call), call, v1.execution_labels)
@@ -156,6 +156,7 @@ def _read_job(call: Call) -> tuple[str, str, JobSpec, str]:
         problems.add("metadata.namespace", metadata.raw["namespace"], f"must be the project of the address, {call.path['project']!r}")
     check_labels(spec.labels, V1_PATHS.labels, problems)
     check_template(spec.template, V1_PATHS, problems)
+    check_delay(spec, V1_PATHS, problems)
     problems.raise_if_any()
     version = metadata.text("resourceVersion")
     region = metadata.text_map("labels").get(v1.LOCATION_LABEL, "")

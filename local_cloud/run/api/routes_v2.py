@@ -98,7 +98,8 @@ class _Handlers:
         overrides = v2.read_overrides(request.child("overrides"))
         problems.raise_if_any()
         validate_only = request.flag("validateOnly")
-        execution = self._cloud.run_job(_key(call), overrides, V2_RUN_PATHS, etag=request.text("etag"), validate_only=validate_only)
+        options = {"etag": request.text("etag"), "cannot_start": call.cannot_start}
+        execution = self._cloud.run_job(_key(call), overrides, V2_RUN_PATHS, validate_only=validate_only, **options)
         return self._run_operation(execution, call, validate_only=validate_only)
 
     def list_executions(self, call: Call) -> dict[str, object]:

@@ -21,7 +21,7 @@ from local_cloud.faults.timers import Later
 from local_cloud.run.api import routes_local, routes_v1, routes_v2
 from local_cloud.run.api.endpoint import AbsoluteTargets, Call, answer_unknown, route
 from local_cloud.run.api.faults import Faulty
-from local_cloud.run.model.cloud import Cloud
+from local_cloud.run.model.cloud import DELAYED_START_S, Cloud
 from local_cloud.run.model.store import Store
 from local_cloud.run.runner.runner import Runner
 from local_cloud.run.runner.settings import Settings
@@ -29,7 +29,7 @@ from local_cloud.web.service import HttpServer, clock_routes
 
 
 class Server:
-    """`cloud` is open to tests. `on_crash` is called when executions can no longer be run."""
+    """`cloud` is open to tests. `secrets`: as of `Store`. `on_crash` is called when executions can no longer be run."""
 
     def __init__(
         self,
@@ -41,9 +41,11 @@ class Server:
         region: str = "us-central1",
         host: str = "127.0.0.1",
         port: int = 0,
+        secrets: Path | None = None,
+        delayed_start_s: float = DELAYED_START_S,
         on_crash: Callable[[], None] | None = None,
     ) -> None:
-        self.cloud = Cloud(Store(state_dir), clock, rng)
+        self.cloud = Cloud(Store(state_dir, secrets), clock, rng, delayed_start_s=delayed_start_s)
         self._runner = Runner(self.cloud, settings, on_crash)
         script, self._later = Script(), Later(clock)
         application = _application(self.cloud, self._runner, clock, region, script)

@@ -43,7 +43,7 @@ def show_job(job: Job, latest: Execution | None) -> dict[str, object]:
     }
     status = {
         "observedGeneration": job.generation,
-        "conditions": [_show_condition(Condition("Ready", True, job.update_s))],
+        "conditions": [_show_condition(conditions.of_job(job))],
         "executionCount": job.execution_count,
         "latestCreatedExecution": None if latest is None else _show_reference(latest),
     }
@@ -51,7 +51,7 @@ def show_job(job: Job, latest: Execution | None) -> dict[str, object]:
         "apiVersion": API_VERSION,
         "kind": "Job",
         "metadata": without_none(metadata),
-        "spec": write_spec(job.spec.template),
+        "spec": write_spec(job.spec),
         "status": without_none(status),
     }
 

@@ -35,7 +35,13 @@ _IGNORED = frozenset(
     {"ports", "volumeMounts", "livenessProbe", "startupProbe", "readinessProbe", "dependsOn", "baseImageUri", "buildInfo", "sourceCode"}
 )
 _STATES = {True: "CONDITION_SUCCEEDED", False: "CONDITION_FAILED", None: "CONDITION_RECONCILING"}
-_EXECUTION_REASONS = {"NonZeroExitCode": "NON_ZERO_EXIT_CODE", "Cancelled": "CANCELLED", "Cancelling": "CANCELLING"}
+_EXECUTION_REASONS = {
+    "NonZeroExitCode": "NON_ZERO_EXIT_CODE",
+    "Cancelled": "CANCELLED",
+    "Cancelling": "CANCELLING",
+    conditions.DELAYED: "DELAYED_START_PENDING",
+}
+_REASONS = {"ContainerMissing": "CONTAINER_MISSING", "PostponedRetry": "POSTPONED_RETRY"}
 
 
 Enums = Callable[[str, str], str | int]
@@ -118,7 +124,7 @@ def read_overrides(node: Fields) -> Overrides:
 
 def show_job(job: Job, latest: Execution | None, enums: Enums) -> dict[str, object]:
     """`latest`: its newest execution."""
-    ready = _show_condition(Condition("Ready", True, job.update_s), enums)
+    ready = _show_condition(conditions.of_job(job), enums)
     shown = {
         "name": job.key.name,
         "uid": job.uid,
@@ -214,7 +220,7 @@ def _show_template(template: Template) -> dict[str, object]:
 
 def _show_task_template(template: Template) -> dict[str, object]:
     return {
-        "containers": [write_container(replace(container, extras={})) for container in template.containers],
+        "containers": [write_container(replace(container, extras={}), v2=True) for container in template.containers],
         "maxRetries": template.max_retries,
         "timeout": duration(template.timeout_s),
         "serviceAccount": template.service_account,
@@ -232,12 +238,13 @@ def _show_reference(execution: Execution, enums: Enums) -> dict[str, object]:
 
 
 def _show_condition(condition: Condition, enums: Enums) -> dict[str, object]:
-    reason = _EXECUTION_REASONS.get(condition.reason)
+    of_execution, common = _EXECUTION_REASONS.get(condition.reason), _REASONS.get(condition.reason)
     shown = {
         "type": condition.type,
         "state": enums("Condition.State", _STATES[condition.ok]),
         "message": condition.message or None,
         "lastTransitionTime": rfc3339(condition.at_s),
-        "executionReason": enums("Condition.ExecutionReason", reason) if reason else None,
+        "reason": enums("Condition.CommonReason", common) if common else None,
+        "executionReason": enums("Condition.ExecutionReason", of_execution) if of_execution else None,
     }
     return without_none(shown)

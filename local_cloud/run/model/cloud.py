@@ -18,23 +18,32 @@ from local_cloud.run.model.store import Store
 from local_cloud.run.model.task import Event, Kind
 from local_cloud.run.spec.errors import ApiError, check_etag, not_found
 from local_cloud.run.spec.fields import Problems
-from local_cloud.run.spec.template import JobSpec, Overrides, Template, override
-from local_cloud.run.spec.validation import Paths, check_overrides, check_place, check_template
+from local_cloud.run.spec.template import JobSpec, Overrides, Template, main_of, override
+from local_cloud.run.spec.validation import Paths, check_delayed_timeout, check_overrides, check_place, check_template
 
 RETAINED_COUNT = 1000  # finished executions per job, as the quotas page says
+DELAYED_START_S = 3600.0
 _LETTERS = string.ascii_lowercase + string.digits
 
 
 class Cloud:
     """Loads what the store holds. The runner applies what happens to workers through `record`. `address`: the URL of this server, where
-    logs are read; set once it is known."""
+    logs are read; set once it is known. `delayed_start_s`: how late executions of delayed jobs start."""
 
-    def __init__(self, store: Store, clock: Clock, rng: random.Random, retained_count: int = RETAINED_COUNT) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        rng: random.Random,
+        retained_count: int = RETAINED_COUNT,
+        delayed_start_s: float = DELAYED_START_S,
+    ) -> None:
         self.condition = threading.Condition()
         self.clock = clock
         self.store = store
         self._rng = rng
         self._retained_count = retained_count
+        self._delayed_start_s = delayed_start_s
         self.address = ""
         self._jobs: dict[JobKey, Job] = {job.key: job for job in store.load_jobs()}
         self._executions: dict[str, Execution] = {}
@@ -69,6 +78,7 @@ class Cloud:
         """`spec` has been checked. Raises ApiError ALREADY_EXISTS, INVALID_ARGUMENT for a project or region that cannot exist."""
         problems = Problems()
         check_place(key.project, key.region, problems)
+        self._check_secrets(spec.template, key, problems)
         problems.raise_if_any()
         with self.condition:
             if key in self._jobs:
@@ -77,8 +87,11 @@ class Cloud:
             return self._put(Job(key, self.new_uid(), spec, 1, now_s, now_s), validate_only)
 
     def replace_job(self, key: JobKey, spec: JobSpec, *, etag: str = "", allow_missing: bool = False, validate_only: bool = False) -> Job:
-        """Raises ApiError NOT_FOUND, ABORTED (etag) or FAILED_PRECONDITION (being deleted)."""
+        """Raises ApiError NOT_FOUND, ABORTED (etag), INVALID_ARGUMENT (a missing secret) or FAILED_PRECONDITION (being deleted)."""
         with self.condition:
+            problems = Problems()
+            self._check_secrets(spec.template, key, problems)
+            problems.raise_if_any()
             if allow_missing and key not in self._jobs:
                 return self.create_job(key, spec, validate_only=validate_only)
             job = self._live_job(key, etag)
@@ -113,17 +126,29 @@ class Cloud:
             self._jobs[job.key] = job
         return job
 
-    def run_job(self, key: JobKey, overrides: Overrides, paths: Paths, *, etag: str = "", validate_only: bool = False) -> Execution:
-        """A new execution. Raises ApiError NOT_FOUND, ABORTED (etag), INVALID_ARGUMENT, FAILED_PRECONDITION (being deleted)."""
+    def _check_secrets(self, template: Template, key: JobKey, problems: Problems) -> None:
+        """As the real service does when a job is deployed or run."""
+        for index, container in enumerate(template.containers):
+            for name, ref in self.store.secrets.missing(container.env):
+                problems.add(f"containers[{index}].env {name}", ref.name, self.store.secrets.why(ref, key.project))
+
+    def run_job(
+        self, key: JobKey, overrides: Overrides, paths: Paths, *, etag: str = "", validate_only: bool = False, cannot_start: str = ""
+    ) -> Execution:
+        """A new execution; one that `cannot_start` waits until it is cancelled. Raises ApiError NOT_FOUND, ABORTED (etag),
+        INVALID_ARGUMENT, FAILED_PRECONDITION (being deleted)."""
         with self.condition:
             job = self._live_job(key, etag)
             problems = Problems()
             check_overrides(job.spec.template, overrides, paths, problems)
             problems.raise_if_any()
-            template = override(job.spec.template, overrides)
-            check_template(template, paths, problems)
+            template, main = override(job.spec.template, overrides), main_of(job.spec.template, overrides)
+            check_template(template, paths, problems, main)
+            if job.spec.is_delayed:
+                check_delayed_timeout(template, paths, problems)
+            self._check_secrets(template, key, problems)
             problems.raise_if_any()
-            execution = self._new_execution(job, template)
+            execution = self._new_execution(job, template, main, cannot_start)
             if not validate_only:
                 job = replace(job, execution_count=job.execution_count + 1)
                 self.store.save_run(execution, job)
@@ -252,7 +277,8 @@ class Cloud:
         if not execution.is_over:
             self._unfinished[execution.name] = execution
 
-    def _new_execution(self, job: Job, template: Template) -> Execution:
+    def _new_execution(self, job: Job, template: Template, main: int, cannot_start: str) -> Execution:
+        now_s = self.clock.now()
         return Execution(
             key=job.key,
             name=self._execution_name(job.key.job),
@@ -260,8 +286,11 @@ class Cloud:
             job_uid=job.uid,
             job_generation=job.generation,
             sequence=self._sequence + 1,
-            create_s=self.clock.now(),
+            create_s=now_s,
             template=template,
+            main=main,
+            not_before_s=now_s + self._delayed_start_s if job.spec.is_delayed else None,
+            cannot_start=cannot_start,
         )
 
     def _execution_name(self, job: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from local_cloud.run.model.job import JobKey
 from local_cloud.run.model.task import Event, Kind, Phase, Task, can_move, describe, ended_try, move
 from local_cloud.run.spec.template import Template
+from local_cloud.run.spec.validation import MAX_DELAYED_S
 
 
 class InvalidEvent(Exception):
@@ -23,7 +24,8 @@ class InvalidEvent(Exception):
 
 @dataclass
 class Execution:
-    """`sequence` grows with every execution of the server and orders the lists; `template` includes the overrides."""
+    """`sequence` grows with every execution of the server and orders the lists; `template` includes the overrides. `main`: the index of
+    the container that runs. `not_before_s`: when the tasks of a delayed execution may start. `cannot_start`: why they never will."""
 
     key: JobKey
     name: str
@@ -33,6 +35,9 @@ class Execution:
     sequence: int
     create_s: float
     template: Template
+    main: int = 0
+    not_before_s: float | None = None
+    cannot_start: str = ""
     tasks: list[Task] = field(init=False)
     pending: list[int] = field(init=False)
     active: dict[int, Task] = field(init=False, default_factory=dict)
@@ -64,6 +69,11 @@ class Execution:
     @property
     def is_over(self) -> bool:
         return self.completion_s is not None
+
+    @property
+    def limit_s(self) -> float | None:
+        """When a delayed execution is cancelled if it is not over."""
+        return None if self.not_before_s is None else (self.start_s or self.not_before_s) + MAX_DELAYED_S
 
     @property
     def outcome(self) -> Phase:

@@ -17,7 +17,7 @@ GRACE_S = 10.0  # between SIGTERM and SIGKILL, as the container contract says
 
 
 class Do(Enum):
-    """EXPIRE ends a try that has no process yet. MOVE is the next step of a migration."""
+    """EXPIRE ends a try that has no process yet. MOVE is the next step of a migration. CANCEL is of a delayed execution at its limit."""
 
     RESERVE = "reserve"
     SPAWN = "spawn"
@@ -25,6 +25,7 @@ class Do(Enum):
     KILL = "kill"
     EXPIRE = "expire"
     MOVE = "move"
+    CANCEL = "cancel"
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,17 @@ def plan(executions: Sequence[Execution], now_s: float, max_process_count: int) 
     for execution in executions:
         for task in execution.active.values():
             _look_at(task, execution, now_s, made)
-    _reserve(executions, max_process_count, made)
+        if execution.limit_s is not None and execution.cancel_s is None:
+            _at(execution.limit_s, now_s, Action(Do.CANCEL, execution.name), made)
+    _reserve([execution for execution in executions if _may_start(execution, now_s, made)], max_process_count, made)
     return made
+
+
+def _may_start(execution: Execution, now_s: float, made: Plan) -> bool:
+    if execution.not_before_s is not None and execution.not_before_s > now_s:
+        made.wake_at(execution.not_before_s)
+        return False
+    return not execution.cannot_start
 
 
 def _look_at(task: Task, execution: Execution, now_s: float, made: Plan) -> None:

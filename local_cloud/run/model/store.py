@@ -16,6 +16,7 @@ from typing import Any
 from local_cloud.database import Database
 from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.job import Job, JobKey
+from local_cloud.run.model.secret_files import Secrets
 from local_cloud.run.model.task import Event, Kind, Reason
 from local_cloud.run.spec.fields import Fields, Problems
 from local_cloud.run.spec.manifest import read_spec, write_manifest
@@ -34,8 +35,9 @@ _SAVE_JOB = "INSERT OR REPLACE INTO job VALUES (?, ?)"
 class Store:
     """The state folder, of one server at a time. Callers hold the cloud's lock."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises like `Database`."""
+    def __init__(self, folder: Path, secrets: Path | None = None) -> None:
+        """`secrets`: the folder of the secrets' files, by default one in `folder`. Raises like `Database`."""
+        self.secrets = Secrets(secrets or folder / "secrets")
         self.processes = folder / "processes"
         self._logs = folder / "executions"
         self._logs.mkdir(parents=True, exist_ok=True)

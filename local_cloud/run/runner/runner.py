@@ -15,6 +15,7 @@ from typing import Any
 from local_cloud.run.model.cloud import Cloud
 from local_cloud.run.model.execution import Execution
 from local_cloud.run.model.scheduler import Action, Do, plan
+from local_cloud.run.model.secret_files import MissingSecret
 from local_cloud.run.model.task import Event, Kind, Measured, Phase, Reason, Stage, Task, can_move
 from local_cloud.run.runner.leftovers import Records
 from local_cloud.run.runner.process import CannotStart, Launch, Processes, TryKey
@@ -110,6 +111,9 @@ class Runner:
             execution = next((found for found in cloud.unfinished() if found.name == action.execution), None)
             if execution is None or self._stopping:
                 return
+            if action.do is Do.CANCEL:
+                cloud.cancel(execution)
+                return
             if action.do is Do.RESERVE:
                 if execution.pending:
                     self._reserve(execution)
@@ -123,7 +127,12 @@ class Runner:
             if task.phase is not Phase.STARTING or execution.cancel_s is not None:
                 return
             self._record(execution, Kind.STARTED, task.index)
-            key, launch = self._describe(execution, task)
+            key = TryKey(execution.name, task.index, task.attempt)
+            try:
+                launch = self._launch(execution, task)
+            except MissingSecret as error:
+                self._fail_start(execution, key, error)
+                return
         self._spawn(execution, key, launch)
 
     def _reserve(self, execution: Execution) -> None:
@@ -148,22 +157,26 @@ class Runner:
             self._record(execution, Kind.KILLED, task.index)
             self._processes.signal(key, signal.SIGKILL)
 
-    def _describe(self, execution: Execution, task: Task) -> tuple[TryKey, Launch]:
-        container = execution.template.containers[0]
-        launch = Launch(
+    def _launch(self, execution: Execution, task: Task) -> Launch:
+        """Raises MissingSecret."""
+        container = execution.template.containers[execution.main]
+        own = self._cloud.store.secrets.resolved(container.env, execution.key.project)
+        return Launch(
             argv=_command_line(container),
-            env=_worker_environment(self._settings.environment, execution, task),
+            env=_worker_environment(self._settings.environment, own, execution, task),
             log=self._cloud.store.log_path(execution.name, task.index, task.attempt),
             cwd=self._settings.cwd,
         )
-        return TryKey(execution.name, task.index, task.attempt), launch
 
     def _spawn(self, execution: Execution, key: TryKey, launch: Launch) -> None:
         try:
             self._processes.spawn(key, launch)
         except CannotStart as error:
-            message = f"The container could not be started: {error}"
-            self._record(execution, Kind.ENDED, key.index, exit_code=CANNOT_START, reason=Reason.START, message=message)
+            self._fail_start(execution, key, error)
+
+    def _fail_start(self, execution: Execution, key: TryKey, error: CannotStart | MissingSecret) -> None:
+        message = f"The container could not be started: {error}"
+        self._record(execution, Kind.ENDED, key.index, exit_code=CANNOT_START, reason=Reason.START, message=message)
 
     def _exited(self, key: TryKey, code: int, measured: Measured) -> None:
         cloud = self._cloud
@@ -177,12 +190,11 @@ class Runner:
         self._cloud.record(execution, Event(kind, self._cloud.clock.now(), index, **details))
 
 
-def _worker_environment(base: Mapping[str, str], execution: Execution, task: Task) -> dict[str, str]:
+def _worker_environment(base: Mapping[str, str], own: Mapping[str, str], execution: Execution, task: Task) -> dict[str, str]:
     """`base`, then the container's own variables, then what Cloud Run says about the try: the last one counts."""
-    container = execution.template.containers[0]
     return {
         **base,
-        **dict(container.env),
+        **own,
         "CLOUD_RUN_JOB": execution.key.job,
         "CLOUD_RUN_EXECUTION": execution.name,
         "CLOUD_RUN_TASK_INDEX": str(task.index),

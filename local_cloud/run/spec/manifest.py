@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from local_cloud.run.spec.fields import Fields
-from local_cloud.run.spec.template import DEFAULT_MAX_RETRIES, DEFAULT_TASK_COUNT, Container, JobSpec, Template
+from local_cloud.run.spec.template import DEFAULT_MAX_RETRIES, DEFAULT_TASK_COUNT, Container, Env, JobSpec, SecretRef, Template
 from local_cloud.run.spec.validation import is_system
 
 API_VERSION = "run.googleapis.com/v1"
@@ -64,13 +64,14 @@ def read_spec(job: Fields) -> JobSpec:
     metadata = job.child("metadata")
     metadata.only(_METADATA_KEYS)
     spec = job.child("spec")
-    spec.only(frozenset({"template", "startExecutionToken", "runExecutionToken"}))
+    spec.only(frozenset({"template", "delayExecution"}))
     annotations = metadata.text_map("annotations")
     return JobSpec(
         template=_read_template(spec.child("template")),
         labels={key: value for key, value in metadata.text_map("labels").items() if not is_system(key)},
         annotations={key: value for key, value in annotations.items() if not is_system(key)},
         system_annotations={key: value for key, value in annotations.items() if is_system(key)},
+        delay_execution=spec.text("delayExecution"),
     )
 
 
@@ -112,23 +113,32 @@ def read_container(node: Fields, extras: frozenset[str]) -> Container:
     )
 
 
-def read_env(node: Fields) -> tuple[tuple[str, str], ...]:
-    """The `env` list of a container or an override, as (name, value)."""
-    found = []
+def read_env(node: Fields) -> Env:
+    """The `env` list of a container or an override."""
+    found: list[tuple[str, str | SecretRef]] = []
     for child in node.items("env"):
-        for key in ("valueFrom", "valueSource"):
-            if child.has(key):
-                node.problems.add(child.at(key), child.raw[key], "the local cloud has no Secret Manager; give a value")
         child.only(frozenset({"name", "value", "valueFrom", "valueSource"}))
-        found.append((child.text("name"), child.text("value")))
+        source = next((key for key in ("valueFrom", "valueSource") if child.has(key)), "")
+        found.append((child.text("name"), _read_secret(child.child(source)) if source else child.text("value")))
     return tuple(found)
 
 
-def write_spec(spec: Template) -> dict[str, object]:
+def _read_secret(source: Fields) -> SecretRef:
+    """v1 says `name` and `key`, v2 `secret` and `version`."""
+    source.only(frozenset({"secretKeyRef"}))
+    ref = source.child("secretKeyRef")
+    name, version = ("secret", "version") if source.path.endswith("valueSource") else ("name", "key")
+    ref.only(frozenset({name, version}))
+    return SecretRef(ref.text(name), ref.text(version) or "latest")
+
+
+def write_spec(job: JobSpec) -> dict[str, object]:
     """The `spec` of a job."""
-    metadata = _without_empty({"labels": dict(spec.labels), "annotations": dict(spec.annotations)})
+    template = job.template
+    metadata = _without_empty({"labels": dict(template.labels), "annotations": dict(template.annotations)})
     # Also when it is empty: gcloud needs this metadata.
-    return {"template": {"metadata": metadata, "spec": write_execution_spec(spec)}}
+    spec: dict[str, object] = {"template": {"metadata": metadata, "spec": write_execution_spec(template)}}
+    return {**({"delayExecution": job.delay_execution} if job.delay_execution else {}), **spec}
 
 
 def write_execution_spec(template: Template) -> dict[str, object]:
@@ -152,19 +162,27 @@ def write_task_spec(template: Template) -> dict[str, object]:
     return task
 
 
-def write_container(container: Container) -> dict[str, object]:
+def write_container(container: Container, *, v2: bool = False) -> dict[str, object]:
     return _without_empty(
         {
             "name": container.name,
             "image": container.image,
             "command": list(container.command),
             "args": list(container.args),
-            "env": [{"name": name, "value": value} for name, value in container.env],
+            "env": [_write_variable(name, value, v2) for name, value in container.env],
             "resources": _without_empty({"limits": dict(container.limits)}),
             "workingDir": container.working_dir,
             **container.extras,
         }
     )
+
+
+def _write_variable(name: str, value: str | SecretRef, v2: bool) -> dict[str, object]:
+    if isinstance(value, str):
+        return {"name": name, "value": value}
+    if v2:
+        return {"name": name, "valueSource": {"secretKeyRef": {"secret": value.name, "version": value.version}}}
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": value.name, "key": value.version}}}
 
 
 def _without_empty(values: Mapping[str, object]) -> dict[str, object]:
@@ -174,4 +192,4 @@ def _without_empty(values: Mapping[str, object]) -> dict[str, object]:
 def write_manifest(name: str, spec: JobSpec) -> dict[str, object]:
     """A whole manifest, as a person would apply it."""
     metadata = {"name": name, "labels": dict(spec.labels), "annotations": {**spec.annotations, **spec.system_annotations}}
-    return {"apiVersion": API_VERSION, "kind": "Job", "metadata": _without_empty(metadata), "spec": write_spec(spec.template)}
+    return {"apiVersion": API_VERSION, "kind": "Job", "metadata": _without_empty(metadata), "spec": write_spec(spec)}

@@ -14,6 +14,17 @@ DEFAULT_TASK_COUNT = 1
 
 
 @dataclass(frozen=True)
+class SecretRef:
+    """A version of a secret, in place of a variable's value. `name` as the client wrote it: alone, or `projects/P/secrets/NAME`."""
+
+    name: str
+    version: str = "latest"
+
+
+Env = tuple[tuple[str, "str | SecretRef"], ...]
+
+
+@dataclass(frozen=True)
 class Container:
     """`env` in the order given; `extras` are fields of the v1 API without an effect here, which are shown again as they came."""
 
@@ -21,7 +32,7 @@ class Container:
     image: str = ""
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
+    env: Env = ()
     limits: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
     extras: Mapping[str, object] = field(default_factory=dict)
@@ -44,12 +55,18 @@ class Template:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a client writes about a job. `system_annotations` (run.googleapis.com/… and the like) are seen in v1 only."""
+    """What a client writes about a job. `system_annotations` (run.googleapis.com/… and the like) and `delay_execution` ("true", "false" or
+    empty) are seen in v1 only."""
 
     template: Template
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     system_annotations: Mapping[str, str] = field(default_factory=dict)
+    delay_execution: str = ""
+
+    @property
+    def is_delayed(self) -> bool:
+        return self.delay_execution == "true"
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ class ContainerOverride:
     name: str = ""
     args: tuple[str, ...] = ()
     clear_args: bool = False
-    env: tuple[tuple[str, str], ...] = ()
+    env: Env = ()
 
 
 @dataclass(frozen=True)
@@ -70,10 +87,18 @@ class Overrides:
 
 
 def target_of(override: ContainerOverride, template: Template) -> int | None:
-    """The index of the named container, or 0 when no name is given; None when the template has no such container."""
-    if not override.name:
+    """The index of the named container, or 0 when no name is given and there is one; None when no container is meant."""
+    if not override.name and len(template.containers) == 1:
         return 0
     return next((index for index, container in enumerate(template.containers) if container.name == override.name), None)
+
+
+def main_of(template: Template, overrides: Overrides | None = None) -> int:
+    """The index of the container whose command runs: the one that the run's overrides name, else the first that has a command."""
+    named = [target_of(change, template) for change in overrides.containers] if overrides else []
+    if named and named[0] is not None:
+        return named[0]
+    return next((index for index, one in enumerate(template.containers) if one.command or one.args), 0)
 
 
 def override(template: Template, overrides: Overrides) -> Template:

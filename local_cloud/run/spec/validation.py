@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from local_cloud.run.spec.fields import Problems
 from local_cloud.run.spec.resources import check_limits
-from local_cloud.run.spec.template import Container, Overrides, Template, target_of
+from local_cloud.run.spec.template import Container, Env, JobSpec, Overrides, SecretRef, Template, main_of, target_of
 
 MAX_TASK_COUNT = 10_000
 MAX_RETRIES = 10
 MAX_TIMEOUT_S = 168 * 3600.0
+MAX_DELAYED_S = 12 * 3600.0
+"""How late an execution of a delayed job starts at most, how long it runs at most, and so the most that its task timeout may be."""
 MAX_NAME_LENGTH = 63
 MAX_LABEL_COUNT = 64
 MAX_ENV_COUNT = 1000
@@ -26,6 +28,8 @@ SYSTEM_NAMESPACES = ("run.googleapis.com/", "cloud.googleapis.com/", "serving.kn
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?\Z")
 _PROJECT = re.compile(r"[a-z0-9][-a-z0-9.:]{0,62}\Z")
 _REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+\Z")
+_SECRET = re.compile(r"(projects/[^/]+/secrets/)?[A-Za-z0-9_-]{1,255}\Z")
+_VERSION = re.compile(r"latest\Z|[1-9][0-9]{0,17}\Z")
 _LABEL_KEY = re.compile(r"[a-z]([-a-z0-9_]{0,61}[a-z0-9])?\Z")
 _LABEL_VALUE = re.compile(r"([a-z0-9]([-a-z0-9_]{0,61}[a-z0-9])?)?\Z")
 # Keys with a prefix belong to a tool, such as client.knative.dev/nonce, and follow Kubernetes' rules.
@@ -90,8 +94,23 @@ def check_labels(labels: Mapping[str, str], path: str, problems: Problems) -> No
             problems.add(f"{path}.{key}", value, "must be lower-case letters, digits, '-' and '_', at most 63 long")
 
 
-def check_template(template: Template, paths: Paths, problems: Problems) -> None:
-    """Note every broken rule of a job's template."""
+def check_delay(spec: JobSpec, paths: Paths, problems: Problems) -> None:
+    """Note every rule of delayed jobs that a job breaks."""
+    if spec.delay_execution not in ("", "true", "false"):
+        problems.add("spec.delayExecution", spec.delay_execution, 'must be "true" or "false"')
+    if spec.is_delayed:
+        check_delayed_timeout(spec.template, paths, problems)
+
+
+def check_delayed_timeout(template: Template, paths: Paths, problems: Problems) -> None:
+    if template.timeout_s > MAX_DELAYED_S:
+        problems.add(
+            f"{paths.task}.{paths.timeout}", template.timeout_s, f"must be at most {MAX_DELAYED_S:.0f} s (12 h): the job is delayed"
+        )
+
+
+def check_template(template: Template, paths: Paths, problems: Problems, main: int | None = None) -> None:
+    """Note every broken rule of a job's template. `main`: the index of the container that a run would start."""
     check_labels(template.labels, paths.template_labels, problems)
     _check_task_count(template.task_count, f"{paths.execution}.taskCount", problems)
     if template.parallelism < 0:
@@ -103,8 +122,21 @@ def check_template(template: Template, paths: Paths, problems: Problems) -> None
     _check_timeout(template.timeout_s, f"{paths.task}.{paths.timeout}", problems)
     if not template.containers:
         problems.add(f"{paths.task}.containers", [], "must hold at least one container")
+    main = main_of(template) if main is None else main
     for index, container in enumerate(template.containers):
-        _check_container(container, f"{paths.task}.containers[{index}]", problems)
+        _check_container(container, f"{paths.task}.containers[{index}]", problems, runs=index == main)
+    _check_container_names(template, f"{paths.task}.containers", problems)
+
+
+def _check_container_names(template: Template, path: str, problems: Problems) -> None:
+    names = [container.name for container in template.containers]
+    for index, name in enumerate(names):
+        if len(names) > 1 and not name:
+            problems.add(f"{path}[{index}].name", name, "must be set, as the job has several containers")
+        elif name in names[:index]:
+            problems.add(f"{path}[{index}].name", name, "must be unique within the job")
+        elif name:
+            check_name(name, f"{path}[{index}].name", problems)
 
 
 def check_overrides(template: Template, overrides: Overrides, paths: Paths, problems: Problems) -> None:
@@ -120,13 +152,15 @@ def check_overrides(template: Template, overrides: Overrides, paths: Paths, prob
     for index, change in enumerate(overrides.containers):
         path = f"{paths.execution}.containerOverrides[{index}]"
         if target_of(change, template) is None:
-            problems.add(f"{path}.name", change.name, "the job has no such container")
+            known = ", ".join(container.name for container in template.containers)
+            rule = "the job has no such container" if change.name else f"must name one of the job's containers, which are {known}"
+            problems.add(f"{path}.name", change.name, rule)
         if change.clear_args and change.args:
             problems.add(f"{path}.clearArgs", True, "cannot be set together with args")
         check_env(change.env, f"{path}.env", problems)
 
 
-def check_env(env: tuple[tuple[str, str], ...], path: str, problems: Problems) -> None:
+def check_env(env: Env, path: str, problems: Problems) -> None:
     if len(env) > MAX_ENV_COUNT:
         problems.add(path, len(env), f"must be at most {MAX_ENV_COUNT} variables")
     seen: set[str] = set()
@@ -138,11 +172,15 @@ def check_env(env: tuple[tuple[str, str], ...], path: str, problems: Problems) -
             problems.add(where, name, "names that begin with CLOUD_RUN_ are reserved; choose another")
         elif name in seen:
             problems.add(where, name, "must be unique within the container")
+        seen.add(name)
+        if isinstance(value, SecretRef):
+            if not _SECRET.match(value.name) or not _VERSION.match(value.version):
+                problems.add(f"{path}[{index}]", f"{value.name}:{value.version}", "must be a secret, with `latest` or a version's number")
+            continue
         if "\0" in value:
             problems.add(f"{path}[{index}].value", value, "must not hold a null character")
         if len(value.encode(errors="replace")) > MAX_ENV_BYTES:
             problems.add(f"{path}[{index}].value", f"{value[:20]}…", f"must be at most {MAX_ENV_BYTES:,} bytes")
-        seen.add(name)
 
 
 def _check_task_count(task_count: int, path: str, problems: Problems) -> None:
@@ -155,11 +193,11 @@ def _check_timeout(timeout_s: float, path: str, problems: Problems) -> None:
         problems.add(path, timeout_s, f"must be 1 s to {MAX_TIMEOUT_S:.0f} s (168 h)")
 
 
-def _check_container(container: Container, path: str, problems: Problems) -> None:
+def _check_container(container: Container, path: str, problems: Problems, *, runs: bool) -> None:
     if not container.image:
         problems.add(f"{path}.image", container.image, "must name an image")
     words = container.command + container.args
-    if not words or not words[0]:
+    if runs and (not words or not words[0]):
         problems.add(f"{path}.command", list(container.command), NO_COMMAND)
     for index, word in enumerate(words):
         if "\0" in word:

@@ -20,6 +20,7 @@ from local_cloud.clock import Clock
 from local_cloud.storage.api.batch_routes import BatchRoutes
 from local_cloud.storage.api.bucket_routes import BucketRoutes
 from local_cloud.storage.api.calls import Call, call_of
+from local_cloud.storage.api.notification_routes import NotificationRoutes
 from local_cloud.storage.api.object_routes import ObjectRoutes
 from local_cloud.storage.api.rendering import error_json
 from local_cloud.storage.api.upload_routes import UploadRoutes
@@ -43,6 +44,7 @@ class StorageServer:
         self._handlers: dict[str, Handler] = {
             **BucketRoutes(storage).handlers,
             **ObjectRoutes(storage).handlers,
+            **NotificationRoutes(storage).handlers,
             **UploadRoutes(storage, uploads).handlers,
             **BatchRoutes(self.serve).handlers,
         }

@@ -14,6 +14,7 @@ StorageError
 ├── RangeNotSatisfiable    416
 ├── Gone                   410 (a resumable upload that has ended)
 ├── Damaged                500 (somebody changed the files of the state folder by hand)
+├── Unavailable            503 (Pub/Sub cannot be asked for a topic)
 ├── Unwritable             500 (the disk is full, or the state folder cannot be written)
 └── NotSupported           400 (a call that is not here; on 404 or 501 gcloud would hide the reason or try for a minute)
 """
@@ -46,6 +47,9 @@ class RetentionPolicyNotMet(StorageError, status=403, reason="retentionPolicyNot
 
 
 class ObjectUnderActiveHold(StorageError, status=403, reason="objectUnderActiveHold"): ...
+
+
+class Unavailable(StorageError, status=503, reason="backendError"): ...
 
 
 class NotFound(StorageError, status=404, reason="notFound"): ...

@@ -20,6 +20,7 @@ from local_cloud.storage.model.errors import Conflict, Damaged, InvalidArgument,
 from local_cloud.storage.model.files import Files, Staged, blocks
 from local_cloud.storage.model.keeping import check_kept, check_payer
 from local_cloud.storage.model.listing import ListQuery, Page, page_of
+from local_cloud.storage.model.notifications import Notifications
 from local_cloud.storage.model.records import (
     BUCKET_SERVER_FIELDS,
     Bucket,
@@ -78,6 +79,7 @@ class Storage:
             self.files = Files(folder)
             found = self.store.load()
             self._last_generation = found.last_generation
+            self.notifications = Notifications(self.store, self._lock)
             self._shelves = {bucket.name: _Shelf(bucket) for bucket in found.buckets}
             for stored in found.objects:
                 self._shelves[stored.bucket].put(stored)
@@ -142,12 +144,14 @@ class Storage:
         return sorted(found, key=lambda bucket: bucket.name)
 
     def change_bucket(self, name: str, change: Mapping[str, Any], conditions: Conditions, *, whole: bool = False) -> Bucket:
-        """Merge `change` into a bucket's fields, or with `whole` put it in their place. Raises NotFound, PreconditionFailed."""
+        """Merge `change` into a bucket's fields, or with `whole` put it in their place. Raises NotFound, PreconditionFailed,
+        NotSupported."""
         with self._lock:
             shelf = self._shelf(name)
             conditions.check(shelf.bucket)
             fields = _bucket_fields({} if whole else shelf.bucket.fields, change)
             bucket = replace(shelf.bucket, fields=fields, updated_s=self._clock.now(), metageneration=shelf.bucket.metageneration + 1)
+            self.notifications.check(bucket)
             self.store.save_bucket(bucket)
             shelf.bucket = bucket
             return bucket
@@ -159,6 +163,7 @@ class Storage:
             conditions.check(shelf.bucket)
             if shelf.objects:
                 raise Conflict("The bucket you tried to delete is not empty.")
+            self.notifications.forget(name)
             self.store.delete_bucket(name)
             del self._shelves[name]
             self.files.remove_bucket(name)
@@ -183,7 +188,7 @@ class Storage:
                 check_object_name(ref.name)
                 stored = self._next_version(ref, staged, merged_fields({}, resource), conditions, component_count)
                 staged.close()
-                self.store.save_object(stored)
+                self.store.save_object(stored, self.notifications.of_write(stored, self.peek(ref)))
             except (StorageError, OSError):
                 staged.discard()
                 raise
@@ -258,7 +263,7 @@ class Storage:
             conditions.check(live)
             fields = merged_fields({} if whole else live.fields, resource)
             stored = replace(live, fields=fields, metageneration=live.metageneration + 1, updated_s=self._clock.now())
-            self.store.save_object(stored)
+            self.store.save_object(stored, self.notifications.of_update(stored))
             self._shelf(ref.bucket).put(stored)
             return stored
 
@@ -267,8 +272,9 @@ class Storage:
         with self._lock:
             live = self._live(ref)
             conditions.check(live)
-            check_kept(self._shelf(ref.bucket).bucket, live, self._clock.now())
-            self.store.delete_object(live, self._last_generation)
+            now = self._clock.now()
+            check_kept(self._shelf(ref.bucket).bucket, live, now)
+            self.store.delete_object(live, self._last_generation, self.notifications.of_delete(live, now))
             self._shelf(ref.bucket).drop(ref.name)
             self.files.remove(live.location)
 

@@ -6,7 +6,8 @@ A record is on disk when its call returns.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,24 @@ _SCHEMA = """
     CREATE TABLE last_deleted (generation INTEGER NOT NULL, location TEXT NOT NULL);
     INSERT INTO last_deleted VALUES (0, '')
 """
+
+
+# Later than version 1, whose folders stay readable.
+_NOTIFICATIONS = """
+    CREATE TABLE IF NOT EXISTS notification (id INTEGER PRIMARY KEY AUTOINCREMENT, bucket TEXT NOT NULL, record TEXT NOT NULL)
+"""
+_MESSAGES = """
+    CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, attributes TEXT NOT NULL, object TEXT)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a notification that Pub/Sub has not taken yet; `topic` is `projects/P/topics/T`, `stored` None without a payload."""
+
+    topic: str
+    attributes: Mapping[str, str]
+    stored: StoredObject | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +60,10 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Raises like `Database`."""
         self._database = Database(folder / "meta" / "state.db", _SCHEMA, _VERSION, recovers=True)
+        for table in (_NOTIFICATIONS, _MESSAGES):
+            self._database.execute(table)
+        self.new_messages = threading.Event()
+        """Set with each message."""
 
     def load(self) -> Found:
         with self._database.transaction() as connection:
@@ -57,14 +80,52 @@ class Store:
     def delete_bucket(self, name: str) -> None:
         self._database.execute("DELETE FROM bucket WHERE name = ?", (name,))
 
-    def save_object(self, stored: StoredObject) -> None:
-        self._database.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?)", (stored.bucket, stored.name, _text(stored)))
+    def save_object(self, stored: StoredObject, messages: Sequence[Message] = ()) -> None:
+        """An object and the messages that say so, as a whole."""
+        row = (stored.bucket, stored.name, _text(stored))
+        if not messages:
+            self._database.execute(_SAVE_OBJECT, row)
+            return
+        with self._database.transaction() as connection:
+            connection.execute(_SAVE_OBJECT, row)
+            connection.executemany(_SAVE_MESSAGE, map(_row, messages))
+        self.new_messages.set()
 
-    def delete_object(self, stored: StoredObject, last_generation: int) -> None:
+    def delete_object(self, stored: StoredObject, last_generation: int, messages: Sequence[Message] = ()) -> None:
         """Called before its file is removed. No generation up to `last_generation` is given out again."""
         with self._database.transaction() as connection:
+            connection.executemany(_SAVE_MESSAGE, map(_row, messages))
             connection.execute("DELETE FROM object WHERE bucket = ? AND name = ?", (stored.bucket, stored.name))
             connection.execute("UPDATE last_deleted SET generation = ?, location = ?", (last_generation, stored.location))
+        if messages:
+            self.new_messages.set()
+
+    def notifications(self) -> list[tuple[int, str, str]]:
+        """Number, bucket and record of each."""
+        with self._database.transaction() as connection:
+            return list(connection.execute("SELECT id, bucket, record FROM notification ORDER BY id"))
+
+    def add_notification(self, bucket: str, record: str) -> int:
+        """Returns its number, which is never given out again."""
+        with self._database.transaction() as connection:
+            return int(connection.execute("INSERT INTO notification (bucket, record) VALUES (?, ?)", (bucket, record)).lastrowid or 0)
+
+    def delete_notifications(self, bucket: str, number: int | None = None) -> None:
+        """One of a bucket's, or all."""
+        self._database.execute("DELETE FROM notification WHERE bucket = ? AND ? IN (id, -1)", (bucket, -1 if number is None else number))
+
+    def messages(self, count: int) -> list[tuple[int, Message]]:
+        """The oldest, with their numbers."""
+        with self._database.transaction() as connection:
+            rows = list(connection.execute("SELECT id, topic, attributes, object FROM outbox ORDER BY id LIMIT ?", (count,)))
+        return [
+            (number, Message(topic, json.loads(attributes), StoredObject(**json.loads(stored)) if stored else None))
+            for number, topic, attributes, stored in rows
+        ]
+
+    def delete_messages(self, numbers: Sequence[int]) -> None:
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM outbox WHERE id = ?", [(number,) for number in numbers])
 
     def save_session(self, token: str, created_s: float, session: Mapping[str, Any]) -> None:
         self._database.execute("INSERT INTO session VALUES (?, ?, ?)", (token, created_s, json.dumps(session)))
@@ -86,6 +147,14 @@ class Store:
 
     def close(self) -> None:
         self._database.close()
+
+
+_SAVE_OBJECT = "INSERT OR REPLACE INTO object VALUES (?, ?, ?)"
+_SAVE_MESSAGE = "INSERT INTO outbox (topic, attributes, object) VALUES (?, ?, ?)"
+
+
+def _row(message: Message) -> tuple[str, str, str | None]:
+    return message.topic, json.dumps(message.attributes), None if message.stored is None else _text(message.stored)
 
 
 def _text(value: Bucket | StoredObject) -> str:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from local_cloud.addresses import Addresses
 from tests.real_gcloud import Gcloud, find_gcloud
+from tests.support import Service
 
 pytestmark = pytest.mark.real
 NOWHERE = "http://127.0.0.1:9"
@@ -93,3 +95,25 @@ def test_what_does_not_work_fails_with_the_reason(gcloud: Gcloud, bucket: Any, t
     made = gcloud("storage", "buckets", "create", f"gs://{bucket.name}")
     assert made.code == 1
     assert "HTTPError 409" in made.messages
+
+
+@pytest.mark.slow
+def test_notifications_are_created_listed_and_deleted(
+    gcloud: Gcloud, bucket: Any, server: Any, local_pubsub: Service, project: str
+) -> None:
+    requests.post(f"{server.url}/pubsub", json={"url": local_pubsub.http}, timeout=60).raise_for_status()
+    url, topic = f"gs://{bucket.name}", f"projects/{project}/topics/files"
+    create = ("buckets", "notifications", "create", url, f"--topic={topic}", "--skip-topic-setup", "--event-types=OBJECT_FINALIZE")
+    hindered = gcloud("storage", *(word for word in create if word != "--skip-topic-setup"))
+    assert (hindered.code, "give gcloud --skip-topic-setup" in hindered.messages) == (1, True), hindered.messages
+    missing = gcloud("storage", *create)
+    assert (missing.code, f"{topic} does not exist" in missing.messages) == (1, True), missing.messages
+    requests.put(f"{local_pubsub.http}/v1/{topic}", json={}, timeout=60).raise_for_status()
+    succeeds(gcloud, *create, "--custom-attributes=lane=bulk", "--object-prefix=in/")
+    (listed,) = gcloud.json("storage", "buckets", "notifications", "list", url)
+    shown = listed["Notification Configuration"]
+    assert (shown["topic"], shown["payload_format"]) == (f"//pubsub.googleapis.com/{topic}", "JSON_API_V1")
+    assert (shown["event_types"], shown["object_name_prefix"]) == (["OBJECT_FINALIZE"], "in/")
+    assert shown["custom_attributes"] == {"lane": "bulk"}
+    succeeds(gcloud, "buckets", "notifications", "delete", f"projects/_/buckets/{bucket.name}/notificationConfigs/{shown['id']}")
+    assert list(bucket.list_notifications()) == []
