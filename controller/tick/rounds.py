@@ -65,9 +65,14 @@ def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
         memory.ends_lock.release()
 
 
+def _facts(lane: Lane) -> LaneFacts:
+    forms = lane.policy.accept, lane.policy.default_type, lane.policy.event_types
+    return LaneFacts(lane.name, lane.subscription, lane.topic, lane.policy.rules, lane.vcpu, lane.memory_gib, *forms)
+
+
 def _write_lanes(outside: Outside, lanes: Sequence[Lane], *, keep_others: bool) -> None:
     """For what serves several lanes. A job that is refused for now may be a lane again: its facts stay."""
-    found = {one.name: LaneFacts(one.name, one.subscription, one.topic, one.policy.rules, one.vcpu, one.memory_gib) for one in lanes}
+    found = {one.name: _facts(one) for one in lanes}
     now = outside.clock.now()
     if not found or outside.memory.has_written(found, now):
         return
