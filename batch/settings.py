@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from math import inf
 from typing import Any, TypeVar
 
+from batch.formats.forms import Forms
 from batch.formats.kinds import ENVELOPE, NOTIFICATION, RAW, event_types, formats
 from batch.logs import LEVELS
 from batch.model.errors import SettingsError
@@ -250,6 +251,11 @@ class WorkerSettings:
     @property
     def lane_name(self) -> str:
         return self.lane or self.job
+
+    @property
+    def forms(self) -> Forms:
+        """Those of the messages that are taken."""
+        return Forms(self.accept, self.default_type, self.event_types, self.subscription_name)
 
     @property
     def share(self) -> int:

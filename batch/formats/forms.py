@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch.formats.kinds import CLOUD_EVENT, ENVELOPE, NOTIFICATION, RAW
-from batch.formats.read import Read
+from batch.formats.read import EventUnwanted, Read
 from batch.model.clock import iso
 from batch.model.deadletters import publishers_attributes, replay_number_of
-from batch.model.errors import EventUnwanted, MessageRefused
+from batch.model.errors import MessageRefused
 from batch.model.message import (
     BUILT_IN,
     Task,
@@ -27,9 +27,6 @@ from batch.model.message import (
     shard_of,
     task_type_of,
 )
-
-if TYPE_CHECKING:
-    from batch.settings import WorkerSettings
 
 Decode = Callable[..., Task]
 """`(data, attributes, *, message_id, published_s, lane)`, as `batch.model.message.decode`; the id and time of the first publish."""
@@ -188,11 +185,6 @@ class Forms:
 
 
 ENVELOPES = Forms()
-
-
-def forms_of(settings: WorkerSettings) -> Forms:
-    """Those of a worker's lane."""
-    return Forms(settings.accept, settings.default_type, settings.event_types, settings.subscription_name)
 
 
 def is_built_in(data: bytes, attributes: Mapping[str, str]) -> bool:

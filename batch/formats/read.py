@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from batch.model.errors import MessageRefused
+from batch.model.message import Task
+
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -17,3 +20,11 @@ class Read:
     fields: Mapping[str, Any]
     data: bytes
     unwanted: str = ""
+
+
+class EventUnwanted(MessageRefused):
+    """A bucket's event of a type that its lane does not run: `task` ends `cancelled` with this reason, and no handler has it."""
+
+    def __init__(self, reason: str, task: Task) -> None:
+        self.task = task
+        super().__init__("unwanted", reason)

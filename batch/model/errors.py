@@ -4,7 +4,7 @@
     ├── SettingsError             settings are wrong; all problems at once
     ├── NameRefused               an object name from a client that could leave its folder
     ├── MessageRefused            data that can never become a task (permanent)
-    │   └── EventUnwanted         a bucket's event of a type that its lane does not run; carries the task
+    │   └── EventUnwanted         (batch.formats.read) a bucket's event of a type that its lane does not run; carries the task
     ├── ResultRefused             (batch.model.result) a handler returned what JSON cannot hold
     ├── WrongResults              (batch.handling.answer) a grouped handler returned no list with one result for each task
     ├── SubmissionClosed          (batch.client.submission) no more tasks may be added
@@ -70,12 +70,8 @@ The message of an error says what happened, to what, and what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from batch.model.texts import plain
-
-if TYPE_CHECKING:
-    from batch.model.message import Task
 
 MAX_WAIT_S = 30 * 24 * 3600.0
 """How long a handler may put a task off."""
@@ -130,14 +126,6 @@ class MessageRefused(FanoutError):
         self.kind = kind
         self.fields = tuple(fields)
         super().__init__(reason)
-
-
-class EventUnwanted(MessageRefused):
-    """A bucket's event of a type that its lane does not run: `task` ends `cancelled` with this reason, and no handler has it."""
-
-    def __init__(self, reason: str, task: Task) -> None:
-        self.task = task
-        super().__init__("unwanted", reason)
 
 
 class HandlerSignal(FanoutError):

@@ -60,8 +60,8 @@ class Executors:
         built_in: tuple[Redelivered, Executor] | None = None,
         forms: Forms = ENVELOPES,
     ) -> None:
-        """`changes` are those of all queues; `forms` those of the lane's messages. `built_in`: threads for Fanout's own task types, where no
-        handler runs in threads."""
+        """`changes` are those of all queues; `forms` those of the lane's messages. `built_in`: threads for Fanout's own task types, where
+        no handler runs in threads."""
         self._stages = {name: stage for name, (stage, _) in executors.items()}
         self._executors = [executor for _, executor in executors.values()]
         self._sorts = len(executors) > 1

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from batch.events import log
-from batch.formats.forms import Decode, Forms, forms_of
+from batch.formats.forms import Decode, Forms
+from batch.formats.read import EventUnwanted
 from batch.handling.registry import Kind, Registry
 from batch.model.attempts import Attempts
 from batch.model.clock import Clock
 from batch.model.delayed import DELAYED, as_first_published, due_of
 from batch.model.delivery import MAX_EXTENSION_S, Delivery
-from batch.model.errors import EventUnwanted, MessageRefused
+from batch.model.errors import MessageRefused
 from batch.model.message import BUILT_IN, TASK_ID_PATTERN, replaced_task_id, short
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
@@ -55,7 +56,7 @@ class Admission:
     """Taken by the first that tells of a replaced task id, and kept."""
 
     def __post_init__(self) -> None:
-        self.forms = forms_of(self.settings)
+        self.forms = self.settings.forms
         self._decode = self.forms.decode
 
     def decoded(self, delivery: Delivery, *, at_any_time: bool = False) -> Attempt | Finished:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from batch.events import log
-from batch.formats.forms import forms_of
 from batch.handling.answer import Answer, Said
 from batch.handling.cancels import Cancel
 from batch.handling.registry import Kind
@@ -146,7 +145,7 @@ class Isolation:
             "modules": self.settings.handlers,
             "bucket_name": self.store.bucket_name,
             "log_level": self.settings.log_level,
-            "forms": forms_of(self.settings).to_body(),
+            "forms": self.settings.forms.to_body(),
         }
         environment = dict(os.environ) if as_in_worker else environment_of_child(os.environ, self.settings.child_environment)
         child = Child(hello, environment, self.store, self.clock, self.stopping)
