@@ -41,6 +41,7 @@ class LaneCount:
 
     @property
     def ended_count(self) -> int:
+        """Tasks with an outcome."""
         return sum(self.counts.values())
 
     @property

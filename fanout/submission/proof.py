@@ -1,4 +1,4 @@
-"""`fanout proof`: what became of a submission's tasks. Ends with 0 only when every task is accounted for."""
+"""`fanout proof`: what became of a submission's tasks, or by count of a lane's messages. Ends with 0 only when every task is accounted for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="Print the whole proof as JSON.")
 @cloud.with_store
 def command(submission_id: str | None, lane: str, since: str, until: str, given: int | None, as_json: bool, store: ObjectStore) -> None:
-    """Prove what became of a submission's tasks, or how many messages of a lane ended.
+    """Prove what became of a submission's tasks, or count a lane's.
 
     Ends with 0 when the submission is closed and every task has an outcome, whichever; else with 1. A complete proof is stored, and told
     again at the cost of a list while nothing newer is in the bucket.
