@@ -1,4 +1,4 @@
-"""`fanout proof`: what became of a submission's tasks, or by count of a lane's messages. Ends with 0 only when every task is accounted for."""
+"""`fanout proof`: what became of a submission, or by count of a lane's messages. Ends with 0 only when all are accounted for."""
 
 from __future__ import annotations
 
