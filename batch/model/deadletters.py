@@ -78,7 +78,7 @@ def undead_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
 
 def publishers_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     """What the publisher of a message that was not written for Fanout has set, without the names that Fanout keeps for itself."""
-    return {name: value for name, value in undead_attributes(attributes).items() if name not in _HOUSE}
+    return undead_attributes({name: value for name, value in attributes.items() if name not in _HOUSE}) if attributes else {}
 
 
 def with_facts(attributes: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:

@@ -216,6 +216,14 @@ def test_what_is_refused_has_an_id_of_its_own_whatever_its_publisher_wrote() -> 
     assert len(ids) == 2
 
 
+@given(st.text(max_size=40).filter(lambda text: text.isprintable()))
+def test_ids_are_uuids_of_version_5_and_never_change(message_id: str) -> None:
+    assert task_of(raw(b"x"), message_id=message_id).task_id == str(uuid.uuid5(uuid.UUID(NAMESPACES[RAW]), f"lane-sub\n{message_id}"))
+    assert task_of(raw(b"x")).task_id == "3451fcd6-c45b-52ab-95e6-337dc1180c47"
+    assert task_of(notification("b", "o")).task_id == "8d37394b-e299-53bb-a03e-5503a82b1b73"
+    assert task_of(cloud_event(b"", type="t", source="//s", id="1")).task_id == "78080662-6a95-5e89-b8c6-24169dd98220"
+
+
 def test_forms_travel_as_json() -> None:
     assert Forms.from_body(json.loads(json.dumps(ALL.to_body()))) == ALL
 
