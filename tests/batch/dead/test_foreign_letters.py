@@ -54,7 +54,7 @@ def died(message: Outgoing) -> tuple[Plant, Letterbox, list[tuple[Any, ...]]]:
             raise Permanent("no such row")
 
     plant.broker.topic("lane").publish([message])
-    plant.worker(ACCEPT=",".join(ACCEPT), DEFAULT_TYPE="work").run()
+    plant.worker(ACCEPT=",".join(ACCEPT), DEFAULT_TYPE="work", DRAIN_AFTER_S=0).run()
     box = Letterbox(lanes={"lane": FACTS})
     box.clock, box.dead, box.store, box.broker = plant.clock, plant.dead, plant.store, plant.broker  # type: ignore[assignment]
     box.drain(DRAIN_AFTER_S=0)
@@ -73,7 +73,7 @@ def test_a_letter_is_known_by_its_task_and_its_replay_is_that_task(message: Outg
     assert from_body(json.loads(to_line(letter))) == letter
     named: dict[str, Any] = {"details": {}, "rate": None, "clock": plant.clock, "rng": random.Random(1), "who": "ann", "why": "fixed"}
     replay(plant.store, plant.broker.topic, FACTS, lambda _: True, wanted=Filter(), to_lane=to_lane, **named)
-    worker = plant.worker(ACCEPT=",".join(ACCEPT), DEFAULT_TYPE="work", LANE="lane" if to_lane is None else "other")
+    worker = plant.worker(ACCEPT=",".join(ACCEPT), DEFAULT_TYPE="work", DRAIN_AFTER_S=0, LANE="lane" if to_lane is None else "other")
     worker.run()
     first, again = seen
     assert again == (*first[:-1], 1)

@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
+from batch.__main__ import configured
 from batch.built_in import with_built_in
 from batch.client.submit import NewTask, submit_one
 from batch.handling.registry import Backoff, Registry
 from batch.model.attempts import NONE, Marker
 from batch.model.clock import iso
 from batch.model.delivery import Outgoing
-from batch.model.errors import SettingsError
+from batch.model.errors import SettingsError, Snooze
 from batch.model.exit import ExitReason
 from batch.model.message import Task, encode
 from batch.model.outcomes import Outcome
 from batch.settings import worker_settings
-from batch.testing import cloud_event, notification, raw, structured
+from batch.testing import Rehearsal, cloud_event, drain, notification, raw, run_group, structured
 from batch.worker.admission.records import write_attempts
 from tests.batch.worker.isolated import MODULE, plant_with
 from tests.batch.worker.plant import Plant
@@ -34,7 +35,7 @@ def publish(plant: Plant, *messages: Outgoing) -> None:
 
 
 def drained(plant: Plant, accept: str, default_type: str, **settings: object) -> list[Outcome]:
-    given = {"HANDLERS": MODULE, "PROCESSES": 1, "ACCEPT": accept, "DEFAULT_TYPE": default_type, **settings}
+    given = {"HANDLERS": MODULE, "PROCESSES": 1, "ACCEPT": accept, "DEFAULT_TYPE": default_type, "DRAIN_AFTER_S": 0, **settings}
     assert plant.worker(**given).run() is ExitReason.DRAINED
     return plant.outcomes()
 
@@ -198,6 +199,45 @@ def test_settings_that_cannot_go_together_are_refused(given: dict[str, str], pro
     assert worker_settings({**SETTINGS, "ACCEPT": "cloudevents"}).forms.default_type == ""
 
 
+def test_a_default_type_without_a_handler_ends_the_worker_before_its_messages_die_of_it() -> None:
+    given = {**SETTINGS, "HANDLERS": MODULE, "ACCEPT": "raw"}
+    assert configured({**given, "DEFAULT_TYPE": "thread-tells"})[0].default_type == "thread-tells"
+    with pytest.raises(SettingsError, match=r"DEFAULT_TYPE='thread-tels': no handler is registered .*did you mean 'thread-tells'"):
+        configured({**given, "DEFAULT_TYPE": "thread-tels"})
+
+
+def test_a_task_that_waits_for_hours_keeps_its_id_and_its_first_time() -> None:
+    registry, seen = Registry(), list[tuple[Any, ...]]()
+
+    @registry.task("waits")
+    def waits(task: Task, _ctx: Any) -> None:
+        seen.append((task.task_id, task.submitted_at, task.shard, task.data, task.attributes))
+        if len(seen) < 3:
+            raise Snooze(3 * 3600)
+
+    found = drain([raw(b"x", shard="blue", colour="red")], registry, accept=["raw"], default_type="waits")
+    assert len(seen) == 3
+    assert len(set(map(str, seen))) == 1
+    assert [one.outcome for one in found.outcomes.values()] == ["succeeded"]
+    assert found.elapsed_s >= 6 * 3600
+
+
+def test_a_rehearsal_and_a_group_take_messages_too() -> None:
+    registry = Registry()
+
+    @registry.task("note")
+    def note(task: Task, ctx: Any) -> str:
+        return str(ctx.write(f"notes/{task.task_id}", task.data).name)
+
+    @registry.task("notes", group=4)
+    def notes(tasks: list[Task], _ctxs: Any) -> list[str]:
+        return [task.fields["name"] for task in tasks]
+
+    Rehearsal("note", raw(b"x"), registry=registry).check()
+    runs = run_group("notes", [notification("b", "a"), notification("b", "c")], registry=registry)
+    assert [getattr(one, "result", one) for one in runs] == ["a", "c"]
+
+
 def test_a_lie_in_the_attributes_of_an_envelope_brings_it_to_no_other_executor() -> None:
     """To a grouped handler as a single task, for one."""
     registry = Registry()
@@ -211,5 +251,5 @@ def test_a_lie_in_the_attributes_of_an_envelope_brings_it_to_no_other_executor()
     plant = Plant()
     plant.registry = with_built_in(registry, worker_settings(SETTINGS), plant.store, plant.broker.topic, plant.clock, random.Random(1))
     plant.publish(json.dumps({"task_id": "a", "task_type": "plain"}).encode(), task_type="fanout.finish")
-    assert plant.worker().run() is ExitReason.DRAINED
+    assert plant.worker(DRAIN_AFTER_S=0).run() is ExitReason.DRAINED
     assert (sizes, plant.final()) == ([1], {"a": "succeeded"})
