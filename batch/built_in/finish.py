@@ -109,7 +109,7 @@ class Finish:
             raise Retry(f"there is no lane {lane!r} for the {firing.end} of submission {mark.submission_id}; lanes are {', '.join(lanes)}")
         if WEBHOOK not in wanted and ENVELOPE not in lanes[lane].accept:
             accept = ", ".join(lanes[lane].accept)
-            raise Permanent(f"lane {lane} takes {accept}, and no task as the {firing.end} of submission {mark.submission_id}: name another")
+            raise Retry(f"lane {lane!r} takes {accept}, and not the task that is the {firing.end} of submission {mark.submission_id}")
         topic = self.topics(lanes[lane].topic)
         try:
             return submit_one(topic, new, lane=lane, clock=self.clock, rng=self.rng, store=self.store, built_in=WEBHOOK in wanted)[0]

@@ -84,7 +84,8 @@ class Inside:
         """Import the handlers; tells the worker when that cannot be done."""
         sys.path[:] = hello["path"]
         self._store.bucket_name = hello["bucket_name"]
-        self._decode = Forms.from_body(hello["forms"]).decode
+        accept, default_type, event_types, subscription = hello["forms"]
+        self._decode = Forms(tuple(accept), default_type, tuple(event_types), subscription).decode
         set_up_forwarding(self._send, hello["log_level"])
         try:
             self._registry = load_handlers(hello["modules"])

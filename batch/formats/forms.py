@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from batch.formats.kinds import CLOUD_EVENT, ENVELOPE, NOTIFICATION, RAW
 from batch.formats.read import EventUnwanted, Read
@@ -50,16 +49,6 @@ class Forms:
     default_type: str = ""
     event_types: tuple[str, ...] = ("OBJECT_FINALIZE",)
     subscription: str = ""
-
-    def to_body(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_body(cls, body: Mapping[str, Any]) -> Forms:
-        """Of what `to_body` made."""
-        accept, event_types = tuple(body["accept"]), tuple(body["event_types"])
-        return cls(accept, str(body["default_type"]), event_types, str(body["subscription"]))
 
     @property
     def foreign(self) -> bool:
@@ -122,7 +111,7 @@ class Forms:
                     raise MessageRefused(error.kind, f"{error}; this lane takes {self._taken()}", error.fields) from error
             else:
                 if task.task_type.startswith(BUILT_IN):
-                    raise own_type(task.task_type)
+                    raise _own_type(task.task_type)
                 return task
         if read is None:
             if RAW not in self.accept:
@@ -131,7 +120,7 @@ class Forms:
         task_type = self.default_type or read.task_type
         check_task_type(task_type)
         if task_type.startswith(BUILT_IN):
-            raise own_type(task_type)
+            raise _own_type(task_type)
         task = Task(
             self._id(form, read.identity, attributes),
             task_type,
@@ -201,7 +190,7 @@ def is_built_in(data: bytes, attributes: Mapping[str, str]) -> bool:
     return named.startswith(BUILT_IN) and task_type_of(data) == named
 
 
-def own_type(task_type: str) -> MessageRefused:
+def _own_type(task_type: str) -> MessageRefused:
     """Why a message of others cannot be a task of this type."""
     return MessageRefused("invalid", f"task type {task_type!r} is one of Fanout's own, which only Fanout publishes", ("task_type",))
 

@@ -224,10 +224,6 @@ def test_ids_are_uuids_of_version_5_and_never_change(message_id: str) -> None:
     assert task_of(cloud_event(b"", type="t", source="//s", id="1")).task_id == "78080662-6a95-5e89-b8c6-24169dd98220"
 
 
-def test_forms_travel_as_json() -> None:
-    assert Forms.from_body(json.loads(json.dumps(ALL.to_body()))) == ALL
-
-
 NAMES = st.sampled_from(
     [
         *notification("b", "o").attributes,
