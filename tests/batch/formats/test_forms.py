@@ -224,6 +224,14 @@ def test_ids_are_uuids_of_version_5_and_never_change(message_id: str) -> None:
     assert task_of(cloud_event(b"", type="t", source="//s", id="1")).task_id == "78080662-6a95-5e89-b8c6-24169dd98220"
 
 
+def test_an_event_nested_as_deep_as_can_be_read_is_a_task_or_refused() -> None:
+    """Reading and writing JSON reach their limits at different depths."""
+    for depth in range(960, 1010):
+        data = b'{"specversion":"1.0","id":"1","source":"s","type":"t","data":' + b"[" * depth + b"]" * depth + b"}"
+        task, problem = ALL.told(data, {"content-type": "application/cloudevents+json"}, message_id="1", published_s=AT, lane="lane")
+        assert (task.data == b"[" * depth + b"]" * depth) is not bool(problem)
+
+
 NAMES = st.sampled_from(
     [
         *notification("b", "o").attributes,
