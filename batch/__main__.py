@@ -27,7 +27,7 @@ from batch.handling.registry import Registry, load_handlers
 from batch.logs import set_up_logging
 from batch.memory import collect_seldom, give_large_blocks_back
 from batch.model.clock import Clock, SystemClock
-from batch.model.errors import FanoutError, SettingsError
+from batch.model.errors import FanoutError, MessageRefused, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
 from batch.services.metadata import PROJECT, name_project
@@ -160,6 +160,11 @@ def configured(environment: Mapping[str, str]) -> tuple[WorkerSettings, Registry
         problems += error.problems
     if settings is None or problems:
         raise SettingsError(problems)
+    if settings.forms.foreign and settings.default_type:
+        try:
+            registry[settings.default_type]
+        except MessageRefused as error:  # or all messages of others would die of it
+            raise SettingsError([f"DEFAULT_TYPE={settings.default_type!r}: {error}"]) from error
     return settings, registry
 
 

@@ -15,9 +15,11 @@ from dataclasses import MISSING, dataclass, field, fields
 from math import inf
 from typing import Any, TypeVar
 
-from batch.formats.kinds import ENVELOPE, event_types, formats
+from batch.formats.forms import Forms
+from batch.formats.kinds import ENVELOPE, NOTIFICATION, RAW, event_types, formats
 from batch.logs import LEVELS
 from batch.model.errors import SettingsError
+from batch.model.message import BUILT_IN
 from batch.model.shares import share
 
 T = TypeVar("T")
@@ -251,6 +253,11 @@ class WorkerSettings:
         return self.lane or self.job
 
     @property
+    def forms(self) -> Forms:
+        """Those of the messages that are taken."""
+        return Forms(self.accept, self.default_type, self.event_types, self.subscription_name)
+
+    @property
     def share(self) -> int:
         """What this worker may take: its part of BACKLOG, else MAX_MESSAGES."""
         return self.max_messages if self.backlog is None else share(self.backlog, self.count, self.index)
@@ -267,9 +274,21 @@ def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:
         problems.append(f"PREFETCH_S={settings.prefetch_s:g}: must be at most half of TASK_TIMEOUT_S={settings.task_timeout_s:g}")
     if settings.handler_timeout_s is not None and (problem := limit_problem(settings.handler_timeout_s, settings.task_timeout_s)):
         problems.append(problem)
+    if problem := forms_problem(settings.accept, settings.default_type):
+        problems.append(problem)
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def forms_problem(accept: Container[str], default_type: str) -> str:
+    """Why a lane cannot take these forms of messages; empty if it can."""
+    if default_type.startswith(BUILT_IN):
+        return f"DEFAULT_TYPE={default_type!r}: is one of Fanout's own types; name one of your handlers'"
+    untyped = [form for form in (RAW, NOTIFICATION) if form in accept]
+    if default_type or not untyped:
+        return ""
+    return f"DEFAULT_TYPE is not set: messages that are taken as {' and '.join(untyped)} name no task type; name a handler's"
 
 
 def limit_problem(handler_timeout_s: float, task_timeout_s: float) -> str:

@@ -16,7 +16,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("fanout.demo.program:command", "Do the main job end to end on a local cloud, on real files."),
     "local": ("fanout.local:command", "Start and use the local cloud."),
     "submit": ("fanout.submission.submit:command", "Submit tasks."),
-    "proof": ("fanout.submission.proof:command", "Prove what became of a submission's tasks."),
+    "proof": ("fanout.submission.proof:command", "Prove what became of a submission's tasks, or count a lane's."),
     "status": ("fanout.submission.following:status", "Show how far a submission is."),
     "wait": ("fanout.submission.following:wait", "Wait until a submission has ended."),
     "outcomes": ("fanout.submission.outcomes:command", "Print the outcomes of a submission's tasks, line by line."),

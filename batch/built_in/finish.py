@@ -19,6 +19,7 @@ from batch.dead.lanes import read_lanes
 from batch.ends import marks, rounds
 from batch.ends.marks import Firing, Mark, fields_of_end
 from batch.ends.options import LANE, WEBHOOK, Ends
+from batch.formats.kinds import ENVELOPE
 from batch.model.clock import Clock
 from batch.model.errors import MessageRefused, ObjectMissing, Permanent, PreconditionFailed, Retry, Snooze
 from batch.model.message import WEBHOOK_TYPE, Task
@@ -106,6 +107,9 @@ class Finish:
         lanes = read_lanes(self.store)
         if lane not in lanes:
             raise Retry(f"there is no lane {lane!r} for the {firing.end} of submission {mark.submission_id}; lanes are {', '.join(lanes)}")
+        if WEBHOOK not in wanted and ENVELOPE not in lanes[lane].accept:
+            accept = ", ".join(lanes[lane].accept)
+            raise Retry(f"lane {lane!r} takes {accept}, and not the task that is the {firing.end} of submission {mark.submission_id}")
         topic = self.topics(lanes[lane].topic)
         try:
             return submit_one(topic, new, lane=lane, clock=self.clock, rng=self.rng, store=self.store, built_in=WEBHOOK in wanted)[0]

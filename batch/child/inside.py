@@ -24,6 +24,7 @@ from batch.child.logs import set_up_forwarding
 from batch.child.store import RemoteStore
 from batch.child.wire import Frame, Link
 from batch.copies import copies
+from batch.formats.forms import ENVELOPES, Forms
 from batch.handling.answer import Answer, Said, answers_of, awaited_here, called, raised, tasks_begin_as_now
 from batch.handling.cancels import Cancel, Cancels
 from batch.handling.context import AsyncContext, Context
@@ -31,7 +32,6 @@ from batch.handling.registry import Handler, Kind, Registry, load_handlers
 from batch.handling.signals import holds
 from batch.model.clock import SystemClock
 from batch.model.errors import SettingsError
-from batch.model.message import decode
 from batch.model.outcomes import MAX_LINE_BYTES, Outcome, left_out, to_line
 from batch.model.result import ResultRefused
 from batch.model.texts import plain
@@ -58,6 +58,7 @@ class Inside:
         self._cancels = Cancels()
         self._clock = SystemClock()
         self._registry = Registry()
+        self._decode = ENVELOPES.decode
         self._store = RemoteStore("", self._ask)
         self._state = ProcessState({})
 
@@ -83,6 +84,8 @@ class Inside:
         """Import the handlers; tells the worker when that cannot be done."""
         sys.path[:] = hello["path"]
         self._store.bucket_name = hello["bucket_name"]
+        accept, default_type, event_types, subscription = hello["forms"]
+        self._decode = Forms(tuple(accept), default_type, tuple(event_types), subscription).decode
         set_up_forwarding(self._send, hello["log_level"])
         try:
             self._registry = load_handlers(hello["modules"])
@@ -100,7 +103,9 @@ class Inside:
     def _attempt(self, frame: Frame) -> tuple[Answer, bool]:
         """The answer, and whether this child may take another attempt."""
         told = frame.header
-        task = decode(frame.body, told["attributes"], message_id=told["message_id"], published_s=told["published_s"], lane=told["lane"])
+        task = self._decode(
+            frame.body, told["attributes"], message_id=told["message_id"], published_s=told["published_s"], lane=told["lane"]
+        )
         if task.task_type not in self._registry:
             reason = f"the child process knows no handler for {task.task_type!r}: register it when a module of HANDLERS is imported"
             return Answer(Said.DEPENDENCY, reason=reason), True

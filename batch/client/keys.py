@@ -47,6 +47,15 @@ def read_record(store: ObjectStore, task_id: str) -> KeyRecord | None:
     return None if found is None else from_json(found)
 
 
+def is_recorded(store: ObjectStore, task: Task) -> bool:
+    """Whether this very task, with this type and these fields, was submitted to its lane under a key. Raises DependencyError."""
+    try:
+        record = read_record(store, task.task_id)
+    except ValueError:
+        return False
+    return record is not None and record.body_hash == _body_hash(task)
+
+
 def from_json(data: bytes) -> KeyRecord:
     """Raises ValueError for what is no record."""
     try:

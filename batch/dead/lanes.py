@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from batch.dead.rules import NO_RULES, Rules
+from batch.formats.forms import Forms
+from batch.formats.kinds import ENVELOPE
 from batch.model.errors import ObjectDamaged, ObjectMissing
 from batch.model.names import LANES
 from batch.services.ports import ObjectStore
@@ -24,8 +26,18 @@ class LaneFacts:
     rules: Rules
     vcpu: float = 0.0
     memory_gib: float = 0.0
+    accept: tuple[str, ...] = (ENVELOPE,)
+    default_type: str = ""
+    event_types: tuple[str, ...] = ("OBJECT_FINALIZE",)
+
+    @property
+    def forms(self) -> Forms:
+        """Those of its messages."""
+        return Forms(self.accept, self.default_type, self.event_types, self.subscription)
 
 
+_ENVELOPES = (ENVELOPE,), ("OBJECT_FINALIZE",)
+"""Of lanes that were written down before there were others."""
 UNKNOWN_LANE = "unknown"
 """Whose log holds the dead letters of no lane."""
 
@@ -65,4 +77,6 @@ def _facts(name: str, body: Mapping[str, Any]) -> LaneFacts:
     errors = tuple(str(one) for one in rules["errors"])
     found = Rules(errors, float(rules["after_s"]), int(rules["times"]), float(rules["rate"]))
     size = float(body.get("vcpu", 0.0)), float(body.get("memory_gib", 0.0))
-    return LaneFacts(name, str(body["subscription"]), str(body["topic"]), found, *size)
+    accept, event_types = (tuple(map(str, body[one])) for one in ("accept", "event_types")) if "accept" in body else _ENVELOPES
+    default_type = str(body.get("default_type", ""))
+    return LaneFacts(name, str(body["subscription"]), str(body["topic"]), found, *size, accept, default_type, event_types)

@@ -26,7 +26,7 @@ def message_of(letter: Letter, data: bytes, replay: Replay, lane: str) -> Outgoi
     before = republication_of(letter.attributes)
     first_id = letter.first_message_id or letter.task_id.removeprefix("message-")
     again = Republication(0, max(0.0, from_iso(letter.first_at or letter.died_at)), first_id, before.count + 1 if before else 1)
-    facts = {DELAYED: str(again), REPLAY: str(replay), "shard": letter.shard}
+    facts = {DELAYED: str(again), REPLAY: str(replay), "shard": letter.shard, "task_id": letter.task_id}
     if lane != letter.lane:
         facts["lane"] = lane
     return Outgoing(data, with_facts(letter.attributes, facts))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-ENVELOPE = "envelope"
+from batch.model.message import ENVELOPE_FORM
+
+ENVELOPE = ENVELOPE_FORM
 """A JSON object with a task type, as Fanout's clients write it."""
 RAW = "raw"
 """Any bytes."""

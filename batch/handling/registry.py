@@ -12,11 +12,13 @@ import difflib
 import functools
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from batch.formats.kinds import CLOUD_EVENT, RAW
 from batch.handling.signals import speaking
 from batch.model.errors import DependencyError, MessageRefused, SettingsError, text_of
 from batch.model.message import BUILT_IN
@@ -80,18 +82,22 @@ class Handler:
         return inspect.iscoroutinefunction(body_of(self.function))
 
     def validated(self, task: Task) -> Any:
-        """The fields of a delivered task as the payload model (None without one). Raises MessageRefused naming task and wrong fields, and a
-        DependencyError that a validator of its own met."""
-        return self.checked(task.fields, f"{self.task_type} task {task.task_id}: ")
+        """A delivered task as the payload model (None without one): its fields, or the JSON of its data where that is what its publisher
+        has said (raw, CloudEvents). Raises MessageRefused naming task and wrong fields, and a DependencyError that a validator of its
+        own met."""
+        if self.payload is None:
+            return None
+        about = f"{self.task_type} task {task.task_id}: "
+        return self.checked(_data_of(task, about) if task.form in (RAW, CLOUD_EVENT) else task.fields, about)
 
-    def checked(self, fields: Mapping[str, Any], about: str = "") -> Any:
+    def checked(self, fields: Any, about: str = "") -> Any:
         """Fields as the payload model (None without one). Raises MessageRefused naming each wrong field, its reason led in by `about`."""
         if self.payload is None:
             return None
         from pydantic import ValidationError
 
         try:
-            return self.payload.model_validate(dict(fields))
+            return self.payload.model_validate(dict(fields) if isinstance(fields, Mapping) else fields)
         except ValidationError as error:
             _raise_service(one.get("ctx", {}).get("error") for one in error.errors(include_url=False, include_input=False))
             wrong = _wrong_fields(error)
@@ -104,6 +110,14 @@ class Handler:
             # A validator is user code; pydantic lets through what is neither a ValueError nor an AssertionError: a parser's exit, for one.
             _raise_service([error])
             raise MessageRefused("invalid", f"{about}{class_name(error)}: {text_of(error)}") from error
+
+
+def _data_of(task: Task, about: str) -> Any:
+    """Raises MessageRefused for data that is not JSON."""
+    try:
+        return json.loads(task.data)
+    except (ValueError, RecursionError) as error:
+        raise MessageRefused("not_json", f"{about}its data is not JSON, which its payload model needs: {error}") from error
 
 
 def _raise_service(errors: Iterable[object]) -> None:

@@ -62,7 +62,13 @@ def from_iso(text: str) -> float:
 
 def hour(unix_s: float) -> str:
     """`2026013112`: the UTC hour that rolling outcome shards are named after."""
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y%m%d%H")
+    return _hour(int(unix_s // 3600))
+
+
+@lru_cache(maxsize=64)
+def _hour(number: int) -> str:
+    """Messages that name no shard of their own share theirs with those of their hour."""
+    return datetime.fromtimestamp(number * 3600, UTC).strftime("%Y%m%d%H")
 
 
 def minute(unix_s: float) -> str:

@@ -76,6 +76,11 @@ def undead_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in own_attributes(attributes).items() if not key.startswith((OURS, THEIRS))}
 
 
+def publishers_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """What the publisher of a message that was not written for Fanout has set, without the names that Fanout keeps for itself."""
+    return undead_attributes({name: value for name, value in attributes.items() if name not in _HOUSE}) if attributes else {}
+
+
 def with_facts(attributes: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
     """A message's own attributes with these. Where they are too many the client's last ones make room, never those of the house."""
     own = {name: value for name, value in undead_attributes(attributes).items() if name not in facts}

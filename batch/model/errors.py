@@ -4,6 +4,7 @@
     ├── SettingsError             settings are wrong; all problems at once
     ├── NameRefused               an object name from a client that could leave its folder
     ├── MessageRefused            data that can never become a task (permanent)
+    │   └── EventUnwanted         (batch.formats.read) a bucket's event of a type that its lane does not run; carries the task
     ├── ResultRefused             (batch.model.result) a handler returned what JSON cannot hold
     ├── WrongResults              (batch.handling.answer) a grouped handler returned no list with one result for each task
     ├── SubmissionClosed          (batch.client.submission) no more tasks may be added
@@ -118,7 +119,7 @@ class NameRefused(FanoutError):
 class MessageRefused(FanoutError):
     """A message that is not JSON, not an object, of an unknown type, or invalid for its type. Trying again cannot help.
 
-    `kind` is one of `not_json`, `not_an_object`, `no_task_type`, `unknown_task_type`, `invalid`, `too_large`;
+    `kind` is one of `not_json`, `not_an_object`, `no_task_type`, `unknown_task_type`, `not_accepted`, `invalid`, `too_large`;
     it becomes the dead letter's error type. `fields` are the names of the fields that are wrong, where they are known.
     """
 

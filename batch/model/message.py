@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import fields as fields_of
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from batch.model.clock import from_iso, hour, iso
 from batch.model.deadletters import REPLAY, replay_number_of
@@ -45,12 +45,15 @@ _TASK_ID = re.compile(TASK_ID_PATTERN)
 _NORMAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 """As `iso` writes it."""
 _JSON = json.JSONDecoder()
+ENVELOPE_FORM = "envelope"
+"""The form of the messages that this module reads; those of others are read by `batch.formats`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One unit of work. `fields` are the client's own; `submitted_at` is ISO 8601; `shard` is where its outcome goes; it was
-    replayed `replay_number` times after it had died."""
+    replayed `replay_number` times after it had died. `form` says how its message was written; of one that was not written for Fanout
+    `data` are the bytes and `attributes` the publisher's, both empty for an envelope."""
 
     task_id: str
     task_type: str
@@ -60,6 +63,9 @@ class Task:
     lane: str = "default"
     shard: str = ""
     replay_number: int = 0
+    form: str = ENVELOPE_FORM
+    data: bytes = b""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def age_key(self) -> tuple[str, str]:
@@ -137,6 +143,18 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
     return cast(Task, task)
 
 
+class _NoAttributes(dict[str, str]):
+    """Shared by all envelopes; pickled and copied as any dict."""
+
+    def __setitem__(self, name: str, _value: str) -> None:
+        raise TypeError(f"task.attributes cannot be changed: put {name!r} into a dict of your own")
+
+    update = setdefault = __setitem__  # type: ignore[assignment]
+
+
+_NO_ATTRIBUTES = _NoAttributes()
+
+
 class _Unfrozen:
     """Becomes a Task, in half of the time that the checks of a frozen class take: every message has one."""
 
@@ -155,6 +173,7 @@ class _Unfrozen:
     ) -> None:
         self.task_id, self.task_type, self.submitted_at, self.fields = task_id, task_type, submitted_at, fields
         self.submission_id, self.lane, self.shard, self.replay_number = submission_id, lane, shard, replay_number
+        self.form, self.data, self.attributes = ENVELOPE_FORM, b"", _NO_ATTRIBUTES
 
 
 def check_task_type(task_type: object) -> None:
@@ -169,13 +188,18 @@ def check_task_type(task_type: object) -> None:
 
 def task_id_of(given: object, message_id: str) -> str:
     """A readable task id, or one made from the message's own id."""
-    return given if isinstance(given, str) and _TASK_ID.fullmatch(given) else f"message-{message_id}"
+    return given if is_task_id(given) else f"message-{message_id}"
+
+
+def is_task_id(given: object) -> TypeGuard[str]:
+    """Whether a task may have this id."""
+    return isinstance(given, str) and _TASK_ID.fullmatch(given) is not None
 
 
 def replaced_task_id(data: bytes) -> object:
     """The task id that a readable message names and that cannot be one; None when it names none, or a good one."""
     given = _json_object(data).get("task_id") if b'"task_id"' in data else None
-    return None if isinstance(given, str) and _TASK_ID.fullmatch(given) else given
+    return None if is_task_id(given) else given
 
 
 def readable_task_id(data: bytes, attributes: Mapping[str, str], message_id: str) -> str:

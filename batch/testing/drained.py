@@ -12,15 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batch.formats.kinds import ENVELOPE
 from batch.handling.registry import Registry, default_registry
 from batch.model.clock import iso
 from batch.model.delayed import as_outgoing, from_object
 from batch.model.delivery import Outgoing
 from batch.model.exit import ExitReason
 from batch.model.message import Task, encode
-from batch.model.names import delayed_folder, delayed_parts, outcome_folder
+from batch.model.names import delayed_folder, delayed_parts
 from batch.model.outcomes import Outcome, from_lines, merged
-from batch.settings import worker_settings
+from batch.settings import WorkerSettings, worker_settings
 from batch.testing.clock import ManualClock
 from batch.testing.handlers import put
 from batch.testing.objects import MemoryObjectStore
@@ -76,7 +77,7 @@ class Drained:
 
 
 def drain(
-    tasks: Iterable[Mapping[str, Any] | bytes],
+    tasks: Iterable[Mapping[str, Any] | bytes | Outgoing],
     registry: Registry = default_registry,
     *,
     objects: Mapping[str, bytes] | None = None,
@@ -85,18 +86,23 @@ def drain(
     concurrency: int = 1,
     deliver_twice: bool = False,
     max_executions: int = MAX_EXECUTIONS,
+    accept: Sequence[str] = (ENVELOPE,),
+    default_type: str = "",
+    event_types: Sequence[str] = WorkerSettings.event_types,
 ) -> Drained:
     """Submit these tasks and run workers until all have an outcome.
 
     A task is `{"task_type": "greet", "name": "Ada"}`, with a `task_id` (`task-1`, `task-2` … by default) and a `submitted_at` if it
-    matters; bytes are published as they are. `objects` are put into the bucket first. Isolated handlers run in threads, and delays have no
-    jitter. `deliver_twice`: each message comes once more than needed. Raises NotDrained after `max_executions`, ValueError for what is no
-    task.
+    matters; bytes are published as they are, and so are messages (`raw`, `notification`, `cloud_event`, `structured`). `accept`,
+    `default_type` and `event_types` are the lane's, as its annotations name them. `objects` are put into the bucket first. Isolated
+    handlers run in threads, and delays have no jitter. `deliver_twice`: each message comes once more than needed. Raises NotDrained after
+    `max_executions`, ValueError for what is no task.
     """
     clock = clock or ManualClock()
     store = store if store is not None else MemoryObjectStore(clock=clock)
     put(store, objects)
-    begun = _Lane(registry, store, clock, concurrency)
+    forms = {"ACCEPT": ",".join(accept), "DEFAULT_TYPE": default_type, "EVENT_TYPES": ",".join(event_types)}
+    begun = _Lane(registry, store, clock, concurrency, forms)
     before = {name: store.read(name) for name in store.names()}
     messages = [_message(one, f"task-{number}", iso(clock.now())) for number, one in enumerate(tasks, 1)]
     begun.publish(messages)
@@ -119,11 +125,14 @@ class SoleSubscription(MemorySubscription):
 class _Lane:
     """What lasts from one worker to the next."""
 
-    def __init__(self, registry: Registry, store: MemoryObjectStore, clock: ManualClock, concurrency: int) -> None:
+    def __init__(
+        self, registry: Registry, store: MemoryObjectStore, clock: ManualClock, concurrency: int, forms: Mapping[str, str]
+    ) -> None:
         self.exit_reasons: list[ExitReason] = []
         self._store = store
         self._clock = clock
         self._concurrency = concurrency
+        self._forms = forms
         self._began_s = clock.now()
         self._worker_clock = WorkerClock(clock)
         self._broker = MemoryBroker(self._worker_clock)
@@ -163,7 +172,7 @@ class _Lane:
 
     def drained(self, before: Mapping[str, bytes]) -> Drained:
         store = self._store
-        lines = [one for name in store.names(outcome_folder(LANE)) for one in from_lines(store.read(name))]
+        lines = [one for name in store.names("outcomes/") for one in from_lines(store.read(name))]
         outputs = {name: store.read(name) for name in store.names() if not name.startswith(_OF_FANOUT)}
         return Drained(
             merged(lines),
@@ -193,6 +202,7 @@ class _Lane:
             "WATCHDOG_S": "1e12",
             "BILLING_FLOOR_S": "0",
             "DRAIN_AFTER_S": "0",
+            **self._forms,
         }
         worker = Worker(
             worker_settings(settings),
@@ -226,7 +236,9 @@ class _NoJitter(random.Random):
         return 0.0
 
 
-def _message(given: Mapping[str, Any] | bytes, task_id: str, submitted_at: str) -> Outgoing:
+def _message(given: Mapping[str, Any] | bytes | Outgoing, task_id: str, submitted_at: str) -> Outgoing:
+    if isinstance(given, Outgoing):
+        return given
     if isinstance(given, bytes):
         return Outgoing(given, {"shard": LANE})
     body = {"task_id": task_id, "submitted_at": submitted_at, **given}

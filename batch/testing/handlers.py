@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batch.handling.answer import wrong_results
@@ -12,11 +12,13 @@ from batch.handling.context import AsyncContext, Context
 from batch.handling.registry import Function, Handler, Kind, Registry, default_registry
 from batch.handling.results import Written
 from batch.model.clock import Clock, iso
+from batch.model.delivery import Outgoing
 from batch.model.errors import FanoutError
 from batch.model.message import Task
 from batch.services.ports import ObjectStore
 from batch.testing.bounded import checked, heard, result_of
 from batch.testing.clock import ManualClock
+from batch.testing.messages import task_of
 from batch.testing.objects import MemoryObjectStore
 from batch.testing.observed import HandlerClock
 
@@ -52,7 +54,7 @@ class HandlerRun:
 
 def run_handler(
     handler: Function | str,
-    fields: Mapping[str, Any],
+    fields: Mapping[str, Any] | Outgoing,
     *,
     objects: Mapping[str, bytes] | None = None,
     store: ObjectStore | None = None,
@@ -62,7 +64,8 @@ def run_handler(
     submitted_at: str | None = None,
     registry: Registry = default_registry,
 ) -> HandlerRun:
-    """Run a handler, named by its task type or given as a function, on a task with these fields. `objects` are put into the bucket first.
+    """Run a handler, named by its task type or given as a function, on a task with these fields, or on the task of a message that was not
+    written for Fanout (`raw`, `notification`, `cloud_event`, `structured`). `objects` are put into the bucket first.
 
     Options come from the registry where it knows the handler; its payload model is checked first. Sync and async functions alike; a
     grouped one gets a group of one, an isolated one runs in this process, where its memory has no limit. Raises what the handler raises
@@ -73,7 +76,7 @@ def run_handler(
     clock = clock or ManualClock()
     store = store if store is not None else MemoryObjectStore(clock=clock)
     found = handler_of(handler, registry)
-    task = Task(task_id, found.task_type, submitted_at or iso(clock.now()), dict(fields), lane="test", shard="test")
+    task = made_task(fields, found.task_type, task_id, submitted_at or iso(clock.now()))
     put(store, objects)
     (run,) = _run(found, [task], store, clock, attempt) if found.kind is Kind.GROUP else [_run_alone(found, task, store, clock, attempt)]
     if isinstance(run, BaseException):
@@ -83,7 +86,7 @@ def run_handler(
 
 def run_group(
     handler: Function | str,
-    fields_of_tasks: Sequence[Mapping[str, Any]],
+    fields_of_tasks: Sequence[Mapping[str, Any] | Outgoing],
     *,
     objects: Mapping[str, bytes] | None = None,
     store: ObjectStore | None = None,
@@ -100,9 +103,7 @@ def run_group(
     found = handler_of(handler, registry)
     put(store, objects)
     at = iso(clock.now())
-    tasks = [
-        Task(f"task-{number}", found.task_type, at, dict(one), lane="test", shard="test") for number, one in enumerate(fields_of_tasks, 1)
-    ]
+    tasks = [made_task(one, found.task_type, f"task-{number}", at) for number, one in enumerate(fields_of_tasks, 1)]
     return _run(found, tasks, store, clock, attempt)
 
 
@@ -114,6 +115,13 @@ def handler_of(handler: Function | str, registry: Registry) -> Handler:
         if registry[task_type].function is handler:
             return registry[task_type]
     return Handler(getattr(handler, "__name__", "function"), handler)
+
+
+def made_task(given: Mapping[str, Any] | Outgoing, task_type: str, task_id: str, submitted_at: str) -> Task:
+    """A task with these fields, or that of a message. Raises MessageRefused."""
+    if isinstance(given, Outgoing):
+        return replace(task_of(given, task_type, submitted_at), task_id=task_id)
+    return Task(task_id, task_type, submitted_at, dict(given), lane="test", shard="test")
 
 
 def put(store: ObjectStore, objects: Mapping[str, bytes] | None) -> None:

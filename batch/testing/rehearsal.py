@@ -14,6 +14,7 @@ from typing import Any
 
 from batch.handling.registry import Function, Registry, default_registry
 from batch.model.clock import iso
+from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable, Permanent, Superseded
 from batch.testing.clock import ManualClock
 from batch.testing.handlers import TASK_ID, HandlerRun, put, run_handler
@@ -35,18 +36,18 @@ class Rehearsal:
     def __init__(
         self,
         handler: Function | str,
-        fields: Mapping[str, Any],
+        fields: Mapping[str, Any] | Outgoing,
         *,
         objects: Mapping[str, bytes] | None = None,
         registry: Registry = default_registry,
         task_id: str = TASK_ID,
     ) -> None:
-        """`objects` are in the bucket from the beginning."""
+        """`fields`, or a message, as for `run_handler`. `objects` are in the bucket from the beginning."""
         self.clock = ManualClock()
         self.store = MemoryObjectStore(clock=self.clock)
         self.written: Counter[str] = Counter()
         self._handler = handler
-        self._fields = dict(fields)
+        self._fields = fields if isinstance(fields, Outgoing) else dict(fields)
         self._objects = dict(objects or {})
         self._registry = registry
         self._task_id = task_id

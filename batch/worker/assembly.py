@@ -62,7 +62,8 @@ def assembled(settings: WorkerSettings, registry: Registry, markers: Markers, pa
         built_in = stage, ThreadExecutor(BUILT_IN_THREADS, stage.queue, with_them)
     here = [task_type for task_type in registry if registry[task_type].kind is not Kind.PROCESS]
     slow = SlowWatch(settings.slow_after_s, settings.task_timeout_s / 2, runner, parts.clock)
-    return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here), slow, built_in)
+    forms = runner.admission.forms
+    return Executors(executors, quarantine, registry, changes, Guard(parts.clock, here), slow, built_in, forms)
 
 
 def _loop(settings: WorkerSettings, registry: Registry, parts: Parts) -> Loop:

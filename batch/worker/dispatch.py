@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from batch.formats.forms import ENVELOPES, Forms, is_built_in
 from batch.handling.registry import Kind, Registry
 from batch.model.delivery import Delivery
-from batch.model.message import BUILT_IN, task_type_of
+from batch.model.message import BUILT_IN
 from batch.model.progress import RunningTask
 from batch.worker.attempt import Work
 from batch.worker.executors.guard import Guard
@@ -57,8 +58,10 @@ class Executors:
         guard: Guard,
         slow: SlowWatch,
         built_in: tuple[Redelivered, Executor] | None = None,
+        forms: Forms = ENVELOPES,
     ) -> None:
-        """`changes` are those of all queues. `built_in`: threads for Fanout's own task types, where no handler runs in threads."""
+        """`changes` are those of all queues; `forms` those of the lane's messages. `built_in`: threads for Fanout's own task types, where
+        no handler runs in threads."""
         self._stages = {name: stage for name, (stage, _) in executors.items()}
         self._executors = [executor for _, executor in executors.values()]
         self._sorts = len(executors) > 1
@@ -70,6 +73,7 @@ class Executors:
         others = [quarantine] if built_in is None else [built_in[1], quarantine]
         self._everyone: Sequence[Executor | Quarantine] = (*self._executors, *others)
         self._registry = registry
+        self._forms = forms
         self.changes = changes
         self._guard = guard
         self._slow = slow
@@ -84,18 +88,19 @@ class Executors:
             return
         by_queue: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
-            by_queue.setdefault(queue_of(delivery, self._registry), []).append(delivery)
+            by_queue.setdefault(queue_of(delivery, self._registry, self._forms), []).append(delivery)
         for name, of_queue in by_queue.items():
             self._stages.get(name, self._first).put(of_queue)
 
     def _beside(self, stage: Redelivered, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Those that are not for Fanout's own handlers. The attributes tell, which its messages always have: data would have to be read for
-        each, and a message without them is refused by the other executor."""
+        each, and a message without them is refused by the other executor. Where they say so the data decides: they may lie."""
         types = self._built_in_types
         if types.isdisjoint([one.attributes.get("task_type") for one in deliveries]):
             return deliveries
-        stage.put([one for one in deliveries if one.attributes.get("task_type") in types])
-        return [one for one in deliveries if one.attributes.get("task_type") not in types]
+        ours = [one.attributes.get("task_type") in types and is_built_in(one.data, one.attributes) for one in deliveries]
+        stage.put([one for one, is_ours in zip(deliveries, ours, strict=True) if is_ours])
+        return [one for one, is_ours in zip(deliveries, ours, strict=True) if not is_ours]
 
     def start(self) -> None:
         for executor in self._everyone:
@@ -156,9 +161,10 @@ def queues_of(registry: Registry) -> dict[str, list[str]]:
     return queues or {Kind.THREAD.value: []}
 
 
-def queue_of(delivery: Delivery, registry: Registry) -> str:
-    """The queue of the handler that a message's data asks for; that of threads when it cannot be told. Attributes may lie, data decides."""
-    task_type = task_type_of(delivery.data)
+def queue_of(delivery: Delivery, registry: Registry, forms: Forms = ENVELOPES) -> str:
+    """The queue of the handler that a message asks for; that of threads when it cannot be told. Of an envelope attributes may lie, data
+    decides."""
+    task_type = forms.type_of(delivery.data, delivery.attributes)
     if task_type is None or task_type not in registry:
         return Kind.THREAD.value
     return queue_name(registry[task_type].kind, task_type)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from batch.formats.forms import ENVELOPES, Forms
 from batch.handling.cancels import Cancels
 from batch.model.clock import Clock, iso
-from batch.model.deadletters import replay_number_of
 from batch.model.delayed import DelayedMessage, from_object
 from batch.model.errors import ObjectMissing, PreconditionFailed
-from batch.model.message import shard_in_id, shard_of, task_type_of
+from batch.model.message import shard_in_id
 from batch.model.names import delayed_folder, delayed_parts, outcome_object
 from batch.model.outcomes import Outcome, counted, to_line
 from batch.services.ports import ObjectInfo, ObjectStore
@@ -57,6 +57,7 @@ class CancelledTasks:
     clock: Clock
     rng: random.Random
     swept: Swept
+    forms: Forms = ENVELOPES
     count: int = 0
 
     def look(self) -> str:
@@ -68,18 +69,19 @@ class CancelledTasks:
         cancels, attributes = self.swept.cancels, message.attributes
         if not cancels.by_id or (entry := cancels.entry_for(message.task_id, attributes.get("submission_id", ""), attributes)) is None:
             return None
+        message_id, published_s = message.message_id, message.published_s
+        task, _ = self.forms.told(message.data, attributes, message_id=message_id, published_s=published_s, lane=self.lane)
         outcome = Outcome(
             message.task_id,
-            attributes.get("task_type") or task_type_of(message.data) or "unknown",
+            task.task_type,
             "cancelled",
             iso(self.clock.now()),
             attempt_count=0,
             message_id=message.message_id,
             reason=entry.reason,
-            replay_number=replay_number_of(attributes),
+            replay_number=task.replay_number,
         )
-        shard = shard_of(attributes, lane=self.lane, published_s=message.published_s)
-        return Found(info, shard, to_line(outcome), attributes.get("submission_id", ""))
+        return Found(info, task.shard, to_line(outcome), task.submission_id)
 
     def sweep(self, until_s: float) -> None:
         """End all delayed tasks that the list names, if it is new, until `until_s` (monotonic); the next tick goes on from there. Raises

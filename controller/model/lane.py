@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from batch.dead.rules import NO_RULES, Rules
+from batch.formats.forms import Forms
 from batch.settings import WorkerSettings
 from controller.model.schedule import Schedule
 
@@ -96,3 +97,8 @@ class Lane:
     start_within_s: float = START_WITHIN_S
     is_delayed: bool = False
     problems: tuple[str, ...] = ()
+
+    @property
+    def forms(self) -> Forms:
+        """Those of its messages."""
+        return Forms(self.policy.accept, self.policy.default_type, self.policy.event_types, self.subscription)

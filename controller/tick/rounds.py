@@ -76,9 +76,14 @@ def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
         memory.ends_lock.release()
 
 
+def _facts(lane: Lane) -> LaneFacts:
+    forms = lane.policy.accept, lane.policy.default_type, lane.policy.event_types
+    return LaneFacts(lane.name, lane.subscription, lane.topic, lane.policy.rules, lane.vcpu, lane.memory_gib, *forms)
+
+
 def _write_lanes(outside: Outside, found: Found) -> None:
     """For what serves several lanes. Where the others on record are not known, they stay as long as a job is refused: it may be theirs."""
-    own = {one.name: LaneFacts(one.name, one.subscription, one.topic, one.policy.rules, one.vcpu, one.memory_gib) for one in found.lanes}
+    own = {one.name: _facts(one) for one in found.lanes}
     now, wanted, known = outside.clock.now(), {**found.kept, **own}, outside.memory.lanes(outside.clock.now())
     if not own or known == wanted:
         return

@@ -102,7 +102,9 @@ def look(
         republisher = Republisher(lane.subscription, lambda: outside.topic(lane.topic), outside.store, outside.clock)
         if cancelled:
             swept = outside.memory.swept(lane.name)
-            republisher.cancelled = CancelledTasks(lane.name, lane.subscription, outside.store, outside.clock, outside.rng, swept)
+            republisher.cancelled = CancelledTasks(
+                lane.name, lane.subscription, outside.store, outside.clock, outside.rng, swept, lane.forms
+            )
         delayed = republisher.run(dry_run=dry_run)
     new_count = delayed.count + sent_count
     remembered = outside.memory.state(lane.name)

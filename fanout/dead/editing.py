@@ -90,6 +90,13 @@ def _dumped(body: dict[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
+def _check_form(letter: Letter) -> None:
+    """Raises ValueError for a message whose bytes are its publisher's, and not fields of a task."""
+    if letter.form:
+        what = f"its message came as {letter.form}, from a publisher that does not know Fanout: it can be replayed as it is, or discarded"
+        raise ValueError(f"{what}; a right one is published to the topic of lane {letter.lane}")
+
+
 def _checked(letter: Letter, data: bytes, check: Check) -> list[str]:
     """What differs. Raises ValueError, MessageRefused for data that must not be written."""
     after = _object(data)
@@ -120,6 +127,7 @@ def _changed(scope: Scope, change: Change, check: Check) -> Iterator[tuple[str, 
                 if letter.raw_object:
                     letter = replace(letter, data=scope.store.read(letter.raw_object))
                 try:
+                    _check_form(letter)
                     data = change(letter.data)
                     held = _held(scope, found, fold) if held is None else held  # asked last: a person may have edited for long
                     if line in held:

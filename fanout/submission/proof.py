@@ -1,4 +1,4 @@
-"""`fanout proof`: what became of a submission's tasks. Ends with 0 only when every task is accounted for."""
+"""`fanout proof`: what became of a submission, or by count of a lane's messages. Ends with 0 only when all are accounted for."""
 
 from __future__ import annotations
 
@@ -15,21 +15,41 @@ from batch.services.ports import ObjectStore
 from controller.model.wording import are
 from fanout import cloud
 from fanout.output import counted, show_json
+from fanout.submission.lane_proof import as_object, counted_lane
+from fanout.submission.lane_proof import as_text as lane_text
 
 SHOWN = 20
 """How many missing or dead tasks are named in the text; `--json` names all."""
 
 
 @click.command()
-@click.argument("submission_id")
+@click.argument("submission_id", required=False)
+@click.option("--lane", default="", help="Count the messages of a lane instead, whose publishers made no submission.")
+@click.option("--since", default="", metavar="AGE|TIME", help="With --lane: published within an age such as 2h, or since a time.")
+@click.option("--until", default="", metavar="AGE|TIME", help="With --lane: published until then; now by default.")
+@click.option("--given", type=click.IntRange(0), help="With --lane: how many messages were published in that time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole proof as JSON.")
 @cloud.with_store
-def command(submission_id: str, as_json: bool, store: ObjectStore) -> None:
-    """Prove what became of a submission's tasks.
+def command(submission_id: str | None, lane: str, since: str, until: str, given: int | None, as_json: bool, store: ObjectStore) -> None:
+    """Prove what became of a submission's tasks, or count a lane's.
 
     Ends with 0 when the submission is closed and every task has an outcome, whichever; else with 1. A complete proof is stored, and told
     again at the cost of a list while nothing newer is in the bucket.
+
+    With --lane it is a proof by count, of whole hours (UTC): 0 when as many messages ended as --given says, else 1.
+
+    \b
+    fanout proof s-20260131-120000-0a1b2c3d
+    fanout proof --lane uploads --since 2026-01-31T12:00 --until 2026-01-31T13:59 --given 5000
     """
+    if lane:
+        if submission_id or not since:
+            raise click.UsageError("--lane needs --since, and no submission")
+        found = counted_lane(store, lane, since, until, given)
+        show_json(as_object(found)) if as_json else click.echo(lane_text(found))
+        sys.exit(0 if found.complete else 1)
+    if submission_id is None or since or until or given is not None:
+        raise click.UsageError("name a submission, or --lane with --since, --until and --given")
     try:
         told = proof_of(store, submission_id)
     except ObjectMissing as error:

@@ -72,6 +72,15 @@ def test_a_task_ends_and_its_object_is_gone(here: World) -> None:
     assert "delayed: ended 1 delayed task that was cancelled" in " ".join(explained(result))
 
 
+def test_of_a_message_of_others_attributes_say_neither_type_nor_shard(here: World) -> None:
+    delay(here, "id-1", task_type="fanout.webhook", shard="blue")
+    cancels(here, "id-1")
+    tick(lane(accept=("raw",), default_type="note"), here.outside)
+    (outcome,) = outcomes(here)
+    assert (outcome.task_id, outcome.task_type) == ("id-1", "note")
+    assert here.store.names(f"outcomes/{rolling_shard('default', here.clock.now())}/")
+
+
 def test_a_submission_ends_large_small_and_with_ids_of_others(here: World) -> None:
     hour = rolling_shard("default", here.clock.now())
     gone = [of_submission(1), of_submission(2, hour), "foreign"]

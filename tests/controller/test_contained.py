@@ -193,6 +193,13 @@ def test_a_round_writes_what_all_lanes_are_once() -> None:
     assert (here.store.read_with_info(LANES)[1].generation, len(here.store.unmet())) == (generation, 1)
 
 
+def test_lanes_json_tells_which_messages_a_lane_takes() -> None:
+    here = world([job("a", accept="raw,gcs-notification", default_type="note", event_types="OBJECT_DELETE"), job("b")])
+    tick_lanes(here.outside)
+    found = {name: (one.accept, one.default_type, one.event_types) for name, one in read_lanes(here.store).items()}
+    assert found == {"a": (("raw", "gcs-notification"), "note", ("OBJECT_DELETE",)), "b": (("envelope",), "", ("OBJECT_FINALIZE",))}
+
+
 def test_lanes_that_somebody_deleted_are_written_again() -> None:
     here = world([job("a")])
     tick_lanes(here.outside)

@@ -234,6 +234,20 @@ def test_a_wrong_patch_is_refused_with_the_reason_and_changes_nothing(desk: Desk
     assert not desk.acts()
 
 
+@pytest.mark.parametrize("arguments", [("--patch", '{"width": 1}', "--yes"), (letter(1).task_id,)])
+def test_what_a_publisher_wrote_that_knows_no_fields_is_not_edited(
+    desk: Desk, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(click, "edit", lambda *_, **__: pytest.fail("there is nothing to edit"))
+    write_log(desk.store, [letter(1, data=b'{"width": 2}', form="raw")])
+    shown = desk.dead("edit", *arguments, "--handlers", HANDLERS, code=1)
+    assert "its message came as raw, from a publisher that does not know Fanout: it can be replayed as it is, or discarded" in shown
+    assert not desk.acts()
+    desk.dead("replay", "--id", letter(1).task_id)
+    ((_, message),) = desk.broker.topic("tasks").published
+    assert message.data == b'{"width": 2}'
+
+
 @pytest.mark.parametrize("patch", ["no json", "3", "[]", '[{"op": "swap", "path": "/a"}]'])
 def test_what_is_no_patch_is_wrong_usage(desk: Desk, patch: str) -> None:
     assert "Error" in desk.dead("edit", "x", "--patch", patch, "--handlers", HANDLERS, code=2)

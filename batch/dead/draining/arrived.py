@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 from batch.dead.lanes import UNKNOWN_LANE, LaneFacts
 from batch.dead.letters import Letter
+from batch.formats.forms import ENVELOPES, Forms
+from batch.formats.kinds import ENVELOPE
 from batch.model.attempts import NONE, AttemptError, Attempts
 from batch.model.clock import from_iso, iso
-from batch.model.deadletters import MAX_REASON_BYTES, OURS, THEIRS, cut, fingerprint_of, replay_number_of, undead_attributes
+from batch.model.deadletters import MAX_REASON_BYTES, OURS, THEIRS, cut, fingerprint_of, undead_attributes
 from batch.model.delayed import as_first_published, published_again, republication_of
 from batch.model.delivery import MAX_ATTRIBUTES, Delivery, Outgoing
-from batch.model.errors import MessageRefused
-from batch.model.message import Task, decode, readable_task_id, shard_of, task_type_of
+from batch.model.message import is_task_id
 from batch.model.names import RESERVED_LANES
 from batch.model.outcomes import Outcome
 
@@ -93,21 +94,24 @@ def arrived(delivery: Delivery, lanes: Mapping[str, LaneFacts]) -> Arrived:
     if _SUBSCRIPTION in attributes:
         return _from_net(delivery, lanes)
     if f"{OURS}error_type" in attributes:
-        return _from_worker(delivery)
+        return _from_worker(delivery, lanes)
     lane = _lane(attributes.get("lane", ""))
-    letter, _ = _letter_of(delivery, delivery, lane)
+    letter, _ = _letter_of(delivery, delivery, lane, ENVELOPES)
     because = "it has the attributes neither of a worker's dead letter nor of Pub/Sub's dead-letter policy: who publishes to this topic?"
     return Arrived(delivery, _caught(letter, because), delivery)
 
 
-def _from_worker(delivery: Delivery) -> Arrived:
+def _from_worker(delivery: Delivery, lanes: Mapping[str, LaneFacts]) -> Arrived:
     attributes = delivery.attributes
     told = _FIRST.fullmatch(attributes.get(f"{OURS}first", ""))
     first = replace(delivery, published_s=float(told[1]), message_id=told[2]) if told else as_first_published(delivery)
-    letter, _ = _letter_of(delivery, first, _lane(attributes.get(f"{OURS}lane", ""), attributes.get("lane", "")))
+    lane = _lane(attributes.get(f"{OURS}lane", ""), attributes.get("lane", ""))
+    letter, _ = _letter_of(delivery, first, lane, lanes[lane].forms if lane in lanes else ENVELOPES)
     error_type, reason = attributes[f"{OURS}error_type"], attributes.get(f"{OURS}reason", "")
     given, raw = attributes.get(f"{OURS}fingerprint", ""), attributes.get(f"{OURS}raw", "")
     count = _count(attributes.get(f"{OURS}attempt_count", ""))
+    if letter.form and is_task_id(named := attributes.get("task_id")):
+        letter = replace(letter, task_id=named)  # as the worker has written it down; its data may be too large to be here
     letter = replace(
         letter,
         error_type=error_type,
@@ -128,12 +132,13 @@ def _from_net(delivery: Delivery, lanes: Mapping[str, LaneFacts]) -> Arrived:
     found = next((one for one in lanes.values() if one.subscription == subscription), None)
     lane = found.name if found else _lane(attributes.get("lane", ""))
     first = as_first_published(replace(delivery, published_s=_published_s(delivery)))
-    letter, problem = _letter_of(delivery, first, lane)
+    forms = found.forms if found else ENVELOPES
+    letter, problem = _letter_of(delivery, first, lane, forms)
     reason = f"Pub/Sub's dead-letter policy took it after {_count(attributes.get(_DELIVERIES, ''))} deliveries of {subscription[:255]}"
     letter = _with_error(letter, UNDELIVERABLE, reason)
     if problem:
         stays = f"it is no task that can be read ({problem}), and its subscription did not deliver it to a worker that could say so"
-    elif letter.task_id.startswith("message-") and republication_of(attributes) is None:
+    elif forms.is_of_message(letter.task_id, first.message_id) and republication_of(attributes) is None:
         stays = "it names no task_id, and the id it had died with its first message: replayed, it is another task"
     elif found is None:
         stays = f"no lane drains subscription {subscription[:255]}: replay it to one with --to-lane"
@@ -144,20 +149,10 @@ def _from_net(delivery: Delivery, lanes: Mapping[str, LaneFacts]) -> Arrived:
     return Arrived(delivery, letter, first, found.topic if found else "", by_net=True, may_have_record=not problem, stays=stays)
 
 
-def _letter_of(delivery: Delivery, first: Delivery, lane: str) -> tuple[Letter, str]:
+def _letter_of(delivery: Delivery, first: Delivery, lane: str, forms: Forms) -> tuple[Letter, str]:
     """The letter without its error, and why its message is no task."""
-    attributes, problem = delivery.attributes, ""
-    try:
-        task = decode(delivery.data, attributes, message_id=first.message_id, published_s=first.published_s, lane=lane)
-    except MessageRefused as error:
-        problem = cut(str(error), MAX_REASON_BYTES // 2)
-        task = Task(
-            readable_task_id(delivery.data, attributes, first.message_id),
-            attributes.get("task_type") or task_type_of(delivery.data) or "unknown",
-            submitted_at="",
-            shard=shard_of(attributes, lane=lane, published_s=first.published_s),
-            replay_number=replay_number_of(attributes),
-        )
+    attributes = delivery.attributes
+    task, problem = forms.told(delivery.data, attributes, message_id=first.message_id, published_s=first.published_s, lane=lane)
     letter = Letter(
         task_id=task.task_id,
         task_type=task.task_type,
@@ -168,14 +163,15 @@ def _letter_of(delivery: Delivery, first: Delivery, lane: str) -> tuple[Letter, 
         error_type=UNDELIVERABLE,
         reason="",
         fingerprint="",
-        submission_id=attributes.get("submission_id", ""),
+        submission_id=task.submission_id,
         replay_number=task.replay_number,
         first_message_id=first.message_id,
         attributes=undead_attributes(attributes),
         source={key: value for key, value in attributes.items() if key.startswith(THEIRS)},
         data=delivery.data,
+        form="" if task.form == ENVELOPE else task.form,
     )
-    return letter, problem
+    return letter, cut(problem, MAX_REASON_BYTES // 2)
 
 
 def judged(one: Arrived, attempts: Attempts = NONE) -> Judged:

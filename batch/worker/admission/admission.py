@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from batch.events import log
+from batch.formats.forms import Decode, Forms
+from batch.formats.read import EventUnwanted
 from batch.handling.registry import Kind, Registry
 from batch.model.attempts import Attempts
-from batch.model.clock import Clock, iso
-from batch.model.deadletters import replay_number_of
+from batch.model.clock import Clock
 from batch.model.delayed import DELAYED, as_first_published, due_of
 from batch.model.delivery import MAX_EXTENSION_S, Delivery
 from batch.model.errors import MessageRefused
-from batch.model.message import BUILT_IN, TASK_ID_PATTERN, Task, decode, readable_task_id, replaced_task_id, shard_of, short
+from batch.model.message import BUILT_IN, TASK_ID_PATTERN, replaced_task_id, short
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
 from batch.worker.admission.markers import Markers, Standing
@@ -49,8 +50,14 @@ class Admission:
     markers: Markers
     end_s: float
     timed: Callable[[str, float], None] = lambda _ack_id, _deadline_s: None
+    forms: Forms = field(init=False)
+    _decode: Decode = field(init=False)
     _replacement_told: threading.Lock = field(default_factory=threading.Lock, init=False)
     """Taken by the first that tells of a replaced task id, and kept."""
+
+    def __post_init__(self) -> None:
+        self.forms = self.settings.forms
+        self._decode = self.forms.decode
 
     def decoded(self, delivery: Delivery, *, at_any_time: bool = False) -> Attempt | Finished:
         """The attempt that a message asks for; a dead letter when it asks for none. One that was published again must wait where it comes
@@ -60,7 +67,7 @@ class Admission:
         if DELAYED in delivery.attributes:
             not_before, delivery = due_of(delivery.attributes), as_first_published(delivery)
         try:
-            task = decode(
+            task = self._decode(
                 delivery.data,
                 delivery.attributes,
                 message_id=delivery.message_id,
@@ -68,6 +75,8 @@ class Admission:
                 lane=self.settings.lane_name,
             )
             handler = self.registry[task.task_type]
+        except EventUnwanted as error:
+            return self.verdicts.unwanted(error.task, delivery, began_s, str(error))
         except MessageRefused as error:
             return self._refused(delivery, began_s, error)
         if task.task_id.startswith("message-"):
@@ -104,7 +113,7 @@ class Admission:
         except MessageRefused as error:
             if attempt.marked:
                 self.markers.unmark(attempt, done=True)
-            return self._refused(attempt.delivery, attempt.began_s, error)
+            return self.verdicts.dead(attempt.task, attempt.delivery, attempt.began_s, 0, error.kind, str(error))
         return None
 
     def readmit(self, attempt: Attempt, *, mark_quarantined: bool = True) -> Finished | None:
@@ -160,13 +169,12 @@ class Admission:
             log("task_id_replaced", text, task_id=task_id, given=short(given), message_id=delivery.message_id)
 
     def _refused(self, delivery: Delivery, began_s: float, error: MessageRefused) -> Finished:
-        """A dead letter, with what can be told of a message that is not a task."""
-        unreadable = Task(
-            task_id=readable_task_id(delivery.data, delivery.attributes, delivery.message_id),
-            task_type=delivery.attributes.get("task_type", "unknown"),
-            submitted_at=iso(delivery.published_s),
+        """A dead letter, with what can be told of a message that is not a task, or one without a handler."""
+        task, _ = self.forms.told(
+            delivery.data,
+            delivery.attributes,
+            message_id=delivery.message_id,
+            published_s=delivery.published_s,
             lane=self.settings.lane_name,
-            shard=shard_of(delivery.attributes, lane=self.settings.lane_name, published_s=delivery.published_s),
-            replay_number=replay_number_of(delivery.attributes),
         )
-        return self.verdicts.dead(unreadable, delivery, began_s, 0, error.kind, str(error))
+        return self.verdicts.dead(task, delivery, began_s, 0, error.kind, str(error))

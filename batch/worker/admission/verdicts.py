@@ -187,6 +187,10 @@ class Verdicts:
             self.markers.unmark(attempt, done=True)
         return None if entry is None else self._cancelled(attempt, entry, attempt.before.attempt_count)
 
+    def unwanted(self, task: Task, delivery: Delivery, began_s: float, reason: str) -> Ended:
+        """The outcome of a task that no handler of its lane is to have."""
+        return self._ended(task, delivery, began_s, "cancelled", 0, reason=reason)
+
     def _again(self, attempt: Attempt, not_before: float, *, on_record: bool = True) -> Finished:
         """It runs again, not before this time (Unix seconds), unless it was cancelled meanwhile."""
         entry = self.cancelled_by(attempt)

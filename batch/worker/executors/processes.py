@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -145,6 +145,7 @@ class Isolation:
             "modules": self.settings.handlers,
             "bucket_name": self.store.bucket_name,
             "log_level": self.settings.log_level,
+            "forms": astuple(self.settings.forms),
         }
         environment = dict(os.environ) if as_in_worker else environment_of_child(os.environ, self.settings.child_environment)
         child = Child(hello, environment, self.store, self.clock, self.stopping)

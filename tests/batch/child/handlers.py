@@ -284,3 +284,28 @@ def group_write(tasks: list[Task], ctxs: list[Context]) -> list[Any]:
 def hangs_in_python(task: Task, ctx: Context) -> None:
     ctx.progress(1, 2, "halves")
     ctx.stopping.wait(float(task.fields["seconds"]))
+
+
+def told(task: Task) -> dict[str, Any]:
+    """What a handler gets of a message that was not written for Fanout."""
+    return {"data": task.data.decode(), "form": task.form, "fields": dict(task.fields), "attributes": dict(task.attributes)}
+
+
+@isolated("tells")
+def tells(task: Task, ctx: Context) -> dict[str, Any]:
+    return told(task)
+
+
+@task("thread-tells")
+def thread_tells(task: Task, ctx: Context) -> dict[str, Any]:
+    return told(task)
+
+
+@task("async-tells")
+async def async_tells(task: Task, ctx: AsyncContext) -> dict[str, Any]:
+    return told(task)
+
+
+@task("group-tells", group=4)
+def group_tells(tasks: list[Task], ctxs: list[Context]) -> list[Any]:
+    return [told(task) for task in tasks]

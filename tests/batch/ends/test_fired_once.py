@@ -216,6 +216,17 @@ def test_a_lane_that_does_not_exist_is_told_and_the_end_is_fired_once_it_does() 
     assert len(world.broker.topic("bulk-topic").published) == 1
 
 
+def test_a_lane_that_would_take_the_task_of_an_end_for_anybodys_bytes_does_not_get_it() -> None:
+    world = ready(World(ends=Ends({"task_type": "report", "lane": "bulk"})))
+    write_lanes(world.bucket, {"default": LANE, "bulk": LaneFacts("bulk", "bulk-sub", "bulk-topic", Rules(), accept=("raw",))})
+    world.tick()
+    (delivery,) = world.subscription.pull(1, 0.0)
+    task = decode(delivery.data, delivery.attributes, message_id="m", published_s=0.0, lane="default")
+    with pytest.raises(Retry, match="lane 'bulk' takes raw, and not the task that is the on_complete of submission"):
+        Finish(world.bucket, world.broker.topic, world.clock, world.rng).run(task)
+    assert world.broker.topic("bulk-topic").published == []
+
+
 @pytest.mark.parametrize("fields", [{}, {"submission_id": ID, "lane": "default", "round": "x"}])
 def test_a_finish_that_names_no_round_is_dead(fields: dict[str, object]) -> None:
     world = World()
