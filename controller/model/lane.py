@@ -13,6 +13,7 @@ DEFAULT_CALLBACKS = "default"
 START_WITHIN_S = 600.0
 DELAYED_START_WITHIN_S = 12 * 3600.0
 """How late Cloud Run may start an execution of a delayed job."""
+SLOW_START_S = 300.0
 
 
 class Strategy(StrEnum):
@@ -96,3 +97,8 @@ class Lane:
     start_within_s: float = START_WITHIN_S
     is_delayed: bool = False
     problems: tuple[str, ...] = ()
+
+    @property
+    def slow_start_s(self) -> float:
+        """From when on an execution that has started no worker is noted as slow to start."""
+        return self.start_within_s / 2 if self.is_delayed else min(SLOW_START_S, self.start_within_s / 2)
