@@ -41,7 +41,7 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
     backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, window_s=settings.reading_window_s)
     try:
-        home = Home(settings.project, settings.bucket_name)
+        home = Home(settings.project, settings.bucket_name, settings.delayed_price_percent)
         yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas, home=home)
     finally:
         topics.close()

@@ -11,12 +11,14 @@ from typing import Any
 from batch.dead.rules import NO_RULES, Rules
 from batch.model.errors import ObjectDamaged, ObjectMissing
 from batch.model.names import LANES
+from batch.prices import LIST_PERCENT
 from batch.services.ports import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
 class LaneFacts:
-    """`subscription` and `topic` are short names. `vcpu` and `memory_gib` of a worker are 0 where they are not known."""
+    """`subscription` and `topic` are short names. `vcpu` and `memory_gib` of a worker are 0 where they are not known; it costs
+    `price_percent` of the list price."""
 
     name: str
     subscription: str
@@ -24,6 +26,7 @@ class LaneFacts:
     rules: Rules
     vcpu: float = 0.0
     memory_gib: float = 0.0
+    price_percent: float = LIST_PERCENT
 
 
 UNKNOWN_LANE = "unknown"
@@ -64,5 +67,5 @@ def _facts(name: str, body: Mapping[str, Any]) -> LaneFacts:
     rules = body["rules"]
     errors = tuple(str(one) for one in rules["errors"])
     found = Rules(errors, float(rules["after_s"]), int(rules["times"]), float(rules["rate"]))
-    size = float(body.get("vcpu", 0.0)), float(body.get("memory_gib", 0.0))
+    size = float(body.get("vcpu", 0.0)), float(body.get("memory_gib", 0.0)), float(body.get("price_percent", LIST_PERCENT))
     return LaneFacts(name, str(body["subscription"]), str(body["topic"]), found, *size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batch.prices import LIST_PERCENT
 from controller.decide.decision import Cap, Decision, Kind
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.sizing import Rates
@@ -97,8 +98,13 @@ def _prediction(decision: Decision) -> list[str]:
         return ["prediction: none yet, no worker of this lane has shown how long a message takes", *_actual(decision)]
     drain_s, within_s = decision.predicted_drain_s, decision.within_s
     late = "" if within_s is None else ", in time" if drain_s <= within_s else f", {spoken(drain_s - within_s)} late"
-    done = f"these {decision.backlog} are done {spoken(drain_s)} after the launch{_in_numbers(decision.rates, drain_s)}"
-    return [f"prediction: {done}{late}, for ${decision.predicted_cost_usd:.4f} at list price", *_actual(decision)]
+    begin = f"their start, up to {spoken(decision.starts_within_s)} after the launch" if decision.starts_within_s else "the launch"
+    done = f"these {decision.backlog} are done {spoken(drain_s)} after {begin}{_in_numbers(decision.rates, drain_s)}"
+    return [f"prediction: {done}{late}, for ${decision.predicted_cost_usd:.4f} at {_price(decision)}", *_actual(decision)]
+
+
+def _price(decision: Decision) -> str:
+    return "list price" if decision.price_percent == LIST_PERCENT else f"{decision.price_percent:g} % of list price"
 
 
 def _in_numbers(rates: Rates | None, drain_s: float) -> str:

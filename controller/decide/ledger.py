@@ -104,6 +104,11 @@ class Ledger:
         return sum(entry.pending_worker_count for entry in self.entries)
 
     @property
+    def awaits_start(self) -> bool:
+        """Whether an execution that has started no worker still counts as one that will."""
+        return any(one.assigned_count and one.worker_count == one.pending_worker_count for one in self.entries)
+
+    @property
     def stuck_worker_count(self) -> int:
         """Of one execution, the oldest such: where others do not start either, one more would not."""
         return next((entry.stuck_worker_count for entry in reversed(self.entries) if entry.stuck_worker_count), 0)

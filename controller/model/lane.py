@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from batch.dead.rules import NO_RULES, Rules
+from batch.prices import LIST_PERCENT
 from batch.settings import WorkerSettings
 from controller.model.schedule import Schedule
 
@@ -81,7 +82,8 @@ class Policy:
 class Lane:
     """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and what a decision needs of the job:
     timeout, retries, the worker's `container` where there are several, how many tasks a worker runs at a time (`concurrency`), the size of
-    a worker, how late an execution may start. `problems`: rules that the job breaks; nothing is launched for it."""
+    a worker, what it costs of the list price, how late an execution may start. `problems`: rules that the job breaks; nothing is launched
+    for it."""
 
     name: str
     job: str
@@ -96,6 +98,7 @@ class Lane:
     memory_gib: float = 0.5
     start_within_s: float = START_WITHIN_S
     is_delayed: bool = False
+    price_percent: float = LIST_PERCENT
     problems: tuple[str, ...] = ()
 
     @property

@@ -67,7 +67,10 @@ def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
 
 def _write_lanes(outside: Outside, lanes: Sequence[Lane], *, keep_others: bool) -> None:
     """For what serves several lanes. A job that is refused for now may be a lane again: its facts stay."""
-    found = {one.name: LaneFacts(one.name, one.subscription, one.topic, one.policy.rules, one.vcpu, one.memory_gib) for one in lanes}
+    found = {
+        one.name: LaneFacts(one.name, one.subscription, one.topic, one.policy.rules, one.vcpu, one.memory_gib, one.price_percent)
+        for one in lanes
+    }
     now = outside.clock.now()
     if not found or outside.memory.has_written(found, now):
         return

@@ -206,7 +206,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         intents=intents,
         decisions=compared(state.decisions, seen.worked, lane),
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
-        learned=rates.learned(state.learned, seen.worked, lane.concurrency),
+        learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
     )
     return replace(
         view,

@@ -127,6 +127,45 @@ def test_an_ordinary_lane_is_launched_again_after_ten_minutes(here: World) -> No
     assert launched_each_minute(here, lane(), 0.3) == pytest.approx([0.0, 10 / 60])
 
 
+def launched_for_a_trickle(here: World, given: Lane, hours: float, *, starts_after_s: float = 1e9) -> list[tuple[float, int]]:
+    """When (hours) how many messages were assigned, where one more comes each minute and nothing but the launches takes any."""
+    launches: list[tuple[float, int]] = []
+    begin = here.clock.now()
+    for minute in range(round(60 * hours)):
+        now = here.clock.now()
+        here.backlog_is(minute + 1)
+        for name in tick(given, here.outside).launched:
+            launches.append(((now - begin) / HOUR_S, int(here.runner.all[name].env["BACKLOG"])))
+            here.runner.all[name] = replace(here.runner.all[name], running_count=0)
+        for name, info in here.runner.all.items():
+            if now >= info.created_at + starts_after_s:
+                here.runner.all[name] = replace(info, running_count=info.task_count, started_at=now)
+        here.clock.advance(60)
+    return launches
+
+
+def test_what_comes_while_a_delayed_execution_waits_to_start_waits_with_it(here: World) -> None:
+    """For half of the twelve hours that a day leaves beside the longest start; then it is launched for too, and all are in time."""
+    found = launched_for_a_trickle(here, delayed_lane(), 11)
+    assert [count for _, count in found] == [1, 361]
+    assert found[1][0] == pytest.approx(6 + 1 / 60)
+
+
+def test_once_a_delayed_execution_has_started_what_came_since_is_launched_for(here: World) -> None:
+    found = launched_for_a_trickle(here, delayed_lane(), 2, starts_after_s=1800)
+    assert [count for _, count in found] == [1, 31, 31, 31]
+
+
+def test_a_delayed_lane_is_sized_for_the_time_that_a_late_start_leaves(here: World) -> None:
+    here.backlog_is(2000)
+    decision = tick(delayed_lane(), here.outside).decision
+    assert decision.within_s == 12 * HOUR_S - 12, "the oldest has waited 12 s"
+    here.clock.advance(60)
+    here.backlog_is(2100)
+    waiting = tick(delayed_lane(), here.outside).decision
+    assert "100 messages wait for the delayed execution that was launched before them to start, until" in waiting.reason
+
+
 # --- cannot start
 
 
