@@ -24,7 +24,7 @@ LONGEST_HOLD_S = 3600.0
 COUNT_ENOUGH = 7
 """Broken executions in a row that hold the lane for the longest time: older ones are not looked for."""
 SIGNALS_ENOUGH = 3
-"""Executions in a row whose workers were ended by a signal before they could begin: so many do not die by chance."""
+"""Executions in a row whose workers were ended by a signal before they could begin: so many have a reason in the lane."""
 MEND_LOG = "mend what the worker's log says"
 
 assert FIRST_HOLD_S * 2 ** (COUNT_ENOUGH - 1) >= LONGEST_HOLD_S

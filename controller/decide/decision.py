@@ -124,7 +124,7 @@ def drain_error_percent(predicted: float | None, actual: float | None) -> float 
 
 
 def to_json(decision: Decision) -> dict[str, Any]:
-    """Plain JSON: what is logged, kept in the lane's state and printed by `--json`."""
+    """Plain JSON: what is logged, kept in the lane's state and printed by `--json`; what only a delayed launch has, only of one."""
     body = asdict(decision)
     body["decided_at"] = iso(decision.decided_at)
     body["reading"] = reading_json(decision.reading)
@@ -136,6 +136,8 @@ def to_json(decision: Decision) -> dict[str, Any]:
             "entries": [asdict(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
         }
     body["drain_error_percent"] = decision.drain_error_percent
+    if not decision.starts_within_s:
+        del body["starts_within_s"], body["price_percent"]
     return body
 
 
