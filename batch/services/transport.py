@@ -18,7 +18,8 @@ from functools import partial
 from typing import Any
 
 from batch.model.clock import Clock, SystemClock
-from batch.model.errors import DependencyForbidden, FanoutError
+from batch.model.errors import DependencyForbidden, DependencyUnavailable, FanoutError, Unreached
+from batch.services.calls import awaits_credentials
 from batch.services.json_api import Answer, Request, refusal_in
 from batch.services.refusals import Refusal, Where, is_passing, translated
 
@@ -55,11 +56,25 @@ def failure_of(error: Exception, where: Where) -> FanoutError:
             f"{where}: the client certificate (mTLS) cannot be used: mend it, or do without by GOOGLE_API_USE_CLIENT_CERTIFICATE=false: "
             f"{error}"
         )
-    if isinstance(error, errors.DefaultCredentialsError | errors.RefreshError) and not error.retryable:
+    unreached = _is_unreached(error) or (isinstance(error, errors.DefaultCredentialsError) and awaits_credentials())
+    if isinstance(error, errors.DefaultCredentialsError | errors.RefreshError) and not error.retryable and not unreached:
         return DependencyForbidden(
             f"{where}: there are no usable Google credentials; on a laptop run `gcloud auth application-default login`: {error}"
         )
-    return translated(where, Refusal(0, f"{type(error).__name__}: {error}"))
+    found = translated(where, Refusal(0, f"{type(error).__name__}: {error}"))
+    return Unreached(str(found)) if unreached and isinstance(found, DependencyUnavailable) else found
+
+
+def _is_unreached(error: BaseException) -> bool:
+    """Whether no connection came about, or it was cut before any answer; also that of a request for a token."""
+    import requests
+    import urllib3
+
+    lost = urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ProtocolError
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    return any(isinstance(one, lost | ConnectionError | requests.exceptions.ConnectionError) for one in causes)
 
 
 def _share_certificates(pool: Any) -> None:
