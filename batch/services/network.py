@@ -46,6 +46,7 @@ class Network:
 
     @property
     def stopped(self) -> bool:
+        """Whether somebody sent SIGTERM."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
