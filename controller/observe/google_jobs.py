@@ -21,7 +21,7 @@ WORKERS_PAGE = 1000
 TIMEOUT_S = 30.0
 _MILD = ("WARNING", "INFO")
 _ENDED = ("CANCELLED", "CANCELLING", "DELETED", "NON_ZERO_EXIT_CODE")
-_MAY_START = ("DELAYED_START_PENDING", "WAITING_FOR_OPERATION", "IMMEDIATE_RETRY", "POSTPONED_RETRY")
+_MAY_START = ("DELAYED_START_PENDING", "WAITING_FOR_OPERATION", "IMMEDIATE_RETRY")
 _NO_REASONS = frozenset((*_ENDED, *_MAY_START))
 """What a condition may have failed by that is no reason why an execution cannot start."""
 
@@ -158,7 +158,8 @@ def execution_info(execution: Any) -> ExecutionInfo:
 
 def _cannot_start(execution: Any) -> tuple[str, float | None]:
     """Why no worker of it can start, in Cloud Run's words, and since when it is known; empty where one has begun, and where its conditions
-    leave it open: a start that is awaited, or tried again, may still come."""
+    leave it open: a start that is awaited, or tried again at once, may still come. One that is tried again later waits for a person who
+    mends the quota, or the subnet."""
     if execution.running_count or execution.succeeded_count or execution.failed_count or execution.retried_count:
         return "", None
     failed = [

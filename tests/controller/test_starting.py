@@ -188,6 +188,8 @@ def condition(kind: str, state: str = "CONDITION_FAILED", message: str = "", **m
         [condition("ContainerReady", message=IMAGE, reason="CONTAINER_MISSING")],
         [condition("Completed", message="The execution failed."), condition("ResourcesAvailable", message=IMAGE, severity="ERROR")],
         [condition("Started", message=IMAGE), condition("Completed", "CONDITION_PENDING")],
+        [condition("ResourcesAvailable", message=IMAGE, reason="POSTPONED_RETRY")],
+        [condition("Completed", message="Cancelled.", execution_reason="CANCELLED"), condition("ContainerReady", message=IMAGE)],
     ],
 )
 def test_a_condition_that_has_failed_before_a_worker_began_says_why_it_cannot_start(conditions: list[run_v2.Condition]) -> None:
@@ -208,7 +210,7 @@ def test_without_a_message_the_reason_is_told() -> None:
         v2_execution(condition("Started", "CONDITION_PENDING", execution_reason="DELAYED_START_PENDING")),
         v2_execution(condition("Started", execution_reason="DELAYED_START_PENDING")),
         v2_execution(condition("ContainerReady", message=IMAGE, severity="WARNING")),
-        v2_execution(condition("ResourcesAvailable", message="Try again.", reason="POSTPONED_RETRY")),
+        v2_execution(condition("ResourcesAvailable", message="Try again.", reason="IMMEDIATE_RETRY")),
         v2_execution(condition("Completed", message="Cancelled.", execution_reason="CANCELLED"), cancelled_count=4),
         v2_execution(condition("ContainerReady", message=IMAGE), running_count=1),
         v2_execution(condition("Completed", message="A task failed."), failed_count=1),
