@@ -30,7 +30,7 @@ from batch.model.clock import Clock, SystemClock
 from batch.model.errors import FanoutError, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
-from batch.services.network import PROJECT, Network, name_project
+from batch.services.network import LOOK_S, PROJECT, Network, name_project
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, read, worker_settings
 
 if TYPE_CHECKING:
@@ -201,6 +201,7 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random, netw
         settings.bucket_name,
         project=settings.project,
         pool_size=2 * settings.concurrency + BESIDE,
+        reached_within_s=LOOK_S,
         billing_project=settings.billing_project,
     )
     return Worker(

@@ -23,6 +23,8 @@ NETWORK_WITHIN_S = 240.0
 TIMEOUT_PART = 1 / 3
 """How much of its timeout a worker may wait for its network: a share is left to work in."""
 LOOK_EVERY_S = 2.0
+LOOK_S = 3.0
+"""How long one look tries: between two, a signal is heard."""
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from batch.handling.cancels import Cancels
 from batch.model.clock import Clock
 from batch.model.errors import FanoutError, SettingsError, Unreached
 from batch.model.exit import ExitReason
-from batch.services.network import Network
+from batch.services.network import LOOK_S, Network
 from batch.services.ports import ObjectStore, Subscription, Topic
 
 LAST_S = 60.0
@@ -155,6 +155,10 @@ def built(settings: DeadLetterSettings, clock: Clock, rng: random.Random, networ
 
     subscription = GoogleSubscription(settings.project, settings.subscription_name)
     store = GoogleObjectStore(
-        settings.bucket_name, project=settings.project, pool_size=2 * READS_IN_FLIGHT, billing_project=settings.billing_project
+        settings.bucket_name,
+        project=settings.project,
+        pool_size=2 * READS_IN_FLIGHT,
+        reached_within_s=LOOK_S,
+        billing_project=settings.billing_project,
     )
     return Job(settings, subscription, cache(lambda name: GoogleTopic(settings.project, name)), store, clock, rng, network)

@@ -21,13 +21,14 @@ from batch.model.errors import DependencyError, DependencyForbidden, DependencyU
 from batch.model.exit import ExitReason
 from batch.services import network
 from batch.services.calls import credentials_for
+from batch.services.json_api import Answer
 from batch.services.leases import LeaseKeeper
 from batch.services.network import NETWORK_WITHIN_S, Network, name_project
 from batch.services.objects import GoogleObjectStore
 from batch.services.pubsub import GoogleSubscription
 from batch.services.refusals import Where
 from batch.services.topic import GoogleTopic
-from batch.services.transport import failure_of
+from batch.services.transport import Transport, failure_of
 from batch.testing import ManualClock
 from batch.worker.life import Worker
 from tests.batch.dead.letterbox import LANE, Letterbox, settings
@@ -249,6 +250,27 @@ def test_pull_storage_and_publish_say_that_nobody_answers() -> None:
     finally:
         for one in (store, subscription, topic):
             one.close()
+
+
+@pytest.mark.usefixtures("_nobody")
+def test_a_store_that_was_never_reached_says_so_soon_and_one_that_was_tries_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that waits for its network hears a signal between two looks."""
+
+    def gives_up_after_s() -> float:
+        begun_s = clock.monotonic()
+        with pytest.raises(Unreached):
+            store.info("a")
+        return clock.monotonic() - begun_s
+
+    clock = ManualClock()
+    store = GoogleObjectStore("bucket", project="p", clock=clock, reached_within_s=3.0)
+    assert gives_up_after_s() <= 3.0
+    exchange = Transport._exchange
+    monkeypatch.setattr(Transport, "_exchange", lambda *_: Answer(404, {}, b"No such object"))
+    assert store.info("a") is None
+    monkeypatch.setattr(Transport, "_exchange", exchange)
+    assert gives_up_after_s() > 40.0
+    store.close()
 
 
 def test_a_name_that_nobody_knows_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
