@@ -30,7 +30,7 @@ from batch.model.clock import Clock, SystemClock
 from batch.model.errors import FanoutError, MessageRefused, SettingsError
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
-from batch.services.metadata import PROJECT, name_project
+from batch.services.network import LOOK_S, PROJECT, Network, name_project
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, read, worker_settings
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ SIGNALS: dict[signal.Signals, Any] = {
 }
 """What the worker hears, and what a program does with it by default."""
 DEAD_LETTERS = "dead-letters"
+_ON_CLOUD_RUN = "CLOUD_RUN_EXECUTION"
 GONE = -1
 ENDED = 0
 """The byte that the worker's thread writes to the wake-up pipe; signals write their number."""
@@ -99,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = environment_with(given, os.environ, rng)
     set_up_logging()
     take_what_is_printed()
-    name_project(environment)
+    network = _network(environment)
+    name_project(environment, network if _ON_CLOUD_RUN in os.environ else None)
     try:
         settings, registry = configured(environment)
         # Also where they come from options or the metadata server: handlers and children look there.
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logging(settings.log_level, settings.project, **who, lane=settings.lane_name)  # also a module may have configured logging
     tasks_begin_as_now()
     try:
-        worker = build(settings, registry, rng)
+        worker = network.first(lambda: build(settings, registry, rng, network))
     except FanoutError as error:
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
@@ -126,18 +128,27 @@ def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random)
 
     environment = environment_with(arguments, os.environ, rng, DeadLetterSettings)
     set_up_logging()
-    name_project(environment)
+    network = _network(environment)
+    name_project(environment, network if _ON_CLOUD_RUN in os.environ else None)
     try:
         settings = read(DeadLetterSettings, environment)
     except SettingsError as error:
         return _refused(error)
     set_up_logging(settings.log_level, settings.project, job=settings.job, execution=settings.execution, index=settings.index)
     try:
-        job = built(settings, SystemClock(), rng)
+        job = network.first(lambda: built(settings, SystemClock(), rng, network))
     except FanoutError as error:
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
     return _run(job, signals, SystemClock())
+
+
+def _network(environment: Mapping[str, str]) -> Network:
+    """Before the settings are read: their project may come over it. A timeout that is no number is told with them."""
+    timeout_s = WorkerSettings.task_timeout_s
+    with suppress(ValueError, KeyError):
+        timeout_s = float(environment["TASK_TIMEOUT_S"])
+    return Network(SystemClock(), timeout_s)
 
 
 def _refused(error: SettingsError) -> int:
@@ -176,8 +187,8 @@ def _named(handlers: str) -> tuple[str, ...]:
         return ()
 
 
-def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> Worker:
-    """The worker with the real clients. Raises DependencyForbidden when there are no credentials."""
+def build(settings: WorkerSettings, registry: Registry, rng: random.Random, network: Network | None = None) -> Worker:
+    """The worker with the real clients. Raises DependencyForbidden when there are no credentials, Unreached when they may yet come."""
     from batch.built_in import with_built_in
     from batch.services.calls import resource_of
     from batch.services.objects import GoogleObjectStore
@@ -195,6 +206,7 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
         settings.bucket_name,
         project=settings.project,
         pool_size=2 * settings.concurrency + BESIDE,
+        reached_within_s=LOOK_S,
         billing_project=settings.billing_project,
     )
     return Worker(
@@ -206,6 +218,7 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random) -> W
         clock,
         rng,
         topic,
+        network,
     )
 
 

@@ -111,6 +111,11 @@ EVENTS: dict[str, tuple[str, str]] = {
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
     "settings_wrong": ("ERROR", "a setting is missing or wrong, or the port is taken; one line for each problem, and the process ends"),
+    "network_awaited": (
+        "NOTICE",
+        "a worker begins and cannot reach a service yet; it waits for its network, and spends no attempt; with what and how long at most",
+    ),
+    "network_reached": ("NOTICE", "what the worker waited for has answered, and it goes on; with how long it waited"),
     "project_not_named": ("WARNING", "GOOGLE_CLOUD_PROJECT is absent, and no metadata server answered in its place; with why"),
     "service_listening": ("INFO", "the controller or the front door serves; with its address"),
     "service_failed": ("ERROR", "the controller or the front door cannot begin: no client could be made"),

@@ -15,6 +15,10 @@ WRITE_USD = 0.005 / 1000
 """An operation of class A: one that writes an object, changes its metadata or lists 1,000."""
 
 
-def worker_usd_per_s(vcpu: float, memory_gib: float) -> float:
-    """What a worker of this size costs while it is there."""
-    return vcpu * VCPU_SECOND_USD + memory_gib * GIB_SECOND_USD
+LIST_PERCENT = 100.0
+"""What is paid of the list price. No list has a price for workers of delayed jobs: who knows what they are billed says so."""
+
+
+def worker_usd_per_s(vcpu: float, memory_gib: float, percent: float = LIST_PERCENT) -> float:
+    """What a worker of this size costs while it is there, at `percent` of the list price."""
+    return (vcpu * VCPU_SECOND_USD + memory_gib * GIB_SECOND_USD) * percent / LIST_PERCENT

@@ -14,7 +14,7 @@ from batch.extras import needs_extra
 from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
-from batch.services.metadata import name_project
+from batch.services.network import name_project
 from batch.serving.listening import listening, usage
 from batch.serving.oidc import Certificates, Verifier, fetched_from
 from controller.config import ControllerSettings, controller_settings

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from batch.model.errors import SettingsError
+from batch.prices import LIST_PERCENT
 from batch.serving.oidc import Rules, audience_setting, certs_url_setting, emails, issuer_problem, issuer_setting
 from batch.settings import BILLING_HELP, BY_METADATA, log_level_setting, read, seconds, setting, text, whole
 from controller.decide.budget import Quotas
@@ -27,6 +28,14 @@ def window(value: str) -> float:
     return number
 
 
+def percent(value: str) -> float:
+    """Above 0, at most 100. Raises ValueError with the rule."""
+    number = positive(value)
+    if number > 100:
+        raise ValueError("a number above 0, at most 100")
+    return number
+
+
 @dataclass(frozen=True)
 class ControllerSettings:
     """`run_emulator` is a URL, `monitoring_emulator` is `host:port`; both are empty in production."""
@@ -42,6 +51,12 @@ class ControllerSettings:
     cpu_quota_vcpu: float | None = setting("CPU_QUOTA_VCPU", positive, "vCPU of all workers alive; empty: no bound", default=None)
     reading_window_s: float = setting(
         "READING_WINDOW_S", window, "how far back a sample of the backlog may lie; an older one is unknown", default=WINDOW_S
+    )
+    delayed_price_percent: float = setting(
+        "DELAYED_PRICE_PERCENT",
+        percent,
+        "what workers of delayed jobs cost, of the list price: see a bill",
+        default=LIST_PERCENT,
     )
     run_calls_per_minute: int = setting("RUN_CALLS_PER_MINUTE", whole(1), "launches that Cloud Run is asked for in a minute", default=60)
     tick_deadline_s: float = setting("TICK_DEADLINE_S", seconds(0.1), "within which a tick is answered; a longer one goes on", default=50.0)

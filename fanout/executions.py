@@ -104,7 +104,7 @@ def seen(outside: Outside, lane: str, limit: int) -> list[Seen]:
         tries, problems = read_tries(outside.store, info.name)
         killed = killed_tries(tries, live=info.live)
         tries = with_outcomes(outside.store, info, tries, killed)
-        usd = usd_of(spent(tries.values()), lanes[lane].vcpu, lanes[lane].memory_gib)
+        usd = usd_of(spent(tries.values()), lanes[lane].vcpu, lanes[lane].memory_gib, lanes[lane].price_percent)
         return Seen(lane, info, tries, killed, (*problems, *([killed_text(info.name, killed)] if killed else [])), now, usd)
 
     return together(told, newest, LANES_AT_A_TIME, "progress")

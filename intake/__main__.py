@@ -16,7 +16,7 @@ from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.services.async_topic import GooglePublisher, check_credentials
-from batch.services.metadata import name_project
+from batch.services.network import name_project
 from batch.services.ports import ObjectStore
 from batch.serving.listening import listening, usage
 from intake.collector import AsyncTopic

@@ -13,12 +13,14 @@ from batch.formats.forms import Forms
 from batch.formats.kinds import ENVELOPE
 from batch.model.errors import ObjectDamaged, ObjectMissing
 from batch.model.names import LANES
+from batch.prices import LIST_PERCENT
 from batch.services.ports import ObjectStore
 
 
 @dataclass(frozen=True, slots=True)
 class LaneFacts:
-    """`subscription` and `topic` are short names. `vcpu` and `memory_gib` of a worker are 0 where they are not known."""
+    """`subscription` and `topic` are short names. `vcpu` and `memory_gib` of a worker are 0 where they are not known; it costs
+    `price_percent` of the list price."""
 
     name: str
     subscription: str
@@ -29,6 +31,7 @@ class LaneFacts:
     accept: tuple[str, ...] = (ENVELOPE,)
     default_type: str = ""
     event_types: tuple[str, ...] = ("OBJECT_FINALIZE",)
+    price_percent: float = LIST_PERCENT
 
     @property
     def forms(self) -> Forms:
@@ -78,5 +81,5 @@ def _facts(name: str, body: Mapping[str, Any]) -> LaneFacts:
     found = Rules(errors, float(rules["after_s"]), int(rules["times"]), float(rules["rate"]))
     size = float(body.get("vcpu", 0.0)), float(body.get("memory_gib", 0.0))
     accept, event_types = (tuple(map(str, body[one])) for one in ("accept", "event_types")) if "accept" in body else _ENVELOPES
-    default_type = str(body.get("default_type", ""))
-    return LaneFacts(name, str(body["subscription"]), str(body["topic"]), found, *size, accept, default_type, event_types)
+    default_type, percent = str(body.get("default_type", "")), float(body.get("price_percent", LIST_PERCENT))
+    return LaneFacts(name, str(body["subscription"]), str(body["topic"]), found, *size, accept, default_type, event_types, percent)

@@ -38,6 +38,7 @@
         ├── DependencyMissing     the subscription, topic, bucket or job does not exist
         ├── DependencyForbidden   it exists and this identity may not use it
         ├── DependencyUnavailable it did not answer, or said to try later
+        │   ├── Unreached         no connection to it came about
         │   ├── TakenOver         (batch.client.receipts) another request goes on with a keyed submission
         │   └── LaunchUnclear     (controller.observe.jobs) the execution may exist or not
         ├── NotServed             (fanout.doctor.services) the service has no such call
@@ -215,3 +216,7 @@ class DependencyForbidden(DependencyError):
 
 class DependencyUnavailable(DependencyError):
     """The service did not answer in time, or answered that it is to be tried later."""
+
+
+class Unreached(DependencyUnavailable):
+    """No connection to the service came about: its name, or the way to it, is not known, or nobody takes the call there."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from batch.copies import copies
 from batch.model.clock import Clock, SystemClock
-from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ServiceRefused
+from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, ServiceRefused, Unreached
 
 T = TypeVar("T")
 
@@ -24,6 +24,18 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 4.0
 _TRANSIENT = frozenset({"UNAVAILABLE", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNKNOWN"})
 _FORBIDDEN = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "FAILED_PRECONDITION"})
+_UNREACHED = (
+    "failed to connect",
+    "connection refused",
+    "connection reset",
+    "socket closed",
+    "dns resolution failed",
+    "network is unreachable",
+    "no route to host",
+    "server unavailable",
+    "getting metadata from plugin failed",
+)
+"""What gRPC says, beside UNAVAILABLE, where no answer is Pub/Sub's; of the last two it is a token that does not come."""
 _CAUSES = {
     "billing": "billing is off for its project: link an account with `gcloud billing projects link {project} --billing-account=ACCOUNT`",
     "kms": (
@@ -86,7 +98,8 @@ def translated(action: str, resource: Resource, code: str, detail: str) -> Fanou
         role = "roles/pubsub.subscriber" if resource.kind == "subscription" else "roles/pubsub.publisher"
         return DependencyForbidden(f"{what}: refused ({code}): grant this identity {role} on it, or run as another identity: {detail}")
     if code in _TRANSIENT:
-        return DependencyUnavailable(f"{what}: Pub/Sub answered {code} until the time for retries was over; try again later: {detail}")
+        kind = Unreached if code == "UNAVAILABLE" and any(one in detail.lower() for one in _UNREACHED) else DependencyUnavailable
+        return kind(f"{what}: Pub/Sub answered {code} until the time for retries was over; try again later: {detail}")
     return ServiceRefused(f"{what}: Pub/Sub refused the request ({code}); repeating it cannot help: {detail}")
 
 
@@ -172,15 +185,20 @@ def client_for(resource: Resource, kind: Any, transport: Any) -> Any:
         return kind()
 
 
+def awaits_credentials() -> bool:
+    """Whether credentials that are not found may yet come: on Cloud Run the metadata server has them."""
+    return "CLOUD_RUN_EXECUTION" in os.environ and "GOOGLE_APPLICATION_CREDENTIALS" not in os.environ
+
+
 @contextmanager
 def credentials_for(what: str) -> Iterator[None]:
-    """Raises DependencyForbidden when `what` cannot be used because the client finds no credentials."""
+    """Raises DependencyForbidden, or Unreached, when `what` cannot be used because the client finds no credentials."""
     from google.auth.exceptions import GoogleAuthError
 
     try:
         yield
     except GoogleAuthError as error:
-        raise DependencyForbidden(
+        raise (Unreached if awaits_credentials() else DependencyForbidden)(
             f"cannot use {what}: there are no usable Google credentials; on a laptop run "
             f"`gcloud auth application-default login`, or set PUBSUB_EMULATOR_HOST for a local one: {error}"
         ) from error

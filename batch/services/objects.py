@@ -51,7 +51,8 @@ MAX_REQUEST_BYTES = 8 << 20
 class GoogleObjectStore:
     """Implements `batch.services.ports.ObjectStore`; may be used from any thread.
 
-    `timeout_s` bounds one call with all its retries, `request_timeout_s` each wait on the socket. STORAGE_EMULATOR_HOST
+    `timeout_s` bounds one call with all its retries, `request_timeout_s` each wait on the socket, `reached_within_s` the retries of a call
+    that finds no connection before any has been answered. STORAGE_EMULATOR_HOST
     (with its scheme) sends everything there, without credentials. `billing_project` pays for requests to a bucket with Requester Pays.
     Raises DependencyForbidden when there are no credentials.
     """
@@ -64,6 +65,7 @@ class GoogleObjectStore:
         pool_size: int = 64,
         timeout_s: float = TOTAL_TIMEOUT_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        reached_within_s: float | None = None,
         billing_project: str = "",
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -72,7 +74,7 @@ class GoogleObjectStore:
         self._project = project
         self._billing_project = billing_project
         self._requests = Bucket(bucket_name, billing_project)
-        self._timeout_s, self._request_timeout_s = timeout_s, request_timeout_s
+        self._timeout_s, self._request_timeout_s, self._reached_within_s = timeout_s, request_timeout_s, reached_within_s
         self._pool_size, self._clock, self._rng = pool_size, clock, rng or random.Random()
         self._of_parent: list[Any] = []
         self._made_client: Any = None
@@ -89,6 +91,7 @@ class GoogleObjectStore:
                 pool_size=self._pool_size,
                 timeout_s=self._timeout_s,
                 request_timeout_s=self._request_timeout_s,
+                reached_within_s=self._reached_within_s,
                 clock=self._clock,
                 rng=self._rng,
             )

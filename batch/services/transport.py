@@ -18,7 +18,8 @@ from functools import partial
 from typing import Any
 
 from batch.model.clock import Clock, SystemClock
-from batch.model.errors import DependencyForbidden, FanoutError
+from batch.model.errors import DependencyForbidden, DependencyUnavailable, FanoutError, Unreached
+from batch.services.calls import awaits_credentials
 from batch.services.json_api import Answer, Request, refusal_in
 from batch.services.refusals import Refusal, Where, is_passing, translated
 
@@ -55,11 +56,25 @@ def failure_of(error: Exception, where: Where) -> FanoutError:
             f"{where}: the client certificate (mTLS) cannot be used: mend it, or do without by GOOGLE_API_USE_CLIENT_CERTIFICATE=false: "
             f"{error}"
         )
-    if isinstance(error, errors.DefaultCredentialsError | errors.RefreshError) and not error.retryable:
+    unreached = _is_unreached(error) or (isinstance(error, errors.DefaultCredentialsError) and awaits_credentials())
+    if isinstance(error, errors.DefaultCredentialsError | errors.RefreshError) and not error.retryable and not unreached:
         return DependencyForbidden(
             f"{where}: there are no usable Google credentials; on a laptop run `gcloud auth application-default login`: {error}"
         )
-    return translated(where, Refusal(0, f"{type(error).__name__}: {error}"))
+    found = translated(where, Refusal(0, f"{type(error).__name__}: {error}"))
+    return Unreached(str(found)) if unreached and isinstance(found, DependencyUnavailable) else found
+
+
+def _is_unreached(error: BaseException) -> bool:
+    """Whether no connection came about, or it was cut before any answer; also that of a request for a token."""
+    import requests
+    import urllib3
+
+    lost = urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ProtocolError
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    return any(isinstance(one, lost | ConnectionError | requests.exceptions.ConnectionError) for one in causes)
 
 
 def _share_certificates(pool: Any) -> None:
@@ -75,7 +90,8 @@ def _share_certificates(pool: Any) -> None:
 class Transport:
     """Sends requests from any thread, but not from a copy of the process: two that write into one connection get each other's answers.
 
-    `timeout_s` bounds one call with all its retries, `request_timeout_s` each wait on the socket. `session` and `credentials` are for
+    `timeout_s` bounds one call with all its retries, `request_timeout_s` each wait on the socket, `reached_within_s` the retries of a call
+    that finds no connection before any has been answered. `session` and `credentials` are for
     Google's own client beside it. Raises DependencyForbidden when there are no usable credentials, or its settings are wrong.
     """
 
@@ -86,6 +102,7 @@ class Transport:
         pool_size: int,
         timeout_s: float,
         request_timeout_s: float,
+        reached_within_s: float | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -94,6 +111,7 @@ class Transport:
 
         self._where = where
         self._pool_size, self._timeout_s, self._request_timeout_s = pool_size, timeout_s, request_timeout_s
+        self._unreached_s = timeout_s if reached_within_s is None else reached_within_s
         self._clock: Clock = clock or SystemClock()
         self._rng = rng or random.Random()
         self._closed = threading.Event()
@@ -117,12 +135,14 @@ class Transport:
 
     def send(self, request: Request, where: Where) -> Answer:
         """The answer to a request, which is repeated while what it meets may pass. Raises DependencyUnavailable, DependencyForbidden."""
-        until_s = self._clock.monotonic() + self._timeout_s
+        begun_s = self._clock.monotonic()
+        until_s = begun_s + self._timeout_s
         pause_s, lost, met = FIRST_PAUSE_S, 0, 0
         while True:
             answer: Answer | None = None
             try:
                 answer = self._authorized(request)
+                self._unreached_s = self._timeout_s
                 if answer.status < 400:
                     return answer
             except self._lost as error:
@@ -130,6 +150,8 @@ class Transport:
                 if isinstance(failure, DependencyForbidden):
                     raise failure from error
                 failure.__cause__ = error
+                if isinstance(failure, Unreached):
+                    until_s = min(until_s, begun_s + self._unreached_s)
                 lost += 1
                 if lost == 1 and self._clock.monotonic() < until_s:
                     continue  # most likely an idle connection, closed as it was taken: that says nothing of the service

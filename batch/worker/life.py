@@ -12,7 +12,7 @@ from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
 from batch.model.delivery import ORDERED
-from batch.model.errors import FanoutError
+from batch.model.errors import FanoutError, Unreached
 from batch.model.exit import ExitReason
 from batch.model.names import progress_object
 from batch.model.progress import Progress, interval_s
@@ -20,6 +20,7 @@ from batch.model.shares import share_left
 from batch.services.claims import claim
 from batch.services.drain import DrainProof
 from batch.services.leases import LeaseKeeper
+from batch.services.network import Network
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
 from batch.worker.admission.admission import Admission
@@ -56,9 +57,12 @@ class Worker:
         clock: Clock,
         rng: random.Random,
         topics: Callable[[str], Topic] | None = None,
+        network: Network | None = None,
     ) -> None:
-        """`topics` makes a topic by the name that the subscription gives; without it nothing can be published again."""
-        started_s = clock.monotonic()
+        """`topics` makes a topic by the name that the subscription gives; without it nothing can be published again. `network` says when
+        the process began."""
+        self._network = network or Network(clock, settings.task_timeout_s)
+        started_s = self._network.began_s
         registry = registry.limited(settings.handler_timeout_s)
         self.settings = settings
         self.tally = Tally(clock, settings.share)
@@ -131,6 +135,7 @@ class Worker:
         """End soon: somebody sent SIGTERM."""
         self.shutdown.ask()
         self.stopping.set()
+        self._network.stop()
         self._nudge()
 
     def extend_leases(self) -> None:
@@ -141,13 +146,16 @@ class Worker:
     def run(self) -> ExitReason:
         """Why this worker ended. A fault in Fanout itself is raised after every outstanding message was nacked."""
         log("worker_started", share=self.settings.share, lane=self.settings.lane_name, subscription=self._subscription.name)
-        self._watchdog.heartbeat("start")
+        self._watchdog.heartbeat("start", self._network.left_s)
         self._watchdog.start()
         try:
             reason = self._before() or self._work()
         except FanoutError as error:  # what a service answered; ServiceRefused too, for a bucket can refuse anything
-            self._breaker.trip(str(error))
             reason = ExitReason.BROKEN
+            if isinstance(error, Unreached) and self._network.stopped and self.shutdown.stages is None:
+                reason = ExitReason.STOPPED  # while it waited for its network: nothing was begun
+            else:
+                self._breaker.trip(str(error))
         except BaseException as error:  # noqa: BLE001 - raised again below, once every outstanding message was nacked
             self._fail(error)
             reason = ExitReason.BROKEN
@@ -164,13 +172,13 @@ class Worker:
         """What decides, before the first pull, whether this worker works at all."""
         settings = self.settings
         if settings.decision_id:
-            holder = claim(self.store, settings.decision_id, settings.execution)
+            holder = self._network.first(lambda: claim(self.store, settings.decision_id, settings.execution))
             if holder != settings.execution:
                 log("worker_not_claimed", decision_id=settings.decision_id, holder=holder)
                 return ExitReason.NOT_CLAIMED
-        earlier = earlier_tries(self.store, settings.execution, settings.index, settings.retry)
+        earlier = self._network.first(lambda: earlier_tries(self.store, settings.execution, settings.index, settings.retry))
         self.tally.share = share_left(settings.share, sum(progress.acked for progress in earlier))
-        self._progress.create()
+        self._network.first(self._progress.create)
         if earlier and earlier[-1].exit_reason == ExitReason.BROKEN.value:
             log("predecessor_broken")
             self._breaker.trip("the try before this one ended broken; the next tick decides when to try again")
@@ -178,7 +186,7 @@ class Worker:
 
     def _work(self) -> ExitReason:
         """Asks what the subscription says of itself. Raises DependencyError."""
-        if self._subscription.info.is_ordered:
+        if self._network.first(lambda: self._subscription.info).is_ordered:
             self._breaker.trip(ORDERED.format(self._subscription.name))
         if self._breaker.open:
             return ExitReason.BROKEN

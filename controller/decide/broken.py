@@ -1,25 +1,31 @@
 """Broken lanes: whether a lane's newest executions acknowledged nothing because their workers could not work. Pure.
 
-Only evidence counts: workers that ended `broken`, or failed before they wrote any progress. A task that kills its worker is not such
-evidence: holding the lane for it would make the other tasks wait for one that can never succeed.
+Only evidence counts: workers that ended `broken`, or failed before they wrote any progress, or cannot start. A task that kills its worker
+is not such evidence: holding the lane for it would make the other tasks wait for one that can never succeed. Nor is a signal that ends a
+worker before it has begun, unless that happens to execution after execution. And an acknowledgement by any worker shows that the lane
+works: what was launched before it counts no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from batch.model.clock import iso
 from batch.model.exit import ExitReason
-from controller.decide.ledger import NEVER_STARTED_S, Unlisted, waits_to_start_s
+from controller.decide.ledger import Unlisted, waits_to_start_s
 from controller.model.execution import Worked
+from controller.model.lane import START_WITHIN_S
 from controller.model.wording import counted, spoken
 
 FIRST_HOLD_S = 60.0
 LONGEST_HOLD_S = 3600.0
 COUNT_ENOUGH = 7
 """Broken executions in a row that hold the lane for the longest time: older ones are not looked for."""
+SIGNALS_ENOUGH = 3
+"""Executions in a row whose workers were ended by a signal before they could begin: so many have a reason in the lane."""
+MEND_LOG = "mend what the worker's log says"
 
 assert FIRST_HOLD_S * 2 ** (COUNT_ENOUGH - 1) >= LONGEST_HOLD_S
 
@@ -29,21 +35,27 @@ class Sign(Enum):
 
     FINE = auto()
     BROKEN = auto()
+    SIGNALLED = auto()
+    """Signals ended its workers before they could begin."""
     OPEN = auto()
     """It runs and has acknowledged nothing yet."""
+
+
+_FAILED = (Sign.BROKEN, Sign.SIGNALLED)
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
     """`count` executions in a row acknowledged nothing; `how` says why, for the newest of them, `execution`. `ended_at` (Unix seconds) is
-    when the last of them ended, or was given up because no worker of it had started. `trying` names what was launched after it and has
-    yet to show whether the lane works again."""
+    when the last of them ended, or was given up because no worker of it had started. `mend` says what to do about it, `trying` names what
+    was launched after it and has yet to show whether the lane works again."""
 
     execution: str
     how: str
     count: int
     ended_at: float
     trying: str = ""
+    mend: str = MEND_LOG
 
     @property
     def until(self) -> float:
@@ -59,8 +71,8 @@ class Broken:
         if now >= self.until:
             return ""
         return (
-            f"{what}; held until {iso(self.until)} ({spoken(self.until - now)} more), then one worker tries; mend what the worker's log "
-            f"says, `fanout launch {lane} --tasks 1` tries at once"
+            f"{what}; held until {iso(self.until)} ({spoken(self.until - now)} more), then one worker tries; {self.mend}, "
+            f"`fanout launch {lane} --tasks 1` tries at once"
         )
 
 
@@ -74,48 +86,71 @@ def sign_of(worked: Worked) -> Sign:
     found nothing to do."""
     if any(one.acked for one in worked.progress):
         return Sign.FINE
-    if _broken_at(worked) or _failed_at_start(worked):
+    if _broken_at(worked) or worked.info.cannot_start:
         return Sign.BROKEN
-    return Sign.OPEN if worked.info.live else Sign.FINE
+    if _failed_at_start(worked) and not worked.start_signal:
+        return Sign.BROKEN
+    if worked.info.live:
+        return Sign.OPEN
+    return Sign.SIGNALLED if _failed_at_start(worked) else Sign.FINE
 
 
 def undecided(newest_first: Sequence[Worked]) -> bool:
     """Whether older executions could still change what `broken_of` says of these."""
     signs = [sign_of(one) for one in newest_first]
-    return Sign.FINE not in signs and signs.count(Sign.BROKEN) < COUNT_ENOUGH
+    return Sign.FINE not in signs and sum(one in _FAILED for one in signs) < COUNT_ENOUGH
 
 
-def broken_of(newest_first: Iterable[Worked], unlisted: Sequence[Unlisted] = (), *, now: float) -> Broken | None:
+def broken_of(
+    newest_first: Sequence[Worked], unlisted: Sequence[Unlisted] = (), *, now: float, start_within_s: float = START_WITHIN_S
+) -> Broken | None:
     """Why the lane is broken; None if it works, as far as is known. `unlisted` launches are the newest of all. An execution that never
-    starts shows nothing and does not keep another from trying: after `NEVER_STARTED_S` it counts as one more broken execution."""
+    starts shows nothing and does not keep another from trying: after `start_within_s` it counts as one more broken execution."""
+    works_at = max((_acked_at(one) for one in newest_first), default=0.0)
     trying = [one.decision_id for one in unlisted]
     found: list[Worked] = []
     never_started: list[Worked] = []
     for worked in newest_first:
         sign = sign_of(worked)
-        if sign is Sign.FINE:
+        if sign is Sign.FINE or (sign in _FAILED and worked.info.created_at < works_at):
             break
-        if sign is Sign.BROKEN:
+        if sign in _FAILED:
             found.append(worked)
-        elif not found and waits_to_start_s(worked, now) >= NEVER_STARTED_S:
+        elif not found and waits_to_start_s(worked, now) >= start_within_s:
             never_started.append(worked)
         elif not found:
             trying.append(worked.info.name)
-    if not found:
+    if len(found) < SIGNALS_ENOUGH and all(sign_of(one) is Sign.SIGNALLED for one in found):
         return None
     newest = (never_started or found)[0]
-    ended_at = max([*map(_ended_at, found), *(one.info.created_at + NEVER_STARTED_S for one in never_started)])
-    return Broken(newest.info.name, _how(newest, never_started), len(found) + len(never_started), ended_at, " and ".join(trying))
+    how, mend = _never_started(newest, start_within_s) if newest in never_started else _how(newest)
+    ended_at = max([*map(_ended_at, found), *(one.info.created_at + start_within_s for one in never_started)])
+    return Broken(newest.info.name, how, len(found) + len(never_started), ended_at, " and ".join(trying), mend)
 
 
-def _how(newest: Worked, never_started: Sequence[Worked]) -> str:
-    if newest in never_started:
-        cancel = f"`gcloud run jobs executions cancel {newest.info.name}` ends it"
-        return f"no worker of it has started in {spoken(NEVER_STARTED_S)}, look for a quota or an image problem in its conditions, {cancel}"
+def _never_started(newest: Worked, start_within_s: float) -> tuple[str, str]:
+    cancel = f"`gcloud run jobs executions cancel {newest.info.name}` ends it"
+    return (
+        f"no worker of it has started in {spoken(start_within_s)}, look for a quota or an image problem in its conditions, {cancel}",
+        "mend what they name",
+    )
+
+
+def _how(newest: Worked) -> tuple[str, str]:
+    """Why an execution acknowledged nothing, and what to do about it."""
+    info = newest.info
+    if info.cannot_start:
+        mend = "mend the image, quota or network that it names"
+        if info.live:
+            mend = f"{mend}, end it with `gcloud run jobs executions cancel {info.name}`"
+        return f"it cannot start: {info.cannot_start}", mend
+    if newest.start_signal:
+        limits = "mend what ends them: signal 9 at the start is most often too little memory"
+        return f"its workers were ended by signal {newest.start_signal} before they could begin", limits
     if _failed_at_start(newest):
-        return "its workers failed before they could begin"
+        return "its workers failed before they could begin", MEND_LOG
     whys = [one.broken_by for one in newest.progress if one.broken_by]
-    return f"its workers ended broken: {whys[0]}" if whys else "its workers ended broken"
+    return f"its workers ended broken: {whys[0]}" if whys else "its workers ended broken", MEND_LOG
 
 
 def _broken_at(worked: Worked) -> list[float]:
@@ -128,8 +163,14 @@ def _failed_at_start(worked: Worked) -> bool:
     return worked.info.failed_count > 0 and not worked.tries
 
 
+def _acked_at(worked: Worked) -> float:
+    """When (Unix seconds) a worker last acknowledged a message; 0 if none has."""
+    return max((one.last_acked_at or one.updated_at for one in worked.progress if one.acked), default=0.0)
+
+
 def _ended_at(worked: Worked) -> float:
-    """Of an execution that is still alive, when the last worker that is known to have ended did."""
-    if worked.info.completed_at is not None:
-        return worked.info.completed_at
-    return max([*_broken_at(worked), *worked.ended.values()], default=worked.info.created_at)
+    """Of an execution that is still alive, when the last worker that is known to have ended did, or it was known that none can start."""
+    info = worked.info
+    if info.completed_at is not None:
+        return info.completed_at
+    return max([*_broken_at(worked), *worked.ended.values()], default=info.cannot_start_since or info.created_at)

@@ -10,9 +10,10 @@ from typing import Any
 
 from batch.model.clock import from_iso, iso
 from batch.model.exit import ExitReason
+from batch.prices import LIST_PERCENT
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.probe import Blind
-from controller.decide.sizing import Rates, WorkerCost, worker_cost
+from controller.decide.sizing import Rates, worker_cost
 from controller.model.execution import Worked
 from controller.model.lane import Lane
 from controller.model.plain import read
@@ -62,8 +63,9 @@ class Cap:
 class Decision:
     """`workers` share `backlog` messages. `wanted_workers` is the number before the caps, `within_s` the seconds that were planned to drain
     in, `due_in_s` those until `fanout/drain-within` is over for the messages, below 0 if it is. `predicted_drain_s` counts from the launch,
-    start-up included; costs are dollars at list price; `rates`, and with them all predictions, are None until something was learned. A
-    later tick adds the `actual_…` of a launch. `blind` and `waiting_since` go into the lane's state: the next decision needs them."""
+    or from the start of a delayed execution, which comes within `starts_within_s`; costs are dollars, workers at `price_percent` of the
+    list price; `rates`, and with them all predictions, are None until something was learned. A later tick adds the `actual_…` of a launch.
+    `blind` and `waiting_since` go into the lane's state: the next decision needs them."""
 
     lane: str
     kind: Kind
@@ -86,6 +88,8 @@ class Decision:
     rates: Rates | None = None
     predicted_drain_s: float | None = None
     predicted_cost_usd: float | None = None
+    price_percent: float = LIST_PERCENT
+    starts_within_s: float = 0.0
     actual_drain_s: float | None = None
     actual_cost_usd: float | None = None
     actual_failure: str = ""
@@ -122,7 +126,7 @@ def drain_error_percent(predicted: float | None, actual: float | None) -> float 
 
 
 def to_json(decision: Decision) -> dict[str, Any]:
-    """Plain JSON: what is logged, kept in the lane's state and printed by `--json`."""
+    """Plain JSON: what is logged, kept in the lane's state and printed by `--json`; what only a delayed launch has, only of one."""
     body = asdict(decision)
     body["decided_at"] = iso(decision.decided_at)
     body["reading"] = reading_json(decision.reading)
@@ -134,6 +138,8 @@ def to_json(decision: Decision) -> dict[str, Any]:
             "entries": [asdict(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
         }
     body["drain_error_percent"] = decision.drain_error_percent
+    if not decision.starts_within_s:
+        del body["starts_within_s"], body["price_percent"]
     return body
 
 
@@ -176,13 +182,14 @@ def _compared(decision: Mapping[str, Any], executions: Sequence[Worked], lane: L
     own = [one for one in executions if one.info.decision_id.rpartition(".")[0] == decision_id]
     if any(one.info.live for one in own) or sum(one.info.task_count for one in own) != decision.get("workers"):
         return decision
-    cost_usd = float(f"{sum(_cost_usd(one, worker_cost(lane)) for one in own):.4g}")
+    cost_usd = float(f"{sum(_cost_usd(one, lane) for one in own):.4g}")
     if failure := _failure(own):
         return {**decision, "actual_failure": failure, "actual_cost_usd": cost_usd}
     last_at = max((_last_ack(one) for one in own), default=0.0)
     if not last_at:
         return decision
-    drain_s = round(max(0.0, last_at - from_iso(decision["decided_at"])), 1)
+    from_s = max((one.info.started_at or 0.0 for one in own), default=0.0) if lane.is_delayed else 0.0
+    drain_s = round(max(0.0, last_at - (from_s or from_iso(decision["decided_at"]))), 1)
     error_percent = drain_error_percent(decision.get("predicted_drain_s"), drain_s)
     return {**decision, "actual_drain_s": drain_s, "actual_cost_usd": cost_usd, "drain_error_percent": error_percent}
 
@@ -205,8 +212,15 @@ def _last_ack(worked: Worked) -> float:
     return max((one.last_acked_at or one.updated_at for one in worked.progress if one.acked), default=0.0)
 
 
-def _cost_usd(worked: Worked, cost: WorkerCost) -> float:
-    """From the launch to each worker's last progress, start-up included; to the end of the execution for a worker without progress."""
-    info, tries = worked.info, worked.tries
-    last = [tries[index][-1].updated_at if tries.get(index) else info.completed_at or info.created_at for index in range(info.task_count)]
-    return sum(cost.usd(at - info.created_at) for at in last)
+def _cost_usd(worked: Worked, lane: Lane) -> float:
+    """From the launch, or a delayed start, to each worker's last progress, start-up included; to the end of the execution for a worker
+    without progress."""
+    info, tries, cost = worked.info, worked.tries, worker_cost(lane)
+    begun_at = info.begun_at(is_delayed=lane.is_delayed)
+    own = [tries.get(index) for index in range(info.task_count)]
+    spans = [
+        (begun_at or (one[0].started_at if one else end), one[-1].updated_at if one else end)
+        for one in own
+        for end in (info.completed_at or info.created_at,)
+    ]
+    return sum(cost.usd(end - begin) for begin, end in spans)

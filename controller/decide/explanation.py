@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batch.prices import LIST_PERCENT
 from controller.decide.decision import Cap, Decision, Kind
 from controller.decide.ledger import GUARD_S, Entry, Ledger
 from controller.decide.sizing import Rates
@@ -102,8 +103,13 @@ def _prediction(decision: Decision) -> list[str]:
     if decision.predicted_drain_s is None or decision.predicted_cost_usd is None:
         return ["prediction: none yet, no worker of this lane has shown how long a message takes", *_actual(decision)]
     drain_s, late = decision.predicted_drain_s, _late(decision, decision.predicted_drain_s)
-    done = f"these {decision.backlog} are done {spoken(drain_s)} after the launch{_in_numbers(decision.rates, drain_s)}"
-    return [f"prediction: {done}{late}, for ${decision.predicted_cost_usd:.4f} at list price", *_actual(decision)]
+    begin = f"their start, up to {spoken(decision.starts_within_s)} after the launch" if decision.starts_within_s else "the launch"
+    done = f"these {decision.backlog} are done {spoken(drain_s)} after {begin}{_in_numbers(decision.rates, drain_s)}"
+    return [f"prediction: {done}{late}, for ${decision.predicted_cost_usd:.4f} at {_price(decision)}", *_actual(decision)]
+
+
+def _price(decision: Decision) -> str:
+    return "list price" if decision.price_percent == LIST_PERCENT else f"{decision.price_percent:g} % of list price"
 
 
 def _late(decision: Decision, drain_s: float) -> str:

@@ -20,17 +20,15 @@ from batch.model.progress import JITTER, Progress, interval_s
 from batch.model.shares import share, share_left
 from batch.settings import WorkerSettings
 from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import SLOW_START_S, START_WITHIN_S
 from controller.model.wording import counted, spoken
 
 GUARD_S = 30.0
 """The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
 ACK_DEADLINE_S = 60.0
-SLOW_START_S = 300.0
-"""The entry notes an execution that has started no worker by then."""
-NEVER_STARTED_S = 600.0
-"""From then on its messages count as unassigned: the quota or the image that keeps it from starting may never be mended."""
-STUCK_S = 1800.0
-"""From then on its workers, if nobody cancels it, no longer keep others from being launched."""
+STUCK_AFTER_S = 1200.0
+"""So long after the messages of an execution that has not started count as unassigned, its workers, if nobody cancels it, no longer keep
+others from being launched."""
 PACE_AFTER_S = 120.0
 """Minimum age of a worker before its pace is estimated: before that, a first slow message says too little."""
 RECENT_S = 120.0
@@ -77,6 +75,14 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class _Start:
+    """How late an execution may start its first worker, and from when on that is noted."""
+
+    within_s: float
+    slow_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """`since` (Unix seconds) is the time that acknowledgements are counted from: sample time minus guard. Entries without effect are left
     out."""
@@ -105,6 +111,11 @@ class Ledger:
         return sum(entry.pending_worker_count for entry in self.entries)
 
     @property
+    def awaits_start(self) -> bool:
+        """Whether an execution that has started no worker still counts as one that will."""
+        return any(one.assigned_count and 0 < one.worker_count == one.pending_worker_count for one in self.entries)
+
+    @property
     def stuck_worker_count(self) -> int:
         """Of one execution, the oldest such: where others do not start either, one more would not."""
         return next((entry.stuck_worker_count for entry in reversed(self.entries) if entry.stuck_worker_count), 0)
@@ -124,12 +135,16 @@ def ledger_of(
     subscription: str = "",
     given_up_ids: Collection[str] = (),
     within_s: float | None = None,
+    start_within_s: float = START_WITHIN_S,
+    slow_start_s: float = SLOW_START_S,
 ) -> Ledger:
     """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `given_up_ids` are decision parts given up.
-    `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: it is counted too."""
-    since = sampled_at - GUARD_S
+    `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: it is counted too.
+    An execution that has started no worker after `start_within_s` may never do so, and its messages count as unassigned; after
+    `slow_start_s` its entry notes it."""
+    since, start = sampled_at - GUARD_S, _Start(start_within_s, slow_start_s)
     entries = [
-        _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, within_s)
+        _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, within_s, start)
         for one in executions
     ]
     entries += [_unlisted_entry(one) for one in unlisted]
@@ -169,18 +184,20 @@ def _unlisted_entry(one: Unlisted) -> Entry:
     )
 
 
-def _entry_of(worked: Worked, since: float, now: float, within_s: float | None) -> Entry:
+def _entry_of(worked: Worked, since: float, now: float, within_s: float | None, start: _Start) -> Entry:
     info = worked.info
     waits_s = waits_to_start_s(worked, now)
-    indexes: Iterable[int] = () if waits_s >= NEVER_STARTED_S else range(info.task_count) if info.live else worked.tries
+    given_up = waits_s >= start.within_s
+    stuck = waits_s >= start.within_s + STUCK_AFTER_S or bool(info.cannot_start)
+    indexes: Iterable[int] = () if given_up or info.cannot_start else range(info.task_count) if info.live else worked.tries
     late = 0 if within_s is None else sum(_late(worked, index, within_s) for index in worked.tries)
     return _entry(
         info,
         sum(_assigned(worked, index, since) for index in indexes) - late,
-        _late_note(late) or _start_note(info, waits_s),
+        _late_note(late) or _start_note(info, waits_s, start),
         deferred_count=sum(count for one in worked.progress for due, count in one.deferred if due > now),
         outstanding_count=sum(_outstanding(worked, index, since, now) for index in worked.tries),
-        stuck_worker_count=info.live_worker_count if waits_s >= STUCK_S else 0,
+        stuck_worker_count=info.live_worker_count if stuck else 0,
         late_count=late,
         guard_count=sum(one.acked_at(since + GUARD_S) - one.acked_at(since) for one in worked.progress),
     )
@@ -195,14 +212,15 @@ def waits_to_start_s(worked: Worked, now: float) -> float:
     return 0.0 if started else now - info.created_at
 
 
-def _start_note(info: ExecutionInfo, waits_s: float) -> str:
-    """The execution's workers still count as alive for limits on workers: they may start at any moment."""
-    if waits_s < SLOW_START_S:
+def _start_note(info: ExecutionInfo, waits_s: float, start: _Start) -> str:
+    """The workers of an execution that may start at any moment still count as alive for limits on workers."""
+    cancel = f"cancel it with `gcloud run jobs executions cancel {info.name}`"
+    if info.live and info.cannot_start:
+        return f"it cannot start: {info.cannot_start}; its messages count as unassigned, {cancel}"
+    if waits_s < start.slow_s:
         return ""
     waits = f"no worker has started in {spoken(waits_s)}: look for a quota or an image problem in its conditions"
-    if waits_s < NEVER_STARTED_S:
-        return waits
-    return f"{waits}; its messages count as unassigned now, cancel it with `gcloud run jobs executions cancel {info.name}`"
+    return waits if waits_s < start.within_s else f"{waits}; its messages count as unassigned now, {cancel}"
 
 
 def _assigned(worked: Worked, index: int, since: float) -> int:

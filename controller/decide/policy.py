@@ -148,6 +148,12 @@ def _for_backlog(case: _Case, held: str) -> Decision:
             f"{waiting} to be {lane.policy.min_backlog} (fanout/min-backlog), until {iso(until)} at the latest ({spoken(until - now)} more)"
         )
         return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
+    until = _starts_until(lane, case.ledger, few_since)
+    if until is not None and now < until:
+        waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
+        latest = f"until {iso(until)} at the latest ({spoken(until - now)} more)"
+        why = f"{waiting} for the delayed execution that was launched before them to start, {latest}"
+        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
     return _sized(case)
 
 
@@ -159,10 +165,23 @@ def _guarded(case: _Case) -> str:
     return f", counting {many}; a later sample tells"
 
 
+def _starts_until(lane: Lane, ledger: Ledger, since: float) -> float | None:
+    """Until when (Unix seconds) messages that came at `since` wait for an execution of a delayed lane that has yet to start: half of the
+    time that is left beside the longest start, so that the rest is for their own. None if there is nothing to wait for. Or a trickle would
+    be given an execution each minute, for hours."""
+    return since + _beside_start_s(lane) / 2 if lane.is_delayed and ledger.awaits_start else None
+
+
+def _beside_start_s(lane: Lane) -> float:
+    """What `fanout/drain-within` leaves beside the delay of a start."""
+    return max(0.0, lane.policy.drain_within_s - (lane.start_within_s if lane.is_delayed else 0.0))
+
+
 def _sized(case: _Case) -> Decision:
     lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
     worker = worker_cost(lane)
-    within_s, due_in_s = time_left_s(policy, case.since, case.now), policy.drain_within_s - max(0.0, case.now - case.since)
+    drain_within_s = _beside_start_s(lane) or policy.drain_within_s
+    within_s, due_in_s = time_left_s(drain_within_s, case.since, case.now), drain_within_s - max(0.0, case.now - case.since)
     want = wanted(
         Demand(
             policy,
@@ -273,6 +292,8 @@ def _predicted(decision: Decision, lane: Lane) -> Decision:
     return replace(
         decision,
         predicted_drain_s=drain_s(decision.backlog, decision.workers, decision.rates, worker),
+        price_percent=lane.price_percent,
+        starts_within_s=lane.start_within_s if lane.is_delayed else 0.0,
         predicted_cost_usd=cost_usd(decision.backlog, decision.workers, decision.rates, worker),
     )
 
@@ -321,7 +342,7 @@ def waits_until(policy: Policy, unassigned_count: int, since: float, now: float)
     return until if unassigned_count < policy.min_backlog and now < until else None
 
 
-def time_left_s(policy: Policy, since: float, now: float) -> float:
-    """Seconds that `fanout/drain-within` leaves to messages that have waited since `since` (Unix seconds), at least half of it: a message
+def time_left_s(drain_within_s: float, since: float, now: float) -> float:
+    """Seconds that `drain_within_s` leaves to messages that have waited since `since` (Unix seconds), at least half of it: a message
     that was delayed for long is not a reason to launch as many workers as there may be."""
-    return max(policy.drain_within_s / 2, policy.drain_within_s - max(0.0, now - since))
+    return max(drain_within_s / 2, drain_within_s - max(0.0, now - since))

@@ -67,13 +67,14 @@ class Learned:
         )
 
 
-def learned(before: Learned, executions: Sequence[Worked], concurrency: int) -> Learned:
+def learned(before: Learned, executions: Sequence[Worked], concurrency: int, *, is_delayed: bool = False) -> Learned:
     """`before` with the executions that have ended since; `before` itself when there is nothing new. `concurrency`: tasks that a worker of
-    the lane runs at a time, unless its execution says otherwise."""
-    running = tuple(_spread([one for worked in executions if worked.info.live for one in _samples(worked, concurrency)]))
+    the lane runs at a time, unless its execution says otherwise. `is_delayed`: the hours until an execution starts are no start-up."""
+    running = tuple(_spread([one for worked in executions if worked.info.live for one in _samples(worked, concurrency, is_delayed)]))
     before = replace(before, running=running) if running or before.running else before
     ended = [one for one in executions if one.info.completed_at is not None and one.info.name not in before.executions]
-    sampled = [(one, found) for one in sorted(ended, key=lambda one: one.info.completed_at or 0.0) if (found := _samples(one, concurrency))]
+    in_order = sorted(ended, key=lambda one: one.info.completed_at or 0.0)
+    sampled = [(one, found) for one in in_order if (found := _samples(one, concurrency, is_delayed))]
     if not sampled:
         return before
     samples = [*before.samples, *(sample for _, found in sampled for sample in _spread(found))]
@@ -81,11 +82,11 @@ def learned(before: Learned, executions: Sequence[Worked], concurrency: int) -> 
     return Learned(tuple(samples[-SAMPLES_KEPT:]), tuple(names[-EXECUTIONS_KEPT:]), running)
 
 
-def _samples(worked: Worked, concurrency: int) -> list[Sample]:
-    return [sample for index in sorted(worked.tries) if (sample := _sample(worked, index, concurrency)) is not None]
+def _samples(worked: Worked, concurrency: int, is_delayed: bool) -> list[Sample]:
+    return [sample for index in sorted(worked.tries) if (sample := _sample(worked, index, concurrency, is_delayed)) is not None]
 
 
-def _sample(worked: Worked, index: int, concurrency: int) -> Sample | None:
+def _sample(worked: Worked, index: int, concurrency: int, is_delayed: bool) -> Sample | None:
     """None if the worker has acknowledged nothing. Negative durations (clock skew) count as 0."""
     tries = worked.tries[index]
     acked_count = sum(one.acked for one in tries)
@@ -94,9 +95,10 @@ def _sample(worked: Worked, index: int, concurrency: int) -> Sample | None:
     concurrency = worked.info.count_setting("CONCURRENCY") or concurrency
     handled_s = sum(one.handler_s for one in tries) / acked_count
     message_s = max(handled_s, _occupied_s(tries, concurrency), MIN_MESSAGE_S * concurrency)
-    last, start_up_s = tries[-1], tries[0].started_at - worked.info.created_at
+    last, begun_at = tries[-1], worked.info.begun_at(is_delayed=is_delayed)
+    start_up_s = None if begun_at is None else _digits(max(0.0, tries[0].started_at - begun_at))
     tail_s = last.updated_at - last.last_acked_at if last.last_acked_at and last.exit_reason in _IN_ORDER else None
-    return Sample(_digits(message_s), acked_count, _digits(max(0.0, start_up_s)), None if tail_s is None else _digits(max(0.0, tail_s)))
+    return Sample(_digits(message_s), acked_count, start_up_s, None if tail_s is None else _digits(max(0.0, tail_s)))
 
 
 def _occupied_s(tries: Sequence[Progress], concurrency: int) -> float:

@@ -50,8 +50,8 @@ class WorkerCost:
 
 
 def worker_cost(lane: Lane) -> WorkerCost:
-    """What a worker of the lane costs at list price, and does at a time."""
-    return WorkerCost(lane.concurrency, worker_usd_per_s(lane.vcpu, lane.memory_gib))
+    """What a worker of the lane costs, and does at a time."""
+    return WorkerCost(lane.concurrency, worker_usd_per_s(lane.vcpu, lane.memory_gib, lane.price_percent))
 
 
 def drain_s(backlog: int, workers: int, rates: Rates, worker: WorkerCost) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from batch.model.errors import SettingsError
+from batch.prices import LIST_PERCENT
 from controller.lanes.annotations import read_policy
 from controller.lanes.rules import NOWHERE, Home, concurrency_of, problems_of, share_of
 from controller.model.lane import DELAYED_START_WITHIN_S, START_WITHIN_S, Lane
@@ -43,6 +44,7 @@ def lane_of(job: JobInfo, home: Home = NOWHERE) -> Lane:
         memory_gib=job.memory_gib,
         start_within_s=start_within_s if policy.start_within_s is None else policy.start_within_s,
         is_delayed=job.is_delayed,
+        price_percent=home.delayed_price_percent if job.is_delayed else LIST_PERCENT,
         problems=problems_of(job, policy, home),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from batch.prices import LIST_PERCENT
 from batch.settings import WorkerSettings
 from controller.lanes.annotations import MAX_MESSAGES
 from controller.model.execution import count_in
@@ -18,10 +19,12 @@ from controller.observe.jobs import LANE_LABEL, JobInfo
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where the controller works; a lane's workers must work there too. Empty: not known, and not checked."""
+    """Where the controller works; a lane's workers must work there too. Empty: not known, and not checked. Workers of a delayed job cost
+    `delayed_price_percent` of the list price there."""
 
     project: str = ""
     bucket: str = ""
+    delayed_price_percent: float = LIST_PERCENT
 
 
 NOWHERE = Home()

@@ -23,8 +23,8 @@ NumberedTries = Mapping[tuple[int, int], Progress]
 @dataclass(frozen=True, slots=True)
 class ExecutionInfo:
     """One execution. `full_name` is `projects/P/locations/R/jobs/J/executions/E`; times are Unix seconds; `env` is that of its own
-    template, overrides merged in. `cannot_start`: why it cannot, in Cloud Run's words, where its conditions
-    say so; else empty."""
+    template, overrides merged in. `cannot_start`: why no worker of it can start, in Cloud Run's words, where its conditions say so; else
+    empty. They say so since `cannot_start_since`."""
 
     full_name: str
     task_count: int
@@ -38,6 +38,7 @@ class ExecutionInfo:
     retried_count: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     cannot_start: str = ""
+    cannot_start_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -64,6 +65,10 @@ class ExecutionInfo:
     def decision_id(self) -> str:
         """Empty when a person launched it."""
         return self.env.get("DECISION_ID", "")
+
+    def begun_at(self, *, is_delayed: bool) -> float | None:
+        """From when its workers are paid for: its launch, start-up included; of a delayed job its start, None while that is not known."""
+        return self.started_at if is_delayed else self.created_at
 
     def count_setting(self, name: str) -> int | None:
         """A count among its settings; None if it is not set, or not a count that a worker would accept."""
@@ -93,11 +98,13 @@ class WorkerInfo:
 @dataclass(frozen=True, slots=True)
 class Worked:
     """An execution and the progress of its workers, as far as they have written any. `ended`: when (Unix seconds) single workers ended for
-    good, by index; it is read only while an execution with failed or cancelled workers lives."""
+    good, by index; it is read only while an execution with failed or cancelled workers lives. `start_signal`: the signal that ended
+    all workers that failed, where none of the execution has written progress; 0: something else did."""
 
     info: ExecutionInfo
     tries: Tries = field(default_factory=dict)
     ended: Mapping[int, float] = field(default_factory=dict)
+    start_signal: int = 0
 
     @property
     def progress(self) -> Iterator[Progress]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from batch.dead.rules import NO_RULES, Rules
 from batch.formats.forms import Forms
+from batch.prices import LIST_PERCENT
 from batch.settings import WorkerSettings
 from controller.model.schedule import Schedule
 
@@ -14,6 +15,7 @@ DEFAULT_CALLBACKS = "default"
 START_WITHIN_S = 600.0
 DELAYED_START_WITHIN_S = 12 * 3600.0
 """How late Cloud Run may start an execution of a delayed job."""
+SLOW_START_S = 300.0
 
 
 class Strategy(StrEnum):
@@ -81,7 +83,8 @@ class Policy:
 class Lane:
     """A topic, its subscription, the job that drains it (`job` is its full name), and its policy; and what a decision needs of the job:
     timeout, retries, the worker's `container` where there are several, how many tasks a worker runs at a time (`concurrency`), the size of
-    a worker, how late an execution may start. `problems`: rules that the job breaks; nothing is launched for it."""
+    a worker, what it costs of the list price, how late an execution may start. `problems`: rules that the job breaks; nothing is launched
+    for it."""
 
     name: str
     job: str
@@ -96,9 +99,15 @@ class Lane:
     memory_gib: float = 0.5
     start_within_s: float = START_WITHIN_S
     is_delayed: bool = False
+    price_percent: float = LIST_PERCENT
     problems: tuple[str, ...] = ()
 
     @property
     def forms(self) -> Forms:
         """Those of its messages."""
         return Forms(self.policy.accept, self.policy.default_type, self.policy.event_types, self.subscription)
+
+    @property
+    def slow_start_s(self) -> float:
+        """From when on an execution that has started no worker is noted as slow to start."""
+        return self.start_within_s / 2 if self.is_delayed else min(SLOW_START_S, self.start_within_s / 2)

@@ -19,6 +19,11 @@ from controller.observe.refusals import failures, launch_error, no_answer, short
 PAGE = 100
 WORKERS_PAGE = 1000
 TIMEOUT_S = 30.0
+_MILD = ("WARNING", "INFO")
+_ENDED = ("CANCELLED", "CANCELLING", "DELETED", "NON_ZERO_EXIT_CODE")
+_MAY_START = ("DELAYED_START_PENDING", "WAITING_FOR_OPERATION", "IMMEDIATE_RETRY")
+_NO_REASONS = frozenset((*_ENDED, *_MAY_START))
+"""What a condition may have failed by that is no reason why an execution cannot start."""
 
 
 class GoogleJobRunner:
@@ -133,6 +138,7 @@ def rest_options(emulator_url: str) -> dict[str, Any]:
 
 def execution_info(execution: Any) -> ExecutionInfo:
     """From a v2 Execution."""
+    why, since = _cannot_start(execution)
     return ExecutionInfo(
         full_name=str(execution.name),
         task_count=int(execution.task_count),
@@ -145,7 +151,37 @@ def execution_info(execution: Any) -> ExecutionInfo:
         cancelled_count=int(execution.cancelled_count),
         retried_count=int(execution.retried_count),
         env=_worker_env([_container(one) for one in execution.template.containers]),
+        cannot_start=why,
+        cannot_start_since=since,
     )
+
+
+def _cannot_start(execution: Any) -> tuple[str, float | None]:
+    """Why no worker of it can start, in Cloud Run's words, and since when it is known; empty where one has begun, and where its conditions
+    leave it open: a start that is awaited, or tried again at once, may still come. One that is tried again later waits for a person who
+    mends the quota, or the subnet."""
+    if execution.running_count or execution.succeeded_count or execution.failed_count or execution.retried_count:
+        return "", None
+    failed = [
+        one
+        for one in execution.conditions
+        if _name(one.state) == "CONDITION_FAILED" and _name(one.severity) not in _MILD and not {*_reasons(one)} & _NO_REASONS
+    ]
+    # What the execution as a whole says repeats what one of its parts does, with fewer words.
+    said = min(failed, key=lambda one: one.type_ == "Completed", default=None)
+    if said is None:
+        return "", None
+    return str(said.message) or " ".join(_reasons(said)) or f"its condition {said.type_} has failed", _unix(said.last_transition_time)
+
+
+def _reasons(condition: Any) -> list[str]:
+    """Why it is in this state; at most one is said."""
+    return [_name(one) for one in (condition.reason, condition.execution_reason) if one]
+
+
+def _name(value: Any) -> str:
+    """Of an enum's value; empty for one that the client does not know."""
+    return str(getattr(value, "name", ""))
 
 
 def worker_info(task: Any) -> WorkerInfo:

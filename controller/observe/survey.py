@@ -13,7 +13,7 @@ from batch.model.progress import Progress, from_metadata
 from batch.services.ports import ObjectStore
 from controller.decide.broken import undecided
 from controller.decide.ledger import horizon
-from controller.model.execution import ExecutionInfo, NumberedTries, Tries, Worked
+from controller.model.execution import ExecutionInfo, NumberedTries, Tries, Worked, WorkerInfo
 from controller.model.lane import Lane
 from controller.observe.jobs import JobRunner
 
@@ -61,22 +61,35 @@ def still_matter(worked: Sequence[Worked], since: float, now: float) -> list[Wor
     """Without the oldest that no later survey needs: they ended long ago, and nothing older depends on what they show."""
     edge = horizon(since, now)
     kept = list(worked)
-    while kept and kept[-1].info.completed_at is not None and kept[-1].info.completed_at < edge and not kept[-1].info.failed_count:
+    while kept and kept[-1].info.completed_at is not None and kept[-1].info.completed_at < edge and not _is_evidence(kept[-1].info):
         kept.pop()
     return kept
 
 
+def _is_evidence(info: ExecutionInfo) -> bool:
+    """Whether an execution that has ended may show that its lane is broken."""
+    return bool(info.failed_count or info.cannot_start)
+
+
 def oldest_of_interest(lane: Lane, now: float) -> float:
     """When (Unix seconds) the oldest execution was created that may still be alive, or that shows whether the lane works."""
-    return now - max(LOOKBACK_S, (lane.max_retries + 1) * lane.task_timeout_s + 3600)
+    return now - max(LOOKBACK_S, lane.start_within_s + (lane.max_retries + 1) * lane.task_timeout_s + 3600)
 
 
 def _read(info: ExecutionInfo, runner: JobRunner, store: ObjectStore) -> tuple[Worked, list[str]]:
-    """When workers ended is read only if one can have ended without an exit reason while others go on."""
+    """When and how workers ended is read only if one can have ended without an exit reason while others go on, or before it had begun."""
     tries, unreadable = read_progress(store, info.name)
     some_died = info.live and info.failed_count + info.cancelled_count > 0
-    workers = runner.workers(info.full_name) if some_died else ()
-    return Worked(info, tries, {one.index: one.completed_at for one in workers if one.completed_at is not None}), unreadable
+    failed_at_start = info.failed_count > 0 and not tries
+    workers = runner.workers(info.full_name) if some_died or failed_at_start else ()
+    ended = {one.index: one.completed_at for one in workers if one.completed_at is not None} if info.live else {}
+    return Worked(info, tries, ended, _start_signal(workers) if failed_at_start else 0), unreadable
+
+
+def _start_signal(workers: Sequence[WorkerInfo]) -> int:
+    """The signal that ended the first of those that failed; 0 if one of them ended otherwise, or nothing tells."""
+    failed = [one for one in workers if one.completed_at is not None and (one.term_signal or one.exit_code)]
+    return failed[0].term_signal or 0 if failed and all(one.term_signal for one in failed) else 0
 
 
 def read_progress(store: ObjectStore, execution: str) -> tuple[Tries, list[str]]:

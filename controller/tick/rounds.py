@@ -77,8 +77,18 @@ def _look_at_ends(outside: Outside, lanes: Sequence[Lane]) -> Endings:
 
 
 def _facts(lane: Lane) -> LaneFacts:
-    forms = lane.policy.accept, lane.policy.default_type, lane.policy.event_types
-    return LaneFacts(lane.name, lane.subscription, lane.topic, lane.policy.rules, lane.vcpu, lane.memory_gib, *forms)
+    return LaneFacts(
+        lane.name,
+        lane.subscription,
+        lane.topic,
+        lane.policy.rules,
+        lane.vcpu,
+        lane.memory_gib,
+        lane.policy.accept,
+        lane.policy.default_type,
+        lane.policy.event_types,
+        lane.price_percent,
+    )
 
 
 def _write_lanes(outside: Outside, found: Found) -> None:

@@ -215,16 +215,24 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         intents=intents,
         decisions=compared(state.decisions, seen.worked, lane),
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
-        learned=rates.learned(state.learned, seen.worked, lane.concurrency),
+        learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
         elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
     )
     return replace(
         view,
         state=state,
         ledger=ledger_of(
-            sampled_at, seen.worked, lost, now=now, subscription=lane.subscription, given_up_ids=given_up(intents), within_s=within_s
+            sampled_at,
+            seen.worked,
+            lost,
+            now=now,
+            subscription=lane.subscription,
+            given_up_ids=given_up(intents),
+            within_s=within_s,
+            start_within_s=lane.start_within_s,
+            slow_start_s=lane.slow_start_s,
         ),
-        broken=broken_of(seen.worked, lost, now=now),
+        broken=broken_of(seen.worked, lost, now=now, start_within_s=lane.start_within_s),
         listing_error=shortage(job.name, found, len(lost)),
         unfinished_count=unfinished(state.accepted, seen.worked),
         notes=(*view.notes, *found.notes, *seen.notes),

@@ -47,7 +47,7 @@ def status(submission_id: str, as_json: bool, store: ObjectStore) -> None:
     JSON: submission_id, lane, state, task_count (null while it is open), accepted_count, succeeded_count, superseded_count,
     cancelled_count, dead_count, pending_count, running_count, delayed_count, approximate, tasks_per_s, expected_end_at, submitted_at,
     closed_at, proved_at, end (waiting, fired), end_error, cost (usd, worker_s, vcpu_s, gib_s, message_count, write_count, execution_count,
-    unknown_execution_count, prices_of). What is not known is null.
+    unknown_execution_count, prices_of, price_percent). What is not known is null.
     """
     found = _looked(store, submission_id, SystemClock().now(), Known())
     if as_json:
@@ -171,7 +171,8 @@ def as_text(found: SubmissionProgress) -> Iterator[str]:
 def _cost(cost: Cost) -> str:
     dollars = "an unknown sum (a tick writes down how large the lane's workers are)" if cost.usd is None else f"${cost.usd:,.4f}"
     missing = f", without {counted(cost.unknown_count, 'execution')} whose time is not known" if cost.unknown_count else ""
-    return f"cost so far: {dollars}, {cost.worker_s:,.0f} worker seconds{missing} (list prices of {prices.DATE})"
+    part = "" if cost.price_percent == prices.LIST_PERCENT else f"workers at {cost.price_percent:g} % of "
+    return f"cost so far: {dollars}, {cost.worker_s:,.0f} worker seconds{missing} ({part}list prices of {prices.DATE})"
 
 
 def _ended(found: SubmissionProgress) -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from batch.services import metadata
-from batch.services.metadata import name_project
+from batch.services import network
+from batch.services.network import name_project
 
 PATH = "/computeMetadata/v1/project/project-id"
 
@@ -70,7 +70,7 @@ def test_the_server_names_the_project(server: Server) -> None:
 
 @pytest.mark.parametrize("name", ["GOOGLE_CLOUD_PROJECT", "PUBSUB_EMULATOR_HOST", "STORAGE_EMULATOR_HOST"])
 def test_nobody_is_asked_where_the_project_is_set_or_an_emulator_stands_in(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metadata, "_project", lambda server: pytest.fail(f"{server} was asked"))
+    monkeypatch.setattr(network, "_project", lambda server: pytest.fail(f"{server} was asked"))
     environment = {name: "given"}
     name_project(environment)
     assert environment == {name: "given"}
@@ -83,7 +83,7 @@ def test_a_server_that_is_named_is_asked_beside_an_emulator(server: Server) -> N
 
 
 def test_it_is_asked_again_when_it_does_not_answer_at_once(server: Server) -> None:
-    server.failures = metadata.TRIES - 1
+    server.failures = network.TRIES - 1
     environment = {"GCE_METADATA_HOST": server.address}
     name_project(environment)
     assert environment["GOOGLE_CLOUD_PROJECT"] == "of-the-server"
@@ -91,7 +91,7 @@ def test_it_is_asked_again_when_it_does_not_answer_at_once(server: Server) -> No
 
 @pytest.mark.parametrize("wrong", ["cut off", "empty", "not Google's", "nobody listens", "no such name"])
 def test_without_an_answer_a_line_names_both_ways(server: Server, wrong: str, capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
-    server.failures = metadata.TRIES if wrong == "cut off" else 0
+    server.failures = network.TRIES if wrong == "cut off" else 0
     server.answer = "" if wrong == "empty" else "x"
     server.flavor = "Other" if wrong == "not Google's" else "Google"
     environment = {"GCE_METADATA_HOST": {"nobody listens": "127.0.0.1:1", "no such name": "metadata.invalid"}.get(wrong, server.address)}

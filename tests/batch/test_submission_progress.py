@@ -11,7 +11,7 @@ from batch.client.counting import Requests
 from batch.client.proof import proved
 from batch.client.reading.progress import Known, SubmissionProgress, SubmissionState, progress
 from batch.client.stored_proof import proof_of
-from batch.dead.lanes import LaneFacts
+from batch.dead.lanes import LaneFacts, read_lanes, write_lanes
 from batch.dead.rules import NO_RULES
 from batch.ends.marks import Mark, after_finish, write
 from batch.ends.options import NO_ENDS
@@ -168,6 +168,10 @@ def test_cost_is_the_time_of_its_workers_by_its_share_and_what_was_sent_and_writ
     assert cost.usd == pytest.approx(expected)
     unknown = progress(one.store, one.submission_id, {}, one.clock.now()).cost
     assert (unknown.usd, unknown.worker_s) == (None, worker_s)
+    write_lanes(one.store, {"default": replace(LANES["default"], price_percent=50.0)})
+    halved = progress(one.store, one.submission_id, read_lanes(one.store), one.clock.now()).cost
+    assert halved.usd == pytest.approx(expected - worker_s * (VCPU_SECOND_USD + 2 * GIB_SECOND_USD))
+    assert (halved.as_object()["price_percent"], cost.as_object()["price_percent"]) == (50.0, 100.0)
 
 
 def test_the_workers_of_an_execution_that_has_ended_are_looked_at_once() -> None:

@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
+from batch.model.errors import SettingsError
 from controller.act.state import load
+from controller.config import controller_settings
 from controller.decide.decision import compared, from_json, to_json
 from controller.decide.explanation import explained_decision
 from controller.decide.ledger import Ledger
 from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates
+from controller.lanes.lanes import lanes_of
+from controller.lanes.rules import Home
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.reading import Value
-from tests.controller.fakes import JOB, lane, progress, tick, world, write_progress
+from tests.controller.fakes import JOB, job, lane, progress, tick, world, write_progress
 
 T = 10_000.0
 LANE = lane(concurrency=10, vcpu=1.0, memory_gib=1.0)
@@ -115,3 +119,44 @@ def test_a_later_tick_adds_to_the_history_what_happened_and_sizes_by_it() -> Non
     assert (second.workers, second.predicted_drain_s) == (10, 12.0 + 13 * 4.0)
     history = load(here.store, "default").state.decisions
     assert [one["actual_drain_s"] for one in history if one["kind"] == "launch"] == [95.0, None]
+
+
+def test_of_a_delayed_launch_the_hours_before_its_start_cost_nothing_and_are_no_drain() -> None:
+    delayed = replace(LANE, is_delayed=True, start_within_s=12 * 3600.0)
+    plain = decision_for(delayed, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0))
+    assert "done 1 min 40 s after their start, up to 12 h after the launch" in "\n".join(explained_decision(plain))
+    late_s = 6 * 3600.0
+    (early,) = [execution(10)]
+    started = Worked(
+        replace(early.info, started_at=T + 1 + late_s, completed_at=T + 130 + late_s),
+        {
+            index: [replace(one, started_at=T + 11 + late_s, updated_at=T + 125 + late_s, last_acked_at=T + 121 + late_s)]
+            for index, (one,) in early.tries.items()
+        },
+    )
+    entry_before = to_json(replace(plain, decision_id="d1", workers=10))
+    (entry,) = compared([entry_before], [started], delayed)
+    assert (entry["actual_drain_s"], entry["actual_cost_usd"]) == (120.0, pytest.approx(10 * 124 * 0.00002, rel=0.001))
+    unknown = Worked(replace(started.info, started_at=None), started.tries)
+    (entry,) = compared([entry_before], [unknown], delayed)
+    assert entry["actual_cost_usd"] == pytest.approx(10 * 114 * 0.00002, rel=0.001), "by what its workers say"
+
+
+def test_a_delayed_lane_costs_the_list_price_until_somebody_says_what_it_costs() -> None:
+    jobs = [replace(job(), is_delayed=True), job("bulk")]
+    at_list, bulk = lanes_of(jobs)[0][::-1]
+    cheap, bulk_too = lanes_of(jobs, Home(delayed_price_percent=40.0))[0][::-1]
+    assert (at_list.price_percent, bulk.price_percent, cheap.price_percent, bulk_too.price_percent) == (100.0, 100.0, 40.0, 100.0)
+    full, less = (decision_for(one, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0)) for one in (at_list, cheap))
+    assert less.predicted_cost_usd == pytest.approx(0.4 * (full.predicted_cost_usd or 0.0))
+    assert "at list price" in "\n".join(explained_decision(full))
+    assert "at 40 % of list price" in "\n".join(explained_decision(from_json(to_json(less))))
+
+
+@pytest.mark.parametrize("value", ["0", "101", "half"])
+def test_the_price_of_delayed_workers_is_a_part_of_the_list_price(value: str) -> None:
+    environment = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b"}
+    assert controller_settings(environment | {"DELAYED_PRICE_PERCENT": "55"}).delayed_price_percent == 55.0
+    assert controller_settings(environment).delayed_price_percent == 100.0
+    with pytest.raises(SettingsError, match=r"DELAYED_PRICE_PERCENT.*a number above 0"):
+        controller_settings(environment | {"DELAYED_PRICE_PERCENT": value})

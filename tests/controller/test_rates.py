@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -121,3 +122,12 @@ def test_quantiles_lie_among_what_was_seen_and_grow(samples: list[Sample], one: 
 def test_what_is_no_number_of_seconds_is_refused(samples: list[object]) -> None:
     with pytest.raises((TypeError, ValueError)):
         from_json({"samples": samples, "executions": []})
+
+
+def test_the_hours_that_a_delayed_execution_waits_are_no_start_up() -> None:
+    waited = execution(worker(1.0))
+    started = Worked(replace(waited.info, created_at=T - 6 * 3600, started_at=T), waited.tries)
+    (sample,) = learned(Learned(), [started], 8, is_delayed=True).samples
+    assert (sample.start_up_s, learned(Learned(), [started], 8).samples[0].start_up_s) == (12.0, 21610.0)
+    untold = Worked(replace(started.info, started_at=None), waited.tries)
+    assert learned(Learned(), [untold], 8, is_delayed=True).samples[0].start_up_s is None

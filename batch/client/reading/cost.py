@@ -39,7 +39,7 @@ class Spent:
 @dataclass(frozen=True, slots=True)
 class Cost:
     """`usd` is None where the size of the lane's workers is not known. `execution_count` executions took part; of `unknown_count` nothing
-    tells the time."""
+    tells the time. Workers cost `price_percent` of the list price."""
 
     usd: float | None
     worker_s: float
@@ -49,6 +49,7 @@ class Cost:
     write_count: int
     execution_count: int
     unknown_count: int
+    price_percent: float = prices.LIST_PERCENT
 
     def as_object(self) -> dict[str, Any]:
         """As JSON values."""
@@ -62,6 +63,7 @@ class Cost:
             "execution_count": self.execution_count,
             "unknown_execution_count": self.unknown_count,
             "prices_of": prices.DATE,
+            "price_percent": self.price_percent,
         }
 
 
@@ -78,9 +80,9 @@ def spent(tries: Iterable[Progress]) -> Spent:
     return Spent(billed_s, line_count, any_try and ended, tuple(running))
 
 
-def usd_of(one: Spent, vcpu: float, memory_gib: float) -> float:
+def usd_of(one: Spent, vcpu: float, memory_gib: float, price_percent: float = prices.LIST_PERCENT) -> float:
     """What the workers of an execution cost."""
-    return one.billed_s * prices.worker_usd_per_s(vcpu, memory_gib)
+    return one.billed_s * prices.worker_usd_per_s(vcpu, memory_gib, price_percent)
 
 
 def all_spent(store: ObjectStore, executions: Iterable[str], known: dict[str, Spent]) -> dict[str, Spent]:
@@ -106,10 +108,11 @@ def cost_of(
             # A killed worker's counts lag behind its lines.
             worker_s += one.billed_s * line_count / max(one.line_count, line_count)
     vcpu, gib = (lane.vcpu, lane.memory_gib) if lane is not None else (0.0, 0.0)
-    usd = worker_s * prices.worker_usd_per_s(vcpu, gib)
+    percent = prices.LIST_PERCENT if lane is None else lane.price_percent
+    usd = worker_s * prices.worker_usd_per_s(vcpu, gib, percent)
     usd += message_count * 2 * MESSAGE_BYTES * prices.MESSAGE_BYTE_USD + write_count * prices.WRITE_USD
     counts = message_count, write_count, len(written), unknown_count
-    return Cost(usd if vcpu else None, worker_s, worker_s * vcpu, worker_s * gib, *counts)
+    return Cost(usd if vcpu else None, worker_s, worker_s * vcpu, worker_s * gib, *counts, price_percent=percent)
 
 
 def _tries(store: ObjectStore, execution: str) -> Iterable[Progress]:

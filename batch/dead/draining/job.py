@@ -18,8 +18,9 @@ from batch.dead.replaying import replay, resume_stalled
 from batch.events import log
 from batch.handling.cancels import Cancels
 from batch.model.clock import Clock
-from batch.model.errors import FanoutError, SettingsError
+from batch.model.errors import FanoutError, SettingsError, Unreached
 from batch.model.exit import ExitReason
+from batch.services.network import LOOK_S, Network
 from batch.services.ports import ObjectStore, Subscription, Topic
 
 LAST_S = 60.0
@@ -54,6 +55,7 @@ class Job:
     store: ObjectStore
     clock: Clock
     rng: random.Random
+    network: Network
     stopping: threading.Event = field(default_factory=threading.Event)
     replayed_count: int = 0
     _drain: Drain | None = None
@@ -66,6 +68,7 @@ class Job:
     def stop(self) -> None:
         """Somebody sent SIGTERM: what is not written is nacked."""
         self.stopping.set()
+        self.network.stop()
 
     def extend_leases(self) -> None:
         """The machine is about to pause this process."""
@@ -78,12 +81,14 @@ class Job:
     def run(self) -> ExitReason:
         """Why it ended."""
         timeout_s = self.settings.task_timeout_s
-        end_s = self.clock.monotonic() + timeout_s - min(LAST_S, timeout_s / 4)
+        end_s = self.network.began_s + timeout_s - min(LAST_S, timeout_s / 4)
         error = ""
         try:
             reason = self._work(end_s)
         except FanoutError as failure:  # what a service answered
             reason, error = ExitReason.BROKEN, str(failure)
+            if isinstance(failure, Unreached) and self.network.stopped and self._drain is None:
+                reason = ExitReason.STOPPED  # while it waited for its network
         drain = self._drain
         if reason is ExitReason.BROKEN:
             error = error or (drain.problem if drain else "")
@@ -94,7 +99,8 @@ class Job:
 
     def _work(self, end_s: float) -> ExitReason:
         """Raises FanoutError."""
-        lanes = read_lanes(self.store)
+        lanes = self.network.first(lambda: read_lanes(self.store))
+        _ = self.network.first(lambda: self.subscription.info)
         if not lanes:
             # What the net caught would be kept for a person, in the log of no lane.
             raise SettingsError([f"bucket {self.store.bucket_name} names no lanes yet: run `fanout tick`, which writes them down"])
@@ -140,8 +146,8 @@ class Job:
             log("rules_applied", lane=lane.name, letter_count=found.done_count, action_id=found.action_id)
 
 
-def built(settings: DeadLetterSettings, clock: Clock, rng: random.Random) -> Job:
-    """The job with the real clients. Raises DependencyForbidden when there are no credentials."""
+def built(settings: DeadLetterSettings, clock: Clock, rng: random.Random, network: Network) -> Job:
+    """The job with the real clients. Raises DependencyForbidden when there are no credentials, Unreached when they may yet come."""
     from batch.dead.draining.drain import READS_IN_FLIGHT
     from batch.services.objects import GoogleObjectStore
     from batch.services.pubsub import GoogleSubscription
@@ -149,6 +155,10 @@ def built(settings: DeadLetterSettings, clock: Clock, rng: random.Random) -> Job
 
     subscription = GoogleSubscription(settings.project, settings.subscription_name)
     store = GoogleObjectStore(
-        settings.bucket_name, project=settings.project, pool_size=2 * READS_IN_FLIGHT, billing_project=settings.billing_project
+        settings.bucket_name,
+        project=settings.project,
+        pool_size=2 * READS_IN_FLIGHT,
+        reached_within_s=LOOK_S,
+        billing_project=settings.billing_project,
     )
-    return Job(settings, subscription, cache(lambda name: GoogleTopic(settings.project, name)), store, clock, rng)
+    return Job(settings, subscription, cache(lambda name: GoogleTopic(settings.project, name)), store, clock, rng, network)

@@ -22,6 +22,7 @@ from batch.model.errors import DependencyUnavailable
 from batch.model.exit import ExitReason
 from batch.model.outcomes import merged
 from batch.services.leases import LeaseKeeper
+from batch.services.network import Network
 from batch.testing.clock import START_S
 from tests.batch.dead.letterbox import LANE, Letterbox, settings
 
@@ -45,7 +46,7 @@ def box() -> Letterbox:
 def job(box: Letterbox, number: int = 1, **environment: object) -> Job:
     topics: Callable[[str], Any] = box.broker.topic
     given = settings(CLOUD_RUN_EXECUTION=f"dl-{number}", **environment)
-    return Job(given, box.dead, topics, box.store, box.clock, random.Random(number))
+    return Job(given, box.dead, topics, box.store, box.clock, random.Random(number), Network(box.clock, given.task_timeout_s))
 
 
 def died_again(box: Letterbox) -> int:
