@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
 from controller.lanes.lanes import chosen_lanes, lanes_of
 from controller.lanes.resources import DEAD_LETTER_TOPIC
+from controller.lanes.rules import Home
 from controller.model.lane import Lane
 from controller.model.reading import Unknown
 from controller.observe.backlog import BacklogReader
@@ -31,7 +32,7 @@ class Examiner:
         """Of these lanes, or all, and what they share. Raises SettingsError for a name that is no lane, DependencyError when the jobs
         cannot be listed: nothing can be said then."""
         jobs = {job.full_name: job for job in self.runner.jobs()}
-        lanes, refused = lanes_of(list(jobs.values()))
+        lanes, refused = lanes_of(list(jobs.values()), Home(self.place.project, self.place.bucket))
         chosen = chosen_lanes(lanes, refused, names)
         findings = [] if names else [found for one in refused for found in lane_checks.of_refused(one)]
         if not jobs:

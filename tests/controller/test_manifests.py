@@ -15,7 +15,7 @@ import yaml
 from batch.dead.draining.settings import DeadLetterSettings
 from batch.model.errors import SettingsError
 from controller.lanes.differences import differences
-from controller.lanes.manifests import advice, completed, known_settings, left_open, read_manifests, rendered
+from controller.lanes.manifests import Filling, advice, checked_manifests, completed, left_open, read_manifests, rendered
 
 JOBS_FILE = Path(__file__).parents[2] / "jobs.yaml"
 
@@ -91,7 +91,7 @@ def _nested(depth: int) -> list[Any]:
 )
 def test_what_is_wrong_is_said(change: Callable[[dict[str, Any]], object], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        read_manifests(_with(change))
+        checked_manifests(_with(change), Filling())
     assert said in "\n".join(caught.value.problems)
 
 
@@ -118,17 +118,24 @@ def test_no_retries_are_allowed_and_advised_against() -> None:
     assert "1 is recommended" in advice(found)[0]
 
 
-def test_settings_reach_every_container_and_the_original_stays() -> None:
-    (found,) = read_manifests(_with(lambda d: spec(d)["containers"].append({"image": "sidecar"})))
+def test_settings_reach_the_workers_container_alone_and_the_original_stays() -> None:
+    sidecar = {"name": "proxy", "image": "sidecar", "env": [{"name": "A", "value": "1"}]}
+
+    def change(document: dict[str, Any]) -> None:
+        spec(document)["containers"].insert(0, sidecar)
+        spec(document)["containers"][1] |= {"name": "main"}
+        document["metadata"]["annotations"] |= {"fanout/accept": "raw, envelope", "fanout/default-type": "note"}
+
+    (found,) = read_manifests(_with(change))
     before = copy.deepcopy(found.document)
-    made = completed(found, {"BUCKET_NAME": "b", "EXTRA": "1"}, "image:1")
-    assert [one["image"] for one in made.containers] == ["image:1", "image:1"]
-    for one in made.containers:
-        assert {"name": "BUCKET_NAME", "value": "b"} in one["env"]
-        assert {"name": "EXTRA", "value": "1"} in one["env"]
-    assert {"name": "TASK_TIMEOUT_S", "value": "3600"} in made.containers[1]["env"]
+    made = completed(found, Filling(bucket="b", env={"EXTRA": "1"}, image="image:1"))
+    beside, worker = made.containers
+    assert (beside, worker["image"]) == (sidecar, "image:1")
+    added = {"BUCKET_NAME": "b", "EXTRA": "1", "ACCEPT": "raw, envelope", "DEFAULT_TYPE": "note"}
+    assert all({"name": name, "value": value} in worker["env"] for name, value in added.items())
+    assert "EVENT_TYPES" not in {one["name"] for one in worker["env"]}
     assert found.document == before
-    assert completed(found, {}).containers[0] == found.containers[0]
+    assert completed(found, Filling()).containers[0] == sidecar
 
 
 def test_placeholders_are_found_and_filled() -> None:
@@ -138,9 +145,9 @@ def test_placeholders_are_found_and_filled() -> None:
         "env BUCKET_NAME",
         "image 'REGION-docker.pkg.dev/PROJECT/fanout/fanout' has placeholders",
     ]
-    made = completed(found, known_settings(found, "my-project", "my-bucket"), "us-central1-docker.pkg.dev/my-project/fanout/fanout:1")
+    made = completed(found, Filling("my-project", "my-bucket", image="us-central1-docker.pkg.dev/my-project/fanout/fanout:1"))
     assert left_open(made) == []
-    assert known_settings(made, "other", "other") == {}
+    assert completed(made, Filling("other", "other")) == made
 
 
 def test_rendered_yaml_is_the_same_manifest() -> None:

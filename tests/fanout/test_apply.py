@@ -36,7 +36,8 @@ def jobs_file(tmp_path: Path) -> Path:
     found = tmp_path / "jobs.yaml"
     documents = list(yaml.safe_load_all(JOBS_FILE.read_text(encoding="utf-8")))
     for document in documents:
-        document["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "pass"]
+        container = document["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]
+        container["command"][1:1] = ["-c", "pass"]
     found.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
     return found
 
