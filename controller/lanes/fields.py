@@ -149,6 +149,9 @@ _ELSEWHERE = {
 }
 """Names that are often put one level too high or too low, and where they belong."""
 
+_OTHER_NAMES = {"environment": "env", "arguments": "args", "timeout": "timeoutSeconds", "retries": "maxRetries", "tasks": "taskCount"}
+"""What other tools call a field."""
+
 
 def field_problems(document: Mapping[str, Any]) -> list[str]:
     """What is wrong with the names and values of a manifest, each with its path."""
@@ -177,8 +180,9 @@ def _problems(path: str, value: object, schema: Any) -> Iterator[str]:
 
 
 def _meant(key: str, schema: Schema) -> str:
-    if near := difflib.get_close_matches(key, schema, n=1, cutoff=0.75):
-        return f"did you mean {near[0]}?"
+    names = {**{name: name for name in schema}, **{other: name for other, name in _OTHER_NAMES.items() if name in schema}}
+    if near := difflib.get_close_matches(key, names, n=1, cutoff=0.75):
+        return f"did you mean {names[near[0]]}?"
     return f"it belongs to {_ELSEWHERE[key]}" if key in _ELSEWHERE else ""
 
 

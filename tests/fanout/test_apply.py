@@ -84,10 +84,18 @@ def test_apply_shows_a_change_before_it_asks(cloud: str, jobs_file: Path, local_
 
 
 def test_a_dry_run_changes_nothing(cloud: str, jobs_file: Path, local_run: Service) -> None:
-    result = applied(str(jobs_file), "--dry-run", "--set-env", "LOG_LEVEL=debug")
-    assert result.exit_code == 0
-    assert "containers[0].env[LOG_LEVEL]: debug" in result.output
+    new = applied(str(jobs_file), "--dry-run", "--set-env", "LOG_LEVEL=debug", "--image", "an/image")
+    assert new.exit_code == 0
+    assert new.output.splitlines() == [
+        "job urgent (lane urgent): new; up to 200 workers of 2 CPU, 2 GiB, 10 min, image an/image",
+        "job default (lane default): new; up to 100 workers of 1 CPU, 1 GiB, 1 h, image an/image",
+        "job bulk (lane bulk): new; up to 50 workers of 1 CPU, 0.5 GiB, 4 h, image an/image",
+        "job dead-letters: new; 1 CPU, 0.5 GiB, 1 h, image an/image",
+    ]
     assert deployed(cloud, local_run) == {}
+    assert applied(str(jobs_file), "--yes").exit_code == 0
+    assert "  + containers[0].env[LOG_LEVEL]: debug" in applied(str(jobs_file), "--dry-run", "--set-env", "LOG_LEVEL=debug").output
+    assert "LOG_LEVEL" not in deployed(cloud, local_run)["default"].env
 
 
 def test_every_problem_is_a_line(cloud: str, jobs_file: Path) -> None:
@@ -146,7 +154,7 @@ def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None
 
 
 def test_render_prints_one_manifest_with_what_was_filled_in(jobs_file: Path) -> None:
-    arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "b", "--image", "i", "--set-env", "CONCURRENCY=3"]
+    arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "bucket", "--image", "i", "--set-env", "CONCURRENCY=3"]
     result = CliRunner().invoke(apply.render, arguments)
     document = yaml.safe_load(result.stdout)
     (container,) = document["spec"]["template"]["spec"]["template"]["spec"]["containers"]
