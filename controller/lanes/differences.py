@@ -45,8 +45,9 @@ class Change:
 
     @property
     def short(self) -> str:
-        """For a line on a terminal: what lies in the workers' part of a manifest goes without the path to it."""
-        return str(replace(self, path=self.path.removeprefix("spec.template.spec.template.spec.")))
+        """For a line on a terminal: what lies deep in a manifest goes without the whole path to it."""
+        path = self.path.removeprefix("spec.template.spec.template.spec.")
+        return str(replace(self, path=path.replace("spec.template.metadata.", "template.", 1)))
 
     def __str__(self) -> str:
         if self.before is None:

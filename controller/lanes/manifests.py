@@ -89,7 +89,7 @@ def checked_manifests(text: str, filling: Filling, home: Home = NOWHERE) -> tupl
 
 
 def _read(text: str) -> tuple[list[Manifest], list[str]]:
-    """The documents that can be read as jobs, and every problem of all."""
+    """The documents that are jobs, and every problem of all but the rules that jobs break."""
     read = documents(text)
     problems = [] if read else ["the file holds no document"]
     found: list[Manifest] = []
@@ -98,10 +98,11 @@ def _read(text: str) -> tuple[list[Manifest], list[str]]:
         problems += odd_values(where, document)
         if isinstance(document, dict):
             problems += [f"{_job(where, document)}: {problem}" for problem in field_problems(document)]
-        try:
-            found.append(_manifest(where, document))
-        except SettingsError as error:
-            problems += error.problems
+        wrong = _shape_problems(where, document)
+        if not wrong:
+            manifest, wrong = _manifest(document)
+            found.append(manifest)
+        problems += wrong
     return found, problems + _repeated(found)
 
 
@@ -111,15 +112,20 @@ def _job(where: str, document: Document) -> str:
     return f"job {name}" if isinstance(name, str) else where
 
 
-def _manifest(where: str, document: Any) -> Manifest:
-    """Raises SettingsError with what keeps the document from being a job, or else with the problems of its annotations."""
-    if problems := _shape_problems(where, document):
-        raise SettingsError(problems)
+def _manifest(document: Document) -> tuple[Manifest, list[str]]:
+    """With the problems of its annotations. A lane whose annotations cannot be read is told apart by them, and has no name."""
     job = job_info(document, "")
-    if LANE_LABEL not in job.labels and not any(key.startswith(LANE_PREFIX) for key in job.annotations):
-        return Manifest(job.name, document)
-    lane, subscription, topic, policy = read_policy(f"job {job.name}: metadata", job.labels, job.annotations)
-    return Manifest(job.name, document, lane, subscription, topic, policy)
+    if not is_lane(job):
+        return Manifest(job.name, document), []
+    try:
+        return Manifest(job.name, document, *read_policy(f"job {job.name}: metadata", job.labels, job.annotations)), []
+    except SettingsError as error:
+        return Manifest(job.name, document), list(error.problems)
+
+
+def is_lane(job: JobInfo) -> bool:
+    """Whether it has the label of a lane, or annotations of one and should have the label."""
+    return LANE_LABEL in job.labels or any(key.startswith(LANE_PREFIX) for key in job.annotations)
 
 
 def _shape_problems(where: str, document: Any) -> list[str]:
@@ -163,7 +169,8 @@ def broken_rules(manifest: Manifest, home: Home = NOWHERE) -> list[str]:
     kept = {name: value for name, value in job.worker.env.items() if name not in open_names}
     worker = replace(job.worker, env=kept, filled=job.worker.filled | open_names)
     job = replace(job, containers=tuple(worker if one is job.worker else one for one in job.containers))
-    problems = list(problems_of(job, manifest.policy, home) if manifest.lane else dead_letters_problems(job))
+    policy = manifest.policy if manifest.lane else None
+    problems = list(problems_of(job, policy, home) if is_lane(job) else dead_letters_problems(job))
     stated, timeout = kept.get("TASK_TIMEOUT_S"), f"{job.task_timeout_s:g}"
     if stated not in (None, timeout):
         leave = "leave it out, it is set from that"

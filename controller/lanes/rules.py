@@ -37,11 +37,11 @@ class Home:
 NOWHERE = Home()
 
 
-def problems_of(job: JobInfo, policy: Policy, home: Home = NOWHERE) -> tuple[str, ...]:
-    """Every rule that the job of a lane breaks. `policy` is what its annotations say."""
-    agreement = {**dict(_agreement(job, home)), **dict(_forms(job, policy))}
+def problems_of(job: JobInfo, policy: Policy | None, home: Home = NOWHERE) -> tuple[str, ...]:
+    """Every rule that the job of a lane breaks. `policy` is what its annotations say; None where they cannot be read."""
+    agreement = {**dict(_agreement(job, home)), **dict(_forms(job, policy) if policy else ())}
     worker = process_problems(WORKER, job.worker, job.task_timeout_s, {*agreement})
-    found = (*_shape(job), *worker, *agreement.values(), *_relations(job, policy))
+    found = (*_shape(job), *worker, *agreement.values(), *(_relations(job, policy) if policy else ()))
     return tuple(f"job {job.name}: {problem}" for problem in found)
 
 

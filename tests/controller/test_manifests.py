@@ -148,7 +148,7 @@ def test_problems_of_all_documents_come_at_once() -> None:
     third["metadata"]["name"] = "default"
     with pytest.raises(SettingsError) as caught:
         read_manifests(yaml.safe_dump_all([first, second, third]))
-    assert len(caught.value.problems) == 2
+    assert len(caught.value.problems) == 3
     with pytest.raises(SettingsError, match="lane urgent is named by 2 documents"):
         read_manifests(yaml.safe_dump_all([documents()[0], documents()[0]]))
 
