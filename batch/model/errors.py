@@ -14,7 +14,8 @@
     ├── PokesRefused              (controller.service.pokes) what was posted is no list of pokes
     ├── TokenRefused              (batch.serving.oidc) the caller may not do this
     ├── CertificatesUnavailable   (batch.serving.oidc) nothing to check tokens with
-    ├── ManifestRefused           (controller.lanes.deployed) Cloud Run did not accept a job's manifest
+    ├── ManifestRefused           (controller.observe.deployed) Cloud Run did not accept a job's manifest
+    │   └── JobChanged            (controller.observe.deployed) somebody else changed the job since it was read
     ├── LaunchRefused             (controller.observe.jobs) Cloud Run started nothing
     │   └── LaunchThrottled       (controller.observe.jobs) too many launches, or a quota is used up; later it may start
     ├── StateConflict             (controller.act.state) another controller has changed the lane's state

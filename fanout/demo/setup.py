@@ -43,8 +43,9 @@ def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[M
     if lacking:
         raise SettingsError([f"the demo needs a job for lane {lane}, and the file has none" for lane in lacking])
     documents = [_with_share(one.document, shares[one.lane]) for one in found]
-    filling = Filling(env={"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": BUCKET, **WORKER_ENV})
-    return [completed(one, filling) for one in read_manifests(yaml.safe_dump_all(documents, sort_keys=False))]
+    env = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": BUCKET, **WORKER_ENV}
+    read = read_manifests(yaml.safe_dump_all(documents, sort_keys=False))
+    return [completed(one, Filling(env={**env, "MAX_MESSAGES": f"{one.policy.share}"})) for one in read]
 
 
 def _with_share(document: Document, share: int) -> Document:

@@ -16,6 +16,7 @@ from batch.dead.draining.settings import DeadLetterSettings
 from batch.model.errors import SettingsError
 from controller.lanes.differences import differences
 from controller.lanes.manifests import Filling, advice, checked_manifests, completed, left_open, read_manifests, rendered
+from controller.lanes.rules import Home
 
 JOBS_FILE = Path(__file__).parents[2] / "jobs.yaml"
 
@@ -35,6 +36,13 @@ def test_the_file_of_the_project_is_right() -> None:
     assert [one.lane for one in lanes] == ["urgent", "default", "bulk"]
     assert [line for one in manifests for line in advice(one)] == []
     assert {(one.env["CONCURRENCY"], spec(one.document)["timeoutSeconds"]) for one in lanes} == {("16", 600), ("8", 3600), ("8", 14400)}
+
+
+@pytest.mark.parametrize("file", [JOBS_FILE, JOBS_FILE.parent / "docs/examples/thumbnails/jobs.yaml"], ids=lambda path: path.parent.name)
+def test_the_files_of_the_repository_break_no_rule(file: Path) -> None:
+    filling = Filling("my-project", "my-bucket", image="an/image")
+    found = checked_manifests(file.read_text(encoding="utf-8"), filling, Home("my-project", "my-bucket"))
+    assert [problem for one in found for problem in (*left_open(one), *advice(one))] == []
 
 
 def test_the_dead_letters_job_is_no_lane() -> None:
