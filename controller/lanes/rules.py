@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from batch.formats.kinds import CLOUD_EVENT, NOTIFICATION, RAW
 from batch.settings import WorkerSettings
 from controller.lanes.annotations import MAX_MESSAGES
-from controller.lanes.worker_rules import DEAD_LETTERS, DEAD_LETTERS_WORKER, WORKER, process_problems, written
+from controller.lanes.worker_rules import DEAD_LETTERS_WORKER, WORKER, process_problems, written
 from controller.model.execution import count_in
 from controller.model.lane import DELAYED_START_WITHIN_S, START_WITHIN_S, Policy
 from controller.model.wording import spoken
-from controller.observe.jobs import LANE_LABEL, JobInfo
+from controller.observe.jobs import DEAD_LETTERS, LANE_LABEL, JobInfo
 
 PARALLELISM = "spec.template.spec.parallelism"
 RETRIES = 1
@@ -116,7 +116,7 @@ def _relations(job: JobInfo, policy: Policy) -> Iterator[str]:
         yield problem
     most, own = policy.share, count_in(job.env, "MAX_MESSAGES")
     if MAX_MESSAGES in job.annotations and own and own > most:
-        yield f"env MAX_MESSAGES={own} is above {MAX_MESSAGES}={most}, and has no effect in launches: make them equal"
+        yield f"{written('MAX_MESSAGES', job.worker)}={own} is above {MAX_MESSAGES}={most}, and has no effect in launches: make them equal"
     untyped = [form for form in (RAW, NOTIFICATION) if form in policy.accept]
     if untyped and not policy.default_type:
         yield f"fanout/accept has {' and '.join(untyped)}, which name no task type: set fanout/default-type"

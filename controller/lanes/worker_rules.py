@@ -16,10 +16,8 @@ from typing import Any
 from batch.dead.draining.settings import DeadLetterSettings
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings, read, worker_settings
-from controller.observe.jobs import Container
+from controller.observe.jobs import DEAD_LETTERS, Container
 
-DEAD_LETTERS = "dead-letters"
-"""The job's usual name, and the word that makes `python -m batch` its worker."""
 LAUNCHED = ("BACKLOG", "DECISION_ID")
 """Settings of one launch: in a job they would bind each execution to it."""
 PLATFORM = "CLOUD_RUN_"
@@ -58,9 +56,9 @@ def process_problems(process: Process, container: Container, timeout_s: float, t
         process.parse({**known, **filled, **project, "TASK_TIMEOUT_S": f"{max(timeout_s, 1):g}"})
     except SettingsError as error:
         for problem in error.problems:
-            name, rest = re.findall(r"^\w*|.+", problem)
+            name = re.split(r"\W", problem, maxsplit=1)[0]
             if name not in told:
-                yield f"{written(name, container)}{rest}"
+                yield f"{written(name, container)}{problem.removeprefix(name)}"
 
 
 def written(name: str, container: Container) -> str:
@@ -78,9 +76,8 @@ def _command_problems(process: Process, container: Container) -> Iterator[str]:
         if process is not WORKER:
             yield f"its container has no command: give it {wanted}"
         return
-    if container.command[0].startswith("--"):
-        pass  # of the image's own command
-    elif not container.runs_worker:
+    of_the_image = container.arguments == container.command
+    if not of_the_image and not container.runs_worker:
         near = [word for before, word in pairwise(container.command) if before == "-m" and _near(word, ["batch"], 0.6)]
         hint = f"did you mean -m batch, not -m {near[0]}?" if near else f"end it with {wanted}, also behind a wrapper of yours"
         yield f"command {found[:100]!r} runs no worker: {hint}"
@@ -88,7 +85,7 @@ def _command_problems(process: Process, container: Container) -> Iterator[str]:
     pythons = [word for word, after in pairwise(container.command) if after == "-m"]
     if pythons and "python" not in pythons[0] and _near(pythons[0], ["python", "python3"], 0.8):
         yield f"command {found[:100]!r}: did you mean python, not {pythons[0]}?"
-    dead = re.search(rf"-m\s*batch\s+{DEAD_LETTERS}\b", found) is not None
+    dead = container.arguments[:1] == (DEAD_LETTERS,) or re.search(rf"-m\s*batch\s+{DEAD_LETTERS}\b", found) is not None
     others = [] if dead else [word for word in container.arguments[:1] if not word.startswith("-")]
     if dead and process is WORKER:
         yield f"command {found[:100]!r} is that of the dead-letters job: a lane's is {wanted}"
@@ -112,7 +109,8 @@ def _name_problems(process: Process, container: Container) -> Iterator[str]:
         elif name in LAUNCHED and process is WORKER:
             yield f"env {name} is for one launch only, and is set by the controller: leave it out"
         elif (meant := _meant(name, process.names)) and not any(fnmatchcase(name, pattern) for pattern in own):
-            yield f"env {name} is no setting; did you mean {meant}? (if it is the handlers' own, name it in CHILD_ENVIRONMENT)"
+            hint = " (if it is the handlers' own, name it in CHILD_ENVIRONMENT)" if process is WORKER else ""
+            yield f"env {name} is no setting; did you mean {meant}?{hint}"
 
 
 def _meant(name: str, known: Collection[str]) -> str:

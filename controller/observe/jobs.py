@@ -19,6 +19,8 @@ LANE_LABEL = "fanout-lane"
 LANE_PREFIX = "fanout/"
 """What the annotations of a lane begin with."""
 WORKER_NAME = "worker"
+DEAD_LETTERS = "dead-letters"
+"""The usual name of the dead-letters job, and the word that makes `python -m batch` its worker."""
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_RETRIES = 3
 DEFAULT_VCPU = 1.0
@@ -61,8 +63,9 @@ class Container:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The words after `-m batch`, or all of an image's own command that get options alone; none where a shell's text holds them."""
-        if self.command and self.command[0].startswith("--"):
+        """The words after `-m batch`, or all where the image says the command and they are its arguments; none where a shell's text has
+        them."""
+        if self.command and (self.command[0].startswith("--") or self.command[0] == DEAD_LETTERS):
             return self.command
         at = next((at for at, pair in enumerate(pairwise(self.command)) if pair == ("-m", "batch")), len(self.command))
         return self.command[at + 2 :]

@@ -7,8 +7,11 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from batch.dead.draining.settings import DeadLetterSettings
+from batch.settings import WorkerSettings
 from controller.config import ControllerSettings
 from controller.lanes.lanes import lane_of
 from controller.lanes.rules import Home, dead_letters_problems
@@ -74,6 +77,7 @@ WRONG: list[tuple[Change, str]] = [
     ({"env": {"PREFETCH_S": "400"}}, "env PREFETCH_S=400: must be at most half of TASK_TIMEOUT_S=600"),
     ({"parallelism": 3}, "spec.template.spec.parallelism=3: must be 0 or absent"),
     ({"command": "python -m bacth"}, "command 'python -m bacth' runs no worker: did you mean -m batch, not -m bacth?"),
+    ({"command": "dead-letters"}, "command 'dead-letters' is that of the dead-letters job: a lane's is python -m batch"),
     ({"command": "pyton -m batch"}, "command 'pyton -m batch': did you mean python, not pyton?"),
     (
         {"command": "python worker.py"},
@@ -163,6 +167,17 @@ def test_settings_of_other_services_are_nobody_s_misspelling() -> None:
     names = {one.metadata["env"] for kind in (ControllerSettings, IntakeSettings, DeadLetterSettings) for one in fields(kind)}
     found = problems(changed(dict.fromkeys(sorted(names), "1")))
     assert [one for one in found if "no setting" in one] == []
+
+
+WORDS = st.sampled_from(["python", "-m", "batch", "bacth", "--", "--concurrency", "--=", "--backlog=", "dead-letters", "-", "", "\n'\""])
+SETTINGS = st.sampled_from([one.metadata["env"] for one in fields(WorkerSettings)] + ["", "=", "max_messages", "CONCURENCY", "\u00e9\n"])
+
+
+@settings(max_examples=200)
+@given(st.lists(WORDS, max_size=6), st.dictionaries(SETTINGS, WORDS | st.text(max_size=5), max_size=6), st.sets(SETTINGS, max_size=3))
+def test_nothing_that_somebody_deploys_stops_the_controller(command: list[str], env: dict[str, str], filled: set[str]) -> None:
+    odd = Container("worker", "image", tuple(command), env, frozenset(filled), {"cpu": "x", "memory": ""})
+    assert all(one.startswith("job default: ") and "None" not in one for one in problems(replace(job(), containers=(odd, odd))))
 
 
 def test_all_settings_that_are_gone_are_told() -> None:

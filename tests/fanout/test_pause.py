@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from controller.observe.deployed import DeployedJobs
 from controller.observe.google_jobs import GoogleJobRunner
 from fanout import launch, pause, tick
 from fanout.doctor.google_services import GoogleFixer
-from tests.controller.fakes import JOB, World, job, world
+from tests.controller.fakes import JOB, World, job, worker, world
 from tests.fanout.test_apply import applied, cloud, deployed, jobs_file
 from tests.support import Service
 
@@ -113,11 +114,18 @@ def test_pause_and_fixes_keep_volumes_sidecars_and_networks(cloud: str, jobs_fil
 def test_a_launch_names_the_container_that_drains(cloud: str, jobs_file: Path, local_run: Service) -> None:
     with closing(with_a_sidecar(cloud, jobs_file, local_run)):
         result = CliRunner().invoke(launch.command, ["default", "--workers", "1", "--max-messages", "3"])
-        assert result.exit_code == 0, result.output
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
     with closing(GoogleJobRunner(cloud, "us-central1", emulator_url=local_run.http)) as runner:
         (execution,) = runner.executions(f"projects/{cloud}/locations/us-central1/jobs/default")
         (lane,), _ = lanes_of(runner.jobs())
     assert (lane.container, lane.problems, execution.env["MAX_MESSAGES"]) == ("main", (), "3")
+
+
+def test_a_launch_of_a_lane_that_breaks_a_rule_says_so(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(job(), containers=(worker(job().annotations, SUBSCRIPTION_NAME="bulk"),))
+    monkeypatch.setattr(here.runner, "jobs", world([wrong]).runner.jobs)
+    result = run(launch.command, "default", "--workers", "1")
+    assert (result.exit_code, result.stderr.startswith("advice: job default: env SUBSCRIPTION_NAME='bulk' differs from")) == (0, True)
 
 
 def test_the_deployed_job_keeps_everything_else(cloud: str, jobs_file: object, local_run: Service, run: Run) -> None:
