@@ -89,10 +89,8 @@ def apply(
         output.say(line, err=as_json)
 
     with explained_errors():
-        manifests = checked_manifests(_text(jobs_file), _filling(project, bucket, set_env, image), Home(project, bucket))
-        problems = [problem for one in manifests for problem in left_open(one, image_matters=not emulator)]
-        if problems:
-            raise SettingsError(problems)
+        filling = _filling(project, bucket, set_env, image)
+        manifests = checked_manifests(_text(jobs_file), filling, Home(project, bucket), image_matters=not emulator)
         with cloud.logged_in():
             client = DeployedJobs(project, region, emulator_url=emulator)
         created: list[str] = []

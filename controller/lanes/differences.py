@@ -9,15 +9,24 @@ from typing import Any
 
 from controller.observe.jobs import cpus, gibibytes
 
+_WRITTEN = (
+    *(
+        "client-name",
+        "client-version",
+        "operation-id",
+        "creator",
+        "lastModifier",
+        "lastUpdatedTime",
+        "user-image",
+        "urls",
+        "ingress-status",
+    ),
+    *("satisfiesPzs", "satisfiesPzi", "startupProbeType", "build-id", "build-name", "build-image-uri", "build-source-location"),
+)
 _OF_GOOGLE = {
-    *(f"run.googleapis.com/{name}" for name in ("client-name", "client-version", "operation-id", "creator", "lastModifier", "user-image")),
-    *(f"run.googleapis.com/{name}" for name in ("lastUpdatedTime", "urls", "ingress-status", "satisfiesPzs", "jobUid", "jobGeneration")),
-    *(f"run.googleapis.com/build-{name}" for name in ("id", "name", "image-uri", "source-location")),
-    "cloud.googleapis.com/location",
-    "serving.knative.dev/creator",
-    "serving.knative.dev/lastModifier",
-    "client.knative.dev/nonce",
-    "client.knative.dev/user-image",
+    *(f"run.googleapis.com/{name}" for name in _WRITTEN),
+    *("cloud.googleapis.com/location", "serving.knative.dev/creator", "serving.knative.dev/lastModifier"),
+    *("client.knative.dev/nonce", "client.knative.dev/user-image"),
 }
 """Labels and annotations that Cloud Run, gcloud and the console write about a change. All others are somebody's settings, such as
 run.googleapis.com/network-interfaces, and are shown: applying a manifest without them takes them away."""

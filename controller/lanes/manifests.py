@@ -78,11 +78,12 @@ def read_manifests(text: str) -> tuple[Manifest, ...]:
     return tuple(found)
 
 
-def checked_manifests(text: str, filling: Filling, home: Home = NOWHERE) -> tuple[Manifest, ...]:
-    """All documents of a file, completed. Raises SettingsError with every problem of every document, broken rules among them."""
+def checked_manifests(text: str, filling: Filling, home: Home = NOWHERE, *, image_matters: bool = True) -> tuple[Manifest, ...]:
+    """All documents of a file, completed. Raises SettingsError with every problem of every document, broken rules and placeholders that
+    are left among them."""
     read, problems = _read(text)
     found = [completed(one, filling) for one in read]
-    problems += [problem for one in found for problem in broken_rules(one, home)]
+    problems += [problem for one in found for problem in (*broken_rules(one, home), *left_open(one, image_matters=image_matters))]
     if problems:
         raise SettingsError(problems)
     return tuple(found)
@@ -157,9 +158,13 @@ def _shape_problems(where: str, document: Any) -> list[str]:
     for at, container in enumerate(containers):
         if not isinstance(container, dict) or not isinstance(container.get("image"), str) or not container["image"]:
             problems.append(f"{where}: {CONTAINERS}[{at}] has no image: each container needs one")
-        elif any(not (isinstance(one, dict) and isinstance(one.get("name"), str)) for one in container.get("env") or []):
+        elif not _is_env(container.get("env")):
             problems.append(f"{where}: {CONTAINERS}[{at}].env: a list of names with values")
     return problems
+
+
+def _is_env(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in value))
 
 
 def broken_rules(manifest: Manifest, home: Home = NOWHERE) -> list[str]:

@@ -82,7 +82,7 @@ KEPT: dict[str, Any] = {
 
 def with_a_sidecar(project: str, jobs_file: Path, local_run: Service) -> DeployedJobs:
     """The lane `default` deployed so."""
-    text, filling = jobs_file.read_text(encoding="utf-8"), Filling(project, f"{project}-bucket")
+    text, filling = jobs_file.read_text(encoding="utf-8"), Filling(project, f"{project}-bucket", image="an/image")
     (document,) = [one.document for one in checked_manifests(text, filling) if one.lane == "default"]
     template = document["spec"]["template"]
     template["metadata"] = {"annotations": KEPT["annotations"]}

@@ -45,7 +45,8 @@ class Deployed:
         self.jobs = DeployedJobs(project, REGION, emulator_url=run)
         self.runner = GoogleJobRunner(project, REGION, emulator_url=run)
         self.project = project
-        for one in checked_manifests(JOBS_FILE.read_text(encoding="utf-8"), Filling(project, BUCKET), Home(project, BUCKET)):
+        filling = Filling(project, BUCKET, image="an/image")
+        for one in checked_manifests(JOBS_FILE.read_text(encoding="utf-8"), filling, Home(project, BUCKET)):
             if one.name == "default":
                 self.manifest = one
                 self.jobs.apply(one.name, one.document, exists=False)
