@@ -23,6 +23,8 @@ LAUNCHED = ("BACKLOG", "DECISION_ID")
 PLATFORM = "CLOUD_RUN_"
 MISSPELT = 0.9
 """How alike a name must be to one of ours to be taken for it: users have variables of their own."""
+_USUAL = ("WEBHOOK_SECRET", "EVENT_TYPE")
+"""Names near to ours that programs of all kinds have."""
 _FILLED = "filled"
 
 
@@ -117,7 +119,7 @@ def _meant(name: str, known: Collection[str]) -> str:
     """The setting that a name misspells; empty for a setting, and for a name of somebody else's. One that has a setting's whole name in
     it, such as MY_BUCKET_NAME, is no misspelling."""
     upper = name.upper()
-    if name in known or (upper not in known and any(one in upper for one in known)):
+    if name in (*known, *_USUAL) or (upper not in known and any(one in upper for one in known)):
         return ""
     return _near(upper, known, MISSPELT)
 

@@ -51,7 +51,7 @@ WRONG: list[tuple[Change, str]] = [
     ({"env": {"CONCURENCY": "8"}}, "env CONCURENCY is no setting; did you mean CONCURRENCY? (if it is the handlers' own, name it in CHILD"),
     ({"env": {"concurrency": "8"}}, "env concurrency is no setting; did you mean CONCURRENCY?"),
     ({"env": {"MAX_MESSAGE": "8"}}, "env MAX_MESSAGE is no setting; did you mean MAX_MESSAGES?"),
-    ({"filled": ("WEBHOOK_SECRET",)}, "env WEBHOOK_SECRET is no setting; did you mean WEBHOOK_SECRETS?"),
+    ({"filled": ("WEBHOK_SECRETS",)}, "env WEBHOK_SECRETS is no setting; did you mean WEBHOOK_SECRETS?"),
     (
         {"env": {"CLOUD_RUN_TASK_INDEX": "0"}},
         "env CLOUD_RUN_TASK_INDEX: names that begin with CLOUD_RUN_ are Cloud Run's own: leave it out",
@@ -141,7 +141,22 @@ RIGHT: list[Change] = [
             ("DATABASE_URL", "BATCH_SIZE", "TOPIC_NAMES_EXTRA", "MY_BUCKET_NAME", "BUCKET_NAME_2", "PROCESS", "TZ", "PORT"), "x"
         )
     },
-    {"env": dict.fromkeys(("OTEL_SERVICE_NAME", "OTEL_TRACES_EXPORTER", "https_proxy", "LANES", "PYTHONPATH", "JOB", "RETRY"), "x")},
+    {
+        "env": dict.fromkeys(
+            (
+                "OTEL_SERVICE_NAME",
+                "OTEL_TRACES_EXPORTER",
+                "https_proxy",
+                "LANES",
+                "PYTHONPATH",
+                "JOB",
+                "RETRY",
+                "WEBHOOK_SECRET",
+                "EVENT_TYPE",
+            ),
+            "x",
+        )
+    },
     {"env": {"HANDLER": "x", "CHILD_ENVIRONMENT": "HANDLER,MY_*"}},
     {"env": {"TASK_TIMEOUT_S": "1"}},
     {"env": {"TASK_TIMEOUT_S": "x"}},
