@@ -40,7 +40,10 @@ NOWHERE = Home()
 def problems_of(job: JobInfo, policy: Policy | None, home: Home = NOWHERE) -> tuple[str, ...]:
     """Every rule that the job of a lane breaks. `policy` is what its annotations say; None where they cannot be read."""
     agreement = {**dict(_agreement(job, home)), **dict(_forms(job, policy) if policy else ())}
-    worker = process_problems(WORKER, job.worker, job.task_timeout_s, {*agreement})
+    told = {*agreement}
+    if policy and (_untyped(policy) or told & {*FORMS}):
+        told.add("DEFAULT_TYPE")  # what a worker lacks follows from what is told of the lane
+    worker = process_problems(WORKER, job.worker, job.task_timeout_s, told)
     found = (*_shape(job), *worker, *agreement.values(), *(_relations(job, policy) if policy else ()))
     return tuple(f"job {job.name}: {problem}" for problem in found)
 
@@ -117,14 +120,18 @@ def _relations(job: JobInfo, policy: Policy) -> Iterator[str]:
     most, own = policy.share, count_in(job.env, "MAX_MESSAGES")
     if MAX_MESSAGES in job.annotations and own and own > most:
         yield f"{written('MAX_MESSAGES', job.worker)}={own} is above {MAX_MESSAGES}={most}, and has no effect in launches: make them equal"
-    untyped = [form for form in (RAW, NOTIFICATION) if form in policy.accept]
-    if untyped and not policy.default_type:
+    if untyped := _untyped(policy):
         yield f"fanout/accept has {' and '.join(untyped)}, which name no task type: set fanout/default-type"
     if "fanout/event-types" in job.annotations and NOTIFICATION not in policy.accept:
         yield f"fanout/event-types does nothing while fanout/accept has no {NOTIFICATION}: add it, or leave the types out"
     if policy.default_type and not {RAW, NOTIFICATION, CLOUD_EVENT} & {*policy.accept}:
         yield f"fanout/default-type does nothing while fanout/accept has neither {RAW}, {NOTIFICATION} nor {CLOUD_EVENT}: add one"
     yield from _lateness(job, policy)
+
+
+def _untyped(policy: Policy) -> list[str]:
+    """The forms of its messages that need a default type, and have none."""
+    return [] if policy.default_type else [form for form in (RAW, NOTIFICATION) if form in policy.accept]
 
 
 def _lateness(job: JobInfo, policy: Policy) -> Iterator[str]:
