@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from controller.decide.decision import HoldCause, Kind
+from controller.lanes.lanes import lanes_of
 from controller.lanes.manifests import Filling, checked_manifests
 from controller.lanes.rules import Home
 from controller.model.reading import Value
@@ -22,11 +23,10 @@ from controller.observe.google_jobs import GoogleJobRunner
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 from fanout import apply
-from fanout.doctor.examination import Examiner
+from fanout.doctor.lane_checks import of_job, of_refused
 from fanout.doctor.place import Place
 from local_cloud.addresses import Addresses
 from tests.controller.fakes import FakeBacklog
-from tests.fanout.doctor_fakes import FakeFacts
 from tests.real_gcloud import Gcloud, find_gcloud
 from tests.support import Service
 
@@ -72,8 +72,11 @@ class Deployed:
 
     def doctored(self) -> list[str]:
         """What doctor says of the job."""
-        examiner = Examiner(FakeFacts(), self.runner, FakeBacklog(), Place(self.project, REGION, BUCKET))
-        return [f"{one.verdict}: {one.what}" for one in examiner.examine([]) if one.about == "job default" and one.verdict != "fine"]
+        (job,) = self.runner.jobs()
+        lanes, refused = lanes_of([job], Home(self.project, BUCKET))
+        found = [finding for one in refused for finding in of_refused(one)]
+        found += [finding for lane in lanes for finding in of_job(lane, job, Place(self.project, REGION, BUCKET))]
+        return [f"{one.verdict}: {one.what}" for one in found if one.verdict != "fine"]
 
 
 @pytest.fixture(scope="module")
