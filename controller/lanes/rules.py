@@ -42,7 +42,7 @@ def problems_of(job: JobInfo, policy: Policy | None, home: Home = NOWHERE) -> tu
     agreement = {**dict(_agreement(job, home)), **dict(_forms(job, policy) if policy else ())}
     told = {*agreement}
     if policy and (_untyped(policy) or told & {*FORMS}):
-        told.add("DEFAULT_TYPE")  # what a worker lacks follows from what is told of the lane
+        told.add("DEFAULT_TYPE")  # a worker that lacks it follows from the problem of its lane
     worker = process_problems(WORKER, job.worker, job.task_timeout_s, told)
     found = (*_shape(job), *worker, *agreement.values(), *(_relations(job, policy) if policy else ()))
     return tuple(f"job {job.name}: {problem}" for problem in found)
