@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from controller.observe.job_documents import WORKER, mapping_at, mappings
 from controller.observe.jobs import cpus, gibibytes
 
 Rule = Callable[[Any], str]
 """What a value must be; empty if it is that."""
 
-TASK = "spec.template.spec.template.spec"
+TASK = ".".join(WORKER)
 CONTAINERS = f"{TASK}.containers"
 MAX_RETRIES = 10
 MAX_TIMEOUT_S = 604_800
@@ -118,7 +119,7 @@ _TASK: Schema = {
     "maxRetries": _whole(0, MAX_RETRIES),
     "timeoutSeconds": _whole(1, MAX_TIMEOUT_S),
     "serviceAccountName": _account,
-    "volumes": [dict.fromkeys(("name", "secret", "emptyDir", "csi", "nfs", "configMap", "cloudSqlInstance"), _any)],
+    "volumes": [dict.fromkeys(("name", "secret", "emptyDir", "csi", "nfs", "configMap"), _any)],
     "nodeSelector": _any,
 }
 _EXECUTION: Schema = {
@@ -191,10 +192,7 @@ def _name(entry: object) -> str:
 
 
 def _containers(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    node: Any = document
-    for key in CONTAINERS.split("."):
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return [one for one in node if isinstance(one, Mapping)] if isinstance(node, list) else []
+    return list(mappings(mapping_at(document, *WORKER).get("containers")))
 
 
 def _twice(document: Mapping[str, Any]) -> Iterator[str]:
