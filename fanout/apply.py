@@ -14,8 +14,21 @@ import click
 from batch.model.errors import SettingsError
 from controller.config import RUN_EMULATOR
 from controller.lanes.differences import Change, differences
-from controller.lanes.manifests import Manifest, advice, completed, known_settings, left_open, read_manifests, rendered
+from controller.lanes.manifests import (
+    Filling,
+    Manifest,
+    advice,
+    broken_rules,
+    checked_manifests,
+    completed,
+    left_open,
+    read_manifests,
+    rendered,
+)
+from controller.lanes.rules import Home
+from controller.model.wording import spoken
 from controller.observe.deployed import DeployedJobs
+from controller.observe.job_documents import Document
 from fanout import cloud, output
 from fanout.output import counted, explained_errors, show_json
 
@@ -31,8 +44,8 @@ _FILE = click.argument("jobs_file", type=click.Path(path_type=Path, dir_okay=Fal
 def _manifest_options(function: F) -> F:
     """The options that complete a manifest."""
     for option in (
-        click.option("--image", default="", help="The image of every container."),
-        click.option("--set-env", "set_env", multiple=True, metavar="NAME=VALUE", help="A setting of every container; may be repeated."),
+        click.option("--image", default="", help="The image of the worker's container."),
+        click.option("--set-env", "set_env", multiple=True, metavar="NAME=VALUE", help="A setting of the worker; may be repeated."),
         click.option("--bucket", envvar="BUCKET_NAME", default="", show_envvar=True, help="Fills BUCKET_NAME where the file has none."),
     ):
         function = option(function)
@@ -76,10 +89,8 @@ def apply(
         output.say(line, err=as_json)
 
     with explained_errors():
-        manifests = [_filled(one, project, bucket, set_env, image) for one in _manifests(jobs_file)]
-        problems = [problem for one in manifests for problem in left_open(one, image_matters=not emulator)]
-        if problems:
-            raise SettingsError(problems)
+        filling = _filling(project, bucket, set_env, image)
+        manifests = checked_manifests(_text(jobs_file), filling, Home(project, bucket), image_matters=not emulator)
         with cloud.logged_in():
             client = DeployedJobs(project, region, emulator_url=emulator)
         created: list[str] = []
@@ -92,7 +103,7 @@ def apply(
                     created = _create_missing(manifests, project, region, say)
                 for one in shown:
                     if one.changes:
-                        deployed.apply(one.manifest.name, one.manifest.document, exists=one.exists)
+                        deployed.apply(one.manifest.name, one.document, exists=one.exists)
                         one.applied = True
                         say(f"{'replaced' if one.exists else 'created'} job {one.manifest.name}")
         if as_json:
@@ -114,14 +125,17 @@ def render(lane: str, jobs_file: Path | None, project: str, set_env: tuple[str, 
     fanout render default | gcloud run jobs replace -
     """
     with explained_errors():
-        manifests = _manifests(jobs_file)
+        filling = _filling(project, bucket, set_env, image)
+        manifests = read_manifests(_text(jobs_file))
         found = [one for one in manifests if lane in (one.lane, one.name)]
         if not found:
             known = ", ".join(one.lane or one.name for one in manifests)
             raise SettingsError([f"{jobs_file or JOBS_FILE} has no lane {lane!r}; it has {known}"])
-        manifest = _filled(found[0], project, bucket, set_env, image)
+        manifest = completed(found[0], filling)
         for problem in left_open(manifest):
             output.say(f"left open: {problem}", err=True)
+        for problem in broken_rules(manifest, Home(project, bucket)):
+            output.say(f"wrong: {problem}", err=True)
         if as_json:
             show_json(manifest.document)
         else:
@@ -136,14 +150,22 @@ def read_jobs_file(jobs_file: Path) -> str:
         raise SettingsError([f"{jobs_file}: not UTF-8 at byte {error.start}: save it as UTF-8"]) from error
 
 
-def _manifests(jobs_file: Path | None) -> tuple[Manifest, ...]:
+def _text(jobs_file: Path | None) -> str:
     """Of this file, or of the default. Raises SettingsError."""
     if jobs_file is None:
         jobs_file = Path(JOBS_FILE)
         if not jobs_file.exists():
             jobs_file = PACKAGED_JOBS_FILE
             click.echo(f"this folder has no {JOBS_FILE}: taken is the one that comes with Fanout; to edit it: cp {jobs_file} .", err=True)
-    return read_manifests(read_jobs_file(jobs_file))
+    return read_jobs_file(jobs_file)
+
+
+def _filling(project: str, bucket: str, set_env: Sequence[str], image: str) -> Filling:
+    """What the options say. Raises SettingsError with every --set-env that is not NAME=VALUE."""
+    problems = [f"--set-env {one!r}: must be NAME=VALUE" for one in set_env if not one.partition("=")[0].strip() or "=" not in one]
+    if problems:
+        raise SettingsError(problems)
+    return Filling(project, bucket, dict(one.split("=", 1) for one in set_env), image)
 
 
 @dataclass(slots=True)
@@ -151,9 +173,20 @@ class _Shown:
     """One job, as the file says it against what is deployed."""
 
     manifest: Manifest
-    exists: bool
+    found: Document | None
     changes: list[Change]
     applied: bool = False
+
+    @property
+    def exists(self) -> bool:
+        return self.found is not None
+
+    @property
+    def document(self) -> Document:
+        """What replaces the job that was read, and no other: a person has agreed to the changes of that one."""
+        version = (self.found or {}).get("metadata", {}).get("resourceVersion")
+        metadata = self.manifest.document["metadata"]
+        return {**self.manifest.document, "metadata": {**metadata, "resourceVersion": version} if version else metadata}
 
     def json(self) -> dict[str, object]:
         return {
@@ -166,14 +199,6 @@ class _Shown:
         }
 
 
-def _filled(manifest: Manifest, project: str, bucket: str, set_env: Sequence[str], image: str) -> Manifest:
-    """The manifest with what the options say. Raises SettingsError with every --set-env that is not NAME=VALUE."""
-    problems = [f"--set-env {one!r}: must be NAME=VALUE" for one in set_env if not one.partition("=")[0].strip() or "=" not in one]
-    if problems:
-        raise SettingsError(problems)
-    return completed(manifest, {**known_settings(manifest, project, bucket), **dict(one.split("=", 1) for one in set_env)}, image)
-
-
 def _shown(manifest: Manifest, deployed: DeployedJobs, say: Say) -> _Shown:
     """Print the difference between a manifest and what is deployed."""
     for line in advice(manifest):
@@ -182,12 +207,20 @@ def _shown(manifest: Manifest, deployed: DeployedJobs, say: Say) -> _Shown:
     changes = list(differences(found, manifest.document))
     what = f"job {manifest.name}" + (f" (lane {manifest.lane})" if manifest.lane else "")
     if found is None:
-        say(f"{what}: new")
+        say(f"{what}: new; {_summed_up(manifest)}")
     else:
         say(f"{what}: {counted(len(changes), 'change')}" if changes else f"{what}: as the file says")
-    for change in changes:
-        say(f"  {change}")
-    return _Shown(manifest, found is not None, changes)
+        for change in changes:
+            say(f"  {change.short}")
+    return _Shown(manifest, found, changes)
+
+
+def _summed_up(manifest: Manifest) -> str:
+    """A new job in a few words, the longest last."""
+    job = manifest.job
+    workers = f"up to {manifest.policy.max_workers} workers of " if manifest.lane else ""
+    size = f"{job.vcpu:g} CPU, {job.memory_gib:g} GiB"
+    return f"{workers}{size}, {spoken(job.task_timeout_s)}, image {job.worker.image}"
 
 
 def _create_missing(manifests: Sequence[Manifest], project: str, region: str, say: Say) -> list[str]:

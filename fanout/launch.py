@@ -32,6 +32,7 @@ def command(lane: str, workers: int, max_messages: int | None, as_json: bool, ru
     """
     env = {} if max_messages is None else {"MAX_MESSAGES": str(max_messages)}
     (chosen,) = lanes_named(runner.jobs(), [lane])
+    say(*(f"advice: {problem}" for problem in chosen.problems), err=True)
     try:
         execution = runner.run(chosen.job, RunRequest(workers, env, chosen.container))
     except LaunchUnclear as error:

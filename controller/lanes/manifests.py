@@ -1,15 +1,14 @@
-"""Manifests: the Cloud Run Jobs of a `jobs.yaml`, read, checked, and completed with what a project does not commit.
+"""Manifests: the Cloud Run Jobs of a `jobs.yaml`, read, completed with what a project does not commit, and checked as they would run.
 
-All problems are reported at once, each with document, path, value and rule, never as an exception of the parser. What stands in the file
-is applied, with the settings and the image that were asked for: nothing is rewritten silently.
+All problems of all documents are reported at once, each with document, path, value and rule, never as an exception of the parser. What
+stands in the file is applied, with the settings and the image that were asked for: nothing is rewritten silently.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from math import isfinite
@@ -18,12 +17,12 @@ from typing import Any
 import yaml
 
 from batch.model.errors import SettingsError
-from batch.settings import limit_problem
 from controller.lanes.annotations import read_policy
-from controller.lanes.rules import problems_of
+from controller.lanes.fields import CONTAINERS, field_problems, in_yaml, must_be_text
+from controller.lanes.rules import FORMS, NOWHERE, Home, dead_letters_problems, problems_of, retries_advice
 from controller.model.lane import Policy
-from controller.observe.job_documents import Document, job_info
-from controller.observe.jobs import LANE_LABEL
+from controller.observe.job_documents import WORKER, Document, job_info, mapping_at, worker_container
+from controller.observe.jobs import LANE_LABEL, LANE_PREFIX, JobInfo
 
 API_VERSION = "run.googleapis.com/v1"
 MAX_DEPTH = 50
@@ -47,54 +46,91 @@ class Manifest:
 
     @property
     def containers(self) -> list[Document]:
-        return list(_worker_spec(self.document)["containers"])
+        return list(mapping_at(self.document, *WORKER)["containers"])
+
+    @property
+    def job(self) -> JobInfo:
+        """The job as it would be deployed."""
+        return job_info(self.document, "")
 
     @property
     def env(self) -> Mapping[str, str]:
-        """Plain values of the first container."""
-        return {str(one["name"]): str(one["value"]) for one in self.containers[0].get("env") or [] if "value" in one}
+        """Plain values of the worker's container."""
+        return self.job.worker.env
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What a project does not commit: the settings that were asked for, project and bucket where the file names none, the image."""
+
+    project: str = ""
+    bucket: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    image: str = ""
 
 
 def read_manifests(text: str) -> tuple[Manifest, ...]:
-    """All documents of a file. Raises SettingsError with every problem of every document."""
-    read = documents(text)
-    problems = [] if read else ["the file holds no document"]
-    found: list[Manifest] = []
-    for number, document in enumerate(read, start=1):
-        try:
-            found.append(_manifest(f"document {number}", document))
-        except SettingsError as error:
-            problems += error.problems
-    problems += _repeated(found)
+    """All documents of a file as they stand there. Raises SettingsError with every problem of every document, but not with the rules that
+    their jobs break."""
+    found, problems = _read(text)
     if problems:
         raise SettingsError(problems)
     return tuple(found)
 
 
-def _manifest(where: str, document: Any) -> Manifest:
-    problems = odd_values(where, document) + _shape_problems(where, document)
+def checked_manifests(text: str, filling: Filling, home: Home = NOWHERE, *, image_matters: bool = True) -> tuple[Manifest, ...]:
+    """All documents of a file, completed. Raises SettingsError with every problem of every document, broken rules and placeholders that
+    are left among them."""
+    read, problems = _read(text)
+    found = [completed(one, filling) for one in read]
+    problems += [problem for one in found for problem in (*broken_rules(one, home), *left_open(one, image_matters=image_matters))]
     if problems:
         raise SettingsError(problems)
-    metadata = document["metadata"]
-    where = f"job {metadata['name']}"
-    problems += _worker_problems(where, document)
-    lane, subscription, topic, policy = "", "", "", Policy()
-    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    if LANE_LABEL in labels:
-        try:
-            lane, subscription, topic, policy = read_policy(f"{where}: metadata", labels, annotations)
-        except SettingsError as error:
-            problems += error.problems
-    if problems:
-        raise SettingsError(problems)
-    manifest = Manifest(str(metadata["name"]), document, lane, subscription, topic, policy)
-    problems = _relation_problems(where, manifest)
-    if problems:
-        raise SettingsError(problems)
-    return manifest
+    return tuple(found)
+
+
+def _read(text: str) -> tuple[list[Manifest], list[str]]:
+    """The documents that are jobs, and every problem of all but the rules that jobs break."""
+    read = documents(text)
+    problems = [] if read else ["the file holds no document"]
+    found: list[Manifest] = []
+    for number, document in enumerate(read, start=1):
+        where = f"document {number}"
+        problems += odd_values(where, document)
+        if isinstance(document, dict):
+            problems += [f"{_job(where, document)}: {problem}" for problem in field_problems(document)]
+        wrong = _shape_problems(where, document)
+        if not wrong:
+            manifest, wrong = _manifest(document)
+            found.append(manifest)
+        problems += wrong
+    return found, problems + _repeated(found)
+
+
+def _job(where: str, document: Document) -> str:
+    """What a problem begins with: the job's name, once it is known."""
+    name = mapping_at(document, "metadata").get("name")
+    return f"job {name}" if isinstance(name, str) else where
+
+
+def _manifest(document: Document) -> tuple[Manifest, list[str]]:
+    """With the problems of its annotations. A lane whose annotations cannot be read is told apart by them, and has no name."""
+    job = job_info(document, "")
+    if not is_lane(job):
+        return Manifest(job.name, document), []
+    try:
+        return Manifest(job.name, document, *read_policy(f"job {job.name}: metadata", job.labels, job.annotations)), []
+    except SettingsError as error:
+        return Manifest(job.name, document), list(error.problems)
+
+
+def is_lane(job: JobInfo) -> bool:
+    """Whether it has the label of a lane, or annotations of one and should have the label."""
+    return LANE_LABEL in job.labels or any(key.startswith(LANE_PREFIX) for key in job.annotations)
 
 
 def _shape_problems(where: str, document: Any) -> list[str]:
+    """What keeps a document from being a job at all."""
     if not isinstance(document, dict):
         return [f"{where}: a mapping is expected, got {type(document).__name__}"]
     problems = [
@@ -105,6 +141,7 @@ def _shape_problems(where: str, document: Any) -> list[str]:
     metadata = document.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return [*problems, f"{where}: metadata.name is not set: the job's name"]
+    where = _job(where, document)
     for part in ("labels", "annotations"):
         values = metadata.get(part) or {}
         if not isinstance(values, dict):
@@ -115,45 +152,34 @@ def _shape_problems(where: str, document: Any) -> list[str]:
             for key, value in values.items()
             if not isinstance(value, str)
         ]
-    containers = _worker_spec(document).get("containers")
-    path = "spec.template.spec.template.spec.containers"
-    if not isinstance(containers, list) or not containers or not all(isinstance(one, dict) and one.get("image") for one in containers):
-        problems.append(f"{where}: {path}: at least one container with an image is needed")
-        return problems
+    containers = mapping_at(document, *WORKER).get("containers")
+    if not isinstance(containers, list) or not containers:
+        return [*problems, f"{where}: {CONTAINERS}: at least one container with an image is needed"]
     for at, container in enumerate(containers):
-        problems += _env_problems(f"{where}: {path}[{at}]", container.get("env") or [])
+        if not isinstance(container, dict) or not isinstance(container.get("image"), str) or not container["image"]:
+            problems.append(f"{where}: {CONTAINERS}[{at}] has no image: each container needs one")
+        elif not _is_env(container.get("env")):
+            problems.append(f"{where}: {CONTAINERS}[{at}].env: a list of names with values")
     return problems
 
 
-def _env_problems(path: str, env: Any) -> list[str]:
-    if not isinstance(env, list) or not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in env):
-        return [f"{path}.env: a list of names with values"]
-    return [
-        f"{path}.env[{one['name']}]={in_yaml(one['value'])}: {must_be_text(one['value'])}"
-        for one in env
-        if "value" in one and not isinstance(one["value"], str)
-    ]
+def _is_env(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in value))
 
 
-def _worker_problems(where: str, document: Document) -> list[str]:
-    worker = _worker_spec(document)
-    problems = []
-    if timeout_s(document) <= 0:
-        problems.append(f"{where}: timeoutSeconds={worker.get('timeoutSeconds')!r}: a whole number of seconds above 0")
-    return problems
-
-
-def _relation_problems(where: str, manifest: Manifest) -> list[str]:
-    env, problems = manifest.env, []
-    stated = env.get("TASK_TIMEOUT_S")
-    if stated is not None and stated != str(timeout_s(manifest.document)):
-        timeout = f"timeoutSeconds={timeout_s(manifest.document)}"
-        problems.append(f"{where}: env TASK_TIMEOUT_S={stated!r} differs from {timeout}: leave it out, it is set from that")
-    with suppress(ValueError):  # what is no number is refused by the worker, with the rule
-        if problem := limit_problem(float(env.get("HANDLER_TIMEOUT_S") or 0), timeout_s(manifest.document)):
-            problems.append(f"{where}: env {problem}")
-    if manifest.lane:
-        problems += problems_of(job_info(manifest.document, ""), manifest.policy)
+def broken_rules(manifest: Manifest, home: Home = NOWHERE) -> list[str]:
+    """Every rule that the job of a completed manifest breaks. Placeholders are not judged."""
+    job = manifest.job
+    open_names = {name for name, value in job.worker.env.items() if value in PLACEHOLDERS}
+    kept = {name: value for name, value in job.worker.env.items() if name not in open_names}
+    worker = replace(job.worker, env=kept, filled=job.worker.filled | open_names)
+    job = replace(job, containers=tuple(worker if one is job.worker else one for one in job.containers))
+    policy = manifest.policy if manifest.lane else None
+    problems = list(problems_of(job, policy, home) if is_lane(job) else dead_letters_problems(job))
+    stated, timeout = kept.get("TASK_TIMEOUT_S"), f"{job.task_timeout_s:g}"
+    if stated not in (None, timeout):
+        leave = "leave it out, it is set from that"
+        problems.append(f"job {manifest.name}: env TASK_TIMEOUT_S={stated!r} differs from timeoutSeconds={timeout}: {leave}")
     return problems
 
 
@@ -171,28 +197,29 @@ def _repeated(manifests: list[Manifest]) -> list[str]:
 
 def advice(manifest: Manifest) -> list[str]:
     """Warnings about what is allowed and not wise."""
-    retries = _worker_spec(manifest.document).get("maxRetries", 3)
-    warning = f"job {manifest.name}: maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
-    return [warning] if retries in (0, "0") else []
+    said = mapping_at(manifest.document, *WORKER).get("maxRetries")
+    warning = retries_advice(None if said is None else int(said))
+    return [f"job {manifest.name}: {warning}"] if warning else []
 
 
-def timeout_s(document: Document) -> int:
-    """The task timeout in seconds, 600 when absent; 0 when it is no number."""
-    text = str(_worker_spec(document).get("timeoutSeconds", 600))
-    return int(text) if text.isdecimal() else 0
-
-
-def completed(manifest: Manifest, env: Mapping[str, str], image: str = "") -> Manifest:
-    """The manifest with these settings and this image in every container, and TASK_TIMEOUT_S if it is absent."""
+def completed(manifest: Manifest, filling: Filling) -> Manifest:
+    """The manifest with what was asked for in the worker's container, and where it is absent with what repeats the manifest itself:
+    TASK_TIMEOUT_S, and the settings that repeat an annotation."""
     document = copy.deepcopy(manifest.document)
-    for container in _worker_spec(document)["containers"]:
-        entries = list(container.get("env") or [])
-        container["env"] = entries
-        stated = any(one["name"] == "TASK_TIMEOUT_S" for one in entries)
-        for name, value in {**({} if stated else {"TASK_TIMEOUT_S": str(timeout_s(document))}), **env}.items():
-            _set(entries, name, value)
-        if image:
-            container["image"] = image
+    container = worker_container(document)
+    entries = container["env"] = list(container.get("env") or [])
+    repeated = {"TASK_TIMEOUT_S": f"{manifest.job.task_timeout_s:g}"}
+    if manifest.lane:
+        annotations = manifest.job.annotations
+        repeated |= {name: annotations[annotation] for name, annotation in FORMS.items() if annotation in annotations}
+    stated = {one["name"] for one in entries}
+    absent = {name: value for name, value in repeated.items() if name not in stated}
+    known = {"GOOGLE_CLOUD_PROJECT": filling.project, "BUCKET_NAME": filling.bucket}
+    ours = {name: value for name, value in known.items() if value and (name not in stated or manifest.env.get(name) in PLACEHOLDERS)}
+    for name, value in {**absent, **ours, **filling.env}.items():
+        _set(entries, name, value)
+    if filling.image:
+        container["image"] = filling.image
     return replace(manifest, document=document)
 
 
@@ -205,22 +232,19 @@ def _set(entries: list[Document], name: str, value: str) -> None:
     entries.append({"name": name, "value": value})
 
 
-def known_settings(manifest: Manifest, project: str, bucket: str) -> dict[str, str]:
-    """Project and bucket, if the manifest does not set them or has a placeholder; its own values stand."""
-    known = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": bucket}
-    return {name: value for name, value in known.items() if value and manifest.env.get(name, "PROJECT") in PLACEHOLDERS}
-
-
 def left_open(manifest: Manifest, *, image_matters: bool = True) -> list[str]:
     """Placeholders that are left, with what fills them."""
-    problems = [
-        f"job {manifest.name}: env {name}={value!r} is a placeholder: give --set-env {name}=..."
-        for name, value in manifest.env.items()
-        if value in PLACEHOLDERS
-    ]
-    for container in manifest.containers if image_matters else []:
-        if _PLACEHOLDER.search(str(container["image"])):
-            problems.append(f"job {manifest.name}: image {container['image']!r} has placeholders: give --image ...")
+    job, edit = manifest.job, "edit the file, options fill in the worker's container only"
+    problems = []
+    for one in job.containers:
+        ours = one is job.worker
+        problems += [
+            f"job {job.name}: env {name}={value!r} is a placeholder: {f'give --set-env {name}=...' if ours else edit}"
+            for name, value in one.env.items()
+            if value in PLACEHOLDERS
+        ]
+        if image_matters and _PLACEHOLDER.search(one.image):
+            problems.append(f"job {job.name}: image {one.image!r} has placeholders: {'give --image ...' if ours else edit}")
     return problems
 
 
@@ -229,21 +253,21 @@ def rendered(manifest: Manifest) -> str:
     return str(yaml.safe_dump(manifest.document, sort_keys=False, allow_unicode=True))
 
 
-def _execution_spec(document: Document, path: str = "spec.template.spec") -> Document:
-    node: Any = document
-    for key in path.split("."):
-        node = node.get(key) if isinstance(node, dict) else None
-    return node if isinstance(node, dict) else {}
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that a mapping has twice: the last would win without a word."""
 
-
-def _worker_spec(document: Document) -> Document:
-    return _execution_spec(document, "spec.template.spec.template.spec")
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is there twice in one mapping: leave one", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def documents(text: str) -> list[Any]:
     """The YAML documents of a text, without empty ones. Raises SettingsError."""
     try:
-        return [document for document in yaml.safe_load_all(text) if document is not None]
+        return [document for document in yaml.load_all(text, _Loader) if document is not None]
     except (yaml.YAMLError, ValueError) as error:
         raise SettingsError([f"not YAML: {' '.join(str(error).split())}"]) from error
     except RecursionError as error:
@@ -275,20 +299,3 @@ def odd_values(where: str, document: object) -> list[str]:
             yield f"{where}: {path}={in_yaml(node)}: {must_be_text(node)}"
 
     return list(odd("", document, ()))
-
-
-def in_yaml(value: object) -> str:
-    """A value as its author wrote it, as far as is known."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else repr(value)[:200]
-
-
-def must_be_text(value: object) -> str:
-    """The rule, and what to write instead."""
-    if value is None:
-        return 'must be a text; write "" for an empty one, or leave it out'
-    if isinstance(value, list | dict | set | bytes | tuple):
-        return "must be a text"
-    text = in_yaml(value) if isinstance(value, bool) else str(value)[:200]
-    return f'must be a text; write "{text}" in quotes'

@@ -1,7 +1,7 @@
 """The rules that a lane's job must keep, over the job as it is, whether it is deployed or stands in a manifest. Pure.
 
 `fanout apply` refuses a manifest that breaks one, a tick launches nothing for such a lane, doctor and lanes say it: each rule in one
-sentence with what to change.
+sentence with what to change. What Cloud Run itself refuses in a job is not among them (see `fields`).
 """
 
 from __future__ import annotations
@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from batch.formats.kinds import CLOUD_EVENT, NOTIFICATION, RAW
 from batch.prices import LIST_PERCENT
 from batch.settings import WorkerSettings
 from controller.lanes.annotations import MAX_MESSAGES
+from controller.lanes.worker_rules import DEAD_LETTERS_WORKER, WORKER, process_problems, written
 from controller.model.execution import count_in
-from controller.model.lane import Policy
-from controller.observe.jobs import LANE_LABEL, JobInfo
+from controller.model.lane import DELAYED_START_WITHIN_S, START_WITHIN_S, Policy
+from controller.model.wording import spoken
+from controller.observe.jobs import DEAD_LETTERS, LANE_LABEL, JobInfo
+
+PARALLELISM = "spec.template.spec.parallelism"
+RETRIES = 1
+"""What a job's maxRetries should be: other numbers are advised against, and work."""
+DAY_S = 86_400.0
+FORMS = {"ACCEPT": "fanout/accept", "DEFAULT_TYPE": "fanout/default-type", "EVENT_TYPES": "fanout/event-types"}
+"""Settings of a worker that repeat an annotation as it stands there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +40,114 @@ class Home:
 NOWHERE = Home()
 
 
-def problems_of(job: JobInfo, policy: Policy, home: Home = NOWHERE) -> tuple[str, ...]:
-    """Every rule that the job of a lane breaks. `policy` is what its annotations say."""
-    where = f"job {job.name}"
-    return tuple(f"{where}: {problem}" for problem in (*_shape(job), *_agreement(job, home), *_relations(job, policy)))
+def problems_of(job: JobInfo, policy: Policy | None, home: Home = NOWHERE) -> tuple[str, ...]:
+    """Every rule that the job of a lane breaks. `policy` is what its annotations say; None where they cannot be read."""
+    agreement = {**dict(_agreement(job, home)), **dict(_forms(job, policy) if policy else ())}
+    told = {*agreement}
+    if policy and (_untyped(policy) or told & {*FORMS}):
+        told.add("DEFAULT_TYPE")  # a worker that lacks it follows from the problem of its lane
+    worker = process_problems(WORKER, job.worker, job.task_timeout_s, told)
+    found = (*_shape(job), *worker, *agreement.values(), *(_relations(job, policy) if policy else ()))
+    return tuple(f"job {job.name}: {problem}" for problem in found)
+
+
+def dead_letters_problems(job: JobInfo) -> tuple[str, ...]:
+    """Every rule that the job `dead-letters` breaks; none for a job that is another."""
+    if job.name != DEAD_LETTERS and DEAD_LETTERS not in job.worker.arguments:
+        return ()
+    return tuple(f"job {job.name}: {one}" for one in process_problems(DEAD_LETTERS_WORKER, job.worker, job.task_timeout_s))
+
+
+def retries_advice(max_retries: int | None) -> str:
+    """Why another number of retries than 1 is unwise; empty for 1. None: the job does not say it."""
+    if max_retries == RETRIES:
+        return ""
+    if max_retries == 0:
+        return "maxRetries is 0: a worker that is killed is not replaced; 1 is recommended"
+    said = "maxRetries is not set, and Cloud Run takes 3" if max_retries is None else f"maxRetries is {max_retries}"
+    return f"{said}: retries of a worker that cannot work are paid for; 1 is recommended"
 
 
 def _shape(job: JobInfo) -> Iterator[str]:
     if job.parallelism:
         why = "it cannot be changed at a launch, and Cloud Run refuses fewer workers than it"
-        yield f"spec.template.spec.parallelism={job.parallelism}: must be 0 or absent; {why}"
+        yield f"{PARALLELISM}={job.parallelism}: must be 0 or absent; {why}"
+    names = [one.name for one in job.containers]
+    if len(names) > 1:
+        if "" in names or len({*names}) < len(names):
+            yield "of several containers each needs a name of its own: a launch names the worker's"
+        workers = [one.name or f"{at}" for at, one in enumerate(job.containers) if one.runs_worker]
+        if len(workers) > 1:
+            yield f"containers {', '.join(workers)} all run a worker: one may, with CONCURRENCY for more tasks at a time"
 
 
-def _agreement(job: JobInfo, home: Home) -> Iterator[str]:
-    """Settings of the worker that repeat what the lane, or the controller, says."""
-    worker, labels, annotations = job.worker, job.labels, job.annotations
+def _agreement(job: JobInfo, home: Home) -> Iterator[tuple[str, str]]:
+    """Settings of the worker that repeat what the lane, or the controller, says; each with what is wrong."""
+    env, labels, annotations = job.env, job.labels, job.annotations
     repeated = (
         ("SUBSCRIPTION_NAME", "the annotation fanout/subscription", annotations.get("fanout/subscription", ""), True),
         ("TOPIC_NAME", "the annotation fanout/topic", annotations.get("fanout/topic", ""), False),
         ("LANE", f"the label {LANE_LABEL}", labels.get(LANE_LABEL, ""), labels.get(LANE_LABEL, "") != job.name),
-        ("GOOGLE_CLOUD_PROJECT", "the controller's project", home.project, False),
         ("BUCKET_NAME", "the controller's bucket", home.bucket, True),
+        ("GOOGLE_CLOUD_PROJECT", "the controller's project", home.project, False),
     )
     for name, what, meant, is_needed in repeated:
-        if meant and name not in worker.filled and worker.env.get(name, "" if is_needed else meant) != meant:
-            given = f"={worker.env[name]!r} differs from" if name in worker.env else " is not set, and must be as"
-            yield f"env {name}{given} {what}={meant!r}: make them equal"
+        # One that is empty counts as absent.
+        if meant and name not in job.worker.filled and (env.get(name) or ("" if is_needed else meant)) != meant:
+            yield name, _differs(job, name, f"{what}={meant!r}")
+
+
+def _forms(job: JobInfo, policy: Policy) -> Iterator[tuple[str, str]]:
+    """The same for the forms of messages, compared by what they mean: an absent one is the default."""
+    defaults = Policy()
+    for name, annotation in FORMS.items():
+        field, given = name.lower(), job.env.get(name, "")
+        if name not in job.worker.filled and _parts(given or getattr(defaults, field)) != _parts(getattr(policy, field)):
+            stands = job.annotations.get(annotation, "")
+            yield name, _differs(job, name, f"the annotation {annotation}" + (f"={stands!r}" if stands else ", which is not set"))
+
+
+def _differs(job: JobInfo, name: str, what: str) -> str:
+    given = f"={job.env[name]!r} differs from" if job.env.get(name) else " is not set, and must be as"
+    return f"{written(name, job.worker)}{given} {what}: make them equal"
+
+
+def _parts(found: str | tuple[str, ...]) -> set[str]:
+    parts = found.split(",") if isinstance(found, str) else found
+    return {part.strip() for part in parts if part.strip()}
 
 
 def _relations(job: JobInfo, policy: Policy) -> Iterator[str]:
     if problem := in_flight_problem(policy, concurrency_of(job.env)):
         yield problem
+    most, own = policy.share, count_in(job.env, "MAX_MESSAGES")
+    if MAX_MESSAGES in job.annotations and own and own > most:
+        yield f"{written('MAX_MESSAGES', job.worker)}={own} is above {MAX_MESSAGES}={most}, and has no effect in launches: make them equal"
+    if untyped := _untyped(policy):
+        yield f"fanout/accept has {' and '.join(untyped)}, which name no task type: set fanout/default-type"
+    if "fanout/event-types" in job.annotations and NOTIFICATION not in policy.accept:
+        yield f"fanout/event-types does nothing while fanout/accept has no {NOTIFICATION}: add it, or leave the types out"
+    if policy.default_type and not {RAW, NOTIFICATION, CLOUD_EVENT} & {*policy.accept}:
+        yield f"fanout/default-type does nothing while fanout/accept has neither {RAW}, {NOTIFICATION} nor {CLOUD_EVENT}: add one"
+    yield from _lateness(job, policy)
+
+
+def _untyped(policy: Policy) -> list[str]:
+    """The forms of its messages that need a default type, and have none."""
+    return [] if policy.default_type else [form for form in (RAW, NOTIFICATION) if form in policy.accept]
+
+
+def _lateness(job: JobInfo, policy: Policy) -> Iterator[str]:
+    if policy.start_within_s is not None and policy.start_within_s < START_WITHIN_S:
+        least = "an execution that starts later would be launched twice"
+        yield f"fanout/start-within={job.annotations.get('fanout/start-within', '')}: must be at least 10m; {least}"
+    if not job.is_delayed:
+        return
+    if job.task_timeout_s > DELAYED_START_WITHIN_S:
+        yield f"timeoutSeconds={job.task_timeout_s:g}: with delayExecution it must be at most {DELAYED_START_WITHIN_S:g}, 12 hours"
+    if policy.drain_within_s < DAY_S:
+        late = "with delayExecution a worker may start 12 hours late"
+        yield f"fanout/drain-within is {spoken(policy.drain_within_s)}: {late}; set it to 1d or more, or take delayExecution away"
 
 
 def in_flight_problem(policy: Policy, concurrency: int) -> str:

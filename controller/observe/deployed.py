@@ -80,7 +80,8 @@ class DeployedJobs:
                     raise
 
     def apply(self, name: str, document: Document, *, exists: bool, what: str = "") -> Document:
-        """Create the job, or replace it. Raises ManifestRefused."""
+        """Create the job, or replace it: the one that was read, where the document has its resourceVersion. Raises ManifestRefused,
+        JobChanged."""
         document = {**document, "metadata": {**document["metadata"], "namespace": self._project}}
         what = what or f"apply job {name}"
         if exists:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from controller.observe.jobs import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, Container, JobInfo
+from controller.observe.jobs import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, Container, JobInfo, worker_at
 
 DELAYED = ("spec", "delayExecution")
 EXECUTION = ("spec", "template", "spec")
@@ -23,7 +23,7 @@ def job_info(document: Mapping[str, Any], parent: str) -> JobInfo:
         uid=str(metadata.get("uid", "")),
         labels=texts(metadata.get("labels")),
         annotations=texts(metadata.get("annotations")),
-        containers=tuple(map(_container, mappings(worker.get("containers")))) or (Container(),),
+        containers=_containers(worker) or (Container(),),
         task_timeout_s=number(worker.get("timeoutSeconds"), DEFAULT_TIMEOUT_S),
         parallelism=int(number(execution.get("parallelism"), 0)),
         max_retries=int(number(worker.get("maxRetries"), DEFAULT_RETRIES)),
@@ -32,6 +32,17 @@ def job_info(document: Mapping[str, Any], parent: str) -> JobInfo:
         execution_count=int(number(status.get("executionCount"), 0)),
         latest_execution=str(mapping_at(status, "latestCreatedExecution").get("name", "")).rsplit("/", 1)[-1],
     )
+
+
+def worker_container(document: Mapping[str, Any]) -> Document:
+    """The container that drains, as it stands in the document, to be changed there."""
+    worker = mapping_at(document, *WORKER)
+    found: Document = worker["containers"][worker_at(_containers(worker))]
+    return found
+
+
+def _containers(worker: Mapping[str, Any]) -> tuple[Container, ...]:
+    return tuple(map(_container, mappings(worker.get("containers"))))
 
 
 def _container(found: Mapping[str, Any]) -> Container:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from batch.model.errors import DependencyUnavailable, FanoutError
@@ -18,13 +19,17 @@ LANE_LABEL = "fanout-lane"
 LANE_PREFIX = "fanout/"
 """What the annotations of a lane begin with."""
 WORKER_NAME = "worker"
+DEAD_LETTERS = "dead-letters"
+"""The usual name of the dead-letters job, and the word that makes `python -m batch` its worker."""
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_RETRIES = 3
 DEFAULT_VCPU = 1.0
 DEFAULT_MEMORY_GIB = 0.5
 """What Cloud Run takes where a job does not say."""
-_WORKER = re.compile(r"(?:^|\s)-m\s+batch(?:\s|$)")
-_BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
+_WORKER = re.compile(r"(?:^|\s)-m\s*batch(?![\w.-])")
+_CPUS = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(m?)")
+_MEMORY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)((?:[KMGT]i|[kMGT])?)")
+_BYTES = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "": 1}
 
 
 class LaunchRefused(FanoutError):
@@ -55,6 +60,25 @@ class Container:
     def runs_worker(self) -> bool:
         """Whether its command is the worker's, as far as it says one."""
         return _WORKER.search(" ".join(self.command)) is not None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The words after `-m batch`, or all where the image says the command and they are its arguments; none where a shell's text has
+        them."""
+        if self.command and (self.command[0].startswith("--") or self.command[0] == DEAD_LETTERS):
+            return self.command
+        at = next((at for at, pair in enumerate(pairwise(self.command)) if pair == ("-m", "batch")), len(self.command))
+        return self.command[at + 2 :]
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Settings that its command gives as options, which win over its environment, by the names of their variables."""
+        words, found = self.arguments, {}
+        for at, word in enumerate(words):
+            if word.startswith("--"):
+                name, given, value = word[2:].partition("=")
+                found[name.upper().replace("-", "_")] = value if given else "".join(words[at + 1 : at + 2])
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +112,8 @@ class JobInfo:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The plain values of the worker's container."""
-        return self.worker.env
+        """The settings of the worker's container, as far as they are plain values."""
+        return {**self.worker.env, **self.worker.options}
 
     @property
     def vcpu(self) -> float:
@@ -109,20 +133,19 @@ def worker_at(containers: Sequence[Container]) -> int:
 
 
 def cpus(text: str) -> float:
-    """`2`, `0.5` or `1000m`. Raises ValueError."""
-    found = float(text[:-1]) / 1000 if text.endswith("m") else float(text)
-    if not 0 < found < float("inf"):
-        raise ValueError(f"cpu {text!r}: a number of CPUs, such as 1 or 1000m")
-    return found
+    """`2`, `0.5` or `1000m`. Raises ValueError with the rule."""
+    matched = _CPUS.fullmatch(text)
+    if not matched or not float(matched[1]):
+        raise ValueError("a number of CPUs, such as 1 or 1000m")
+    return float(matched[1]) / (1000 if matched[2] else 1)
 
 
 def gibibytes(text: str) -> float:
-    """`512Mi`, `2Gi`, `1G` or bytes. Raises ValueError."""
-    number = text.rstrip("KMGTki")
-    unit = text[len(number) :]
-    if unit not in _BYTES:
-        raise ValueError(f"memory {text!r}: a number with Ki, Mi, Gi, k, M or G")
-    return float(number) * _BYTES[unit] / 2**30
+    """`512Mi`, `2Gi`, `1G` or bytes. Raises ValueError with the rule."""
+    matched = _MEMORY.fullmatch(text)
+    if not matched or not float(matched[1]):
+        raise ValueError("a number with Ki, Mi, Gi, k, M or G, such as 512Mi")
+    return float(matched[1]) * _BYTES[matched[2]] / 2**30
 
 
 def _or(read: Callable[[str], float], text: str, default: float) -> float:

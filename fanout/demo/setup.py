@@ -14,7 +14,7 @@ from batch.model.errors import SettingsError
 from batch.model.names import input_object
 from batch.services.ports import ObjectStore
 from controller.config import ControllerSettings
-from controller.lanes.manifests import Manifest, completed, read_manifests
+from controller.lanes.manifests import Filling, Manifest, completed, read_manifests
 from controller.lanes.resources import Creator, needed
 from controller.model.together import together
 from controller.observe.deployed import DeployedJobs
@@ -44,7 +44,8 @@ def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[M
         raise SettingsError([f"the demo needs a job for lane {lane}, and the file has none" for lane in lacking])
     documents = [_with_share(one.document, shares[one.lane]) for one in found]
     env = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": BUCKET, **WORKER_ENV}
-    return [completed(one, env) for one in read_manifests(yaml.safe_dump_all(documents, sort_keys=False))]
+    read = read_manifests(yaml.safe_dump_all(documents, sort_keys=False))
+    return [completed(one, Filling(env={**env, "MAX_MESSAGES": f"{one.policy.share}"})) for one in read]
 
 
 def _with_share(document: Document, share: int) -> Document:

@@ -11,7 +11,7 @@ from controller.config import ControllerSettings
 from controller.lanes.resources import Creator
 from controller.observe.deployed import DeployedJobs, authorized_session
 from controller.observe.google_jobs import rest_options
-from controller.observe.job_documents import Document
+from controller.observe.job_documents import Document, worker_container
 from controller.observe.sources import GoogleSources, SubscriptionFacts
 from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall
 
@@ -206,7 +206,7 @@ class GoogleFixer(Creator):
 
 
 def change_job(document: Document, parallelism: int | None, max_retries: int | None, env: Mapping[str, str]) -> None:
-    """In place. A parallelism of 0 is one that is absent."""
+    """In place; settings are the worker's, not those of other containers. A parallelism of 0 is one that is absent."""
     execution = document["spec"]["template"]["spec"]
     worker = execution["template"]["spec"]
     if parallelism == 0:
@@ -215,7 +215,8 @@ def change_job(document: Document, parallelism: int | None, max_retries: int | N
         execution["parallelism"] = parallelism
     if max_retries is not None:
         worker["maxRetries"] = max_retries
-    for container in worker["containers"]:
+    if env:
+        container = worker_container(document)
         kept = [one for one in container.get("env") or [] if one["name"] not in env]
         container["env"] = kept + [{"name": name, "value": value} for name, value in env.items()]
 

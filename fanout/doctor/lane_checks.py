@@ -10,6 +10,7 @@ from batch.model.delayed import DELAYED
 from batch.model.names import delayed_folder
 from controller.lanes.lanes import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
+from controller.lanes.rules import PARALLELISM, RETRIES, retries_advice
 from controller.lanes.sources import troubles_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Value
@@ -21,15 +22,13 @@ from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
 from fanout.doctor.services import Fixer
 
-RETRIES = 1
-SETTINGS = {"SUBSCRIPTION_NAME": "subscription", "TOPIC_NAME": "topic", "LANE": "name"}
-"""Settings of a worker that repeat what the lane says."""
+EDIT = "edit jobs.yaml, then: fanout apply jobs.yaml"
 
 
 def of_refused(refused: LaneRefused) -> Iterator[Finding]:
     for problem in refused.problems:
         why = "a lane with a problem is never ticked on a guess: nothing is launched for it"
-        yield Finding(f"job {refused.job}", "annotations", Verdict.WRONG, problem, why, "edit jobs.yaml, then: fanout apply jobs.yaml")
+        yield Finding(f"job {refused.job}", "annotations", Verdict.WRONG, problem, why, EDIT)
 
 
 def of_job(lane: Lane, job: JobInfo, place: Place) -> Iterator[Finding]:
@@ -50,10 +49,11 @@ def of_job(lane: Lane, job: JobInfo, place: Place) -> Iterator[Finding]:
         about,
         "max-retries",
         "maxRetries is 1",
-        f"maxRetries is {job.max_retries}, must be 1",
-        "a killed worker should be tried again once; more retries of a worker that cannot work are paid for and change nothing",
+        retries_advice(job.max_retries),
+        "a worker that was killed should be tried again once, and one that cannot work should not be paid for again and again",
         place.update_job(job.name, f"--max-retries={RETRIES}"),
         lambda fixer: fixer.set_job(job.name, max_retries=RETRIES),
+        verdict=Verdict.ADVICE,
     )
     yield judged(
         _same(told, job.task_timeout_s),
@@ -65,14 +65,12 @@ def of_job(lane: Lane, job: JobInfo, place: Place) -> Iterator[Finding]:
         place.update_job(job.name, f"--update-env-vars=TASK_TIMEOUT_S={timeout}"),
         lambda fixer: fixer.set_job(job.name, env={"TASK_TIMEOUT_S": timeout}),
     )
-    wrong = [
-        f"{name}={job.env[name]!r} but the lane's {attribute} is {getattr(lane, attribute)!r}"
-        for name, attribute in SETTINGS.items()
-        if name in job.env and job.env[name] != getattr(lane, attribute)
-    ]
-    why = "the controller would size launches for one backlog, and the workers drain another"
-    good = "its workers' settings agree with its annotations"
-    yield judged(not wrong, about, "settings", good, "; ".join(wrong), why, "edit jobs.yaml, then: fanout apply jobs.yaml")
+    # Of parallelism the check above has said it.
+    problems = [one.removeprefix(f"{about}: ") for one in lane.problems if PARALLELISM not in one]
+    if not problems:
+        yield fine(about, "rules", "its command and settings keep the rules, and agree with its annotations")
+    for problem in problems:
+        yield Finding(about, "rules", Verdict.WRONG, problem, "nothing is launched for its lane until this is right", EDIT)
 
 
 def of_callbacks(lanes: Sequence[Lane], names: Collection[str]) -> Iterator[Finding]:

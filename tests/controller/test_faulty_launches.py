@@ -57,7 +57,7 @@ def clock() -> Ahead:
 def lasting(cloud: dict[str, str]) -> Manifest:
     """Its workers run until they are stopped: ended ones that did nothing would rightly be launched anew, as soon as a tick sees it."""
     found = manifest(cloud)
-    found.containers[0]["command"] = [sys.executable, "-c", "import signal; signal.pause()"]
+    found.containers[0]["command"] = [sys.executable, "-c", "import signal; signal.pause()", "-m", "batch"]
     return found
 
 

@@ -12,10 +12,11 @@ from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
 from controller.act.state import load
 from controller.decide.budget import Quotas
 from controller.decide.decision import HoldCause, Kind
-from controller.observe.jobs import LaunchRefused, LaunchThrottled
+from controller.lanes.lanes import lane_of
+from controller.observe.jobs import Container, LaunchRefused, LaunchThrottled
 from controller.tick.outside import Memory
 from controller.tick.results import TickResult, explained
-from tests.controller.fakes import World, lane, tick, world
+from tests.controller.fakes import World, job, lane, tick, world
 
 
 @pytest.fixture
@@ -83,6 +84,16 @@ def test_nothing_is_launched_for_a_job_that_breaks_a_rule(here: World) -> None:
     assert "1 more: `fanout doctor default`" in held.decision.reason
     assert here.runner.requests == []
     assert ticked(here).launched
+
+
+@pytest.mark.parametrize("beside", [(), (Container("proxy", "envoy", ("envoy",)),)])
+def test_a_launch_names_the_container_of_a_job_with_several(here: World, beside: tuple[Container, ...]) -> None:
+    (drains,) = job().containers
+    found = lane_of(replace(job(), containers=(*beside, replace(drains, name="main"))))
+    here.backlog_is(1000)
+    tick(found, here.outside)
+    ((_, request),) = here.runner.requests
+    assert (found.problems, request.container) == ((), "main" if beside else "")
 
 
 def test_no_run_calls_left_this_minute_launches_nothing_and_says_so(here: World) -> None:

@@ -51,7 +51,7 @@ spec:
           timeoutSeconds: 900
           containers:
             - image: any
-              command: [python, -c, "import sys; sys.exit(0)"]
+              command: [python, -c, "import sys; sys.exit(0)", -m, batch]
               env:
                 - {name: SUBSCRIPTION_NAME, value: tasks-sub}
                 - {name: TOPIC_NAME, value: tasks}

@@ -44,7 +44,7 @@ spec:
           timeoutSeconds: 900
           containers:
             - image: any
-              command: [python, -c, "import time; time.sleep(60)"]
+              command: [python, -c, "import time; time.sleep(60)", -m, batch]
               env:
                 - {name: SUBSCRIPTION_NAME, value: urgent-sub}
                 - {name: TOPIC_NAME, value: urgent}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -36,7 +37,8 @@ def jobs_file(tmp_path: Path) -> Path:
     found = tmp_path / "jobs.yaml"
     documents = list(yaml.safe_load_all(JOBS_FILE.read_text(encoding="utf-8")))
     for document in documents:
-        document["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "pass"]
+        container = document["spec"]["template"]["spec"]["template"]["spec"]["containers"][0]
+        container["command"][1:1] = ["-c", "pass"]
     found.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
     return found
 
@@ -83,10 +85,18 @@ def test_apply_shows_a_change_before_it_asks(cloud: str, jobs_file: Path, local_
 
 
 def test_a_dry_run_changes_nothing(cloud: str, jobs_file: Path, local_run: Service) -> None:
-    result = applied(str(jobs_file), "--dry-run", "--set-env", "LOG_LEVEL=debug")
-    assert result.exit_code == 0
-    assert "containers[0].env[LOG_LEVEL]: debug" in result.output
+    new = applied(str(jobs_file), "--dry-run", "--set-env", "LOG_LEVEL=debug", "--image", "an/image")
+    assert new.exit_code == 0
+    assert new.output.splitlines() == [
+        "job urgent (lane urgent): new; up to 200 workers of 2 CPU, 2 GiB, 10 min, image an/image",
+        "job default (lane default): new; up to 100 workers of 1 CPU, 1 GiB, 1 h, image an/image",
+        "job bulk (lane bulk): new; up to 50 workers of 1 CPU, 0.5 GiB, 4 h, image an/image",
+        "job dead-letters: new; 1 CPU, 0.5 GiB, 1 h, image an/image",
+    ]
     assert deployed(cloud, local_run) == {}
+    assert applied(str(jobs_file), "--yes").exit_code == 0
+    assert "  + containers[0].env[LOG_LEVEL]: debug" in applied(str(jobs_file), "--dry-run", "--set-env", "LOG_LEVEL=debug").output
+    assert "LOG_LEVEL" not in deployed(cloud, local_run)["default"].env
 
 
 def test_every_problem_is_a_line(cloud: str, jobs_file: Path) -> None:
@@ -96,6 +106,75 @@ def test_every_problem_is_a_line(cloud: str, jobs_file: Path) -> None:
     assert result.exit_code == 2
     assert "job urgent: metadata.annotations[fanout/weight]='-4': a number above 0" in result.output
     assert "did you mean fanout/drain-within?" in result.output
+
+
+WRONG_LINES = {
+    "fanout/weight: '4'": ("fanout/callback: default", "did you mean fanout/callbacks?"),
+    "fanout-lane: bulk": ("fanout_lane: bulk", "job bulk: metadata.labels[fanout-lane] is not set, and its annotations are a lane's"),
+    "LANE\n              value: default": (
+        "LANE\n              value: defualt",
+        "env LANE='defualt' differs from the label fanout-lane",
+    ),
+    "name: HANDLER_TIMEOUT_S": ("name: HANDLER_TIMEOUT", "env HANDLER_TIMEOUT is no setting; did you mean HANDLER_TIMEOUT_S?"),
+    "value: '16'": ("value: '1600'", "job urgent: env CONCURRENCY='1600': a whole number from 1 to 1000"),
+    "name: MAX_MESSAGES": ("name: BACKLOG", "job urgent: env BACKLOG is for one launch only, and is set by the controller"),
+    "name: DEAD_LETTER_SUBSCRIPTION": ("name: DEAD_LETTERS_SUBSCRIPTION", "job dead-letters: env DEAD_LETTERS_SUBSCRIPTION is no setting"),
+    "- dead-letters": ("- dead_letters", "job dead-letters: command 'python -c pass -m batch dead_letters': did you mean dead-letters?"),
+    "timeoutSeconds: 14400": ("timeoutSecond: 14400", "timeoutSecond is no field here; did you mean timeoutSeconds?"),
+    "memory: 2Gi": ("memory: 2GiB", "limits.memory='2GiB': must be a number with Ki, Mi, Gi, k, M or G, such as 512Mi"),
+    "cpu: '2'": ("cpu: 2", """limits.cpu=2: must be a text; write "2" in quotes"""),
+    "maxRetries: 1": ("maxRetries: 11", "job urgent: spec.template.spec.template.spec.maxRetries=11: must be a whole number from 0 to 10"),
+}
+
+
+def test_wrong_lines_of_the_file_are_told_together_before_anything_is_sent(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    text = jobs_file.read_text(encoding="utf-8")
+    for right, (wrong, _) in WRONG_LINES.items():
+        assert right in text
+        text = text.replace(right, wrong, 1)
+    jobs_file.write_text(text, encoding="utf-8")
+    result = applied(str(jobs_file), "--yes")
+    assert (result.exit_code, deployed(cloud, local_run)) == (2, {})
+    assert [said for _, said in WRONG_LINES.values() if said not in result.output] == []
+
+
+def test_settings_of_the_command_line_are_checked_like_those_of_the_file(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    options = ("--set-env", "MAX_MESSAGES=500", "--set-env", "CONCURENCY=8")
+    result = applied(str(jobs_file), "--yes", *options)
+    assert (result.exit_code, deployed(cloud, local_run)) == (2, {})
+    assert "job urgent: env MAX_MESSAGES=500 is above fanout/max-messages=100" in result.output
+    assert "job dead-letters: env CONCURENCY" not in result.output
+    told = CliRunner().invoke(apply.render, ["urgent", str(jobs_file), "--project", "p", "--bucket", "bucket", "--image", "i", *options])
+    assert (told.exit_code, yaml.safe_load(told.stdout)["metadata"]["name"]) == (0, "urgent")
+    assert [line.split(" is ")[0] for line in told.stderr.splitlines()] == [
+        "wrong: job urgent: env CONCURENCY",
+        "wrong: job urgent: env MAX_MESSAGES=500",
+    ]
+
+
+def test_a_lane_of_another_place_is_refused(cloud: str, jobs_file: Path) -> None:
+    """Its job would be held by the controller of this one."""
+    result = applied(str(jobs_file), "--yes", "--set-env", "GOOGLE_CLOUD_PROJECT=elsewhere")
+    assert result.exit_code == 2
+    assert f"job urgent: env GOOGLE_CLOUD_PROJECT='elsewhere' differs from the controller's project='{cloud}'" in result.output
+
+
+def test_an_edit_between_the_question_and_the_answer_is_told_and_kept(
+    cloud: str, jobs_file: Path, local_run: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied(str(jobs_file), "--yes")
+
+    def edited(*_: object, **__: object) -> bool:
+        runner = GoogleJobRunner(cloud, "us-central1", emulator_url=local_run.http)
+        runner.set_annotation(f"projects/{cloud}/locations/us-central1/jobs/urgent", "fanout/paused", "true")
+        runner.close()
+        return True
+
+    monkeypatch.setattr(click, "confirm", edited)
+    result = applied(str(jobs_file), "--set-env", "LOG_LEVEL=DEBUG")
+    assert (result.exit_code, "cannot apply job urgent: somebody else changed it" in result.output) == (1, True)
+    urgent = deployed(cloud, local_run)["urgent"]
+    assert (urgent.annotations["fanout/paused"], "LOG_LEVEL" in urgent.env) == ("true", False)
 
 
 def test_a_placeholder_is_never_applied(cloud: str, jobs_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +224,7 @@ def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None
 
 
 def test_render_prints_one_manifest_with_what_was_filled_in(jobs_file: Path) -> None:
-    arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "b", "--image", "i", "--set-env", "CONCURRENCY=3"]
+    arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "bucket", "--image", "i", "--set-env", "CONCURRENCY=3"]
     result = CliRunner().invoke(apply.render, arguments)
     document = yaml.safe_load(result.stdout)
     (container,) = document["spec"]["template"]["spec"]["template"]["spec"]["containers"]

@@ -81,7 +81,7 @@ def test_workers_and_tasks_are_one_option(here: World, run: Run) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_without_credentials_a_command_says_how_to_log_in(name: str, tmp_path: Path) -> None:
     """`render` needs none."""
-    environment = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b", "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "nowhere.json")}
+    environment = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "bucket", "GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "nowhere.json")}
     arguments = {"launch": ["default", "--workers", "1"], "pause": ["default"], "resume": ["default"], "render": ["default"]}.get(name, [])
     if name == "task":
         arguments = ["0123456789abcdef-s-1"]
@@ -110,6 +110,6 @@ def test_apply_tells_json_what_it_did_and_asks_beside_it(cloud: str, jobs_file: 
 
 
 def test_render_as_json_is_the_manifest(jobs_file: Path) -> None:
-    arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "b", "--json"]
+    arguments = ["bulk", str(jobs_file), "--project", "p", "--bucket", "bucket", "--json"]
     document = json.loads(CliRunner().invoke(apply.render, arguments).stdout)
     assert (document["kind"], document["metadata"]["name"]) == ("Job", "bulk")

@@ -15,6 +15,8 @@ from batch.client.submit import check_by
 from batch.handling.registry import load_handlers
 from batch.model.errors import SettingsError
 from batch.model.progress import Progress
+from controller.lanes.manifests import broken_rules
+from controller.lanes.rules import Home
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane
 from controller.model.reading import Value
@@ -105,6 +107,7 @@ def test_the_jobs_get_the_demo_s_shares_and_settings() -> None:
     manifests = demo_manifests(PACKAGED_JOBS_FILE.read_text(), workloads(FILES), "local")
     assert {one.lane: one.policy.share for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
     assert all(one.env["BUCKET_NAME"] == BUCKET and one.env["GOOGLE_CLOUD_PROJECT"] == "local" for one in manifests)
+    assert [problem for one in manifests for problem in broken_rules(one, Home("local", BUCKET))] == []
     text = PACKAGED_JOBS_FILE.read_text().replace("fanout-lane: urgent", "fanout-lane: other")
     with pytest.raises(SettingsError, match="lane urgent"):
         demo_manifests(text.replace("{name: LANE, value: urgent}", "{name: LANE, value: other}"), workloads(FILES), "local")

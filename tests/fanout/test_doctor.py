@@ -62,7 +62,7 @@ def the_job(
 ) -> None:
     """`env` over that of a right job."""
     given = job(**dict(annotations or {}))
-    container = worker(given.annotations, **{**RIGHT, **dict(env or {})})
+    container = replace(worker(given.annotations, **{**RIGHT, **dict(env or {})}), filled=frozenset({"BUCKET_NAME"}))
     made: JobInfo = replace(given, **{"max_retries": 1, "containers": (container,), **changes})
     monkeypatch.setattr(here.runner, "jobs", world([made]).runner.jobs)
 
@@ -166,7 +166,7 @@ def test_what_a_person_must_decide_is_never_fixed(
         ("bucket b", "lifecycle"),
         ("bucket b", "permissions"),
         ("topic dead-letters", "service-agent"),
-        ("job default", "settings"),
+        ("job default", "rules"),
         ("job default", "permissions"),
         ("subscription tasks-sub", "topic"),
         ("subscription tasks-sub", "pull"),
