@@ -181,6 +181,8 @@ def remarks(one: Seen) -> list[str]:
     if ends or any(count and name not in usual for name, count in told):
         ended = f" ({', '.join(f'{name} {count}' for name, count in ends.items())})" if ends else ""
         found.append(f"{', '.join(parts)}{ended}")
+    if one.info.cannot_start:
+        found.append(f"it cannot start: {one.info.cannot_start}")
     oldest = oldest_of(one)
     if oldest is not None and one.now - oldest.since >= OLD_S:
         found.append(f"its oldest task: {oldest_text(oldest, one.now)}")

@@ -110,3 +110,9 @@ def test_what_an_execution_costs_is_the_time_of_its_workers_at_list_price(here: 
     write_progress(here.store, info.name, 1, progress(started_at=1000.0, updated_at=1001.0))
     (body,) = listed(run(executions.command, "--json"))
     assert body["usd"] == round(160.0 * worker_usd_per_s(1.0, 0.5), 6) > 0
+
+
+def test_one_that_cannot_start_says_why_in_cloud_run_s_words(here: World, run: Run) -> None:
+    info = here.runner.add(2, {"BACKLOG": "20"})
+    here.runner.all[info.name] = replace(info, cannot_start="Image 'x' not found.")
+    assert run(executions.command, "default").output.splitlines()[-1] == f"{info.name}: it cannot start: Image 'x' not found."
