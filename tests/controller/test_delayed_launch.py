@@ -53,7 +53,7 @@ def delayed(cloud: dict[str, str]) -> Manifest:
     text = (MANIFEST % cloud["BUCKET_NAME"]).replace("spec:\n", 'spec:\n  delayExecution: "true"\n', 1)
     text = text.replace("fanout/max-workers", "fanout/drain-within: 24h\n    fanout/max-workers")
     (found,) = read_manifests(text)
-    found.containers[0]["command"] = [sys.executable, "-c", "import signal; signal.pause()"]
+    found.containers[0]["command"] = [sys.executable, "-c", "import signal; signal.pause()", "-m", "batch"]
     return found
 
 
