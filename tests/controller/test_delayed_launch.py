@@ -51,7 +51,8 @@ def local_pubsub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def delayed(cloud: dict[str, str]) -> Manifest:
     """Its workers run until they are stopped."""
     text = (MANIFEST % cloud["BUCKET_NAME"]).replace("spec:\n", 'spec:\n  delayExecution: "true"\n', 1)
-    text = text.replace("timeoutSeconds: 900", "timeoutSeconds: 43200").replace("fanout/max-workers", "fanout/drain-within: 24h\n    fanout/max-workers")
+    text = text.replace("timeoutSeconds: 900", "timeoutSeconds: 43200")
+    text = text.replace("fanout/max-workers", "fanout/drain-within: 24h\n    fanout/max-workers")
     (found,) = read_manifests(text)
     found.containers[0]["command"] = [sys.executable, "-c", "import signal; signal.pause()", "-m", "batch"]
     return found
