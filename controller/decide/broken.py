@@ -3,7 +3,8 @@
 Only evidence counts: workers that ended `broken`, or failed before they wrote any progress, or cannot start. A task that kills its worker
 is not such evidence: holding the lane for it would make the other tasks wait for one that can never succeed. Nor is a signal that ends a
 worker before it has begun, unless that happens to execution after execution. And an acknowledgement by any worker shows that the lane
-works: what was launched before it counts no more.
+works: what was launched before it counts no more. Only one by a worker that began since shows that others can begin, where an execution
+cannot start, or execution after execution failed: without it each tick would launch as many again.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ FIRST_HOLD_S = 60.0
 LONGEST_HOLD_S = 3600.0
 COUNT_ENOUGH = 7
 """Broken executions in a row that hold the lane for the longest time: older ones are not looked for."""
-SIGNALS_ENOUGH = 3
-"""Executions in a row whose workers were ended by a signal before they could begin: so many have a reason in the lane."""
+CHANCES_ENOUGH = 3
+"""Executions in a row that say little one by one: their workers were ended by a signal before they could begin, or older workers go on.
+So many have a reason in the lane."""
 MEND_LOG = "mend what the worker's log says"
 
 assert FIRST_HOLD_S * 2 ** (COUNT_ENOUGH - 1) >= LONGEST_HOLD_S
@@ -107,12 +109,13 @@ def broken_of(
     """Why the lane is broken; None if it works, as far as is known. `unlisted` launches are the newest of all. An execution that never
     starts shows nothing and does not keep another from trying: after `start_within_s` it counts as one more broken execution."""
     works_at = max((_acked_at(one) for one in newest_first), default=0.0)
+    begins_at = max((progress.started_at for one in newest_first for progress in one.progress if progress.acked), default=0.0)
     trying = [one.decision_id for one in unlisted]
     found: list[Worked] = []
     never_started: list[Worked] = []
     for worked in newest_first:
         sign = sign_of(worked)
-        if sign is Sign.FINE or (sign in _FAILED and worked.info.created_at < works_at):
+        if sign is Sign.FINE or (sign in _FAILED and worked.info.created_at < begins_at):
             break
         if sign in _FAILED:
             found.append(worked)
@@ -120,8 +123,10 @@ def broken_of(
             never_started.append(worked)
         elif not found:
             trying.append(worked.info.name)
-    if len(found) < SIGNALS_ENOUGH and all(sign_of(one) is Sign.SIGNALLED for one in found):
-        return None
+    if len(found) < CHANCES_ENOUGH:
+        found = [one for one in found if one.info.cannot_start or one.info.created_at >= works_at]
+        if all(sign_of(one) is Sign.SIGNALLED for one in found):
+            return None
     newest = (never_started or found)[0]
     how, mend = _never_started(newest, start_within_s) if newest in never_started else _how(newest)
     ended_at = max([*map(_ended_at, found), *(one.info.created_at + start_within_s for one in never_started)])

@@ -76,7 +76,7 @@ def bounds_of(
         found.append(Bound("max-messages", ceil(count / policy.share), False, f"{policy.share} messages a worker"))
         found.append(Bound("min-workers", policy.min_workers, False))
     found.append(Bound("messages", count, why="no more workers than messages"))
-    never = f"{stuck_workers} more have not started for long and are not counted" if stuck_workers else ""
+    never = f"{stuck_workers} more have not started and are not counted" if stuck_workers else ""
     found.append(_room("max-workers", policy.max_workers, live_workers - stuck_workers, never))
     if policy.max_in_flight is not None:
         most = policy.max_in_flight // worker.concurrency

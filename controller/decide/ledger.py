@@ -85,10 +85,12 @@ class _Start:
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """`since` (Unix seconds) is the time that acknowledgements are counted from: sample time minus guard. Entries without effect are left
-    out."""
+    out. `stuck_worker_count` of the live workers are not taken to start: all that cannot, for the lane is held for these; of those that
+    may, only the oldest execution's, for where others do not start either, one more would not."""
 
     since: float
     entries: tuple[Entry, ...] = ()
+    stuck_worker_count: int = 0
 
     @property
     def total_count(self) -> int:
@@ -114,11 +116,6 @@ class Ledger:
     def awaits_start(self) -> bool:
         """Whether an execution that has started no worker still counts as one that will."""
         return any(one.assigned_count and 0 < one.worker_count == one.pending_worker_count for one in self.entries)
-
-    @property
-    def stuck_worker_count(self) -> int:
-        """Of one execution, the oldest such: where others do not start either, one more would not."""
-        return next((entry.stuck_worker_count for entry in reversed(self.entries) if entry.stuck_worker_count), 0)
 
 
 def horizon(since: float, now: float) -> float:
@@ -148,7 +145,10 @@ def ledger_of(
         for one in executions
     ]
     entries += [_unlisted_entry(one) for one in unlisted]
-    return Ledger(since, tuple(entry for entry in entries if entry.total_count or entry.live_worker_count))
+    cannot_start = {one.info.name for one in executions if one.info.cannot_start}
+    may_start = [one.stuck_worker_count for one in entries if one.stuck_worker_count and one.execution not in cannot_start]
+    stuck_count = sum(one.stuck_worker_count for one in entries if one.execution in cannot_start) + sum(may_start[-1:])
+    return Ledger(since, tuple(entry for entry in entries if entry.total_count or entry.live_worker_count), stuck_count)
 
 
 def _why_idle(worked: Worked, subscription: str, given_up_ids: Collection[str]) -> str:

@@ -268,6 +268,19 @@ def test_an_execution_that_ended_because_it_could_not_start_is_broken_too(here: 
     assert "tries whether the lane works again" in ticked(here).decision.reason
 
 
+def test_executions_that_cannot_start_fill_no_lane_however_many_there_are(here: World) -> None:
+    """Nobody cancels them. Once the image is there again the lane is tried within an hour."""
+    tried_at: list[float] = []
+    begin = here.clock.now()
+    for _ in range(300):
+        for name in ticked(here, max_workers=1).launched:
+            tried_at.append((here.clock.now() - begin) / 60)
+            info, now = here.runner.all[name], here.clock.now()
+            here.runner.all[name] = replace(info, running_count=0, cannot_start=IMAGE, cannot_start_since=now)
+        here.clock.advance(60)
+    assert tried_at == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+
+
 # --- a lane that works is not held
 
 
@@ -295,6 +308,42 @@ def test_a_broken_execution_after_the_last_acknowledgement_counts_and_only_that(
     assert found is not None
     assert (found.count, found.execution) == (1, "default-30")
     assert broken_of([before, worked], now=T) is None
+
+
+def test_what_older_workers_acknowledge_does_not_show_that_others_can_start(here: World) -> None:
+    """The image is gone, or the subnet has no address left: one long worker goes on, and each tick would launch twenty more."""
+    older = here.runner.add(1, {"BACKLOG": "5000"})
+    for minute in range(60):
+        now = here.clock.now()
+        one = progress(5000, T, updated_at=now, taken=minute + 2, acked=minute + 1, last_acked_at=now)
+        write_progress(here.store, older.name, 0, one)
+        result = ticked(here, max_workers=20)
+        for name in result.launched:
+            here.runner.all[name] = replace(here.runner.all[name], running_count=0, cannot_start=IMAGE, cannot_start_since=now)
+        here.clock.advance(60)
+    assert len(here.runner.requests) <= 6
+    assert ticked(here, max_workers=20).decision.hold_cause is HoldCause.BROKEN
+
+
+def test_failures_in_a_row_at_the_start_hold_a_lane_whose_older_workers_go_on(here: World) -> None:
+    """A bad image was deployed while one worker of the old one runs: two failures may be chance, the third is not."""
+    older = here.runner.add(1, {"BACKLOG": "5000"})
+    for minute in range(60):
+        now = here.clock.now()
+        one = progress(5000, T, updated_at=now, taken=minute + 2, acked=minute + 1, last_acked_at=now)
+        write_progress(here.store, older.name, 0, one)
+        for name in ticked(here, max_workers=20).launched:
+            here.runner.fail(name, now + 1)
+        here.clock.advance(60)
+    assert [request.task_count for _, request in here.runner.requests] == [19, 19, 19, 1, 1, 1]
+
+
+def test_a_worker_that_began_since_and_acknowledges_shows_that_others_can_start() -> None:
+    stuck = Worked(unstarted("default-c", created_at=T, cannot_start=IMAGE, cannot_start_since=T))
+    began = progress(started_at=T + 30, acked=5, updated_at=T + 60, last_acked_at=T + 60)
+    assert broken_of([stuck, Worked(unstarted("default-a", created_at=T - 900), {0: [began]})], now=T + 90) is None
+    before = replace(began, started_at=T - 30)
+    assert broken_of([stuck, Worked(unstarted("default-a", created_at=T - 900), {0: [before]})], now=T + 90) is not None
 
 
 def by_signal(name: str, signal: int = 15, *, live: bool = False) -> Worked:

@@ -281,7 +281,7 @@ def test_an_execution_that_never_starts_does_not_hold_up_its_lane_for_ever(here:
         assert len(here.runner.requests) == launches
     assert decision.workers == 4
     (cap,) = [one for one in decision.caps if one.name == "max-workers"]
-    assert cap.why == "4 more have not started for long and are not counted"
+    assert cap.why == "4 more have not started and are not counted"
 
 
 def test_a_second_execution_that_never_starts_is_one_too_many(here: World) -> None:
