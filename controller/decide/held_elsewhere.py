@@ -44,9 +44,9 @@ class HeldElsewhere:
         """Unix seconds until which nothing is launched for them: a minute, doubled for each execution in a row, at most an hour."""
         return self.ended_at + hold_s(self.count)
 
-    def waits(self, now: float) -> bool:
-        """Whether nothing is launched for them at `now` (Unix seconds)."""
-        return now < self.until + (LONGEST_HOLD_S if self.trying else 0.0)  # a look may never start
+    def waits(self, now: float, start_within_s: float) -> bool:
+        """Whether nothing is launched for them at `now` (Unix seconds). A look may start `start_within_s` late, or never."""
+        return now < self.until + (max(LONGEST_HOLD_S, start_within_s) if self.trying else 0.0)
 
     def counted_by(self, reading: Reading, ledger: Ledger) -> int:
         """How many of the messages in the reading they are, beside those that are assigned."""

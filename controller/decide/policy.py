@@ -58,6 +58,11 @@ class _Case:
         return self.unassigned_count if self.lane.policy.strategy.sees_ledger else self.known_count
 
     @property
+    def looks_only(self) -> bool:
+        """Whether a launch would only look for what somebody else holds."""
+        return 0 < self.look_count == self.count
+
+    @property
     def since(self) -> float:
         """When (Unix seconds) the first unassigned message came, as far as is known: not after the sample, unless all came after it."""
         sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.count > self.accepted_count else self.now
@@ -124,7 +129,7 @@ def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
     count = 0 if elsewhere is None or not case.lane.policy.strategy.sees_ledger else elsewhere.counted_by(case.reading, case.ledger)
     if elsewhere is None or not count:
         return case
-    look_count = 0 if elsewhere.waits(case.now) else min(count, share_of(case.lane, case.rates))
+    look_count = 0 if elsewhere.waits(case.now, case.lane.start_within_s) else min(count, share_of(case.lane, case.rates))
     entries = (*case.ledger.entries, elsewhere.entry(count - look_count)) if look_count < count else case.ledger.entries
     return replace(case, ledger=replace(case.ledger, entries=entries), elsewhere=elsewhere, held_count=count, look_count=look_count)
 
@@ -206,6 +211,7 @@ def _sized(case: _Case) -> Decision:
         stuck_workers=ledger.stuck_worker_count,
     )
     bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
+    bounds += [Bound("held", 1, why="one worker looks for what somebody else holds")] if case.looks_only else []
     workers, caps = capped(want.workers, bounds)
     sizing = Decision(
         lane=lane.name,
@@ -225,7 +231,8 @@ def _sized(case: _Case) -> Decision:
     if workers == 0:
         return replace(sizing, kind=Kind.NOTHING_TO_DO, reason=_no_room(case, sizing))
     backlog = min(count, workers * share_of(lane, case.rates))
-    aim = f", {case.look_count} of them to look whether somebody else still holds {case.held_count}" if case.look_count else ""
+    part = "" if case.looks_only else f", {case.look_count} of them"
+    aim = f"{part} to look whether somebody else still holds {case.held_count}" if case.look_count else ""
     aim = " to try whether the broken lane works again" if case.tries_only else aim
     noun = "unassigned message" if policy.strategy.sees_ledger else "message"
     reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim or _decided_by(sizing)}"

@@ -12,6 +12,7 @@ from controller.decide.decision import HoldCause, Kind
 from controller.decide.held_elsewhere import HeldElsewhere, held_elsewhere
 from controller.decide.ledger import Unlisted
 from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import Strategy
 from controller.model.reading import Idle, Value
 from controller.tick.results import TickResult
 from tests.controller.fakes import JOB, World, lane, progress, tick, world, write_progress
@@ -105,7 +106,8 @@ def test_a_look_that_takes_messages_ends_it_and_one_that_has_not_is_waited_for()
     assert held_elsewhere(before, [worked("c", 100, progress(taken=100), **alive)], [], OLD) is None  # type: ignore[arg-type]
     trying = held_elsewhere(before, [worked("c", 100, progress(), **alive)], [Unlisted("d.0", 1, 100, "")], OLD)  # type: ignore[arg-type]
     assert trying is not None
-    assert (trying.trying, trying.waits(T + 3600), trying.waits(T + 9000)) == ("d.0 and c", True, False)
+    assert trying.trying == "d.0 and c"
+    assert (trying.waits(T + 3600, 600), trying.waits(T + 9000, 600), trying.waits(T + 9000, 43_200)) == (True, False, True)
     ended = worked("c", 100, progress(taken=100, acked=100, exit_reason="share_done"), created_at=T + 60, completed_at=T + 90)
     assert held_elsewhere(trying, [ended], [], OLD) is None
 
@@ -117,8 +119,9 @@ class Lane:
     """A lane whose gauge counts `held` messages of another consumer's since the beginning. Workers take what is `free`: their share, or
     all, where they `go_on` in the minute that is paid for."""
 
-    def __init__(self, *, go_on: bool = True) -> None:
+    def __init__(self, *, go_on: bool = True, **policy: object) -> None:
         self.here: World = world()
+        self.policy = policy
         self.go_on = go_on
         self.began_at = self.here.clock.now()
         self.held, self.free = 500, 0
@@ -137,7 +140,7 @@ class Lane:
         sampled_at = here.clock.now() - 60
         count = self.held + self.free
         here.backlog.reading = Value(count, sampled_at, max(0.0, sampled_at - self.began_at) if count else None)
-        return tick(lane(), here.outside)
+        return tick(lane(**self.policy), here.outside)
 
     def minutes(self, count: int) -> list[TickResult]:
         results = []
@@ -213,3 +216,31 @@ def test_once_they_are_acknowledged_elsewhere_new_messages_do_not_wait() -> None
     one.began_at, one.free = one.here.clock.now(), 300
     one.minutes(2)
     assert one.launches[before:] == [300]
+
+
+@pytest.mark.parametrize("policy", [{"strategy": Strategy.FIXED, "fixed_workers": 20}, {"min_workers": 20}])
+def test_one_worker_looks_however_many_a_launch_has(policy: dict[str, object]) -> None:
+    one = Lane(**policy)
+    one.minutes(60)
+    workers = [request.task_count for _, request in one.here.runner.requests]
+    assert workers == [20, 1, 1, 1, 1, 1]
+    one.held, one.free = 0, 500
+    one.minutes(70)
+    assert one.free == 0
+
+
+def test_a_look_of_a_delayed_lane_is_waited_for_as_long_as_it_may_start() -> None:
+    one = Lane()
+    here, given = one.here, replace(lane(drain_within_s=86_400.0), start_within_s=43_200.0, is_delayed=True)
+    now = here.clock.now()
+    ended = here.runner.add(1, {"BACKLOG": "500"})
+    write_progress(here.store, ended.name, 0, replace(drained(), updated_at=now))
+    here.runner.complete(ended.name, now)
+    for late_s in range(600, 11 * 3600, 600):
+        here.clock.advance(600)
+        here.backlog.reading = Value(500, now + late_s - 60, 3600.0 + late_s)
+        result = tick(given, here.outside)
+        here.runner.all = {name: replace(info, running_count=0) for name, info in here.runner.all.items()}
+    assert one.launches == [100]
+    assert result.decision.hold_cause is HoldCause.HELD_ELSEWHERE
+    assert "default-00001 looks for them" in result.decision.reason
