@@ -7,7 +7,7 @@ paused and asked about like any other, and nothing is launched for it.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from batch.model.errors import SettingsError
@@ -49,14 +49,16 @@ def lane_of(job: JobInfo, home: Home = NOWHERE) -> Lane:
     )
 
 
-def lanes_of(jobs: Sequence[JobInfo], home: Home = NOWHERE) -> tuple[list[Lane], list[LaneRefused]]:
+def lanes_of(
+    jobs: Sequence[JobInfo], home: Home = NOWHERE, judge: Callable[[JobInfo, Home], Lane] = lane_of
+) -> tuple[list[Lane], list[LaneRefused]]:
     """All lanes, sorted by name, and the jobs that cannot be one. Two jobs of one lane, or of one subscription, are both refused: each
-    would count the other's work as its own."""
+    would count the other's work as its own. `judge` does what `lane_of` does."""
     lanes: list[Lane] = []
     refused: list[LaneRefused] = []
     for job in jobs:
         try:
-            lanes.append(lane_of(job, home))
+            lanes.append(judge(job, home))
         except SettingsError as error:
             refused.append(LaneRefused(job.name, error.problems))
     clashes = {lane.job: _clashes(lane, lanes) for lane in lanes}

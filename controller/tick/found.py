@@ -37,7 +37,7 @@ class Found:
 def find_lanes(outside: Outside) -> Found:
     """Raises DependencyError when the jobs cannot be listed. What else cannot be read refuses and holds nothing."""
     jobs = {job.full_name: job for job in outside.runner.jobs()}
-    lanes, refused = lanes_of(list(jobs.values()), outside.home)
+    lanes, refused = lanes_of(list(jobs.values()), outside.home, outside.memory.lane_of)
     own = {lane.subscription for lane in lanes}
     before = {name: one for name, one in _on_record(outside).items() if name not in {lane.name for lane in lanes}}
     kept = {name: one for name, one in before.items() if _is_refused(one, lanes, jobs.values())}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batch.dead.lanes import LaneFacts
 from batch.model.clock import Clock
@@ -14,10 +14,12 @@ from controller.act.cancelled import Swept
 from controller.act.endings import Known
 from controller.act.state import Stored
 from controller.decide.budget import Quotas
+from controller.lanes.lanes import lane_of
 from controller.lanes.rules import NOWHERE, Home
 from controller.model.execution import Worked
+from controller.model.lane import Lane
 from controller.observe.backlog import BacklogReader
-from controller.observe.jobs import JobRunner
+from controller.observe.jobs import JobInfo, JobRunner
 from controller.observe.sources import SourceReader, SubscriptionFacts
 
 MINUTE_S = 60.0
@@ -59,6 +61,7 @@ class Memory:
     """The thread that holds it asks Pub/Sub; others at the same time wait for that answer."""
     _run_calls: tuple[float, ...] = ()
     _lanes: tuple[float, Mapping[str, LaneFacts]] | None = None
+    _judged: dict[str, tuple[JobInfo, Home, Lane]] = field(default_factory=dict)
 
     def ended(self, lane: str) -> Mapping[str, Worked]:
         """Executions that will not change any more, by full name."""
@@ -92,6 +95,18 @@ class Memory:
         """As they were read or written at `at` (Unix seconds)."""
         with self._lock:
             self._lanes = (at, lanes)
+
+    def lane_of(self, job: JobInfo, home: Home) -> Lane:
+        """The lane of a job, judged anew only when the job has changed: the rules cost most of a quiet tick. Raises SettingsError."""
+        judged = (replace(job, execution_count=0, latest_execution=""), home)
+        with self._lock:
+            known = self._judged.get(job.full_name)
+        if known is not None and known[:2] == judged:
+            return known[2]
+        lane = lane_of(job, home)
+        with self._lock:
+            self._judged[job.full_name] = (*judged, lane)
+        return lane
 
     def swept(self, lane: str) -> Swept:
         """What is known of a lane's cancelled tasks; the tick that looks at the lane changes it."""

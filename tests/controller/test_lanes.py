@@ -11,8 +11,10 @@ from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings
 from controller.lanes.annotations import ANNOTATIONS
 from controller.lanes.lanes import lane_of, lanes_of
+from controller.lanes.rules import Home
 from controller.model.lane import Policy, Strategy
 from controller.model.wording import duration, spoken
+from controller.tick.outside import Memory
 from tests.controller.fakes import job, worker
 
 
@@ -134,3 +136,14 @@ def test_what_has_no_clear_unit_is_no_duration(text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (130, "2 min 10 s"), (600, "10 min"), (11_100, "3 h 5 min")])
 def test_spoken(seconds: float, text: str) -> None:
     assert spoken(seconds) == text
+
+
+def test_a_job_is_judged_anew_only_when_it_has_changed() -> None:
+    memory, one, home = Memory(), job(), Home("p", "bucket")
+    judged = memory.lane_of(one, home)
+    assert memory.lane_of(replace(one, execution_count=7, latest_execution="default-00007"), home) is judged
+    container = replace(one.containers[0], env={**one.containers[0].env, "CONCURRENCY": "eight"})
+    assert (judged.problems, bool(memory.lane_of(replace(one, containers=(container,)), home).problems)) == ((), True)
+    assert memory.lane_of(one, home).problems == ()
+    assert memory.lane_of(one, Home("other", "bucket")).problems
+    assert memory.lane_of(replace(one, annotations={**one.annotations, "fanout/paused": "true"}), home).policy.paused
