@@ -27,7 +27,7 @@ from batch.handling.registry import Registry, load_handlers
 from batch.logs import set_up_logging
 from batch.memory import collect_seldom, give_large_blocks_back
 from batch.model.clock import Clock, SystemClock
-from batch.model.errors import FanoutError, MessageRefused, SettingsError
+from batch.model.errors import FanoutError, MessageRefused, SettingsError, Unreached
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
 from batch.services.network import LOOK_S, PROJECT, Network, name_project
@@ -100,8 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment = environment_with(given, os.environ, rng)
     set_up_logging()
     take_what_is_printed()
-    network = _network(environment)
+    network = _network(environment, signals)
     name_project(environment, network if _ON_CLOUD_RUN in os.environ else None)
+    if signals.stop_came:
+        return _stopped()
     try:
         settings, registry = configured(environment)
         # Also where they come from options or the metadata server: handlers and children look there.
@@ -115,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         worker = network.first(lambda: build(settings, registry, rng, network))
     except FanoutError as error:
+        if isinstance(error, Unreached) and network.stopped:
+            return _stopped()
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
     collect_seldom()
@@ -128,8 +132,10 @@ def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random)
 
     environment = environment_with(arguments, os.environ, rng, DeadLetterSettings)
     set_up_logging()
-    network = _network(environment)
+    network = _network(environment, signals)
     name_project(environment, network if _ON_CLOUD_RUN in os.environ else None)
+    if signals.stop_came:
+        return _stopped()
     try:
         settings = read(DeadLetterSettings, environment)
     except SettingsError as error:
@@ -138,17 +144,25 @@ def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random)
     try:
         job = network.first(lambda: built(settings, SystemClock(), rng, network))
     except FanoutError as error:
+        if isinstance(error, Unreached) and network.stopped:
+            return _stopped()
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
     return _run(job, signals, SystemClock())
 
 
-def _network(environment: Mapping[str, str]) -> Network:
+def _network(environment: Mapping[str, str], signals: Signals) -> Network:
     """Before the settings are read: their project may come over it. A timeout that is no number is told with them."""
     timeout_s = WorkerSettings.task_timeout_s
     with suppress(ValueError, KeyError):
         timeout_s = float(environment["TASK_TIMEOUT_S"])
-    return Network(SystemClock(), timeout_s)
+    return Network(SystemClock(), timeout_s, lambda: signals.stop_came)
+
+
+def _stopped() -> int:
+    """A signal came while the process waited for its network: nothing was begun."""
+    log("worker_stopping", outstanding_count=0)
+    return exit_code(ExitReason.STOPPED)
 
 
 def _refused(error: SettingsError) -> int:
@@ -229,6 +243,7 @@ class Signals:
     def __init__(self) -> None:
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.write_end, False)
+        self.stop_came = False
         self._held = threading.local()
         self.arm()
         os.register_at_fork(before=self._hold, after_in_parent=self._go_on, after_in_child=self._leave_to_parent)
@@ -237,7 +252,11 @@ class Signals:
         """Direct the signals to this pipe, whatever handled them before."""
         signal.set_wakeup_fd(self.write_end)
         for number in SIGNALS:
-            signal.signal(number, lambda _number, _frame: None)
+            signal.signal(number, self._came)
+
+    def _came(self, number: int, _frame: Any) -> None:
+        """For who looks before anybody reads the pipe."""
+        self.stop_came = self.stop_came or number != signal.SIGTSTP
 
     def wait(self, timeout_s: float | None) -> bytes:
         """The numbers of signals that came, and ENDED; empty when the time is over."""

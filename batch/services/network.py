@@ -33,12 +33,13 @@ class Network:
     """A worker's first calls of its services, until each is reached. Only those who start wait: later a service that cannot be reached is a
     failure like any other. Used by one thread; `stop` by any."""
 
-    def __init__(self, clock: Clock, timeout_s: float) -> None:
-        """`timeout_s` is the worker's own, from now on."""
+    def __init__(self, clock: Clock, timeout_s: float, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """`timeout_s` is the worker's own, from now on. `is_stopped`: a signal came while nobody could call `stop`."""
         self.began_s = clock.monotonic()
         self._clock = clock
         self._until_s = self.began_s + min(NETWORK_WITHIN_S, TIMEOUT_PART * timeout_s)
         self._stopping = threading.Event()
+        self._is_stopped = is_stopped
         self._waits = False
 
     @property
@@ -49,7 +50,7 @@ class Network:
     @property
     def stopped(self) -> bool:
         """Whether somebody sent SIGTERM."""
-        return self._stopping.is_set()
+        return self._stopping.is_set() or self._is_stopped()
 
     def stop(self) -> None:
         """Wait no more: somebody sent SIGTERM."""
@@ -65,6 +66,8 @@ class Network:
                     raise
                 self._say(error)
                 self._clock.wait(self._stopping, min(LOOK_EVERY_S, self.left_s))
+                if self.stopped:
+                    raise
             else:
                 if self._waits:
                     self._waits = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ class Lane:
     """A lane whose gauge counts `held` messages of another consumer's since the beginning. Workers take what is `free`: their share, or
     all, where they `go_on` in the minute that is paid for."""
 
-    def __init__(self, *, go_on: bool = True, **policy: object) -> None:
+    def __init__(self, *, go_on: bool = True, **policy: Any) -> None:
         self.here: World = world()
         self.policy = policy
         self.go_on = go_on
@@ -219,7 +220,7 @@ def test_once_they_are_acknowledged_elsewhere_new_messages_do_not_wait() -> None
 
 
 @pytest.mark.parametrize("policy", [{"strategy": Strategy.FIXED, "fixed_workers": 20}, {"min_workers": 20}])
-def test_one_worker_looks_however_many_a_launch_has(policy: dict[str, object]) -> None:
+def test_one_worker_looks_however_many_a_launch_has(policy: dict[str, Any]) -> None:
     one = Lane(**policy)
     one.minutes(60)
     workers = [request.task_count for _, request in one.here.runner.requests]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -330,3 +333,34 @@ def test_the_project_is_waited_for_on_cloud_run(monkeypatch: pytest.MonkeyPatch,
     name_project(environment, Network(clock, 600.0))
     assert environment == {"GOOGLE_CLOUD_PROJECT": "of-the-server"}
     assert events(caplog) == ["project_not_named", "network_awaited", "network_reached"]
+
+
+def test_a_signal_that_comes_before_there_is_a_worker_ends_the_wait() -> None:
+    """Nobody can call `stop` yet."""
+    clock, looks = ManualClock(), []
+    stopped_s = clock.monotonic() + 5
+
+    def look() -> None:
+        looks.append(clock.monotonic())
+        raise Unreached(REFUSED)
+
+    with pytest.raises(Unreached):
+        Network(clock, 600.0, lambda: clock.monotonic() >= stopped_s).first(look)
+    assert len(looks) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", [[], ["dead-letters"]])
+def test_a_process_that_waits_for_its_project_hears_sigterm(program: list[str]) -> None:
+    """Cloud Run kills it ten seconds later."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{taken.getsockname()[1]}"
+        settings = {"CLOUD_RUN_EXECUTION": "default-abcde", "GCE_METADATA_HOST": server, "TASK_TIMEOUT_S": "600"}
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ}
+        with subprocess.Popen([sys.executable, "-m", "batch", *program], env=kept | settings, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert "network_awaited" in process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            assert "worker_stopping" in process.stdout.read()
