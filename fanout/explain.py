@@ -49,8 +49,8 @@ class Explanation:
 def command(lanes: tuple[str, ...], at_text: str, as_json: bool, settings: ControllerSettings) -> None:
     """Explain the last decision that the controller made for LANES, or for all.
 
-    The controller keeps the last 50 decisions of a lane: each launch, and each change between launching, holding and nothing to do. What
-    a tick would decide now is told by `fanout plan`. Ends with 1 when a lane has no decision from before TIME.
+    The controller keeps the last 50 decisions of a lane: each launch, and each change between launching, nothing to do, and holding for
+    one cause or another. What a tick would decide now is told by `fanout plan`. Ends with 1 when a lane has no decision from before TIME.
 
     \b
     fanout explain

@@ -61,11 +61,11 @@ def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
 
 
 def _record(view: View, decision: Decision, outside: Outside) -> TickResult:
-    """Without a launch the state is written only if it changed; a decision only if its kind did."""
+    """Without a launch the state is written only if it changed; a decision only if its kind did, or why the lane is on hold."""
     now = outside.clock.now()
     state = _after(view, decision)
-    last_kind = state.decisions[-1].get("kind") if state.decisions else ""
-    if decision.kind.value != last_kind:
+    last = state.decisions[-1] if state.decisions else {}
+    if (decision.kind, decision.hold_cause) != (last.get("kind"), last.get("hold_cause")):
         state = state.with_decision(to_json(decision))
     notes = view.notes
     try:

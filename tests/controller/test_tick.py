@@ -343,3 +343,14 @@ def test_workers_of_the_subscription_that_a_job_had_before_do_not_hold_up_the_ne
     here.backlog.by_name = {"new-sub": Value(500, here.clock.now())}
     decision = ticked(here, subscription="new-sub", max_workers=7).decision
     assert (decision.kind, decision.backlog, decision.workers) == (Kind.LAUNCH, 200, 2)
+
+
+def test_a_hold_for_another_cause_is_another_decision(here: World) -> None:
+    """Or `fanout explain` would say that a lane is paused which somebody resumed into the next trouble."""
+    here.backlog_is(500)
+    for changes in ({"paused": True}, {"paused": True}, {"problems": ("env CONCURRENCY='eight': must be a whole number",)}):
+        tick(lane(**changes), here.outside)
+    here.backlog.reading = Unknown("503")
+    ticked(here)
+    causes = [one["hold_cause"] for one in load(here.store, "default").state.decisions]
+    assert causes == ["paused", "misconfigured", "reading_unknown"]
