@@ -175,6 +175,7 @@ def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
     counts += [f"{view.accepted_count} accepted since the sample"] if view.accepted_count else []
     found = [", ".join(counts)] if counts else []
     found += _assigned_to_nobody(view, body)
+    found += _yet_to_start(view)
     elsewhere = view.state.elsewhere
     if elsewhere is not None and view.ledger is not None and (count := elsewhere.counted_by(view.reading, view.ledger)):
         found.append(elsewhere.reason(count, view.now))
@@ -196,6 +197,13 @@ def _assigned_to_nobody(view: View, body: Mapping[str, Any]) -> list[str]:
     }
     age = "" if body["sample_age_s"] is None else f" ({rough(body['sample_age_s'])} old)"
     return [f"assigned, though no worker is alive: {', '.join(f'{count} {what}' for what, count in parts.items() if count)}{age}"]
+
+
+def _yet_to_start(view: View) -> list[str]:
+    """The executions of a delayed lane that nobody need look into."""
+    waiting = [one.execution for one in view.ledger.entries if one.awaits_start] if view.lane.is_delayed and view.ledger else []
+    late = f"this lane's start up to {spoken(view.lane.start_within_s)} after their launch"
+    return [f"no worker of {', '.join(waiting)} has started yet: {late}"] if waiting else []
 
 
 def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -58,7 +58,8 @@ def _ledger(ledger: Ledger | None) -> list[str]:
 
 def _entry(entry: Entry) -> str:
     workers = counted(entry.worker_count, "worker")
-    state = f"{entry.live_worker_count} of {workers} alive" if entry.live else f"ended, {workers}"
+    yet = f", {entry.pending_worker_count} yet to start" if entry.pending_worker_count else ""
+    state = f"{entry.live_worker_count} of {workers} alive{yet}" if entry.live else f"ended, {workers}"
     parts = [f"{entry.assigned_count} by its workers"]
     parts += [f"{entry.deferred_count} deferred"] if entry.deferred_count else []
     parts += [f"{entry.outstanding_count} outstanding at killed workers"] if entry.outstanding_count else []
@@ -100,10 +101,12 @@ def _cap(cap: Cap) -> str:
 def _prediction(decision: Decision) -> list[str]:
     if decision.kind is not Kind.LAUNCH:
         return []
+    start = f"their start, up to {spoken(decision.starts_within_s)} after the launch" if decision.starts_within_s else ""
     if decision.predicted_drain_s is None or decision.predicted_cost_usd is None:
-        return ["prediction: none yet, no worker of this lane has shown how long a message takes", *_actual(decision)]
+        none = "prediction: none yet, no worker of this lane has shown how long a message takes"
+        return [f"{none}; it counts from {start}" if start else none, *_actual(decision)]
     drain_s, late = decision.predicted_drain_s, _late(decision, decision.predicted_drain_s)
-    begin = f"their start, up to {spoken(decision.starts_within_s)} after the launch" if decision.starts_within_s else "the launch"
+    begin = start or "the launch"
     done = f"these {decision.backlog} are done {spoken(drain_s)} after {begin}{_in_numbers(decision.rates, drain_s)}"
     return [f"prediction: {done}{late}, for ${decision.predicted_cost_usd:.4f} at {_price(decision)}", *_actual(decision)]
 

@@ -73,6 +73,11 @@ class Entry:
         """Messages of the reading that belong to this execution."""
         return self.assigned_count + self.deferred_count + self.outstanding_count
 
+    @property
+    def awaits_start(self) -> bool:
+        """Whether it has started no worker, and counts as one that will."""
+        return bool(self.assigned_count) and 0 < self.worker_count == self.pending_worker_count
+
 
 @dataclass(frozen=True, slots=True)
 class _Start:
@@ -115,7 +120,7 @@ class Ledger:
     @property
     def awaits_start(self) -> bool:
         """Whether an execution that has started no worker still counts as one that will."""
-        return any(one.assigned_count and 0 < one.worker_count == one.pending_worker_count for one in self.entries)
+        return any(one.awaits_start for one in self.entries)
 
 
 def horizon(since: float, now: float) -> float:

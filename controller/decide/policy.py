@@ -293,14 +293,13 @@ def _probe(case: _Case) -> Decision:
 
 
 def _predicted(decision: Decision, lane: Lane) -> Decision:
+    decision = replace(decision, starts_within_s=lane.start_within_s if lane.is_delayed else 0.0, price_percent=lane.price_percent)
     if decision.rates is None:
         return decision
     worker = worker_cost(lane)
     return replace(
         decision,
         predicted_drain_s=drain_s(decision.backlog, decision.workers, decision.rates, worker),
-        price_percent=lane.price_percent,
-        starts_within_s=lane.start_within_s if lane.is_delayed else 0.0,
         predicted_cost_usd=cost_usd(decision.backlog, decision.workers, decision.rates, worker),
     )
 

@@ -103,6 +103,12 @@ def test_an_execution_that_never_started_is_told_of() -> None:
     )
 
 
+def test_workers_that_have_yet_to_start_are_told_of() -> None:
+    waiting = Ledger(NOW, (Entry("default-k7x2p", "", True, 4, 4, 200, pending_worker_count=3),))
+    one = text(decision_for(lane(), Value(200, NOW), waiting, now=NOW))
+    assert "default-k7x2p (4 of 4 workers alive, 3 yet to start): 200 by its workers" in one
+
+
 def predicted(age_s: float, oldest_s: float | None = None, rates: Rates = RATES, **of: float) -> str:
     reading = Value(4000, NOW - age_s, oldest_s)
     decision = decision_for(lane(share=4000, **of), reading, Ledger(NOW), now=NOW, rates=rates)

@@ -125,6 +125,9 @@ def test_of_a_delayed_launch_the_hours_before_its_start_cost_nothing_and_are_no_
     delayed = replace(LANE, is_delayed=True, start_within_s=12 * 3600.0)
     plain = decision_for(delayed, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0))
     assert "done 1 min 40 s after their start, up to 12 h after the launch" in "\n".join(explained_decision(plain))
+    first = decision_for(delayed, Value(1000, T), Ledger(T - 30), now=T)
+    counted = "shown how long a message takes; it counts from their start, up to 12 h after the launch"
+    assert counted in "\n".join(explained_decision(from_json(to_json(first))))
     late_s = 6 * 3600.0
     (early,) = [execution(10)]
     started = Worked(

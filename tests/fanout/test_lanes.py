@@ -70,6 +70,20 @@ def test_backlog_ledger_workers_and_the_last_launch_stand_in_columns(here: World
     ]
 
 
+def test_what_a_delayed_lane_waits_for_stands_below(here: World, run: Run) -> None:
+    (before,) = (one for one in here.runner._jobs if one.name == "default")
+    delayed = replace(before, is_delayed=True, annotations={**before.annotations, "fanout/drain-within": "1d"})
+    here.runner._jobs[here.runner._jobs.index(before)] = delayed
+    info = here.runner.add(3, {"BACKLOG": "300"})
+    here.runner.all[info.name] = replace(info, running_count=0)
+    here.backlog_is(300)
+    result = run(lanes.command, "default")
+    late = "no worker of default-00000 has started yet: this lane's start up to 12 h after their launch"
+    assert (result.exit_code, result.output.splitlines()[2:]) == (0, [f"lane default: {late}"])
+    here.runner.all[info.name] = replace(info, running_count=1)
+    assert late not in run(lanes.command, "default").output
+
+
 def test_ends_that_are_still_to_be_fired_are_counted_and_an_overdue_one_is_told(here: World, run: Run) -> None:
     ends = Ends({"task_type": "report"})
     marks.write(here.store, Mark("s-1", "default"), ends)
