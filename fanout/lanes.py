@@ -200,10 +200,13 @@ def _assigned_to_nobody(view: View, body: Mapping[str, Any]) -> list[str]:
 
 
 def _yet_to_start(view: View) -> list[str]:
-    """The executions of a delayed lane that nobody need look into."""
-    waiting = [one.execution for one in view.ledger.entries if one.awaits_start] if view.lane.is_delayed and view.ledger else []
+    """Executions without a worker: of a delayed lane nobody need look into them, until the ledger says so."""
+    entries = view.ledger.entries if view.ledger and view.broken is None else ()
+    slow = [one for one in entries if one.note and one.live and 0 < one.worker_count == one.pending_worker_count]
     late = f"this lane's start up to {spoken(view.lane.start_within_s)} after their launch"
-    return [f"no worker of {', '.join(waiting)} has started yet: {late}"] if waiting else []
+    waiting = [one.execution for one in entries if one.awaits_start and not one.note] if view.lane.is_delayed else []
+    found = [f"no worker of {', '.join(waiting)} has started yet: {late}"] if waiting else []
+    return found + [f"{one.execution}: {one.note}" for one in slow]
 
 
 def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:

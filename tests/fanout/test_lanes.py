@@ -84,6 +84,15 @@ def test_what_a_delayed_lane_waits_for_stands_below(here: World, run: Run) -> No
     assert late not in run(lanes.command, "default").output
 
 
+def test_an_execution_that_has_not_started_for_long_is_told_of(here: World, run: Run) -> None:
+    info = here.runner.add(3, {"BACKLOG": "300"})
+    here.runner.all[info.name] = replace(info, running_count=0)
+    here.clock.advance(1200)
+    here.backlog_is(300)
+    (told,) = run(lanes.command, "default").output.splitlines()[2:]
+    assert told.startswith("lane default: default-00000: no worker has started in 20 min: look for a quota or an image problem")
+
+
 def test_ends_that_are_still_to_be_fired_are_counted_and_an_overdue_one_is_told(here: World, run: Run) -> None:
     ends = Ends({"task_type": "report"})
     marks.write(here.store, Mark("s-1", "default"), ends)
