@@ -4,7 +4,7 @@ Only evidence counts: workers that ended `broken`, or failed before they wrote a
 is not such evidence: holding the lane for it would make the other tasks wait for one that can never succeed. Nor is a signal that ends a
 worker before it has begun, unless that happens to execution after execution. And an acknowledgement by any worker shows that the lane
 works: what was launched before it counts no more. Only one by a worker that began since shows that others can begin, where an execution
-cannot start, or execution after execution failed: without it each tick would launch as many again.
+cannot start, or execution after execution fails: without it each tick would launch as many again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LONGEST_HOLD_S = 3600.0
 COUNT_ENOUGH = 7
 """Broken executions in a row that hold the lane for the longest time: older ones are not looked for."""
 CHANCES_ENOUGH = 3
-"""Executions in a row that say little one by one: their workers were ended by a signal before they could begin, or older workers go on.
-So many have a reason in the lane."""
+"""Executions in a row that say little one by one: signals ended their workers before they could begin, or these failed while older workers
+go on. So many have a reason in the lane."""
 MEND_LOG = "mend what the worker's log says"
 
 assert FIRST_HOLD_S * 2 ** (COUNT_ENOUGH - 1) >= LONGEST_HOLD_S
@@ -117,6 +117,8 @@ def broken_of(
         sign = sign_of(worked)
         if sign is Sign.FINE or (sign in _FAILED and worked.info.created_at < begins_at):
             break
+        if sign is Sign.SIGNALLED and worked.info.created_at < works_at:
+            continue  # no evidence, where older workers go on
         if sign in _FAILED:
             found.append(worked)
         elif not found and waits_to_start_s(worked, now) >= start_within_s:

@@ -29,7 +29,8 @@ AGE_STEP_S = 1.0
 class HeldElsewhere:
     """`count` executions in a row found next to nothing, the last of them, `execution`, `found_count` of `promised_count` messages; it
     ended at `ended_at` (Unix seconds). `held_count` messages are taken to be held. `trying` names what was launched after the wait and
-    has taken nothing yet. The lane's state carries it: a wait is longer than executions are looked at."""
+    has taken nothing yet. They are of `subscription`: the lane's may be another by now. The lane's state carries it: a wait is longer than
+    executions are looked at."""
 
     execution: str
     found_count: int
@@ -38,6 +39,7 @@ class HeldElsewhere:
     held_count: int
     ended_at: float
     trying: str = ""
+    subscription: str = ""
 
     @property
     def until(self) -> float:
@@ -75,7 +77,7 @@ def held_elsewhere(
     """`before` with what has ended since; None once nothing shows that messages are held. `unlisted` launches are the newest of all.
     Executions that say that they drain another subscription than `subscription` show nothing."""
     newest_first = [one for one in newest_first if one.info.env.get("SUBSCRIPTION_NAME", subscription) == subscription or not subscription]
-    found = None if before is None else replace(before, trying="")
+    found = None if before is None or before.subscription != subscription else replace(before, trying="")
     for one in sorted((one for one in newest_first if one.info.completed_at is not None), key=_ended_at):
         if found is None or _ended_at(one) > found.ended_at:
             found = _after(found, one)
@@ -85,7 +87,7 @@ def held_elsewhere(
     if any(_found_all(one) for one in tries):
         return None
     trying = [one.decision_id for one in unlisted] + [one.info.name for one in tries]
-    return replace(found, trying=" and ".join(trying))
+    return replace(found, trying=" and ".join(trying), subscription=subscription)
 
 
 def _after(found: HeldElsewhere | None, one: Worked) -> HeldElsewhere | None:

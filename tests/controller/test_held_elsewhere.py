@@ -81,7 +81,10 @@ def test_who_drained_another_subscription_shows_nothing() -> None:
     one = worked("e", 500, drained())
     env = {**one.info.env, "SUBSCRIPTION_NAME": "old"}
     assert held_elsewhere(None, [replace(one, info=replace(one.info, env=env))], [], OLD, "new") is None
-    assert held_elsewhere(None, [replace(one, info=replace(one.info, env=env))], [], OLD, "old") is not None
+    found = held_elsewhere(None, [replace(one, info=replace(one.info, env=env))], [], OLD, "old")
+    assert found is not None
+    assert held_elsewhere(found, [], [], OLD, "old") == found
+    assert held_elsewhere(found, [], [], OLD, "new") is None, "the lane has another by now"
 
 
 def test_waits_double_and_one_that_was_launched_for_what_came_since_changes_nothing() -> None:

@@ -366,6 +366,11 @@ def test_a_signal_at_the_start_is_no_evidence_until_three_in_a_row() -> None:
     assert broken_by(by_signal("c", live=True), by_signal("b"), by_signal("a")) is None, "its other workers may yet begin"
 
 
+def test_signals_hold_no_lane_whose_older_workers_go_on() -> None:
+    older = Worked(unstarted("default-a", created_at=T - 900), {0: [progress(acked=5, updated_at=T + 9, last_acked_at=T + 9)]})
+    assert broken_by(by_signal("e"), by_signal("d"), by_signal("c"), by_signal("b"), older) is None
+
+
 def test_a_try_that_a_signal_ended_is_one_more_where_the_lane_is_broken_already() -> None:
     failed = Worked(unstarted("b", completed_at=T + 5, failed_count=4))
     found = broken_by(by_signal("c"), failed)
