@@ -226,7 +226,7 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random, netw
     return Worker(
         settings,
         with_built_in(registry, settings, store, topic, clock, rng),
-        GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name),
+        GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name, look_within_s=LOOK_S),
         GoogleTopic(settings.project, settings.dead_letter_topic),
         store,
         clock,

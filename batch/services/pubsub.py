@@ -19,7 +19,7 @@ from typing import Any
 from batch.events import log
 from batch.model.clock import Clock
 from batch.model.delivery import MAX_ACK_IDS, MAX_ACK_REQUEST_BYTES, MAX_EXTENSION_S, Delivery
-from batch.model.errors import DependencyForbidden
+from batch.model.errors import DependencyForbidden, DependencyUnavailable, Unreached
 from batch.services.calls import FIRST_PAUSE_S, RETRY_WITHIN_S, Caller, Resource, batches, client_for, code_of, raw_call
 from batch.services.ports import SubscriptionInfo
 
@@ -69,7 +69,8 @@ class GoogleSubscription:
     """Implements `batch.services.ports.Subscription`; may be used from any thread.
 
     `retry_within_s` bounds the retries of one call. PUBSUB_EMULATOR_HOST sends everything there, without credentials.
-    `fallback_topic` is its topic where this identity may pull but not look. Raises DependencyForbidden when there are no credentials.
+    `look_within_s` is how soon `info` says that it is out of reach, to who waits for that. `fallback_topic` is its topic where this
+    identity may pull but not look. Raises DependencyForbidden when there are no credentials.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class GoogleSubscription:
         fallback_topic: str = "",
         retry_within_s: float = RETRY_WITHIN_S,
         request_timeout_s: float = REQUEST_TIMEOUT_S,
+        look_within_s: float | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -88,7 +90,7 @@ class GoogleSubscription:
         from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
         self.name = name
-        self._fallback_topic = fallback_topic
+        self._fallback_topic, self._look_within_s = fallback_topic, look_within_s
         self._caller = Caller(Resource("subscription", project, name), clock, rng, retry_within_s, request_timeout_s)
         self._client: Any = client_for(self._caller.resource, pubsub_v1.SubscriberClient, SubscriberGrpcTransport)
         self._pull_request: Any = pubsub_v1.PullRequest.pb()
@@ -114,7 +116,7 @@ class GoogleSubscription:
             return _info(self._client.get_subscription(subscription=self._path, retry=None, timeout=timeout_s))
 
         try:
-            return self._caller.repeated(call, self._caller.until_s())
+            return self._looked(call, self._caller.until_s())
         except self._caller.failure as error:
             ours = self._caller.ours("read", error)
             if not isinstance(ours, DependencyForbidden):
@@ -123,6 +125,20 @@ class GoogleSubscription:
             guess = f"{FALLBACK_ACK_DEADLINE_S:g} s, a dead-letter policy of {FALLBACK_DELIVERY_ATTEMPTS} deliveries, and {topic}"
             log("subscription_unread", error=f"{ours}; it is drained as if it had an ack deadline of {guess}")
             return SubscriptionInfo(FALLBACK_ACK_DEADLINE_S, self._fallback_topic, FALLBACK_DELIVERY_ATTEMPTS, is_guessed=True)
+
+    def _looked(self, call: Callable[[float], SubscriptionInfo], until_s: float) -> SubscriptionInfo:
+        """As `repeated`, but who waits for a network is told within `look_within_s` that nobody is reached. Raises Unreached, `failure`."""
+        if self._look_within_s is None:
+            return self._caller.repeated(call, until_s)
+        while True:
+            try:
+                return self._caller.repeated(call, min(until_s, self._caller.clock.monotonic() + self._look_within_s))
+            except self._caller.failure as error:
+                ours = self._caller.ours("read", error)
+                if isinstance(ours, Unreached) or code_of(error) == "DEADLINE_EXCEEDED":
+                    raise Unreached(str(ours)) from error
+                if not isinstance(ours, DependencyUnavailable) or self._caller.clock.monotonic() + self._look_within_s >= until_s:
+                    raise
 
     def pull(self, max_messages: int, timeout_s: float) -> list[Delivery]:
         """At most `max_messages`; an empty list when none came in time. Transient errors are repeated while `timeout_s` lasts. Raises

@@ -153,7 +153,7 @@ def built(settings: DeadLetterSettings, clock: Clock, rng: random.Random, networ
     from batch.services.pubsub import GoogleSubscription
     from batch.services.topic import GoogleTopic
 
-    subscription = GoogleSubscription(settings.project, settings.subscription_name)
+    subscription = GoogleSubscription(settings.project, settings.subscription_name, look_within_s=LOOK_S)
     store = GoogleObjectStore(
         settings.bucket_name,
         project=settings.project,

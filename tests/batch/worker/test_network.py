@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+from google.api_core.exceptions import DeadlineExceeded, GoogleAPICallError, NotFound, ServiceUnavailable
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 from requests.exceptions import ConnectionError as NotConnected
 
 from batch.dead.draining.job import Job
 from batch.dead.lanes import write_lanes
 from batch.model.delivery import Outgoing
-from batch.model.errors import DependencyError, DependencyForbidden, DependencyUnavailable, FanoutError, Unreached
+from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError, Unreached
 from batch.model.exit import ExitReason
 from batch.services import network
 from batch.services.calls import credentials_for
@@ -274,6 +275,42 @@ def test_a_store_that_was_never_reached_says_so_soon_and_one_that_was_tries_on(m
     monkeypatch.setattr(Transport, "_exchange", exchange)
     assert gives_up_after_s() > 40.0
     store.close()
+
+
+@pytest.mark.usefixtures("_nobody")
+def test_a_subscription_that_is_not_reached_says_so_soon_to_who_waits() -> None:
+    clock = ManualClock()
+    subscription = GoogleSubscription("p", "s", clock=clock, look_within_s=3.0)
+    begun_s = clock.monotonic()
+    with pytest.raises(Unreached):
+        _ = subscription.info
+    assert clock.monotonic() - begun_s <= 3.0
+    subscription.close()
+
+
+@pytest.mark.usefixtures("_nobody")
+@pytest.mark.parametrize(
+    ("error", "kind", "tried_s"),
+    [
+        (ServiceUnavailable("The service is overloaded"), DependencyUnavailable, 20.0),  # it answers: no network is waited for
+        (DeadlineExceeded("Deadline Exceeded"), Unreached, 0.0),  # perhaps no connection came about
+        (NotFound("no such subscription"), DependencyMissing, 0.0),
+    ],
+)
+def test_what_pubsub_answers_is_tried_as_long_as_any_call(error: GoogleAPICallError, kind: type[FanoutError], tried_s: float) -> None:
+    clock = ManualClock()
+    subscription = GoogleSubscription("p", "s", clock=clock, look_within_s=3.0)
+    begun_s = clock.monotonic()
+
+    def refuse(**_: object) -> None:
+        raise error
+
+    subscription._client.get_subscription = refuse
+    with pytest.raises(FanoutError) as caught:
+        _ = subscription.info
+    assert type(caught.value) is kind
+    assert tried_s <= clock.monotonic() - begun_s <= max(3.0, 1.5 * tried_s)
+    subscription.close()
 
 
 def test_a_name_that_nobody_knows_is_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
