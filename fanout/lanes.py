@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,8 @@ from fanout.watch import watch_options, watched
 
 COLUMNS = ("lane", "state", "backlog", "oldest", "assigned", "workers", "dead", "delayed", "launch")
 NUMBERS = frozenset({"backlog", "oldest", "assigned", "workers", "dead", "delayed"})
+NAMED = 10
+"""Lanes that one line below the list names."""
 COUNTED = {"cancelled": "cancelled", "ends": "ends to fire"}
 """Counts that are told below the list, unless they are 0."""
 
@@ -95,8 +97,9 @@ def draw(found: Seen, *, as_json: bool) -> None:
         return
     pairs = list(zip(found.views, found.bodies, strict=True))
     show(Listing(COLUMNS, tuple(row(view, body) for view, body in pairs), NUMBERS))
-    tell(*(f"lane {view.lane.name}: {one_line(line)}" for view, body in pairs for line in remarks(view, body)))
-    tell(*_troubles(found.bodies, found.refused))
+    tell(*_once((view.lane.name, line) for view, body in pairs for line in remarks(view, body)))
+    tell(*_once((body["lane"], trouble) for body in found.bodies for trouble in body["troubles"]))
+    tell(*(f"job {one.job} is not a lane until this is right: {one_line(problem)}" for one in found.refused for problem in one.problems))
 
 
 def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence[LaneRefused]]:
@@ -254,6 +257,14 @@ def _last_launch(decisions: Sequence[Mapping[str, Any]], now: float) -> str:
         return "unreadable"
 
 
-def _troubles(bodies: Sequence[Mapping[str, Any]], refused: Sequence[LaneRefused]) -> list[str]:
-    lines = [f"lane {body['lane']}: {one_line(trouble)}" for body in bodies for trouble in body["troubles"]]
-    return lines + [f"job {one.job} is not a lane until this is right: {one_line(problem)}" for one in refused for problem in one.problems]
+def _once(told: Iterable[tuple[str, str]]) -> list[str]:
+    """What is the same of several lanes in one line: a service that fails is in the way of all."""
+    lanes: dict[str, list[str]] = {}
+    for lane, line in told:
+        lanes.setdefault(one_line(line), []).append(lane)
+    return [f"{_lanes(names)}: {line}" for line, names in lanes.items()]
+
+
+def _lanes(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"lane{'' if len(names) == 1 else 's'} {', '.join(names[:NAMED])}{rest}"

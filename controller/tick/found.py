@@ -25,13 +25,15 @@ SOURCES_KEPT_S = 50.0
 @dataclass(frozen=True, slots=True)
 class Found:
     """`refused` are jobs that cannot be a lane, and lanes that have no job any more. `kept` are facts of lanes on record that are none now
-    and stay on record; `sources` what lanes drain, by lane, as far as it was asked for."""
+    and stay on record; `sources` what lanes drain, by lane, as far as it was asked for; `unread` is why it
+    could not be read."""
 
     jobs: Mapping[str, JobInfo]
     lanes: Sequence[Lane]
     refused: Sequence[LaneRefused]
     kept: Mapping[str, LaneFacts] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
+    unread: str = ""
 
 
 def find_lanes(outside: Outside) -> Found:
@@ -47,7 +49,7 @@ def find_lanes(outside: Outside) -> Found:
         return Found(jobs, lanes, refused, kept)
     if asked.unread:
         source = Source(advice=(f"what it drains was not checked: {asked.unread}",))
-        return Found(jobs, lanes, refused, {**kept, **gone}, dict.fromkeys((lane.name for lane in lanes), source))
+        return Found(jobs, lanes, refused, {**kept, **gone}, dict.fromkeys((lane.name for lane in lanes), source), asked.unread)
     gone = {name: one for name, one in gone.items() if one.subscription in asked.found}
     told = [LaneRefused(name, (_no_job(one, outside.home.project),)) for name, one in sorted(gone.items())]
     lanes_own = {job.annotations.get("fanout/subscription", "") for job in jobs.values()}  # also of those that are refused for now

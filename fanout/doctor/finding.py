@@ -88,9 +88,9 @@ def report(findings: Sequence[Finding], *, show_fine: bool) -> list[str]:
 
 def _not_checked(findings: Sequence[Finding]) -> list[str]:
     """One line for all that was not checked for the same reason."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], dict[str, None]] = {}
     for one in findings:
-        groups.setdefault((one.check, one.what), []).append(one.about)
+        groups.setdefault((one.check, one.what), {})[one.about] = None
     return [f"not checked: {check} of {', '.join(abouts)}: {one_line(what)}" for (check, what), abouts in groups.items()]
 
 

@@ -273,3 +273,10 @@ def test_messages_that_somebody_else_holds_are_told(here: World, run: Run) -> No
     result = run(lanes.command, "default")
     assert result.exit_code == 0
     assert f"100 messages are held by somebody else: {info.name} drained the subscription and found 0 of 100" in result.output
+
+
+def test_what_is_in_the_way_of_several_lanes_is_one_line(here: World, run: Run) -> None:
+    here.backlog.reading = Unknown("no answer")
+    output = run(lanes.command).output
+    assert "lanes bulk, default: the backlog is unknown: no answer" in output.splitlines()
+    assert output.count("no answer") == 1
