@@ -26,13 +26,11 @@ from controller.tick.outside import Memory, Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json, tell
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json, some_of, tell
 from fanout.watch import watch_options, watched
 
 COLUMNS = ("lane", "state", "backlog", "oldest", "assigned", "workers", "dead", "delayed", "launch")
 NUMBERS = frozenset({"backlog", "oldest", "assigned", "workers", "dead", "delayed"})
-NAMED = 10
-"""Lanes that one line below the list names."""
 COUNTED = {"cancelled": "cancelled", "ends": "ends to fire"}
 """Counts that are told below the list, unless they are 0."""
 
@@ -183,7 +181,8 @@ def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
         found.append(elsewhere.reason(count, view.now))
     last = body["last_decision"]
     if last is not None and last.get("kind") == Kind.HOLD and last.get("hold_cause") != HoldCause.PAUSED and not body["troubles"]:
-        found.append(f"the last decision was to hold: {last.get('reason')}")
+        over = ", and that has been put right" if last.get("hold_cause") == HoldCause.MISCONFIGURED else ""
+        found.append(f"the last decision, {_ago(last, view.now)}, was to hold{over}: {last.get('reason')}")
     return [*found, *(f"advice: {one}" for one in view.advice)]
 
 
@@ -251,10 +250,19 @@ def _number(count: int | None) -> str:
 def _last_launch(decisions: Sequence[Mapping[str, Any]], now: float) -> str:
     """Whatever stands in the history: another version may have written it."""
     launch = next((one for one in reversed(decisions) if one.get("kind") == Kind.LAUNCH), None)
+    return "" if launch is None else _age(launch, now)
+
+
+def _age(decision: Mapping[str, Any], now: float) -> str:
     try:
-        return "" if launch is None else rough(now - from_iso(str(launch["decided_at"])))
+        return rough(now - from_iso(str(decision["decided_at"])))
     except (KeyError, ValueError):
         return "unreadable"
+
+
+def _ago(decision: Mapping[str, Any], now: float) -> str:
+    age = _age(decision, now)
+    return "at a time that is unreadable" if age == "unreadable" else f"{age} ago"
 
 
 def _once(told: Iterable[tuple[str, str]]) -> list[str]:
@@ -262,9 +270,4 @@ def _once(told: Iterable[tuple[str, str]]) -> list[str]:
     lanes: dict[str, list[str]] = {}
     for lane, line in told:
         lanes.setdefault(one_line(line), []).append(lane)
-    return [f"{_lanes(names)}: {line}" for line, names in lanes.items()]
-
-
-def _lanes(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"lane{'' if len(names) == 1 else 's'} {', '.join(names[:NAMED])}{rest}"
+    return [f"lane{'' if len(names) == 1 else 's'} {some_of(names)}: {line}" for line, names in lanes.items()]

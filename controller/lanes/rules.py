@@ -29,11 +29,13 @@ FORMS = {"ACCEPT": "fanout/accept", "DEFAULT_TYPE": "fanout/default-type", "EVEN
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where the controller works; a lane's workers must work there too. Empty: not known, and not checked. Workers of a delayed job cost
+    """Where the controller works; a lane's workers must work there too. Empty: not known, and not checked. Jobs are looked for in `region`
+    alone. Workers of a delayed job cost
     `delayed_price_percent` of the list price there."""
 
     project: str = ""
     bucket: str = ""
+    region: str = ""
     delayed_price_percent: float = LIST_PERCENT
 
 

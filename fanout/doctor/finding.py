@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.model.wording import are
 from fanout.doctor.services import Fixer
-from fanout.output import counted, one_line
+from fanout.output import counted, one_line, some_of
 
 Fix = Callable[[Fixer], None]
 
@@ -91,7 +91,7 @@ def _not_checked(findings: Sequence[Finding]) -> list[str]:
     groups: dict[tuple[str, str], dict[str, None]] = {}
     for one in findings:
         groups.setdefault((one.check, one.what), {})[one.about] = None
-    return [f"not checked: {check} of {', '.join(abouts)}: {one_line(what)}" for (check, what), abouts in groups.items()]
+    return [f"not checked: {check} of {some_of(list(abouts))}: {one_line(what)}" for (check, what), abouts in groups.items()]
 
 
 def _finding(one: Finding) -> list[str]:

@@ -202,6 +202,14 @@ def test_a_cloud_run_that_does_not_answer_ends_with_1(cloud: str, jobs_file: Pat
     assert "Cloud Run at http://127.0.0.1:1 does not answer (Connection refused)" in result.output
 
 
+def test_a_page_of_a_load_balancer_is_told_as_words(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    order = {"project": cloud, "method": "jobs.get", "faults": ["http_503"]}
+    requests.post(f"{local_run.http}/faults", json=order, timeout=60).raise_for_status()
+    result = applied(str(jobs_file), "--dry-run")
+    assert result.exit_code == 1
+    assert "cannot read job urgent: HTTP 503: Error 503 (Server Error) The service is unavailable" in result.output
+
+
 def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None:
     from google.cloud import pubsub_v1
 

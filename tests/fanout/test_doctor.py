@@ -17,6 +17,7 @@ from controller.model.reading import Unknown, Value
 from controller.observe.jobs import JobInfo
 from controller.observe.sources import SubscriptionFacts
 from fanout import doctor
+from fanout.doctor.finding import Finding, Verdict, report
 from fanout.doctor.services import BucketFacts, NotServed
 from tests.batch.traces import Bucket
 from tests.controller.fakes import JOB, World, job, worker, world
@@ -289,6 +290,12 @@ def test_what_is_not_checked_for_one_reason_is_one_line(facts: FakeFacts, run: R
     facts.errors = {"lacking": NotServed("the local cloud has no such call")}
     (line, _) = run(doctor.command).output.splitlines()
     assert line.count("subscription tasks-sub") == 1
+
+
+def test_what_is_not_checked_of_hundreds_is_one_short_line() -> None:
+    found = [Finding(f"topic t{number:03}", "permissions", Verdict.NOT_CHECKED, "no such call") for number in range(300)]
+    (line, _) = report(found, show_fine=False)
+    assert line.endswith(", topic t009 and 290 more: no such call")
 
 
 @pytest.mark.parametrize(

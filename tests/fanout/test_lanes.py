@@ -255,12 +255,17 @@ def test_advice_is_told_and_is_no_trouble(here: World, run: Run, monkeypatch: py
 def test_what_came_since_the_sample_and_a_hold_that_is_over_stand_below(here: World, run: Run) -> None:
     here.backlog_is(10, age_s=5)
     held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.STATE_UNREADABLE, "the budget is unreadable"))
-    save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held), 0, "t")
+    saved = save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held), 0, "t")
     here.clock.advance(1)
     assert run(lanes.command, "default").output.splitlines()[2:] == [
         "lane default: 7 accepted since the sample",
-        "lane default: the last decision was to hold: the budget is unreadable",
+        "lane default: the last decision, 1 s ago, was to hold: the budget is unreadable",
     ]
+    held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.MISCONFIGURED, "its topic was deleted"))
+    save(here.store, saved.state.with_decision(held), saved.generation, "t")
+    here.clock.advance(120)
+    (line,) = [one for one in run(lanes.command, "default").output.splitlines() if "topic" in one]
+    assert line == "lane default: the last decision, 2 min ago, was to hold, and that has been put right: its topic was deleted"
 
 
 def test_messages_that_somebody_else_holds_are_told(here: World, run: Run) -> None:
