@@ -84,7 +84,8 @@ def _no_job(lane: LaneFacts, home: Home) -> str:
     if home.region:
         what += f" (looked for in region {home.region}: if it is in another, set REGION to that, and change nothing)"
     delete = f"gcloud pubsub subscriptions delete {lane.subscription}{f' --project={home.project}' if home.project else ''}"
-    return f"{what}; nothing drains subscription {lane.subscription}: `fanout apply jobs.yaml` brings the job back, `{delete}` ends the lane, with all that waits"
+    ways = f"`fanout apply jobs.yaml` brings the job back, `{delete}` ends the lane, with all that waits"
+    return f"{what}; nothing drains subscription {lane.subscription}: {ways}"
 
 
 def _subscriptions(outside: Outside, names: Sequence[str]) -> Subscriptions | None:

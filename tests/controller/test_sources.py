@@ -11,6 +11,7 @@ from google.pubsub_v1 import types
 from batch.dead.lanes import read_lanes
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from controller.decide.decision import HoldCause, Kind
+from controller.lanes.rules import Home
 from controller.observe.sources import subscription_facts
 from controller.service.service import create_app
 from controller.tick.found import SOURCES_KEPT_S
