@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from batch.model.clock import from_iso, iso
+from controller.act.intents import PartState
+from controller.act.state import LaneState
 from controller.config import ControllerSettings
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.ledger import GUARD_S
@@ -45,7 +47,7 @@ def command(lanes: tuple[str, ...], watch: bool, every_s: float, as_json: bool, 
 
     STATE is `ok`, `paused`, `held` (its job, or what it drains, breaks a rule: nothing is launched), `broken` (its newest workers could not
     work), `unknown` (something could not be read), `crashed` (workers of its newest execution were ended by a signal or crashed), `refused`
-    (Cloud Run refuses launches for now) or `unfired` (the end of a submission is overdue). BACKLOG is what the gauge counted, up to three
+    (Cloud Run refused the last launch) or `unfired` (the end of a submission is overdue). BACKLOG is what the gauge counted, up to three
     minutes ago, OLDEST how old the oldest of it is by now, ASSIGNED how many of these messages workers have, or have acknowledged
     since. DEAD letters wait for a rule or a person, DELAYED tasks for their time. LAUNCH is how
     long ago the controller last launched workers.
@@ -162,12 +164,25 @@ def troubles(view: View) -> list[str]:
     backoff = view.state.backoff
     if backoff is not None and view.now < backoff.until:
         found.append(f"Cloud Run refused launches, none is tried for {spoken(backoff.until - view.now)} more: {backoff.reason}")
+    elif refused := _refused_launch(view):
+        found.append(refused)
     if view.broken is not None:
         found.append(
             view.broken.hold_reason(view.lane.name, view.now) or f"{view.broken.execution}: {view.broken.how}; one worker tries next"
         )
     found += [view.crashed] if view.crashed else []
     return found
+
+
+def _refused_launch(view: View) -> str:
+    """Why the last launch started nothing, or not all; empty where it did, or something else was decided since."""
+    last = view.state.decisions[-1] if view.state.decisions else {}
+    for intent in view.state.intents:
+        refused = [part for part in intent.parts if part.state is PartState.REFUSED]
+        if refused and intent.decision_id == last.get("decision_id"):
+            what = "nothing" if len(refused) == len(intent.parts) else "not all of its workers"
+            return f"the last launch, {rough(view.now - intent.saved_at)} ago, started {what}: {refused[0].reason}"
+    return ""
 
 
 def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
@@ -218,7 +233,7 @@ def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
         _number(body["live_worker_count"]),
         _number(body["dead_count"]),
         _many(body["delayed_count"]),
-        _last_launch(view.state.decisions, view.now),
+        _last_launch(view.state, view.now),
     )
 
 
@@ -247,9 +262,11 @@ def _number(count: int | None) -> str:
     return "?" if count is None else str(count)
 
 
-def _last_launch(decisions: Sequence[Mapping[str, Any]], now: float) -> str:
-    """Whatever stands in the history: another version may have written it."""
-    launch = next((one for one in reversed(decisions) if one.get("kind") == Kind.LAUNCH), None)
+def _last_launch(state: LaneState, now: float) -> str:
+    """Whatever stands in the history: another version may have written it. One that Cloud Run refused is none."""
+    refused = {one.decision_id for one in state.intents if all(part.state is PartState.REFUSED for part in one.parts)}
+    launches = (one for one in reversed(state.decisions) if one.get("kind") == Kind.LAUNCH and one.get("decision_id") not in refused)
+    launch = next(launches, None)
     return "" if launch is None else _age(launch, now)
 
 

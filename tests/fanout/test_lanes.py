@@ -23,7 +23,7 @@ from controller.act.intents import Intent, parts_for
 from controller.act.state import LaneState, save
 from controller.decide.decision import HoldCause, held_decision, to_json
 from controller.model.reading import Idle, Unknown, Value
-from controller.observe.jobs import LaunchThrottled
+from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick.view import look
 from fanout import lanes, tick
 from tests.batch.traces import Bucket
@@ -181,6 +181,20 @@ def test_refused_launches_are_told_until_their_wait_is_over(here: World, run: Ru
     here.clock.advance(60)
     here.backlog_is(10)
     assert lane_of(run(lanes.command, "--json"))["troubles"] == []
+
+
+def test_a_launch_that_was_refused_is_told_until_something_else_is_decided(here: World, run: Run) -> None:
+    here.backlog_is(10)
+    here.runner.run_errors = [LaunchRefused("403: grant the role")]
+    assert run(tick.tick, "default").exit_code == 1
+    here.clock.advance(20)
+    result = run(lanes.command, "default")
+    columns = result.output.splitlines()[1].split()
+    assert (result.exit_code, columns[1], columns[-1]) == (1, "refused", "-")
+    assert "lane default: the last launch, 20 s ago, started nothing: 403: grant the role" in result.output.splitlines()
+    run(tick.tick, "default")
+    result = run(lanes.command, "default")
+    assert (result.exit_code, result.output.splitlines()[1].split()[1]) == (0, "ok")
 
 
 def test_a_damaged_state_is_one_lanes_trouble(here: World, run: Run) -> None:
