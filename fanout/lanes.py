@@ -164,7 +164,7 @@ def troubles(view: View) -> list[str]:
     backoff = view.state.backoff
     if backoff is not None and view.now < backoff.until:
         found.append(f"Cloud Run refused launches, none is tried for {spoken(backoff.until - view.now)} more: {backoff.reason}")
-    elif refused := _refused_launch(view):
+    elif backoff is None and (refused := _refused_launch(view)):
         found.append(refused)
     if view.broken is not None:
         found.append(
