@@ -23,7 +23,7 @@ LAUNCHED = ("BACKLOG", "DECISION_ID")
 PLATFORM = "CLOUD_RUN_"
 MISSPELT = 0.9
 """How alike a name must be to one of ours to be taken for it: users have variables of their own."""
-_USUAL = ("WEBHOOK_SECRET", "EVENT_TYPE")
+_USUAL = ("WEBHOOK_SECRET", "EVENT_TYPE", "LOGLEVEL")
 """Names near to ours that programs of all kinds have."""
 _FILLED = "filled"
 

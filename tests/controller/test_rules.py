@@ -156,6 +156,7 @@ RIGHT: list[Change] = [
                 "RETRY",
                 "WEBHOOK_SECRET",
                 "EVENT_TYPE",
+                "LOGLEVEL",
             ),
             "x",
         )
