@@ -43,7 +43,7 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, window_s=settings.reading_window_s)
     sources = GoogleSources(settings.project)
     try:
-        home = Home(settings.project, settings.bucket_name, settings.delayed_price_percent)
+        home = Home(settings.project, settings.bucket_name, settings.region, settings.delayed_price_percent)
         yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas, home=home, sources=sources)
     finally:
         sources.close()

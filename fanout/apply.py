@@ -224,18 +224,29 @@ def _summed_up(manifest: Manifest) -> str:
 
 
 def _create_missing(manifests: Sequence[Manifest], project: str, region: str, say: Say) -> list[str]:
-    """What was created."""
+    """What was created; also told where the rest could not be."""
     from controller.lanes.resources import Creator, needed, permission_hint
 
     created: list[str] = []
     wanted = [needed(one) for one in manifests if one.lane]
-    with closing(Creator(project, region)) as creator:
-        for one in wanted:
-            for line in creator.create_missing(one):
-                created.append(line.removeprefix("created "))
-                say(line)
+    try:
+        with closing(Creator(project, region)) as creator:
+            for one in wanted:
+                created += (line.removeprefix("created ") for line in creator.create_missing(one))
+    finally:
+        _say_created(created, say)
     if any("subscription" in line for line in created) and not os.environ.get("PUBSUB_EMULATOR_HOST"):
         say("dead-lettering needs these rights of Pub/Sub's own account, which only you can grant:")
         for line in permission_hint(project, [one.subscription for one in wanted], wanted[0].dead_letter_topic):
             say(f"  {line}")
     return created
+
+
+def _say_created(created: Sequence[str], say: Say) -> None:
+    """One line for each kind of thing. A subscription is named with its topic where that has another name."""
+    kinds: dict[str, list[str]] = {}
+    for line in created:
+        kind, name, *rest = line.split()
+        kinds.setdefault(kind, []).append(" ".join((name, *rest)) if rest and rest != ["of", "topic", name] else name)
+    for kind, names in kinds.items():
+        say(f"created {kind}{'' if len(names) == 1 else 's'} {', '.join(names)}")

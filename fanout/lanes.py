@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
 from batch.model.clock import from_iso, iso
+from controller.act.intents import PartState
+from controller.act.state import LaneState
 from controller.config import ControllerSettings
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.ledger import GUARD_S
@@ -26,7 +28,7 @@ from controller.tick.outside import Memory, Outside
 from controller.tick.rounds import LANES_AT_A_TIME
 from controller.tick.view import View, fault, hold_view, look
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json, tell
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, Listing, one_line, show, show_json, some_of, tell
 from fanout.watch import watch_options, watched
 
 COLUMNS = ("lane", "state", "backlog", "oldest", "assigned", "workers", "dead", "delayed", "launch")
@@ -45,7 +47,7 @@ def command(lanes: tuple[str, ...], watch: bool, every_s: float, as_json: bool, 
 
     STATE is `ok`, `paused`, `held` (its job, or what it drains, breaks a rule: nothing is launched), `broken` (its newest workers could not
     work), `unknown` (something could not be read), `crashed` (workers of its newest execution were ended by a signal or crashed), `refused`
-    (Cloud Run refuses launches for now) or `unfired` (the end of a submission is overdue). BACKLOG is what the gauge counted, up to three
+    (Cloud Run refused the last launch) or `unfired` (the end of a submission is overdue). BACKLOG is what the gauge counted, up to three
     minutes ago, OLDEST how old the oldest of it is by now, ASSIGNED how many of these messages workers have, or have acknowledged
     since. DEAD letters wait for a rule or a person, DELAYED tasks for their time. LAUNCH is how
     long ago the controller last launched workers.
@@ -95,8 +97,9 @@ def draw(found: Seen, *, as_json: bool) -> None:
         return
     pairs = list(zip(found.views, found.bodies, strict=True))
     show(Listing(COLUMNS, tuple(row(view, body) for view, body in pairs), NUMBERS))
-    tell(*(f"lane {view.lane.name}: {one_line(line)}" for view, body in pairs for line in remarks(view, body)))
-    tell(*_troubles(found.bodies, found.refused))
+    tell(*_once((view.lane.name, line) for view, body in pairs for line in remarks(view, body)))
+    tell(*_once((body["lane"], trouble) for body in found.bodies for trouble in body["troubles"]))
+    tell(*(f"job {one.job} is not a lane until this is right: {one_line(problem)}" for one in found.refused for problem in one.problems))
 
 
 def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence[LaneRefused]]:
@@ -161,12 +164,25 @@ def troubles(view: View) -> list[str]:
     backoff = view.state.backoff
     if backoff is not None and view.now < backoff.until:
         found.append(f"Cloud Run refused launches, none is tried for {spoken(backoff.until - view.now)} more: {backoff.reason}")
+    elif backoff is None and (refused := _refused_launch(view)):
+        found.append(refused)
     if view.broken is not None:
         found.append(
             view.broken.hold_reason(view.lane.name, view.now) or f"{view.broken.execution}: {view.broken.how}; one worker tries next"
         )
     found += [view.crashed] if view.crashed else []
     return found
+
+
+def _refused_launch(view: View) -> str:
+    """Why the last launch started nothing, or not all; empty where it did, or something else was decided since."""
+    last = view.state.decisions[-1] if view.state.decisions else {}
+    for intent in view.state.intents:
+        refused = [part for part in intent.parts if part.state is PartState.REFUSED]
+        if refused and intent.decision_id == last.get("decision_id"):
+            what = "nothing" if len(refused) == len(intent.parts) else "not all of its workers"
+            return f"the last launch, {rough(view.now - intent.saved_at)} ago, started {what}: {refused[0].reason}"
+    return ""
 
 
 def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
@@ -181,7 +197,8 @@ def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
         found.append(elsewhere.reason(count, view.now))
     last = body["last_decision"]
     if last is not None and last.get("kind") == Kind.HOLD and last.get("hold_cause") != HoldCause.PAUSED and not body["troubles"]:
-        found.append(f"the last decision was to hold: {last.get('reason')}")
+        over = ", and that has been put right" if last.get("hold_cause") == HoldCause.MISCONFIGURED else ""
+        found.append(f"the last decision, {_ago(last, view.now)}, was to hold{over}: {last.get('reason')}")
     return [*found, *(f"advice: {one}" for one in view.advice)]
 
 
@@ -227,7 +244,7 @@ def row(view: View, body: Mapping[str, Any]) -> tuple[str, ...]:
         _number(body["live_worker_count"]),
         _number(body["dead_count"]),
         _many(body["delayed_count"]),
-        _last_launch(view.state.decisions, view.now),
+        _last_launch(view.state, view.now),
     )
 
 
@@ -256,15 +273,29 @@ def _number(count: int | None) -> str:
     return "?" if count is None else str(count)
 
 
-def _last_launch(decisions: Sequence[Mapping[str, Any]], now: float) -> str:
-    """Whatever stands in the history: another version may have written it."""
-    launch = next((one for one in reversed(decisions) if one.get("kind") == Kind.LAUNCH), None)
+def _last_launch(state: LaneState, now: float) -> str:
+    """Whatever stands in the history: another version may have written it. One that Cloud Run refused is none."""
+    refused = {one.decision_id for one in state.intents if all(part.state is PartState.REFUSED for part in one.parts)}
+    launches = (one for one in reversed(state.decisions) if one.get("kind") == Kind.LAUNCH and one.get("decision_id") not in refused)
+    launch = next(launches, None)
+    return "" if launch is None else _age(launch, now)
+
+
+def _age(decision: Mapping[str, Any], now: float) -> str:
     try:
-        return "" if launch is None else rough(now - from_iso(str(launch["decided_at"])))
+        return rough(now - from_iso(str(decision["decided_at"])))
     except (KeyError, ValueError):
         return "unreadable"
 
 
-def _troubles(bodies: Sequence[Mapping[str, Any]], refused: Sequence[LaneRefused]) -> list[str]:
-    lines = [f"lane {body['lane']}: {one_line(trouble)}" for body in bodies for trouble in body["troubles"]]
-    return lines + [f"job {one.job} is not a lane until this is right: {one_line(problem)}" for one in refused for problem in one.problems]
+def _ago(decision: Mapping[str, Any], now: float) -> str:
+    age = _age(decision, now)
+    return "at a time that is unreadable" if age == "unreadable" else f"{age} ago"
+
+
+def _once(told: Iterable[tuple[str, str]]) -> list[str]:
+    """What is the same of several lanes in one line: a service that fails is in the way of all."""
+    lanes: dict[str, list[str]] = {}
+    for lane, line in told:
+        lanes.setdefault(one_line(line), []).append(lane)
+    return [f"lane{'' if len(names) == 1 else 's'} {some_of(names)}: {line}" for line, names in lanes.items()]

@@ -31,6 +31,8 @@ NONE = "-"
 """Stands for an empty cell in plain columns, so that every row has as many words as it has columns."""
 WIDTH = 80
 """Every list fits into it, with names of lanes of up to twelve letters."""
+NAMED = 10
+"""The most names in one line."""
 _WHOLE = re.compile(r"`[^`]*`|\bgcloud .*|(?<=: )fanout .*")
 """A command is there to be copied: a line break within it would run half of it."""
 _CLIENTS = frozenset({"google", "grpc", "requests", "urllib3", "http", "httpx", "httpcore"})
@@ -127,6 +129,12 @@ def show_table(listing: Listing) -> None:
 def counted(count: int, noun: str) -> str:
     """`1 task`, `1,500 tasks`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are: a line about hundreds would hide all others."""
+    rest = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{rest}"
 
 
 def one_line(text: str) -> str:

@@ -94,7 +94,7 @@ def _flat(path: str, value: Any, other: Any) -> Iterator[tuple[str, str]]:
     elif path.endswith(".env"):
         for one in value or ():
             rest = {key: part for key, part in one.items() if key != "name"}
-            yield f"{path}[{one['name']}]", str(rest.get("value", rest or ""))
+            yield f"{path}[{one['name']}]", str(rest["value"]) if "value" in rest else _in_order(rest)
     elif isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
         others = other if isinstance(other, list) else []
         by_key = dict(zip(_keys(path, others, value), others, strict=True))
@@ -105,6 +105,13 @@ def _flat(path: str, value: Any, other: Any) -> Iterator[tuple[str, str]]:
     elif value is not None and value != []:
         # The service does not keep empty values: it would differ from the file for ever.
         yield path, str(value)
+
+
+def _in_order(value: Any) -> str:
+    """Where a value comes from, whatever the order of its names: gcloud writes another one than Cloud Run."""
+    if isinstance(value, Mapping):
+        return "".join(f"{{{', '.join(f'{key}: {_in_order(value[key])}' for key in sorted(value))}}}") if value else ""
+    return str(value)
 
 
 def _keys(path: str, mine: list[Any], others: list[Any]) -> list[str]:

@@ -175,7 +175,7 @@ def broken_rules(manifest: Manifest, home: Home = NOWHERE) -> list[str]:
     worker = replace(job.worker, env=kept, filled=job.worker.filled | open_names)
     job = replace(job, containers=tuple(worker if one is job.worker else one for one in job.containers))
     policy = manifest.policy if manifest.lane else None
-    problems = list(problems_of(job, policy, home) if is_lane(job) else dead_letters_problems(job))
+    problems = list(problems_of(job, policy, home) if is_lane(job) else dead_letters_problems(job, home))
     stated, timeout = kept.get("TASK_TIMEOUT_S"), f"{job.task_timeout_s:g}"
     if stated not in (None, timeout):
         leave = "leave it out, it is set from that"

@@ -135,6 +135,11 @@ def _translated(what: str) -> Iterator[None]:
 
 def permission_hint(project: str, subscriptions: list[str], dead_letter_topic: str) -> list[str]:
     """Commands for what dead-lettering needs and no API call here may grant: rights of Pub/Sub's own service account."""
-    agent = f"--project={project} --member=serviceAccount:service-PROJECT_NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com"
-    grants = [("topics", dead_letter_topic, "publisher"), *(("subscriptions", name, "subscriber") for name in subscriptions)]
-    return [f"gcloud pubsub {kind} add-iam-policy-binding {name} {agent} --role=roles/pubsub.{role}" for kind, name, role in grants]
+    number = f"$(gcloud projects describe {project} --format='value(projectNumber)')"
+    bind, member = f"add-iam-policy-binding %s --project={project}", '--member="$AGENT" --role=roles/pubsub'
+    each = f"gcloud pubsub subscriptions {bind % '$NAME'} {member}.subscriber"
+    return [
+        f'AGENT="serviceAccount:service-{number}@gcp-sa-pubsub.iam.gserviceaccount.com"',
+        f"gcloud pubsub topics {bind % dead_letter_topic} {member}.publisher",
+        f"for NAME in {' '.join(subscriptions)}; do {each}; done",
+    ]

@@ -6,7 +6,7 @@ sentence with what to change. What Cloud Run itself refuses in a job is not amon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from batch.formats.kinds import CLOUD_EVENT, NOTIFICATION, RAW
@@ -29,11 +29,13 @@ FORMS = {"ACCEPT": "fanout/accept", "DEFAULT_TYPE": "fanout/default-type", "EVEN
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where the controller works; a lane's workers must work there too. Empty: not known, and not checked. Workers of a delayed job cost
+    """Where the controller works; a lane's workers must work there too. Empty: not known, and not checked. Jobs are looked for in `region`
+    alone. Workers of a delayed job cost
     `delayed_price_percent` of the list price there."""
 
     project: str = ""
     bucket: str = ""
+    region: str = ""
     delayed_price_percent: float = LIST_PERCENT
 
 
@@ -51,11 +53,13 @@ def problems_of(job: JobInfo, policy: Policy | None, home: Home = NOWHERE) -> tu
     return tuple(f"job {job.name}: {problem}" for problem in found)
 
 
-def dead_letters_problems(job: JobInfo) -> tuple[str, ...]:
+def dead_letters_problems(job: JobInfo, home: Home = NOWHERE) -> tuple[str, ...]:
     """Every rule that the job `dead-letters` breaks; none for a job that is another."""
     if job.name != DEAD_LETTERS and DEAD_LETTERS not in job.worker.arguments:
         return ()
-    return tuple(f"job {job.name}: {one}" for one in process_problems(DEAD_LETTERS_WORKER, job.worker, job.task_timeout_s))
+    agreement = dict(_differing(job, _of_home(home)))
+    worker = process_problems(DEAD_LETTERS_WORKER, job.worker, job.task_timeout_s, agreement)
+    return tuple(f"job {job.name}: {one}" for one in (*worker, *agreement.values()))
 
 
 def retries_advice(max_retries: int | None) -> str:
@@ -83,17 +87,31 @@ def _shape(job: JobInfo) -> Iterator[str]:
 
 def _agreement(job: JobInfo, home: Home) -> Iterator[tuple[str, str]]:
     """Settings of the worker that repeat what the lane, or the controller, says; each with what is wrong."""
-    env, labels, annotations = job.env, job.labels, job.annotations
+    labels, annotations = job.labels, job.annotations
     repeated = (
         ("SUBSCRIPTION_NAME", "the annotation fanout/subscription", annotations.get("fanout/subscription", ""), True),
         ("TOPIC_NAME", "the annotation fanout/topic", annotations.get("fanout/topic", ""), False),
         ("LANE", f"the label {LANE_LABEL}", labels.get(LANE_LABEL, ""), labels.get(LANE_LABEL, "") != job.name),
+        *_of_home(home),
+    )
+    return _differing(job, repeated)
+
+
+_Repeated = tuple[str, str, str, bool]
+"""A setting, what it repeats and the value of that, and whether the setting is needed."""
+
+
+def _of_home(home: Home) -> tuple[_Repeated, ...]:
+    return (
         ("BUCKET_NAME", "the controller's bucket", home.bucket, True),
         ("GOOGLE_CLOUD_PROJECT", "the controller's project", home.project, False),
     )
+
+
+def _differing(job: JobInfo, repeated: Iterable[_Repeated]) -> Iterator[tuple[str, str]]:
     for name, what, meant, is_needed in repeated:
         # One that is empty counts as absent.
-        if meant and name not in job.worker.filled and (env.get(name) or ("" if is_needed else meant)) != meant:
+        if meant and name not in job.worker.filled and (job.env.get(name) or ("" if is_needed else meant)) != meant:
             yield name, _differs(job, name, f"{what}={meant!r}")
 
 

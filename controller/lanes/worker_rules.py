@@ -23,7 +23,7 @@ LAUNCHED = ("BACKLOG", "DECISION_ID")
 PLATFORM = "CLOUD_RUN_"
 MISSPELT = 0.9
 """How alike a name must be to one of ours to be taken for it: users have variables of their own."""
-_USUAL = ("WEBHOOK_SECRET", "EVENT_TYPE")
+_USUAL = ("WEBHOOK_SECRET", "EVENT_TYPE", "LOGLEVEL")
 """Names near to ours that programs of all kinds have."""
 _FILLED = "filled"
 
@@ -79,9 +79,12 @@ def _command_problems(process: Process, container: Container) -> Iterator[str]:
             yield f"its container has no command: give it {wanted}"
         return
     of_the_image = container.arguments == container.command
-    if not of_the_image and not container.runs_worker:
+    if not of_the_image and not container.mentions_worker:
         near = [word for before, word in pairwise(container.command) if before == "-m" and _near(word, ["batch"], 0.6)]
-        hint = f"did you mean -m batch, not -m {near[0]}?" if near else f"end it with {wanted}, also behind a wrapper of yours"
+        if container.of_image and not near and process is WORKER:
+            return  # a command that nobody sees here gets these words
+        other = f"end it with {wanted}, also behind a wrapper of yours, or leave it out where the image's own command runs that"
+        hint = f"did you mean -m batch, not -m {near[0]}?" if near else other
         yield f"command {found[:100]!r} runs no worker: {hint}"
         return
     pythons = [word for word, after in pairwise(container.command) if after == "-m"]

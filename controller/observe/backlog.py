@@ -94,7 +94,7 @@ class GoogleBacklogReader:
         self._client.transport.close()
 
     def _newest(self, metric: str, now: float) -> dict[str, Sample | None] | str:
-        from google.api_core.exceptions import GoogleAPIError
+        from google.api_core.exceptions import Forbidden, GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
 
         request = {
@@ -107,7 +107,8 @@ class GoogleBacklogReader:
             series = list(self._client.list_time_series(request=request, timeout=self._timeout_s, retry=self._retry))
         except (GoogleAPIError, GoogleAuthError) as error:
             name = metric.rsplit("/", 1)[-1]
-            return f"Cloud Monitoring did not give {name} of project {self._project}: {type(error).__name__}: {str(error)[:300]}"
+            fix = "; roles/monitoring.viewer is needed" if isinstance(error, Forbidden) else ""
+            return f"Cloud Monitoring did not give {name} of project {self._project}: {type(error).__name__}: {str(error)[:300]}{fix}"
         return newest_of(self._project, series)
 
 

@@ -6,6 +6,7 @@ written back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from controller.observe.refusals import no_answer
 TIMEOUT_S = 60.0
 PAGE = 100
 CHANGE_TRIES = 5
+_TAG = re.compile(r"<[^>]*>")
 
 
 class ManifestRefused(FanoutError):
@@ -144,7 +146,9 @@ def _body(response: Any) -> Document:
     try:
         body = response.json()
     except ValueError:
-        return {"message": str(response.text)[:500]}
+        text = str(response.text)
+        # A load balancer answers with a page.
+        return {"message": " ".join(_TAG.sub(" ", text).split())[:500] if text.lstrip().startswith("<") else text[:500]}
     return body if isinstance(body, dict) else {"message": str(body)[:500]}
 
 

@@ -55,6 +55,7 @@ def _container(found: Mapping[str, Any]) -> Container:
         env={str(one["name"]): str(one.get("value") or "") for one in env if not one.get("valueFrom")},
         filled=frozenset(str(one["name"]) for one in env if one.get("valueFrom")),
         limits=texts(mapping_at(found, "resources").get("limits")),
+        of_image=bool(words) and not _list(found.get("command")),
     )
 
 

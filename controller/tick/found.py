@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from batch.dead.lanes import LaneFacts, read_lanes
 from batch.model.errors import DependencyError, DependencyMissing, FanoutError
 from controller.lanes.lanes import LaneRefused, lanes_of
+from controller.lanes.rules import Home
 from controller.lanes.sources import Source, source_of
 from controller.model.lane import Lane
 from controller.observe.jobs import LANE_LABEL, JobInfo
@@ -25,13 +26,15 @@ SOURCES_KEPT_S = 50.0
 @dataclass(frozen=True, slots=True)
 class Found:
     """`refused` are jobs that cannot be a lane, and lanes that have no job any more. `kept` are facts of lanes on record that are none now
-    and stay on record; `sources` what lanes drain, by lane, as far as it was asked for."""
+    and stay on record; `sources` what lanes drain, by lane, as far as it was asked for; `unread` is why it
+    could not be read."""
 
     jobs: Mapping[str, JobInfo]
     lanes: Sequence[Lane]
     refused: Sequence[LaneRefused]
     kept: Mapping[str, LaneFacts] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
+    unread: str = ""
 
 
 def find_lanes(outside: Outside) -> Found:
@@ -47,9 +50,9 @@ def find_lanes(outside: Outside) -> Found:
         return Found(jobs, lanes, refused, kept)
     if asked.unread:
         source = Source(advice=(f"what it drains was not checked: {asked.unread}",))
-        return Found(jobs, lanes, refused, {**kept, **gone}, dict.fromkeys((lane.name for lane in lanes), source))
+        return Found(jobs, lanes, refused, {**kept, **gone}, dict.fromkeys((lane.name for lane in lanes), source), asked.unread)
     gone = {name: one for name, one in gone.items() if one.subscription in asked.found}
-    told = [LaneRefused(name, (_no_job(one, outside.home.project),)) for name, one in sorted(gone.items())]
+    told = [LaneRefused(name, (_no_job(one, outside.home),)) for name, one in sorted(gone.items())]
     lanes_own = {job.annotations.get("fanout/subscription", "") for job in jobs.values()}  # also of those that are refused for now
     sources = {lane.name: source_of(lane, asked.found, lanes_own, outside.home.project) for lane in lanes}
     return Found(jobs, lanes, [*refused, *told], {**kept, **gone}, sources)
@@ -75,12 +78,14 @@ def _is_refused(lane: LaneFacts, lanes: Sequence[Lane], jobs: Iterable[JobInfo])
     return any(one.labels.get(LANE_LABEL) == lane.name or one.annotations.get("fanout/subscription") == lane.subscription for one in others)
 
 
-def _no_job(lane: LaneFacts, project: str) -> str:
+def _no_job(lane: LaneFacts, home: Home) -> str:
+    """An operator who looks in the wrong region must not delete what the right one drains."""
     what = f"lane {lane.name} has no job any more: it was deleted, or lost its label {LANE_LABEL}"
-    delete = f"gcloud pubsub subscriptions delete {lane.subscription}{f' --project={project}' if project else ''}"
-    return (
-        f"{what}; nothing drains subscription {lane.subscription}: `fanout apply jobs.yaml` brings the job back, `{delete}` ends the lane"
-    )
+    if home.region:
+        what += f" (looked for in region {home.region}: if it is in another, set REGION to that, and change nothing)"
+    delete = f"gcloud pubsub subscriptions delete {lane.subscription}{f' --project={home.project}' if home.project else ''}"
+    ways = f"`fanout apply jobs.yaml` brings the job back, `{delete}` ends the lane, with all that waits"
+    return f"{what}; nothing drains subscription {lane.subscription}: {ways}"
 
 
 def _subscriptions(outside: Outside, names: Sequence[str]) -> Subscriptions | None:

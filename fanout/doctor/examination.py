@@ -10,7 +10,7 @@ from controller.lanes.lanes import chosen_lanes
 from controller.lanes.resources import DEAD_LETTER_TOPIC
 from controller.model.lane import Lane
 from controller.model.reading import Unknown
-from controller.observe.jobs import JobInfo
+from controller.observe.jobs import DEAD_LETTERS, JobInfo
 from controller.observe.waiting import waiting_of
 from controller.tick.found import find_lanes
 from controller.tick.outside import Outside
@@ -43,6 +43,10 @@ class Examiner:
         # Dead letters first: a subscription that is to be created names their topic.
         for topic in dict.fromkeys(dead_letter_topic(jobs[lane.job]) for lane in chosen):
             findings += self._dead_letter_topic(topic)
+        if lanes and not any(job.name == DEAD_LETTERS for job in jobs.values()):
+            findings += self._dead_letters_job()
+        if found.unread:
+            findings.append(project_checks.unlisted_subscriptions(found.unread, self.place))
         for lane in chosen:
             findings += self._lane(lane, jobs[lane.job], {one.subscription for one in lanes})
         findings += lane_checks.of_callbacks(chosen, {one.name for one in lanes})
@@ -92,6 +96,14 @@ class Examiner:
         yield from self._read(f"topic {name}", "dead-letters-kept", found, lambda: missing)
         yield from self._allowed(project_checks.PUBLISH_DEAD, name)
         yield from self._agent("topic", name, "roles/pubsub.publisher")
+
+    def _dead_letters_job(self) -> list[Finding]:
+        return self._read(
+            f"job {DEAD_LETTERS}",
+            "rules",
+            lambda: lane_checks.of_dead_letters_job(self.facts.job(DEAD_LETTERS), self.outside.home),
+            lane_checks.missing_dead_letters_job,
+        )
 
     def _bucket(self, unbilled: Sequence[str]) -> Iterator[Finding]:
         name = self.place.bucket

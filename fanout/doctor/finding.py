@@ -9,7 +9,7 @@ from typing import Any
 
 from controller.model.wording import are
 from fanout.doctor.services import Fixer
-from fanout.output import counted, one_line
+from fanout.output import counted, one_line, some_of
 
 Fix = Callable[[Fixer], None]
 
@@ -88,10 +88,10 @@ def report(findings: Sequence[Finding], *, show_fine: bool) -> list[str]:
 
 def _not_checked(findings: Sequence[Finding]) -> list[str]:
     """One line for all that was not checked for the same reason."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], dict[str, None]] = {}
     for one in findings:
-        groups.setdefault((one.check, one.what), []).append(one.about)
-    return [f"not checked: {check} of {', '.join(abouts)}: {one_line(what)}" for (check, what), abouts in groups.items()]
+        groups.setdefault((one.check, one.what), {})[one.about] = None
+    return [f"not checked: {check} of {some_of(list(abouts))}: {one_line(what)}" for (check, what), abouts in groups.items()]
 
 
 def _finding(one: Finding) -> list[str]:

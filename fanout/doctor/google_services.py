@@ -11,7 +11,8 @@ from controller.config import ControllerSettings
 from controller.lanes.resources import Creator
 from controller.observe.deployed import DeployedJobs, authorized_session
 from controller.observe.google_jobs import rest_options
-from controller.observe.job_documents import Document, worker_container
+from controller.observe.job_documents import Document, job_info, worker_container
+from controller.observe.jobs import JobInfo
 from controller.observe.sources import GoogleSources, SubscriptionFacts
 from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall
 
@@ -46,6 +47,14 @@ class GoogleFacts:
 
     def subscriptions_of(self, topic: str) -> Sequence[str]:
         return self._sources.subscriptions_of(topic)
+
+    def job(self, name: str) -> JobInfo:
+        settings = self._settings
+        with closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator, timeout_s=TIMEOUT_S)) as jobs:
+            document = jobs.read(name)
+        if document is None:
+            raise DependencyMissing(f"there is no job {name} in project {settings.project}, region {settings.region}")
+        return job_info(document, f"projects/{settings.project}/locations/{settings.region}")
 
     def bucket(self, name: str) -> BucketFacts:
         with translated(f"read bucket {name}"):

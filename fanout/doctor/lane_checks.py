@@ -10,12 +10,12 @@ from batch.model.delayed import DELAYED
 from batch.model.names import delayed_folder
 from controller.lanes.lanes import LaneRefused
 from controller.lanes.resources import ACK_DEADLINE_S, MAX_DELIVERY_ATTEMPTS, RETENTION_S
-from controller.lanes.rules import PARALLELISM, RETRIES, retries_advice
+from controller.lanes.rules import PARALLELISM, RETRIES, Home, dead_letters_problems, retries_advice
 from controller.lanes.sources import troubles_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Value
 from controller.model.wording import are, counted, spoken
-from controller.observe.jobs import JobInfo
+from controller.observe.jobs import DEAD_LETTERS, JobInfo
 from controller.observe.sources import SubscriptionFacts
 from controller.observe.waiting import MAX_COUNTED, Waiting
 from fanout.doctor.finding import Finding, Verdict, fine, judged
@@ -71,6 +71,24 @@ def of_job(lane: Lane, job: JobInfo, place: Place) -> Iterator[Finding]:
         yield fine(about, "rules", "its command and settings keep the rules, and agree with its annotations")
     for problem in problems:
         yield Finding(about, "rules", Verdict.WRONG, problem, "nothing is launched for its lane until this is right", EDIT)
+
+
+def of_dead_letters_job(job: JobInfo, home: Home) -> Iterator[Finding]:
+    about = f"job {job.name}"
+    problems = dead_letters_problems(job, home)
+    if not problems:
+        yield fine(about, "rules", "its command and settings keep the rules")
+    for problem in problems:
+        why = "it cannot work: dead letters stay where no command shows them, and no rule retries them"
+        yield Finding(about, "rules", Verdict.WRONG, problem.removeprefix(f"{about}: "), why, EDIT)
+
+
+def missing_dead_letters_job() -> Finding:
+    what, why = (
+        "there is no job of this name",
+        "unless one of another name drains dead letters, no command shows them and no rule retries them",
+    )
+    return Finding(f"job {DEAD_LETTERS}", "rules", Verdict.ADVICE, what, why, "fanout apply jobs.yaml")
 
 
 def of_callbacks(lanes: Sequence[Lane], names: Collection[str]) -> Iterator[Finding]:

@@ -132,7 +132,15 @@ WRITE = Need(
     "roles/storage.objectUser",
     "workers and the controller read and write it",
 )
+VIEWER = "roles/pubsub.viewer"
 LAUNCH = Need("job", ("run.jobs.run", "run.jobs.runWithOverrides"), "roles/run.jobsExecutorWithOverrides", "the controller launches it")
+
+
+def unlisted_subscriptions(problem: str, place: Place) -> Finding:
+    """Ticks and `fanout lanes` look at what lanes drain by one listing."""
+    why = "a tick does not see a subscription that was deleted, or that pushes elsewhere, and launches workers for it"
+    grant = f'gcloud projects add-iam-policy-binding {place.project} --member="$MEMBER" --role={VIEWER}' if VIEWER in problem else ""
+    return Finding("subscriptions", "listed", Verdict.UNREADABLE, problem, why, grant)
 
 
 def of_caller(need: Need, name: str, lacking: Sequence[str], place: Place) -> Finding:

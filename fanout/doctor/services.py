@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.model.errors import DependencyError
+from controller.observe.jobs import JobInfo
 from controller.observe.sources import SubscriptionFacts
 
 
@@ -56,6 +57,8 @@ class Facts(Protocol):
 
     def subscriptions_of(self, topic: str) -> Sequence[str]:
         """Full names."""
+
+    def job(self, name: str) -> JobInfo: ...
 
     def bucket(self, name: str) -> BucketFacts: ...
 

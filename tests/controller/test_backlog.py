@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+import requests
 
+from batch.model.clock import SystemClock
 from batch.model.errors import SettingsError
 from batch.model.progress import MARK_EVERY_S, MARKS_KEPT
 from controller.config import controller_settings
 from controller.decide.ledger import GUARD_S
 from controller.model.reading import Idle, Reading, Unknown, Value
-from controller.observe.backlog import LONGEST_WINDOW_S, Sample, judged, newest_of
+from controller.observe.backlog import LONGEST_WINDOW_S, GoogleBacklogReader, Sample, judged, newest_of
+from tests.support import Service
 
 NOW = 5000.0
 Samples = Mapping[str, Sample | None] | str
@@ -74,3 +78,12 @@ def test_a_project_that_monitors_others_does_not_take_their_subscriptions_for_it
     )
     assert found == {"tasks": Sample(7, NOW), "x": None}
     assert newest_of("123456", [series("mine", "tasks", 7)]) == {"tasks": Sample(7, NOW)}, "a project's number says nothing of its id"
+
+
+def test_a_refusal_names_the_role_that_is_missing(local_pubsub: Service, project: str) -> None:
+    order = {"project": project, "method": "ListTimeSeries", "faults": ["permission_denied"]}
+    requests.post(f"{local_pubsub.http}/faults", json=order, timeout=60).raise_for_status()
+    with closing(GoogleBacklogReader(project, SystemClock(), emulator_host=local_pubsub.grpc)) as reader:
+        refused = reader.read(["s"])["s"]
+    assert isinstance(refused, Unknown)
+    assert refused.reason.endswith("; roles/monitoring.viewer is needed")

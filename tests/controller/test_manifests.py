@@ -250,6 +250,17 @@ def test_rendered_yaml_is_the_same_manifest() -> None:
         assert read_manifests(rendered(found)) == (found,)
 
 
+def test_the_order_of_names_is_no_change() -> None:
+    """`gcloud run jobs describe --format=export` writes them by the alphabet."""
+    deployed, sorted_one = documents()[1], documents()[1]
+    for document, source in ((deployed, {"name": "s", "key": "latest"}), (sorted_one, {"key": "latest", "name": "s"})):
+        spec(document)["containers"][0]["env"].append({"name": "A", "valueFrom": {"secretKeyRef": source}})
+    assert differences(deployed, sorted_one) == []
+    spec(sorted_one)["containers"][0]["env"][-1]["valueFrom"]["secretKeyRef"]["key"] = "2"
+    (change,) = differences(deployed, sorted_one)
+    assert change.after == "{valueFrom: {secretKeyRef: {key: 2, name: s}}}"
+
+
 def test_changes_are_named_by_path() -> None:
     deployed = documents()[1]
     wanted = copy.deepcopy(deployed)

@@ -15,6 +15,7 @@ from batch.settings import WorkerSettings
 from controller.config import ControllerSettings
 from controller.lanes.lanes import lane_of
 from controller.lanes.rules import Home, dead_letters_problems
+from controller.observe.job_documents import job_info
 from controller.observe.jobs import Container, JobInfo
 from intake.config import IntakeSettings
 from tests.controller.fakes import job, worker
@@ -136,6 +137,8 @@ RIGHT: list[Change] = [
     {"command": "/bin/tini -- python3.12 -m batch --concurrency=4"},
     {"command": "opentelemetry-instrument python -m batch"},
     {"command": "--concurrency 4"},
+    {"command": "opentelemetry-instrument python3 -um batch"},
+    {"command": "python -mbatch --concurrency 4"},
     {
         "env": dict.fromkeys(
             ("DATABASE_URL", "BATCH_SIZE", "TOPIC_NAMES_EXTRA", "MY_BUCKET_NAME", "BUCKET_NAME_2", "PROCESS", "TZ", "PORT"), "x"
@@ -153,6 +156,7 @@ RIGHT: list[Change] = [
                 "RETRY",
                 "WEBHOOK_SECRET",
                 "EVENT_TYPE",
+                "LOGLEVEL",
             ),
             "x",
         )
@@ -171,6 +175,47 @@ RIGHT: list[Change] = [
     {"is_delayed": True, "annotations": DAY, "task_timeout_s": 43_200.0},
     {"name": "worker", "beside": (Container("proxy", "p", ("envoy",), {"CONCURENCY": "x", "BACKLOG": "1"}),)},
 ]
+
+
+PROBE = Container("side", "p", ("sh", "-c", "while pgrep -f 'python -m batch'; do sleep 5; done"))
+
+
+@pytest.mark.parametrize("name", ["worker", "main"])
+@pytest.mark.parametrize("command", ["python -m batch", ""])
+def test_a_container_that_speaks_of_the_worker_is_none(name: str, command: str) -> None:
+    made = changed(command=command, name=name)
+    assert problems(replace(made, containers=(*made.containers, PROBE))) == []
+    if command:
+        found = lane_of(replace(made, containers=(PROBE, *made.containers)), Home("p", "bucket"))
+        assert (found.container, found.problems) == (name, ())
+
+
+SHELL: list[tuple[str, str]] = [
+    ("exec python -m batch", ""),
+    ("cd /srv\nFOO=1 python3 -u -m batch 2>&1 | tee log", ""),
+    ('python -m batch --concurrency "$N" --max-messages=$M', ""),
+    ('python -m batch "$@"', ""),
+    ("python -m batch --concurrency 4 && echo --subscription-name x", ""),
+    ("sleep 1; python -m batch --subscription-name bulk", "option --subscription-name='bulk' differs from the annotation"),
+    ("exec python -m batch --concurency=8 > log", "did you mean option --concurrency?"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), SHELL)
+def test_options_in_the_text_of_a_shell_count(text: str, said: str) -> None:
+    made = changed()
+    found = problems(replace(made, containers=(replace(made.worker, command=("/bin/sh", "-c", text)),)))
+    assert len(found) == bool(said)
+    assert all(said in one for one in found)
+
+
+@pytest.mark.parametrize(("words", "said"), [(["worker", "--fast"], ""), (["-m", "bacth"], "did you mean -m batch"), (["-m", "batch"], "")])
+def test_arguments_of_a_command_that_the_image_says_are_its_own_affair(words: list[str], said: str) -> None:
+    read = job_info({"spec": {"template": {"spec": {"template": {"spec": {"containers": [{"image": "i", "args": words}]}}}}}}, "p")
+    made = changed()
+    found = problems(replace(made, containers=(replace(read.worker, env=made.worker.env),)))
+    assert len(found) == bool(said)
+    assert all(said in one for one in found)
 
 
 @pytest.mark.parametrize("change", RIGHT)

@@ -11,6 +11,7 @@ from google.pubsub_v1 import types
 from batch.dead.lanes import read_lanes
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from controller.decide.decision import HoldCause, Kind
+from controller.lanes.rules import Home
 from controller.observe.sources import subscription_facts
 from controller.service.service import create_app
 from controller.tick.found import SOURCES_KEPT_S
@@ -138,7 +139,7 @@ def test_a_lane_without_a_job_is_told_until_its_subscription_is_gone_too(here: W
         ((refused),) = outcome.refused
         assert (refused.job, len(refused.problems)) == ("bulk", 1)
         assert "lane bulk has no job any more: it was deleted, or lost its label fanout-lane" in refused.problems[0]
-        assert "`gcloud pubsub subscriptions delete bulk-sub` ends the lane" in refused.problems[0]
+        assert "`gcloud pubsub subscriptions delete bulk-sub` ends the lane, with all that waits" in refused.problems[0]
         assert f"  {refused.problems[0]}" in explained_round(outcome)
         assert set(read_lanes(here.store)) == {"default", "bulk"}
     assert [one["job"] for one in Client(create_app(here.outside)).get("/lanes").json()["refused"]] == ["bulk"]
@@ -146,6 +147,14 @@ def test_a_lane_without_a_job_is_told_until_its_subscription_is_gone_too(here: W
     here.clock.advance(60)
     assert tick_lanes(here.outside).refused == ()
     assert set(read_lanes(here.store)) == {"default"}
+
+
+def test_who_looks_in_the_wrong_region_is_not_told_to_end_lanes(here: World) -> None:
+    tick_lanes(here.outside)
+    elsewhere = replace(without(here, "default", "bulk").outside, home=Home("p", "bucket", "europe-west1"))
+    refused = tick_lanes(elsewhere).refused
+    said = "(looked for in region europe-west1: if it is in another, set REGION to that, and change nothing)"
+    assert [said in one.problems[0] for one in refused] == [True, True]
 
 
 def test_a_lane_without_a_job_is_asked_for_by_name_and_the_answer_says_why(here: World) -> None:

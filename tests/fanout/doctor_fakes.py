@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from batch.model.errors import DependencyMissing
+from controller.observe.jobs import Container, JobInfo
 from controller.observe.sources import SubscriptionFacts
 from fanout.doctor.services import BucketFacts, ScheduledCall
 
@@ -15,6 +16,11 @@ T = TypeVar("T")
 AGENT = "serviceAccount:service-123456789@gcp-sa-pubsub.iam.gserviceaccount.com"
 TICK = ScheduledCall("fanout-tick", "* * * * *", "https://c.run.app/tick", True, "POST", "s@p.iam.gserviceaccount.com", "https://c.run.app")
 GOOD = SubscriptionFacts("tasks", 60, 7 * 86400.0, None, False, "dead-letters", 100)
+
+DEAD_LETTERS_JOB = JobInfo(
+    "projects/p/locations/us-central1/jobs/dead-letters",
+    containers=(Container("worker", "image", ("python", "-m", "batch", "dead-letters"), {"BUCKET_NAME": "bucket"}),),
+)
 
 
 @dataclass
@@ -26,6 +32,7 @@ class FakeFacts:
         default_factory=lambda: {"tasks": ["tasks-sub"], "dead-letters": ["projects/p/subscriptions/dead-letters"]}
     )
     buckets: dict[str, BucketFacts] = field(default_factory=lambda: {"b": BucketFacts(0.0)})
+    jobs: dict[str, JobInfo] = field(default_factory=lambda: {"dead-letters": DEAD_LETTERS_JOB})
     calls: list[ScheduledCall] = field(default_factory=lambda: [TICK])
     lacked: dict[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     ungranted: set[tuple[str, str]] = field(default_factory=set)
@@ -40,6 +47,10 @@ class FakeFacts:
     def subscriptions_of(self, topic: str) -> Sequence[str]:
         self._maybe("subscriptions_of")
         return self._found(self.topics, topic)
+
+    def job(self, name: str) -> JobInfo:
+        self._maybe("job")
+        return self._found(self.jobs, name)
 
     def bucket(self, name: str) -> BucketFacts:
         self._maybe("bucket")

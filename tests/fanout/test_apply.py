@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import requests
 import yaml
 from click.testing import CliRunner, Result
 
+from controller.lanes.resources import permission_hint
 from controller.observe.google_jobs import GoogleJobRunner
 from fanout import apply, launch
 from tests.support import Service
@@ -199,17 +202,25 @@ def test_a_cloud_run_that_does_not_answer_ends_with_1(cloud: str, jobs_file: Pat
     assert "Cloud Run at http://127.0.0.1:1 does not answer (Connection refused)" in result.output
 
 
+def test_a_page_of_a_load_balancer_is_told_as_words(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    order = {"project": cloud, "method": "jobs.get", "faults": ["http_503"]}
+    requests.post(f"{local_run.http}/faults", json=order, timeout=60).raise_for_status()
+    result = applied(str(jobs_file), "--dry-run")
+    assert result.exit_code == 1
+    assert "cannot read job urgent: HTTP 503: Error 503 (Server Error) The service is unavailable" in result.output
+
+
 def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None:
     from google.cloud import pubsub_v1
 
     first = applied(str(jobs_file), "--yes", "--create-missing")
     assert first.exit_code == 0, first.output
     made = [line for line in first.output.splitlines() if line.startswith("created ") and "job" not in line]
-    assert sorted(made) == sorted(
-        [f"created bucket {cloud}-bucket in us-central1"]
-        + [f"created topic {name}" for name in ("urgent", "default", "bulk", "dead-letters")]
-        + [f"created subscription {name} of topic {name}" for name in ("urgent", "default", "bulk", "dead-letters")]
-    )
+    assert made == [
+        f"created bucket {cloud}-bucket in us-central1",
+        "created topics dead-letters, urgent, default, bulk",
+        "created subscriptions dead-letters, urgent, default, bulk",
+    ]
     with pubsub_v1.SubscriberClient() as client:
         found: Any = client.get_subscription(subscription=f"projects/{cloud}/subscriptions/bulk")
     assert found.ack_deadline_seconds == 60
@@ -221,6 +232,32 @@ def test_missing_resources_are_created_once(cloud: str, jobs_file: Path) -> None
     assert not found.expiration_policy.ttl
     second = applied(str(jobs_file), "--yes", "--create-missing")
     assert [line for line in second.output.splitlines() if line.startswith("created ")] == []
+
+
+def test_what_was_created_is_told_when_the_rest_fails(cloud: str, jobs_file: Path, local_pubsub: Service) -> None:
+    order = {"project": cloud, "method": "CreateSubscription", "faults": ["ok", "permission_denied"]}
+    requests.post(f"{local_pubsub.http}/faults", json=order, timeout=60).raise_for_status()
+    failed = applied(str(jobs_file), "--yes", "--create-missing")
+    assert failed.exit_code == 1
+    assert "created topics dead-letters, urgent\ncreated subscription dead-letters\n" in failed.output
+    assert "roles/pubsub.editor and roles/storage.admin are needed" in failed.output
+
+
+def test_rights_of_pubsub_are_granted_in_three_lines_whatever_the_number_of_lanes() -> None:
+    lines = permission_hint("p", ["urgent", "bulk"], "dead")
+    assert lines[0].startswith('AGENT="serviceAccount:service-$(gcloud projects describe p ')
+    said = subprocess.run(
+        ["sh", "-c", "\n".join(["gcloud() { echo gcloud $*; }", *lines[1:]])],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"AGENT": "a"},
+    ).stdout.splitlines()
+    assert said == [
+        "gcloud pubsub topics add-iam-policy-binding dead --project=p --member=a --role=roles/pubsub.publisher",
+        "gcloud pubsub subscriptions add-iam-policy-binding urgent --project=p --member=a --role=roles/pubsub.subscriber",
+        "gcloud pubsub subscriptions add-iam-policy-binding bulk --project=p --member=a --role=roles/pubsub.subscriber",
+    ]
 
 
 def test_render_prints_one_manifest_with_what_was_filled_in(jobs_file: Path) -> None:

@@ -15,11 +15,13 @@ from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from controller.config import ControllerSettings
 from controller.model.reading import Unknown, Value
 from controller.observe.jobs import JobInfo
+from controller.observe.sources import SubscriptionFacts
 from fanout import doctor
+from fanout.doctor.finding import Finding, Verdict, report
 from fanout.doctor.services import BucketFacts, NotServed
 from tests.batch.traces import Bucket
 from tests.controller.fakes import JOB, World, job, worker, world
-from tests.fanout.doctor_fakes import GOOD, TICK, FakeFacts, FakeFixer
+from tests.fanout.doctor_fakes import DEAD_LETTERS_JOB, GOOD, TICK, FakeFacts, FakeFixer
 
 Run = Callable[..., Result]
 RIGHT: Mapping[str, str] = {"TASK_TIMEOUT_S": "600", "LANE": "default"}
@@ -73,7 +75,7 @@ def not_fine(result: Result) -> list[dict[str, Any]]:
 
 def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run) -> None:
     result = run(doctor.command)
-    assert (result.exit_code, result.output) == (0, "38 of 38 checks are fine\n")
+    assert (result.exit_code, result.output) == (0, "39 of 39 checks are fine\n")
     assert "fine: subscription tasks-sub: expiry: it never expires" in run(doctor.command, "--verbose").output
 
 
@@ -224,6 +226,39 @@ def test_what_is_missing_is_created_in_an_order_that_works(facts: FakeFacts, fix
     assert "gcloud storage buckets create gs://b --project=p --location=us-central1" in result.output
 
 
+def test_the_job_that_drains_dead_letters_is_examined(facts: FakeFacts, run: Run) -> None:
+    (container,) = DEAD_LETTERS_JOB.containers
+    wrong = replace(container, command=("python", "-m", "batch"), env={"BUCKET_NAME": "other", "DRAIN_AFTER_S": "soon"})
+    facts.jobs["dead-letters"] = replace(DEAD_LETTERS_JOB, containers=(wrong,))
+    result = run(doctor.command, "--json")
+    assert result.exit_code == 1
+    assert [(one["about"], one["verdict"], one["what"].split(":")[0]) for one in not_fine(result)] == [
+        ("job dead-letters", "wrong", "command 'python -m batch'"),
+        ("job dead-letters", "wrong", "env DRAIN_AFTER_S='soon'"),
+    ]
+
+
+def test_no_job_that_drains_dead_letters_is_advice(facts: FakeFacts, run: Run) -> None:
+    facts.jobs.clear()
+    result = run(doctor.command, "--json")
+    (found,) = not_fine(result)
+    assert (result.exit_code, found["about"], found["verdict"]) == (0, "job dead-letters", "advice")
+    assert found["command"] == "fanout apply jobs.yaml"
+
+
+def test_a_listing_of_subscriptions_that_is_refused_is_told(
+    facts: FakeFacts, here: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> dict[str, SubscriptionFacts]:
+        raise DependencyForbidden("cannot list the subscriptions: 403; it needs roles/pubsub.viewer")
+
+    monkeypatch.setattr(here.sources, "subscriptions", refused)
+    result = run(doctor.command, "--json")
+    (found,) = not_fine(result)
+    assert (result.exit_code, found["about"], found["verdict"]) == (1, "subscriptions", "unreadable")
+    assert found["command"].endswith("--role=roles/pubsub.viewer")
+
+
 def test_a_dead_letter_topic_that_nobody_reads_is_found(facts: FakeFacts, run: Run) -> None:
     facts.topics["dead-letters"] = []
     (found,) = not_fine(run(doctor.command, "--json"))
@@ -250,8 +285,17 @@ def test_what_is_not_checked_for_one_reason_is_one_line(facts: FakeFacts, run: R
     facts.errors = {"holders": NotServed("the local cloud has no such call")}
     assert run(doctor.command).output.splitlines() == [
         "not checked: service-agent of topic dead-letters, subscription tasks-sub: the local cloud has no such call",
-        "36 of 38 checks are fine, 2 not checked, which is not to say fine",
+        "37 of 39 checks are fine, 2 not checked, which is not to say fine",
     ]
+    facts.errors = {"lacking": NotServed("the local cloud has no such call")}
+    (line, _) = run(doctor.command).output.splitlines()
+    assert line.count("subscription tasks-sub") == 1
+
+
+def test_what_is_not_checked_of_hundreds_is_one_short_line() -> None:
+    found = [Finding(f"topic t{number:03}", "permissions", Verdict.NOT_CHECKED, "no such call") for number in range(300)]
+    (line, _) = report(found, show_fine=False)
+    assert line.endswith(", topic t009 and 290 more: no such call")
 
 
 @pytest.mark.parametrize(

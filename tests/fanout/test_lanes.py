@@ -23,7 +23,7 @@ from controller.act.intents import Intent, parts_for
 from controller.act.state import LaneState, save
 from controller.decide.decision import HoldCause, held_decision, to_json
 from controller.model.reading import Idle, Unknown, Value
-from controller.observe.jobs import LaunchThrottled
+from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick.view import look
 from fanout import lanes, tick
 from tests.batch.traces import Bucket
@@ -206,6 +206,20 @@ def test_refused_launches_are_told_until_their_wait_is_over(here: World, run: Ru
     assert lane_of(run(lanes.command, "--json"))["troubles"] == []
 
 
+def test_a_launch_that_was_refused_is_told_until_something_else_is_decided(here: World, run: Run) -> None:
+    here.backlog_is(10)
+    here.runner.run_errors = [LaunchRefused("403: grant the role")]
+    assert run(tick.tick, "default").exit_code == 1
+    here.clock.advance(20)
+    result = run(lanes.command, "default")
+    columns = result.output.splitlines()[1].split()
+    assert (result.exit_code, columns[1], columns[-1]) == (1, "refused", "-")
+    assert "lane default: the last launch, 20 s ago, started nothing: 403: grant the role" in result.output.splitlines()
+    run(tick.tick, "default")
+    result = run(lanes.command, "default")
+    assert (result.exit_code, result.output.splitlines()[1].split()[1]) == (0, "ok")
+
+
 def test_a_damaged_state_is_one_lanes_trouble(here: World, run: Run) -> None:
     here.store.write("controller/default.json", b"{")
     body = json.loads(run(lanes.command, "--json").output)["lanes"]
@@ -278,12 +292,17 @@ def test_advice_is_told_and_is_no_trouble(here: World, run: Run, monkeypatch: py
 def test_what_came_since_the_sample_and_a_hold_that_is_over_stand_below(here: World, run: Run) -> None:
     here.backlog_is(10, age_s=5)
     held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.STATE_UNREADABLE, "the budget is unreadable"))
-    save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held), 0, "t")
+    saved = save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held), 0, "t")
     here.clock.advance(1)
     assert run(lanes.command, "default").output.splitlines()[2:] == [
         "lane default: 7 accepted since the sample",
-        "lane default: the last decision was to hold: the budget is unreadable",
+        "lane default: the last decision, 1 s ago, was to hold: the budget is unreadable",
     ]
+    held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.MISCONFIGURED, "its topic was deleted"))
+    save(here.store, saved.state.with_decision(held), saved.generation, "t")
+    here.clock.advance(120)
+    (line,) = [one for one in run(lanes.command, "default").output.splitlines() if "topic" in one]
+    assert line == "lane default: the last decision, 2 min ago, was to hold, and that has been put right: its topic was deleted"
 
 
 def test_messages_that_somebody_else_holds_are_told(here: World, run: Run) -> None:
@@ -296,3 +315,10 @@ def test_messages_that_somebody_else_holds_are_told(here: World, run: Run) -> No
     result = run(lanes.command, "default")
     assert result.exit_code == 0
     assert f"100 messages are held by somebody else: {info.name} drained the subscription and found 0 of 100" in result.output
+
+
+def test_what_is_in_the_way_of_several_lanes_is_one_line(here: World, run: Run) -> None:
+    here.backlog.reading = Unknown("no answer")
+    output = run(lanes.command).output
+    assert "lanes bulk, default: the backlog is unknown: no answer" in output.splitlines()
+    assert output.count("no answer") == 1

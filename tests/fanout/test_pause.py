@@ -18,6 +18,7 @@ from controller.lanes.lanes import lanes_of
 from controller.lanes.manifests import Filling, checked_manifests
 from controller.observe.deployed import DeployedJobs
 from controller.observe.google_jobs import GoogleJobRunner
+from controller.observe.job_documents import job_info
 from fanout import launch, pause, tick
 from fanout.doctor.google_services import GoogleFixer
 from tests.controller.fakes import JOB, World, job, worker, world
@@ -109,6 +110,25 @@ def test_pause_and_fixes_keep_volumes_sidecars_and_networks(cloud: str, jobs_fil
             "~ containers[main].env[TASK_TIMEOUT_S]: 3600 -> 9",
             "~ maxRetries: 1 -> 2",
         ]
+
+
+def test_pause_keeps_a_delayed_start_and_a_secret(cloud: str, jobs_file: Path, local_run: Service, run: Run) -> None:
+    secret = local_run.state_dir / "secrets" / f"hook-{cloud}"
+    secret.parent.mkdir(exist_ok=True)
+    secret.write_text("k")
+    with closing(with_a_sidecar(cloud, jobs_file, local_run)) as jobs:
+        document = jobs.read("default") or {}
+        document["spec"]["delayExecution"] = "true"
+        env = document["spec"]["template"]["spec"]["template"]["spec"]["containers"][1]["env"]
+        env.append({"name": "WEBHOOK_SECRETS", "valueFrom": {"secretKeyRef": {"name": secret.name, "key": "latest"}}})
+        jobs.apply("default", document, exists=True)
+        before = jobs.read("default") or {}
+        for command, paused in ((pause.pause, "true"), (pause.resume, "false")):
+            assert run(command, "default", "--project", cloud).exit_code == 0
+            changes = differences(before, jobs.read("default") or {})
+            assert [str(one) for one in changes] == [f"+ metadata.annotations[fanout/paused]: {paused}"]
+        found = job_info(jobs.read("default") or {}, "p")
+        assert (found.is_delayed, found.worker.filled) == (True, frozenset({"WEBHOOK_SECRETS"}))
 
 
 def test_a_launch_names_the_container_that_drains(cloud: str, jobs_file: Path, local_run: Service) -> None:

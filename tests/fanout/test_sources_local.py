@@ -84,7 +84,7 @@ def test_what_is_missing_is_told_by_every_command(hands: Hands) -> None:
     told = {
         "default": "subscription default: it was detached from its topic: tasks that are submitted to the lane never come to it",
         "bulk": "subscription bulk: it does not exist: what is published to a topic without a subscription is lost",
-        "urgent": "lane urgent has no job any more: it was deleted, or lost its label fanout-lane; nothing drains subscription urgent",
+        "urgent": "lane urgent has no job any more: it was deleted, or lost its label fanout-lane (looked for in region us-central1:",
     }
     for command in (tick.plan, tick.tick):
         result = run(command)
