@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from batch.formats.kinds import no_envelopes
 from batch.model.errors import DependencyError, DependencyMissing, FanoutError
 from controller.config import RUN_EMULATOR
 from controller.lanes.lanes import LaneRefused, lanes_of
@@ -54,6 +55,8 @@ def target_of(lane: str, topic: str, jobs: list[JobInfo], sources: SourceReader,
     lanes, refused = lanes_of([job for job in jobs if LANE_LABEL in job.labels], Home(project))
     found = next((one for one in lanes if one.name == lane), None)
     lost = tuple(_lost(found, topic, sources, project))
+    if found is not None and (untaken := no_envelopes(found.name, found.policy.accept)):
+        lost = (untaken, *lost)
     told: tuple[str, ...] = ()
     if found is not None:
         told = tuple(_told(found, topic))
