@@ -18,7 +18,8 @@ FRESH_S = 60.0
 
 
 class Takers:
-    """Belongs to one event loop. No request waits for the bucket: it goes by the last answer, and before the first every lane takes tasks."""
+    """Belongs to one event loop. No request waits for the bucket: it goes by the last answer, and without one every lane takes
+    tasks."""
 
     def __init__(self, store: ObjectStore | None, clock: Clock, asking: Asking) -> None:
         self._store, self._clock, self._asking = store, clock, asking

@@ -41,9 +41,9 @@ def replay(
     until_s: float | None = None,
     progress: Progress | None = None,
 ) -> Replayed:
-    """Replay the waiting letters that are chosen, but no envelope to a lane that takes none; with `Act.DISCARDED`, discard them. `wanted` is kept in the log, so that an interrupted
-    action can go on to claim; without, it goes on with what it had. Not after `until_s` (of the clock's `monotonic`): the rest is
-    resumed later. Raises DependencyError."""
+    """Replay the waiting letters that are chosen, but no envelope to a lane that takes none; with `Act.DISCARDED`, discard them. `wanted`
+    is kept in the log, so that an interrupted action can go on to claim; without, it goes on with what it had. Not after `until_s` (of the
+    clock's `monotonic`): the rest is resumed later. Raises DependencyError."""
     target = to_lane or lane
     kept: dict[str, Any] = {"act": act.value, "rate": rate, "limit": limit, "to_lane": target.name, "topic": target.topic}
     kept |= {"no_envelopes": True} if act is Act.REPLAYED and ENVELOPE not in target.accept else {}

@@ -1,5 +1,5 @@
-"""Lanes whose messages come from the publishers of others, from `fanout apply` of an annotated manifest to the tick that launches workers for
-them: a bucket's own notifications, plain text, and a lane of several forms.
+"""Lanes whose messages come from the publishers of others, from `fanout apply` of an annotated manifest to the tick that launches workers
+for them: a bucket's own notifications, plain text, and a lane of several forms.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ class Lanes:
         """A program of somebody else's, which knows the local cloud by Google's variables only."""
         theirs = {name: value for name, value in self.environment.items() if "EMULATOR" in name}
         command = [sys.executable, "-c", program, self.project, *arguments]
-        return subprocess.run(
-            command, env={**clean_environment(), **theirs}, capture_output=True, text=True, timeout=60, check=True
-        ).stdout
+        return subprocess.run(command, env={**clean_environment(), **theirs}, capture_output=True, text=True, timeout=60, check=True).stdout
 
     def close(self) -> None:
         self.client.close()

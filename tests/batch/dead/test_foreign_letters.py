@@ -17,9 +17,9 @@ from batch.dead.letters import Letter, from_body, to_line
 from batch.dead.publishing import message_of
 from batch.dead.replaying import replay
 from batch.dead.rules import NO_RULES
-from batch.model.deadletters import Replay
+from batch.model.deadletters import Replay, referring
 from batch.model.delayed import as_first_published, published_again
-from batch.model.delivery import Delivery, Outgoing
+from batch.model.delivery import MAX_ATTRIBUTES, Delivery, Outgoing
 from batch.model.errors import Permanent
 from batch.model.names import LANES
 from batch.testing import ManualClock, MemoryObjectStore, cloud_event, notification, raw
@@ -78,6 +78,31 @@ def test_a_letter_is_known_by_its_task_and_its_replay_is_that_task(message: Outg
     first, again = seen
     assert again == (*first[:-1], 1)
     assert plant.final() == {outcome.task_id: "succeeded"}
+
+
+MANY = {f"custom-{number:03d}": "x" for number in range(100)}
+FULL = [
+    Outgoing(one.data, {**dict(list(MANY.items())[: MAX_ATTRIBUTES - len(one.attributes)]), **one.attributes})
+    for one in (notification("photos", "a.jpg"), cloud_event(b"\xff", type="t", subject="s"))
+]
+
+
+@pytest.mark.parametrize("message", FULL, ids=["notification", "event"])
+def test_with_all_attributes_in_use_those_stay_that_say_what_a_message_is(message: Outgoing) -> None:
+    plant, _, seen = died(message)
+    named: dict[str, Any] = {"details": {}, "rate": None, "clock": plant.clock, "rng": random.Random(1), "who": "ann", "why": "fixed"}
+    replay(plant.store, plant.broker.topic, FACTS, lambda _: True, wanted=Filter(), **named)
+    plant.worker(ACCEPT=",".join(ACCEPT), DEFAULT_TYPE="work", DRAIN_AFTER_S=0).run()
+    assert list(plant.final().values()) == ["succeeded"]
+    first, again = seen
+    assert first[:2] == again[:2]
+    own = [name for name in first[2] if not name.startswith("custom-")]
+    assert [name for name in own if name not in again[2]] == []
+    assert len(again[2]) < len(first[2]) == MAX_ATTRIBUTES
+    letter = plant.broker.topic("dead-letters").published[0][1]
+    large = referring(letter, "dead/raw/x")
+    assert len(large.attributes) == MAX_ATTRIBUTES
+    assert [name for name in own if name not in large.attributes] == []
 
 
 def by_net(message: Outgoing, facts: LaneFacts = FACTS) -> Letter:
