@@ -91,6 +91,10 @@ class Forms:
         """Whether this id was made from the message's own, so that a copy of the message is another task."""
         return task_id.startswith("message-") or (self.foreign and task_id == self._raw_id(message_id, {}))
 
+    def id_of_message(self, message_id: str) -> str:
+        """The id of a raw message's task, by its first message id."""
+        return self._raw_id(message_id, {})
+
     def _type_of(self, data: bytes, attributes: Mapping[str, str]) -> str | None:
         if self.default_type and ENVELOPE not in self.accept and not is_built_in(data, attributes):
             return self.default_type
