@@ -62,6 +62,8 @@ def target_of(lane: str, topic: str, jobs: list[JobInfo], sources: SourceReader,
         told = tuple(_told(found, topic))
     elif lanes or refused:  # else the lanes are in another region, or nobody may list them
         told = (_no_lane(lane, refused),)
+    others = (no_envelopes(one.name, one.policy.accept) for one in lanes if one is not found and one.topic == topic)
+    told += tuple(f"topic {topic} is also that of another lane: {why}" for why in others if why)
     return Target(lost, told)
 
 
