@@ -19,12 +19,14 @@ from click.testing import CliRunner
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from google.cloud.storage.notification import JSON_API_V1_PAYLOAD_FORMAT
+from google.pubsub_v1 import SubscriberClient
 
 from fanout import apply, tick
+from fanout.submission import submit
 from local_cloud.supervisor.supervisor import LocalCloud, Options
 from tests.e2e.site import ROOT
 from tests.e2e.test_messages_of_others import BY_FORM, MODULES, PUBLISHER
-from tests.support import clean_environment, wait_until
+from tests.support import clean_environment, pulled_at_once, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +117,11 @@ class Lanes:
         command = [sys.executable, "-c", program, self.project, *arguments]
         return subprocess.run(command, env={**clean_environment(), **theirs}, capture_output=True, text=True, timeout=60, check=True).stdout
 
+    def pull(self) -> int:
+        """How many messages the lane's subscription has."""
+        with SubscriberClient() as client:
+            return len(pulled_at_once(client, f"projects/{self.project}/subscriptions/{LANE}"))
+
     def close(self) -> None:
         self.client.close()
 
@@ -138,6 +145,20 @@ def uploads(lanes: Lanes) -> Callable[[], Any]:
     return make
 
 
+EVENTS = """
+import json
+import sys
+
+from google.cloud import pubsub_v1
+
+publisher = pubsub_v1.PublisherClient()
+topic_path = publisher.topic_path(sys.argv[1], "lane")
+context = {"specversion": "1.0", "source": "//shop", "type": "placed"}
+binary = {f"ce-{name}": value for name, value in {**context, "id": "1"}.items()}
+publisher.publish(topic_path, b"{}", **binary, **{"content-type": "application/json"}).result()
+whole = json.dumps({**context, "id": "2", "data": {}}).encode()
+publisher.publish(topic_path, whole, **{"content-type": "application/cloudevents+json; charset=utf-8"}).result()
+"""
 ODD_NAMES = ("a/b.csv", "x#1#2#OBJECT_FINALIZE", "ünï/cödé ☃.csv", "two\tparts", "a//b/../c", "%2e%2e?q=1&r", "n" * 1000)
 
 
@@ -180,8 +201,20 @@ def test_plain_text_of_a_tutorials_publisher(lanes: Lanes) -> None:
 
 
 def test_a_lane_of_several_forms(lanes: Lanes, uploads: Callable[[], Any]) -> None:
-    lanes.apply(accept="gcs-notification, raw", default_type="any")
+    lanes.apply(accept="gcs-notification, raw,cloudevents,envelope", default_type="any")
     lanes.run(PUBLISHER)
+    lanes.run(EVENTS)
     uploads().blob("a").upload_from_string(b"x")
-    assert lanes.drain(10) == {"succeeded": 10}
-    assert Counter(one["result"] for one in lanes.outcomes()) == {"raw": 9, "gcs-notification": 1}
+    submitted = CliRunner().invoke(submit.command, ["--lane", LANE, "--task-type", "any", "--any-type"])
+    assert (submitted.exit_code, submitted.stderr) == (0, "")
+    assert lanes.drain(13) == {"succeeded": 13}
+    by_form = {"raw": 9, "cloudevents": 2, "gcs-notification": 1, "envelope": 1}
+    assert Counter(one["result"] for one in lanes.outcomes()) == by_form
+
+
+def test_nothing_is_submitted_to_a_lane_that_takes_no_envelope(lanes: Lanes) -> None:
+    lanes.apply(accept="raw", default_type="note")
+    submitted = CliRunner().invoke(submit.command, ["--lane", LANE, "--task-type", "any", "--any-type"])
+    assert submitted.exit_code == 1
+    assert "lane lane takes raw and no envelope" in submitted.stderr
+    assert lanes.pull() == 0
