@@ -61,7 +61,7 @@ class FrontDoor:
         """With a `store`, an idempotency key means one task: another under the same is refused."""
         self._settings, self._clock, self._rng, self._store, self._access = settings, clock, rng, store, access
         self.asking = Asking()
-        self.takers = Takers(store, clock, self.asking)
+        self.takers = Takers(store, settings.topics, clock, self.asking)
         self.collectors: Mapping[str, Collector] = {}
 
     def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:

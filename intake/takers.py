@@ -21,8 +21,9 @@ class Takers:
     """Belongs to one event loop. No request waits for the bucket: it goes by the last answer, and without one every lane takes
     tasks."""
 
-    def __init__(self, store: ObjectStore | None, clock: Clock, asking: Asking) -> None:
-        self._store, self._clock, self._asking = store, clock, asking
+    def __init__(self, store: ObjectStore | None, topics: Mapping[str, str], clock: Clock, asking: Asking) -> None:
+        """`topics` by lane, as the front door calls its lanes."""
+        self._store, self._topics, self._clock, self._asking = store, topics, clock, asking
         self._refused: Mapping[str, str] = {}
         self._looked_s = -inf
         self.looking: asyncio.Task[None] | None = None
@@ -45,5 +46,9 @@ class Takers:
             lanes = await self._asking.asked(lambda: read_lanes(store))
         except (FanoutError, RequestRefused):
             return  # what was known holds until the next look
-        found = {name: no_envelopes(name, one.accept) for name, one in lanes.items()}
-        self._refused = {name: why for name, why in found.items() if why}
+        refused: dict[str, str] = {}
+        for name, topic in self._topics.items():
+            found = [no_envelopes(one.name, one.accept) for one in lanes.values() if one.topic == topic]
+            if found and all(found):
+                refused[name] = found[0]
+        self._refused = refused

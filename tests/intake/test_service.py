@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -410,18 +409,18 @@ def test_every_endpoint_is_documented() -> None:
 
 def test_a_lane_that_takes_no_envelope_is_refused_once_the_bucket_has_said_so() -> None:
     store = MemoryObjectStore(clock=ManualClock())
-    facts = LaneFacts("urgent", "b-sub", "b", NO_RULES, accept=("raw",), default_type="note")
-    write_lanes(store, {"urgent": facts})
+    facts = LaneFacts("uploads", "b-sub", "b", NO_RULES, accept=("raw",), default_type="note")
+    write_lanes(store, {"uploads": facts})
 
     async def scenario(service: Service) -> None:
         body = {"task_type": "thumbnail"}
         while (answer := await service.post("/submit-task?lane=urgent", body)).status_code == 200:
             await asyncio.sleep(0)
-        assert_refused(answer, 422, "lane urgent takes raw and no envelope")
+        assert_refused(answer, 422, "lane uploads takes raw and no envelope")
         assert answer.json()["errors"][0]["pointer"] == "?lane"
-        assert_refused(await service.post("/submissions?lane=urgent", [body]), 422, "lane urgent takes raw")
+        assert_refused(await service.post("/submissions?lane=urgent", [body]), 422, "lane uploads takes raw")
         assert (await service.post("/submit-task", body)).status_code == 200
-        write_lanes(store, {"urgent": replace(facts, accept=("raw", "envelope"))})
+        write_lanes(store, {"uploads": facts, "urgent": LaneFacts("urgent", "urgent-sub", "b", NO_RULES)})
         service.clock.advance(60)
         while (await service.post("/submit-task?lane=urgent", body)).status_code == 422:
             await asyncio.sleep(0)
