@@ -110,6 +110,26 @@ def test_with_all_attributes_in_use_those_stay_that_say_what_a_message_is(messag
     assert [name for name in own if name not in large.attributes] == []
 
 
+@pytest.mark.parametrize("message", MESSAGES, ids=["raw", "notification", "event"])
+def test_what_died_before_its_lane_took_it_runs_once_the_lane_does(message: Outgoing) -> None:
+    """Whoever publishes it, the first thing that a new lane is told is that its messages are dead."""
+    plant = Plant()
+    seen: list[Any] = []
+    plant.registry.task("work")(lambda task, _ctx: seen.append((task.form, task.data)))
+    plant.broker.topic("lane").publish([message])
+    plant.worker(DRAIN_AFTER_S=0).run()
+    box = Letterbox(lanes={"lane": LaneFacts("lane", "lane", "lane", NO_RULES)})
+    box.clock, box.dead, box.store, box.broker = plant.clock, plant.dead, plant.store, plant.broker  # type: ignore[assignment]
+    box.drain(DRAIN_AFTER_S=0)
+    (dead,) = plant.final()
+    named: dict[str, Any] = {"details": {}, "rate": None, "clock": plant.clock, "rng": random.Random(1), "who": "ann", "why": "fixed"}
+    result = replay(plant.store, plant.broker.topic, FACTS, lambda _: True, wanted=Filter(), **named)
+    assert (result.done_count, result.untaken_count) == (1, 0)
+    plant.worker(ACCEPT=",".join(ACCEPT), DEFAULT_TYPE="work", DRAIN_AFTER_S=0).run()
+    assert plant.final() == {dead: "succeeded"}
+    assert seen == [(FACTS.forms.decode(message.data, message.attributes, message_id="1", published_s=0.0, lane="lane").form, message.data)]
+
+
 def by_net(message: Outgoing, facts: LaneFacts = FACTS) -> Letter:
     source = {"CloudPubSubDeadLetterSourceSubscription": "lane", "CloudPubSubDeadLetterSourceDeliveryCount": "100"}
     delivery = Delivery("a", "999", message.data, {**message.attributes, **source}, 1_769_860_800.0)
