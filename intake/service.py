@@ -46,6 +46,7 @@ from intake.reading import Context, add_reading
 from intake.request_ids import RequestIds, tagged_by
 from intake.submissions.bulk import Tools
 from intake.submissions.endpoints import Submissions, add_endpoints
+from intake.takers import Takers
 
 AT_ONCE_BYTES = 64 * 1024
 """Larger bodies are read as JSON in a thread: a few megabytes would stop all other requests for tens of milliseconds."""
@@ -60,6 +61,7 @@ class FrontDoor:
         """With a `store`, an idempotency key means one task: another under the same is refused."""
         self._settings, self._clock, self._rng, self._store, self._access = settings, clock, rng, store, access
         self.asking = Asking()
+        self.takers = Takers(store, settings.topics, clock, self.asking)
         self.collectors: Mapping[str, Collector] = {}
 
     def open(self, topics: Mapping[str, AsyncTopic], accepted: Mapping[str, Accepted]) -> None:
@@ -68,6 +70,7 @@ class FrontDoor:
         self.collectors = {
             lane: Collector(topic, **limits, accepted=accepted.get(lane), clock=self._clock) for lane, topic in topics.items()
         }
+        self.takers.look()
 
     async def close(self) -> None:
         await asyncio.gather(*(collector.close() for collector in self.collectors.values()))
@@ -109,6 +112,7 @@ class FrontDoor:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             text = f"lane {lane[:80]!r} is not one of {', '.join(self.collectors)}{hint}"
             raise RequestRefused(422, text, ["lane"], wrong=[Wrong(pointer="?lane", detail=text)])
+        self.takers.check(lane)
         return lane
 
 
@@ -129,7 +133,7 @@ def create_app(
     front = FrontDoor(settings, clock, rng, store, access)
     stopped = threading.Event()
     tools = None if store is None else Tools(store, clock, rng, check_by(registry), lambda: stopped.is_set() or ending())
-    submissions = Submissions(tools, access, settings.max_submissions, front.lane_of, front.asking)
+    submissions = Submissions(tools, access, settings.max_submissions, front.lane_of, front.asking, front.takers.check)
     reading = Context(clock, rng, access, store)
     pokers = None if controller is None else Pokers(settings, controller, clock, rng)
 

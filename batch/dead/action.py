@@ -47,7 +47,7 @@ Progress = Callable[[int, int], None]
 class Replayed:
     """What an action has done. `done_count` letters were published again, or discarded; `repeated_count` of them at most were published
     twice, after interruptions. `skipped` counts those whose task needs it no more, by its outcome. `closed`: it is not to be resumed.
-    `action_id` is empty if nothing matched."""
+    `action_id` is empty if nothing was claimed. `untaken_count` letters match and wait on: they are envelopes, and the lane takes none."""
 
     action_id: str = ""
     claimed_count: int = 0
@@ -55,6 +55,7 @@ class Replayed:
     repeated_count: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
     closed: bool = True
+    untaken_count: int = 0
 
 
 @dataclass

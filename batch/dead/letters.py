@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from batch.model.attempts import AttemptError
 from batch.model.deadletters import title_of
+from batch.model.message import task_type_of
 
 DIED = "died"
 MAX_INLINE_BYTES = 256 * 1024
@@ -60,6 +61,11 @@ class Letter:
     def key(self) -> Key:
         """Which death of which task it tells of."""
         return Key(self.task_id, self.replay_number)
+
+    @property
+    def is_envelope(self) -> bool:
+        """Whether its message is a task as Fanout's clients write it, and not one that nobody could read."""
+        return not self.form and (bool(self.raw_object) or task_type_of(self.data) is not None)
 
     @property
     def title(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +12,9 @@ from batch.dead import segments
 from batch.dead.action import Action, Progress, Replayed
 from batch.dead.filters import Filter, from_json, to_json
 from batch.dead.lanes import LaneFacts
-from batch.dead.letters import Letter
+from batch.dead.letters import Key, Letter
 from batch.dead.log import Act, Entry, Fold
+from batch.formats.kinds import ENVELOPE
 from batch.model.clock import Clock, iso
 from batch.services.ports import ObjectStore, Topic
 
@@ -39,17 +41,18 @@ def replay(
     until_s: float | None = None,
     progress: Progress | None = None,
 ) -> Replayed:
-    """Replay the waiting letters that are chosen; with `Act.DISCARDED`, discard them. `wanted` is kept in the log, so that an interrupted
-    action can go on to claim; without, it goes on with what it had. Not after `until_s` (of the clock's `monotonic`): the rest is
-    resumed later. Raises DependencyError."""
+    """Replay the waiting letters that are chosen, but no envelope to a lane that takes none; with `Act.DISCARDED`, discard them. `wanted`
+    is kept in the log, so that an interrupted action can go on to claim; without, it goes on with what it had. Not after `until_s` (of the
+    clock's `monotonic`): the rest is resumed later. Raises DependencyError."""
     target = to_lane or lane
     kept: dict[str, Any] = {"act": act.value, "rate": rate, "limit": limit, "to_lane": target.name, "topic": target.topic}
+    kept |= {"no_envelopes": True} if act is Act.REPLAYED and ENVELOPE not in target.accept else {}
     kept |= {"filter": to_json(wanted)} if wanted is not None else {}
     now = clock.now()
     action_id = f"{act.value[0]}-{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{rng.getrandbits(32):08x}"
     opened = Entry(Act.OPENED, iso(now), action_id, who, why, details={**details, **kept})
     action = Action(store, topics, lane, clock, rng, opened, until_s, progress)
-    return action.run(choose, wanted)
+    return _run(action, choose, wanted)
 
 
 def resume(
@@ -66,7 +69,24 @@ def resume(
     """Go on with an action that was interrupted. Raises DependencyError."""
     wanted = from_json(opened.details["filter"]) if "filter" in opened.details else None
     action = Action(store, topics, lane, clock, rng, opened, until_s, progress, resumed=True)
-    return action.run(wanted.matches if wanted is not None else lambda _: False, wanted)
+    return _run(action, wanted.matches if wanted is not None else lambda _: False, wanted)
+
+
+def _run(action: Action, choose: Callable[[Letter], bool], wanted: Filter | None) -> Replayed:
+    """An envelope is not published where workers would take it for something else: its letter is left to wait."""
+    if not action.opened.details.get("no_envelopes"):
+        return action.run(choose, wanted)
+    untaken: set[Key] = set()
+
+    def taken(letter: Letter) -> bool:
+        if not choose(letter):
+            return False
+        if letter.is_envelope:
+            untaken.add(letter.key)
+            return False
+        return True
+
+    return replace(action.run(taken, wanted), untaken_count=len(untaken))
 
 
 def resume_stalled(

@@ -38,7 +38,8 @@ def read(data: bytes, attributes: Mapping[str, str]) -> Read:
             raise MessageRefused("not_accepted", f"a CloudEvent as {short(content_type)}, where only {STRUCTURED} is read{batched}")
         context, body = _structured(data)
     else:
-        context = {name[3:].lower(): value for name, value in attributes.items() if name[:3].lower() == PREFIX}
+        # In order, since Pub/Sub keeps none: of names that differ only in case the same one counts whenever the message comes.
+        context = {name[3:].lower(): value for name, value in sorted(attributes.items()) if name[:3].lower() == PREFIX}
         context |= {"datacontenttype": content_type} if content_type else {}
         body = data
     version = context.get("specversion")
@@ -47,11 +48,14 @@ def read(data: bytes, attributes: Mapping[str, str]) -> Read:
     lacking = [name for name in _NEEDED if not isinstance(context.get(name), str) or not context[name]]
     if lacking:
         raise MessageRefused("invalid", f"a CloudEvent without {', '.join(lacking)}: each must be a non-empty text", lacking)
-    return Read(f"{context['source']}\n{context['id']}", context["type"], context, body)
+    source = context["source"].replace("\n", "%0A")  # as a URI has it: no two events are one by where their parts meet
+    return Read(f"{source}\n{context['id']}", context["type"], context, body)
 
 
 def _content_type(attributes: Mapping[str, str]) -> str:
-    return next((value.strip() for name, value in attributes.items() if name.lower() == "content-type"), "")
+    if "content-type" in attributes:
+        return attributes["content-type"].strip()
+    return next((value.strip() for name, value in sorted(attributes.items()) if name.lower() == "content-type"), "")
 
 
 def _structured(data: bytes) -> tuple[dict[str, Any], bytes]:

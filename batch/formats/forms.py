@@ -91,6 +91,10 @@ class Forms:
         """Whether this id was made from the message's own, so that a copy of the message is another task."""
         return task_id.startswith("message-") or (self.foreign and task_id == self._raw_id(message_id, {}))
 
+    def id_of_message(self, message_id: str) -> str:
+        """The id of a raw message's task, by its first message id."""
+        return self._raw_id(message_id, {})
+
     def _type_of(self, data: bytes, attributes: Mapping[str, str]) -> str | None:
         if self.default_type and ENVELOPE not in self.accept and not is_built_in(data, attributes):
             return self.default_type
@@ -116,7 +120,7 @@ class Forms:
         if read is None:
             if RAW not in self.accept:
                 raise MessageRefused("not_accepted", f"{_lacking(self.accept)}; this lane takes {self._taken()}")
-            read, form = Read(self._raw_identity(message_id), "", {}, data), RAW
+            read, form = Read(message_id, "", {}, data), RAW
         task_type = self.default_type or read.task_type
         check_task_type(task_type)
         if task_type.startswith(BUILT_IN):
@@ -157,17 +161,15 @@ class Forms:
             return shard_of(attributes, lane=lane, published_s=published_s)
         return rolling_shard(lane, published_s)
 
-    def _raw_identity(self, message_id: str) -> str:
-        return f"{self.subscription}\n{message_id}"
-
     def _raw_id(self, message_id: str, attributes: Mapping[str, str]) -> str:
-        return self._id(RAW, self._raw_identity(message_id), attributes)
+        return self._id(RAW, message_id, attributes)
 
     def _id(self, form: str, identity: str, attributes: Mapping[str, str]) -> str:
-        """One that was replayed keeps its id, which the replay names: also on a lane with another subscription."""
+        """Made of the subscription too: what two lanes get is a task of each, for attempts and outputs go by the id. One that was replayed
+        keeps its id, which the replay names: also on a lane with another subscription."""
         if replay_number_of(attributes) and is_task_id(named := attributes.get("task_id", "")):
             return named
-        return _uuid5(_NAMESPACES[form], identity.encode("utf-8", "surrogatepass"))
+        return _uuid5(_NAMESPACES[form], f"{self.subscription}\n{identity}".encode("utf-8", "surrogatepass"))
 
     def _taken(self) -> str:
         return ", ".join(self.accept)

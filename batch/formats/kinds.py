@@ -29,6 +29,14 @@ def event_types(text: str) -> tuple[str, ...]:
     return _some_of(text, EVENT_TYPES)
 
 
+def no_envelopes(lane: str, accept: Sequence[str]) -> str:
+    """Why nothing that Fanout's clients publish may go to a lane; empty where it takes envelopes."""
+    if ENVELOPE in accept:
+        return ""
+    takes = f"lane {lane} takes {', '.join(accept)} and no envelope"
+    return f"{takes}, so its workers would not read what Fanout publishes as the task that it is: add envelope to fanout/accept"
+
+
 def _some_of(text: str, known: Sequence[str]) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     odd = [part for part in found if part not in known]

@@ -12,8 +12,8 @@ from batch.model.message import Task
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """`identity` is what makes it the same task whenever it comes; `task_type` is empty where it names none. `unwanted`: why no handler is
-    to have it, empty where one is."""
+    """`identity` is what makes it the same task whenever its subscription delivers it; `task_type` is empty where it names none.
+    `unwanted`: why no handler is to have it, empty where one is."""
 
     identity: str
     task_type: str

@@ -22,6 +22,23 @@ REPLAY = "replay"
 """The attribute of a message that was replayed."""
 _HOUSE = ("task_id", "task_type", "submission_id", "lane", "shard", DELAYED, REPLAY)
 """What says which task a message is, and which death this would be: these stay where attributes are too many."""
+_NEEDED = frozenset(
+    (
+        "ce-id",
+        "ce-source",
+        "ce-type",
+        "ce-specversion",
+        "content-type",
+        "eventtype",
+        "bucketid",
+        "objectid",
+        "objectgeneration",
+        "payloadformat",
+    )
+)
+"""Without which a CloudEvent, or a bucket's notification, is none; in lower case."""
+_SAID = frozenset(("notificationconfig", "eventtime", "overwrotegeneration", "overwrittenbygeneration"))
+"""What a notification says beside."""
 MAX_TITLE_CHARS = 80
 FRAMES = 3
 
@@ -82,10 +99,21 @@ def publishers_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
 
 
 def with_facts(attributes: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
-    """A message's own attributes with these. Where they are too many the client's last ones make room, never those of the house."""
+    """A message's own attributes with these. Where they are too many the client's make room, never those of the house, and last those that
+    say what a message of another's making is."""
     own = {name: value for name, value in undead_attributes(attributes).items() if name not in facts}
     house = {name: own.pop(name) for name in _HOUSE if name in own}
-    return {**dict(list(own.items())[: MAX_ATTRIBUTES - len(house) - len(facts)]), **house, **facts}
+    room = MAX_ATTRIBUTES - len(house) - len(facts)
+    if len(own) > room:
+        kept = sorted(own, key=_weight)[:room]
+        own = {name: own[name] for name in reversed(kept)}  # a letter without its data loses its first one
+    return {**own, **house, **facts}
+
+
+def _weight(name: str) -> int:
+    """The less, the longer an attribute stays."""
+    lower = name.lower()
+    return 0 if lower in _NEEDED else 1 if lower in _SAID or lower.startswith("ce-") else 2
 
 
 def referring(letter: Outgoing, raw_object: str) -> Outgoing:

@@ -149,6 +149,9 @@ class _NoAttributes(dict[str, str]):
     def __setitem__(self, name: str, _value: str) -> None:
         raise TypeError(f"task.attributes cannot be changed: put {name!r} into a dict of your own")
 
+    def __ior__(self, _others: object) -> _NoAttributes:  # type: ignore[override,misc]
+        raise TypeError("task.attributes cannot be changed: put them into a dict of your own")
+
     update = setdefault = __setitem__  # type: ignore[assignment]
 
 

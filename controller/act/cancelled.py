@@ -67,10 +67,13 @@ class CancelledTasks:
     def found(self, info: ObjectInfo, message: DelayedMessage) -> Found | None:
         """The end of a delayed message; None if nothing cancels it."""
         cancels, attributes = self.swept.cancels, message.attributes
-        if not cancels.by_id or (entry := cancels.entry_for(message.task_id, attributes.get("submission_id", ""), attributes)) is None:
+        named = attributes.get("submission_id", "")
+        if not cancels.by_id or cancels.entry_for(message.task_id, named, attributes) is None:
             return None
         message_id, published_s = message.message_id, message.published_s
         task, _ = self.forms.told(message.data, attributes, message_id=message_id, published_s=published_s, lane=self.lane)
+        if (entry := cancels.entry_for(message.task_id, task.submission_id, attributes)) is None:
+            return None  # a publisher that does not know Fanout has an attribute of this name, too
         outcome = Outcome(
             message.task_id,
             task.task_type,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from batch.formats.kinds import CLOUD_EVENT, NOTIFICATION, RAW
+from batch.formats.kinds import CLOUD_EVENT, ENVELOPE, NOTIFICATION, RAW
 from batch.prices import LIST_PERCENT
 from batch.settings import WorkerSettings
-from controller.lanes.annotations import MAX_MESSAGES
+from controller.lanes.annotations import MAX_MESSAGES, SCHEDULE
 from controller.lanes.worker_rules import DEAD_LETTERS_WORKER, WORKER, process_problems, written
 from controller.model.execution import count_in
 from controller.model.lane import DELAYED_START_WITHIN_S, START_WITHIN_S, Policy
@@ -147,6 +147,9 @@ def _relations(job: JobInfo, policy: Policy) -> Iterator[str]:
         yield f"fanout/event-types does nothing while fanout/accept has no {NOTIFICATION}: add it, or leave the types out"
     if policy.default_type and not {RAW, NOTIFICATION, CLOUD_EVENT} & {*policy.accept}:
         yield f"fanout/default-type does nothing while fanout/accept has neither {RAW}, {NOTIFICATION} nor {CLOUD_EVENT}: add one"
+    if policy.schedules and ENVELOPE not in policy.accept:
+        named = f"{SCHEDULE}{policy.schedules[0].name}"
+        yield f"{named} publishes an envelope, and fanout/accept has none: add {ENVELOPE}, or move the schedule to another lane"
     yield from _lateness(job, policy)
 
 

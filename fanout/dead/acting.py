@@ -21,6 +21,7 @@ from batch.dead.replaying import replay as replay_letters
 from batch.dead.replaying import resume
 from batch.dead.rules import SLOWEST_RATE
 from batch.dead.selecting import grouped
+from batch.formats.kinds import no_envelopes
 from batch.model.clock import SystemClock, from_iso
 from batch.model.errors import DependencyError, SettingsError
 from batch.services.ports import Topic
@@ -124,7 +125,7 @@ def replay_all(
 
 
 def _on_all(scope: Scope, lanes: Sequence[LaneFacts], done: str, **options: Any) -> int:
-    count, found = 0, False
+    count, found, target = 0, False, options.get("to_lane")
     with Topics(scope.settings.project) as topics:
         for lane in lanes:
             with _resumable():
@@ -142,9 +143,12 @@ def _on_all(scope: Scope, lanes: Sequence[LaneFacts], done: str, **options: Any)
                     **options,
                 )
             if result.action_id:
-                found = True
                 count += result.done_count
                 say(*_told(lane.name, result, done))
+            if result.untaken_count:
+                to = target or lane
+                say(f"lane {lane.name}: {counted(result.untaken_count, 'dead letter')} not {done}: {no_envelopes(to.name, to.accept)}")
+            found = found or bool(result.action_id or result.untaken_count)
     if not found:
         say(NO_MATCH)
     return count

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from batch.formats.kinds import NOTIFICATION
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
 from controller.lanes.lanes import chosen_lanes
 from controller.lanes.resources import DEAD_LETTER_TOPIC
@@ -72,10 +73,15 @@ class Examiner:
             lambda: lane_checks.of_subscription(lane, self.facts.subscription(lane.subscription), dead, self.place),
             lambda: lane_checks.missing_subscription(lane.subscription, lane.topic, dead, self.place),
         )
+        if NOTIFICATION in lane.policy.accept:
+            yield from self._read(f"bucket {self.place.bucket}", f"notifications-{lane.name}", lambda: [self._notified(lane)])
         yield from lane_checks.of_waiting(lane, waiting_of(lane, self.outside.store, self.outside.clock.now()), self.place)
         yield from self._allowed(project_checks.PULL, lane.subscription)
         yield from self._allowed(project_checks.READ, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
+
+    def _notified(self, lane: Lane) -> Finding:
+        return project_checks.of_notifications(lane.name, lane.topic, self.facts.notified(self.place.bucket), self.place)
 
     def _topic(self, name: str, need: Need, of_subscriptions: Callable[[Sequence[str]], Finding]) -> Iterator[Finding]:
         def found() -> list[Finding]:

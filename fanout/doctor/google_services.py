@@ -60,6 +60,11 @@ class GoogleFacts:
         with translated(f"read bucket {name}"):
             return bucket_facts(self._storage.get_bucket(self._bucket(name), **_READ))
 
+    def notified(self, bucket: str) -> Sequence[tuple[str, str]]:
+        with translated(f"list the notifications of bucket {bucket}"):
+            found = list(self._bucket(bucket).list_notifications(**_READ))
+        return [(one.blob_name_prefix or "", one.topic_name) for one in found if one.topic_project == self._settings.project]
+
     def soft_deleted(self, bucket: str) -> str:
         with translated("list deleted buckets"):
             found = self._storage.list_buckets(prefix=bucket, soft_deleted=True, **_READ)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from batch.model.names import DELAYED
+from batch.model.names import DELAYED, OWN_FOLDERS
 from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
 from fanout.doctor.services import BucketFacts
@@ -78,6 +78,19 @@ def _paid(facts: BucketFacts, about: str, update: str, place: Place, unbilled: S
     what = f"it has Requester Pays, and BILLING_PROJECT is not set in {', '.join(unbilled)}"
     command = " && ".join(place.update_job(job, f"--update-env-vars=BILLING_PROJECT={payer}") for job in unbilled)
     return judged(not unbilled, about, check, f"it has Requester Pays, and {payer} pays", what, why, command)
+
+
+def of_notifications(lane: str, topic: str, notified: Sequence[tuple[str, str]], place: Place) -> Finding:
+    """`notified` are prefix and topic of each notification of the bucket that Fanout works in."""
+    about = f"bucket {place.bucket}"
+    own = sorted({prefix for prefix, to in notified if to == topic and any(_overlap(prefix, f"{folder}/") for folder in OWN_FOLDERS)})
+    good = f"it does not tell lane {lane} of what Fanout itself writes"
+    named = " and ".join(f"objects under {prefix!r}" if prefix else "every object" for prefix in own)
+    what = f"it tells topic {topic} of lane {lane} of {named}, and Fanout writes its own there"
+    why = "each run writes outcomes, whose notifications launch the next run: the lane is never drained, and is paid for every minute"
+    create = f"gcloud storage buckets notifications create gs://{place.bucket} --topic={topic} --object-prefix=input/"
+    command = f"gcloud storage buckets notifications list gs://{place.bucket}; delete that one; {create}"
+    return judged(not own, about, f"notifications-{lane}", good, what, why, command)
 
 
 def of_key(key: str, problem: str, place: Place) -> Finding:

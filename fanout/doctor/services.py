@@ -62,6 +62,9 @@ class Facts(Protocol):
 
     def bucket(self, name: str) -> BucketFacts: ...
 
+    def notified(self, bucket: str) -> Sequence[tuple[str, str]]:
+        """The bucket's notifications: the prefix of the objects that each tells of, empty for all, and its topic."""
+
     def soft_deleted(self, bucket: str) -> str:
         """The generation of a deleted bucket of this name that can be restored; empty when there is none."""
 

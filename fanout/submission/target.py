@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from batch.formats.kinds import no_envelopes
 from batch.model.errors import DependencyError, DependencyMissing, FanoutError
 from controller.config import RUN_EMULATOR
 from controller.lanes.lanes import LaneRefused, lanes_of
@@ -54,11 +55,15 @@ def target_of(lane: str, topic: str, jobs: list[JobInfo], sources: SourceReader,
     lanes, refused = lanes_of([job for job in jobs if LANE_LABEL in job.labels], Home(project))
     found = next((one for one in lanes if one.name == lane), None)
     lost = tuple(_lost(found, topic, sources, project))
+    if found is not None and (untaken := no_envelopes(found.name, found.policy.accept)):
+        lost = (untaken, *lost)
     told: tuple[str, ...] = ()
     if found is not None:
         told = tuple(_told(found, topic))
     elif lanes or refused:  # else the lanes are in another region, or nobody may list them
         told = (_no_lane(lane, refused),)
+    others = (no_envelopes(one.name, one.policy.accept) for one in lanes if one is not found and one.topic == topic)
+    told += tuple(f"topic {topic} is also that of another lane: {why}" for why in others if why)
     return Target(lost, told)
 
 

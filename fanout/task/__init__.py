@@ -13,7 +13,10 @@ import click
 from batch.client.counting import Requests
 from batch.client.life import Life, Running, State, Tracing, located
 from batch.client.reading.life_json import as_object
+from batch.dead.lanes import read_lanes
+from batch.formats.kinds import ENVELOPE, RAW
 from batch.model.errors import DependencyError
+from batch.services.ports import ObjectStore
 from controller.config import RUN_EMULATOR, ControllerSettings
 from controller.lanes.lanes import lanes_of
 from controller.model.lane import Lane
@@ -24,6 +27,7 @@ from fanout.explain import moment
 from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, say, show_json, tell
 from fanout.task.texts import as_text
 
+BY_MESSAGE = "message-"
 MAX_REQUESTS = 1000
 """More are made only after a question."""
 
@@ -79,12 +83,20 @@ def traced(
     outside: Outside, requests: Requests, task_id: str, lane: str, at: float | None, shard: str, before_reading: Callable[[int], None]
 ) -> Life:
     """The life of a task. Raises SettingsError when nothing leads to its outcome, DependencyError."""
+    task_id = _by_message(requests.store, task_id, lane)
     where = located(requests.store, task_id, shard=shard, lane=lane, at=at)
     deployed = Deployed(outside, requests, task_id)
     tracing = Tracing(
         requests.store, task_id, where, outside.clock.now(), deployed.subscriptions, deployed.running, before_reading, deployed.problems
     )
     return tracing.life()
+
+
+def _by_message(store: ObjectStore, task_id: str, lane: str) -> str:
+    """The id of the task that a raw message is, where it is named as its publisher knows it. Raises ObjectDamaged, DependencyError."""
+    named = task_id.removeprefix(BY_MESSAGE)
+    facts = read_lanes(store).get(lane) if lane and named != task_id else None
+    return facts.forms.id_of_message(named) if facts and RAW in facts.accept and ENVELOPE not in facts.accept else task_id
 
 
 def _ask(requests: Requests) -> Callable[[int], None]:

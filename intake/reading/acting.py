@@ -13,6 +13,7 @@ from batch.dead.filters import Filter
 from batch.dead.lanes import UNKNOWN_LANE, LaneFacts, read_lanes
 from batch.dead.replaying import replay
 from batch.dead.selecting import grouped
+from batch.formats.kinds import no_envelopes
 from batch.handling.cancels import cancel
 from batch.model.clock import iso
 from batch.services.ports import ObjectStore, Topic
@@ -111,6 +112,8 @@ def _topics(context: Context, store: ObjectStore, lanes: Mapping[str, LaneFacts]
     for lane in lanes.values():
         if not grouped(store, lane.name, wanted):
             continue
+        if untaken := no_envelopes(lane.name, lane.accept):
+            raise RequestRefused(409, untaken)
         topic = context.topics.get(lane.topic)
         if topic is None:
             what = f"letters wait in lane {lane.name}, and this front door does not publish to its topic {lane.topic}"

@@ -42,11 +42,20 @@ class Receipt(BaseModel):
 
 
 class Submissions:
-    """The endpoints for many tasks. `collectors`, `lane_of` and `asking` are those of the front door."""
+    """The endpoints for many tasks. `collectors`, `lane_of` and `asking` are those of the front door, and `check_lane`, which raises
+    RequestRefused for a lane that takes no task of a client."""
 
-    def __init__(self, tools: Tools | None, access: Access, max_count: int, lane_of: Callable[[Request], str], asking: Asking) -> None:
+    def __init__(
+        self,
+        tools: Tools | None,
+        access: Access,
+        max_count: int,
+        lane_of: Callable[[Request], str],
+        asking: Asking,
+        check_lane: Callable[[str], None],
+    ) -> None:
         """Without `tools` there is no bucket."""
-        self._tools, self._access, self._lane_of, self._asking = tools, access, lane_of, asking
+        self._tools, self._access, self._lane_of, self._asking, self._check_lane = tools, access, lane_of, asking, check_lane
         self._spools = Spools(max_count)
         self._threads = ThreadPoolExecutor(max_count, thread_name_prefix="submissions")
         self._collectors: Mapping[str, Collector] = {}
@@ -79,6 +88,7 @@ class Submissions:
             raise RequestRefused(409, text)
         if opened.lane not in self._collectors:
             raise RequestRefused(422, f"submission {opened.submission_id} is of lane {opened.lane}, which this service does not serve")
+        self._check_lane(opened.lane)
         options = read_part_options(request.query_params.multi_items(), opened.lane, tools.store.bucket_name)
         return await self._run(request, tools, options, opened)
 

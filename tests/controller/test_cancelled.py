@@ -81,6 +81,13 @@ def test_of_a_message_of_others_attributes_say_neither_type_nor_shard(here: Worl
     assert here.store.names(f"outcomes/{rolling_shard('default', here.clock.now())}/")
 
 
+def test_a_message_of_others_is_of_no_submission_whatever_its_attributes_say(here: World) -> None:
+    kept = delay(here, "id-1", submission_id="s-1")
+    cancels(here, "s-1")
+    tick(lane(accept=("raw",), default_type="note"), here.outside)
+    assert (ended(here), here.store.names("delayed/")) == ([], (kept,))
+
+
 def test_a_submission_ends_large_small_and_with_ids_of_others(here: World) -> None:
     hour = rolling_shard("default", here.clock.now())
     gone = [of_submission(1), of_submission(2, hour), "foreign"]

@@ -100,6 +100,13 @@ WRONG: list[tuple[Change, str]] = [
     ),
     ({"annotations": NOTIFICATIONS, "env": {"ACCEPT": "gcs-notification"}}, "fanout/accept has gcs-notification, which name no task type"),
     (
+        {
+            "annotations": RAW | {"fanout/schedule-nightly": '0 3 * * *; UTC; {"task_type": "report"}'},
+            "env": {"ACCEPT": "raw", "DEFAULT_TYPE": "note"},
+        },
+        "fanout/schedule-nightly publishes an envelope, and fanout/accept has none: add envelope, or move the schedule to another lane",
+    ),
+    (
         {"annotations": RAW, "env": {"DEFAULT_TYPE": "note"}},
         "env ACCEPT is not set, and must be as the annotation fanout/accept='raw': make t",
     ),

@@ -54,3 +54,25 @@ def test_a_task_that_kills_its_worker_does_it_twice_at_most(own_pubsub: Service,
         assert site.pull("lane") == []
     finally:
         site.close()
+
+
+@pytest.mark.slow
+def test_raw_bytes_that_kill_their_worker_are_kept_as_they_came(own_pubsub: Service, local_storage: Service, project: str) -> None:
+    site = Site(project, own_pubsub.grpc, local_storage.http)
+    data = bytes(range(256)) * 1000
+    try:
+        site.publish_raw(data, colour="red")
+        deaths = 0
+        while (end := site.run(**SETTINGS, CLOUD_RUN_TASK_ATTEMPT=deaths, ACCEPT="raw", DEFAULT_TYPE="thread-dies")).code == 9:
+            deaths += 1
+            assert deaths <= 2, "a third worker died"
+            own_pubsub.advance(site.ack_deadline_s + 1)
+        assert (end.code, end.summary["exit_reason"], deaths) == (0, "drained", 2), end.text
+        (outcome,) = site.outcomes()
+        (letter,) = site.pull("dead-letters")
+        attributes = dict(letter.message.attributes)
+        assert (letter.message.data, attributes["colour"], attributes["dead_error_type"]) == (data, "red", "worker_died")
+        assert (outcome["outcome"], outcome["task_id"]) == ("dead", attributes["task_id"])
+        assert site.names("attempts/") == [f"attempts/{outcome['task_id']}.json"]
+    finally:
+        site.close()

@@ -39,6 +39,7 @@ class FakeFacts:
     errors: dict[str, Exception] = field(default_factory=dict)
     deleted: dict[str, str] = field(default_factory=dict)
     key_problems: dict[str, str] = field(default_factory=dict)
+    notifications: list[tuple[str, str]] = field(default_factory=list)
 
     def subscription(self, name: str) -> SubscriptionFacts:
         self._maybe("subscription")
@@ -55,6 +56,10 @@ class FakeFacts:
     def bucket(self, name: str) -> BucketFacts:
         self._maybe("bucket")
         return self._found(self.buckets, name)
+
+    def notified(self, bucket: str) -> Sequence[tuple[str, str]]:
+        self._maybe("notified")
+        return self.notifications
 
     def soft_deleted(self, bucket: str) -> str:
         self._maybe("soft_deleted")

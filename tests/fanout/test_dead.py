@@ -393,3 +393,35 @@ def test_who_acts_is_gclouds_account_or_the_machines_user(tmp_path: Path, monkey
     assert scope.who() == "ann@example.com"
     monkeypatch.setenv("CLOUDSDK_CORE_ACCOUNT", "bob@example.com")
     assert scope.who() == "bob@example.com"
+
+
+def test_envelopes_are_not_replayed_to_a_lane_that_would_take_them_for_raw_bytes(desk: Desk) -> None:
+    raw = replace(BULK, accept=("raw",), default_type="note")
+    write_lanes(desk.store, {"default": LANE, "bulk": raw})
+    unread = letter(2, "not_json", data=b"Message number 1", task_type="unknown", attributes={})
+    write_log(desk.store, [letter(0), letter(1), unread])
+    said = desk.dead("replay", "--to-lane", "bulk", "--yes")
+    assert "lane default: 1 dead letter replayed" in said
+    assert "lane default: 2 dead letters not replayed: lane bulk takes raw and no envelope, so its workers would not read" in said
+    assert desk.dead("discard", "--limit", "1", "--yes").startswith("lane default: 1 dead letter discarded")
+    said = desk.dead("replay", "--to-lane", "bulk", "--yes")
+    assert "lane default: 1 dead letter not replayed" in said
+    assert "no dead letter" not in said
+    assert "1 dead letter replayed" in desk.dead("replay", "--yes")
+
+
+def test_an_interrupted_replay_to_such_a_lane_goes_on_without_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lanes(desk.store, {"default": LANE, "bulk": replace(BULK, accept=("raw",), default_type="note")})
+    unread = [letter(number, "not_json", data=b"%d" % number, task_type="unknown", attributes={}) for number in range(2, 9)]
+    write_log(desk.store, [letter(0), *unread, letter(9)])
+    topic = desk.broker.topic("bulk")
+
+    def down(_messages: object) -> list[str]:
+        raise DependencyUnavailable("down")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(topic), "publish", lambda _self, messages: down(messages))
+        desk.dead("replay", "--to-lane", "bulk", "--yes", code=1)
+    (replay_id,) = segments.folded(desk.store, segments.listed(desk.store, "default")).replays
+    assert "7 dead letters replayed" in desk.dead("replay", "--resume", replay_id)
+    assert "2 dead letters" in desk.dead("replay", "--dry-run")

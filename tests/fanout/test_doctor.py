@@ -80,6 +80,27 @@ def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run)
 
 
 @pytest.mark.parametrize(
+    ("notified", "what"),
+    [
+        ([("", "tasks")], "topic tasks of lane default of every object, and Fanout writes its own there"),
+        ([("input/", "tasks"), ("out", "tasks")], "of objects under 'out'"),
+        ([("workers/x", "tasks")], "of objects under 'workers/x'"),
+        ([("input/", "tasks"), ("outputs/", "tasks"), ("", "others")], ""),
+    ],
+)
+def test_a_bucket_that_tells_a_lane_of_what_its_own_workers_write(
+    facts: FakeFacts, here: World, run: Run, monkeypatch: pytest.MonkeyPatch, notified: list[tuple[str, str]], what: str
+) -> None:
+    """Each run would launch the next."""
+    forms = {"accept": "gcs-notification", "default_type": "upload"}
+    the_job(here, monkeypatch, annotations=forms, env={name.upper(): value for name, value in forms.items()})
+    facts.notifications = notified
+    found = {one["check"]: one["what"] for one in not_fine(run(doctor.command, "--json"))}
+    assert found.keys() == ({"notifications-default"} if what else set())
+    assert what in found.get("notifications-default", "")
+
+
+@pytest.mark.parametrize(
     ("changes", "check", "what", "option", "new"),
     [
         ({"ack_deadline_s": 600}, "ack-deadline", "600 s, should be 60 s", "--ack-deadline=60", {"ack_deadline_seconds": 60}),

@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -116,6 +117,27 @@ def test_a_job_keeps_everything_but_what_is_fixed() -> None:
     worker["containers"] = [copy.deepcopy(sidecar), {"name": "worker", "image": "i"}]
     change_job(document, None, 1, {"A": "1"})
     assert worker == {"maxRetries": 1, "containers": [sidecar, {"name": "worker", "image": "i", "env": [{"name": "A", "value": "1"}]}]}
+
+
+def test_the_notifications_of_a_bucket(cloud: str, local_run: Service, local_pubsub: Service, local_storage: Service) -> None:
+    import requests
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import pubsub_v1, storage
+
+    requests.post(f"{local_storage.http}/pubsub", json={"url": local_pubsub.http}, timeout=60).raise_for_status()
+    publisher = pubsub_v1.PublisherClient()
+    publisher.create_topic(name=f"projects/{cloud}/topics/uploads")
+    publisher.transport.close()
+    with closing(storage.Client(cloud, AnonymousCredentials())) as client:
+        bucket = client.create_bucket(f"{cloud}-bucket")
+        bucket.notification("uploads", topic_project=cloud, blob_name_prefix="input/").create()
+        bucket.notification("uploads", topic_project=cloud).create()
+    with closing(
+        GoogleFacts(ControllerSettings(cloud, bucket.name, run_emulator=local_run.http), pubsub_emulated=True, storage_emulated=True)
+    ) as facts:
+        assert sorted(facts.notified(bucket.name)) == [("", "uploads"), ("input/", "uploads")]
+        with pytest.raises(DependencyMissing):
+            facts.notified("nowhere")
 
 
 def test_hands_do_what_is_done_already_without_an_error(cloud: str, local_run: Service) -> None:

@@ -175,6 +175,16 @@ def test_a_topic_without_a_subscription_loses_tasks_and_who_may_not_look_submits
     assert target_of("default", "tasks", [], sources) == target_of("default", "tasks", [job()], sources) == Target()
 
 
+def test_a_lane_that_takes_no_envelope_gets_none() -> None:
+    jobs = [job(accept="raw,gcs-notification", default_type="note")]
+    (lost,) = target_of("default", "tasks", jobs, FakeSources(jobs)).lost
+    assert lost.startswith("lane default takes raw, gcs-notification and no envelope, so its workers would not read what Fanout publishes")
+    jobs = [job(accept="raw,envelope", default_type="note"), job("bulk", accept="raw", default_type="note")]
+    found = target_of("default", "tasks", jobs, FakeSources(jobs))
+    assert found.lost == ()
+    assert "topic tasks is also that of another lane: lane bulk takes raw and no envelope" in "".join(found.told)
+
+
 def test_types_of_others_need_a_word(cloud: Cloud) -> None:
     assert submit("--task-type", "elsewhere", "--any-type").exit_code == 0
 

@@ -17,6 +17,8 @@ from batch.client.counting import Requests
 from batch.client.life import Running
 from batch.client.submission import Submission
 from batch.client.submit import NewTask, submit_one
+from batch.dead.lanes import LaneFacts, write_lanes
+from batch.dead.rules import NO_RULES
 from batch.model.attempts import Marker
 from batch.model.clock import SystemClock, iso
 from batch.model.errors import DependencyUnavailable
@@ -78,6 +80,18 @@ def test_a_task_that_succeeded(here: World, run: Run, bucket: Bucket) -> None:
         [bucket.shard],
     )
     assert body["outputs"] == [{"name": "processed/a.csv", "generation": 1, "size": 3, "task_id": task_id}]
+
+
+def test_a_raw_message_is_found_by_the_id_that_its_publisher_was_told(here: World, run: Run, bucket: Bucket) -> None:
+    facts = LaneFacts("default", "tasks-sub", "tasks", NO_RULES, accept=("raw",), default_type="note")
+    write_lanes(bucket.store, {"default": facts})
+    task_id = facts.forms.id_of_message("8811")
+    bucket.ended(task_id, "succeeded")
+    where = ("--lane", "default", "--at", iso(bucket.clock.now()))
+    for name in ("message-8811", task_id):
+        assert run(task.command, name, *where).stdout.splitlines()[0] == f"task {task_id}: succeeded"
+    write_lanes(bucket.store, {"default": replace(facts, accept=("raw", "envelope"))})
+    assert "not known" in run(task.command, "message-8811", *where).output
 
 
 def test_an_output_that_a_newer_task_has_replaced(here: World, run: Run, bucket: Bucket) -> None:

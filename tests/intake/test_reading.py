@@ -438,6 +438,8 @@ def test_retry_publishes_the_dead_ones_again_once() -> None:
 def test_retry_refuses_what_it_cannot_publish() -> None:
     one, broker = with_letters(topic="not-ours")
     refused(ask(context_of(one.store, one.clock, broker), "/submissions/s-1/retry", "POST"), 409, "does not publish to its topic not-ours")
+    write_lanes(one.store, {"default": replace(log_of_letters.LANE, accept=("raw",), default_type="note")})
+    refused(ask(context_of(one.store, one.clock, broker), "/submissions/s-1/retry", "POST"), 409, "lane default takes raw and no envelope")
     one, broker = with_letters(lane=UNKNOWN_LANE)
     refused(ask(context_of(one.store, one.clock, broker), "/submissions/s-1/retry", "POST"), 409, "are of no lane")
     one.store.delete("controller/lanes.json")

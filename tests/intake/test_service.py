@@ -13,6 +13,8 @@ import httpx
 import pytest
 from pydantic import BaseModel, Field
 
+from batch.dead.lanes import LaneFacts, write_lanes
+from batch.dead.rules import NO_RULES
 from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
@@ -403,3 +405,24 @@ def test_every_endpoint_is_documented() -> None:
             assert operation["responses"]["422"]["content"]["application/problem+json"]["schema"]["$ref"].endswith("Problem")
 
     serve(scenario)
+
+
+def test_a_lane_that_takes_no_envelope_is_refused_once_the_bucket_has_said_so() -> None:
+    store = MemoryObjectStore(clock=ManualClock())
+    facts = LaneFacts("uploads", "b-sub", "b", NO_RULES, accept=("raw",), default_type="note")
+    write_lanes(store, {"uploads": facts})
+
+    async def scenario(service: Service) -> None:
+        body = {"task_type": "thumbnail"}
+        while (answer := await service.post("/submit-task?lane=urgent", body)).status_code == 200:
+            await asyncio.sleep(0)
+        assert_refused(answer, 422, "lane uploads takes raw and no envelope")
+        assert answer.json()["errors"][0]["pointer"] == "?lane"
+        assert_refused(await service.post("/submissions?lane=urgent", [body]), 422, "lane uploads takes raw")
+        assert (await service.post("/submit-task", body)).status_code == 200
+        write_lanes(store, {"uploads": facts, "urgent": LaneFacts("urgent", "urgent-sub", "b", NO_RULES)})
+        service.clock.advance(60)
+        while (await service.post("/submit-task?lane=urgent", body)).status_code == 422:
+            await asyncio.sleep(0)
+
+    serve(scenario, store=store)

@@ -80,7 +80,7 @@ def test_a_notification_has_the_object_in_its_fields() -> None:
         "custom_attributes": {"site": "berlin"},
     }
     assert task.data == message.data
-    name = "photos/a/b.jpg#1700000000000001#3#OBJECT_FINALIZE"
+    name = "lane-sub\nphotos/a/b.jpg#1700000000000001#3#OBJECT_FINALIZE"
     assert task.task_id == str(uuid.uuid5(uuid.UUID(NAMESPACES[NOTIFICATION]), name))
 
 
@@ -119,7 +119,7 @@ def test_an_event_in_binary_mode() -> None:
     fields = {"specversion": "1.0", "id": "o-1", "source": "//shop", "type": "com.example.done", "subject": "order"}
     assert task.fields == fields | {"datacontenttype": "application/json"}
     assert (task.data, task.task_type, task.form) == (b'{"a":1}', "work", CLOUD_EVENT)
-    assert task.task_id == str(uuid.uuid5(uuid.UUID(NAMESPACES[CLOUD_EVENT]), "//shop\no-1"))
+    assert task.task_id == str(uuid.uuid5(uuid.UUID(NAMESPACES[CLOUD_EVENT]), "lane-sub\n//shop\no-1"))
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,49 @@ def test_what_is_refused_has_an_id_of_its_own_whatever_its_publisher_wrote() -> 
 def test_ids_are_uuids_of_version_5_and_never_change(message_id: str) -> None:
     assert task_of(raw(b"x"), message_id=message_id).task_id == str(uuid.uuid5(uuid.UUID(NAMESPACES[RAW]), f"lane-sub\n{message_id}"))
     assert task_of(raw(b"x")).task_id == "3451fcd6-c45b-52ab-95e6-337dc1180c47"
-    assert task_of(notification("b", "o")).task_id == "8d37394b-e299-53bb-a03e-5503a82b1b73"
-    assert task_of(cloud_event(b"", type="t", source="//s", id="1")).task_id == "78080662-6a95-5e89-b8c6-24169dd98220"
+    assert task_of(notification("b", "o")).task_id == "c64c4d3b-eae1-58a5-ac60-7fcff6e439fb"
+    assert task_of(cloud_event(b"", type="t", source="//s", id="1")).task_id == "f4f62305-3784-5d71-ab2d-82c01318fd9f"
+
+
+PART = st.text("a#/\n%:é☃1", min_size=1, max_size=6)
+
+
+@given(st.lists(st.tuples(PART, PART), min_size=2, max_size=2, unique=True))
+@example([("a\nb", "c"), ("a", "b\nc")])
+def test_events_of_different_source_or_id_are_different_tasks(pairs: list[tuple[str, str]]) -> None:
+    ids = {task_of(cloud_event(b"", type="t", source=source, id=id)).task_id for source, id in pairs}
+    assert len(ids) == len({(source.replace("\n", "%0A"), id) for source, id in pairs})
+
+
+WHAT = st.tuples(PART, st.integers(1, 12), st.integers(1, 12), st.sampled_from(EVENT_TYPES))
+
+
+@given(st.lists(WHAT, min_size=2, max_size=2, unique=True))
+@example([("x#1#2#OBJECT_FINALIZE", 1, 2, "OBJECT_FINALIZE"), ("x", 1, 2, "OBJECT_FINALIZE")])
+@example([("x#1", 2, 3, "OBJECT_FINALIZE"), ("x", 1, 2, "OBJECT_FINALIZE")])
+def test_changes_of_different_objects_are_different_tasks_whatever_the_objects_are_called(found: list[tuple[str, int, int, str]]) -> None:
+    messages = [notification("b", name, generation=str(one), metageneration=two, event_type=event) for name, one, two, event in found]
+    assert len({task_of(one).task_id for one in messages}) == 2
+
+
+@given(
+    st.permutations(
+        [("ce-id", "1"), ("CE-ID", "2"), ("Ce-Id", "3"), ("content-type", "text/plain"), ("Content-Type", "a/b"), ("CONTENT-TYPE", "c/d")]
+    )
+)
+def test_in_whatever_order_pubsub_tells_the_attributes_it_is_the_same_task(pairs: list[tuple[str, str]]) -> None:
+    rest = {"ce-specversion": "1.0", "ce-source": "s", "ce-type": "t"}
+    task = task_of(Outgoing(b"", dict(pairs) | rest))
+    assert (task.fields["id"], task.fields["datacontenttype"]) == ("1", "text/plain")
+
+
+def test_a_handler_cannot_put_attributes_into_the_envelopes_of_others() -> None:
+    task = task_of(raw(b'{"task_type":"greet"}'), Forms())
+    with pytest.raises(TypeError, match="a dict of your own"):
+        task.attributes |= {"a": "b"}  # type: ignore[misc,operator]
+    with pytest.raises(TypeError, match="a dict of your own"):
+        task.attributes["a"] = "b"  # type: ignore[index]
+    assert task_of(raw(b'{"task_type":"greet"}'), Forms()).attributes == {}
 
 
 def test_an_event_nested_as_deep_as_can_be_read_is_a_task_or_refused() -> None:

@@ -73,6 +73,30 @@ def test_a_message_that_comes_twice_is_one_task() -> None:
     assert len({one.task_id for one in drained(plant, "gcs-notification", "thread-tells")}) == 1
 
 
+@pytest.mark.parametrize("message", [notification("b", "o"), cloud_event(b"{}", type="t")], ids=["notification", "event"])
+def test_one_event_that_two_lanes_get_is_a_task_of_each(message: Outgoing) -> None:
+    """They share a bucket, where attempts and outputs go by the task's id."""
+    plant = Plant()
+
+    @plant.registry.task("index", retries=2, backoff=Backoff(first_s=0))
+    def index(_task: Task, _ctx: Any) -> None:
+        raise ValueError("the index is down")
+
+    @plant.registry.task("thumbnail", retries=1, backoff=Backoff(first_s=0))
+    def thumbnail(task: Task, ctx: Any) -> None:
+        if ctx.attempt == 1:
+            raise ValueError("once")
+        ctx.write(f"results/{task.task_id}", b"small")
+
+    publish(plant, message)
+    first = drained(plant, "gcs-notification,cloudevents", "index")
+    plant.subscription = plant.broker.subscription("thumbnails", "lane")
+    publish(plant, message)
+    (second,) = set(drained(plant, "gcs-notification,cloudevents", "thumbnail", SUBSCRIPTION_NAME="thumbnails")) - set(first)
+    assert [one.outcome for one in first] == ["dead"]
+    assert (second.outcome, second.attempt_count) == ("succeeded", 2)
+
+
 def test_an_event_type_that_is_not_named_ends_cancelled_and_no_handler_has_it() -> None:
     plant = plant_with("thread-tells")
     publish(plant, notification("b", "o", event_type="OBJECT_DELETE"), notification("b", "o"))
