@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import os
 import socket
 import threading
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ CONNECT_S = 5.0
 READ_S = 20.0
 MOST_S = 45.0
 """Then the connection is cut: a receiver that sends a byte now and then would hold its thread for ever."""
+AGAIN_S = 1.0
 GONE = 410
 _PREFIX = "whsec_"
 
@@ -87,9 +89,8 @@ class Webhook:
             return made[-1]
 
         pool.ConnectionCls = connection  # type: ignore[assignment]
-        cut = threading.Timer(self.most_s, _cut, [made])
-        cut.daemon = True
-        cut.start()
+        told = threading.Event()
+        threading.Thread(target=_cut_after, args=(self.most_s, made, told), name="webhook-cut", daemon=True).start()
         try:
             with pool:
                 answer = pool.urlopen(
@@ -100,15 +101,27 @@ class Webhook:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Retry(f"{to.host} could not be told: {type(error).__name__}") from None
         finally:
-            cut.cancel()
+            told.set()
 
 
-def _cut(connections: Sequence[Any]) -> None:
-    """From another thread than the one that reads, so not by TLS."""
-    for one in connections:
-        with suppress(OSError):
+def _cut_after(most_s: float, connections: Sequence[Any], told: threading.Event) -> None:
+    """Again and again: one may come about only later."""
+    wait_s = most_s
+    while not told.wait(wait_s):
+        wait_s = AGAIN_S
+        for one in connections:
             if one.sock is not None:
-                socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
+                cut(one.sock)
+
+
+def cut(connection: socket.socket) -> None:
+    """From another thread than the one that reads, so not by TLS. A shutdown alone leaves what has come to be read, and a receiver that
+    sends without end is always ahead: so the connection's place is taken by one that has ended."""
+    ended, other = socket.socketpair()
+    other.close()
+    with ended, suppress(OSError):
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        os.dup2(ended.fileno(), connection.fileno(), inheritable=False)
 
 
 def signatures(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:

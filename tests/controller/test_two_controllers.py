@@ -41,7 +41,9 @@ def drained(cloud: Cloud, outside: Outside) -> int:
     raise AssertionError(f"{cloud.published - cloud.acked} messages are forgotten")
 
 
-@pytest.mark.parametrize(("seed", "listing_lag_s"), [(1, 0.0), pytest.param(2, 50.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("seed", "listing_lag_s"), [pytest.param(1, 0.0, marks=pytest.mark.slow), pytest.param(2, 50.0, marks=pytest.mark.slow)]
+)
 def test_threads_of_two_controllers_launch_each_part_once(seed: int, listing_lag_s: float) -> None:
     cloud = Cloud(seed, fault_rate=0.5, listing_lag_s=listing_lag_s, ticks_a_step=4, arrival_steps=70)
     controllers = [controller(cloud, 1), controller(cloud, 2)]

@@ -31,6 +31,7 @@ def check_reports(site: Site, files: dict[str, bytes]) -> None:
         assert report["processed_at"]
 
 
+@pytest.mark.slow
 def test_two_hundred_real_files_by_four_workers(site: Site) -> None:
     files = submit_files(site, 200)
     workers = [site.start(BACKLOG=200, CLOUD_RUN_TASK_COUNT=4, CLOUD_RUN_TASK_INDEX=index, BILLING_FLOOR_S=20) for index in range(4)]
@@ -87,6 +88,7 @@ def test_bad_messages_are_dead_with_their_reason_and_stop_nobody(site: Site) -> 
     assert not [name for name in site.names() if "passwd" in name]
 
 
+@pytest.mark.slow
 def test_the_same_task_from_two_workers_gives_one_output(site: Site) -> None:
     site.upload("input/one.txt", b"one\n")
     body: dict[str, Any] = {"task_id": "same", "task_type": "file_processing", "filename": "one.txt", "processing_time": 1}

@@ -70,6 +70,7 @@ def worker_ends_well(site: Site, folder: Path, count: int, **more: object) -> En
     return end
 
 
+@pytest.mark.slow
 def test_ten_tasks_that_use_a_pool_of_copies_succeed(site: Site, tmp_path: Path) -> None:
     submit(site, "plain", "pool", 10)
     end = site.run(**settings(tmp_path))

@@ -125,6 +125,7 @@ class Queue:
         self.subscriber.close()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The return_immediately flag is deprecated:DeprecationWarning")
 def test_pubsub_loses_no_message_and_no_acknowledgement(cloud: LocalCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = Queue(cloud.addresses, monkeypatch)

@@ -145,6 +145,7 @@ def test_two_services_cannot_share_a_port(tmp_path: Path) -> None:
         cloud.start()
 
 
+@pytest.mark.slow
 def test_a_second_local_cloud_in_the_folder_is_refused_and_disturbs_nothing(cloud: LocalCloud) -> None:
     start_sleeper(cloud.addresses.run)
     everyone = [*cloud.pids.values(), the_worker(cloud.state_dir).pid]
@@ -156,6 +157,7 @@ def test_a_second_local_cloud_in_the_folder_is_refused_and_disturbs_nothing(clou
     cloud.check()
 
 
+@pytest.mark.slow
 def test_the_folder_is_free_again_after_the_end(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     cloud = LocalCloud(tmp_path, QUICK, clean_environment())
@@ -165,6 +167,7 @@ def test_the_folder_is_free_again_after_the_end(tmp_path: Path) -> None:
     lock.release()
 
 
+@pytest.mark.slow
 def test_a_new_local_cloud_waits_for_what_a_killed_one_has_left(tmp_path: Path) -> None:
     """The lock stays with the watchman, also of a killed supervisor, until services and workers are gone."""
     holder = subprocess.Popen(
@@ -186,6 +189,7 @@ def test_a_new_local_cloud_waits_for_what_a_killed_one_has_left(tmp_path: Path) 
         lock.release()
 
 
+@pytest.mark.slow
 def test_what_run_is_told(tmp_path: Path) -> None:
     options = Options(sample_period_s=0, visibility_lag_s=0, startup_delay_s=0.5, startup_spread=0.25, seed=7)
     with LocalCloud(tmp_path, options, clean_environment()) as cloud:
@@ -236,6 +240,7 @@ for line in sys.stdin:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     holder = subprocess.Popen(

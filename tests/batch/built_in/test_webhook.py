@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import socketserver
 import ssl
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from batch.built_in.addresses import destination, is_public
-from batch.built_in.webhook import Webhook
+from batch.built_in.webhook import Webhook, cut
 from batch.model.errors import Permanent, Retry
 from batch.model.message import Task
 from tests.batch.built_in.receiver import Receiver, is_from
@@ -206,6 +207,15 @@ class Odd(socketserver.BaseRequestHandler):
             self.request.sendall(first)
             while again:
                 self.request.sendall(again)
+
+
+def test_what_has_come_is_not_read_once_a_connection_is_cut() -> None:
+    """A receiver that sends without end is always ahead of who reads."""
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        cut(near)
+        assert near.recv(10) == b""
 
 
 @pytest.mark.parametrize(

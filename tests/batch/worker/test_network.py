@@ -190,6 +190,7 @@ def test_a_signal_ends_the_wait_in_order(plant: Plant, caplog: pytest.LogCapture
     assert "worker_broken" not in events(caplog)
 
 
+@pytest.mark.slow
 def test_once_it_works_an_outage_is_a_failure_as_before(plant: Plant, caplog: pytest.LogCaptureFixture) -> None:
     plant.submit(4)
     gate = Gate(plant.clock, 0.0)

@@ -48,11 +48,11 @@ def test_sixteen_threads_create_one_object_and_one_wins_in_each_of_200_rounds(bu
 
 
 @pytest.mark.slow
-def test_a_counter_by_compare_and_swap_of_8_times_100_is_exact(bucket: Any) -> None:
+def test_a_counter_by_compare_and_swap_of_8_times_60_is_exact(bucket: Any) -> None:
     bucket.blob("counter").upload_from_string("0")
 
     def add(_: int) -> None:
-        for _ in range(100):
+        for _ in range(60):
             while not swapped():
                 pass
 
@@ -67,7 +67,7 @@ def test_a_counter_by_compare_and_swap_of_8_times_100_is_exact(bucket: Any) -> N
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(8)))
-    assert bucket.blob("counter").download_as_bytes() == b"800"
+    assert bucket.blob("counter").download_as_bytes() == b"480"
 
 
 class Torn(HTTPAdapter):

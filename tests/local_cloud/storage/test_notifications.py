@@ -190,6 +190,7 @@ def test_versions_and_notifications_exclude_each_other(plant: Plant, notified: A
         versioned.notification(TOPIC, topic_project=plant.project).create()
 
 
+@pytest.mark.slow
 def test_writes_go_on_without_pubsub_and_their_events_are_sent_after_kills_of_both(
     tmp_path: Path, start_server: Callable[[Path], Any], project: str
 ) -> None:
