@@ -23,6 +23,8 @@ from batch.worker.pulling import pulls
 from tests.batch.worker.isolated import submit
 from tests.batch.worker.plant import Plant, ended, in_thread, write
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = (
     ("write", "workers/"),
     ("patch_metadata", "workers/"),

@@ -17,6 +17,8 @@ from tests.batch.worker.plant import Plant
 from tests.e2e.site import Ended, Site, ended
 from tests.support import Service, slow_but, wait_until
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("plain", "async", "async-thread", "group", "isolated", "plain-coroutine")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker does not know what its handlers have left behind")
 

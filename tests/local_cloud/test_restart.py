@@ -24,6 +24,8 @@ from local_cloud.supervisor.supervisor import LocalCloud, Options
 from local_cloud.supervisor.workers import running_workers
 from tests.support import clean_environment, pulled_at_once, wait_until
 
+pytestmark = pytest.mark.slow
+
 QUICK = Options(sample_period_s=0, visibility_lag_s=0)
 TOPIC, NAME = "projects/local/topics/tasks", "projects/local/subscriptions/workers"
 JOBS = "/apis/run.googleapis.com/v1/namespaces/local/jobs"

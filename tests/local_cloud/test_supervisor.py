@@ -27,6 +27,8 @@ from local_cloud.supervisor.watchman import watch
 from local_cloud.supervisor.workers import RunningWorker, running_workers
 from tests.support import clean_environment, slow_but, wait_until
 
+pytestmark = pytest.mark.slow
+
 QUICK = Options(sample_period_s=0, visibility_lag_s=0)
 SLEEPER = "import os,json; print(json.dumps(dict(os.environ)), flush=True); import signal; signal.pause()"
 JOBS = "/apis/run.googleapis.com/v1/namespaces/local/jobs"
