@@ -16,7 +16,7 @@ from math import inf
 from typing import Any, TypeVar
 
 from batch.formats.forms import Forms
-from batch.formats.kinds import ENVELOPE, NOTIFICATION, RAW, event_types, formats
+from batch.formats.kinds import ENVELOPE, event_types, formats, untyped
 from batch.logs import LEVELS
 from batch.model.errors import SettingsError
 from batch.model.message import BUILT_IN
@@ -285,10 +285,9 @@ def forms_problem(accept: Container[str], default_type: str) -> str:
     """Why a lane cannot take these forms of messages; empty if it can."""
     if default_type.startswith(BUILT_IN):
         return f"DEFAULT_TYPE={default_type!r}: is one of Fanout's own types; name one of your handlers'"
-    untyped = [form for form in (RAW, NOTIFICATION) if form in accept]
-    if default_type or not untyped:
-        return ""
-    return f"DEFAULT_TYPE is not set: messages that are taken as {' and '.join(untyped)} name no task type; name a handler's"
+    if lacking := untyped(accept, default_type):
+        return f"DEFAULT_TYPE is not set: messages that are taken as {' and '.join(lacking)} name no task type; name a handler's"
+    return ""
 
 
 def limit_problem(handler_timeout_s: float, task_timeout_s: float) -> str:

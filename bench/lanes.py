@@ -20,8 +20,9 @@ from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Reading, Value
+from controller.observe.containers import Container
 from controller.observe.google_jobs import PAGE, WORKERS_PAGE
-from controller.observe.jobs import LANE_LABEL, Container, JobInfo, RunRequest
+from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
 from controller.observe.sources import PAGE as SUBSCRIPTIONS_PAGE
 from controller.observe.sources import SubscriptionFacts
 from controller.tick.outside import Outside

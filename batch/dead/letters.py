@@ -31,8 +31,8 @@ class Key(NamedTuple):
 class Letter:
     """`died_at` and `first_at` (first publish) are ISO 8601. `attributes` are the message's own, as they may be published again; `source`
     is what Pub/Sub says of a letter that its dead-letter policy took. `errors` are those of `attempts/`, the oldest first. `data` is the
-    message's, or lies in `raw_object`. `kept_because`: why no rule may replay it, only a person. `form`: of a
-    message that was not written for Fanout, as its lane names it."""
+    message's, or lies in `raw_object`. `kept_because`: why no rule may replay it, only a person. `form`: of a message that was not
+    written for Fanout, as its lane names it."""
 
     task_id: str
     task_type: str

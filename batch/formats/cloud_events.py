@@ -13,7 +13,7 @@ from typing import Any
 
 from batch.formats.read import Read
 from batch.model.errors import MessageRefused
-from batch.model.message import short
+from batch.model.message import json_object, short
 
 PREFIX = "ce-"
 STRUCTURED = "application/cloudevents+json"
@@ -60,12 +60,7 @@ def _content_type(attributes: Mapping[str, str]) -> str:
 
 def _structured(data: bytes) -> tuple[dict[str, Any], bytes]:
     """The context and the event's data, as bytes."""
-    try:
-        event = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise MessageRefused("not_json", f"a structured CloudEvent that is not JSON: {error}") from error
-    if not isinstance(event, dict):
-        raise MessageRefused("not_an_object", f"a structured CloudEvent that is JSON but not an object: {short(event)}")
+    event = json_object(data, "a structured CloudEvent")
     context = {name: value for name, value in event.items() if name not in ("data", "data_base64") and value is not None}
     value, encoded = event.get("data"), event.get("data_base64")
     if encoded is not None:

@@ -89,7 +89,7 @@ class Forms:
 
     def is_of_message(self, task_id: str, message_id: str) -> bool:
         """Whether this id was made from the message's own, so that a copy of the message is another task."""
-        return task_id.startswith("message-") or (self.foreign and task_id == self._raw_id(message_id, {}))
+        return task_id.startswith("message-") or (self.foreign and task_id == self.id_of_message(message_id))
 
     def id_of_message(self, message_id: str) -> str:
         """The id of a raw message's task, by its first message id."""

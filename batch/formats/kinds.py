@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from batch.model.message import ENVELOPE_FORM
 
@@ -27,6 +27,11 @@ def formats(text: str) -> tuple[str, ...]:
 def event_types(text: str) -> tuple[str, ...]:
     """Event types separated by commas. Raises ValueError with the rule."""
     return _some_of(text, EVENT_TYPES)
+
+
+def untyped(accept: Container[str], default_type: str) -> tuple[str, ...]:
+    """The forms among these whose messages name no task type, where no default type stands in."""
+    return () if default_type else tuple(form for form in (RAW, NOTIFICATION) if form in accept)
 
 
 def no_envelopes(lane: str, accept: Sequence[str]) -> str:

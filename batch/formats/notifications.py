@@ -4,14 +4,12 @@ data is the object's resource, or empty (payload format NONE).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from batch.formats.read import Read
 from batch.model.deadletters import publishers_attributes
 from batch.model.errors import MessageRefused
-from batch.model.message import short
+from batch.model.message import json_object, short
 
 WITH_RESOURCE, WITHOUT = "JSON_API_V1", "NONE"
 METADATA_UPDATE = "OBJECT_METADATA_UPDATE"
@@ -45,7 +43,7 @@ def read(data: bytes, attributes: Mapping[str, str], event_types: Sequence[str])
     payload = attributes.get("payloadFormat", "")
     if payload not in (WITH_RESOURCE, WITHOUT):
         raise MessageRefused("invalid", f"payloadFormat must be {WITH_RESOURCE} or {WITHOUT}, got {short(payload)}", ("payloadFormat",))
-    resource = _resource(data) if payload == WITH_RESOURCE else {}
+    resource = json_object(data, "the data of a bucket's notification") if payload == WITH_RESOURCE else {}
     event, bucket, name, generation = (attributes[one] for one in _NEEDED)
     metageneration = _text(resource.get("metageneration"))
     # Without the resource only the time tells two changes of one object's metadata apart; all else happens to a generation once.
@@ -63,16 +61,6 @@ def read(data: bytes, attributes: Mapping[str, str], event_types: Sequence[str])
     }
     unwanted = "" if event in event_types else f"event type {short(event)} is none that this lane runs: {', '.join(event_types)}"
     return Read(f"{bucket}/{name}#{generation}#{which}#{event}", "", fields, data, unwanted)
-
-
-def _resource(data: bytes) -> Mapping[str, Any]:
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise MessageRefused("not_json", f"a bucket's notification whose data is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise MessageRefused("not_an_object", f"a bucket's notification whose data is JSON but not an object: {short(body)}")
-    return body
 
 
 def _text(value: object) -> str:

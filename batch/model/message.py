@@ -124,7 +124,7 @@ def decode(data: bytes, attributes: Mapping[str, str], *, message_id: str, publi
     rolling shard.
     Raises MessageRefused; whatever it says, the caller keeps data and attributes unchanged.
     """
-    body = _json_object(data)
+    body = json_object(data)
     task_type = body.pop("task_type", None)
     if type(task_type) is not str or not 0 < len(task_type) <= MAX_TASK_TYPE_BYTES or not task_type.isascii():
         check_task_type(task_type)
@@ -201,14 +201,14 @@ def is_task_id(given: object) -> TypeGuard[str]:
 
 def replaced_task_id(data: bytes) -> object:
     """The task id that a readable message names and that cannot be one; None when it names none, or a good one."""
-    given = _json_object(data).get("task_id") if b'"task_id"' in data else None
+    given = json_object(data).get("task_id") if b'"task_id"' in data else None
     return None if is_task_id(given) else given
 
 
 def readable_task_id(data: bytes, attributes: Mapping[str, str], message_id: str) -> str:
     """The id to write down for a message that may be unreadable: from its data, else its attributes, else `message-<message_id>`."""
     try:
-        given: object = _json_object(data).get("task_id")
+        given: object = json_object(data).get("task_id")
     except MessageRefused:
         given = None
     return task_id_of(given if isinstance(given, str) else attributes.get("task_id"), message_id)
@@ -235,13 +235,14 @@ def task_type_of(data: bytes) -> str | None:
     return task_type if isinstance(task_type, str) else None
 
 
-def _json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes, what: str = "the message") -> dict[str, Any]:
+    """Raises MessageRefused, which says of `what` that it is none."""
     try:
         body = _parsed(data)
     except (ValueError, RecursionError) as error:
-        raise MessageRefused("not_json", f"the message is not JSON: {error}") from error
+        raise MessageRefused("not_json", f"{what} is not JSON: {error}") from error
     if not isinstance(body, dict):
-        raise MessageRefused("not_an_object", f"the message is JSON but not an object: {short(body)}")
+        raise MessageRefused("not_an_object", f"{what} is JSON but not an object: {short(body)}")
     return body
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from controller.observe.jobs import cpus, gibibytes
+from controller.observe.containers import cpus, gibibytes
 
 _WRITTEN = (
     *(

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from controller.observe.containers import cpus, gibibytes
 from controller.observe.job_documents import WORKER, mapping_at, mappings
-from controller.observe.jobs import cpus, gibibytes
 
 Rule = Callable[[Any], str]
 """What a value must be; empty if it is that."""

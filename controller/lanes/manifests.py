@@ -22,7 +22,7 @@ from controller.lanes.fields import CONTAINERS, field_problems, in_yaml, must_be
 from controller.lanes.rules import FORMS, NOWHERE, Home, dead_letters_problems, problems_of, retries_advice
 from controller.model.lane import Policy
 from controller.observe.job_documents import WORKER, Document, job_info, mapping_at, worker_container
-from controller.observe.jobs import LANE_LABEL, LANE_PREFIX, JobInfo
+from controller.observe.jobs import JobInfo
 
 API_VERSION = "run.googleapis.com/v1"
 MAX_DEPTH = 50
@@ -116,17 +116,12 @@ def _job(where: str, document: Document) -> str:
 def _manifest(document: Document) -> tuple[Manifest, list[str]]:
     """With the problems of its annotations. A lane whose annotations cannot be read is told apart by them, and has no name."""
     job = job_info(document, "")
-    if not is_lane(job):
+    if not job.is_lane:
         return Manifest(job.name, document), []
     try:
         return Manifest(job.name, document, *read_policy(f"job {job.name}: metadata", job.labels, job.annotations)), []
     except SettingsError as error:
         return Manifest(job.name, document), list(error.problems)
-
-
-def is_lane(job: JobInfo) -> bool:
-    """Whether it has the label of a lane, or annotations of one and should have the label."""
-    return LANE_LABEL in job.labels or any(key.startswith(LANE_PREFIX) for key in job.annotations)
 
 
 def _shape_problems(where: str, document: Any) -> list[str]:
@@ -175,7 +170,7 @@ def broken_rules(manifest: Manifest, home: Home = NOWHERE) -> list[str]:
     worker = replace(job.worker, env=kept, filled=job.worker.filled | open_names)
     job = replace(job, containers=tuple(worker if one is job.worker else one for one in job.containers))
     policy = manifest.policy if manifest.lane else None
-    problems = list(problems_of(job, policy, home) if is_lane(job) else dead_letters_problems(job, home))
+    problems = list(problems_of(job, policy, home) if job.is_lane else dead_letters_problems(job, home))
     stated, timeout = kept.get("TASK_TIMEOUT_S"), f"{job.task_timeout_s:g}"
     if stated not in (None, timeout):
         leave = "leave it out, it is set from that"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from batch.formats.kinds import CLOUD_EVENT, ENVELOPE, NOTIFICATION, RAW
+from batch.formats.kinds import CLOUD_EVENT, ENVELOPE, NOTIFICATION, RAW, untyped
 from batch.prices import LIST_PERCENT
 from batch.settings import WorkerSettings
 from controller.lanes.annotations import MAX_MESSAGES, SCHEDULE
@@ -17,7 +17,8 @@ from controller.lanes.worker_rules import DEAD_LETTERS_WORKER, WORKER, process_p
 from controller.model.execution import count_in
 from controller.model.lane import DELAYED_START_WITHIN_S, START_WITHIN_S, Policy
 from controller.model.wording import spoken
-from controller.observe.jobs import DEAD_LETTERS, LANE_LABEL, JobInfo
+from controller.observe.containers import DEAD_LETTERS
+from controller.observe.jobs import LANE_LABEL, JobInfo
 
 PARALLELISM = "spec.template.spec.parallelism"
 RETRIES = 1
@@ -30,8 +31,7 @@ FORMS = {"ACCEPT": "fanout/accept", "DEFAULT_TYPE": "fanout/default-type", "EVEN
 @dataclass(frozen=True, slots=True)
 class Home:
     """Where the controller works; a lane's workers must work there too. Empty: not known, and not checked. Jobs are looked for in `region`
-    alone. Workers of a delayed job cost
-    `delayed_price_percent` of the list price there."""
+    alone. Workers of a delayed job cost `delayed_price_percent` of the list price there."""
 
     project: str = ""
     bucket: str = ""
@@ -46,7 +46,7 @@ def problems_of(job: JobInfo, policy: Policy | None, home: Home = NOWHERE) -> tu
     """Every rule that the job of a lane breaks. `policy` is what its annotations say; None where they cannot be read."""
     agreement = {**dict(_agreement(job, home)), **dict(_forms(job, policy) if policy else ())}
     told = {*agreement}
-    if policy and (_untyped(policy) or told & {*FORMS}):
+    if policy and (untyped(policy.accept, policy.default_type) or told & {*FORMS}):
         told.add("DEFAULT_TYPE")  # a worker that lacks it follows from the problem of its lane
     worker = process_problems(WORKER, job.worker, job.task_timeout_s, told)
     found = (*_shape(job), *worker, *agreement.values(), *(_relations(job, policy) if policy else ()))
@@ -141,8 +141,8 @@ def _relations(job: JobInfo, policy: Policy) -> Iterator[str]:
     most, own = policy.share, count_in(job.env, "MAX_MESSAGES")
     if MAX_MESSAGES in job.annotations and own and own > most:
         yield f"{written('MAX_MESSAGES', job.worker)}={own} is above {MAX_MESSAGES}={most}, and has no effect in launches: make them equal"
-    if untyped := _untyped(policy):
-        yield f"fanout/accept has {' and '.join(untyped)}, which name no task type: set fanout/default-type"
+    if lacking := untyped(policy.accept, policy.default_type):
+        yield f"fanout/accept has {' and '.join(lacking)}, which name no task type: set fanout/default-type"
     if "fanout/event-types" in job.annotations and NOTIFICATION not in policy.accept:
         yield f"fanout/event-types does nothing while fanout/accept has no {NOTIFICATION}: add it, or leave the types out"
     if policy.default_type and not {RAW, NOTIFICATION, CLOUD_EVENT} & {*policy.accept}:
@@ -151,11 +151,6 @@ def _relations(job: JobInfo, policy: Policy) -> Iterator[str]:
         named = f"{SCHEDULE}{policy.schedules[0].name}"
         yield f"{named} publishes an envelope, and fanout/accept has none: add {ENVELOPE}, or move the schedule to another lane"
     yield from _lateness(job, policy)
-
-
-def _untyped(policy: Policy) -> list[str]:
-    """The forms of its messages that need a default type, and have none."""
-    return [] if policy.default_type else [form for form in (RAW, NOTIFICATION) if form in policy.accept]
 
 
 def _lateness(job: JobInfo, policy: Policy) -> Iterator[str]:

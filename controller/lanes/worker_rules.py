@@ -16,7 +16,7 @@ from typing import Any
 from batch.dead.draining.settings import DeadLetterSettings
 from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings, read, worker_settings
-from controller.observe.jobs import DEAD_LETTERS, Container
+from controller.observe.containers import DEAD_LETTERS, Container
 
 LAUNCHED = ("BACKLOG", "DECISION_ID")
 """Settings of one launch: in a job they would bind each execution to it."""

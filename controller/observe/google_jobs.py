@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
 from controller.model.execution import ExecutionInfo, WorkerInfo
+from controller.observe.containers import Container, worker_at
 from controller.observe.deployed import DeployedJobs
 from controller.observe.job_documents import Document, job_info
-from controller.observe.jobs import LANE_LABEL, LANE_PREFIX, Container, JobInfo, LaunchUnclear, RunRequest, worker_at
+from controller.observe.jobs import JobInfo, LaunchUnclear, RunRequest
 from controller.observe.refusals import failures, launch_error, no_answer, short, unreadable
 
 PAGE = 100
@@ -47,7 +48,7 @@ class GoogleJobRunner:
     def jobs(self) -> list[JobInfo]:
         """Through the v1 API: only that one says which jobs are delayed."""
         found = (job_info(document, self._parent) for document in self._deployed.list())
-        return [job for job in found if LANE_LABEL in job.labels or any(key.startswith(LANE_PREFIX) for key in job.annotations)]
+        return [job for job in found if job.is_lane]
 
     def executions(self, job: str) -> Iterator[ExecutionInfo]:
         with self._translated(f"cannot list the executions of {job}"):

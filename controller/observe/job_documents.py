@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from controller.observe.jobs import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, Container, JobInfo, worker_at
+from controller.observe.containers import Container, worker_at
+from controller.observe.jobs import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, JobInfo
 
 DELAYED = ("spec", "delayExecution")
 EXECUTION = ("spec", "template", "spec")

@@ -90,7 +90,7 @@ class PokedLanes:
             age_s = None if self._lanes_read_at is None else now - self._lanes_read_at
             found = lane_for(poke, self._lanes)
             if age_s is None or age_s > LANES_KNOWN_S or (found is None and age_s > self._every_s):
-                lanes, _ = lanes_of(self._outside.runner.jobs(), self._outside.home)
+                lanes, _ = lanes_of(self._outside.runner.jobs(), self._outside.home, self._outside.memory.lane_of)
                 self._lanes, self._lanes_read_at = tuple(lanes), now
                 found = lane_for(poke, self._lanes)
             return found

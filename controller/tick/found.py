@@ -26,8 +26,7 @@ SOURCES_KEPT_S = 50.0
 @dataclass(frozen=True, slots=True)
 class Found:
     """`refused` are jobs that cannot be a lane, and lanes that have no job any more. `kept` are facts of lanes on record that are none now
-    and stay on record; `sources` what lanes drain, by lane, as far as it was asked for; `unread` is why it
-    could not be read."""
+    and stay on record; `sources` what lanes drain, by lane, as far as it was asked for; `unread` is why it could not be read."""
 
     jobs: Mapping[str, JobInfo]
     lanes: Sequence[Lane]

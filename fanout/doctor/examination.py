@@ -11,7 +11,8 @@ from controller.lanes.lanes import chosen_lanes
 from controller.lanes.resources import DEAD_LETTER_TOPIC
 from controller.model.lane import Lane
 from controller.model.reading import Unknown
-from controller.observe.jobs import DEAD_LETTERS, JobInfo
+from controller.observe.containers import DEAD_LETTERS
+from controller.observe.jobs import JobInfo
 from controller.observe.waiting import waiting_of
 from controller.tick.found import find_lanes
 from controller.tick.outside import Outside

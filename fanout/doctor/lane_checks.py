@@ -15,7 +15,8 @@ from controller.lanes.sources import troubles_of
 from controller.model.lane import Lane
 from controller.model.reading import Reading, Value
 from controller.model.wording import are, counted, spoken
-from controller.observe.jobs import DEAD_LETTERS, JobInfo
+from controller.observe.containers import DEAD_LETTERS
+from controller.observe.jobs import JobInfo
 from controller.observe.sources import SubscriptionFacts
 from controller.observe.waiting import MAX_COUNTED, Waiting
 from fanout.doctor.finding import Finding, Verdict, fine, judged

@@ -17,7 +17,7 @@ from controller.lanes.lanes import LaneRefused, lanes_of
 from controller.lanes.rules import Home
 from controller.lanes.sources import missing, troubles_of
 from controller.model.lane import Lane
-from controller.observe.jobs import LANE_LABEL, JobInfo
+from controller.observe.jobs import JobInfo
 from controller.observe.sources import SourceReader
 
 TIMEOUT_S = 5.0
@@ -52,7 +52,7 @@ def look_at(project: str, region: str, lane: str, topic: str) -> Target:
 
 def target_of(lane: str, topic: str, jobs: list[JobInfo], sources: SourceReader, project: str = "") -> Target:
     """What is wrong with a lane that tasks are submitted to by `topic`. Raises nothing."""
-    lanes, refused = lanes_of([job for job in jobs if LANE_LABEL in job.labels], Home(project))
+    lanes, refused = lanes_of([job for job in jobs if job.is_lane], Home(project))
     found = next((one for one in lanes if one.name == lane), None)
     lost = tuple(_lost(found, topic, sources, project))
     if found is not None and (untaken := no_envelopes(found.name, found.policy.accept)):

@@ -15,7 +15,8 @@ from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Value
-from controller.observe.jobs import LANE_LABEL, Container, JobInfo, RunRequest
+from controller.observe.containers import Container
+from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
 from controller.observe.sources import SubscriptionFacts
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult

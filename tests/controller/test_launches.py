@@ -13,7 +13,8 @@ from controller.act.state import load
 from controller.decide.budget import Quotas
 from controller.decide.decision import HoldCause, Kind
 from controller.lanes.lanes import lane_of
-from controller.observe.jobs import Container, LaunchRefused, LaunchThrottled
+from controller.observe.containers import Container
+from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick.outside import Memory
 from controller.tick.results import TickResult, explained
 from tests.controller.fakes import World, job, lane, tick, world

@@ -15,8 +15,9 @@ from batch.settings import WorkerSettings
 from controller.config import ControllerSettings
 from controller.lanes.lanes import lane_of
 from controller.lanes.rules import Home, dead_letters_problems
+from controller.observe.containers import Container
 from controller.observe.job_documents import job_info
-from controller.observe.jobs import Container, JobInfo
+from controller.observe.jobs import JobInfo
 from intake.config import IntakeSettings
 from tests.controller.fakes import job, worker
 

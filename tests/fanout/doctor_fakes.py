@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from batch.model.errors import DependencyMissing
-from controller.observe.jobs import Container, JobInfo
+from controller.observe.containers import Container
+from controller.observe.jobs import JobInfo
 from controller.observe.sources import SubscriptionFacts
 from fanout.doctor.services import BucketFacts, ScheduledCall
 
