@@ -26,9 +26,6 @@ CONNECT_S = 5.0
 READ_S = 20.0
 MOST_S = 45.0
 """Then the connection is cut: a receiver that sends a byte now and then would hold its thread for ever."""
-AGAIN_S = 1.0
-RECEIVE_BYTES = 16 * 1024
-"""Of a receiver that sends without end so much waits to be read when its connection is cut; megabytes took a busy machine minutes."""
 GONE = 410
 _PREFIX = "whsec_"
 
@@ -70,7 +67,18 @@ class Webhook:
     def _status(self, to: Destination, headers: dict[str, str], body: bytes) -> int:
         import urllib3
 
-        pool = pool_of(to, self.ca_certs)
+        timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
+        pool = urllib3.HTTPConnectionPool(to.address, to.port, timeout=timeout)
+        if to.scheme == "https":
+            pool = urllib3.HTTPSConnectionPool(
+                to.address,
+                to.port,
+                timeout=timeout,
+                server_hostname=to.host,
+                assert_hostname=to.host,
+                cert_reqs="CERT_REQUIRED",
+                ca_certs=self.ca_certs,
+            )
         made: list[Any] = []
         kind = pool.ConnectionCls
 
@@ -78,57 +86,29 @@ class Webhook:
             made.append(kind(**options))
             return made[-1]
 
-        pool.ConnectionCls = connection
-        told = threading.Event()
-        threading.Thread(target=_cut_after, args=(self.most_s, made, told), name="webhook-cut", daemon=True).start()
+        pool.ConnectionCls = connection  # type: ignore[assignment]
+        cut = threading.Timer(self.most_s, _cut, [made])
+        cut.daemon = True
+        cut.start()
         try:
             with pool:
                 answer = pool.urlopen(
                     "POST", to.target, body, headers, retries=False, redirect=False, preload_content=False, assert_same_host=False
                 )
                 answer.close()  # the status has told; what follows is not read
-                return int(answer.status)
+                return answer.status
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Retry(f"{to.host} could not be told: {type(error).__name__}") from None
         finally:
-            told.set()
+            cut.cancel()
 
 
-def pool_of(to: Destination, ca_certs: str | None = None) -> Any:
-    """For one request to the address that was checked."""
-    import urllib3
-
-    options: dict[str, Any] = {
-        "timeout": urllib3.Timeout(connect=CONNECT_S, read=READ_S),
-        "socket_options": [(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)],
-    }
-    if to.scheme != "https":
-        return urllib3.HTTPConnectionPool(to.address, to.port, **options)
-    return urllib3.HTTPSConnectionPool(
-        to.address,
-        to.port,
-        server_hostname=to.host,
-        assert_hostname=to.host,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=ca_certs,
-        **options,
-    )
-
-
-def _cut_after(most_s: float, connections: Sequence[Any], told: threading.Event) -> None:
-    """Again and again: one may come about only later."""
-    wait_s = most_s
-    while not told.wait(wait_s):
-        wait_s = AGAIN_S
-        for one in [one.sock for one in connections]:
-            if one is not None:
-                cut(one)
-
-
-def cut(connection: socket.socket) -> None:
-    """From another thread than the one that reads, so not by TLS. What has come can still be read: RECEIVE_BYTES bounds it."""
-    with suppress(OSError):
-        socket.socket.shutdown(connection, socket.SHUT_RDWR)
+def _cut(connections: Sequence[Any]) -> None:
+    """From another thread than the one that reads, so not by TLS."""
+    for one in connections:
+        with suppress(OSError):
+            if one.sock is not None:
+                socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
 
 
 def signatures(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:

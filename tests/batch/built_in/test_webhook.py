@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import socketserver
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batch.built_in.addresses import destination, is_public
-from batch.built_in.webhook import RECEIVE_BYTES, Webhook, cut, pool_of
+from batch.built_in.webhook import Webhook
 from batch.model.errors import Permanent, Retry
 from batch.model.message import Task
 from tests.batch.built_in.receiver import Receiver, is_from
@@ -203,30 +202,11 @@ class Odd(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.request.recv(65536)
         first, again = self.server.odd  # type: ignore[attr-defined]
+        self.request.settimeout(1)  # of a connection that was cut the system itself gives up only minutes later
         with suppress(OSError):
             self.request.sendall(first)
             while again:
                 self.request.sendall(again)
-
-
-def test_little_is_left_to_read_once_a_connection_is_cut() -> None:
-    """A receiver that sends without end is always ahead of who reads."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        to = destination(f"http://127.0.0.1:{server.getsockname()[1]}/", allow_private=True)
-        with closing(pool_of(to)._new_conn()) as connection:
-            connection.connect()
-            far, _ = server.accept()
-            with far:
-                far.setblocking(False)
-                with suppress(BlockingIOError):
-                    while True:
-                        far.send(b"x" * 65_536)
-                cut(connection.sock)
-                left = 0
-                with suppress(OSError):
-                    while data := connection.sock.recv(65_536):
-                        left += len(data)
-    assert left <= 4 * RECEIVE_BYTES
 
 
 @pytest.mark.parametrize(
