@@ -155,6 +155,7 @@ def test_what_is_seen_of_a_lane_s_subscription(changes: dict[str, Any], lost: st
         ([replace(job(), parallelism=3)], "nothing is launched for lane default: job default: spec.template.spec.parallelism=3"),
         ([job(), job("bulk", subscription="tasks-sub")], "(job default: subscription tasks-sub is also drained by projects/p/"),
         ([job(weight="-4")], "no job drains lane default"),
+        ([replace(job(), labels={})], "labels[fanout-lane] is not set"),
     ],
 )
 def test_what_is_seen_of_a_lane_s_job(jobs: list[JobInfo], told: str) -> None:
