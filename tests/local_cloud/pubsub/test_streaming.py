@@ -330,6 +330,8 @@ def test_a_client_comes_back_by_itself_after_a_restart_of_the_server(connect: Ca
     with subscribed(client.subscriber, subscription, handle) as future:
         client.publish(topic, b"before")
         assert bodies.get(timeout=60) == b"before"
+        acknowledged = model.subscription(subscription)
+        wait_until(lambda: acknowledged.counts()[0] == 0, description="the acknowledgement, which the client sends later")
         server.stop()
         again = GrpcServer(model, clock, "127.0.0.1", port, {})
         again.start()
