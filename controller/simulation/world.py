@@ -1,0 +1,318 @@
+"""The world of a simulation: events in order of their time, messages, workers that take them, a gauge that is sampled. Seeded, and exact to
+the event; no thread, no real time.
+
+Workers behave as the real ones do, as far as sizes and costs go: a share, the paid minute after it, an end when the queue is empty, the
+task timeout. A thread takes several short messages at once, so that a hundred million of them stay possible.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from batch.model.exit import ExitReason
+from batch.model.shares import share as share_of
+from batch.testing import ManualClock
+from batch.worker.life import BILLING_RESERVE_S
+from controller.simulation.fleet import Execution, Worker
+from controller.simulation.queue import Cohort, Queue, Taken
+from controller.simulation.scenario import GAUGE_EVERY_S, Load, Scenario
+
+BATCH_S = 0.5
+"""A thread takes so many messages at a time that they fill this, and at most a part of what there is."""
+LATE_S = 1e-6
+
+
+@dataclass(slots=True)
+class Count:
+    """What came of a lane. `late_count` messages were done later than their deadline after they could first be taken; `cost_s` are the
+    worker-seconds that are paid for, `waste_count` the workers that did nothing."""
+
+    done_count: int = 0
+    late_count: int = 0
+    dead_count: int = 0
+    cost_s: float = 0.0
+    worker_count: int = 0
+    launch_count: int = 0
+    waste_count: int = 0
+    work_s: float = 0.0
+    last_done_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the gauge of a lane saw at `at`, and when a reader can see that; `arrived_count` is what a rate of arrivals is made from."""
+
+    at: float
+    visible_at: float
+    undelivered_count: int
+    oldest_at: float | None
+    arrived_count: int
+
+
+@dataclass(slots=True, eq=False)
+class LaneWorld:
+    """One lane: its queue and its executions, newest last. `availabilities` are when messages became available, retries too: what a bound
+    of the cost is computed from."""
+
+    load: Load
+    job: str
+    drain_within_s: float
+    queue: Queue = field(default_factory=Queue)
+    executions: list[Execution] = field(default_factory=list)
+    live: dict[Worker, None] = field(default_factory=dict)
+    idle: deque[tuple[Worker, int]] = field(default_factory=deque)
+    samples: list[Sample] = field(default_factory=list)
+    availabilities: list[tuple[float, int]] = field(default_factory=list)
+    count: Count = field(default_factory=Count)
+
+    @property
+    def alive_count(self) -> int:
+        """Workers that are paid for now: begun or not."""
+        return sum(len(one.workers) - one.ended_count for one in self.executions[-500:] if one.completed_at is None)
+
+
+class World:
+    """Run it with `run`; launch workers with `launch`. All times are Unix seconds of `clock`."""
+
+    def __init__(self, scenario: Scenario, drain_within_s: Mapping[str, float]) -> None:
+        self.scenario, self.clock = scenario, ManualClock()
+        self.start_at = self.clock.now()
+        self._rng = random.Random(scenario.seed)
+        self._gauge_rng, self._start_rng = random.Random(scenario.seed + 1), random.Random(scenario.seed + 2)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
+        self.stop_at = self.start_at + scenario.horizon_s * 2
+        base = "projects/simulated/locations/simulated/jobs"
+        self.lanes = {
+            load.name: LaneWorld(load, f"{base}/{load.name}", drain_within_s[load.name]) for load in scenario.loads
+        }
+        for lane in self.lanes.values():
+            self._next_arrival(lane, 0)
+            self._every(GAUGE_EVERY_S, lambda lane=lane: self._sample(lane), first_s=self._gauge_rng.uniform(0, GAUGE_EVERY_S))
+
+    # --- events
+
+    def at(self, when: float, call: Callable[[], None]) -> None:
+        """Call it at that time."""
+        self._number += 1
+        heapq.heappush(self._events, (when, self._number, call))
+
+    def every(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call it again and again, from the start on, as long as there is something to do."""
+        self._every(seconds, call, first_s=0.0)
+
+    def _every(self, seconds: float, call: Callable[[], None], first_s: float) -> None:
+        def again(when: float) -> None:
+            call()
+            if not self.is_over:
+                self.at(when + seconds, lambda: again(when + seconds))
+
+        self.at(self.start_at + first_s, lambda: again(self.start_at + first_s))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the horizon has passed and everything is done, or it has taken far too long."""
+        now = self.clock.now()
+        if now < self.start_at + self.scenario.horizon_s:
+            return False
+        return now >= self.stop_at or not any(lane.queue.unacked_count or lane.live or lane.alive_count for lane in self.lanes.values())
+
+    def run(self) -> None:
+        """Until nothing is left to happen. What is still alive then is paid for until then."""
+        while self._events:
+            when, _, call = heapq.heappop(self._events)
+            if when > self.stop_at:
+                break
+            self.clock.advance(max(0.0, when - self.clock.now()))
+            call()
+        for lane in self.lanes.values():
+            lane.count.late_count += lane.queue.unacked_count
+            for worker in list(lane.live):
+                self._end(lane, worker, ExitReason.STOPPED)
+
+    # --- messages
+
+    def _next_arrival(self, lane: LaneWorld, number: int) -> None:
+        if number < len(lane.load.arrivals):
+            at_s, count = lane.load.arrivals[number]
+            self.at(self.start_at + at_s, lambda: self._arrive(lane, count, number + 1))
+
+    def _arrive(self, lane: LaneWorld, count: int, following: int) -> None:
+        self._publish(lane, count)
+        self._next_arrival(lane, following)
+
+    def _publish(self, lane: LaneWorld, count: int) -> None:
+        now = self.clock.now()
+        cohort = lane.queue.publish(now, count)
+        lane.availabilities.append((now - self.start_at, count))
+        if lane.load.republish_after_s is not None:
+            self.at(now + lane.load.republish_after_s, lambda: self._republish(lane, cohort))
+        self._wake(lane)
+
+    def _republish(self, lane: LaneWorld, cohort: Cohort) -> None:
+        if cohort.left:
+            self._publish(lane, cohort.left)
+
+    def _again(self, lane: LaneWorld, cohort: Cohort) -> None:
+        lane.queue.give(cohort, cohort.left)
+        self._wake(lane)
+
+    def _sample(self, lane: LaneWorld) -> None:
+        now, queue = self.clock.now(), lane.queue
+        if self._gauge_rng.random() >= self.scenario.gap_share:
+            visible_at = now + self.scenario.lag.draw(self._gauge_rng)
+            lane.samples.append(Sample(now, visible_at, queue.unacked_count, queue.oldest_at(), queue.arrived_count))
+
+    # --- workers
+
+    def launch(self, lane: LaneWorld, count: int, env: Mapping[str, str], *, backlog: int | None = None, limit: int | None = None) -> Execution:
+        """An execution of `count` workers that share `backlog` messages, or, None, go on until the queue is empty."""
+        now = self.clock.now()
+        name = f"{lane.load.name}-{len(lane.executions):05d}"
+        execution = Execution(f"{lane.job}/executions/{name}", now, env)
+        for index in range(count):
+            own = None if backlog is None else share_of(backlog, count, index)
+            worker = Worker(execution, index, lane.load.concurrency, own, limit)
+            execution.workers.append(worker)
+            self.at(now + self.scenario.start_up.draw(self._start_rng), lambda worker=worker: self._begin(lane, worker))
+        lane.executions.append(execution)
+        lane.count.worker_count += count
+        lane.count.launch_count += 1
+        return execution
+
+    def stop(self, lane: LaneWorld, worker: Worker) -> None:
+        """End it now; what it holds waits again."""
+        if worker.ended_at is None:
+            self._end(lane, worker, ExitReason.STOPPED)
+
+    def _begin(self, lane: LaneWorld, worker: Worker) -> None:
+        now = self.clock.now()
+        worker.begin(now, self._start_rng.random())
+        if worker.share is not None:
+            worker.paid_until = now + max(0.0, self.scenario.floor_s - BILLING_RESERVE_S)
+        worker.execution.begun_count += 1
+        worker.execution.begun_at = min(now, worker.execution.begun_at or inf)
+        lane.live[worker] = None
+        self.at(now + lane.load.task_timeout_s, lambda: self._out_of_time(lane, worker))
+        for thread in range(worker.threads):
+            self._next(lane, worker, thread)
+
+    def _room(self, lane: LaneWorld, worker: Worker, message_s: float) -> int:
+        """How many messages it may take now; 0: it has had its share."""
+        if worker.share is None or worker.taken < worker.share:
+            return 10**9 if worker.share is None else worker.share - worker.taken
+        if self.clock.now() + message_s >= worker.paid_until:
+            return 0
+        return 10**9 if worker.limit is None else max(0, worker.limit - worker.taken)
+
+    def _next(self, lane: LaneWorld, worker: Worker, thread: int) -> None:
+        if worker.ended_at is not None:
+            return
+        now, durations = self.clock.now(), lane.load.durations
+        message_s = durations.mean(now - self.start_at)
+        room = self._room(lane, worker, message_s)
+        if not room:
+            self._retire(lane, worker)
+            return
+        part = max(1, min(room, lane.queue.waiting_count) // (4 * worker.threads))
+        taken = lane.queue.take(min(room, part, max(1, int(BATCH_S / message_s)) if message_s > 0 else part))
+        if not taken:
+            worker.idle.add(thread)
+            lane.idle.append((worker, thread))
+            self._maybe_end(lane, worker)
+            return
+        count = sum(many for _, many in taken)
+        worker.roll(now)
+        worker.taken += count
+        worker.busy[thread] = (now, taken)
+        seconds = durations.draw_sum(self._rng, count, now - self.start_at)
+        self.at(now + seconds, lambda: self._done(lane, worker, thread, taken, count, seconds))
+
+    def _done(self, lane: LaneWorld, worker: Worker, thread: int, taken: Taken, count: int, seconds: float) -> None:
+        if worker.ended_at is not None:
+            return
+        now, total = self.clock.now(), lane.count
+        worker.roll(now)
+        del worker.busy[thread]
+        worker.handler_s += seconds
+        total.work_s += seconds
+        failures, acked_count = lane.load.failures, 0
+        for cohort, many in taken:
+            failed = sum(self._rng.random() < failures.share for _ in range(many)) if failures.share else 0
+            if failed and cohort.runs + 1 < failures.attempts:
+                later = lane.queue.defer(cohort, failed, now + failures.after_s)
+                worker.returned += failed
+                worker.deferred.append((int(later.available_at), failed))
+                lane.availabilities.append((later.available_at - self.start_at, failed))
+                self.at(later.available_at, lambda later=later: self._again(lane, later))
+            elif failed:
+                total.dead_count += failed
+                many, failed = many, 0
+            done = many - failed
+            lane.queue.ack(cohort, done)
+            acked_count += done
+            if now - cohort.available_at > lane.drain_within_s + LATE_S:
+                total.late_count += done
+        worker.acked += acked_count
+        total.done_count += acked_count
+        if acked_count:
+            worker.last_acked_at = total.last_done_at = now
+        self._next(lane, worker, thread)
+
+    def _retire(self, lane: LaneWorld, worker: Worker) -> None:
+        worker.retired += 1
+        if worker.retired == worker.threads:
+            self._end(lane, worker, ExitReason.SHARE_DONE)
+        else:
+            self._maybe_end(lane, worker)
+
+    def _maybe_end(self, lane: LaneWorld, worker: Worker) -> None:
+        """When all its threads are without work, it ends after its idle tail, or with its paid minute."""
+        if len(worker.idle) + worker.retired < worker.threads:
+            return
+        worker.woken += 1
+        woken = worker.woken
+
+        def end() -> None:
+            if worker.ended_at is None and worker.woken == woken and len(worker.idle) + worker.retired == worker.threads:
+                self._end(lane, worker, ExitReason.DRAINED)
+
+        self.at(max(self.clock.now() + self.scenario.idle_tail_s, worker.paid_until), end)
+
+    def _wake(self, lane: LaneWorld) -> None:
+        while lane.queue.waiting_count and lane.idle:
+            worker, thread = lane.idle.popleft()
+            if worker.ended_at is None and thread in worker.idle:
+                worker.idle.discard(thread)
+                worker.woken += 1
+                self._next(lane, worker, thread)
+
+    def _out_of_time(self, lane: LaneWorld, worker: Worker) -> None:
+        if worker.ended_at is None:
+            self._end(lane, worker, ExitReason.OUT_OF_TIME)
+
+    def _end(self, lane: LaneWorld, worker: Worker, reason: ExitReason) -> None:
+        now, execution = self.clock.now(), worker.execution
+        worker.roll(now)
+        for _, taken in worker.busy.values():
+            lane.queue.put_back(taken)
+            worker.returned += sum(many for _, many in taken)
+        worker.busy.clear()
+        worker.end(now, reason)
+        lane.live.pop(worker, None)
+        execution.ended_count += 1
+        if execution.ended_count == len(execution.workers):
+            execution.completed_at = now
+        lane.count.cost_s += max(self.scenario.floor_s, now - execution.created_at)
+        lane.count.waste_count += not worker.taken
+        self._wake(lane)
+
+
+def with_seed(scenario: Scenario, seed: int) -> Scenario:
+    """The same scenario with other chances."""
+    return replace(scenario, seed=seed)
