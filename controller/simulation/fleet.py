@@ -43,13 +43,14 @@ class Execution:
 @dataclass(slots=True, eq=False)
 class Worker:
     """One worker. `share` messages are its own, None: it goes on until the queue is empty; after its share it takes more until
-    `paid_until`, at most `limit` in all. What it writes of itself is as old as its last progress."""
+    `paid_until`, at most `limit` in all; one that `stays` ends only when it is stopped. What it writes of itself is as old as its last progress."""
 
     execution: Execution
     index: int
     threads: int
     share: int | None
     limit: int | None = None
+    stays: bool = False
     begun_at: float = 0.0
     paid_until: float = 0.0
     taken: int = 0

@@ -10,6 +10,7 @@ from controller.lanes.lanes import lane_of
 from controller.model.lane import Lane
 from controller.simulation.scenario import Scenario
 from controller.simulation.seams import job_of, outside_of
+from controller.simulation.taught import teach
 from controller.simulation.world import Count, LaneWorld, World
 from controller.tick.rounds import tick_lanes
 
@@ -70,6 +71,9 @@ def run_fanout(scenario: Scenario) -> Run:
     """The real ticks drive it. Raises SettingsError."""
     world = world_of(scenario)
     outside, _ = outside_of(world)
+    for load in scenario.loads:
+        if load.is_taught:
+            teach(outside, load, scenario)
     run = started(world, "fanout")
 
     def tick() -> None:
@@ -104,6 +108,5 @@ def ended(world: World, run: Run) -> Run:
 
 
 def _point(lane: LaneWorld, now: float, start_at: float) -> Point:
-    alive = [one for one in lane.executions[-200:] if one.completed_at is None]
-    running_s = sum((len(one.workers) - one.ended_count) * (now - one.created_at) for one in alive)
+    running_s = sum(now - worker.execution.created_at for worker in lane.live)
     return Point(now - start_at, lane.queue.unacked_count, lane.alive_count, lane.count.cost_s + running_s)

@@ -28,10 +28,17 @@ class Durations(Protocol):
 
 
 class Draw(Protocol):
-    """Seconds that differ from one time to the next: a start-up, the age of a sample."""
+    """Seconds until a worker begins, which differ from one to the next."""
 
     def draw(self, rng: random.Random) -> float:
         """The next one."""
+
+
+class MaybeDraw(Protocol):
+    """Seconds until a sample of the gauge can be read."""
+
+    def draw(self, rng: random.Random) -> float | None:
+        """The next one; None: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,8 @@ NO_FAILURES = Failures()
 @dataclass(frozen=True, slots=True)
 class Load:
     """One lane: `annotations` as an operator writes them (without those that name the subscription and its topic), what its job says, what
-    comes, and how long it takes. A producer publishes again what is not done after `republish_after_s`."""
+    comes, and how long it takes. A producer publishes again what is not done after `republish_after_s`. `is_taught`: the lane has drained
+    before, so that how long its messages take is known."""
 
     arrivals: Arrivals
     durations: Durations
@@ -59,6 +67,7 @@ class Load:
     task_timeout_s: float = 3600.0
     failures: Failures = NO_FAILURES
     republish_after_s: float | None = None
+    is_taught: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,7 @@ class Scenario:
 
     name: str
     loads: tuple[Load, ...]
-    lag: Draw
+    lag: MaybeDraw
     start_up: Draw
     horizon_s: float
     seed: int = 1
@@ -76,5 +85,3 @@ class Scenario:
     tick_every_s: float = TICK_EVERY_S
     floor_s: float = WORKER_FLOOR_S
     idle_tail_s: float = 3.0
-    gap_share: float = 0.0
-    """Of the samples, that never become visible."""

@@ -69,11 +69,17 @@ class LaneWorld:
     samples: list[Sample] = field(default_factory=list)
     availabilities: list[tuple[float, int]] = field(default_factory=list)
     count: Count = field(default_factory=Count)
+    ended_count: int = 0
 
     @property
     def alive_count(self) -> int:
         """Workers that are paid for now: begun or not."""
-        return sum(len(one.workers) - one.ended_count for one in self.executions[-500:] if one.completed_at is None)
+        return self.count.worker_count - self.ended_count
+
+    @property
+    def leaving_count(self) -> int:
+        """Those of them that end by themselves."""
+        return self.alive_count - sum(worker.stays for worker in self.live)
 
 
 class World:
@@ -120,7 +126,7 @@ class World:
         now = self.clock.now()
         if now < self.start_at + self.scenario.horizon_s:
             return False
-        return now >= self.stop_at or not any(lane.queue.unacked_count or lane.live or lane.alive_count for lane in self.lanes.values())
+        return now >= self.stop_at or not any(lane.queue.unacked_count or lane.leaving_count for lane in self.lanes.values())
 
     def run(self) -> None:
         """Until nothing is left to happen. What is still alive then is paid for until then."""
@@ -164,20 +170,29 @@ class World:
 
     def _sample(self, lane: LaneWorld) -> None:
         now, queue = self.clock.now(), lane.queue
-        if self._gauge_rng.random() >= self.scenario.gap_share:
-            visible_at = now + self.scenario.lag.draw(self._gauge_rng)
-            lane.samples.append(Sample(now, visible_at, queue.unacked_count, queue.oldest_at(), queue.arrived_count))
+        late_s = self.scenario.lag.draw(self._gauge_rng)
+        if late_s is not None:
+            lane.samples.append(Sample(now, now + late_s, queue.unacked_count, queue.oldest_at(), queue.arrived_count))
 
     # --- workers
 
-    def launch(self, lane: LaneWorld, count: int, env: Mapping[str, str], *, backlog: int | None = None, limit: int | None = None) -> Execution:
-        """An execution of `count` workers that share `backlog` messages, or, None, go on until the queue is empty."""
+    def launch(
+        self,
+        lane: LaneWorld,
+        count: int,
+        env: Mapping[str, str],
+        *,
+        backlog: int | None = None,
+        limit: int | None = None,
+        stays: bool = False,
+    ) -> Execution:
+        """An execution of `count` workers that share `backlog` messages, or, None, go on until the queue is empty; those of a pool stay."""
         now = self.clock.now()
         name = f"{lane.load.name}-{len(lane.executions):05d}"
         execution = Execution(f"{lane.job}/executions/{name}", now, env)
         for index in range(count):
             own = None if backlog is None else share_of(backlog, count, index)
-            worker = Worker(execution, index, lane.load.concurrency, own, limit)
+            worker = Worker(execution, index, lane.load.concurrency, own, limit, stays)
             execution.workers.append(worker)
             self.at(now + self.scenario.start_up.draw(self._start_rng), lambda worker=worker: self._begin(lane, worker))
         lane.executions.append(execution)
@@ -194,7 +209,7 @@ class World:
         now = self.clock.now()
         worker.begin(now, self._start_rng.random())
         if worker.share is not None:
-            worker.paid_until = now + max(0.0, self.scenario.floor_s - BILLING_RESERVE_S)
+            worker.paid_until = worker.execution.created_at + max(0.0, self.scenario.floor_s - BILLING_RESERVE_S)
         worker.execution.begun_count += 1
         worker.execution.begun_at = min(now, worker.execution.begun_at or inf)
         lane.live[worker] = None
@@ -273,7 +288,7 @@ class World:
 
     def _maybe_end(self, lane: LaneWorld, worker: Worker) -> None:
         """When all its threads are without work, it ends after its idle tail, or with its paid minute."""
-        if len(worker.idle) + worker.retired < worker.threads:
+        if worker.stays or len(worker.idle) + worker.retired < worker.threads:
             return
         worker.woken += 1
         woken = worker.woken
@@ -308,6 +323,7 @@ class World:
         execution.ended_count += 1
         if execution.ended_count == len(execution.workers):
             execution.completed_at = now
+        lane.ended_count += 1
         lane.count.cost_s += max(self.scenario.floor_s, now - execution.created_at)
         lane.count.waste_count += not worker.taken
         self._wake(lane)

@@ -1,0 +1,55 @@
+"""What a lane has learned before a simulation begins: an execution that ended a minute ago, as the real one would have told of it."""
+
+from __future__ import annotations
+
+import random
+
+from batch.model.exit import ExitReason
+from batch.model.progress import MARK_EVERY_S, MARKS_KEPT, Progress
+from controller.act.state import LaneState, save
+from controller.decide.rates import Learned, learned
+from controller.model.execution import ExecutionInfo, Worked
+from controller.simulation.scenario import Load, Scenario
+from controller.tick.outside import Outside
+
+WORKERS = 8
+LONG_S = 300.0
+TAIL_S = 2.0
+
+
+def teach(outside: Outside, load: Load, scenario: Scenario) -> None:
+    """Write it into the lane's state."""
+    save(outside.store, LaneState(load.name, learned=_learned(load, scenario, outside.clock.now())), 0, "taught")
+
+
+def _learned(load: Load, scenario: Scenario, now: float) -> Learned:
+    """Its workers took messages for five minutes, or three a thread if those are long."""
+    rng = random.Random(scenario.seed + 3)
+    mean_s = load.durations.mean(0.0)
+    each = max(3, int(LONG_S / mean_s)) if mean_s > 0 else 1000
+    tries = {}
+    for index in range(WORKERS):
+        count = each * load.concurrency
+        seconds = load.durations.draw_sum(rng, count, 0.0)
+        lived_s = seconds / load.concurrency
+        began_at = now - 60.0 - lived_s - TAIL_S
+        ended_at = began_at + lived_s
+        first = int(began_at // MARK_EVERY_S + 1) * MARK_EVERY_S
+        marks = tuple((at, int(count * (at - began_at) / lived_s)) for at in range(first, int(ended_at) + 1, MARK_EVERY_S)) if lived_s else ()
+        tries[index] = (
+            Progress(
+                share=count,
+                started_at=began_at,
+                updated_at=ended_at + TAIL_S,
+                taken=count,
+                acked=count,
+                succeeded=count,
+                handler_s=seconds,
+                marks=marks[-MARKS_KEPT:],
+                exit_reason=ExitReason.SHARE_DONE.value,
+                last_acked_at=ended_at,
+            ),
+        )
+    created_at = min(one[0].started_at for one in tries.values()) - scenario.start_up.draw(rng)
+    info = ExecutionInfo("projects/simulated/executions/taught", WORKERS, created_at, created_at, now - 60.0, succeeded_count=WORKERS)
+    return learned(Learned(), [Worked(info, tries)], load.concurrency)
