@@ -69,3 +69,70 @@ def _result(run: Run, cell: tuple[str, float, int, Sequence[str]], who: str) -> 
     pattern, lag_s, seed, _ = cell
     ratio = run.cost_s / least_cost_s(run, START_UP.low_s)
     return Result(pattern, lag_s, seed, who, ratio, run.in_time_share, run.waste_count, sum(one.worker_count for one in run.counts.values()))
+
+
+def _cells(seeds: Sequence[int], rivals: Sequence[str]) -> list[tuple[str, float, int, Sequence[str]]]:
+    return [(pattern, lag_s, seed, rivals) for pattern in PATTERNS for lag_s in LAGS_S for seed in seeds]
+
+
+def run(seeds: Sequence[int], rivals: Sequence[str]) -> list[Result]:
+    """Every cell, two at a time."""
+    with Pool(os.cpu_count()) as pool:
+        return [one for found in pool.imap_unordered(results_of, _cells(seeds, rivals)) for one in found]
+
+
+Cells = Mapping[tuple[str, float], Mapping[str, Sequence[Result]]]
+
+
+def by_cell(results: Sequence[Result]) -> Cells:
+    """Results by pattern and lag, then by who; the seeds together."""
+    found: dict[tuple[str, float], dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for one in results:
+        found[one.pattern, one.lag_s][one.who].append(one)
+    return found
+
+
+def ratio_of(results: Sequence[Result]) -> float:
+    return mean(one.ratio for one in results)
+
+
+def in_time_of(results: Sequence[Result]) -> float:
+    return min(one.in_time for one in results)
+
+
+def own_table(cells: Cells) -> list[list[str]]:
+    """A row for each pattern: cost beside the bound and the worst deadlines at each lag."""
+    rows = []
+    for pattern in PATTERNS:
+        row = [pattern]
+        for who in PATIENCE:
+            row += [f"{ratio_of(cells[pattern, lag_s][who]):.2f}" for lag_s in LAGS_S]
+        worst = min(in_time_of(cells[pattern, lag_s][who]) for lag_s in LAGS_S for who in PATIENCE)
+        waste = sum(one.waste_count for lag_s in LAGS_S for who in PATIENCE for one in cells[pattern, lag_s][who])
+        rows.append([*row, f"{100 * worst:.1f} %", str(waste)])
+    return rows
+
+
+def beaten_by(cells: Cells, rival: str) -> list[tuple[str, float]]:
+    """Where a rival is cheaper at deadlines that are as good or better."""
+    return [
+        cell
+        for cell, found in cells.items()
+        if ratio_of(found[rival]) < ratio_of(found[PATIENT]) - EVEN and mean(one.in_time for one in found[rival]) >= mean(one.in_time for one in found[PATIENT])
+    ]
+
+
+def rival_table(cells: Cells, rivals: Sequence[str]) -> list[list[str]]:
+    """For each kind of rival its best setting: cheapest in the mean among those that meet most deadlines."""
+    rows = []
+    for kind in dict.fromkeys(RIVALS[name].kind for name in rivals):
+        own = [name for name in rivals if RIVALS[name].kind == kind]
+        met = {name: mean(one.in_time for found in cells.values() for one in found[name]) for name in own}
+        best_met = max(met.values())
+        best = min((name for name in own if met[name] >= min(DEADLINES_AIM, best_met)), key=lambda name: mean(ratio_of(found[name]) for found in cells.values()))
+        ratio = mean(ratio_of(found[best]) for found in cells.values())
+        beats = {name: beaten_by(cells, name) for name in own}
+        most = max(own, key=lambda name: len(beats[name]))
+        where = ", ".join(sorted({f"{pattern} {lag_s:.0f} s" for pattern, lag_s in beats[most]})) or "nowhere"
+        rows.append([best, f"{ratio:.2f}", f"{100 * met[best]:.1f} %", where])
+    return rows
