@@ -22,7 +22,8 @@ def explained_decision(decision: Decision, delayed: Sequence[str] = ()) -> list[
     does not keep."""
     facts = [_reading(decision.reading, decision.decided_at), *delayed, *_accepted(decision), *_ledger(decision.ledger)]
     facts += [*_unassigned(decision), *_sizing(decision), *_prediction(decision)]
-    return [f"lane {decision.lane}: {VERDICTS[decision.kind]}: {decision.reason}", *(f"  {line}" for line in facts)]
+    verdict = VERDICTS[decision.kind] if decision.waits_until is None else "waiting"
+    return [f"lane {decision.lane}: {verdict}: {decision.reason}", *(f"  {line}" for line in facts)]
 
 
 def _reading(reading: Reading, now: float) -> str:
@@ -87,6 +88,8 @@ def _sizing(decision: Decision) -> list[str]:
         lines.append(
             f"learned: {brief(rates.message_s)} a message in a thread, {brief(rates.start_up_s)} until a worker pulls{tail}{basis}"
         )
+    if decision.waits_until is not None:
+        return [*lines, f"waiting: {decision.formula}", f"now: `fanout tick --now {decision.lane}` launches without waiting"]
     strategy = f"{decision.strategy}: " if decision.strategy else ""
     lines.append(f"workers: {strategy}{decision.formula}")
     return lines + [f"  {_cap(cap)}" for cap in decision.caps]

@@ -1,8 +1,7 @@
 """How many workers to launch: a pure function of the reading, the ledger, the learned rates and the lane's policy. Unknown is never zero.
 
-The lane's strategy sizes what is unassigned; then every cap is applied, in order; then drain time and cost are predicted. Fewer than
-`fanout/min-backlog` unassigned messages wait for more, but never longer than `fanout/max-wait`: a worker's minute is paid for whether it
-is filled or not.
+What is unassigned may wait (see `waits`). If it does not, the lane's strategy sizes it; then every cap is applied, in order; then drain
+time and cost are predicted.
 """
 
 from __future__ import annotations
@@ -10,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batch.model.clock import iso
 from controller.decide.broken import Broken
 from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
 from controller.decide.decision import Decision, HoldCause, Kind, held_decision
 from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.ledger import GUARD_S, Ledger
 from controller.decide.probe import Blind, blind_of, probe_due
-from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout, worker_cost
+from controller.decide.sizing import Rates, cost_usd, drain_s, share_of, worker_cost
 from controller.decide.strategies import Demand, wanted
-from controller.model.lane import Lane, Policy
+from controller.decide.waits import Unassigned, drain_within_s, steady_since, waiting_of
+from controller.model.lane import Lane
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.model.wording import are, brief, counted, spoken
 
@@ -86,6 +85,7 @@ def decision_for(
     unfinished_count: int = 0,
     problems: Sequence[str] = (),
     elsewhere: HeldElsewhere | None = None,
+    wait: bool = True,
 ) -> Decision:
     """The decision for one lane.
 
@@ -93,7 +93,7 @@ def decision_for(
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
     accepted before and not acknowledged. `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With `problems`
-    nothing is launched. Raises ValueError if ledger and error are both missing.
+    nothing is launched; without `wait` what would wait is launched now. Raises ValueError if ledger and error are both missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
@@ -121,7 +121,7 @@ def decision_for(
     held = broken.hold_reason(lane.name, now) if broken is not None else ""
     if probing:
         return replace(quiet, ledger=ledger) if ledger.live_worker_count or held else _probe(case)
-    return _for_backlog(case, held)
+    return _for_backlog(case, held, wait=wait)
 
 
 def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
@@ -134,31 +134,20 @@ def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
     return replace(case, ledger=replace(case.ledger, entries=entries), elsewhere=elsewhere, held_count=count, look_count=look_count)
 
 
-def _for_backlog(case: _Case, held: str) -> Decision:
+def _for_backlog(case: _Case, held: str, *, wait: bool) -> Decision:
     lane, reading, now = case.lane, case.reading, case.now
     if case.count == 0 and case.elsewhere is not None:
         why = case.elsewhere.reason(case.held_count, now)
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.HELD_ELSEWHERE, why))
     if case.count == 0:
         known = case.known_count
-        waiting = "the only message is" if known == 1 else f"all {known} messages are"
-        return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already{_guarded(case)}"))
+        all_are = "the only message is" if known == 1 else f"all {known} messages are"
+        return _filled(case, _nothing(lane, reading, now, f"{all_are} assigned already{_guarded(case)}"))
     if held:
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.BROKEN, held))
-    few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
-    until = waits_until(lane.policy, case.count, few_since, now)
-    if until is not None:
-        waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
-        why = (
-            f"{waiting} to be {lane.policy.min_backlog} (fanout/min-backlog), until {iso(until)} at the latest ({spoken(until - now)} more)"
-        )
-        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
-    until = _starts_until(lane, case.ledger, few_since)
-    if until is not None and now < until:
-        waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
-        latest = f"until {iso(until)} at the latest ({spoken(until - now)} more)"
-        why = f"{waiting} for the delayed execution that was launched before them to start, {latest}"
-        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
+    waiting = None if case.tries_only or case.look_count or not wait else _waiting(case)
+    if waiting is not None:
+        return waiting
     return _sized(case)
 
 
@@ -170,23 +159,33 @@ def _guarded(case: _Case) -> str:
     return f", counting {many}; a later sample tells"
 
 
-def _starts_until(lane: Lane, ledger: Ledger, since: float) -> float | None:
-    """Until when (Unix seconds) messages that came at `since` wait for an execution of a delayed lane that has yet to start: half of the
-    time that is left beside the longest start, so that the rest is for their own. None if there is nothing to wait for. Or a trickle would
-    be given an execution each minute, for hours."""
-    return since + _beside_start_s(lane) / 2 if lane.is_delayed and ledger.awaits_start else None
+def _waiting(case: _Case) -> Decision | None:
+    """Nothing to do yet, though messages are unassigned; None if it is time to launch."""
+    lane, reading, now = case.lane, case.reading, case.now
+    seen_at = reading.sampled_at if isinstance(reading, Value) else now
+    messages = Unassigned(case.count, case.since, min(seen_at, now))
+    waiting = waiting_of(lane, messages, case.rates, now=now, awaits_start=case.ledger.awaits_start)
+    if waiting is None:
+        return None
+    decision = _filled(case, _nothing(lane, reading, now, f"{_many_wait(case.count)} {waiting.reason}"))
+    return replace(
+        decision,
+        rates=case.rates,
+        formula=waiting.figures,
+        waits_until=waiting.until,
+        waiting_since=steady_since(case.since, case.waiting_since),
+    )
 
 
-def _beside_start_s(lane: Lane) -> float:
-    """What `fanout/drain-within` leaves beside the delay of a start."""
-    return max(0.0, lane.policy.drain_within_s - (lane.start_within_s if lane.is_delayed else 0.0))
+def _many_wait(count: int) -> str:
+    return "1 message waits" if count == 1 else f"{count} messages wait"
 
 
 def _sized(case: _Case) -> Decision:
     lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
     worker = worker_cost(lane)
-    drain_within_s = _beside_start_s(lane) or policy.drain_within_s
-    within_s, due_in_s = time_left_s(drain_within_s, case.since, case.now), drain_within_s - max(0.0, case.now - case.since)
+    whole_s = drain_within_s(lane)
+    within_s, due_in_s = time_left_s(whole_s, case.since, case.now), whole_s - max(0.0, case.now - case.since)
     want = wanted(
         Demand(
             policy,
@@ -251,7 +250,7 @@ def _decided_by(sizing: Decision) -> str:
 
 def _no_room(case: _Case, sizing: Decision) -> str:
     """Why there is work and no worker is launched for it."""
-    waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
+    waiting = _many_wait(case.count)
     live_count = case.ledger.live_worker_count
     closed = next((cap for cap in sizing.caps if cap.before > 0 and cap.after == 0), None)
     if closed is None:
@@ -304,13 +303,6 @@ def _predicted(decision: Decision, lane: Lane) -> Decision:
     )
 
 
-def share_of(lane: Lane, rates: Rates | None) -> int:
-    """The most messages that one worker is assigned: the share of the policy, or what fits into the timeout if that is less."""
-    if rates is None:
-        return lane.policy.share
-    return min(lane.policy.share, most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane)))
-
-
 def _quiet(reading: Reading) -> str:
     return "idle: there is no series for the subscription" if isinstance(reading, Idle) else "the backlog is 0"
 
@@ -340,12 +332,6 @@ def oldest_since(reading: Reading, ledger: Ledger) -> float | None:
     if not isinstance(reading, Value) or not reading.undelivered_count or reading.oldest_age_s is None or ledger.total_count:
         return None
     return reading.sampled_at - reading.oldest_age_s
-
-
-def waits_until(policy: Policy, unassigned_count: int, since: float, now: float) -> float | None:
-    """Unix seconds until which `unassigned_count` messages, the first of which came at `since`, wait for more; None if they do not wait."""
-    until = since + policy.max_wait_s
-    return until if unassigned_count < policy.min_backlog and now < until else None
 
 
 def time_left_s(drain_within_s: float, since: float, now: float) -> float:

@@ -98,3 +98,10 @@ def most_in_timeout(task_timeout_s: float, rates: Rates, worker: WorkerCost) -> 
     """The most messages that fit into a worker's task timeout: the rest would be nacked, and paid for twice. At least one for each thread:
     fewer would not end sooner."""
     return max(1, rounds_within(task_timeout_s * TIMEOUT_PART, rates)) * worker.concurrency
+
+
+def share_of(lane: Lane, rates: Rates | None) -> int:
+    """The most messages that one worker is assigned: the share of the policy, or what fits into the timeout if that is less."""
+    if rates is None:
+        return lane.policy.share
+    return min(lane.policy.share, most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane)))

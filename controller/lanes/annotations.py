@@ -47,6 +47,16 @@ def positive(text: str) -> float:
     return value
 
 
+def wait(text: str) -> float:
+    """Seconds that may be 0. Raises ValueError with the rule."""
+    if text.strip() == "0s":
+        return 0.0
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise ValueError(f"0s (never wait), or {error}") from None
+
+
 def lane_name(text: str) -> str:
     """Raises ValueError with the rule."""
     if not _LANE.fullmatch(text):
@@ -126,7 +136,11 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/min-backlog": Annotation(
         "min_backlog", whole(0), "fewer messages wait for more, to fill the minute that a worker is billed for"
     ),
-    "fanout/max-wait": Annotation("max_wait_s", duration, "how long they wait at most"),
+    "fanout/max-wait": Annotation(
+        "max_wait_s",
+        wait,
+        "how long messages wait at most, so that one worker does more of them at once; `0s`: never; half of drain-within by default",
+    ),
     "fanout/floor": Annotation("floor", whole(0), "workers kept for the lane where lanes share a budget"),
     "fanout/probe-after": Annotation("probe_after_s", duration, "how long the backlog may be unknown before one worker looks"),
     "fanout/replay-errors": Annotation(
@@ -199,6 +213,8 @@ def _relation_problems(path: str, policy: Policy) -> list[str]:
     ]
     if policy.strategy is Strategy.FIXED and not policy.fixed_workers:
         problems.append(f"{path}: fanout/strategy=fixed needs fanout/fixed-workers: how many")
+    if policy.min_backlog and policy.max_wait_s == 0:
+        problems.append(f"{path}: fanout/min-backlog does nothing with fanout/max-wait=0s, which never waits: leave one of them out")
     if policy.rules != NO_RULES and not policy.replay_errors:
         problems.append(f"{path}: fanout/replay-after, -times and -rate do nothing without fanout/replay-errors: which errors")
     return problems

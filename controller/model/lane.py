@@ -46,7 +46,8 @@ class Policy:
     messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound. `replay_*` are the
     retry rules of dead letters. Workers of the lane `callbacks` fire the ends of this lane's submissions.
     Messages come in the forms that `accept` names; those without a task type are tasks of `default_type`, and of a bucket's notifications
-    only `event_types` are run. `start_within_s`: how late an execution may start; None: as the job says."""
+    only `event_types` are run. Messages may wait to fill a worker, `max_wait_s` at most; None: half of the time to drain in, 0: never.
+    `start_within_s`: how late an execution may start; None: as the job says."""
 
     share: int = WorkerSettings.max_messages
     min_workers: int = 0
@@ -59,7 +60,7 @@ class Policy:
     max_in_flight: int | None = None
     rate: float | None = None
     min_backlog: int = 0
-    max_wait_s: float = 600.0
+    max_wait_s: float | None = None
     floor: int = 0
     probe_after_s: float = 600.0
     replay_errors: tuple[str, ...] = NO_RULES.errors

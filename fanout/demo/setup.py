@@ -50,7 +50,7 @@ def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[M
 
 def _with_share(document: Document, share: int) -> Document:
     metadata = document["metadata"]
-    annotations = {**(metadata.get("annotations") or {}), "fanout/max-messages": str(share)}
+    annotations = {**(metadata.get("annotations") or {}), "fanout/max-messages": str(share), "fanout/max-wait": "0s"}
     return {**document, "metadata": {**metadata, "annotations": annotations}}
 
 

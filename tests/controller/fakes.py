@@ -23,7 +23,14 @@ from controller.tick.results import TickResult
 from controller.tick.rounds import ticked
 
 JOB = "projects/p/locations/r/jobs/default"
-ANNOTATIONS = {"fanout/subscription": "tasks-sub", "fanout/topic": "tasks", "fanout/max-messages": "100", "fanout/max-workers": "1000"}
+ANNOTATIONS = {
+    "fanout/subscription": "tasks-sub",
+    "fanout/topic": "tasks",
+    "fanout/max-messages": "100",
+    "fanout/max-workers": "1000",
+    "fanout/max-wait": "0s",
+}
+"""Nothing waits, unless a test says so."""
 
 
 def job(name: str = "default", **annotations: str) -> JobInfo:
@@ -50,7 +57,8 @@ def lane(**changes: object) -> Lane:
     """The lane `default`; the policy's own fields may be given beside the lane's."""
     policy = {key: value for key, value in changes.items() if key in Policy.__dataclass_fields__}
     others = {key: value for key, value in changes.items() if key not in policy}
-    base = Lane("default", JOB, "tasks-sub", "tasks", Policy(**{"share": 100, "max_workers": 1000, **policy}))  # type: ignore[arg-type]
+    usual = {"share": 100, "max_workers": 1000, "max_wait_s": 0.0}
+    base = Lane("default", JOB, "tasks-sub", "tasks", Policy(**{**usual, **policy}))  # type: ignore[arg-type]
     return replace(base, **others)  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from tests.controller.fakes import job, worker
 def test_a_lane_is_what_its_annotations_say() -> None:
     found = lane_of(job(drain_within="90s", weight="2.5", min_workers="3", paused="true"))
     assert (found.name, found.subscription, found.topic, found.concurrency) == ("default", "tasks-sub", "tasks", 4)
-    assert found.policy == Policy(100, 3, 1000, 90.0, 2.5, True)
+    assert found.policy == Policy(100, 3, 1000, 90.0, 2.5, True, max_wait_s=0.0)
 
 
 def test_all_problems_come_at_once_with_path_value_and_rule() -> None:
@@ -80,6 +80,8 @@ def test_every_annotation_reaches_its_field() -> None:
     ("annotations", "said"),
     [
         ({"strategy": "dead-line"}, r"one of deadline, share, fixed, keda-default, keda-accurate, keda-eager; did you mean deadline\?"),
+        ({"max_wait": "5"}, "0s \\(never wait\\), or a duration above 0"),
+        ({"min_backlog": "5", "max_wait": "0s"}, "min-backlog does nothing with fanout/max-wait=0s, which never waits"),
         ({"strategy": "fixed"}, "needs fanout/fixed-workers"),
         ({"fixed_workers": "2000"}, "fixed-workers=2000 must not be above fanout/max-workers=1000"),
         ({"floor": "2000"}, "floor=2000 must not be above"),

@@ -175,10 +175,12 @@ def test_a_few_messages_wait_for_more_but_not_for_ever() -> None:
         return decision_for(policy, Value(count, now - 60, oldest_s), ledger(), now=now, waiting_since=since)
 
     first = at(NOW, None)
-    assert (first.kind, first.waiting_since) == (Kind.NOTHING_TO_DO, NOW)
+    since = first.waiting_since
+    assert since is not None
+    assert (first.kind, first.waits_until) == (Kind.NOTHING_TO_DO, since + 300)
     assert "20 messages wait to be 50" in first.reason
-    assert at(NOW + 299, first.waiting_since).kind is Kind.NOTHING_TO_DO
-    over = at(NOW + 300, first.waiting_since)
+    assert at(since + 240, since).kind is Kind.NOTHING_TO_DO
+    over = at(since + 241, since)  # the next tick would come too late
     assert (over.kind, over.workers, over.waiting_since) == (Kind.LAUNCH, 1, None)
     assert at(NOW + 60, first.waiting_since, count=50).kind is Kind.LAUNCH
     assert at(NOW, None, oldest_s=240.0).kind is Kind.LAUNCH

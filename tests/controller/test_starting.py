@@ -65,8 +65,8 @@ def entry_of(given: Lane, info: ExecutionInfo, age_s: float) -> Entry:
 
 
 def delayed_lane(**changes: object) -> Lane:
-    """With a day to drain in."""
-    given = lane(**{"drain_within_s": 24 * HOUR_S, "task_timeout_s": 12 * HOUR_S, **changes})
+    """With a day to drain in; messages wait for half of what that leaves beside the start."""
+    given = lane(**{"drain_within_s": 24 * HOUR_S, "task_timeout_s": 12 * HOUR_S, "max_wait_s": None, **changes})
     return replace(given, start_within_s=DELAYED_START_WITHIN_S, is_delayed=True)
 
 
