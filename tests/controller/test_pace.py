@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from batch.model.progress import MARK_EVERY_S, Progress
 from batch.model.shares import share
 from controller.act.state import LaneState, save
-from controller.decide.ledger import PACE_AFTER_S, late_count, ledger_of, messages_per_s
+from controller.decide.ledger import ledger_of
+from controller.decide.pace import PACE_AFTER_S, late_count, messages_per_s
 from controller.decide.rates import Learned, Sample
 from controller.model.execution import Worked
 from controller.model.lane import Strategy
