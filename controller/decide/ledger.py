@@ -19,7 +19,7 @@ from batch.model.delivery import MAX_EXTENSION_S
 from batch.model.progress import JITTER, Progress, interval_s
 from batch.model.shares import share
 from batch.settings import WorkerSettings
-from controller.decide.pace import late_note, late_of, share_of_last
+from controller.decide.pace import Ends, late_note, late_of, share_of_last
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import SLOW_START_S, START_WITHIN_S
 from controller.model.wording import spoken
@@ -133,16 +133,19 @@ def ledger_of(
     subscription: str = "",
     given_up_ids: Collection[str] = (),
     within_s: float | None = None,
+    task_timeout_s: float | None = None,
+    concurrency: int = 1,
     start_within_s: float = START_WITHIN_S,
     slow_start_s: float = SLOW_START_S,
 ) -> Ledger:
     """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `given_up_ids` are decision parts given up.
     `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: it is counted too.
+    Nor is what they will not come to before `task_timeout_s`; `concurrency`: tasks that they run at a time, unless their execution says.
     An execution that has started no worker after `start_within_s` may never do so, and its messages count as unassigned; after
     `slow_start_s` its entry notes it."""
-    since, start = sampled_at - GUARD_S, _Start(start_within_s, slow_start_s)
+    since, start, ends = sampled_at - GUARD_S, _Start(start_within_s, slow_start_s), Ends(within_s, task_timeout_s, concurrency)
     entries = [
-        _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, within_s, start)
+        _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, ends, start)
         for one in executions
     ]
     entries += [_unlisted_entry(one) for one in unlisted]
@@ -185,13 +188,13 @@ def _unlisted_entry(one: Unlisted) -> Entry:
     )
 
 
-def _entry_of(worked: Worked, since: float, now: float, within_s: float | None, start: _Start) -> Entry:
+def _entry_of(worked: Worked, since: float, now: float, ends: Ends, start: _Start) -> Entry:
     info = worked.info
     waits_s = waits_to_start_s(worked, now)
     given_up = waits_s >= start.within_s
     stuck = waits_s >= start.within_s + STUCK_AFTER_S or bool(info.cannot_start)
     indexes: Iterable[int] = () if given_up or info.cannot_start else range(info.task_count) if info.live else worked.tries
-    late = 0 if within_s is None else sum(late_of(worked, index, within_s) for index in worked.tries)
+    late = sum(late_of(worked, index, ends) for index in worked.tries)
     return _entry(
         info,
         sum(_assigned(worked, index, since) for index in indexes) - late,
