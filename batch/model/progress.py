@@ -62,6 +62,9 @@ class Progress:
     broken_by: str = ""
     """What a worker that ended `broken` could not work with."""
 
+    longest_s: float = 0.0
+    """The most handler seconds that one message took; 0 when the worker did not write it."""
+
     running: tuple[RunningTask, ...] = ()
     """The tasks that have been running longest, the oldest first; of a group its first."""
     shards: tuple[str, ...] = ()
@@ -97,6 +100,7 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["exit_reason"] = progress.exit_reason
     metadata["delayed"] = str(progress.delayed)
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
+    metadata["longest_s"] = f"{progress.longest_s:.3f}"
     metadata["running"] = _within(RUNNING_BYTES, progress.running[:RUNNING_KEPT])
     metadata["shards"] = _within(SHARDS_BYTES, progress.shards)
     if progress.broken_by:
@@ -109,7 +113,8 @@ def from_metadata(metadata: Mapping[str, str]) -> Progress:
     """Raises ValueError when the metadata is not a worker's progress."""
     try:
         counts = {name: int(metadata[name]) for name in _COUNTS} | {"delayed": int(metadata.get("delayed", "0"))}
-        seconds = {name: float(metadata[name]) for name in _SECONDS} | {"last_acked_at": float(metadata.get("last_acked_at", "0"))}
+        seconds = {name: float(metadata[name]) for name in _SECONDS}
+        seconds |= {name: float(metadata.get(name, "0")) for name in ("last_acked_at", "longest_s")}
         running = tuple(RunningTask(str(one), str(kind), int(since)) for one, kind, since in json.loads(metadata.get("running", "[]")))
         shards = tuple(map(str, json.loads(metadata.get("shards", "[]"))))
         if not all(map(isfinite, seconds.values())):

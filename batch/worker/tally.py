@@ -28,7 +28,7 @@ class Tally:
         self.taken = self.acked = self.returned = self.delayed = 0
         self.outcomes = {"succeeded": 0, "superseded": 0, "cancelled": 0, "dead": 0}
         self.handler_s = self.last_acked_at = 0.0
-        self.longest_s = 0.0
+        self.longest_s = self._longest_message_s = 0.0
         self.mean_s: float | None = None
         self.exit_reason = self.broken_by = ""
 
@@ -60,6 +60,7 @@ class Tally:
             self.mean_s = mean_s if self.mean_s is None else (1 - WEIGHT) * self.mean_s + WEIGHT * mean_s
             self.handler_s += total_s if handler_s is None else handler_s
             self.longest_s = max(self.longest_s, longest_s)
+            self._longest_message_s = max(self._longest_message_s, longest_s if handler_s is None else handler_s / count)
         growth.look(self._clock)
 
     def acknowledged(self, count: int, outcomes: Iterable[str], *, delayed: int = 0) -> None:
@@ -122,6 +123,7 @@ class Tally:
                 broken_by=self.broken_by,
                 delayed=self.delayed,
                 last_acked_at=self.last_acked_at,
+                longest_s=self._longest_message_s,
             )
 
     def _mark(self) -> None:

@@ -229,6 +229,8 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
             subscription=lane.subscription,
             given_up_ids=given_up(intents),
             within_s=within_s,
+            task_timeout_s=lane.task_timeout_s,
+            concurrency=lane.concurrency,
             start_within_s=lane.start_within_s,
             slow_start_s=lane.slow_start_s,
         ),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from batch.model.progress import Progress
 from controller.decide.rates import EXECUTIONS_KEPT, SAMPLES_EACH, SAMPLES_KEPT, Learned, Sample, from_json, learned, to_json
+from controller.decide.sizing import WorkerCost, workers_in_time
 from controller.model.execution import ExecutionInfo, Worked
 from tests.controller.fakes import JOB, progress
 
@@ -35,34 +36,43 @@ def execution(*workers: Progress, name: str = "default-aaaaa", ended: bool = Tru
 
 
 def test_rates_are_a_cautious_quantile_with_its_basis() -> None:
-    found = learned(Learned(), [execution(*(worker(seconds) for seconds in (1.0, 2.0, 3.0, 4.0, 50.0)))], 1000).rates()
+    found = learned(Learned(), [execution(*(worker(seconds) for seconds in (1.0, 2.0, 3.0, 4.0, 50.0)))], 1000).rates(T + 95)
     assert found is not None
     assert (found.message_s, found.quick_message_s, found.start_up_s, found.idle_tail_s) == (4.0, 1.0, 12.0, 6.0)
     assert found.basis == "80 % quantile of 5 workers"
 
 
+def test_one_message_of_three_hours_moves_nothing() -> None:
+    """A thousand messages of a second and one of three hours, in 8 threads: the next burst of 4,000 needs one worker."""
+    straggling = worker(1.0, acked=1001, handler_s=1000.0 + 10_800, longest_s=10_800.0, last_acked_at=T + 12 + 10_925)
+    found = learned(Learned(), [execution(straggling, CONCURRENCY="8")], 8).rates(T)
+    assert found is not None
+    assert found.message_s <= 1.1
+    assert workers_in_time(4000, 600.0, found, WorkerCost(8, 0.00002)) == 1
+
+
 def test_a_worker_counts_by_its_messages() -> None:
-    found = learned(Learned(), [execution(worker(9.0, acked=1), worker(9.0, acked=1), worker(2.0, acked=500))], 1000).rates()
+    found = learned(Learned(), [execution(worker(9.0, acked=1), worker(9.0, acked=1), worker(2.0, acked=500))], 1000).rates(T + 95)
     assert found is not None
     assert found.message_s == 2.0
 
 
 def test_what_runs_must_do_until_a_first_execution_has_ended_and_is_not_kept() -> None:
-    at_work = worker(1.0, exit_reason="", last_acked_at=T + 50)
-    first = learned(Learned(), [execution(at_work, ended=False)], 8)
+    at_work = execution(worker(1.0, exit_reason="", last_acked_at=T + 50), ended=False)
+    first = learned(Learned(), [at_work], 8)
     assert first == Learned()
-    assert (rates := first.rates()) is not None
+    assert (rates := first.rates(T + 95)) is not None
     assert (rates.message_s, rates.basis) == (1.0, "80 % quantile of 1 worker still at work")
-    later = learned(first, [execution(worker(3.0)), execution(at_work, ended=False, name="default-bbbbb")], 8)
-    assert (rates := later.rates()) is not None
-    assert (rates.message_s, rates.basis) == (3.0, "80 % quantile of 1 worker")
-    assert learned(first, [], 8).rates() is None
+    later = learned(first, [execution(worker(1.2), name="default-bbbbb"), at_work], 8)
+    assert (rates := later.rates(T + 95)) is not None
+    assert (rates.message_s, rates.basis) == (1.2, "80 % quantile of 1 worker")
+    assert learned(first, [], 8).rates(T + 95) is None
 
 
 def test_nothing_is_learned_from_who_acknowledged_nothing() -> None:
     nothing = Learned()
     idle = learned(nothing, [execution(worker(0.0, acked=0, last_acked_at=0.0))], 8)
-    assert (idle is nothing, idle.rates()) == (True, None)
+    assert (idle is nothing, idle.rates(T + 95)) == (True, None)
 
 
 def test_an_execution_is_learned_from_once() -> None:
@@ -75,9 +85,19 @@ def test_an_execution_is_learned_from_once() -> None:
 def test_time_beside_the_handlers_counts_where_a_worker_was_never_out_of_work() -> None:
     """1,000 messages through 10 threads in 72 s are 0.72 s of a thread each, of which the handler had 0.1 s."""
     busy, idle = worker(0.1, acked=1000), worker(0.1, acked=1000, exit_reason="drained")
-    assert learned(Learned(), [execution(busy, CONCURRENCY="10")], 1).samples[0].message_s == 0.72
-    assert learned(Learned(), [execution(idle, CONCURRENCY="10")], 1).samples[0].message_s == 0.1
-    assert learned(Learned(), [execution(worker(0.1, acked=100), CONCURRENCY="10")], 1).samples[0].message_s == 0.1
+    beyond = worker(0.1, acked=1000, taken=1100)
+    few = worker(0.1, acked=100)
+    for one, overhead_s, message_s in [(busy, 0.62, 0.72), (idle, None, 0.1), (beyond, None, 0.1), (few, None, 0.1)]:
+        found = learned(Learned(), [execution(one, CONCURRENCY="10")], 1)
+        assert (found.samples[0].message_s, found.samples[0].overhead_s) == (0.1, overhead_s)
+        assert (rates := found.rates(T)) is not None
+        assert rates.message_s == pytest.approx(message_s)
+
+
+def test_threads_that_wait_for_the_longest_message_are_no_overhead() -> None:
+    """Eight threads do 1,000 messages of a second in 125 s; then seven of them wait for the one of three hours."""
+    waits = worker(1.0, acked=1001, handler_s=11_800.0, longest_s=10_800.0, last_acked_at=T + 12 + 125 + 10_800)
+    assert learned(Learned(), [execution(waits, CONCURRENCY="8")], 8).samples[0].overhead_s == 0.0
 
 
 def test_handlers_that_take_no_time_are_no_reason_to_expect_wonders() -> None:
@@ -107,7 +127,7 @@ SAMPLES = st.builds(Sample, st.floats(0, 1e4), st.integers(1, 10**6), st.none() 
 def test_quantiles_lie_among_what_was_seen_and_grow(samples: list[Sample], one: float, other: float) -> None:
     found = Learned(tuple(samples), ("default-aaaaa",))
     assert from_json(json.loads(json.dumps(to_json(found)))) == found
-    low, high = found.rates(min(one, other)), found.rates(max(one, other))
+    low, high = found.rates(T, min(one, other)), found.rates(T, max(one, other))
     if low is None or high is None:
         assert not samples
         return

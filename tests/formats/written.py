@@ -83,6 +83,7 @@ PROGRESS = Progress(
     exit_reason="out_of_time",
     delayed=3,
     last_acked_at=1_767_225_659.75,
+    longest_s=1.25,
     running=(RunningTask(TASK_ID, "file_processing", 1_767_225_601),),
     shards=("s-20260101-000000-2265b1f5", f"rolling-{LANE}-2026010100"),
 )

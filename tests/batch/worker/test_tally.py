@@ -40,6 +40,14 @@ def test_the_last_acknowledgement_has_its_time() -> None:
     assert tally.progress().last_acked_at == acked_at
 
 
+def test_the_longest_message_is_told_and_a_group_is_split_among_its_own() -> None:
+    tally = Tally(ManualClock(), 100)
+    assert tally.progress().longest_s == 0.0
+    tally.ran(3, 6.0, 4.0)
+    tally.ran(20, 400.0, 20.0, handler_s=20.0)
+    assert (tally.progress().longest_s, tally.longest_s) == (4.0, 20.0)
+
+
 def test_marks_stand_on_the_grid_with_what_was_acknowledged_before() -> None:
     clock = ManualClock()
     tally = Tally(clock, 100)
