@@ -90,7 +90,7 @@ def backing_off(backoff: Backoff, now: float) -> bool:
 def request_for(lane: Lane, part: Part) -> RunRequest:
     """What Cloud Run is asked for one part."""
     timeout = f"{lane.task_timeout_s:.3f}".rstrip("0").rstrip(".")
-    env = {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout}
+    env = {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout, "SHARE_LIMIT": str(lane.policy.share)}
     return RunRequest(part.workers, env, lane.container)
 
 
