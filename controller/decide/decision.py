@@ -65,7 +65,8 @@ class Decision:
     in, `due_in_s` those until `fanout/drain-within` is over for the messages, below 0 if it is. `predicted_drain_s` counts from the launch,
     or from the start of a delayed execution, which comes within `starts_within_s`; costs are dollars, workers at `price_percent` of the
     list price; `rates`, and with them all predictions, are None until something was learned. A later tick adds the `actual_…` of a launch.
-    `blind` and `waiting_since` go into the lane's state: the next decision needs them."""
+    `blind` and `waiting_since` go into the lane's state: the next decision needs them. `waits_until` (Unix seconds): with nothing to do,
+    messages wait that long at the latest, and then workers are launched for them."""
 
     lane: str
     kind: Kind
@@ -96,6 +97,7 @@ class Decision:
     probe: bool = False
     blind: Blind | None = None
     waiting_since: float | None = None
+    waits_until: float | None = None
 
     @property
     def troubled(self) -> bool:
@@ -137,6 +139,7 @@ def to_json(decision: Decision) -> dict[str, Any]:
             "live_worker_count": decision.ledger.live_worker_count,
             "entries": [asdict(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
         }
+    body["waits_until"] = None if decision.waits_until is None else iso(decision.waits_until)
     body["drain_error_percent"] = decision.drain_error_percent
     if not decision.starts_within_s:
         del body["starts_within_s"], body["price_percent"]
@@ -158,6 +161,7 @@ def from_json(body: Mapping[str, Any]) -> Decision:
             "caps": tuple(Cap(**cap) for cap in body.get("caps", ())),
             "rates": Rates(**body["rates"]) if body.get("rates") else None,
             "blind": read(Blind, body["blind"]) if body.get("blind") else None,
+            "waits_until": from_iso(body["waits_until"]) if body.get("waits_until") else None,
         }
     )
 

@@ -86,6 +86,7 @@ def decision_for(
     unfinished_count: int = 0,
     problems: Sequence[str] = (),
     elsewhere: HeldElsewhere | None = None,
+    wait: bool = True,
 ) -> Decision:
     """The decision for one lane.
 
@@ -93,7 +94,7 @@ def decision_for(
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
     accepted before and not acknowledged. `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With `problems`
-    nothing is launched. Raises ValueError if ledger and error are both missing.
+    nothing is launched; without `wait` what would wait is launched now. Raises ValueError if ledger and error are both missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
@@ -121,7 +122,7 @@ def decision_for(
     held = broken.hold_reason(lane.name, now) if broken is not None else ""
     if probing:
         return replace(quiet, ledger=ledger) if ledger.live_worker_count or held else _probe(case)
-    return _for_backlog(case, held)
+    return _for_backlog(case, held, wait=wait)
 
 
 def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
@@ -134,7 +135,7 @@ def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
     return replace(case, ledger=replace(case.ledger, entries=entries), elsewhere=elsewhere, held_count=count, look_count=look_count)
 
 
-def _for_backlog(case: _Case, held: str) -> Decision:
+def _for_backlog(case: _Case, held: str, *, wait: bool) -> Decision:
     lane, reading, now = case.lane, case.reading, case.now
     if case.count == 0 and case.elsewhere is not None:
         why = case.elsewhere.reason(case.held_count, now)
@@ -147,18 +148,18 @@ def _for_backlog(case: _Case, held: str) -> Decision:
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.BROKEN, held))
     few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
     until = waits_until(lane.policy, case.count, few_since, now)
-    if until is not None:
+    if until is not None and wait:
         waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
         why = (
             f"{waiting} to be {lane.policy.min_backlog} (fanout/min-backlog), until {iso(until)} at the latest ({spoken(until - now)} more)"
         )
-        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
+        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since, waits_until=until)
     until = _starts_until(lane, case.ledger, few_since)
-    if until is not None and now < until:
+    if until is not None and now < until and wait:
         waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
         latest = f"until {iso(until)} at the latest ({spoken(until - now)} more)"
         why = f"{waiting} for the delayed execution that was launched before them to start, {latest}"
-        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
+        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since, waits_until=until)
     return _sized(case)
 
 
