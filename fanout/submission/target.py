@@ -26,7 +26,7 @@ TIMEOUT_S = 5.0
 @dataclass(frozen=True, slots=True)
 class Target:
     """`lost`: why tasks would never come to a worker of the lane; `told`: why they wait, or what else is not as it should be. `lane` is the
-    one that takes them, where it is known and nothing is told of it."""
+    one that takes them, where it is known and nothing is in its way."""
 
     lost: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
