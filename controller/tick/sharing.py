@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batch.model.clock import iso
 from batch.model.errors import FanoutError
 from controller.act.intents import new_decision_id
-from controller.act.launcher import backing_off
+from controller.act.launcher import backing_off, refused_count
 from controller.act.reserved import LOOK_S, Book, Looked, Reservation, load, save
 from controller.decide.budget import Draft, decisions_of
 from controller.decide.caps import Limits
@@ -107,7 +107,7 @@ def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
                     accepted_since_sample_count=view.accepted_count,
                     listing_error=view.listing_error,
                     broken=view.broken,
-                    limits=limits,
+                    limits=replace(limits, refused_workers=refused_count(view.state.backoff, view.now)),
                     waiting_since=view.state.waiting_since,
                     blind=view.state.blind,
                     unfinished_count=view.unfinished_count,

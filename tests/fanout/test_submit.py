@@ -133,7 +133,7 @@ def test_what_only_makes_tasks_wait_is_a_warning(cloud: Cloud) -> None:
         ({"max_wait_s": 0.0}, "starts workers for these at the first tick that knows of them: the gauge shows them up to 3 min late\n"),
         (
             {"max_wait_s": 600.0},
-            "; a few may wait for more, until 1970-01-01T00:10Z at the latest (fanout/max-wait 10 min); `fanout tick default --now` does not wait",
+            "; a few may wait for more, until 1970-01-01T00:10Z at the latest (fanout/max-wait 10 min); `fanout tick default --now`",
         ),
         ({"max_wait_s": 60.0}, "until 1970-01-01T00:04Z at the latest (fanout/max-wait 1 min)"),
     ],
