@@ -17,14 +17,15 @@ WEIGHT = 0.3
 class Tally:
     """Counters and measures of one worker try; thread-safe. `mean_s`: seconds a message occupies a task slot, None before the first."""
 
-    def __init__(self, clock: Clock, share: int) -> None:
+    def __init__(self, clock: Clock, share: int, most: int | None = None) -> None:
+        """`share` is what the worker was promised, `most` what it may take in all."""
         self._clock = clock
         self._changed = threading.Condition()
         self._marks: list[tuple[int, int]] = []
         self._deferred: dict[int, int] = {}
         self._idle_since_s = clock.monotonic()
         self.started_at = clock.now()
-        self.share = share
+        self.share, self.most = share, share if most is None else most
         self.taken = self.acked = self.returned = self.delayed = 0
         self.outcomes = {"succeeded": 0, "superseded": 0, "cancelled": 0, "dead": 0}
         self.handler_s = self.last_acked_at = 0.0
@@ -45,6 +46,11 @@ class Tally:
     @property
     def share_left(self) -> int:
         return max(0, self.share - self.taken)
+
+    @property
+    def beyond_left(self) -> int:
+        """What may still be taken once the share is done."""
+        return max(0, self.most - max(self.share, self.taken))
 
     def took(self, count: int) -> None:
         with self._changed:

@@ -47,11 +47,13 @@ class StateUnreadable(FanoutError):
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Cloud Run refused `count` launches in a row because there were too many: none is tried before `until` (Unix seconds)."""
+    """Cloud Run refused `count` launches in a row because there were too many: none is tried before `until` (Unix seconds). The last of
+    them would have started `workers` more."""
 
     until: float
     count: int
     reason: str
+    workers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,14 @@ _WITHOUT_END = 1e9
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What bounds a launch from outside the lane; None: there is no such bound. `live_vcpu` counts the workers of all lanes,
-    `run_calls_left` are RunJob calls of this minute, `budget_workers` is what this lane may launch of a budget that lanes share."""
+    `run_calls_left` are RunJob calls of this minute, `budget_workers` is what this lane may launch of a budget that lanes share,
+    `refused_workers` how many Cloud Run has just refused to start because there were too many launches."""
 
     cpu_quota_vcpu: float | None = None
     live_vcpu: float = 0.0
     run_calls_left: int | None = None
     budget_workers: int | None = None
+    refused_workers: int | None = None
 
 
 NO_LIMITS = Limits()
@@ -122,4 +124,7 @@ def _outer(lane: Lane, limits: Limits) -> list[Bound]:
         found.append(Bound("run-calls", most, why=why))
     if limits.budget_workers is not None:
         found.append(Bound("budget", max(0, limits.budget_workers), why="this lane's part of the budget of workers"))
+    if limits.refused_workers is not None:
+        why = f"half of the {limits.refused_workers} that Cloud Run refused to start"
+        found.append(Bound("throttled", max(1, limits.refused_workers // 2), why=why))
     return found

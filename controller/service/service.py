@@ -111,18 +111,18 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
 
 
 def _add_ticks(app: FastAPI, ticker: Ticker, callers: Callers) -> None:
-    def answer(lane: str, request: Request) -> Answer:
-        """200 whatever was decided: a hold is an answer, and a retry would change nothing."""
+    def answer(lane: str, request: Request, now: bool) -> Answer:
+        """200 whatever was decided: a hold is an answer, and a retry would change nothing. `now`: lanes do not wait."""
         who = request.headers.get("user-agent", "somebody")[:80]
-        return Answer(answer_json(ticker.tick(lane, who), ticker.deadline_s))
+        return Answer(answer_json(ticker.tick(lane, who, wait=not now), ticker.deadline_s))
 
     @app.post("/tick", dependencies=[Depends(callers.check)])
-    def tick(request: Request, lane: str = "") -> Answer:
-        return answer(lane or ALL_LANES, request)
+    def tick(request: Request, lane: str = "", now: bool = False) -> Answer:
+        return answer(lane or ALL_LANES, request, now)
 
     @app.post("/tick/{lane}", dependencies=[Depends(callers.check)])
-    def tick_lane(lane: str, request: Request) -> Answer:
-        return answer(lane, request)
+    def tick_lane(lane: str, request: Request, now: bool = False) -> Answer:
+        return answer(lane, request, now)
 
 
 def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:

@@ -49,7 +49,7 @@ def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
         return TickResult(held_decision(lane.name, decision.reading, now, HoldCause.STATE_UNREADABLE, reason), notes=view.notes)
     clock, memory = outside.clock, outside.memory
     done = launch(lane, intent, outside.runner, clock.now, lambda: memory.remember_run_call(clock.now()))
-    backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.rng)
+    backoff = backed_off(state.backoff, done, outside.clock.now(), outside.rng)
     state, submitted = _submitted(view, replace(written.state.with_intent(done.intent), backoff=backoff), outside)
     notes = (*view.notes, *submitted)
     try:

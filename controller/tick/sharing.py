@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batch.model.clock import iso
 from batch.model.errors import FanoutError
 from controller.act.intents import new_decision_id
-from controller.act.launcher import backing_off
+from controller.act.launcher import backing_off, refused_count
 from controller.act.reserved import LOOK_S, Book, Looked, Reservation, load, save
 from controller.decide.budget import Draft, decisions_of
 from controller.decide.caps import Limits
@@ -34,10 +34,11 @@ class Decided:
     reserved_at: float | None = None
 
 
-def share_out(views: Sequence[View], outside: Outside, chosen: Collection[str], *, dry_run: bool) -> Decided:
-    """Decide for all views; those of lanes in `chosen` are about to be acted on. Errors of services become decisions; they are not
-    raised."""
-    decided = Decided(_decisions(views, outside, ()))
+def share_out(views: Sequence[View], outside: Outside, chosen: Collection[str], *, dry_run: bool, wait: bool = True) -> Decided:
+    """Decide for all views; those of lanes in `chosen` are about to be acted on, and without `wait` launch now what could wait. Errors of
+    services become decisions; they are not raised."""
+    hasty = frozenset() if wait else frozenset(chosen)
+    decided = Decided(_decisions(views, outside, (), hasty))
     if not outside.quotas.count_workers or not _launches(views, decided, chosen):
         return decided
     round_id = new_decision_id(outside.clock.now(), outside.rng)
@@ -48,7 +49,7 @@ def share_out(views: Sequence[View], outside: Outside, chosen: Collection[str], 
                 return _held(views, decided, chosen, f"it took more than {LOOK_S:.0f} s to look at the lanes; the next tick decides anew")
             book = load(outside.store)
             looked = {view.lane.name: Looked(view.now, view.stored.generation) for view in views}
-            decided = Decided(_decisions(views, outside, book.unseen(looked, round_id, now)), now)
+            decided = Decided(_decisions(views, outside, book.unseen(looked, round_id, now), hasty), now)
             own = _launches(views, decided, chosen)
             if dry_run or not own or _reserve(outside, book, own, round_id, now):
                 return decided
@@ -76,13 +77,13 @@ def _held(views: Sequence[View], decided: Decided, chosen: Collection[str], reas
     return Decided(tuple(decisions))
 
 
-def _decisions(views: Sequence[View], outside: Outside, unseen: Sequence[Reservation]) -> tuple[Decision, ...]:
-    """A decision for each view. Reservations that the views do not show count as live workers."""
+def _decisions(views: Sequence[View], outside: Outside, unseen: Sequence[Reservation], hasty: Collection[str]) -> tuple[Decision, ...]:
+    """A decision for each view; lanes in `hasty` do not wait. Reservations that the views do not show count as live workers."""
     reserved = Counter[str]()
     for one in unseen:
         reserved[one.lane] += one.workers
     return decisions_of(
-        [_draft(view, outside) for view in views],
+        [_draft(view, outside, wait=view.lane.name not in hasty) for view in views],
         outside.quotas,
         reserved=reserved,
         reserved_vcpu=sum(one.workers * one.vcpu for one in unseen),
@@ -90,7 +91,7 @@ def _decisions(views: Sequence[View], outside: Outside, unseen: Sequence[Reserva
     )
 
 
-def _draft(view: View, outside: Outside) -> Draft:
+def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
     def decide(limits: Limits) -> Decision:
         if view.held is not None:
             return view.held
@@ -106,12 +107,13 @@ def _draft(view: View, outside: Outside) -> Draft:
                     accepted_since_sample_count=view.accepted_count,
                     listing_error=view.listing_error,
                     broken=view.broken,
-                    limits=limits,
+                    limits=replace(limits, refused_workers=refused_count(view.state.backoff, view.now)),
                     waiting_since=view.state.waiting_since,
                     blind=view.state.blind,
                     unfinished_count=view.unfinished_count,
                     problems=view.problems,
                     elsewhere=view.state.elsewhere,
+                    wait=wait,
                 ),
             )
         except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, and the others go on

@@ -21,7 +21,7 @@ from controller.service.service import Callers, create_app
 from controller.service.ticker import Ticker
 from controller.tick.outside import Outside
 from controller.tick.results import Round, TickResult
-from tests.controller.fakes import World, job, world
+from tests.controller.fakes import JOB, World, job, world
 from tests.controller.http_client import Client
 from tests.controller.issuer import AUDIENCE, EMAIL, key
 
@@ -70,6 +70,16 @@ def test_one_lane(here: World, client: Client, path: str) -> None:
     response = client.post(path.format("bulks"))
     assert response.status_code == 404
     assert "did you mean bulk?" in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/tick?now=1", "/tick?lane=default&now=true", "/tick/default?now=1"])
+def test_a_lane_does_not_wait_when_it_is_to_start_now(here: World, client: Client, path: str) -> None:
+    here.runner.set_annotation(JOB, "fanout/min-backlog", "50")
+    here.backlog.by_name = {"tasks-sub": Value(7, here.clock.now())}
+    waiting = client.post("/tick/default").json()["lanes"][0]["decision"]
+    assert (waiting["kind"], waiting["waits_until"] is not None) == ("nothing_to_do", True)
+    (lane,) = [one for one in client.post(path).json()["lanes"] if one["lane"] == "default"]
+    assert (lane["decision"]["kind"], len(here.runner.requests)) == ("launch", 1)
 
 
 @pytest.mark.parametrize("path", ["/tick/", "/tick/bulk/", "/tick//", "/lanes/", "/decisions/", "/executions/", "/health/", "/readyz/"])
@@ -154,12 +164,12 @@ def test_what_is_done_by_the_deadline_is_told(here: World, monkeypatch: pytest.M
         assert not name.endswith("/bulk") or go_on.wait(LIMIT_S)
         return run(name, request)  # type: ignore[arg-type]
 
-    def tick_lanes(outside: Outside, names: Sequence[str], *, on_result: Callable[[TickResult], None]) -> Round:
+    def tick_lanes(outside: Outside, names: Sequence[str], *, wait: bool, on_result: Callable[[TickResult], None]) -> Round:
         def tell(result: TickResult) -> None:
             on_result(result)
             told.set()
 
-        return controller.tick.rounds.tick_lanes(outside, names, on_result=tell)
+        return controller.tick.rounds.tick_lanes(outside, names, wait=wait, on_result=tell)
 
     monkeypatch.setattr(here.runner, "run", slow)
     monkeypatch.setattr(controller.service.ticker, "tick_lanes", tick_lanes)
