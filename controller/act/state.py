@@ -20,6 +20,7 @@ from controller.decide import rates
 from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned
+from controller.decide.unassigned.doubt import Doubt
 from controller.model.plain import read
 from controller.model.reading import FUTURE_S
 from controller.model.schedule import Scheduled
@@ -59,7 +60,7 @@ class LaneState:
     """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
     front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
     `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
-    schedules; `elsewhere`: of messages that another consumer holds."""
+    schedules; `elsewhere`: of messages that another consumer holds; `doubt`: of how late the gauge is."""
 
     lane: str
     intents: tuple[Intent, ...] = ()
@@ -73,6 +74,7 @@ class LaneState:
     blind: Blind | None = None
     scheduled: tuple[Scheduled, ...] = ()
     elsewhere: HeldElsewhere | None = None
+    doubt: Doubt = field(default_factory=Doubt)
     epoch: int = 0
 
     def with_decision(self, decision: Mapping[str, Any]) -> LaneState:
