@@ -172,4 +172,4 @@ def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
     checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
-    return read(LaneState, {"scheduled": (), "elsewhere": None, **body, "lane": lane, **checked})
+    return read(LaneState, {"scheduled": (), "elsewhere": None, "doubt": Doubt(), **body, "lane": lane, **checked})

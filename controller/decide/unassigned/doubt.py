@@ -33,6 +33,9 @@ class Remainder:
     certain_count: int
     likely_count: int
 
+    def __bool__(self) -> bool:
+        return bool(self.certain_count or self.likely_count)
+
     def launched(self, count: int) -> Remainder:
         """Less what was launched for."""
         return replace(self, certain_count=max(0, self.certain_count - count), likely_count=max(0, self.likely_count - count))
@@ -58,7 +61,7 @@ class Doubt:
     def launched(self, count: int) -> Doubt:
         """`count` of the unassigned messages were launched for."""
         newest, before = (None if one is None else one.launched(count) for one in (self.newest, self.before))
-        return replace(self, newest=newest, before=before)
+        return replace(self, newest=newest if newest or self.shown_s is not None else None, before=before or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,8 @@ def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int)
     if doubt.before is not None:
         real_count = max(real_count, min(open_count, doubt.before.certain_count), min(likely_count, doubt.before.likely_count))
     if isinstance(reading, Value):
-        tells = bool(real_count or likely_count) or doubt.shown_s is not None
-        doubt = replace(doubt, newest=Remainder(reading.sampled_at, real_count, max(real_count, likely_count)) if tells else None)
+        newest = Remainder(reading.sampled_at, real_count, max(real_count, likely_count))
+        doubt = replace(doubt, newest=newest if newest or doubt.shown_s is not None else None)
     return Weighed(replace(ledger, guard_count=open_count - real_count), doubt)
 
 
@@ -103,7 +106,7 @@ def _sampled(doubt: Doubt, ledger: Ledger, reading: Value, open_count: int) -> D
     elif last is not None and doubt.shown_s is not None:
         still = min(last.likely_count, max(0, open_count - _within(ledger, doubt.guard_s)))
         late_s = late_s if still else (*late_s, doubt.shown_s)[-KEPT:]
-    return Doubt(late_s, _shown_s(ledger, reading, open_count), None, last)
+    return Doubt(late_s, _shown_s(ledger, reading, open_count), None, last or None)
 
 
 def _shown_s(ledger: Ledger, reading: Value, open_count: int) -> float | None:
