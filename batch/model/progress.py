@@ -7,6 +7,7 @@ Counters only grow: `taken` from the subscription, `acked` (whatever the outcome
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -76,10 +77,21 @@ class Progress:
         return max(0, self.taken - self.acked - self.returned)
 
     def acked_at(self, unix_s: float) -> int:
-        """How many messages were acknowledged by then (Unix seconds), by the last mark not after it: never too many."""
+        """About how many messages were acknowledged by then (Unix seconds): what came between two marks is taken to have come evenly. It
+        never falls as time goes on."""
         if unix_s >= self.updated_at:
             return self.acked
-        return max((acked for time, acked in self.marks if time <= unix_s), default=0)
+        at = bisect_right(self.marks, unix_s, key=_time)
+        begin, before = self.marks[at - 1] if at else (self.started_at, 0)
+        end, after = self.marks[at] if at < len(self.marks) else (self.updated_at, self.acked)
+        begin = max(begin, self.started_at)
+        if not begin < unix_s < end or after <= before:
+            return before
+        return before + int((after - before) * (unix_s - begin) / (end - begin))
+
+
+def _time(mark: tuple[int, int]) -> int:
+    return mark[0]
 
 
 def interval_s(base_s: float, worker_count: int) -> float:

@@ -20,6 +20,7 @@ from controller.decide import rates
 from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned
+from controller.decide.unassigned.doubt import Doubt
 from controller.model.plain import read
 from controller.model.reading import FUTURE_S
 from controller.model.schedule import Scheduled
@@ -61,7 +62,7 @@ class LaneState:
     """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
     front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
     `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
-    schedules; `elsewhere`: of messages that another consumer holds."""
+    schedules; `elsewhere`: of messages that another consumer holds; `doubt`: of how late the gauge is."""
 
     lane: str
     intents: tuple[Intent, ...] = ()
@@ -75,6 +76,7 @@ class LaneState:
     blind: Blind | None = None
     scheduled: tuple[Scheduled, ...] = ()
     elsewhere: HeldElsewhere | None = None
+    doubt: Doubt = field(default_factory=Doubt)
     epoch: int = 0
 
     def with_decision(self, decision: Mapping[str, Any]) -> LaneState:
@@ -172,4 +174,4 @@ def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
     checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
-    return read(LaneState, {"scheduled": (), "elsewhere": None, **body, "lane": lane, **checked})
+    return read(LaneState, {"scheduled": (), "elsewhere": None, "doubt": Doubt(), **body, "lane": lane, **checked})

@@ -136,6 +136,7 @@ def to_json(decision: Decision) -> dict[str, Any]:
         body["ledger"] = {
             "since": iso(decision.ledger.since),
             "total_count": decision.ledger.total_count,
+            "guard_count": decision.ledger.guard_count,
             "live_worker_count": decision.ledger.live_worker_count,
             "entries": [asdict(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
         }
@@ -169,7 +170,7 @@ def from_json(body: Mapping[str, Any]) -> Decision:
 def _ledger(body: Mapping[str, Any]) -> Ledger:
     known = Entry.__dataclass_fields__
     entries = tuple(Entry(**{name: value for name, value in entry.items() if name in known}) for entry in body["entries"])
-    return Ledger(from_iso(body["since"]), entries)
+    return Ledger(from_iso(body["since"]), entries, guard_count=body.get("guard_count", 0))
 
 
 def compared(decisions: Sequence[Mapping[str, Any]], executions: Sequence[Worked], lane: Lane) -> tuple[Mapping[str, Any], ...]:

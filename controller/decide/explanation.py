@@ -50,20 +50,22 @@ def _ledger(ledger: Ledger | None) -> list[str]:
         return []
     if not ledger.entries:
         return ["ledger: nothing of it was assigned at that time"]
-    why = f", {ledger.guard_count} of them acknowledged in the {GUARD_S:.0f} s before the sample: clocks and gauge may differ by that much"
+    count = ledger.guard_count
+    why = f", {count} of it perhaps: the gauge may count what was acknowledged in the {GUARD_S:.0f} s before the sample"
     return [
-        f"ledger: {ledger.total_count} of it assigned already{why if ledger.guard_count else ''}",
-        *(f"  {_entry(entry)}" for entry in ledger.entries),
+        f"ledger: {ledger.total_count} of it assigned already{why if count else ''}",
+        *(f"  {_entry(entry, is_doubtful=count > 0)}" for entry in ledger.entries),
     ]
 
 
-def _entry(entry: Entry) -> str:
+def _entry(entry: Entry, *, is_doubtful: bool) -> str:
     workers = counted(entry.worker_count, "worker")
     yet = f", {entry.pending_worker_count} yet to start" if entry.pending_worker_count else ""
     state = f"{entry.live_worker_count} of {workers} alive{yet}" if entry.live else f"ended, {workers}"
     parts = [f"{entry.assigned_count} by its workers"]
     parts += [f"{entry.deferred_count} deferred"] if entry.deferred_count else []
     parts += [f"{entry.outstanding_count} outstanding at killed workers"] if entry.outstanding_count else []
+    parts += [f"{entry.recent_count} acknowledged just before the sample"] if entry.recent_count and is_doubtful else []
     return f"{entry.execution} ({entry.note or state}): {', '.join(parts)}"
 
 

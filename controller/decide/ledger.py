@@ -1,8 +1,9 @@
 """The ledger: messages that a reading counted and that were already assigned at its sample time. Pure; every doubt counts as assigned.
 
 A message leaves the gauge when it is acknowledged. So what a worker is still going to acknowledge, plus what it has acknowledged
-since the sample, is its part of the reading. Counting too much delays a launch by a tick; counting too little pays for workers
-that find nothing. All executions count, also those that a person launched.
+since the sample, is its part of the reading. What it acknowledged shortly before the sample is doubtful: the gauge may be older than it
+says. Counting too much delays a launch; counting too little pays for workers that find nothing. All executions count, also those that a
+person launched.
 
 A share cannot be taken back, but it names no messages: what a slow worker has yet to pull waits in the queue for any worker. So the part
 that it would process far too late counts as unassigned, and others are launched for it; the slow worker then finds the queue drained and
@@ -25,7 +26,9 @@ from controller.model.lane import SLOW_START_S, START_WITHIN_S
 from controller.model.wording import spoken
 
 GUARD_S = 30.0
-"""The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
+"""The sample may be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
+STEP_S = 5.0
+"""How finely it is told when within GUARD_S before the sample messages were acknowledged."""
 ACK_DEADLINE_S = 60.0
 STUCK_AFTER_S = 1200.0
 """So long after the messages of an execution that has not started count as unassigned, its workers, if nobody cancels it, no longer keep
@@ -47,8 +50,8 @@ class Entry:
     """One execution's part of the reading: `assigned_count` messages of its workers, `deferred_count` that wait for their time,
     `outstanding_count` that a killed worker left on leases, or acknowledged after its last progress. `late_count` more are promised to
     workers that are too slow for them, and count as unassigned. `pending_worker_count` of the live workers have yet to start;
-    `stuck_worker_count` have not started for so long that they may never. `guard_count` of the assigned messages were acknowledged before
-    the sample, but within GUARD_S of it."""
+    `stuck_worker_count` have not started for so long that they may never. `recent_count` more messages were acknowledged before the sample,
+    but within GUARD_S of it."""
 
     execution: str
     decision_id: str
@@ -62,7 +65,7 @@ class Entry:
     pending_worker_count: int = 0
     stuck_worker_count: int = 0
     late_count: int = 0
-    guard_count: int = 0
+    recent_count: int = 0
 
     @property
     def total_count(self) -> int:
@@ -85,23 +88,27 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """`since` (Unix seconds) is the time that acknowledgements are counted from: sample time minus guard. Entries without effect are left
-    out. `stuck_worker_count` of the live workers are not taken to start: all that cannot, for the lane is held for these; of those that
-    may, only the oldest execution's, for where others do not start either, one more would not."""
+    """`since` (Unix seconds) is the time that acknowledgements are counted from: that of the sample. Entries without effect are left out.
+    `recent` counts messages that were acknowledged within STEP_S before the sample, within twice that, and so on up to GUARD_S;
+    `guard_count` of them are taken to be in the reading. `stuck_worker_count` of the live workers are not taken to start: all that cannot,
+    for the lane is held for these; of those that may, only the oldest execution's, for where others do not start either, one more would
+    not."""
 
     since: float
     entries: tuple[Entry, ...] = ()
     stuck_worker_count: int = 0
+    recent: tuple[int, ...] = ()
+    guard_count: int = 0
 
     @property
     def total_count(self) -> int:
         """Messages that are assigned."""
-        return sum(entry.total_count for entry in self.entries)
+        return self.sure_count + self.guard_count
 
     @property
-    def guard_count(self) -> int:
-        """Of the assigned messages, those that were acknowledged shortly before the sample."""
-        return sum(entry.guard_count for entry in self.entries)
+    def sure_count(self) -> int:
+        """Messages that are assigned if the gauge is as old as it says."""
+        return sum(entry.total_count for entry in self.entries)
 
     @property
     def live_worker_count(self) -> int:
@@ -143,7 +150,7 @@ def ledger_of(
     Nor is what they will not come to before `task_timeout_s`; `concurrency`: tasks that they run at a time, unless their execution says.
     An execution that has started no worker after `start_within_s` may never do so, and its messages count as unassigned; after
     `slow_start_s` its entry notes it."""
-    since, start, ends = sampled_at - GUARD_S, _Start(start_within_s, slow_start_s), Ends(within_s, task_timeout_s, concurrency)
+    since, start, ends = sampled_at, _Start(start_within_s, slow_start_s), Ends(within_s, task_timeout_s, concurrency)
     entries = [
         _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, ends, start)
         for one in executions
@@ -152,7 +159,16 @@ def ledger_of(
     cannot_start = {one.info.name for one in executions if one.info.cannot_start}
     may_start = [one.stuck_worker_count for one in entries if one.stuck_worker_count and one.execution not in cannot_start]
     stuck_count = sum(one.stuck_worker_count for one in entries if one.execution in cannot_start) + sum(may_start[-1:])
-    return Ledger(since, tuple(entry for entry in entries if entry.total_count or entry.live_worker_count), stuck_count)
+    kept = tuple(entry for entry in entries if entry.total_count or entry.live_worker_count or entry.recent_count)
+    return Ledger(since, kept, stuck_count, _recent([one for one in executions if not _why_idle(one, subscription, given_up_ids)], since))
+
+
+def _recent(executions: Sequence[Worked], since: float) -> tuple[int, ...]:
+    """Messages that were acknowledged within STEP_S before `since`, within twice that, and so on; empty if none were."""
+    late = [one for worked in executions for one in worked.progress if one.updated_at > since - GUARD_S and one.acked]
+    acked = [sum(one.acked_at(since - step * STEP_S) for one in late) for step in range(int(GUARD_S / STEP_S) + 1)] if late else [0]
+    counts = tuple(acked[0] - before for before in acked[1:])
+    return counts if any(counts) else ()
 
 
 def _why_idle(worked: Worked, subscription: str, given_up_ids: Collection[str]) -> str:
@@ -200,10 +216,10 @@ def _entry_of(worked: Worked, since: float, now: float, ends: Ends, start: _Star
         sum(_assigned(worked, index, since) for index in indexes) - late,
         late_note(late) or _start_note(info, waits_s, start),
         deferred_count=sum(count for one in worked.progress for due, count in one.deferred if due > now),
-        outstanding_count=sum(_outstanding(worked, index, since, now) for index in worked.tries),
+        outstanding_count=sum(_outstanding(worked, index, since - GUARD_S, now) for index in worked.tries),
         stuck_worker_count=info.live_worker_count if stuck else 0,
         late_count=late,
-        guard_count=sum(one.acked_at(since + GUARD_S) - one.acked_at(since) for one in worked.progress),
+        recent_count=sum(one.acked_at(since) - one.acked_at(since - GUARD_S) for one in worked.progress),
     )
 
 

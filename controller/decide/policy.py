@@ -152,11 +152,10 @@ def _for_backlog(case: _Case, held: str, *, wait: bool) -> Decision:
 
 
 def _guarded(case: _Case) -> str:
-    """What to say where messages count as assigned only because of the guard before the sample."""
-    if case.known_count <= case.ledger.total_count - case.ledger.guard_count:
+    """What to say where messages count as assigned only because the gauge may be older than it says."""
+    if not case.ledger.guard_count:
         return ""
-    many = f"{case.ledger.guard_count} acknowledged in the {GUARD_S:.0f} s before the sample"
-    return f", counting {many}; a later sample tells"
+    return f", counting {case.ledger.guard_count} that may have been acknowledged {GUARD_S:.0f} s before the sample; a later one tells"
 
 
 def _waiting(case: _Case) -> Decision | None:

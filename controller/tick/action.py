@@ -89,7 +89,8 @@ def _submitted(view: View, saved: LaneState, outside: Outside) -> tuple[LaneStat
 
 def _after(view: View, decision: Decision) -> LaneState:
     """The state with what the next decision needs of this one."""
-    return replace(view.state, waiting_since=decision.waiting_since, blind=decision.blind)
+    doubt = view.state.doubt.launched(decision.backlog)
+    return replace(view.state, waiting_since=decision.waiting_since, blind=decision.blind, doubt=doubt)
 
 
 def _save(outside: Outside, state: LaneState, generation: int, token: str) -> Stored:

@@ -21,6 +21,7 @@ from controller.decide.decision import Decision, HoldCause, compared, held_decis
 from controller.decide.held_elsewhere import held_elsewhere
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
+from controller.decide.unassigned.doubt import weighed
 from controller.lanes.sources import Source
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane, Strategy
@@ -210,6 +211,21 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     memory.remember_ended(lane.name, remains)
     lost = unlisted(intents, seen, now)
     within_s = lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None
+    ledger = ledger_of(
+        sampled_at,
+        seen.worked,
+        lost,
+        now=now,
+        subscription=lane.subscription,
+        given_up_ids=given_up(intents),
+        within_s=within_s,
+        task_timeout_s=lane.task_timeout_s,
+        concurrency=lane.concurrency,
+        start_within_s=lane.start_within_s,
+        slow_start_s=lane.slow_start_s,
+    )
+    weight = weighed(state.doubt, ledger, view.reading, view.accepted_count)
+    listing_error = shortage(job.name, found, len(lost))
     state = replace(
         state,
         intents=intents,
@@ -217,25 +233,14 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
         elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
+        doubt=state.doubt if listing_error else weight.doubt,
     )
     return replace(
         view,
         state=state,
-        ledger=ledger_of(
-            sampled_at,
-            seen.worked,
-            lost,
-            now=now,
-            subscription=lane.subscription,
-            given_up_ids=given_up(intents),
-            within_s=within_s,
-            task_timeout_s=lane.task_timeout_s,
-            concurrency=lane.concurrency,
-            start_within_s=lane.start_within_s,
-            slow_start_s=lane.slow_start_s,
-        ),
+        ledger=weight.ledger,
         broken=broken_of(seen.worked, lost, now=now, start_within_s=lane.start_within_s),
-        listing_error=shortage(job.name, found, len(lost)),
+        listing_error=listing_error,
         unfinished_count=unfinished(state.accepted, seen.worked),
         notes=(*view.notes, *found.notes, *seen.notes),
         crashed=crashed_of(seen.worked),

@@ -18,11 +18,12 @@ from tests.controller.fakes import lane
 
 NOW = 1_000_000.0
 LEDGER = Ledger(
-    NOW - 150,
+    NOW - 120,
     (
-        Entry("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 900, pending_worker_count=0, guard_count=30),
+        Entry("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 870, pending_worker_count=0, recent_count=45),
         Entry("default-p9w4d", "", False, 4, 0, 400, deferred_count=150, outstanding_count=50),
     ),
+    guard_count=30,
 )
 LANE = lane(share=4000, min_workers=2, max_workers=60, max_in_flight=480, rate=400.0, drain_within_s=600.0, task_timeout_s=3600.0)
 RATES = Rates(1.2, 11.0, 6.5, quick_message_s=0.6, basis="80 % quantile of 24 workers")
@@ -38,8 +39,8 @@ GOLDEN = """\
 lane default: launch: 12 workers for 41000 of 41000 unassigned messages; budget decides: at most 12, where 14 were wanted
   reading: 42000 undelivered, the oldest 6 min 10 s old by now, sampled 2 min ago
   accepted: 500 messages published since the sample, which the gauge does not show yet
-  ledger: 1500 of it assigned already, 30 of them acknowledged in the 30 s before the sample: clocks and gauge may differ by that much
-    default-k7x2p (7 of 10 workers alive): 900 by its workers
+  ledger: 1500 of it assigned already, 30 of it perhaps: the gauge may count what was acknowledged in the 30 s before the sample
+    default-k7x2p (7 of 10 workers alive): 870 by its workers, 45 acknowledged just before the sample
     default-p9w4d (ended, 4 workers): 400 by its workers, 150 deferred, 50 outstanding at killed workers
   unassigned: 42000 + 500 accepted - 1500 assigned = 41000
   learned: 1.2 s a message in a thread, 11 s until a worker pulls, 6.5 s from the last to its end (80 % quantile of 24 workers)
@@ -132,10 +133,12 @@ def test_a_plan_for_messages_that_are_late_already_says_what_it_plans_for() -> N
 
 
 def test_a_launch_that_only_the_guard_keeps_back_says_so() -> None:
-    ended = Ledger(NOW - 30, (Entry("default-k7x2p", "d.0", False, 1, 0, 13, guard_count=13),))
+    ended = Ledger(NOW, (Entry("default-k7x2p", "d.0", False, 1, 0, 0, recent_count=13),), guard_count=1)
     one = decision_for(lane(), Value(1, NOW), ended, now=NOW).reason
-    assert one == "the only message is assigned already, counting 13 acknowledged in the 30 s before the sample; a later sample tells"
-    sure = Ledger(NOW - 30, (Entry("default-k7x2p", "d.0", True, 1, 1, 13, guard_count=3),))
+    assert one == (
+        "the only message is assigned already, counting 1 that may have been acknowledged 30 s before the sample; a later one tells"
+    )
+    sure = Ledger(NOW, (Entry("default-k7x2p", "d.0", True, 1, 1, 13, recent_count=3),))
     assert decision_for(lane(), Value(10, NOW), sure, now=NOW).reason == "all 10 messages are assigned already"
 
 
