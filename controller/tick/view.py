@@ -17,7 +17,7 @@ from controller.act.republisher import Republished, Republisher
 from controller.act.state import LaneState, Stored, accepted_since, load
 from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
-from controller.decide.decision import Decision, HoldCause, compared, held_decision
+from controller.decide.decision import Decision, HoldCause, held_decision
 from controller.decide.held_elsewhere import held_elsewhere
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
@@ -177,6 +177,7 @@ def _quiet(lane: Lane, state: LaneState, job: JobInfo, reading: Reading, new_cou
         and not any(intent.pending for intent in state.intents)
         and not state.pruned(now).accepted
         and state.waiting_since is None
+        and not state.unwritten
         and state.blind is None
         and brought_up(lane.policy.schedules, state.scheduled, now) == state.scheduled
         and not any(one.task for one in state.scheduled)
@@ -213,11 +214,11 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     state = replace(
         state,
         intents=intents,
-        decisions=compared(state.decisions, seen.worked, lane),
+        launched_at=state.last_launch_at,
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
         elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
-    )
+    ).compared(seen.worked, lane)
     return replace(
         view,
         state=state,
