@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
@@ -23,7 +23,7 @@ from controller.decide.probe import Blind
 from controller.decide.rates import Learned
 from controller.model.execution import Worked
 from controller.model.lane import Lane
-from controller.model.plain import read
+from controller.model.plain import read, written
 from controller.model.reading import FUTURE_S
 from controller.model.schedule import Scheduled
 from controller.observe import listing
@@ -177,13 +177,16 @@ class Stored:
     generation: int
 
 
-def load(store: ObjectStore, lane: str) -> Stored:
-    """The lane's state; an empty one when it was never written. Raises StateUnreadable, DependencyError."""
+def load(store: ObjectStore, lane: str, known: Stored | None = None) -> Stored:
+    """The lane's state; an empty one when it was never written; `known` where that is what stands there still. Raises StateUnreadable,
+    DependencyError."""
     name = lane_state_object(lane)
     try:
         data, info = store.read_with_info(name)
     except ObjectMissing:
         return Stored(LaneState(lane), 0)
+    if known is not None and known.generation == info.generation:
+        return known
     try:
         body = json.loads(data)
         newer = isinstance(body, dict) and isinstance(body.get("format"), int) and body["format"] > FORMAT
@@ -216,7 +219,7 @@ def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> S
 
 
 def _encoded(state: LaneState) -> dict[str, Any]:
-    body = {"format": FORMAT, **asdict(state), "learned": rates.to_json(state.learned)}
+    body = {"format": FORMAT, **written(replace(state, learned=Learned())), "learned": rates.to_json(state.learned)}
     return {name: value for name, value in body.items() if value or name not in _SELDOM}
 
 

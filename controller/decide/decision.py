@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +17,7 @@ from controller.decide.probe import Blind
 from controller.decide.sizing import Rates, worker_cost
 from controller.model.execution import Worked
 from controller.model.lane import Lane
-from controller.model.plain import read
+from controller.model.plain import read, written
 from controller.model.reading import Reading, reading_from_json, reading_json
 from controller.model.wording import counted
 
@@ -181,7 +181,10 @@ def _words(reason: str) -> str:
 
 def to_json(decision: Decision) -> dict[str, Any]:
     """Plain JSON: what is logged, kept in the lane's history and printed by `--json`; what only a delayed launch has, only of one."""
-    body = asdict(decision)
+    body: dict[str, Any] = {name: getattr(decision, name) for name in Decision.__dataclass_fields__}
+    for name in ("rates", "blind"):
+        body[name] = written(body[name])
+    body["caps"] = [written(cap) for cap in decision.caps]
     body["decided_at"] = iso(decision.decided_at)
     body["reading"] = reading_json(decision.reading)
     if decision.ledger is not None:
@@ -189,7 +192,7 @@ def to_json(decision: Decision) -> dict[str, Any]:
             "since": iso(decision.ledger.since),
             "total_count": decision.ledger.total_count,
             "live_worker_count": decision.ledger.live_worker_count,
-            "entries": [asdict(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
+            "entries": [written(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
         }
     body["drain_error_percent"] = decision.drain_error_percent
     if not decision.starts_within_s:

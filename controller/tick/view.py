@@ -111,7 +111,7 @@ def look(
     if remembered is not None and _quiet(lane, remembered.state, job, reading, new_count, now):
         return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
     try:
-        stored = load(outside.store, lane.name)
+        stored = load(outside.store, lane.name, remembered)
     except FanoutError as error:
         outside.memory.remember_state(lane.name, None)
         held = held_decision(lane.name, reading, now, HoldCause.STATE_UNREADABLE, str(error))
