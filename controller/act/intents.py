@@ -62,8 +62,13 @@ class Intent:
 
 def new_decision_id(now: float, rng: random.Random) -> str:
     """`20260131T120000123-9f2c04d1`: sorts by time; the random end keeps two controllers apart."""
+    return f"{id_begin(now)}-{rng.getrandbits(32):08x}"
+
+
+def id_begin(now: float) -> str:
+    """What ids of decisions begin with that were made in this millisecond (Unix seconds)."""
     moment = datetime.fromtimestamp(now, UTC)
-    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{rng.getrandbits(32):08x}"
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}"
 
 
 def parts_for(decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_PER_EXECUTION) -> tuple[Part, ...]:

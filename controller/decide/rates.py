@@ -21,7 +21,7 @@ yesterday's. And what works now, or has ended lately, counts alone as soon as it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from math import inf, sqrt
 from typing import Any
@@ -31,7 +31,7 @@ from batch.model.progress import Progress
 from batch.prices import WORKER_FLOOR_S
 from controller.decide.sizing import Rates
 from controller.model.execution import Worked
-from controller.model.plain import read
+from controller.model.plain import read, written
 from controller.model.wording import brief, counted, spoken
 
 CAUTIOUS = 0.8
@@ -263,12 +263,12 @@ def _digits(value: float) -> float:
 
 def to_json(value: Learned) -> dict[str, Any]:
     """Plain JSON, as it stands in the lane's state; without `running`."""
-    return {"samples": [list(astuple(one)) for one in value.samples], "executions": list(value.executions)}
+    return {"samples": [list(written(one).values()) for one in value.samples], "executions": list(value.executions)}
 
 
 def from_json(body: Mapping[str, Any]) -> Learned:
     """What `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
     found = read(Learned, {**body, "running": ()})
-    if any(number is not None and number < 0 for sample in found.samples for number in astuple(sample)):
+    if any(number is not None and number < 0 for sample in found.samples for number in written(sample).values()):
         raise ValueError("a sample has less than 0 seconds")
     return found

@@ -43,7 +43,8 @@ class Execution:
 @dataclass(slots=True, eq=False)
 class Worker:
     """One worker. `share` messages are its own, None: it goes on until the queue is empty; after its share it takes more until
-    `paid_until`, at most `limit` in all; one that `stays` ends only when it is stopped. What it writes of itself is as old as its last progress."""
+    `paid_until`, at most `limit` in all; one that `stays` ends only when
+    it is stopped. What it writes of itself is as old as its last progress."""
 
     execution: Execution
     index: int

@@ -26,7 +26,7 @@ HISTORY = "controller/history/"
 
 
 class SimulatedStore(MemoryObjectStore):
-    """A bucket in which workers' progress is what they have written by now. The history of decisions is kept aside, in the order of writing:
+    """A bucket in which workers' progress is what they have written by now. The history of decisions is kept aside, in its order:
     no list needs to go through it."""
 
     def __init__(self, world: World) -> None:

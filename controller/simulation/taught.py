@@ -35,7 +35,8 @@ def _learned(load: Load, scenario: Scenario, now: float) -> Learned:
         began_at = now - 60.0 - lived_s - TAIL_S
         ended_at = began_at + lived_s
         first = int(began_at // MARK_EVERY_S + 1) * MARK_EVERY_S
-        marks = tuple((at, int(count * (at - began_at) / lived_s)) for at in range(first, int(ended_at) + 1, MARK_EVERY_S)) if lived_s else ()
+        grid = range(first, int(ended_at) + 1, MARK_EVERY_S) if lived_s else ()
+        marks = tuple((at, int(count * (at - began_at) / lived_s)) for at in grid)
         tries[index] = (
             Progress(
                 share=count,

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batch.prices import WORKER_FLOOR_S
-from controller.simulation.bound import bound_s
+from controller.simulation.bound import Terms, bound
+from controller.simulation.arrivals import by_second
 from controller.simulation.patterns import Pattern
 from controller.simulation.running import Run, lanes_of
-from controller.simulation.scenario import Draw, Failures, Load, Scenario
+from controller.simulation.scenario import Draw, Failures, Load, MaybeDraw, Scenario
 
 ANNOTATIONS: Mapping[str, str] = {"fanout/drain-within": "10m", "fanout/max-workers": "500"}
 
@@ -19,7 +20,7 @@ ANNOTATIONS: Mapping[str, str] = {"fanout/drain-within": "10m", "fanout/max-work
 class Setting:
     """How a pattern is run: the gauge's lag, the start-up of workers, annotations of every lane, tasks that a worker runs at a time."""
 
-    lag: Draw
+    lag: MaybeDraw
     start_up: Draw
     annotations: Mapping[str, str] = field(default_factory=lambda: ANNOTATIONS)
     concurrency: int = 4
@@ -59,5 +60,6 @@ def least_cost_s(run: Run, start_up_s: float, floor_s: float = WORKER_FLOOR_S) -
         available = sorted(run.availabilities[name])
         run_count = sum(many for _, many in available)
         each_s = count.work_s / run_count / lanes[name].concurrency if run_count else 0.0
-        total_s += bound_s(available, each_s, start_up_s=start_up_s, floor_s=floor_s, within_s=lanes[name].policy.drain_within_s)
+        terms = Terms(each_s, each_s * lanes[name].concurrency, start_up_s, floor_s, lanes[name].policy.drain_within_s)
+        total_s += bound(by_second(available), terms).seconds
     return total_s

@@ -94,9 +94,7 @@ class World:
         self._number = 0
         self.stop_at = self.start_at + scenario.horizon_s * 2
         base = "projects/simulated/locations/simulated/jobs"
-        self.lanes = {
-            load.name: LaneWorld(load, f"{base}/{load.name}", drain_within_s[load.name]) for load in scenario.loads
-        }
+        self.lanes = {load.name: LaneWorld(load, f"{base}/{load.name}", drain_within_s[load.name]) for load in scenario.loads}
         for lane in self.lanes.values():
             self._next_arrival(lane, 0)
             self._every(GAUGE_EVERY_S, lambda lane=lane: self._sample(lane), first_s=self._gauge_rng.uniform(0, GAUGE_EVERY_S))
@@ -217,7 +215,7 @@ class World:
         for thread in range(worker.threads):
             self._next(lane, worker, thread)
 
-    def _room(self, lane: LaneWorld, worker: Worker, message_s: float) -> int:
+    def _room(self, worker: Worker, message_s: float) -> int:
         """How many messages it may take now; 0: it has had its share."""
         if worker.share is None or worker.taken < worker.share:
             return 10**9 if worker.share is None else worker.share - worker.taken
@@ -230,7 +228,7 @@ class World:
             return
         now, durations = self.clock.now(), lane.load.durations
         message_s = durations.mean(now - self.start_at)
-        room = self._room(lane, worker, message_s)
+        room = self._room(worker, message_s)
         if not room:
             self._retire(lane, worker)
             return
@@ -246,9 +244,9 @@ class World:
         worker.taken += count
         worker.busy[thread] = (now, taken)
         seconds = durations.draw_sum(self._rng, count, now - self.start_at)
-        self.at(now + seconds, lambda: self._done(lane, worker, thread, taken, count, seconds))
+        self.at(now + seconds, lambda: self._done(lane, worker, thread, taken, seconds))
 
-    def _done(self, lane: LaneWorld, worker: Worker, thread: int, taken: Taken, count: int, seconds: float) -> None:
+    def _done(self, lane: LaneWorld, worker: Worker, thread: int, taken: Taken, seconds: float) -> None:
         if worker.ended_at is not None:
             return
         now, total = self.clock.now(), lane.count

@@ -17,7 +17,7 @@ from controller.act.republisher import Republished, Republisher
 from controller.act.state import LaneState, Stored, accepted_since, load
 from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
-from controller.decide.decision import Decision, HoldCause, compared, held_decision
+from controller.decide.decision import Decision, HoldCause, held_decision
 from controller.decide.held_elsewhere import held_elsewhere
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
@@ -112,7 +112,7 @@ def look(
     if remembered is not None and _quiet(lane, remembered.state, job, reading, new_count, now):
         return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
     try:
-        stored = load(outside.store, lane.name)
+        stored = load(outside.store, lane.name, remembered)
     except FanoutError as error:
         outside.memory.remember_state(lane.name, None)
         held = held_decision(lane.name, reading, now, HoldCause.STATE_UNREADABLE, str(error))
@@ -178,6 +178,7 @@ def _quiet(lane: Lane, state: LaneState, job: JobInfo, reading: Reading, new_cou
         and not any(intent.pending for intent in state.intents)
         and not state.pruned(now).accepted
         and state.waiting_since is None
+        and not state.unwritten
         and state.blind is None
         and brought_up(lane.policy.schedules, state.scheduled, now) == state.scheduled
         and not any(one.task for one in state.scheduled)
@@ -229,12 +230,12 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     state = replace(
         state,
         intents=intents,
-        decisions=compared(state.decisions, seen.worked, lane),
+        launched_at=state.last_launch_at,
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
         elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
         doubt=state.doubt if listing_error else weight.doubt,
-    )
+    ).compared(seen.worked, lane)
     return replace(
         view,
         state=state,

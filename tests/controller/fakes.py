@@ -12,6 +12,7 @@ from batch.model.errors import DependencyMissing
 from batch.model.names import progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
+from controller.act.history import newest
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Value
@@ -65,6 +66,11 @@ def lane(**changes: object) -> Lane:
 def progress(share: int = 100, started_at: float = 0.0, **changes: object) -> Progress:
     values: dict[str, object] = {"updated_at": started_at, **changes}
     return Progress(share=share, started_at=started_at, **values)  # type: ignore[arg-type]
+
+
+def history(store: MemoryObjectStore, name: str = "default") -> list[Mapping[str, Any]]:
+    """The decisions of a lane's history, the newest first."""
+    return newest(store, name, 100, 1e10)
 
 
 def write_progress(store: MemoryObjectStore, execution: str, index: int, one: Progress, retry: int = 0) -> None:

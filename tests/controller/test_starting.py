@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import pytest
 from google.cloud import run_v2
 
-from controller.act.state import load
 from controller.decide.broken import Broken, broken_of
 from controller.decide.decision import HoldCause, Kind, from_json
 from controller.decide.ledger import Entry, ledger_of
@@ -18,7 +17,7 @@ from controller.model.reading import Unknown
 from controller.observe.google_jobs import execution_info
 from controller.observe.survey import oldest_of_interest
 from controller.tick.results import TickResult
-from tests.controller.fakes import JOB, World, lane, progress, tick, world, write_progress
+from tests.controller.fakes import JOB, World, history, lane, progress, tick, world, write_progress
 
 T = 10_000.0
 HOUR_S = 3600.0
@@ -160,7 +159,7 @@ def test_once_a_delayed_execution_has_started_what_came_since_is_launched_for(he
 def test_a_delayed_lane_is_sized_for_the_time_that_a_late_start_leaves(here: World) -> None:
     here.backlog_is(2000)
     (name,) = tick(delayed_lane(), here.outside).launched
-    decision = from_json(load(here.store, "default").state.decisions[-1])
+    decision = from_json(history(here.store)[0])
     here.runner.all[name] = replace(here.runner.all[name], running_count=0)
     assert decision.within_s == 12 * HOUR_S - 12, "the oldest has waited 12 s"
     here.clock.advance(60)

@@ -19,7 +19,7 @@ from controller.model.execution import ExecutionInfo
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import LaunchRefused, LaunchUnclear, RunRequest
 from controller.tick.results import TickResult
-from tests.controller.fakes import JOB, World, lane, progress, tick, world, write_progress
+from tests.controller.fakes import JOB, World, history, lane, progress, tick, world, write_progress
 
 DOWN = DependencyUnavailable("503")
 
@@ -351,7 +351,8 @@ def test_a_hold_for_another_cause_is_another_decision(here: World) -> None:
     here.backlog_is(500)
     for changes in ({"paused": True}, {"paused": True}, {"problems": ("env CONCURRENCY='eight': must be a whole number",)}):
         tick(lane(**changes), here.outside)
+        here.clock.advance(1)
     here.backlog.reading = Unknown("503")
     ticked(here)
-    causes = [one["hold_cause"] for one in load(here.store, "default").state.decisions]
-    assert causes == ["paused", "misconfigured", "reading_unknown"]
+    causes = [one["hold_cause"] for one in history(here.store)]
+    assert causes == ["reading_unknown", "misconfigured", "paused"]

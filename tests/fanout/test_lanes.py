@@ -21,7 +21,7 @@ from batch.model.names import dead_segment_object
 from batch.services.ports import ObjectInfo
 from controller.act.intents import Intent, parts_for
 from controller.act.state import LaneState, save
-from controller.decide.decision import HoldCause, held_decision, to_json
+from controller.decide.decision import HoldCause, held_decision
 from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick.view import look
@@ -240,10 +240,10 @@ def test_a_decision_of_another_version_does_not_hide_the_lane(here: World, run: 
     here.backlog_is(10)
     run(tick.tick, "default")
     state = json.loads(here.store.read("controller/default.json"))
-    for changes, shown in (({"decided_at": "at noon"}, "unreadable"), ({"kind": "ponder"}, "-")):
-        state["decisions"][-1] |= changes
-        here.store.write("controller/default.json", json.dumps(state).encode())
-        assert run(lanes.command, "default").output.splitlines()[1].endswith(f"  {shown}")
+    state["last"] |= {"kind": "ponder", "hold_cause": "?"}
+    here.store.write("controller/default.json", json.dumps(state).encode())
+    assert run(lanes.command, "default").output.splitlines()[1].endswith("  0 s")
+    assert lane_of(run(lanes.command, "default", "--json"))["last_decision"]["kind"] == "ponder"
 
 
 def test_no_lane_at_all_ends_with_1(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,15 +291,15 @@ def test_advice_is_told_and_is_no_trouble(here: World, run: Run, monkeypatch: py
 
 def test_what_came_since_the_sample_and_a_hold_that_is_over_stand_below(here: World, run: Run) -> None:
     here.backlog_is(10, age_s=5)
-    held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.STATE_UNREADABLE, "the budget is unreadable"))
-    saved = save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held), 0, "t")
+    held = held_decision("default", Idle(), here.clock.now(), HoldCause.STATE_UNREADABLE, "the budget is unreadable")
+    saved = save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held, "h1"), 0, "t")
     here.clock.advance(1)
     assert run(lanes.command, "default").output.splitlines()[2:] == [
         "lane default: 7 accepted since the sample",
         "lane default: the last decision, 1 s ago, was to hold: the budget is unreadable",
     ]
-    held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.MISCONFIGURED, "its topic was deleted"))
-    save(here.store, saved.state.with_decision(held), saved.generation, "t")
+    held = held_decision("default", Idle(), here.clock.now(), HoldCause.MISCONFIGURED, "its topic was deleted")
+    save(here.store, saved.state.with_decision(held, "h2"), saved.generation, "t")
     here.clock.advance(120)
     (line,) = [one for one in run(lanes.command, "default").output.splitlines() if "topic" in one]
     assert line == "lane default: the last decision, 2 min ago, was to hold, and that has been put right: its topic was deleted"

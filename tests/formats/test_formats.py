@@ -13,11 +13,12 @@ from batch.model.delayed import DELAYED as DELAYED_ATTRIBUTE
 from batch.model.delayed import Republication, as_first_published, from_object, republication_of
 from batch.model.delivery import Delivery
 from batch.model.message import Task, decode
-from batch.model.names import claim_object, lane_state_object, manifest_object, submission_object
+from batch.model.names import claim_object, history_end_object, history_object, lane_state_object, manifest_object, submission_object
 from batch.model.outcomes import from_lines
 from batch.model.progress import from_metadata
 from batch.services.claims import claim
 from batch.testing import MemoryObjectStore
+from controller.act.history import newest
 from controller.act.state import load
 from controller.decide.decision import from_json as decision_from_json
 from tests.formats.written import (
@@ -125,14 +126,18 @@ def test_a_submission_is_proved_by_what_lies_there() -> None:
     assert proof.missing == ("c386bbc4cd613e30-rolling-default-2026010100", "d8f16adf91b7584a-rolling-default-2026010100")
 
 
-def test_a_lane_s_state_and_its_decisions_are_read() -> None:
+def test_a_lane_s_state_and_its_history_are_read() -> None:
     store = MemoryObjectStore()
     store.write(lane_state_object(LANE), kept("lane-state.json"))
     body = json.loads(kept("decision.json"))
     found = load(store, LANE).state
-    assert found == replace(STATE, decisions=(body,), epoch=1)
-    assert found.decisions == (body,)
+    assert found == replace(STATE, unwritten=(replace(STATE.unwritten[0], body=body),), epoch=1)
     assert decision_from_json(body) == DECISION
+    at = (LANE, DECISION.decided_at, DECISION.decision_id)
+    store.write(history_object(*at), kept("decision.json"))
+    store.write(history_end_object(*at), kept("decision-end.json"))
+    (merged,) = newest(store, LANE, 1, DECISION.decided_at)
+    assert decision_from_json(merged) == replace(DECISION, actual_drain_s=89.5, actual_cost_usd=merged["actual_cost_usd"])
 
 
 def test_a_claim_is_honoured() -> None:

@@ -24,6 +24,8 @@ from batch.model.names import (
     damaged_object,
     dead_raw_object,
     delayed_object,
+    history_end_object,
+    history_object,
     input_object,
     lane_state_object,
     manifest_object,
@@ -40,8 +42,9 @@ from batch.model.progress import Progress, RunningTask, to_metadata
 from batch.services.claims import claim
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.worker.admission.records import write_attempts
+from controller.act.history import write_history
 from controller.act.intents import Intent, Part, PartState
-from controller.act.state import Backoff, LaneState, save
+from controller.act.state import Backoff, LaneState, Unwritten, save
 from controller.decide import decision
 from controller.decide.caps import Limits
 from controller.decide.ledger import ledger_of
@@ -90,9 +93,10 @@ PROGRESS = Progress(
 JOB = f"projects/p/locations/us-central1/jobs/{LANE}"
 PART = "20260101T000100000-9f2c04d1.0"
 WORKED = Worked(ExecutionInfo(f"{JOB}/executions/{EXECUTION}", 4, 1_767_225_540.0, running_count=4), {3: (PROGRESS,)})
+LANE_OF_TESTS = Lane(LANE, JOB, "default-sub", "default")
 DECISION = replace(
     decision_for(
-        Lane(LANE, JOB, "default-sub", "default"),
+        LANE_OF_TESTS,
         Value(5000, 1_767_225_600.0, 12.5),
         ledger_of(1_767_225_600.0, [WORKED], now=1_767_225_660.0),
         now=1_767_225_660.0,
@@ -102,12 +106,26 @@ DECISION = replace(
     ),
     decision_id=PART.removesuffix(".0"),
 )
+ENDED = Worked(
+    ExecutionInfo(
+        f"{JOB}/executions/{EXECUTION}",
+        DECISION.workers,
+        1_767_225_661.0,
+        completed_at=1_767_225_760.0,
+        succeeded_count=DECISION.workers,
+        env={"DECISION_ID": PART},
+    ),
+    {3: (replace(PROGRESS, exit_reason="share_done", updated_at=1_767_225_750.0, last_acked_at=1_767_225_749.5),)},
+)
 STATE = LaneState(
     LANE,
     intents=(
         Intent(DECISION.decision_id, 1_767_225_660.0, (Part(PART, DECISION.workers, DECISION.backlog, PartState.LAUNCHED, EXECUTION),)),
     ),
-    decisions=(decision.to_json(DECISION),),
+    last=decision.last_of(DECISION),
+    launches=(decision.open_launch(DECISION),),
+    launched_at=1_767_225_300.0,
+    unwritten=(Unwritten(history_object(LANE, DECISION.decided_at, DECISION.decision_id), decision.to_json(DECISION)),),
     observed=Observed("uid-1", 7, EXECUTION, 1, 1_767_225_600.0, 1_767_225_630.0, (Seen(f"{JOB}/executions/{EXECUTION}", 4, True),)),
     accepted=((1_767_225_650.0, 20),),
     pokes=("0123456789abcdef01234567",),
@@ -141,6 +159,8 @@ def names() -> dict[str, str]:
         "damaged": damaged_object(delayed),
         "claim": claim_object("d-0123456789ab"),
         "lane state": lane_state_object(LANE),
+        "decision": history_object(LANE, DECISION.decided_at, DECISION.decision_id),
+        "what became of a launch": history_end_object(LANE, DECISION.decided_at, DECISION.decision_id),
     }
 
 
@@ -175,6 +195,7 @@ def _stored() -> dict[str, bytes]:
     write_attempts(store, "failed", FAILED, 0)
     write_attempts(store, "in-progress", IN_PROGRESS, 0)
     save(store, STATE, 0, "token")
+    write_history(store, replace(STATE, unwritten=()).with_decision(DECISION, DECISION.decision_id).compared([ENDED], LANE_OF_TESTS))
     worker: dict[str, Any] = {"finished_at": "2026-01-01T00:00:05.000000Z", "execution": EXECUTION, "index": 3, "retry": 1}
     ended: list[dict[str, Any]] = [
         {"task_id": "a", "outcome": "succeeded", "duration_s": 0.25, "output": "processed/a.csv", "result": {"size": 3, "note": "größer"}},
@@ -194,7 +215,8 @@ def _stored() -> dict[str, bytes]:
         "progress-metadata.json": _json(to_metadata(PROGRESS)),
         "delayed.bin": to_object(DELAYED),
         "lane-state.json": store.read(lane_state_object(LANE)),
-        "decision.json": _json(decision.to_json(DECISION)),
+        "decision.json": store.read(history_object(LANE, DECISION.decided_at, DECISION.decision_id)),
+        "decision-end.json": store.read(history_end_object(LANE, DECISION.decided_at, DECISION.decision_id)),
     }
 
 
