@@ -195,12 +195,7 @@ class PokedLanes:
                 queue.began_at = outside.clock.monotonic()
                 self._tick(lane)
             except FanoutError as error:
-                log(
-                    "tick_failed",
-                    f"lane {lane} was not ticked after its pause, the next tick decides: {error}",
-                    lane=lane,
-                    error=str(error),
-                )
+                log("tick_failed", f"lane {lane} was not ticked after its pause: {error}", lane=lane, error=str(error))
 
     def _tick(self, lane: str) -> Answer:
         """Tick it after a tick that runs already, which may not know of the pokes, and again while another controller is faster."""
