@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from controller.lanes.deadline import unmet_by_gauge
 from controller.decide.sizing import Rates
+from controller.lanes.deadline import unmet_by_gauge
 from tests.controller.fakes import lane
 
 
