@@ -70,7 +70,8 @@ def waiting_of(
         return Waiting(until, f"for the delayed execution that was launched before them to start, {_latest(until, now)}", first)
     if rates is None or not lane.policy.strategy.sizes_by_work:
         return None
-    worker, expected_count = worker_cost(lane), messages.expected_count(next_at)
+    # What the next tick can see: who comes later is another worker's, and is in time by then.
+    worker, expected_count = worker_cost(lane), messages.expected_count(messages.seen_at + tick_every_s)
     busy_s, drain_by = drain_s(expected_count, 1, rates, worker), messages.since + drain_within_s(lane)
     until = min(over_at, drain_by - margin_s(lane) - busy_s)
     if until < next_at or expected_count > share_of(lane, rates) or _costs_no_more(messages.count, rates, worker):

@@ -17,6 +17,7 @@ from controller.act.reserved import ACT_WITHIN_S
 from controller.act.schedules import publish_due
 from controller.act.state import LaneState, StateConflict, Stored, save
 from controller.decide.decision import Decision, HoldCause, Kind, held_decision, on_hold
+from controller.lanes.deadline import unmet_by_gauge
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
 from controller.tick.view import View
@@ -29,7 +30,8 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, rese
         late = f"{late_s:.0f} s went by since workers of the shared budget were reserved for it; the next tick decides anew"
         decision = on_hold(decision, HoldCause.STATE_UNREADABLE, late)
     if dry_run or view.held is not None:
-        result = TickResult(decision, dry_run=dry_run, notes=view.notes)
+        unmet = unmet_by_gauge(view.lane, view.state.learned.rates(), poked=bool(view.state.pokes)) if dry_run and view.held is None else ""
+        result = TickResult(decision, dry_run=dry_run, notes=(*view.notes, unmet) if unmet else view.notes)
     elif decision.kind is Kind.LAUNCH:
         result = _launch(view, decision, outside)
     else:
