@@ -64,7 +64,7 @@ def test_a_lane_that_waits_says_until_when_and_why_and_then_goes_on(here: World)
 def test_parts_after_a_throttled_one_are_not_tried_and_all_have_their_reason(here: World) -> None:
     here.runner.run_errors = [None, LaunchThrottled("429")]
     here.backlog_is(25_000)
-    result = tick(lane(share=1, max_workers=30_000), here.outside)
+    result = tick(lane(max_messages=1, max_workers=30_000), here.outside)
     parts = result.intent.parts if result.intent else ()
     assert [part.state for part in parts] == [PartState.LAUNCHED, PartState.REFUSED, PartState.REFUSED]
     assert all(part.reason for part in parts[1:])
