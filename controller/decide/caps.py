@@ -104,7 +104,7 @@ def scout_bound(lane: Lane, count: int, live_workers: int, left_s: float) -> Bou
     more workers however long a message takes, or where a start may take hours."""
     policy = lane.policy
     asked_for = max(policy.min_workers, 0 if policy.max_messages is None else ceil(count / policy.max_messages))
-    if policy.strategy is not Strategy.DEADLINE or lane.is_delayed or asked_for > SCOUT_WORKERS:
+    if policy.strategy is not Strategy.DEADLINE or lane.is_delayed or asked_for > max(0, SCOUT_WORKERS - live_workers):
         return None
     if left_s < max(SCOUT_TICKS * TICK_EVERY_S, drain_within_s(lane) / 2):
         return None

@@ -42,6 +42,7 @@ metadata:
     fanout/topic: tasks
     fanout/max-messages: "10"
     fanout/max-workers: "20"
+    fanout/max-wait: 0s
 spec:
   template:
     spec:

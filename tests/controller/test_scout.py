@@ -58,6 +58,7 @@ def test_beside_a_scout_that_has_shown_nothing_no_more_are_launched_until_half_o
     assert (waiting.kind, waiting.workers) == (Kind.NOTHING_TO_DO, 0)
     assert "100000 messages wait, but scout leaves no worker: nothing is learned yet" in waiting.reason
     assert first(unbounded(), live=1, late_s=60.0).workers == 3
+    assert first(unbounded(max_messages=100), 200, live=4, late_s=60.0).workers == 2  # asked for however long messages take
     assert first(unbounded(), live=4, late_s=240.0).kind is Kind.NOTHING_TO_DO
     assert first(unbounded(), live=4, late_s=241.0).workers > 100
 
