@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from controller.decide.broken import Broken
-from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
+from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped, scout_bound, scout_share
 from controller.decide.decision import Decision, HoldCause, Kind, held_decision
 from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.ledger import GUARD_S, Ledger
@@ -48,23 +48,18 @@ class _Case:
 
     @property
     def unassigned_count(self) -> int:
-        """Messages that are not assigned to any worker."""
+        """Messages that are not assigned to any worker: a launch is sized for them."""
         return max(0, self.known_count - self.ledger.total_count)
-
-    @property
-    def count(self) -> int:
-        """Messages that a launch is sized for."""
-        return self.unassigned_count if self.lane.policy.strategy.sees_ledger else self.known_count
 
     @property
     def looks_only(self) -> bool:
         """Whether a launch would only look for what somebody else holds."""
-        return 0 < self.look_count == self.count
+        return 0 < self.look_count == self.unassigned_count
 
     @property
     def since(self) -> float:
         """When (Unix seconds) the first unassigned message came, as far as is known: not after the sample, unless all came after it."""
-        sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.count > self.accepted_count else self.now
+        sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.unassigned_count > self.accepted_count else self.now
         known = (self.now, sampled, self.waiting_since, oldest_since(self.reading, self.ledger))
         return min(at for at in known if at is not None)
 
@@ -126,20 +121,19 @@ def decision_for(
 
 def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
     """What somebody else holds stands in the ledger. When it is time to look for them again, the share of one worker is left out."""
-    count = 0 if elsewhere is None or not case.lane.policy.strategy.sees_ledger else elsewhere.counted_by(case.reading, case.ledger)
-    if elsewhere is None or not count:
+    if elsewhere is None or not (count := elsewhere.counted_by(case.reading, case.ledger)):
         return case
-    look_count = 0 if elsewhere.waits(case.now, case.lane.start_within_s) else min(count, share_of(case.lane, case.rates))
+    look_count = 0 if elsewhere.waits(case.now, case.lane.start_within_s) else min(count, _first_share(case))
     entries = (*case.ledger.entries, elsewhere.entry(count - look_count)) if look_count < count else case.ledger.entries
     return replace(case, ledger=replace(case.ledger, entries=entries), elsewhere=elsewhere, held_count=count, look_count=look_count)
 
 
 def _for_backlog(case: _Case, held: str, *, wait: bool) -> Decision:
     lane, reading, now = case.lane, case.reading, case.now
-    if case.count == 0 and case.elsewhere is not None:
+    if case.unassigned_count == 0 and case.elsewhere is not None:
         why = case.elsewhere.reason(case.held_count, now)
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.HELD_ELSEWHERE, why))
-    if case.count == 0:
+    if case.unassigned_count == 0:
         known = case.known_count
         all_are = "the only message is" if known == 1 else f"all {known} messages are"
         return _filled(case, _nothing(lane, reading, now, f"{all_are} assigned already{_guarded(case)}"))
@@ -162,11 +156,11 @@ def _waiting(case: _Case) -> Decision | None:
     """Nothing to do yet, though messages are unassigned; None if it is time to launch."""
     lane, reading, now = case.lane, case.reading, case.now
     seen_at = reading.sampled_at if isinstance(reading, Value) else now
-    messages = Unassigned(case.count, case.since, min(seen_at, now))
+    messages = Unassigned(case.unassigned_count, case.since, min(seen_at, now))
     waiting = waiting_of(lane, messages, case.rates, now=now, awaits_start=case.ledger.awaits_start)
     if waiting is None:
         return None
-    decision = _filled(case, _nothing(lane, reading, now, f"{_many_wait(case.count)} {waiting.reason}"))
+    decision = _filled(case, _nothing(lane, reading, now, f"{_many_wait(case.unassigned_count)} {waiting.reason}"))
     return replace(
         decision,
         rates=case.rates,
@@ -181,17 +175,15 @@ def _many_wait(count: int) -> str:
 
 
 def _sized(case: _Case) -> Decision:
-    lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
-    worker = worker_cost(lane)
+    lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.unassigned_count
+    worker, alive = worker_cost(lane), ledger.live_worker_count - ledger.stuck_worker_count
     whole_s = drain_within_s(lane)
     within_s, due_in_s = time_left_s(whole_s, case.since, case.now), whole_s - max(0.0, case.now - case.since)
     want = wanted(
         Demand(
             policy,
-            known_count=case.known_count,
-            unassigned_count=case.unassigned_count,
-            live_workers=ledger.live_worker_count - (ledger.stuck_worker_count if policy.strategy.sees_ledger else 0),
-            pending_workers=ledger.pending_worker_count,
+            unassigned_count=count,
+            live_workers=alive,
             within_s=within_s,
             rates=case.rates,
             worker=worker,
@@ -208,6 +200,8 @@ def _sized(case: _Case) -> Decision:
         least=policy.strategy.sizes_by_work,
         stuck_workers=ledger.stuck_worker_count,
     )
+    scout = scout_bound(lane, count, alive, within_s if not alive else due_in_s) if case.rates is None else None
+    bounds += [scout] if scout is not None else []
     bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
     bounds += [Bound("held", 1, why="one worker looks for what somebody else holds")] if case.looks_only else []
     workers, caps = capped(want.workers, bounds)
@@ -228,13 +222,24 @@ def _sized(case: _Case) -> Decision:
     sizing = _filled(case, sizing)
     if workers == 0:
         return replace(sizing, kind=Kind.NOTHING_TO_DO, reason=_no_room(case, sizing))
-    backlog = min(count, workers * share_of(lane, case.rates))
+    scouts = any(cap.name == "scout" and cap.after < cap.before for cap in caps)
+    backlog = min(count, workers * (scout_share(lane) if scouts else _share_of_one(case)))
     part = "" if case.looks_only else f", {case.look_count} of them"
     aim = f"{part} to look whether somebody else still holds {case.held_count}" if case.look_count else ""
     aim = " to try whether the broken lane works again" if case.tries_only else aim
-    noun = "unassigned message" if policy.strategy.sees_ledger else "message"
-    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim or _decided_by(sizing)}"
+    aim = aim or (", to learn how long a message takes before the rest is sized" if scouts else "")
+    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, 'unassigned message')}{aim or _decided_by(sizing)}"
     return _predicted(replace(sizing, reason=reason, workers=workers, backlog=backlog), lane)
+
+
+def _share_of_one(case: _Case) -> int:
+    """The most messages of one worker."""
+    return _first_share(case) if case.tries_only or case.looks_only else share_of(case.lane, case.rates)
+
+
+def _first_share(case: _Case) -> int:
+    """The same where it is open whether the worker finds any, or can work."""
+    return min(share_of(case.lane, case.rates), case.lane.policy.unlearned_share)
 
 
 def _decided_by(sizing: Decision) -> str:
@@ -249,7 +254,7 @@ def _decided_by(sizing: Decision) -> str:
 
 def _no_room(case: _Case, sizing: Decision) -> str:
     """Why there is work and no worker is launched for it."""
-    waiting = _many_wait(case.count)
+    waiting = _many_wait(case.unassigned_count)
     live_count = case.ledger.live_worker_count
     closed = next((cap for cap in sizing.caps if cap.before > 0 and cap.after == 0), None)
     if closed is None:
@@ -266,7 +271,7 @@ def _probe(case: _Case) -> Decision:
     """One worker that looks into the subscription, within every cap."""
     lane = case.lane
     blind = case.blind or Blind(case.now)
-    share = share_of(lane, case.rates)
+    share = _first_share(case)
     workers, caps = capped(1, bounds_of(lane, share, 0, case.rates, worker_cost(lane), case.limits, least=False))
     what = "the backlog is unknown" if isinstance(case.reading, Unknown) else "the gauge has no series while accepted tasks are unfinished"
     decision = Decision(

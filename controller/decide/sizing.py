@@ -101,7 +101,9 @@ def most_in_timeout(task_timeout_s: float, rates: Rates, worker: WorkerCost) -> 
 
 
 def share_of(lane: Lane, rates: Rates | None) -> int:
-    """The most messages that one worker is assigned: the share of the policy, or what fits into the timeout if that is less."""
+    """The most messages that one worker is assigned: what fits into the timeout, `first_share` while that is not known, and never more
+    than `max_messages`."""
     if rates is None:
-        return lane.policy.share
-    return min(lane.policy.share, most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane)))
+        return lane.policy.unlearned_share
+    most = most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane))
+    return most if lane.policy.max_messages is None else min(lane.policy.max_messages, most)

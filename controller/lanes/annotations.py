@@ -118,7 +118,12 @@ class Annotation:
 ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/subscription": Annotation("subscription", resource_name, "the subscription to drain", required=True),
     "fanout/topic": Annotation("topic", resource_name, "the topic that clients' tasks are published to", required=True),
-    MAX_MESSAGES: Annotation("share", whole(1), "the most messages that one worker takes"),
+    MAX_MESSAGES: Annotation(
+        "max_messages", whole(1), "the most messages that one worker takes, however short they are; without it, what fits into its time"
+    ),
+    "fanout/first-share": Annotation(
+        "first_share", whole(1), "the most messages of a worker while nothing is learned of how long they take"
+    ),
     "fanout/min-workers": Annotation("min_workers", whole(0), "the fewest workers of a launch"),
     "fanout/max-workers": Annotation("max_workers", whole(1), "the most workers alive at a time"),
     "fanout/drain-within": Annotation("drain_within_s", duration, "how soon a backlog is to be drained"),
@@ -127,8 +132,8 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/strategy": Annotation(
         "strategy",
         strategy,
-        "how a launch is sized: `deadline` (the cheapest number that drains in time), `share` (one worker for each share), `fixed`, or "
-        "KEDA's `keda-default`, `keda-accurate`, `keda-eager`",
+        "how a launch is sized: `deadline` (the cheapest number that drains in time), `share` (one worker for each `fanout/max-messages`, "
+        "or `fanout/first-share`), `fixed`",
     ),
     "fanout/fixed-workers": Annotation("fixed_workers", whole(0), "workers alive at a time while there is work, with the strategy `fixed`"),
     "fanout/max-in-flight": Annotation("max_in_flight", whole(1), "the most messages in work at a time, over all workers"),

@@ -45,7 +45,7 @@ def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[M
     documents = [_with_share(one.document, shares[one.lane]) for one in found]
     env = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": BUCKET, **WORKER_ENV}
     read = read_manifests(yaml.safe_dump_all(documents, sort_keys=False))
-    return [completed(one, Filling(env={**env, "MAX_MESSAGES": f"{one.policy.share}"})) for one in read]
+    return [completed(one, Filling(env={**env, "MAX_MESSAGES": f"{one.policy.max_messages}"})) for one in read]
 
 
 def _with_share(document: Document, share: int) -> Document:
@@ -64,7 +64,7 @@ def create(manifests: Iterable[Manifest], settings: ControllerSettings, *, short
     with closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator)) as jobs:
         for manifest in manifests:
             jobs.apply(manifest.name, manifest.document, exists=jobs.read(manifest.name) is not None)
-            yield f"applied job {manifest.name}: lane {manifest.lane}, at most {manifest.policy.share} messages a worker"
+            yield f"applied job {manifest.name}: lane {manifest.lane}, at most {manifest.policy.max_messages} messages a worker"
 
 
 def _shorten(project: str, subscription: str) -> None:

@@ -58,7 +58,7 @@ def lane(**changes: object) -> Lane:
     """The lane `default`; the policy's own fields may be given beside the lane's."""
     policy = {key: value for key, value in changes.items() if key in Policy.__dataclass_fields__}
     others = {key: value for key, value in changes.items() if key not in policy}
-    usual = {"share": 100, "max_workers": 1000, "max_wait_s": 0.0}
+    usual = {"max_messages": 100, "max_workers": 1000, "max_wait_s": 0.0}
     base = Lane("default", JOB, "tasks-sub", "tasks", Policy(**{**usual, **policy}))  # type: ignore[arg-type]
     return replace(base, **others)  # type: ignore[arg-type]
 

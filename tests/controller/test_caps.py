@@ -10,7 +10,7 @@ from controller.decide.sizing import Rates, worker_cost
 from controller.model.lane import Lane
 from tests.controller.fakes import lane
 
-FULL = lane(share=100, min_workers=2, max_workers=50, max_in_flight=200, rate=30.0, concurrency=4, vcpu=2.0)
+FULL = lane(max_messages=100, min_workers=2, max_workers=50, max_in_flight=200, rate=30.0, concurrency=4, vcpu=2.0)
 OUTSIDE = Limits(cpu_quota_vcpu=100.0, live_vcpu=40.0, run_calls_left=3, budget_workers=9)
 RATES = Rates(2.0, 5.0, quick_message_s=0.5)
 

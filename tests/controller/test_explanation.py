@@ -25,7 +25,7 @@ LEDGER = Ledger(
     ),
     guard_count=30,
 )
-LANE = lane(share=4000, min_workers=2, max_workers=60, max_in_flight=480, rate=400.0, drain_within_s=600.0, task_timeout_s=3600.0)
+LANE = lane(max_messages=4000, min_workers=2, max_workers=60, max_in_flight=480, rate=400.0, drain_within_s=600.0, task_timeout_s=3600.0)
 RATES = Rates(1.2, 11.0, 6.5, quick_message_s=0.6, basis="80 % quantile of 24 workers")
 
 
@@ -112,7 +112,7 @@ def test_workers_that_have_yet_to_start_are_told_of() -> None:
 
 def predicted(age_s: float, oldest_s: float | None = None, rates: Rates = RATES, **of: float) -> str:
     reading = Value(4000, NOW - age_s, oldest_s)
-    decision = decision_for(lane(share=4000, **of), reading, Ledger(NOW), now=NOW, rates=rates)
+    decision = decision_for(lane(max_messages=4000, **of), reading, Ledger(NOW), now=NOW, rates=rates)
     return next(line for line in text(decision).splitlines() if line.startswith("  prediction: "))
 
 

@@ -174,6 +174,6 @@ def test_a_limit_on_workers_makes_waves_and_no_surplus(lag_s: float) -> None:
 def test_a_deadline_counts_the_lag_and_assigns_nothing_twice(lag_s: float) -> None:
     """10,000 s of work by workers of one thread; what the lag and the tick have used of 900 s is gone, and so are 10 s to start."""
     before = Learned((Sample(1.0, 100, START_UP_S, 0.0),))
-    policy: dict[str, Any] = {"share": BACKLOG, "concurrency": 1, "drain_within_s": 900.0, "task_timeout_s": 3600.0}
+    policy: dict[str, Any] = {"max_messages": BACKLOG, "concurrency": 1, "drain_within_s": 900.0, "task_timeout_s": 3600.0}
     workers, assigned = drained(lag_s, 25.0, jitter_s=30.0, learned=before, minutes=20, **policy)
     assert (workers, assigned) == (ceil(BACKLOG / int(900 - lag_s - 25 - START_UP_S)), BACKLOG)

@@ -104,7 +104,7 @@ def test_only_what_was_refused_counts_and_one_worker_is_always_tried(here: World
 def test_parts_after_a_throttled_one_are_not_tried_and_all_have_their_reason(here: World) -> None:
     here.runner.run_errors = [None, LaunchThrottled("429")]
     here.backlog_is(25_000)
-    result = tick(lane(share=1, max_workers=30_000), here.outside)
+    result = tick(lane(max_messages=1, max_workers=30_000), here.outside)
     parts = result.intent.parts if result.intent else ()
     assert [part.state for part in parts] == [PartState.LAUNCHED, PartState.REFUSED, PartState.REFUSED]
     assert all(part.reason for part in parts[1:])

@@ -138,7 +138,7 @@ def one_slow_worker(here: World) -> None:
 
 
 def ticked(here: World, strategy: Strategy = Strategy.DEADLINE) -> TickResult:
-    return tick(lane(share=1000, strategy=strategy, drain_within_s=WITHIN_S, concurrency=1, task_timeout_s=7200.0), here.outside)
+    return tick(lane(max_messages=1000, strategy=strategy, drain_within_s=WITHIN_S, concurrency=1, task_timeout_s=7200.0), here.outside)
 
 
 def test_others_are_launched_for_what_a_slow_worker_will_not_come_to(here: World) -> None:

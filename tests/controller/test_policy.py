@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from batch.model.shares import share
 from controller.act.intents import parts_for
-from controller.decide.caps import Limits
+from controller.decide.caps import Limits, scout_share
 from controller.decide.decision import Decision, HoldCause, Kind, from_json, to_json
 from controller.decide.ledger import Entry, Ledger
-from controller.decide.policy import decision_for, share_of
-from controller.decide.sizing import Rates, cost_usd, drain_s, worker_cost
+from controller.decide.policy import decision_for
+from controller.decide.sizing import Rates, cost_usd, drain_s, share_of, worker_cost
 from controller.model.lane import Lane, Strategy
 from controller.model.reading import Idle, Reading, Unknown, Value
 from tests.controller.fakes import lane
@@ -220,7 +220,8 @@ LIMITS = st.builds(
 )
 LANES = st.builds(
     lambda **of: lane(**of),
-    share=st.integers(1, 5000),
+    max_messages=st.none() | st.integers(1, 5000),
+    first_share=st.integers(1, 5000),
     min_workers=st.integers(0, 50),
     max_workers=st.integers(50, 30_000),
     fixed_workers=st.integers(1, 40),
@@ -243,13 +244,13 @@ def test_nothing_is_assigned_twice_and_no_bound_is_broken(
         of, Value(backlog, NOW - 60), ledger(assigned, live), now=NOW, rates=rates, accepted_since_sample_count=accepted, limits=limits
     )
     policy = of.policy
-    known = backlog + accepted
-    left = max(0, known - assigned) if policy.strategy.sees_ledger else known
-    workers = decision.workers
+    left, workers = max(0, backlog + accepted - assigned), decision.workers
     assert (workers > 0) is (decision.kind is Kind.LAUNCH) is (decision.backlog > 0)
-    assert decision.backlog == min(left, workers * share_of(of, rates))
+    scouts = any(cap.name == "scout" and cap.after < cap.before for cap in decision.caps)
+    assert decision.backlog == min(left, workers * (scout_share(of) if scouts else share_of(of, rates)))
     assert workers <= decision.backlog
-    assert share_of(of, rates) <= policy.share
+    assert policy.max_messages is None or share_of(of, rates) <= policy.max_messages
+    assert rates is not None or policy.max_messages is not None or share_of(of, rates) == policy.first_share
     for cap in decision.caps:
         assert not cap.lowers or workers <= cap.limit
     if not workers:
@@ -291,7 +292,7 @@ def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
 ) -> None:
     """By brute force: every number of workers that the policy allows, where that many can be given the whole backlog."""
     of = lane(
-        share=size,
+        max_messages=size,
         min_workers=min(least, most),
         max_workers=most,
         drain_within_s=within_s,

@@ -222,7 +222,7 @@ def test_a_refused_launch_is_recorded_with_its_reason_and_tried_by_the_next_tick
 def test_large_launches_are_split_and_stop_at_the_first_failure(here: World) -> None:
     here.backlog_is(25_000)
     here.runner.run_errors = [None, LaunchRefused("quota")]
-    result = ticked(here, share=1, max_workers=30_000)
+    result = ticked(here, max_messages=1, max_workers=30_000)
     assert [request.task_count for _, request in here.runner.requests] == [10_000, 10_000]
     assert states(result) == [PartState.LAUNCHED, PartState.REFUSED, PartState.REFUSED]
     assert "not tried" in result.failures[1]

@@ -32,7 +32,7 @@ QUICK = Rates(1.0, 10.0, 5.0)
 
 def waits(**of: object) -> Lane:
     """A lane with no bound on a share, whose messages wait half of ten minutes at most."""
-    return lane(**{"share": 10**6, "max_wait_s": None, "task_timeout_s": 3600.0, **of})
+    return lane(**{"max_messages": 10**6, "max_wait_s": None, "task_timeout_s": 3600.0, **of})
 
 
 def decided(of: Lane, count: int, *, now: float = NOW, rates: Rates | None = QUICK, since: float | None = None, **more: object) -> Decision:
@@ -72,7 +72,7 @@ def test_with_max_wait_up_to_the_deadline_the_margin_is_kept() -> None:
         ({"max_wait_s": 0.0}, QUICK),
         ({"max_wait_s": 59.0}, QUICK),
         ({"strategy": Strategy.FIXED, "fixed_workers": 1}, QUICK),
-        ({"share": 39}, QUICK),  # 40 are expected by the next tick
+        ({"max_messages": 39}, QUICK),  # 40 are expected by the next tick
         ({"task_timeout_s": 12.0}, QUICK),
         ({"drain_within_s": 75.0}, QUICK),
         ({}, Rates(150.0, 10.0)),  # 5 rounds of 150 s
@@ -154,8 +154,8 @@ def test_it_is_plain_json_and_explained() -> None:
     lines = explained_decision(decision)
     assert lines[0].startswith("lane default: waiting: 20 messages wait until ")
     assert (
-        f"  waiting: by the next tick they may be 40, and one worker does so many in 15 s; the first came at {iso(NOW)}, and fanout/max-wait "
-        f"(half of drain-within) is over at {iso(NOW + 300)}; fanout/drain-within is over at {iso(NOW + 600)}"
+        f"  waiting: by the next tick they may be 40, and one worker does so many in 15 s; the first came at {iso(NOW)}, and "
+        f"fanout/max-wait (half of drain-within) is over at {iso(NOW + 300)}; fanout/drain-within is over at {iso(NOW + 600)}"
     ) in lines
     assert "  now: `fanout tick --now default` launches without waiting" in lines
 

@@ -81,7 +81,7 @@ class Lanes:
             "metadata": {
                 "name": LANE,
                 "labels": {"fanout-lane": LANE},
-                "annotations": {"fanout/subscription": LANE, "fanout/topic": LANE, **forms},
+                "annotations": {"fanout/subscription": LANE, "fanout/topic": LANE, "fanout/max-wait": "0s", **forms},
             },
             "spec": {"template": {"spec": {"template": {"spec": worker}}}},
         }

@@ -105,7 +105,7 @@ def test_every_task_but_one_passes_the_door() -> None:
 
 def test_the_jobs_get_the_demo_s_shares_and_settings() -> None:
     manifests = demo_manifests(PACKAGED_JOBS_FILE.read_text(), workloads(FILES), "local")
-    assert {one.lane: one.policy.share for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
+    assert {one.lane: one.policy.max_messages for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
     assert all(one.env["BUCKET_NAME"] == BUCKET and one.env["GOOGLE_CLOUD_PROJECT"] == "local" for one in manifests)
     assert [problem for one in manifests for problem in broken_rules(one, Home("local", BUCKET))] == []
     text = PACKAGED_JOBS_FILE.read_text().replace("fanout-lane: urgent", "fanout-lane: other")
