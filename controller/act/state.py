@@ -21,6 +21,7 @@ from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned
 from controller.decide.unassigned.doubt import Doubt
+from controller.decide.unassigned.since import Waiting
 from controller.model.plain import read
 from controller.model.reading import FUTURE_S
 from controller.model.schedule import Scheduled
@@ -58,7 +59,7 @@ class Backoff:
 @dataclass(frozen=True, slots=True)
 class LaneState:
     """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
-    front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
+    front door accepted, `pokes` the ids of the pokes that said so. `waiting`: since when messages wait that nobody has.
     `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
     schedules; `elsewhere`: of messages that another consumer holds; `doubt`: of how late the gauge is."""
 
@@ -69,7 +70,7 @@ class LaneState:
     accepted: tuple[tuple[float, int], ...] = ()
     pokes: tuple[str, ...] = ()
     backoff: Backoff | None = None
-    waiting_since: float | None = None
+    waiting: Waiting = field(default_factory=Waiting)
     learned: Learned = field(default_factory=Learned)
     blind: Blind | None = None
     scheduled: tuple[Scheduled, ...] = ()
@@ -172,4 +173,4 @@ def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
     checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
-    return read(LaneState, {"scheduled": (), "elsewhere": None, "doubt": Doubt(), **body, "lane": lane, **checked})
+    return read(LaneState, {"scheduled": (), "elsewhere": None, "doubt": Doubt(), "waiting": Waiting(), **body, "lane": lane, **checked})

@@ -19,6 +19,7 @@ from controller.decide.ledger import GUARD_S, Ledger
 from controller.decide.probe import Blind, blind_of, probe_due
 from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout, worker_cost
 from controller.decide.strategies import Demand, wanted
+from controller.decide.unassigned.since import oldest_since
 from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.model.wording import are, brief, counted, spoken
@@ -64,10 +65,12 @@ class _Case:
 
     @property
     def since(self) -> float:
-        """When (Unix seconds) the first unassigned message came, as far as is known: not after the sample, unless all came after it."""
+        """When (Unix seconds) the first unassigned message came, at the earliest, as far as is known."""
+        if self.waiting_since is not None:
+            return min(self.now, self.waiting_since)
         sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.count > self.accepted_count else self.now
-        known = (self.now, sampled, self.waiting_since, oldest_since(self.reading, self.ledger))
-        return min(at for at in known if at is not None)
+        oldest = oldest_since(self.reading, self.ledger)
+        return min(self.now, sampled if oldest is None else min(sampled, oldest))
 
 
 def decision_for(
@@ -92,7 +95,7 @@ def decision_for(
     `ledger` is needed if the reading is a value above 0, if tasks were accepted, and if a probe is due; `listing_error` says why
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
-    accepted before and not acknowledged. `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With `problems`
+    accepted before and not acknowledged. `waiting_since` (Unix seconds) is when the first unassigned message came, at the earliest; `blind` is that of the lane's last decision. With `problems`
     nothing is launched. Raises ValueError if ledger and error are both missing.
     """
     seen = blind_of(reading, blind, now)
@@ -145,7 +148,7 @@ def _for_backlog(case: _Case, held: str) -> Decision:
         return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already{_guarded(case)}"))
     if held:
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.BROKEN, held))
-    few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
+    few_since = case.since
     until = waits_until(lane.policy, case.count, few_since, now)
     if until is not None:
         waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
@@ -185,7 +188,8 @@ def _sized(case: _Case) -> Decision:
     lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
     worker = worker_cost(lane)
     drain_within_s = _beside_start_s(lane) or policy.drain_within_s
-    within_s, due_in_s = time_left_s(drain_within_s, case.since, case.now), drain_within_s - max(0.0, case.now - case.since)
+    within_s = time_left_s(drain_within_s, case.since, case.now, _least_s(case.rates, worker.floor_s))
+    due_in_s = drain_within_s - max(0.0, case.now - case.since)
     want = wanted(
         Demand(
             policy,
@@ -333,21 +337,20 @@ def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
     return Decision(lane=lane.name, kind=Kind.NOTHING_TO_DO, reason=reason, decided_at=now, reading=reading)
 
 
-def oldest_since(reading: Reading, ledger: Ledger) -> float | None:
-    """When (Unix seconds) the oldest unassigned message began to wait, if known. A reading has one age for all messages, so it is not known
-    once a part of them is assigned."""
-    if not isinstance(reading, Value) or not reading.undelivered_count or reading.oldest_age_s is None or ledger.total_count:
-        return None
-    return reading.sampled_at - reading.oldest_age_s
-
-
 def waits_until(policy: Policy, unassigned_count: int, since: float, now: float) -> float | None:
     """Unix seconds until which `unassigned_count` messages, the first of which came at `since`, wait for more; None if they do not wait."""
     until = since + policy.max_wait_s
     return until if unassigned_count < policy.min_backlog and now < until else None
 
 
-def time_left_s(drain_within_s: float, since: float, now: float) -> float:
-    """Seconds that `drain_within_s` leaves to messages that have waited since `since` (Unix seconds), at least half of it: a message
-    that was delayed for long is not a reason to launch as many workers as there may be."""
-    return max(drain_within_s / 2, drain_within_s - max(0.0, now - since))
+def time_left_s(drain_within_s: float, since: float, now: float, least_s: float) -> float:
+    """Seconds to plan with for messages that have waited since `since` (Unix seconds): what `drain_within_s` leaves of itself, if that is
+    `least_s` or more. Else they are late in any case, and half of it is as good: then they are no reason to launch as many workers as there
+    may be."""
+    left_s = drain_within_s - max(0.0, now - since)
+    return left_s if left_s >= least_s else max(drain_within_s / 2, left_s)
+
+
+def _least_s(rates: Rates | None, floor_s: float) -> float:
+    """The shortest time to plan with: that of a minute, which is paid for in any case, and of one message."""
+    return floor_s if rates is None else rates.start_up_s + max(floor_s, rates.message_s)

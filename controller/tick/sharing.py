@@ -107,7 +107,7 @@ def _draft(view: View, outside: Outside) -> Draft:
                     listing_error=view.listing_error,
                     broken=view.broken,
                     limits=limits,
-                    waiting_since=view.state.waiting_since,
+                    waiting_since=view.state.waiting.since,
                     blind=view.state.blind,
                     unfinished_count=view.unfinished_count,
                     problems=view.problems,

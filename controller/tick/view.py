@@ -22,6 +22,7 @@ from controller.decide.held_elsewhere import held_elsewhere
 from controller.decide.ledger import GUARD_S, Ledger, ledger_of
 from controller.decide.probe import unfinished
 from controller.decide.unassigned.doubt import weighed
+from controller.decide.unassigned.since import Look, Waiting, returned_by, told_of, waiting_of
 from controller.lanes.sources import Source
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane, Strategy
@@ -177,7 +178,7 @@ def _quiet(lane: Lane, state: LaneState, job: JobInfo, reading: Reading, new_cou
         and not any(one.live for one in state.observed.executions)
         and not any(intent.pending for intent in state.intents)
         and not state.pruned(now).accepted
-        and state.waiting_since is None
+        and not state.waiting.groups
         and state.blind is None
         and brought_up(lane.policy.schedules, state.scheduled, now) == state.scheduled
         and not any(one.task for one in state.scheduled)
@@ -223,6 +224,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         slow_start_s=lane.slow_start_s,
     )
     weight = weighed(state.doubt, ledger, view.reading, view.accepted_count)
+    elsewhere = held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription)
     listing_error = shortage(job.name, found, len(lost))
     state = replace(
         state,
@@ -230,9 +232,11 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         decisions=compared(state.decisions, seen.worked, lane),
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
-        elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
-        doubt=state.doubt if listing_error else weight.doubt,
+        elsewhere=elsewhere,
     )
+    if not listing_error:
+        held_count = 0 if elsewhere is None else elsewhere.counted_by(view.reading, weight.ledger)
+        state = replace(state, doubt=weight.doubt, waiting=_waiting(view, intents, seen.worked, weight.ledger, held_count))
     return replace(
         view,
         state=state,
@@ -243,6 +247,31 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         notes=(*view.notes, *found.notes, *seen.notes),
         crashed=crashed_of(seen.worked),
     )
+
+
+def _waiting(view: View, intents: Sequence[Intent], executions: Sequence[Worked], ledger: Ledger, held_count: int) -> Waiting:
+    """Since when the messages wait that nobody has; `held_count` of those are somebody else's."""
+    lane, before, now = view.lane, view.state.waiting, view.now
+    read_count = view.reading.undelivered_count if isinstance(view.reading, Value) else 0
+    own = [one for one in executions if one.info.env.get("SUBSCRIPTION_NAME", lane.subscription) == lane.subscription]
+    names = {one.info.decision_id for one in own}
+    parts = [part for intent in intents for part in intent.parts]
+    look = Look(
+        now,
+        view.reading,
+        ledger,
+        max(0, read_count + view.accepted_count - ledger.total_count - held_count),
+        told_of(view.state.accepted, own, now),
+        {one.decision_id: one.since for one in before.launches if one.decision_id in names}
+        | {part.decision_id: part.waited_since for part in parts if part.waited_since is not None},
+        returned_by(
+            own,
+            ledger,
+            {part.decision_id: part.backlog for part in parts if part.state in (PartState.REFUSED, PartState.ABANDONED)},
+            now,
+        ),
+    )
+    return waiting_of(before, look)
 
 
 def crashed_of(newest_first: Sequence[Worked]) -> str:
