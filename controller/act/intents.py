@@ -71,8 +71,8 @@ def new_decision_id(now: float, rng: random.Random) -> str:
 def parts_for(
     decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_PER_EXECUTION, *, waited_since: float | None = None
 ) -> tuple[Part, ...]:
-    """Parts of at most `most` workers for messages that may have come at `waited_since` (Unix seconds). Each is assigned the messages that its workers would have had in one large execution, so no share
-    grows and the parts sum to `backlog`."""
+    """Parts of at most `most` workers for messages that came at `waited_since` (Unix seconds) at the earliest. Each is assigned those that
+    its workers would have had in one large execution, so no share grows and the parts sum to `backlog`."""
     parts: list[Part] = []
     for number, first in enumerate(range(0, workers, most)):
         last = min(first + most, workers)

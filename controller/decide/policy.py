@@ -95,7 +95,8 @@ def decision_for(
     `ledger` is needed if the reading is a value above 0, if tasks were accepted, and if a probe is due; `listing_error` says why
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
-    accepted before and not acknowledged. `waiting_since` (Unix seconds) is when the first unassigned message came, at the earliest; `blind` is that of the lane's last decision. With `problems`
+    accepted before and not acknowledged. `waiting_since` (Unix seconds) is when the first unassigned message
+    came, at the earliest; `blind` is that of the lane's last decision. With `problems`
     nothing is launched. Raises ValueError if ledger and error are both missing.
     """
     seen = blind_of(reading, blind, now)

@@ -211,7 +211,6 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     remains = still_matter(seen.worked, since, now)
     memory.remember_ended(lane.name, remains)
     lost = unlisted(intents, seen, now)
-    within_s = lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None
     ledger = ledger_of(
         sampled_at,
         seen.worked,
@@ -219,7 +218,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         now=now,
         subscription=lane.subscription,
         given_up_ids=given_up(intents),
-        within_s=within_s,
+        within_s=lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None,
         start_within_s=lane.start_within_s,
         slow_start_s=lane.slow_start_s,
     )
@@ -235,8 +234,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         elsewhere=elsewhere,
     )
     if not listing_error:
-        held_count = 0 if elsewhere is None else elsewhere.counted_by(view.reading, weight.ledger)
-        state = replace(state, doubt=weight.doubt, waiting=_waiting(view, intents, seen.worked, weight.ledger, held_count))
+        state = replace(state, doubt=weight.doubt, waiting=_waiting(view, state, seen.worked, weight.ledger))
     return replace(
         view,
         state=state,
@@ -249,19 +247,20 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     )
 
 
-def _waiting(view: View, intents: Sequence[Intent], executions: Sequence[Worked], ledger: Ledger, held_count: int) -> Waiting:
-    """Since when the messages wait that nobody has; `held_count` of those are somebody else's."""
-    lane, before, now = view.lane, view.state.waiting, view.now
+def _waiting(view: View, state: LaneState, executions: Sequence[Worked], ledger: Ledger) -> Waiting:
+    """Since when the messages wait that nobody has."""
+    lane, before, now = view.lane, state.waiting, view.now
+    held_count = 0 if state.elsewhere is None else state.elsewhere.counted_by(view.reading, ledger)
     read_count = view.reading.undelivered_count if isinstance(view.reading, Value) else 0
     own = [one for one in executions if one.info.env.get("SUBSCRIPTION_NAME", lane.subscription) == lane.subscription]
     names = {one.info.decision_id for one in own}
-    parts = [part for intent in intents for part in intent.parts]
+    parts = [part for intent in state.intents for part in intent.parts]
     look = Look(
         now,
         view.reading,
         ledger,
         max(0, read_count + view.accepted_count - ledger.total_count - held_count),
-        told_of(view.state.accepted, own, now),
+        told_of(state.accepted, own, now),
         {one.decision_id: one.since for one in before.launches if one.decision_id in names}
         | {part.decision_id: part.waited_since for part in parts if part.waited_since is not None},
         returned_by(

@@ -123,7 +123,7 @@ def waiting_of(before: Waiting, look: Look) -> Waiting:
         # Nobody waits: what came back and is on no lease any more was taken by others.
         leased = {entry.decision_id for entry in look.ledger.entries if entry.outstanding_count}
         launches = [one if one.decision_id in leased else one.settled(look.returned) for one in launches]
-    groups = _bounded(_joined([*waiting.groups, *added]), look.reading)
+    groups = _joined([*waiting.groups, *added])
     is_doubted = look.ledger.guard_count > 0
     if not groups and not is_doubted:
         return Waiting(launches=tuple(launches))
@@ -134,19 +134,21 @@ def waiting_of(before: Waiting, look: Look) -> Waiting:
 def _came_after(before: Waiting, look: Look) -> tuple[float, float]:
     """When (Unix seconds) messages came at the earliest that nothing tells of and this look is the first to show; and from when on what was
     told may be of messages that are new."""
-    reading = look.reading
+    reading, looked_at = look.reading, float(int(before.looked_at))
     if not isinstance(reading, Value):
-        return look.now, before.looked_at or look.now - PERIOD_S
+        return look.now, looked_at or look.now - PERIOD_S
     if before.sampled_at == reading.sampled_at:
-        return before.came_after, float(int(before.looked_at))
-    if before.sampled_at is not None and 0 < reading.sampled_at - before.sampled_at <= SOON_S:
-        # What was doubted at the sample before had come before it.
-        return before.sampled_at - (PERIOD_S if before.is_doubted else 0.0), float(int(before.looked_at))
-    oldest = oldest_since(reading, look.ledger)
-    return reading.sampled_at - PERIOD_S if oldest is None else oldest, reading.sampled_at - PERIOD_S
+        return before.came_after, looked_at
+    first_look = before.sampled_at is None or not 0 < reading.sampled_at - before.sampled_at <= SOON_S
+    if first_look and (oldest := oldest_since(reading, look.ledger)) is not None:
+        return oldest, reading.sampled_at - PERIOD_S
+    came_after = reading.sampled_at - PERIOD_S if first_look else before.sampled_at or 0.0
+    came_after -= PERIOD_S if before.is_doubted else 0.0  # what was doubted at the sample before had come before it
+    no_older = came_after if reading.oldest_age_s is None else max(came_after, reading.sampled_at - reading.oldest_age_s)
+    return no_older, reading.sampled_at - PERIOD_S if first_look else looked_at
 
 
-def _joined(groups: Sequence[Group]) -> list[Group]:
+def _joined(groups: Sequence[Group]) -> tuple[Group, ...]:
     """In order, one group for each time; if there are too many, the youngest are joined at the earliest of their times."""
     counts: dict[float, int] = {}
     for one in groups:
@@ -154,15 +156,7 @@ def _joined(groups: Sequence[Group]) -> list[Group]:
             counts[one.since] = counts.get(one.since, 0) + one.count
     found = [Group(since, count) for since, count in sorted(counts.items())]
     kept, rest = found[: GROUPS_KEPT - 1], found[GROUPS_KEPT - 1 :]
-    return [*kept, Group(rest[0].since, sum(one.count for one in rest))] if rest else kept
-
-
-def _bounded(groups: Sequence[Group], reading: Reading) -> tuple[Group, ...]:
-    """None is older than the oldest message that the gauge counts."""
-    if not isinstance(reading, Value) or reading.oldest_age_s is None:
-        return tuple(groups)
-    oldest = reading.sampled_at - reading.oldest_age_s
-    return tuple(_joined([replace(one, since=max(one.since, oldest)) for one in groups]))
+    return (*kept, Group(rest[0].since, sum(one.count for one in rest))) if rest else tuple(kept)
 
 
 def told_of(accepted: Sequence[tuple[float, int]], executions: Sequence[Worked], now: float) -> list[tuple[float, int]]:
