@@ -22,6 +22,7 @@ from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned
 from controller.decide.unassigned.doubt import Doubt
+from controller.decide.unassigned.since import Waiting
 from controller.model.execution import Worked
 from controller.model.lane import Lane
 from controller.model.plain import read, written
@@ -79,7 +80,7 @@ class LaneState:
     """`epoch` rises with every write. `last` is the newest decision of the lane's history, `launches` are those whose end is awaited,
     `launched_at` (Unix seconds) is when the last launch that is no intent any more was saved, `unwritten` what the history has yet to be
     given: it is saved first, with what it tells of. `accepted` are (Unix seconds, count) of tasks that the
-    front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
+    front door accepted, `pokes` the ids of the pokes that said so. `waiting`: since when messages wait that nobody has.
     `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
     schedules; `elsewhere`: of messages that another consumer holds; `doubt`: of how late the gauge is."""
 
@@ -93,7 +94,7 @@ class LaneState:
     accepted: tuple[tuple[float, int], ...] = ()
     pokes: tuple[str, ...] = ()
     backoff: Backoff | None = None
-    waiting_since: float | None = None
+    waiting: Waiting = field(default_factory=Waiting)
     learned: Learned = field(default_factory=Learned)
     blind: Blind | None = None
     scheduled: tuple[Scheduled, ...] = ()
@@ -231,4 +232,4 @@ def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
     checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
-    return read(LaneState, {**_SELDOM, "doubt": Doubt(), **body, "lane": lane, **checked})
+    return read(LaneState, {**_SELDOM, "doubt": Doubt(), "waiting": Waiting(), **body, "lane": lane, **checked})

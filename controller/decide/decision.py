@@ -68,8 +68,8 @@ class Decision:
     in, `due_in_s` those until `fanout/drain-within` is over for the messages, below 0 if it is. `predicted_drain_s` counts from the launch,
     or from the start of a delayed execution, which comes within `starts_within_s`; costs are dollars, workers at `price_percent` of the
     list price; `rates`, and with them all predictions, are None until something was learned. A later tick adds the `actual_…` of a launch.
-    `blind` and `waiting_since` go into the lane's state: the next decision needs them. `waits_until` (Unix seconds): with nothing to do,
-    messages wait that long at the latest, and then workers are launched for them."""
+    `blind` goes into the lane's state: the next decision needs it. `waiting_since` (Unix seconds): since when messages wait for more.
+    `waits_until` (Unix seconds): with nothing to do, messages wait that long at the latest, and then workers are launched for them."""
 
     lane: str
     kind: Kind

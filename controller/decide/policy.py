@@ -17,7 +17,8 @@ from controller.decide.ledger import GUARD_S, Ledger
 from controller.decide.probe import Blind, blind_of, probe_due
 from controller.decide.sizing import Rates, cost_usd, drain_s, share_of, worker_cost
 from controller.decide.strategies import Demand, wanted
-from controller.decide.waits import Unassigned, drain_within_s, steady_since, waiting_of
+from controller.decide.unassigned.since import oldest_since
+from controller.decide.waits import Unassigned, drain_within_s, waiting_of
 from controller.model.lane import Lane
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.model.wording import are, brief, counted, spoken
@@ -58,10 +59,12 @@ class _Case:
 
     @property
     def since(self) -> float:
-        """When (Unix seconds) the first unassigned message came, as far as is known: not after the sample, unless all came after it."""
+        """When (Unix seconds) the first unassigned message came, at the earliest, as far as is known."""
+        if self.waiting_since is not None:
+            return min(self.now, self.waiting_since)
         sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.unassigned_count > self.accepted_count else self.now
-        known = (self.now, sampled, self.waiting_since, oldest_since(self.reading, self.ledger))
-        return min(at for at in known if at is not None)
+        oldest = oldest_since(self.reading, self.ledger)
+        return min(self.now, sampled if oldest is None else min(sampled, oldest))
 
 
 def decision_for(
@@ -87,8 +90,9 @@ def decision_for(
     `ledger` is needed if the reading is a value above 0, if tasks were accepted, and if a probe is due; `listing_error` says why
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
-    accepted before and not acknowledged. `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With `problems`
-    nothing is launched; without `wait` what would wait is launched now. Raises ValueError if ledger and error are both missing.
+    accepted before and not acknowledged. `waiting_since` (Unix seconds) is when the first unassigned message came, at the earliest;
+    `blind` is that of the lane's last decision. With `problems` nothing is launched; without `wait` what would wait is launched now.
+    Raises ValueError if ledger and error are both missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
@@ -166,7 +170,7 @@ def _waiting(case: _Case) -> Decision | None:
         rates=case.rates,
         formula=waiting.figures,
         waits_until=waiting.until,
-        waiting_since=steady_since(case.since, case.waiting_since),
+        waiting_since=case.since,
     )
 
 
@@ -178,7 +182,8 @@ def _sized(case: _Case) -> Decision:
     lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.unassigned_count
     worker, alive = worker_cost(lane), ledger.live_worker_count - ledger.stuck_worker_count
     whole_s = drain_within_s(lane)
-    within_s, due_in_s = time_left_s(whole_s, case.since, case.now), whole_s - max(0.0, case.now - case.since)
+    within_s = time_left_s(whole_s, case.since, case.now, _least_s(case.rates, worker.floor_s))
+    due_in_s = whole_s - max(0.0, case.now - case.since)
     want = wanted(
         Demand(
             policy,
@@ -330,15 +335,14 @@ def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
     return Decision(lane=lane.name, kind=Kind.NOTHING_TO_DO, reason=reason, decided_at=now, reading=reading)
 
 
-def oldest_since(reading: Reading, ledger: Ledger) -> float | None:
-    """When (Unix seconds) the oldest unassigned message began to wait, if known. A reading has one age for all messages, so it is not known
-    once a part of them is assigned."""
-    if not isinstance(reading, Value) or not reading.undelivered_count or reading.oldest_age_s is None or ledger.total_count:
-        return None
-    return reading.sampled_at - reading.oldest_age_s
+def time_left_s(drain_within_s: float, since: float, now: float, least_s: float) -> float:
+    """Seconds to plan with for messages that have waited since `since` (Unix seconds): what `drain_within_s` leaves of itself, if that is
+    `least_s` or more. Else they are late in any case, and half of it is as good: then they are no reason to launch as many workers as there
+    may be."""
+    left_s = drain_within_s - max(0.0, now - since)
+    return left_s if left_s >= least_s else max(drain_within_s / 2, left_s)
 
 
-def time_left_s(drain_within_s: float, since: float, now: float) -> float:
-    """Seconds that `drain_within_s` leaves to messages that have waited since `since` (Unix seconds), at least half of it: a message
-    that was delayed for long is not a reason to launch as many workers as there may be."""
-    return max(drain_within_s / 2, drain_within_s - max(0.0, now - since))
+def _least_s(rates: Rates | None, floor_s: float) -> float:
+    """The shortest time to plan with: that of a minute, which is paid for in any case, and of one message."""
+    return floor_s if rates is None else rates.start_up_s + max(floor_s, rates.message_s)

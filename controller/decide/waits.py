@@ -25,8 +25,6 @@ MARGIN_PART = 0.05
 """What is kept of `fanout/drain-within` when a lane waits: rates are learned, not known."""
 NEARLY_NOTHING = 0.02
 """A part of a worker's cost that is not worth waiting for."""
-STEADY_S = 5.0
-"""What is known of when the first message came differs by a second or so from sample to sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +97,6 @@ def beside_start_s(lane: Lane) -> float:
 def margin_s(lane: Lane) -> float:
     """How long before the end of `fanout/drain-within` the one worker of a lane that waited is done."""
     return max(LEAST_MARGIN_S, MARGIN_PART * lane.policy.drain_within_s)
-
-
-def steady_since(since: float, before: float | None) -> float:
-    """When the first message came, for the lane's state (Unix seconds): as it stands there (`before`) while that is nearly the same."""
-    return before if before is not None and abs(before - since) <= STEADY_S else since
 
 
 def _costs_no_more(count: int, rates: Rates, worker: WorkerCost) -> bool:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batch.prices import WORKER_FLOOR_S
-from controller.simulation.bound import Terms, bound
 from controller.simulation.arrivals import by_second
+from controller.simulation.bound import Terms, bound
 from controller.simulation.patterns import Pattern
 from controller.simulation.running import Run, lanes_of
 from controller.simulation.scenario import Draw, Failures, Load, MaybeDraw, Scenario

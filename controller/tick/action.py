@@ -42,7 +42,9 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, rese
 def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
     lane, now = view.lane, outside.clock.now()
     decision = replace(decision, decision_id=new_decision_id(decision.decided_at, outside.rng))
-    intent = Intent(decision.decision_id, now, parts_for(decision.decision_id, decision.workers, decision.backlog))
+    since = None if decision.probe else view.state.waiting.since
+    parts = parts_for(decision.decision_id, decision.workers, decision.backlog, waited_since=since)
+    intent = Intent(decision.decision_id, now, parts)
     state = _after(view, decision).with_intent(intent).with_decision(decision, decision.decision_id).pruned(now)
     try:
         written = _save(outside, state, view.stored.generation, f"{decision.decision_id}/intent")
@@ -95,8 +97,9 @@ def _submitted(view: View, saved: LaneState, outside: Outside) -> tuple[LaneStat
 
 def _after(view: View, decision: Decision) -> LaneState:
     """The state with what the next decision needs of this one."""
-    doubt = view.state.doubt.launched(decision.backlog)
-    return replace(view.state, waiting_since=decision.waiting_since, blind=decision.blind, doubt=doubt)
+    count = 0 if decision.probe else decision.backlog
+    state = replace(view.state, blind=decision.blind)
+    return replace(state, doubt=state.doubt.launched(count), waiting=state.waiting.without(count)) if count else state
 
 
 def _save(outside: Outside, state: LaneState, generation: int, token: str) -> Stored:

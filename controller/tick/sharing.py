@@ -108,7 +108,7 @@ def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
                     listing_error=view.listing_error,
                     broken=view.broken,
                     limits=replace(limits, refused_workers=refused_count(view.state.backoff, view.now)),
-                    waiting_since=view.state.waiting_since,
+                    waiting_since=view.state.waiting.since,
                     blind=view.state.blind,
                     unfinished_count=view.unfinished_count,
                     problems=view.problems,

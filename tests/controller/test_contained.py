@@ -99,7 +99,6 @@ STATE: dict[str, Any] = {
     "accepted": [],
     "pokes": [],
     "backoff": None,
-    "waiting_since": None,
     "learned": {"samples": [], "executions": []},
     "blind": None,
     "epoch": 1,

@@ -11,7 +11,7 @@ import pytest
 
 from batch.model.progress import MARK_EVERY_S
 from batch.model.shares import share
-from controller.act.state import LaneState, save
+from controller.act.state import LaneState, load, save
 from controller.decide.rates import Learned, Sample
 from controller.model.reading import Value
 from controller.tick.results import TickResult
@@ -58,9 +58,13 @@ class Drain:
     def __init__(self, here: World, retry_every: int = 0) -> None:
         self.here = here
         self.retry_every = retry_every
-        self.fresh = BACKLOG
+        self.published = self.fresh = BACKLOG
         self.deferred: list[int] = []
         self.workers: dict[str, list[Worker]] = {}
+
+    def publish(self, count: int) -> None:
+        self.published += count
+        self.fresh += count
 
     def adopt(self) -> None:
         """Give new executions what is left, worker by worker."""
@@ -78,13 +82,13 @@ class Drain:
         for at in due:
             self.deferred.remove(at)
         first_tries = min(self.fresh, worker.share - len(due))
-        numbers = range(BACKLOG - self.fresh, BACKLOG - self.fresh + first_tries)
+        numbers = range(self.published - self.fresh, self.published - self.fresh + first_tries)
         self.fresh -= first_tries
         worker.fates = [True] * len(due) + [not self.retry_every or number % self.retry_every > 0 for number in numbers]
         self.deferred += worker.deferred()
 
     def undelivered(self, now: float) -> int:
-        return BACKLOG - sum(one.acked_by(now) for workers in self.workers.values() for one in workers)
+        return self.published - sum(one.acked_by(now) for workers in self.workers.values() for one in workers)
 
     def write_progress(self, now: float) -> None:
         """What each worker has last written: every 15 s and at its end."""
@@ -172,8 +176,74 @@ def test_a_limit_on_workers_makes_waves_and_no_surplus(lag_s: float) -> None:
 
 @pytest.mark.parametrize("lag_s", [0.0, 60.0, 120.0, 180.0])
 def test_a_deadline_counts_the_lag_and_assigns_nothing_twice(lag_s: float) -> None:
-    """10,000 s of work by workers of one thread; what the lag and the tick have used of 900 s is gone, and so are 10 s to start."""
+    """10,000 s of work by workers of one thread; what the lag and the tick have used of 900 s is gone, and so are 10 s to start. They came
+    after the last sample that did not show them, 60 s before."""
     before = Learned((Sample(1.0, 100, START_UP_S, 0.0),))
     policy: dict[str, Any] = {"max_messages": BACKLOG, "concurrency": 1, "drain_within_s": 900.0, "task_timeout_s": 3600.0}
     workers, assigned = drained(lag_s, 25.0, jitter_s=30.0, learned=before, minutes=20, **policy)
-    assert (workers, assigned) == (ceil(BACKLOG / int(900 - lag_s - 25 - START_UP_S)), BACKLOG)
+    assert (workers, assigned) == (ceil(BACKLOG / int(900 - lag_s - 25 - TICK_S - START_UP_S)), BACKLOG)
+
+
+def waves(late_s: float, second_after_s: float, second: int, *, jitter_s: float = 0.0, minutes: int = 20) -> list[tuple[float, int]]:
+    """A long drain by 20 workers, sampled each minute by a gauge that is `late_s` to `late_s + jitter_s` older than it says, and `second`
+    messages more in the midst of it: when what was launched for, after the first tick."""
+    here, rng = world(), random.Random(f"{late_s} {jitter_s} {second}")
+    drain = Drain(here)
+    begin = here.clock.now()
+    launches: list[tuple[float, int]] = []
+    undelivered = {begin: BACKLOG}
+    for minute in range(minutes):
+        now = here.clock.now()
+        if minute * TICK_S >= second_after_s and drain.published == BACKLOG:
+            drain.publish(second)
+        drain.write_progress(now)
+        then = max(begin, now - late_s - rng.uniform(0, jitter_s))
+        # Nothing was published before the wave but the backlog.
+        undelivered[now] = drain.undelivered(then) - (second if drain.published > BACKLOG and then < begin + second_after_s else 0)
+        here.backlog.reading = Value(undelivered[now], now, None)
+        decision = tick(lane(share=500, max_workers=100), here.outside).decision
+        if decision.workers and minute:
+            launches.append((now - begin, decision.backlog))
+        drain.adopt()
+        here.clock.advance(TICK_S)
+    assert drain.undelivered(here.clock.now()) == 0
+    return launches
+
+
+@pytest.mark.parametrize("late_s", [0.0, 20.0])
+def test_a_wave_in_the_midst_of_a_drain_is_launched_for_at_the_second_sample(late_s: float) -> None:
+    """Fewer messages than the workers acknowledge within the 30 s before a sample: only that they stay tells them apart."""
+    launches = waves(late_s, 300.0, 250)
+    assert sum(count for _, count in launches) == 250
+    assert launches[-1][0] <= 300.0 + (60 if not late_s else 120)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 10.0, 30.0])
+@pytest.mark.parametrize("jitter_s", [0.0, 10.0, 30.0])
+def test_a_gauge_that_is_older_than_it_says_is_launched_for_nothing_in_a_long_drain(late_s: float, jitter_s: float) -> None:
+    if late_s + jitter_s <= 30.0:
+        assert waves(late_s, 1e9, 0, jitter_s=jitter_s) == []
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_what_comes_after_a_drain_is_not_taken_for_what_was_drained(accepted: bool) -> None:
+    here = world()
+    drain = Drain(here)
+    here.backlog.reading = Value(BACKLOG, here.clock.now(), 0.0)
+    tick(lane(), here.outside)
+    drain.adopt()
+    here.clock.advance(START_UP_S + 100 + 5)  # the last was acknowledged 5 s ago
+    drain.write_progress(here.clock.now())
+    if accepted:
+        here.backlog.reading = Value(0, here.clock.now(), None)
+        here.clock.advance(10)
+        state, generation = (stored := load(here.store, "default")).state, stored.generation
+        save(here.store, state.with_accepted(here.clock.now(), 400, "poke"), generation, "poke")
+        assert tick(lane(), here.outside).decision.backlog == 400
+        return
+    here.backlog.reading = Value(400, here.clock.now(), None)
+    first = tick(lane(), here.outside).decision
+    here.clock.advance(TICK_S)
+    here.backlog.reading = Value(400, here.clock.now(), None)
+    second = tick(lane(), here.outside).decision
+    assert (first.backlog + second.backlog, second.ledger.guard_count if second.ledger else None) == (400, 0)

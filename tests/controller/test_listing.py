@@ -17,6 +17,7 @@ from controller.act.intents import Intent, Part
 from controller.act.state import LaneState, Stored, load
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.probe import Blind
+from controller.decide.unassigned.since import Group, Waiting
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import JobInfo, RunRequest
@@ -300,7 +301,7 @@ NOT_QUIET = {
     "more executions": replace(QUIET, observed=Observed("", 7)),
     "another execution": replace(QUIET, observed=Observed("", 0, "default-a")),
     "another job": replace(QUIET, observed=Observed("u", 0)),
-    "a small backlog that waits": replace(QUIET, waiting_since=5.0),
+    "a small backlog that waits": replace(QUIET, waiting=Waiting((Group(5.0, 3),))),
     "a gauge that told nothing": replace(QUIET, blind=Blind(5.0)),
 }
 

@@ -212,7 +212,7 @@ def drained_in_s(here: World, message_s: float) -> tuple[float, Drain]:
     save(here.store, LaneState("default", learned=Learned((Sample(0.9, 100, 2.0, 1.0),))), 0, "token")
     begin, drain = here.clock.now(), Drain(here, message_s)
     for _ in range(120):
-        here.backlog.reading = Value(drain.left, here.clock.now(), None)
+        here.backlog.reading = Value(drain.left, here.clock.now(), here.clock.now() - begin)
         ticked(here)
         drain.step(60)
         if not drain.left:

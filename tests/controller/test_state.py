@@ -31,6 +31,7 @@ from controller.decide.decision import HoldCause, Kind, OpenLaunch, held_decisio
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
+from controller.decide.unassigned.since import Group, Waiting
 from controller.model.reading import Idle
 from controller.observe.listing import Observed, Seen
 from tests.controller.fakes import JOB
@@ -47,7 +48,7 @@ FULL = LaneState(
     accepted=((100.0, 3),),
     pokes=("p1",),
     backoff=Backoff(200.0, 2, "429"),
-    waiting_since=50.0,
+    waiting=Waiting((Group(50.0, 3),)),
     learned=Learned((Sample(0.5, 10, 4.0, None),), ("default-z",)),
     blind=Blind(10.0, 1, 20.0),
 )
@@ -117,7 +118,7 @@ def changed(**changes: object) -> bytes:
         {"accepted": [5]},
         {"backoff": {"until": "inf", "count": 1, "reason": ""}},
         {"backoff": 5},
-        {"waiting_since": "soon"},
+        {"waiting": {"groups": [["soon", 1]]}},
         {"learned": {"samples": [[-1, 1, None, None]], "executions": []}},
         {"blind": {"since": "x"}},
         {"pokes": 5},

@@ -52,6 +52,7 @@ from controller.decide.policy import decision_for
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
 from controller.decide.sizing import Rates
+from controller.decide.unassigned.since import Group, Waiting
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane
 from controller.model.reading import Value
@@ -130,7 +131,7 @@ STATE = LaneState(
     accepted=((1_767_225_650.0, 20),),
     pokes=("0123456789abcdef01234567",),
     backoff=Backoff(1_767_225_700.5, 2, "429 quota of job run requests"),
-    waiting_since=1_767_225_640.0,
+    waiting=Waiting((Group(1_767_225_640.0, 3),)),
     learned=Learned((Sample(0.25, 400, 8.0, 1.5), Sample(0.5, 10)), (EXECUTION,)),
     blind=Blind(1_767_225_000.0, 1, 1_767_225_300.0),
 )
