@@ -1,4 +1,5 @@
 """Many lanes in memory, with every request counted as the real services count them: page by page, optionally each as slow as a network.
+Then what a tick costs in CPU, per lane, without the network.
 
 Usage: python -m bench.lanes [--latency-ms 20] [--workers 1000] [--history 1000]
 """
@@ -18,6 +19,7 @@ from batch.model.names import progress_folder, progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
+from controller.decide.budget import Quotas
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Reading, Value
 from controller.observe.containers import Container
@@ -218,6 +220,17 @@ class Project:
         marks = tuple((int(now - 120 + 15 * number), 4 * number) for number in range(8))
         self.store.add_progress(info.name, [Progress(100, now - 115, now - 5, taken=36, acked=30, marks=marks)] * workers)
 
+    def end_workers(self, job: str) -> None:
+        """What runs has ended, each worker with 200 messages of 10 s, long enough ago that every reading shows it."""
+        now, found = self.clock.now(), self.runner.by_job[job]
+        for at, info in enumerate(found):
+            if info.live:
+                count = info.task_count
+                found[at] = replace(info, completed_at=now - 99, running_count=0, succeeded_count=count)
+                done = {"taken": 200, "acked": 200, "succeeded": 200, "handler_s": 2000.0, "exit_reason": "share_done"}
+                one = Progress(200, info.created_at, now - 100, last_acked_at=now - 101, **done)  # type: ignore[arg-type]
+                self.store.add_progress(info.name, [one] * count)
+
     def tick(self) -> tuple[dict[str, int], float]:
         """The requests of one round, and its seconds."""
         self.calls.taken()
@@ -226,8 +239,32 @@ class Project:
         return self.calls.taken(), time.monotonic() - begin
 
 
+def cpu_ms(lanes: int, what: str, ticks: int) -> float:
+    """Milliseconds of CPU that a tick takes for each of these lanes, in the mean of `ticks` a minute apart. `what`: "empty", "assigned" (a
+    backlog that workers have), or "launching" (each lane, at every tick)."""
+    project, taken_s = Project(lanes, 50), 0.0
+    project.outside = replace(project.outside, quotas=Quotas(run_calls_per_minute=1000))
+    launched = -lanes
+    for number in range(ticks + 3):
+        project.clock.advance(60)
+        for job in project.jobs:
+            if what == "assigned" and not number:
+                project.run_workers(job, 3)
+            elif what == "launching":
+                project.end_workers(job)
+            project.backlog_is(job, {"empty": 0, "assigned": 200, "launching": 600}[what])
+        begin = time.process_time()
+        counts, _ = project.tick()
+        # The first ticks see the old executions, and the lanes' jobs, for the first time.
+        taken_s += time.process_time() - begin if number >= 3 else 0.0
+        launched += counts.get("jobs.run", 0)
+    if (what == "launching") != (launched >= lanes * ticks):
+        raise RuntimeError(f"{launched} launches in {ticks} ticks of {lanes} lanes that are {what}")
+    return 1000 * taken_s / lanes / ticks
+
+
 def main() -> None:
-    """Print requests and seconds of rounds over 1, 10 and 100 lanes."""
+    """Print requests and seconds of rounds over 1, 10 and 100 lanes, then the CPU of a tick."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-ms", type=float, default=20.0)
     parser.add_argument("--workers", type=int, default=1000)
@@ -247,6 +284,9 @@ def main() -> None:
             counts, seconds = project.tick()
             told = ", ".join(f"{name} {count}" for name, count in counts.items())
             print(f"{lanes:4} lanes, {what:20} {sum(counts.values()):5} requests, {seconds:6.2f} s: {told}")
+    for lanes, ticks in ((1, 500), (100, 20)):
+        for what in ("empty", "assigned", "launching"):
+            print(f"{lanes:4} lanes, {what:20} {cpu_ms(lanes, what, ticks):6.2f} ms of CPU a lane and tick")
 
 
 if __name__ == "__main__":

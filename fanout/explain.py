@@ -96,20 +96,21 @@ def explanation(store: ObjectStore, state: LaneState, at: float, now: float) -> 
     decision = next(iter(read_kept(store, kept, damaged.append)), None)
     if damaged and decision is None:
         return Explanation(state.lane, problem=f"{damaged[0]}; --at with an earlier time explains the decision before it")
-    following = _decided_at(store, kept_after(store, state.lane, kept[0] if kept else None))
+    next_at = _decided_at(store, kept_after(store, state.lane, kept[0] if kept else None))
     if decision is None:
-        return Explanation(state.lane, problem=_none(state.lane, following, at))
+        return Explanation(state.lane, problem=_none(state.lane, next_at, at))
     try:
         explained = from_json(decision)
         lines, decided_at = explained_decision(explained), explained.decided_at
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         problem = f"object {kept[0].name} was written by another version and cannot be read ({error!r:.200}); see --json"
-        return Explanation(state.lane, decision, next_at=following, problem=problem)
-    next_at = following
+        return Explanation(state.lane, decision, next_at=next_at, problem=problem)
     when = f"  decided: {iso(decided_at)}, {spoken(max(0.0, now - decided_at))} ago; ages and counts below are as of then"
     after = f"  next: another decision at {iso(next_at)}" if next_at is not None else "  next: none is kept that is younger"
     launched = [line for intent in state.intents if intent.decision_id == decision.get("decision_id") for line in _launches(intent)]
-    return Explanation(state.lane, decision, (lines[0], when, *lines[1:], *launched, after), next_at)
+    unwritten = f"  note: {len(state.unwritten)} of the history could not be written yet, the next tick tries again; see its notes"
+    late = [unwritten] if state.unwritten else []
+    return Explanation(state.lane, decision, (lines[0], when, *lines[1:], *launched, after, *late), next_at)
 
 
 def explanation_json(one: Explanation) -> dict[str, Any]:

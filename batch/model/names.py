@@ -15,6 +15,7 @@ MAX_NAME_BYTES = 900
 DELAYED = "delayed/"
 CANCEL = "cancel/"
 DAMAGED = "delayed/damaged/"
+HISTORY = "controller/history/"
 HISTORY_END = ".end"
 MAX_ID_BYTES = 400
 KEYED = "k-"
@@ -228,7 +229,7 @@ def lane_state_object(lane: str) -> str:
 
 def history_folder(lane: str, unix_s: float | None = None) -> str:
     """Where a lane's decisions lie; with a time (Unix seconds) those of its day in UTC."""
-    return f"controller/history/{lane}/" + ("" if unix_s is None else f"{iso(unix_s)[:10]}/")
+    return f"{HISTORY}{lane}/" + ("" if unix_s is None else f"{iso(unix_s)[:10]}/")
 
 
 def history_object(lane: str, decided_at: float, decision_id: str) -> str:

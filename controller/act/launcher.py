@@ -97,7 +97,9 @@ def refused_count(backoff: Backoff | None, now: float) -> int | None:
 def request_for(lane: Lane, part: Part) -> RunRequest:
     """What Cloud Run is asked for one part."""
     timeout = f"{lane.task_timeout_s:.3f}".rstrip("0").rstrip(".")
-    env = {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout, "SHARE_LIMIT": str(lane.policy.share)}
+    env = {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout}
+    if lane.policy.max_messages is not None:
+        env["SHARE_LIMIT"] = str(lane.policy.max_messages)
     return RunRequest(part.workers, env, lane.container)
 
 

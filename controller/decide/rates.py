@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from math import inf, sqrt
+from operator import attrgetter
 from typing import Any
 
 from batch.model.exit import ExitReason
@@ -31,7 +32,7 @@ from batch.model.progress import Progress
 from batch.prices import WORKER_FLOOR_S
 from controller.decide.sizing import Rates
 from controller.model.execution import Worked
-from controller.model.plain import read, written
+from controller.model.plain import read
 from controller.model.wording import brief, counted, spoken
 
 CAUTIOUS = 0.8
@@ -70,6 +71,9 @@ class Sample:
     idle_tail_s: float | None = None
     ended_at: float | None = 0.0
     overhead_s: float | None = None
+
+
+_FIELDS = attrgetter(*Sample.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +267,12 @@ def _digits(value: float) -> float:
 
 def to_json(value: Learned) -> dict[str, Any]:
     """Plain JSON, as it stands in the lane's state; without `running`."""
-    return {"samples": [list(written(one).values()) for one in value.samples], "executions": list(value.executions)}
+    return {"samples": list(map(_FIELDS, value.samples)), "executions": list(value.executions)}
 
 
 def from_json(body: Mapping[str, Any]) -> Learned:
     """What `to_json` wrote. Raises KeyError, TypeError or ValueError on anything else."""
     found = read(Learned, {**body, "running": ()})
-    if any(number is not None and number < 0 for sample in found.samples for number in written(sample).values()):
+    if any(number is not None and number < 0 for sample in found.samples for number in _FIELDS(sample)):
         raise ValueError("a sample has less than 0 seconds")
     return found

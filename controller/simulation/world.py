@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 from batch.model.exit import ExitReason
@@ -97,7 +98,7 @@ class World:
         self.lanes = {load.name: LaneWorld(load, f"{base}/{load.name}", drain_within_s[load.name]) for load in scenario.loads}
         for lane in self.lanes.values():
             self._next_arrival(lane, 0)
-            self._every(GAUGE_EVERY_S, lambda lane=lane: self._sample(lane), first_s=self._gauge_rng.uniform(0, GAUGE_EVERY_S))
+            self._every(GAUGE_EVERY_S, partial(self._sample, lane), first_s=self._gauge_rng.uniform(0, GAUGE_EVERY_S))
 
     # --- events
 
@@ -192,7 +193,7 @@ class World:
             own = None if backlog is None else share_of(backlog, count, index)
             worker = Worker(execution, index, lane.load.concurrency, own, limit, stays)
             execution.workers.append(worker)
-            self.at(now + self.scenario.start_up.draw(self._start_rng), lambda worker=worker: self._begin(lane, worker))
+            self.at(now + self.scenario.start_up.draw(self._start_rng), partial(self._begin, lane, worker))
         lane.executions.append(execution)
         lane.count.worker_count += count
         lane.count.launch_count += 1
@@ -262,7 +263,7 @@ class World:
                 worker.returned += failed
                 worker.deferred.append((int(later.available_at), failed))
                 lane.availabilities.append((later.available_at - self.start_at, failed))
-                self.at(later.available_at, lambda later=later: self._again(lane, later))
+                self.at(later.available_at, partial(self._again, lane, later))
             elif failed:
                 total.dead_count += failed
                 many, failed = many, 0
@@ -285,7 +286,7 @@ class World:
             self._maybe_end(lane, worker)
 
     def _maybe_end(self, lane: LaneWorld, worker: Worker) -> None:
-        """When all its threads are without work, it ends after its idle tail, or with its paid minute."""
+        """When all its threads are without work, it ends after its idle tail; one that is owed messages, with its paid minute."""
         if worker.stays or len(worker.idle) + worker.retired < worker.threads:
             return
         worker.woken += 1
@@ -295,7 +296,8 @@ class World:
             if worker.ended_at is None and worker.woken == woken and len(worker.idle) + worker.retired == worker.threads:
                 self._end(lane, worker, ExitReason.DRAINED)
 
-        self.at(max(self.clock.now() + self.scenario.idle_tail_s, worker.paid_until), end)
+        is_owed = worker.share is not None and worker.taken < worker.share
+        self.at(max(self.clock.now() + self.scenario.idle_tail_s, worker.paid_until if is_owed else 0.0), end)
 
     def _wake(self, lane: LaneWorld) -> None:
         while lane.queue.waiting_count and lane.idle:

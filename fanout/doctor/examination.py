@@ -91,7 +91,7 @@ class Examiner:
             state = load(self.outside.store, lane.name).state
         except StateUnreadable:  # a tick holds the lane for it
             return
-        yield lane_checks.of_deadline(lane, unmet_by_gauge(lane, state.learned.rates(), poked=bool(state.pokes)))
+        yield lane_checks.of_deadline(lane, unmet_by_gauge(lane, state.learned.rates(self.outside.clock.now()), poked=bool(state.pokes)))
 
     def _notified(self, lane: Lane) -> Finding:
         return project_checks.of_notifications(lane.name, lane.topic, self.facts.notified(self.place.bucket), self.place)

@@ -22,6 +22,7 @@ from controller.act.state import (
     LaneState,
     StateConflict,
     StateUnreadable,
+    Stored,
     Unwritten,
     accepted_since,
     load,
@@ -218,3 +219,12 @@ def test_accepted_marks_stay_bounded_and_never_count_more_than_was_told(pokes: l
     assert len(state.accepted) <= ACCEPTED_KEPT_S + 1
     assert len(state.pokes) <= POKES_KEPT
     assert accepted_since(state, 0.0) <= 10 * sum(count for _, count in pokes)
+
+
+def test_a_state_that_is_known_already_is_not_taken_apart_again(store: MemoryObjectStore) -> None:
+    known = save(store, FULL, 0, "a")
+    assert load(store, "default", known) is known
+    newer = save(store, known.state, known.generation, "b")
+    assert load(store, "default", known) == newer
+    store.delete(lane_state_object("default"))
+    assert load(store, "default", newer) == Stored(LaneState("default"), 0)

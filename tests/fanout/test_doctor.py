@@ -241,6 +241,8 @@ def test_soft_delete_alone_is_advice_and_ends_with_0(facts: FakeFacts, run: Run)
         (("delayed/tasks-sub/",), "delayed/"),
         (("s",), "submissions/"),
         (("results/",), ""),
+        (("controller/history/",), ""),
+        (("controller/",), "controller/"),
     ],
 )
 def test_lifecycle_rules_that_delete_what_fanout_needs(facts: FakeFacts, run: Run, prefixes: tuple[str, ...], hit: str) -> None:

@@ -11,10 +11,10 @@ from click.testing import Result
 
 from batch.model.clock import from_iso, iso
 from batch.model.errors import DependencyUnavailable
-from batch.model.names import history_object
+from batch.model.names import history_folder, history_object
 from controller.act.history import write_history
 from controller.act.intents import new_decision_id
-from controller.act.state import LaneState
+from controller.act.state import LaneState, Unwritten
 from fanout import explain, tick
 from fanout.explain import moment
 from tests.controller.fakes import World, history
@@ -27,6 +27,8 @@ NOON = from_iso("2026-01-31T12:00:00Z")
 def test_a_decision_that_was_kept_is_argued_as_it_was_made(here: World) -> None:
     decision = realistic()
     state, _ = write_history(here.store, LaneState("default").with_decision(decision, new_decision_id(decision.decided_at, Random(1))))
+    late = explain.explanation(here.store, state.with_unwritten([Unwritten("x", {})]), at=decision.decided_at, now=decision.decided_at)
+    assert late.lines[-1] == "  note: 1 of the history could not be written yet, the next tick tries again; see its notes"
     first, *rest = GOLDEN.splitlines()[:-1]
     assert explain.explanation(here.store, state, at=decision.decided_at + 60, now=decision.decided_at + 720).lines == (
         first,
@@ -95,6 +97,16 @@ def test_what_another_version_wrote_is_told_as_such(here: World, run: Run) -> No
     here.store.write(history_object("default", here.clock.now(), new_decision_id(here.clock.now(), Random(1))), body)
     result = run(explain.command, "default")
     assert (result.exit_code, "was written by another version and cannot be read" in result.output) == (1, True)
+
+
+def test_a_damaged_decision_is_told_and_the_one_before_it_is_explained(here: World, run: Run) -> None:
+    _, launch, hold = decide_thrice(here, run)
+    name = list(here.store.list(history_folder("default")))[-1].name
+    here.store.write(name, b"{")
+    result = run(explain.command, "default")
+    assert (result.exit_code, f"object {name} is damaged and left out" in result.output) == (1, True)
+    before = run(explain.command, "default", "--at", launch).output.splitlines()
+    assert (before[0], hold in before[-1]) == ("lane default: launch: 1 worker for 10 of 10 unassigned messages", False)
 
 
 def test_an_unreadable_state_does_not_hide_the_other_lanes(here: World, run: Run) -> None:
