@@ -97,6 +97,18 @@ def test_a_ledger_that_has_more_than_there_is_shows_nothing() -> None:
     assert doubt.guard_s == GUARD_S
 
 
+def test_what_the_doubt_itself_has_hidden_is_not_taken_for_a_late_gauge() -> None:
+    """A wave is launched for but for as many as were acknowledged in 30 s, which then stay until the drain is over."""
+    doubt = Doubt()
+    for minute in range(5):
+        _, doubt = seen(doubt, 400, 100, minute)
+    assert doubt.late_s == ()
+    doubt = learned(0.0)
+    first, doubt = seen(doubt, 1100, 100)
+    assert first == 700
+    assert seen(doubt.launched(700), 1050, 750, 1)[0] == 300
+
+
 counts = st.integers(0, 2000)
 
 

@@ -117,7 +117,7 @@ def predicted(age_s: float, oldest_s: float | None = None, rates: Rates = RATES,
 
 
 def test_whether_messages_are_late_counts_from_when_they_came() -> None:
-    """At least half of drain-within is planned for, so that a launch may keep its plan and its messages are late nonetheless."""
+    """Half of drain-within is planned for where too little of it is left, so that a launch may keep its plan and its messages are late."""
     quick = Rates(0.1, 5.0)
     assert ", in time, for $" in predicted(60, 240, quick, drain_within_s=600.0)
     assert ", already 1 min 5 s late, 1 min 50 s late by then, for $" in predicted(60, 605, Rates(0.08, 5.0), drain_within_s=600.0)

@@ -184,7 +184,7 @@ def test_a_deadline_counts_the_lag_and_assigns_nothing_twice(lag_s: float) -> No
     assert (workers, assigned) == (ceil(BACKLOG / int(900 - lag_s - 25 - TICK_S - START_UP_S)), BACKLOG)
 
 
-def waves(late_s: float, second_after_s: float, second: int, *, jitter_s: float = 0.0, minutes: int = 20) -> list[tuple[float, int]]:
+def waves(late_s: float, second_after_s: float, second: int, *, jitter_s: float = 0.0, minutes: int = 12) -> list[tuple[float, int]]:
     """A long drain by 20 workers, sampled each minute by a gauge that is `late_s` to `late_s + jitter_s` older than it says, and `second`
     messages more in the midst of it: when what was launched for, after the first tick."""
     here, rng = world(), random.Random(f"{late_s} {jitter_s} {second}")

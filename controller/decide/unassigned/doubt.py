@@ -110,11 +110,12 @@ def _sampled(doubt: Doubt, ledger: Ledger, reading: Value, open_count: int) -> D
 
 
 def _shown_s(ledger: Ledger, reading: Value, open_count: int) -> float | None:
-    """How many seconds older than it says the gauge is, if what was acknowledged shortly before the sample explains all that is left; None
-    if that tells nothing: if too little was acknowledged at the time, or the ledger has far more than the reading."""
+    """How many seconds older than it says the gauge is, if what was acknowledged shortly before the sample explains all that is left. None
+    if that tells nothing: if too little was acknowledged at the time, or the ledger has far more than the reading. What takes all of
+    GUARD_S to explain tells nothing either: messages that were hidden by just that doubt look the same."""
     recent = (0, *ledger.recent)
     third = len(recent) // 3
     goes_on = all(recent[at] > recent[at - third] for at in (third, 2 * third, 3 * third)) if third else False
-    if not goes_on or open_count > recent[-1] or ledger.sure_count - reading.undelivered_count > recent[1]:
+    if not goes_on or open_count > recent[-2] or ledger.sure_count - reading.undelivered_count > recent[1]:
         return None
     return STEP_S * next(step for step, count in enumerate(recent) if count >= open_count)

@@ -1,9 +1,9 @@
 """Since when the unassigned messages of a lane wait. Pure.
 
 A sample counts messages and has no names for them. So those that nobody has are kept in groups by the earliest time at which they may have
-come, the oldest first, and the oldest are launched for first. More of them than before have come back from a launch that did not work
-through its share, and wait as long as that launch's; or were told of by the front door, or were put off until a time that is over; or they
-are new, and came after the sample before.
+come, the oldest first, and the oldest are launched for first. Where there are more than before, they have come back from a launch that did
+not work through its share, and wait since its messages did; or the front door told when it accepted them; or they were put off until a time
+that is over; or they are new, and came after the sample before.
 """
 
 from __future__ import annotations
