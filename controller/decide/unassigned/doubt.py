@@ -5,9 +5,10 @@ something shows that they are others:
 
 - Accepted since the sample: the reading cannot count them, so nothing of before explains them.
 - Certain before: what was certain at the sample before, and was not launched for, is still there.
-- The gauge has been less late: samples at which the ledger explained the whole reading have shown how late it is. What lies beyond the
-  most that it was late (and more, if that varies), at two samples in a row, is real. Until a few samples have shown it, all of GUARD_S
-  is doubtful: a gauge that is always late, and messages that always come anew, look the same.
+- The gauge has been less late. It was no later than explains what a sample left: if that is next to nothing, the sample shows so at once,
+  else only when the work ends and nothing is left over. What lies beyond the most that it was late (and more, if that varies), at two
+  samples in a row, is real. Until a few samples have shown it, all of GUARD_S is doubtful: a gauge that is always late, and messages
+  that always come anew, look the same.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Remainder:
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """What the next decision needs of samples. `late_s`: how many seconds older than it says the gauge was, by the last samples that told,
-    oldest first. `shown_s` is what the newest sample shows, until the next one bears it out. `newest` and `before` are what the last two
-    samples left, each at the last look at it. The lane's state carries it."""
+    oldest first. `perhaps_s` is what samples show if nothing is left over when the work ends. `newest` and `before` are what the last
+    two samples left, each at the last look at it. The lane's state carries it."""
 
     late_s: tuple[float, ...] = ()
-    shown_s: float | None = None
+    perhaps_s: tuple[float, ...] = ()
     newest: Remainder | None = None
     before: Remainder | None = None
 
@@ -61,7 +62,7 @@ class Doubt:
     def launched(self, count: int) -> Doubt:
         """`count` of the unassigned messages were launched for."""
         newest, before = (None if one is None else one.launched(count) for one in (self.newest, self.before))
-        return replace(self, newest=newest if newest or self.shown_s is not None else None, before=before or None)
+        return replace(self, newest=newest if newest or self.perhaps_s else None, before=before or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int)
         real_count = max(real_count, min(open_count, doubt.before.certain_count), min(likely_count, doubt.before.likely_count))
     if isinstance(reading, Value):
         newest = Remainder(reading.sampled_at, real_count, max(real_count, likely_count))
-        doubt = replace(doubt, newest=newest if newest or doubt.shown_s is not None else None)
+        doubt = replace(doubt, newest=newest if newest or doubt.perhaps_s else None)
     return Weighed(replace(ledger, guard_count=open_count - real_count), doubt)
 
 
@@ -100,13 +101,16 @@ def _sampled(doubt: Doubt, ledger: Ledger, reading: Value, open_count: int) -> D
     last = doubt.newest
     if last is not None and last.sampled_at == reading.sampled_at:
         return doubt
-    late_s = doubt.late_s
     if last is not None and not 0 < reading.sampled_at - last.sampled_at <= SOON_S:
-        last = None
-    elif last is not None and doubt.shown_s is not None:
-        still = min(last.likely_count, max(0, open_count - _within(ledger, doubt.guard_s)))
-        late_s = late_s if still else (*late_s, doubt.shown_s)[-KEPT:]
-    return Doubt(late_s, _shown_s(ledger, reading, open_count), None, last or None)
+        last, doubt = None, replace(doubt, perhaps_s=())
+    goes_on, shown_s = any(ledger.recent), _shown_s(ledger, reading, open_count)
+    sure_s = doubt.perhaps_s if not goes_on and not open_count else ()
+    perhaps_s = doubt.perhaps_s if goes_on else ()
+    if shown_s is not None and shown_s <= STEP_S:
+        sure_s = (shown_s,)
+    elif shown_s is not None:
+        perhaps_s = (*perhaps_s, shown_s)[-KEPT:]
+    return Doubt((*doubt.late_s, *sure_s)[-KEPT:], perhaps_s, None, last or None)
 
 
 def _shown_s(ledger: Ledger, reading: Value, open_count: int) -> float | None:
