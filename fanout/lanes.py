@@ -199,6 +199,8 @@ def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
     if last is not None and last.get("kind") == Kind.HOLD and last.get("hold_cause") != HoldCause.PAUSED and not body["troubles"]:
         over = ", and that has been put right" if last.get("hold_cause") == HoldCause.MISCONFIGURED else ""
         found.append(f"the last decision, {_ago(last, view.now)}, was to hold{over}: {last.get('reason')}")
+    if last is not None and last.get("kind") == Kind.NOTHING_TO_DO and body["unassigned_count"]:
+        found.append(f"the last decision, {_ago(last, view.now)}, was to launch nothing: {last.get('reason')}")
     return [*found, *(f"advice: {one}" for one in view.advice)]
 
 
