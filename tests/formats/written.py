@@ -50,7 +50,7 @@ from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
 from controller.decide.sizing import Rates
 from controller.model.execution import ExecutionInfo, Worked
-from controller.model.lane import Lane
+from controller.model.lane import Lane, Policy
 from controller.model.reading import Value
 from controller.observe.listing import Observed, Seen
 
@@ -91,7 +91,7 @@ PART = "20260101T000100000-9f2c04d1.0"
 WORKED = Worked(ExecutionInfo(f"{JOB}/executions/{EXECUTION}", 4, 1_767_225_540.0, running_count=4), {3: (PROGRESS,)})
 DECISION = replace(
     decision_for(
-        Lane(LANE, JOB, "default-sub", "default"),
+        Lane(LANE, JOB, "default-sub", "default", Policy(max_messages=1000, max_wait_s=0.0)),
         Value(5000, 1_767_225_600.0, 12.5),
         ledger_of(1_767_225_600.0, [WORKED], now=1_767_225_660.0),
         now=1_767_225_660.0,
