@@ -198,6 +198,8 @@ def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
     if last is not None and last.kind == Kind.HOLD and last.hold_cause != HoldCause.PAUSED and not body["troubles"]:
         over = ", and that has been put right" if last.hold_cause == HoldCause.MISCONFIGURED else ""
         found.append(f"the last decision, {rough(view.now - last.decided_at)} ago, was to hold{over}: {last.reason}")
+    if last is not None and last.kind == Kind.NOTHING_TO_DO and body["unassigned_count"]:
+        found.append(f"the last decision, {rough(view.now - last.decided_at)} ago, was to launch nothing: {last.reason}")
     return [*found, *(f"advice: {one}" for one in view.advice)]
 
 

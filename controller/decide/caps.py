@@ -20,7 +20,7 @@ from controller.model.wording import counted
 SCOUT_WORKERS = 4
 """So many are alive at most while nothing is learned: each is paid for a minute at least."""
 SCOUT_TICKS = 4
-"""Ticks that must be left of the time to drain in, and half of that time: what a scout shows is known a tick later, or two."""
+"""Ticks that must be left to drain in: what a scout shows is known a tick later, or two."""
 _EPSILON = 1e-9
 _WITHOUT_END = 1e9
 
@@ -100,15 +100,17 @@ def bounds_of(
     return found + _outer(lane, limits)
 
 
-def scout_bound(lane: Lane, count: int, live_workers: int, left_s: float) -> Bound | None:
+def scout_bound(lane: Lane, count: int, live_workers: int, within_s: float, due_in_s: float) -> Bound | None:
     """While nothing is learned a large backlog is left to a few workers with small shares, which show how long a message takes: the rest
-    is sized at a later tick. None where time is short (`left_s` seconds of what the lane has to drain in), or where the policy asks for
-    more workers however long a message takes, or where a start may take hours."""
+    is sized at a later tick. None where the time to plan with (`within_s`) is short, or half of the time to drain in went by beside
+    workers that showed nothing (`due_in_s` is left); where the policy asks for more workers however long a message takes; and where a
+    start may take hours."""
     policy = lane.policy
     asked_for = max(policy.min_workers, 0 if policy.max_messages is None else ceil(count / policy.max_messages))
     if policy.strategy is not Strategy.DEADLINE or lane.is_delayed or asked_for > max(0, SCOUT_WORKERS - live_workers):
         return None
-    if left_s < max(SCOUT_TICKS * TICK_EVERY_S, drain_within_s(lane) / 2):
+    least_s = SCOUT_TICKS * TICK_EVERY_S
+    if within_s < least_s or (live_workers and due_in_s < max(least_s, drain_within_s(lane) / 2)):
         return None
     why = "nothing is learned yet of how long a message takes: a few workers show it, with small shares, before the rest is sized"
     return _room("scout", SCOUT_WORKERS, live_workers, why)

@@ -205,7 +205,7 @@ def _sized(case: _Case) -> Decision:
         least=policy.strategy.sizes_by_work,
         stuck_workers=ledger.stuck_worker_count,
     )
-    scout = scout_bound(lane, count, alive, within_s if not alive else due_in_s) if case.rates is None else None
+    scout = scout_bound(lane, count, alive, within_s, due_in_s) if case.rates is None else None
     bounds += [scout] if scout is not None else []
     bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
     bounds += [Bound("held", 1, why="one worker looks for what somebody else holds")] if case.looks_only else []

@@ -35,10 +35,11 @@ class Unassigned:
     since: float
     seen_at: float
 
-    def expected_count(self, at: float) -> int:
-        """How many they are at `at` (Unix seconds), those that nobody has counted yet among them, if they go on coming as they came."""
+    def expected_count(self, after_s: float) -> int:
+        """How many are known `after_s` seconds later, if they go on coming as they came. A launch then is for so many; what the gauge does
+        not show by then came later, is due later, and is launched for later."""
         came_in_s = max(SAMPLED_EVERY_S, self.seen_at - self.since)
-        return self.count + ceil(self.count / came_in_s * max(0.0, at - self.seen_at))
+        return self.count + ceil(self.count / came_in_s * after_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,7 @@ def waiting_of(
         return Waiting(until, f"for the delayed execution that was launched before them to start, {_latest(until, now)}", first)
     if rates is None or not lane.policy.strategy.sizes_by_work:
         return None
-    # What the next tick can see: who comes later is another worker's, and is in time by then.
-    worker, expected_count = worker_cost(lane), messages.expected_count(messages.seen_at + tick_every_s)
+    worker, expected_count = worker_cost(lane), messages.expected_count(tick_every_s)
     busy_s, drain_by = drain_s(expected_count, 1, rates, worker), messages.since + drain_within_s(lane)
     until = min(over_at, drain_by - margin_s(lane) - busy_s)
     if until < next_at or expected_count > share_of(lane, rates) or _costs_no_more(messages.count, rates, worker):

@@ -120,7 +120,10 @@ WRONG_LINES = {
     ),
     "name: HANDLER_TIMEOUT_S": ("name: HANDLER_TIMEOUT", "env HANDLER_TIMEOUT is no setting; did you mean HANDLER_TIMEOUT_S?"),
     "value: '16'": ("value: '1600'", "job urgent: env CONCURRENCY='1600': a whole number from 1 to 1000"),
-    "name: LANE\n              value: urgent": ("name: BACKLOG\n              value: '5'", "job urgent: env BACKLOG is for one launch only, and is set by the controller"),
+    "name: LANE\n              value: urgent": (
+        "name: BACKLOG\n              value: '5'",
+        "job urgent: env BACKLOG is for one launch only, and is set by the controller",
+    ),
     "name: DEAD_LETTER_SUBSCRIPTION": ("name: DEAD_LETTERS_SUBSCRIPTION", "job dead-letters: env DEAD_LETTERS_SUBSCRIPTION is no setting"),
     "- dead-letters": ("- dead_letters", "job dead-letters: command 'python -c pass -m batch dead_letters': did you mean dead-letters?"),
     "timeoutSeconds: 14400": ("timeoutSecond: 14400", "timeoutSecond is no field here; did you mean timeoutSeconds?"),

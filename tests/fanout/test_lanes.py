@@ -27,7 +27,7 @@ from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick.view import look
 from fanout import lanes, tick
 from tests.batch.traces import Bucket
-from tests.controller.fakes import World, job, progress, world, write_progress
+from tests.controller.fakes import JOB, World, job, progress, world, write_progress
 
 Run = Callable[..., Result]
 
@@ -82,6 +82,20 @@ def test_what_a_delayed_lane_waits_for_stands_below(here: World, run: Run) -> No
     assert (result.exit_code, result.output.splitlines()[2:]) == (0, [f"lane default: {late}"])
     here.runner.all[info.name] = replace(info, running_count=1)
     assert late not in run(lanes.command, "default").output
+
+
+def test_a_lane_whose_messages_wait_is_fine_and_says_until_when(here: World, run: Run) -> None:
+    here.runner.set_annotation(JOB, "fanout/max-wait", "5m")
+    here.runner.set_annotation(JOB, "fanout/min-backlog", "50")
+    here.backlog_is(20)
+    run(tick.tick, "default")
+    result = run(lanes.command, "default")
+    (body,) = json.loads(run(lanes.command, "default", "--json").output)["lanes"]
+    assert (result.exit_code, result.output.splitlines()[1].split()[:3], body["troubles"]) == (0, ["default", "ok", "20"], [])
+    assert "lane default: the last decision, 0 s ago, was to launch nothing: 20 messages wait to be 50 (fanout/min-backlog), until " in (
+        result.output
+    )
+    assert "waiting: 20 messages wait to be 50" in run(tick.plan, "default").output
 
 
 def test_an_execution_that_has_not_started_for_long_is_told_of(here: World, run: Run) -> None:

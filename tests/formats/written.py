@@ -54,7 +54,7 @@ from controller.decide.rates import Learned, Sample
 from controller.decide.sizing import Rates
 from controller.decide.unassigned.since import Group, Waiting
 from controller.model.execution import ExecutionInfo, Worked
-from controller.model.lane import Lane
+from controller.model.lane import Lane, Policy
 from controller.model.reading import Value
 from controller.observe.listing import Observed, Seen
 
@@ -94,7 +94,7 @@ PROGRESS = Progress(
 JOB = f"projects/p/locations/us-central1/jobs/{LANE}"
 PART = "20260101T000100000-9f2c04d1.0"
 WORKED = Worked(ExecutionInfo(f"{JOB}/executions/{EXECUTION}", 4, 1_767_225_540.0, running_count=4), {3: (PROGRESS,)})
-LANE_OF_TESTS = Lane(LANE, JOB, "default-sub", "default")
+LANE_OF_TESTS = Lane(LANE, JOB, "default-sub", "default", Policy(max_messages=1000, max_wait_s=0.0))
 DECISION = replace(
     decision_for(
         LANE_OF_TESTS,
