@@ -7,7 +7,7 @@ which some threads of a worker are done and others are not, for messages are not
     cost(N)  = N * p * max(F, s + e + B * m / (c * N) + u)
 
 Cost never falls as N grows: below the floor each further worker adds its start-up and tail, above it a whole minute. So the
-cheapest N that is in time is the smallest one that is; more workers are free only while start-up and tail are 0.
+cheapest N that is in time is the smallest one that is; more workers are free only while s, e and u are 0.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def workers_in_time(backlog: int, within_s: float, rates: Rates, worker: WorkerC
 def cheapest(backlog: int, within_s: float, rates: Rates, worker: WorkerCost, least: int, most: int) -> int:
     """The cheapest number of workers from `least` to `most` that is in time, the largest one at equal cost."""
     wanted = min(max(workers_in_time(backlog, within_s, rates, worker), least), most)
-    if rates.start_up_s + rates.idle_tail_s > 0 or worker.floor_s <= 0:
+    if rates.start_up_s + rates.idle_tail_s + rates.uneven_s > 0 or worker.floor_s <= 0:
         return wanted
     free = floor(backlog * rates.message_s / (worker.concurrency * worker.floor_s) + _EPSILON)
     return max(wanted, min(free, most))
