@@ -86,6 +86,7 @@ def _sizing(decision: Decision) -> list[str]:
     lines = []
     if rates is not None:
         tail = f", {brief(rates.idle_tail_s)} from the last to its end" if rates.idle_tail_s else ""
+        tail += f", {brief(rates.uneven_s)} in which its threads end apart" if rates.uneven_s else ""
         basis = f" ({rates.basis})" if rates.basis else ""
         lines.append(
             f"learned: {brief(rates.message_s)} a message in a thread, {brief(rates.start_up_s)} until a worker pulls{tail}{basis}"
@@ -134,9 +135,10 @@ def _late(decision: Decision, drain_s: float) -> str:
 def _in_numbers(rates: Rates | None, drain_s: float) -> str:
     if rates is None or rates.message_s <= 0:
         return ""
-    rounds = round((drain_s - rates.start_up_s) / rates.message_s)
+    rounds = round((drain_s - rates.start_up_s - rates.uneven_s) / rates.message_s)
     start = f"{brief(rates.start_up_s)} + " if rates.start_up_s else ""
-    return f" ({start}{rounds} x {brief(rates.message_s)} in a thread)"
+    uneven = f" + {brief(rates.uneven_s)}" if rates.uneven_s else ""
+    return f" ({start}{rounds} x {brief(rates.message_s)} in a thread{uneven})"
 
 
 def _actual(decision: Decision) -> list[str]:

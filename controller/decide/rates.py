@@ -10,8 +10,8 @@ queues do, hardly any takes longer; what does is one of a kind, and says little 
 counts for nothing in a cautious quantile.
 
 Seconds in which a worker had messages and no handler ran (pulls, acknowledgements, results) count beside that, from workers that were
-never out of work; for messages of milliseconds they are most of it. What it is for all is their median: it depends on machines, not on
-messages.
+never out of work; for messages of milliseconds they are most of it. Their median counts for all: it depends on machines, not on messages.
+And so does the time by which a worker's threads end apart, where single messages are long.
 
 A sample weighs half after HALF_LIFE_S: a queue's messages differ from hour to hour, and a lane that is used once a day still has
 yesterday's. And what works now, or has ended lately, counts alone as soon as it is clearly slower or quicker than what was learned before
@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 from operator import attrgetter
 from typing import Any
 
@@ -47,10 +47,10 @@ LATELY_S = (0.0, 300.0, 900.0)
 FEW = 3
 """Messages that show, at the least, that others take longer now: one or two may be stragglers."""
 ENOUGH = 20
-"""Messages after which a worker's mean is known well enough: more of them do not weigh more. And so many show, at the least, that others
-are quicker now: the first ones to be done are always the quick ones."""
+"""Messages after which a worker's mean is known well enough: more of them do not weigh more."""
 ENOUGH_ROUNDS = 20
-"""Minimum messages per thread before the overhead of a worker can be estimated; with fewer, its start and end would count as overhead."""
+"""Minimum messages per thread before the overhead of a worker can be estimated: with fewer, its start and end would count as overhead. And
+before others can show that messages are quicker now: the first to be done are always the quick ones."""
 MIN_MESSAGE_S = 0.00005
 """Seconds that a worker takes for a message whose handler does nothing."""
 START_ONCE_S = 90.0
@@ -60,10 +60,10 @@ _IN_ORDER = (ExitReason.SHARE_DONE.value, ExitReason.DRAINED.value)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One worker: handler seconds per message, over `acked_count` messages; seconds to its start, and from its last acknowledgement to its
-    end, None if not known. `ended_at` (Unix seconds) is its end, of one that is kept that of its execution; None while it works, and then
-    those that its handlers run count among its messages. `overhead_s`: seconds of a thread per message beside the handler's; None if not
-    known."""
+    """One worker: handler seconds per message, over `acked_count` messages and those `unfinished_count` that its handlers run; seconds to
+    its start, and from its last acknowledgement to its end, None if not known. `ended_at` (Unix seconds) is its end, of one that is kept
+    that of its execution; None while it works. `overhead_s`: seconds of a thread per message beside the handler's; `uneven_s`: how many
+    seconds the worker took longer than an even split of its messages over its threads would; None if not known."""
 
     message_s: float
     acked_count: int
@@ -71,6 +71,8 @@ class Sample:
     idle_tail_s: float | None = None
     ended_at: float | None = 0.0
     overhead_s: float | None = None
+    uneven_s: float | None = None
+    unfinished_count: int = 0
 
 
 _FIELDS = attrgetter(*Sample.__dataclass_fields__)
@@ -98,6 +100,9 @@ class Learned:
             start_up_s=self._typical(lambda one: one.start_up_s, quantile, START_ONCE_S),
             idle_tail_s=self._typical(lambda one: one.idle_tail_s, quantile),
             quick_message_s=_quantile(messages, 1 - quantile) + overhead_s,
+            uneven_s=_quantile(
+                [(one.uneven_s, weight) for one, weight in _aged(known) if one.uneven_s is not None], quantile, left_out=1.0
+            ),
             basis=f"{100 * quantile:.0f} % quantile of {counted(len(samples), 'worker')}{whose}",
         )
 
@@ -131,15 +136,17 @@ class Learned:
 
 def _clearly(lately: Sequence[Sample], before: Sequence[Sample]) -> str:
     """ "slower" or "quicker" if those messages take clearly longer or shorter than these; else empty. The fewer they are, the more so: 2.7
-    times as long for 3 messages, 1.8 times for 20, and 1.5 times for 100. That is what means of log-normal messages (sigma 1) differ by
+    times as long for 3 messages, 1.8 times for 20, 1.5 times for 100. That is what means of log-normal messages (sigma 1) differ by
     chance once in forty."""
-    count = sum(one.acked_count for one in lately)
+    acked_count, unfinished_count = sum(one.acked_count for one in lately), sum(one.unfinished_count for one in lately)
+    count = acked_count + unfinished_count
     if count < FEW or not before:
         return ""
     new, old, times = _weighed(lately), _weighed(before), 1.25 * (1 + 2 / sqrt(count))
     if _quantile(new, 0.5) >= times * _quantile(old, CAUTIOUS):
         return "slower"
-    return "quicker" if count >= ENOUGH and times * _quantile(new, CAUTIOUS) <= _quantile(old, 1 - CAUTIOUS) else ""
+    steady = acked_count >= ENOUGH_ROUNDS * max(1, unfinished_count)
+    return "quicker" if steady and times * _quantile(new, CAUTIOUS) <= _quantile(old, 1 - CAUTIOUS) else ""
 
 
 def learned(before: Learned, executions: Sequence[Worked], concurrency: int, *, is_delayed: bool = False) -> Learned:
@@ -172,14 +179,16 @@ def _sample(worked: Worked, index: int, concurrency: int, is_delayed: bool) -> S
     concurrency = worked.info.count_setting("CONCURRENCY") or concurrency
     begun_at = worked.info.begun_at(is_delayed=is_delayed)
     start_up_s = None if begun_at is None else _digits(max(0.0, tries[0].started_at - begun_at))
-    overhead_s = _overhead_s(tries, concurrency)
+    overhead_s, uneven_s = _beside_s(tries, message_s, concurrency)
     return Sample(
         _digits(max(message_s, MIN_MESSAGE_S * concurrency)),
-        count,
+        sum(one.acked for one in tries),
         start_up_s,
         _idle_tail_s(tries),
         None if works else round(last.updated_at if worked.info.completed_at is None else worked.info.completed_at),
-        None if overhead_s is None else _digits(overhead_s),
+        overhead_s,
+        uneven_s,
+        len(last.running) if works else 0,
     )
 
 
@@ -207,15 +216,20 @@ def _mean_s(total_s: float, count: int, longest_s: float) -> float:
     return (others_s + min(total_s - others_s, 2 * sqrt(count) * others_s / (count - 1))) / count
 
 
-def _overhead_s(tries: Sequence[Progress], concurrency: int) -> float | None:
-    """Seconds of a thread per message beside its handler's, of a worker that was never out of work: it took its share, no more, and has
-    done it in one try. The time of its longest message is left out: then its other threads may have been out of work."""
+def _beside_s(tries: Sequence[Progress], message_s: float, concurrency: int) -> tuple[float | None, float | None]:
+    """Of a worker that was never out of work (it took its share, no more, and has done it in one try): seconds of a thread per message
+    beside its handler's, and how many seconds it took longer than an even split over its threads. None if not known. While its longest
+    message ran, its other threads may have been out of work: that is no overhead, and uneven is only what may come again of it."""
     (*earlier, last) = tries
-    busy = last.exit_reason == ExitReason.SHARE_DONE.value and not earlier and last.taken <= last.share
-    if not busy or last.acked < ENOUGH_ROUNDS * concurrency:
-        return None
-    occupied_s = (last.last_acked_at - last.started_at - last.longest_s) * concurrency
-    return max(0.0, occupied_s - (last.handler_s - last.longest_s)) / last.acked
+    if last.exit_reason != ExitReason.SHARE_DONE.value or earlier or last.taken > last.share or not last.acked:
+        return None, None
+    busy_s = last.last_acked_at - last.started_at
+    overhead_s = None
+    if last.acked >= ENOUGH_ROUNDS * concurrency:
+        overhead_s = _digits(max(0.0, (busy_s - last.longest_s) * concurrency - (last.handler_s - last.longest_s)) / last.acked)
+    once_s = max(0.0, last.handler_s - message_s * last.acked)
+    even_s = ceil(last.acked / concurrency) * (message_s + (overhead_s or 0.0))
+    return overhead_s, _digits(max(0.0, busy_s - once_s - even_s))
 
 
 def _idle_tail_s(tries: Sequence[Progress]) -> float | None:
@@ -243,7 +257,7 @@ def _aged(samples: Sequence[Sample]) -> list[tuple[Sample, float]]:
 
 def _weighed(samples: Sequence[Sample]) -> list[tuple[float, float]]:
     """Seconds per message, with their weight: by messages and by age."""
-    return [(one.message_s, weight * min(one.acked_count, ENOUGH)) for one, weight in _aged(samples)]
+    return [(one.message_s, weight * min(one.acked_count + one.unfinished_count, ENOUGH)) for one, weight in _aged(samples)]
 
 
 def _without_slowest(weighted: Sequence[tuple[float, float]], quantile: float) -> float:

@@ -60,6 +60,7 @@ def _deadline(demand: Demand) -> Wanted:
     workers = cheapest(count, demand.within_s, rates, demand.worker, 1, max(least, count))
     each = f"a thread does {counted(rounds, 'message')} of {brief(rates.message_s)} in the {_left(demand)}"
     start = f" after {brief(rates.start_up_s)} of start-up" if rates.start_up_s else ""
+    start += f", {brief(rates.uneven_s)} kept for the longest" if rates.uneven_s else ""
     formula = f"{each}{start}; ceil({count} / ({counted(threads, 'thread')} x {rounds})) = {least}"
     return Wanted(workers, formula if workers == least else f"{formula}, and {workers} cost no more")
 

@@ -127,6 +127,15 @@ def test_whether_messages_are_late_counts_from_when_they_came() -> None:
     assert ", 45 s late, for $" in text(from_json({name: value for name, value in kept.items() if name != "due_in_s"}))
 
 
+def test_messages_that_are_not_equally_long_are_seen_in_the_numbers() -> None:
+    uneven = replace(RATES, uneven_s=20.0)
+    decision = decision_for(lane(share=4000, drain_within_s=600.0), Value(4000, NOW - 60), Ledger(NOW), now=NOW, rates=uneven)
+    told = text(decision)
+    assert "11 s until a worker pulls, 6.5 s from the last to its end, 20 s in which its threads end apart (80 % quantile" in told
+    assert "left after 11 s of start-up, 20 s kept for the longest; ceil(4000 / " in told
+    assert "done 5 min 31 s after the launch (11 s + 250 x 1.2 s in a thread + 20 s)" in told
+
+
 def test_a_plan_for_messages_that_are_late_already_says_what_it_plans_for() -> None:
     decision = decision_for(lane(drain_within_s=600.0), Value(4000, NOW - 60, 605.0), Ledger(NOW), now=NOW, rates=Rates(0.08, 5.0))
     assert "in the 5 min left (half of drain-within: these messages have waited 11 min 5 s of its 10 min)" in decision.formula

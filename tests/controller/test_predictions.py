@@ -111,18 +111,18 @@ def test_a_later_tick_adds_to_the_history_what_happened_and_sizes_by_it() -> Non
     began = here.clock.now()
     for index in range(3):
         acked = 84 if index == 0 else 83
-        done = {"updated_at": began + 100, "taken": acked, "acked": acked, "handler_s": acked * 4.0, "last_acked_at": began + 95}
+        done = {"updated_at": began + 105, "taken": acked, "acked": acked, "handler_s": acked * 8.0, "last_acked_at": began + 100}
         write_progress(here.store, name, index, progress(acked, began + 12, exit_reason="share_done", **done))
-    here.clock.advance(100)
+    here.clock.advance(105)
     here.runner.complete(name, here.clock.now())
     here.clock.advance(200)
     here.backlog_is(1000)
     second = tick(lane(), here.outside).decision
     assert second.rates is not None
-    assert (second.rates.message_s, second.rates.start_up_s, second.rates.idle_tail_s) == (4.0, 12.0, 5.0)
+    assert (second.rates.message_s, second.rates.start_up_s, second.rates.idle_tail_s) == (8.0, 12.0, 5.0)
     assert second.rates.basis == "80 % quantile of 3 workers"
-    assert (second.workers, second.predicted_drain_s) == (10, 12.0 + 13 * 4.0)
-    assert [one["actual_drain_s"] for one in history(here.store) if one["kind"] == "launch"] == [None, 95.0]
+    assert (second.workers, second.predicted_drain_s) == (10, 12.0 + 13 * 8.0)
+    assert [one["actual_drain_s"] for one in history(here.store) if one["kind"] == "launch"] == [None, 100.0]
 
 
 def test_of_a_delayed_launch_the_hours_before_its_start_cost_nothing_and_are_no_drain() -> None:
