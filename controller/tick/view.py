@@ -179,7 +179,6 @@ def _quiet(lane: Lane, state: LaneState, job: JobInfo, reading: Reading, new_cou
         and not any(intent.pending for intent in state.intents)
         and not state.pruned(now).accepted
         and not state.waiting.groups
-        and not state.unwritten
         and state.blind is None
         and brought_up(lane.policy.schedules, state.scheduled, now) == state.scheduled
         and not any(one.task for one in state.scheduled)
