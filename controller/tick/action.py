@@ -30,7 +30,12 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, rese
         late = f"{late_s:.0f} s went by since workers of the shared budget were reserved for it; the next tick decides anew"
         decision = on_hold(decision, HoldCause.STATE_UNREADABLE, late)
     if dry_run or view.held is not None:
-        unmet = unmet_by_gauge(view.lane, view.state.learned.rates(view.now), poked=bool(view.state.pokes)) if dry_run and view.held is None else ""
+        looks_on = dry_run and view.held is None
+        unmet = unmet_by_gauge(view.lane, view.state.learned.rates(view.now), poked=bool(view.state.pokes)) if looks_on else ""
+            unmet_by_gauge(view.lane, view.state.learned.rates(view.now), poked=bool(view.state.pokes))
+            if dry_run and view.held is None
+            else ""
+        )
         result = TickResult(decision, dry_run=dry_run, notes=(*view.notes, unmet) if unmet else view.notes)
     elif decision.kind is Kind.LAUNCH:
         result = _launch(view, decision, outside)
