@@ -103,7 +103,7 @@ def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
                     view.reading,
                     view.ledger,
                     now=view.now,
-                    rates=view.state.learned.rates(view.now),
+                    rates=None if view.ledger is None else view.state.learned.rates(view.now),
                     accepted_since_sample_count=view.accepted_count,
                     listing_error=view.listing_error,
                     broken=view.broken,
