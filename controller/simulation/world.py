@@ -20,7 +20,7 @@ from batch.model.shares import share as share_of
 from batch.testing import ManualClock
 from batch.worker.life import BILLING_RESERVE_S
 from controller.simulation.fleet import Execution, Worker
-from controller.simulation.queue import Cohort, Queue, Taken
+from controller.simulation.messages import Cohort, Queue, Taken
 from controller.simulation.scenario import GAUGE_EVERY_S, Load, Scenario
 
 BATCH_S = 0.5

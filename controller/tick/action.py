@@ -32,10 +32,6 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, rese
     if dry_run or view.held is not None:
         looks_on = dry_run and view.held is None
         unmet = unmet_by_gauge(view.lane, view.state.learned.rates(view.now), poked=bool(view.state.pokes)) if looks_on else ""
-            unmet_by_gauge(view.lane, view.state.learned.rates(view.now), poked=bool(view.state.pokes))
-            if dry_run and view.held is None
-            else ""
-        )
         result = TickResult(decision, dry_run=dry_run, notes=(*view.notes, unmet) if unmet else view.notes)
     elif decision.kind is Kind.LAUNCH:
         result = _launch(view, decision, outside)
