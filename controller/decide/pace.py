@@ -1,7 +1,7 @@
 """What a live worker is too slow for: how quick a worker is that works now, and how much of its share it cannot process in time. Pure.
 
-There are two ends to a worker's time. The messages it was launched for are due; and it meets its task timeout, which hands back what it has
-not done. What it will not have done by the first of them is somebody else's now.
+There are two ends to a worker's time. The messages it was launched for are due; and it meets its task timeout, and nacks what it has not
+done. What it will not have done by the first of them is somebody else's now.
 """
 
 from __future__ import annotations

@@ -136,8 +136,8 @@ class Learned:
 
 def _clearly(lately: Sequence[Sample], before: Sequence[Sample]) -> str:
     """Whether those messages take clearly longer ("slower") or shorter ("quicker") than these; empty if neither. The fewer they are, the
-    more so: 2.7 times as long for 3 messages, 1.8 times for 20, 1.5 times for 100. That is what means of log-normal messages (sigma 1)
-    differ by chance once in forty."""
+    more so: 2.7 times as long for 3 messages, 1.8 times for 20, 1.5 times for 100. Means of so many log-normal messages (sigma 1)
+    differ by that much about once in forty times."""
     acked_count, unfinished_count = sum(one.acked_count for one in lately), sum(one.unfinished_count for one in lately)
     count = acked_count + unfinished_count
     if count < FEW or not before:
