@@ -270,7 +270,9 @@ def test_after_a_drain_nothing_is_shown_as_assigned(here: World, run: Run) -> No
     """The ledger still has 400 messages that were acknowledged since the sample; the gauge counts none of them any more."""
     info = here.runner.add(4, {"BACKLOG": "400"})
     for index in range(4):
-        write_progress(here.store, info.name, index, progress(taken=100, acked=100, updated_at=here.clock.now(), exit_reason="share_done"))
+        now = here.clock.now()
+        done = progress(100, now - 50, taken=100, acked=100, updated_at=now, exit_reason="share_done")
+        write_progress(here.store, info.name, index, done)
     here.runner.complete(info.name, here.clock.now())
     here.backlog_is(0, age_s=60)
     result = run(lanes.command, "default")
