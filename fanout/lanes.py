@@ -209,7 +209,8 @@ def _assigned_to_nobody(view: View, body: Mapping[str, Any]) -> list[str]:
         return []
     entries = view.ledger.entries
     parts = {
-        f"acknowledged since {GUARD_S:.0f} s before the sample": sum(one.assigned_count for one in entries),
+        "acknowledged since the sample": sum(one.assigned_count for one in entries),
+        f"perhaps acknowledged in the {GUARD_S:.0f} s before it": view.ledger.guard_count,
         "wait for their time": sum(one.deferred_count for one in entries),
         "on leases of killed workers": sum(one.outstanding_count for one in entries),
     }

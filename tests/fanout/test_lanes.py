@@ -282,7 +282,13 @@ def test_after_a_drain_nothing_is_shown_as_assigned(here: World, run: Run) -> No
     body = lane_of(run(lanes.command, "default", "--json"))
     assert (body["assigned_count"], body["unassigned_count"]) == (400, 100)
     told = run(lanes.command, "default").output.splitlines()[-1]
-    assert told == "lane default: assigned, though no worker is alive: 400 acknowledged since 30 s before the sample (1 min old)"
+    assert told == "lane default: assigned, though no worker is alive: 400 acknowledged since the sample (1 min old)"
+    here.backlog_is(500, age_s=20)
+    told = run(lanes.command, "default").output.splitlines()[-1]
+    assert told == (
+        "lane default: assigned, though no worker is alive: 160 acknowledged since the sample, 240 perhaps acknowledged in the 30 s "
+        "before it (20 s old)"
+    )
 
 
 def test_a_lane_whose_job_breaks_a_rule_is_held_and_says_why(here: World, run: Run) -> None:
