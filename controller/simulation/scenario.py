@@ -85,3 +85,6 @@ class Scenario:
     tick_every_s: float = TICK_EVERY_S
     floor_s: float = WORKER_FLOOR_S
     idle_tail_s: float = 3.0
+    gauge_every_s: float = GAUGE_EVERY_S
+    gauge_phase_s: float | None = None
+    """When each lane's first sample is taken; None: at a moment that chance chooses."""

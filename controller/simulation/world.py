@@ -21,7 +21,7 @@ from batch.testing import ManualClock
 from batch.worker.life import BILLING_RESERVE_S
 from controller.simulation.fleet import Execution, Worker
 from controller.simulation.queue import Cohort, Queue, Taken
-from controller.simulation.scenario import GAUGE_EVERY_S, Load, Scenario
+from controller.simulation.scenario import Load, Scenario
 
 BATCH_S = 0.5
 """A thread takes so many messages at a time that they fill this, and at most a part of what there is."""
@@ -96,9 +96,11 @@ class World:
         self.stop_at = self.start_at + scenario.horizon_s * 2
         base = "projects/simulated/locations/simulated/jobs"
         self.lanes = {load.name: LaneWorld(load, f"{base}/{load.name}", drain_within_s[load.name]) for load in scenario.loads}
+        every_s = scenario.gauge_every_s
         for lane in self.lanes.values():
             self._next_arrival(lane, 0)
-            self._every(GAUGE_EVERY_S, partial(self._sample, lane), first_s=self._gauge_rng.uniform(0, GAUGE_EVERY_S))
+            phase_s = self._gauge_rng.uniform(0, every_s) if scenario.gauge_phase_s is None else scenario.gauge_phase_s
+            self._every(every_s, partial(self._sample, lane), first_s=phase_s)
 
     # --- events
 
