@@ -81,7 +81,7 @@ class Worker:
 
     def roll(self, now: float) -> None:
         """Marks and writes that were due before its counts change at `now`."""
-        while min(self._mark_at, self._write_at) <= now:
+        while self.begun_at and min(self._mark_at, self._write_at) <= now:
             if self._mark_at <= self._write_at:
                 self._marks.append((int(self._mark_at), self.acked))
                 del self._marks[:-MARKS_KEPT]
@@ -97,10 +97,10 @@ class Worker:
         return self._written
 
     def end(self, now: float, reason: ExitReason) -> None:
-        """It writes its last progress."""
+        """It writes its last progress, if it has begun."""
         self.roll(now)
         self.ended_at = now
-        self._written = self._seen(now, reason.value)
+        self._written = self._seen(now, reason.value) if self.begun_at else None
 
     def _seen(self, at: float, reason: str = "") -> Progress:
         oldest = sorted((since, thread) for thread, (since, _) in self.busy.items())[:RUNNING_KEPT]

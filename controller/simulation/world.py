@@ -150,20 +150,26 @@ class World:
             self.at(self.start_at + at_s, lambda: self._arrive(lane, count, number + 1))
 
     def _arrive(self, lane: LaneWorld, count: int, following: int) -> None:
-        self._publish(lane, count)
+        cohort = self._publish(lane, count)
+        self._look_again(lane, cohort)
         self._next_arrival(lane, following)
 
-    def _publish(self, lane: LaneWorld, count: int) -> None:
+    def _publish(self, lane: LaneWorld, count: int) -> Cohort:
         now = self.clock.now()
         cohort = lane.queue.publish(now, count)
         lane.availabilities.append((now - self.start_at, count))
-        if lane.load.republish_after_s is not None:
-            self.at(now + lane.load.republish_after_s, lambda: self._republish(lane, cohort))
         self._wake(lane)
+        return cohort
+
+    def _look_again(self, lane: LaneWorld, cohort: Cohort) -> None:
+        if lane.load.republish_after_s is not None:
+            self.at(self.clock.now() + lane.load.republish_after_s, lambda: self._republish(lane, cohort))
 
     def _republish(self, lane: LaneWorld, cohort: Cohort) -> None:
+        """Its producer waits for what it published first, not for the copies."""
         if cohort.left:
             self._publish(lane, cohort.left)
+            self._look_again(lane, cohort)
 
     def _again(self, lane: LaneWorld, cohort: Cohort) -> None:
         lane.queue.give(cohort, cohort.left)
@@ -207,6 +213,8 @@ class World:
             self._end(lane, worker, ExitReason.STOPPED)
 
     def _begin(self, lane: LaneWorld, worker: Worker) -> None:
+        if worker.ended_at is not None:
+            return
         now = self.clock.now()
         worker.begin(now, self._start_rng.random())
         if worker.share is not None:
@@ -322,6 +330,7 @@ class World:
         worker.busy.clear()
         worker.end(now, reason)
         lane.live.pop(worker, None)
+        execution.begun_count += not worker.begun_at
         execution.ended_count += 1
         if execution.ended_count == len(execution.workers):
             execution.completed_at = now
