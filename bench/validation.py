@@ -272,7 +272,7 @@ def scenario(case: Case, machine: Machine, seed: int) -> Scenario:
         (lane,),
         lag=Always(LAG_S),
         start_up=Always(machine.start_up_s),
-        horizon_s=case.arrivals[-1][0] + AFTER_S,
+        horizon_s=MOST_S / 2,
         seed=seed,
         tick_every_s=TICK_S,
         floor_s=FLOOR_S,

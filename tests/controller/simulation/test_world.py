@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -60,6 +60,10 @@ def launched_at(
     return lane, made_here[0]
 
 
+def _launched(made: World, lane: LaneWorld, workers: int) -> None:
+    made.launch(lane, workers, {})
+
+
 # --- messages
 
 
@@ -93,7 +97,7 @@ def test_every_message_is_done_once_or_dead(crowd: Crowd) -> None:
     one = load(*crowd.arrivals, message_s=crowd.message_s, failures=failures, task_timeout_s=crowd.timeout_s, concurrency=crowd.threads)
     made, lane = world(one, horizon_s=5000.0)
     for number in range(200):
-        made.at(made.start_at + 30.0 * number, lambda: made.launch(lane, crowd.workers, {}))
+        made.at(made.start_at + 30.0 * number, lambda: _launched(made, lane, crowd.workers))
     made.run()
     sent_count = sum(count for _, count in crowd.arrivals)
     assert lane.count.done_count == sent_count
@@ -107,7 +111,7 @@ def test_every_message_is_done_once_or_dead(crowd: Crowd) -> None:
 def test_messages_that_fail_come_again_later_and_die_with_their_last_run() -> None:
     made, lane = world(load((0, 10), failures=Failures(1.0, after_s=100.0, attempts=3)))
     for at_s in (0.0, 110.0, 220.0):
-        made.at(made.start_at + at_s, lambda: made.launch(lane, 1, {}))
+        made.at(made.start_at + at_s, lambda: _launched(made, lane, 1))
     made.run()
     assert lane.availabilities[0] == (0.0, 10)
     assert [round(at_s) for at_s, _ in lane.availabilities[1:11]] == [109 + number for number in range(10)]
@@ -281,7 +285,12 @@ def test_many_workers_and_a_large_backlog_take_few_events(monkeypatch: pytest.Mo
     """A thread takes several short messages at once: events grow with threads and time, not with messages."""
     events: list[float] = []
     at = World.at
-    monkeypatch.setattr(World, "at", lambda self, when, call: (events.append(when), at(self, when, call)))
+
+    def counted(self: World, when: float, call: Callable[[], None]) -> None:
+        events.append(when)
+        at(self, when, call)
+
+    monkeypatch.setattr(World, "at", counted)
     made, lane = world(load((0, 200_000), message_s=0.005, concurrency=2), floor_s=60.0)
     made.launch(lane, 100, {}, backlog=200_000)
     made.run()
