@@ -40,6 +40,7 @@ from controller.lanes.resources import Creator, needed
 from controller.model.execution import ExecutionInfo
 from controller.observe.deployed import DeployedJobs
 from controller.observe.jobs import RunRequest
+from controller.simulation.delays import Lag, StartUp
 from controller.simulation.durations import Fixed
 from controller.simulation.running import run_fanout
 from controller.simulation.scenario import Load, Scenario
@@ -89,7 +90,6 @@ spec:
                 - {{name: CONCURRENCY, value: "{concurrency}"}}
                 - {{name: BILLING_FLOOR_S, value: "{floor_s}"}}
                 - {{name: FLUSH_INTERVAL_S, value: "0.5"}}
-                - {{name: USE_PAID_MINUTE, value: "true"}}
 """
 
 
@@ -144,17 +144,6 @@ class Drain:
     drain_s: float
     workers: int
     launches: list[tuple[float, int]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Always:
-    """The same seconds each time."""
-
-    seconds: float
-
-    def draw(self, rng: random.Random) -> float:  # noqa: ARG002 - as every draw
-        """They."""
-        return self.seconds
 
 
 def main() -> None:
@@ -266,12 +255,12 @@ def text(recording: Recording) -> str:
 
 def scenario(case: Case, machine: Machine, seed: int) -> Scenario:
     """The case as the model is told it. Nothing in it comes from the run that it is compared with."""
-    lane = Load(case.arrivals, Fixed(case.message_s + machine.overhead_s), case.annotations, case.name, CONCURRENCY, 600.0)
+    lane = Load(case.arrivals, Fixed(case.message_s + machine.overhead_s), case.annotations, case.name, CONCURRENCY, 600.0, is_taught=False)
     return Scenario(
         case.name,
         (lane,),
-        lag=Always(LAG_S),
-        start_up=Always(machine.start_up_s),
+        lag=Lag(LAG_S),
+        start_up=StartUp(machine.start_up_s, machine.start_up_s),
         horizon_s=MOST_S / 2,
         seed=seed,
         tick_every_s=TICK_S,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batch.worker.life import BILLING_RESERVE_S
 from controller.decide import sizing
 from controller.model.reading import Idle, Value
+from controller.simulation.delays import Lag, StartUp
 from controller.simulation.durations import Fixed, LogNormal
 from controller.simulation.fleet import Execution
 from controller.simulation.running import run_fanout
@@ -25,14 +26,9 @@ LAG_S = 120.0
 MANY = "10000"
 
 
-@dataclass(frozen=True)
-class Always:
+def always(seconds: float) -> StartUp:
     """The same seconds each time."""
-
-    seconds: float
-
-    def draw(self, rng: random.Random) -> float:
-        return self.seconds
+    return StartUp(seconds, seconds)
 
 
 def load(*arrivals: tuple[float, int], message_s: float = 1.0, **more: object) -> Load:
@@ -40,17 +36,17 @@ def load(*arrivals: tuple[float, int], message_s: float = 1.0, **more: object) -
 
 
 def scenario(*loads: Load, **more: object) -> Scenario:
-    known = {"lag": Always(LAG_S), "start_up": Always(START_UP_S), "horizon_s": 600.0, "floor_s": 0.0, "idle_tail_s": 3.0}
+    known = {"lag": Lag(LAG_S), "start_up": always(START_UP_S), "horizon_s": 600.0, "floor_s": 0.0, "idle_tail_s": 3.0}
     return Scenario(**{"name": "here", "loads": loads, **known, **more})  # type: ignore[arg-type]
 
 
-def world(one: Load, drain_within_s: float = 600.0, **more: object) -> tuple[World, LaneWorld]:
+def world(one: Load, drain_within_s: float = 600.0, **more: Any) -> tuple[World, LaneWorld]:
     made = World(scenario(one, **more), {one.name: drain_within_s})
     return made, made.lanes[one.name]
 
 
 def launched_at(
-    one: Load, at_s: float, workers: int, backlog: int | None, limit: int | None = None, **more: object
+    one: Load, at_s: float, workers: int, backlog: int | None, limit: int | None = None, **more: Any
 ) -> tuple[LaneWorld, Execution]:
     """The lane after a run in which one execution is launched."""
     made, lane = world(one, **more)
@@ -152,9 +148,9 @@ def test_a_worker_takes_its_share_and_no_more_once_its_minute_is_over(backlog: i
 def test_within_its_paid_minute_a_worker_goes_on_after_its_share() -> None:
     lane, execution = launched_at(load((0, 100)), 0.0, 1, 7, floor_s=60.0, horizon_s=60.0)
     (worker,) = execution.workers
-    assert worker.taken == 54  # of 1 s each, the last ends before 55 s, 5 s before the minute does
-    assert lane.queue.unacked_count == 100 - 54
-    assert worker.ended_at == worker.begun_at + 60.0 - BILLING_RESERVE_S - 1.0
+    assert worker.taken == 46  # from 8 s after the launch on, of 1 s each; the last ends 5 s before the minute does
+    assert lane.queue.unacked_count == 100 - 46
+    assert worker.ended_at == execution.created_at + 60.0 - BILLING_RESERVE_S - 1.0
 
 
 @pytest.mark.parametrize(("limit", "taken_count"), [(7, 7), (20, 20), (3, 7)])
@@ -175,9 +171,7 @@ def test_at_its_task_timeout_a_worker_gives_back_what_it_holds() -> None:
 
 def test_a_worker_is_paid_for_from_its_launch_on_and_for_the_floor_at_least() -> None:
     short, _ = launched_at(load((0, 4)), 5.0, 2, 4, floor_s=60.0)
-    assert short.count.cost_s == pytest.approx(2 * (START_UP_S + 60.0 - BILLING_RESERVE_S))  # they wait for what may come
-    least, _ = launched_at(load((0, 4)), 5.0, 2, 4, start_up=Always(0.5), floor_s=60.0)
-    assert least.count.cost_s == pytest.approx(2 * 60.0)
+    assert short.count.cost_s == pytest.approx(2 * 60.0)
     long, _ = launched_at(load((0, 100)), 5.0, 1, 100, floor_s=60.0)
     assert long.count.cost_s == pytest.approx(START_UP_S + 100.0)
 
@@ -198,7 +192,7 @@ def test_a_worker_that_is_stopped_before_it_began_never_begins() -> None:
 
 
 def test_progress_is_as_old_as_the_last_write_and_its_marks_are_on_the_grid() -> None:
-    made, lane = world(load((0, 100)), start_up=Always(8.5))
+    made, lane = world(load((0, 100)), start_up=always(8.5))
     worker = made.launch(lane, 1, {}, backlog=100).workers[0]
     seen: list[tuple[float, int]] = []
 
@@ -234,14 +228,14 @@ def test_the_gauge_shows_only_what_is_visible() -> None:
 
 def test_the_gauge_counts_what_is_on_a_lease_or_deferred() -> None:
     one = load((0, 5), message_s=30.0, failures=Failures(1.0, after_s=500.0, attempts=2))
-    made, lane = world(one, gauge_phase_s=55.0, lag=Always(0.0))
+    made, lane = world(one, gauge_phase_s=55.0, lag=Lag(0.0))
     made.launch(lane, 1, {})
     made.run()
     assert [sample.undelivered_count for sample in lane.samples[:3]] == [5, 5, 5]
 
 
 def test_a_sample_that_is_lost_is_never_seen() -> None:
-    made, lane = world(load((0, 5)), gap_share=1.0)
+    made, lane = world(load((0, 5)), lag=Lag(LAG_S, gap_share=1.0))
     made.run()
     assert not lane.samples
     assert isinstance(reading_of(lane, made.clock.now()), Idle)
