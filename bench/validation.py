@@ -54,7 +54,7 @@ REAL, MODEL = "local cloud", "model"
 MIDDLE_PERCENT, WORST_PERCENT = 10.0, 20.0
 TICK_S, SAMPLE_S, LAG_S = 5.0, 5.0, 4.0
 """A sample becomes visible a second before a tick, and a second after that messages come: nothing depends on who is first."""
-FLOOR_S = 20.0
+FLOOR_S, FLUSH_S = 20.0, 0.5
 CONCURRENCY = 4
 START_UP_S = 2.0
 """Of the local cloud, to which comes what a process takes."""
@@ -89,7 +89,7 @@ spec:
                 - {{name: LANE, value: {lane}}}
                 - {{name: CONCURRENCY, value: "{concurrency}"}}
                 - {{name: BILLING_FLOOR_S, value: "{floor_s}"}}
-                - {{name: FLUSH_INTERVAL_S, value: "0.5"}}
+                - {{name: FLUSH_INTERVAL_S, value: "{flush_s}"}}
 """
 
 
@@ -266,6 +266,8 @@ def scenario(case: Case, machine: Machine, seed: int) -> Scenario:
         tick_every_s=TICK_S,
         floor_s=FLOOR_S,
         idle_tail_s=machine.idle_tail_s,
+        process_s=max(0.0, machine.start_up_s - START_UP_S),
+        flush_s=FLUSH_S,
         gauge_every_s=SAMPLE_S,
         gauge_phase_s=0.0,
     )
@@ -298,9 +300,8 @@ def _manifest(case: Case, project: str) -> str:
     known = {"fanout/subscription": case.name, "fanout/topic": case.name, **case.annotations}
     annotations = "{" + ", ".join(f'{name}: "{value}"' for name, value in known.items()) + "}"
     floor_s = 0.0 if case.name == CALIBRATION else FLOOR_S
-    return MANIFEST.format(
-        lane=case.name, annotations=annotations, project=project, bucket=BUCKET, concurrency=CONCURRENCY, floor_s=f"{floor_s:g}"
-    )
+    times = {"floor_s": f"{floor_s:g}", "flush_s": f"{FLUSH_S:g}"}
+    return MANIFEST.format(lane=case.name, annotations=annotations, project=project, bucket=BUCKET, concurrency=CONCURRENCY, **times)
 
 
 def calibrated(outside: Outside, workers: int = 3, rounds: int = 5, sleep_s: float = 1.0) -> Machine:

@@ -17,6 +17,8 @@ from math import inf
 
 from batch.model.exit import ExitReason
 from batch.model.shares import share as share_of
+from batch.services.drain import MAX_WAIT_S
+from batch.settings import WorkerSettings
 from batch.testing import ManualClock
 from batch.worker.life import BILLING_RESERVE_S
 from controller.simulation.fleet import Execution, Worker
@@ -216,9 +218,9 @@ class World:
         if worker.ended_at is not None:
             return
         now = self.clock.now()
-        worker.begin(now, self._start_rng.random())
+        worker.begin(now, self._start_rng.random(), self.scenario.flush_s)
         if worker.share is not None:
-            worker.paid_until = worker.execution.created_at + max(0.0, self.scenario.floor_s - BILLING_RESERVE_S)
+            worker.paid_until = now - self.scenario.process_s + max(0.0, self.scenario.floor_s - BILLING_RESERVE_S)
         worker.execution.begun_count += 1
         worker.execution.begun_at = min(now, worker.execution.begun_at or inf)
         lane.live[worker] = None
@@ -228,9 +230,9 @@ class World:
 
     def _room(self, worker: Worker, message_s: float) -> int:
         """How many messages it may take now; 0: it has had its share."""
-        if worker.share is None or worker.taken < worker.share:
+        if not worker.has_had_share:
             return 10**9 if worker.share is None else worker.share - worker.taken
-        if self.clock.now() + message_s >= worker.paid_until:
+        if worker.is_quiet or self.clock.now() + message_s + WorkerSettings.prefetch_s >= worker.paid_until:
             return 0
         return 10**9 if worker.limit is None else max(0, worker.limit - worker.taken)
 
@@ -248,6 +250,8 @@ class World:
         if not taken:
             worker.idle.add(thread)
             lane.idle.append((worker, thread))
+            if worker.has_had_share:
+                self._look_once(lane, worker)
             self._maybe_end(lane, worker)
             return
         count = sum(many for _, many in taken)
@@ -263,7 +267,7 @@ class World:
         now, total = self.clock.now(), lane.count
         worker.roll(now)
         del worker.busy[thread]
-        worker.handler_s += seconds
+        worker.handle(now, sum(many for _, many in taken), seconds)
         total.work_s += seconds
         failures, acked_count = lane.load.failures, 0
         for cohort, many in taken:
@@ -288,6 +292,19 @@ class World:
             worker.last_acked_at = total.last_done_at = now
         self._next(lane, worker, thread)
 
+    def _look_once(self, lane: LaneWorld, worker: Worker) -> None:
+        """A worker that has had its share goes on until a pull finds nothing."""
+        taken_count = worker.taken
+
+        def ended() -> None:
+            if worker.ended_at is None and worker.taken == taken_count:
+                worker.is_quiet = True
+                for _ in range(len(worker.idle)):
+                    worker.idle.pop()
+                    self._retire(lane, worker)
+
+        self.at(self.clock.now() + MAX_WAIT_S, ended)
+
     def _retire(self, lane: LaneWorld, worker: Worker) -> None:
         worker.retired += 1
         if worker.retired == worker.threads:
@@ -296,7 +313,8 @@ class World:
             self._maybe_end(lane, worker)
 
     def _maybe_end(self, lane: LaneWorld, worker: Worker) -> None:
-        """When all its threads are without work, it ends after its idle tail; one that is owed messages, with its paid minute."""
+        """When all its threads are without work, it ends after its idle tail; one that is owed messages, with its paid minute; one that has
+        had them, with a pull that finds nothing."""
         if worker.stays or len(worker.idle) + worker.retired < worker.threads:
             return
         worker.woken += 1
@@ -304,10 +322,13 @@ class World:
 
         def end() -> None:
             if worker.ended_at is None and worker.woken == woken and len(worker.idle) + worker.retired == worker.threads:
-                self._end(lane, worker, ExitReason.DRAINED)
+                self._end(lane, worker, ExitReason.SHARE_DONE if worker.has_had_share else ExitReason.DRAINED)
 
-        is_owed = worker.share is not None and worker.taken < worker.share
-        self.at(max(self.clock.now() + self.scenario.idle_tail_s, worker.paid_until if is_owed else 0.0), end)
+        now = self.clock.now()
+        if worker.has_had_share:
+            self.at(now + MAX_WAIT_S, end)
+        else:
+            self.at(max(now + self.scenario.idle_tail_s, worker.paid_until), end)
 
     def _wake(self, lane: LaneWorld) -> None:
         while lane.queue.waiting_count and lane.idle:

@@ -148,9 +148,22 @@ def test_a_worker_takes_its_share_and_no_more_once_its_minute_is_over(backlog: i
 def test_within_its_paid_minute_a_worker_goes_on_after_its_share() -> None:
     lane, execution = launched_at(load((0, 100)), 0.0, 1, 7, floor_s=60.0, horizon_s=60.0)
     (worker,) = execution.workers
-    assert worker.taken == 46  # from 8 s after the launch on, of 1 s each; the last ends 5 s before the minute does
-    assert lane.queue.unacked_count == 100 - 46
-    assert worker.ended_at == execution.created_at + 60.0 - BILLING_RESERVE_S - 1.0
+    assert worker.taken == 52  # its minute began a second before it did; of 1 s each, the last ends 7 s before that is over
+    assert lane.queue.unacked_count == 100 - 52
+    assert worker.ended_at == worker.begun_at - 1.0 + 60.0 - BILLING_RESERVE_S - 2.0
+
+
+def test_after_its_share_a_worker_goes_on_until_a_pull_finds_nothing() -> None:
+    late, execution = launched_at(load((0, 7), (19, 2), (26.5, 3)), 0.0, 1, 7, floor_s=60.0)
+    assert execution.workers[0].taken == 9  # it has had its share at 15 s, the next two at 21 s, and is gone at 26 s
+    assert execution.completed_at is not None
+    assert execution.completed_at - execution.created_at == 26.0
+    assert late.queue.unacked_count == 3
+
+
+def test_a_worker_that_has_not_had_its_share_waits_for_it_while_its_minute_lasts() -> None:
+    _, execution = launched_at(load((0, 7), (50, 1)), 0.0, 1, 8, floor_s=60.0)
+    assert execution.workers[0].taken == 8
 
 
 @pytest.mark.parametrize(("limit", "taken_count"), [(7, 7), (20, 20), (3, 7)])
@@ -201,12 +214,13 @@ def test_progress_is_as_old_as_the_last_write_and_its_marks_are_on_the_grid() ->
         assert found is not None
         seen.append((found.updated_at - made.start_at, found.acked))
 
-    for at_s in (19.0, 26.0, 43.0):
+    for at_s in (14.0, 19.0, 28.0, 32.0):
         made.at(made.start_at + at_s, look)
     made.run()
     assert seen[0] == (8.5, 0)
-    assert 13.5 <= seen[1][0] - 8.5 <= 16.5
-    assert all(acked == int(at_s - 8.5) for at_s, acked in seen)
+    assert seen[1] == seen[2] == (14.5, 5)  # the first outcomes were there at 9.5 s, and flushed 5 s later
+    assert 28.0 <= seen[3][0] <= 31.0
+    assert 20 <= seen[3][1] <= 22
     last = worker.progress(made.clock.now())
     assert last is not None
     assert [(at - made.start_at, acked) for at, acked in last.marks[:3]] == [(15, 6), (30, 21), (45, 36)]
