@@ -2,11 +2,11 @@
 
     python -m bench.validation [--only NAME ...] [--record]
 
-takes about eight minutes and wants an otherwise quiet machine. A first execution, launched by hand, tells how long a worker of this
-machine needs to start, to end, and for a message beside its sleep; the model is given these three and nothing of the run that it is
-compared with. Times are scaled down: a tick and a sample every 5 s, a floor of 20 s. Both begin at the same phase of the marks that
-workers leave every 15 s, and of the samples. The exit code is 1 if drain times are off by more than 10 % in the middle or 20 % at
-worst, or numbers of workers differ.
+takes about ten minutes and wants an otherwise quiet machine. Before each case an execution that is launched by hand tells how long a
+worker of this machine needs to start, to end, and for a message beside its sleep; the model is given these three and nothing of the run
+that it is compared with. Times are scaled down: a tick and a sample every 5 s, a floor of 20 s. Both begin at the same phase of the
+marks that workers leave every 15 s, and of the samples. The exit code is 1 if drain times are off by more than 10 % in the middle or
+20 % at worst, or numbers of workers differ.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ AFTER_S = 20.0
 MOST_S = 400.0
 BUCKET = "bench-validation"
 CALIBRATION = "calibration"
+MAX_WORKERS = "fanout/max-workers"
 MANIFEST = """
 apiVersion: run.googleapis.com/v1
 kind: Job
@@ -114,7 +115,7 @@ class Case:
 
 
 def _policy(drain_within: str, max_workers: int) -> Mapping[str, str]:
-    return {"fanout/drain-within": drain_within, "fanout/max-workers": str(max_workers)}
+    return {"fanout/drain-within": drain_within, MAX_WORKERS: str(max_workers)}
 
 
 CASES = (
@@ -154,9 +155,9 @@ def main() -> None:
         cloud = LocalCloud(Path(folder), Options(sample_period_s=SAMPLE_S, visibility_lag_s=LAG_S, startup_delay_s=START_UP_S))
         os.environ.update(stack.enter_context(cloud).environment | {"BUCKET_NAME": BUCKET})
         outside = deployed(stack, [*cases, Case(CALIBRATION, ((0.0, 1),), 0.0, _policy("60s", 3))])
-        machine = calibrated(outside)
-        print(f"a worker of this machine: {machine}", flush=True)
         for case in cases:
+            machine = calibrated(outside, workers=int(case.annotations[MAX_WORKERS]))
+            print(f"a worker of this machine: {machine}", flush=True)
             seen, models = on_local_cloud(outside, case), [simulated(case, machine, seed) for seed in SEEDS]
             recording.measures = [*recording.measures, *measures(case, seen, models)]
             print(f"{case.name}: {seen}\n    {models[0]}", flush=True)
@@ -304,7 +305,7 @@ def _manifest(case: Case, project: str) -> str:
     return MANIFEST.format(lane=case.name, annotations=annotations, project=project, bucket=BUCKET, concurrency=CONCURRENCY, **times)
 
 
-def calibrated(outside: Outside, workers: int = 3, rounds: int = 5, sleep_s: float = 1.0) -> Machine:
+def calibrated(outside: Outside, workers: int, rounds: int = 5, sleep_s: float = 1.0) -> Machine:
     """By one execution whose workers are promised more than there is: they do `rounds` of messages each, then see that nothing is left."""
     count = workers * rounds * CONCURRENCY
     job = f"{outside.runner.jobs()[0].full_name.rpartition('/')[0]}/{CALIBRATION}"
