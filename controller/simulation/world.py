@@ -299,36 +299,33 @@ class World:
         def ended() -> None:
             if worker.ended_at is None and worker.taken == taken_count:
                 worker.is_quiet = True
-                for _ in range(len(worker.idle)):
-                    worker.idle.pop()
-                    self._retire(lane, worker)
+                worker.retired += len(worker.idle)
+                worker.idle.clear()
+                self._maybe_end(lane, worker)
 
         self.at(self.clock.now() + MAX_WAIT_S, ended)
 
     def _retire(self, lane: LaneWorld, worker: Worker) -> None:
         worker.retired += 1
-        if worker.retired == worker.threads:
-            self._end(lane, worker, ExitReason.SHARE_DONE)
-        else:
-            self._maybe_end(lane, worker)
+        self._maybe_end(lane, worker)
 
     def _maybe_end(self, lane: LaneWorld, worker: Worker) -> None:
         """When all its threads are without work, it ends after its idle tail; one that is owed messages, with its paid minute; one that has
-        had them, with a pull that finds nothing."""
+        had them, as soon as it takes no more."""
         if worker.stays or len(worker.idle) + worker.retired < worker.threads:
+            return
+        if worker.has_had_share:
+            if worker.retired:
+                self._end(lane, worker, ExitReason.SHARE_DONE)
             return
         worker.woken += 1
         woken = worker.woken
 
         def end() -> None:
             if worker.ended_at is None and worker.woken == woken and len(worker.idle) + worker.retired == worker.threads:
-                self._end(lane, worker, ExitReason.SHARE_DONE if worker.has_had_share else ExitReason.DRAINED)
+                self._end(lane, worker, ExitReason.DRAINED)
 
-        now = self.clock.now()
-        if worker.has_had_share:
-            self.at(now + MAX_WAIT_S, end)
-        else:
-            self.at(max(now + self.scenario.idle_tail_s, worker.paid_until), end)
+        self.at(max(self.clock.now() + self.scenario.idle_tail_s, worker.paid_until), end)
 
     def _wake(self, lane: LaneWorld) -> None:
         while lane.queue.waiting_count and lane.idle:

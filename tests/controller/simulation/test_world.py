@@ -113,7 +113,9 @@ def test_messages_that_fail_come_again_later_and_die_with_their_last_run() -> No
     assert [round(at_s) for at_s, _ in lane.availabilities[1:11]] == [109 + number for number in range(10)]
     assert len(lane.availabilities) == 1 + 20
     assert (lane.count.done_count, lane.count.dead_count, lane.queue.unacked_count) == (10, 10, 0)
-    assert lane.executions[0].workers[0].deferred == [(int(made.start_at) + 109 + number, 1) for number in range(10)]
+    first = lane.executions[0].workers[0]
+    assert (first.progress(made.clock.now()).handled, first.acked) == (10, 0)  # type: ignore[union-attr]
+    assert first.deferred == [(int(made.start_at) + 109 + number, 1) for number in range(10)]
 
 
 def test_a_producer_publishes_again_what_is_not_done_in_time_but_never_for_its_copies() -> None:
@@ -159,6 +161,23 @@ def test_after_its_share_a_worker_goes_on_until_a_pull_finds_nothing() -> None:
     assert execution.completed_at is not None
     assert execution.completed_at - execution.created_at == 26.0
     assert late.queue.unacked_count == 3
+
+
+def test_a_pull_that_finds_nothing_is_the_last_although_a_thread_is_still_busy() -> None:
+    """Two threads, three messages of 12 s: the second thread finds nothing from 20 s on, and the worker asks no more after 25 s."""
+    one = load((0, 3), (27, 1), message_s=12.0, concurrency=2)
+    lane, execution = launched_at(one, 0.0, 1, 3, floor_s=90.0)
+    assert execution.workers[0].taken == 3
+    assert execution.completed_at is not None
+    assert execution.completed_at - execution.created_at == 32.0
+    assert lane.queue.unacked_count == 1
+
+
+def test_a_worker_whose_minute_is_over_ends_with_its_last_message_although_a_thread_waits() -> None:
+    """Two threads wait for the last of three messages, which takes one of them beyond the minute."""
+    _, execution = launched_at(load((0, 2), (20, 1), message_s=5.0, concurrency=2), 0.0, 1, 3, floor_s=20.0)
+    assert execution.completed_at is not None
+    assert execution.completed_at - execution.created_at == 25.0
 
 
 def test_a_worker_that_has_not_had_its_share_waits_for_it_while_its_minute_lasts() -> None:
