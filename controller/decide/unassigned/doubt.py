@@ -7,8 +7,9 @@ something shows that they are others:
 - Certain before: what was certain at the sample before, and was not launched for, is still there.
 - Beyond how late the gauge is, at two samples in a row. It was no later than explains all that a sample left, so the least that any of the
   last samples shows is how late it is; messages that are there make a sample show more, never less. Until one has told, all of GUARD_S
-  is doubtful. A gauge that is late by a different time at each sample costs workers a start-up now and then: they take work from
-  others.
+  is doubtful, and until a few have, for half of the time at most that there is to drain in.
+
+A gauge that is late by a different time at each sample costs workers a start-up now and then: they take work from others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from dataclasses import dataclass, field, replace
 from controller.decide.ledger import GUARD_S, STEP_S, Ledger
 from controller.model.reading import Reading, Value
 
+ENOUGH = 3
+"""So many samples that have told how late the gauge is at most are believed."""
 KEPT = 10
+PERIOD_S = 60.0
+"""The time between two samples of a gauge."""
+LONGEST_PART = 0.5
+"""For how much of the time that there is to drain in messages may be doubted, while few samples have told."""
 SOON_S = 600.0
 """A sample that is older than this says nothing about the present one."""
 
@@ -42,18 +49,25 @@ class Remainder:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What the next decision needs of samples. `late_s`: how many seconds older than it says the gauge was at most, by the last samples that
-    told, oldest first. `newest` and `before` are what the last two samples left, each at the last look at it. The lane's state carries
-    it."""
+    """What the next decision needs of samples. `late_s`: how many seconds older than it says the gauge was at most, by the last samples
+    that told, oldest first. `newest` and `before` are what the last two samples left, each at the last look at it. What is doubted came
+    after `since` (Unix seconds). The lane's state carries it."""
 
     late_s: tuple[float, ...] = ()
     newest: Remainder | None = None
     before: Remainder | None = None
+    since: float | None = None
 
     @property
     def guard_s(self) -> float:
         """Within how many seconds before a sample acknowledgements are taken to be in the reading, where two samples agree."""
         return min(self.late_s, default=GUARD_S)
+
+    def is_over(self, reading: Reading, now: float, within_s: float) -> bool:
+        """Whether it has lasted so long, and over enough samples, that messages would be late for it, and none has told."""
+        if self.since is None or not isinstance(reading, Value) or len(self.late_s) >= ENOUGH:
+            return False
+        return now - self.since >= within_s * LONGEST_PART and reading.sampled_at - self.since >= ENOUGH * PERIOD_S
 
     def launched(self, count: int) -> Doubt:
         """`count` of the unassigned messages were launched for."""
@@ -69,8 +83,9 @@ class Weighed:
     doubt: Doubt = field(default_factory=Doubt)
 
 
-def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int) -> Weighed:
-    """Decides how many of the doubtful messages count as assigned. `accepted_count` messages came after the sample."""
+def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int, *, now: float, within_s: float) -> Weighed:
+    """Decides at `now` (Unix seconds) how many of the doubtful messages count as assigned. `accepted_count` messages came after the
+    sample; messages are to be done within `within_s`."""
     read_count = reading.undelivered_count if isinstance(reading, Value) else 0
     open_count = max(0, read_count + accepted_count - ledger.sure_count)
     doubtful_count = min(_within(ledger, GUARD_S), read_count)
@@ -80,9 +95,11 @@ def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int)
     real_count = max(0, open_count - doubtful_count)
     if doubt.before is not None:
         real_count = max(real_count, min(open_count, doubt.before.certain_count), min(likely_count, doubt.before.likely_count))
+    if doubt.is_over(reading, now, within_s):
+        real_count = open_count
     if isinstance(reading, Value):
         newest = Remainder(reading.sampled_at, real_count, max(real_count, likely_count))
-        doubt = replace(doubt, newest=newest or None)
+        doubt = replace(doubt, newest=newest or None, since=doubt.since if open_count > real_count else None)
     return Weighed(replace(ledger, guard_count=open_count - real_count), doubt)
 
 
@@ -100,7 +117,8 @@ def _sampled(doubt: Doubt, ledger: Ledger, reading: Value, open_count: int) -> D
     is_next = last is not None and 0 < reading.sampled_at - last.sampled_at <= SOON_S
     shown_s = _shown_s(ledger, reading, open_count)
     late_s = doubt.late_s if shown_s is None else (*doubt.late_s, shown_s)[-KEPT:]
-    return Doubt(late_s, None, last if is_next else None)
+    came_after = reading.sampled_at - PERIOD_S if doubt.since is None else doubt.since
+    return Doubt(late_s, None, last if is_next else None, came_after)
 
 
 def _shown_s(ledger: Ledger, reading: Value, open_count: int) -> float | None:
