@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from batch.prices import WORKER_FLOOR_S
+from batch.settings import WorkerSettings
 from controller.decide.budget import Quotas
 
 Arrivals = Sequence[tuple[float, int]]
@@ -85,3 +86,11 @@ class Scenario:
     tick_every_s: float = TICK_EVERY_S
     floor_s: float = WORKER_FLOOR_S
     idle_tail_s: float = 3.0
+    process_s: float = 1.0
+    """How much of a start-up is the worker's own: its minute begins with its process."""
+    flush_s: float = WorkerSettings.flush_interval_s
+    gauge_every_s: float = GAUGE_EVERY_S
+    gauge_phase_s: float | None = None
+    """When each lane's first sample is taken; None: at a moment that chance chooses."""
+    gauge_older_s: float = 0.0
+    """By how much each sample is older than it says."""

@@ -212,7 +212,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     memory.remember_ended(lane.name, remains)
     lost = unlisted(intents, seen, now)
     ledger = _ledger(lane, sampled_at, seen.worked, lost, given_up(intents), now)
-    weight = weighed(state.doubt, ledger, view.reading, view.accepted_count)
+    weight = weighed(state.doubt, ledger, view.reading, view.accepted_count, now=now, within_s=lane.policy.drain_within_s)
     elsewhere = held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription)
     listing_error = shortage(job.name, found, len(lost))
     state = replace(
