@@ -41,6 +41,7 @@ def test_a_launch_is_argued_line_by_line(here: World) -> None:
 
 def test_what_waits_is_launched_now_when_somebody_says_so(here: World) -> None:
     here.runner.set_annotation(JOB, "fanout/min-backlog", "50")
+    here.runner.set_annotation(JOB, "fanout/max-wait", "5m")
     here.backlog_is(7)
     waiting = run("default")
     assert "7 messages wait" in waiting.output
