@@ -51,7 +51,7 @@ class Gauges:
         self._errors: dict[str, str] = {}
 
     def add(self, project: str, subscription: str, point: Point, now_s: float) -> None:
-        """Add a point, in the place of one of the same moment, and forget those of the same gauge that are older than a week, or too many."""
+        """Add a point, in the place of one of the same moment; forget those of its gauge that are older than a week, or too many."""
         with self._lock:
             points = self._points.setdefault((project, subscription), [])
             at = bisect.bisect_left(points, point.sampled_s, key=_sampled_s)

@@ -1,4 +1,4 @@
-"""The method ListTimeSeries of google.monitoring.v3.MetricService, as far as it is needed to read the backlog gauges and what was acknowledged.
+"""The method ListTimeSeries of google.monitoring.v3.MetricService, for the backlog gauges and for what was acknowledged.
 
 It knows no transport. Points come newest first, each with its own sample time, so that a reader can tell how old they are.
 """
