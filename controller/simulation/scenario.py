@@ -58,7 +58,8 @@ NO_FAILURES = Failures()
 class Load:
     """One lane: `annotations` as an operator writes them (without those that name the subscription and its topic), what its job says, what
     comes, and how long it takes. A producer publishes again what is not done after `republish_after_s`. `is_taught`: the lane has drained
-    before, so that how long its messages take is known."""
+    before, so that how long its messages take is known. `within_s` is what counts as in time; None: the lane's `drain-within`.
+    `is_delayed`: its executions may start hours late, and the lane knows."""
 
     arrivals: Arrivals
     durations: Durations
@@ -69,6 +70,8 @@ class Load:
     failures: Failures = NO_FAILURES
     republish_after_s: float | None = None
     is_taught: bool = True
+    within_s: float | None = None
+    is_delayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

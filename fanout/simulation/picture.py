@@ -1,0 +1,78 @@
+"""One picture of a pattern: backlog, workers and cost over time, whoever was simulated side by side. matplotlib is imported only here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+from batch.model.errors import SettingsError
+from controller.simulation.running import Point
+from fanout.simulation.comparing import Outcome
+
+FORMATS = ("svg", "png")
+INCHES = (2.3, 1.5)
+"""Of one small panel."""
+_ROWS: Mapping[str, Callable[[Outcome, Point], float]] = {
+    "backlog": lambda _outcome, point: point.undelivered_count,
+    "workers": lambda _outcome, point: point.worker_count,
+    "cost, $": lambda outcome, point: point.cost_s * outcome.cost_usd / outcome.cost_s if outcome.cost_s else 0.0,
+}
+_SCALES = ((2 * 86_400.0, 86_400.0, "days"), (2 * 3600.0, 3600.0, "hours"), (0.0, 60.0, "minutes"))
+_NO_METADATA = {"svg": dict.fromkeys(("Creator", "Date", "Format", "Type")), "png": {"Software": None}}
+_STYLE = {
+    "svg.hashsalt": "fanout",
+    "svg.fonttype": "none",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def picture_format(path: str) -> str:
+    """By the suffix. Raises ValueError with the rule."""
+    kind = path.rpartition(".")[2].lower()
+    if kind not in FORMATS:
+        raise ValueError("a file whose name ends with .svg or .png")
+    return kind
+
+
+def picture(outcomes: Sequence[Outcome], kind: str) -> bytes:
+    """A column for each outcome of one pattern, a row for each measure, all at the same scale; the same bytes for the same outcomes. Raises
+    SettingsError where matplotlib is not installed."""
+    new_figure, styled = _matplotlib()
+    width, height = INCHES[0] * len(outcomes) + 0.6, INCHES[1] * len(_ROWS) + 0.6
+    with styled(_STYLE):
+        figure = new_figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(len(_ROWS), len(outcomes), sharex=True, sharey="row", squeeze=False)
+        span_s = max((one.course[-1].at_s for one in outcomes if one.course), default=0.0)
+        _, unit_s, unit = next(scale for scale in _SCALES if span_s >= scale[0])
+        for column, outcome in enumerate(outcomes):
+            times = [point.at_s / unit_s for point in outcome.course]
+            for row, (name, value) in enumerate(_ROWS.items()):
+                panel = axes[row][column]
+                panel.fill_between(times, [value(outcome, point) for point in outcome.course], step="post", color="#3b6fb6", linewidth=0)
+                panel.set_ylim(bottom=0)
+                if not column:
+                    panel.set_ylabel(name)
+            axes[0][column].set_title(
+                f"{outcome.who}\n{outcome.ratio:.2f}x the bound, {100 * outcome.in_time:.1f} % in time", parse_math=False
+            )
+            axes[-1][column].set_xlabel(unit)
+        figure.suptitle(outcomes[0].pattern, parse_math=False)
+        into = BytesIO()
+        figure.savefig(into, format=kind, metadata=_NO_METADATA[kind])
+    return into.getvalue()
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    """The figure, without any window, and its styles."""
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise SettingsError(["pictures need matplotlib, which is not installed: install 'fanout-batch[simulation]'"]) from error
+    return Figure, rc_context
