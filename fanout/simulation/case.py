@@ -63,8 +63,8 @@ class Case:
 def case_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say what is simulated; the command gets it as `case`. Errors that Fanout can explain end the command."""
 
-    @wraps(function)
     @cloud.with_settings_if_needed
+    @wraps(function)
     def command(*, settings: Callable[[], ControllerSettings], **given_options: Any) -> Any:
         asked = Asked(**{name: given_options.pop(name) for name in Asked.__dataclass_fields__})
         return function(case=case_of(asked, settings), **given_options)
