@@ -117,8 +117,9 @@ class World:
 
     def _every(self, seconds: float, call: Callable[[], None], first_s: float) -> None:
         def again(when: float) -> None:
-            call()
+            # Before the call: a rule that launches whatever there is would never let it be over.
             if not self.is_over:
+                call()
                 self.at(when + seconds, lambda: again(when + seconds))
 
         self.at(self.start_at + first_s, lambda: again(self.start_at + first_s))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
+from types import MappingProxyType
 from typing import Any
 
 from batch.model.errors import SettingsError
 from controller.observe.jobs import LANE_PREFIX
-from controller.simulation.patterns import Pattern
 from controller.simulation.rival_runs import run_rival
 from controller.simulation.rivals import Rival
 from controller.simulation.running import Point, Run, lanes_of, run_fanout
@@ -19,6 +19,7 @@ from fanout.simulation.case import Case
 
 FANOUT, WHAT_IF = "fanout", "what-if"
 ENOUGH_IN_TIME = 0.99
+NO_CHANGES: Mapping[str, str] = MappingProxyType({})
 ALIKE = 0.001
 """So much less is not fewer in time, and so much cheaper is not cheaper."""
 
@@ -62,13 +63,19 @@ class Outcome:
         return {**{name: getattr(self, name) for name in names}, "ratio": round(self.ratio, 4), "in_time": round(self.in_time, 6)}
 
 
-def fanout_outcome(case: Case, pattern: Pattern, scenario: Scenario, who: str = FANOUT, settings: str = "") -> Outcome:
-    """With the real ticks. Raises SettingsError for settings that cannot be."""
+def check(scenario: Scenario) -> Scenario:
+    """The scenario, whose settings can be. Raises SettingsError."""
     problems = [problem for lane in lanes_of(scenario).values() for problem in lane.problems]
     if problems:
         raise SettingsError(problems)
+    return scenario
+
+
+def fanout_outcome(case: Case, scenario: Scenario, who: str = FANOUT, changes: Mapping[str, str] = NO_CHANGES) -> Outcome:
+    """With the real ticks; `changes` are annotations that the scenario has beside the lane's."""
     run = run_fanout(scenario)
-    return _outcome(case, pattern, run, who, settings, least_cost_s(run, case.least_start_s))
+    settings = ",".join(f"{key.removeprefix(LANE_PREFIX)}={value}" for key, value in changes.items())
+    return _outcome(case, run, who, settings, least_cost_s(run, case.least_start_s))
 
 
 def outcomes_of(case: Case, rivals: Mapping[str, Sequence[Rival]], told: Callable[[str], None]) -> list[Outcome]:
@@ -76,20 +83,17 @@ def outcomes_of(case: Case, rivals: Mapping[str, Sequence[Rival]], told: Callabl
     `told` is called with what is run next. Raises SettingsError."""
     found: list[Outcome] = []
     tried: dict[str, list[Outcome]] = {}
-    for pattern in case.patterns:
-        variants: dict[str, Mapping[str, str]] = {FANOUT: {}, **({WHAT_IF: case.what_if} if case.what_if else {})}
-        for who, changes in variants.items():
-            told(f"{pattern.name}: {who}")
-            last = case.scenario(pattern, changes)
-            said = ",".join(f"{key.removeprefix(LANE_PREFIX)}={value}" for key, value in changes.items())
-            found.append(fanout_outcome(case, pattern, last, who, said))
-        for kind, settings in rivals.items():
-            told(f"{pattern.name}: {kind}")
+    variants: dict[str, Mapping[str, str]] = {FANOUT: {}, **({WHAT_IF: case.what_if} if case.what_if else {})}
+    checked = {(one.name, who): check(case.scenario(one, changes)) for one in case.patterns for who, changes in variants.items()}
+    for (name, who), scenario in checked.items():
+        told(f"{name}: {who}")
+        found.append(fanout_outcome(case, scenario, who, variants[who]))
+        for kind, settings in rivals.items() if who == [*variants][-1] else ():
+            told(f"{name}: {kind}")
             for rival in settings:
-                run = run_rival(last, rival)
-                tried.setdefault(rival.name, []).append(_outcome(case, pattern, run, kind, rival.name, found[-1].bound_s))
+                tried.setdefault(rival.name, []).append(_outcome(case, run_rival(scenario, rival), kind, rival.name, found[-1].bound_s))
     for settings in rivals.values():
-        best: Sequence[Outcome] = min((tried[rival.name] for rival in settings), key=_merit)
+        best: Sequence[Outcome] = min((tried[rival.name] for rival in settings), key=merit)
         found += best
     order = {pattern.name: number for number, pattern in enumerate(case.patterns)}
     return sorted(found, key=lambda one: order[one.pattern])
@@ -104,15 +108,15 @@ def wins(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
     }
 
 
-def _merit(outcomes: Sequence[Outcome]) -> tuple[int, float]:
+def merit(outcomes: Sequence[Outcome]) -> tuple[int, float]:
     """Lower is better: first in how many patterns too few are in time, then what it costs."""
     return sum(one.in_time < ENOUGH_IN_TIME for one in outcomes), mean(one.ratio for one in outcomes)
 
 
-def _outcome(case: Case, pattern: Pattern, run: Run, who: str, settings: str, bound_s: float) -> Outcome:
+def _outcome(case: Case, run: Run, who: str, settings: str, bound_s: float) -> Outcome:
     counts = list(run.counts.values())
     return Outcome(
-        pattern.name,
+        run.scenario.name,
         who,
         settings,
         round(run.cost_s, 3),

@@ -18,6 +18,7 @@ from fanout.simulation.picture import picture, picture_format
 
 COLUMNS = ("pattern", "who", "cost", "bound", "workers", "empty", "in time")
 NUMBERS = frozenset(COLUMNS[2:])
+FAR = 100
 ITSELF = "the lane itself"
 
 
@@ -77,7 +78,7 @@ def listing(outcomes: Sequence[Outcome], itself: Itself | None = None) -> Listin
             one.pattern,
             one.who,
             f"${one.cost_usd:,.4f}",
-            f"{one.ratio:.2f}x",
+            f"{one.ratio:.2f}x" if one.ratio < FAR else f"{one.ratio:,.0f}x",
             f"{one.worker_count:,}",
             f"{one.empty_count:,}",
             f"{100 * one.in_time:.1f} %",
