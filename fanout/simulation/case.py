@@ -60,24 +60,34 @@ class Case:
         return shlex.join(["fanout", command, *self.words, *more, "--seed", str(self.seed)])
 
 
-def case_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say what is simulated; the command gets it as `case`. Errors that Fanout can explain end the command."""
+def case_options(*, lane_argument: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that say what is simulated; the command gets it as `case`. A lane is named as an argument, or with --from-history.
+    Errors that Fanout can explain end the command."""
 
-    @cloud.with_settings_if_needed
-    @wraps(function)
-    def command(*, settings: Callable[[], ControllerSettings], **given_options: Any) -> Any:
-        asked = Asked(**{name: given_options.pop(name) for name in Asked.__dataclass_fields__})
-        return function(case=case_of(asked, settings), **given_options)
+    def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+        @cloud.with_settings_if_needed
+        @wraps(function)
+        def command(*, settings: Callable[[], ControllerSettings], **given_options: Any) -> Any:
+            asked = Asked(**{name: given_options.pop(name) for name in Asked.__dataclass_fields__})
+            case = case_of(asked, settings)
+            if lane_argument and asked.from_history:
+                case = replace(case, words=case.words[1:])
+            return function(case=case, **given_options)
 
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        for option in reversed([_LANE_ARGUMENT if lane_argument else _LANE_OPTION, *_OPTIONS]):
+            command = option(command)
+        return command
+
+    return decorated
 
 
+_LANE_ARGUMENT = click.argument("from_history", metavar="[LANE]", default="")
+_LANE_OPTION = click.option(
+    "--from-history", default="", metavar="LANE", help="What came to a lane, as Cloud Monitoring keeps it: six weeks."
+)
 _OPTIONS = (
     click.option("--pattern", default="", help=f"A pattern of arrivals: {', '.join(PATTERNS)}; or all."),
     click.option("--arrivals", default="", type=click.Path(), help="A CSV file of arrivals: time,count; --message-s is needed."),
-    click.option("--from-history", default="", metavar="LANE", help="What came to a lane, as Cloud Monitoring keeps it: six weeks."),
     click.option("--since", default="24h", show_default=True, metavar="TIME", help="Of a lane: from then on, as for fanout explain --at."),
     click.option("--until", default="", metavar="TIME", help="Of a lane: up to then; five minutes ago by default."),
     click.option("--what-if", default="", metavar="NAME=VALUE,...", help="Annotations to try, such as drain-within=5m,max-workers=50."),
@@ -115,7 +125,7 @@ def case_of(asked: Asked, settings: Callable[[], ControllerSettings]) -> Case:
     sources = {"--pattern": asked.pattern, "--arrivals": asked.arrivals, "--from-history": asked.from_history}
     named = [name for name, text in sources.items() if text]
     if len(named) != 1:
-        raise SettingsError([f"one of {', '.join(sources)} is needed: {'there are several' if named else 'what is to come'}"])
+        raise SettingsError([f"{'only ' if named else ''}one is needed of --pattern, --arrivals and a lane: it says what is to come"])
     lag = given("--lag", asked.lag, lag_of)
     durations = given("--message-s", asked.message_s, durations_of) if asked.message_s else None
     start_up = given("--start-up", asked.start_up, start_up_of) if asked.start_up else None

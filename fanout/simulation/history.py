@@ -71,7 +71,7 @@ def recorded(outside: Outside, reader: ArrivalsReader, name: str, since: float, 
     arrivals = arrivals_from_series(points)
     if not arrivals:
         why = "no message came" if points else "Cloud Monitoring has no point of its subscription"
-        raise SettingsError([f"--from-history {name}: {why} from {iso(since)} to {iso(until)}; --since says from when on to look"])
+        raise SettingsError([f"lane {name}: {why} from {iso(since)} to {iso(until)}; --since says from when on to look"])
     state = load(outside.store, lane.name).state
     job = next(job for job in jobs if job.full_name == lane.job)
     return Recorded(

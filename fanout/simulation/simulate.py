@@ -23,7 +23,7 @@ ITSELF = "the lane itself"
 
 
 @click.command("simulate")
-@case_options
+@case_options()
 @click.option("--rivals", default=NONE, show_default=True, help="all, or kinds and names, separated by commas; a kind shows its best.")
 @click.option(
     "--picture", "picture_path", default="", type=click.Path(dir_okay=False), help="Write backlog, workers and cost: .svg or .png."

@@ -116,8 +116,8 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "one of --pattern, --arrivals, --from-history is needed: what is to come"),
-        (["--pattern", "steady", "--arrivals", "x.csv"], "is needed: there are several"),
+        ([], "one is needed of --pattern, --arrivals and a lane"),
+        (["--pattern", "steady", "--arrivals", "x.csv"], "only one is needed of --pattern"),
         (["--pattern", "stedy"], "--pattern 'stedy': 'stedy' is not known; did you mean steady?"),
         (["--pattern", "batch", "--lag", "x"], "--lag 'x': seconds such as 120"),
         (["--pattern", "batch", "--horizon", "4"], "--horizon '4': a duration above 0"),
@@ -195,7 +195,7 @@ def test_a_lane_that_launched_nothing_and_one_whose_costs_were_not_known() -> No
     ("options", "told"),
     [
         (["--from-history", "defalt"], "there is no lane 'defalt'; did you mean default?"),
-        (["--from-history", "bulk"], "--from-history bulk: Cloud Monitoring has no point of its subscription from "),
+        (["--from-history", "bulk"], "lane bulk: Cloud Monitoring has no point of its subscription from "),
         (["--from-history", "default"], "--message-s is needed: lane default has learned nothing yet"),
         (["--from-history", "default", "--since", "60d"], "--since '60d': a time before "),
         (["--from-history", "default", "--since", "1m"], "--since '1m': a time before "),
