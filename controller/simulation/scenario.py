@@ -76,8 +76,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What happens to these lanes within `horizon_s`, and until all is done, but no longer than twice that, or ten deadlines more. The same `seed` gives the same
-    run. A worker is paid for `floor_s` at least."""
+    """What happens to these lanes within `horizon_s`, and until all is done, but no longer than twice that, or ten deadlines more. The
+    same `seed` gives the same run. A worker is paid for `floor_s` at least."""
 
     name: str
     loads: tuple[Load, ...]

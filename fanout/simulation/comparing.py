@@ -52,7 +52,7 @@ class Outcome:
         """The share of messages that were done in time. What was never done is late."""
         return in_time_of([self])
 
-    def beats(self, other: Outcome) -> bool:
+    def wins_over(self, other: Outcome) -> bool:
         """Whether it is cheaper with no fewer messages in time."""
         return self.cost_s < other.cost_s * (1 - ALIKE) and self.in_time >= other.in_time - ALIKE
 
@@ -65,8 +65,8 @@ class Outcome:
 
 def in_time_of(outcomes: Iterable[Outcome]) -> float:
     """The share of messages in time, over several runs."""
-    counts = [(one.done_count, one.late_count) for one in outcomes]
-    done_count, late_count = (sum(column) for column in zip(*counts, strict=True))
+    runs = list(outcomes)
+    done_count, late_count = sum(one.done_count for one in runs), sum(one.late_count for one in runs)
     return 1 - late_count / max(done_count, late_count, 1)
 
 
@@ -107,11 +107,12 @@ def outcomes_of(case: Case, rivals: Mapping[str, Sequence[Rival]], told: Callabl
 
 
 def wins(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
-    """By who and by whom else: in how many patterns the first beats the second."""
+    """By who and by whom else: in how many patterns the first wins over the second."""
     cells = {(one.pattern, one.who): one for one in outcomes}
     whos, patterns = dict.fromkeys(who for _, who in cells), dict.fromkeys(pattern for pattern, _ in cells)
     return {
-        who: {other: sum(cells[name, who].beats(cells[name, other]) for name in patterns) for other in whos if other != who} for who in whos
+        who: {other: sum(cells[name, who].wins_over(cells[name, other]) for name in patterns) for other in whos if other != who}
+        for who in whos
     }
 
 

@@ -1,4 +1,4 @@
-"""One picture of a pattern: backlog, workers and cost over time, whoever was simulated side by side. matplotlib is imported only here."""
+"""One picture of a pattern: backlog, workers and cost over time, each rule in a column. matplotlib is imported only here."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def wins_listing(outcomes: Sequence[Outcome]) -> Listing:
 
 
 def _tell_progress(what: str) -> None:
-    """For whoever waits at a terminal."""
+    """To a person who waits at a terminal."""
     import sys
 
     if sys.stderr.isatty():
