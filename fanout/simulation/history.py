@@ -19,7 +19,7 @@ from controller.lanes.lanes import lanes_named
 from controller.model.lane import Lane
 from controller.observe.jobs import LANE_PREFIX
 from controller.simulation.arrivals import Arrivals, arrivals_from_series
-from controller.simulation.delays import StartUp
+from controller.simulation.delays import START_UPS, StartUp
 from controller.simulation.durations import Durations, Fixed, LogNormal
 from controller.tick.outside import Outside
 
@@ -79,7 +79,7 @@ def recorded(outside: Outside, reader: ArrivalsReader, name: str, since: float, 
         {key: value for key, value in job.annotations.items() if _is_of_sizes(key)},
         arrivals,
         durations_from(state.learned),
-        start_up_from(state.learned),
+        START_UPS["delayed"] if lane.is_delayed else start_up_from(state.learned),
         itself_from(read_between(outside.store, lane.name, since, until)),
     )
 
