@@ -2,6 +2,7 @@
 
 Two settings are looked for: how long messages may wait for more (`fanout/max-wait`), and how many workers there may be. A longer wait and
 fewer workers cost less until the target is missed, so each is tried from the easy side on, with one seed; what looks best is run with all.
+Where no wait is in time, more workers are tried.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from statistics import mean
 from fanout.simulation.comparing import NO_CHANGES, Outcome, in_time_of
 
 DRAIN_WITHIN, MAX_WAIT, MAX_WORKERS = "fanout/drain-within", "fanout/max-wait", "fanout/max-workers"
-WAITS = (0.25, 0.5, 0.75, 1.0)
+WAITS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Parts of the target's time."""
+MORE = (2, 5)
+"""So many times the workers are tried where none of the waits meets the target."""
 FINALISTS = 4
 Changes = Mapping[str, str]
 
@@ -96,12 +99,11 @@ def tuned(
     before = search.full(Tried(NO_CHANGES, (run(NO_CHANGES, seeds[0]),)))
     search.run_count += 1
     found = [one for part in WAITS if (one := search.first(_settings(target, part * target.within_s, workers[1]))) is not None]
-    if found:
-        wait_s = _wait_s(_ranked(found, target)[0].changes)
-        fewer = workers[1] // 2
-        while fewer >= max(1, workers[0]) and (one := search.first(_settings(target, wait_s, fewer))) is not None:
-            found.append(one)
-            fewer = fewer // 2 if one.in_time >= target.share else 0
+    for number in _numbers(workers, may_be_fewer=any(one.in_time >= target.share for one in found)):
+        one = search.first(_settings(target, _wait_s(_ranked(found, target)[0].changes), number)) if found else None
+        found += [one] if one is not None else []
+        if one is None or (one.in_time >= target.share) == (number > workers[1]):
+            break
     finalists = []
     for one in _ranked(found, target)[:FINALISTS]:
         finalists.append(search.full(one))
@@ -109,6 +111,15 @@ def tuned(
             break
     after = _ranked([*finalists, before], target)[0]
     return Tuning(before, after, after.in_time >= target.share, search.run_count, search.is_complete)
+
+
+def _numbers(workers: tuple[int, int], *, may_be_fewer: bool) -> list[int]:
+    """Of workers, the next to be tried first: half and half again down to the fewest, or more."""
+    least, most = max(1, workers[0]), workers[1]
+    if not may_be_fewer:
+        return [most * times for times in MORE]
+    halves = (most >> times for times in range(1, most.bit_length()))
+    return [number for number in halves if number >= least]
 
 
 def _settings(target: Target, wait_s: float, workers: int) -> Changes:

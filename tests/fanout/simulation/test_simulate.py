@@ -19,9 +19,11 @@ from batch.model.errors import SettingsError
 from batch.model.names import history_object
 from controller.act.intents import id_begin
 from controller.act.state import LaneState, save
+from controller.config import MONITORING_EMULATOR, controller_settings
 from controller.decide.rates import Learned, Sample
 from controller.simulation.durations import Fixed, LogNormal
 from controller.simulation.running import Point
+from fanout import cloud
 from fanout.simulation import comparing
 from fanout.simulation.comparing import Outcome, wins
 from fanout.simulation.history import durations_from, itself_from, start_up_from
@@ -30,6 +32,7 @@ from fanout.simulation.picture import picture
 from fanout.simulation.simulate import command, listing, wins_listing
 from tests.controller.fakes import World
 from tests.fanout.simulation.conftest import Past, Simulate
+from tests.support import Service
 
 ONE_RIVAL = "keda-default max_workers=100 min_workers=0 poll_s=30 target=100"
 
@@ -184,6 +187,12 @@ def test_a_lanes_past_beside_what_it_launched_itself(here: World, past: Past, ru
     assert repeat[repeat.index("--since") + 1 : repeat.index("--since") + 4 : 2] == [iso(now - 3600), iso(now - 300)]
     assert repeat[repeat.index("--message-s") + 1] == "1.5"
     assert run(command, *repeat[3:]).output == result.output
+
+
+def test_a_lanes_past_is_read_with_the_real_client(local_pubsub: Service, project: str) -> None:
+    environment = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": "b", MONITORING_EMULATOR: local_pubsub.grpc}
+    with cloud.open_arrivals(controller_settings(environment)) as reader:
+        assert reader.read("tasks-sub", 0.0, 60.0) == []
 
 
 def test_a_lane_that_launched_nothing_and_one_whose_costs_were_not_known() -> None:

@@ -48,6 +48,11 @@ def test_never_fewer_workers_than_the_lane_must_have() -> None:
     assert tuned(Lane(600, 1), TARGET, (20, 64), (1,), lambda: False).after.changes[MAX_WORKERS] == "32"
 
 
+def test_more_workers_where_no_wait_meets_the_target() -> None:
+    found = tuned(Lane(600, 100), TARGET, (0, 64), (1,), lambda: False)
+    assert (found.is_met, found.after.changes[MAX_WORKERS]) == (True, "128")
+
+
 def test_where_nothing_is_in_time_what_comes_nearest_is_told() -> None:
     found = tuned(Lane(-1, 1), TARGET, (0, 64), (1, 2), lambda: False)
     assert (found.is_met, found.after.in_time) == (False, 0.5)
