@@ -38,7 +38,7 @@ def picture_format(path: str) -> str:
 def picture(outcomes: Sequence[Outcome], kind: str) -> bytes:
     """A column for each outcome of one pattern, a row for each measure, all at the same scale; the same bytes for the same outcomes. Raises
     SettingsError where matplotlib is not installed."""
-    new_figure, styled = _matplotlib()
+    new_figure, styled = matplotlib_of_ours()
     width, height = INCHES[0] * len(outcomes) + LEFT, INCHES[1] * len(_ROWS) + ABOVE + BELOW
     place = {"left": LEFT / width, "right": 0.99, "top": 1 - ABOVE / height, "bottom": BELOW / height, "wspace": 0.08, "hspace": 0.12}
     with styled(_STYLE):
@@ -72,8 +72,8 @@ def _series(outcome: Outcome) -> tuple[list[float], list[float], list[float]]:
     return [float(one.undelivered_count) for one in course], [0.0, *steps][: len(course)], [one.cost_s * usd_per_s for one in course]
 
 
-def _matplotlib() -> tuple[Any, Any]:
-    """The figure, without any window, and its styles."""
+def matplotlib_of_ours() -> tuple[Any, Any]:
+    """The figure, without any window, and its styles. Raises SettingsError where matplotlib is not installed."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

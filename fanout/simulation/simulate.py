@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from fanout.simulation.comparing import Outcome, outcomes_of, wins
 from fanout.simulation.history import Itself
 from fanout.simulation.options import NONE, given, rivals_of
 from fanout.simulation.page import page
-from fanout.simulation.picture import picture, picture_format
+from fanout.simulation.picture import matplotlib_of_ours, picture, picture_format
 
 COLUMNS = ("pattern", "who", "cost", "bound", "workers", "empty", "in time")
 NUMBERS = frozenset(COLUMNS[2:])
@@ -52,6 +54,10 @@ def command(case: Case, rivals: str, picture_path: str, html_path: str, as_json:
     kind = given("--picture", picture_path, picture_format) if picture_path else ""
     if kind and len(case.patterns) > 1:
         raise click.UsageError("--picture shows one pattern; --html has a picture of each")
+    for option, path in (("--picture", picture_path), ("--html", html_path)):
+        if path:
+            given(option, path, _can_be_written)
+            matplotlib_of_ours()
     outcomes = outcomes_of(case, wanted, _tell_progress)
     repeat = case.repeated_by("simulate", "--rivals", rivals)
     if kind:
@@ -99,9 +105,13 @@ def wins_listing(outcomes: Sequence[Outcome]) -> Listing:
     return Listing(("wins of", *numbers.values()), tuple(rows), frozenset(numbers.values()))
 
 
+def _can_be_written(path: str) -> None:
+    """Before the minutes that a simulation may take. Raises ValueError."""
+    if not os.access(Path(path) if Path(path).exists() else Path(path).parent, os.W_OK):
+        raise ValueError("it cannot be written: the folder is not there, or not yours")
+
+
 def _tell_progress(what: str) -> None:
     """To a person who waits at a terminal."""
-    import sys
-
     if sys.stderr.isatty():
         click.echo(f"simulating {what} ...", err=True)

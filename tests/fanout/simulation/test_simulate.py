@@ -15,7 +15,6 @@ import pytest
 from click.testing import Result
 
 from batch.model.clock import iso
-from batch.model.errors import SettingsError
 from batch.model.names import history_object
 from controller.act.intents import id_begin
 from controller.act.state import LaneState, save
@@ -112,8 +111,12 @@ def test_texts_of_the_page_are_escaped() -> None:
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, simulate: Simulate) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    with pytest.raises(SettingsError, match=r"install 'fanout-batch\[simulation\]'"):
-        picture([outcome("a", "x", 120)], "svg")
+    monkeypatch.setattr("fanout.simulation.simulate.outcomes_of", lambda *_: pytest.fail("told before the simulation"))
+    result = simulate("--html", str(tmp_path / "a.html"))
+    assert (result.exit_code, result.output) == (
+        2,
+        "Error: pictures need matplotlib, which is not installed: install 'fanout-batch[simulation]'\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,6 +129,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
         (["--pattern", "batch", "--horizon", "4"], "--horizon '4': a duration above 0"),
         (["--pattern", "batch", "--rivals", "kda-eager"], "did you mean keda-eager?"),
         (["--pattern", "batch", "--picture", "x.gif"], "--picture 'x.gif': a file whose name ends with .svg or .png"),
+        (["--pattern", "batch", "--html", "/nowhere/x.html"], "--html '/nowhere/x.html': it cannot be written"),
         (["--pattern", "batch", "--what-if", "max-workers=0"], "--what-if 'max-workers=0': max-workers='0': "),
         (["--pattern", "batch", "--what-if", "min-workers=9,max-workers=2"], "fanout/min-workers=9 must not be above fanout/max-workers=2"),
         (["--arrivals", "nowhere.csv", "--message-s", "1"], "--arrivals nowhere.csv: it cannot be read: No such file or directory"),
