@@ -56,7 +56,8 @@ def command(case: Case, percent: float, within: str, limit: str, as_json: bool) 
     clock = SystemClock()
     until = clock.monotonic() + limit_s
     seeds = range(case.seed, case.seed + SEEDS)
-    found = tuned(run, target, (least, max(one.max_workers for one in policies)), seeds, lambda: clock.monotonic() > until)
+    bounds, never_waits = (least, max(one.max_workers for one in policies)), not any(one.min_backlog for one in policies)
+    found = tuned(run, target, bounds, seeds, lambda: clock.monotonic() > until, may_not_wait=never_waits)
     repeat = case.repeated_by("tune", "--in-time", f"{percent:g}", "--within", within, "--for", limit)
     annotations = {**case.what_if, **found.after.changes}
     if as_json:

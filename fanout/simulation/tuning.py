@@ -92,13 +92,19 @@ def tuned(
     workers: tuple[int, int],
     seeds: Sequence[int],
     is_over: Callable[[], bool],
+    *,
+    may_not_wait: bool = True,
 ) -> Tuning:
     """`run` simulates the lane with changes and a seed, in time by the target; `workers` are the fewest and most that the lane may have.
-    `is_over` says that no time is left."""
+    `is_over` says that no time is left. Where a lane's messages wait for others, one that never waits cannot be (`may_not_wait`)."""
     search = _Search(run, seeds, is_over)
     before = search.full(Tried(NO_CHANGES, (run(NO_CHANGES, seeds[0]),)))
     search.run_count += 1
-    found = [one for part in WAITS if (one := search.first(_settings(target, part * target.within_s, workers[1]))) is not None]
+    found = [
+        one
+        for part in WAITS
+        if (part or may_not_wait) and (one := search.first(_settings(target, part * target.within_s, workers[1]))) is not None
+    ]
     for number in _numbers(workers, may_be_fewer=any(one.in_time >= target.share for one in found)):
         one = search.first(_settings(target, _wait_s(_ranked(found, target)[0].changes), number)) if found else None
         found += [one] if one is not None else []

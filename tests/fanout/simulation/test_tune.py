@@ -76,6 +76,11 @@ def test_what_is_printed_can_be_written_down(run: Callable[..., Result], few: st
     assert [line for line in lines if line.startswith("fanout/")] == [f'{key}: "{value}"' for key, value in body["annotations"].items()]
 
 
+def test_a_lane_whose_messages_wait_for_others_can_be_tuned(run: Callable[..., Result], few: str) -> None:
+    result = run(command, "--arrivals", few, "--message-s", "1.5", "--within", "10m", "--what-if", "min-backlog=50")
+    assert (result.exit_code, 'fanout/min-backlog: "50"' in result.output) == (0, True), result.output
+
+
 def test_a_lane_is_named_as_an_argument(here: World, past: Past, run: Callable[..., Result]) -> None:
     now = here.clock.now()
     past.points["tasks-sub"] = [(now - 600, 20), (now - 540, 0)]
