@@ -137,7 +137,8 @@ class World:
             when, _, call = heapq.heappop(self._events)
             if when > self.stop_at:
                 break
-            self.clock.advance(max(0.0, when - self.clock.now()))
+            if (later_s := when - self.clock.now()) > 0:
+                self.clock.advance(later_s)
             call()
         for lane in self.lanes.values():
             lane.count.late_count += lane.queue.unacked_count
@@ -245,7 +246,7 @@ class World:
             lane.idle.append((worker, thread))
             self._maybe_end(lane, worker)
             return
-        count = sum(many for _, many in taken)
+        count = sum([many for _, many in taken])
         worker.roll(now)
         worker.taken += count
         worker.busy[thread] = (now, taken)
