@@ -56,6 +56,8 @@ class Progress:
     marks: tuple[tuple[int, int], ...] = ()
     deferred: tuple[tuple[int, int], ...] = ()
     exit_reason: str = ""
+    handled: int = 0
+    """Messages whose handlers took `handler_s` together: more than are acknowledged, where outcomes wait to be written. 0: not known."""
     delayed: int = 0
     """How many of `acked` wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
     last_acked_at: float = 0.0
@@ -100,6 +102,7 @@ def interval_s(base_s: float, worker_count: int) -> float:
 
 
 _COUNTS = ("share", "taken", "acked", "returned", "succeeded", "superseded", "cancelled", "dead")
+_MORE_COUNTS = ("delayed", "handled")
 _SECONDS = ("started_at", "updated_at", "handler_s")
 
 
@@ -110,7 +113,7 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["marks"] = json.dumps(progress.marks[-MARKS_KEPT:], separators=(",", ":"))
     metadata["deferred"] = json.dumps(_fewer(progress.deferred), separators=(",", ":"))
     metadata["exit_reason"] = progress.exit_reason
-    metadata["delayed"] = str(progress.delayed)
+    metadata |= {name: str(getattr(progress, name)) for name in _MORE_COUNTS}
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
     metadata["longest_s"] = f"{progress.longest_s:.3f}"
     metadata["running"] = _within(RUNNING_BYTES, progress.running[:RUNNING_KEPT])
@@ -124,7 +127,7 @@ def to_metadata(progress: Progress) -> dict[str, str]:
 def from_metadata(metadata: Mapping[str, str]) -> Progress:
     """Raises ValueError when the metadata is not a worker's progress."""
     try:
-        counts = {name: int(metadata[name]) for name in _COUNTS} | {"delayed": int(metadata.get("delayed", "0"))}
+        counts = {name: int(metadata[name]) for name in _COUNTS} | {name: int(metadata.get(name, "0")) for name in _MORE_COUNTS}
         seconds = {name: float(metadata[name]) for name in _SECONDS}
         seconds |= {name: float(metadata.get(name, "0")) for name in ("last_acked_at", "longest_s")}
         running = tuple(RunningTask(str(one), str(kind), int(since)) for one, kind, since in json.loads(metadata.get("running", "[]")))

@@ -26,7 +26,7 @@ class Tally:
         self._idle_since_s = clock.monotonic()
         self.started_at = clock.now()
         self.share, self.most = share, share if most is None else most
-        self.taken = self.acked = self.returned = self.delayed = 0
+        self.taken = self.acked = self.returned = self.delayed = self.handled = 0
         self.outcomes = {"succeeded": 0, "superseded": 0, "cancelled": 0, "dead": 0}
         self.handler_s = self.last_acked_at = 0.0
         self.longest_s = self._longest_message_s = 0.0
@@ -64,6 +64,7 @@ class Tally:
         with self._changed:
             mean_s = total_s / count
             self.mean_s = mean_s if self.mean_s is None else (1 - WEIGHT) * self.mean_s + WEIGHT * mean_s
+            self.handled += count
             self.handler_s += total_s if handler_s is None else handler_s
             self.longest_s = max(self.longest_s, longest_s)
             self._longest_message_s = max(self._longest_message_s, longest_s if handler_s is None else handler_s / count)
@@ -127,6 +128,7 @@ class Tally:
                 deferred=tuple(sorted(self._deferred.items())),
                 exit_reason=self.exit_reason,
                 broken_by=self.broken_by,
+                handled=self.handled,
                 delayed=self.delayed,
                 last_acked_at=self.last_acked_at,
                 longest_s=self._longest_message_s,

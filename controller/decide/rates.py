@@ -222,7 +222,7 @@ def _message_s(tries: Sequence[Progress], *, works: bool) -> tuple[float, int]:
     acked_count, handler_s = sum(one.acked for one in tries), sum(one.handler_s for one in tries)
     elapsed_s = [max(0.0, last.updated_at - one.since - 1) for one in last.running] if works else []
     longest_s = max((one.longest_s for one in tries), default=0.0)
-    acked = _mean_s(handler_s, acked_count, longest_s)
+    acked = _mean_s(handler_s, sum(max(one.acked, one.handled) for one in tries), longest_s)
     whole = (
         _mean_s(handler_s + sum(elapsed_s), acked_count + max(last.held, len(elapsed_s)), max([longest_s, *elapsed_s]))
         if elapsed_s

@@ -57,10 +57,13 @@ class Worker:
     taken: int = 0
     acked: int = 0
     returned: int = 0
+    handled: int = 0
     handler_s: float = 0.0
+    longest_s: float = 0.0
     last_acked_at: float = 0.0
     ended_at: float | None = None
     retired: int = 0
+    is_quiet: bool = False
     idle: set[int] = field(default_factory=set)
     busy: dict[int, tuple[float, Taken]] = field(default_factory=dict)
     deferred: list[tuple[int, int]] = field(default_factory=list)
@@ -70,18 +73,32 @@ class Worker:
     _write_at: float = 0.0
     _every_s: float = 15.0
     _written: Progress | None = None
+    _flush_s: float | None = None
 
-    def begin(self, now: float, phase: float) -> None:
-        """It has begun; `phase` (0 to 1) keeps the writes of workers apart."""
-        self.begun_at = now
+    @property
+    def has_had_share(self) -> bool:
+        """Whether it was promised messages, and has taken as many."""
+        return self.share is not None and self.taken >= self.share
+
+    def begin(self, now: float, phase: float, flush_s: float) -> None:
+        """It has begun; `phase` (0 to 1) keeps the writes of workers apart. It writes once more when its first outcomes are flushed."""
+        self.begun_at, self._flush_s = now, flush_s
         self._every_s = interval_s(WorkerSettings.progress_interval_s, len(self.execution.workers))
         self._mark_at = (now // MARK_EVERY_S + 1) * MARK_EVERY_S
         self._write_at = now + self._every_s * (0.9 + 0.2 * phase)
         self._written = self._seen(now)
 
+    def handle(self, now: float, count: int, seconds: float) -> None:
+        """It has done some of its messages; after the first ones it tells where their outcomes will lie."""
+        self.handled += count
+        self.handler_s += seconds
+        self.longest_s = max(self.longest_s, seconds / count)
+        if self._flush_s is not None:
+            self._write_at, self._flush_s = min(self._write_at, now + self._flush_s), None
+
     def roll(self, now: float) -> None:
         """Marks and writes that were due before its counts change at `now`."""
-        while self._mark_at <= now or self._write_at <= now:
+        while self.begun_at and (self._mark_at <= now or self._write_at <= now):
             if self._mark_at <= self._write_at:
                 self._marks.append((int(self._mark_at), self.acked))
                 del self._marks[:-MARKS_KEPT]
@@ -97,10 +114,10 @@ class Worker:
         return self._written
 
     def end(self, now: float, reason: ExitReason) -> None:
-        """It writes its last progress."""
+        """It writes its last progress, if it has begun."""
         self.roll(now)
         self.ended_at = now
-        self._written = self._seen(now, reason.value)
+        self._written = self._seen(now, reason.value) if self.begun_at else None
 
     def _seen(self, at: float, reason: str = "") -> Progress:
         oldest = sorted((since, thread) for thread, (since, _) in self.busy.items())[:RUNNING_KEPT]
@@ -113,6 +130,8 @@ class Worker:
             returned=self.returned,
             succeeded=self.acked,
             handler_s=self.handler_s,
+            handled=self.handled,
+            longest_s=self.longest_s,
             marks=tuple(self._marks),
             deferred=tuple(self.deferred),
             exit_reason=reason,

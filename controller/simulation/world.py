@@ -17,12 +17,14 @@ from math import inf
 
 from batch.model.exit import ExitReason
 from batch.model.shares import share as share_of
+from batch.services.drain import MAX_WAIT_S
+from batch.settings import WorkerSettings
 from batch.testing import ManualClock
 from batch.worker.life import BILLING_RESERVE_S
 from controller.simulation.draws import binomial
 from controller.simulation.fleet import Execution, Worker
 from controller.simulation.messages import Cohort, Queue, Taken
-from controller.simulation.scenario import GAUGE_EVERY_S, Load, Scenario
+from controller.simulation.scenario import Load, Scenario
 
 BATCH_S = 0.5
 """A thread takes so many messages at a time that they fill this, and at most a part of what there is."""
@@ -30,6 +32,8 @@ MANY_THREADS = 4000
 """Where more of them work, each takes as many times more at a time: a run costs no more than so many do. Workers then write their progress
 less often, too, so that what is known of them is no coarser for it."""
 LATE_S = 1e-6
+PATIENCE = 10
+"""So many deadlines after the horizon nothing is waited for any more."""
 
 
 @dataclass(slots=True)
@@ -97,12 +101,14 @@ class World:
         self._gauge_rng, self._start_rng = random.Random(scenario.seed + 1), random.Random(scenario.seed + 2)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
-        self.stop_at = self.start_at + scenario.horizon_s * 2
+        self.stop_at = self.start_at + scenario.horizon_s + max(scenario.horizon_s, PATIENCE * max(drain_within_s.values(), default=0.0))
         base = "projects/simulated/locations/simulated/jobs"
         self.lanes = {load.name: LaneWorld(load, f"{base}/{load.name}", drain_within_s[load.name]) for load in scenario.loads}
+        every_s = scenario.gauge_every_s
         for lane in self.lanes.values():
             self._next_arrival(lane, 0)
-            self._every(GAUGE_EVERY_S, partial(self._sample, lane), first_s=self._gauge_rng.uniform(0, GAUGE_EVERY_S))
+            phase_s = self._gauge_rng.uniform(0, every_s) if scenario.gauge_phase_s is None else scenario.gauge_phase_s
+            self._every(every_s, partial(self._sample, lane), first_s=phase_s)
 
     # --- events
 
@@ -117,8 +123,9 @@ class World:
 
     def _every(self, seconds: float, call: Callable[[], None], first_s: float) -> None:
         def again(when: float) -> None:
-            call()
+            # Before the call: a rule that launches whatever there is would never let it be over.
             if not self.is_over:
+                call()
                 self.at(when + seconds, lambda: again(when + seconds))
 
         self.at(self.start_at + first_s, lambda: again(self.start_at + first_s))
@@ -153,20 +160,26 @@ class World:
             self.at(self.start_at + at_s, lambda: self._arrive(lane, count, number + 1))
 
     def _arrive(self, lane: LaneWorld, count: int, following: int) -> None:
-        self._publish(lane, count)
+        cohort = self._publish(lane, count)
+        self._look_again(lane, cohort)
         self._next_arrival(lane, following)
 
-    def _publish(self, lane: LaneWorld, count: int) -> None:
+    def _publish(self, lane: LaneWorld, count: int) -> Cohort:
         now = self.clock.now()
         cohort = lane.queue.publish(now, count)
         lane.availabilities.append((now - self.start_at, count))
-        if lane.load.republish_after_s is not None:
-            self.at(now + lane.load.republish_after_s, lambda: self._republish(lane, cohort))
         self._wake(lane)
+        return cohort
+
+    def _look_again(self, lane: LaneWorld, cohort: Cohort) -> None:
+        if lane.load.republish_after_s is not None:
+            self.at(self.clock.now() + lane.load.republish_after_s, lambda: self._republish(lane, cohort))
 
     def _republish(self, lane: LaneWorld, cohort: Cohort) -> None:
+        """Its producer waits for what it published first, not for the copies."""
         if cohort.left:
             self._publish(lane, cohort.left)
+            self._look_again(lane, cohort)
 
     def _again(self, lane: LaneWorld, cohort: Cohort) -> None:
         lane.queue.give(cohort, cohort.left)
@@ -176,7 +189,8 @@ class World:
         now, queue = self.clock.now(), lane.queue
         late_s = self.scenario.lag.draw(self._gauge_rng)
         if late_s is not None:
-            lane.samples.append(Sample(now, now + late_s, queue.unacked_count, queue.oldest_at(), queue.arrived_count))
+            at = now + self.scenario.gauge_older_s
+            lane.samples.append(Sample(at, at + late_s, queue.unacked_count, queue.oldest_at(), queue.arrived_count))
 
     # --- workers
 
@@ -210,10 +224,12 @@ class World:
             self._end(lane, worker, ExitReason.STOPPED)
 
     def _begin(self, lane: LaneWorld, worker: Worker) -> None:
+        if worker.ended_at is not None:
+            return
         now = self.clock.now()
-        worker.begin(now, self._start_rng.random())
+        worker.begin(now, self._start_rng.random(), self.scenario.flush_s)
         if worker.share is not None:
-            worker.paid_until = worker.execution.created_at + max(0.0, self.scenario.floor_s - BILLING_RESERVE_S)
+            worker.paid_until = now - self.scenario.process_s + max(0.0, self.scenario.floor_s - BILLING_RESERVE_S)
         worker.execution.begun_count += 1
         worker.execution.begun_at = min(now, worker.execution.begun_at or inf)
         lane.live[worker] = None
@@ -223,9 +239,9 @@ class World:
 
     def _room(self, worker: Worker, message_s: float) -> int:
         """How many messages it may take now; 0: it has had its share."""
-        if worker.share is None or worker.taken < worker.share:
+        if not worker.has_had_share:
             return 10**9 if worker.share is None else worker.share - worker.taken
-        if self.clock.now() + message_s >= worker.paid_until:
+        if worker.is_quiet or self.clock.now() + message_s + WorkerSettings.prefetch_s >= worker.paid_until:
             return 0
         return 10**9 if worker.limit is None else max(0, worker.limit - worker.taken)
 
@@ -244,6 +260,8 @@ class World:
         if not taken:
             worker.idle.add(thread)
             lane.idle.append((worker, thread))
+            if worker.has_had_share:
+                self._look_once(lane, worker)
             self._maybe_end(lane, worker)
             return
         count = sum([many for _, many in taken])
@@ -259,7 +277,7 @@ class World:
         now, total = self.clock.now(), lane.count
         worker.roll(now)
         del worker.busy[thread]
-        worker.handler_s += seconds
+        worker.handle(now, sum(many for _, many in taken), seconds)
         total.work_s += seconds
         failures, acked_count = lane.load.failures, 0
         for cohort, many in taken:
@@ -284,16 +302,31 @@ class World:
             worker.last_acked_at = total.last_done_at = now
         self._next(lane, worker, thread)
 
+    def _look_once(self, lane: LaneWorld, worker: Worker) -> None:
+        """A worker that has had its share goes on until a pull finds nothing."""
+        taken_count = worker.taken
+
+        def ended() -> None:
+            if worker.ended_at is None and worker.taken == taken_count:
+                worker.is_quiet = True
+                worker.retired += len(worker.idle)
+                worker.idle.clear()
+                self._maybe_end(lane, worker)
+
+        self.at(self.clock.now() + MAX_WAIT_S, ended)
+
     def _retire(self, lane: LaneWorld, worker: Worker) -> None:
         worker.retired += 1
-        if worker.retired == worker.threads:
-            self._end(lane, worker, ExitReason.SHARE_DONE)
-        else:
-            self._maybe_end(lane, worker)
+        self._maybe_end(lane, worker)
 
     def _maybe_end(self, lane: LaneWorld, worker: Worker) -> None:
-        """When all its threads are without work, it ends after its idle tail; one that is owed messages, with its paid minute."""
+        """When all its threads are without work, it ends after its idle tail; one that is owed messages, with its paid minute; one that has
+        had them, as soon as it takes no more."""
         if worker.stays or len(worker.idle) + worker.retired < worker.threads:
+            return
+        if worker.has_had_share:
+            if worker.retired:
+                self._end(lane, worker, ExitReason.SHARE_DONE)
             return
         worker.woken += 1
         woken = worker.woken
@@ -302,8 +335,7 @@ class World:
             if worker.ended_at is None and worker.woken == woken and len(worker.idle) + worker.retired == worker.threads:
                 self._end(lane, worker, ExitReason.DRAINED)
 
-        is_owed = worker.share is not None and worker.taken < worker.share
-        self.at(max(self.clock.now() + self.scenario.idle_tail_s, worker.paid_until if is_owed else 0.0), end)
+        self.at(max(self.clock.now() + self.scenario.idle_tail_s, worker.paid_until), end)
 
     def _wake(self, lane: LaneWorld) -> None:
         while lane.queue.waiting_count and lane.idle:
@@ -326,6 +358,7 @@ class World:
         worker.busy.clear()
         worker.end(now, reason)
         lane.live.pop(worker, None)
+        execution.begun_count += not worker.begun_at
         execution.ended_count += 1
         if execution.ended_count == len(execution.workers):
             execution.completed_at = now

@@ -52,6 +52,13 @@ def test_one_message_of_three_hours_moves_nothing() -> None:
     assert workers_in_time(4000, 600.0, found, WorkerCost(8, 0.00002)) == 1
 
 
+def test_handlers_that_are_done_count_before_their_messages_are_acknowledged() -> None:
+    """Outcomes wait to be written: when a worker tells of its first one, the handlers of three more have ended."""
+    at_work = execution(worker(1.0, acked=1, handled=4, handler_s=4.0, taken=8, exit_reason=""), ended=False)
+    assert (rates := learned(Learned(), [at_work], 4).rates(T + 95)) is not None
+    assert rates.message_s == 1.0
+
+
 def test_a_worker_counts_by_its_messages() -> None:
     found = learned(Learned(), [execution(worker(9.0, acked=1), worker(9.0, acked=1), worker(2.0, acked=500))], 1000).rates(T + 95)
     assert found is not None

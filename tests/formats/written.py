@@ -85,6 +85,7 @@ PROGRESS = Progress(
     marks=((1_767_225_615, 120), (1_767_225_630, 260)),
     deferred=((1_767_226_200, 5),),
     exit_reason="out_of_time",
+    handled=405,
     delayed=3,
     last_acked_at=1_767_225_659.75,
     longest_s=1.25,
