@@ -98,7 +98,7 @@ class Worker:
 
     def roll(self, now: float) -> None:
         """Marks and writes that were due before its counts change at `now`."""
-        while self.begun_at and min(self._mark_at, self._write_at) <= now:
+        while self.begun_at and (self._mark_at <= now or self._write_at <= now):
             if self._mark_at <= self._write_at:
                 self._marks.append((int(self._mark_at), self.acked))
                 del self._marks[:-MARKS_KEPT]

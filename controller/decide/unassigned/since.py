@@ -112,8 +112,9 @@ def waiting_of(before: Waiting, look: Look) -> Waiting:
     added: list[Group] = []
     for at, one in sorted(enumerate(launches), key=lambda pair: pair[1].since):
         count = min(new_count, max(0, look.returned.get(one.decision_id, 0) - one.returned_count))
-        added, new_count = [*added, Group(one.since, count)], new_count - count
-        launches[at] = replace(one, returned_count=one.returned_count + count)
+        if count:
+            added, new_count = [*added, Group(one.since, count)], new_count - count
+            launches[at] = replace(one, returned_count=one.returned_count + count)
     for told_at, told_count in sorted(look.told, reverse=True):
         if told_at >= threshold and new_count:
             count = min(new_count, told_count)
