@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -31,6 +31,7 @@ MOST_MESSAGES = 3000
 LONGEST_S = 7200.0
 """From the first arrival to the last."""
 KEPT = 10
+ALIKE = 3
 PART_FOR_ONE = 1 / 3
 """One worker is enough where it is busy for no larger part of any `drain-within`."""
 TICK_S = SAMPLE_S = 60.0
@@ -241,6 +242,20 @@ def worst_of(search: Search, examples: int, number: int = 1) -> list[tuple[Case,
     return sorted(found.items(), key=lambda pair: -search.badness(pair[1]))
 
 
+def distinct(found: Sequence[tuple[Case, Outcome]], kept: int = KEPT) -> list[tuple[Case, Outcome]]:
+    """The first so many that differ from each other in more than a field or two: a search that climbs looks at many like its best."""
+    chosen: list[tuple[Case, Outcome]] = []
+    for case, outcome in found:
+        if len(chosen) < kept and all(_differs(case, other) for other, _ in chosen):
+            chosen.append((case, outcome))
+    return chosen
+
+
+def _differs(case: Case, other: Case) -> bool:
+    mine, others = ([(one.count, one.times) for one in each.bursts] for each in (case, other))
+    return (mine != others) + sum(getattr(case, name) != getattr(other, name) for name in Case.__dataclass_fields__) > ALIKE + 1
+
+
 def main() -> None:
     """Every search."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -252,7 +267,7 @@ def main() -> None:
         found = worst_of(SEARCHES[name], asked.examples, asked.seed)
         badness = [SEARCHES[name].badness(outcome) for _, outcome in found]
         print(f"{name}: {len(found)} cases, the worst {badness[0]:.3f}, the middle {badness[len(found) // 2]:.3f}")
-        for case, outcome in found[:KEPT]:
+        for case, outcome in distinct(found):
             print(json.dumps({"search": name, **asdict(outcome), "case": asdict(case)}))
 
 
