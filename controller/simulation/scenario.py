@@ -92,3 +92,5 @@ class Scenario:
     gauge_every_s: float = GAUGE_EVERY_S
     gauge_phase_s: float | None = None
     """When each lane's first sample is taken; None: at a moment that chance chooses."""
+    gauge_older_s: float = 0.0
+    """By how much each sample is older than it says."""

@@ -181,7 +181,8 @@ class World:
         now, queue = self.clock.now(), lane.queue
         late_s = self.scenario.lag.draw(self._gauge_rng)
         if late_s is not None:
-            lane.samples.append(Sample(now, now + late_s, queue.unacked_count, queue.oldest_at(), queue.arrived_count))
+            at = now + self.scenario.gauge_older_s
+            lane.samples.append(Sample(at, at + late_s, queue.unacked_count, queue.oldest_at(), queue.arrived_count))
 
     # --- workers
 

@@ -224,7 +224,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         start_within_s=lane.start_within_s,
         slow_start_s=lane.slow_start_s,
     )
-    weight = weighed(state.doubt, ledger, view.reading, view.accepted_count)
+    weight = weighed(state.doubt, ledger, view.reading, view.accepted_count, now=now, within_s=lane.policy.drain_within_s)
     elsewhere = held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription)
     listing_error = shortage(job.name, found, len(lost))
     state = replace(

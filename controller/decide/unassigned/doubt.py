@@ -5,10 +5,11 @@ something shows that they are others:
 
 - Accepted since the sample: the reading cannot count them, so nothing of before explains them.
 - Certain before: what was certain at the sample before, and was not launched for, is still there.
-- The gauge has been less late. It was no later than explains what a sample left: if that is next to nothing, the sample shows so at once,
-  else only when the work ends and nothing is left over. What lies beyond the most that it was late (and more, if that varies), at two
-  samples in a row, is real. Until a few samples have shown it, all of GUARD_S is doubtful: a gauge that is always late, and messages
-  that always come anew, look the same.
+- Beyond how late the gauge is, at two samples in a row. It was no later than explains all that a sample left, so the least that any of the
+  last samples shows is how late it is; messages that are there make a sample show more, never less. Until one has told, all of GUARD_S
+  is doubtful, and until a few have, for half of the time at most that there is to drain in.
+
+A gauge that is late by a different time at each sample costs workers a start-up now and then: they take work from others.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from controller.decide.ledger import GUARD_S, STEP_S, Ledger
 from controller.model.reading import Reading, Value
 
 ENOUGH = 3
-"""So many samples must have shown how late the gauge is."""
+"""So many samples that have told how late the gauge is at most are believed."""
 KEPT = 10
+PERIOD_S = 60.0
+"""The time between two samples of a gauge."""
+LONGEST_PART = 0.5
+"""For how much of the time that there is to drain in messages may be doubted, while few samples have told."""
 SOON_S = 600.0
 """A sample that is older than this says nothing about the present one."""
 
@@ -44,25 +49,30 @@ class Remainder:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """What the next decision needs of samples. `late_s`: how many seconds older than it says the gauge was, by the last samples that told,
-    oldest first. `perhaps_s` is what samples show if nothing is left over when the work ends. `newest` and `before` are what the last
-    two samples left, each at the last look at it. The lane's state carries it."""
+    """What the next decision needs of samples. `late_s`: how many seconds older than it says the gauge was at most, by the last samples
+    that told, oldest first. `newest` and `before` are what the last two samples left, each at the last look at it. What is doubted came
+    after `since` (Unix seconds). The lane's state carries it."""
 
     late_s: tuple[float, ...] = ()
-    perhaps_s: tuple[float, ...] = ()
     newest: Remainder | None = None
     before: Remainder | None = None
+    since: float | None = None
 
     @property
     def guard_s(self) -> float:
-        """Within how many seconds before a sample acknowledgements are taken to be in the reading, where two samples agree: the most that
-        the gauge was late, and as much more as that varies."""
-        return min(GUARD_S, 2 * max(self.late_s) - min(self.late_s)) if len(self.late_s) >= ENOUGH else GUARD_S
+        """Within how many seconds before a sample acknowledgements are taken to be in the reading, where two samples agree."""
+        return min(self.late_s, default=GUARD_S)
+
+    def is_over(self, reading: Reading, now: float, within_s: float) -> bool:
+        """Whether it has lasted so long, and over enough samples, that messages would be late for it, and none has told."""
+        if self.since is None or not isinstance(reading, Value) or len(self.late_s) >= ENOUGH:
+            return False
+        return now - self.since >= within_s * LONGEST_PART and reading.sampled_at - self.since >= ENOUGH * PERIOD_S
 
     def launched(self, count: int) -> Doubt:
         """`count` of the unassigned messages were launched for."""
         newest, before = (None if one is None else one.launched(count) for one in (self.newest, self.before))
-        return replace(self, newest=newest if newest or self.perhaps_s else None, before=before or None)
+        return replace(self, newest=newest or None, before=before or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +83,9 @@ class Weighed:
     doubt: Doubt = field(default_factory=Doubt)
 
 
-def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int) -> Weighed:
-    """Decides how many of the doubtful messages count as assigned. `accepted_count` messages came after the sample."""
+def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int, *, now: float, within_s: float) -> Weighed:
+    """Decides at `now` (Unix seconds) how many of the doubtful messages count as assigned. `accepted_count` messages came after the
+    sample; messages are to be done within `within_s`."""
     read_count = reading.undelivered_count if isinstance(reading, Value) else 0
     open_count = max(0, read_count + accepted_count - ledger.sure_count)
     doubtful_count = min(_within(ledger, GUARD_S), read_count)
@@ -84,9 +95,11 @@ def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int)
     real_count = max(0, open_count - doubtful_count)
     if doubt.before is not None:
         real_count = max(real_count, min(open_count, doubt.before.certain_count), min(likely_count, doubt.before.likely_count))
+    if doubt.is_over(reading, now, within_s):
+        real_count = open_count
     if isinstance(reading, Value):
         newest = Remainder(reading.sampled_at, real_count, max(real_count, likely_count))
-        doubt = replace(doubt, newest=newest if newest or doubt.perhaps_s else None)
+        doubt = replace(doubt, newest=newest or None, since=doubt.since if open_count > real_count else None)
     return Weighed(replace(ledger, guard_count=open_count - real_count), doubt)
 
 
@@ -97,29 +110,23 @@ def _within(ledger: Ledger, seconds: float) -> int:
 
 
 def _sampled(doubt: Doubt, ledger: Ledger, reading: Value, open_count: int) -> Doubt:
-    """With the present sample, if it is a new one: what the last one left is what was before, and what it showed is borne out or not."""
+    """With the present sample, if it is a new one: what the last one left is what was before."""
     last = doubt.newest
     if last is not None and last.sampled_at == reading.sampled_at:
         return doubt
-    if last is not None and not 0 < reading.sampled_at - last.sampled_at <= SOON_S:
-        last, doubt = None, replace(doubt, perhaps_s=())
-    goes_on, shown_s = any(ledger.recent), _shown_s(ledger, reading, open_count)
-    sure_s = doubt.perhaps_s if not goes_on and not open_count else ()
-    perhaps_s = doubt.perhaps_s if goes_on else ()
-    if shown_s is not None and shown_s <= STEP_S:
-        sure_s = (shown_s,)
-    elif shown_s is not None:
-        perhaps_s = (*perhaps_s, shown_s)[-KEPT:]
-    return Doubt((*doubt.late_s, *sure_s)[-KEPT:], perhaps_s, None, last or None)
+    is_next = last is not None and 0 < reading.sampled_at - last.sampled_at <= SOON_S
+    shown_s = _shown_s(ledger, reading, open_count)
+    late_s = doubt.late_s if shown_s is None else (*doubt.late_s, shown_s)[-KEPT:]
+    came_after = reading.sampled_at - PERIOD_S if doubt.since is None else doubt.since
+    return Doubt(late_s, None, last if is_next else None, came_after)
 
 
 def _shown_s(ledger: Ledger, reading: Value, open_count: int) -> float | None:
-    """How many seconds older than it says the gauge is, if what was acknowledged shortly before the sample explains all that is left. None
-    if that tells nothing: if too little was acknowledged at the time, or the ledger has far more than the reading. What takes all of
-    GUARD_S to explain tells nothing either: messages that were hidden by just that doubt look the same."""
+    """How many seconds older than it says the gauge is at most: what was acknowledged within so long before the sample explains all that is
+    left, to the nearest STEP_S. None if that tells nothing: if work did not go on all the time, or the ledger has more than the reading."""
     recent = (0, *ledger.recent)
     third = len(recent) // 3
     goes_on = all(recent[at] > recent[at - third] for at in (third, 2 * third, 3 * third)) if third else False
-    if not goes_on or open_count > recent[-2] or ledger.sure_count - reading.undelivered_count > recent[1]:
+    if not goes_on or open_count > recent[-1] or ledger.sure_count - reading.undelivered_count > recent[1]:
         return None
-    return STEP_S * next(step for step, count in enumerate(recent) if count >= open_count)
+    return STEP_S * min(range(len(recent)), key=lambda step: abs(recent[step] - open_count))
