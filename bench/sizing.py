@@ -133,8 +133,8 @@ def rival_table(cells: Cells, rivals: Sequence[str]) -> list[list[str]]:
         best_met = max(met.values())
         ratios = {name: mean(ratio_of(found[name]) for found in cells.values()) for name in own}
         best = min((name for name in own if met[name] >= min(DEADLINES_AIM, best_met)), key=ratios.__getitem__)
-        beats = {name: beaten_by(cells, name) for name in own}
-        most = max(own, key=lambda name: len(beats[name]))
-        where = ", ".join(sorted({f"{pattern} {lag_s:.0f} s" for pattern, lag_s in beats[most]})) or "nowhere"
+        cheaper = {name: beaten_by(cells, name) for name in own}
+        most = max(own, key=lambda name: len(cheaper[name]))
+        where = ", ".join(sorted({f"{pattern} {lag_s:.0f} s" for pattern, lag_s in cheaper[most]})) or "nowhere"
         rows.append([best, f"{ratios[best]:.2f}", f"{100 * met[best]:.1f} %", where])
     return rows

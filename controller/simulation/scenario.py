@@ -91,6 +91,6 @@ class Scenario:
     flush_s: float = WorkerSettings.flush_interval_s
     gauge_every_s: float = GAUGE_EVERY_S
     gauge_phase_s: float | None = None
-    """When each lane's first sample is taken; None: at a moment that chance chooses."""
+    """When each lane's first sample is taken; None: at a random moment of the period."""
     gauge_older_s: float = 0.0
     """By how much each sample is older than it says."""

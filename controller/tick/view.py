@@ -6,7 +6,7 @@ A look launches nothing. What it reads becomes a View, which is all that a decis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from batch.model.errors import FanoutError
@@ -19,7 +19,7 @@ from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
 from controller.decide.decision import Decision, HoldCause, held_decision
 from controller.decide.held_elsewhere import held_elsewhere
-from controller.decide.ledger import GUARD_S, Ledger, ledger_of
+from controller.decide.ledger import GUARD_S, Ledger, Unlisted, ledger_of
 from controller.decide.probe import unfinished
 from controller.decide.unassigned.doubt import weighed
 from controller.decide.unassigned.since import Look, Waiting, returned_by, told_of, waiting_of
@@ -211,19 +211,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     remains = still_matter(seen.worked, since, now)
     memory.remember_ended(lane.name, remains)
     lost = unlisted(intents, seen, now)
-    ledger = ledger_of(
-        sampled_at,
-        seen.worked,
-        lost,
-        now=now,
-        subscription=lane.subscription,
-        given_up_ids=given_up(intents),
-        within_s=lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None,
-        task_timeout_s=lane.task_timeout_s,
-        concurrency=lane.concurrency,
-        start_within_s=lane.start_within_s,
-        slow_start_s=lane.slow_start_s,
-    )
+    ledger = _ledger(lane, sampled_at, seen.worked, lost, given_up(intents), now)
     weight = weighed(state.doubt, ledger, view.reading, view.accepted_count, now=now, within_s=lane.policy.drain_within_s)
     elsewhere = held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription)
     listing_error = shortage(job.name, found, len(lost))
@@ -246,6 +234,24 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         unfinished_count=unfinished(state.accepted, seen.worked),
         notes=(*view.notes, *found.notes, *seen.notes),
         crashed=crashed_of(seen.worked),
+    )
+
+
+def _ledger(
+    lane: Lane, sampled_at: float, executions: Sequence[Worked], lost: Sequence[Unlisted], given_up_ids: Collection[str], now: float
+) -> Ledger:
+    return ledger_of(
+        sampled_at,
+        executions,
+        lost,
+        now=now,
+        subscription=lane.subscription,
+        given_up_ids=given_up_ids,
+        within_s=lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None,
+        task_timeout_s=lane.task_timeout_s,
+        concurrency=lane.concurrency,
+        start_within_s=lane.start_within_s,
+        slow_start_s=lane.slow_start_s,
     )
 
 

@@ -13,6 +13,7 @@ from controller.decide.unassigned.doubt import ENOUGH, Doubt, Weighed, weighed
 from controller.model.reading import Idle, Value
 
 T = 10_000.0
+WITHIN_S = 600.0
 RATE = 10
 """Messages acknowledged a second, where something goes on."""
 
@@ -28,7 +29,7 @@ def left(found: Weighed, known: int) -> int:
 
 def seen(doubt: Doubt, count: int, assigned: int, minute: int = 0, *, rate: float = RATE, accepted: int = 0) -> tuple[int, Doubt]:
     at = T + 60 * minute
-    found = weighed(doubt, ledger(assigned, rate, at), Value(count, at), accepted)
+    found = weighed(doubt, ledger(assigned, rate, at), Value(count, at), accepted, now=at + 60, within_s=WITHIN_S)
     return left(found, count + accepted), found.doubt
 
 
@@ -44,7 +45,7 @@ def test_what_was_acknowledged_shortly_before_the_sample_explains_as_many() -> N
 def test_it_explains_nothing_that_was_accepted_since_the_sample() -> None:
     assert seen(Doubt(), 0, 0, accepted=400)[0] == 400
     assert seen(Doubt(), 240, 0, accepted=400)[0] == 400
-    assert left(weighed(Doubt(), ledger(0), Idle(), 400), 400) == 400
+    assert left(weighed(Doubt(), ledger(0), Idle(), 400, now=T, within_s=WITHIN_S), 400) == 400
 
 
 def test_what_was_certain_once_is_not_hidden_by_what_others_do() -> None:
@@ -74,10 +75,10 @@ def test_the_second_sample_is_believed_once_the_gauge_was_seen_to_be_on_time() -
     assert seen(doubt.launched(240), 340, 340, 2)[0] == 0
 
 
-def test_what_only_one_sample_shows_is_not_believed_and_counts_as_late() -> None:
+def test_what_only_one_sample_shows_is_not_believed_and_does_not_count_as_late() -> None:
     _, doubt = seen(learned(0.0), 300, 100)
     again, doubt = seen(doubt, 100, 100, 1)
-    assert (again, doubt.late_s[-1], doubt.guard_s) == (0, 20.0, GUARD_S)
+    assert (again, doubt.late_s[-2:], doubt.guard_s) == (0, (20.0, 0.0), 0.0)
 
 
 @pytest.mark.parametrize("late_s", [5.0, 20.0, 30.0])
@@ -97,16 +98,24 @@ def test_a_ledger_that_has_more_than_there_is_shows_nothing() -> None:
     assert doubt.guard_s == GUARD_S
 
 
-def test_what_the_doubt_itself_has_hidden_is_not_taken_for_a_late_gauge() -> None:
-    """A wave is launched for but for as many as were acknowledged in 30 s, which then stay until the drain is over."""
-    doubt = Doubt()
+def test_what_the_doubt_itself_has_hidden_comes_out_in_half_of_the_time_there_is() -> None:
+    """A wave is launched for but for as many as were acknowledged in 30 s; no sample tells how late the gauge is."""
+    doubt, found = Doubt(), []
     for minute in range(5):
-        _, doubt = seen(doubt, 400, 100, minute)
-    assert doubt.late_s == ()
+        left_count, doubt = seen(doubt, 400, 100, minute, rate=10.5)
+        found.append(left_count)
+    assert found == [0, 0, 0, 0, 300], "300 s after the sample before the first, three of them seen"
     doubt = learned(0.0)
     first, doubt = seen(doubt, 1100, 100)
     assert first == 700
     assert seen(doubt.launched(700), 1050, 750, 1)[0] == 300
+
+
+def test_where_samples_have_told_that_the_gauge_is_late_the_time_that_goes_by_brings_nothing_out() -> None:
+    doubt = Doubt()
+    for minute in range(12):
+        left_count, doubt = seen(doubt, 400, 100, minute)
+        assert left_count == 0, minute
 
 
 counts = st.integers(0, 2000)

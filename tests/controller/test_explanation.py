@@ -129,7 +129,7 @@ def test_whether_messages_are_late_counts_from_when_they_came() -> None:
 
 def test_messages_that_are_not_equally_long_are_seen_in_the_numbers() -> None:
     uneven = replace(RATES, uneven_s=20.0)
-    decision = decision_for(lane(share=4000, drain_within_s=600.0), Value(4000, NOW - 60), Ledger(NOW), now=NOW, rates=uneven)
+    decision = decision_for(lane(max_messages=4000, drain_within_s=600.0), Value(4000, NOW - 60), Ledger(NOW), now=NOW, rates=uneven)
     told = text(decision)
     assert "11 s until a worker pulls, 6.5 s from the last to its end, 20 s in which its threads end apart (80 % quantile" in told
     assert "left after 11 s of start-up, 20 s kept for the longest; ceil(4000 / " in told

@@ -201,7 +201,7 @@ def waves(late_s: float, second_after_s: float, second: int, *, jitter_s: float 
         # Nothing was published before the wave but the backlog.
         undelivered[now] = drain.undelivered(then) - (second if drain.published > BACKLOG and then < begin + second_after_s else 0)
         here.backlog.reading = Value(undelivered[now], now, None)
-        decision = tick(lane(share=500, max_workers=100), here.outside).decision
+        decision = tick(lane(max_messages=500, max_workers=100), here.outside).decision
         if decision.workers and minute:
             launches.append((now - begin, decision.backlog))
         drain.adopt()

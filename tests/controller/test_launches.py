@@ -92,13 +92,13 @@ def test_a_refusal_of_a_while_ago_makes_no_launch_smaller(here: World) -> None:
 def test_only_what_was_refused_counts_and_one_worker_is_always_tried(here: World) -> None:
     here.runner.run_errors = [None, LaunchThrottled("429")]
     here.backlog_is(10_001)
-    tick(lane(share=1, max_workers=30_000), here.outside)
+    tick(lane(max_messages=1, max_workers=30_000), here.outside)
     backoff = load(here.store, "default").state.backoff
     assert backoff is not None
     assert (backoff.workers, refused_count(backoff, here.clock.now())) == (1, 1)
     here.clock.advance(100)
     here.backlog_is(20_000)
-    assert tick(lane(share=1, max_workers=30_000), here.outside).decision.workers == 1
+    assert tick(lane(max_messages=1, max_workers=30_000), here.outside).decision.workers == 1
 
 
 def test_parts_after_a_throttled_one_are_not_tried_and_all_have_their_reason(here: World) -> None:

@@ -58,8 +58,9 @@ def test_a_pace_is_believed_the_sooner_the_less_time_there_is() -> None:
 
 
 def test_a_pace_is_believed_once_each_thread_has_done_three_messages() -> None:
-    young = replace(SLOW, updated_at=30.0, taken=32, acked=24, marks=())
+    young = replace(SLOW, updated_at=30.0, taken=32, acked=24, marks=((15, 0),))
     assert messages_per_s(young, 3600.0, 8) == 24 / 15
+    assert messages_per_s(replace(young, marks=()), 3600.0, 8) == 32 / 30, "between two marks they come evenly"
     assert messages_per_s(replace(young, acked=23), 3600.0, 8) is None
     assert messages_per_s(replace(young, updated_at=19.0), 3600.0, 8) is None, "the first ones may have been the quick ones"
 
@@ -223,8 +224,8 @@ def drained_in_s(here: World, message_s: float) -> tuple[float, Drain]:
 def test_a_backlog_that_was_taken_to_be_light_does_not_wait_for_the_worker_that_has_it(here: World) -> None:
     took_s, drain = drained_in_s(here, 10.0)
     # One worker was launched for all of it, which it would have done in 6,000 s. Its pace shows by the next tick, as does what a message
-    # takes: those that help it are as many as are needed.
-    assert [info.task_count for info in here.runner.all.values()] == [1, 9]
+    # takes: those that help it are as many as are needed in the 9 min that are left.
+    assert [info.task_count for info in here.runner.all.values()] == [1, 10]
     assert took_s <= 1.1 * WITHIN_S
     assert drain.paid_s <= 1.05 * 600 * 10
 

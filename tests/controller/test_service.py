@@ -78,6 +78,7 @@ def test_one_lane(here: World, client: Client, path: str) -> None:
 @pytest.mark.parametrize("path", ["/tick?now=1", "/tick?lane=default&now=true", "/tick/default?now=1"])
 def test_a_lane_does_not_wait_when_it_is_to_start_now(here: World, client: Client, path: str) -> None:
     here.runner.set_annotation(JOB, "fanout/min-backlog", "50")
+    here.runner.set_annotation(JOB, "fanout/max-wait", "5m")
     here.backlog.by_name = {"tasks-sub": Value(7, here.clock.now())}
     waiting = client.post("/tick/default").json()["lanes"][0]["decision"]
     assert (waiting["kind"], waiting["waits_until"] is not None) == ("nothing_to_do", True)

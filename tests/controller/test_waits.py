@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.model.clock import iso
+from batch.model.names import lane_state_object
 from controller.act.state import LaneState, save
 from controller.decide.broken import Broken
 from controller.decide.decision import Decision, Kind, from_json, to_json
@@ -131,20 +132,21 @@ def test_a_delayed_lane_waits_for_an_execution_that_has_yet_to_start() -> None:
     assert decided(late, 20).waits_until == NOW + 6 * hour
 
 
-def test_a_lane_that_waits_writes_nothing_at_each_tick() -> None:
+def test_a_lane_that_waits_writes_nothing_between_samples_and_its_state_alone_at_a_new_one() -> None:
     own = job(max_wait="5m", max_messages="100000")
     here = world([own])
     of = lane_of(own)
     save(here.store, replace(LaneState("default"), learned=Learned((Sample(1.0, 100, 10.0, 5.0),))), 0, "learned")
     here.backlog_is(20)
     tick(of, here.outside)
-    for _ in range(3):
+    for is_new in (True, False) * 3:
         here.clock.advance(30.0)
-        written = [info.generation for info in here.store.list("")]
-        here.backlog.reading = Value(20, here.clock.now() - 20.0, 0.0)
-        waiting = tick(of, here.outside).decision
-        assert waiting.waits_until is not None
-        assert [info.generation for info in here.store.list("")] == written
+        if is_new:
+            here.backlog.reading = Value(20, here.clock.now() - 20.0, 0.0)
+        before = {(info.name, info.generation) for info in here.store.list("")}
+        assert tick(of, here.outside).decision.waits_until is not None
+        written = {(info.name, info.generation) for info in here.store.list("")} - before
+        assert {name for name, _ in written} == ({lane_state_object("default")} if is_new else set())
 
 
 def test_it_is_plain_json_and_explained() -> None:

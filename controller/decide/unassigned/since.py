@@ -48,9 +48,9 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The unassigned messages by their age, and the launches whose messages may come back, as of the last look, at `looked_at` (Unix
-    seconds). `sampled_at` is the newest sample, None if it left nothing; a part of what it showed was doubted if `is_doubted`. The lane's
-    state carries it."""
+    """The unassigned messages by their age, and the launches whose messages may come back, as of the last look that showed anything new, at
+    `looked_at` (Unix seconds): a tick between two samples leaves all as it was. `sampled_at` is the newest sample, None if it left nothing;
+    a part of what it showed was doubted if `is_doubted`. The lane's state carries it."""
 
     groups: tuple[Group, ...] = ()
     launches: tuple[Launch, ...] = ()
@@ -128,7 +128,8 @@ def waiting_of(before: Waiting, look: Look) -> Waiting:
     if not groups and not is_doubted:
         return Waiting(launches=tuple(launches))
     sampled_at = look.reading.sampled_at if isinstance(look.reading, Value) else None
-    return Waiting(groups, tuple(launches), sampled_at, is_doubted, came_after, look.now)
+    found = Waiting(groups, tuple(launches), sampled_at, is_doubted, came_after, before.looked_at)
+    return before if found == before else replace(found, looked_at=look.now)
 
 
 def _came_after(before: Waiting, look: Look) -> tuple[float, float]:
