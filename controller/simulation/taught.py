@@ -24,15 +24,17 @@ def teach(outside: Outside, load: Load, scenario: Scenario) -> None:
 
 
 def _learned(load: Load, scenario: Scenario, now: float) -> Learned:
-    """Its workers took messages for five minutes, or three a thread if those are long."""
+    """Its workers took messages for five minutes, or three a thread if those are long; they began together, but for their start-ups."""
     rng = random.Random(scenario.seed + 3)
     mean_s = load.durations.mean(0.0)
     count = load.concurrency * (max(3, int(LONG_S / mean_s)) if mean_s > 0 else 1000)
     parts = [_parts_of(load, rng, count) for _ in range(WORKERS)]
-    began_at = now - 60.0 - TAIL_S - max(sum(one) for one in parts) / load.concurrency
+    starts_s = [scenario.start_up.draw(rng) for _ in range(WORKERS)]
+    created_at = now - 60.0 - TAIL_S - max(start_s + sum(one) / load.concurrency for start_s, one in zip(starts_s, parts, strict=True))
     tries = {}
-    for index, seconds in enumerate(parts):
+    for index, (start_s, seconds) in enumerate(zip(starts_s, parts, strict=True)):
         lived_s = sum(seconds) / load.concurrency
+        began_at = created_at + start_s
         ended_at = began_at + lived_s
         first = int(began_at // MARK_EVERY_S + 1) * MARK_EVERY_S
         grid = range(first, int(ended_at) + 1, MARK_EVERY_S) if lived_s else ()
@@ -52,7 +54,6 @@ def _learned(load: Load, scenario: Scenario, now: float) -> Learned:
                 last_acked_at=ended_at,
             ),
         )
-    created_at = began_at - scenario.start_up.draw(rng)
     info = ExecutionInfo("projects/simulated/executions/taught", WORKERS, created_at, created_at, now - 60.0, succeeded_count=WORKERS)
     return learned(Learned(), [Worked(info, tries)], load.concurrency)
 
