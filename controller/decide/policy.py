@@ -344,5 +344,6 @@ def time_left_s(drain_within_s: float, since: float, now: float, least_s: float)
 
 
 def _least_s(rates: Rates | None, floor_s: float) -> float:
-    """The shortest time to plan with: that of a minute, which is paid for in any case, and of one message."""
-    return floor_s if rates is None else rates.start_up_s + max(floor_s, rates.message_s)
+    """The shortest time to plan with: that of one message, and of half the minute that is paid for in any case, so that what is nearly late
+    costs twice as much at most."""
+    return floor_s / 2 if rates is None else rates.start_up_s + max(floor_s / 2, rates.message_s)
