@@ -1,7 +1,7 @@
 """What draining costs beside what it could cost at least, and beside others' rules: the real ticks in a simulated world.
 
     python -m bench.sizing                     # all patterns, lags and rivals; half an hour on two cores
-    python -m bench.sizing --quick             # one seed, no rivals; two minutes
+    python -m bench.sizing --rivals none       # without rivals; some minutes
 
 Nothing runs but arithmetic, so the machine may be busy. It writes bench/results/sizing.json, prints its tables and puts them into
 docs/sizing.md. Costs are worker-seconds that are billed, at least 60 a worker, as a multiple of the clairvoyant bound.
@@ -9,14 +9,19 @@ docs/sizing.md. Costs are worker-seconds that are billed, at least 60 a worker, 
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from multiprocessing import Pool
+from pathlib import Path
 from statistics import mean
 
-from bench.page import ROOT
+from bench.machine import facts, load
+from bench.page import RESULTS, ROOT, conditions, grid, put_into
+from bench.recording import Measure, Recording, write
 from controller.simulation.delays import Lag, StartUp
 from controller.simulation.patterns import PATTERNS
 from controller.simulation.rival_runs import run_rival
@@ -34,6 +39,7 @@ PATIENCE = {PATIENT: {"fanout/max-wait": "10m"}, DEFAULT: {}}
 EVEN = 0.005
 """Costs that differ by less of the bound are the same."""
 AIM, TRICKLE_AIM, DEADLINES_AIM = 1.10, 1.50, 0.99
+RATIO, IN_TIME = "cost, as a multiple of the bound", "done in time, percent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +144,59 @@ def rival_table(cells: Cells, rivals: Sequence[str]) -> list[list[str]]:
         where = ", ".join(sorted({f"{pattern} {lag_s:.0f} s" for pattern, lag_s in cheaper[most]})) or "nowhere"
         rows.append([best, f"{ratios[best]:.2f}", f"{100 * met[best]:.1f} %", where])
     return rows
+
+
+def measures(cells: Cells) -> list[Measure]:
+    """For each cell the costs of everybody beside the bound, and the deadlines; a run for each seed."""
+    found = []
+    for (pattern, lag_s), results in sorted(cells.items()):
+        aim = f"at most {TRICKLE_AIM if pattern == 'trickle' else AIM:g}"
+        cost = Measure(f"{pattern}, lag {lag_s:.0f} s", RATIO, aim)
+        in_time = Measure(f"{pattern}, lag {lag_s:.0f} s", IN_TIME, f"at least {100 * DEADLINES_AIM:g}")
+        for who, runs in results.items():
+            for one in sorted(runs, key=lambda one: one.seed):
+                cost.add(who, one.ratio)
+                in_time.add(who, 100 * one.in_time)
+        found += [cost, in_time]
+    return found
+
+
+def text(recording: Recording, cells: Cells, rivals: Sequence[str]) -> str:
+    """The tables, and what was wanted."""
+    lags = [f"lag {lag_s:.0f} s" for lag_s in LAGS_S]
+    head = ["pattern", *lags, *(f"{lag}, default" for lag in lags), "in time, worst", "workers without work"]
+    lines = [
+        f"`{recording.command}`, {recording.taken[:10]}. Costs are multiples of the bound, the mean of {len(SEEDS)} seeds: first with "
+        "`fanout/max-wait` as long as `fanout/drain-within`, then with its default, half of it.",
+        "",
+        *grid(head, own_table(cells)),
+    ]
+    if rivals:
+        lines += ["", *grid(["rival, at its best setting", "cost", "in time", "cheaper at no worse deadlines"], rival_table(cells, rivals))]
+    return "\n".join([*lines, "", *conditions(recording)])
+
+
+def main() -> None:
+    options = _options()
+    rivals = [name for name in RIVALS if options.rivals != "none" and options.rivals in ("all", RIVALS[name].kind)]
+    recording = Recording(f"python -m bench.{NAME}", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", load(), facts(), [], [])
+    cells = by_cell(run(range(1, options.seeds + 1), rivals))
+    recording.measures = measures(cells)
+    write(recording, options.output)
+    shown = text(recording, cells, rivals)
+    print(shown)
+    if options.page:
+        options.page.write_text(put_into(options.page.read_text(encoding="utf-8"), NAME, shown), encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{NAME}", description="What draining costs beside what it could cost at least.")
+    parser.add_argument("--rivals", default="all", help="all, none, or a kind of them")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of each pattern and lag")
+    parser.add_argument("--output", type=Path, default=RESULTS / f"{NAME}.json")
+    parser.add_argument("--page", type=lambda given: Path(given) if given else None, default=PAGE, help="page to update; empty: none")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

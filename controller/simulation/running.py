@@ -64,7 +64,13 @@ def lanes_of(scenario: Scenario) -> dict[str, Lane]:
 
 def world_of(scenario: Scenario) -> World:
     """The world of a scenario, before anything has happened. Raises SettingsError."""
-    return World(scenario, {name: lane.policy.drain_within_s for name, lane in lanes_of(scenario).items()})
+    return World(scenario, deadlines_of(scenario))
+
+
+def deadlines_of(scenario: Scenario) -> dict[str, float]:
+    """By lane: within how many seconds a message is to be done. Raises SettingsError."""
+    lanes = lanes_of(scenario)
+    return {load.name: load.within_s or lanes[load.name].policy.drain_within_s for load in scenario.loads}
 
 
 def run_fanout(scenario: Scenario) -> Run:

@@ -58,7 +58,8 @@ NO_FAILURES = Failures()
 class Load:
     """One lane: `annotations` as an operator writes them (without those that name the subscription and its topic), what its job says, what
     comes, and how long it takes. A producer publishes again what is not done after `republish_after_s`. `is_taught`: the lane has drained
-    before, so that how long its messages take is known."""
+    before, so that how long its messages take is known. `within_s` is what counts as in time; None: the lane's `drain-within`.
+    `is_delayed`: its executions may start hours late, and the lane knows."""
 
     arrivals: Arrivals
     durations: Durations
@@ -69,12 +70,14 @@ class Load:
     failures: Failures = NO_FAILURES
     republish_after_s: float | None = None
     is_taught: bool = True
+    within_s: float | None = None
+    is_delayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What happens to these lanes within `horizon_s`, and until all is done, but no longer than twice that. The same `seed` gives the same
-    run. A worker is paid for `floor_s` at least."""
+    """What happens to these lanes within `horizon_s`, and until all is done, but no longer than twice that, or ten deadlines more. The
+    same `seed` gives the same run. A worker is paid for `floor_s` at least."""
 
     name: str
     loads: tuple[Load, ...]

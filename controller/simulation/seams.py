@@ -152,6 +152,7 @@ def job_of(load: Load, full_name: str) -> JobInfo:
         containers=(Container(image="simulated", command=("python", "-m", "batch"), env=env),),
         task_timeout_s=load.task_timeout_s,
         max_retries=1,
+        is_delayed=load.is_delayed,
     )
 
 

@@ -10,7 +10,7 @@ from batch.prices import WORKER_FLOOR_S
 from controller.simulation.arrivals import by_second
 from controller.simulation.bound import Terms, bound
 from controller.simulation.patterns import Pattern
-from controller.simulation.running import Run, lanes_of
+from controller.simulation.running import Run, deadlines_of, lanes_of
 from controller.simulation.scenario import Draw, Failures, Load, MaybeDraw, Scenario
 
 ANNOTATIONS: Mapping[str, str] = {"fanout/drain-within": "10m", "fanout/max-workers": "500"}
@@ -54,12 +54,12 @@ def _load(pattern: Pattern, setting: Setting, rng: random.Random, horizon_s: flo
 def least_cost_s(run: Run, start_up_s: float, floor_s: float = WORKER_FLOOR_S) -> float:
     """Worker-seconds that nobody could have done this run's messages for, each within its lane's `drain-within` of when it could first be
     taken; `start_up_s` is the shortest start-up."""
-    lanes = lanes_of(run.scenario)
+    lanes, deadlines = lanes_of(run.scenario), deadlines_of(run.scenario)
     total_s = 0.0
     for name, count in run.counts.items():
         available = sorted(run.availabilities[name])
         run_count = sum(many for _, many in available)
         each_s = count.work_s / run_count / lanes[name].concurrency if run_count else 0.0
-        terms = Terms(each_s, each_s * lanes[name].concurrency, start_up_s, floor_s, lanes[name].policy.drain_within_s)
+        terms = Terms(each_s, each_s * lanes[name].concurrency, start_up_s, floor_s, deadlines[name])
         total_s += bound(by_second(available), terms).seconds
     return total_s

@@ -28,6 +28,8 @@ from controller.simulation.scenario import Load, Scenario
 BATCH_S = 0.5
 """A thread takes so many messages at a time that they fill this, and at most a part of what there is."""
 LATE_S = 1e-6
+PATIENCE = 10
+"""So many deadlines after the horizon nothing is waited for any more."""
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ class World:
         self._gauge_rng, self._start_rng = random.Random(scenario.seed + 1), random.Random(scenario.seed + 2)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
-        self.stop_at = self.start_at + scenario.horizon_s * 2
+        self.stop_at = self.start_at + scenario.horizon_s + max(scenario.horizon_s, PATIENCE * max(drain_within_s.values(), default=0.0))
         base = "projects/simulated/locations/simulated/jobs"
         self.lanes = {load.name: LaneWorld(load, f"{base}/{load.name}", drain_within_s[load.name]) for load in scenario.loads}
         every_s = scenario.gauge_every_s
@@ -117,8 +119,9 @@ class World:
 
     def _every(self, seconds: float, call: Callable[[], None], first_s: float) -> None:
         def again(when: float) -> None:
-            call()
+            # Before the call: a rule that launches whatever there is would never let it be over.
             if not self.is_over:
+                call()
                 self.at(when + seconds, lambda: again(when + seconds))
 
         self.at(self.start_at + first_s, lambda: again(self.start_at + first_s))

@@ -5,22 +5,23 @@ something shows that they are others:
 
 - Accepted since the sample: the reading cannot count them, so nothing of before explains them.
 - Certain before: what was certain at the sample before, and was not launched for, is still there.
-- Beyond how late the gauge is, at two samples in a row. It was no later than explains all that a sample left, so the least that any of the
-  last samples shows is how late it is; messages that are there make a sample show more, never less. Until one has told, all of GUARD_S
-  is doubtful, and until a few have, for half of the time at most that there is to drain in.
+- Beyond how late the gauge is, at two samples in a row. It was no later than explains all that a sample left; messages that are there make
+  a sample show more, never less, so the middle of what the last samples show is taken. Until one has told, all of GUARD_S is doubtful.
+- For half of the time to drain in, unless samples agree on how late the gauge is.
 
-A gauge that is late by a different time at each sample costs workers a start-up now and then: they take work from others.
+A gauge that is late by another time at each sample costs workers a start-up now and then: they take work from others.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from statistics import median_high
 
 from controller.decide.ledger import GUARD_S, STEP_S, Ledger
 from controller.model.reading import Reading, Value
 
 ENOUGH = 3
-"""So many samples that have told how late the gauge is at most are believed."""
+"""So many samples that agree on how late the gauge is are believed, however long a doubt lasts."""
 KEPT = 10
 PERIOD_S = 60.0
 """The time between two samples of a gauge."""
@@ -61,11 +62,13 @@ class Doubt:
     @property
     def guard_s(self) -> float:
         """Within how many seconds before a sample acknowledgements are taken to be in the reading, where two samples agree."""
-        return min(self.late_s, default=GUARD_S)
+        return median_high(self.late_s) if self.late_s else GUARD_S
 
     def is_over(self, reading: Reading, now: float, within_s: float) -> bool:
         """Whether it has lasted so long, and over enough samples, that messages would be late for it, and none has told."""
-        if self.since is None or not isinstance(reading, Value) or len(self.late_s) >= ENOUGH:
+        if self.since is None or not isinstance(reading, Value):
+            return False
+        if len(self.late_s) >= ENOUGH and max(self.late_s) - min(self.late_s) <= STEP_S:
             return False
         return now - self.since >= within_s * LONGEST_PART and reading.sampled_at - self.since >= ENOUGH * PERIOD_S
 
