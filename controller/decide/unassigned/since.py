@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batch.model.exit import ExitReason
-from controller.decide.ledger import Ledger, promised
+from controller.decide.ledger import Ledger, horizon, promised
 from controller.model.execution import Worked
 from controller.model.reading import Reading, Value
 
@@ -171,12 +171,14 @@ def told_of(accepted: Sequence[tuple[float, int]], executions: Sequence[Worked],
 def returned_by(executions: Sequence[Worked], ledger: Ledger, unused: Mapping[str, int], now: float) -> dict[str, int]:
     """How many messages have come back, by part of a decision: what workers that failed, were killed or ran out of time have not
     acknowledged, what they are too slow for, what waits for a start that does not come. `unused` are the messages of parts that were never
-    launched, or given up."""
+    launched, or given up. What ended long ago has told already, and its progress is not read again."""
+    edge = horizon(ledger.since, now)
     entries = {entry.execution: entry for entry in ledger.entries}
     found = dict(unused)
     for one in executions:
         name = one.info.decision_id
-        if not name or name in unused:
+        is_unread = not one.tries and one.info.completed_at is not None and one.info.completed_at < edge
+        if not name or name in unused or is_unread:
             continue
         entry = entries.get(one.info.name)
         waits = entry is not None and one.info.live and not one.tries and not entry.assigned_count
