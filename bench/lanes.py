@@ -288,8 +288,8 @@ def scale() -> None:
     for pattern in (PATTERNS["trickle"], replace(usual, arrivals=diurnal(0.2))):
         print(f"a week of {simulated(pattern, 7 * DAY_S)}", flush=True)
     for message_s, drain_within in ((0.05, "10m"), (0.33, "10m"), (0.33, "30m")):
-        huge = Pattern(f"{message_s:g} s each", batch(100_000_000), Fixed(message_s))
-        print(f"drained in {drain_within}: {simulated(huge, 3600.0, drain_within, 10_000, 8)}", flush=True)
+        huge = Pattern("huge", batch(100_000_000), Fixed(message_s))
+        print(f"{message_s:g} s each, drained in {drain_within}: {simulated(huge, 3600.0, drain_within, 10_000, 8)}", flush=True)
 
 
 def main() -> None:
