@@ -20,11 +20,11 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings, target
 from hypothesis import strategies as st
 
-from controller.simulation.arrivals import Arrivals, by_second, total
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.durations import Durations, Fixed, HeavyTail, LogNormal
+from controller.simulation.given.arrivals import Arrivals, by_second, total
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Durations, Fixed, HeavyTail, LogNormal
+from controller.simulation.given.scenario import Load, Scenario
 from controller.simulation.running import run_fanout
-from controller.simulation.scenario import Load, Scenario
 from controller.simulation.trials import least_cost_s
 
 MOST_MESSAGES = 3000

@@ -28,9 +28,9 @@ from controller.observe.google_jobs import PAGE, WORKERS_PAGE
 from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
 from controller.observe.sources import PAGE as SUBSCRIPTIONS_PAGE
 from controller.observe.sources import SubscriptionFacts
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.durations import Fixed
-from controller.simulation.patterns import DAY_S, PATTERNS, Pattern, batch, diurnal
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Fixed
+from controller.simulation.given.patterns import DAY_S, PATTERNS, Pattern, batch, diurnal
 from controller.simulation.running import run_fanout
 from controller.simulation.trials import Setting, scenario_of
 from controller.tick.outside import Outside

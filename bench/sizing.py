@@ -22,8 +22,8 @@ from statistics import mean
 from bench.machine import facts, load
 from bench.page import RESULTS, ROOT, conditions, grid, put_into
 from bench.recording import Measure, Recording, write
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.patterns import PATTERNS
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.patterns import PATTERNS
 from controller.simulation.rival_runs import run_rival
 from controller.simulation.rivals import RIVALS
 from controller.simulation.running import Run, run_fanout
@@ -165,9 +165,9 @@ def text(recording: Recording, cells: Cells, rivals: Sequence[str]) -> str:
     """The tables, and what was wanted."""
     lags = [f"lag {lag_s:.0f} s" for lag_s in LAGS_S]
     head = ["pattern", *lags, *(f"{lag}, default" for lag in lags), "in time, worst", "workers without work"]
+    waits = "first with `fanout/max-wait` as long as `fanout/drain-within`, then with its default, half of it"
     lines = [
-        f"`{recording.command}`, {recording.taken[:10]}. Costs are multiples of the bound, the mean of {len(SEEDS)} seeds: first with "
-        "`fanout/max-wait` as long as `fanout/drain-within`, then with its default, half of it.",
+        f"`{recording.command}`, {recording.taken[:10]}. Costs are multiples of the bound, the mean of {len(SEEDS)} seeds: {waits}.",
         "",
         *grid(head, own_table(cells)),
     ]

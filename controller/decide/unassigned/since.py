@@ -83,7 +83,7 @@ class Waiting:
 class Look:
     """What is seen of a lane at `now` (Unix seconds). `unassigned_count` messages nobody has. `told` are times, with counts, at which
     messages came, as far as is known. `launches` are the parts of decisions that still matter, with since when (Unix seconds) their
-    messages wait; `returned` says how many of each have come back so far."""
+    messages wait; `returned` says how many of each have come back so far. What was doubted came after `doubted_since`."""
 
     now: float
     reading: Reading
@@ -92,6 +92,7 @@ class Look:
     told: Sequence[tuple[float, int]]
     launches: Mapping[str, float]
     returned: Mapping[str, int]
+    doubted_since: float | None = None
 
 
 def oldest_since(reading: Reading, ledger: Ledger) -> float | None:
@@ -145,7 +146,8 @@ def _came_after(before: Waiting, look: Look) -> tuple[float, float]:
     if first_look and (oldest := oldest_since(reading, look.ledger)) is not None:
         return oldest, reading.sampled_at - PERIOD_S
     came_after = reading.sampled_at - PERIOD_S if first_look else before.sampled_at or 0.0
-    came_after -= PERIOD_S if before.is_doubted else 0.0  # what was doubted at the sample before had come before it
+    if before.is_doubted:  # what was doubted at the sample before had come before it
+        came_after = min(came_after - PERIOD_S, came_after if look.doubted_since is None else look.doubted_since)
     no_older = came_after if reading.oldest_age_s is None else max(came_after, reading.sampled_at - reading.oldest_age_s)
     return no_older, reading.sampled_at - PERIOD_S if first_look else looked_at
 

@@ -9,12 +9,12 @@ import pytest
 
 from controller.decide.rates import Learned
 from controller.decide.sizing import Rates
-from controller.simulation import world
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.durations import Fixed
-from controller.simulation.patterns import Pattern, batch
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Fixed
+from controller.simulation.given.patterns import Pattern, batch
 from controller.simulation.running import Run, run_fanout
 from controller.simulation.trials import Setting, scenario_of
+from controller.simulation.world import world
 
 
 @dataclass

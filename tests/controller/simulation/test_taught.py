@@ -6,12 +6,12 @@ import pytest
 
 from controller.act.state import load as state_of
 from controller.decide.sizing import Rates
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.durations import Durations, Fixed, HeavyTail, LogNormal
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Durations, Fixed, HeavyTail, LogNormal
+from controller.simulation.given.scenario import Load, Scenario
 from controller.simulation.running import world_of
-from controller.simulation.scenario import Load, Scenario
-from controller.simulation.seams import outside_of
-from controller.simulation.taught import teach
+from controller.simulation.world.seams import outside_of
+from controller.simulation.world.taught import teach
 
 
 def taught(durations: Durations, seed: int, concurrency: int = 1) -> Rates:

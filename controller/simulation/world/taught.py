@@ -9,7 +9,7 @@ from batch.model.progress import MARK_EVERY_S, MARKS_KEPT, Progress
 from controller.act.state import LaneState, save
 from controller.decide.rates import Learned, learned
 from controller.model.execution import ExecutionInfo, Worked
-from controller.simulation.scenario import Load, Scenario
+from controller.simulation.given.scenario import Load, Scenario
 from controller.tick.outside import Outside
 
 WORKERS = 8

@@ -9,7 +9,7 @@ from batch.model.exit import ExitReason
 from batch.model.progress import MARK_EVERY_S, MARKS_KEPT, RUNNING_KEPT, Progress, RunningTask, interval_s
 from batch.settings import WorkerSettings
 from controller.model.execution import ExecutionInfo
-from controller.simulation.messages import Taken
+from controller.simulation.world.messages import Taken
 
 
 @dataclass(slots=True, eq=False)

@@ -21,10 +21,10 @@ from batch.services.drain import MAX_WAIT_S
 from batch.settings import WorkerSettings
 from batch.testing import ManualClock
 from batch.worker.life import BILLING_RESERVE_S
-from controller.simulation.draws import binomial
-from controller.simulation.fleet import Execution, Worker
-from controller.simulation.messages import Cohort, Queue, Taken
-from controller.simulation.scenario import Load, Scenario
+from controller.simulation.given.draws import binomial
+from controller.simulation.given.scenario import Load, Scenario
+from controller.simulation.world.fleet import Execution, Worker
+from controller.simulation.world.messages import Cohort, Queue, Taken
 
 BATCH_S = 0.5
 """A thread takes so many messages at a time that they fill this, and at most a part of what there is."""
