@@ -76,7 +76,8 @@ def _result(run: Run, cell: tuple[str, float, int, Sequence[str]], who: str) -> 
 
 
 def _cells(seeds: Sequence[int], rivals: Sequence[str]) -> list[tuple[str, float, int, Sequence[str]]]:
-    return [(pattern, lag_s, seed, rivals) for pattern in PATTERNS for lag_s in LAGS_S for seed in seeds]
+    """Rivals, of which there are many settings, meet the first seed only."""
+    return [(pattern, lag_s, seed, rivals if seed == 1 else ()) for pattern in PATTERNS for lag_s in LAGS_S for seed in seeds]
 
 
 def run(seeds: Sequence[int], rivals: Sequence[str]) -> list[Result]:
@@ -126,7 +127,8 @@ def beaten_by(cells: Cells, rival: str) -> list[tuple[str, float]]:
     return [
         cell
         for cell, found in cells.items()
-        if ratio_of(found[rival]) < ratio_of(found[PATIENT]) - EVEN and met_by(found[rival]) >= met_by(found[PATIENT])
+        for own in [[one for one in found[PATIENT] if one.seed == 1]]
+        if ratio_of(found[rival]) < ratio_of(own) - EVEN and met_by(found[rival]) >= met_by(own)
     ]
 
 

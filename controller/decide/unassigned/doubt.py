@@ -98,8 +98,6 @@ def weighed(doubt: Doubt, ledger: Ledger, reading: Reading, accepted_count: int,
     real_count = max(0, open_count - doubtful_count)
     if doubt.before is not None:
         real_count = max(real_count, min(open_count, doubt.before.certain_count), min(likely_count, doubt.before.likely_count))
-    if ledger.recent and open_count - accepted_count <= ledger.live_worker_count - ledger.pending_worker_count:
-        real_count = min(open_count, accepted_count)  # of each worker one message may be told too early or too late
     if doubt.is_over(reading, now, within_s):
         real_count = open_count
     if isinstance(reading, Value):
