@@ -41,10 +41,10 @@ from controller.lanes.resources import Creator, needed
 from controller.model.execution import ExecutionInfo
 from controller.observe.deployed import DeployedJobs
 from controller.observe.jobs import RunRequest
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.durations import Fixed
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Fixed
+from controller.simulation.given.scenario import Load, Scenario
 from controller.simulation.running import run_fanout
-from controller.simulation.scenario import Load, Scenario
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 from controller.wiring import connected

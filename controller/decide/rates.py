@@ -20,6 +20,7 @@ yesterday's. And what works now, or has ended lately, counts alone as soon as it
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
@@ -92,17 +93,18 @@ class Learned:
         samples, whose = self._that_count(now)
         if not samples:
             return None
-        messages = _weighed(samples)
-        known = [*self.samples, *self.running]
-        overhead_s = _quantile([(one.overhead_s, weight) for one, weight in _aged(known) if one.overhead_s is not None], 0.5)
+        messages, kept = _weighed(samples), _aged(self.samples)
+        known = _aged([*self.samples, *self.running]) if self.running else kept
+        overhead_s = _Spread((one.overhead_s, weight) for one, weight in known if one.overhead_s is not None).quantile(0.5)
+        uneven = _Spread((one.uneven_s, weight) for one, weight in known if one.uneven_s is not None)
+        executions = [list(group) for _, group in groupby(kept, lambda of: of[0].ended_at)]
+        executions += [[(one, 1.0) for one in self.running]] if self.running else []
         return Rates(
             message_s=_without_slowest(messages, quantile) + overhead_s,
-            start_up_s=self._typical(lambda one: one.start_up_s, quantile, START_ONCE_S),
-            idle_tail_s=self._typical(lambda one: one.idle_tail_s, quantile),
-            quick_message_s=_quantile(messages, 1 - quantile) + overhead_s,
-            uneven_s=_quantile(
-                [(one.uneven_s, weight) for one, weight in _aged(known) if one.uneven_s is not None], quantile, left_out=1.0
-            ),
+            start_up_s=_typical(executions, attrgetter("start_up_s"), quantile, START_ONCE_S),
+            idle_tail_s=_typical(executions, attrgetter("idle_tail_s"), quantile),
+            quick_message_s=messages.quantile(1 - quantile) + overhead_s,
+            uneven_s=_without_slowest(uneven, quantile),
             basis=f"{100 * quantile:.0f} % quantile of {counted(len(samples), 'worker')}{whose}",
         )
 
@@ -112,41 +114,62 @@ class Learned:
             return self.running, " still at work"
         known = [*self.samples, *self.running]
         for within_s in LATELY_S:
-            lately: list[Sample] = []
-            before: list[Sample] = []
-            for one in known:
-                (lately if one.ended_at is None or now - one.ended_at < within_s else before).append(one)
+            lately = [one for one in known if one.ended_at is None or now - one.ended_at < within_s]
+            if sum(one.acked_count + one.unfinished_count for one in lately) < FEW or len(lately) == len(known):
+                continue
+            before = _weighed([one for one in known if one.ended_at is not None and now - one.ended_at >= within_s])
             clearly = _clearly(lately, before)
             if clearly:
                 whose = f" of the last {spoken(within_s)}" if within_s else " still at work"
-                return lately, f"{whose}: clearly {clearly} than the {brief(_quantile(_weighed(before), CAUTIOUS))} learned before"
+                return lately, f"{whose}: clearly {clearly} than the {brief(before.quantile(CAUTIOUS))} learned before"
         return self.samples, ""
 
-    def _typical(self, seconds: Callable[[Sample], float | None], quantile: float, once_s: float = inf) -> float:
-        """Of each execution the quantile over its workers, and of these the quantile over executions, without the longest if there are
-        others; one alone counts up to `once_s`."""
-        each: list[tuple[float, float]] = []
-        for _, group in groupby(_aged([*self.samples, *(replace(one, ended_at=None) for one in self.running)]), lambda of: of[0].ended_at):
-            told = [(value, weight) for one, weight in group if (value := seconds(one)) is not None]
-            if told:
-                each.append((_quantile(told, quantile), told[0][1]))
-        found = _without_slowest(each, quantile)
-        return min(found, once_s) if len(each) == 1 else found
+
+class _Spread:
+    """Values with weights, in order. `quantile` gives the smallest value that covers this part of the weight, and no more than leaves out
+    so much of it; 0 if there are no values."""
+
+    __slots__ = ("_reached", "_values")
+
+    def __init__(self, weighted: Iterable[tuple[float, float]]) -> None:
+        ordered = sorted(weighted)
+        self._values = [value for value, _ in ordered]
+        self._reached = list(accumulate([weight for _, weight in ordered]))
+
+    def quantile(self, part: float, left_out: float = 0.0) -> float:
+        if len(self._values) < 2:
+            return self._values[0] if self._values else 0.0
+        whole = self._reached[-1]
+        return self._values[bisect_left(self._reached, min(part * whole, whole - left_out) - 1e-9)]
 
 
-def _clearly(lately: Sequence[Sample], before: Sequence[Sample]) -> str:
+def _typical(
+    executions: Sequence[Sequence[tuple[Sample, float]]],
+    seconds: Callable[[Sample], float | None],
+    quantile: float,
+    once_s: float = inf,
+) -> float:
+    """Of each execution the quantile over its workers, and of these the quantile over executions, without the longest if there are others;
+    one alone counts up to `once_s`."""
+    each: list[tuple[float, float]] = []
+    for group in executions:
+        told = [(value, weight) for one, weight in group if (value := seconds(one)) is not None]
+        if told:
+            each.append((_Spread(told).quantile(quantile) if told[1:] else told[0][0], told[0][1]))
+    found = _without_slowest(_Spread(each), quantile)
+    return min(found, once_s) if len(each) == 1 else found
+
+
+def _clearly(lately: Sequence[Sample], before: _Spread) -> str:
     """Whether those messages take clearly longer ("slower") or shorter ("quicker") than these; empty if neither. The fewer they are, the
     more so: 2.7 times as long for 3 messages, 1.8 times for 20, 1.5 times for 100. Means of so many log-normal messages (sigma 1)
     differ by that much about once in forty times."""
     acked_count, unfinished_count = sum(one.acked_count for one in lately), sum(one.unfinished_count for one in lately)
-    count = acked_count + unfinished_count
-    if count < FEW or not before:
-        return ""
-    new, old, times = _weighed(lately), _weighed(before), 1.25 * (1 + 2 / sqrt(count))
-    if _quantile(new, 0.5) >= times * _quantile(old, CAUTIOUS):
+    new, times = _weighed(lately), 1.25 * (1 + 2 / sqrt(acked_count + unfinished_count))
+    if new.quantile(0.5) >= times * before.quantile(CAUTIOUS):
         return "slower"
     steady = acked_count >= ENOUGH_ROUNDS * max(1, unfinished_count)
-    return "quicker" if steady and times * _quantile(new, CAUTIOUS) <= _quantile(old, 1 - CAUTIOUS) else ""
+    return "quicker" if steady and times * new.quantile(CAUTIOUS) <= before.quantile(1 - CAUTIOUS) else ""
 
 
 def learned(before: Learned, executions: Sequence[Worked], concurrency: int, *, is_delayed: bool = False) -> Learned:
@@ -255,24 +278,14 @@ def _aged(samples: Sequence[Sample]) -> list[tuple[Sample, float]]:
     return [(one, 1.0 if one.ended_at is None else 0.5 ** ((newest - one.ended_at) / HALF_LIFE_S)) for one in samples]
 
 
-def _weighed(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+def _weighed(samples: Sequence[Sample]) -> _Spread:
     """Seconds per message, with their weight: by messages and by age."""
-    return [(one.message_s, weight * min(one.acked_count + one.unfinished_count, ENOUGH)) for one, weight in _aged(samples)]
+    return _Spread([(one.message_s, weight * min(one.acked_count + one.unfinished_count, ENOUGH)) for one, weight in _aged(samples)])
 
 
-def _without_slowest(weighted: Sequence[tuple[float, float]], quantile: float) -> float:
+def _without_slowest(spread: _Spread, quantile: float) -> float:
     """The quantile, but never the slowest one (a message, or an execution, has weight 1) if there are others."""
-    return _quantile(weighted, quantile, left_out=1.0)
-
-
-def _quantile(weighted: Iterable[tuple[float, float]], quantile: float, left_out: float = 0.0) -> float:
-    """The smallest value that covers this part of the weight, and no more than leaves out so much of it; 0 if there are no values."""
-    ordered = sorted(weighted)
-    if len(ordered) < 2:
-        return ordered[0][0] if ordered else 0.0
-    reached = list(accumulate(weight for _, weight in ordered))
-    enough = min(quantile * reached[-1], reached[-1] - left_out) - 1e-9
-    return next(value for (value, _), weight in zip(ordered, reached, strict=True) if weight >= enough)
+    return spread.quantile(quantile, left_out=1.0)
 
 
 def _digits(value: float) -> float:

@@ -69,7 +69,8 @@ def _left(demand: Demand) -> str:
     left, whole_s = f"{brief(demand.within_s)} left", demand.policy.drain_within_s
     if demand.within_s + demand.waited_s <= whole_s + _EPSILON:
         return left
-    return f"{left} (half of drain-within: these messages have waited {brief(demand.waited_s)} of its {brief(whole_s)})"
+    how = "half of drain-within" if demand.within_s <= whole_s / 2 + _EPSILON else "what a worker needs"
+    return f"{left} ({how}: these messages have waited {brief(demand.waited_s)} of its {brief(whole_s)})"
 
 
 def _unlearned(demand: Demand) -> Wanted:

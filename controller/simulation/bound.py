@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil, inf
 
-from controller.simulation.arrivals import Arrivals, total
+from controller.simulation.given.arrivals import Arrivals, total
 
 MOST_ATOMS = 100_000
 _FEWEST_ATOMS = 500

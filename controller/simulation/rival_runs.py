@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from controller.simulation.given.scenario import Scenario
 from controller.simulation.rivals import CpuPool, Rival, Seen, held
 from controller.simulation.running import Run, ended, started, world_of
-from controller.simulation.scenario import Scenario
-from controller.simulation.seams import reading_of
-from controller.simulation.world import LaneWorld, World
+from controller.simulation.world.seams import reading_of
+from controller.simulation.world.world import LaneWorld, World
 
 RATE_OVER_S = 120.0
 """What a rate of arrivals is taken over."""

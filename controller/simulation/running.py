@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from controller.decide.decision import Decision, Kind
 from controller.lanes.lanes import lane_of
 from controller.model.lane import Lane
-from controller.simulation.scenario import Scenario
-from controller.simulation.seams import job_of, outside_of
-from controller.simulation.taught import teach
-from controller.simulation.world import Count, LaneWorld, World
+from controller.simulation.given.scenario import Scenario
+from controller.simulation.world.seams import job_of, outside_of
+from controller.simulation.world.taught import teach
+from controller.simulation.world.world import Count, LaneWorld, World
 from controller.tick.rounds import tick_lanes
 
 EVERY_S = 60.0

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batch.prices import WORKER_FLOOR_S
-from controller.simulation.arrivals import by_second
 from controller.simulation.bound import Terms, bound
-from controller.simulation.patterns import Pattern
+from controller.simulation.given.arrivals import by_second
+from controller.simulation.given.patterns import Pattern
+from controller.simulation.given.scenario import Draw, Failures, Load, MaybeDraw, Scenario
 from controller.simulation.running import Run, deadlines_of, lanes_of
-from controller.simulation.scenario import Draw, Failures, Load, MaybeDraw, Scenario
 
 ANNOTATIONS: Mapping[str, str] = {"fanout/drain-within": "10m", "fanout/max-workers": "500"}
 

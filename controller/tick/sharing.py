@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from batch.model.clock import iso
 from batch.model.errors import FanoutError
@@ -19,6 +20,7 @@ from controller.decide.budget import Draft, decisions_of
 from controller.decide.caps import Limits
 from controller.decide.decision import Decision, HoldCause, Kind, on_hold
 from controller.decide.policy import decision_for
+from controller.decide.sizing import Rates
 from controller.model.wording import spoken
 from controller.tick.outside import MINUTE_S, Outside
 from controller.tick.view import View, fault
@@ -92,6 +94,11 @@ def _decisions(views: Sequence[View], outside: Outside, unseen: Sequence[Reserva
 
 
 def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
+    @cache
+    def rates() -> Rates | None:
+        """A lane that launches is decided twice, and one without a ledger has no use for them."""
+        return None if view.ledger is None else view.state.learned.rates(view.now)
+
     def decide(limits: Limits) -> Decision:
         if view.held is not None:
             return view.held
@@ -103,7 +110,7 @@ def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
                     view.reading,
                     view.ledger,
                     now=view.now,
-                    rates=None if view.ledger is None else view.state.learned.rates(view.now),
+                    rates=rates(),
                     accepted_since_sample_count=view.accepted_count,
                     listing_error=view.listing_error,
                     broken=view.broken,

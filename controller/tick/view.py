@@ -277,6 +277,7 @@ def _waiting(view: View, state: LaneState, executions: Sequence[Worked], ledger:
             {part.decision_id: part.backlog for part in parts if part.state in (PartState.REFUSED, PartState.ABANDONED)},
             now,
         ),
+        None if state.doubt.since is None else max(state.doubt.since, now - lane.policy.drain_within_s / 2),
     )
     return waiting_of(before, look)
 

@@ -17,11 +17,11 @@ from batch.prices import worker_usd_per_s
 from controller.config import ControllerSettings
 from controller.model.wording import duration
 from controller.observe.arrivals import KEPT_S, LATE_S
-from controller.simulation.arrivals import Arrivals, arrivals_from_csv, by_second
-from controller.simulation.delays import START_UPS
-from controller.simulation.durations import Durations
-from controller.simulation.patterns import PATTERNS, Arriving, Pattern
-from controller.simulation.scenario import Scenario
+from controller.simulation.given.arrivals import Arrivals, arrivals_from_csv, by_second
+from controller.simulation.given.delays import START_UPS
+from controller.simulation.given.durations import Durations
+from controller.simulation.given.patterns import PATTERNS, Arriving, Pattern
+from controller.simulation.given.scenario import Scenario
 from controller.simulation.trials import Setting, scenario_of
 from fanout import cloud
 from fanout.explain import moment

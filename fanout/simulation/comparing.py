@@ -10,10 +10,10 @@ from typing import Any
 
 from batch.model.errors import SettingsError
 from controller.observe.jobs import LANE_PREFIX
+from controller.simulation.given.scenario import Scenario
 from controller.simulation.rival_runs import run_rival
 from controller.simulation.rivals import Rival
 from controller.simulation.running import Point, Run, lanes_of, run_fanout
-from controller.simulation.scenario import Scenario
 from controller.simulation.trials import least_cost_s
 from fanout.simulation.case import Case
 

@@ -18,9 +18,9 @@ from controller.lanes.annotations import SCHEDULE
 from controller.lanes.lanes import lanes_named
 from controller.model.lane import Lane
 from controller.observe.jobs import LANE_PREFIX
-from controller.simulation.arrivals import Arrivals, arrivals_from_series
-from controller.simulation.delays import START_UPS, StartUp
-from controller.simulation.durations import Durations, Fixed, LogNormal
+from controller.simulation.given.arrivals import Arrivals, arrivals_from_series
+from controller.simulation.given.delays import START_UPS, StartUp
+from controller.simulation.given.durations import Durations, Fixed, LogNormal
 from controller.tick.outside import Outside
 
 _NOT_OF_SIZES = frozenset({"subscription", "topic", "paused", "callbacks", "accept", "default-type", "event-types"})

@@ -10,9 +10,9 @@ from typing import TypeVar
 from batch.model.errors import SettingsError
 from controller.lanes.annotations import ANNOTATIONS, SCHEDULE
 from controller.observe.jobs import LANE_PREFIX
-from controller.simulation.delays import START_UPS, Lag, StartUp
-from controller.simulation.durations import Durations, Fixed, HeavyTail, LogNormal
-from controller.simulation.patterns import PATTERNS
+from controller.simulation.given.delays import START_UPS, Lag, StartUp
+from controller.simulation.given.durations import Durations, Fixed, HeavyTail, LogNormal
+from controller.simulation.given.patterns import PATTERNS
 from controller.simulation.rivals import RIVALS, Rival
 
 T = TypeVar("T")

@@ -187,15 +187,16 @@ def test_a_few_messages_wait_for_more_but_not_for_ever() -> None:
 
 
 def test_what_can_still_be_in_time_is_planned_with_the_time_that_is_left() -> None:
-    """As long as a worker can fill the minute that is paid for in any case, and a message ends."""
+    """As long as a worker can fill half of the minute that is paid for in any case, and a message ends."""
 
-    def within_s(waited_s: float, rates: Rates | None = None) -> float | None:
-        of = lane(drain_within_s=600.0)
+    def within_s(waited_s: float, rates: Rates | None = None, drain_within_s: float = 600.0) -> float | None:
+        of = lane(drain_within_s=drain_within_s)
         return decision_for(of, Value(100, NOW - 60, None), ledger(), now=NOW, rates=rates, waiting_since=NOW - waited_s).within_s
 
-    assert [within_s(waited_s) for waited_s in (0, 290, 540, 541, 5000)] == [600, 310, 60, 300, 300]
-    assert [within_s(waited_s, Rates(1.0, 10.0)) for waited_s in (530, 531)] == [70, 300]
+    assert [within_s(waited_s) for waited_s in (0, 290, 570, 571, 5000)] == [600, 310, 30, 300, 300]
+    assert [within_s(waited_s, Rates(1.0, 10.0)) for waited_s in (560, 561)] == [40, 300]
     assert [within_s(waited_s, Rates(200.0, 10.0)) for waited_s in (390, 391)] == [210, 300]
+    assert within_s(53, Rates(7.0, 23.0), 60.0) == 53, "what is late is no reason for workers that have no time to work"
 
 
 def test_unknown_is_held_and_only_after_long_one_worker_looks() -> None:

@@ -131,6 +131,10 @@ def test_so_does_all_of_an_execution_that_starts_too_late_or_was_cancelled_befor
     assert returned_by([], Ledger(T), {"d.1": 70}, T) == {"d.1": 70}
 
 
+def test_what_ended_long_ago_and_is_not_read_again_does_not_come_back() -> None:
+    assert returned(execution(completed_at=T - 601), now=T) == 0
+
+
 def test_so_does_what_a_worker_is_too_slow_for() -> None:
     slow = progress(50, T - 400, updated_at=T, taken=4, acked=2)
     assert returned(execution(running_count=2), {0: [slow]}, within_s=600.0) == 46 - (3 - 2), "300 of the 600 s are left at the most"

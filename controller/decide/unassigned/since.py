@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batch.model.exit import ExitReason
-from controller.decide.ledger import Ledger, promised
+from controller.decide.ledger import Ledger, horizon, promised
 from controller.model.execution import Worked
 from controller.model.reading import Reading, Value
 
@@ -83,7 +83,7 @@ class Waiting:
 class Look:
     """What is seen of a lane at `now` (Unix seconds). `unassigned_count` messages nobody has. `told` are times, with counts, at which
     messages came, as far as is known. `launches` are the parts of decisions that still matter, with since when (Unix seconds) their
-    messages wait; `returned` says how many of each have come back so far."""
+    messages wait; `returned` says how many of each have come back so far. What was doubted came after `doubted_since`."""
 
     now: float
     reading: Reading
@@ -92,6 +92,7 @@ class Look:
     told: Sequence[tuple[float, int]]
     launches: Mapping[str, float]
     returned: Mapping[str, int]
+    doubted_since: float | None = None
 
 
 def oldest_since(reading: Reading, ledger: Ledger) -> float | None:
@@ -112,8 +113,9 @@ def waiting_of(before: Waiting, look: Look) -> Waiting:
     added: list[Group] = []
     for at, one in sorted(enumerate(launches), key=lambda pair: pair[1].since):
         count = min(new_count, max(0, look.returned.get(one.decision_id, 0) - one.returned_count))
-        added, new_count = [*added, Group(one.since, count)], new_count - count
-        launches[at] = replace(one, returned_count=one.returned_count + count)
+        if count:
+            added, new_count = [*added, Group(one.since, count)], new_count - count
+            launches[at] = replace(one, returned_count=one.returned_count + count)
     for told_at, told_count in sorted(look.told, reverse=True):
         if told_at >= threshold and new_count:
             count = min(new_count, told_count)
@@ -144,7 +146,8 @@ def _came_after(before: Waiting, look: Look) -> tuple[float, float]:
     if first_look and (oldest := oldest_since(reading, look.ledger)) is not None:
         return oldest, reading.sampled_at - PERIOD_S
     came_after = reading.sampled_at - PERIOD_S if first_look else before.sampled_at or 0.0
-    came_after -= PERIOD_S if before.is_doubted else 0.0  # what was doubted at the sample before had come before it
+    if before.is_doubted:  # what was doubted at the sample before had come before it
+        came_after = min(came_after - PERIOD_S, came_after if look.doubted_since is None else look.doubted_since)
     no_older = came_after if reading.oldest_age_s is None else max(came_after, reading.sampled_at - reading.oldest_age_s)
     return no_older, reading.sampled_at - PERIOD_S if first_look else looked_at
 
@@ -170,12 +173,14 @@ def told_of(accepted: Sequence[tuple[float, int]], executions: Sequence[Worked],
 def returned_by(executions: Sequence[Worked], ledger: Ledger, unused: Mapping[str, int], now: float) -> dict[str, int]:
     """How many messages have come back, by part of a decision: what workers that failed, were killed or ran out of time have not
     acknowledged, what they are too slow for, what waits for a start that does not come. `unused` are the messages of parts that were never
-    launched, or given up."""
+    launched, or given up. What ended long ago has told already, and its progress is not read again."""
+    edge = horizon(ledger.since, now)
     entries = {entry.execution: entry for entry in ledger.entries}
     found = dict(unused)
     for one in executions:
         name = one.info.decision_id
-        if not name or name in unused:
+        is_unread = not one.tries and one.info.completed_at is not None and one.info.completed_at < edge
+        if not name or name in unused or is_unread:
             continue
         entry = entries.get(one.info.name)
         waits = entry is not None and one.info.live and not one.tries and not entry.assigned_count

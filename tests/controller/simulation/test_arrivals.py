@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from batch.model.errors import SettingsError
-from controller.simulation.arrivals import arrivals_from_csv, arrivals_from_series, by_second, total
+from controller.simulation.given.arrivals import arrivals_from_csv, arrivals_from_series, by_second, total
 
 
 def test_seconds_and_counts_are_read() -> None:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from controller.simulation.arrivals import Arrivals, by_second, total
 from controller.simulation.bound import MOST_ATOMS, Bound, Terms, bound, bound_total
-from controller.simulation.patterns import PATTERNS
+from controller.simulation.given.arrivals import Arrivals, by_second, total
+from controller.simulation.given.patterns import PATTERNS
 
 Worker = tuple[int, int]
 """Launched at, billed for this long, on a grid of whole seconds; a message is one second of work."""

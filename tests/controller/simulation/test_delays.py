@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from controller.simulation.delays import START_UPS, Lag, StartUp
+from controller.simulation.given.delays import START_UPS, Lag, StartUp
 
 
 def test_a_lag_is_its_base_and_a_jitter_and_some_samples_are_lost() -> None:

@@ -8,8 +8,8 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from controller.simulation.draws import binomial, poisson
-from controller.simulation.durations import ByHour, Durations, Fixed, HeavyTail, LogNormal
+from controller.simulation.given.draws import binomial, poisson
+from controller.simulation.given.durations import ByHour, Durations, Fixed, HeavyTail, LogNormal
 
 KINDS: list[Durations] = [Fixed(2.0), LogNormal(2.0, 0.6), HeavyTail(1.0, 0.01, 60.0), ByHour(tuple(1.0 + hour for hour in range(24)))]
 

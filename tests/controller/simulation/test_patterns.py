@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.simulation.arrivals import Arrivals, total
-from controller.simulation.patterns import HOUR_S, PATTERNS, Pattern, trickle
+from controller.simulation.given.arrivals import Arrivals, total
+from controller.simulation.given.patterns import HOUR_S, PATTERNS, Pattern, trickle
 
 ALL = [*PATTERNS.values(), *(beside for pattern in PATTERNS.values() for beside in pattern.beside)]
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from batch.worker.life import BILLING_RESERVE_S
 from controller.decide import sizing
 from controller.model.reading import Idle, Value
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.durations import Fixed, LogNormal
-from controller.simulation.fleet import Execution
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Fixed, LogNormal
+from controller.simulation.given.scenario import Failures, Load, Scenario
 from controller.simulation.running import run_fanout
-from controller.simulation.scenario import Failures, Load, Scenario
-from controller.simulation.seams import reading_of
-from controller.simulation.world import LaneWorld, World
+from controller.simulation.world.fleet import Execution
+from controller.simulation.world.seams import reading_of
+from controller.simulation.world.world import LaneWorld, World
 
 START_UP_S = 8.0
 LAG_S = 120.0

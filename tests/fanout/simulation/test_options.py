@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from batch.model.errors import SettingsError
-from controller.simulation.delays import Lag, StartUp
-from controller.simulation.durations import Fixed, HeavyTail, LogNormal
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Fixed, HeavyTail, LogNormal
 from controller.simulation.rivals import RIVALS
 from fanout.simulation.options import changes_of, durations_of, given, lag_of, patterns_of, rivals_of, said, start_up_of
 

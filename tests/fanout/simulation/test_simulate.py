@@ -20,7 +20,7 @@ from controller.act.intents import id_begin
 from controller.act.state import LaneState, save
 from controller.config import MONITORING_EMULATOR, controller_settings
 from controller.decide.rates import Learned, Sample
-from controller.simulation.durations import Fixed, LogNormal
+from controller.simulation.given.durations import Fixed, LogNormal
 from controller.simulation.running import Point
 from fanout import cloud
 from fanout.simulation import comparing

@@ -17,9 +17,9 @@ from controller.model.reading import Idle, Reading, Value
 from controller.observe.backlog import WINDOW_S
 from controller.observe.containers import Container
 from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
-from controller.simulation.fleet import Execution
-from controller.simulation.scenario import Load
-from controller.simulation.world import LaneWorld, World
+from controller.simulation.given.scenario import Load
+from controller.simulation.world.fleet import Execution
+from controller.simulation.world.world import LaneWorld, World
 from controller.tick.outside import Outside
 
 HISTORY = "controller/history/"

@@ -9,7 +9,7 @@ from batch.model.exit import ExitReason
 from batch.model.progress import MARK_EVERY_S, MARKS_KEPT, RUNNING_KEPT, Progress, RunningTask, interval_s
 from batch.settings import WorkerSettings
 from controller.model.execution import ExecutionInfo
-from controller.simulation.messages import Taken
+from controller.simulation.world.messages import Taken
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +98,7 @@ class Worker:
 
     def roll(self, now: float) -> None:
         """Marks and writes that were due before its counts change at `now`."""
-        while self.begun_at and min(self._mark_at, self._write_at) <= now:
+        while self.begun_at and (self._mark_at <= now or self._write_at <= now):
             if self._mark_at <= self._write_at:
                 self._marks.append((int(self._mark_at), self.acked))
                 del self._marks[:-MARKS_KEPT]

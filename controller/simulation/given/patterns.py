@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from math import cos, pi
 from random import Random
 
-from controller.simulation.arrivals import Arrivals, by_second
-from controller.simulation.draws import poisson
-from controller.simulation.durations import Durations, Fixed, HeavyTail, LogNormal
+from controller.simulation.given.arrivals import Arrivals, by_second
+from controller.simulation.given.draws import poisson
+from controller.simulation.given.durations import Durations, Fixed, HeavyTail, LogNormal
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S

@@ -11,7 +11,7 @@ from math import exp, log, sqrt
 from random import Random
 from typing import Protocol
 
-from controller.simulation.draws import binomial
+from controller.simulation.given.draws import binomial
 
 _HOUR_S = 3600.0
 _ONE_BY_ONE = 32

@@ -21,12 +21,16 @@ from batch.services.drain import MAX_WAIT_S
 from batch.settings import WorkerSettings
 from batch.testing import ManualClock
 from batch.worker.life import BILLING_RESERVE_S
-from controller.simulation.fleet import Execution, Worker
-from controller.simulation.messages import Cohort, Queue, Taken
-from controller.simulation.scenario import Load, Scenario
+from controller.simulation.given.draws import binomial
+from controller.simulation.given.scenario import Load, Scenario
+from controller.simulation.world.fleet import Execution, Worker
+from controller.simulation.world.messages import Cohort, Queue, Taken
 
 BATCH_S = 0.5
 """A thread takes so many messages at a time that they fill this, and at most a part of what there is."""
+MANY_THREADS = 4000
+"""Where more of them work, each takes as many times more at a time: a run costs no more than so many do. Workers then write their progress
+less often, too, so that what is known of them is no coarser for it."""
 LATE_S = 1e-6
 PATIENCE = 10
 """So many deadlines after the horizon nothing is waited for any more."""
@@ -140,7 +144,8 @@ class World:
             when, _, call = heapq.heappop(self._events)
             if when > self.stop_at:
                 break
-            self.clock.advance(max(0.0, when - self.clock.now()))
+            if (later_s := when - self.clock.now()) > 0:
+                self.clock.advance(later_s)
             call()
         for lane in self.lanes.values():
             lane.count.late_count += lane.queue.unacked_count
@@ -250,7 +255,8 @@ class World:
             self._retire(lane, worker)
             return
         part = max(1, min(room, lane.queue.waiting_count) // (4 * worker.threads))
-        taken = lane.queue.take(min(room, part, max(1, int(BATCH_S / message_s)) if message_s > 0 else part))
+        batch_s = BATCH_S * max(1.0, len(lane.live) * worker.threads / MANY_THREADS)
+        taken = lane.queue.take(min(room, part, max(1, int(batch_s / message_s)) if message_s > 0 else part))
         if not taken:
             worker.idle.add(thread)
             lane.idle.append((worker, thread))
@@ -258,7 +264,7 @@ class World:
                 self._look_once(lane, worker)
             self._maybe_end(lane, worker)
             return
-        count = sum(many for _, many in taken)
+        count = sum([many for _, many in taken])
         worker.roll(now)
         worker.taken += count
         worker.busy[thread] = (now, taken)
@@ -275,7 +281,7 @@ class World:
         total.work_s += seconds
         failures, acked_count = lane.load.failures, 0
         for cohort, many in taken:
-            failed = sum(self._rng.random() < failures.share for _ in range(many)) if failures.share else 0
+            failed = binomial(self._rng, many, failures.share)
             if failed and cohort.runs + 1 < failures.attempts:
                 later = lane.queue.defer(cohort, failed, now + failures.after_s)
                 worker.returned += failed
