@@ -91,8 +91,8 @@ def decision_for(
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
     accepted before and not acknowledged. `waiting_since` (Unix seconds) is when the first unassigned message came, at the earliest;
-    `blind` is that of the lane's last decision. With `problems` nothing is launched; without `wait` what would wait is launched now.
-    Raises ValueError if ledger and error are both missing.
+    `blind` is that of the lane's last decision. With `problems` nothing is launched; without `wait` what would wait is launched now, and
+    so is what is doubtful. Raises ValueError if ledger and error are both missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
@@ -115,6 +115,7 @@ def decision_for(
         return replace(held_decision(lane.name, reading, now, HoldCause.LISTING_FAILED, why), blind=seen)
     if ledger is None:
         raise ValueError(f"lane {lane.name}: neither a backlog above 0 nor a probe can be decided without a ledger")
+    ledger = ledger if wait else replace(ledger, guard_count=0)  # who wants it now does not wait for the next sample either
     case = _Case(lane, reading, ledger, now, rates, limits, accepted_since_sample_count, waiting_since, seen, broken is not None)
     case = _with_elsewhere(case, elsewhere)
     held = broken.hold_reason(lane.name, now) if broken is not None else ""

@@ -107,6 +107,9 @@ def test_messages_beside_live_workers_wait_like_others() -> None:
 def test_a_try_a_look_and_whoever_says_now_do_not_wait() -> None:
     assert decided(waits(), 20, wait=False).kind is Kind.LAUNCH
     assert decided(waits(min_backlog=50), 20, wait=False).kind is Kind.LAUNCH
+    doubted = replace(NOTHING, guard_count=20)
+    assert decided(waits(), 20, ledger=doubted).workers == 0
+    assert decided(waits(), 20, ledger=doubted, wait=False).backlog == 20
     broken = Broken("default-abcde", "all ended broken", 1, NOW - 4000)
     assert decided(waits(), 20, broken=broken).kind is Kind.LAUNCH
     elsewhere = HeldElsewhere("default-abcde", 0, 20, 1, 20, NOW - 4000)
