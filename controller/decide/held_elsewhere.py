@@ -64,9 +64,8 @@ class HeldElsewhere:
         before = f", like {counted(self.count - 1, 'execution')} before it" if self.count > 1 else ""
         what = f"{self.execution} drained the subscription and found {self.found_count} of {self.promised_count}{before}"
         why = "another consumer has them leased, or nacked them with a delay"
-        next_look = (
-            f"{self.trying} looks for them" if self.trying else f"the next look is at {told_at(self.until, now)} ({spoken(self.until - now)} more)"
-        )
+        at = f"the next look is at {told_at(self.until, now)} ({spoken(self.until - now)} more)"
+        next_look = f"{self.trying} looks for them" if self.trying else at
         return f"{held} held by somebody else: {what}; {why}; {next_look}"
 
 
