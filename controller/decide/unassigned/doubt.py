@@ -22,8 +22,8 @@ from controller.model.reading import Reading, Value
 
 ENOUGH = 3
 """So many samples that agree on how late the gauge is are believed, however long a doubt lasts."""
-AGREEING = 2 / 3
-"""The part of the samples that have to."""
+MOST = 2 / 3
+"""Of the samples."""
 KEPT = 10
 PERIOD_S = 60.0
 """The time between two samples of a gauge."""
@@ -68,10 +68,10 @@ class Doubt:
 
     @property
     def has_told(self) -> bool:
-        """Whether most samples, and ENOUGH, agree on how late the gauge is. One that follows a launch for what was done already does not:
-        the ledger has more than there is until that worker ends."""
+        """Whether ENOUGH samples agree, and all of them; or most on how late the gauge is, if it is. After a launch for what was done already
+        one shows nothing of it: the ledger has more than there is until that worker ends."""
         agreed_count = sum(abs(one - self.guard_s) <= STEP_S for one in self.late_s)
-        return agreed_count >= max(ENOUGH, AGREEING * len(self.late_s))
+        return agreed_count >= max(ENOUGH, (MOST if self.guard_s else 1.0) * len(self.late_s))
 
     def is_over(self, reading: Reading, now: float, within_s: float) -> bool:
         """Whether it has lasted so long, and over enough samples, that messages would be late for it, and none has told."""
