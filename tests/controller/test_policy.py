@@ -96,11 +96,11 @@ def test_the_time_that_messages_have_waited_is_taken_from_the_deadline_but_never
 
 
 def test_a_share_never_outlasts_the_task_timeout() -> None:
-    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 threads."""
+    """80 % of 100 s, which count from the start, are 8 messages of 10 s in each of 4 threads."""
     decision = decided(1000, rates=Rates(10.0, 30.0), concurrency=4, task_timeout_s=100.0, drain_within_s=7200.0, max_workers=30)
     assert ("task-timeout", 6, 50) not in changed(decision)
     assert [name for name, _, _ in changed(decision)] == ["task-timeout", "max-workers"]
-    assert (decision.workers, decision.backlog) == (30, 30 * 20)
+    assert (decision.workers, decision.backlog) == (30, 30 * 32)
 
 
 def test_min_workers_spread_a_small_backlog_but_never_over_more_workers_than_messages() -> None:

@@ -71,7 +71,7 @@ def test_with_max_wait_up_to_the_deadline_the_margin_is_kept() -> None:
         ({"max_wait_s": 59.0}, QUICK),
         ({"strategy": Strategy.FIXED, "fixed_workers": 1}, QUICK),
         ({"max_messages": 39}, QUICK),  # 40 are expected by the next tick
-        ({"task_timeout_s": 12.0}, QUICK),
+        ({"task_timeout_s": 6.0}, QUICK),
         ({"drain_within_s": 75.0}, QUICK),
         ({}, Rates(150.0, 10.0)),  # 5 rounds of 150 s
     ],
