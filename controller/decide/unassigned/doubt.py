@@ -68,8 +68,8 @@ class Doubt:
 
     @property
     def has_told(self) -> bool:
-        """Whether ENOUGH samples agree, and all of them; or most on how late the gauge is, if it is. After a launch for what was done already
-        one shows nothing of it: the ledger has more than there is until that worker ends."""
+        """Whether ENOUGH samples agree, and all of them; or most on how late the gauge is, if it is. After a launch for what was done
+        already one shows nothing of it: the ledger has more than there is until that worker ends."""
         agreed_count = sum(abs(one - self.guard_s) <= STEP_S for one in self.late_s)
         return agreed_count >= max(ENOUGH, (MOST if self.guard_s else 1.0) * len(self.late_s))
 
