@@ -342,10 +342,10 @@ def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
 
 def time_left_s(drain_within_s: float, since: float, now: float, least_s: float) -> float:
     """Seconds to plan with for messages that have waited since `since` (Unix seconds): what `drain_within_s` leaves of itself, if that is
-    `least_s` or more. Else they are late in any case, and half of it, or `least_s`, is as good: then they are no reason to launch as many
-    workers as there may be."""
+    `least_s` or more, or half of it. Else they are late in any case, and half of it, or `least_s`, is as good: then they are no reason to
+    launch as many workers as there may be."""
     left_s = drain_within_s - max(0.0, now - since)
-    return left_s if left_s >= least_s else max(drain_within_s / 2, least_s)
+    return left_s if left_s >= min(least_s, drain_within_s / 2) else max(drain_within_s / 2, least_s)
 
 
 def _least_s(rates: Rates | None, floor_s: float) -> float:
