@@ -11,10 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from batch.model.clock import iso
 from controller.decide.sizing import Rates, WorkerCost, drain_s, share_of, worker_cost
 from controller.model.lane import Lane
-from controller.model.wording import spoken
+from controller.model.wording import spoken, told_at
 
 TICK_EVERY_S = 60.0
 """When the next scheduled tick comes after this one, unless a setting says otherwise; those by poke do not count."""
@@ -61,7 +60,7 @@ def waiting_of(
     over_at = messages.since + longest_wait_s(lane)
     if over_at < next_at:
         return None
-    first = f"the first came at {iso(messages.since)}, and {_max_wait(lane)} is over at {iso(over_at)}"
+    first = f"the first came at {told_at(messages.since, now)}, and {_max_wait(lane)} is over at {told_at(over_at, now)}"
     if messages.count < lane.policy.min_backlog:
         return Waiting(over_at, f"to be {lane.policy.min_backlog} (fanout/min-backlog), {_latest(over_at, now)}", first)
     started_by = messages.since + beside_start_s(lane) / 2
@@ -76,7 +75,7 @@ def waiting_of(
         return None
     does = f"by the next tick they may be {expected_count}, and one worker does so many in {spoken(busy_s)}"
     spare = f"one worker, in time with {spoken(drain_by - until - busy_s)} to spare"
-    return Waiting(until, f"{_latest(until, now)}: {spare}", f"{does}; {first}; fanout/drain-within is over at {iso(drain_by)}")
+    return Waiting(until, f"{_latest(until, now)}: {spare}", f"{does}; {first}; fanout/drain-within is over at {told_at(drain_by, now)}")
 
 
 def longest_wait_s(lane: Lane) -> float:
@@ -107,7 +106,7 @@ def _costs_no_more(count: int, rates: Rates, worker: WorkerCost) -> bool:
 
 
 def _latest(until: float, now: float) -> str:
-    return f"until {iso(until)} at the latest ({spoken(until - now)} more)"
+    return f"until {told_at(until, now)} at the latest ({spoken(until - now)} more)"
 
 
 def _max_wait(lane: Lane) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from batch.model.clock import iso
 from batch.model.errors import FanoutError
 from controller.act.intents import new_decision_id
 from controller.act.launcher import backing_off, refused_count
@@ -21,7 +20,7 @@ from controller.decide.caps import Limits
 from controller.decide.decision import Decision, HoldCause, Kind, on_hold
 from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates
-from controller.model.wording import spoken
+from controller.model.wording import spoken, told_at
 from controller.tick.outside import MINUTE_S, Outside
 from controller.tick.view import View, fault
 
@@ -137,7 +136,7 @@ def allowed(view: View, decision: Decision) -> Decision:
     backoff = view.state.backoff
     if backoff is not None and backing_off(backoff, view.now):
         often = f" {backoff.count} times in a row" if backoff.count > 1 else ""
-        wait = f"no launch before {iso(backoff.until)} ({spoken(backoff.until - view.now)} more)"
+        wait = f"no launch before {told_at(backoff.until, view.now)} ({spoken(backoff.until - view.now)} more)"
         return on_hold(decision, HoldCause.THROTTLED, f"Cloud Run refused{often} for too many launches; {wait}: {backoff.reason}")
     return decision
 

@@ -68,7 +68,7 @@ class Doubt:
 
     @property
     def has_told(self) -> bool:
-        """Whether ENOUGH samples agree, and all of them; where most say that the gauge is late, without those that show nothing of it. After a
+        """Whether ENOUGH samples agree, all of them; where most say that the gauge is late, without those that show nothing of it. After a
         launch for what was done already one does not: the ledger has more than there is until that worker ends."""
         late_s = [one for one in self.late_s if one]
         told = late_s if len(late_s) >= max(ENOUGH, MOST * len(self.late_s)) else self.late_s
