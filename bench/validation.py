@@ -117,7 +117,7 @@ class Case:
 
 
 def _policy(drain_within: str, max_workers: int) -> Mapping[str, str]:
-    return {"fanout/drain-within": drain_within, MAX_WORKERS: str(max_workers)}
+    return {"fanout/drain-within": drain_within, MAX_WORKERS: str(max_workers), "fanout/max-wait": "0s"}
 
 
 CASES = (

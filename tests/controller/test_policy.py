@@ -325,6 +325,12 @@ def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
     assert decision.predicted_cost_usd == pytest.approx(best)
 
 
+def test_a_short_deadline_is_kept_too() -> None:
+    """20 s are less than half of a paid minute, and 7 workers are done in 19.3 s; 4 would be with 30."""
+    of = lane(concurrency=1, drain_within_s=20.0, max_messages=None)
+    assert decision_for(of, Value(1000, NOW), ledger(), now=NOW, rates=Rates(0.1, 5.0)).workers == 7
+
+
 @given(workers=st.integers(1, 300), backlog=st.integers(0, 10_000), most=st.integers(1, 50))
 def test_parts_sum_to_the_decision_and_no_share_grows(workers: int, backlog: int, most: int) -> None:
     parts = parts_for("d", workers, backlog, most)

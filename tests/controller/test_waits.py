@@ -188,6 +188,12 @@ def test_what_waits_is_still_in_time_at_the_next_tick_with_the_margin(
     assert waiting_of(of, fewer, rates, now=NOW) is not None
 
 
+def test_the_next_tick_comes_when_a_setting_says_so() -> None:
+    """Messages of a minute ago wait for a tick in a minute, 4 of 10 minutes later; not for one that comes when 6 are over."""
+    assert decision_for(waits(), Value(20, NOW, 60.0), NOTHING, now=NOW, rates=QUICK).kind is Kind.NOTHING_TO_DO
+    assert decision_for(waits(), Value(20, NOW, 60.0), NOTHING, now=NOW, rates=QUICK, tick_every_s=300.0).kind is Kind.LAUNCH
+
+
 def test_an_idle_gauge_and_accepted_tasks_wait_too() -> None:
     decision = decision_for(waits(), Idle(), NOTHING, now=NOW, rates=QUICK, accepted_since_sample_count=20)
     assert decision.waits_until == NOW + 300

@@ -68,10 +68,11 @@ class Doubt:
 
     @property
     def has_told(self) -> bool:
-        """Whether ENOUGH samples agree that the gauge is on time, and all of them; or that it is late by so much, and most of them. After a
-        launch for what was done already one shows nothing of it: the ledger has more than there is until that worker ends."""
-        agreed_count = sum(abs(one - self.guard_s) <= STEP_S for one in self.late_s)
-        return agreed_count >= max(ENOUGH, (MOST if self.guard_s else 1.0) * len(self.late_s))
+        """Whether ENOUGH samples agree, all of them; where most say that the gauge is late, without those that show nothing of it. After a
+        launch for what was done already one does not: the ledger has more than there is until that worker ends."""
+        late_s = [one for one in self.late_s if one]
+        told = late_s if len(late_s) >= max(ENOUGH, MOST * len(self.late_s)) else self.late_s
+        return len(told) >= ENOUGH and max(told) - min(told) <= STEP_S
 
     def is_over(self, reading: Reading, now: float, within_s: float) -> bool:
         """Whether it has lasted so long, and over enough samples, that messages would be late for it, and none has told."""
