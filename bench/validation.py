@@ -33,7 +33,7 @@ from batch.model.names import progress_folder
 from batch.model.progress import MARK_EVERY_S, Progress, from_metadata
 from batch.testing.clock import START_S
 from bench.machine import facts, load
-from bench.page import RESULTS, conditions, grid
+from bench.page import RESULTS, ROOT, conditions, grid, put_into
 from bench.recording import Measure, Recording, write
 from controller.config import controller_settings
 from controller.lanes.manifests import read_manifests
@@ -51,6 +51,7 @@ from controller.wiring import connected
 from local_cloud.supervisor.supervisor import LocalCloud, Options
 
 NAME = "validation"
+PAGE = ROOT / "docs" / "sizing.md"
 REAL, MODEL = "local cloud", "model"
 MIDDLE_PERCENT, WORST_PERCENT = 10.0, 20.0
 TICK_S, SAMPLE_S, LAG_S = 5.0, 5.0, 4.0
@@ -116,7 +117,7 @@ class Case:
 
 
 def _policy(drain_within: str, max_workers: int) -> Mapping[str, str]:
-    return {"fanout/drain-within": drain_within, MAX_WORKERS: str(max_workers)}
+    return {"fanout/drain-within": drain_within, MAX_WORKERS: str(max_workers), "fanout/max-wait": "0s"}
 
 
 CASES = (
@@ -163,16 +164,18 @@ def main() -> None:
             recording.measures = [*recording.measures, *measures(case, seen, models)]
             print(f"{case.name}: {seen}\n    {models[0]}", flush=True)
     found = compared(recording.measures)
-    print(text(recording))
+    shown = text(recording)
+    print(shown)
     if options.record:
         write(recording, options.output)
+        PAGE.write_text(put_into(PAGE.read_text(encoding="utf-8"), NAME, shown), encoding="utf-8")
     sys.exit(0 if found.holds else 1)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m bench.{NAME}", description="The model of the simulation beside the local cloud.")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in CASES], default=[], help="these cases alone")
-    parser.add_argument("--record", action="store_true", help="keep the result")
+    parser.add_argument("--record", action="store_true", help="keep the result, and put it into docs/sizing.md")
     parser.add_argument("--output", type=Path, default=RESULTS / f"{NAME}.json")
     return parser.parse_args()
 

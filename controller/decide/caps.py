@@ -103,15 +103,15 @@ def bounds_of(
 
 def scout_bound(lane: Lane, count: int, live_workers: int, within_s: float, due_in_s: float) -> Bound | None:
     """While nothing is learned a large backlog is left to a few workers with small shares, which show how long a message takes: the rest
-    is sized at a later tick. None where the time to plan with (`within_s`) is short, or half of the time to drain in went by beside
-    workers that showed nothing (`due_in_s` is left); where the policy asks for more workers however long a message takes; and where a
-    start may take hours."""
+    is sized at a later tick. None where the time to plan with (`within_s`) is short, unless they are late in any case (`due_in_s` is left),
+    or half of the time to drain in went by beside workers that showed nothing; where the policy asks for more workers however long a
+    message takes; and where a start may take hours."""
     policy = lane.policy
     asked_for = max(policy.min_workers, 0 if policy.max_messages is None else ceil(count / policy.max_messages))
     if policy.strategy is not Strategy.DEADLINE or lane.is_delayed or asked_for > max(0, SCOUT_WORKERS - live_workers):
         return None
     least_s = SCOUT_TICKS * TICK_EVERY_S
-    if within_s < least_s or (live_workers and due_in_s < max(least_s, drain_within_s(lane) / 2)):
+    if (within_s < least_s and due_in_s > 0) or (live_workers and due_in_s < max(least_s, drain_within_s(lane) / 2)):
         return None
     why = "nothing is learned yet of how long a message takes: a few workers show it, with small shares, before the rest is sized"
     return _room("scout", SCOUT_WORKERS, live_workers, why)

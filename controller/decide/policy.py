@@ -18,7 +18,7 @@ from controller.decide.probe import Blind, blind_of, probe_due
 from controller.decide.sizing import Rates, cost_usd, drain_s, share_of, worker_cost
 from controller.decide.strategies import Demand, wanted
 from controller.decide.unassigned.since import oldest_since
-from controller.decide.waits import Unassigned, drain_within_s, waiting_of
+from controller.decide.waits import TICK_EVERY_S, Unassigned, drain_within_s, waiting_of
 from controller.model.lane import Lane
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.model.wording import are, brief, counted, spoken
@@ -41,6 +41,7 @@ class _Case:
     elsewhere: HeldElsewhere | None = None
     held_count: int = 0
     look_count: int = 0
+    tick_every_s: float = TICK_EVERY_S
 
     @property
     def known_count(self) -> int:
@@ -84,6 +85,7 @@ def decision_for(
     problems: Sequence[str] = (),
     elsewhere: HeldElsewhere | None = None,
     wait: bool = True,
+    tick_every_s: float = TICK_EVERY_S,
 ) -> Decision:
     """The decision for one lane.
 
@@ -91,8 +93,9 @@ def decision_for(
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
     accepted before and not acknowledged. `waiting_since` (Unix seconds) is when the first unassigned message came, at the earliest;
-    `blind` is that of the lane's last decision. With `problems` nothing is launched; without `wait` what would wait is launched now.
-    Raises ValueError if ledger and error are both missing.
+    `blind` is that of the lane's last decision. With `problems` nothing is launched; without `wait` what would wait is launched now, and
+    so is what is doubtful. The next scheduled tick comes `tick_every_s` seconds after this one. Raises ValueError if ledger and error are
+    both missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
@@ -115,8 +118,9 @@ def decision_for(
         return replace(held_decision(lane.name, reading, now, HoldCause.LISTING_FAILED, why), blind=seen)
     if ledger is None:
         raise ValueError(f"lane {lane.name}: neither a backlog above 0 nor a probe can be decided without a ledger")
+    ledger = ledger if wait else replace(ledger, guard_count=0)  # who wants it now does not wait for the next sample either
     case = _Case(lane, reading, ledger, now, rates, limits, accepted_since_sample_count, waiting_since, seen, broken is not None)
-    case = _with_elsewhere(case, elsewhere)
+    case = _with_elsewhere(replace(case, tick_every_s=tick_every_s), elsewhere)
     held = broken.hold_reason(lane.name, now) if broken is not None else ""
     if probing:
         return replace(quiet, ledger=ledger) if ledger.live_worker_count or held else _probe(case)
@@ -161,7 +165,8 @@ def _waiting(case: _Case) -> Decision | None:
     lane, reading, now = case.lane, case.reading, case.now
     seen_at = reading.sampled_at if isinstance(reading, Value) else now
     messages = Unassigned(case.unassigned_count, case.since, min(seen_at, now))
-    waiting = waiting_of(lane, messages, case.rates, now=now, awaits_start=case.ledger.awaits_start)
+    starts = case.ledger.awaits_start
+    waiting = waiting_of(lane, messages, case.rates, now=now, awaits_start=starts, tick_every_s=case.tick_every_s)
     if waiting is None:
         return None
     decision = _filled(case, _nothing(lane, reading, now, f"{_many_wait(case.unassigned_count)} {waiting.reason}"))
@@ -337,10 +342,10 @@ def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
 
 def time_left_s(drain_within_s: float, since: float, now: float, least_s: float) -> float:
     """Seconds to plan with for messages that have waited since `since` (Unix seconds): what `drain_within_s` leaves of itself, if that is
-    `least_s` or more. Else they are late in any case, and half of it, or `least_s`, is as good: then they are no reason to launch as many
-    workers as there may be."""
+    `least_s` or more, or half of it. Else they are late in any case, and half of it, or `least_s`, is as good: then they are no reason to
+    launch as many workers as there may be."""
     left_s = drain_within_s - max(0.0, now - since)
-    return left_s if left_s >= least_s else max(drain_within_s / 2, least_s)
+    return left_s if left_s >= min(least_s, drain_within_s / 2) else max(drain_within_s / 2, least_s)
 
 
 def _least_s(rates: Rates | None, floor_s: float) -> float:

@@ -12,7 +12,7 @@ cheapest N that is in time is the smallest one that is; more workers are free on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor
 
 from batch.prices import WORKER_FLOOR_S, worker_usd_per_s
@@ -100,9 +100,9 @@ def cheapest(backlog: int, within_s: float, rates: Rates, worker: WorkerCost, le
 
 
 def most_in_timeout(task_timeout_s: float, rates: Rates, worker: WorkerCost) -> int:
-    """The most messages that fit into a worker's task timeout: the rest would be nacked, and paid for twice. At least one for each thread:
-    fewer would not end sooner."""
-    return max(1, rounds_within(task_timeout_s * TIMEOUT_PART, rates)) * worker.concurrency
+    """The most messages that fit into a worker's task timeout, which counts from its start: the rest would be nacked, and paid for twice.
+    At least one for each thread: fewer would not end sooner."""
+    return max(1, rounds_within(task_timeout_s * TIMEOUT_PART, replace(rates, start_up_s=0.0))) * worker.concurrency
 
 
 def share_of(lane: Lane, rates: Rates | None) -> int:

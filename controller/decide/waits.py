@@ -16,7 +16,7 @@ from controller.model.lane import Lane
 from controller.model.wording import spoken, told_at
 
 TICK_EVERY_S = 60.0
-"""When the next scheduled tick comes after this one; those by poke do not count."""
+"""When the next scheduled tick comes after this one, unless a setting says otherwise; those by poke do not count."""
 SAMPLED_EVERY_S = 60.0
 """How far apart samples of the gauge are: what it counts for the first time came within so long, or longer."""
 LEAST_MARGIN_S = 15.0

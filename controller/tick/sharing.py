@@ -120,6 +120,7 @@ def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
                     problems=view.problems,
                     elsewhere=view.state.elsewhere,
                     wait=wait,
+                    tick_every_s=outside.tick_every_s,
                 ),
             )
         except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, and the others go on

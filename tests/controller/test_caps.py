@@ -40,7 +40,7 @@ def test_the_order_is_stated_and_what_lowers_comes_last() -> None:
 def test_each_by_hand() -> None:
     found = bounds(FULL, live=6)
     assert {name: one.limit for name, one in found.items()} == {
-        "task-timeout": 2,  # 480 s less 5 s are 237 messages of 2 s in each of 4 threads: 948 a worker
+        "task-timeout": 2,  # 480 s are 240 messages of 2 s in each of 4 threads: 960 a worker
         "max-messages": 10,
         "min-workers": 2,
         "messages": 1000,

@@ -118,6 +118,16 @@ def test_where_samples_have_told_that_the_gauge_is_late_the_time_that_goes_by_br
         assert left_count == 0, minute
 
 
+def test_one_sample_that_does_not_agree_with_the_others_brings_nothing_out() -> None:
+    """What was launched for too early is the ledger's until its worker ends: meanwhile a late gauge seems to be on time."""
+    doubt = learned(20.0)
+    assert seen(doubt, 100 + 20 * RATE, 300, 5)[1].late_s[-1] == 0.0
+    doubt = seen(doubt, 100 + 20 * RATE, 300, 5)[1]
+    for minute in range(6, 20):
+        found, doubt = seen(doubt, 100 + 20 * RATE, 100, minute)
+        assert found == 0, minute
+
+
 counts = st.integers(0, 2000)
 
 

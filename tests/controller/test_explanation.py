@@ -45,7 +45,7 @@ lane default: launch: 12 workers for 41000 of 41000 unassigned messages; budget 
   unassigned: 42000 + 500 accepted - 1500 assigned = 41000
   learned: 1.2 s a message in a thread, 11 s until a worker pulls, 6.5 s from the last to its end (80 % quantile of 24 workers)
   workers: deadline: a thread does 390 messages of 1.2 s in the 8 min left after 11 s of start-up; ceil(41000 / (8 threads x 390)) = 14
-    task-timeout: at least 3 (a worker does 19120 messages within its timeout): stays 14
+    task-timeout: at least 3 (a worker does 19200 messages within its timeout): stays 14
     max-messages: at least 11 (4000 messages a worker): stays 14
     min-workers: at least 2: stays 14
     messages: at most 41000 (no more workers than messages): stays 14

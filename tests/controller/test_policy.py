@@ -96,11 +96,11 @@ def test_the_time_that_messages_have_waited_is_taken_from_the_deadline_but_never
 
 
 def test_a_share_never_outlasts_the_task_timeout() -> None:
-    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 threads."""
+    """80 % of 100 s, which count from the start, are 8 messages of 10 s in each of 4 threads."""
     decision = decided(1000, rates=Rates(10.0, 30.0), concurrency=4, task_timeout_s=100.0, drain_within_s=7200.0, max_workers=30)
     assert ("task-timeout", 6, 50) not in changed(decision)
     assert [name for name, _, _ in changed(decision)] == ["task-timeout", "max-workers"]
-    assert (decision.workers, decision.backlog) == (30, 30 * 20)
+    assert (decision.workers, decision.backlog) == (30, 30 * 32)
 
 
 def test_min_workers_spread_a_small_backlog_but_never_over_more_workers_than_messages() -> None:
@@ -323,6 +323,12 @@ def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
     assert decision.predicted_drain_s <= within_s * (1 + 1e-6)
     best = min(cost_usd(count, number, rates, worker) for number in clearly)
     assert decision.predicted_cost_usd == pytest.approx(best)
+
+
+def test_a_short_deadline_is_kept_too() -> None:
+    """20 s are less than half of a paid minute, and 7 workers are done in 19.3 s; 4 would be with 30."""
+    of = lane(concurrency=1, drain_within_s=20.0, max_messages=None)
+    assert decision_for(of, Value(1000, NOW), ledger(), now=NOW, rates=Rates(0.1, 5.0)).workers == 7
 
 
 @given(workers=st.integers(1, 300), backlog=st.integers(0, 10_000), most=st.integers(1, 50))

@@ -78,6 +78,11 @@ def test_no_scout_where_time_is_short_or_the_operator_says_how_many(of: dict[str
     assert first(unbounded(**of), age_s=0.0).workers >= 20
 
 
+def test_what_is_late_in_any_case_is_begun_by_a_scout_too() -> None:
+    assert first(unbounded(drain_within_s=120.0), age_s=121.0).workers == 4
+    assert first(unbounded(drain_within_s=120.0), age_s=121.0, live=4, late_s=60.0).workers > 100
+
+
 def test_a_job_for_each_message_is_what_it_says() -> None:
     for rates in (None, Rates(0.005, 8.0)):
         each = decision_for(unbounded(max_messages=1), Value(300, NOW), Ledger(NOW), now=NOW, rates=rates)

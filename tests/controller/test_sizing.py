@@ -64,3 +64,4 @@ def test_for_the_longest_message_half_of_the_time_is_kept_at_most(uneven_s: floa
 
 def test_a_share_fits_into_the_task_timeout() -> None:
     assert most_in_timeout(100.0, Rates(1.0), WorkerCost(1, 0.00002)) == 80  # of 1 s each, in 80 % of the timeout
+    assert most_in_timeout(100.0, Rates(1.0, start_up_s=3600.0), WorkerCost(1, 0.00002)) == 80  # the timeout counts from the start

@@ -71,7 +71,7 @@ def test_with_max_wait_up_to_the_deadline_the_margin_is_kept() -> None:
         ({"max_wait_s": 59.0}, QUICK),
         ({"strategy": Strategy.FIXED, "fixed_workers": 1}, QUICK),
         ({"max_messages": 39}, QUICK),  # 40 are expected by the next tick
-        ({"task_timeout_s": 12.0}, QUICK),
+        ({"task_timeout_s": 6.0}, QUICK),
         ({"drain_within_s": 75.0}, QUICK),
         ({}, Rates(150.0, 10.0)),  # 5 rounds of 150 s
     ],
@@ -104,6 +104,9 @@ def test_messages_beside_live_workers_wait_like_others() -> None:
 def test_a_try_a_look_and_whoever_says_now_do_not_wait() -> None:
     assert decided(waits(), 20, wait=False).kind is Kind.LAUNCH
     assert decided(waits(min_backlog=50), 20, wait=False).kind is Kind.LAUNCH
+    doubted = replace(NOTHING, guard_count=20)
+    assert decided(waits(), 20, ledger=doubted).workers == 0
+    assert decided(waits(), 20, ledger=doubted, wait=False).backlog == 20
     broken = Broken("default-abcde", "all ended broken", 1, NOW - 4000)
     assert decided(waits(), 20, broken=broken).kind is Kind.LAUNCH
     elsewhere = HeldElsewhere("default-abcde", 0, 20, 1, 20, NOW - 4000)
@@ -183,6 +186,12 @@ def test_what_waits_is_still_in_time_at_the_next_tick_with_the_margin(
     assert waiting_of(of, messages, rates, now=waiting.until) is None
     fewer = replace(messages, count=max(1, count // 2))
     assert waiting_of(of, fewer, rates, now=NOW) is not None
+
+
+def test_the_next_tick_comes_when_a_setting_says_so() -> None:
+    """Messages of a minute ago wait for a tick in a minute, 4 of 10 minutes later; not for one that comes when 6 are over."""
+    assert decision_for(waits(), Value(20, NOW, 60.0), NOTHING, now=NOW, rates=QUICK).kind is Kind.NOTHING_TO_DO
+    assert decision_for(waits(), Value(20, NOW, 60.0), NOTHING, now=NOW, rates=QUICK, tick_every_s=300.0).kind is Kind.LAUNCH
 
 
 def test_an_idle_gauge_and_accepted_tasks_wait_too() -> None:

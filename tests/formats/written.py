@@ -1,4 +1,5 @@
-"""One of each message and stored object, as today's code writes it, by file name. `python -m tests.formats.written` writes them anew.
+"""One of each message and stored object, as today's code writes it, by file name. `python -m tests.formats.written` adds those that
+are not there yet: what is there is frozen.
 
 Everything comes from the product's own functions with a fixed clock and rng. A Pub/Sub message is kept as JSON with its data as text.
 """
@@ -233,4 +234,5 @@ def _json(body: Mapping[str, object]) -> bytes:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for name, content in all_written().items():
-        (FOLDER / name).write_bytes(content)
+        if not (FOLDER / name).exists():
+            (FOLDER / name).write_bytes(content)

@@ -22,6 +22,8 @@ from controller.model.reading import Reading, Value
 
 ENOUGH = 3
 """So many samples that agree on how late the gauge is are believed, however long a doubt lasts."""
+MOST = 2 / 3
+"""Of the samples."""
 KEPT = 10
 PERIOD_S = 60.0
 """The time between two samples of a gauge."""
@@ -64,11 +66,19 @@ class Doubt:
         """Within how many seconds before a sample acknowledgements are taken to be in the reading, where two samples agree."""
         return median_high(self.late_s) if self.late_s else GUARD_S
 
+    @property
+    def has_told(self) -> bool:
+        """Whether ENOUGH samples agree, all of them; where most say that the gauge is late, without those that show nothing of it. After a
+        launch for what was done already one does not: the ledger has more than there is until that worker ends."""
+        late_s = [one for one in self.late_s if one]
+        told = late_s if len(late_s) >= max(ENOUGH, MOST * len(self.late_s)) else self.late_s
+        return len(told) >= ENOUGH and max(told) - min(told) <= STEP_S
+
     def is_over(self, reading: Reading, now: float, within_s: float) -> bool:
         """Whether it has lasted so long, and over enough samples, that messages would be late for it, and none has told."""
         if self.since is None or not isinstance(reading, Value):
             return False
-        if len(self.late_s) >= ENOUGH and max(self.late_s) - min(self.late_s) <= STEP_S:
+        if self.has_told:
             return False
         return now - self.since >= within_s * LONGEST_PART and reading.sampled_at - self.since >= ENOUGH * PERIOD_S
 

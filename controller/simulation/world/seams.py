@@ -161,7 +161,8 @@ def outside_of(world: World) -> tuple[Outside, SimulatedStore]:
     store = SimulatedStore(world)
     runner = SimulatedRunner(world, store)
     rng = random.Random(world.scenario.seed)
-    return Outside(store, runner, SimulatedBacklog(world), world.clock, rng, _no_topic, quotas=world.scenario.quotas), store
+    backlog, every_s, quotas = SimulatedBacklog(world), world.scenario.tick_every_s, world.scenario.quotas
+    return Outside(store, runner, backlog, world.clock, rng, _no_topic, quotas=quotas, tick_every_s=every_s), store
 
 
 def _no_topic(name: str) -> NoReturn:

@@ -308,6 +308,13 @@ def test_every_message_of_a_run_is_done_in_time_without_an_empty_worker() -> Non
     assert sum(one.workers for one in run.decisions) == count.worker_count
 
 
+def test_a_lane_that_is_ticked_every_five_minutes_does_not_wait_for_a_tick_that_is_too_late() -> None:
+    lane = load((5, 100), (1805, 100), message_s=2.0, concurrency=4)
+    lane = replace(lane, annotations={"fanout/drain-within": "10m", "fanout/max-wait": "10m"})
+    one = Scenario("rare", (lane,), Lag(120.0), StartUp(4.0, 12.0), 3600.0, tick_every_s=300.0)
+    assert run_fanout(one).in_time_share == 1.0
+
+
 def test_many_workers_and_a_large_backlog_take_few_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread takes several short messages at once: events grow with threads and time, not with messages."""
     events: list[float] = []
