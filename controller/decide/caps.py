@@ -82,10 +82,11 @@ def bounds_of(
         found.append(Bound("task-timeout", ceil(count / most), False, f"a worker does {most} messages within its timeout"))
     if least:
         if policy.max_messages is not None:
-            found.append(Bound("max-messages", ceil(count / policy.max_messages), False, f"{policy.max_messages} messages a worker"))
+            why = f"{counted(policy.max_messages, 'message')} a worker"
+            found.append(Bound("max-messages", ceil(count / policy.max_messages), False, why))
         if rates is None and policy.unlearned_share != policy.max_messages:
             first = policy.unlearned_share
-            why = f"{first} messages a worker until it is known how long one takes"
+            why = f"{counted(first, 'message')} a worker until it is known how long one takes"
             found.append(Bound("first-share", ceil(count / first), False, why))
         found.append(Bound("min-workers", policy.min_workers, False))
     found.append(Bound("messages", count, why="no more workers than messages"))

@@ -53,6 +53,11 @@ def test_each_by_hand() -> None:
     }
 
 
+def test_one_message_a_worker_is_one_message() -> None:
+    assert bounds(lane(max_messages=1))["max-messages"].why == "1 message a worker"
+    assert bounds(lane(first_share=1, max_messages=None), rates=None)["first-share"].why.startswith("1 message a worker until")
+
+
 def test_what_is_not_set_is_no_cap() -> None:
     assert list(bounds(lane(), rates=None, limits=Limits())) == ["max-messages", "min-workers", "messages", "max-workers"]
 

@@ -85,6 +85,12 @@ class LaneWorld:
         """Workers that are paid for now: begun or not."""
         return self.count.worker_count - self.ended_count
 
+    def paid_s(self, worker: Worker, now: float) -> float:
+        """Seconds since its launch, or, where starts are delayed for hours, since its start: until then no container runs."""
+        if self.load.is_delayed:
+            return now - worker.begun_at if worker.begun_at else 0.0
+        return now - worker.execution.created_at
+
     @property
     def leaving_count(self) -> int:
         """Those of them that end by themselves."""
@@ -363,7 +369,7 @@ class World:
         if execution.ended_count == len(execution.workers):
             execution.completed_at = now
         lane.ended_count += 1
-        lane.count.cost_s += max(self.scenario.floor_s, now - execution.created_at)
+        lane.count.cost_s += max(self.scenario.floor_s, lane.paid_s(worker, now))
         lane.count.waste_count += not worker.taken
         self._wake(lane)
 

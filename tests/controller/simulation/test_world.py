@@ -56,6 +56,14 @@ def launched_at(
     return lane, made_here[0]
 
 
+def test_hours_of_a_delayed_start_are_not_paid_for() -> None:
+    costs = [
+        launched_at(load((0.0, 20), is_delayed=is_delayed), 0.0, 1, 20, start_up=always(500.0))[0].count.cost_s
+        for is_delayed in (False, True)
+    ]
+    assert costs == [500.0 + 20.0, 20.0]
+
+
 def _launched(made: World, lane: LaneWorld, workers: int) -> None:
     made.launch(lane, workers, {})
 
