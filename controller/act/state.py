@@ -31,7 +31,7 @@ from controller.model.schedule import Scheduled
 from controller.observe import listing
 from controller.observe.listing import Observed
 
-FORMAT = 2
+FORMAT = 3
 LAUNCHES_KEPT = 50
 """Launches whose end is awaited, the newest: of older ones nobody learns what became of them."""
 LEDGER_ENTRIES_KEPT = 20
