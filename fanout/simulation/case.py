@@ -29,6 +29,9 @@ from fanout.simulation.history import Itself, Recorded, recorded
 from fanout.simulation.options import changes_of, durations_of, given, lag_of, patterns_of, said, start_up_of
 
 CONCURRENCY = 4
+SINCE = "24h"
+IF_DELAYED: Mapping[str, str] = {"fanout/drain-within": "1d"}
+"""What a lane is given, whose workers may start hours late: its default would be over before."""
 USD_PER_S = worker_usd_per_s(1.0, 0.5)
 """Of a worker of the size that a lane has by default."""
 
@@ -88,7 +91,7 @@ _LANE_OPTION = click.option(
 _OPTIONS = (
     click.option("--pattern", default="", help=f"A pattern of arrivals: {', '.join(PATTERNS)}; or all."),
     click.option("--arrivals", default="", type=click.Path(), help="A CSV file of arrivals: time,count; --message-s is needed."),
-    click.option("--since", default="24h", show_default=True, metavar="TIME", help="Of a lane: from then on, as for fanout explain --at."),
+    click.option("--since", default="", metavar="TIME", help=f"Of a lane: from then on, as for fanout explain --at. [default: {SINCE}]"),
     click.option("--until", default="", metavar="TIME", help="Of a lane: up to then; five minutes ago by default."),
     click.option("--what-if", default="", metavar="NAME=VALUE,...", help="Annotations to try, such as drain-within=5m,max-workers=50."),
     click.option("--lag", default="60-180", show_default=True, help="How late the gauge is, in seconds: 120, or from-to."),
@@ -126,6 +129,8 @@ def case_of(asked: Asked, settings: Callable[[], ControllerSettings]) -> Case:
     named = [name for name, text in sources.items() if text]
     if len(named) != 1:
         raise SettingsError([f"{'only ' if named else ''}one is needed of --pattern, --arrivals and a lane: it says what is to come"])
+    if (asked.since or asked.until) and not asked.from_history:
+        raise SettingsError(["--since and --until are of a lane's past; of a pattern or a file --horizon says how much is simulated"])
     lag = given("--lag", asked.lag, lag_of)
     durations = given("--message-s", asked.message_s, durations_of) if asked.message_s else None
     start_up = given("--start-up", asked.start_up, start_up_of) if asked.start_up else None
@@ -147,8 +152,9 @@ def case_of(asked: Asked, settings: Callable[[], ControllerSettings]) -> Case:
     words += ["--message-s", said(durations)] if durations else []
     options = {"--concurrency": str(concurrency), "--horizon": asked.horizon, "--what-if": asked.what_if}
     words += [word for option, value in options.items() if value for word in (option, value)]
-    setting = Setting(lag, start_up, past.annotations if past else {}, concurrency, horizon_s=horizon_s)
-    case = Case(patterns, setting, asked.seed, tuple(words), start_up.low_s, what_if, is_delayed=start_up == START_UPS["delayed"])
+    is_delayed = start_up == START_UPS["delayed"]
+    setting = Setting(lag, start_up, past.annotations if past else IF_DELAYED if is_delayed else {}, concurrency, horizon_s=horizon_s)
+    case = Case(patterns, setting, asked.seed, tuple(words), start_up.low_s, what_if, is_delayed=is_delayed)
     if past is None:
         return case
     setting = replace(setting, task_timeout_s=past.lane.task_timeout_s)
@@ -157,10 +163,10 @@ def case_of(asked: Asked, settings: Callable[[], ControllerSettings]) -> Case:
 
 def _period(asked: Asked) -> tuple[float, float]:
     now = SystemClock().now()
-    since = given("--since", asked.since, lambda text: moment(text, now))
+    since = given("--since", asked.since or SINCE, lambda text: moment(text, now))
     until = given("--until", asked.until, lambda text: moment(text, now)) if asked.until else now - LATE_S
     if not now - KEPT_S <= since < until <= now:
-        raise SettingsError([f"--since {asked.since!r}: a time before {iso(until)}, at most six weeks ago, is needed"])
+        raise SettingsError([f"--since {asked.since or SINCE!r}: a time before {iso(until)}, at most six weeks ago, is needed"])
     return since, until
 
 

@@ -38,7 +38,7 @@ class ArrivalsReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Itself:
-    """What the lane launched in that time: `cost_usd` is what its decisions predicted, None if no launch has a prediction."""
+    """What the lane launched in that time: `cost_usd` is what its decisions predicted, or came to; None if that is not known of each."""
 
     launch_count: int
     worker_count: int
@@ -101,10 +101,20 @@ def start_up_from(learned: Learned) -> StartUp | None:
 
 
 def itself_from(decisions: Iterable[Mapping[str, Any]]) -> Itself:
-    """Of decisions as they are kept."""
-    launches = [one for one in decisions if one.get("kind") == Kind.LAUNCH]
-    costs = [float(one["predicted_cost_usd"]) for one in launches if one.get("predicted_cost_usd") is not None]
-    return Itself(len(launches), sum(int(one.get("workers", 0)) for one in launches), sum(costs) if costs else None)
+    """Of decisions as they are kept; those that no controller writes are left out."""
+    launches = [launch for one in decisions if one.get("kind") == Kind.LAUNCH and (launch := _launch(one)) is not None]
+    costs = [cost for _, cost in launches if cost is not None]
+    return Itself(len(launches), sum(workers for workers, _ in launches), sum(costs) if launches and len(costs) == len(launches) else None)
+
+
+def _launch(kept: Mapping[str, Any]) -> tuple[int, float | None] | None:
+    """Workers and cost of a launch; None if it is damaged."""
+    predicted = kept.get("predicted_cost_usd")
+    cost = kept.get("actual_cost_usd") if predicted is None else predicted
+    try:
+        return int(kept["workers"]), None if cost is None else float(cost)
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _is_of_sizes(key: str) -> bool:

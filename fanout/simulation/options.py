@@ -38,6 +38,11 @@ def patterns_of(text: str) -> tuple[str, ...]:
     return tuple(PATTERNS) if text == ALL else (_known(text, [*PATTERNS, ALL]),)
 
 
+def percent_of(text: str) -> float:
+    """`99.5`."""
+    return _number(text, 100.0, "a percentage above 0, at most 100")
+
+
 def lag_of(text: str) -> Lag:
     """`120`, or `60-180`."""
     low_s, high_s = _span(text)

@@ -40,7 +40,7 @@ def command(case: Case, rivals: str, picture_path: str, html_path: str, as_json:
     last line repeats the run.
 
     With --what-if its annotations are tried beside those that the lane has, or the defaults. Of a lane's past the first line tells what the
-    lane launched itself, at the cost that was predicted then.
+    lane launched itself, at the cost that was predicted, or came of it.
 
     \b
     fanout simulate --pattern steady --horizon 1h --rivals keda-default,cron

@@ -14,21 +14,19 @@ from fanout import cloud
 from fanout.output import EXIT_FINE, EXIT_TROUBLE, say, show_json, tell
 from fanout.simulation.case import Case, case_options
 from fanout.simulation.comparing import Outcome, check, fanout_outcome
-from fanout.simulation.options import given
-from fanout.simulation.tuning import Target, Tried, tuned
+from fanout.simulation.options import given, percent_of
+from fanout.simulation.tuning import Target, Tried, Tuning, tuned
 
 SEEDS = 3
 
 
 @click.command("tune")
 @case_options(lane_argument=True)
-@click.option(
-    "--in-time", "percent", type=click.FloatRange(0, 100, min_open=True), default=99.0, show_default=True, help="Percent of the messages."
-)
+@click.option("--in-time", "percent_text", default="99", show_default=True, help="Percent of the messages.")
 @click.option("--within", required=True, help="How soon they are to be done, such as 10m: what drain-within is set to.")
 @click.option("--for", "limit", default="2m", show_default=True, help="No new run is begun after that.")
 @cloud.as_json_option
-def command(case: Case, percent: float, within: str, limit: str, as_json: bool) -> None:
+def command(case: Case, percent_text: str, within: str, limit: str, as_json: bool) -> None:
     """Find the cheapest settings that meet a target, for what came to LANE, or for a pattern or a file.
 
     drain-within is what the target says. How long messages wait for more (max-wait) and the most workers (max-workers) are looked for, with
@@ -37,10 +35,11 @@ def command(case: Case, percent: float, within: str, limit: str, as_json: bool) 
 
     \b
     fanout tune default --within 10m --since 3d
-    fanout tune --pattern stampede --horizon 2h --within 5m --in-time 99.5
+    fanout tune --pattern stampede --horizon 2h --within 6m --in-time 99.5
 
     JSON: before, after (cost_usd, ratio, in_time), annotations, is_met, run_count, is_complete, repeat.
     """
+    percent = given("--in-time", percent_text, percent_of)
     target = Target(percent / 100, given("--within", within, duration))
     limit_s = given("--for", limit, duration)
     if len(case.patterns) > 1:
@@ -69,12 +68,18 @@ def command(case: Case, percent: float, within: str, limit: str, as_json: bool) 
         tell(f"{found.run_count} runs of {pattern.name}, {spoken(case.scenario(pattern, {}).horizon_s)} each{ended}")
         say(*(f"{name}: {_told(one, target)}" for name, one in (("before", found.before), ("after", found.after))))
         say(*(f'{key}: "{value}"' for key, value in annotations.items()))
-        if not found.after.changes:
-            tell("nothing that was tried is cheaper: the settings stay")
-        if not found.is_met:
-            tell("nothing that was tried meets the target: this comes nearest")
+        tell(*_in_words(found))
         tell(f"repeat: {repeat}")
     sys.exit(EXIT_FINE if found.is_met else EXIT_TROUBLE)
+
+
+def _in_words(found: Tuning) -> list[str]:
+    """What is to be said of settings that stay, or are late."""
+    if found.is_met:
+        return [] if found.after.changes else ["nothing that was tried is cheaper: the settings stay"]
+    if found.after.changes:
+        return ["nothing that was tried meets the target: this comes nearest"]
+    return ["nothing that was tried meets the target or comes nearer to it: the settings stay"]
 
 
 def _facts(one: Tried) -> dict[str, float]:

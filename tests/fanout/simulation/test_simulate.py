@@ -133,6 +133,8 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, 
         (["--pattern", "batch", "--what-if", "max-workers=0"], "--what-if 'max-workers=0': max-workers='0': "),
         (["--pattern", "batch", "--what-if", "min-workers=9,max-workers=2"], "fanout/min-workers=9 must not be above fanout/max-workers=2"),
         (["--arrivals", "nowhere.csv", "--message-s", "1"], "--arrivals nowhere.csv: it cannot be read: No such file or directory"),
+        (["--pattern", "batch", "--since", "3d"], "--since and --until are of a lane's past"),
+        (["--pattern", "batch", "--until", "2h"], "--since and --until are of a lane's past"),
         (["--arrivals", "nowhere.csv"], "--message-s is needed: a file says when messages come, not how long they take"),
     ],
 )
@@ -201,7 +203,22 @@ def test_a_lanes_past_is_read_with_the_real_client(local_pubsub: Service, projec
 
 def test_a_lane_that_launched_nothing_and_one_whose_costs_were_not_known() -> None:
     assert (itself_from([]).launch_count, itself_from([]).cost_usd) == (0, None)
-    assert itself_from([{"kind": "launch", "workers": 2, "predicted_cost_usd": None}]).cost_usd is None
+    unknown = {"kind": "launch", "workers": 2, "predicted_cost_usd": None}
+    assert itself_from([unknown]).cost_usd is None
+    known = {**unknown, "predicted_cost_usd": 0.25}
+    assert itself_from([known, unknown]).cost_usd is None, "the cost of one launch is not that of two"
+    assert itself_from([known, {**unknown, "actual_cost_usd": 0.5}]).cost_usd == 0.75
+
+
+@pytest.mark.parametrize("odd", [{"workers": None}, {"workers": "many"}, {"predicted_cost_usd": "x"}, {"predicted_cost_usd": [1]}])
+def test_a_kept_decision_that_is_damaged_is_left_out(odd: dict[str, object]) -> None:
+    sound = {"kind": "launch", "workers": 2, "predicted_cost_usd": 0.25}
+    assert itself_from([sound, {**sound, **odd}]) == itself_from([sound])
+
+
+def test_workers_that_start_hours_late_have_a_day_by_default(simulate: Simulate) -> None:
+    result = simulate("--start-up", "delayed")
+    assert (result.exit_code, result.output.splitlines()[1].split()[-2:]) == (0, ["100.0", "%"]), result.output
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,14 @@ def test_a_lane_whose_messages_wait_for_others_can_be_tuned(run: Callable[..., R
     assert (result.exit_code, 'fanout/min-backlog: "50"' in result.output) == (0, True), result.output
 
 
+def test_a_target_that_nothing_meets_is_not_told_as_a_gain(run: Callable[..., Result], few: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = tuned(Lane(-1, 1), TARGET, (0, 64), (1,), lambda: True)
+    monkeypatch.setattr("fanout.simulation.tune.tuned", lambda *_, **__: nothing)
+    result = run(command, "--arrivals", few, "--message-s", "1.5", "--within", "1s")
+    told = [line for line in result.output.splitlines() if line.startswith("nothing")]
+    assert (result.exit_code, told) == (1, ["nothing that was tried meets the target or comes nearer to it: the settings stay"])
+
+
 def test_a_lane_is_named_as_an_argument(here: World, past: Past, run: Callable[..., Result]) -> None:
     now = here.clock.now()
     past.points["tasks-sub"] = [(now - 600, 20), (now - 540, 0)]
@@ -93,6 +101,8 @@ def test_a_lane_is_named_as_an_argument(here: World, past: Past, run: Callable[.
     ("options", "told"),
     [
         (["--within", "10"], "--within '10': a duration above 0"),
+        (["--within", "10m", "--in-time", "nan"], "--in-time 'nan': a percentage above 0, at most 100"),
+        (["--within", "10m", "--in-time", "0"], "--in-time '0': a percentage above 0, at most 100"),
         (["--within", "10m", "--for", "x"], "--for 'x': a duration above 0"),
         (["--within", "10m", "--what-if", "min-workers=9,max-workers=2"], "must not be above"),
     ],
