@@ -114,5 +114,5 @@ def ended(world: World, run: Run) -> Run:
 
 
 def _point(lane: LaneWorld, now: float, start_at: float) -> Point:
-    running_s = sum(lane.paid_s(worker, now) for worker in lane.live)
+    running_s = sum(now - lane.paid_from(worker.execution, now) for worker in lane.live)
     return Point(now - start_at, lane.queue.unacked_count, lane.alive_count, lane.count.cost_s + running_s)

@@ -29,7 +29,7 @@ def _learned(load: Load, scenario: Scenario, now: float) -> Learned:
     mean_s = load.durations.mean(0.0)
     count = load.concurrency * (max(3, int(LONG_S / mean_s)) if mean_s > 0 else 1000)
     parts = [_parts_of(load, rng, count) for _ in range(WORKERS)]
-    starts_s = [scenario.start_up.draw(rng) for _ in range(WORKERS)]
+    starts_s = [0.0 if load.is_delayed else scenario.start_up.draw(rng) for _ in range(WORKERS)]
     created_at = now - 60.0 - TAIL_S - max(start_s + sum(one) / load.concurrency for start_s, one in zip(starts_s, parts, strict=True))
     tries = {}
     for index, (start_s, seconds) in enumerate(zip(starts_s, parts, strict=True)):

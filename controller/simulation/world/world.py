@@ -85,11 +85,11 @@ class LaneWorld:
         """Workers that are paid for now: begun or not."""
         return self.count.worker_count - self.ended_count
 
-    def paid_s(self, worker: Worker, now: float) -> float:
-        """Seconds since its launch, or, where starts are delayed for hours, since its start: until then no container runs."""
-        if self.load.is_delayed:
-            return now - worker.begun_at if worker.begun_at else 0.0
-        return now - worker.execution.created_at
+    def paid_from(self, execution: Execution, now: float) -> float:
+        """Since when (Unix seconds) its workers are paid for."""
+        if not self.load.is_delayed:
+            return execution.created_at
+        return now if execution.begun_at is None else execution.begun_at
 
     @property
     def leaving_count(self) -> int:
@@ -214,11 +214,13 @@ class World:
         now = self.clock.now()
         name = f"{lane.load.name}-{len(lane.executions):05d}"
         execution = Execution(f"{lane.job}/executions/{name}", now, env)
+        together_s = self.scenario.start_up.draw(self._start_rng) if lane.load.is_delayed else None
         for index in range(count):
             own = None if backlog is None else share_of(backlog, count, index)
             worker = Worker(execution, index, lane.load.concurrency, own, limit, stays)
             execution.workers.append(worker)
-            self.at(now + self.scenario.start_up.draw(self._start_rng), partial(self._begin, lane, worker))
+            start_s = self.scenario.start_up.draw(self._start_rng) if together_s is None else together_s
+            self.at(now + start_s, partial(self._begin, lane, worker))
         lane.executions.append(execution)
         lane.count.worker_count += count
         lane.count.launch_count += 1
@@ -369,7 +371,7 @@ class World:
         if execution.ended_count == len(execution.workers):
             execution.completed_at = now
         lane.ended_count += 1
-        lane.count.cost_s += max(self.scenario.floor_s, lane.paid_s(worker, now))
+        lane.count.cost_s += max(self.scenario.floor_s, now - lane.paid_from(execution, now))
         lane.count.waste_count += not worker.taken
         self._wake(lane)
 

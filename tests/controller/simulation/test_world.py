@@ -323,6 +323,14 @@ def test_a_lane_that_is_ticked_every_five_minutes_does_not_wait_for_a_tick_that_
     assert run_fanout(one).in_time_share == 1.0
 
 
+def test_an_execution_of_a_delayed_job_starts_as_a_whole_and_is_paid_for_from_then_on() -> None:
+    one = load((0, 40), message_s=10.0, is_delayed=True)
+    lane, execution = launched_at(one, 1.0, 2, 40, start_up=StartUp(3600.0, 7200.0), floor_s=60.0, horizon_s=10_000.0)
+    first, second = execution.workers
+    assert first.begun_at == second.begun_at >= execution.created_at + 3600.0
+    assert 2 * 200.0 <= lane.count.cost_s <= 2 * 210.0
+
+
 def test_many_workers_and_a_large_backlog_take_few_events(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread takes several short messages at once: events grow with threads and time, not with messages."""
     events: list[float] = []
