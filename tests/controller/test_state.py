@@ -14,6 +14,7 @@ from batch.testing import MemoryObjectStore
 from controller.act.intents import Intent, Part, PartState
 from controller.act.state import (
     ACCEPTED_KEPT_S,
+    FORMAT,
     LAUNCHES_KEPT,
     LEDGER_ENTRIES_KEPT,
     POKES_KEPT,
@@ -89,7 +90,7 @@ def changed(**changes: object) -> bytes:
     [
         {"format": 1},
         {"format": 1.5},
-        {"format": "2"},
+        {"format": str(FORMAT)},
         {"epoch": -1},
         {"epoch": None},
         {"observed": {}},
@@ -136,8 +137,8 @@ def test_a_state_with_a_wrong_field_is_unreadable_and_says_what_to_do(store: Mem
 
 
 def test_the_state_of_a_newer_controller_is_not_to_be_deleted(store: MemoryObjectStore) -> None:
-    store.write(lane_state_object("default"), changed(format=3, epoch="another layout"))
-    with pytest.raises(StateUnreadable, match=r"newer controller.*format 3.*update this one") as told:
+    store.write(lane_state_object("default"), changed(format=FORMAT + 1, epoch="another layout"))
+    with pytest.raises(StateUnreadable, match=rf"newer controller.*format {FORMAT + 1}.*update this one") as told:
         load(store, "default")
     assert "delete" not in str(told.value)
 
