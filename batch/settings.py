@@ -162,6 +162,13 @@ class WorkerSettings:
     backlog: int | None = setting(
         "BACKLOG", whole(0), "messages this execution was launched for, split over its workers; set by the controller", default=None
     )
+    share_limit: int | None = setting(
+        "SHARE_LIMIT",
+        whole(1),
+        "messages that a worker takes at most in a minute that is billed anyway, its share with it; set by the controller, as "
+        "fanout/max-messages",
+        default=None,
+    )
     decision_id: str = setting("DECISION_ID", text, "the decision that launched this execution; set by the controller", default="")
     handlers: tuple[str, ...] = setting("HANDLERS", names, "modules whose handlers to load", default=("batch.handlers",))
     concurrency: int = setting("CONCURRENCY", whole(1, 1000), "tasks that one worker runs at a time", default=8)
@@ -203,9 +210,11 @@ class WorkerSettings:
     flush_interval_s: float = setting("FLUSH_INTERVAL_S", seconds(0.05), "how long an outcome may wait to be written", default=5.0)
     prefetch_s: float = setting("PREFETCH_S", seconds(0.01), "pull only what will start within this time", default=1.0)
     drain_after_s: float = setting("DRAIN_AFTER_S", seconds(0), "how long the subscription must have been empty to be drained", default=5.0)
-    billing_floor_s: float = setting("BILLING_FLOOR_S", seconds(0), "the least time Cloud Run bills a worker for; 0 disables", default=60.0)
-    use_paid_minute: bool = setting(
-        "USE_PAID_MINUTE", flag, "whether a worker that a controller launched goes on after its share while it is paid for", default=False
+    billing_floor_s: float = setting(
+        "BILLING_FLOOR_S",
+        seconds(0),
+        "the least time Cloud Run bills a worker for: one that the controller launched takes more than its share while it lasts; 0: never",
+        default=60.0,
     )
     accept: tuple[str, ...] = setting(
         "ACCEPT",
@@ -261,6 +270,14 @@ class WorkerSettings:
     def share(self) -> int:
         """What this worker may take: its part of BACKLOG, else MAX_MESSAGES."""
         return self.max_messages if self.backlog is None else share(self.backlog, self.count, self.index)
+
+    @property
+    def most(self) -> int:
+        """What this worker may take in all: more than its share only if a controller launched it, and only in the time that is billed
+        anyway."""
+        if not self.decision_id or not self.billing_floor_s:
+            return self.share
+        return sys.maxsize if self.share_limit is None else max(self.share, self.share_limit)
 
 
 def worker_settings(environment: Mapping[str, str]) -> WorkerSettings:

@@ -1,6 +1,8 @@
 """Many lanes in memory, with every request counted as the real services count them: page by page, optionally each as slow as a network.
+Then what a tick costs in CPU, per lane, without the network.
 
 Usage: python -m bench.lanes [--latency-ms 20] [--workers 1000] [--history 1000]
+       python -m bench.lanes --scale        # what a simulated week of a lane costs in CPU, and one of a huge backlog; minutes
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from batch.model.names import progress_folder, progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.services.ports import ObjectInfo
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
+from controller.decide.budget import Quotas
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Reading, Value
 from controller.observe.containers import Container
@@ -25,6 +28,11 @@ from controller.observe.google_jobs import PAGE, WORKERS_PAGE
 from controller.observe.jobs import LANE_LABEL, JobInfo, RunRequest
 from controller.observe.sources import PAGE as SUBSCRIPTIONS_PAGE
 from controller.observe.sources import SubscriptionFacts
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Fixed
+from controller.simulation.given.patterns import DAY_S, PATTERNS, Pattern, batch, diurnal
+from controller.simulation.running import run_fanout
+from controller.simulation.trials import Setting, scenario_of
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 
@@ -218,6 +226,17 @@ class Project:
         marks = tuple((int(now - 120 + 15 * number), 4 * number) for number in range(8))
         self.store.add_progress(info.name, [Progress(100, now - 115, now - 5, taken=36, acked=30, marks=marks)] * workers)
 
+    def end_workers(self, job: str) -> None:
+        """What runs has ended, each worker with 200 messages of 10 s, long enough ago that every reading shows it."""
+        now, found = self.clock.now(), self.runner.by_job[job]
+        for at, info in enumerate(found):
+            if info.live:
+                count = info.task_count
+                found[at] = replace(info, completed_at=now - 99, running_count=0, succeeded_count=count)
+                done = {"taken": 200, "acked": 200, "succeeded": 200, "handler_s": 2000.0, "exit_reason": "share_done"}
+                one = Progress(200, info.created_at, now - 100, last_acked_at=now - 101, **done)  # type: ignore[arg-type]
+                self.store.add_progress(info.name, [one] * count)
+
     def tick(self) -> tuple[dict[str, int], float]:
         """The requests of one round, and its seconds."""
         self.calls.taken()
@@ -226,13 +245,64 @@ class Project:
         return self.calls.taken(), time.monotonic() - begin
 
 
+def cpu_ms(lanes: int, what: str, ticks: int) -> float:
+    """Milliseconds of CPU that a tick takes for each of these lanes, in the mean of `ticks` a minute apart. `what`: "empty", "assigned" (a
+    backlog that 3 workers have), "50 workers" (have it, and 100 others were learned from) or "launching" (each lane, at every tick)."""
+    project, taken_s = Project(lanes, 50), 0.0
+    project.outside = replace(project.outside, quotas=Quotas(run_calls_per_minute=1000))
+    launched, warm_up = -lanes, 9 if what == "50 workers" else 3
+    for number in range(ticks + warm_up):
+        project.clock.advance(60)
+        for job in project.jobs:
+            if what == "assigned" and not number:
+                project.run_workers(job, 3)
+            elif what == "50 workers" and number < warm_up:
+                project.end_workers(job) if number % 2 else project.run_workers(job, 50)
+            elif what == "launching":
+                project.end_workers(job)
+            project.backlog_is(job, {"empty": 0, "launching": 600}.get(what, 200))
+        begin = time.process_time()
+        counts, _ = project.tick()
+        # The first ticks see the old executions, and the lanes' jobs, for the first time.
+        taken_s += time.process_time() - begin if number >= warm_up else 0.0
+        launched += counts.get("jobs.run", 0)
+    if (what == "launching") != (launched >= lanes * ticks):
+        raise RuntimeError(f"{launched} launches in {ticks} ticks of {lanes} lanes that are {what}")
+    return 1000 * taken_s / lanes / ticks
+
+
+def simulated(pattern: Pattern, horizon_s: float, drain_within: str = "10m", max_workers: int = 500, concurrency: int = 4) -> str:
+    """What a simulated run cost, in words: seconds of CPU, and what was done in it."""
+    annotations = {"fanout/drain-within": drain_within, "fanout/max-workers": str(max_workers)}
+    setting = Setting(Lag(120.0), StartUp(4.0, 12.0), annotations, concurrency=concurrency, horizon_s=horizon_s)
+    scenario, begin = scenario_of(pattern, setting, 1), time.process_time()
+    run = run_fanout(scenario)
+    taken_s, count = time.process_time() - begin, run.counts[pattern.name]
+    ticks = f"{len(run.courses[pattern.name])} ticks, {count.worker_count} workers, {count.done_count} messages"
+    return f"{pattern.name:12} {taken_s:6.1f} s of CPU: {ticks}, {100 * run.in_time_share:.1f} % in time"
+
+
+def scale() -> None:
+    """Print what a week of a usual lane costs to simulate, and 100,000,000 messages on up to 10,000 workers."""
+    usual = PATTERNS["diurnal"]
+    for pattern in (PATTERNS["trickle"], replace(usual, arrivals=diurnal(0.2))):
+        print(f"a week of {simulated(pattern, 7 * DAY_S)}", flush=True)
+    for message_s, drain_within in ((0.05, "10m"), (0.33, "10m"), (0.33, "30m")):
+        huge = Pattern("huge", batch(100_000_000), Fixed(message_s))
+        print(f"{message_s:g} s each, drained in {drain_within}: {simulated(huge, 3600.0, drain_within, 10_000, 8)}", flush=True)
+
+
 def main() -> None:
-    """Print requests and seconds of rounds over 1, 10 and 100 lanes."""
+    """Print requests and seconds of rounds over 1, 10 and 100 lanes, then the CPU of a tick."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency-ms", type=float, default=20.0)
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--history", type=int, default=1000)
+    parser.add_argument("--scale", action="store_true", help="only what simulations cost")
     options = parser.parse_args()
+    if options.scale:
+        scale()
+        return
     print(f"{options.history} old executions a lane, {options.workers} workers a running execution, {options.latency_ms:g} ms a request")
     for lanes in (1, 10, 100):
         project = Project(lanes, options.history, options.latency_ms / 1000)
@@ -247,6 +317,9 @@ def main() -> None:
             counts, seconds = project.tick()
             told = ", ".join(f"{name} {count}" for name, count in counts.items())
             print(f"{lanes:4} lanes, {what:20} {sum(counts.values()):5} requests, {seconds:6.2f} s: {told}")
+    for lanes, ticks in ((1, 500), (100, 20)):
+        for what in ("empty", "assigned", "50 workers", "launching"):
+            print(f"{lanes:4} lanes, {what:20} {cpu_ms(lanes, what, ticks):6.2f} ms of CPU a lane and tick")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from batch.model.clock import from_iso, iso
+from batch.model.clock import iso
 from batch.model.delivery import Outgoing
 from batch.model.message import Task, encode, new_task_id
 from bench.machine import facts, load
 from bench.page import RESULTS, ROOT, conditions, grid, put_into
 from bench.recording import Measure, Recording, write
-from controller.act.state import load as load_state
+from controller.act.history import read_between
 from controller.config import controller_settings
 from controller.decide.decision import Kind
 from controller.decide.ledger import GUARD_S
@@ -167,7 +167,7 @@ def _drains(folder: Path, loads: Sequence[Load], rounds: int, rng: random.Random
                 time.sleep(max(0.0, drained_at[one.lane] + GUARD_S + 1 - time.time()))
                 drained_at[one.lane] = _drain(outside, one, rng.randint(60, 200), rng)
                 print(f"{one.lane} drained", flush=True)
-        entries = [entry for one in loads for entry in load_state(outside.store, one.lane).state.decisions]
+        entries = [entry for one in loads for entry in read_between(outside.store, one.lane, 0.0, time.time())]
     return sorted((entry for entry in entries if entry["kind"] == Kind.LAUNCH.value), key=lambda entry: str(entry["decided_at"]))
 
 
@@ -192,8 +192,8 @@ def _drain(outside: Outside, one: Load, count: int, rng: random.Random) -> float
 
     def over() -> bool:
         (result,) = tick_lanes(outside, [one.lane]).results
-        decisions = load_state(outside.store, one.lane).state.decisions
-        launches = [entry for entry in decisions if entry["kind"] == Kind.LAUNCH.value and from_iso(entry["decided_at"]) >= started_at - 1]
+        decisions = read_between(outside.store, one.lane, started_at - 1, time.time())
+        launches = [entry for entry in decisions if entry["kind"] == Kind.LAUNCH.value]
         return not result.decision.workers and bool(launches) and all(entry.get("actual_drain_s") for entry in launches)
 
     _wait_until(over, DRAIN_LIMIT_S, f"{one.lane} is drained")

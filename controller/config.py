@@ -59,6 +59,7 @@ class ControllerSettings:
         default=LIST_PERCENT,
     )
     run_calls_per_minute: int = setting("RUN_CALLS_PER_MINUTE", whole(1), "launches that Cloud Run is asked for in a minute", default=60)
+    tick_every_s: float = setting("TICK_EVERY_S", seconds(1), "between ticks of Scheduler: what waits counts on it", default=60.0)
     tick_deadline_s: float = setting("TICK_DEADLINE_S", seconds(0.1), "within which a tick is answered; a longer one goes on", default=50.0)
     log_level: str = log_level_setting()
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "what a running tick has left after SIGTERM", default=6.0)

@@ -44,7 +44,18 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
     sources = GoogleSources(settings.project)
     try:
         home = Home(settings.project, settings.bucket_name, settings.region, settings.delayed_price_percent)
-        yield Outside(store, runner, backlog, clock, random.SystemRandom(), topics, settings.quotas, home=home, sources=sources)
+        yield Outside(
+            store,
+            runner,
+            backlog,
+            clock,
+            random.SystemRandom(),
+            topics,
+            settings.quotas,
+            home=home,
+            sources=sources,
+            tick_every_s=settings.tick_every_s,
+        )
     finally:
         sources.close()
         topics.close()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,9 @@ from controller.config import RUN_EMULATOR, ControllerSettings, controller_setti
 from controller.observe.jobs import LANE_LABEL, JobRunner
 from controller.tick.outside import Outside
 from fanout.output import explained_errors
+
+if TYPE_CHECKING:
+    from controller.observe.arrivals import GoogleArrivalsReader
 
 _PROJECT = click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", show_envvar=True, help="The project.")
 _REGION = click.option(
@@ -30,11 +33,21 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     Errors that Fanout can explain end the command."""
 
     @wraps(function)
+    def command(*, settings: Callable[[], ControllerSettings], **arguments: Any) -> Any:
+        return function(settings=settings(), **arguments)
+
+    return with_settings_if_needed(command)
+
+
+def with_settings_if_needed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `with_settings`, for a command that may do without: its `settings` is a function that makes them, and raises SettingsError."""
+
+    @wraps(function)
     def command(*, project: str | None, region: str, bucket: str | None, **arguments: Any) -> Any:
         named = {"GOOGLE_CLOUD_PROJECT": project, "REGION": region, "BUCKET_NAME": bucket}
         given = {name: value for name, value in named.items() if value is not None}
         with explained_errors():
-            return function(settings=controller_settings({**os.environ, **given}), **arguments)
+            return function(settings=lambda: controller_settings({**os.environ, **given}), **arguments)
 
     return _PROJECT(_REGION(_BUCKET(command)))
 
@@ -69,6 +82,14 @@ def connected(settings: ControllerSettings) -> AbstractContextManager[Outside]:
     from controller import wiring
 
     return wiring.connected(settings)
+
+
+def open_arrivals(settings: ControllerSettings) -> AbstractContextManager[GoogleArrivalsReader]:
+    """What came to subscriptions, through Google's client. Raises DependencyForbidden."""
+    from controller.observe.arrivals import GoogleArrivalsReader
+
+    with logged_in():
+        return closing(GoogleArrivalsReader(settings.project, emulator_host=settings.monitoring_emulator))
 
 
 def open_runner(project: str, region: str) -> AbstractContextManager[JobRunner]:

@@ -32,6 +32,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "lanes": ("fanout.lanes:command", "Show the lanes: backlog, ledger, workers, what is in the way."),
     "executions": ("fanout.executions:command", "Show executions and the progress of their workers."),
     "execution": ("fanout.execution:command", "Show the workers of one execution, try by try."),
+    "simulate": ("fanout.simulation.simulate:command", "Simulate what lanes cost, beside others' rules, and try settings."),
+    "tune": ("fanout.simulation.tune:command", "Find the cheapest settings that meet a target."),
     "pause": ("fanout.pause:pause", "Launch nothing more for a lane; what runs goes on."),
     "resume": ("fanout.pause:resume", "Launch for a paused lane again."),
     "launch": ("fanout.launch:command", "Start an execution of a lane's job by hand."),

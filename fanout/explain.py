@@ -1,4 +1,4 @@
-"""`fanout explain`: why the controller did what it did, from the decisions that it keeps in the lane's state."""
+"""`fanout explain`: why the controller did what it did, from the history of the lane's decisions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import click
 
 from batch.model.clock import from_iso, iso
 from batch.model.errors import FanoutError, SettingsError
+from batch.services.ports import ObjectStore
+from controller.act.history import Kept, kept_after, kept_newest, read_kept
 from controller.act.intents import Intent, PartState
-from controller.act.state import DECISIONS_KEPT, LaneState, load
+from controller.act.state import LaneState, load
 from controller.config import ControllerSettings
 from controller.decide.decision import from_json
 from controller.decide.explanation import explained_decision
 from controller.lanes.lanes import lanes_named
-from controller.model.wording import are, duration, spoken
+from controller.model.wording import duration, spoken
 from controller.tick.outside import Outside
 from fanout import cloud
-from fanout.output import EXIT_FINE, EXIT_TROUBLE, counted, show_json, tell
+from fanout.output import EXIT_FINE, EXIT_TROUBLE, show_json, tell
 
 DAY_S = 86_400.0
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?")
@@ -49,8 +51,8 @@ class Explanation:
 def command(lanes: tuple[str, ...], at_text: str, as_json: bool, settings: ControllerSettings) -> None:
     """Explain the last decision that the controller made for LANES, or for all.
 
-    The controller keeps the last 50 decisions of a lane: each launch, and each change between launching, nothing to do, and holding for
-    one cause or another. What a tick would decide now is told by `fanout plan`. Ends with 1 when a lane has no decision from before TIME.
+    The controller keeps the decisions of a lane in the bucket: each launch, and each other decision that says something new, not only
+    other numbers. What a tick would decide now is told by `fanout plan`. Ends with 1 when a lane has no decision from before TIME.
 
     \b
     fanout explain
@@ -81,31 +83,34 @@ def explanations(outside: Outside, names: Sequence[str], at_text: str) -> list[E
     found: list[Explanation] = []
     for lane in lanes_named(outside.runner.jobs(), names, outside.home):
         try:
-            state = load(outside.store, lane.name).state
+            found.append(explanation(outside.store, load(outside.store, lane.name).state, at, now))
         except FanoutError as error:
             found.append(Explanation(lane.name, problem=str(error)))
-        else:
-            found.append(explanation(state, at, now))
     return found
 
 
-def explanation(state: LaneState, at: float, now: float) -> Explanation:
-    """Explains the newest decision that is not younger than `at` (Unix seconds)."""
-    dated = [(_decided_at(decision), decision) for decision in state.decisions]
-    before = [(decided_at, decision) for decided_at, decision in dated if decided_at <= at]
-    if not before:
-        return Explanation(state.lane, problem=_none(state.lane, [decided_at for decided_at, _ in dated], at))
-    decided_at, decision = max(before, key=lambda pair: pair[0])
-    next_at = min((other for other, _ in dated if other > decided_at), default=None)
+def explanation(store: ObjectStore, state: LaneState, at: float, now: float) -> Explanation:
+    """Explains the newest decision that is not younger than `at` (Unix seconds). Raises DependencyError."""
+    damaged: list[str] = []
+    kept = kept_newest(store, state.lane, 1, at)
+    decision = next(iter(read_kept(store, kept, damaged.append)), None)
+    if damaged and decision is None:
+        return Explanation(state.lane, problem=f"{damaged[0]}; --at with an earlier time explains the decision before it")
+    next_at = _decided_at(store, kept_after(store, state.lane, kept[0] if kept else None))
+    if decision is None:
+        return Explanation(state.lane, problem=_none(state.lane, next_at, at))
     try:
-        lines = explained_decision(from_json(decision))
+        explained = from_json(decision)
+        lines, decided_at = explained_decision(explained), explained.decided_at
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = f"the decision of {iso(decided_at)} was written by another version and cannot be read ({error!r:.200}); see --json"
+        problem = f"object {kept[0].name} was written by another version and cannot be read ({error!r:.200}); see --json"
         return Explanation(state.lane, decision, next_at=next_at, problem=problem)
     when = f"  decided: {iso(decided_at)}, {spoken(max(0.0, now - decided_at))} ago; ages and counts below are as of then"
     after = f"  next: another decision at {iso(next_at)}" if next_at is not None else "  next: none is kept that is younger"
     launched = [line for intent in state.intents if intent.decision_id == decision.get("decision_id") for line in _launches(intent)]
-    return Explanation(state.lane, decision, (lines[0], when, *lines[1:], *launched, after), next_at)
+    unwritten = f"  note: {len(state.unwritten)} of the history could not be written yet, the next tick tries again; see its notes"
+    late = [unwritten] if state.unwritten else []
+    return Explanation(state.lane, decision, (lines[0], when, *lines[1:], *launched, after, *late), next_at)
 
 
 def explanation_json(one: Explanation) -> dict[str, Any]:
@@ -118,19 +123,18 @@ def explanation_json(one: Explanation) -> dict[str, Any]:
     }
 
 
-def _decided_at(decision: Mapping[str, Any]) -> float:
-    """A decision whose time cannot be read counts as the oldest."""
+def _decided_at(store: ObjectStore, kept: Kept | None) -> float | None:
+    """When (Unix seconds) it was decided; None where there is none, or its time cannot be read."""
     try:
-        return from_iso(str(decision["decided_at"]))
-    except (KeyError, ValueError):
-        return 0.0
+        return from_iso(str(read_kept(store, [kept])[0]["decided_at"])) if kept is not None else None
+    except (IndexError, KeyError, ValueError):
+        return None
 
 
-def _none(lane: str, times: Sequence[float], at: float) -> str:
-    if not times:
+def _none(lane: str, oldest_at: float | None, at: float) -> str:
+    if oldest_at is None:
         return f"no decision is kept: no tick has decided for it yet; `fanout plan {lane}` says what one would do"
-    many = f"{counted(len(times), 'decision')} {are(len(times))} kept, at most {DECISIONS_KEPT}"
-    return f"no decision is kept from before {iso(at)}; {many}, the oldest of {iso(min(times))}; older ones are in the controller's log"
+    return f"no decision is kept from before {iso(at)}; the oldest is of {iso(oldest_at)}; older ones may be in the controller's log"
 
 
 def _launches(intent: Intent) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from batch.model.clock import from_iso, iso
+from batch.model.clock import iso
 from controller.act.intents import PartState
 from controller.act.state import LaneState
 from controller.config import ControllerSettings
@@ -124,7 +124,6 @@ def looked(outside: Outside, names: Sequence[str]) -> tuple[list[View], Sequence
 
 def lane_json(view: View, waiting: Waiting) -> dict[str, Any]:
     """What is known of a lane."""
-    decisions = view.state.decisions
     value = view.reading if isinstance(view.reading, Value) else None
     assigned_count = None if view.ledger is None or view.listing_error else view.ledger.total_count
     unassigned_count = None
@@ -148,7 +147,7 @@ def lane_json(view: View, waiting: Waiting) -> dict[str, Any]:
         "delayed_count": waiting.delayed_count,
         "cancelled_count": waiting.cancelled_count,
         "ends_count": waiting.ends_count,
-        "last_decision": decisions[-1] if decisions else None,
+        "last_decision": view.state.last.shown(view.lane.name) if view.state.last else None,
         "schedules": [{"name": one.name, "times": one.times, "last": iso(one.last), "due": bool(one.task)} for one in view.state.scheduled],
         "advice": list(view.advice),
         "troubles": [*troubles(view), *waiting.problems, *waiting.overdue],
@@ -176,10 +175,10 @@ def troubles(view: View) -> list[str]:
 
 def _refused_launch(view: View) -> str:
     """Why the last launch started nothing, or not all; empty where it did, or something else was decided since."""
-    last = view.state.decisions[-1] if view.state.decisions else {}
+    last = view.state.last
     for intent in view.state.intents:
         refused = [part for part in intent.parts if part.state is PartState.REFUSED]
-        if refused and intent.decision_id == last.get("decision_id"):
+        if refused and last is not None and intent.decision_id == last.decision_id:
             what = "nothing" if len(refused) == len(intent.parts) else "not all of its workers"
             return f"the last launch, {rough(view.now - intent.saved_at)} ago, started {what}: {refused[0].reason}"
     return ""
@@ -195,10 +194,12 @@ def remarks(view: View, body: Mapping[str, Any]) -> list[str]:
     elsewhere = view.state.elsewhere
     if elsewhere is not None and view.ledger is not None and (count := elsewhere.counted_by(view.reading, view.ledger)):
         found.append(elsewhere.reason(count, view.now))
-    last = body["last_decision"]
-    if last is not None and last.get("kind") == Kind.HOLD and last.get("hold_cause") != HoldCause.PAUSED and not body["troubles"]:
-        over = ", and that has been put right" if last.get("hold_cause") == HoldCause.MISCONFIGURED else ""
-        found.append(f"the last decision, {_ago(last, view.now)}, was to hold{over}: {last.get('reason')}")
+    last = view.state.last
+    if last is not None and last.kind == Kind.HOLD and last.hold_cause != HoldCause.PAUSED and not body["troubles"]:
+        over = ", and that has been put right" if last.hold_cause == HoldCause.MISCONFIGURED else ""
+        found.append(f"the last decision, {rough(view.now - last.decided_at)} ago, was to hold{over}: {last.reason}")
+    if last is not None and last.kind == Kind.NOTHING_TO_DO and body["unassigned_count"]:
+        found.append(f"the last decision, {rough(view.now - last.decided_at)} ago, was to launch nothing: {last.reason}")
     return [*found, *(f"advice: {one}" for one in view.advice)]
 
 
@@ -208,7 +209,8 @@ def _assigned_to_nobody(view: View, body: Mapping[str, Any]) -> list[str]:
         return []
     entries = view.ledger.entries
     parts = {
-        f"acknowledged since {GUARD_S:.0f} s before the sample": sum(one.assigned_count for one in entries),
+        "acknowledged since the sample": sum(one.assigned_count for one in entries),
+        f"perhaps acknowledged in the {GUARD_S:.0f} s before it": view.ledger.guard_count,
         "wait for their time": sum(one.deferred_count for one in entries),
         "on leases of killed workers": sum(one.outstanding_count for one in entries),
     }
@@ -274,23 +276,8 @@ def _number(count: int | None) -> str:
 
 
 def _last_launch(state: LaneState, now: float) -> str:
-    """Whatever stands in the history: another version may have written it. One that Cloud Run refused is none."""
-    refused = {one.decision_id for one in state.intents if all(part.state is PartState.REFUSED for part in one.parts)}
-    launches = (one for one in reversed(state.decisions) if one.get("kind") == Kind.LAUNCH and one.get("decision_id") not in refused)
-    launch = next(launches, None)
-    return "" if launch is None else _age(launch, now)
-
-
-def _age(decision: Mapping[str, Any], now: float) -> str:
-    try:
-        return rough(now - from_iso(str(decision["decided_at"])))
-    except (KeyError, ValueError):
-        return "unreadable"
-
-
-def _ago(decision: Mapping[str, Any], now: float) -> str:
-    age = _age(decision, now)
-    return "at a time that is unreadable" if age == "unreadable" else f"{age} ago"
+    """One that Cloud Run refused is none."""
+    return "" if state.last_launch_at is None else rough(now - state.last_launch_at)
 
 
 def _once(told: Iterable[tuple[str, str]]) -> list[str]:

@@ -17,9 +17,13 @@ from fanout.output import EXIT_FINE, EXIT_TROUBLE, show_json, tell
 @click.argument("lanes", nargs=-1)
 @cloud.as_json_option
 @click.option("--dry-run", is_flag=True, help="The same as `fanout plan`: launch nothing, write nothing.")
+@click.option("--now", is_flag=True, help="Launch at once what the lane would let wait for more messages.")
 @cloud.with_settings
-def tick(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: ControllerSettings) -> None:
+def tick(lanes: tuple[str, ...], as_json: bool, dry_run: bool, now: bool, settings: ControllerSettings) -> None:
     """Decide for LANES, or for all, and launch what was decided.
+
+    Few messages may wait while one worker is enough for them, in time, and still will be at the next tick; no longer than fanout/max-wait.
+    The decision says until when, and --now starts them: each launch is billed for a minute at least.
 
     A tick of all lanes also looks which submissions may have ended, and sends for the proof that fires their ends.
 
@@ -29,11 +33,12 @@ def tick(lanes: tuple[str, ...], as_json: bool, dry_run: bool, settings: Control
     \b
     fanout tick                   # all lanes
     fanout tick urgent --json     # one of them, for a script
+    fanout tick default --now     # do not wait for more
 
     JSON: lanes (lane, decision, launched, failures, stood_down, dry_run, republished_count, cancelled_count, delayed_problems, notes),
     refused (job, problems) and, of a tick of all lanes, ends (open_count, looked_count, finish_count, request_count, problems).
     """
-    _run(settings, lanes, as_json=as_json, dry_run=dry_run)
+    _run(settings, lanes, as_json=as_json, dry_run=dry_run, wait=not now)
 
 
 @click.command("plan")
@@ -54,10 +59,10 @@ def plan(lanes: tuple[str, ...], as_json: bool, settings: ControllerSettings) ->
     _run(settings, lanes, as_json=as_json, dry_run=True)
 
 
-def _run(settings: ControllerSettings, lanes: tuple[str, ...], *, as_json: bool, dry_run: bool) -> None:
+def _run(settings: ControllerSettings, lanes: tuple[str, ...], *, as_json: bool, dry_run: bool, wait: bool = True) -> None:
     """Tick, print the decisions, and end the command. Raises SettingsError, DependencyError."""
     with cloud.connected(settings) as outside:
-        outcome = tick_lanes(outside, lanes, dry_run=dry_run)
+        outcome = tick_lanes(outside, lanes, dry_run=dry_run, wait=wait)
     if as_json:
         show_json(round_json(outcome))
     else:

@@ -68,7 +68,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "shutdown",
         "life",
     ),
-    "controller": ("model", "decide", "observe", "lanes", "act", "tick", "service", "config", "wiring"),
+    "controller": ("model", "decide", "observe", "lanes", "act", "tick", "service", "config", "wiring", "simulation"),
     "local_cloud": (
         "addresses",
         "clock",

@@ -7,7 +7,7 @@ import re
 from math import ceil
 from urllib.parse import quote, unquote
 
-from batch.model.clock import minute
+from batch.model.clock import iso, minute
 from batch.model.errors import NameRefused
 
 MAX_NAME_BYTES = 900
@@ -15,6 +15,8 @@ MAX_NAME_BYTES = 900
 DELAYED = "delayed/"
 CANCEL = "cancel/"
 DAMAGED = "delayed/damaged/"
+HISTORY = "controller/history/"
+HISTORY_END = ".end"
 MAX_ID_BYTES = 400
 KEYED = "k-"
 """Ids of submissions with an idempotency key begin so."""
@@ -223,6 +225,21 @@ def damaged_object(name: str) -> str:
 def lane_state_object(lane: str) -> str:
     """What the controller remembers of a lane."""
     return f"controller/{lane}.json"
+
+
+def history_folder(lane: str, unix_s: float | None = None) -> str:
+    """Where a lane's decisions lie; with a time (Unix seconds) those of its day in UTC."""
+    return f"{HISTORY}{lane}/" + ("" if unix_s is None else f"{iso(unix_s)[:10]}/")
+
+
+def history_object(lane: str, decided_at: float, decision_id: str) -> str:
+    """A decision of a lane, made at `decided_at` (Unix seconds). What its id begins with sorts by time."""
+    return f"{history_folder(lane, decided_at)}{decision_id}"
+
+
+def history_end_object(lane: str, decided_at: float, decision_id: str) -> str:
+    """What became of a launch: it sorts behind its decision."""
+    return f"{history_object(lane, decided_at, decision_id)}{HISTORY_END}"
 
 
 LANES = "controller/lanes.json"

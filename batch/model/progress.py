@@ -7,6 +7,7 @@ Counters only grow: `taken` from the subscription, `acked` (whatever the outcome
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -55,12 +56,17 @@ class Progress:
     marks: tuple[tuple[int, int], ...] = ()
     deferred: tuple[tuple[int, int], ...] = ()
     exit_reason: str = ""
+    handled: int = 0
+    """Messages whose handlers took `handler_s` together: more than are acknowledged, where outcomes wait to be written. 0: not known."""
     delayed: int = 0
     """How many of `acked` wait in the bucket until their task is due. They have left the subscription, so no ledger counts them."""
     last_acked_at: float = 0.0
     """When `acked` last grew (Unix seconds); 0 when it never did, or the worker did not write it."""
     broken_by: str = ""
     """What a worker that ended `broken` could not work with."""
+
+    longest_s: float = 0.0
+    """The most handler seconds that one message took; 0 when the worker did not write it."""
 
     running: tuple[RunningTask, ...] = ()
     """The tasks that have been running longest, the oldest first; of a group its first."""
@@ -73,10 +79,21 @@ class Progress:
         return max(0, self.taken - self.acked - self.returned)
 
     def acked_at(self, unix_s: float) -> int:
-        """How many messages were acknowledged by then (Unix seconds), by the last mark not after it: never too many."""
+        """About how many messages were acknowledged by then (Unix seconds): what came between two marks is taken to have come evenly. It
+        never falls as time goes on."""
         if unix_s >= self.updated_at:
             return self.acked
-        return max((acked for time, acked in self.marks if time <= unix_s), default=0)
+        at = bisect_right(self.marks, unix_s, key=_time)
+        begin, before = self.marks[at - 1] if at else (self.started_at, 0)
+        end, after = self.marks[at] if at < len(self.marks) else (self.updated_at, self.acked)
+        begin = max(begin, self.started_at)
+        if not begin < unix_s < end or after <= before:
+            return before
+        return before + int((after - before) * (unix_s - begin) / (end - begin))
+
+
+def _time(mark: tuple[int, int]) -> int:
+    return mark[0]
 
 
 def interval_s(base_s: float, worker_count: int) -> float:
@@ -85,6 +102,7 @@ def interval_s(base_s: float, worker_count: int) -> float:
 
 
 _COUNTS = ("share", "taken", "acked", "returned", "succeeded", "superseded", "cancelled", "dead")
+_MORE_COUNTS = ("delayed", "handled")
 _SECONDS = ("started_at", "updated_at", "handler_s")
 
 
@@ -95,8 +113,9 @@ def to_metadata(progress: Progress) -> dict[str, str]:
     metadata["marks"] = json.dumps(progress.marks[-MARKS_KEPT:], separators=(",", ":"))
     metadata["deferred"] = json.dumps(_fewer(progress.deferred), separators=(",", ":"))
     metadata["exit_reason"] = progress.exit_reason
-    metadata["delayed"] = str(progress.delayed)
+    metadata |= {name: str(getattr(progress, name)) for name in _MORE_COUNTS}
     metadata["last_acked_at"] = f"{progress.last_acked_at:.3f}"
+    metadata["longest_s"] = f"{progress.longest_s:.3f}"
     metadata["running"] = _within(RUNNING_BYTES, progress.running[:RUNNING_KEPT])
     metadata["shards"] = _within(SHARDS_BYTES, progress.shards)
     if progress.broken_by:
@@ -108,8 +127,9 @@ def to_metadata(progress: Progress) -> dict[str, str]:
 def from_metadata(metadata: Mapping[str, str]) -> Progress:
     """Raises ValueError when the metadata is not a worker's progress."""
     try:
-        counts = {name: int(metadata[name]) for name in _COUNTS} | {"delayed": int(metadata.get("delayed", "0"))}
-        seconds = {name: float(metadata[name]) for name in _SECONDS} | {"last_acked_at": float(metadata.get("last_acked_at", "0"))}
+        counts = {name: int(metadata[name]) for name in _COUNTS} | {name: int(metadata.get(name, "0")) for name in _MORE_COUNTS}
+        seconds = {name: float(metadata[name]) for name in _SECONDS}
+        seconds |= {name: float(metadata.get(name, "0")) for name in ("last_acked_at", "longest_s")}
         running = tuple(RunningTask(str(one), str(kind), int(since)) for one, kind, since in json.loads(metadata.get("running", "[]")))
         shards = tuple(map(str, json.loads(metadata.get("shards", "[]"))))
         if not all(map(isfinite, seconds.values())):

@@ -65,12 +65,13 @@ class Worker:
         started_s = self._network.began_s
         registry = registry.limited(settings.handler_timeout_s)
         self.settings = settings
-        self.tally = Tally(clock, settings.share)
+        self.tally = Tally(clock, settings.share, settings.most)
         self.stopping = threading.Event()
         self.store, self._clock, self._rng = store, clock, rng
         self._subscription, self._dead_letters, self._topics = subscription, dead_letters, topics
         self._bounds = TimeBounds(started_s, settings.task_timeout_s)
         self._paid_until_s = started_s + max(0.0, settings.billing_floor_s - BILLING_RESERVE_S)
+        self._go_on_until_s = self._paid_until_s
         self._breaker = CircuitBreaker(limit_of(settings.concurrency, settings.share))
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
         self._markers = Markers(settings, store, clock)
@@ -177,7 +178,11 @@ class Worker:
                 log("worker_not_claimed", decision_id=settings.decision_id, holder=holder)
                 return ExitReason.NOT_CLAIMED
         earlier = self._network.first(lambda: earlier_tries(self.store, settings.execution, settings.index, settings.retry))
-        self.tally.share = share_left(settings.share, sum(progress.acked for progress in earlier))
+        acked_before = sum(progress.acked for progress in earlier)
+        self.tally.share, self.tally.most = share_left(settings.share, acked_before), share_left(settings.most, acked_before)
+        if earlier:  # all tries of a worker have the first one's minute: whether another one is billed for each is not certain
+            gone_s = self._clock.now() - earlier[0].started_at
+            self._go_on_until_s = min(self._go_on_until_s, self._clock.monotonic() - gone_s + settings.billing_floor_s - BILLING_RESERVE_S)
         self._network.first(self._progress.create)
         if earlier and earlier[-1].exit_reason == ExitReason.BROKEN.value:
             log("predecessor_broken")
@@ -243,7 +248,7 @@ class Worker:
             leases,
             self.tally,
             self._bounds,
-            self._paid_until_s if settings.use_paid_minute and settings.decision_id else float("-inf"),
+            self._go_on_until_s,
             Pulls(proof, settings.max_outstanding_bytes),
             self._breaker,
             self._clock,

@@ -17,18 +17,19 @@ WEIGHT = 0.3
 class Tally:
     """Counters and measures of one worker try; thread-safe. `mean_s`: seconds a message occupies a task slot, None before the first."""
 
-    def __init__(self, clock: Clock, share: int) -> None:
+    def __init__(self, clock: Clock, share: int, most: int | None = None) -> None:
+        """`share` is what the worker was promised, `most` what it may take in all."""
         self._clock = clock
         self._changed = threading.Condition()
         self._marks: list[tuple[int, int]] = []
         self._deferred: dict[int, int] = {}
         self._idle_since_s = clock.monotonic()
         self.started_at = clock.now()
-        self.share = share
-        self.taken = self.acked = self.returned = self.delayed = 0
+        self.share, self.most = share, share if most is None else most
+        self.taken = self.acked = self.returned = self.delayed = self.handled = 0
         self.outcomes = {"succeeded": 0, "superseded": 0, "cancelled": 0, "dead": 0}
         self.handler_s = self.last_acked_at = 0.0
-        self.longest_s = 0.0
+        self.longest_s = self._longest_message_s = 0.0
         self.mean_s: float | None = None
         self.exit_reason = self.broken_by = ""
 
@@ -46,6 +47,11 @@ class Tally:
     def share_left(self) -> int:
         return max(0, self.share - self.taken)
 
+    @property
+    def beyond_left(self) -> int:
+        """What may still be taken once the share is done."""
+        return max(0, self.most - max(self.share, self.taken))
+
     def took(self, count: int) -> None:
         with self._changed:
             self.taken += count
@@ -58,8 +64,10 @@ class Tally:
         with self._changed:
             mean_s = total_s / count
             self.mean_s = mean_s if self.mean_s is None else (1 - WEIGHT) * self.mean_s + WEIGHT * mean_s
+            self.handled += count
             self.handler_s += total_s if handler_s is None else handler_s
             self.longest_s = max(self.longest_s, longest_s)
+            self._longest_message_s = max(self._longest_message_s, longest_s if handler_s is None else handler_s / count)
         growth.look(self._clock)
 
     def acknowledged(self, count: int, outcomes: Iterable[str], *, delayed: int = 0) -> None:
@@ -120,8 +128,10 @@ class Tally:
                 deferred=tuple(sorted(self._deferred.items())),
                 exit_reason=self.exit_reason,
                 broken_by=self.broken_by,
+                handled=self.handled,
                 delayed=self.delayed,
                 last_acked_at=self.last_acked_at,
+                longest_s=self._longest_message_s,
             )
 
     def _mark(self) -> None:

@@ -28,7 +28,8 @@ class PartState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One execution of a decision: at most 10,000 workers. `decision_id` is `<id>.<part>`, what the workers see."""
+    """One execution of a decision: at most 10,000 workers. `decision_id` is `<id>.<part>`, what the workers see. The first of its messages
+    came at `waited_since` (Unix seconds) at the earliest; None if nothing is known of them."""
 
     decision_id: str
     workers: int
@@ -36,6 +37,7 @@ class Part:
     state: PartState = PartState.PENDING
     execution: str = ""
     reason: str = ""
+    waited_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +64,23 @@ class Intent:
 
 def new_decision_id(now: float, rng: random.Random) -> str:
     """`20260131T120000123-9f2c04d1`: sorts by time; the random end keeps two controllers apart."""
+    return f"{id_begin(now)}-{rng.getrandbits(32):08x}"
+
+
+def id_begin(now: float) -> str:
+    """What ids of decisions begin with that were made in this millisecond (Unix seconds)."""
     moment = datetime.fromtimestamp(now, UTC)
-    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}-{rng.getrandbits(32):08x}"
+    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}"
 
 
-def parts_for(decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_PER_EXECUTION) -> tuple[Part, ...]:
-    """Parts of at most `most` workers. Each is assigned the messages that its workers would have had in one large execution, so no share
-    grows and the parts sum to `backlog`."""
+def parts_for(
+    decision_id: str, workers: int, backlog: int, most: int = MAX_WORKERS_PER_EXECUTION, *, waited_since: float | None = None
+) -> tuple[Part, ...]:
+    """Parts of at most `most` workers for messages that came at `waited_since` (Unix seconds) at the earliest. Each is assigned those that
+    its workers would have had in one large execution, so no share grows and the parts sum to `backlog`."""
     parts: list[Part] = []
     for number, first in enumerate(range(0, workers, most)):
         last = min(first + most, workers)
         messages = sum(share(backlog, workers, index) for index in range(first, last))
-        parts.append(Part(f"{decision_id}.{number}", last - first, messages))
+        parts.append(Part(f"{decision_id}.{number}", last - first, messages, waited_since=waited_since))
     return tuple(parts)

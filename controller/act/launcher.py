@@ -72,14 +72,15 @@ def launch(lane: Lane, intent: Intent, runner: JobRunner, now: Callable[[], floa
     return Launched(intent, throttled)
 
 
-def backed_off(before: Backoff | None, throttled: str, now: float, rng: random.Random) -> Backoff | None:
+def backed_off(before: Backoff | None, done: Launched, now: float, rng: random.Random) -> Backoff | None:
     """How long to wait after this launch; None unless it was throttled. It doubles each time in a row, and is up to a quarter longer at
     random, so that lanes that were refused together do not try again together."""
-    if not throttled:
+    if not done.throttled:
         return None
     count = 1 if before is None else before.count + 1
     wait_s = min(FIRST_BACKOFF_S * 2.0 ** min(count - 1, 10), LONGEST_BACKOFF_S) * (1 + rng.random() / 4)
-    return Backoff(round(now + wait_s, 3), count, throttled)
+    refused = sum(part.workers for part in done.intent.parts if part.state is PartState.REFUSED)
+    return Backoff(round(now + wait_s, 3), count, done.throttled, refused)
 
 
 def backing_off(backoff: Backoff, now: float) -> bool:
@@ -87,10 +88,18 @@ def backing_off(backoff: Backoff, now: float) -> bool:
     return now < backoff.until <= now + LONGEST_BACKOFF_S * 1.25 + CLOCKS_S
 
 
+def refused_count(backoff: Backoff | None, now: float) -> int | None:
+    """How many workers Cloud Run refused to start, so that fewer are tried at first; None if it did not, or so long ago that it says
+    nothing any more."""
+    return backoff.workers if backoff is not None and backoff.workers and now < backoff.until + LONGEST_BACKOFF_S else None
+
+
 def request_for(lane: Lane, part: Part) -> RunRequest:
     """What Cloud Run is asked for one part."""
     timeout = f"{lane.task_timeout_s:.3f}".rstrip("0").rstrip(".")
     env = {"BACKLOG": str(part.backlog), "DECISION_ID": part.decision_id, "TASK_TIMEOUT_S": timeout}
+    if lane.policy.max_messages is not None:
+        env["SHARE_LIMIT"] = str(lane.policy.max_messages)
     return RunRequest(part.workers, env, lane.container)
 
 

@@ -8,30 +8,41 @@ the ledger is computed from executions and their workers' progress.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
-from batch.model.names import lane_state_object
+from batch.model.names import history_end_object, history_object, lane_state_object
 from batch.services.ports import ObjectStore
-from controller.act.intents import Intent
+from controller.act.intents import Intent, PartState
 from controller.decide import rates
+from controller.decide.decision import Decision, Kind, LastDecision, OpenLaunch, ends_of, last_of, open_launch, to_json
 from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned
-from controller.model.plain import read
+from controller.decide.unassigned.doubt import Doubt
+from controller.decide.unassigned.since import Waiting
+from controller.model.execution import Worked
+from controller.model.lane import Lane
+from controller.model.plain import read, written
 from controller.model.reading import FUTURE_S
 from controller.model.schedule import Scheduled
 from controller.observe import listing
 from controller.observe.listing import Observed
 
-FORMAT = 2
-DECISIONS_KEPT = 50
+FORMAT = 3
+LAUNCHES_KEPT = 50
+"""Launches whose end is awaited, the newest: of older ones nobody learns what became of them."""
 LEDGER_ENTRIES_KEPT = 20
+UNWRITTEN_KEPT = 20
 ACCEPTED_KEPT_S = 900.0
 """Longer than any reading may be old: what was accepted before is in the gauge."""
 POKES_KEPT = 500
+
+
+_SELDOM: Mapping[str, Any] = {"scheduled": (), "elsewhere": None, "unwritten": ()}
+"""Fields that are left out where there is nothing to say."""
 
 
 class StateConflict(FanoutError):
@@ -47,41 +58,81 @@ class StateUnreadable(FanoutError):
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Cloud Run refused `count` launches in a row because there were too many: none is tried before `until` (Unix seconds)."""
+    """Cloud Run refused `count` launches in a row because there were too many: none is tried before `until` (Unix seconds). The last of
+    them would have started `workers` more."""
 
     until: float
     count: int
     reason: str
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """An object of the lane's history, by its name: a decision, or what became of a launch."""
+
+    name: str
+    body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """`epoch` rises with every write. `decisions` are plain JSON, oldest first. `accepted` are (Unix seconds, count) of tasks that the
-    front door accepted, `pokes` the ids of the pokes that said so. `waiting_since` (Unix seconds): a small backlog waits to grow.
+    """`epoch` rises with every write. `last` is the newest decision of the lane's history, `launches` are those whose end is awaited,
+    `launched_at` (Unix seconds) is when the last launch that is no intent any more was saved, `unwritten` what the history has yet to be
+    given: it is saved first, with what it tells of. `accepted` are (Unix seconds, count) of tasks that the
+    front door accepted, `pokes` the ids of the pokes that said so. `waiting`: since when messages wait that nobody has.
     `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
-    schedules; `elsewhere`: of messages that another consumer holds."""
+    schedules; `elsewhere`: of messages that another consumer holds; `doubt`: of how late the gauge is."""
 
     lane: str
     intents: tuple[Intent, ...] = ()
-    decisions: tuple[Mapping[str, Any], ...] = ()
+    last: LastDecision | None = None
+    launches: tuple[OpenLaunch, ...] = ()
+    launched_at: float | None = None
+    unwritten: tuple[Unwritten, ...] = ()
     observed: Observed = field(default_factory=Observed)
     accepted: tuple[tuple[float, int], ...] = ()
     pokes: tuple[str, ...] = ()
     backoff: Backoff | None = None
-    waiting_since: float | None = None
+    waiting: Waiting = field(default_factory=Waiting)
     learned: Learned = field(default_factory=Learned)
     blind: Blind | None = None
     scheduled: tuple[Scheduled, ...] = ()
     elsewhere: HeldElsewhere | None = None
+    doubt: Doubt = field(default_factory=Doubt)
     epoch: int = 0
 
-    def with_decision(self, decision: Mapping[str, Any]) -> LaneState:
-        """The newest decision added; only the last 50 stay, and of a long ledger the first entries."""
-        ledger = decision.get("ledger")
-        if isinstance(ledger, Mapping) and (left_out_count := len(ledger.get("entries", ())) - LEDGER_ENTRIES_KEPT) > 0:
-            entries = ledger["entries"][:LEDGER_ENTRIES_KEPT]
-            decision = {**decision, "ledger": {**ledger, "entries": entries, "entries_left_out_count": left_out_count}}
-        return replace(self, decisions=(*self.decisions, decision)[-DECISIONS_KEPT:])
+    @property
+    def last_launch_at(self) -> float | None:
+        """When (Unix seconds) the last launch was saved of which Cloud Run did not refuse all; None: there was none."""
+        saved = [one.saved_at for one in self.intents if any(part.state is not PartState.REFUSED for part in one.parts)]
+        return max([*saved, *([] if self.launched_at is None else [self.launched_at])], default=None)
+
+    def with_decision(self, decision: Decision, object_id: str) -> LaneState:
+        """The newest decision, which the history is to be given as `object_id`. The end of a launch is awaited from now on."""
+        launches = (*self.launches, open_launch(decision))[-LAUNCHES_KEPT:] if decision.kind is Kind.LAUNCH else self.launches
+        name = history_object(self.lane, decision.decided_at, object_id)
+        return replace(self, last=last_of(decision), launches=launches).with_unwritten([Unwritten(name, _bounded(to_json(decision)))])
+
+    def with_unwritten(self, more: Sequence[Unwritten]) -> LaneState:
+        """More for the history; of what it could not be given for long, the newest stay."""
+        return replace(self, unwritten=(*self.unwritten, *more)[-UNWRITTEN_KEPT:]) if more else self
+
+    def compared(self, executions: Sequence[Worked], lane: Lane) -> LaneState:
+        """Launches whose executions have all ended are not awaited any more, and the history is to be told what became of them; nor are
+        those of which Cloud Run started nothing."""
+        nothing = (PartState.REFUSED, PartState.ABANDONED)
+        over = {one.decision_id for one in self.intents if all(part.state in nothing for part in one.parts)}
+        awaited = [one for one in self.launches if one.decision_id not in over]
+        ends = ends_of(awaited, executions, lane)
+        if not ends and len(awaited) == len(self.launches):
+            return self
+        told = [
+            Unwritten(history_end_object(self.lane, one.decided_at, one.decision_id), ends[one.decision_id])
+            for one in awaited
+            if one.decision_id in ends
+        ]
+        return replace(self, launches=tuple(one for one in awaited if one.decision_id not in ends)).with_unwritten(told)
 
     def with_intent(self, intent: Intent) -> LaneState:
         """The intent added, or put in place of the one with its id."""
@@ -105,6 +156,15 @@ class LaneState:
         return self if accepted == self.accepted else replace(self, accepted=accepted)
 
 
+def _bounded(decision: dict[str, Any]) -> dict[str, Any]:
+    """Of a long ledger the first entries."""
+    ledger = decision.get("ledger")
+    if not ledger or (left_out_count := len(ledger["entries"]) - LEDGER_ENTRIES_KEPT) <= 0:
+        return decision
+    entries = ledger["entries"][:LEDGER_ENTRIES_KEPT]
+    return {**decision, "ledger": {**ledger, "entries": entries, "entries_left_out_count": left_out_count}}
+
+
 def accepted_since(state: LaneState, sampled_at: float) -> int:
     """Tasks accepted after a sample (Unix seconds). What was accepted in its second is left out: the reading may count it."""
     return sum(count for at, count in state.accepted if at > sampled_at)
@@ -122,13 +182,16 @@ class Stored:
     generation: int
 
 
-def load(store: ObjectStore, lane: str) -> Stored:
-    """The lane's state; an empty one when it was never written. Raises StateUnreadable, DependencyError."""
+def load(store: ObjectStore, lane: str, known: Stored | None = None) -> Stored:
+    """The lane's state; an empty one when it was never written; `known` where that is what stands there still. Raises StateUnreadable,
+    DependencyError."""
     name = lane_state_object(lane)
     try:
         data, info = store.read_with_info(name)
     except ObjectMissing:
         return Stored(LaneState(lane), 0)
+    if known is not None and known.generation == info.generation:
+        return known
     try:
         body = json.loads(data)
         newer = isinstance(body, dict) and isinstance(body.get("format"), int) and body["format"] > FORMAT
@@ -161,13 +224,12 @@ def save(store: ObjectStore, state: LaneState, generation: int, token: str) -> S
 
 
 def _encoded(state: LaneState) -> dict[str, Any]:
-    body = {"format": FORMAT, **asdict(state), "learned": rates.to_json(state.learned)}
-    # A lane that has none of these is written as it was before there were any.
-    return {name: value for name, value in body.items() if value or name not in ("scheduled", "elsewhere")}
+    body = {"format": FORMAT, **written(replace(state, learned=Learned())), "learned": rates.to_json(state.learned)}
+    return {name: value for name, value in body.items() if value or name not in _SELDOM}
 
 
 def _decoded(lane: str, body: Mapping[str, Any]) -> LaneState:
     if body["format"] != FORMAT:
         raise ValueError(f"format {body['format']!r}, this controller knows {FORMAT}")
     checked = {"observed": listing.from_json(body["observed"]), "learned": rates.from_json(body["learned"])}
-    return read(LaneState, {"scheduled": (), "elsewhere": None, **body, "lane": lane, **checked})
+    return read(LaneState, {**_SELDOM, "doubt": Doubt(), "waiting": Waiting(), **body, "lane": lane, **checked})

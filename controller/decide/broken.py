@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from batch.model.clock import iso
 from batch.model.exit import ExitReason
 from controller.decide.ledger import Unlisted, waits_to_start_s
 from controller.model.execution import Worked
 from controller.model.lane import START_WITHIN_S
-from controller.model.wording import counted, spoken
+from controller.model.wording import counted, spoken, told_at
 
 FIRST_HOLD_S = 60.0
 LONGEST_HOLD_S = 3600.0
@@ -73,7 +72,7 @@ class Broken:
         if now >= self.until:
             return ""
         return (
-            f"{what}; held until {iso(self.until)} ({spoken(self.until - now)} more), then one worker tries; {self.mend}, "
+            f"{what}; held until {told_at(self.until, now)} ({spoken(self.until - now)} more), then one worker tries; {self.mend}, "
             f"`fanout launch {lane} --tasks 1` tries at once"
         )
 

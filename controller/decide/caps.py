@@ -11,10 +11,16 @@ from math import ceil, floor
 
 from controller.decide.decision import Cap
 from controller.decide.sizing import Rates, WorkerCost, most_in_timeout
+from controller.decide.strategies import GUESS_S
+from controller.decide.waits import TICK_EVERY_S, drain_within_s
 from controller.model.execution import MAX_WORKERS_PER_EXECUTION
-from controller.model.lane import Lane
+from controller.model.lane import Lane, Strategy
 from controller.model.wording import counted
 
+SCOUT_WORKERS = 4
+"""So many are alive at most while nothing is learned: each is paid for a minute at least."""
+SCOUT_TICKS = 4
+"""Ticks that must be left to drain in: what a scout shows is known a tick later, or two."""
 _EPSILON = 1e-9
 _WITHOUT_END = 1e9
 
@@ -22,12 +28,14 @@ _WITHOUT_END = 1e9
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What bounds a launch from outside the lane; None: there is no such bound. `live_vcpu` counts the workers of all lanes,
-    `run_calls_left` are RunJob calls of this minute, `budget_workers` is what this lane may launch of a budget that lanes share."""
+    `run_calls_left` are RunJob calls of this minute, `budget_workers` is what this lane may launch of a budget that lanes share,
+    `refused_workers` how many Cloud Run has just refused to start because there were too many launches."""
 
     cpu_quota_vcpu: float | None = None
     live_vcpu: float = 0.0
     run_calls_left: int | None = None
     budget_workers: int | None = None
+    refused_workers: int | None = None
 
 
 NO_LIMITS = Limits()
@@ -73,7 +81,13 @@ def bounds_of(
         most = most_in_timeout(lane.task_timeout_s, rates, worker)
         found.append(Bound("task-timeout", ceil(count / most), False, f"a worker does {most} messages within its timeout"))
     if least:
-        found.append(Bound("max-messages", ceil(count / policy.share), False, f"{policy.share} messages a worker"))
+        if policy.max_messages is not None:
+            why = f"{counted(policy.max_messages, 'message')} a worker"
+            found.append(Bound("max-messages", ceil(count / policy.max_messages), False, why))
+        if rates is None and policy.unlearned_share != policy.max_messages:
+            first = policy.unlearned_share
+            why = f"{counted(first, 'message')} a worker until it is known how long one takes"
+            found.append(Bound("first-share", ceil(count / first), False, why))
         found.append(Bound("min-workers", policy.min_workers, False))
     found.append(Bound("messages", count, why="no more workers than messages"))
     never = f"{stuck_workers} more have not started and are not counted" if stuck_workers else ""
@@ -85,6 +99,27 @@ def bounds_of(
     if policy.rate is not None:
         found.append(_rate(policy.rate, live_workers, rates, worker))
     return found + _outer(lane, limits)
+
+
+def scout_bound(lane: Lane, count: int, live_workers: int, within_s: float, due_in_s: float) -> Bound | None:
+    """While nothing is learned a large backlog is left to a few workers with small shares, which show how long a message takes: the rest
+    is sized at a later tick. None where the time to plan with (`within_s`) is short, unless they are late in any case (`due_in_s` is left),
+    or half of the time to drain in went by beside workers that showed nothing; where the policy asks for more workers however long a
+    message takes; and where a start may take hours."""
+    policy = lane.policy
+    asked_for = max(policy.min_workers, 0 if policy.max_messages is None else ceil(count / policy.max_messages))
+    if policy.strategy is not Strategy.DEADLINE or lane.is_delayed or asked_for > max(0, SCOUT_WORKERS - live_workers):
+        return None
+    least_s = SCOUT_TICKS * TICK_EVERY_S
+    if (within_s < least_s and due_in_s > 0) or (live_workers and due_in_s < max(least_s, drain_within_s(lane) / 2)):
+        return None
+    why = "nothing is learned yet of how long a message takes: a few workers show it, with small shares, before the rest is sized"
+    return _room("scout", SCOUT_WORKERS, live_workers, why)
+
+
+def scout_share(lane: Lane) -> int:
+    """Messages of a scout: what a worker may do until the next tick, if they take as long as is assumed."""
+    return min(lane.policy.unlearned_share, max(1, int(TICK_EVERY_S / GUESS_S)) * lane.concurrency)
 
 
 def _room(name: str, most: int, live_workers: int, how: str = "") -> Bound:
@@ -122,4 +157,7 @@ def _outer(lane: Lane, limits: Limits) -> list[Bound]:
         found.append(Bound("run-calls", most, why=why))
     if limits.budget_workers is not None:
         found.append(Bound("budget", max(0, limits.budget_workers), why="this lane's part of the budget of workers"))
+    if limits.refused_workers is not None:
+        why = f"half of the {limits.refused_workers} that Cloud Run refused to start"
+        found.append(Bound("throttled", max(1, limits.refused_workers // 2), why=why))
     return found

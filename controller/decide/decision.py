@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -16,12 +17,14 @@ from controller.decide.probe import Blind
 from controller.decide.sizing import Rates, worker_cost
 from controller.model.execution import Worked
 from controller.model.lane import Lane
-from controller.model.plain import read
+from controller.model.plain import read, written
 from controller.model.reading import Reading, reading_from_json, reading_json
 from controller.model.wording import counted
 
 _FINE = frozenset({ExitReason.SHARE_DONE.value, ExitReason.DRAINED.value, ExitReason.NOT_CLAIMED.value})
 """How workers end that have left nothing undone."""
+_WORDS_CHARS = 500
+_NUMBERS = re.compile(r"(?:\S*\d\S*\s*(?:(?:ms|s|min|h|d|days?)\b,?\s*)?)+")
 
 
 class Kind(StrEnum):
@@ -65,7 +68,8 @@ class Decision:
     in, `due_in_s` those until `fanout/drain-within` is over for the messages, below 0 if it is. `predicted_drain_s` counts from the launch,
     or from the start of a delayed execution, which comes within `starts_within_s`; costs are dollars, workers at `price_percent` of the
     list price; `rates`, and with them all predictions, are None until something was learned. A later tick adds the `actual_…` of a launch.
-    `blind` and `waiting_since` go into the lane's state: the next decision needs them."""
+    `blind` goes into the lane's state: the next decision needs it. `waiting_since` (Unix seconds): since when messages wait for more.
+    `waits_until` (Unix seconds): with nothing to do, messages wait that long at the latest, and then workers are launched for them."""
 
     lane: str
     kind: Kind
@@ -96,6 +100,7 @@ class Decision:
     probe: bool = False
     blind: Blind | None = None
     waiting_since: float | None = None
+    waits_until: float | None = None
 
     @property
     def troubled(self) -> bool:
@@ -125,18 +130,74 @@ def drain_error_percent(predicted: float | None, actual: float | None) -> float 
     return round(100 * (actual - predicted) / predicted, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class OpenLaunch:
+    """A launch whose end is not known yet, decided at `decided_at` (Unix seconds)."""
+
+    decision_id: str
+    decided_at: float
+    workers: int
+    predicted_drain_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LastDecision:
+    """What a lane's state keeps of the last decision in its history. `kind` and `hold_cause` are texts: another version may know more."""
+
+    kind: str
+    reason: str
+    decided_at: float
+    hold_cause: str = ""
+    decision_id: str = ""
+    workers: int = 0
+
+    def is_repeated_by(self, decision: Decision) -> bool:
+        """Whether a decision says nothing new: no launch, of the same kind, for the same cause, in the same words, numbers aside."""
+        if decision.kind is Kind.LAUNCH or (decision.kind.value, decision.hold_cause or "") != (self.kind, self.hold_cause):
+            return False
+        return decision.reason == self.reason or _words(decision.reason) == _words(self.reason)
+
+    def shown(self, lane: str) -> dict[str, Any]:
+        """As JSON, its fields named as those of a decision."""
+        return {
+            "lane": lane,
+            "kind": self.kind,
+            "hold_cause": self.hold_cause or None,
+            "reason": self.reason,
+            "decided_at": iso(self.decided_at),
+            "decision_id": self.decision_id,
+            "workers": self.workers,
+        }
+
+
+def last_of(decision: Decision) -> LastDecision:
+    """What a state keeps of a decision."""
+    cause = decision.hold_cause.value if decision.hold_cause else ""
+    return LastDecision(decision.kind.value, decision.reason, decision.decided_at, cause, decision.decision_id, decision.workers)
+
+
+def _words(reason: str) -> str:
+    """A reason without its numbers, names with a number, and units of time between them: those of a wait change at every tick."""
+    return _NUMBERS.sub("# ", reason[:_WORDS_CHARS])
+
+
 def to_json(decision: Decision) -> dict[str, Any]:
-    """Plain JSON: what is logged, kept in the lane's state and printed by `--json`; what only a delayed launch has, only of one."""
-    body = asdict(decision)
+    """Plain JSON: what is logged, kept in the lane's history and printed by `--json`; what only a delayed launch has, only of one."""
+    body: dict[str, Any] = {name: getattr(decision, name) for name in Decision.__dataclass_fields__}
+    for name in ("rates", "blind"):
+        body[name] = written(body[name])
+    body["caps"] = [written(cap) for cap in decision.caps]
     body["decided_at"] = iso(decision.decided_at)
     body["reading"] = reading_json(decision.reading)
     if decision.ledger is not None:
         body["ledger"] = {
             "since": iso(decision.ledger.since),
             "total_count": decision.ledger.total_count,
+            "guard_count": decision.ledger.guard_count,
             "live_worker_count": decision.ledger.live_worker_count,
-            "entries": [asdict(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
+            "entries": [written(entry) | {"total_count": entry.total_count} for entry in decision.ledger.entries],
         }
+    body["waits_until"] = None if decision.waits_until is None else iso(decision.waits_until)
     body["drain_error_percent"] = decision.drain_error_percent
     if not decision.starts_within_s:
         del body["starts_within_s"], body["price_percent"]
@@ -158,6 +219,7 @@ def from_json(body: Mapping[str, Any]) -> Decision:
             "caps": tuple(Cap(**cap) for cap in body.get("caps", ())),
             "rates": Rates(**body["rates"]) if body.get("rates") else None,
             "blind": read(Blind, body["blind"]) if body.get("blind") else None,
+            "waits_until": from_iso(body["waits_until"]) if body.get("waits_until") else None,
         }
     )
 
@@ -165,33 +227,39 @@ def from_json(body: Mapping[str, Any]) -> Decision:
 def _ledger(body: Mapping[str, Any]) -> Ledger:
     known = Entry.__dataclass_fields__
     entries = tuple(Entry(**{name: value for name, value in entry.items() if name in known}) for entry in body["entries"])
-    return Ledger(from_iso(body["since"]), entries)
+    return Ledger(from_iso(body["since"]), entries, guard_count=body.get("guard_count", 0))
 
 
-def compared(decisions: Sequence[Mapping[str, Any]], executions: Sequence[Worked], lane: Lane) -> tuple[Mapping[str, Any], ...]:
-    """A lane's history with `actual_drain_s`, `actual_cost_usd` and `drain_error_percent` added to every launch whose executions are all
-    in `executions` and have ended; `actual_failure` in place of the first where workers failed, were killed or left work undone. Other
-    decisions come back as they are."""
-    return tuple(_compared(one, executions, lane) for one in decisions)
+def open_launch(decision: Decision) -> OpenLaunch:
+    """What the comparison with its end needs of a launch."""
+    return OpenLaunch(decision.decision_id, decision.decided_at, decision.workers, decision.predicted_drain_s)
 
 
-def _compared(decision: Mapping[str, Any], executions: Sequence[Worked], lane: Lane) -> Mapping[str, Any]:
-    decision_id = decision.get("decision_id")
-    if decision.get("kind") != Kind.LAUNCH or not decision_id or decision.get("actual_drain_s") is not None:
-        return decision
-    own = [one for one in executions if one.info.decision_id.rpartition(".")[0] == decision_id]
-    if any(one.info.live for one in own) or sum(one.info.task_count for one in own) != decision.get("workers"):
-        return decision
-    cost_usd = float(f"{sum(_cost_usd(one, lane) for one in own):.4g}")
+def ends_of(launches: Sequence[OpenLaunch], executions: Sequence[Worked], lane: Lane) -> dict[str, dict[str, Any]]:
+    """What became of launches that have ended, as JSON by decision id: `actual_drain_s`, `drain_error_percent` and `actual_cost_usd`;
+    `actual_failure` in place of the first two where workers failed, were killed or left work undone; the cost alone where nothing was
+    acknowledged. A launch has ended when all of its executions are in `executions` and have ended."""
+    if not launches:
+        return {}
+    own: dict[str, list[Worked]] = {}
+    for one in executions:
+        own.setdefault(one.info.decision_id.rpartition(".")[0], []).append(one)
+    ends = {one.decision_id: _end_of(one, own.get(one.decision_id, []), lane) for one in launches}
+    return {decision_id: end for decision_id, end in ends.items() if end is not None}
+
+
+def _end_of(launch: OpenLaunch, own: Sequence[Worked], lane: Lane) -> dict[str, Any] | None:
+    if any(one.info.live for one in own) or sum(one.info.task_count for one in own) != launch.workers:
+        return None
+    end: dict[str, Any] = {"actual_cost_usd": float(f"{sum(_cost_usd(one, lane) for one in own):.4g}")}
     if failure := _failure(own):
-        return {**decision, "actual_failure": failure, "actual_cost_usd": cost_usd}
+        return {**end, "actual_failure": failure}
     last_at = max((_last_ack(one) for one in own), default=0.0)
     if not last_at:
-        return decision
+        return end
     from_s = max((one.info.started_at or 0.0 for one in own), default=0.0) if lane.is_delayed else 0.0
-    drain_s = round(max(0.0, last_at - (from_s or from_iso(decision["decided_at"]))), 1)
-    error_percent = drain_error_percent(decision.get("predicted_drain_s"), drain_s)
-    return {**decision, "actual_drain_s": drain_s, "actual_cost_usd": cost_usd, "drain_error_percent": error_percent}
+    drain_s = round(max(0.0, last_at - (from_s or launch.decided_at)), 1)
+    return {**end, "actual_drain_s": drain_s, "drain_error_percent": drain_error_percent(launch.predicted_drain_s, drain_s)}
 
 
 def _failure(executions: Sequence[Worked]) -> str:

@@ -22,7 +22,8 @@ def explained_decision(decision: Decision, delayed: Sequence[str] = ()) -> list[
     does not keep."""
     facts = [_reading(decision.reading, decision.decided_at), *delayed, *_accepted(decision), *_ledger(decision.ledger)]
     facts += [*_unassigned(decision), *_sizing(decision), *_prediction(decision)]
-    return [f"lane {decision.lane}: {VERDICTS[decision.kind]}: {decision.reason}", *(f"  {line}" for line in facts)]
+    verdict = VERDICTS[decision.kind] if decision.waits_until is None else "waiting"
+    return [f"lane {decision.lane}: {verdict}: {decision.reason}", *(f"  {line}" for line in facts)]
 
 
 def _reading(reading: Reading, now: float) -> str:
@@ -49,20 +50,22 @@ def _ledger(ledger: Ledger | None) -> list[str]:
         return []
     if not ledger.entries:
         return ["ledger: nothing of it was assigned at that time"]
-    why = f", {ledger.guard_count} of them acknowledged in the {GUARD_S:.0f} s before the sample: clocks and gauge may differ by that much"
+    count = ledger.guard_count
+    why = f", {count} of it perhaps: the gauge may count what was acknowledged in the {GUARD_S:.0f} s before the sample"
     return [
-        f"ledger: {ledger.total_count} of it assigned already{why if ledger.guard_count else ''}",
-        *(f"  {_entry(entry)}" for entry in ledger.entries),
+        f"ledger: {ledger.total_count} of it assigned already{why if count else ''}",
+        *(f"  {_entry(entry, is_doubtful=count > 0)}" for entry in ledger.entries),
     ]
 
 
-def _entry(entry: Entry) -> str:
+def _entry(entry: Entry, *, is_doubtful: bool) -> str:
     workers = counted(entry.worker_count, "worker")
     yet = f", {entry.pending_worker_count} yet to start" if entry.pending_worker_count else ""
     state = f"{entry.live_worker_count} of {workers} alive{yet}" if entry.live else f"ended, {workers}"
     parts = [f"{entry.assigned_count} by its workers"]
     parts += [f"{entry.deferred_count} deferred"] if entry.deferred_count else []
     parts += [f"{entry.outstanding_count} outstanding at killed workers"] if entry.outstanding_count else []
+    parts += [f"{entry.recent_count} acknowledged just before the sample"] if entry.recent_count and is_doubtful else []
     return f"{entry.execution} ({entry.note or state}): {', '.join(parts)}"
 
 
@@ -83,10 +86,13 @@ def _sizing(decision: Decision) -> list[str]:
     lines = []
     if rates is not None:
         tail = f", {brief(rates.idle_tail_s)} from the last to its end" if rates.idle_tail_s else ""
+        tail += f", {brief(rates.uneven_s)} in which its threads end apart" if rates.uneven_s else ""
         basis = f" ({rates.basis})" if rates.basis else ""
         lines.append(
             f"learned: {brief(rates.message_s)} a message in a thread, {brief(rates.start_up_s)} until a worker pulls{tail}{basis}"
         )
+    if decision.waits_until is not None:
+        return [*lines, f"waiting: {decision.formula}", f"now: `fanout tick --now {decision.lane}` launches without waiting"]
     strategy = f"{decision.strategy}: " if decision.strategy else ""
     lines.append(f"workers: {strategy}{decision.formula}")
     return lines + [f"  {_cap(cap)}" for cap in decision.caps]
@@ -129,9 +135,10 @@ def _late(decision: Decision, drain_s: float) -> str:
 def _in_numbers(rates: Rates | None, drain_s: float) -> str:
     if rates is None or rates.message_s <= 0:
         return ""
-    rounds = round((drain_s - rates.start_up_s) / rates.message_s)
+    rounds = round((drain_s - rates.start_up_s - rates.uneven_s) / rates.message_s)
     start = f"{brief(rates.start_up_s)} + " if rates.start_up_s else ""
-    return f" ({start}{rounds} x {brief(rates.message_s)} in a thread)"
+    uneven = f" + {brief(rates.uneven_s)}" if rates.uneven_s else ""
+    return f" ({start}{rounds} x {brief(rates.message_s)} in a thread{uneven})"
 
 
 def _actual(decision: Decision) -> list[str]:

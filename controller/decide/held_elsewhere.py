@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batch.model.clock import iso
 from batch.model.exit import ExitReason
 from controller.decide.broken import LONGEST_HOLD_S, hold_s
 from controller.decide.ledger import Entry, Ledger, Unlisted, promised
 from controller.model.execution import Worked
 from controller.model.reading import Reading, Value
-from controller.model.wording import counted, spoken
+from controller.model.wording import counted, spoken, told_at
 
 FEW = 0.05
 """An execution that took no more than this part of what it was launched for has found next to nothing."""
@@ -65,9 +64,8 @@ class HeldElsewhere:
         before = f", like {counted(self.count - 1, 'execution')} before it" if self.count > 1 else ""
         what = f"{self.execution} drained the subscription and found {self.found_count} of {self.promised_count}{before}"
         why = "another consumer has them leased, or nacked them with a delay"
-        next_look = (
-            f"{self.trying} looks for them" if self.trying else f"the next look is at {iso(self.until)} ({spoken(self.until - now)} more)"
-        )
+        at = f"the next look is at {told_at(self.until, now)} ({spoken(self.until - now)} more)"
+        next_look = f"{self.trying} looks for them" if self.trying else at
         return f"{held} held by somebody else: {what}; {why}; {next_look}"
 
 

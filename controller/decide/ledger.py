@@ -1,8 +1,9 @@
 """The ledger: messages that a reading counted and that were already assigned at its sample time. Pure; every doubt counts as assigned.
 
 A message leaves the gauge when it is acknowledged. So what a worker is still going to acknowledge, plus what it has acknowledged
-since the sample, is its part of the reading. Counting too much delays a launch by a tick; counting too little pays for workers
-that find nothing. All executions count, also those that a person launched.
+since the sample, is its part of the reading. What it acknowledged shortly before the sample is doubtful: the gauge may be older than it
+says. Counting too much delays a launch; counting too little pays for workers that find nothing. All executions count, also those that a
+person launched.
 
 A share cannot be taken back, but it names no messages: what a slow worker has yet to pull waits in the queue for any worker. So the part
 that it would process far too late counts as unassigned, and others are launched for it; the slow worker then finds the queue drained and
@@ -17,23 +18,21 @@ from math import ceil
 
 from batch.model.delivery import MAX_EXTENSION_S
 from batch.model.progress import JITTER, Progress, interval_s
-from batch.model.shares import share, share_left
+from batch.model.shares import share
 from batch.settings import WorkerSettings
+from controller.decide.pace import Ends, late_note, late_of, share_of_last
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import SLOW_START_S, START_WITHIN_S
-from controller.model.wording import counted, spoken
+from controller.model.wording import spoken
 
 GUARD_S = 30.0
-"""The sample is taken to be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
+"""The sample may be this much older than it says: clocks differ, and a gauge is not sampled in an instant."""
+STEP_S = 5.0
+"""How finely it is told when within GUARD_S before the sample messages were acknowledged."""
 ACK_DEADLINE_S = 60.0
 STUCK_AFTER_S = 1200.0
 """So long after the messages of an execution that has not started count as unassigned, its workers, if nobody cancels it, no longer keep
 others from being launched."""
-PACE_AFTER_S = 120.0
-"""Minimum age of a worker before its pace is estimated: before that, a first slow message says too little."""
-RECENT_S = 120.0
-TOO_SLOW = 1.5
-"""A worker is too slow if its share takes this many times the time there is: one that is less late ends sooner than a new one would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class Entry:
     """One execution's part of the reading: `assigned_count` messages of its workers, `deferred_count` that wait for their time,
     `outstanding_count` that a killed worker left on leases, or acknowledged after its last progress. `late_count` more are promised to
     workers that are too slow for them, and count as unassigned. `pending_worker_count` of the live workers have yet to start;
-    `stuck_worker_count` have not started for so long that they may never. `guard_count` of the assigned messages were acknowledged before
-    the sample, but within GUARD_S of it."""
+    `stuck_worker_count` have not started for so long that they may never. `recent_count` more messages were acknowledged before the sample,
+    but within GUARD_S of it."""
 
     execution: str
     decision_id: str
@@ -66,7 +65,7 @@ class Entry:
     pending_worker_count: int = 0
     stuck_worker_count: int = 0
     late_count: int = 0
-    guard_count: int = 0
+    recent_count: int = 0
 
     @property
     def total_count(self) -> int:
@@ -89,23 +88,27 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """`since` (Unix seconds) is the time that acknowledgements are counted from: sample time minus guard. Entries without effect are left
-    out. `stuck_worker_count` of the live workers are not taken to start: all that cannot, for the lane is held for these; of those that
-    may, only the oldest execution's, for where others do not start either, one more would not."""
+    """`since` (Unix seconds) is the time that acknowledgements are counted from: that of the sample. Entries without effect are left out.
+    `recent` counts messages that were acknowledged within STEP_S before the sample, within twice that, and so on up to GUARD_S;
+    `guard_count` of them are taken to be in the reading. `stuck_worker_count` of the live workers are not taken to start: all that cannot,
+    for the lane is held for these; of those that may, only the oldest execution's, for where others do not start either, one more would
+    not."""
 
     since: float
     entries: tuple[Entry, ...] = ()
     stuck_worker_count: int = 0
+    recent: tuple[int, ...] = ()
+    guard_count: int = 0
 
     @property
     def total_count(self) -> int:
         """Messages that are assigned."""
-        return sum(entry.total_count for entry in self.entries)
+        return self.sure_count + self.guard_count
 
     @property
-    def guard_count(self) -> int:
-        """Of the assigned messages, those that were acknowledged shortly before the sample."""
-        return sum(entry.guard_count for entry in self.entries)
+    def sure_count(self) -> int:
+        """Messages that are assigned if the gauge is as old as it says."""
+        return sum(entry.total_count for entry in self.entries)
 
     @property
     def live_worker_count(self) -> int:
@@ -137,23 +140,35 @@ def ledger_of(
     subscription: str = "",
     given_up_ids: Collection[str] = (),
     within_s: float | None = None,
+    task_timeout_s: float | None = None,
+    concurrency: int = 1,
     start_within_s: float = START_WITHIN_S,
     slow_start_s: float = SLOW_START_S,
 ) -> Ledger:
     """The ledger for a reading of `subscription` sampled at `sampled_at` (Unix seconds). `given_up_ids` are decision parts given up.
     `within_s` is how soon a backlog is to be drained: what live workers are too slow for is not counted; None: it is counted too.
+    Nor is what they will not come to before `task_timeout_s`; `concurrency`: tasks that they run at a time, unless their execution says.
     An execution that has started no worker after `start_within_s` may never do so, and its messages count as unassigned; after
     `slow_start_s` its entry notes it."""
-    since, start = sampled_at - GUARD_S, _Start(start_within_s, slow_start_s)
+    since, start, ends = sampled_at, _Start(start_within_s, slow_start_s), Ends(within_s, task_timeout_s, concurrency)
     entries = [
-        _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, within_s, start)
+        _entry(one.info, 0, why) if (why := _why_idle(one, subscription, given_up_ids)) else _entry_of(one, since, now, ends, start)
         for one in executions
     ]
     entries += [_unlisted_entry(one) for one in unlisted]
     cannot_start = {one.info.name for one in executions if one.info.cannot_start}
     may_start = [one.stuck_worker_count for one in entries if one.stuck_worker_count and one.execution not in cannot_start]
     stuck_count = sum(one.stuck_worker_count for one in entries if one.execution in cannot_start) + sum(may_start[-1:])
-    return Ledger(since, tuple(entry for entry in entries if entry.total_count or entry.live_worker_count), stuck_count)
+    kept = tuple(entry for entry in entries if entry.total_count or entry.live_worker_count or entry.recent_count)
+    return Ledger(since, kept, stuck_count, _recent([one for one in executions if not _why_idle(one, subscription, given_up_ids)], since))
+
+
+def _recent(executions: Sequence[Worked], since: float) -> tuple[int, ...]:
+    """Messages that were acknowledged within STEP_S before `since`, within twice that, and so on; empty if none were."""
+    late = [one for worked in executions for one in worked.progress if one.updated_at > since - GUARD_S and one.acked]
+    acked = [sum(one.acked_at(since - step * STEP_S) for one in late) for step in range(int(GUARD_S / STEP_S) + 1)] if late else [0]
+    counts = tuple(acked[0] - before for before in acked[1:])
+    return counts if any(counts) else ()
 
 
 def _why_idle(worked: Worked, subscription: str, given_up_ids: Collection[str]) -> str:
@@ -189,22 +204,22 @@ def _unlisted_entry(one: Unlisted) -> Entry:
     )
 
 
-def _entry_of(worked: Worked, since: float, now: float, within_s: float | None, start: _Start) -> Entry:
+def _entry_of(worked: Worked, since: float, now: float, ends: Ends, start: _Start) -> Entry:
     info = worked.info
     waits_s = waits_to_start_s(worked, now)
     given_up = waits_s >= start.within_s
     stuck = waits_s >= start.within_s + STUCK_AFTER_S or bool(info.cannot_start)
     indexes: Iterable[int] = () if given_up or info.cannot_start else range(info.task_count) if info.live else worked.tries
-    late = 0 if within_s is None else sum(_late(worked, index, within_s) for index in worked.tries)
+    late = sum(late_of(worked, index, ends) for index in worked.tries)
     return _entry(
         info,
         sum(_assigned(worked, index, since) for index in indexes) - late,
-        _late_note(late) or _start_note(info, waits_s, start),
+        late_note(late) or _start_note(info, waits_s, start),
         deferred_count=sum(count for one in worked.progress for due, count in one.deferred if due > now),
-        outstanding_count=sum(_outstanding(worked, index, since, now) for index in worked.tries),
+        outstanding_count=sum(_outstanding(worked, index, since - GUARD_S, now) for index in worked.tries),
         stuck_worker_count=info.live_worker_count if stuck else 0,
         late_count=late,
-        guard_count=sum(one.acked_at(since + GUARD_S) - one.acked_at(since) for one in worked.progress),
+        recent_count=sum(one.acked_at(since) - one.acked_at(since - GUARD_S) for one in worked.progress),
     )
 
 
@@ -237,7 +252,7 @@ def _assigned(worked: Worked, index: int, since: float) -> int:
     if worked.ended_at(index) is not None or tries[-1].exit_reason:
         return _acked_since(tries, since)
     *earlier, last = tries
-    return _acked_since(earlier, since) + max(_share_of_last(tries), last.taken) - last.returned - last.acked_at(since)
+    return _acked_since(earlier, since) + max(share_of_last(tries), last.taken) - last.returned - last.acked_at(since)
 
 
 def promised(info: ExecutionInfo, index: int) -> int:
@@ -249,46 +264,8 @@ def promised(info: ExecutionInfo, index: int) -> int:
     return WorkerSettings.max_messages if most is None else most
 
 
-def _share_of_last(tries: Sequence[Progress]) -> int:
-    """What is left of a worker's share for its last try."""
-    return share_left(max(one.share for one in tries), sum(one.acked for one in tries[:-1]))
-
-
 def _acked_since(tries: Sequence[Progress], since: float) -> int:
     return sum(one.acked - one.acked_at(since) for one in tries)
-
-
-def _late(worked: Worked, index: int, within_s: float) -> int:
-    """Of what a worker that is alive may still pull, how many messages it is too slow for."""
-    tries = worked.tries[index]
-    if not tries or tries[-1].exit_reason or worked.ended_at(index) is not None:
-        return 0
-    return late_count(tries[-1], _share_of_last(tries) - tries[-1].taken, within_s)
-
-
-def late_count(worker: Progress, left_count: int, within_s: float) -> int:
-    """Estimates how many of the `left_count` messages that a worker may still pull it cannot process within `within_s` seconds of its last
-    progress; 0 unless it is much too slow."""
-    pace = messages_per_s(worker)
-    if pace is None or left_count <= 0 or worker.held + left_count <= pace * within_s * TOO_SLOW:
-        return 0
-    return max(0, left_count - max(0, ceil(pace * within_s) - worker.held))
-
-
-def messages_per_s(worker: Progress) -> float | None:
-    """The most that a worker may be processing: outstanding messages count as done, and the quicker of its whole life and the last minutes
-    counts. None until that says something."""
-    lived_s = worker.updated_at - worker.started_at
-    if lived_s < PACE_AFTER_S or worker.taken <= worker.returned:
-        return None
-    recent = (worker.acked - worker.acked_at(worker.updated_at - RECENT_S)) / RECENT_S
-    return max((worker.taken - worker.returned) / lived_s, recent)
-
-
-def _late_note(late_count: int) -> str:
-    if not late_count:
-        return ""
-    return f"its workers are too slow for {counted(late_count, 'message')} more of their shares, which count as unassigned"
 
 
 def _outstanding(worked: Worked, index: int, since: float, now: float) -> int:

@@ -1,8 +1,7 @@
 """How many workers to launch: a pure function of the reading, the ledger, the learned rates and the lane's policy. Unknown is never zero.
 
-The lane's strategy sizes what is unassigned; then every cap is applied, in order; then drain time and cost are predicted. Fewer than
-`fanout/min-backlog` unassigned messages wait for more, but never longer than `fanout/max-wait`: a worker's minute is paid for whether it
-is filled or not.
+What is unassigned may wait (see `waits`). If it does not, the lane's strategy sizes it; then every cap is applied, in order; then drain
+time and cost are predicted.
 """
 
 from __future__ import annotations
@@ -10,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from batch.model.clock import iso
 from controller.decide.broken import Broken
-from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped
+from controller.decide.caps import NO_LIMITS, Bound, Limits, bounds_of, capped, scout_bound, scout_share
 from controller.decide.decision import Decision, HoldCause, Kind, held_decision
 from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.ledger import GUARD_S, Ledger
 from controller.decide.probe import Blind, blind_of, probe_due
-from controller.decide.sizing import Rates, cost_usd, drain_s, most_in_timeout, worker_cost
+from controller.decide.sizing import Rates, cost_usd, drain_s, share_of, worker_cost
 from controller.decide.strategies import Demand, wanted
-from controller.model.lane import Lane, Policy
+from controller.decide.unassigned.since import oldest_since
+from controller.decide.waits import TICK_EVERY_S, Unassigned, drain_within_s, waiting_of
+from controller.model.lane import Lane
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.model.wording import are, brief, counted, spoken
 
@@ -41,6 +41,7 @@ class _Case:
     elsewhere: HeldElsewhere | None = None
     held_count: int = 0
     look_count: int = 0
+    tick_every_s: float = TICK_EVERY_S
 
     @property
     def known_count(self) -> int:
@@ -49,25 +50,22 @@ class _Case:
 
     @property
     def unassigned_count(self) -> int:
-        """Messages that are not assigned to any worker."""
+        """Messages that are not assigned to any worker: a launch is sized for them."""
         return max(0, self.known_count - self.ledger.total_count)
-
-    @property
-    def count(self) -> int:
-        """Messages that a launch is sized for."""
-        return self.unassigned_count if self.lane.policy.strategy.sees_ledger else self.known_count
 
     @property
     def looks_only(self) -> bool:
         """Whether a launch would only look for what somebody else holds."""
-        return 0 < self.look_count == self.count
+        return 0 < self.look_count == self.unassigned_count
 
     @property
     def since(self) -> float:
-        """When (Unix seconds) the first unassigned message came, as far as is known: not after the sample, unless all came after it."""
-        sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.count > self.accepted_count else self.now
-        known = (self.now, sampled, self.waiting_since, oldest_since(self.reading, self.ledger))
-        return min(at for at in known if at is not None)
+        """When (Unix seconds) the first unassigned message came, at the earliest, as far as is known."""
+        if self.waiting_since is not None:
+            return min(self.now, self.waiting_since)
+        sampled = self.reading.sampled_at if isinstance(self.reading, Value) and self.unassigned_count > self.accepted_count else self.now
+        oldest = oldest_since(self.reading, self.ledger)
+        return min(self.now, sampled if oldest is None else min(sampled, oldest))
 
 
 def decision_for(
@@ -86,14 +84,18 @@ def decision_for(
     unfinished_count: int = 0,
     problems: Sequence[str] = (),
     elsewhere: HeldElsewhere | None = None,
+    wait: bool = True,
+    tick_every_s: float = TICK_EVERY_S,
 ) -> Decision:
     """The decision for one lane.
 
     `ledger` is needed if the reading is a value above 0, if tasks were accepted, and if a probe is due; `listing_error` says why
     executions could not be listed; `broken`, why the newest ones acknowledged nothing; `elsewhere`, that another consumer holds messages.
     With an idle reading `accepted_since_sample_count` and the ledger reach back by the readings' window, and `unfinished_count` tasks were
-    accepted before and not acknowledged. `waiting_since` (Unix seconds) and `blind` are those of the lane's last decision. With `problems`
-    nothing is launched. Raises ValueError if ledger and error are both missing.
+    accepted before and not acknowledged. `waiting_since` (Unix seconds) is when the first unassigned message came, at the earliest;
+    `blind` is that of the lane's last decision. With `problems` nothing is launched; without `wait` what would wait is launched now, and
+    so is what is doubtful. The next scheduled tick comes `tick_every_s` seconds after this one. Raises ValueError if ledger and error are
+    both missing.
     """
     seen = blind_of(reading, blind, now)
     if lane.policy.paused:
@@ -116,84 +118,82 @@ def decision_for(
         return replace(held_decision(lane.name, reading, now, HoldCause.LISTING_FAILED, why), blind=seen)
     if ledger is None:
         raise ValueError(f"lane {lane.name}: neither a backlog above 0 nor a probe can be decided without a ledger")
+    ledger = ledger if wait else replace(ledger, guard_count=0)  # who wants it now does not wait for the next sample either
     case = _Case(lane, reading, ledger, now, rates, limits, accepted_since_sample_count, waiting_since, seen, broken is not None)
-    case = _with_elsewhere(case, elsewhere)
+    case = _with_elsewhere(replace(case, tick_every_s=tick_every_s), elsewhere)
     held = broken.hold_reason(lane.name, now) if broken is not None else ""
     if probing:
         return replace(quiet, ledger=ledger) if ledger.live_worker_count or held else _probe(case)
-    return _for_backlog(case, held)
+    return _for_backlog(case, held, wait=wait)
 
 
 def _with_elsewhere(case: _Case, elsewhere: HeldElsewhere | None) -> _Case:
     """What somebody else holds stands in the ledger. When it is time to look for them again, the share of one worker is left out."""
-    count = 0 if elsewhere is None or not case.lane.policy.strategy.sees_ledger else elsewhere.counted_by(case.reading, case.ledger)
-    if elsewhere is None or not count:
+    if elsewhere is None or not (count := elsewhere.counted_by(case.reading, case.ledger)):
         return case
-    look_count = 0 if elsewhere.waits(case.now, case.lane.start_within_s) else min(count, share_of(case.lane, case.rates))
+    look_count = 0 if elsewhere.waits(case.now, case.lane.start_within_s) else min(count, _first_share(case))
     entries = (*case.ledger.entries, elsewhere.entry(count - look_count)) if look_count < count else case.ledger.entries
     return replace(case, ledger=replace(case.ledger, entries=entries), elsewhere=elsewhere, held_count=count, look_count=look_count)
 
 
-def _for_backlog(case: _Case, held: str) -> Decision:
+def _for_backlog(case: _Case, held: str, *, wait: bool) -> Decision:
     lane, reading, now = case.lane, case.reading, case.now
-    if case.count == 0 and case.elsewhere is not None:
+    if case.unassigned_count == 0 and case.elsewhere is not None:
         why = case.elsewhere.reason(case.held_count, now)
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.HELD_ELSEWHERE, why))
-    if case.count == 0:
+    if case.unassigned_count == 0:
         known = case.known_count
-        waiting = "the only message is" if known == 1 else f"all {known} messages are"
-        return _filled(case, _nothing(lane, reading, now, f"{waiting} assigned already{_guarded(case)}"))
+        all_are = "the only message is" if known == 1 else f"all {known} messages are"
+        return _filled(case, _nothing(lane, reading, now, f"{all_are} assigned already{_guarded(case)}"))
     if held:
         return _filled(case, held_decision(lane.name, reading, now, HoldCause.BROKEN, held))
-    few_since = min(at for at in (now, case.waiting_since, oldest_since(reading, case.ledger)) if at is not None)
-    until = waits_until(lane.policy, case.count, few_since, now)
-    if until is not None:
-        waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
-        why = (
-            f"{waiting} to be {lane.policy.min_backlog} (fanout/min-backlog), until {iso(until)} at the latest ({spoken(until - now)} more)"
-        )
-        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
-    until = _starts_until(lane, case.ledger, few_since)
-    if until is not None and now < until:
-        waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
-        latest = f"until {iso(until)} at the latest ({spoken(until - now)} more)"
-        why = f"{waiting} for the delayed execution that was launched before them to start, {latest}"
-        return replace(_filled(case, _nothing(lane, reading, now, why)), waiting_since=few_since)
+    waiting = None if case.tries_only or case.look_count or not wait else _waiting(case)
+    if waiting is not None:
+        return waiting
     return _sized(case)
 
 
 def _guarded(case: _Case) -> str:
-    """What to say where messages count as assigned only because of the guard before the sample."""
-    if case.known_count <= case.ledger.total_count - case.ledger.guard_count:
+    """What to say where messages count as assigned only because the gauge may be older than it says."""
+    if not case.ledger.guard_count:
         return ""
-    many = f"{case.ledger.guard_count} acknowledged in the {GUARD_S:.0f} s before the sample"
-    return f", counting {many}; a later sample tells"
+    return f", counting {case.ledger.guard_count} that may have been acknowledged {GUARD_S:.0f} s before the sample; a later one tells"
 
 
-def _starts_until(lane: Lane, ledger: Ledger, since: float) -> float | None:
-    """Until when (Unix seconds) messages that came at `since` wait for an execution of a delayed lane that has yet to start: half of the
-    time that is left beside the longest start, so that the rest is for their own. None if there is nothing to wait for. Or a trickle would
-    be given an execution each minute, for hours."""
-    return since + _beside_start_s(lane) / 2 if lane.is_delayed and ledger.awaits_start else None
+def _waiting(case: _Case) -> Decision | None:
+    """Nothing to do yet, though messages are unassigned; None if it is time to launch."""
+    lane, reading, now = case.lane, case.reading, case.now
+    seen_at = reading.sampled_at if isinstance(reading, Value) else now
+    messages = Unassigned(case.unassigned_count, case.since, min(seen_at, now))
+    starts = case.ledger.awaits_start
+    waiting = waiting_of(lane, messages, case.rates, now=now, awaits_start=starts, tick_every_s=case.tick_every_s)
+    if waiting is None:
+        return None
+    decision = _filled(case, _nothing(lane, reading, now, f"{_many_wait(case.unassigned_count)} {waiting.reason}"))
+    return replace(
+        decision,
+        rates=case.rates,
+        formula=waiting.figures,
+        waits_until=waiting.until,
+        waiting_since=case.since,
+    )
 
 
-def _beside_start_s(lane: Lane) -> float:
-    """What `fanout/drain-within` leaves beside the delay of a start."""
-    return max(0.0, lane.policy.drain_within_s - (lane.start_within_s if lane.is_delayed else 0.0))
+def _many_wait(count: int) -> str:
+    return "1 message waits" if count == 1 else f"{count} messages wait"
 
 
 def _sized(case: _Case) -> Decision:
-    lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.count
-    worker = worker_cost(lane)
-    drain_within_s = _beside_start_s(lane) or policy.drain_within_s
-    within_s, due_in_s = time_left_s(drain_within_s, case.since, case.now), drain_within_s - max(0.0, case.now - case.since)
+    lane, policy, ledger, count = case.lane, case.lane.policy, case.ledger, case.unassigned_count
+    worker, alive = worker_cost(lane), ledger.live_worker_count - ledger.stuck_worker_count
+    whole_s = drain_within_s(lane)
+    within_s = time_left_s(whole_s, case.since, case.now, _least_s(case.rates, worker.floor_s))
+    due_in_s = whole_s - max(0.0, case.now - case.since)
     want = wanted(
         Demand(
             policy,
-            known_count=case.known_count,
-            unassigned_count=case.unassigned_count,
-            live_workers=ledger.live_worker_count - (ledger.stuck_worker_count if policy.strategy.sees_ledger else 0),
-            pending_workers=ledger.pending_worker_count,
+            unassigned_count=count,
+            live_workers=alive,
             within_s=within_s,
             rates=case.rates,
             worker=worker,
@@ -210,6 +210,8 @@ def _sized(case: _Case) -> Decision:
         least=policy.strategy.sizes_by_work,
         stuck_workers=ledger.stuck_worker_count,
     )
+    scout = scout_bound(lane, count, alive, within_s, due_in_s) if case.rates is None else None
+    bounds += [scout] if scout is not None else []
     bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
     bounds += [Bound("held", 1, why="one worker looks for what somebody else holds")] if case.looks_only else []
     workers, caps = capped(want.workers, bounds)
@@ -230,13 +232,24 @@ def _sized(case: _Case) -> Decision:
     sizing = _filled(case, sizing)
     if workers == 0:
         return replace(sizing, kind=Kind.NOTHING_TO_DO, reason=_no_room(case, sizing))
-    backlog = min(count, workers * share_of(lane, case.rates))
+    scouts = any(cap.name == "scout" and cap.after < cap.before for cap in caps)
+    backlog = min(count, workers * (scout_share(lane) if scouts else _share_of_one(case)))
     part = "" if case.looks_only else f", {case.look_count} of them"
     aim = f"{part} to look whether somebody else still holds {case.held_count}" if case.look_count else ""
     aim = " to try whether the broken lane works again" if case.tries_only else aim
-    noun = "unassigned message" if policy.strategy.sees_ledger else "message"
-    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, noun)}{aim or _decided_by(sizing)}"
+    aim = aim or (", to learn how long a message takes before the rest is sized" if scouts else "")
+    reason = f"{counted(workers, 'worker')} for {backlog} of {counted(count, 'unassigned message')}{aim or _decided_by(sizing)}"
     return _predicted(replace(sizing, reason=reason, workers=workers, backlog=backlog), lane)
+
+
+def _share_of_one(case: _Case) -> int:
+    """The most messages of one worker."""
+    return _first_share(case) if case.tries_only or case.looks_only else share_of(case.lane, case.rates)
+
+
+def _first_share(case: _Case) -> int:
+    """The same where it is open whether the worker finds any, or can work."""
+    return min(share_of(case.lane, case.rates), case.lane.policy.unlearned_share)
 
 
 def _decided_by(sizing: Decision) -> str:
@@ -251,7 +264,7 @@ def _decided_by(sizing: Decision) -> str:
 
 def _no_room(case: _Case, sizing: Decision) -> str:
     """Why there is work and no worker is launched for it."""
-    waiting = "1 message waits" if case.count == 1 else f"{case.count} messages wait"
+    waiting = _many_wait(case.unassigned_count)
     live_count = case.ledger.live_worker_count
     closed = next((cap for cap in sizing.caps if cap.before > 0 and cap.after == 0), None)
     if closed is None:
@@ -268,7 +281,7 @@ def _probe(case: _Case) -> Decision:
     """One worker that looks into the subscription, within every cap."""
     lane = case.lane
     blind = case.blind or Blind(case.now)
-    share = share_of(lane, case.rates)
+    share = _first_share(case)
     workers, caps = capped(1, bounds_of(lane, share, 0, case.rates, worker_cost(lane), case.limits, least=False))
     what = "the backlog is unknown" if isinstance(case.reading, Unknown) else "the gauge has no series while accepted tasks are unfinished"
     decision = Decision(
@@ -304,13 +317,6 @@ def _predicted(decision: Decision, lane: Lane) -> Decision:
     )
 
 
-def share_of(lane: Lane, rates: Rates | None) -> int:
-    """The most messages that one worker is assigned: the share of the policy, or what fits into the timeout if that is less."""
-    if rates is None:
-        return lane.policy.share
-    return min(lane.policy.share, most_in_timeout(lane.task_timeout_s, rates, worker_cost(lane)))
-
-
 def _quiet(reading: Reading) -> str:
     return "idle: there is no series for the subscription" if isinstance(reading, Idle) else "the backlog is 0"
 
@@ -334,21 +340,15 @@ def _nothing(lane: Lane, reading: Reading, now: float, reason: str) -> Decision:
     return Decision(lane=lane.name, kind=Kind.NOTHING_TO_DO, reason=reason, decided_at=now, reading=reading)
 
 
-def oldest_since(reading: Reading, ledger: Ledger) -> float | None:
-    """When (Unix seconds) the oldest unassigned message began to wait, if known. A reading has one age for all messages, so it is not known
-    once a part of them is assigned."""
-    if not isinstance(reading, Value) or not reading.undelivered_count or reading.oldest_age_s is None or ledger.total_count:
-        return None
-    return reading.sampled_at - reading.oldest_age_s
+def time_left_s(drain_within_s: float, since: float, now: float, least_s: float) -> float:
+    """Seconds to plan with for messages that have waited since `since` (Unix seconds): what `drain_within_s` leaves of itself, if that is
+    `least_s` or more, or half of it. Else they are late in any case, and half of it, or `least_s`, is as good: then they are no reason to
+    launch as many workers as there may be."""
+    left_s = drain_within_s - max(0.0, now - since)
+    return left_s if left_s >= min(least_s, drain_within_s / 2) else max(drain_within_s / 2, least_s)
 
 
-def waits_until(policy: Policy, unassigned_count: int, since: float, now: float) -> float | None:
-    """Unix seconds until which `unassigned_count` messages, the first of which came at `since`, wait for more; None if they do not wait."""
-    until = since + policy.max_wait_s
-    return until if unassigned_count < policy.min_backlog and now < until else None
-
-
-def time_left_s(drain_within_s: float, since: float, now: float) -> float:
-    """Seconds that `drain_within_s` leaves to messages that have waited since `since` (Unix seconds), at least half of it: a message
-    that was delayed for long is not a reason to launch as many workers as there may be."""
-    return max(drain_within_s / 2, drain_within_s - max(0.0, now - since))
+def _least_s(rates: Rates | None, floor_s: float) -> float:
+    """The shortest time to plan with: that of one message, and of half the minute that is paid for in any case, so that what is nearly late
+    costs twice as much at most."""
+    return floor_s / 2 if rates is None else rates.start_up_s + max(floor_s / 2, rates.message_s)

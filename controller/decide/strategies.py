@@ -1,7 +1,7 @@
 """Strategies: how many workers a lane wants before any cap. Pure: numbers in, a number and its formula out.
 
-`deadline` takes the cheapest number that drains in time, `share` one worker for each share, `fixed` always the same number. The three
-of KEDA's ScaledJob are for those who migrate from it: they see the whole reading and what runs, and no ledger.
+`deadline` takes the cheapest number that drains in time, `share` one worker for each share (`fanout/max-messages`, or
+`fanout/first-share` where that is not set), `fixed` always the same number.
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ GUESS_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a strategy sizes. `known_count` messages are the reading and what was accepted since, `unassigned_count` what the ledger leaves
-    of them; `live_workers` run or have yet to start, `pending_workers` of them have yet to; `within_s` seconds are left to drain in, though
-    more may be over: the first message came `waited_s` ago; `rates` is None while nothing is learned."""
+    """What a strategy sizes: `unassigned_count` messages beside `live_workers` that run or have yet to start. `within_s` seconds are left
+    to drain in, though more may be over: the first message came `waited_s` ago; `rates` is None while nothing is learned."""
 
     policy: Policy
-    known_count: int
     unassigned_count: int
     live_workers: int
-    pending_workers: int
     within_s: float
     rates: Rates | None
     worker: WorkerCost
@@ -52,8 +49,6 @@ def wanted(demand: Demand) -> Wanted:
             return _share(demand)
         case Strategy.FIXED:
             return _fixed(demand)
-        case _:
-            return _keda(demand)
 
 
 def _deadline(demand: Demand) -> Wanted:
@@ -65,6 +60,7 @@ def _deadline(demand: Demand) -> Wanted:
     workers = cheapest(count, demand.within_s, rates, demand.worker, 1, max(least, count))
     each = f"a thread does {counted(rounds, 'message')} of {brief(rates.message_s)} in the {_left(demand)}"
     start = f" after {brief(rates.start_up_s)} of start-up" if rates.start_up_s else ""
+    start += f", {brief(rates.uneven_s)} kept for the longest" if rates.uneven_s else ""
     formula = f"{each}{start}; ceil({count} / ({counted(threads, 'thread')} x {rounds})) = {least}"
     return Wanted(workers, formula if workers == least else f"{formula}, and {workers} cost no more")
 
@@ -73,13 +69,14 @@ def _left(demand: Demand) -> str:
     left, whole_s = f"{brief(demand.within_s)} left", demand.policy.drain_within_s
     if demand.within_s + demand.waited_s <= whole_s + _EPSILON:
         return left
-    return f"{left} (half of drain-within: these messages have waited {brief(demand.waited_s)} of its {brief(whole_s)})"
+    how = "half of drain-within" if demand.within_s <= whole_s / 2 + _EPSILON else "what a worker needs"
+    return f"{left} ({how}: these messages have waited {brief(demand.waited_s)} of its {brief(whole_s)})"
 
 
 def _unlearned(demand: Demand) -> Wanted:
     """By share, or by an assumed time for a message if that needs more workers: a share of slow messages would keep the first worker
     busy far too long, and one more worker is cheap beside that."""
-    by_share, threads, count = _share(demand), demand.worker.concurrency, demand.unassigned_count
+    by_share, threads, count = _by(demand.policy.unlearned_share, demand), demand.worker.concurrency, demand.unassigned_count
     guess = Rates(GUESS_S)
     workers = workers_in_time(count, demand.within_s, guess, demand.worker) if count else 0
     unknown = "nothing is learned yet of how long a message takes, so"
@@ -91,33 +88,14 @@ def _unlearned(demand: Demand) -> Wanted:
 
 
 def _share(demand: Demand) -> Wanted:
-    workers = ceil(demand.unassigned_count / demand.policy.share)
-    return Wanted(workers, f"ceil({demand.unassigned_count} unassigned / {demand.policy.share} a worker) = {workers}")
+    return _by(demand.policy.max_messages or demand.policy.first_share, demand)
+
+
+def _by(share: int, demand: Demand) -> Wanted:
+    workers = ceil(demand.unassigned_count / share)
+    return Wanted(workers, f"ceil({demand.unassigned_count} unassigned / {share} a worker) = {workers}")
 
 
 def _fixed(demand: Demand) -> Wanted:
     workers = max(0, demand.policy.fixed_workers - demand.live_workers)
     return Wanted(workers, f"{demand.policy.fixed_workers} at a time - {demand.live_workers} alive = {workers}")
-
-
-def _keda(demand: Demand) -> Wanted:
-    """`getEffectiveMaxScale` of KEDA's executors, with a worker for a job and the share for the target value. While fewer than the minimum
-    run, it launches up to the minimum and looks at nothing else."""
-    policy = demand.policy
-    least = min(policy.min_workers, policy.max_workers)
-    running, pending, most = demand.live_workers - least, demand.pending_workers, policy.max_workers - least
-    if running < 0:
-        return Wanted(-running, f"min-workers {least} - {demand.live_workers} alive = {-running}")
-    queue = demand.known_count
-    scale = ceil(min(queue / policy.share, most))
-    up_to = queue
-    if policy.strategy is Strategy.KEDA_DEFAULT:
-        effective, text = scale - running, f"{scale} - {running} running"
-    elif policy.strategy is Strategy.KEDA_EAGER:
-        effective, text, up_to = min(most - running - pending, scale), f"min({most} - {running} running - {pending} pending, {scale})", most
-    elif scale + running - pending > most:
-        effective, text = most - running, f"{most} - {running} running"
-    else:
-        effective, text = scale - pending, f"{scale} - {pending} pending"
-    workers = max(0, min(up_to, effective)) if queue else 0
-    return Wanted(workers, f"min(ceil({queue} / {policy.share}), {most}) = {scale}; {text} = {effective}, at most {up_to}: {workers}")

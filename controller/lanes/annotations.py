@@ -47,6 +47,16 @@ def positive(text: str) -> float:
     return value
 
 
+def wait(text: str) -> float:
+    """Seconds that may be 0. Raises ValueError with the rule."""
+    if text.strip() == "0s":
+        return 0.0
+    try:
+        return duration(text)
+    except ValueError as error:
+        raise ValueError(f"0s (never wait), or {error}") from None
+
+
 def lane_name(text: str) -> str:
     """Raises ValueError with the rule."""
     if not _LANE.fullmatch(text):
@@ -108,7 +118,12 @@ class Annotation:
 ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/subscription": Annotation("subscription", resource_name, "the subscription to drain", required=True),
     "fanout/topic": Annotation("topic", resource_name, "the topic that clients' tasks are published to", required=True),
-    MAX_MESSAGES: Annotation("share", whole(1), "the most messages that one worker takes"),
+    MAX_MESSAGES: Annotation(
+        "max_messages", whole(1), "the most messages that one worker takes, however short they are; without it, what fits into its time"
+    ),
+    "fanout/first-share": Annotation(
+        "first_share", whole(1), "the most messages of a worker while nothing is learned of how long they take"
+    ),
     "fanout/min-workers": Annotation("min_workers", whole(0), "the fewest workers of a launch"),
     "fanout/max-workers": Annotation("max_workers", whole(1), "the most workers alive at a time"),
     "fanout/drain-within": Annotation("drain_within_s", duration, "how soon a backlog is to be drained"),
@@ -117,8 +132,8 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/strategy": Annotation(
         "strategy",
         strategy,
-        "how a launch is sized: `deadline` (the cheapest number that drains in time), `share` (one worker for each share), `fixed`, or "
-        "KEDA's `keda-default`, `keda-accurate`, `keda-eager`",
+        "how a launch is sized: `deadline` (the cheapest number that drains in time), `share` (one worker for each `fanout/max-messages`, "
+        "or `fanout/first-share`), `fixed`",
     ),
     "fanout/fixed-workers": Annotation("fixed_workers", whole(0), "workers alive at a time while there is work, with the strategy `fixed`"),
     "fanout/max-in-flight": Annotation("max_in_flight", whole(1), "the most messages in work at a time, over all workers"),
@@ -126,7 +141,11 @@ ANNOTATIONS: Mapping[str, Annotation] = {
     "fanout/min-backlog": Annotation(
         "min_backlog", whole(0), "fewer messages wait for more, to fill the minute that a worker is billed for"
     ),
-    "fanout/max-wait": Annotation("max_wait_s", duration, "how long they wait at most"),
+    "fanout/max-wait": Annotation(
+        "max_wait_s",
+        wait,
+        "how long messages wait at most, so that one worker does more of them at once; `0s`: never; half of drain-within by default",
+    ),
     "fanout/floor": Annotation("floor", whole(0), "workers kept for the lane where lanes share a budget"),
     "fanout/probe-after": Annotation("probe_after_s", duration, "how long the backlog may be unknown before one worker looks"),
     "fanout/replay-errors": Annotation(
@@ -199,6 +218,8 @@ def _relation_problems(path: str, policy: Policy) -> list[str]:
     ]
     if policy.strategy is Strategy.FIXED and not policy.fixed_workers:
         problems.append(f"{path}: fanout/strategy=fixed needs fanout/fixed-workers: how many")
+    if policy.min_backlog and policy.max_wait_s == 0:
+        problems.append(f"{path}: fanout/min-backlog does nothing with fanout/max-wait=0s, which never waits: leave one of them out")
     if policy.rules != NO_RULES and not policy.replay_errors:
         problems.append(f"{path}: fanout/replay-after, -times and -rate do nothing without fanout/replay-errors: which errors")
     return problems

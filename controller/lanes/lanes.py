@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from batch.model.errors import SettingsError
 from batch.prices import LIST_PERCENT
 from controller.lanes.annotations import read_policy
-from controller.lanes.rules import NOWHERE, Home, concurrency_of, problems_of, share_of
+from controller.lanes.rules import NOWHERE, Home, concurrency_of, problems_of
 from controller.model.lane import DELAYED_START_WITHIN_S, START_WITHIN_S, Lane
 from controller.observe.jobs import JobInfo
 
@@ -35,7 +35,7 @@ def lane_of(job: JobInfo, home: Home = NOWHERE) -> Lane:
         job=job.full_name,
         subscription=subscription,
         topic=topic,
-        policy=replace(policy, share=share_of(policy, job)),
+        policy=policy,
         task_timeout_s=job.task_timeout_s,
         max_retries=job.max_retries,
         container=job.worker.name if len(job.containers) > 1 else "",

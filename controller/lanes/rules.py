@@ -138,8 +138,8 @@ def _parts(found: str | tuple[str, ...]) -> set[str]:
 def _relations(job: JobInfo, policy: Policy) -> Iterator[str]:
     if problem := in_flight_problem(policy, concurrency_of(job.env)):
         yield problem
-    most, own = policy.share, count_in(job.env, "MAX_MESSAGES")
-    if MAX_MESSAGES in job.annotations and own and own > most:
+    most, own = policy.max_messages, count_in(job.env, "MAX_MESSAGES")
+    if most is not None and own and own > most:
         yield f"{written('MAX_MESSAGES', job.worker)}={own} is above {MAX_MESSAGES}={most}, and has no effect in launches: make them equal"
     if lacking := untyped(policy.accept, policy.default_type):
         yield f"fanout/accept has {' and '.join(lacking)}, which name no task type: set fanout/default-type"
@@ -177,11 +177,3 @@ def in_flight_problem(policy: Policy, concurrency: int) -> str:
 def concurrency_of(env: Mapping[str, str]) -> int:
     """Tasks that a worker with this environment runs at a time; the default where the value is none that a worker would accept."""
     return count_in(env, "CONCURRENCY") or WorkerSettings.concurrency
-
-
-def share_of(policy: Policy, job: JobInfo) -> int:
-    """The most messages that one worker takes: what the annotation allows, and the job's own MAX_MESSAGES."""
-    own = count_in(job.env, "MAX_MESSAGES")
-    if not own:
-        return policy.share
-    return min(policy.share, own) if MAX_MESSAGES in job.annotations else own

@@ -18,7 +18,7 @@ from batch.model.errors import SettingsError
 from batch.settings import WorkerSettings, read, worker_settings
 from controller.observe.containers import DEAD_LETTERS, Container
 
-LAUNCHED = ("BACKLOG", "DECISION_ID")
+LAUNCHED = ("BACKLOG", "DECISION_ID", "SHARE_LIMIT")
 """Settings of one launch: in a job they would bind each execution to it."""
 PLATFORM = "CLOUD_RUN_"
 MISSPELT = 0.9

@@ -24,31 +24,26 @@ class Strategy(StrEnum):
     DEADLINE = "deadline"
     SHARE = "share"
     FIXED = "fixed"
-    KEDA_DEFAULT = "keda-default"
-    KEDA_ACCURATE = "keda-accurate"
-    KEDA_EAGER = "keda-eager"
-
-    @property
-    def sees_ledger(self) -> bool:
-        """Whether it counts only what is not assigned yet."""
-        return self not in (Strategy.KEDA_DEFAULT, Strategy.KEDA_ACCURATE, Strategy.KEDA_EAGER)
 
     @property
     def sizes_by_work(self) -> bool:
-        """Whether caps that ask for more workers (timeout, share, minimum) apply too; of the others only upper bounds change the number."""
+        """Whether the work decides how many workers there are: then it may wait, and caps that ask for more workers (timeout, share,
+        minimum) apply too."""
         return self in (Strategy.DEADLINE, Strategy.SHARE)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What an operator decides about a lane. `share`: the most messages that one worker takes. `max_workers` counts all that are alive at
+    """What an operator decides about a lane. One worker takes `max_messages` at most; None: what fits into its time. While nothing is
+    learned of how long a message takes it is assigned `first_share` at most. `max_workers` counts all that are alive at
     a time, `min_workers` bounds one launch from below, `floor` workers of a shared budget are reserved for this lane. `max_in_flight`
     messages at a time and `rate` messages a second are what a dependency of the handlers can take; None: no bound. `replay_*` are the
     retry rules of dead letters. Workers of the lane `callbacks` fire the ends of this lane's submissions.
     Messages come in the forms that `accept` names; those without a task type are tasks of `default_type`, and of a bucket's notifications
-    only `event_types` are run. `start_within_s`: how late an execution may start; None: as the job says."""
+    only `event_types` are run. Messages may wait to fill a worker, `max_wait_s` at most; None: half of the time to drain in, 0: never.
+    `start_within_s`: how late an execution may start; None: as the job says."""
 
-    share: int = WorkerSettings.max_messages
+    max_messages: int | None = None
     min_workers: int = 0
     max_workers: int = 100
     drain_within_s: float = 600.0
@@ -58,8 +53,9 @@ class Policy:
     fixed_workers: int = 0
     max_in_flight: int | None = None
     rate: float | None = None
+    first_share: int = 1000
     min_backlog: int = 0
-    max_wait_s: float = 600.0
+    max_wait_s: float | None = None
     floor: int = 0
     probe_after_s: float = 600.0
     replay_errors: tuple[str, ...] = NO_RULES.errors
@@ -72,6 +68,13 @@ class Policy:
     event_types: tuple[str, ...] = WorkerSettings.event_types
     start_within_s: float | None = None
     schedules: tuple[Schedule, ...] = ()
+
+    @property
+    def unlearned_share(self) -> int:
+        """The most messages that a worker is assigned while nothing is learned; by share, it is the share that was asked for."""
+        if self.max_messages is None:
+            return self.first_share
+        return self.max_messages if self.strategy is Strategy.SHARE else min(self.max_messages, self.first_share)
 
     @property
     def rules(self) -> Rules:

@@ -9,6 +9,8 @@ from typing import Any
 from batch.model.clock import from_iso, iso
 from controller.model.plain import read
 
+GAUGE_LATE_S = 180.0
+"""How late `num_undelivered_messages` may be: a sample every minute, which may be read two minutes after it was taken."""
 FUTURE_S = 60.0
 """A sample further ahead than this means that one of the clocks is wrong."""
 

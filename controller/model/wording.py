@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from batch.model.clock import iso
+
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST_S = 365 * 86400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
@@ -37,6 +39,13 @@ def spoken(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
     return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+
+
+def told_at(unix_s: float, now: float) -> str:
+    """`10:41:07Z`, with its day where that is not the day of `now`: for explanations. Both are Unix seconds."""
+    day, _, time = iso(unix_s).partition("T")
+    time = f"{time[:8]}Z"
+    return time if iso(now).startswith(day) else f"{day}T{time}"
 
 
 def rough(seconds: float) -> str:

@@ -82,7 +82,7 @@ class GoogleBacklogReader:
         self._window_s = window_s
         self._timeout_s = timeout_s
         self._retry = Retry(predicate=if_exception_type(ServiceUnavailable), initial=0.2, maximum=4.0, timeout=retry_s)
-        self._client = _client(emulator_host)
+        self._client = monitoring_client(emulator_host)
 
     def read(self, subscriptions: Sequence[str]) -> dict[str, Reading]:
         now = self._clock.now()
@@ -100,7 +100,7 @@ class GoogleBacklogReader:
         request = {
             "name": f"projects/{self._project}",
             "filter": f'metric.type="{metric}" AND resource.type="pubsub_subscription"',
-            "interval": {"start_time": _timestamp(now - self._window_s), "end_time": _timestamp(now)},
+            "interval": {"start_time": timestamp(now - self._window_s), "end_time": timestamp(now)},
             "view": 0,
         }
         try:
@@ -126,11 +126,13 @@ def _first(series: Any) -> Sample | None:
     return None
 
 
-def _timestamp(unix_s: float) -> dict[str, int]:
+def timestamp(unix_s: float) -> dict[str, int]:
+    """As a request takes it."""
     return {"seconds": int(unix_s), "nanos": int(unix_s % 1 * 1e9)}
 
 
-def _client(emulator_host: str) -> Any:
+def monitoring_client(emulator_host: str) -> Any:
+    """A client of Cloud Monitoring; of a local one, where its host is given, without TLS or credentials."""
     from google.cloud import monitoring_v3
 
     if not emulator_host:

@@ -1,7 +1,8 @@
 """Tasks that pokes reported, kept in a lane's state: there any controller's tick finds them, until the gauge shows them.
 
-And whether they are worth a tick of their own. A worker is billed for a minute at least, so a lane that was just launched waits for the
-next scheduled tick, unless far more came than that launch was for: a steady stream must not pay for a worker every two seconds.
+And whether they are worth a tick of their own. A worker is billed for a minute at least, so a lane that was just launched waits until a
+quarter of its time to drain is over, unless far more came than that launch was for: a steady stream must not pay for a worker every two
+seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import floor
 
 from batch.services.ports import ObjectStore
-from controller.act.intents import PartState, new_decision_id
+from controller.act.intents import Intent, PartState, new_decision_id
 from controller.act.state import POKES_KEPT, LaneState, StateConflict, load, save
 from controller.service.pokes import Poke
 from controller.tick.outside import Memory
@@ -59,20 +60,40 @@ def pause_s(drain_within_s: float, least_s: float) -> float:
     return min(LONGEST_PAUSE_S, max(least_s, drain_within_s / PAUSES_IN_DRAIN))
 
 
-def reason_to_wait(state: LaneState, now: float, pause_s: float) -> str:
-    """Why the accepted tasks wait for the next scheduled tick; empty: they do not."""
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The accepted tasks wait until `until` (Unix seconds), when a tick of the lane is due, unless a scheduled one comes first."""
+
+    until: float
+    reason: str
+
+
+def last_launch(state: LaneState) -> Intent | None:
+    """The newest one of which a part took effect, as far as the state tells."""
     launches = [intent for intent in state.intents if any(part.state is PartState.LAUNCHED for part in intent.parts)]
-    last = max(launches, key=lambda intent: intent.saved_at, default=None)
+    return max(launches, key=lambda intent: intent.saved_at, default=None)
+
+
+def came_count(state: LaneState) -> int:
+    """Tasks that were accepted since the last launch. Marks stand at the beginning of their second, so what came in that of the launch
+    counts as after it."""
+    last = last_launch(state)
+    return sum(count for at, count in state.accepted if last is None or at >= floor(last.saved_at))
+
+
+def pause_of(state: LaneState, now: float, pause_s: float) -> Pause | None:
+    """Why the accepted tasks wait, and until when; None: they do not."""
+    last = last_launch(state)
     if last is None or now - last.saved_at >= pause_s:
-        return ""
+        return None
     assigned_count = sum(part.backlog for part in last.parts if part.state is PartState.LAUNCHED)
-    # Marks stand at the beginning of their second, so what came in that of the launch counts as after it.
-    came_count = sum(count for at, count in state.accepted if at >= floor(last.saved_at))
-    if came_count > BURST * assigned_count:
-        return ""
-    return (
-        f"{now - last.saved_at:.0f} s ago workers were launched for {assigned_count} messages, and {came_count} came since: the next tick "
-        f"decides, or a poke after {pause_s:.0f} s, or for more than {BURST} times as many"
+    came = came_count(state)
+    if came > BURST * assigned_count:
+        return None
+    until = last.saved_at + pause_s
+    follows = f"the next tick, at most {until - now:.0f} s from now, decides, or a poke for more than {BURST} times as many"
+    return Pause(
+        until, f"{now - last.saved_at:.0f} s ago workers were launched for {assigned_count} messages, and {came} came since: {follows}"
     )
 
 

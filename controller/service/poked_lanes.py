@@ -1,13 +1,14 @@
 """Lanes that were poked are ticked at once: of each lane at most one such tick runs and one waits, however many pokes come in.
 
-A poke that comes while a tick waits is answered at once: that tick counts it too.
+A poke that comes while a tick waits is answered at once: that tick counts it too. So is one that comes shortly after a launch; then a
+timer ticks the lane once that pause is over, where no scheduled tick comes before.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,9 +16,10 @@ from typing import Any
 
 from batch.events import log
 from batch.model.errors import DependencyError, FanoutError
+from controller.act.state import load
 from controller.lanes.lanes import lanes_of
 from controller.model.lane import Lane
-from controller.service.poke_marks import pause_s, reason_to_wait, record
+from controller.service.poke_marks import LONGEST_PAUSE_S, Pause, came_count, pause_of, pause_s, record
 from controller.service.pokes import Poke, lane_for
 from controller.service.ticker import Answer, Late, Ticker, answer_json, ended_within, start
 from controller.tick.outside import Outside
@@ -42,13 +44,24 @@ class _Queue:
     turn: threading.Lock = field(default_factory=threading.Lock)
     began_at: float | None = None
     drain_within_s: float = 0.0
+    timed: bool = False
+    """Whether a timer will tick the lane."""
 
 
 class PokedLanes:
     """Takes pokes in, and ticks the lanes that they are for. Safe from any thread."""
 
-    def __init__(self, outside: Outside, ticker: Ticker, *, every_s: float = EVERY_S) -> None:
+    def __init__(
+        self,
+        outside: Outside,
+        ticker: Ticker,
+        *,
+        every_s: float = EVERY_S,
+        later: Callable[[float, Callable[[], None]], None] | None = None,
+    ) -> None:
+        """`later(seconds, call)` returns at once and calls after so long, unless `stop` was called; by default in a thread of its own."""
         self._outside, self._ticker, self._every_s = outside, ticker, every_s
+        self._later = later or self._wait_and_call
         self._queues: dict[str, _Queue] = {}
         self._lock = threading.Lock()
         self._lanes_lock = threading.Lock()
@@ -57,7 +70,7 @@ class PokedLanes:
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Drop the pokes that wait: the gauge shows their messages later."""
+        """Drop the pokes that wait, and the timers: the gauge shows their messages later."""
         self._stopping.set()
 
     def take(self, pokes: Sequence[Poke]) -> dict[str, Any]:
@@ -123,9 +136,9 @@ class PokedLanes:
             if self._stopping.is_set():
                 return {"status": "dropped", "reason": "the controller ends; the gauge will tell"}
             queue.began_at = clock.monotonic()
-            return self._record_and_tick(lane, pokes, pause_s(queue.drain_within_s, self._every_s))
+            return self._record_and_tick(lane, pokes, queue)
 
-    def _record_and_tick(self, lane: str, pokes: Sequence[Poke], launch_pause_s: float) -> Mapping[str, Any]:
+    def _record_and_tick(self, lane: str, pokes: Sequence[Poke], queue: _Queue) -> Mapping[str, Any]:
         outside = self._outside
         try:
             done, state = record(outside.store, outside.memory, lane, pokes, outside.clock.now(), outside.rng)
@@ -136,13 +149,53 @@ class PokedLanes:
         if not done.accepted_count:
             return {"status": "nothing_new", **counts}
         log("poke_counted", f"lane {lane}: the front door accepted {done.accepted_count} tasks", lane=lane, **counts)
-        why = reason_to_wait(state, outside.clock.now(), launch_pause_s)
-        if why:
-            return {"status": "counted", "reason": why, **counts}
+        pause = pause_of(state, outside.clock.now(), self._pause_s(queue))
+        if pause is not None:
+            self._set_timer(lane, queue, pause)
+            return {"status": "counted", "reason": pause.reason, **counts}
         try:
             return {**answer_json(self._tick(lane), self._ticker.deadline_s), **counts}
         except FanoutError as error:
             return {"status": "not_ticked", "reason": str(error), **counts}
+
+    def _pause_s(self, queue: _Queue) -> float:
+        return pause_s(queue.drain_within_s, self._every_s)
+
+    def _set_timer(self, lane: str, queue: _Queue, pause: Pause) -> None:
+        """One a lane, and none where the scheduled tick is there as soon."""
+        if self._pause_s(queue) >= LONGEST_PAUSE_S:
+            return
+        with self._lock:
+            if queue.timed:
+                return
+            queue.timed = True
+        self._later(pause.until - self._outside.clock.now(), partial(self._pause_over, lane, queue))
+
+    def _wait_and_call(self, seconds: float, call: Callable[[], None]) -> None:
+        def run() -> None:
+            if not self._outside.clock.wait(self._stopping, seconds):
+                call()
+
+        start(run, "after-pause")
+
+    def _pause_over(self, lane: str, queue: _Queue) -> None:
+        """Tick the lane, unless it was launched again for all that came."""
+        outside = self._outside
+        with queue.turn:
+            with self._lock:
+                queue.timed = False
+            try:
+                state = load(outside.store, lane).state.pruned(outside.clock.now())
+                if self._stopping.is_set() or not came_count(state):
+                    return
+                pause = pause_of(state, outside.clock.now(), self._pause_s(queue))
+                if pause is not None:
+                    self._set_timer(lane, queue, pause)
+                    return
+                queue.began_at = outside.clock.monotonic()
+                self._tick(lane)
+            except FanoutError as error:
+                log("tick_failed", f"lane {lane} was not ticked after its pause: {error}", lane=lane, error=str(error))
 
     def _tick(self, lane: str) -> Answer:
         """Tick it after a tick that runs already, which may not know of the pokes, and again while another controller is faster."""

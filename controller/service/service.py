@@ -5,7 +5,7 @@ Overlapping ticks are harmless: the answer to the second one names the first. Ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -18,10 +18,12 @@ from batch.events import log
 from batch.model.errors import DependencyError, FanoutError, SettingsError
 from batch.serving.answers import encoded
 from batch.serving.oidc import TokenRefused, Verifier
+from controller.act.history import Kept, kept_newest, read_kept
 from controller.act.state import load
 from controller.lanes.lanes import lanes_named
 from controller.lanes.sources import NOT_ASKED, Source
 from controller.model.lane import Lane
+from controller.model.together import together
 from controller.observe.listing import listed_json, newest_executions
 from controller.service.poked_lanes import PokedLanes
 from controller.service.pokes import MAX_BODY_BYTES, PokesRefused, read_pokes
@@ -29,6 +31,7 @@ from controller.service.readiness import FIXES, Readiness
 from controller.service.ticker import ALL_LANES, Ticker, answer_json
 from controller.tick.found import find_lanes
 from controller.tick.outside import Outside
+from controller.tick.rounds import LANES_AT_A_TIME
 
 TICK_DEADLINE_S = 50.0
 MOST = 50
@@ -111,18 +114,18 @@ def _add_health(app: FastAPI, readiness: Readiness) -> None:
 
 
 def _add_ticks(app: FastAPI, ticker: Ticker, callers: Callers) -> None:
-    def answer(lane: str, request: Request) -> Answer:
-        """200 whatever was decided: a hold is an answer, and a retry would change nothing."""
+    def answer(lane: str, request: Request, now: bool) -> Answer:
+        """200 whatever was decided: a hold is an answer, and a retry would change nothing. `now`: lanes do not wait."""
         who = request.headers.get("user-agent", "somebody")[:80]
-        return Answer(answer_json(ticker.tick(lane, who), ticker.deadline_s))
+        return Answer(answer_json(ticker.tick(lane, who, wait=not now), ticker.deadline_s))
 
     @app.post("/tick", dependencies=[Depends(callers.check)])
-    def tick(request: Request, lane: str = "") -> Answer:
-        return answer(lane or ALL_LANES, request)
+    def tick(request: Request, lane: str = "", now: bool = False) -> Answer:
+        return answer(lane or ALL_LANES, request, now)
 
     @app.post("/tick/{lane}", dependencies=[Depends(callers.check)])
-    def tick_lane(lane: str, request: Request) -> Answer:
-        return answer(lane, request)
+    def tick_lane(lane: str, request: Request, now: bool = False) -> Answer:
+        return answer(lane, request, now)
 
 
 def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
@@ -136,15 +139,19 @@ def _add_views(app: FastAPI, outside: Outside, callers: Callers) -> None:
     @app.get("/decisions", dependencies=[Depends(callers.check)])
     def decisions(lane: str = "", limit: Limit = MOST) -> Answer:
         """The newest decisions first, of one lane or all."""
-        found: list[Mapping[str, Any]] = []
+        names = [one.name for one in lanes_named(outside.runner.jobs(), [lane] if lane else [], outside.home)]
         problems: list[str] = []
-        for one in lanes_named(outside.runner.jobs(), [lane] if lane else [], outside.home):
+
+        def kept(name: str) -> list[Kept]:
             try:
-                found += load(outside.store, one.name).state.decisions
+                return kept_newest(outside.store, name, limit, outside.clock.now())
             except FanoutError as error:
-                problems.append(f"lane {one.name}: {error}")
-        newest = sorted(found, key=lambda decision: str(decision.get("decided_at", "")), reverse=True)
-        return Answer({"decisions": newest[:limit], "problems": problems})
+                problems.append(f"lane {name}: {error}")
+                return []
+
+        found = [one for some in together(kept, names, LANES_AT_A_TIME, "history") for one in some]
+        newest = sorted(found, key=lambda one: one.object_id, reverse=True)[:limit]
+        return Answer({"decisions": read_kept(outside.store, newest, problems.append), "problems": problems})
 
     @app.get("/executions", dependencies=[Depends(callers.check)])
     def executions(lane: str = "", limit: Limit = MOST) -> Answer:
@@ -167,10 +174,10 @@ def _lane(lane: Lane, source: Source, outside: Outside) -> dict[str, Any]:
         "problem": None,
     }
     try:
-        decisions = load(outside.store, lane.name).state.decisions
+        last = load(outside.store, lane.name).state.last
     except FanoutError as error:
         return {**shown, "problem": str(error)}
-    return {**shown, "last_decision": decisions[-1] if decisions else None}
+    return {**shown, "last_decision": last.shown(lane.name) if last else None}
 
 
 def _add_pokes(app: FastAPI, outside: Outside, poked: PokedLanes, callers: Callers) -> None:

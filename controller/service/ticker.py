@@ -90,16 +90,16 @@ class Ticker:
         self._stopped = False
         self._changed = threading.Condition()
 
-    def tick(self, lane: str, who: str, deadline_s: float | None = None) -> Answer:
-        """Tick a lane, or all for `ALL_LANES`; the answer comes within the deadline (seconds). Raises SettingsError if there is no such
-        lane, DependencyError if the lanes cannot even be found."""
+    def tick(self, lane: str, who: str, deadline_s: float | None = None, *, wait: bool = True) -> Answer:
+        """Tick a lane, or all for `ALL_LANES`; without `wait` they launch now what could wait. The answer comes within the deadline
+        (seconds). Raises SettingsError if there is no such lane, DependencyError if the lanes cannot even be found."""
         with self._changed:
             if lane in self._running:
                 return Skipped(self._running[lane])
             holder = self._running[lane] = Holder(lane, who, self._outside.clock.now())
         done: list[TickResult] = []
         with self._answered() as answered:
-            run = start(partial(self._run, lane, done.append), f"tick-{lane or 'all'}")
+            run = start(partial(self._run, lane, done.append, wait=wait), f"tick-{lane or 'all'}")
             run.add_done_callback(lambda _: answered.set())
             answered.wait(self.deadline_s if deadline_s is None else deadline_s)
         return run.result() if run.done() else Late(tuple(done), holder)
@@ -140,9 +140,9 @@ class Ticker:
             self._changed.wait_for(lambda: not self._running, within_s)
             return tuple(self._running.values())
 
-    def _run(self, lane: str, on_result: Callable[[TickResult], None]) -> Round:
+    def _run(self, lane: str, on_result: Callable[[TickResult], None], *, wait: bool) -> Round:
         try:
-            outcome = tick_lanes(self._outside, [lane] if lane != ALL_LANES else [], on_result=on_result)
+            outcome = tick_lanes(self._outside, [lane] if lane != ALL_LANES else [], wait=wait, on_result=on_result)
         except SettingsError:
             raise
         except DependencyError as error:

@@ -1,7 +1,8 @@
 """Acts on one lane's decision: saves the intent, launches it, publishes what its schedules have due, and saves what became of both. Nothing
 else launches.
 
-The intent is saved first. So of two controllers that decided at the same time one stands down, and a crash leaves a trace.
+The intent is saved first. So of two controllers that decided at the same time one stands down, and a crash leaves a trace. The history
+is told last: what it could not be given stays in the state, and the next tick tries again.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batch.model.errors import FanoutError
+from controller.act.history import write_history
 from controller.act.intents import Intent, new_decision_id, parts_for
 from controller.act.launcher import backed_off, launch
 from controller.act.reserved import ACT_WITHIN_S
 from controller.act.schedules import publish_due
 from controller.act.state import LaneState, StateConflict, Stored, save
-from controller.decide.decision import Decision, HoldCause, Kind, held_decision, on_hold, to_json
+from controller.decide.decision import Decision, HoldCause, Kind, held_decision, on_hold
+from controller.lanes.deadline import unmet_by_gauge
 from controller.tick.outside import Outside
 from controller.tick.results import TickResult
 from controller.tick.view import View
@@ -27,7 +30,9 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, rese
         late = f"{late_s:.0f} s went by since workers of the shared budget were reserved for it; the next tick decides anew"
         decision = on_hold(decision, HoldCause.STATE_UNREADABLE, late)
     if dry_run or view.held is not None:
-        result = TickResult(decision, dry_run=dry_run, notes=view.notes)
+        looks_on = dry_run and view.held is None
+        unmet = unmet_by_gauge(view.lane, view.state.learned.rates(view.now), poked=bool(view.state.pokes)) if looks_on else ""
+        result = TickResult(decision, dry_run=dry_run, notes=(*view.notes, unmet) if unmet else view.notes)
     elif decision.kind is Kind.LAUNCH:
         result = _launch(view, decision, outside)
     else:
@@ -37,9 +42,11 @@ def act(view: View, decision: Decision, outside: Outside, *, dry_run: bool, rese
 
 def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
     lane, now = view.lane, outside.clock.now()
-    decision = replace(decision, decision_id=new_decision_id(now, outside.rng))
-    intent = Intent(decision.decision_id, now, parts_for(decision.decision_id, decision.workers, decision.backlog))
-    state = _after(view, decision).with_intent(intent).with_decision(to_json(decision)).pruned(now)
+    decision = replace(decision, decision_id=new_decision_id(decision.decided_at, outside.rng))
+    since = None if decision.probe else view.state.waiting.since
+    parts = parts_for(decision.decision_id, decision.workers, decision.backlog, waited_since=since)
+    intent = Intent(decision.decision_id, now, parts)
+    state = _after(view, decision).with_intent(intent).with_decision(decision, decision.decision_id).pruned(now)
     try:
         written = _save(outside, state, view.stored.generation, f"{decision.decision_id}/intent")
     except StateConflict as conflict:
@@ -49,9 +56,11 @@ def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
         return TickResult(held_decision(lane.name, decision.reading, now, HoldCause.STATE_UNREADABLE, reason), notes=view.notes)
     clock, memory = outside.clock, outside.memory
     done = launch(lane, intent, outside.runner, clock.now, lambda: memory.remember_run_call(clock.now()))
-    backoff = backed_off(state.backoff, done.throttled, outside.clock.now(), outside.rng)
-    state, submitted = _submitted(view, replace(written.state.with_intent(done.intent), backoff=backoff), outside)
-    notes = (*view.notes, *submitted)
+    backoff = backed_off(state.backoff, done, outside.clock.now(), outside.rng)
+    state = replace(written.state.with_intent(done.intent).compared((), lane), backoff=backoff)
+    state, unwritten = write_history(outside.store, state)
+    state, submitted = _submitted(view, state, outside)
+    notes = (*view.notes, *unwritten, *submitted)
     try:
         _save(outside, state, written.generation, f"{decision.decision_id}/done")
     except FanoutError as error:
@@ -61,13 +70,13 @@ def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
 
 
 def _record(view: View, decision: Decision, outside: Outside) -> TickResult:
-    """Without a launch the state is written only if it changed; a decision only if its kind did, or why the lane is on hold."""
+    """Without a launch the state is written only if it changed; a decision only if it says something new."""
     now = outside.clock.now()
     state = _after(view, decision)
-    last = state.decisions[-1] if state.decisions else {}
-    if (decision.kind, decision.hold_cause) != (last.get("kind"), last.get("hold_cause")):
-        state = state.with_decision(to_json(decision))
-    notes = view.notes
+    if state.last is None or not state.last.is_repeated_by(decision):
+        state = state.with_decision(decision, new_decision_id(decision.decided_at, outside.rng))
+    state, unwritten = write_history(outside.store, state)
+    notes = (*view.notes, *unwritten)
     try:
         written = view.stored
         if state != written.state:
@@ -89,7 +98,9 @@ def _submitted(view: View, saved: LaneState, outside: Outside) -> tuple[LaneStat
 
 def _after(view: View, decision: Decision) -> LaneState:
     """The state with what the next decision needs of this one."""
-    return replace(view.state, waiting_since=decision.waiting_since, blind=decision.blind)
+    count = 0 if decision.probe else decision.backlog
+    state = replace(view.state, blind=decision.blind)
+    return replace(state, doubt=state.doubt.launched(count), waiting=state.waiting.without(count)) if count else state
 
 
 def _save(outside: Outside, state: LaneState, generation: int, token: str) -> Stored:

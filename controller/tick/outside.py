@@ -14,6 +14,7 @@ from controller.act.cancelled import Swept
 from controller.act.endings import Known
 from controller.act.state import Stored
 from controller.decide.budget import Quotas
+from controller.decide.waits import TICK_EVERY_S
 from controller.lanes.lanes import lane_of
 from controller.lanes.rules import NOWHERE, Home
 from controller.model.execution import Worked
@@ -127,7 +128,7 @@ class Memory:
 @dataclass(frozen=True, slots=True)
 class Outside:
     """Used from several threads at a time. `topic` returns a topic by its short name, or raises DependencyError. Without `sources` nobody
-    looks at what lanes drain."""
+    looks at what lanes drain. Scheduled ticks come `tick_every_s` seconds apart."""
 
     store: ObjectStore
     runner: JobRunner
@@ -139,3 +140,4 @@ class Outside:
     home: Home = NOWHERE
     sources: SourceReader | None = None
     memory: Memory = field(default_factory=Memory)
+    tick_every_s: float = TICK_EVERY_S

@@ -37,11 +37,16 @@ PAGE = 1000
 
 
 def tick_lanes(
-    outside: Outside, names: Sequence[str] = (), *, dry_run: bool = False, on_result: Callable[[TickResult], None] | None = None
+    outside: Outside,
+    names: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    wait: bool = True,
+    on_result: Callable[[TickResult], None] | None = None,
 ) -> Round:
-    """Tick the lanes with these names, or all. A fault in one lane's tick holds that lane, and the others go on. `on_result` is called with
-    each result as it comes, from any thread. Raises SettingsError for a name that is not a lane's, DependencyError when the jobs cannot be
-    listed."""
+    """Tick the lanes with these names, or all; without `wait` they launch now what could wait. A fault in one lane's tick holds that lane,
+    and the others go on. `on_result` is called with each result as it comes, from any thread. Raises SettingsError for a name that is not a
+    lane's, DependencyError when the jobs cannot be listed."""
     found = find_lanes(outside)
     jobs, lanes = found.jobs, found.lanes
     chosen = chosen_lanes(lanes, found.refused, names)
@@ -54,6 +59,7 @@ def tick_lanes(
         asked,
         {lane.name for lane in chosen},
         dry_run=dry_run,
+        wait=wait,
         on_result=on_result,
         sent=endings.sent,
         sources=found.sources,
@@ -112,12 +118,13 @@ def ticked(
     chosen: set[str],
     *,
     dry_run: bool,
+    wait: bool = True,
     on_result: Callable[[TickResult], None] | None = None,
     sent: Mapping[str, int] = NOTHING_SENT,
     sources: Mapping[str, Source] = NOTHING_KNOWN,
 ) -> list[TickResult]:
-    """Look at all lanes in `asked`, each with its job and its reading, and act on the `chosen` ones. `sent`: tasks of Fanout's own that
-    this round has published, `sources`: what lanes drain, both by lane."""
+    """Look at all lanes in `asked`, each with its job and its reading, and act on the `chosen` ones, which without `wait` launch now what
+    could wait. `sent`: tasks of Fanout's own that this round has published, `sources`: what lanes drain, both by lane."""
     several = len(chosen) > 1
     may_be_due = _named_below(outside.store, DELAYED) if several else None
     cancelled = _named_below(outside.store, CANCEL) if several and may_be_due != set() else None
@@ -145,7 +152,7 @@ def ticked(
         return result
 
     views = [view.with_source(sources.get(view.lane.name, NOT_ASKED)) for view in together(looked, asked, LANES_AT_A_TIME, "lane")]
-    decided = share_out(views, outside, chosen, dry_run=dry_run)
+    decided = share_out(views, outside, chosen, dry_run=dry_run, wait=wait)
     reserved_at = decided.reserved_at
     pairs = zip(views, decided.decisions, strict=True)
     return together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen], LANES_AT_A_TIME, "lane")

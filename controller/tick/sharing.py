@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
-from batch.model.clock import iso
 from batch.model.errors import FanoutError
 from controller.act.intents import new_decision_id
-from controller.act.launcher import backing_off
+from controller.act.launcher import backing_off, refused_count
 from controller.act.reserved import LOOK_S, Book, Looked, Reservation, load, save
 from controller.decide.budget import Draft, decisions_of
 from controller.decide.caps import Limits
 from controller.decide.decision import Decision, HoldCause, Kind, on_hold
 from controller.decide.policy import decision_for
-from controller.model.wording import spoken
+from controller.decide.sizing import Rates
+from controller.model.wording import spoken, told_at
 from controller.tick.outside import MINUTE_S, Outside
 from controller.tick.view import View, fault
 
@@ -34,10 +35,11 @@ class Decided:
     reserved_at: float | None = None
 
 
-def share_out(views: Sequence[View], outside: Outside, chosen: Collection[str], *, dry_run: bool) -> Decided:
-    """Decide for all views; those of lanes in `chosen` are about to be acted on. Errors of services become decisions; they are not
-    raised."""
-    decided = Decided(_decisions(views, outside, ()))
+def share_out(views: Sequence[View], outside: Outside, chosen: Collection[str], *, dry_run: bool, wait: bool = True) -> Decided:
+    """Decide for all views; those of lanes in `chosen` are about to be acted on, and without `wait` launch now what could wait. Errors of
+    services become decisions; they are not raised."""
+    hasty = frozenset() if wait else frozenset(chosen)
+    decided = Decided(_decisions(views, outside, (), hasty))
     if not outside.quotas.count_workers or not _launches(views, decided, chosen):
         return decided
     round_id = new_decision_id(outside.clock.now(), outside.rng)
@@ -48,7 +50,7 @@ def share_out(views: Sequence[View], outside: Outside, chosen: Collection[str], 
                 return _held(views, decided, chosen, f"it took more than {LOOK_S:.0f} s to look at the lanes; the next tick decides anew")
             book = load(outside.store)
             looked = {view.lane.name: Looked(view.now, view.stored.generation) for view in views}
-            decided = Decided(_decisions(views, outside, book.unseen(looked, round_id, now)), now)
+            decided = Decided(_decisions(views, outside, book.unseen(looked, round_id, now), hasty), now)
             own = _launches(views, decided, chosen)
             if dry_run or not own or _reserve(outside, book, own, round_id, now):
                 return decided
@@ -76,13 +78,13 @@ def _held(views: Sequence[View], decided: Decided, chosen: Collection[str], reas
     return Decided(tuple(decisions))
 
 
-def _decisions(views: Sequence[View], outside: Outside, unseen: Sequence[Reservation]) -> tuple[Decision, ...]:
-    """A decision for each view. Reservations that the views do not show count as live workers."""
+def _decisions(views: Sequence[View], outside: Outside, unseen: Sequence[Reservation], hasty: Collection[str]) -> tuple[Decision, ...]:
+    """A decision for each view; lanes in `hasty` do not wait. Reservations that the views do not show count as live workers."""
     reserved = Counter[str]()
     for one in unseen:
         reserved[one.lane] += one.workers
     return decisions_of(
-        [_draft(view, outside) for view in views],
+        [_draft(view, outside, wait=view.lane.name not in hasty) for view in views],
         outside.quotas,
         reserved=reserved,
         reserved_vcpu=sum(one.workers * one.vcpu for one in unseen),
@@ -90,7 +92,12 @@ def _decisions(views: Sequence[View], outside: Outside, unseen: Sequence[Reserva
     )
 
 
-def _draft(view: View, outside: Outside) -> Draft:
+def _draft(view: View, outside: Outside, *, wait: bool) -> Draft:
+    @cache
+    def rates() -> Rates | None:
+        """A lane that launches is decided twice, and one without a ledger has no use for them."""
+        return None if view.ledger is None else view.state.learned.rates(view.now)
+
     def decide(limits: Limits) -> Decision:
         if view.held is not None:
             return view.held
@@ -102,16 +109,18 @@ def _draft(view: View, outside: Outside) -> Draft:
                     view.reading,
                     view.ledger,
                     now=view.now,
-                    rates=view.state.learned.rates(),
+                    rates=rates(),
                     accepted_since_sample_count=view.accepted_count,
                     listing_error=view.listing_error,
                     broken=view.broken,
-                    limits=limits,
-                    waiting_since=view.state.waiting_since,
+                    limits=replace(limits, refused_workers=refused_count(view.state.backoff, view.now)),
+                    waiting_since=view.state.waiting.since,
                     blind=view.state.blind,
                     unfinished_count=view.unfinished_count,
                     problems=view.problems,
                     elsewhere=view.state.elsewhere,
+                    wait=wait,
+                    tick_every_s=outside.tick_every_s,
                 ),
             )
         except Exception as error:  # noqa: BLE001 - an unforeseen fault holds this lane, and the others go on
@@ -127,7 +136,7 @@ def allowed(view: View, decision: Decision) -> Decision:
     backoff = view.state.backoff
     if backoff is not None and backing_off(backoff, view.now):
         often = f" {backoff.count} times in a row" if backoff.count > 1 else ""
-        wait = f"no launch before {iso(backoff.until)} ({spoken(backoff.until - view.now)} more)"
+        wait = f"no launch before {told_at(backoff.until, view.now)} ({spoken(backoff.until - view.now)} more)"
         return on_hold(decision, HoldCause.THROTTLED, f"Cloud Run refused{often} for too many launches; {wait}: {backoff.reason}")
     return decision
 

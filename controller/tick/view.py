@@ -6,7 +6,7 @@ A look launches nothing. What it reads becomes a View, which is all that a decis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from batch.model.errors import FanoutError
@@ -17,10 +17,12 @@ from controller.act.republisher import Republished, Republisher
 from controller.act.state import LaneState, Stored, accepted_since, load
 from controller.decide import rates
 from controller.decide.broken import Broken, broken_of
-from controller.decide.decision import Decision, HoldCause, compared, held_decision
+from controller.decide.decision import Decision, HoldCause, held_decision
 from controller.decide.held_elsewhere import held_elsewhere
-from controller.decide.ledger import GUARD_S, Ledger, ledger_of
+from controller.decide.ledger import GUARD_S, Ledger, Unlisted, ledger_of
 from controller.decide.probe import unfinished
+from controller.decide.unassigned.doubt import weighed
+from controller.decide.unassigned.since import Look, Waiting, returned_by, told_of, waiting_of
 from controller.lanes.sources import Source
 from controller.model.execution import ExecutionInfo, Worked
 from controller.model.lane import Lane, Strategy
@@ -111,7 +113,7 @@ def look(
     if remembered is not None and _quiet(lane, remembered.state, job, reading, new_count, now):
         return View(lane, now, reading, remembered, remembered.state, delayed=delayed)
     try:
-        stored = load(outside.store, lane.name)
+        stored = load(outside.store, lane.name, remembered)
     except FanoutError as error:
         outside.memory.remember_state(lane.name, None)
         held = held_decision(lane.name, reading, now, HoldCause.STATE_UNREADABLE, str(error))
@@ -176,7 +178,7 @@ def _quiet(lane: Lane, state: LaneState, job: JobInfo, reading: Reading, new_cou
         and not any(one.live for one in state.observed.executions)
         and not any(intent.pending for intent in state.intents)
         and not state.pruned(now).accepted
-        and state.waiting_since is None
+        and not state.waiting.groups
         and state.blind is None
         and brought_up(lane.policy.schedules, state.scheduled, now) == state.scheduled
         and not any(one.task for one in state.scheduled)
@@ -209,35 +211,75 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
     remains = still_matter(seen.worked, since, now)
     memory.remember_ended(lane.name, remains)
     lost = unlisted(intents, seen, now)
-    within_s = lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None
+    ledger = _ledger(lane, sampled_at, seen.worked, lost, given_up(intents), now)
+    weight = weighed(state.doubt, ledger, view.reading, view.accepted_count, now=now, within_s=lane.policy.drain_within_s)
+    elsewhere = held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription)
+    listing_error = shortage(job.name, found, len(lost))
     state = replace(
         state,
         intents=intents,
-        decisions=compared(state.decisions, seen.worked, lane),
+        launched_at=state.last_launch_at,
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
-        elsewhere=held_elsewhere(state.elsewhere, seen.worked, lost, view.reading, lane.subscription),
-    )
+        elsewhere=elsewhere,
+    ).compared(seen.worked, lane)
+    if not listing_error:
+        state = replace(state, doubt=weight.doubt, waiting=_waiting(view, state, seen.worked, weight.ledger))
     return replace(
         view,
         state=state,
-        ledger=ledger_of(
-            sampled_at,
-            seen.worked,
-            lost,
-            now=now,
-            subscription=lane.subscription,
-            given_up_ids=given_up(intents),
-            within_s=within_s,
-            start_within_s=lane.start_within_s,
-            slow_start_s=lane.slow_start_s,
-        ),
+        ledger=weight.ledger,
         broken=broken_of(seen.worked, lost, now=now, start_within_s=lane.start_within_s),
-        listing_error=shortage(job.name, found, len(lost)),
+        listing_error=listing_error,
         unfinished_count=unfinished(state.accepted, seen.worked),
         notes=(*view.notes, *found.notes, *seen.notes),
         crashed=crashed_of(seen.worked),
     )
+
+
+def _ledger(
+    lane: Lane, sampled_at: float, executions: Sequence[Worked], lost: Sequence[Unlisted], given_up_ids: Collection[str], now: float
+) -> Ledger:
+    return ledger_of(
+        sampled_at,
+        executions,
+        lost,
+        now=now,
+        subscription=lane.subscription,
+        given_up_ids=given_up_ids,
+        within_s=lane.policy.drain_within_s if lane.policy.strategy is Strategy.DEADLINE else None,
+        task_timeout_s=lane.task_timeout_s,
+        concurrency=lane.concurrency,
+        start_within_s=lane.start_within_s,
+        slow_start_s=lane.slow_start_s,
+    )
+
+
+def _waiting(view: View, state: LaneState, executions: Sequence[Worked], ledger: Ledger) -> Waiting:
+    """Since when the messages wait that nobody has."""
+    lane, before, now = view.lane, state.waiting, view.now
+    held_count = 0 if state.elsewhere is None else state.elsewhere.counted_by(view.reading, ledger)
+    read_count = view.reading.undelivered_count if isinstance(view.reading, Value) else 0
+    own = [one for one in executions if one.info.env.get("SUBSCRIPTION_NAME", lane.subscription) == lane.subscription]
+    names = {one.info.decision_id for one in own}
+    parts = [part for intent in state.intents for part in intent.parts]
+    look = Look(
+        now,
+        view.reading,
+        ledger,
+        max(0, read_count + view.accepted_count - ledger.total_count - held_count),
+        told_of(state.accepted, own, now),
+        {one.decision_id: one.since for one in before.launches if one.decision_id in names}
+        | {part.decision_id: part.waited_since for part in parts if part.waited_since is not None},
+        returned_by(
+            own,
+            ledger,
+            {part.decision_id: part.backlog for part in parts if part.state in (PartState.REFUSED, PartState.ABANDONED)},
+            now,
+        ),
+        None if state.doubt.since is None else max(state.doubt.since, now - lane.policy.drain_within_s / 2),
+    )
+    return waiting_of(before, look)
 
 
 def crashed_of(newest_first: Sequence[Worked]) -> str:

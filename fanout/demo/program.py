@@ -123,7 +123,8 @@ def _done(choices: Choices, console: Console, cloud: LocalCloud) -> bool:
     files = source_files(choices.file_count, rng)
     loads = workloads(files, unhurried=choices.kill_worker)
     settings = controller_settings({**cloud.environment, "BUCKET_NAME": BUCKET})
-    manifests = demo_manifests(read_jobs_file(choices.jobs or PACKAGED_JOBS_FILE), loads, settings.project)
+    text = read_jobs_file(choices.jobs or PACKAGED_JOBS_FILE)
+    manifests = demo_manifests(text, loads, settings.project, kill_worker=choices.kill_worker)
     for line in create(manifests, settings, short_deadline=choices.kill_worker):
         console.print(line)
     with connected(settings) as outside:

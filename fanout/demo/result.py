@@ -66,7 +66,9 @@ def assigned(worked: Worked) -> int:
 
 
 def _share_problems(worked: Worked) -> Iterator[str]:
-    """Shares of an execution sum to what was assigned; no try takes more than its share; a retry's share is what was left."""
+    """Shares of an execution sum to what was assigned; no try takes more than its share, or than SHARE_LIMIT where its workers may go on
+    while their minute is paid for; a retry's share is what was left."""
+    limit = worked.info.count_setting("SHARE_LIMIT") or 0 if worked.info.count_setting("BILLING_FLOOR_S") else 0
     name, count = worked.info.name, worked.info.task_count
     first_shares = 0
     for index in range(count):
@@ -79,7 +81,7 @@ def _share_problems(worked: Worked) -> Iterator[str]:
         for retry, one in enumerate(tries):
             if one.share != left:
                 yield f"worker {index} of {name}, try {retry}: its share is {one.share}, must be {left}"
-            if one.taken > one.share:
+            if one.taken > max(one.share, limit):
                 yield f"worker {index} of {name}, try {retry}: it took {one.taken} messages, its share is {one.share}"
             left = share_left(left, one.acked)
     if first_shares != assigned(worked):

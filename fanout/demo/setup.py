@@ -29,14 +29,17 @@ SHORT_DEADLINE_S = 10
 WORKER_ENV = {
     "PROGRESS_INTERVAL_S": f"{PROGRESS_INTERVAL_S:g}",
     "FLUSH_INTERVAL_S": "1",
-    "BILLING_FLOOR_S": "20",
+    "BILLING_FLOOR_S": "0",
     "CONCURRENCY": f"{CONCURRENCY}",
 }
-"""Faster than in production, so that there is something to see, and no worker waits out a minute that nobody bills here."""
+"""Faster than in production, so that there is something to see. Nobody bills a minute here: each worker ends with its own share."""
+KILLED_FLOOR_S = 2 * SHORT_DEADLINE_S
+"""Where a worker is to be killed, its retry waits so long for what was on its leases."""
 
 
-def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[Manifest]:
-    """The lanes' manifests of a `jobs.yaml` with the demo's shares and settings. Raises SettingsError, also for a lane that it lacks."""
+def demo_manifests(text: str, loads: Sequence[Workload], project: str, *, kill_worker: bool = False) -> list[Manifest]:
+    """The lanes' manifests of a `jobs.yaml` with the demo's shares and settings; with `kill_worker` a worker is to be killed. Raises
+    SettingsError, also for a lane that it lacks."""
     shares = {load.lane: load.share for load in loads}
     found = [one for one in read_manifests(text) if one.lane in shares]
     lacking = sorted(set(shares) - {one.lane for one in found})
@@ -44,13 +47,14 @@ def demo_manifests(text: str, loads: Sequence[Workload], project: str) -> list[M
         raise SettingsError([f"the demo needs a job for lane {lane}, and the file has none" for lane in lacking])
     documents = [_with_share(one.document, shares[one.lane]) for one in found]
     env = {"GOOGLE_CLOUD_PROJECT": project, "BUCKET_NAME": BUCKET, **WORKER_ENV}
+    env |= {"BILLING_FLOOR_S": f"{KILLED_FLOOR_S}"} if kill_worker else {}
     read = read_manifests(yaml.safe_dump_all(documents, sort_keys=False))
-    return [completed(one, Filling(env={**env, "MAX_MESSAGES": f"{one.policy.share}"})) for one in read]
+    return [completed(one, Filling(env={**env, "MAX_MESSAGES": f"{one.policy.max_messages}"})) for one in read]
 
 
 def _with_share(document: Document, share: int) -> Document:
     metadata = document["metadata"]
-    annotations = {**(metadata.get("annotations") or {}), "fanout/max-messages": str(share)}
+    annotations = {**(metadata.get("annotations") or {}), "fanout/max-messages": str(share), "fanout/max-wait": "0s"}
     return {**document, "metadata": {**metadata, "annotations": annotations}}
 
 
@@ -64,7 +68,7 @@ def create(manifests: Iterable[Manifest], settings: ControllerSettings, *, short
     with closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator)) as jobs:
         for manifest in manifests:
             jobs.apply(manifest.name, manifest.document, exists=jobs.read(manifest.name) is not None)
-            yield f"applied job {manifest.name}: lane {manifest.lane}, at most {manifest.policy.share} messages a worker"
+            yield f"applied job {manifest.name}: lane {manifest.lane}, at most {manifest.policy.max_messages} messages a worker"
 
 
 def _shorten(project: str, subscription: str) -> None:

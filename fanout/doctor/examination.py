@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from batch.formats.kinds import NOTIFICATION
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing
+from controller.act.state import StateUnreadable, load
+from controller.lanes.deadline import unmet_by_gauge
 from controller.lanes.lanes import chosen_lanes
 from controller.lanes.resources import DEAD_LETTER_TOPIC
 from controller.model.lane import Lane
@@ -77,9 +79,19 @@ class Examiner:
         if NOTIFICATION in lane.policy.accept:
             yield from self._read(f"bucket {self.place.bucket}", f"notifications-{lane.name}", lambda: [self._notified(lane)])
         yield from lane_checks.of_waiting(lane, waiting_of(lane, self.outside.store, self.outside.clock.now()), self.place)
+        yield from self._read(f"lane {lane.name}", "drain-within", lambda: self._in_time(lane))
         yield from self._allowed(project_checks.PULL, lane.subscription)
         yield from self._allowed(project_checks.READ, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
+
+    def _in_time(self, lane: Lane) -> Iterator[Finding]:
+        if not unmet_by_gauge(lane, None, poked=False):
+            return
+        try:
+            state = load(self.outside.store, lane.name).state
+        except StateUnreadable:  # a tick holds the lane for it
+            return
+        yield lane_checks.of_deadline(lane, unmet_by_gauge(lane, state.learned.rates(self.outside.clock.now()), poked=bool(state.pokes)))
 
     def _notified(self, lane: Lane) -> Finding:
         return project_checks.of_notifications(lane.name, lane.topic, self.facts.notified(self.place.bucket), self.place)

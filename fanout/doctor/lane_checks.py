@@ -26,6 +26,13 @@ from fanout.doctor.services import Fixer
 EDIT = "edit jobs.yaml, then: fanout apply jobs.yaml"
 
 
+def of_deadline(lane: Lane, unmet: str) -> Finding:
+    """Of a lane whose time to drain is shorter than the gauge may be late; `unmet` says why it cannot be met, empty if it can."""
+    good = "a front door tells the controller of its tasks, so that it can drain in time"
+    why = "its messages wait longer than its own setting says, whatever is launched"
+    return judged(not unmet, f"lane {lane.name}", "drain-within", good, unmet, why, EDIT, verdict=Verdict.ADVICE)
+
+
 def of_refused(refused: LaneRefused) -> Iterator[Finding]:
     for problem in refused.problems:
         why = "a lane with a problem is never ticked on a guess: nothing is launched for it"

@@ -86,7 +86,8 @@ def _of_schedules(right: Sequence[ScheduledCall], lanes: Collection[str], where:
     if len(rare) == len(right):
         command = f"gcloud scheduler jobs update http {rare[0].name} {where} --schedule='* * * * *'"
         what = f"job {rare[0].name} ticks at {rare[0].schedule!r}, not every minute"
-        return Finding(SCHEDULER, "ticks", Verdict.ADVICE, what, "a backlog waits for the next tick", command)
+        why = "a backlog waits for the next tick, and is late where the controller's TICK_EVERY_S does not say when that comes"
+        return Finding(SCHEDULER, "ticks", Verdict.ADVICE, what, why, command)
     return fine(SCHEDULER, "ticks", "a job calls /tick every minute")
 
 

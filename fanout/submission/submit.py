@@ -25,6 +25,7 @@ from batch.model.names import checked, input_object
 from batch.services.ports import ObjectStore, Topic
 from fanout import cloud
 from fanout.output import counted, explained_errors, say
+from fanout.submission.starting import starts
 from fanout.submission.target import Target, look_at
 
 UPLOADS = 8
@@ -124,7 +125,8 @@ def command(
     repeatable, idempotency_key. Ends with 0 when everything was accepted, with 1 when something was refused or failed.
 
     It looks at the lane first, as far as the caller may (roles/run.viewer in REGION, roles/pubsub.viewer). Tasks that the lane's
-    subscription would never get are refused; that they have to wait, for a paused lane, is told.
+    subscription would never get are refused; that they have to wait, for a paused lane, is told, and when the lane starts workers for them
+    as far as its policy says it.
     """
     request = Request(**source).checked()
     # TOPIC_NAME may be another lane's: the topic is named like the lane where one is named.
@@ -136,18 +138,20 @@ def command(
         raise click.UsageError("--bucket is needed: set BUCKET_NAME; the submission is recorded there")
     check = check_with(handlers, any_type)
     with explained_errors():
-        if not anyway:
-            _tell_of(look_at(project, os.environ.get("REGION", "us-central1"), lane, topic))
+        target = Target() if anyway else look_at(project, os.environ.get("REGION", "us-central1"), lane, topic)
+        _tell_of(target)
         if request.task_type is not None:
             records: AbstractContextManager[ObjectStore | None] = nullcontext()
             if bucket is not None and request.key is not None:
                 records = cloud.open_store(project, bucket)
             with records as keys, cloud.open_topic(project, topic) as to:
                 _single(to, keys, NewTask(request.task_type, fields, request.key), lane, check, as_json)
+            _tell_start(target)
             return
         with cloud.open_store(project, bucket or "") as store, cloud.open_topic(project, topic) as to:
             what = "line" if request.paths and not request.files else "file"
             ok = _many(store, to, lane, check, _shown(_source(request, store, fields)), as_json, what, request.ends)
+        _tell_start(target)
     sys.exit(0 if ok else 1)
 
 
@@ -156,6 +160,11 @@ def _tell_of(target: Target) -> None:
     say(*(f"warning: {one}" for one in target.told), err=True)
     if target.lost:
         raise click.ClickException(f"{'; '.join(target.lost)}; nothing was submitted, --anyway submits all the same")
+
+
+def _tell_start(target: Target) -> None:
+    if target.lane is not None:
+        say(starts(target.lane, SystemClock().now()), err=True)
 
 
 def check_with(handlers: str, any_type: bool) -> Check:

@@ -25,10 +25,12 @@ TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`lost`: why tasks would never come to a worker of the lane; `told`: why they wait, or what else is not as it should be."""
+    """`lost`: why tasks would never come to a worker of the lane; `told`: why they wait, or what else is not as it should be. `lane` is the
+    one that takes them, where it is known and nothing is in its way."""
 
     lost: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    lane: Lane | None = None
 
 
 def look_at(project: str, region: str, lane: str, topic: str) -> Target:
@@ -64,7 +66,7 @@ def target_of(lane: str, topic: str, jobs: list[JobInfo], sources: SourceReader,
         told = (_no_lane(lane, refused),)
     others = (no_envelopes(one.name, one.policy.accept) for one in lanes if one is not found and one.topic == topic)
     told += tuple(f"topic {topic} is also that of another lane: {why}" for why in others if why)
-    return Target(lost, told)
+    return Target(lost, told, None if lost or told else found)
 
 
 def _lost(lane: Lane | None, topic: str, sources: SourceReader, project: str) -> Iterator[str]:

@@ -9,32 +9,34 @@ import bisect
 import threading
 from dataclasses import dataclass
 
-KEPT_S = 3_600.0
+KEPT_S = 7 * 86_400.0
+POINTS_KEPT = 20_000
+"""Of one subscription, where points are so close together that a week has more."""
 
 
 @dataclass(frozen=True)
 class QueueState:
-    """The backlog of a subscription (by short id) at one moment. Leased messages, the outstanding ones, count as undelivered too."""
+    """The backlog of a subscription (by short id) at one moment. Leased messages, the outstanding ones, count as undelivered too.
+    `acked_count` were acknowledged since the subscription is here."""
 
     project: str
     subscription: str
     undelivered_count: int
     outstanding_count: int
     oldest_age_s: float
+    acked_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One sample of both gauges; no reader sees it before `visible_s`."""
+    """One sample of both gauges, and what was acknowledged in the `covered_s` seconds before it; no reader sees it before `visible_s`."""
 
     sampled_s: float
     visible_s: float
     undelivered_count: int
     oldest_age_s: float
-
-    def is_shown(self, start_s: float, end_s: float, now_s: float) -> bool:
-        is_within = start_s < self.sampled_s <= end_s or start_s == self.sampled_s == end_s
-        return is_within and self.visible_s <= now_s and self.sampled_s >= now_s - KEPT_S
+    acked_count: int = 0
+    covered_s: float = 60.0
 
 
 def _sampled_s(point: Point) -> float:
@@ -49,13 +51,13 @@ class Gauges:
         self._errors: dict[str, str] = {}
 
     def add(self, project: str, subscription: str, point: Point, now_s: float) -> None:
-        """Add a point, in the place of one of the same moment, and forget those of the same gauge that are older than an hour."""
+        """Add a point, in the place of one of the same moment; forget those of its gauge that are older than a week, or too many."""
         with self._lock:
             points = self._points.setdefault((project, subscription), [])
             at = bisect.bisect_left(points, point.sampled_s, key=_sampled_s)
             is_there = at < len(points) and points[at].sampled_s == point.sampled_s
             points[at : at + is_there] = [point]
-            del points[: bisect.bisect_left(points, now_s - KEPT_S, key=_sampled_s)]
+            del points[: max(bisect.bisect_left(points, now_s - KEPT_S, key=_sampled_s), len(points) - POINTS_KEPT)]
 
     def set_absent(self, project: str, subscription: str, *, absent: bool) -> None:
         """Hide or show the series; points go on being taken. A quiet real subscription sometimes has no series at all."""
@@ -85,7 +87,10 @@ class Gauges:
             for (owner, subscription), points in sorted(self._points.items()):
                 if owner != project or (owner, subscription) in self._absent:
                     continue
-                shown = [point for point in reversed(points) if point.is_shown(start_s, end_s, now_s)]
+                first = bisect.bisect_left if start_s == end_s else bisect.bisect_right
+                begin = max(first(points, start_s, key=_sampled_s), bisect.bisect_left(points, now_s - KEPT_S, key=_sampled_s))
+                end = bisect.bisect_right(points, end_s, key=_sampled_s)
+                shown = [point for point in reversed(points[begin:end]) if point.visible_s <= now_s]
                 if shown:
                     found[subscription] = shown
         return found

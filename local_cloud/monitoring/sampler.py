@@ -11,12 +11,16 @@ import threading
 from collections.abc import Callable, Iterable
 
 from local_cloud.clock import Clock
-from local_cloud.monitoring.gauges import KEPT_S, Gauges, Point, QueueState
+from local_cloud.monitoring.gauges import Gauges, Point, QueueState
+
+CAUGHT_UP_S = 3_600.0
+LEAST_COVERED_S = 0.001
+"""The interval of a delta is never empty."""
 
 
 def due_times(after_s: float, now_s: float, period_s: float) -> list[float]:
     """The multiples of `period_s` (more than 0) in (`after_s`, `now_s`], at most one hour back."""
-    first = math.floor(max(after_s, now_s - KEPT_S) / period_s) + 1
+    first = math.floor(max(after_s, now_s - CAUGHT_UP_S) / period_s) + 1
     last = math.floor(now_s / period_s)
     return [number * period_s for number in range(first, last + 1)]
 
@@ -34,6 +38,7 @@ class Sampler:
         self._lag_s = lag_s
         self._lock = threading.Lock()
         self._sampled_s = clock.now()
+        self._acked: dict[tuple[str, str], int] = {}
         self._condition = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
@@ -50,7 +55,7 @@ class Sampler:
         if self._period_s == 0:
             now_s = self._clock.now()
             with self._lock:
-                self._sample([min(now_s, end_s)] if end_s > max(self._sampled_s, now_s - KEPT_S) else [], now_s)
+                self._sample([min(now_s, end_s)] if end_s > max(self._sampled_s, now_s - CAUGHT_UP_S) else [], now_s)
 
     def start(self) -> None:
         if self._period_s > 0:
@@ -64,7 +69,8 @@ class Sampler:
             self._thread.join()
 
     def catch_up(self) -> None:
-        """Take the points that are due by now. A point of an earlier moment gets the present count, and the age as of that moment."""
+        """Take the points that are due by now. A point of an earlier moment gets the present count, and the age as of that moment; the
+        first of them has all that was acknowledged since the one before."""
         with self._lock:
             now_s = self._clock.now()
             self._sample(due_times(self._sampled_s, now_s, self._period_s), now_s)
@@ -72,12 +78,22 @@ class Sampler:
     def _sample(self, times: list[float], now_s: float) -> None:
         if not times:
             return
+        covered_s = self._period_s or max(times[-1] - self._sampled_s, LEAST_COVERED_S)
         self._sampled_s = times[-1]
         for state in self._read():
+            acked_count = self._newly_acked(state)
             for time_s in times:
                 age_s = max(0.0, state.oldest_age_s - (now_s - time_s))
-                point = Point(time_s, time_s + self._lag_s, state.undelivered_count, age_s)
+                point = Point(time_s, time_s + self._lag_s, state.undelivered_count, age_s, acked_count, covered_s)
                 self.gauges.add(state.project, state.subscription, point, now_s)
+                acked_count = 0
+
+    def _newly_acked(self, state: QueueState) -> int:
+        """A subscription that was made anew counts from 0 again."""
+        key = (state.project, state.subscription)
+        before = self._acked.get(key, 0)
+        self._acked[key] = state.acked_count
+        return state.acked_count - before if state.acked_count >= before else state.acked_count
 
     def _run(self) -> None:
         while not self._stopped:

@@ -1,4 +1,4 @@
-"""The filter of a `ListTimeSeries` request: which gauge, and of which subscriptions.
+"""The filter of a `ListTimeSeries` request: which metric, and of which subscriptions.
 
 The rule: a condition that is not understood is refused by name, never ignored: without it the filter would select too much.
 Grammar: https://cloud.google.com/monitoring/api/v3/filters, of which this is the part that selects subscriptions.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 UNDELIVERED = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 OLDEST_AGE = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
+ACKED = "pubsub.googleapis.com/subscription/ack_message_count"
 RESOURCE = "pubsub_subscription"
 
 _STRING = r'"((?:[^"\\]|\\.)*)"'
@@ -71,7 +72,7 @@ def _selected(conditions: dict[str, frozenset[str]]) -> SeriesFilter:
     if len(metric_types) != 1:
         raise ValueError('exactly one metric.type = "…" is needed')
     (metric_type,) = metric_types
-    if metric_type not in (UNDELIVERED, OLDEST_AGE):
+    if metric_type not in (UNDELIVERED, OLDEST_AGE, ACKED):
         raise ValueError(f"unknown metric.type: {metric_type}")
     if conditions.get("resource.type", frozenset({RESOURCE})) != frozenset({RESOURCE}):
         raise ValueError(f'only resource.type = "{RESOURCE}" is known, found: {", ".join(sorted(conditions["resource.type"]))}')

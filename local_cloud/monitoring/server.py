@@ -1,4 +1,4 @@
-"""The method ListTimeSeries of google.monitoring.v3.MetricService, as far as it is needed to read the backlog gauges.
+"""The method ListTimeSeries of google.monitoring.v3.MetricService, for the backlog gauges and for what was acknowledged.
 
 It knows no transport. Points come newest first, each with its own sample time, so that a reader can tell how old they are.
 """
@@ -14,14 +14,15 @@ from local_cloud.clock import Clock
 from local_cloud.monitoring import paging
 from local_cloud.monitoring.gauges import Point
 from local_cloud.monitoring.sampler import Sampler
-from local_cloud.monitoring.series_filter import RESOURCE, UNDELIVERED, SeriesFilter, parse
+from local_cloud.monitoring.series_filter import ACKED, RESOURCE, UNDELIVERED, SeriesFilter, parse
 
 SERVICE = "google.monitoring.v3.MetricService"
 
 _RESPONSE = metric_service.ListTimeSeriesResponse.pb()
 _POINT = metric.Point.pb()
-# google.api.MetricDescriptor: MetricKind.GAUGE, ValueType.INT64; ListTimeSeriesRequest.TimeSeriesView.HEADERS.
+# google.api.MetricDescriptor: MetricKind.GAUGE and .DELTA, ValueType.INT64; ListTimeSeriesRequest.TimeSeriesView.HEADERS.
 _GAUGE = 1
+_DELTA = 2
 _INT64 = 2
 _HEADERS = 1
 
@@ -99,7 +100,7 @@ def _describe(series: Any, metric_type: str, project: str, subscription: str) ->
     series.resource.type = RESOURCE
     series.resource.labels["project_id"] = project
     series.resource.labels["subscription_id"] = subscription
-    series.metric_kind = _GAUGE
+    series.metric_kind = _DELTA if metric_type == ACKED else _GAUGE
     series.value_type = _INT64
 
 
@@ -107,7 +108,8 @@ def _raw_point(point: Point, metric_type: str) -> Any:
     raw = _POINT()
     # Whole microseconds: the same float gives the same time in every answer.
     time_ns = round(point.sampled_s * 1_000_000) * 1000
-    raw.interval.start_time.FromNanoseconds(time_ns)
+    covered_ns = round(point.covered_s * 1_000_000) * 1000 if metric_type == ACKED else 0
+    raw.interval.start_time.FromNanoseconds(time_ns - covered_ns)
     raw.interval.end_time.FromNanoseconds(time_ns)
-    raw.value.int64_value = point.undelivered_count if metric_type == UNDELIVERED else int(point.oldest_age_s)
+    raw.value.int64_value = {UNDELIVERED: point.undelivered_count, ACKED: point.acked_count}.get(metric_type, int(point.oldest_age_s))
     return raw

@@ -18,14 +18,16 @@ from local_cloud.monitoring.gauges import Gauges, Point
 # What fits into a point on the wire.
 _GAUGE_MAX = 1e18
 _TIME_MAX_S = 253_402_300_799.0
-_POINT_KEYS = {"project", "subscription", "num_undelivered_messages", "oldest_unacked_message_age", "sampled_at"}
+_COUNTS = ("num_undelivered_messages", "ack_message_count")
+_POINT_KEYS = {"project", "subscription", *_COUNTS, "oldest_unacked_message_age", "sampled_at"}
 
 
 def gauges_route(gauges: Gauges, clock: Clock) -> Route:
     """`PUT /gauges` with one JSON object, answered with `{}` or 400 `{"error": …}`:
 
-    - `{"project", "subscription", "num_undelivered_messages": 12, "oldest_unacked_message_age": 3.5, "sampled_at": <unix s>}`
-      adds a point that can be read at once (age: default 0; sampled_at: default now);
+    - `{"project", "subscription", "num_undelivered_messages": 12, "oldest_unacked_message_age": 3.5, "ack_message_count": 2,
+      "sampled_at": <unix s>}` adds a point that can be read at once (age and acknowledged, in the minute before: default 0; sampled_at:
+      default now);
     - `{"project", "subscription", "absent": true}` hides the series until `false`;
     - `{"project", "error": "UNAVAILABLE"}` lets reading fail for the project until `null`.
     """
@@ -59,12 +61,17 @@ def _apply(body: Any, gauges: Gauges, now_s: float) -> None:
         return
     if keys - _POINT_KEYS:
         raise ValueError(f"unknown keys: {', '.join(sorted(keys - _POINT_KEYS))}")
-    count = _number(body["num_undelivered_messages"], _GAUGE_MAX)
-    if count % 1:
-        raise ValueError(f"num_undelivered_messages is a whole number, got {count!r}")
+    count, acked_count = (_whole(body, key) for key in _COUNTS)
     age_s = _number(body.get("oldest_unacked_message_age", 0.0), _GAUGE_MAX)
     sampled_s = _number(body.get("sampled_at", now_s), _TIME_MAX_S)
-    gauges.add(project, subscription, Point(sampled_s, now_s, int(count), age_s), now_s)
+    gauges.add(project, subscription, Point(sampled_s, now_s, count, age_s, acked_count), now_s)
+
+
+def _whole(body: Any, key: str) -> int:
+    count = _number(body[key] if key == _COUNTS[0] else body.get(key, 0), _GAUGE_MAX)
+    if count % 1:
+        raise ValueError(f"{key} is a whole number, got {count!r}")
+    return int(count)
 
 
 def _number(value: Any, maximum: float) -> float:

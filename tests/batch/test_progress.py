@@ -74,15 +74,22 @@ def test_fewer_deferrals_never_become_due_early(progress: Progress, now: int) ->
     assert due[0] <= due[1]
 
 
-@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 100)), max_size=30), st.integers(-10, 1100))
-def test_acked_at_is_never_too_many(steps: list[tuple[int, int]], asked: int) -> None:
-    marks, acked = [], 0
-    for time, more in sorted(steps):
-        acked += more
-        marks.append((time, acked))
-    progress = Progress(10**6, 0.0, 1000.0, acked=acked + 5, marks=tuple(marks))
-    true_then = max((count for time, count in marks if time <= asked), default=0) if asked < 1000 else acked + 5
-    assert progress.acked_at(asked) == true_then
+@given(progresses(20, 0), seconds, st.floats(0, 1000))
+def test_acked_at_never_falls(progress: Progress, asked: float, later_s: float) -> None:
+    """Even of marks that no worker of ours would write."""
+    marks = tuple(zip((time for time, _ in progress.marks), sorted(count for _, count in progress.marks), strict=True))
+    progress = replace(progress, marks=marks, acked=max([progress.acked, *(count for _, count in marks)]))
+    assert 0 <= progress.acked_at(asked) <= progress.acked_at(asked + later_s) <= progress.acked
+
+
+def test_between_two_marks_what_was_acknowledged_is_taken_to_have_come_evenly() -> None:
+    one = Progress(100, 100.0, 190.0, acked=100, marks=((105, 10), (120, 40), (180, 70)))
+    assert [one.acked_at(at) for at in (90, 100, 105, 110, 120, 190, 999)] == [0, 0, 10, 20, 40, 100, 100]
+    assert one.acked_at(102.5) == 5, "from its start to its first mark"
+    assert one.acked_at(185) == 85, "from its last mark to its last word"
+    assert (one.acked_at(135), one.acked_at(150)) == (47, 55)
+    early = Progress(100, 100.0, 105.0, acked=20, marks=((90, 0),))
+    assert (early.acked_at(99), early.acked_at(101), early.acked_at(103)) == (0, 4, 12), "its first mark may lie before its start"
 
 
 @given(progresses(300, 400), st.integers(0, 128), st.sampled_from(["", "é", "\u2028", "a"]))

@@ -12,6 +12,7 @@ from batch.model.errors import DependencyMissing
 from batch.model.names import progress_object
 from batch.model.progress import Progress, to_metadata
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
+from controller.act.history import newest
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.lane import Lane, Policy
 from controller.model.reading import Idle, Reading, Value
@@ -23,7 +24,14 @@ from controller.tick.results import TickResult
 from controller.tick.rounds import ticked
 
 JOB = "projects/p/locations/r/jobs/default"
-ANNOTATIONS = {"fanout/subscription": "tasks-sub", "fanout/topic": "tasks", "fanout/max-messages": "100", "fanout/max-workers": "1000"}
+ANNOTATIONS = {
+    "fanout/subscription": "tasks-sub",
+    "fanout/topic": "tasks",
+    "fanout/max-messages": "100",
+    "fanout/max-workers": "1000",
+    "fanout/max-wait": "0s",
+}
+"""Nothing waits, unless a test says so."""
 
 
 def job(name: str = "default", **annotations: str) -> JobInfo:
@@ -50,13 +58,19 @@ def lane(**changes: object) -> Lane:
     """The lane `default`; the policy's own fields may be given beside the lane's."""
     policy = {key: value for key, value in changes.items() if key in Policy.__dataclass_fields__}
     others = {key: value for key, value in changes.items() if key not in policy}
-    base = Lane("default", JOB, "tasks-sub", "tasks", Policy(**{"share": 100, "max_workers": 1000, **policy}))  # type: ignore[arg-type]
+    usual = {"max_messages": 100, "max_workers": 1000, "max_wait_s": 0.0}
+    base = Lane("default", JOB, "tasks-sub", "tasks", Policy(**{**usual, **policy}))  # type: ignore[arg-type]
     return replace(base, **others)  # type: ignore[arg-type]
 
 
 def progress(share: int = 100, started_at: float = 0.0, **changes: object) -> Progress:
     values: dict[str, object] = {"updated_at": started_at, **changes}
     return Progress(share=share, started_at=started_at, **values)  # type: ignore[arg-type]
+
+
+def history(store: MemoryObjectStore, name: str = "default") -> list[Mapping[str, Any]]:
+    """The decisions of a lane's history, the newest first."""
+    return newest(store, name, 100, 1e10)
 
 
 def write_progress(store: MemoryObjectStore, execution: str, index: int, one: Progress, retry: int = 0) -> None:

@@ -10,7 +10,7 @@ from controller.decide.sizing import Rates, worker_cost
 from controller.model.lane import Lane
 from tests.controller.fakes import lane
 
-FULL = lane(share=100, min_workers=2, max_workers=50, max_in_flight=200, rate=30.0, concurrency=4, vcpu=2.0)
+FULL = lane(max_messages=100, min_workers=2, max_workers=50, max_in_flight=200, rate=30.0, concurrency=4, vcpu=2.0)
 OUTSIDE = Limits(cpu_quota_vcpu=100.0, live_vcpu=40.0, run_calls_left=3, budget_workers=9)
 RATES = Rates(2.0, 5.0, quick_message_s=0.5)
 
@@ -40,7 +40,7 @@ def test_the_order_is_stated_and_what_lowers_comes_last() -> None:
 def test_each_by_hand() -> None:
     found = bounds(FULL, live=6)
     assert {name: one.limit for name, one in found.items()} == {
-        "task-timeout": 2,  # 480 s less 5 s are 237 messages of 2 s in each of 4 threads: 948 a worker
+        "task-timeout": 2,  # 480 s are 240 messages of 2 s in each of 4 threads: 960 a worker
         "max-messages": 10,
         "min-workers": 2,
         "messages": 1000,
@@ -51,6 +51,11 @@ def test_each_by_hand() -> None:
         "run-calls": 30_000,
         "budget": 9,
     }
+
+
+def test_one_message_a_worker_is_one_message() -> None:
+    assert bounds(lane(max_messages=1))["max-messages"].why == "1 message a worker"
+    assert bounds(lane(first_share=1, max_messages=None), rates=None)["first-share"].why.startswith("1 message a worker until")
 
 
 def test_what_is_not_set_is_no_cap() -> None:

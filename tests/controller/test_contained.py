@@ -92,12 +92,13 @@ STATE: dict[str, Any] = {
     "format": 2,
     "lane": "default",
     "intents": [],
-    "decisions": [],
+    "last": None,
+    "launches": [],
+    "launched_at": None,
     "observed": {**asdict(Observed()), "executions": []},
     "accepted": [],
     "pokes": [],
     "backoff": None,
-    "waiting_since": None,
     "learned": {"samples": [], "executions": []},
     "blind": None,
     "epoch": 1,
@@ -122,7 +123,7 @@ def test_the_state_that_is_damaged_below_is_one(here: World) -> None:
         json.dumps({**STATE, "observed": {**STATE["observed"], "executions": [asdict(Seen("default-00000", 1, True))]}}).encode(),
         json.dumps({**STATE, "observed": "abc"}).encode(),
         json.dumps({**STATE, "intents": [{"decision_id": "a", "saved_at": "inf", "parts": []}]}).encode(),
-        json.dumps({**STATE, "decisions": [5]}).encode(),
+        json.dumps({**STATE, "unwritten": [5]}).encode(),
     ],
 )
 def test_a_state_that_is_none_holds_its_lane(here: World, body: bytes) -> None:
@@ -133,8 +134,9 @@ def test_a_state_that_is_none_holds_its_lane(here: World, body: bytes) -> None:
     assert "delete it to start afresh" in decision.reason
 
 
-def test_a_decision_without_a_kind_in_the_state_is_no_fault(here: World) -> None:
-    here.store.write(lane_state_object("default"), json.dumps({**STATE, "decisions": [{}]}).encode())
+def test_a_decision_of_a_kind_that_only_another_version_knows_is_no_fault(here: World) -> None:
+    last = {"kind": "ponder", "reason": "?", "decided_at": 5.0, "hold_cause": "?", "decision_id": "", "workers": 0}
+    here.store.write(lane_state_object("default"), json.dumps({**STATE, "last": last}).encode())
     here.backlog_is(0)
     assert ticked(here).decision.kind is Kind.NOTHING_TO_DO
 

@@ -18,13 +18,14 @@ from tests.controller.fakes import lane
 
 NOW = 1_000_000.0
 LEDGER = Ledger(
-    NOW - 150,
+    NOW - 120,
     (
-        Entry("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 900, pending_worker_count=0, guard_count=30),
+        Entry("default-k7x2p", "20260131T115500000-5e11aa02.0", True, 10, 7, 870, pending_worker_count=0, recent_count=45),
         Entry("default-p9w4d", "", False, 4, 0, 400, deferred_count=150, outstanding_count=50),
     ),
+    guard_count=30,
 )
-LANE = lane(share=4000, min_workers=2, max_workers=60, max_in_flight=480, rate=400.0, drain_within_s=600.0, task_timeout_s=3600.0)
+LANE = lane(max_messages=4000, min_workers=2, max_workers=60, max_in_flight=480, rate=400.0, drain_within_s=600.0, task_timeout_s=3600.0)
 RATES = Rates(1.2, 11.0, 6.5, quick_message_s=0.6, basis="80 % quantile of 24 workers")
 
 
@@ -38,13 +39,13 @@ GOLDEN = """\
 lane default: launch: 12 workers for 41000 of 41000 unassigned messages; budget decides: at most 12, where 14 were wanted
   reading: 42000 undelivered, the oldest 6 min 10 s old by now, sampled 2 min ago
   accepted: 500 messages published since the sample, which the gauge does not show yet
-  ledger: 1500 of it assigned already, 30 of them acknowledged in the 30 s before the sample: clocks and gauge may differ by that much
-    default-k7x2p (7 of 10 workers alive): 900 by its workers
+  ledger: 1500 of it assigned already, 30 of it perhaps: the gauge may count what was acknowledged in the 30 s before the sample
+    default-k7x2p (7 of 10 workers alive): 870 by its workers, 45 acknowledged just before the sample
     default-p9w4d (ended, 4 workers): 400 by its workers, 150 deferred, 50 outstanding at killed workers
   unassigned: 42000 + 500 accepted - 1500 assigned = 41000
   learned: 1.2 s a message in a thread, 11 s until a worker pulls, 6.5 s from the last to its end (80 % quantile of 24 workers)
   workers: deadline: a thread does 390 messages of 1.2 s in the 8 min left after 11 s of start-up; ceil(41000 / (8 threads x 390)) = 14
-    task-timeout: at least 3 (a worker does 19120 messages within its timeout): stays 14
+    task-timeout: at least 3 (a worker does 19200 messages within its timeout): stays 14
     max-messages: at least 11 (4000 messages a worker): stays 14
     min-workers: at least 2: stays 14
     messages: at most 41000 (no more workers than messages): stays 14
@@ -111,12 +112,12 @@ def test_workers_that_have_yet_to_start_are_told_of() -> None:
 
 def predicted(age_s: float, oldest_s: float | None = None, rates: Rates = RATES, **of: float) -> str:
     reading = Value(4000, NOW - age_s, oldest_s)
-    decision = decision_for(lane(share=4000, **of), reading, Ledger(NOW), now=NOW, rates=rates)
+    decision = decision_for(lane(max_messages=4000, **of), reading, Ledger(NOW), now=NOW, rates=rates)
     return next(line for line in text(decision).splitlines() if line.startswith("  prediction: "))
 
 
 def test_whether_messages_are_late_counts_from_when_they_came() -> None:
-    """At least half of drain-within is planned for, so that a launch may keep its plan and its messages are late nonetheless."""
+    """Half of drain-within is planned for where too little of it is left, so that a launch may keep its plan and its messages are late."""
     quick = Rates(0.1, 5.0)
     assert ", in time, for $" in predicted(60, 240, quick, drain_within_s=600.0)
     assert ", already 1 min 5 s late, 1 min 50 s late by then, for $" in predicted(60, 605, Rates(0.08, 5.0), drain_within_s=600.0)
@@ -126,16 +127,27 @@ def test_whether_messages_are_late_counts_from_when_they_came() -> None:
     assert ", 45 s late, for $" in text(from_json({name: value for name, value in kept.items() if name != "due_in_s"}))
 
 
+def test_messages_that_are_not_equally_long_are_seen_in_the_numbers() -> None:
+    uneven = replace(RATES, uneven_s=20.0)
+    decision = decision_for(lane(max_messages=4000, drain_within_s=600.0), Value(4000, NOW - 60), Ledger(NOW), now=NOW, rates=uneven)
+    told = text(decision)
+    assert "11 s until a worker pulls, 6.5 s from the last to its end, 20 s in which its threads end apart (80 % quantile" in told
+    assert "left after 11 s of start-up, 20 s kept for the longest; ceil(4000 / " in told
+    assert "done 5 min 31 s after the launch (11 s + 250 x 1.2 s in a thread + 20 s)" in told
+
+
 def test_a_plan_for_messages_that_are_late_already_says_what_it_plans_for() -> None:
     decision = decision_for(lane(drain_within_s=600.0), Value(4000, NOW - 60, 605.0), Ledger(NOW), now=NOW, rates=Rates(0.08, 5.0))
     assert "in the 5 min left (half of drain-within: these messages have waited 11 min 5 s of its 10 min)" in decision.formula
 
 
 def test_a_launch_that_only_the_guard_keeps_back_says_so() -> None:
-    ended = Ledger(NOW - 30, (Entry("default-k7x2p", "d.0", False, 1, 0, 13, guard_count=13),))
+    ended = Ledger(NOW, (Entry("default-k7x2p", "d.0", False, 1, 0, 0, recent_count=13),), guard_count=1)
     one = decision_for(lane(), Value(1, NOW), ended, now=NOW).reason
-    assert one == "the only message is assigned already, counting 13 acknowledged in the 30 s before the sample; a later sample tells"
-    sure = Ledger(NOW - 30, (Entry("default-k7x2p", "d.0", True, 1, 1, 13, guard_count=3),))
+    assert one == (
+        "the only message is assigned already, counting 1 that may have been acknowledged 30 s before the sample; a later one tells"
+    )
+    sure = Ledger(NOW, (Entry("default-k7x2p", "d.0", True, 1, 1, 13, recent_count=3),))
     assert decision_for(lane(), Value(10, NOW), sure, now=NOW).reason == "all 10 messages are assigned already"
 
 

@@ -21,7 +21,7 @@ from tests.controller.fakes import job, worker
 def test_a_lane_is_what_its_annotations_say() -> None:
     found = lane_of(job(drain_within="90s", weight="2.5", min_workers="3", paused="true"))
     assert (found.name, found.subscription, found.topic, found.concurrency) == ("default", "tasks-sub", "tasks", 4)
-    assert found.policy == Policy(100, 3, 1000, 90.0, 2.5, True)
+    assert found.policy == Policy(100, 3, 1000, 90.0, 2.5, True, max_wait_s=0.0)
 
 
 def test_all_problems_come_at_once_with_path_value_and_rule() -> None:
@@ -56,12 +56,13 @@ def test_min_workers_must_not_be_above_max_workers() -> None:
 def test_every_annotation_reaches_its_field() -> None:
     policy = lane_of(
         job(
-            strategy="keda-eager",
+            strategy="share",
             fixed_workers="7",
             max_in_flight="64",
             rate="2.5",
             min_backlog="30",
             max_wait="90s",
+            first_share="250",
             floor="3",
             probe_after="20m",
             replay_errors="TimeoutError, 0123456789abcdef ,worker_died",
@@ -70,7 +71,8 @@ def test_every_annotation_reaches_its_field() -> None:
             replay_rate="50",
         )
     ).policy
-    assert (policy.strategy, policy.fixed_workers, policy.max_in_flight, policy.rate) == (Strategy.KEDA_EAGER, 7, 64, 2.5)
+    assert (policy.strategy, policy.fixed_workers, policy.max_in_flight, policy.rate) == (Strategy.SHARE, 7, 64, 2.5)
+    assert (policy.max_messages, policy.first_share) == (100, 250)
     assert (policy.min_backlog, policy.max_wait_s, policy.floor, policy.probe_after_s) == (30, 90.0, 3, 1200.0)
     assert policy.rules == Rules(("TimeoutError", "0123456789abcdef", "worker_died"), 300.0, 2, 50.0)
     assert {one.field for one in ANNOTATIONS.values() if not one.required} == set(Policy.__dataclass_fields__)
@@ -79,7 +81,9 @@ def test_every_annotation_reaches_its_field() -> None:
 @pytest.mark.parametrize(
     ("annotations", "said"),
     [
-        ({"strategy": "dead-line"}, r"one of deadline, share, fixed, keda-default, keda-accurate, keda-eager; did you mean deadline\?"),
+        ({"strategy": "dead-line"}, r"one of deadline, share, fixed; did you mean deadline\?"),
+        ({"max_wait": "5"}, "0s \\(never wait\\), or a duration above 0"),
+        ({"min_backlog": "5", "max_wait": "0s"}, "min-backlog does nothing with fanout/max-wait=0s, which never waits"),
         ({"strategy": "fixed"}, "needs fanout/fixed-workers"),
         ({"fixed_workers": "2000"}, "fixed-workers=2000 must not be above fanout/max-workers=1000"),
         ({"floor": "2000"}, "floor=2000 must not be above"),

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from controller.act.intents import PartState
-from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S
+from controller.act.launcher import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, refused_count
 from controller.act.state import load
 from controller.decide.budget import Quotas
 from controller.decide.decision import HoldCause, Kind
@@ -54,17 +54,57 @@ def test_a_lane_that_waits_says_until_when_and_why_and_then_goes_on(here: World)
     waiting = ticked(here)
     assert (waiting.decision.kind, waiting.decision.hold_cause, waiting.decision.workers) == (Kind.HOLD, HoldCause.THROTTLED, 0)
     assert waiting.decision.troubled
-    assert "no launch before 2026-01-01T00:00:" in waiting.decision.reason
+    assert "no launch before 00:00:" in waiting.decision.reason
     assert "run requests per minute" in "\n".join(explained(waiting))
     here.clock.advance(60)
     assert ticked(here).launched
     assert load(here.store, "default").state.backoff is None
 
 
+def test_after_too_many_launches_half_as_many_workers_are_tried_until_some_start(here: World) -> None:
+    here.runner.run_errors = [LaunchThrottled("429"), LaunchThrottled("429")]
+    sizes: list[int] = []
+    for _ in range(4):
+        sizes.append(ticked(here).decision.workers)
+        here.clock.advance(100)
+    assert [request.task_count for _, request in here.runner.requests] == sizes
+    assert sizes == [10, 5, 2, 8], "beside the 200 messages of those that started there is no cap any more"
+
+
+def test_a_smaller_launch_says_that_cloud_run_refused_the_larger_one(here: World) -> None:
+    here.runner.run_errors = [LaunchThrottled("429")]
+    ticked(here)
+    here.clock.advance(100)
+    found = ticked(here).decision
+    assert (found.workers, found.backlog) == (5, 500)
+    (cap,) = [one for one in found.caps if one.name == "throttled"]
+    assert (cap.limit, cap.before, cap.after, cap.why) == (5, 10, 5, "half of the 10 that Cloud Run refused to start")
+    assert "throttled decides: at most 5, where 10 were wanted" in found.reason
+
+
+def test_a_refusal_of_a_while_ago_makes_no_launch_smaller(here: World) -> None:
+    here.runner.run_errors = [LaunchThrottled("429")]
+    ticked(here)
+    here.clock.advance(2 * LONGEST_BACKOFF_S)
+    assert ticked(here).decision.workers == 10
+
+
+def test_only_what_was_refused_counts_and_one_worker_is_always_tried(here: World) -> None:
+    here.runner.run_errors = [None, LaunchThrottled("429")]
+    here.backlog_is(10_001)
+    tick(lane(max_messages=1, max_workers=30_000), here.outside)
+    backoff = load(here.store, "default").state.backoff
+    assert backoff is not None
+    assert (backoff.workers, refused_count(backoff, here.clock.now())) == (1, 1)
+    here.clock.advance(100)
+    here.backlog_is(20_000)
+    assert tick(lane(max_messages=1, max_workers=30_000), here.outside).decision.workers == 1
+
+
 def test_parts_after_a_throttled_one_are_not_tried_and_all_have_their_reason(here: World) -> None:
     here.runner.run_errors = [None, LaunchThrottled("429")]
     here.backlog_is(25_000)
-    result = tick(lane(share=1, max_workers=30_000), here.outside)
+    result = tick(lane(max_messages=1, max_workers=30_000), here.outside)
     parts = result.intent.parts if result.intent else ()
     assert [part.state for part in parts] == [PartState.LAUNCHED, PartState.REFUSED, PartState.REFUSED]
     assert all(part.reason for part in parts[1:])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batch.model.progress import Progress
-from controller.decide.ledger import Entry, Unlisted, horizon, ledger_of, promised
+from controller.decide.ledger import GUARD_S, Entry, Unlisted, horizon, ledger_of, promised
 from controller.model.execution import ExecutionInfo, Worked
 from tests.controller.fakes import JOB, progress
 
@@ -27,8 +27,9 @@ def total(info: ExecutionInfo, *tries: Progress, sampled_at: float = T, now: flo
 
 
 def test_a_live_worker_counts_what_it_may_still_take_and_has_acked_since_the_sample() -> None:
-    one = progress(100, T - 400, updated_at=T + 90, taken=70, acked=60, returned=5, marks=((int(T) - 45, 20), (int(T) - 15, 30)))
-    assert total(execution(BACKLOG="100"), one) == 100 - 5 - 20  # by the mark before T - 30; the later one is too young
+    one = progress(100, T - 400, updated_at=T + 90, taken=70, acked=60, returned=5, marks=((int(T) - 15, 20), (int(T), 30)))
+    assert total(execution(BACKLOG="100"), one) == 100 - 5 - 30
+    assert total(execution(BACKLOG="100"), one, sampled_at=T - 6) == 100 - 5 - 26, "three fifths of the way to the next mark"
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_live_worker_counts_what_it_may_still_take_and_has_acked_since_the_sam
     [(True, "", 100 - 20), (True, "drained", 60 - 20), (False, "drained", 60 - 20)],
 )
 def test_a_finished_worker_counts_only_what_it_acked_since(live: bool, reason: str, expected: int) -> None:
-    one = progress(100, T - 400, updated_at=T + 90, taken=60, acked=60, marks=((int(T) - 45, 20),), exit_reason=reason)
+    one = progress(100, T - 400, updated_at=T + 90, taken=60, acked=60, marks=((int(T), 20),), exit_reason=reason)
     assert total(execution(completed_at=None if live else T + 95), one) == expected
 
 
@@ -65,7 +66,7 @@ def test_settings_that_a_person_gave_are_no_fault_of_ours(odd: str) -> None:
 
 def test_tries_of_a_worker_have_one_share_together() -> None:
     first = progress(100, T - 300, updated_at=T - 200, taken=50, acked=40, returned=10)
-    second = progress(100, T - 100, updated_at=T + 90, taken=20, acked=15, marks=((int(T) - 60, 5),))
+    second = progress(100, T - 100, updated_at=T + 90, taken=20, acked=15, marks=((int(T), 5),))
     assert total(execution(BACKLOG="100"), first, second) == 60 - 5
 
 
@@ -93,12 +94,12 @@ def test_what_a_killed_worker_held_counts_for_one_ack_deadline() -> None:
 
 def test_what_a_killed_worker_may_have_acked_unheard_counts_while_the_sample_is_older_than_its_end() -> None:
     info = execution(completed_at=T + 20)
-    killed = progress(100, T - 90, updated_at=T + 10, taken=60, acked=50, marks=((int(T) - 45, 20),))
+    killed = progress(100, T - 90, updated_at=T + 10, taken=60, acked=50, marks=((int(T), 20),))
     unheard = 5  # 0.5 a second, for the 10 s from its last word to its end
     assert total(info, killed, now=T + 500) == (50 - 20) + 10 + unheard
     assert total(info, killed, sampled_at=T + 50, now=T + 500) == 0
     nearly_done = replace(killed, taken=98, acked=88, marks=())
-    assert total(info, nearly_done, sampled_at=T + 30, now=T + 500) == 88 + 10 + 2  # of its share 2 were left
+    assert total(info, nearly_done, sampled_at=T + 30, now=T + 500) == 10 + 2, "of its share 2 were left; the gauge may be 30 s older"
 
 
 def test_a_worker_killed_before_its_pace_was_known_counts_its_whole_share() -> None:
@@ -256,9 +257,22 @@ def test_workers_that_drain_another_subscription_live_and_have_no_part_in_the_re
 
 
 def test_what_was_acknowledged_just_before_the_sample_is_told_apart() -> None:
-    """Marks at 5 s, 40 s and 20 s before the sample: the guard of 30 s reaches behind the last two."""
+    """Marks 40 s, 20 s and 5 s before the sample."""
     one = progress(100, taken=90, acked=70, updated_at=T + 5, marks=((int(T) - 40, 10), (int(T) - 20, 30), (int(T) - 5, 60)))
-    (entry,) = ledger_of(T, [Worked(execution(), {0: (one,)})], now=T + 10).entries
-    assert (entry.assigned_count, entry.guard_count) == (90, 50)
-    (entry,) = ledger_of(T + 60, [Worked(execution(), {0: (one,)})], now=T + 70).entries
-    assert (entry.assigned_count, entry.guard_count) == (30, 0)
+    ledger = ledger_of(T, [Worked(execution(), {0: (one,)})], now=T + 10)
+    assert (ledger.entries[0].assigned_count, ledger.entries[0].recent_count) == (100 - 65, 65 - 20)
+    assert ledger.recent == (65 - 60, 65 - 50, 65 - 40, 65 - 30, 65 - 25, 65 - 20)
+    later = ledger_of(T + 60, [Worked(execution(), {0: (one,)})], now=T + 70)
+    assert (later.entries[0].assigned_count, later.entries[0].recent_count, later.recent) == (30, 0, ())
+
+
+@given(tries(), st.floats(T - 300, T + 200))
+def test_with_all_that_is_doubtful_it_is_the_ledger_of_30_seconds_before(found: list[Progress], sampled_at: float) -> None:
+    """But for what killed tries may have acknowledged unheard, which is doubtful for as long."""
+    worked = [Worked(execution(BACKLOG="500"), {0: found})]
+    ledger, before = (ledger_of(at, worked, now=T + 300) for at in (sampled_at, sampled_at - GUARD_S))
+    counts = (0, *ledger.recent)
+    assert list(counts) == sorted(counts)
+    assert sum(entry.recent_count for entry in ledger.entries) == counts[-1]
+    if all(one.exit_reason for one in found[:-1]):
+        assert ledger.sure_count + counts[-1] == before.sure_count

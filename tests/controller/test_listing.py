@@ -17,6 +17,7 @@ from controller.act.intents import Intent, Part
 from controller.act.state import LaneState, Stored, load
 from controller.decide.decision import HoldCause, Kind
 from controller.decide.probe import Blind
+from controller.decide.unassigned.since import Group, Waiting
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import JobInfo, RunRequest
@@ -300,14 +301,14 @@ NOT_QUIET = {
     "more executions": replace(QUIET, observed=Observed("", 7)),
     "another execution": replace(QUIET, observed=Observed("", 0, "default-a")),
     "another job": replace(QUIET, observed=Observed("u", 0)),
-    "a small backlog that waits": replace(QUIET, waiting_since=5.0),
+    "a small backlog that waits": replace(QUIET, waiting=Waiting((Group(5.0, 3),))),
     "a gauge that told nothing": replace(QUIET, blind=Blind(5.0)),
 }
 
 
 @pytest.mark.parametrize("why", ["", *NOT_QUIET])
 def test_a_remembered_state_is_trusted_only_where_nothing_is_under_way(here: World, why: str) -> None:
-    here.outside.memory.remember_state("default", Stored(NOT_QUIET.get(why, QUIET), 1))
+    here.outside.memory.remember_state("default", Stored(NOT_QUIET.get(why, QUIET), 0))
     here.store.write(lane_state_object("default"), b"whoever reads this fails")
     here.backlog.reading = Idle()
     decision = tick(lane(), here.outside).decision
@@ -316,7 +317,7 @@ def test_a_remembered_state_is_trusted_only_where_nothing_is_under_way(here: Wor
 
 def test_a_remembered_state_is_not_trusted_once_delayed_tasks_came_back(here: World) -> None:
     delay(here, 1)
-    here.outside.memory.remember_state("default", Stored(QUIET, 1))
+    here.outside.memory.remember_state("default", Stored(QUIET, 0))
     here.store.write(lane_state_object("default"), b"whoever reads this fails")
     here.backlog.reading = Idle()
     result = tick(lane(), here.outside)
@@ -325,7 +326,7 @@ def test_a_remembered_state_is_not_trusted_once_delayed_tasks_came_back(here: Wo
 
 @pytest.mark.parametrize("reading", [Value(1, 1_767_225_500.0), Unknown("503")])
 def test_a_remembered_state_is_never_trusted_with_a_backlog(here: World, reading: Reading) -> None:
-    here.outside.memory.remember_state("default", Stored(QUIET, 1))
+    here.outside.memory.remember_state("default", Stored(QUIET, 0))
     here.store.write(lane_state_object("default"), b"whoever reads this fails")
     here.backlog.reading = reading
     assert tick(lane(), here.outside).decision.hold_cause is HoldCause.STATE_UNREADABLE
@@ -359,10 +360,10 @@ def test_requests_grow_with_what_runs_and_never_with_history_or_quiet_lanes(lane
     assert project.tick()[0] == quiet
     project.backlog_is(project.jobs[0], 250)
     project.clock.advance(60)
-    launching = {"jobs.run": 1, "objects.get": 1, "objects.insert": 2}
+    launching = {"jobs.run": 1, "objects.get": 1, "objects.insert": 3}
     assert project.tick()[0] == quiet | launching
     project.clock.advance(60)
-    launched = {"executions.list": 1, "objects.get": 1, "objects.list": 3, "objects.insert": 1}
+    launched = {"executions.list": 1, "objects.get": 1, "objects.list": 3, "objects.insert": 2}
     assert project.tick()[0] == quiet | launched
     project.clock.advance(60)
     assert project.tick()[0] == quiet | {"executions.get": 1, "objects.get": 1, "objects.list": 3}

@@ -42,6 +42,7 @@ metadata:
     fanout/topic: tasks
     fanout/max-messages: "10"
     fanout/max-workers: "20"
+    fanout/max-wait: 0s
 spec:
   template:
     spec:
@@ -126,7 +127,7 @@ def test_a_manifest_that_cloud_run_refuses_says_why(cloud: dict[str, str], deplo
 def test_a_job_becomes_a_lane(runner: GoogleJobRunner) -> None:
     lane = lane_of(the_job(runner))
     assert (lane.name, lane.subscription, lane.topic) == ("default", "tasks-sub", "tasks")
-    assert (lane.policy.share, lane.policy.max_workers) == (10, 20)
+    assert (lane.policy.max_messages, lane.policy.max_workers) == (10, 20)
     assert (lane.task_timeout_s, lane.max_retries, lane.concurrency) == (900.0, 1, 3)
     assert (lane.vcpu, lane.memory_gib) == (2.0, 1.0)
 

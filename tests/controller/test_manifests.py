@@ -63,6 +63,11 @@ def _env(document: dict[str, Any], name: str, value: object) -> None:
     entries[:] = [one for one in entries if one["name"] != name] + [{"name": name, "value": value}]
 
 
+def _more_than_a_share(document: dict[str, Any]) -> None:
+    document["metadata"]["annotations"]["fanout/max-messages"] = "1000"
+    _env(document, "MAX_MESSAGES", "5000")
+
+
 def _limits(document: dict[str, Any], **limits: object) -> None:
     spec(document)["containers"][0]["resources"]["limits"] |= limits
 
@@ -136,7 +141,7 @@ def _nested(depth: int) -> list[Any]:
         (lambda d: spec(d)["containers"][0].update(resources="2Gi"), "containers[0].resources: must be a mapping, got '2Gi'"),
         (lambda d: _env(d, "CONCURRENCY", "eight"), "job default: env CONCURRENCY='eight': a whole number from 1 to 1000"),
         (lambda d: _env(d, "CONCURENCY", "8"), "env CONCURENCY is no setting; did you mean CONCURRENCY?"),
-        (lambda d: _env(d, "MAX_MESSAGES", "5000"), "env MAX_MESSAGES=5000 is above fanout/max-messages=1000"),
+        (_more_than_a_share, "env MAX_MESSAGES=5000 is above fanout/max-messages=1000"),
     ],
 )
 def test_what_is_wrong_is_said(change: Callable[[dict[str, Any]], object], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,8 +35,14 @@ def poke(here: World, count: int = 250, topic: str = "tasks", poke_id: str = "")
     return Poke(poke_id or f"poke-{next(numbers):06d}", "", topic, count, here.clock.now())
 
 
-def poked(here: World, deadline_s: float = LIMIT_S) -> PokedLanes:
-    return PokedLanes(here.outside, Ticker(here.outside, deadline_s=deadline_s))
+Timers = list[tuple[float, Callable[[], None]]]
+
+
+def poked(here: World, deadline_s: float = LIMIT_S, timers: Timers | None = None) -> PokedLanes:
+    """Timers are set, and nothing calls them but the test."""
+    timers = [] if timers is None else timers
+    ticker = Ticker(here.outside, deadline_s=deadline_s)
+    return PokedLanes(here.outside, ticker, later=lambda seconds, call: timers.append((seconds, call)))
 
 
 def test_an_idle_lane_starts_before_the_gauge_knows(here: World) -> None:
@@ -172,6 +179,99 @@ def test_a_burst_after_a_single_task_does_not_wait(here: World) -> None:
     here.clock.advance(3)
     lanes.take([poke(here, 5000)])
     assert [request.env["BACKLOG"] for _, request in here.runner.requests] == ["1", "5003"]
+
+
+def urgent() -> World:
+    """A launch is followed by a pause of 30 s."""
+    return world([job(drain_within="2m")])
+
+
+def test_what_came_shortly_after_a_launch_is_ticked_when_the_pause_is_over() -> None:
+    here, timers = urgent(), Timers()
+    lanes = poked(here, timers=timers)
+    lanes.take([poke(here, 100)])
+    here.clock.advance(10)
+    answer = lanes.take([poke(here, 50)])["lanes"]["default"]
+    assert (answer["status"], len(here.runner.requests)) == ("counted", 1)
+    assert "the next tick, at most 20 s from now, decides" in answer["reason"]
+    here.clock.advance(5)
+    lanes.take([poke(here, 7)])
+    ((seconds, call),) = timers
+    assert seconds == pytest.approx(20, abs=0.01), "one timer a lane"
+    here.clock.advance(15)
+    call()
+    assert [request.env["BACKLOG"] for _, request in here.runner.requests] == ["100", "57"]
+
+
+def test_a_timer_does_nothing_once_another_tick_has_launched_for_what_came() -> None:
+    here, timers = urgent(), Timers()
+    lanes = poked(here, timers=timers)
+    lanes.take([poke(here, 100)])
+    here.clock.advance(10)
+    lanes.take([poke(here, 50)])
+    here.clock.advance(10)
+    Client(create_app(here.outside)).post("/tick")
+    reads = len(here.backlog.calls)
+    here.clock.advance(10)
+    timers.pop()[1]()
+    assert (len(here.runner.requests), len(here.backlog.calls), timers) == (2, reads, [])
+
+
+def test_what_came_after_that_launch_too_has_a_timer_again() -> None:
+    here, timers = urgent(), Timers()
+    lanes = poked(here, timers=timers)
+    lanes.take([poke(here, 100)])
+    here.clock.advance(10)
+    lanes.take([poke(here, 50)])
+    here.clock.advance(10)
+    Client(create_app(here.outside)).post("/tick")
+    here.clock.advance(5)
+    lanes.take([poke(here, 20)])
+    here.clock.advance(5)
+    timers.pop()[1]()
+    ((seconds, call),) = timers
+    assert (round(seconds), len(here.runner.requests)) == (20, 2)
+    here.clock.advance(20)
+    call()
+    assert [request.env["BACKLOG"] for _, request in here.runner.requests] == ["100", "50", "20"]
+
+
+def test_where_a_scheduled_tick_comes_as_soon_there_is_no_timer(here: World) -> None:
+    timers = Timers()
+    lanes = poked(here, timers=timers)
+    lanes.take([poke(here, 100)])
+    here.clock.advance(10)
+    assert lanes.take([poke(here, 50)])["lanes"]["default"]["status"] == "counted"
+    assert timers == []
+
+
+def test_no_timer_outlives_the_service() -> None:
+    here, timers = urgent(), Timers()
+    lanes = poked(here, timers=timers)
+    lanes.take([poke(here, 100)])
+    here.clock.advance(10)
+    lanes.take([poke(here, 50)])
+    lanes.stop()
+    here.clock.advance(20)
+    timers.pop()[1]()
+    assert len(here.runner.requests) == 1
+
+
+def test_a_timer_of_the_service_waits_in_a_thread_of_its_own() -> None:
+    """The clock moves where somebody waits."""
+    here = urgent()
+    lanes = PokedLanes(here.outside, Ticker(here.outside, deadline_s=LIMIT_S))
+    lanes.take([poke(here, 100)])
+    here.clock.advance(10)
+    lanes.take([poke(here, 50)])
+    wait_until(lambda: len(here.runner.requests) == 2, LIMIT_S, "the timer ticks the lane")
+
+
+def test_a_lane_that_lets_messages_wait_does_so_for_pokes_too() -> None:
+    here = world([job(min_backlog="50", max_wait="5m")])
+    lanes = poked(here)
+    decision = lanes.take([poke(here, 7)])["lanes"]["default"]["lanes"][0]["decision"]
+    assert (decision["kind"], decision["waits_until"] is not None, here.runner.requests) == ("nothing_to_do", True, [])
 
 
 def test_a_slow_lane_holds_up_no_other(here: World, monkeypatch: pytest.MonkeyPatch) -> None:

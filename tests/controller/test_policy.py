@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from batch.model.shares import share
 from controller.act.intents import parts_for
-from controller.decide.caps import Limits
+from controller.decide.caps import Limits, scout_share
 from controller.decide.decision import Decision, HoldCause, Kind, from_json, to_json
 from controller.decide.ledger import Entry, Ledger
-from controller.decide.policy import decision_for, share_of
-from controller.decide.sizing import Rates, cost_usd, drain_s, worker_cost
+from controller.decide.policy import decision_for
+from controller.decide.sizing import Rates, cost_usd, drain_s, share_of, worker_cost
 from controller.model.lane import Lane, Strategy
 from controller.model.reading import Idle, Reading, Unknown, Value
 from tests.controller.fakes import lane
@@ -96,11 +96,11 @@ def test_the_time_that_messages_have_waited_is_taken_from_the_deadline_but_never
 
 
 def test_a_share_never_outlasts_the_task_timeout() -> None:
-    """80 % of 100 s, less 30 s to start, are 5 messages of 10 s in each of 4 threads."""
+    """80 % of 100 s, which count from the start, are 8 messages of 10 s in each of 4 threads."""
     decision = decided(1000, rates=Rates(10.0, 30.0), concurrency=4, task_timeout_s=100.0, drain_within_s=7200.0, max_workers=30)
     assert ("task-timeout", 6, 50) not in changed(decision)
     assert [name for name, _, _ in changed(decision)] == ["task-timeout", "max-workers"]
-    assert (decision.workers, decision.backlog) == (30, 30 * 20)
+    assert (decision.workers, decision.backlog) == (30, 30 * 32)
 
 
 def test_min_workers_spread_a_small_backlog_but_never_over_more_workers_than_messages() -> None:
@@ -175,13 +175,28 @@ def test_a_few_messages_wait_for_more_but_not_for_ever() -> None:
         return decision_for(policy, Value(count, now - 60, oldest_s), ledger(), now=now, waiting_since=since)
 
     first = at(NOW, None)
-    assert (first.kind, first.waiting_since) == (Kind.NOTHING_TO_DO, NOW)
+    since = first.waiting_since
+    assert since == NOW - 60, "they were there at the sample"
+    assert (first.kind, first.waits_until) == (Kind.NOTHING_TO_DO, since + 300)
     assert "20 messages wait to be 50" in first.reason
-    assert at(NOW + 299, first.waiting_since).kind is Kind.NOTHING_TO_DO
-    over = at(NOW + 300, first.waiting_since)
+    assert at(since + 240, since).kind is Kind.NOTHING_TO_DO
+    over = at(since + 241, since)  # the next tick would come too late
     assert (over.kind, over.workers, over.waiting_since) == (Kind.LAUNCH, 1, None)
     assert at(NOW + 60, first.waiting_since, count=50).kind is Kind.LAUNCH
     assert at(NOW, None, oldest_s=240.0).kind is Kind.LAUNCH
+
+
+def test_what_can_still_be_in_time_is_planned_with_the_time_that_is_left() -> None:
+    """As long as a worker can fill half of the minute that is paid for in any case, and a message ends."""
+
+    def within_s(waited_s: float, rates: Rates | None = None, drain_within_s: float = 600.0) -> float | None:
+        of = lane(drain_within_s=drain_within_s)
+        return decision_for(of, Value(100, NOW - 60, None), ledger(), now=NOW, rates=rates, waiting_since=NOW - waited_s).within_s
+
+    assert [within_s(waited_s) for waited_s in (0, 290, 570, 571, 5000)] == [600, 310, 30, 300, 300]
+    assert [within_s(waited_s, Rates(1.0, 10.0)) for waited_s in (560, 561)] == [40, 300]
+    assert [within_s(waited_s, Rates(200.0, 10.0)) for waited_s in (390, 391)] == [210, 300]
+    assert within_s(53, Rates(7.0, 23.0), 60.0) == 53, "what is late is no reason for workers that have no time to work"
 
 
 def test_unknown_is_held_and_only_after_long_one_worker_looks() -> None:
@@ -218,7 +233,8 @@ LIMITS = st.builds(
 )
 LANES = st.builds(
     lambda **of: lane(**of),
-    share=st.integers(1, 5000),
+    max_messages=st.none() | st.integers(1, 5000),
+    first_share=st.integers(1, 5000),
     min_workers=st.integers(0, 50),
     max_workers=st.integers(50, 30_000),
     fixed_workers=st.integers(1, 40),
@@ -241,13 +257,13 @@ def test_nothing_is_assigned_twice_and_no_bound_is_broken(
         of, Value(backlog, NOW - 60), ledger(assigned, live), now=NOW, rates=rates, accepted_since_sample_count=accepted, limits=limits
     )
     policy = of.policy
-    known = backlog + accepted
-    left = max(0, known - assigned) if policy.strategy.sees_ledger else known
-    workers = decision.workers
+    left, workers = max(0, backlog + accepted - assigned), decision.workers
     assert (workers > 0) is (decision.kind is Kind.LAUNCH) is (decision.backlog > 0)
-    assert decision.backlog == min(left, workers * share_of(of, rates))
+    scouts = any(cap.name == "scout" and cap.after < cap.before for cap in decision.caps)
+    assert decision.backlog == min(left, workers * (scout_share(of) if scouts else share_of(of, rates)))
     assert workers <= decision.backlog
-    assert share_of(of, rates) <= policy.share
+    assert policy.max_messages is None or share_of(of, rates) <= policy.max_messages
+    assert rates is not None or policy.max_messages is not None or share_of(of, rates) == policy.first_share
     for cap in decision.caps:
         assert not cap.lowers or workers <= cap.limit
     if not workers:
@@ -289,7 +305,7 @@ def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
 ) -> None:
     """By brute force: every number of workers that the policy allows, where that many can be given the whole backlog."""
     of = lane(
-        share=size,
+        max_messages=size,
         min_workers=min(least, most),
         max_workers=most,
         drain_within_s=within_s,
@@ -307,6 +323,12 @@ def test_in_time_whenever_an_allowed_number_is_and_then_at_the_least_cost(
     assert decision.predicted_drain_s <= within_s * (1 + 1e-6)
     best = min(cost_usd(count, number, rates, worker) for number in clearly)
     assert decision.predicted_cost_usd == pytest.approx(best)
+
+
+def test_a_short_deadline_is_kept_too() -> None:
+    """20 s are less than half of a paid minute, and 7 workers are done in 19.3 s; 4 would be with 30."""
+    of = lane(concurrency=1, drain_within_s=20.0, max_messages=None)
+    assert decision_for(of, Value(1000, NOW), ledger(), now=NOW, rates=Rates(0.1, 5.0)).workers == 7
 
 
 @given(workers=st.integers(1, 300), backlog=st.integers(0, 10_000), most=st.integers(1, 50))

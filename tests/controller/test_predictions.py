@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from batch.model.errors import SettingsError
-from controller.act.state import load
 from controller.config import controller_settings
-from controller.decide.decision import compared, from_json, to_json
+from controller.decide.decision import Decision, OpenLaunch, ends_of, from_json, open_launch, to_json
 from controller.decide.explanation import explained_decision
 from controller.decide.ledger import Ledger
 from controller.decide.policy import decision_for
@@ -18,13 +18,24 @@ from controller.decide.sizing import Rates
 from controller.lanes.lanes import lanes_of
 from controller.lanes.rules import Home
 from controller.model.execution import ExecutionInfo, Worked
+from controller.model.lane import Lane
 from controller.model.reading import Value
-from tests.controller.fakes import JOB, job, lane, progress, tick, world, write_progress
+from tests.controller.fakes import JOB, history, job, lane, progress, tick, world, write_progress
 
 T = 10_000.0
 LANE = lane(concurrency=10, vcpu=1.0, memory_gib=1.0)
 DECISION = replace(decision_for(LANE, Value(1000, T), Ledger(T - 30), now=T, rates=Rates(9.0, 10.0)), decision_id="d1")
-ENTRY = to_json(DECISION)
+LAUNCH = open_launch(DECISION)
+
+
+def told(end: Mapping[str, Any], decision: Decision = DECISION) -> str:
+    """The lines of the decision with what became of it."""
+    return "\n".join(explained_decision(from_json({**to_json(decision), **end})))
+
+
+def end_of(executions: Sequence[Worked], launch: OpenLaunch = LAUNCH, of: Lane = LANE) -> Any:
+    """None: it has not ended."""
+    return ends_of([launch], executions, of).get(launch.decision_id)
 
 
 def execution(workers: int, *, part: int = 0, ended_at: float | None = T + 130, acked_at: float = T + 120) -> Worked:
@@ -35,18 +46,17 @@ def execution(workers: int, *, part: int = 0, ended_at: float | None = T + 130, 
 
 
 def test_a_launch_that_has_ended_says_how_long_it_took_and_what_it_cost() -> None:
-    (entry,) = compared([ENTRY], [execution(10)], LANE)
-    assert (ENTRY["predicted_drain_s"], entry["actual_drain_s"], entry["drain_error_percent"]) == (100.0, 120.0, 20.0)
-    assert entry["actual_cost_usd"] == pytest.approx(10 * 124 * 0.00002, rel=0.001)
-    assert compared([entry], [execution(10, acked_at=T + 999)], LANE) == (entry,)
-    assert "happened: drained in 2 min, 20 % longer than predicted, for $0.0248" in "\n".join(explained_decision(from_json(entry)))
+    end = end_of([execution(10)])
+    assert (LAUNCH.predicted_drain_s, end["actual_drain_s"], end["drain_error_percent"]) == (100.0, 120.0, 20.0)
+    assert end["actual_cost_usd"] == pytest.approx(10 * 124 * 0.00002, rel=0.001)
+    assert "happened: drained in 2 min, 20 % longer than predicted, for $0.0248" in told(end)
 
 
 def test_parts_of_a_launch_count_together() -> None:
     parts = [execution(4, part=0), execution(6, part=1, acked_at=T + 90)]
-    assert compared([ENTRY], parts, LANE)[0]["actual_drain_s"] == 120.0
-    assert compared([ENTRY], parts[:1], LANE) == (ENTRY,)
-    assert compared([ENTRY], [parts[0], execution(6, part=1, ended_at=None)], LANE) == (ENTRY,)
+    assert end_of(parts)["actual_drain_s"] == 120.0
+    assert end_of(parts[:1]) is None
+    assert end_of([parts[0], execution(6, part=1, ended_at=None)]) is None
 
 
 @pytest.mark.parametrize(
@@ -62,39 +72,34 @@ def test_parts_of_a_launch_count_together() -> None:
 def test_what_failed_was_not_drained(changes: dict[str, Any], reasons: tuple[str, str], failure: str) -> None:
     done = execution(10)
     tries = {index: [replace(found[0], exit_reason=reasons[index]) if index < 2 else found[0]] for index, found in done.tries.items()}
-    (entry,) = compared([ENTRY], [Worked(replace(done.info, **changes), tries)], LANE)
-    assert (entry["actual_failure"], entry["actual_drain_s"], entry["drain_error_percent"]) == (failure, None, None)
-    told = "\n".join(explained_decision(from_json(entry)))
-    assert f"happened: {failure}, for $0.0248; `fanout executions default` shows which" in told
-    assert "drained" not in told.split("happened:")[1].replace("ended drained", "")
+    end = end_of([Worked(replace(done.info, **changes), tries)])
+    assert (end["actual_failure"], set(end)) == (failure, {"actual_failure", "actual_cost_usd"})
+    assert f"happened: {failure}, for $0.0248; `fanout executions default` shows which" in told(end)
+    assert "drained" not in told(end).split("happened:")[1].replace("ended drained", "")
 
 
 def test_a_killed_try_of_a_worker_that_went_on_is_told() -> None:
     done = execution(10)
     tries = {**done.tries, 3: [replace(done.tries[3][0], exit_reason=""), done.tries[3][0]]}
-    (entry,) = compared([ENTRY], [Worked(done.info, tries)], LANE)
-    assert entry["actual_failure"] == "1 worker killed or crashed"
+    assert end_of([Worked(done.info, tries)])["actual_failure"] == "1 worker killed or crashed"
 
 
 def test_what_did_nothing_is_no_drain() -> None:
     idle = execution(10)
     nothing = Worked(idle.info, {index: [replace(tries[0], acked=0)] for index, tries in idle.tries.items()})
-    assert compared([ENTRY], [nothing, Worked(idle.info)], LANE) == (ENTRY,)
+    assert set(end_of([nothing])) == {"actual_cost_usd"}
+    assert "happened" not in told(end_of([nothing]))
+    assert end_of([nothing, Worked(idle.info)]) is None, "more workers than were launched"
 
 
-def test_other_entries_come_back_as_they_are() -> None:
-    others: list[dict[str, Any]] = [
-        {"kind": "hold"},
-        {"kind": "launch", "decision_id": ""},
-        {"kind": "launch", "decision_id": "d2", "workers": 10},
-    ]
-    assert compared(others, [execution(10)], LANE) == tuple(others)
+def test_other_launches_have_not_ended() -> None:
+    assert end_of([execution(10)], OpenLaunch("d2", T, 10)) is None
+    assert ends_of([], [execution(10)], LANE) == {}
 
 
 def test_without_a_prediction_the_time_is_still_told() -> None:
-    unsure = to_json(replace(DECISION, predicted_drain_s=None, predicted_cost_usd=None, rates=None))
-    (entry,) = compared([unsure], [execution(10)], LANE)
-    assert (entry["actual_drain_s"], entry["drain_error_percent"]) == (120.0, None)
+    end = end_of([execution(10)], replace(LAUNCH, predicted_drain_s=None))
+    assert (end["actual_drain_s"], end["drain_error_percent"]) == (120.0, None)
 
 
 def test_a_later_tick_adds_to_the_history_what_happened_and_sizes_by_it() -> None:
@@ -106,19 +111,18 @@ def test_a_later_tick_adds_to_the_history_what_happened_and_sizes_by_it() -> Non
     began = here.clock.now()
     for index in range(3):
         acked = 84 if index == 0 else 83
-        done = {"updated_at": began + 100, "taken": acked, "acked": acked, "handler_s": acked * 4.0, "last_acked_at": began + 95}
+        done = {"updated_at": began + 105, "taken": acked, "acked": acked, "handler_s": acked * 8.0, "last_acked_at": began + 100}
         write_progress(here.store, name, index, progress(acked, began + 12, exit_reason="share_done", **done))
-    here.clock.advance(100)
+    here.clock.advance(105)
     here.runner.complete(name, here.clock.now())
     here.clock.advance(200)
     here.backlog_is(1000)
     second = tick(lane(), here.outside).decision
     assert second.rates is not None
-    assert (second.rates.message_s, second.rates.start_up_s, second.rates.idle_tail_s) == (4.0, 12.0, 5.0)
+    assert (second.rates.message_s, second.rates.start_up_s, second.rates.idle_tail_s) == (8.0, 12.0, 5.0)
     assert second.rates.basis == "80 % quantile of 3 workers"
-    assert (second.workers, second.predicted_drain_s) == (10, 12.0 + 13 * 4.0)
-    history = load(here.store, "default").state.decisions
-    assert [one["actual_drain_s"] for one in history if one["kind"] == "launch"] == [95.0, None]
+    assert (second.workers, second.predicted_drain_s) == (10, 12.0 + 13 * 8.0)
+    assert [one["actual_drain_s"] for one in history(here.store) if one["kind"] == "launch"] == [None, 100.0]
 
 
 def test_of_a_delayed_launch_the_hours_before_its_start_cost_nothing_and_are_no_drain() -> None:
@@ -137,12 +141,11 @@ def test_of_a_delayed_launch_the_hours_before_its_start_cost_nothing_and_are_no_
             for index, (one,) in early.tries.items()
         },
     )
-    entry_before = to_json(replace(plain, decision_id="d1", workers=10))
-    (entry,) = compared([entry_before], [started], delayed)
-    assert (entry["actual_drain_s"], entry["actual_cost_usd"]) == (120.0, pytest.approx(10 * 124 * 0.00002, rel=0.001))
+    launch = open_launch(replace(plain, decision_id="d1", workers=10))
+    end = end_of([started], launch, delayed)
+    assert (end["actual_drain_s"], end["actual_cost_usd"]) == (120.0, pytest.approx(10 * 124 * 0.00002, rel=0.001))
     unknown = Worked(replace(started.info, started_at=None), started.tries)
-    (entry,) = compared([entry_before], [unknown], delayed)
-    assert entry["actual_cost_usd"] == pytest.approx(10 * 114 * 0.00002, rel=0.001), "by what its workers say"
+    assert end_of([unknown], launch, delayed)["actual_cost_usd"] == pytest.approx(10 * 114 * 0.00002, rel=0.001), "by what its workers say"
 
 
 def test_a_delayed_lane_costs_the_list_price_until_somebody_says_what_it_costs() -> None:

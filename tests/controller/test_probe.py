@@ -76,7 +76,7 @@ def test_a_tick_remembers_how_long_the_gauge_has_been_silent() -> None:
 def test_ticks_over_an_idle_lane_write_and_list_nothing() -> None:
     here, found = ticked(Idle(), 60)
     assert (found, here.runner.listing_count) == ([], 0)
-    assert load(here.store, "default").generation <= 1
+    assert load(here.store, "default").state.epoch <= 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -15,13 +16,15 @@ import controller.tick.rounds
 from batch.model.errors import DependencyUnavailable
 from batch.serving.oidc import Certificates, Rules, Verifier
 from batch.testing import ManualClock
-from controller.act.state import load
+from controller.act.history import write_history
+from controller.act.state import load, save
+from controller.decide.decision import from_json
 from controller.model.reading import Reading, Unknown, Value
 from controller.service.service import Callers, create_app
 from controller.service.ticker import Ticker
 from controller.tick.outside import Outside
 from controller.tick.results import Round, TickResult
-from tests.controller.fakes import World, job, world
+from tests.controller.fakes import JOB, World, history, job, world
 from tests.controller.http_client import Client
 from tests.controller.issuer import AUDIENCE, EMAIL, key
 
@@ -70,6 +73,17 @@ def test_one_lane(here: World, client: Client, path: str) -> None:
     response = client.post(path.format("bulks"))
     assert response.status_code == 404
     assert "did you mean bulk?" in response.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/tick?now=1", "/tick?lane=default&now=true", "/tick/default?now=1"])
+def test_a_lane_does_not_wait_when_it_is_to_start_now(here: World, client: Client, path: str) -> None:
+    here.runner.set_annotation(JOB, "fanout/min-backlog", "50")
+    here.runner.set_annotation(JOB, "fanout/max-wait", "5m")
+    here.backlog.by_name = {"tasks-sub": Value(7, here.clock.now())}
+    waiting = client.post("/tick/default").json()["lanes"][0]["decision"]
+    assert (waiting["kind"], waiting["waits_until"] is not None) == ("nothing_to_do", True)
+    (lane,) = [one for one in client.post(path).json()["lanes"] if one["lane"] == "default"]
+    assert (lane["decision"]["kind"], len(here.runner.requests)) == ("launch", 1)
 
 
 @pytest.mark.parametrize("path", ["/tick/", "/tick/bulk/", "/tick//", "/lanes/", "/decisions/", "/executions/", "/health/", "/readyz/"])
@@ -154,12 +168,12 @@ def test_what_is_done_by_the_deadline_is_told(here: World, monkeypatch: pytest.M
         assert not name.endswith("/bulk") or go_on.wait(LIMIT_S)
         return run(name, request)  # type: ignore[arg-type]
 
-    def tick_lanes(outside: Outside, names: Sequence[str], *, on_result: Callable[[TickResult], None]) -> Round:
+    def tick_lanes(outside: Outside, names: Sequence[str], *, wait: bool, on_result: Callable[[TickResult], None]) -> Round:
         def tell(result: TickResult) -> None:
             on_result(result)
             told.set()
 
-        return controller.tick.rounds.tick_lanes(outside, names, on_result=tell)
+        return controller.tick.rounds.tick_lanes(outside, names, wait=wait, on_result=tell)
 
     monkeypatch.setattr(here.runner, "run", slow)
     monkeypatch.setattr(controller.service.ticker, "tick_lanes", tick_lanes)
@@ -209,7 +223,7 @@ def test_a_state_that_cannot_be_read_hides_no_other_lane(here: World, client: Cl
     assert "delete it to start afresh" in shown["bulk"]["problem"]
     assert shown["default"]["last_decision"]["kind"] == "launch"
     decisions = client.get("/decisions").json()
-    assert (len(decisions["decisions"]), len(decisions["problems"])) == (1, 1)
+    assert (len(decisions["decisions"]), decisions["problems"]) == (1, []), "nothing was recorded of the other lane"
 
 
 def test_readiness_says_what_does_not_answer_and_the_fix(here: World, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,11 +338,14 @@ def test_answers_can_be_encoded_whatever_a_client_sent(here: World) -> None:
     assert client.get("/decisions?limit=%ED%A0%80").status_code == 422
 
 
-def test_what_the_bucket_holds_can_be_shown(here: World, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_bucket_holds_can_be_shown(here: World, client: Client) -> None:
     here.backlog_is(10)
     client.post("/tick")
-    found = load(here.outside.store, "default")
-    found.state.decisions[0]["reason"] = SURROGATE  # type: ignore[index]
-    monkeypatch.setattr("controller.service.service.load", lambda *_: found)
+    found = load(here.store, "default")
+    assert found.state.last is not None
+    decision = replace(from_json(history(here.store)[0]), reason=SURROGATE)
+    state, _ = write_history(here.store, found.state.with_decision(decision, f"{decision.decision_id}-later"))
+    save(here.store, state, found.generation, "t")
     for path in ("/lanes", "/decisions"):
-        assert client.get(path).status_code == 200
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()[path[1:]][-1 if path == "/lanes" else 0]["lane"]) == (200, "default")

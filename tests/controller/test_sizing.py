@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,10 +16,11 @@ RATES = st.builds(Rates, message_s=st.floats(0.001, 60.0), start_up_s=SECONDS, i
 WORKERS = st.builds(WorkerCost, concurrency=st.integers(1, 64), usd_per_s=st.floats(1e-6, 1e-3), floor_s=st.sampled_from([0.0, 1.0, 60.0]))
 
 
-@given(BACKLOGS, st.floats(1.0, 3600.0), RATES, WORKERS, st.integers(1, 500), st.integers(1, 500))
+@given(BACKLOGS, st.floats(1.0, 3600.0), RATES, st.floats(0.0, 0.5), WORKERS, st.integers(1, 500), st.integers(1, 500))
 def test_it_is_in_time_whenever_any_allowed_number_is_and_none_that_is_costs_less(
-    backlog: int, within_s: float, rates: Rates, worker: WorkerCost, one: int, other: int
+    backlog: int, within_s: float, rates: Rates, uneven: float, worker: WorkerCost, one: int, other: int
 ) -> None:
+    rates = replace(rates, uneven_s=uneven * max(0.0, within_s - rates.start_up_s))
     least, most = min(one, other), max(one, other)
     chosen = cheapest(backlog, within_s, rates, worker, least, most)
     assert least <= chosen <= most
@@ -52,5 +55,13 @@ def test_the_fewest_in_time_by_hand(backlog: int, within_s: float, expected: int
     assert workers_in_time(backlog, within_s, Rates(1.0, start_up_s=10.0), WorkerCost(1, 0.00002)) == expected
 
 
+@pytest.mark.parametrize(("uneven_s", "expected"), [(0.0, 10), (40.0, 17), (50.0, 20), (1000.0, 20)])
+def test_for_the_longest_message_half_of_the_time_is_kept_at_most(uneven_s: float, expected: int) -> None:
+    """Of 110 s 100 are left after the start. More workers do not make a message of 1,000 s shorter."""
+    rates = Rates(1.0, start_up_s=10.0, uneven_s=uneven_s)
+    assert workers_in_time(1000, 110.0, rates, WorkerCost(1, 0.00002)) == expected
+
+
 def test_a_share_fits_into_the_task_timeout() -> None:
     assert most_in_timeout(100.0, Rates(1.0), WorkerCost(1, 0.00002)) == 80  # of 1 s each, in 80 % of the timeout
+    assert most_in_timeout(100.0, Rates(1.0, start_up_s=3600.0), WorkerCost(1, 0.00002)) == 80  # the timeout counts from the start

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 import pytest
 from google.cloud import run_v2
 
-from controller.act.state import load
 from controller.decide.broken import Broken, broken_of
 from controller.decide.decision import HoldCause, Kind, from_json
 from controller.decide.ledger import Entry, ledger_of
@@ -18,7 +17,7 @@ from controller.model.reading import Unknown
 from controller.observe.google_jobs import execution_info
 from controller.observe.survey import oldest_of_interest
 from controller.tick.results import TickResult
-from tests.controller.fakes import JOB, World, lane, progress, tick, world, write_progress
+from tests.controller.fakes import JOB, World, history, lane, progress, tick, world, write_progress
 
 T = 10_000.0
 HOUR_S = 3600.0
@@ -65,8 +64,8 @@ def entry_of(given: Lane, info: ExecutionInfo, age_s: float) -> Entry:
 
 
 def delayed_lane(**changes: object) -> Lane:
-    """With a day to drain in."""
-    given = lane(**{"drain_within_s": 24 * HOUR_S, "task_timeout_s": 12 * HOUR_S, **changes})
+    """With a day to drain in; messages wait for half of what that leaves beside the start."""
+    given = lane(**{"drain_within_s": 24 * HOUR_S, "task_timeout_s": 12 * HOUR_S, "max_wait_s": None, **changes})
     return replace(given, start_within_s=DELAYED_START_WITHIN_S, is_delayed=True)
 
 
@@ -146,10 +145,11 @@ def launched_for_a_trickle(here: World, given: Lane, hours: float, *, starts_aft
 
 
 def test_what_comes_while_a_delayed_execution_waits_to_start_waits_with_it(here: World) -> None:
-    """For half of the twelve hours that a day leaves beside the longest start; then it is launched for too, and all are in time."""
+    """For half of the twelve hours that a day leaves beside the longest start, counted from the sample before the one that shows the first
+    of them; then it is launched for too, and all are in time."""
     found = launched_for_a_trickle(here, delayed_lane(), 11)
-    assert [count for _, count in found] == [1, 361]
-    assert found[1][0] == pytest.approx(6 + 1 / 60)
+    assert [count for _, count in found] == [1, 360]
+    assert found[1][0] == pytest.approx(6)
 
 
 def test_once_a_delayed_execution_has_started_what_came_since_is_launched_for(here: World) -> None:
@@ -160,7 +160,7 @@ def test_once_a_delayed_execution_has_started_what_came_since_is_launched_for(he
 def test_a_delayed_lane_is_sized_for_the_time_that_a_late_start_leaves(here: World) -> None:
     here.backlog_is(2000)
     (name,) = tick(delayed_lane(), here.outside).launched
-    decision = from_json(load(here.store, "default").state.decisions[-1])
+    decision = from_json(history(here.store)[0])
     here.runner.all[name] = replace(here.runner.all[name], running_count=0)
     assert decision.within_s == 12 * HOUR_S - 12, "the oldest has waited 12 s"
     here.clock.advance(60)

@@ -19,7 +19,7 @@ from controller.model.execution import ExecutionInfo
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import LaunchRefused, LaunchUnclear, RunRequest
 from controller.tick.results import TickResult
-from tests.controller.fakes import JOB, World, lane, progress, tick, world, write_progress
+from tests.controller.fakes import JOB, World, history, lane, progress, tick, world, write_progress
 
 DOWN = DependencyUnavailable("503")
 
@@ -48,7 +48,8 @@ def test_a_launch_carries_its_backlog_its_decision_and_its_timeout(here: World) 
     result = ticked(here, task_timeout_s=1800.0)
     ((job, request),) = here.runner.requests
     assert job == JOB
-    assert request == RunRequest(3, {"BACKLOG": "250", "DECISION_ID": f"{result.decision.decision_id}.0", "TASK_TIMEOUT_S": "1800"})
+    env = {"BACKLOG": "250", "DECISION_ID": f"{result.decision.decision_id}.0", "TASK_TIMEOUT_S": "1800", "SHARE_LIMIT": "100"}
+    assert request == RunRequest(3, env), "an operator's fanout/max-messages holds in the minute that is billed anyway too"
     assert result.launched == ("default-00000",)
 
 
@@ -221,7 +222,7 @@ def test_a_refused_launch_is_recorded_with_its_reason_and_tried_by_the_next_tick
 def test_large_launches_are_split_and_stop_at_the_first_failure(here: World) -> None:
     here.backlog_is(25_000)
     here.runner.run_errors = [None, LaunchRefused("quota")]
-    result = ticked(here, share=1, max_workers=30_000)
+    result = ticked(here, max_messages=1, max_workers=30_000)
     assert [request.task_count for _, request in here.runner.requests] == [10_000, 10_000]
     assert states(result) == [PartState.LAUNCHED, PartState.REFUSED, PartState.REFUSED]
     assert "not tried" in result.failures[1]
@@ -350,7 +351,8 @@ def test_a_hold_for_another_cause_is_another_decision(here: World) -> None:
     here.backlog_is(500)
     for changes in ({"paused": True}, {"paused": True}, {"problems": ("env CONCURRENCY='eight': must be a whole number",)}):
         tick(lane(**changes), here.outside)
+        here.clock.advance(1)
     here.backlog.reading = Unknown("503")
     ticked(here)
-    causes = [one["hold_cause"] for one in load(here.store, "default").state.decisions]
-    assert causes == ["paused", "misconfigured", "reading_unknown"]
+    causes = [one["hold_cause"] for one in history(here.store)]
+    assert causes == ["reading_unknown", "misconfigured", "paused"]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from batch.testing import MemoryBroker
+from controller.act.history import newest
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
 from tests.controller.cloud_sim import FAULTS, Backlog, Clock, Cloud, Runner, Store, StoreCalls
@@ -157,7 +158,7 @@ def test_death_at_any_step_is_mended_by_later_ticks(fault: str, after: bool) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", ["before run", "after run", "before done"])
+@pytest.mark.parametrize("at", ["before run", "after run", "before history", "before done"])
 def test_a_killed_process_is_mended_by_later_ticks(at: str) -> None:
     cloud = scene("")
     with served(cloud) as server:
@@ -166,3 +167,6 @@ def test_a_killed_process_is_mended_by_later_ticks(at: str) -> None:
     cloud.step()
     drained(cloud, controller(cloud, 2))
     cloud.check()
+    launched = {info.decision_id.rpartition(".")[0] for info in cloud.all.values()}
+    kept = [one["decision_id"] for one in newest(cloud.store, "default", 1000, 1e10) if one["kind"] == "launch"]
+    assert (len(kept), set(kept) >= launched) == (len(set(kept)), True)

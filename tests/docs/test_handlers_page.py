@@ -115,7 +115,6 @@ def test_the_examples_lane_is_one() -> None:
     annotations = job["metadata"]["annotations"]
     assert annotations["fanout/subscription"] == settings.subscription_name
     assert annotations["fanout/topic"] == settings.topic_name
-    assert annotations["fanout/max-messages"] == str(settings.max_messages)
     assert settings.task_timeout_s == spec["timeoutSeconds"]
     assert settings.handlers == ("batch.handlers", "thumbnails.handlers")
     memory_mb = int(re.findall(r"memory_mb=(\d+)", (EXAMPLE / "handlers.py").read_text(encoding="utf-8"))[0])

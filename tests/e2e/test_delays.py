@@ -83,7 +83,7 @@ class Drain:
         self.clock.advance(seconds)
 
     def tick(self) -> TickResult:
-        return tick(lane(subscription="lane", topic="lane", share=COUNT), self.outside)
+        return tick(lane(subscription="lane", topic="lane", max_messages=COUNT), self.outside)
 
     def launched(self, result: TickResult) -> Progress:
         """Let the one worker of this launch do its share, and tell what it reported."""

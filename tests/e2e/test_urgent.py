@@ -34,7 +34,8 @@ kind: Job
 metadata:
   name: urgent
   labels: {fanout-lane: urgent}
-  annotations: {fanout/subscription: urgent-sub, fanout/topic: urgent, fanout/max-messages: "10", fanout/max-workers: "20"}
+  annotations:
+    {fanout/subscription: urgent-sub, fanout/topic: urgent, fanout/max-messages: "10", fanout/max-workers: "20", fanout/max-wait: 0s}
 spec:
   template:
     spec:

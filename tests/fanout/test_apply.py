@@ -120,7 +120,10 @@ WRONG_LINES = {
     ),
     "name: HANDLER_TIMEOUT_S": ("name: HANDLER_TIMEOUT", "env HANDLER_TIMEOUT is no setting; did you mean HANDLER_TIMEOUT_S?"),
     "value: '16'": ("value: '1600'", "job urgent: env CONCURRENCY='1600': a whole number from 1 to 1000"),
-    "name: MAX_MESSAGES": ("name: BACKLOG", "job urgent: env BACKLOG is for one launch only, and is set by the controller"),
+    "name: LANE\n              value: urgent": (
+        "name: BACKLOG\n              value: '5'",
+        "job urgent: env BACKLOG is for one launch only, and is set by the controller",
+    ),
     "name: DEAD_LETTER_SUBSCRIPTION": ("name: DEAD_LETTERS_SUBSCRIPTION", "job dead-letters: env DEAD_LETTERS_SUBSCRIPTION is no setting"),
     "- dead-letters": ("- dead_letters", "job dead-letters: command 'python -c pass -m batch dead_letters': did you mean dead-letters?"),
     "timeoutSeconds: 14400": ("timeoutSecond: 14400", "timeoutSecond is no field here; did you mean timeoutSeconds?"),
@@ -142,6 +145,8 @@ def test_wrong_lines_of_the_file_are_told_together_before_anything_is_sent(cloud
 
 
 def test_settings_of_the_command_line_are_checked_like_those_of_the_file(cloud: str, jobs_file: Path, local_run: Service) -> None:
+    text = jobs_file.read_text(encoding="utf-8").replace("fanout/first-share: '100'", "fanout/max-messages: '100'")
+    jobs_file.write_text(text, encoding="utf-8")
     options = ("--set-env", "MAX_MESSAGES=500", "--set-env", "CONCURENCY=8")
     result = applied(str(jobs_file), "--yes", *options)
     assert (result.exit_code, deployed(cloud, local_run)) == (2, {})

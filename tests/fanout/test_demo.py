@@ -86,7 +86,7 @@ def test_the_demo_proves_every_task(start: Start, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_nothing(start: Start) -> None:
-    demo = start("--files", "120", "--kill-worker", "--after", CHECKER)
+    demo = start("--files", "120", "--kill-worker", "--after", f"{CHECKER} --paid-minute")
     text, _ = demo.communicate(timeout=110)
     assert demo.returncode == 0, text
     killed = re.search(r"^killed worker (\d) of (default-\w+) \(process \d+, SIGKILL\)", text, re.MULTILINE)

@@ -53,6 +53,16 @@ def test_a_good_outcome_has_no_problem() -> None:
     assert problems(result()) == []
 
 
+def test_where_the_minute_is_paid_for_a_worker_may_take_as_much_as_its_lane_allows() -> None:
+    def took(count: int, **env: str) -> list[str]:
+        info = replace(INFO, env={**INFO.env, "SHARE_LIMIT": "11", **env})
+        return problems(result(replace(GOOD, info=info, tries={0: [DONE], 1: [HALF, replace(REST, taken=count)]})))
+
+    assert took(11, BILLING_FLOOR_S="20") == []
+    assert took(12, BILLING_FLOOR_S="20") == ["worker 1 of default-abcde, try 1: it took 12 messages, its share is 6"]
+    assert took(7, BILLING_FLOOR_S="0") == ["worker 1 of default-abcde, try 1: it took 7 messages, its share is 6"]
+
+
 @pytest.mark.parametrize(
     ("bad", "problem"),
     [
@@ -105,7 +115,8 @@ def test_every_task_but_one_passes_the_door() -> None:
 
 def test_the_jobs_get_the_demo_s_shares_and_settings() -> None:
     manifests = demo_manifests(PACKAGED_JOBS_FILE.read_text(), workloads(FILES), "local")
-    assert {one.lane: one.policy.share for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
+    assert {one.env["BILLING_FLOOR_S"] for one in manifests} == {"0"}, "each worker ends with its own share"
+    assert {one.lane: one.policy.max_messages for one in manifests} == {load.lane: load.share for load in workloads(FILES)}
     assert all(one.env["BUCKET_NAME"] == BUCKET and one.env["GOOGLE_CLOUD_PROJECT"] == "local" for one in manifests)
     assert [problem for one in manifests for problem in broken_rules(one, Home("local", BUCKET))] == []
     text = PACKAGED_JOBS_FILE.read_text().replace("fanout-lane: urgent", "fanout-lane: other")

@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
+from controller.act.state import load, save
 from controller.config import ControllerSettings
 from controller.model.reading import Unknown, Value
 from controller.observe.jobs import JobInfo
@@ -77,6 +78,19 @@ def test_where_all_is_well_it_says_what_it_looked_at(facts: FakeFacts, run: Run)
     result = run(doctor.command)
     assert (result.exit_code, result.output) == (0, "39 of 39 checks are fine\n")
     assert "fine: subscription tasks-sub: expiry: it never expires" in run(doctor.command, "--verbose").output
+
+
+def test_a_deadline_that_no_worker_can_meet_by_the_gauge_alone(
+    facts: FakeFacts, here: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    the_job(here, monkeypatch, annotations={"drain_within": "2m"})
+    result = run(doctor.command, "--json")
+    (found,) = not_fine(result)
+    assert (result.exit_code, found["about"], found["check"], found["verdict"]) == (0, "lane default", "drain-within", "advice")
+    assert found["what"].endswith("with CONTROLLER_URL, which tells the controller at once, or set fanout/drain-within to 5m or more")
+    stored = load(here.store, "default")
+    save(here.store, stored.state.with_accepted(here.clock.now(), 5, "poke-1"), stored.generation, "a poke")
+    assert not_fine(run(doctor.command, "--json")) == [], "a front door tells of its tasks"
 
 
 @pytest.mark.parametrize(
@@ -227,6 +241,8 @@ def test_soft_delete_alone_is_advice_and_ends_with_0(facts: FakeFacts, run: Run)
         (("delayed/tasks-sub/",), "delayed/"),
         (("s",), "submissions/"),
         (("results/",), ""),
+        (("controller/history/",), ""),
+        (("controller/",), "controller/"),
     ],
 )
 def test_lifecycle_rules_that_delete_what_fanout_needs(facts: FakeFacts, run: Run, prefixes: tuple[str, ...], hit: str) -> None:

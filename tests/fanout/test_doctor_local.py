@@ -51,6 +51,8 @@ def of(result: Result, verdict: str) -> set[str]:
 
 
 ADVISED = {"job urgent: max-retries"}
+DECIDED = {"lane urgent: drain-within"}
+"""What only a person can decide: no front door tells of this lane's tasks, and it is to drain sooner than the gauge shows them."""
 
 
 @pytest.fixture
@@ -76,9 +78,9 @@ def damaged(cloud: str, jobs_file: Path, local_pubsub: Service, local_run: Servi
 
 def test_damage_is_found_and_fixed(damaged: set[str]) -> None:
     first = doctored()
-    assert (of(first, "wrong"), of(first, "advice"), first.exit_code) == (damaged - ADVISED, ADVISED, 1)
+    assert (of(first, "wrong"), of(first, "advice"), first.exit_code) == (damaged - ADVISED, ADVISED | DECIDED, 1)
     fixed = doctored("--fix", "--yes")
-    assert (of(fixed, "wrong") | of(fixed, "advice"), of(fixed, "unreadable"), fixed.exit_code) == (set(), set(), 0)
+    assert (of(fixed, "wrong") | of(fixed, "advice"), of(fixed, "unreadable"), fixed.exit_code) == (DECIDED, set(), 0)
     assert {f"{one['about']}: {one['check']}" for one in json.loads(fixed.stdout)["fixed"]} == damaged
     never_known = {"permissions", "service-agent", "ticks", "soft-delete"}
     assert {name.rsplit(": ", 1)[1] for name in of(fixed, "not_checked")} == never_known
@@ -92,12 +94,13 @@ def test_the_commands_that_it_prints_fix_the_same(
 ) -> None:
     find_gcloud()
     gcloud = Gcloud(Addresses(local_pubsub.grpc, local_pubsub.http, local_storage.http, local_run.http), tmp_path / "gcloud", cloud)
-    wrong = [one for one in json.loads(doctored().stdout)["findings"] if one["verdict"] in ("wrong", "advice")]
+    findings = [one for one in json.loads(doctored().stdout)["findings"] if one["verdict"] in ("wrong", "advice")]
+    wrong = [one for one in findings if f"{one['about']}: {one['check']}" not in DECIDED]
     for one in wrong:
         answer = gcloud(*shlex.split(one["command"])[1:])
         assert answer.code == 0, f"{one['command']}: {answer.messages}"
     assert len(wrong) == len(damaged)
-    assert of(doctored(), "wrong") | of(doctored(), "advice") == set()
+    assert of(doctored(), "wrong") | of(doctored(), "advice") == DECIDED
 
 
 def test_a_job_keeps_everything_but_what_is_fixed() -> None:

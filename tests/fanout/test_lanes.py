@@ -21,13 +21,13 @@ from batch.model.names import dead_segment_object
 from batch.services.ports import ObjectInfo
 from controller.act.intents import Intent, parts_for
 from controller.act.state import LaneState, save
-from controller.decide.decision import HoldCause, held_decision, to_json
+from controller.decide.decision import HoldCause, held_decision
 from controller.model.reading import Idle, Unknown, Value
 from controller.observe.jobs import LaunchRefused, LaunchThrottled
 from controller.tick.view import look
 from fanout import lanes, tick
 from tests.batch.traces import Bucket
-from tests.controller.fakes import World, job, progress, world, write_progress
+from tests.controller.fakes import JOB, World, job, progress, world, write_progress
 
 Run = Callable[..., Result]
 
@@ -82,6 +82,20 @@ def test_what_a_delayed_lane_waits_for_stands_below(here: World, run: Run) -> No
     assert (result.exit_code, result.output.splitlines()[2:]) == (0, [f"lane default: {late}"])
     here.runner.all[info.name] = replace(info, running_count=1)
     assert late not in run(lanes.command, "default").output
+
+
+def test_a_lane_whose_messages_wait_is_fine_and_says_until_when(here: World, run: Run) -> None:
+    here.runner.set_annotation(JOB, "fanout/max-wait", "5m")
+    here.runner.set_annotation(JOB, "fanout/min-backlog", "50")
+    here.backlog_is(20)
+    run(tick.tick, "default")
+    result = run(lanes.command, "default")
+    (body,) = json.loads(run(lanes.command, "default", "--json").output)["lanes"]
+    assert (result.exit_code, result.output.splitlines()[1].split()[:3], body["troubles"]) == (0, ["default", "ok", "20"], [])
+    assert "lane default: the last decision, 0 s ago, was to launch nothing: 20 messages wait to be 50 (fanout/min-backlog), until " in (
+        result.output
+    )
+    assert "waiting: 20 messages wait to be 50" in run(tick.plan, "default").output
 
 
 def test_an_execution_that_has_not_started_for_long_is_told_of(here: World, run: Run) -> None:
@@ -240,10 +254,10 @@ def test_a_decision_of_another_version_does_not_hide_the_lane(here: World, run: 
     here.backlog_is(10)
     run(tick.tick, "default")
     state = json.loads(here.store.read("controller/default.json"))
-    for changes, shown in (({"decided_at": "at noon"}, "unreadable"), ({"kind": "ponder"}, "-")):
-        state["decisions"][-1] |= changes
-        here.store.write("controller/default.json", json.dumps(state).encode())
-        assert run(lanes.command, "default").output.splitlines()[1].endswith(f"  {shown}")
+    state["last"] |= {"kind": "ponder", "hold_cause": "?"}
+    here.store.write("controller/default.json", json.dumps(state).encode())
+    assert run(lanes.command, "default").output.splitlines()[1].endswith("  0 s")
+    assert lane_of(run(lanes.command, "default", "--json"))["last_decision"]["kind"] == "ponder"
 
 
 def test_no_lane_at_all_ends_with_1(here: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +270,9 @@ def test_after_a_drain_nothing_is_shown_as_assigned(here: World, run: Run) -> No
     """The ledger still has 400 messages that were acknowledged since the sample; the gauge counts none of them any more."""
     info = here.runner.add(4, {"BACKLOG": "400"})
     for index in range(4):
-        write_progress(here.store, info.name, index, progress(taken=100, acked=100, updated_at=here.clock.now(), exit_reason="share_done"))
+        now = here.clock.now()
+        done = progress(100, now - 50, taken=100, acked=100, updated_at=now, exit_reason="share_done")
+        write_progress(here.store, info.name, index, done)
     here.runner.complete(info.name, here.clock.now())
     here.backlog_is(0, age_s=60)
     result = run(lanes.command, "default")
@@ -266,7 +282,13 @@ def test_after_a_drain_nothing_is_shown_as_assigned(here: World, run: Run) -> No
     body = lane_of(run(lanes.command, "default", "--json"))
     assert (body["assigned_count"], body["unassigned_count"]) == (400, 100)
     told = run(lanes.command, "default").output.splitlines()[-1]
-    assert told == "lane default: assigned, though no worker is alive: 400 acknowledged since 30 s before the sample (1 min old)"
+    assert told == "lane default: assigned, though no worker is alive: 400 acknowledged since the sample (1 min old)"
+    here.backlog_is(500, age_s=20)
+    told = run(lanes.command, "default").output.splitlines()[-1]
+    assert told == (
+        "lane default: assigned, though no worker is alive: 160 acknowledged since the sample, 240 perhaps acknowledged in the 30 s "
+        "before it (20 s old)"
+    )
 
 
 def test_a_lane_whose_job_breaks_a_rule_is_held_and_says_why(here: World, run: Run) -> None:
@@ -291,15 +313,15 @@ def test_advice_is_told_and_is_no_trouble(here: World, run: Run, monkeypatch: py
 
 def test_what_came_since_the_sample_and_a_hold_that_is_over_stand_below(here: World, run: Run) -> None:
     here.backlog_is(10, age_s=5)
-    held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.STATE_UNREADABLE, "the budget is unreadable"))
-    saved = save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held), 0, "t")
+    held = held_decision("default", Idle(), here.clock.now(), HoldCause.STATE_UNREADABLE, "the budget is unreadable")
+    saved = save(here.store, LaneState("default").with_accepted(here.clock.now(), 7).with_decision(held, "h1"), 0, "t")
     here.clock.advance(1)
     assert run(lanes.command, "default").output.splitlines()[2:] == [
         "lane default: 7 accepted since the sample",
         "lane default: the last decision, 1 s ago, was to hold: the budget is unreadable",
     ]
-    held = to_json(held_decision("default", Idle(), here.clock.now(), HoldCause.MISCONFIGURED, "its topic was deleted"))
-    save(here.store, saved.state.with_decision(held), saved.generation, "t")
+    held = held_decision("default", Idle(), here.clock.now(), HoldCause.MISCONFIGURED, "its topic was deleted")
+    save(here.store, saved.state.with_decision(held, "h2"), saved.generation, "t")
     here.clock.advance(120)
     (line,) = [one for one in run(lanes.command, "default").output.splitlines() if "topic" in one]
     assert line == "lane default: the last decision, 2 min ago, was to hold, and that has been put right: its topic was deleted"

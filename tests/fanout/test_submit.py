@@ -25,7 +25,7 @@ from batch.testing.pubsub import MemoryBroker
 from controller.observe.jobs import JobInfo
 from fanout.submission import following, outcomes
 from fanout.submission.target import Target, target_of
-from tests.controller.fakes import FakeSources, job
+from tests.controller.fakes import FakeSources, job, lane
 from tests.support import Service
 
 HANDLERS = "batch.handlers,tests.fanout.handlers"
@@ -128,6 +128,32 @@ def test_what_only_makes_tasks_wait_is_a_warning(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ({"max_wait_s": 0.0}, "starts workers for these at the first tick that knows of them: the gauge shows them up to 3 min late\n"),
+        (
+            {"max_wait_s": 600.0},
+            "; a few may wait for more, until 1970-01-01T00:10Z at the latest (fanout/max-wait 10 min); `fanout tick default --now`",
+        ),
+        ({"max_wait_s": 60.0}, "until 1970-01-01T00:04Z at the latest (fanout/max-wait 1 min)"),
+    ],
+    ids=["never waits", "waits", "less than the gauge is late"],
+)
+def test_when_a_lane_starts_is_told_after_the_submission(
+    cloud: Cloud, policy: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SystemClock, "now", lambda _clock: -1.0)
+    cloud.target = Target(lane=lane(min_backlog=9, **policy))
+    for given in (["--task-type", "work"], ["--json", "-"]):
+        result = submit(*given, text='{"task_type": "work"}')
+        assert result.exit_code == 0
+        assert result.stderr.startswith("lane default starts workers")
+        assert told in result.stderr
+        assert "starts workers" not in result.stdout
+    assert submit("--task-type", "work", "--anyway").stderr == "", "nobody looked"
+
+
+@pytest.mark.parametrize(
     ("changes", "lost", "told"),
     [
         ({}, "", ""),
@@ -161,6 +187,7 @@ def test_what_is_seen_of_a_lane_s_subscription(changes: dict[str, Any], lost: st
 def test_what_is_seen_of_a_lane_s_job(jobs: list[JobInfo], told: str) -> None:
     found = target_of("default", "tasks", jobs, FakeSources([job()]))
     assert (found.lost, told in "".join(found.told), bool(found.told)) == ((), True, bool(told))
+    assert found.lane is None, "nothing is said of a start that will not come, or not be this lane's"
 
 
 def test_a_topic_without_a_subscription_loses_tasks_and_who_may_not_look_submits() -> None:
@@ -173,7 +200,9 @@ def test_a_topic_without_a_subscription_loses_tasks_and_who_may_not_look_submits
     assert "subscription tasks-sub: it does not exist" in lost
     assert target_of("default", "elsewhere", [], sources) == Target()  # a topic that does not exist is told by the publish
     sources.errors = dict.fromkeys(("subscription", "subscriptions_of"), DependencyForbidden("403"))
-    assert target_of("default", "tasks", [], sources) == target_of("default", "tasks", [job()], sources) == Target()
+    assert target_of("default", "tasks", [], sources) == Target()
+    seen = target_of("default", "tasks", [job()], sources)
+    assert (seen.lost, seen.told) == ((), ())
 
 
 def test_a_lane_that_takes_no_envelope_gets_none() -> None:

@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from batch.model.errors import DependencyUnavailable
+from controller.act.state import load, save
 from controller.model.reading import Idle, Reading, Unknown, Value
 from controller.observe.jobs import LaunchRefused
 from fanout import tick
-from tests.controller.fakes import World, progress, write_progress
+from tests.controller.fakes import JOB, World, progress, write_progress
 
 ENVIRONMENT = {"GOOGLE_CLOUD_PROJECT": "p", "BUCKET_NAME": "b"}
 
@@ -36,6 +37,30 @@ def test_a_launch_is_argued_line_by_line(here: World) -> None:
     assert lines[5].endswith("ceil(740 unassigned / 100 a worker) = 8")
     assert lines[-1] == "  launched default-00001"
     assert result.exit_code == 0
+
+
+def test_what_waits_is_launched_now_when_somebody_says_so(here: World) -> None:
+    here.runner.set_annotation(JOB, "fanout/min-backlog", "50")
+    here.runner.set_annotation(JOB, "fanout/max-wait", "5m")
+    here.backlog_is(7)
+    waiting = run("default")
+    assert "7 messages wait" in waiting.output
+    assert (waiting.exit_code, len(here.runner.requests)) == (0, 0)
+    launched = run("default", "--now")
+    assert "lane default: launch: 1 worker for 7 of 7 unassigned messages" in launched.output
+    assert (launched.exit_code, len(here.runner.requests)) == (0, 1)
+
+
+def test_a_deadline_that_no_worker_can_meet_by_the_gauge_alone_is_noted_by_a_plan(here: World) -> None:
+    here.runner.set_annotation(JOB, "fanout/drain-within", "2m")
+    here.backlog_is(7)
+    plan = CliRunner().invoke(tick.plan, ["default"], env=ENVIRONMENT)
+    assert plan.exit_code == 0
+    assert "note: fanout/drain-within is 2 min and cannot be met by the gauge alone" in plan.output
+    assert "cannot be met" not in run("default").output, "not at each tick"
+    found = load(here.store, "default")
+    save(here.store, found.state.with_accepted(here.clock.now(), 5, "poke-1"), found.generation, "a poke")
+    assert "cannot be met" not in CliRunner().invoke(tick.plan, ["default"], env=ENVIRONMENT).output
 
 
 @pytest.mark.parametrize(("reading", "code"), [(Idle(), 0), (Value(0, 0.0), 0), (Unknown("no answer"), 1)])

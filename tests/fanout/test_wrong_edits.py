@@ -98,7 +98,6 @@ WRONG: list[tuple[Sequence[str], str]] = [
     ([f"{SET}LANE=bulk"], "env LANE='bulk' differs from the label fanout-lane='default'"),
     ([f"{SET}CONCURRENCY=eight"], "env CONCURRENCY='eight': a whole number from 1 to 1000"),
     ([f"{SET}CONCURENCY=16"], "env CONCURENCY is no setting; did you mean CONCURRENCY?"),
-    ([f"{SET}MAX_MESSAGES=5000"], "env MAX_MESSAGES=5000 is above fanout/max-messages=1000"),
     ([f"{SET}BACKLOG=10"], "env BACKLOG is for one launch only"),
     ([f"{SET}ACCEPT=raw"], "env ACCEPT='raw' differs from the annotation fanout/accept, which is not set"),
     (["--task-timeout=20m"], "env HANDLER_TIMEOUT_S=900: must be at most half of TASK_TIMEOUT_S=1200"),

@@ -18,7 +18,6 @@ from batch.model.names import outcome_object, writer_of
 from batch.model.progress import RunningTask
 from batch.services.topic import GoogleTopic
 from batch.testing import MemoryObjectStore
-from controller.act.state import load
 from controller.decide.decision import from_json
 from controller.decide.explanation import explained_decision
 from controller.lanes.manifests import read_manifests
@@ -32,8 +31,8 @@ from fanout import execution, executions, lanes
 from fanout.execution.last_words import said_last
 from fanout.execution.tries import WorkerTry, console_link, tries_of
 from fanout.explain import explanations
+from tests.controller.fakes import history, progress, tick, world, write_progress
 from tests.controller.fakes import lane as lane_of_tests
-from tests.controller.fakes import progress, tick, world, write_progress
 from tests.support import wait_until
 
 GOOD = 60
@@ -326,7 +325,7 @@ def launched_and(kill: bool) -> tuple[Any, str]:
 def test_explain_says_drained_only_of_what_was(kill: bool) -> None:
     here, _ = launched_and(kill)
     (explained,) = explanations(here.outside, ["default"], "")
-    launch = next(one for one in load(here.store, "default").state.decisions if one["kind"] == "launch")
+    launch = next(one for one in history(here.store) if one["kind"] == "launch")
     assert explained.lines
     told = "\n".join(explained_decision(from_json(launch)))
     assert ("happened: drained in" in told) is not kill

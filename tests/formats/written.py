@@ -1,4 +1,5 @@
-"""One of each message and stored object, as today's code writes it, by file name. `python -m tests.formats.written` writes them anew.
+"""One of each message and stored object, as today's code writes it, by file name. `python -m tests.formats.written` adds those that
+are not there yet: what is there is frozen.
 
 Everything comes from the product's own functions with a fixed clock and rng. A Pub/Sub message is kept as JSON with its data as text.
 """
@@ -24,6 +25,8 @@ from batch.model.names import (
     damaged_object,
     dead_raw_object,
     delayed_object,
+    history_end_object,
+    history_object,
     input_object,
     lane_state_object,
     manifest_object,
@@ -40,8 +43,9 @@ from batch.model.progress import Progress, RunningTask, to_metadata
 from batch.services.claims import claim
 from batch.testing import ManualClock, MemoryBroker, MemoryObjectStore
 from batch.worker.admission.records import write_attempts
+from controller.act.history import write_history
 from controller.act.intents import Intent, Part, PartState
-from controller.act.state import Backoff, LaneState, save
+from controller.act.state import Backoff, LaneState, Unwritten, save
 from controller.decide import decision
 from controller.decide.caps import Limits
 from controller.decide.ledger import ledger_of
@@ -49,8 +53,9 @@ from controller.decide.policy import decision_for
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned, Sample
 from controller.decide.sizing import Rates
+from controller.decide.unassigned.since import Group, Waiting
 from controller.model.execution import ExecutionInfo, Worked
-from controller.model.lane import Lane
+from controller.model.lane import Lane, Policy
 from controller.model.reading import Value
 from controller.observe.listing import Observed, Seen
 
@@ -81,17 +86,20 @@ PROGRESS = Progress(
     marks=((1_767_225_615, 120), (1_767_225_630, 260)),
     deferred=((1_767_226_200, 5),),
     exit_reason="out_of_time",
+    handled=405,
     delayed=3,
     last_acked_at=1_767_225_659.75,
+    longest_s=1.25,
     running=(RunningTask(TASK_ID, "file_processing", 1_767_225_601),),
     shards=("s-20260101-000000-2265b1f5", f"rolling-{LANE}-2026010100"),
 )
 JOB = f"projects/p/locations/us-central1/jobs/{LANE}"
 PART = "20260101T000100000-9f2c04d1.0"
 WORKED = Worked(ExecutionInfo(f"{JOB}/executions/{EXECUTION}", 4, 1_767_225_540.0, running_count=4), {3: (PROGRESS,)})
+LANE_OF_TESTS = Lane(LANE, JOB, "default-sub", "default", Policy(max_messages=1000, max_wait_s=0.0))
 DECISION = replace(
     decision_for(
-        Lane(LANE, JOB, "default-sub", "default"),
+        LANE_OF_TESTS,
         Value(5000, 1_767_225_600.0, 12.5),
         ledger_of(1_767_225_600.0, [WORKED], now=1_767_225_660.0),
         now=1_767_225_660.0,
@@ -101,17 +109,31 @@ DECISION = replace(
     ),
     decision_id=PART.removesuffix(".0"),
 )
+ENDED = Worked(
+    ExecutionInfo(
+        f"{JOB}/executions/{EXECUTION}",
+        DECISION.workers,
+        1_767_225_661.0,
+        completed_at=1_767_225_760.0,
+        succeeded_count=DECISION.workers,
+        env={"DECISION_ID": PART},
+    ),
+    {3: (replace(PROGRESS, exit_reason="share_done", updated_at=1_767_225_750.0, last_acked_at=1_767_225_749.5),)},
+)
 STATE = LaneState(
     LANE,
     intents=(
         Intent(DECISION.decision_id, 1_767_225_660.0, (Part(PART, DECISION.workers, DECISION.backlog, PartState.LAUNCHED, EXECUTION),)),
     ),
-    decisions=(decision.to_json(DECISION),),
+    last=decision.last_of(DECISION),
+    launches=(decision.open_launch(DECISION),),
+    launched_at=1_767_225_300.0,
+    unwritten=(Unwritten(history_object(LANE, DECISION.decided_at, DECISION.decision_id), decision.to_json(DECISION)),),
     observed=Observed("uid-1", 7, EXECUTION, 1, 1_767_225_600.0, 1_767_225_630.0, (Seen(f"{JOB}/executions/{EXECUTION}", 4, True),)),
     accepted=((1_767_225_650.0, 20),),
     pokes=("0123456789abcdef01234567",),
     backoff=Backoff(1_767_225_700.5, 2, "429 quota of job run requests"),
-    waiting_since=1_767_225_640.0,
+    waiting=Waiting((Group(1_767_225_640.0, 3),)),
     learned=Learned((Sample(0.25, 400, 8.0, 1.5), Sample(0.5, 10)), (EXECUTION,)),
     blind=Blind(1_767_225_000.0, 1, 1_767_225_300.0),
 )
@@ -140,6 +162,8 @@ def names() -> dict[str, str]:
         "damaged": damaged_object(delayed),
         "claim": claim_object("d-0123456789ab"),
         "lane state": lane_state_object(LANE),
+        "decision": history_object(LANE, DECISION.decided_at, DECISION.decision_id),
+        "what became of a launch": history_end_object(LANE, DECISION.decided_at, DECISION.decision_id),
     }
 
 
@@ -174,6 +198,7 @@ def _stored() -> dict[str, bytes]:
     write_attempts(store, "failed", FAILED, 0)
     write_attempts(store, "in-progress", IN_PROGRESS, 0)
     save(store, STATE, 0, "token")
+    write_history(store, replace(STATE, unwritten=()).with_decision(DECISION, DECISION.decision_id).compared([ENDED], LANE_OF_TESTS))
     worker: dict[str, Any] = {"finished_at": "2026-01-01T00:00:05.000000Z", "execution": EXECUTION, "index": 3, "retry": 1}
     ended: list[dict[str, Any]] = [
         {"task_id": "a", "outcome": "succeeded", "duration_s": 0.25, "output": "processed/a.csv", "result": {"size": 3, "note": "größer"}},
@@ -193,7 +218,8 @@ def _stored() -> dict[str, bytes]:
         "progress-metadata.json": _json(to_metadata(PROGRESS)),
         "delayed.bin": to_object(DELAYED),
         "lane-state.json": store.read(lane_state_object(LANE)),
-        "decision.json": _json(decision.to_json(DECISION)),
+        "decision.json": store.read(history_object(LANE, DECISION.decided_at, DECISION.decision_id)),
+        "decision-end.json": store.read(history_end_object(LANE, DECISION.decided_at, DECISION.decision_id)),
     }
 
 
@@ -208,4 +234,5 @@ def _json(body: Mapping[str, object]) -> bytes:
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
     for name, content in all_written().items():
-        (FOLDER / name).write_bytes(content)
+        if not (FOLDER / name).exists():
+            (FOLDER / name).write_bytes(content)

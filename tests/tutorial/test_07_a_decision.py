@@ -10,7 +10,7 @@ from controller.model.lane import Lane, Policy
 from controller.model.reading import Unknown, Value
 
 NOW = 1_000_000.0
-LANE = Lane("default", "projects/p/locations/r/jobs/default", "default", "default", Policy(share=100, max_workers=20))
+LANE = Lane("default", "projects/p/locations/r/jobs/default", "default", "default", Policy(max_messages=100, max_workers=20))
 NOTHING_ASSIGNED = Ledger(since=NOW - 60)
 
 

@@ -126,11 +126,15 @@ class Puller:
             return ExitReason.STOPPED
         if self.breaker.open:
             return ExitReason.BROKEN
-        if self.tally.share_left == 0 and not self.pulls.open and (self.pulls.proof.quiet or now_s >= self._pull_beyond_until_s()):
+        if self.tally.share_left == 0 and not self.pulls.open and not self._goes_on(now_s):
             return ExitReason.SHARE_DONE
         if now_s >= self._pull_until_s():
             return ExitReason.OUT_OF_TIME
         return ExitReason.DRAINED if self.pulls.drained else None
+
+    def _goes_on(self, now_s: float) -> bool:
+        """Whether more may be pulled although the share is done."""
+        return self.tally.beyond_left > 0 and not self.pulls.proof.quiet and now_s < self._pull_beyond_until_s()
 
     def _pull_beyond_until_s(self) -> float:
         """When to pull nothing more beyond the share: what was pulled must have ended by `paid_until_s`."""
@@ -149,7 +153,7 @@ class Puller:
         if allowed == 0:
             # Beyond the share only in small steps, of what starts at once and ends in time, as far as that is known.
             until_s = min(until_s, self._pull_beyond_until_s())
-            allowed = 0 if tally.mean_s is None or self.pulls.proof.quiet else wanted
+            allowed = 0 if tally.mean_s is None or self.pulls.proof.quiet else min(wanted, tally.beyond_left)
         allowed = min(allowed, max(0, MAX_OUTSTANDING_COUNT - tally.outstanding))
         return Need(wanted, executors.waiting_count, allowed, self.leases.byte_count, until_s)
 

@@ -297,7 +297,7 @@ class PubSub:
         for name, subscription in subscriptions:
             undelivered, outstanding, oldest_s = subscription.counts()
             age_s = 0.0 if oldest_s is None else max(0.0, self._clock.now() - oldest_s)
-            found.append(QueueState(project_id(name), short(name), undelivered, outstanding, age_s))
+            found.append(QueueState(project_id(name), short(name), undelivered, outstanding, age_s, subscription.acked_count))
         return found
 
 

@@ -51,6 +51,7 @@ class Subscription:
         self._clock = clock
         self._backlog = Backlog(policy, ack_ids)
         self._lock = threading.Lock()
+        self._acked_count = 0
         self._waiters: dict[threading.Event, None] = {}
         # All streams; one that has no room for messages at the moment is no waiter.
         self._streams: set[threading.Event] = set()
@@ -190,7 +191,9 @@ class Subscription:
                 failed = self._backlog.invalid(ack_ids)
                 stale = set(failed)
                 ack_ids = [ack_id for ack_id in ack_ids if ack_id not in stale]
+            before_count = self._backlog.undelivered_count
             self._backlog.acknowledge(ack_ids)
+            self._acked_count += before_count - self._backlog.undelivered_count
             due_s = self._backlog.next_due_s() if self.policy.is_ordered or dead else None
             if self.policy.is_ordered:
                 self._wake_next()
@@ -237,11 +240,17 @@ class Subscription:
         """These dead letters have reached their topic."""
         with self._lock:
             self._backlog.observer.acknowledged([delivery.message for delivery in dead])
+            self._acked_count += len(dead)
 
     def counts(self) -> tuple[int, int, float | None]:
         """Undelivered messages, leased ones among them, and the publish time of the oldest (unix seconds)."""
         with self._lock:
             return self._backlog.undelivered_count, self._backlog.outstanding_count, self._backlog.oldest_published_s()
+
+    @property
+    def acked_count(self) -> int:
+        """Messages that were acknowledged since this process began, dead-lettered ones among them."""
+        return self._acked_count
 
     def unacknowledged(self) -> list[Message]:
         """All its messages without an acknowledgement, in the order of publishing."""

@@ -27,7 +27,7 @@ def test_every_folder_of_the_layout_is_known() -> None:
     for name, function in inspect.getmembers(names, inspect.isfunction):
         kinds = [one.annotation for one in inspect.signature(function).parameters.values()]
         if not name.startswith("_") and inspect.signature(function).return_annotation == "str" and (name.endswith(("_object", "_folder"))):
-            given = [0 if kind == "int" else 0.0 if kind == "float" else "a/b" for kind in kinds]
+            given = [0 if kind == "int" else 0.0 if kind.startswith("float") else "a/b" for kind in kinds]
             folders.add(function(*given).split("/")[0])
     assert folders - {"a", ".."} == names.OWN_FOLDERS | {"input", "processed", "results"}
 

@@ -1,4 +1,4 @@
-"""The minute that is billed anyway: with USE_PAID_MINUTE a worker that a controller launched goes on after its share, and ends in time."""
+"""The minute that is billed anyway: a worker that a controller launched goes on after its share, and ends in time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 from batch.model.delivery import Delivery
 from batch.model.exit import ExitReason
 from batch.model.message import Task
+from batch.model.names import progress_object
+from batch.model.progress import Progress, to_metadata
 from tests.batch.worker.plant import Plant
 from tests.clocks import ShiftedClock
 
-LAUNCHED = {"DECISION_ID": "d-1.0", "USE_PAID_MINUTE": "true", "BILLING_FLOOR_S": "60"}
+LAUNCHED = {"DECISION_ID": "d-1.0", "BILLING_FLOOR_S": "60"}
 
 
 @pytest.fixture
@@ -25,9 +27,9 @@ def plant() -> Iterator[Plant]:
         return None
 
     yield made
-    progress = made.progress()
+    tries = [made.progress(retry=retry) for retry in range(len(made.store.names("workers/")))]
     assert made.subscription.leased == 0
-    assert progress.taken == progress.acked + progress.returned
+    assert tries[-1].taken == tries[-1].acked + tries[-1].returned
 
 
 def test_a_launched_worker_goes_on_after_its_share_until_nothing_comes(plant: Plant) -> None:
@@ -53,21 +55,48 @@ def empty_pulls_are_over_at_once(plant: Plant) -> None:
     plant.subscription.pull = pull  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"USE_PAID_MINUTE": "true", "BILLING_FLOOR_S": "60"},
-        {"DECISION_ID": "d-1.0", "BILLING_FLOOR_S": "60"},
-        {**LAUNCHED, "USE_PAID_MINUTE": "false"},
-        {**LAUNCHED, "BILLING_FLOOR_S": "0"},
-    ],
-    ids=["by hand", "off by default", "off", "no floor"],
-)
+@pytest.mark.parametrize("settings", [{"BILLING_FLOOR_S": "60"}, {**LAUNCHED, "BILLING_FLOOR_S": "0"}], ids=["by hand", "no floor"])
 def test_every_other_worker_ends_with_its_share(plant: Plant, settings: dict[str, str]) -> None:
     plant.submit(60, "quick")
-    assert plant.worker(MAX_MESSAGES=20, **settings).run() is ExitReason.SHARE_DONE
+    assert plant.worker(BACKLOG=20, **settings).run() is ExitReason.SHARE_DONE
     assert plant.progress().taken == 20
     assert plant.subscription.backlog == 40
+
+
+def test_a_worker_of_a_manual_execution_takes_no_more_than_max_messages(plant: Plant) -> None:
+    plant.submit(60, "quick")
+    assert plant.worker(MAX_MESSAGES=20, SHARE_LIMIT=40, BILLING_FLOOR_S="60").run() is ExitReason.SHARE_DONE
+    assert plant.progress().taken == 20
+
+
+@pytest.mark.parametrize(("most", "taken_count"), [(20, 20), (33, 33), (10, 20)], ids=["the share", "more", "less: the share is promised"])
+def test_what_an_operator_allows_a_worker_bounds_its_minute_too(plant: Plant, most: int, taken_count: int) -> None:
+    plant.submit(60, "quick")
+    assert plant.worker(BACKLOG=20, SHARE_LIMIT=most, **LAUNCHED).run() is ExitReason.SHARE_DONE
+    progress = plant.progress()
+    assert (progress.share, progress.taken) == (20, taken_count)
+    assert plant.subscription.backlog == 60 - taken_count
+
+
+def test_the_tries_of_a_worker_are_bound_together(plant: Plant) -> None:
+    """A first try acknowledged 5 of its share of 20: of the operator's 25 the next one may take 20, of which 15 are its share."""
+    plant.submit(60, "quick")
+    name = progress_object("lane-x", 0, 0)
+    plant.store.write(name, b"", metadata=to_metadata(Progress(20, plant.clock.now(), plant.clock.now(), taken=5, acked=5)))
+    worker = plant.worker(BACKLOG=20, SHARE_LIMIT=25, CLOUD_RUN_TASK_ATTEMPT=1, **LAUNCHED)
+    assert worker.run() is ExitReason.SHARE_DONE
+    progress = plant.progress(retry=1)
+    assert (progress.share, progress.taken) == (15, 20)
+
+
+def test_a_retry_does_not_go_on_after_the_minute_of_the_first_try(plant: Plant) -> None:
+    plant.submit(60, "quick")
+    began = plant.clock.now() - 60
+    name = progress_object("lane-x", 0, 0)
+    plant.store.write(name, b"", metadata=to_metadata(Progress(20, began, began + 30, taken=5, acked=5)))
+    assert plant.worker(BACKLOG=20, CLOUD_RUN_TASK_ATTEMPT=1, **LAUNCHED).run() is ExitReason.SHARE_DONE
+    progress = plant.progress(retry=1)
+    assert (progress.share, progress.taken) == (15, 15)
 
 
 def test_it_ends_while_the_minute_lasts_and_leaves_the_rest(plant: Plant) -> None:

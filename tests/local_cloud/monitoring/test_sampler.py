@@ -6,10 +6,11 @@ import math
 import queue
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_cloud.monitoring.gauges import Gauges, Point, QueueState
+from local_cloud.monitoring.gauges import KEPT_S, Gauges, Point, QueueState
 from local_cloud.monitoring.paging import page
 from local_cloud.monitoring.sampler import Sampler, due_times
 from tests.local_cloud.manual_clock import ManualClock
@@ -24,9 +25,10 @@ class Queue:
     def __init__(self) -> None:
         self.count = 0
         self.age_s = 0.0
+        self.acked_count = 0
 
     def read(self) -> list[QueueState]:
-        return [QueueState("p", "s", self.count, 0, self.age_s)]
+        return [QueueState("p", "s", self.count, 0, self.age_s, self.acked_count)]
 
 
 def _visible(sampler: Sampler, clock: ManualClock) -> list[tuple[float, int, float]]:
@@ -55,6 +57,19 @@ def test_an_advance_over_several_periods_fills_them_with_the_count_of_now_and_th
     state.count, state.age_s = 3, 130.0
     clock.advance(190)
     assert _visible(sampler, clock) == [(180.0, 3, 120.0), (120.0, 3, 60.0), (60.0, 3, 0.0)]
+
+
+def test_what_was_acknowledged_since_the_sample_before_stands_in_the_first_point_after_it() -> None:
+    clock, state = ManualClock(START_S), Queue()
+    state.acked_count = 100
+    sampler = Sampler(state.read, clock, period_s=60, lag_s=0)
+    seen = []
+    for acked_count, passed_s in ((130, 60), (137, 180), (137, 60)):
+        state.acked_count = acked_count
+        clock.advance(passed_s)
+    for point in reversed(sampler.gauges.read("p", 0.0, clock.now(), clock.now())["s"]):
+        seen.append((point.sampled_s - START_S, point.acked_count, point.covered_s))
+    assert seen == [(60, 130, 60), (120, 7, 60), (180, 0, 60), (240, 0, 60), (300, 0, 60)]
 
 
 def test_with_period_0_every_reading_samples_so_that_the_reader_sees_it() -> None:
@@ -94,13 +109,16 @@ def test_the_thread_waits_for_the_next_period_and_looks_again_after_each_advance
     sampler.stop()
 
 
-def test_points_are_forgotten_after_an_hour() -> None:
+def test_points_are_forgotten_after_a_week_and_where_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     gauges = Gauges()
     for sampled_s in (0.0, 100.0, 200.0):
         gauges.add("p", "s", Point(sampled_s, 0.0, 1, 0.0), sampled_s)
-    assert [point.sampled_s for point in gauges.read("p", 0.0, 200.0, 3_700.0)["s"]] == [200.0, 100.0]
-    gauges.add("p", "s", Point(3_750.0, 0.0, 1, 0.0), 3_750.0)
+    assert [point.sampled_s for point in gauges.read("p", -1.0, 200.0, KEPT_S + 100.0)["s"]] == [200.0, 100.0]
+    gauges.add("p", "s", Point(KEPT_S + 150.0, 0.0, 1, 0.0), KEPT_S + 150.0)
     assert len(gauges._points["p", "s"]) == 2
+    monkeypatch.setattr("local_cloud.monitoring.gauges.POINTS_KEPT", 2)
+    gauges.add("p", "s", Point(KEPT_S + 160.0, 0.0, 1, 0.0), KEPT_S + 160.0)
+    assert [point.sampled_s - KEPT_S for point in gauges._points["p", "s"]] == [150.0, 160.0]
 
 
 @given(

@@ -25,6 +25,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 
 UNDELIVERED = "pubsub.googleapis.com/subscription/num_undelivered_messages"
 OLDEST_AGE = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
+ACKED = "pubsub.googleapis.com/subscription/ack_message_count"
 _projects = itertools.count(1)
 
 
@@ -198,6 +199,17 @@ def test_a_point_by_hand_is_seen_at_once(usual: Process, project: str) -> None:
     assert usual.put(**body).status_code == 200
     assert [_values(series) for series in usual.series(project)] == [[7]]
     assert [_values(series) for series in usual.series(project, OLDEST_AGE)] == [[3]]
+
+
+def test_what_was_acknowledged_in_a_minute_is_a_delta(usual: Process, project: str) -> None:
+    minute_s = usual.now_s() // 60 * 60 - 120
+    for number, count in enumerate((40, 2)):
+        body = {"num_undelivered_messages": 7, "ack_message_count": count, "sampled_at": minute_s + 60 * number}
+        assert usual.put(project=project, subscription="elsewhere", **body).status_code == 200
+    (series,) = usual.series(project, ACKED)
+    assert (series.metric_kind, series.value_type) == (MetricDescriptor.DELTA, MetricDescriptor.INT64)
+    assert _values(series) == [2, 40]
+    assert [point.interval.end_time.timestamp() - point.interval.start_time.timestamp() for point in series.points] == [60, 60]
 
 
 def test_a_series_vanishes_and_comes_back(usual: Process, project: str) -> None:
