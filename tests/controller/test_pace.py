@@ -224,7 +224,8 @@ def drained_in_s(here: World, message_s: float) -> tuple[float, Drain]:
 def test_a_backlog_that_was_taken_to_be_light_does_not_wait_for_the_worker_that_has_it(here: World) -> None:
     took_s, drain = drained_in_s(here, 10.0)
     # One worker was launched for all of it, which it would have done in 6,000 s. Its pace shows by the next tick, as does what a message
-    # takes: those that help it are as many as are needed in the 9 min that are left. Three messages were doubted then, and have a worker later.
+    # takes: those that help it are as many as are needed in the 9 min that are left. Three were doubted then, and have a
+    # worker later.
     assert [info.task_count for info in here.runner.all.values()] == [1, 10, 1]
     assert took_s <= 1.1 * WITHIN_S
     assert drain.paid_s <= 1.05 * 600 * 10
