@@ -1,6 +1,6 @@
 """What draining costs beside what it could cost at least, and beside others' rules: the real ticks in a simulated world.
 
-    python -m bench.sizing                     # all patterns, lags and rivals; half an hour on two cores
+    python -m bench.sizing                     # all patterns, lags and rivals; a quarter of an hour on two cores
     python -m bench.sizing --rivals none       # without rivals; some minutes
 
 Nothing runs but arithmetic, so the machine may be busy. It writes bench/results/sizing.json, prints its tables and puts them into
@@ -39,7 +39,7 @@ PATIENCE = {PATIENT: {"fanout/max-wait": "10m"}, DEFAULT: {}}
 EVEN = 0.005
 """Costs that differ by less of the bound are the same."""
 AIM, TRICKLE_AIM, DEADLINES_AIM = 1.10, 1.50, 0.99
-RATIO, IN_TIME = "cost, as a multiple of the bound", "done in time, percent"
+RATIO, IN_TIME, WASTE = "cost, as a multiple of the bound", "done in time, percent", "workers without work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,6 @@ class Result:
     ratio: float
     in_time: float
     waste_count: int
-    worker_count: int
 
 
 def results_of(cell: tuple[str, float, int, Sequence[str]]) -> list[Result]:
@@ -71,8 +70,7 @@ def results_of(cell: tuple[str, float, int, Sequence[str]]) -> list[Result]:
 def _result(run: Run, cell: tuple[str, float, int, Sequence[str]], who: str) -> Result:
     pattern, lag_s, seed, _ = cell
     ratio = run.cost_s / least_cost_s(run, START_UP.low_s)
-    worker_count = sum(one.worker_count for one in run.counts.values())
-    return Result(pattern, lag_s, seed, who, ratio, run.in_time_share, run.waste_count, worker_count)
+    return Result(pattern, lag_s, seed, who, ratio, run.in_time_share, run.waste_count)
 
 
 def _cells(seeds: Sequence[int], rivals: Sequence[str]) -> list[tuple[str, float, int, Sequence[str]]]:
@@ -112,7 +110,7 @@ def in_time_of(results: Sequence[Result]) -> float:
 def own_table(cells: Cells) -> list[list[str]]:
     """A row for each pattern: cost beside the bound and the worst deadlines at each lag."""
     rows = []
-    for pattern in PATTERNS:
+    for pattern in dict.fromkeys(pattern for pattern in PATTERNS if (pattern, LAGS_S[0]) in cells):
         row = [pattern]
         for who in PATIENCE:
             row += [f"{ratio_of(cells[pattern, lag_s][who]):.2f}" for lag_s in LAGS_S]
@@ -149,43 +147,66 @@ def rival_table(cells: Cells, rivals: Sequence[str]) -> list[list[str]]:
 
 
 def measures(cells: Cells) -> list[Measure]:
-    """For each cell the costs of everybody beside the bound, and the deadlines; a run for each seed."""
-    found = []
+    """For each cell the costs of everybody beside the bound, the deadlines, and workers that found nothing; a run for each seed."""
+    found: list[Measure] = []
     for (pattern, lag_s), results in sorted(cells.items()):
-        aim = f"at most {TRICKLE_AIM if pattern == 'trickle' else AIM:g}"
-        cost = Measure(f"{pattern}, lag {lag_s:.0f} s", RATIO, aim)
-        in_time = Measure(f"{pattern}, lag {lag_s:.0f} s", IN_TIME, f"at least {100 * DEADLINES_AIM:g}")
+        aims = {
+            RATIO: f"at most {TRICKLE_AIM if pattern == 'trickle' else AIM:g}",
+            IN_TIME: f"at least {100 * DEADLINES_AIM:g}",
+            WASTE: "0",
+        }
+        own = {unit: Measure(f"{pattern}, lag {lag_s:.0f} s", unit, aim) for unit, aim in aims.items()}
         for who, runs in results.items():
             for one in sorted(runs, key=lambda one: one.seed):
-                cost.add(who, one.ratio)
-                in_time.add(who, 100 * one.in_time)
-        found += [cost, in_time]
+                own[RATIO].add(who, one.ratio)
+                own[IN_TIME].add(who, 100 * one.in_time)
+                own[WASTE].add(who, one.waste_count)
+        found += own.values()
     return found
 
 
-def text(recording: Recording, cells: Cells, rivals: Sequence[str]) -> str:
-    """The tables, and what was wanted."""
+def cells_of(recording: Recording) -> Cells:
+    """What `measures` recorded, by cell."""
+    results = []
+    by_unit = {(one.name, one.unit): one.runs for one in recording.measures}
+    for name in dict.fromkeys(one.name for one in recording.measures):
+        pattern, _, lag = name.partition(", lag ")
+        for who, ratios in by_unit[name, RATIO].items():
+            told = zip(ratios, by_unit[name, IN_TIME][who], by_unit[name, WASTE][who], strict=True)
+            for seed, (ratio, percent, waste_count) in enumerate(told, 1):
+                results.append(Result(pattern, float(lag.split()[0]), seed, who, ratio, percent / 100, int(waste_count)))
+    return by_cell(results)
+
+
+def text(recording: Recording) -> str:
+    """The tables of a recording."""
+    cells = cells_of(recording)
+    rivals = [name for name in RIVALS if any(name in found for found in cells.values())]
+    seed_count = max(len(runs) for one in recording.measures for runs in one.runs.values())
     lags = [f"lag {lag_s:.0f} s" for lag_s in LAGS_S]
     head = ["pattern", *lags, *(f"{lag}, default" for lag in lags), "in time, worst", "workers without work"]
     waits = "first with `fanout/max-wait` as long as `fanout/drain-within`, then with its default, half of it"
+    mean_of = f"the mean of {seed_count} seeds" if seed_count > 1 else "one seed"
     lines = [
-        f"`{recording.command}`, {recording.taken[:10]}. Costs are multiples of the bound, the mean of {len(SEEDS)} seeds: {waits}.",
+        f"`{recording.command}`, {recording.taken[:10]}. Costs are multiples of the bound, {mean_of}: {waits}.",
         "",
         *grid(head, own_table(cells)),
     ]
     if rivals:
-        lines += ["", *grid(["rival, at its best setting", "cost", "in time", "cheaper at no worse deadlines"], rival_table(cells, rivals))]
+        said = "Rivals, with the first seed: of each kind the cheapest setting of those that meet 99 %, or most, of the deadlines."
+        head = ["rival", "cost", "in time", "any setting cheaper at no worse deadlines"]
+        lines += ["", said, "", *grid(head, rival_table(cells, rivals))]
     return "\n".join([*lines, "", *conditions(recording)])
 
 
 def main() -> None:
     options = _options()
-    rivals = [name for name in RIVALS if options.rivals != "none" and options.rivals in ("all", RIVALS[name].kind)]
+    rivals = [] if options.rivals == "none" else [name for name, one in RIVALS.items() if options.rivals in ("all", one.kind)]
+    rivals = [name for name in rivals if RIVALS[name].max_workers >= options.rival_workers]
     recording = Recording(f"python -m bench.{NAME}", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", load(), facts(), [], [])
-    cells = by_cell(run(range(1, options.seeds + 1), rivals))
-    recording.measures = measures(cells)
+    recording.measures = measures(by_cell(run(range(1, options.seeds + 1), rivals)))
     write(recording, options.output)
-    shown = text(recording, cells, rivals)
+    shown = text(recording)
     print(shown)
     if options.page:
         options.page.write_text(put_into(options.page.read_text(encoding="utf-8"), NAME, shown), encoding="utf-8")
@@ -194,6 +215,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m bench.{NAME}", description="What draining costs beside what it could cost at least.")
     parser.add_argument("--rivals", default="all", help="all, none, or a kind of them")
+    parser.add_argument("--rival-workers", type=int, default=100, help="only settings that may have so many workers")
     parser.add_argument("--seeds", type=int, default=len(SEEDS), help="of each pattern and lag")
     parser.add_argument("--output", type=Path, default=RESULTS / f"{NAME}.json")
     parser.add_argument("--page", type=lambda given: Path(given) if given else None, default=PAGE, help="page to update; empty: none")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bench.recording import Measure, Recording
-from bench.validation import CASES, MODEL, REAL, Case, Drain, Machine, compared, measures, scenario, simulated, text
+from bench.page import RESULTS, block
+from bench.recording import Measure, Recording, read
+from bench.validation import CASES, MODEL, NAME, PAGE, REAL, Case, Drain, Machine, compared, measures, scenario, simulated, text
 
 BATCH = Case("batch", ((1.0, 96),), 3.0, {"fanout/drain-within": "40s", "fanout/max-workers": "5"})
 HERE = Machine(start_up_s=5.0, idle_tail_s=5.0, overhead_s=0.01)
@@ -16,6 +17,10 @@ def found(*cases: tuple[float, int, float, int]) -> list[Measure]:
         for number, (real_s, real_workers, model_s, model_workers) in enumerate(cases)
         for one in measures(Case(f"case-{number}", ((0.0, 1),), 1.0, {}), Drain(real_s, real_workers), [Drain(model_s, model_workers)] * 3)
     ]
+
+
+def test_the_docs_show_what_was_recorded() -> None:
+    assert block(NAME, text(read(RESULTS / f"{NAME}.json"))) in PAGE.read_text(encoding="utf-8"), f"run `python -m bench.{NAME} --record`"
 
 
 def test_it_holds_when_all_drains_are_close_and_workers_are_as_many() -> None:

@@ -16,7 +16,7 @@ from batch.services.claims import claim
 from batch.testing import MemoryObjectStore
 from controller.act.intents import Intent, Part, PartState
 from controller.act.launcher import GRACE_S
-from controller.act.state import LaneState, load, save
+from controller.act.state import FORMAT, LaneState, load, save
 from controller.decide.decision import HoldCause, Kind
 from controller.observe.listing import Observed, Seen
 from controller.tick.outside import Memory
@@ -89,7 +89,7 @@ def test_a_claim_that_vanishes_while_it_is_read_is_no_claim(monkeypatch: pytest.
 
 
 STATE: dict[str, Any] = {
-    "format": 2,
+    "format": FORMAT,
     "lane": "default",
     "intents": [],
     "last": None,

@@ -8,7 +8,7 @@ import pytest
 
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
 from batch.model.names import lane_state_object
-from controller.act.state import load
+from controller.act.state import FORMAT, load
 from controller.decide.decision import HoldCause
 from controller.model.reading import Reading, Unknown, Value
 from controller.observe.backlog import WINDOW_S, Sample, judged
@@ -64,8 +64,8 @@ CASES: dict[str, tuple[Callable[[World], None], HoldCause, str]] = {
     "a point in the future": (lambda here: reading_of(here, AHEAD), HoldCause.READING_UNKNOWN, "compare the clocks"),
     "listing fails": (list_fails, HoldCause.LISTING_FAILED, "cannot list the executions: 503"),
     "progress may not be read": (progress_fails, HoldCause.LISTING_FAILED, "403: workers/ may not be listed"),
-    "a corrupt state": (lambda here: corrupt(here, b'{"format": 2}'), HoldCause.STATE_UNREADABLE, "delete it to start afresh"),
-    "a state of the future": (lambda here: corrupt(here, b'{"format": 3}'), HoldCause.STATE_UNREADABLE, "knows 2"),
+    "a corrupt state": (lambda here: corrupt(here, b'{"format": %d}' % FORMAT), HoldCause.STATE_UNREADABLE, "delete it to start afresh"),
+    "a state of the future": (lambda here: corrupt(here, b'{"format": %d}' % (FORMAT + 1)), HoldCause.STATE_UNREADABLE, f"knows {FORMAT}"),
 }
 
 
