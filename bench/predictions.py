@@ -16,29 +16,22 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from batch.model.clock import iso
-from batch.model.delivery import Outgoing
-from batch.model.message import Task, encode, new_task_id
+from bench.deployed import Job, deployed, sleeping
 from bench.machine import facts, load
 from bench.page import RESULTS, ROOT, conditions, grid, put_into
 from bench.recording import Measure, Recording, write
 from controller.act.history import read_between
-from controller.config import controller_settings
 from controller.decide.decision import Kind
 from controller.decide.ledger import GUARD_S
-from controller.lanes.manifests import read_manifests
-from controller.lanes.resources import Creator, needed
-from controller.observe.deployed import DeployedJobs
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
-from controller.wiring import connected
 from local_cloud.supervisor.supervisor import LocalCloud, Options
 
 NAME = "predictions"
@@ -48,36 +41,7 @@ WANTED_PERCENT = 25.0
 MOST_WORKERS = 8
 DRAIN_LIMIT_S = 60.0
 BUCKET = "bench-predictions"
-MANIFEST = """
-apiVersion: run.googleapis.com/v1
-kind: Job
-metadata:
-  name: {lane}
-  labels: {{fanout-lane: {lane}}}
-  annotations:
-    fanout/subscription: {lane}
-    fanout/topic: {lane}
-    fanout/max-messages: "50"
-    fanout/max-workers: "8"
-    fanout/drain-within: 8s
-spec:
-  template:
-    spec:
-      template:
-        spec:
-          maxRetries: 1
-          timeoutSeconds: 600
-          containers:
-            - image: any
-              command: [python, -m, batch]
-              env:
-                - {{name: GOOGLE_CLOUD_PROJECT, value: {project}}}
-                - {{name: SUBSCRIPTION_NAME, value: {lane}}}
-                - {{name: TOPIC_NAME, value: {lane}}}
-                - {{name: BUCKET_NAME, value: {bucket}}}
-                - {{name: LANE, value: {lane}}}
-                - {{name: CONCURRENCY, value: "2"}}
-"""
+ANNOTATIONS = {"fanout/max-messages": "50", "fanout/max-workers": f"{MOST_WORKERS}", "fanout/drain-within": "8s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +124,7 @@ def _drains(folder: Path, loads: Sequence[Load], rounds: int, rng: random.Random
     with ExitStack() as stack:
         cloud = stack.enter_context(LocalCloud(folder, Options(sample_period_s=0, visibility_lag_s=0)))
         os.environ.update(cloud.environment | {"BUCKET_NAME": BUCKET})
-        outside = _deployed(stack, loads)
+        outside = deployed(stack, [Job(one.lane, ANNOTATIONS, {"CONCURRENCY": "2"}) for one in loads], BUCKET)
         drained_at = {one.lane: 0.0 for one in loads}
         for _ in range(rounds + 1):
             for one in loads:
@@ -171,22 +135,11 @@ def _drains(folder: Path, loads: Sequence[Load], rounds: int, rng: random.Random
     return sorted((entry for entry in entries if entry["kind"] == Kind.LAUNCH.value), key=lambda entry: str(entry["decided_at"]))
 
 
-def _deployed(stack: ExitStack, loads: Sequence[Load]) -> Outside:
-    settings = controller_settings(os.environ)
-    manifests = read_manifests("---".join(MANIFEST.format(lane=one.lane, project=settings.project, bucket=BUCKET) for one in loads))
-    creator = stack.enter_context(closing(Creator(settings.project, settings.region)))
-    jobs = stack.enter_context(closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator)))
-    for manifest in manifests:
-        list(creator.create_missing(needed(manifest)))
-        jobs.apply(manifest.name, manifest.document, exists=False)
-    return stack.enter_context(connected(settings))
-
-
 def _drain(outside: Outside, one: Load, count: int, rng: random.Random) -> float:
     """Publish tasks, tick until all of them are done and the history says so; returns when (Unix seconds) they were."""
     topic = outside.topic(one.lane)
     for _ in range(0, count, 50):
-        topic.publish([_message(one, rng) for _ in range(min(50, count))])
+        topic.publish([sleeping(rng, one.lane, round(rng.uniform(one.least_s, one.most_s), 3)) for _ in range(min(50, count))])
         count -= 50
     started_at = time.time()
 
@@ -198,12 +151,6 @@ def _drain(outside: Outside, one: Load, count: int, rng: random.Random) -> float
 
     _wait_until(over, DRAIN_LIMIT_S, f"{one.lane} is drained")
     return time.time()
-
-
-def _message(one: Load, rng: random.Random) -> Outgoing:
-    task_id = new_task_id(rng, one.lane)
-    fields = {"filename": f"{task_id}.txt", "processing_time": round(rng.uniform(one.least_s, one.most_s), 3)}
-    return Outgoing(*encode(Task(task_id, "file_processing", iso(time.time()), fields, lane=one.lane, shard=f"rolling-{one.lane}")))
 
 
 def _wait_until(met: Callable[[], bool], limit_s: float, what: str) -> None:

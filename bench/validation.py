@@ -18,28 +18,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import floor
 from pathlib import Path
 from statistics import median
 
-from batch.model.clock import iso
-from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyError
-from batch.model.message import Task, encode, new_task_id
 from batch.model.names import progress_folder
 from batch.model.progress import MARK_EVERY_S, Progress, from_metadata
 from batch.testing.clock import START_S
+from bench.deployed import Job, deployed, sleeping
 from bench.machine import facts, load
 from bench.page import RESULTS, ROOT, conditions, grid, put_into
 from bench.recording import Measure, Recording, write
-from controller.config import controller_settings
-from controller.lanes.manifests import read_manifests
-from controller.lanes.resources import Creator, needed
 from controller.model.execution import ExecutionInfo
-from controller.observe.deployed import DeployedJobs
 from controller.observe.jobs import RunRequest
 from controller.simulation.given.delays import Lag, StartUp
 from controller.simulation.given.durations import Fixed
@@ -47,7 +41,6 @@ from controller.simulation.given.scenario import Load, Scenario
 from controller.simulation.running import run_fanout
 from controller.tick.outside import Outside
 from controller.tick.rounds import tick_lanes
-from controller.wiring import connected
 from local_cloud.supervisor.supervisor import LocalCloud, Options
 
 NAME = "validation"
@@ -67,33 +60,6 @@ MOST_S = 400.0
 BUCKET = "bench-validation"
 CALIBRATION = "calibration"
 MAX_WORKERS = "fanout/max-workers"
-MANIFEST = """
-apiVersion: run.googleapis.com/v1
-kind: Job
-metadata:
-  name: {lane}
-  labels: {{fanout-lane: {lane}}}
-  annotations: {annotations}
-spec:
-  template:
-    spec:
-      template:
-        spec:
-          maxRetries: 1
-          timeoutSeconds: 600
-          containers:
-            - image: any
-              command: [python, -m, batch]
-              env:
-                - {{name: GOOGLE_CLOUD_PROJECT, value: {project}}}
-                - {{name: SUBSCRIPTION_NAME, value: {lane}}}
-                - {{name: TOPIC_NAME, value: {lane}}}
-                - {{name: BUCKET_NAME, value: {bucket}}}
-                - {{name: LANE, value: {lane}}}
-                - {{name: CONCURRENCY, value: "{concurrency}"}}
-                - {{name: BILLING_FLOOR_S, value: "{floor_s}"}}
-                - {{name: FLUSH_INTERVAL_S, value: "{flush_s}"}}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         cloud = LocalCloud(Path(folder), Options(sample_period_s=SAMPLE_S, visibility_lag_s=LAG_S, startup_delay_s=START_UP_S))
         os.environ.update(stack.enter_context(cloud).environment | {"BUCKET_NAME": BUCKET})
-        outside = deployed(stack, [*cases, Case(CALIBRATION, ((0.0, 1),), 0.0, _policy("60s", 3))])
+        outside = deployed(stack, [job_of(one) for one in (*cases, Case(CALIBRATION, ((0.0, 1),), 0.0, _policy("60s", 3)))], BUCKET)
         for case in cases:
             machine = calibrated(outside, workers=int(case.annotations[MAX_WORKERS]))
             print(f"a worker of this machine: {machine}", flush=True)
@@ -289,24 +255,11 @@ def simulated(case: Case, machine: Machine, seed: int) -> Drain:
 # --- the local cloud
 
 
-def deployed(stack: ExitStack, cases: Sequence[Case]) -> Outside:
-    """A lane for each case."""
-    settings = controller_settings(os.environ)
-    manifests = read_manifests("---".join(_manifest(one, settings.project) for one in cases))
-    creator = stack.enter_context(closing(Creator(settings.project, settings.region)))
-    jobs = stack.enter_context(closing(DeployedJobs(settings.project, settings.region, emulator_url=settings.run_emulator)))
-    for manifest in manifests:
-        list(creator.create_missing(needed(manifest)))
-        jobs.apply(manifest.name, manifest.document, exists=False)
-    return stack.enter_context(connected(settings))
-
-
-def _manifest(case: Case, project: str) -> str:
-    known = {"fanout/subscription": case.name, "fanout/topic": case.name, **case.annotations}
-    annotations = "{" + ", ".join(f'{name}: "{value}"' for name, value in known.items()) + "}"
+def job_of(case: Case) -> Job:
+    """Its lane's; a calibration ends as soon as it has seen that nothing is left."""
     floor_s = 0.0 if case.name == CALIBRATION else FLOOR_S
-    times = {"floor_s": f"{floor_s:g}", "flush_s": f"{FLUSH_S:g}"}
-    return MANIFEST.format(lane=case.name, annotations=annotations, project=project, bucket=BUCKET, concurrency=CONCURRENCY, **times)
+    env = {"CONCURRENCY": str(CONCURRENCY), "BILLING_FLOOR_S": f"{floor_s:g}", "FLUSH_INTERVAL_S": f"{FLUSH_S:g}"}
+    return Job(case.name, case.annotations, env)
 
 
 def calibrated(outside: Outside, workers: int, rounds: int = 5, sleep_s: float = 1.0) -> Machine:
@@ -361,13 +314,7 @@ def _progress(outside: Outside, execution: ExecutionInfo) -> list[Progress]:
 def _publish(outside: Outside, lane: str, count: int, sleep_s: float) -> None:
     rng = random.Random(time.time_ns())
     topic = outside.topic(lane)
-    topic.publish([_message(rng, lane, sleep_s) for _ in range(count)])
-
-
-def _message(rng: random.Random, lane: str, sleep_s: float) -> Outgoing:
-    task_id = new_task_id(rng, lane)
-    fields = {"filename": f"{task_id}.txt", "processing_time": sleep_s}
-    return Outgoing(*encode(Task(task_id, "file_processing", iso(time.time()), fields, lane=lane, shard=f"rolling-{lane}")))
+    topic.publish([sleeping(rng, lane, sleep_s) for _ in range(count)])
 
 
 if __name__ == "__main__":
