@@ -101,7 +101,7 @@ def bounds_of(
     return found + _outer(lane, limits)
 
 
-def scout_bound(lane: Lane, count: int, live_workers: int, within_s: float, due_in_s: float) -> Bound | None:
+def scout_bound(lane: Lane, count: int, live_workers: int, within_s: float, due_in_s: float, tick_every_s: float) -> Bound | None:
     """While nothing is learned a large backlog is left to a few workers with small shares, which show how long a message takes: the rest
     is sized at a later tick. None where the time to plan with (`within_s`) is short, unless they are late in any case (`due_in_s` is left),
     or half of the time to drain in went by beside workers that showed nothing; where the policy asks for more workers however long a
@@ -110,16 +110,21 @@ def scout_bound(lane: Lane, count: int, live_workers: int, within_s: float, due_
     asked_for = max(policy.min_workers, 0 if policy.max_messages is None else ceil(count / policy.max_messages))
     if policy.strategy is not Strategy.DEADLINE or lane.is_delayed or asked_for > max(0, SCOUT_WORKERS - live_workers):
         return None
-    least_s = SCOUT_TICKS * TICK_EVERY_S
+    least_s = SCOUT_TICKS * _shown_every_s(tick_every_s)
     if (within_s < least_s and due_in_s > 0) or (live_workers and due_in_s < max(least_s, drain_within_s(lane) / 2)):
         return None
     why = "nothing is learned yet of how long a message takes: a few workers show it, with small shares, before the rest is sized"
     return _room("scout", SCOUT_WORKERS, live_workers, why)
 
 
-def scout_share(lane: Lane) -> int:
+def scout_share(lane: Lane, tick_every_s: float) -> int:
     """Messages of a scout: what a worker may do until the next tick, if they take as long as is assumed."""
-    return min(lane.policy.unlearned_share, max(1, int(TICK_EVERY_S / GUESS_S)) * lane.concurrency)
+    return min(lane.policy.unlearned_share, max(1, int(_shown_every_s(tick_every_s) / GUESS_S)) * lane.concurrency)
+
+
+def _shown_every_s(tick_every_s: float) -> float:
+    """How long a scout takes to show anything, its start and its progress with it, to a tick."""
+    return max(TICK_EVERY_S, tick_every_s)
 
 
 def _room(name: str, most: int, live_workers: int, how: str = "") -> Bound:

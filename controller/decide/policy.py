@@ -210,7 +210,7 @@ def _sized(case: _Case) -> Decision:
         least=policy.strategy.sizes_by_work,
         stuck_workers=ledger.stuck_worker_count,
     )
-    scout = scout_bound(lane, count, alive, within_s, due_in_s) if case.rates is None else None
+    scout = scout_bound(lane, count, alive, within_s, due_in_s, case.tick_every_s) if case.rates is None else None
     bounds += [scout] if scout is not None else []
     bounds += [Bound("broken", 1, why="one worker tries whether the lane works again")] if case.tries_only else []
     bounds += [Bound("held", 1, why="one worker looks for what somebody else holds")] if case.looks_only else []
@@ -233,7 +233,7 @@ def _sized(case: _Case) -> Decision:
     if workers == 0:
         return replace(sizing, kind=Kind.NOTHING_TO_DO, reason=_no_room(case, sizing))
     scouts = any(cap.name == "scout" and cap.after < cap.before for cap in caps)
-    backlog = min(count, workers * (scout_share(lane) if scouts else _share_of_one(case)))
+    backlog = min(count, workers * (scout_share(lane, case.tick_every_s) if scouts else _share_of_one(case)))
     part = "" if case.looks_only else f", {case.look_count} of them"
     aim = f"{part} to look whether somebody else still holds {case.held_count}" if case.look_count else ""
     aim = " to try whether the broken lane works again" if case.tries_only else aim

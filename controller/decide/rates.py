@@ -95,8 +95,8 @@ class Learned:
             return None
         messages, kept = _weighed(samples), _aged(self.samples)
         known = _aged([*self.samples, *self.running]) if self.running else kept
-        overhead_s = _Spread((one.overhead_s, weight) for one, weight in known if one.overhead_s is not None).quantile(0.5)
-        uneven = _Spread((one.uneven_s, weight) for one, weight in known if one.uneven_s is not None)
+        overhead_s = Spread((one.overhead_s, weight) for one, weight in known if one.overhead_s is not None).quantile(0.5)
+        uneven = Spread((one.uneven_s, weight) for one, weight in known if one.uneven_s is not None)
         executions = [list(group) for _, group in groupby(kept, lambda of: of[0].ended_at)]
         executions += [[(one, 1.0) for one in self.running]] if self.running else []
         return Rates(
@@ -125,9 +125,8 @@ class Learned:
         return self.samples, ""
 
 
-class _Spread:
-    """Values with weights, in order. `quantile` gives the smallest value that covers this part of the weight, and no more than leaves out
-    so much of it; 0 if there are no values."""
+class Spread:
+    """Values with weights, in order."""
 
     __slots__ = ("_reached", "_values")
 
@@ -137,6 +136,8 @@ class _Spread:
         self._reached = list(accumulate([weight for _, weight in ordered]))
 
     def quantile(self, part: float, left_out: float = 0.0) -> float:
+        """The smallest value that covers this part (0 to 1) of the weight, and no more than leaves out so much of it; 0 if there are no
+        values."""
         if len(self._values) < 2:
             return self._values[0] if self._values else 0.0
         whole = self._reached[-1]
@@ -155,12 +156,12 @@ def _typical(
     for group in executions:
         told = [(value, weight) for one, weight in group if (value := seconds(one)) is not None]
         if told:
-            each.append((_Spread(told).quantile(quantile) if told[1:] else told[0][0], told[0][1]))
-    found = _without_slowest(_Spread(each), quantile)
+            each.append((Spread(told).quantile(quantile) if told[1:] else told[0][0], told[0][1]))
+    found = _without_slowest(Spread(each), quantile)
     return min(found, once_s) if len(each) == 1 else found
 
 
-def _clearly(lately: Sequence[Sample], before: _Spread) -> str:
+def _clearly(lately: Sequence[Sample], before: Spread) -> str:
     """Whether those messages take clearly longer ("slower") or shorter ("quicker") than these; empty if neither. The fewer they are, the
     more so: 2.7 times as long for 3 messages, 1.8 times for 20, 1.5 times for 100. Means of so many log-normal messages (sigma 1)
     differ by that much about once in forty times."""
@@ -278,12 +279,12 @@ def _aged(samples: Sequence[Sample]) -> list[tuple[Sample, float]]:
     return [(one, 1.0 if one.ended_at is None else 0.5 ** ((newest - one.ended_at) / HALF_LIFE_S)) for one in samples]
 
 
-def _weighed(samples: Sequence[Sample]) -> _Spread:
+def _weighed(samples: Sequence[Sample]) -> Spread:
     """Seconds per message, with their weight: by messages and by age."""
-    return _Spread([(one.message_s, weight * min(one.acked_count + one.unfinished_count, ENOUGH)) for one, weight in _aged(samples)])
+    return Spread([(one.message_s, weight * min(one.acked_count + one.unfinished_count, ENOUGH)) for one, weight in _aged(samples)])
 
 
-def _without_slowest(spread: _Spread, quantile: float) -> float:
+def _without_slowest(spread: Spread, quantile: float) -> float:
     """The quantile, but never the slowest one (a message, or an execution, has weight 1) if there are others."""
     return spread.quantile(quantile, left_out=1.0)
 

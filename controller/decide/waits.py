@@ -13,12 +13,11 @@ from math import ceil
 
 from controller.decide.sizing import Rates, WorkerCost, drain_s, share_of, worker_cost
 from controller.model.lane import Lane
+from controller.model.reading import SAMPLED_EVERY_S
 from controller.model.wording import spoken, told_at
 
 TICK_EVERY_S = 60.0
 """When the next scheduled tick comes after this one, unless a setting says otherwise; those by poke do not count."""
-SAMPLED_EVERY_S = 60.0
-"""How far apart samples of the gauge are: what it counts for the first time came within so long, or longer."""
 LEAST_MARGIN_S = 15.0
 MARGIN_PART = 0.05
 """What is kept of `fanout/drain-within` when a lane waits: rates are learned, not known."""

@@ -9,6 +9,8 @@ from typing import Any
 from batch.model.clock import from_iso, iso
 from controller.model.plain import read
 
+SAMPLED_EVERY_S = 60.0
+"""How far apart samples of the gauge are."""
 GAUGE_LATE_S = 180.0
 """How late `num_undelivered_messages` may be: a sample every minute, which may be read two minutes after it was taken."""
 FUTURE_S = 60.0

@@ -48,13 +48,17 @@ class Run:
     @property
     def in_time_share(self) -> float:
         """Of all messages, those that were done within their lane's `drain-within`."""
-        done, late = (sum(getattr(one, name) for one in self.counts.values()) for name in ("done_count", "late_count"))
-        return 1.0 if not done else max(0.0, 1 - late / done)
+        return in_time_share(*(sum(getattr(one, name) for one in self.counts.values()) for name in ("done_count", "late_count")))
 
     @property
     def waste_count(self) -> int:
         """Workers that found nothing to do."""
         return sum(one.waste_count for one in self.counts.values())
+
+
+def in_time_share(done_count: int, late_count: int) -> float:
+    """The share of messages that were done in time. What was never done is late."""
+    return 1 - late_count / max(done_count, late_count, 1)
 
 
 def lanes_of(scenario: Scenario) -> dict[str, Lane]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from batch.prices import WORKER_FLOOR_S
 from controller.simulation.bound import Terms, bound
 from controller.simulation.given.arrivals import by_second
+from controller.simulation.given.delays import Lag, StartUp
 from controller.simulation.given.patterns import Pattern
-from controller.simulation.given.scenario import Draw, Failures, Load, MaybeDraw, Scenario
+from controller.simulation.given.scenario import Failures, Load, Scenario
 from controller.simulation.running import Run, deadlines_of, lanes_of
 
 ANNOTATIONS: Mapping[str, str] = {"fanout/drain-within": "10m", "fanout/max-workers": "500"}
@@ -20,8 +21,8 @@ ANNOTATIONS: Mapping[str, str] = {"fanout/drain-within": "10m", "fanout/max-work
 class Setting:
     """How a pattern is run: the gauge's lag, the start-up of workers, annotations of every lane, tasks that a worker runs at a time."""
 
-    lag: MaybeDraw
-    start_up: Draw
+    lag: Lag
+    start_up: StartUp
     annotations: Mapping[str, str] = field(default_factory=lambda: ANNOTATIONS)
     concurrency: int = 4
     task_timeout_s: float = 3600.0

@@ -13,7 +13,7 @@ from controller.observe.jobs import LANE_PREFIX
 from controller.simulation.given.scenario import Scenario
 from controller.simulation.rival_runs import run_rival
 from controller.simulation.rivals import Rival
-from controller.simulation.running import Point, Run, lanes_of, run_fanout
+from controller.simulation.running import Point, Run, in_time_share, lanes_of, run_fanout
 from controller.simulation.trials import least_cost_s
 from fanout.simulation.case import Case
 
@@ -49,7 +49,7 @@ class Outcome:
 
     @property
     def in_time(self) -> float:
-        """The share of messages that were done in time. What was never done is late."""
+        """The share of messages that were done in time."""
         return in_time_of([self])
 
     def wins_over(self, other: Outcome) -> bool:
@@ -66,8 +66,7 @@ class Outcome:
 def in_time_of(outcomes: Iterable[Outcome]) -> float:
     """The share of messages in time, over several runs."""
     runs = list(outcomes)
-    done_count, late_count = sum(one.done_count for one in runs), sum(one.late_count for one in runs)
-    return 1 - late_count / max(done_count, late_count, 1)
+    return in_time_share(sum(one.done_count for one in runs), sum(one.late_count for one in runs))
 
 
 def check(scenario: Scenario) -> Scenario:

@@ -13,7 +13,7 @@ from batch.prices import worker_usd_per_s
 from controller.act.history import read_between
 from controller.act.state import load
 from controller.decide.decision import Kind
-from controller.decide.rates import Learned
+from controller.decide.rates import Learned, Spread
 from controller.lanes.annotations import SCHEDULE
 from controller.lanes.lanes import lanes_named
 from controller.model.lane import Lane
@@ -86,18 +86,18 @@ def recorded(outside: Outside, reader: ArrivalsReader, name: str, since: float, 
 
 def durations_from(learned: Learned) -> Durations | None:
     """From the means of the workers that have ended: what one message takes, more or less. Their spread is less than that of messages."""
-    means = [(one.message_s, one.acked_count) for one in learned.samples]
-    if not means:
+    if not learned.samples:
         return None
-    middle_s, upper_s = _quantile(means, 0.5), _quantile(means, 0.8)
+    means = Spread((one.message_s, one.acked_count) for one in learned.samples)
+    middle_s, upper_s = means.quantile(0.5), means.quantile(0.8)
     sigma = min(_MOST_SIGMA, log(upper_s / middle_s) / _UPPER) if middle_s > 0 else 0.0
     return LogNormal(middle_s, float(f"{sigma:.3g}")) if sigma > _LEAST_SIGMA else Fixed(middle_s)
 
 
 def start_up_from(learned: Learned) -> StartUp | None:
     """What four of five workers took, without the quickest fifth."""
-    known = [(one.start_up_s, 1) for one in learned.samples if one.start_up_s is not None]
-    return StartUp(_quantile(known, 0.2), _quantile(known, 0.8)) if known else None
+    known = [(one.start_up_s, 1.0) for one in learned.samples if one.start_up_s is not None]
+    return StartUp(Spread(known).quantile(0.2), Spread(known).quantile(0.8)) if known else None
 
 
 def itself_from(decisions: Iterable[Mapping[str, Any]]) -> Itself:
@@ -120,12 +120,3 @@ def _launch(kept: Mapping[str, Any]) -> tuple[int, float | None] | None:
 def _is_of_sizes(key: str) -> bool:
     name = key.removeprefix(LANE_PREFIX)
     return key.startswith(LANE_PREFIX) and name not in _NOT_OF_SIZES and not name.startswith("replay-") and not key.startswith(SCHEDULE)
-
-
-def _quantile(weighted: list[tuple[float, int]], quantile: float) -> float:
-    total, reached = sum(weight for _, weight in weighted), 0
-    for value, weight in sorted(weighted):
-        reached += weight
-        if reached >= quantile * total:
-            return value
-    return max(value for value, _ in weighted)

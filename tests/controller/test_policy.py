@@ -16,6 +16,7 @@ from controller.decide.decision import Decision, HoldCause, Kind, from_json, to_
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.policy import decision_for
 from controller.decide.sizing import Rates, cost_usd, drain_s, share_of, worker_cost
+from controller.decide.waits import TICK_EVERY_S
 from controller.model.lane import Lane, Strategy
 from controller.model.reading import Idle, Reading, Unknown, Value
 from tests.controller.fakes import lane
@@ -260,7 +261,7 @@ def test_nothing_is_assigned_twice_and_no_bound_is_broken(
     left, workers = max(0, backlog + accepted - assigned), decision.workers
     assert (workers > 0) is (decision.kind is Kind.LAUNCH) is (decision.backlog > 0)
     scouts = any(cap.name == "scout" and cap.after < cap.before for cap in decision.caps)
-    assert decision.backlog == min(left, workers * (scout_share(of) if scouts else share_of(of, rates)))
+    assert decision.backlog == min(left, workers * (scout_share(of, TICK_EVERY_S) if scouts else share_of(of, rates)))
     assert workers <= decision.backlog
     assert policy.max_messages is None or share_of(of, rates) <= policy.max_messages
     assert rates is not None or policy.max_messages is not None or share_of(of, rates) == policy.first_share

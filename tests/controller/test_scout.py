@@ -24,11 +24,13 @@ HUGE = 100_000
 LANES = {one.lane: lane_of(one.job) for one in read_manifests((Path(__file__).parents[2] / "jobs.yaml").read_text()) if one.lane}
 
 
-def first(of: Lane, count: int = HUGE, *, age_s: float = 60.0, live: int = 0, pending: int = 0, late_s: float = 0.0) -> Decision:
+def first(
+    of: Lane, count: int = HUGE, *, age_s: float = 60.0, live: int = 0, pending: int = 0, late_s: float = 0.0, **more: float
+) -> Decision:
     """The first decision of a lane, or one `late_s` later beside workers that have shown nothing yet."""
     now = NOW + late_s
     alive = (Entry("default-abcde", "", True, live, live, 0, pending_worker_count=pending),) if live else ()
-    return decision_for(of, Value(count, NOW - age_s), Ledger(NOW - 90, alive), now=now, waiting_since=NOW - age_s)
+    return decision_for(of, Value(count, NOW - age_s), Ledger(NOW - 90, alive), now=now, waiting_since=NOW - age_s, **more)  # type: ignore[arg-type]
 
 
 def unbounded(**of: object) -> Lane:
@@ -46,6 +48,13 @@ SCOUT = (
     "  scout: at most 4 (nothing is learned yet of how long a message takes: a few workers show it, with small shares, before the rest is "
     "sized): 232 -> 4"
 )
+
+
+def test_a_scout_has_work_until_the_next_tick_and_there_must_be_time_for_some_of_them() -> None:
+    seldom = first(unbounded(drain_within_s=7200.0), tick_every_s=300.0)
+    assert (seldom.workers, seldom.backlog) == (4, 4 * 30 * 8)
+    assert first(unbounded(drain_within_s=900.0), tick_every_s=300.0).workers > 100, "what it shows is known too late"
+    assert first(unbounded(), tick_every_s=5.0).backlog == 4 * 6 * 8, "a worker has not begun by the next tick"
 
 
 def test_a_small_backlog_needs_none() -> None:

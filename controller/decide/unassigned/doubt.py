@@ -18,17 +18,15 @@ from dataclasses import dataclass, field, replace
 from statistics import median_high
 
 from controller.decide.ledger import GUARD_S, STEP_S, Ledger
-from controller.model.reading import Reading, Value
+from controller.model.reading import SAMPLED_EVERY_S, Reading, Value
 
 ENOUGH = 3
 """So many samples that agree on how late the gauge is are believed, however long a doubt lasts."""
 MOST = 2 / 3
 """Of the samples."""
 KEPT = 10
-PERIOD_S = 60.0
-"""The time between two samples of a gauge."""
 LONGEST_PART = 0.5
-"""For how much of the time that there is to drain in messages may be doubted, while few samples have told."""
+"""For how much of the time that there is to drain in messages may be doubted, while samples have not told."""
 SOON_S = 600.0
 """A sample that is older than this says nothing about the present one."""
 
@@ -80,7 +78,7 @@ class Doubt:
             return False
         if self.has_told:
             return False
-        return now - self.since >= within_s * LONGEST_PART and reading.sampled_at - self.since >= ENOUGH * PERIOD_S
+        return now - self.since >= within_s * LONGEST_PART and reading.sampled_at - self.since >= ENOUGH * SAMPLED_EVERY_S
 
     def launched(self, count: int) -> Doubt:
         """`count` of the unassigned messages were launched for."""
@@ -130,7 +128,7 @@ def _sampled(doubt: Doubt, ledger: Ledger, reading: Value, open_count: int) -> D
     is_next = last is not None and 0 < reading.sampled_at - last.sampled_at <= SOON_S
     shown_s = _shown_s(ledger, reading, open_count)
     late_s = doubt.late_s if shown_s is None else (*doubt.late_s, shown_s)[-KEPT:]
-    came_after = reading.sampled_at - PERIOD_S if doubt.since is None else doubt.since
+    came_after = reading.sampled_at - SAMPLED_EVERY_S if doubt.since is None else doubt.since
     return Doubt(late_s, None, last if is_next else None, came_after)
 
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass, replace
 from batch.model.exit import ExitReason
 from controller.decide.ledger import Ledger, horizon, promised
 from controller.model.execution import Worked
-from controller.model.reading import Reading, Value
+from controller.model.reading import SAMPLED_EVERY_S, Reading, Value
 
-PERIOD_S = 60.0
-"""The time between two samples of a gauge."""
 SOON_S = 180.0
 """Between two samples that are further apart, one or more were not seen."""
 GROUPS_KEPT = 20
@@ -139,17 +137,17 @@ def _came_after(before: Waiting, look: Look) -> tuple[float, float]:
     told may be of messages that are new."""
     reading, looked_at = look.reading, float(int(before.looked_at))
     if not isinstance(reading, Value):
-        return look.now, looked_at or look.now - PERIOD_S
+        return look.now, looked_at or look.now - SAMPLED_EVERY_S
     if before.sampled_at == reading.sampled_at:
         return before.came_after, looked_at
     first_look = before.sampled_at is None or not 0 < reading.sampled_at - before.sampled_at <= SOON_S
     if first_look and (oldest := oldest_since(reading, look.ledger)) is not None:
-        return oldest, reading.sampled_at - PERIOD_S
-    came_after = reading.sampled_at - PERIOD_S if first_look else before.sampled_at or 0.0
+        return oldest, reading.sampled_at - SAMPLED_EVERY_S
+    came_after = reading.sampled_at - SAMPLED_EVERY_S if first_look else before.sampled_at or 0.0
     if before.is_doubted:  # what was doubted at the sample before had come before it
-        came_after = min(came_after - PERIOD_S, came_after if look.doubted_since is None else look.doubted_since)
+        came_after = min(came_after - SAMPLED_EVERY_S, came_after if look.doubted_since is None else look.doubted_since)
     no_older = came_after if reading.oldest_age_s is None else max(came_after, reading.sampled_at - reading.oldest_age_s)
-    return no_older, reading.sampled_at - PERIOD_S if first_look else looked_at
+    return no_older, reading.sampled_at - SAMPLED_EVERY_S if first_look else looked_at
 
 
 def _joined(groups: Sequence[Group]) -> tuple[Group, ...]:

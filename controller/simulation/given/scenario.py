@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from batch.prices import WORKER_FLOOR_S
 from batch.settings import WorkerSettings
 from controller.decide.budget import Quotas
-
-Arrivals = Sequence[tuple[float, int]]
-"""(seconds since the start, count), in order."""
-TICK_EVERY_S = 60.0
-GAUGE_EVERY_S = 60.0
-"""How often Cloud Monitoring samples the backlog."""
-
-
-class Durations(Protocol):
-    """How long a thread takes for messages."""
-
-    def mean(self, at_s: float) -> float:
-        """Of one message, for one that begins `at_s` seconds after the start."""
-
-    def draw_sum(self, rng: random.Random, count: int, at_s: float) -> float:
-        """Of `count` messages, one after the other."""
-
-
-class Draw(Protocol):
-    """Seconds until a worker begins, which differ from one to the next."""
-
-    def draw(self, rng: random.Random) -> float:
-        """The next one."""
-
-
-class MaybeDraw(Protocol):
-    """Seconds until a sample of the gauge can be read."""
-
-    def draw(self, rng: random.Random) -> float | None:
-        """The next one; None: never."""
+from controller.decide.waits import TICK_EVERY_S
+from controller.model.reading import SAMPLED_EVERY_S
+from controller.simulation.given.arrivals import Arrivals
+from controller.simulation.given.delays import Lag, StartUp
+from controller.simulation.given.durations import Durations
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +54,8 @@ class Scenario:
 
     name: str
     loads: tuple[Load, ...]
-    lag: MaybeDraw
-    start_up: Draw
+    lag: Lag
+    start_up: StartUp
     horizon_s: float
     seed: int = 1
     quotas: Quotas = field(default_factory=Quotas)
@@ -92,7 +65,7 @@ class Scenario:
     process_s: float = 1.0
     """How much of a start-up is the worker's own: its minute begins with its process."""
     flush_s: float = WorkerSettings.flush_interval_s
-    gauge_every_s: float = GAUGE_EVERY_S
+    gauge_every_s: float = SAMPLED_EVERY_S
     gauge_phase_s: float | None = None
     """When each lane's first sample is taken; None: at a random moment of the period."""
     gauge_older_s: float = 0.0

@@ -11,7 +11,7 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
@@ -374,8 +374,3 @@ class World:
         lane.count.cost_s += max(self.scenario.floor_s, now - lane.paid_from(execution, now))
         lane.count.waste_count += not worker.taken
         self._wake(lane)
-
-
-def with_seed(scenario: Scenario, seed: int) -> Scenario:
-    """The same scenario with other chances."""
-    return replace(scenario, seed=seed)
