@@ -79,19 +79,21 @@ class Examiner:
         if NOTIFICATION in lane.policy.accept:
             yield from self._read(f"bucket {self.place.bucket}", f"notifications-{lane.name}", lambda: [self._notified(lane)])
         yield from lane_checks.of_waiting(lane, waiting_of(lane, self.outside.store, self.outside.clock.now()), self.place)
-        yield from self._read(f"lane {lane.name}", "drain-within", lambda: self._in_time(lane))
+        yield from self._read(f"lane {lane.name}", "state", lambda: self._state(lane))
         yield from self._allowed(project_checks.PULL, lane.subscription)
         yield from self._allowed(project_checks.READ, lane.subscription)
         yield from self._agent("subscription", lane.subscription, "roles/pubsub.subscriber")
 
-    def _in_time(self, lane: Lane) -> Iterator[Finding]:
-        if not unmet_by_gauge(lane, None, poked=False):
-            return
+    def _state(self, lane: Lane) -> Iterator[Finding]:
+        """Whether ticks can read it, and what it says of a deadline that the gauge alone cannot meet."""
         try:
             state = load(self.outside.store, lane.name).state
-        except StateUnreadable:  # a tick holds the lane for it
+        except StateUnreadable as error:
+            yield lane_checks.of_unreadable_state(lane, str(error))
             return
-        yield lane_checks.of_deadline(lane, unmet_by_gauge(lane, state.learned.rates(self.outside.clock.now()), poked=bool(state.pokes)))
+        if unmet_by_gauge(lane, None, poked=False):
+            rates = state.learned.rates(self.outside.clock.now())
+            yield lane_checks.of_deadline(lane, unmet_by_gauge(lane, rates, poked=bool(state.pokes)))
 
     def _notified(self, lane: Lane) -> Finding:
         return project_checks.of_notifications(lane.name, lane.topic, self.facts.notified(self.place.bucket), self.place)

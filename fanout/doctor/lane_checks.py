@@ -33,6 +33,11 @@ def of_deadline(lane: Lane, unmet: str) -> Finding:
     return judged(not unmet, f"lane {lane.name}", "drain-within", good, unmet, why, EDIT, verdict=Verdict.ADVICE)
 
 
+def of_unreadable_state(lane: Lane, problem: str) -> Finding:
+    """`problem` says what is wrong with what ticks keep of the lane, and what to do."""
+    return Finding(f"lane {lane.name}", "state", Verdict.WRONG, problem, "nothing is launched for the lane until a tick can read it")
+
+
 def of_refused(refused: LaneRefused) -> Iterator[Finding]:
     for problem in refused.problems:
         why = "a lane with a problem is never ticked on a guess: nothing is launched for it"

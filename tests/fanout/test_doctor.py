@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from batch.model.errors import DependencyForbidden, DependencyUnavailable
+from batch.model.names import lane_state_object
 from controller.act.state import load, save
 from controller.config import ControllerSettings
 from controller.model.reading import Unknown, Value
@@ -281,6 +282,14 @@ def test_no_job_that_drains_dead_letters_is_advice(facts: FakeFacts, run: Run) -
     (found,) = not_fine(result)
     assert (result.exit_code, found["about"], found["verdict"]) == (0, "job dead-letters", "advice")
     assert found["command"] == "fanout apply jobs.yaml"
+
+
+def test_a_state_that_no_tick_can_read_is_told(here: World, run: Run) -> None:
+    here.store.write(lane_state_object("default"), b"not a state")
+    result = run(doctor.command, "--json")
+    (found,) = not_fine(result)
+    assert (result.exit_code, found["about"], found["check"], found["verdict"]) == (1, "lane default", "state", "wrong")
+    assert "delete it to start afresh" in found["what"]
 
 
 def test_a_listing_of_subscriptions_that_is_refused_is_told(
