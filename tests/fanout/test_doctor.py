@@ -284,7 +284,7 @@ def test_no_job_that_drains_dead_letters_is_advice(facts: FakeFacts, run: Run) -
     assert found["command"] == "fanout apply jobs.yaml"
 
 
-def test_a_state_that_no_tick_can_read_is_told(here: World, run: Run) -> None:
+def test_a_state_that_no_tick_can_read_is_told(facts: FakeFacts, here: World, run: Run) -> None:
     here.store.write(lane_state_object("default"), b"not a state")
     result = run(doctor.command, "--json")
     (found,) = not_fine(result)
