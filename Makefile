@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_READY := $(VENV)/demo
 READY := $(VENV)/ready
+TOOLS := $(VENV)/tools
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 BENCH ?= worker local_cloud predictions data dead intake
 # The tests start some hundred processes: none of them should compile the sources anew.
@@ -29,6 +30,12 @@ $(DEMO_READY): requirements/demo.txt pyproject.toml
 $(READY): requirements/dev.txt $(DEMO_READY)
 	@echo "installing what tests and tools need: $< ..."
 	@$(INSTALL) --require-hashes -r $<
+	@touch $@
+
+# Tools that look at what is deployed; their own requirements do not agree with Fanout's.
+$(TOOLS)/ready: requirements/tools.txt
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 demo: $(DEMO_READY) ## Do the main job end to end on a local cloud, on real files
@@ -60,6 +67,8 @@ lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --group build --extra local --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/demo.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra image --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/image.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra image --extra data --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/data.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra image --extra telemetry --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/telemetry.txt
+	@$(BIN)/uv pip compile --group tools --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements/tools.txt
 
 docs: $(READY) ## Write docs/reference.md anew from the code
 	@$(BIN)/python -m tests.reference
