@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "deploy" / "monitoring"
 METRIC_FILES = sorted((FOLDER / "metrics").glob("*.yaml"))
 ALERT_FILES = sorted((FOLDER / "alerts").glob("*.json"))
 DASHBOARD = FOLDER / "dashboard.json"
-COST_A_DAY_USD = 25
+COST_A_DAY_USD = 1.5
 PLACEHOLDERS = {
     "CHANNEL": "projects/my-project/notificationChannels/1",
     "RUNBOOKS": "https://example.com/docs/runbooks.md",
@@ -35,23 +35,24 @@ def filled(text: str) -> Any:
     return json.loads(text)
 
 
-def _parsed(body: Any, kind: Any) -> Any:
+def parsed(body: Any, kind: Any) -> Any:
+    """A body as JSON has it, as one of Google's types. Raises ParseError for a field that the type does not have."""
     return kind.wrap(json_format.ParseDict(body, kind.pb(kind())))
 
 
 @cache
 def log_metrics() -> dict[str, LogMetric]:
     """By name, which is the file's."""
-    return {path.stem: _parsed(yaml.safe_load(path.read_text(encoding="utf-8")), LogMetric) for path in METRIC_FILES}
+    return {path.stem: parsed(yaml.safe_load(path.read_text(encoding="utf-8")), LogMetric) for path in METRIC_FILES}
 
 
 @cache
 def policies() -> dict[str, AlertPolicy]:
     """By the name of their file."""
-    return {path.stem: _parsed(filled(path.read_text(encoding="utf-8")), AlertPolicy) for path in ALERT_FILES}
+    return {path.stem: parsed(filled(path.read_text(encoding="utf-8")), AlertPolicy) for path in ALERT_FILES}
 
 
 @cache
 def dashboard() -> Dashboard:
-    found: Dashboard = _parsed(filled(DASHBOARD.read_text(encoding="utf-8")), Dashboard)
+    found: Dashboard = parsed(filled(DASHBOARD.read_text(encoding="utf-8")), Dashboard)
     return found

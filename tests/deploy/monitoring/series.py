@@ -34,9 +34,10 @@ class Kind:
 
 
 JOB, SUBSCRIPTION = frozenset({"job_name", "location"}), frozenset({"subscription_id"})
+OF_SUBSCRIPTION = Kind("GAUGE", "INT64", frozenset(), "pubsub_subscription", SUBSCRIPTION)
 GOOGLE_METRICS = {
-    "pubsub.googleapis.com/subscription/oldest_unacked_message_age": Kind("GAUGE", "INT64", frozenset(), "pubsub_subscription", SUBSCRIPTION),
-    "pubsub.googleapis.com/subscription/num_undelivered_messages": Kind("GAUGE", "INT64", frozenset(), "pubsub_subscription", SUBSCRIPTION),
+    "pubsub.googleapis.com/subscription/oldest_unacked_message_age": OF_SUBSCRIPTION,
+    "pubsub.googleapis.com/subscription/num_undelivered_messages": OF_SUBSCRIPTION,
     "run.googleapis.com/job/completed_execution_count": Kind("DELTA", "INT64", frozenset({"result"}), "cloud_run_job", JOB),
 }
 """Of Google's own metrics those that our files use; cloud.google.com/monitoring/api/metrics_gcp_p_z (2026-08-31)."""

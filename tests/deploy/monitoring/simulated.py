@@ -8,11 +8,14 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from batch.events import log
 from batch.logs import JsonLines
+from batch.model.delivery import Delivery
 from batch.model.exit import ExitReason
+from batch.model.message import Task
+from batch.worker.admission.failures import log_dead
 from controller.model.reading import Reading, Unknown
 from controller.observe.jobs import JobInfo
 from controller.service.ticker import log_round
@@ -31,6 +34,7 @@ from tests.deploy.monitoring.incidents import Incident, incidents
 from tests.deploy.monitoring.series import Store
 
 HOUR_S = 3600.0
+Fault = Callable[[World, Outside], Outside]
 DEAD_LETTER_AGE = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
 DEAD_LETTERS = {"resource.type": "pubsub_subscription", "resource.subscription_id": "dead-letters"}
 CONTROLLER = {"type": "cloud_run_revision", "labels": {"service_name": "fanout-controller", "revision_name": "fanout-controller-00001"}}
@@ -57,7 +61,7 @@ class Project:
     dead-letters job drains its subscription every hour until `drained_until_s`."""
 
     scenario: Scenario
-    faults: Sequence[Callable[[World, Outside], Outside]] = ()
+    faults: Sequence[Fault] = ()
     stopped: tuple[float, float] = (0.0, 0.0)
     drained_until_s: float = 1e9
     entries: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
@@ -77,19 +81,20 @@ class Project:
         dead_counts = dict.fromkeys(world.lanes, 0)
 
         def tick() -> None:
-            now = world.clock.now()
+            now = self.end = world.clock.now()
             for name, one in world.lanes.items():
-                for payload in _logged(lambda one=one, name=name: _die(one.count.dead_count - dead_counts[name]), lane=name):
-                    self.entries.append((now, {"resource": {"type": "cloud_run_job", "labels": {"job_name": name}}, "jsonPayload": payload}))
+                resource = {"type": "cloud_run_job", "labels": {"job_name": name}}
+                for payload in _logged(partial(_die, one.count.dead_count - dead_counts[name]), lane=name):
+                    self.entries.append((now, {"resource": resource, "jsonPayload": payload}))
                 dead_counts[name] = one.count.dead_count
             if not self.stopped[0] <= now - world.start_at < self.stopped[1]:
                 at = now + rng.uniform(0.0, TICK_TAKES_S)
                 for payload in _logged(lambda: log_round(tick_lanes(outside), of_all=True)):
                     self.entries.append((at, {"resource": CONTROLLER, "jsonPayload": payload}))
 
+        self.begin = world.start_at
         world.every(self.scenario.tick_every_s, tick)
         world.run()
-        self.begin, self.end = world.start_at, max(world.clock.now(), world.start_at + self.scenario.horizon_s)
         self.entries.sort(key=lambda one: one[0])
         return self
 
@@ -118,8 +123,9 @@ def project(*loads: Load, hours: float = 2.0, **more: Any) -> Project:
 
 
 def _die(count: int) -> None:
+    """As a worker says it."""
     for number in range(count):
-        log("dead_lettered", "dead lettered: KeyError", task_id=f"t-{number}", task_type="simulated", attempt=1, error_type="KeyError", reason="")
+        log_dead("job", Task(f"t-{number}", "simulated", ""), Delivery("", "", b"", {}, 0.0), 1, "KeyError", "", None, on_record=True)
 
 
 class _Lines(logging.Handler):
@@ -156,7 +162,7 @@ def _logged(call: Callable[[], object], **constant: Any) -> list[dict[str, Any]]
 # --- faults
 
 
-def workers_end(reason: ExitReason, *, acked: int = 0, but: Callable[[int], bool] = lambda _: False) -> Callable[[World, Outside], Outside]:
+def workers_end(reason: ExitReason, *, acked: int = 0, but: Callable[[int], bool] = lambda _: False) -> Fault:
     """Each worker ends so as soon as it has acknowledged that many messages; those of executions whose number is in `but` do not."""
 
     def fault(world: World, outside: Outside) -> Outside:
@@ -186,12 +192,13 @@ class _Jobs:
         return getattr(self.runner, name)
 
 
-def job_changed(at_s: float, changed: Callable[[JobInfo], JobInfo], until_s: float = 1e9) -> Callable[[World, Outside], Outside]:
-    """From then on, and until then."""
+def job_changed(at_s: float, changed: Callable[[JobInfo], JobInfo], until_s: float = 1e9, lane: str = "default") -> Fault:
+    """The job of a lane, from then on, and until then."""
 
     def fault(world: World, outside: Outside) -> Outside:
         def one(job: JobInfo) -> JobInfo:
-            return changed(job) if at_s <= world.clock.now() - world.start_at < until_s else job
+            is_meant = job.name == lane and at_s <= world.clock.now() - world.start_at < until_s
+            return changed(job) if is_meant else job
 
         return replace(outside, runner=_Jobs(outside.runner, one))
 
@@ -208,10 +215,19 @@ class _Blind:
         return dict.fromkeys(found, Unknown("no answer")) if self.is_blind() else found
 
 
-def unreadable(from_s: float, until_s: float) -> Callable[[World, Outside], Outside]:
+def unreadable(from_s: float, until_s: float) -> Fault:
     """The gauge cannot be read between these seconds."""
 
     def fault(world: World, outside: Outside) -> Outside:
         return replace(outside, backlog=_Blind(outside.backlog, lambda: from_s <= world.clock.now() - world.start_at < until_s))
 
     return fault
+
+
+def misspelt(job: JobInfo) -> JobInfo:
+    (worker,) = job.containers
+    return replace(job, containers=(replace(worker, env={**worker.env, "CONCURENCY": "4"}),))
+
+
+def no_lane(job: JobInfo) -> JobInfo:
+    return replace(job, annotations={**job.annotations, "fanout/max-workers": "none"})
