@@ -113,7 +113,7 @@ class DeployedJobs:
             raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {error}") from error
         status, body = int(response.status_code), _body(response)
         if status in (401, 403):
-            raise DependencyForbidden(f"cannot {what}: {_message(body)}; roles/run.developer is needed")
+            raise DependencyForbidden(f"cannot {what}: {_refused(_message(body))}")
         if status == 429 or status >= 500:
             raise DependencyUnavailable(f"cannot {what}: HTTP {status}: {_message(body)}; try again")
         if status == 409:
@@ -140,6 +140,16 @@ def authorized_session() -> Any:
 
     credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
     return AuthorizedSession(credentials)
+
+
+def _refused(message: str) -> str:
+    """Why, and what to grant. An account that does not exist is refused as one that the caller may not use."""
+    if "actas" not in message.lower():
+        return f"{message}; roles/run.developer is needed"
+    return (
+        f"{message}; look whether the account of serviceAccountName exists (`gcloud iam service-accounts list`), create it (`gcloud iam "
+        "service-accounts create NAME`) or name another one; on it, roles/iam.serviceAccountUser is needed"
+    )
 
 
 def _body(response: Any) -> Document:
