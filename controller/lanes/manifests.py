@@ -217,7 +217,7 @@ def completed(manifest: Manifest, filling: Filling) -> Manifest:
         _set(entries, name, value)
     if filling.image:
         container["image"] = filling.image
-    worker = mapping_at(document, *WORKER)
+    worker: Any = mapping_at(document, *WORKER)
     if filling.project and isinstance(account := worker.get(ACCOUNT), str):
         # The project of an organization's domain, such as example.com:shop, has accounts at shop.example.com.iam.gserviceaccount.com.
         domain = ".".join(reversed(filling.project.split(":")))
