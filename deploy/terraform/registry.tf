@@ -1,0 +1,8 @@
+# What is pushed into it is built by Cloud Build, not by Terraform.
+resource "google_artifact_registry_repository" "fanout" {
+  repository_id = "fanout"
+  location      = var.region
+  format        = "DOCKER"
+  description   = "Fanout's image"
+  depends_on    = [google_project_service.apis]
+}
