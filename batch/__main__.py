@@ -31,7 +31,9 @@ from batch.model.errors import FanoutError, MessageRefused, SettingsError, Unrea
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
 from batch.services.network import LOOK_S, PROJECT, Network, name_project
+from batch.services.ports import Topic
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, read, worker_settings
+from batch.telemetry.starting import Telemetry, Watched, begins_traces, of_worker, started
 
 if TYPE_CHECKING:
     from batch.worker.life import Worker
@@ -106,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped()
     try:
         settings, registry = configured(environment)
+        telemetry = started(settings.telemetry, of_worker(settings, os.environ), os.environ, SystemClock())
         # Also where they come from options or the metadata server: handlers and children look there.
         os.environ |= {"DATA_MAX_BYTES": str(settings.data_max_bytes), PROJECT: settings.project}
     except SettingsError as error:
@@ -115,14 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logging(settings.log_level, settings.project, **who, lane=settings.lane_name)  # also a module may have configured logging
     tasks_begin_as_now()
     try:
-        worker = network.first(lambda: build(settings, registry, rng, network))
+        worker = network.first(lambda: build(settings, registry, rng, network, telemetry))
     except FanoutError as error:
         if isinstance(error, Unreached) and network.stopped:
             return _stopped()
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
     collect_seldom()
-    return _run(worker, signals, SystemClock())
+    return _run(worker, signals, SystemClock(), telemetry)
 
 
 def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random) -> int:
@@ -201,7 +204,9 @@ def _named(handlers: str) -> tuple[str, ...]:
         return ()
 
 
-def build(settings: WorkerSettings, registry: Registry, rng: random.Random, network: Network | None = None) -> Worker:
+def build(
+    settings: WorkerSettings, registry: Registry, rng: random.Random, network: Network | None = None, telemetry: Telemetry | None = None
+) -> Worker:
     """The worker with the real clients. Raises DependencyForbidden when there are no credentials, Unreached when they may yet come."""
     from batch.built_in import with_built_in
     from batch.services.calls import resource_of
@@ -211,11 +216,12 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random, netw
     from batch.worker.committing.republishing import PUBLISH_WITHIN_S
     from batch.worker.life import Worker
 
-    def topic(name: str) -> GoogleTopic:
+    def topic(name: str) -> Topic:
         found = resource_of("topic", name, settings.project)
-        return GoogleTopic(found.project, found.name, retry_within_s=PUBLISH_WITHIN_S, request_timeout_s=PUBLISH_WITHIN_S)
+        return watched.topic(GoogleTopic(found.project, found.name, retry_within_s=PUBLISH_WITHIN_S, request_timeout_s=PUBLISH_WITHIN_S))
 
     clock = SystemClock()
+    watched = Watched(telemetry, clock)
     store = GoogleObjectStore(
         settings.bucket_name,
         project=settings.project,
@@ -223,16 +229,20 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random, netw
         reached_within_s=LOOK_S,
         billing_project=settings.billing_project,
     )
+    subscription = watched.subscription(
+        GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name, look_within_s=LOOK_S)
+    )
     return Worker(
         settings,
         with_built_in(registry, settings, store, topic, clock, rng),
-        GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name, look_within_s=LOOK_S),
-        GoogleTopic(settings.project, settings.dead_letter_topic),
+        subscription,
+        watched.topic(GoogleTopic(settings.project, settings.dead_letter_topic)),
         store,
         clock,
         rng,
         topic,
         network,
+        watched.attempts(subscription, settings.lane_name, begins_traces(os.environ)),
     )
 
 
@@ -304,8 +314,9 @@ class Running(Protocol):
         """Call this if `run` may never come back."""
 
 
-def _run(worker: Running, signals: Signals, clock: Clock) -> int:
-    """Wait for the worker's end; turn signals into calls on it. After SIGTERM it ends in time, also when a service does not answer."""
+def _run(worker: Running, signals: Signals, clock: Clock, telemetry: Telemetry | None = None) -> int:
+    """Wait for the worker's end, and the last export; turn signals into calls on it. After SIGTERM it ends in time, also when a service
+    does not answer."""
     codes: list[int] = []
 
     def work() -> None:
@@ -314,6 +325,8 @@ def _run(worker: Running, signals: Signals, clock: Clock) -> int:
         except BaseException:  # noqa: BLE001 - the last stop of a fault: logged, and the exit code says it
             log("worker_crashed", exception=traceback.format_exc())
             codes.append(EXIT_CRASHED)
+        if telemetry is not None:
+            telemetry.end(signalled=signals.stop_came)
         signals.end()
 
     def stuck() -> None:
@@ -329,6 +342,8 @@ def _run(worker: Running, signals: Signals, clock: Clock) -> int:
     end_s: float | None = None
     while True:
         came = signals.wait(None if end_s is None else max(0.0, end_s - clock.monotonic()))
+        if not came and codes:
+            return codes[0]
         if not came:
             log("worker_cut_short", outstanding_count=worker.outstanding_count)
             return EXIT_BROKEN
