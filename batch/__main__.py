@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped()
     try:
         settings, registry = configured(environment)
-        telemetry = started(settings.telemetry, of_worker(settings, os.environ), os.environ, SystemClock())
+        telemetry = started(settings.telemetry, of_worker(settings, os.environ), os.environ, SystemClock(), of_handlers=True)
         # Also where they come from options or the metadata server: handlers and children look there.
         os.environ |= {"DATA_MAX_BYTES": str(settings.data_max_bytes), PROJECT: settings.project}
     except SettingsError as error:
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log("worker_broken", error=str(error))
         return EXIT_BROKEN
     collect_seldom()
-    return _run(worker, signals, SystemClock(), telemetry)
+    return _run(worker, signals, SystemClock())
 
 
 def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random) -> int:
@@ -243,6 +243,7 @@ def build(
         topic,
         network,
         watched.attempts(subscription, settings.lane_name, begins_traces(os.environ)),
+        telemetry.end if telemetry is not None else None,
     )
 
 
@@ -314,9 +315,8 @@ class Running(Protocol):
         """Call this if `run` may never come back."""
 
 
-def _run(worker: Running, signals: Signals, clock: Clock, telemetry: Telemetry | None = None) -> int:
-    """Wait for the worker's end, and the last export; turn signals into calls on it. After SIGTERM it ends in time, also when a service
-    does not answer."""
+def _run(worker: Running, signals: Signals, clock: Clock) -> int:
+    """Wait for the worker's end; turn signals into calls on it. After SIGTERM it ends in time, also when a service does not answer."""
     codes: list[int] = []
 
     def work() -> None:
@@ -325,8 +325,6 @@ def _run(worker: Running, signals: Signals, clock: Clock, telemetry: Telemetry |
         except BaseException:  # noqa: BLE001 - the last stop of a fault: logged, and the exit code says it
             log("worker_crashed", exception=traceback.format_exc())
             codes.append(EXIT_CRASHED)
-        if telemetry is not None:
-            telemetry.end(signalled=signals.stop_came)
         signals.end()
 
     def stuck() -> None:
@@ -342,8 +340,6 @@ def _run(worker: Running, signals: Signals, clock: Clock, telemetry: Telemetry |
     end_s: float | None = None
     while True:
         came = signals.wait(None if end_s is None else max(0.0, end_s - clock.monotonic()))
-        if not came and codes:
-            return codes[0]
         if not came:
             log("worker_cut_short", outstanding_count=worker.outstanding_count)
             return EXIT_BROKEN

@@ -71,7 +71,7 @@ def _serve(settings: ControllerSettings) -> None:
                 _serve_on(door, settings, outside, watched.service())
         finally:
             if telemetry is not None:
-                telemetry.end(signalled=True)
+                telemetry.end()
 
 
 def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outside, watch: ServiceWatch | None) -> None:

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] = ()) -> int:
             servers[0].serve_door()
         finally:
             if telemetry is not None:
-                telemetry.end(signalled=True)
+                telemetry.end()
     return 0
 
 

@@ -1,6 +1,6 @@
 """The one thread that exports what spans and measures have gathered. Imported only when telemetry is on.
 
-It never holds up work: spans that come faster than they can be exported are dropped and counted, an exporter that fails is told of once a
+It never holds up work: spans that come faster than they can be exported are dropped and counted, an exporter that fails is logged once a
 minute, and the end waits no longer than it is given. The SDK's own processors are not used: they begin threads in the copies of the process
 that handlers fork, which would export the same series as the worker does, and their end waits as long as an exporter likes.
 """
@@ -36,6 +36,8 @@ TELL_EVERY_S = 60.0
 MAX_WAITING = 4096
 """Spans that wait to be exported; more are dropped."""
 AT_ONCE = 512
+FAILED_END_S = 1.0
+"""How long the end waits for an exporter that has failed before."""
 Exporter = tuple[SpanExporter, MetricExporter]
 
 
@@ -64,7 +66,7 @@ class Exports(SpanProcessor):
         self._wake, self._over = threading.Event(), threading.Event()
         self._began_ns = int(clock.now() * 1e9)
         self._told_s = self._exported_s = -inf
-        self._has_exported = False
+        self._has_exported = self._is_failing = False
         self._until_s = inf
         self._word = LastWord()
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
@@ -87,6 +89,7 @@ class Exports(SpanProcessor):
 
     def end(self, within_s: float) -> None:
         """Export what is left, and wait for that no longer than this."""
+        within_s = min(within_s, FAILED_END_S) if self._is_failing else within_s
         self._until_s = self._clock.monotonic() + within_s
         self._over.set()
         self._wake.set()
@@ -97,12 +100,6 @@ class Exports(SpanProcessor):
     # --- the thread
 
     def _run(self) -> None:
-        try:
-            self._exporters = [self._made(make) for make in self._makers]
-        except Exception as error:  # noqa: BLE001 - whatever an exporter needs and does not find: the work goes on without it
-            self._spans = deque(maxlen=1)
-            self._tell(f"no exporter could be made: {text_of(error)}", 0)
-            return
         self._exported_s = self._clock.monotonic()
         while not self._over.is_set():
             self._clock.wait(self._wake, SPANS_EVERY_S)
@@ -118,16 +115,22 @@ class Exports(SpanProcessor):
             self._clock.wait(threading.Event(), wait_s)
         self._export_metrics()
 
-    @staticmethod
-    def _made(make: Callable[[], Exporter]) -> Exporter:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Google's exporters say so when they are made
-            return make()
+    def _made(self) -> Sequence[Exporter]:
+        """The exporters, made when there is something to export. None where one cannot be made: the work goes on without them."""
+        if not self._exporters and self._makers:
+            makers, self._makers = self._makers, ()
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # Google's exporters say so when they are made
+                    self._exporters = [make() for make in makers]
+            except Exception as error:  # noqa: BLE001 - whatever an exporter needs and does not find
+                self._tell(f"no exporter could be made: {text_of(error)}", 0)
+        return self._exporters
 
     def _export_spans(self) -> None:
         while self._spans:
             chunk = [self._spans.popleft() for _ in range(min(AT_ONCE, len(self._spans)))]
-            failed = [self._failed(spans.export, chunk, SpanExportResult.SUCCESS) for spans, _ in self._exporters]
+            failed = [self._failed(spans.export, chunk, SpanExportResult.SUCCESS) for spans, _ in self._made()]
             if any(failed):
                 self._tell("spans could not be exported", len(chunk))
         if self._lost_count:
@@ -139,16 +142,16 @@ class Exports(SpanProcessor):
         self._exported_s = self._clock.monotonic()
         if data is not None:
             self._has_exported = True
-            failed = [self._failed(metrics.export, data, MetricExportResult.SUCCESS) for _, metrics in self._exporters]
+            failed = [self._failed(metrics.export, data, MetricExportResult.SUCCESS) for _, metrics in self._made()]
             if any(failed):
                 self._tell("metrics could not be exported; they are cumulative, the next export has them too", 0)
 
     def _failed(self, call: Callable[[Any], object], what: Any, success: object) -> bool:
         try:
-            return call(what) is not success
+            self._is_failing = call(what) is not success
         except Exception as error:  # noqa: BLE001 - an exporter may raise what it likes
-            self._word.text = text_of(error)
-            return True
+            self._word.text, self._is_failing = text_of(error), True
+        return self._is_failing
 
     def _tell(self, what: str, span_count: int) -> None:
         now_s = self._clock.monotonic()

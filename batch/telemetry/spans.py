@@ -1,7 +1,7 @@
 """Spans by OpenTelemetry's conventions for messaging and HTTP. Imported only when telemetry is on.
 
 The span of an attempt is a child of the span that published its message, and links it: as a child it has the trace that the message's log
-lines and outcome name, from the request to the last attempt; the link is what the conventions ask of whoever processes a message.
+lines and outcome name, from the request to the last attempt; the link is what the conventions ask for.
 """
 
 from __future__ import annotations

@@ -32,10 +32,8 @@ SAMPLERS = (
     "parentbased_traceidratio",
 )
 PROTOCOL, PROTOCOLS = "OTEL_EXPORTER_OTLP_PROTOCOL", ("http/protobuf",)
-END_S = 8.0
-"""What the last export may take; more than the time that Cloud Monitoring wants between two points."""
-SIGNALLED_END_S = 2.0
-"""The same after a signal, which leaves 10 s for everything."""
+END_S = 2.0
+"""What the last export of a service may take: a signal leaves 10 s for everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +44,9 @@ class Telemetry:
     measures: Measures
     exports: Exports
 
-    def end(self, *, signalled: bool = False) -> None:
-        """The last export; bounded."""
-        self.exports.end(SIGNALLED_END_S if signalled else END_S)
+    def end(self, within_s: float = END_S) -> None:
+        """The last export, which is waited for no longer than this."""
+        self.exports.end(within_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ class Watched:
 @dataclass(frozen=True, slots=True)
 class Who:
     """What a process says of itself. `instance` is another one for each process: Cloud Monitoring takes one writer a series. `common`
-    attributes stand at each metric, `received` at those of a subscription."""
+    attributes stand at each metric, `received` at those of a subscription. `begins_traces`: also where no context came."""
 
     service: str
     project: str
@@ -102,10 +100,11 @@ class Who:
     resource: Mapping[str, str]
     common: Mapping[str, str]
     received: Mapping[str, str]
+    begins_traces: bool = True
 
 
-def started(kinds: Sequence[str], who: Who, environment: Mapping[str, str], clock: Clock) -> Telemetry | None:
-    """None when it is off (no `kinds`). Raises SettingsError."""
+def started(kinds: Sequence[str], who: Who, environment: Mapping[str, str], clock: Clock, *, of_handlers: bool = False) -> Telemetry | None:
+    """None when it is off (no `kinds`). `of_handlers`: what they make of spans is exported as well. Raises SettingsError."""
     if not kinds:
         return None
     if problems := _problems(environment):
@@ -113,8 +112,9 @@ def started(kinds: Sequence[str], who: Who, environment: Mapping[str, str], cloc
     from opentelemetry import trace
 
     telemetry = telemetry_of(who, [_MAKERS[kind](who.project) for kind in kinds], clock)
-    # A module of handlers may have set one of its own when it was imported: then that one makes the handlers' spans.
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+    # A module of handlers may have set one of its own when it was imported: then that one makes the handlers' spans. A service sets none:
+    # FastAPI would make spans of its own for each request.
+    if of_handlers and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         trace.set_tracer_provider(telemetry.provider)
     telemetry.exports.start()
     return telemetry
@@ -124,6 +124,7 @@ def telemetry_of(who: Who, makers: Sequence[Callable[[], Exporter]], clock: Cloc
     """With these exporters, not yet started. What OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME say of the process wins."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import DEFAULT_OFF
 
     from batch.telemetry.exporting import Exports
     from batch.telemetry.spans import Ids
@@ -132,7 +133,9 @@ def telemetry_of(who: Who, makers: Sequence[Callable[[], Exporter]], clock: Cloc
     resource = Resource.create({**{name: value for name, value in own.items() if value}, **OTELResourceDetector().detect().attributes})
     measures = Measures(who.common, who.received)
     exports = Exports(resource, measures, makers, clock)
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False, id_generator=Ids())
+    # Without a sampler the SDK takes that of OTEL_TRACES_SAMPLER.
+    sampler = None if who.begins_traces else DEFAULT_OFF
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False, id_generator=Ids())
     provider.add_span_processor(exports)
     return Telemetry(provider, measures, exports)
 
@@ -149,7 +152,7 @@ def of_worker(settings: WorkerSettings, environment: Mapping[str, str]) -> Who:
     resource = {"fanout.lane": settings.lane_name} | (on_cloud_run if "CLOUD_RUN_EXECUTION" in environment else {})
     common, received = {"fanout.lane": settings.lane_name}, {"messaging.destination.subscription.name": settings.subscription_name}
     instance = f"{settings.execution}/{settings.index}/{settings.retry}"
-    return Who("fanout-worker", settings.project, instance, resource, common, received)
+    return Who("fanout-worker", settings.project, instance, resource, common, received, begins_traces(environment))
 
 
 def of_service(service: str, project: str, environment: Mapping[str, str]) -> Who:
@@ -161,7 +164,8 @@ def of_service(service: str, project: str, environment: Mapping[str, str]) -> Wh
 
 
 def begins_traces(environment: Mapping[str, str]) -> bool:
-    """Whether attempts whose message names no context may begin a trace: only where the sampler is set, or each message would."""
+    """Whether attempts whose message names no context, and what their handlers do, may begin a trace: only where the sampler is set, or
+    each message would."""
     return bool(environment.get(SAMPLER))
 
 

@@ -60,9 +60,10 @@ class Worker:
         topics: Callable[[str], Topic] | None = None,
         network: Network | None = None,
         watch: AttemptWatch | None = None,
+        last_export: Callable[[float], None] | None = None,
     ) -> None:
         """`topics` makes a topic by the name that the subscription gives; without it nothing can be published again. `network` says when
-        the process began; `watch` hears of each attempt."""
+        the process began; `watch` hears of each attempt; `last_export` may take so many seconds."""
         self._network = network or Network(clock, settings.task_timeout_s)
         started_s = self._network.began_s
         registry = registry.limited(settings.handler_timeout_s)
@@ -98,6 +99,7 @@ class Worker:
             self._bounds,
             self._breaker,
             self._progress,
+            last_export,
         )
         self._watchdog = self.shutdown.watchdog
 

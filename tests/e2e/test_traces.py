@@ -166,7 +166,6 @@ def test_without_a_collector_the_drain_is_as_ever_and_one_line_says_so(site: Sit
         end = site.run(**worker(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{address}"))
     assert (end.code, end.summary["succeeded"], end.summary["exit_reason"]) == (0, 5, "drained"), end.text
     assert len(end.events("telemetry_failed")) == 1
-    assert end.lines[-1]["event"] in ("telemetry_failed", "worker_ended")
 
 
 @pytest.mark.slow
