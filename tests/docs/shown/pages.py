@@ -22,6 +22,8 @@ _GROUPS = (
 COMMAND = re.compile(rf"\bgcloud (?:{'|'.join(_GROUPS)})\b")
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+_START = re.compile(r"^\s*(?:(?:fanout|for|printf)\b|\w+=).*\bgcloud |\bgcloud ")
+"""Where a command begins in a line that has one: it may be piped to, assigned, or repeated."""
 _COMMENT = re.compile(r"^\s*(?:#|//) ?(.*)$|^[^#'\"]*\s# (.*)$")
 
 
@@ -74,9 +76,9 @@ def in_text(text: str) -> Iterator[str]:
     for match in _SPAN.finditer(text):
         yield from _commands(match[2])
     for line in _SPAN.sub("", text).splitlines():
-        match = re.search(r"(?:\bfanout [\w ]+\| )?(?:\w+=\S+ )?\bgcloud .*", line)
-        if match and COMMAND.search(match[0]):
-            yield re.sub(r"\s+# .*$", "", match[0]).strip()
+        start = _START.search(line)
+        if start and COMMAND.search(line):
+            yield re.sub(r"\s+# .*$", "", line[start.start() :]).strip()
 
 
 def in_data(name: str, value: Any) -> Iterator[Shown]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 from batch.services.calls import Resource
 from batch.services.refusals import Where
 from fanout.doctor.place import Place
+from fanout.doctor.project_checks import LAUNCH, PUBLISH, PUBLISH_DEAD, PULL, READ, WRITE
 from tests.docs.shown.pages import COMMAND, ROOT, Shown, in_text
 
 PACKAGES = ("batch", "controller", "intake", "fanout")
 UNKNOWN = "\N{WARNING SIGN}"
+TEMPLATES = ROOT / "fanout" / "doctor" / "place.py"
+"""Its commands are looked at where they are asked for, with what they are asked for."""
 FIELDS = {"bucket": "my-project-fanout", "project": "my-project", "name": "input/a.csv"}
 """Of texts that are filled in by `format`."""
 
@@ -29,6 +33,11 @@ class Word(str):
         return self
 
 
+class Each(tuple[Any, ...]):
+    """A stand-in that is each of these, one after the other."""
+
+
+_TICK = SimpleNamespace(name="fanout-tick", url="https://fanout-controller-x.run.app/tick")
 _PLACE = Place(
     "my-project", "us-central1", "my-project-fanout", "my-project", "https://fanout-controller-x.run.app", "https://fanout.example"
 )
@@ -42,7 +51,7 @@ STAND_INS: Mapping[str, Any] = {
     "info": Word("EXECUTION"),
     "job": Word("default"),
     "key": "projects/my-project/locations/us-central1/keyRings/fanout/cryptoKeys/bucket",
-    "kind": "topic",
+    "kind": Each(("topic", "subscription")),
     "lane": Word("default"),
     "life": Word("TASK"),
     "name": Word("default"),
@@ -51,9 +60,15 @@ STAND_INS: Mapping[str, Any] = {
     "place": _PLACE,
     "project": "my-project",
     "resource": Resource("topic", "my-project", "default"),
+    "need": Each((PULL, PUBLISH, READ, PUBLISH_DEAD, WRITE, LAUNCH)),
+    "project_checks.update": "gcloud storage buckets update gs://my-project-fanout",
+    "rare": [_TICK],
     "refusals.where": Where("read", "my-project-fanout", "my-project", "input/a.csv"),
+    "right": [_TICK],
+    "self": SimpleNamespace(place=_PLACE),
     "role": "roles/pubsub.publisher",
     "subscriptions": ["default", "urgent"],
+    "ticking": [_TICK],
     "timeout": "3600",
     "topic": "default",
     "where": "--project=my-project --location=us-central1",
@@ -65,7 +80,7 @@ def in_product() -> Iterator[Shown]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             source = path.read_text(encoding="utf-8")
-            if "gcloud" in source or "place." in source:
+            if path != TEMPLATES and ("gcloud" in source or "place." in source):
                 yield from in_module(path, source)
 
 
@@ -78,7 +93,9 @@ def in_module(path: Path, source: str) -> Iterator[Shown]:
 
 def in_tree(name: str, tree: ast.Module, module: dict[str, Any]) -> Iterator[Shown]:
     """As `in_module`; `module` has what the names of the module mean."""
-    texts = [found for scope in _scopes(tree) for found in _texts(name, scope, module)]
+    both = [_Chosen(branch).visit(copy.deepcopy(tree)) for branch in ("body", "orelse")]
+    scopes = [scope for one in both for scope in _scopes(one)]
+    texts = sorted({found for scope in scopes for turn in range(_TURNS) for found in _texts(scope, module, turn)})
     for line, text in texts:
         if any(text != other and text in other for _, other in texts):
             continue
@@ -87,21 +104,37 @@ def in_tree(name: str, tree: ast.Module, module: dict[str, Any]) -> Iterator[Sho
             yield Shown(f"{name}:{line}", command)
 
 
+_TURNS = max(len(one) for one in STAND_INS.values() if isinstance(one, Each))
+
+
+class _Chosen(ast.NodeTransformer):
+    """A module in which every `X if … else Y` is its X, or is its Y: both may be shown."""
+
+    def __init__(self, branch: str) -> None:
+        self.branch = branch
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        chosen: ast.AST = self.visit(getattr(node, self.branch))
+        return chosen
+
+
 def _scopes(tree: ast.Module) -> Iterator[ast.AST]:
     yield tree
     yield from (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
 
-def _texts(name: str, scope: ast.AST, module: dict[str, Any]) -> Iterator[tuple[int, str]]:
+def _texts(scope: ast.AST, module: dict[str, Any], turn: int) -> Iterator[tuple[int, str]]:
     """Line and value of each text of a function, or of the module outside its functions, that has a command."""
     nodes = list(_own(scope))
-    names = _Names(module, _assigned(nodes))
+    names = _Names(module, _assigned(nodes), turn)
     hidden = _docstrings(scope)
     for node in nodes:
         if not _is_text(node) or node in hidden:
             continue
         assert isinstance(node, ast.expr)
         text = names.text(node)
+        if UNKNOWN in text and (isinstance(node, ast.Call) or f"{UNKNOWN} --" in text):
+            text = f"gcloud storage {text}"  # nobody knows what it is, and it may be a command: it is refused below
         if "gcloud " in text:
             yield node.lineno, _filled(text) if isinstance(node, ast.Constant) else text
 
@@ -145,9 +178,9 @@ def _assigned(nodes: list[ast.AST]) -> dict[str, ast.expr]:
 class _Names(dict[str, Any]):
     """What the names in a text mean: a stand-in, what the function assigns, what the module has; in this order."""
 
-    def __init__(self, module: dict[str, Any], assigned: dict[str, ast.expr]) -> None:
+    def __init__(self, module: dict[str, Any], assigned: dict[str, ast.expr], turn: int) -> None:
         super().__init__()
-        self.module, self.assigned = module, assigned
+        self.module, self.assigned, self.turn = module, assigned, turn
         self._asked: set[str] = set()
 
     def text(self, node: ast.expr) -> str:
@@ -173,7 +206,8 @@ class _Names(dict[str, Any]):
             return value
         for key in (f"{self.module['__name__'].rpartition('.')[2]}.{name}", name):
             if key in STAND_INS:
-                return STAND_INS[key]
+                found = STAND_INS[key]
+                return found[self.turn % len(found)] if isinstance(found, Each) else found
         raise KeyError(name)
 
 
