@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from batch.model.errors import FanoutError, ObjectMissing, PreconditionFailed
-from batch.model.names import history_end_object, history_object, lane_state_object
+from batch.model.names import HISTORY_END, history_end_object, history_object, lane_state_object
 from batch.services.ports import ObjectStore
 from controller.act.intents import Intent, PartState
 from controller.decide import rates
-from controller.decide.decision import Decision, Kind, LastDecision, OpenLaunch, ends_of, last_of, open_launch, to_json
+from controller.decide.decision import Decision, Kind, LastDecision, OpenLaunch, ends_of, has_failed, last_of, open_launch, to_json
 from controller.decide.held_elsewhere import HeldElsewhere
 from controller.decide.probe import Blind
 from controller.decide.rates import Learned
@@ -39,9 +39,11 @@ UNWRITTEN_KEPT = 20
 ACCEPTED_KEPT_S = 900.0
 """Longer than any reading may be old: what was accepted before is in the gauge."""
 POKES_KEPT = 500
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
 
 
-_SELDOM: Mapping[str, Any] = {"scheduled": (), "elsewhere": None, "unwritten": ()}
+_SELDOM: Mapping[str, Any] = {"scheduled": (), "elsewhere": None, "unwritten": (), "spent": (), "failed_launch_count": 0}
 """Fields that are left out where there is nothing to say."""
 
 
@@ -82,7 +84,9 @@ class LaneState:
     given: it is saved first, with what it tells of. `accepted` are (Unix seconds, count) of tasks that the
     front door accepted, `pokes` the ids of the pokes that said so. `waiting`: since when messages wait that nobody has.
     `learned` comes from finished workers; `blind`: the gauge has not been readable for a while. `scheduled`: what is known of
-    schedules; `elsewhere`: of messages that another consumer holds; `doubt`: of how late the gauge is."""
+    schedules; `elsewhere`: of messages that another consumer holds; `doubt`: of how late the gauge is. `spent` are the hours (Unix seconds
+    of their beginning) in which launches ended, each with the dollars that those cost, of the last day; `failed_launch_count` launches
+    ended with failed workers since the last that did not."""
 
     lane: str
     intents: tuple[Intent, ...] = ()
@@ -100,6 +104,8 @@ class LaneState:
     scheduled: tuple[Scheduled, ...] = ()
     elsewhere: HeldElsewhere | None = None
     doubt: Doubt = field(default_factory=Doubt)
+    spent: tuple[tuple[float, float], ...] = ()
+    failed_launch_count: int = 0
     epoch: int = 0
 
     @property
@@ -118,9 +124,9 @@ class LaneState:
         """More for the history; of what it could not be given for long, the newest stay."""
         return replace(self, unwritten=(*self.unwritten, *more)[-UNWRITTEN_KEPT:]) if more else self
 
-    def compared(self, executions: Sequence[Worked], lane: Lane) -> LaneState:
+    def compared(self, executions: Sequence[Worked], lane: Lane, now: float) -> LaneState:
         """Launches whose executions have all ended are not awaited any more, and the history is to be told what became of them; nor are
-        those of which Cloud Run started nothing."""
+        those of which Cloud Run started nothing. What they cost counts as spent in the hour of `now` (Unix seconds)."""
         nothing = (PartState.REFUSED, PartState.ABANDONED)
         over = {one.decision_id for one in self.intents if all(part.state in nothing for part in one.parts)}
         awaited = [one for one in self.launches if one.decision_id not in over]
@@ -132,7 +138,22 @@ class LaneState:
             for one in awaited
             if one.decision_id in ends
         ]
-        return replace(self, launches=tuple(one for one in awaited if one.decision_id not in ends)).with_unwritten(told)
+        state = replace(self, launches=tuple(one for one in awaited if one.decision_id not in ends)).with_unwritten(told)
+        failed_count = self.failed_launch_count
+        for name in (one.decision_id for one in awaited if one.decision_id in ends):
+            failed = has_failed(name, executions)
+            failed_count = failed_count if failed is None else (failed_count + 1) * failed
+        usd = sum(end["actual_cost_usd"] for end in ends.values())
+        return replace(state, failed_launch_count=failed_count, spent=_spent(self.spent, usd, now))
+
+    def spent_usd(self, now: float) -> float:
+        """Dollars that launches cost which ended in the last day, in whole hours."""
+        return sum(usd for hour, usd in self.spent if hour > now - DAY_S)
+
+    def ends_after(self, before: LaneState) -> list[Mapping[str, Any]]:
+        """What the history is to be told of ends of launches, and was not yet in `before`."""
+        known = {one.name for one in before.unwritten}
+        return [one.body for one in self.unwritten if one.name.endswith(HISTORY_END) and one.name not in known]
 
     def with_intent(self, intent: Intent) -> LaneState:
         """The intent added, or put in place of the one with its id."""
@@ -154,6 +175,13 @@ class LaneState:
         """Without what was accepted so long ago that the gauge counts it, or in the future, by a clock that was wrong."""
         accepted = tuple(mark for mark in _recent(self.accepted, now) if mark[0] <= now + FUTURE_S)
         return self if accepted == self.accepted else replace(self, accepted=accepted)
+
+
+def _spent(before: Sequence[tuple[float, float]], usd: float, now: float) -> tuple[tuple[float, float], ...]:
+    hours = {hour: one for hour, one in before if now - DAY_S < hour <= now}
+    this = now - now % HOUR_S
+    hours[this] = round(hours.get(this, 0.0) + usd, 6)
+    return tuple(sorted(hours.items()))
 
 
 def _bounded(decision: dict[str, Any]) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def ends_of(launches: Sequence[OpenLaunch], executions: Sequence[Worked], lane: 
 def _end_of(launch: OpenLaunch, own: Sequence[Worked], lane: Lane) -> dict[str, Any] | None:
     if any(one.info.live for one in own) or sum(one.info.task_count for one in own) != launch.workers:
         return None
-    end: dict[str, Any] = {"actual_cost_usd": float(f"{sum(_cost_usd(one, lane) for one in own):.4g}")}
+    end: dict[str, Any] = {"actual_cost_usd": float(f"{sum(cost_usd(one, lane) for one in own):.4g}")}
     if failure := _failure(own):
         return {**end, "actual_failure": failure}
     last_at = max((_last_ack(one) for one in own), default=0.0)
@@ -280,15 +280,26 @@ def _last_ack(worked: Worked) -> float:
     return max((one.last_acked_at or one.updated_at for one in worked.progress if one.acked), default=0.0)
 
 
-def _cost_usd(worked: Worked, lane: Lane) -> float:
-    """From the launch, or a delayed start, to each worker's last progress, start-up included; to the end of the execution for a worker
-    without progress."""
+def cost_usd(worked: Worked, lane: Lane, now: float | None = None) -> float:
+    """Dollars at list price: from the launch, or a delayed start, to each worker's last progress, start-up included; to the end of the
+    execution for a worker without progress. What is alive costs until `now` (Unix seconds), nothing while it waits for a delayed start."""
     info, tries, cost = worked.info, worked.tries, worker_cost(lane)
     begun_at = info.begun_at(is_delayed=lane.is_delayed)
+    if info.live and begun_at is None and not tries:
+        return 0.0
     own = [tries.get(index) for index in range(info.task_count)]
+    over_at = info.completed_at or now or info.created_at
     spans = [
-        (begun_at or (one[0].started_at if one else end), one[-1].updated_at if one else end)
+        (begun_at or (one[0].started_at if one else over_at), one[-1].updated_at if one and (one[-1].exit_reason or not now) else over_at)
         for one in own
-        for end in (info.completed_at or info.created_at,)
     ]
     return sum(cost.usd(end - begin) for begin, end in spans)
+
+
+def has_failed(decision_id: str, executions: Sequence[Worked]) -> bool | None:
+    """Whether workers failed of a launch that has ended: True if some did though others worked, False if none did. None where it says
+    nothing: it was cancelled, or acknowledged nothing, which is what a broken lane is about."""
+    own = [one for one in executions if one.info.decision_id.rpartition(".")[0] == decision_id]
+    if any(one.info.failed_count for one in own):
+        return True if any(progress.acked for one in own for progress in one.progress) else None
+    return None if any(one.info.cancelled_count for one in own) else False

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from batch.events import log
 from batch.model.clock import iso
 from batch.model.errors import DependencyError, SettingsError
+from controller.model.wording import counted
+from controller.tick.health import day_usd, health_json
 from controller.tick.outside import Outside
 from controller.tick.results import Round, TickResult, endings_json, ends_lines, result_json, round_json
 from controller.tick.rounds import tick_lanes
@@ -153,7 +155,7 @@ class Ticker:
             log("tick_failed", text, exception=traceback.format_exc())
             raise
         else:
-            log_round(outcome)
+            log_round(outcome, of_all=lane == ALL_LANES)
             return outcome
         finally:
             with self._changed:
@@ -161,17 +163,23 @@ class Ticker:
                 self._changed.notify_all()
 
 
-def log_round(outcome: Round) -> None:
-    """One line for each lane, for each job that could not be one, and for the ends of submissions where there is something to tell."""
+def log_round(outcome: Round, *, of_all: bool = False) -> None:
+    """One line for each lane, for each job that could not be one, for the ends of submissions where there is something to tell, and for a
+    tick `of_all` lanes."""
+    healths = [result.health for result in outcome.results if result.health is not None]
     for result in outcome.results:
         troubled = result.decision.troubled or result.failures or result.delayed.problems
         said = f"lane {result.decision.lane}: {result.decision.kind}: {result.decision.reason}"
-        log("lane_troubled" if troubled else "lane_ticked", said, **result_json(result))
+        health = {"health": health_json(result.health)} if result.health is not None else {}
+        log("lane_troubled" if troubled else "lane_ticked", said, **result_json(result), **health)
     for one in outcome.refused:
         log("job_refused", f"job {one.job} is not ticked: {'; '.join(one.problems)}", job=one.job, problems=list(one.problems))
     ends = outcome.endings
     if ends.sent or ends.problems:
         log("ends_troubled" if ends.problems else "ends_looked_at", "; ".join(ends_lines(ends)), **endings_json(ends))
+    if of_all:
+        counts = {"lane_count": len(outcome.results), "refused_count": len(outcome.refused)}
+        log("round_ticked", f"all lanes were ticked: {counted(len(outcome.results), 'lane')}", **counts, day_usd=day_usd(healths))
 
 
 def answer_json(answer: Answer, deadline_s: float) -> Mapping[str, Any]:

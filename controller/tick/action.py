@@ -57,7 +57,7 @@ def _launch(view: View, decision: Decision, outside: Outside) -> TickResult:
     clock, memory = outside.clock, outside.memory
     done = launch(lane, intent, outside.runner, clock.now, lambda: memory.remember_run_call(clock.now()))
     backoff = backed_off(state.backoff, done, outside.clock.now(), outside.rng)
-    state = replace(written.state.with_intent(done.intent).compared((), lane), backoff=backoff)
+    state = replace(written.state.with_intent(done.intent).compared((), lane, now), backoff=backoff)
     state, unwritten = write_history(outside.store, state)
     state, submitted = _submitted(view, state, outside)
     notes = (*view.notes, *unwritten, *submitted)

@@ -12,11 +12,13 @@ from controller.decide.decision import Decision, Kind, to_json
 from controller.decide.explanation import explained_decision
 from controller.lanes.lanes import LaneRefused
 from controller.model.wording import are, counted
+from controller.tick.health import Health
 
 
 @dataclass(frozen=True, slots=True)
 class TickResult:
-    """What one tick decided and did for a lane. `stood_down`: another controller decided for it at the same time, nothing was launched."""
+    """What one tick decided and did for a lane. `stood_down`: another controller decided for it at the same time, nothing was launched.
+    `health` is for monitoring."""
 
     decision: Decision
     intent: Intent | None = None
@@ -24,6 +26,7 @@ class TickResult:
     dry_run: bool = False
     notes: tuple[str, ...] = ()
     delayed: Republished = field(default_factory=Republished)
+    health: Health | None = None
 
     @property
     def launched(self) -> tuple[str, ...]:

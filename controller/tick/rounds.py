@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from batch.dead.lanes import LaneFacts, write_lanes
@@ -25,6 +26,7 @@ from controller.model.together import together
 from controller.observe.jobs import JobInfo
 from controller.tick.action import act
 from controller.tick.found import Found, find_lanes
+from controller.tick.health import health_of
 from controller.tick.outside import Outside
 from controller.tick.results import Round, TickResult
 from controller.tick.sharing import share_out
@@ -147,6 +149,7 @@ def ticked(
         except Exception as error:  # noqa: BLE001 - as above
             held = fault(view.lane, view.reading, outside.clock.now(), error)
             result = TickResult(held, dry_run=dry_run, notes=_traced(error), delayed=view.delayed)
+        result = _with_health(result, view)
         if on_result is not None:
             on_result(result)
         return result
@@ -156,6 +159,14 @@ def ticked(
     reserved_at = decided.reserved_at
     pairs = zip(views, decided.decisions, strict=True)
     return together(acted, [(view, decision) for view, decision in pairs if view.lane.name in chosen], LANES_AT_A_TIME, "lane")
+
+
+def _with_health(result: TickResult, view: View) -> TickResult:
+    """What was done is done: a fault in judging it is a note."""
+    try:
+        return replace(result, health=health_of(view, result.decision, result.failures))
+    except Exception as error:  # noqa: BLE001 - as for a lane
+        return replace(result, notes=(*result.notes, *_traced(error)))
 
 
 def _named_below(store: ObjectStore, folder: str) -> set[str] | None:

@@ -43,7 +43,8 @@ class View:
     `unfinished_count` of the tasks that the front door accepted lately are not acknowledged. `held`: a decision that is made already,
     because the lane could not be read; `held_worker_count` workers of it are then alive. `crashed`: which workers of its newest execution
     were ended by a signal or crashed. `problems`: what is wrong with the lane's job, or with what it drains (`source_problems`), so that
-    nothing is launched; `advice`: what is not as it should be there, and keeps nothing from being launched."""
+    nothing is launched; `advice`: what is not as it should be there, and keeps nothing from being launched. `worked`: the executions that
+    matter, newest first."""
 
     lane: Lane
     now: float
@@ -62,6 +63,7 @@ class View:
     crashed: str = ""
     source_problems: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    worked: tuple[Worked, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -222,7 +224,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         observed=observed(job, state.observed, found, (one.info for one in remains), now),
         learned=rates.learned(state.learned, seen.worked, lane.concurrency, is_delayed=lane.is_delayed),
         elsewhere=elsewhere,
-    ).compared(seen.worked, lane)
+    ).compared(seen.worked, lane, now)
     if not listing_error:
         state = replace(state, doubt=weight.doubt, waiting=_waiting(view, state, seen.worked, weight.ledger))
     return replace(
@@ -234,6 +236,7 @@ def _with_executions(view: View, job: JobInfo, outside: Outside, sampled_at: flo
         unfinished_count=unfinished(state.accepted, seen.worked),
         notes=(*view.notes, *found.notes, *seen.notes),
         crashed=crashed_of(seen.worked),
+        worked=seen.worked,
     )
 
 

@@ -62,7 +62,8 @@ def test_a_tick_of_all_lanes_reads_once_and_answers_with_every_decision(
     assert [one["job"] for one in body["refused"]] == ["wrong"]
     assert here.backlog.calls == [["bulk-sub", "tasks-sub"]]
     lines = [vars(record) for record in caplog.records if record.name == "fanout"]
-    assert [line["event"] for line in lines] == ["lane_troubled", "lane_ticked", "job_refused"]
+    assert [line["event"] for line in lines] == ["lane_troubled", "lane_ticked", "job_refused", "round_ticked"]
+    assert [line["health"]["condition"] for line in lines[:2]] == ["unknown", "ok"]
     assert lines[1]["decision"]["workers"] == 3
 
 

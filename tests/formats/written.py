@@ -198,7 +198,10 @@ def _stored() -> dict[str, bytes]:
     write_attempts(store, "failed", FAILED, 0)
     write_attempts(store, "in-progress", IN_PROGRESS, 0)
     save(store, STATE, 0, "token")
-    write_history(store, replace(STATE, unwritten=()).with_decision(DECISION, DECISION.decision_id).compared([ENDED], LANE_OF_TESTS))
+    write_history(
+        store,
+        replace(STATE, unwritten=()).with_decision(DECISION, DECISION.decision_id).compared([ENDED], LANE_OF_TESTS, DECISION.decided_at),
+    )
     worker: dict[str, Any] = {"finished_at": "2026-01-01T00:00:05.000000Z", "execution": EXECUTION, "index": 3, "retry": 1}
     ended: list[dict[str, Any]] = [
         {"task_id": "a", "outcome": "succeeded", "duration_s": 0.25, "output": "processed/a.csv", "result": {"size": 3, "note": "größer"}},

@@ -227,7 +227,7 @@ class Drain:
             for one in dead:
                 letter = one.letter
                 facts = {"task_id": letter.task_id, "task_type": letter.task_type, "error_type": letter.error_type, "reason": letter.reason}
-                log("dead_lettered", f"dead lettered: {letter.reason}", **facts)
+                log("dead_lettered", f"dead lettered: {letter.reason}", lane=lane, **facts)
             self._acknowledge([one.delivery.ack_id for one, _, _ in part])
             letters = [line for _, line, _ in part if isinstance(line, Letter)]
             for letter in letters:

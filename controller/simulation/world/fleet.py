@@ -14,7 +14,8 @@ from controller.simulation.world.messages import Taken
 
 @dataclass(slots=True, eq=False)
 class Execution:
-    """One launch. `begun_count` of its workers have begun, `ended_count` have ended."""
+    """One launch. `begun_count` of its workers have begun, `ended_count` have ended, `failed_count` of them
+    failed."""
 
     full_name: str
     created_at: float
@@ -23,6 +24,7 @@ class Execution:
     begun_at: float | None = None
     begun_count: int = 0
     ended_count: int = 0
+    failed_count: int = 0
     completed_at: float | None = None
 
     @property
@@ -35,7 +37,8 @@ class Execution:
             started_at=self.begun_at,
             completed_at=self.completed_at,
             running_count=self.begun_count - self.ended_count,
-            succeeded_count=self.ended_count,
+            succeeded_count=self.ended_count - self.failed_count,
+            failed_count=self.failed_count,
             env=self.env,
         )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
-from batch.model.exit import ExitReason
+from batch.model.exit import EXIT_OK, ExitReason, exit_code
 from batch.model.shares import share as share_of
 from batch.services.drain import MAX_WAIT_S
 from batch.settings import WorkerSettings
@@ -226,10 +226,10 @@ class World:
         lane.count.launch_count += 1
         return execution
 
-    def stop(self, lane: LaneWorld, worker: Worker) -> None:
+    def stop(self, lane: LaneWorld, worker: Worker, reason: ExitReason = ExitReason.STOPPED) -> None:
         """End it now; what it holds waits again."""
         if worker.ended_at is None:
-            self._end(lane, worker, ExitReason.STOPPED)
+            self._end(lane, worker, reason)
 
     def _begin(self, lane: LaneWorld, worker: Worker) -> None:
         if worker.ended_at is not None:
@@ -368,6 +368,7 @@ class World:
         lane.live.pop(worker, None)
         execution.begun_count += not worker.begun_at
         execution.ended_count += 1
+        execution.failed_count += exit_code(reason) != EXIT_OK
         if execution.ended_count == len(execution.workers):
             execution.completed_at = now
         lane.ended_count += 1

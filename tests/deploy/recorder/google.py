@@ -30,9 +30,15 @@ class Google:
         self.builds: dict[str, Resource] = {}
         self.services: dict[tuple[str, str], Resource] = {}
 
+    def agent(self, name: str) -> str:
+        """The email of a service agent, which exists from then on."""
+        email = f"service-{PROJECT_NUMBER}@{name}.iam.gserviceaccount.com"
+        self.agents.add(email)
+        return email
+
     def project(self, request: Request, name: str) -> Resource:
         project_id = name.split("/")[1]
-        if request.method != "GET":
+        if request.method != "GET" or len(name.split("/")) != 2:
             raise Unknown
         return {"projectId": project_id, "projectNumber": PROJECT_NUMBER, "name": project_id, "lifecycleState": "ACTIVE"}
 
@@ -54,9 +60,7 @@ class Google:
         if len(parts) != 4:
             raise Unknown
         if verb == "generateServiceIdentity" and parts[3] in AGENTS:
-            email = f"service-{PROJECT_NUMBER}@{AGENTS[parts[3]]}.iam.gserviceaccount.com"
-            self.agents.add(email)
-            return self._done(request, {"email": email, "uniqueId": "1"})
+            return self._done(request, {"email": self.agent(AGENTS[parts[3]]), "uniqueId": "1"})
         if verb == "enable":
             on.add(parts[3])
             return self._done(request)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-READING_VERBS = (":getIamPolicy", ":testIamPermissions", ":queryTestablePermissions", ":lookup", ":access", "entries:list")
+READING_VERBS = (":getIamPolicy", ":testIamPermissions", ":queryTestablePermissions", "/entries:list")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ class Resources:
         if request.method == "GET" and (found := self.operations.get((api, name))):
             return found
         base, _, verb = name.partition(":")
+        if api == "compute" and request.method == "GET" and (found_in := re.fullmatch(r"(projects/[^/]+)/aggregated/(\w+)", name)):
+            return self._aggregated(found_in[1], found_in[2])
         kind = kind_of_collection(api, base)
         if kind and not verb:
             by_method: Mapping[str, Callable[[Request, Kind, str], Resource]] = {"POST": self._create, "GET": self._list}
@@ -119,6 +121,15 @@ class Resources:
             if api == request.api and name.rpartition("/")[0] == collection and self._is_shown(request, one)
         ]
         return {kind.list_key: found} if found else {}
+
+    def _aggregated(self, project: str, collection: str) -> Resource:
+        """Of Compute Engine: what all regions have."""
+        items: Resource = {}
+        for (api, name), one in self.kept.items():
+            found = re.fullmatch(rf"{project}/(regions/[^/]+)/{collection}/[^/]+", name)
+            if api == "compute" and found:
+                items.setdefault(found[1], {collection: []})[collection].append(one)
+        return {"items": items}
 
     @staticmethod
     def _is_shown(request: Request, one: Resource) -> bool:
