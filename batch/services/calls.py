@@ -119,12 +119,10 @@ def translated(action: str, resource: Resource, code: str, detail: str) -> Fanou
     detail = " ".join(detail.split())[:500]
     what = f"cannot {action} {resource.kind} {resource.path}"
     if code == "NOT_FOUND":
-        creation, setting = (
-            f"gcloud pubsub {resource.kind}s create {resource.name} --project={resource.project}",
-            "TOPIC_NAME, LANES or DEAD_LETTER_TOPIC",
-        )
+        place = f"create {resource.name} --project={resource.project}"
+        creation, setting = f"gcloud pubsub topics {place}", "TOPIC_NAME, LANES or DEAD_LETTER_TOPIC"
         if resource.kind == "subscription":
-            creation, setting = f"{creation} --topic=<its topic>", "SUBSCRIPTION_NAME"
+            creation, setting = f"gcloud pubsub subscriptions {place} --topic=TOPIC", "SUBSCRIPTION_NAME"
         return DependencyMissing(f"{what}: {resource.kind} {resource.path} does not exist: create it with `{creation}`, or fix {setting}")
     if code in _FORBIDDEN:
         cause = next((advice for word, advice in _CAUSES.items() if word in detail.lower()), "")

@@ -33,8 +33,8 @@ def command(lanes: tuple[str, ...], fix: bool, yes: bool, verbose: bool, as_json
     jobs, and creates topics and subscriptions that are missing; it deletes nothing, grants nothing, and leaves the bucket alone. What
     it changes in a job should be in jobs.yaml too, or the next `fanout apply` undoes it.
 
-    Permissions are those of the caller. To check the controller's or the workers', run it as their service account: gcloud auth
-    application-default login --impersonate-service-account=EMAIL. What a service cannot tell, such as permissions on the local cloud,
+    Permissions are those of the caller. To check the controller's or the workers', run it as their service account: `gcloud auth
+    application-default login --impersonate-service-account=EMAIL`. What a service cannot tell, such as permissions on the local cloud,
     is "not checked".
 
     Ends with 1 when something is wrong, or could not be read.

@@ -132,9 +132,8 @@ def of_subscription(lane: Lane, facts: SubscriptionFacts, dead_letter_topic: str
         "filter": "its filter lets messages through that are published again",
     }
     yield from (fine(about, check, what) for check, what in right.items() if check not in {one.check for one in troubles})
-    for check, is_right, good, what, why, options, new in _settings(facts, dead_letter_topic, place):
-        fix = partial(_set_subscription, name, new)
-        yield judged(is_right, about, check, good, what, why, place.update_subscription(name, options), fix)
+    for check, is_right, good, what, why, command, new in _settings(name, facts, dead_letter_topic, place):
+        yield judged(is_right, about, check, good, what, why, command, partial(_set_subscription, name, new))
 
 
 def _set_subscription(name: str, new: dict[str, Any], fixer: Fixer) -> None:
@@ -142,17 +141,17 @@ def _set_subscription(name: str, new: dict[str, Any], fixer: Fixer) -> None:
 
 
 _Setting = tuple[str, bool, str, str, str, str, dict[str, Any]]
-"""The check, whether it is right, then the texts of a finding, the options that set it, and the fields of the API that do the same."""
+"""The check, whether it is right, then the texts of a finding, the command that sets it, and the fields of the API that do the same."""
 
 
-def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) -> Iterator[_Setting]:
+def _settings(name: str, facts: SubscriptionFacts, dead_letter_topic: str, place: Place) -> Iterator[_Setting]:
     yield (
         "ack-deadline",
         facts.ack_deadline_s == ACK_DEADLINE_S,
         f"its ack deadline is {ACK_DEADLINE_S} s",
         f"its ack deadline is {facts.ack_deadline_s} s, should be {ACK_DEADLINE_S} s",
         "workers extend leases: a longer deadline only delays what a killed worker had outstanding, a shorter one costs more extensions",
-        f"--ack-deadline={ACK_DEADLINE_S}",
+        place.update_subscription(name, f"--ack-deadline={ACK_DEADLINE_S}"),
         {"ack_deadline_seconds": ACK_DEADLINE_S},
     )
     yield (
@@ -161,7 +160,7 @@ def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) ->
         "it has no retry policy",
         "it has a retry policy, should have none",
         "it would hold back messages that a worker nacks, against the backoff that their handler asked for",
-        "--clear-retry-policy",
+        place.update_subscription(name, "--clear-retry-policy"),
         {"retry_policy": None},
     )
     yield (
@@ -170,7 +169,7 @@ def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) ->
         "it never expires",
         f"it is deleted after {(facts.expires_after_s or 0) / 86400:g} days without a pull, should never be",
         "a quiet lane would lose its subscription, and with it every task that is submitted after that",
-        "--expiration-period=never",
+        place.update_subscription(name, "--expiration-period=never"),
         {"expiration_policy": {}},
     )
     yield (
@@ -179,11 +178,12 @@ def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) ->
         f"it keeps messages for {facts.retention_s / 86400:g} days",
         f"it keeps messages for {spoken(facts.retention_s)}, should be 7 days",
         "a message that is not drained by then is gone without a trace: that time is all there is to fix a broken lane",
-        "--message-retention-duration=7d",
+        place.update_subscription(name, "--message-retention-duration=7d"),
         {"message_retention_duration": {"seconds": RETENTION_S}},
     )
     found, most, topic = facts.dead_letter_topic, facts.max_delivery_attempts, f"projects/{place.project}/topics/{dead_letter_topic}"
     what = f"it dead-letters to {found} after {most} deliveries" if found else "it has no dead-letter policy"
+    policy = f"--dead-letter-topic={dead_letter_topic} --max-delivery-attempts={MAX_DELIVERY_ATTEMPTS}"
     net = "it is the net below the workers: without it a message that kills every worker comes back for ever"
     yield (
         "dead-letter-policy",
@@ -191,7 +191,7 @@ def _settings(facts: SubscriptionFacts, dead_letter_topic: str, place: Place) ->
         what,
         f"{what}, should be {dead_letter_topic} after {MAX_DELIVERY_ATTEMPTS}",
         f"{net}; with fewer deliveries it catches tasks that were only nacked",
-        f"--dead-letter-topic={dead_letter_topic} --max-delivery-attempts={MAX_DELIVERY_ATTEMPTS}",
+        place.update_subscription(name, policy),
         {"dead_letter_policy": {"dead_letter_topic": topic, "max_delivery_attempts": MAX_DELIVERY_ATTEMPTS}},
     )
 

@@ -89,7 +89,8 @@ def of_notifications(lane: str, topic: str, notified: Sequence[tuple[str, str]],
     what = f"it tells topic {topic} of lane {lane} of {named}, and Fanout writes its own there"
     why = "each run writes outcomes, whose notifications launch the next run: the lane is never drained, and is paid for every minute"
     create = f"gcloud storage buckets notifications create gs://{place.bucket} --topic={topic} --object-prefix=input/"
-    command = f"gcloud storage buckets notifications list gs://{place.bucket}; delete that one; {create}"
+    notifications = "gcloud storage buckets notifications"
+    command = f"{notifications} list gs://{place.bucket}; {notifications} delete NOTIFICATION; {create}"
     return judged(not own, about, f"notifications-{lane}", good, what, why, command)
 
 

@@ -43,22 +43,24 @@ def _of_target(call: ScheduledCall, lanes: Collection[str], place: Place) -> Ite
     """What of its request the controller would not answer with a tick."""
     update = f"gcloud scheduler jobs update http {call.name} --project={place.project} --location={place.region}"
 
-    def wrong(what: str, why: str, options: str, verdict: Verdict = Verdict.WRONG) -> Finding:
-        return Finding(SCHEDULER, "target", verdict, f"job {call.name} {what}", why, f"{update} {options}")
+    def wrong(what: str, why: str, command: str, verdict: Verdict = Verdict.WRONG) -> Finding:
+        return Finding(SCHEDULER, "target", verdict, f"job {call.name} {what}", why, command)
 
     address, own = urlsplit(call.url), urlsplit(place.controller_url)
     base, parts, lane = f"{address.scheme}://{address.netloc}", _parts(call.url), _lane(call.url)
     if own.netloc and (address.scheme, address.netloc) != (own.scheme, own.netloc):
         base = f"{own.scheme}://{own.netloc}"
         what = f"calls {address.scheme}://{address.netloc}, the controller (CONTROLLER_URL) is {base}"
-        yield wrong(what, "another service gets the ticks", f"--uri={base}{address.path}")
+        yield wrong(what, "another service gets the ticks", f"{update} --uri={base}{address.path}")
     if parts[0] != "tick" or len(parts) > 2:
-        yield wrong(f"calls {address.path}, which the controller does not have", "it answers 404, and ticks nothing", f"--uri={base}/tick")
+        yield wrong(
+            f"calls {address.path}, which the controller does not have", "it answers 404, and ticks nothing", f"{update} --uri={base}/tick"
+        )
     elif lane and lane not in lanes:
         why = "the controller answers 404, and ticks nothing"
-        yield wrong(f"ticks lane {lane!r}, and there is no such lane", why, f"--uri={base}/tick")
+        yield wrong(f"ticks lane {lane!r}, and there is no such lane", why, f"{update} --uri={base}/tick")
     if call.method != "POST":
-        yield wrong(f"sends {call.method}, not POST", "the controller answers 405, and ticks nothing", "--http-method=POST")
+        yield wrong(f"sends {call.method}, not POST", "the controller answers 405, and ticks nothing", f"{update} --http-method=POST")
     account = '--oidc-service-account-email="$SCHEDULER_ACCOUNT"'
     meant = place.audience
     if not call.account:
@@ -66,12 +68,12 @@ def _of_target(call: ScheduledCall, lanes: Collection[str], place: Place) -> Ite
         yield wrong(
             "sends no OIDC token",
             "a controller that lets only known callers in refuses it",
-            f"{account} --oidc-token-audience={meant or base}",
+            f"{update} {account} --oidc-token-audience={meant or base}",
             verdict,
         )
     elif meant and (call.audience or call.url) != meant:
         what = f"sends a token for {call.audience or call.url}, OIDC_AUDIENCE is {meant}"
-        yield wrong(what, "the controller answers 401, and ticks nothing", f"--oidc-token-audience={meant}")
+        yield wrong(what, "the controller answers 401, and ticks nothing", f"{update} --oidc-token-audience={meant}")
 
 
 def _of_schedules(right: Sequence[ScheduledCall], lanes: Collection[str], where: str) -> Finding:

@@ -1,0 +1,101 @@
+"""Runs what is shown, as written, in a shell whose gcloud is the real one at the recording endpoint; and says which request each command formed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.deploy.recorder import Fault, Recorder, Request
+from tests.deploy.recorder.record import Log
+from tests.docs.shown.pages import ROOT, Shown
+from tests.real_gcloud import Answer, run_group
+from tests.support import clean_environment
+
+OFFLINE = ("gcloud config", "gcloud version", "gcloud auth configure-docker")
+"""They ask no service anything; nor does a question for help."""
+LIMIT_S = 400.0
+
+
+@dataclass(slots=True)
+class Ran:
+    """One command of the real gcloud: its words, its exit code, and the requests it formed, as `METHOD api path`."""
+
+    words: str
+    code: int = -1
+    requests: list[str] = field(default_factory=list)
+
+    @property
+    def is_offline(self) -> bool:
+        return self.words.startswith(OFFLINE) or "--help" in self.words
+
+
+class Terminal:
+    """`folder` gets a `gcloud` that notes what it is asked; the endpoint notes what comes of it in the same file.
+
+    `stubs` are programs that do nothing here, by name.
+    """
+
+    def __init__(self, recorder: Recorder, folder: Path, names: Mapping[str, str], stubs: Iterable[str]) -> None:
+        self.recorder, self.folder, self.names = recorder, folder, dict(names)
+        self._notes = folder / "notes"
+        self._notes.touch()
+        recorder.log = _NotedLog(self._notes)
+        (folder / "bin").mkdir()
+        note = f'note() {{ printf "%s\\n" "$1" | tr "\\n" " " >> {self._notes}; echo >> {self._notes}; }}'
+        self._script("gcloud", f'{note}\nnote "run gcloud $*"\n{shutil.which("gcloud")} "$@"\ncode=$?\nnote "end $code"\nexit $code')
+        for name in stubs:
+            self._script(name, "exit 0")
+
+    def run(self, shown: Iterable[Shown]) -> tuple[Answer, list[Ran]]:
+        """All of them in one shell, one after the other; the first that fails ends it, and is named in the messages."""
+        lines = ["set -eE -o pipefail", "trap 'echo \"failed: $AT: $BASH_COMMAND\" >&2' ERR"]
+        for one in shown:
+            lines += [f"AT={one.where}", one.script.strip()]
+        before = len(self._lines())
+        path = f"{self.folder / 'bin'}:{ROOT / '.venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin"
+        environment = {**clean_environment(), **self.recorder.environment, **self.names, "PATH": path, "HOME": str(self.folder)}
+        answer = run_group(["bash", "-c", "\n".join(lines)], environment, limit_s=LIMIT_S)
+        return answer, list(_ran(self._lines()[before:]))
+
+    def _lines(self) -> list[str]:
+        return self._notes.read_text(encoding="utf-8").splitlines()
+
+    def _script(self, name: str, text: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+
+class _NotedLog(Log):
+    def __init__(self, notes: Path) -> None:
+        super().__init__()
+        self._notes = notes
+
+    def add(self, request: Request) -> Fault | None:
+        with self._notes.open("a", encoding="utf-8") as file:
+            file.write(f"ask {request}\n")
+        return super().add(request)
+
+
+def _ran(lines: Iterable[str]) -> Iterator[Ran]:
+    """A command inside another one's `$(…)` ends before that begins; in a pipe only one is gcloud."""
+    current: Ran | None = None
+    for line in lines:
+        kind, _, rest = line.partition(" ")
+        if kind == "run":
+            current = Ran(rest.strip())
+        elif current is not None and kind == "ask":
+            current.requests.append(rest)
+        elif current is not None and kind == "end":
+            current.code = int(rest)
+            yield current
+            current = None
+
+
+def filled(script: str, placeholders: Mapping[str, str]) -> str:
+    """With a value for each placeholder that stands as a word of its own."""
+    words = re.compile(r"(?<![\w$/{-])(?:" + "|".join(map(re.escape, placeholders)) + r")(?![\w-])")
+    return words.sub(lambda match: placeholders[match[0]], script)
