@@ -135,6 +135,6 @@ def test_a_lane_is_held_in_several_ways(fault: Fault, condition: str, opens_min:
 
 def test_executions_of_which_one_succeeds_now_and_then_wake_nobody() -> None:
     fault = workers_end(ExitReason.STUCK, acked=15, but=lambda number: number % 3 == 2)
-    here = project(lane(every(60, 20), drain_within="1h", max_wait="0s"), faults=[fault])
+    here = project(lane(every(300, 20), drain_within="1h", max_wait="0s"), faults=[fault])
     assert here.opened() == []
     assert max(entry["jsonPayload"].get("health", {}).get("failed_launch_count", 0) for _, entry in here.entries) == 2
