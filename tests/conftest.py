@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -18,8 +19,16 @@ from tests.support import Service, is_scrubbed, start_service
 
 __all__ = ["google_pubsub"]
 
+# Thousands of tests are collected, and stay: looking through them for garbage costs more than it finds.
+gc.disable()
+
 settings.register_profile("fanout", derandomize=True, deadline=None, database=None, print_blob=False)
 settings.load_profile("fanout")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
