@@ -10,6 +10,7 @@ with it, one after the other, and the next pair begins with the other one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -42,9 +43,7 @@ LEAST = 0.85
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.telemetry", description="The worker with telemetry and without.")
-    parser.add_argument(
-        "--pairs", type=int, default=9, choices=sorted(T_95), help="how many pairs of each kind, after one that does not count"
-    )
+    parser.add_argument("--pairs", type=int, default=9, choices=sorted(T_95), help="pairs of each kind, after one that does not count")
     parser.add_argument("--messages", type=int, default=COUNT)
     parser.add_argument("--kinds", type=lambda given: given.split(";"), default=list(KINDS), help="separated by semicolons")
     parser.add_argument("--local", action="store_true", help="on the local cloud instead of Google's emulator")
@@ -53,17 +52,20 @@ def main() -> None:
     options = parser.parse_args()
     measures = {(what, kind): Measure(f"{what}, {kind}", unit, "") for kind in options.kinds for what, unit in ((RATE, "/s"), (CPU, "µs"))}
     recording = Recording("python -m bench.telemetry", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", load(), facts(), list(measures.values()))
-    with tempfile.TemporaryDirectory() as folder, _collector() as collector, local_service("storage", Path(folder)) as storage:
-        with local_service("pubsub", Path(folder)) if options.local else google_pubsub() as pubsub:
-            for number in range(options.pairs + 1):
-                for kind in options.kinds:
-                    for who in (OFF, ON) if number % 2 else (ON, OFF):
-                        on = {"TELEMETRY": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": collector} if who == ON else {}
-                        run = _run(pubsub.address, storage.address, options.messages, KINDS[kind], on)
-                        if number:
-                            measures[RATE, kind].add(who, run[0])
-                            measures[CPU, kind].add(who, run[1])
-                        print(f"pair {number}, {kind}, {who}: {run[0]:,.0f}/s, {run[1]:.2f} µs", file=sys.stderr, flush=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _collector() as collector,
+        local_service("storage", Path(folder)) as storage,
+        local_service("pubsub", Path(folder)) if options.local else google_pubsub() as pubsub,
+    ):
+        for number, kind in itertools.product(range(options.pairs + 1), options.kinds):
+            for who in (OFF, ON) if number % 2 else (ON, OFF):
+                on = {"TELEMETRY": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": collector} if who == ON else {}
+                rate, cpu_us = _run(pubsub.address, storage.address, options.messages, KINDS[kind], on)
+                if number:
+                    measures[RATE, kind].add(who, rate)
+                    measures[CPU, kind].add(who, cpu_us)
+                print(f"pair {number}, {kind}, {who}: {rate:,.0f}/s, {cpu_us:.2f} µs", file=sys.stderr, flush=True)
     write(recording, options.output)
     shown = text(recording)
     print(shown)

@@ -6,8 +6,7 @@ What an attempt took is only noted; the next acknowledgement adds up all that wa
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -41,12 +40,19 @@ class Histogram:
     def __post_init__(self) -> None:
         self.counts = [0] * (len(self.bounds) + 1)
 
-    def add(self, value: float, count: int = 1) -> None:
-        self.counts[bisect_left(self.bounds, value)] += count
-        self.count += count
-        self.total += value * count
-        self.least = min(self.least, value)
-        self.most = max(self.most, value)
+    def add_all(self, values: list[float]) -> None:
+        """One or more, which are sorted here: so each costs no call of its own."""
+        values.sort()
+        before = 0
+        for number, bound in enumerate(self.bounds):
+            up_to = bisect_right(values, bound, before)
+            self.counts[number] += up_to - before
+            before = up_to
+        self.counts[-1] += len(values) - before
+        self.count += len(values)
+        self.total += sum(values)
+        self.least = min(self.least, values[0])
+        self.most = max(self.most, values[-1])
 
 
 class Measures:
@@ -56,27 +62,30 @@ class Measures:
         """`common` attributes stand at every value, `received` at those of a subscription."""
         self._common = {"messaging.system": SYSTEM, **common}
         self._received = {**self._common, **(received or {})}
-        self._noted: deque[tuple[str, str, float, int]] = deque()
+        self._noted: dict[tuple[str, str], list[float]] = {}
         self._lock = threading.Lock()
         self._counters: dict[tuple[str, Attributes], int] = {}
         self._histograms: dict[tuple[str, Attributes], Histogram] = {}
-        self._of_attempts: dict[tuple[str, str], Histogram] = {}
 
     def ran(self, task_type: str, answer: str, seconds: float, count: int = 1) -> None:
         """Attempts have ended. Adds up nothing: `add_up` does."""
-        self._noted.append((task_type, answer, seconds, count))
+        noted = self._noted.get((task_type, answer))
+        if noted is None:
+            noted = self._noted.setdefault((task_type, answer), [])
+        if count == 1:
+            noted.append(seconds)
+        else:
+            noted.extend([seconds] * count)
 
     def add_up(self) -> None:
         """What `ran` has noted: once for each list of acknowledgements, so that no more is kept."""
-        noted, known = self._noted, self._of_attempts
         with self._lock:
-            for _ in range(len(noted)):
-                task_type, answer, seconds, count = noted.popleft()
-                histogram = known.get((task_type, answer))
-                if histogram is None:
+            for (task_type, answer), noted in list(self._noted.items()):
+                values = noted[:]
+                del noted[: len(values)]  # others append meanwhile
+                if values:
                     own = {"messaging.operation.name": "process", "fanout.task.type": task_type, "fanout.answer": answer}
-                    histogram = known[task_type, answer] = self._histogram(PROCESS, self._received | own)
-                histogram.add(seconds, count)
+                    self._histogram(PROCESS, self._received | own).add_all(values)
 
     def sent(self, topic: str, count: int, seconds: float, error: BaseException | None) -> None:
         """A publish of `count` messages has ended."""
@@ -106,7 +115,7 @@ class Measures:
     def _called(self, attributes: Mapping[str, str], name: str, kind: str, seconds: float, error: BaseException | None) -> None:
         with self._lock:
             own = {"messaging.operation.name": name, "messaging.operation.type": kind} | _error(error)
-            self._histogram(OPERATION, {**attributes, **own}).add(seconds)
+            self._histogram(OPERATION, {**attributes, **own}).add_all([seconds])
 
     def _count(self, metric: str, attributes: Mapping[str, str], name: str, count: int, error: BaseException | None) -> None:
         key = metric, tuple(sorted({**attributes, "messaging.operation.name": name, **_error(error)}.items()))

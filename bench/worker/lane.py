@@ -69,8 +69,8 @@ def fresh_lane(pubsub: str, storage: str) -> Lane:
 def publish(
     lane: Lane, pubsub: str, task_type: str, count: int, more: Callable[[int], Mapping[str, str]] = lambda _number: {}, **fields: str
 ) -> None:
-    """`count` tasks of one submission, as the front door sends them; `more` gives further attributes by number. In `fields`, `TASK_ID` stands
-    for the task's own id."""
+    """`count` tasks of one submission, as the front door sends them; `more` gives further attributes by number. In `fields`, `TASK_ID`
+    stands for the task's own id."""
     send, request_of = raw_method(pubsub, "Publisher/Publish"), types.PublishRequest.pb()
     for messages in _chunks(_messages(task_type, count, fields, more)):
         send(request_of(topic=lane.topic, messages=messages).SerializeToString())

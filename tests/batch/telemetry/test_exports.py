@@ -108,6 +108,7 @@ def test_an_exporter_that_cannot_be_made_is_told_of_once(told: list[str]) -> Non
 
     telemetry = starting.telemetry_of(WHO, [make], SystemClock())
     telemetry.exports.start()
+    telemetry.measures.ran("a", "returned", 1.0)
     telemetry.end()
     assert told == ["telemetry_failed telemetry failed: no exporter could be made: no credentials"]
 
