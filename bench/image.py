@@ -1,5 +1,5 @@
-"""The size of the image, and how long each of its entries takes to start: a worker and the dead-letters job to their first pull, the services
-to their first answer.
+"""The size of the image, and how long each of its entries takes to start: a worker and the dead-letters job to their first pull, the
+services to their first answer.
 
     python -m bench.image
 
@@ -33,7 +33,8 @@ PULLING: Mapping[str, Sequence[str]] = {"worker": (), "dead-letters job": ("pyth
 SERVING: Mapping[str, Sequence[str]] = {"controller": ("python", "-m", "controller"), "intake": ("python", "-m", "intake")}
 HEALTH_ROUTES = {"controller": "/healthz", "intake": "/health"}
 PROJECT, BUCKET = "my-project", "my-bucket"
-LANES = {"lanes": {"lane": {"name": "lane", "subscription": "lane", "topic": "lane"}}}
+_RULES = {"errors": [], "after_s": 600, "times": 3, "rate": 100}
+LANES = {"lanes": {"lane": {"name": "lane", "subscription": "lane", "topic": "lane", "rules": _RULES}}}
 """What a tick writes down, and the dead-letters job reads first."""
 START_LIMIT_S = 60
 

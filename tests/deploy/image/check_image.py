@@ -144,7 +144,7 @@ def test_it_holds_no_tool_to_build_or_install_with_and_nothing_setuid(image: Ima
     assert subprocess.run(special, capture_output=True, text=True, check=True).stdout == ""
     owned = ["find", str(image.root / "opt"), "!", "-uid", "0"]
     assert subprocess.run(owned, capture_output=True, text=True, check=True).stdout == "", "what runs could be changed by itself"
-    assert not [path for path in image.root.rglob(".*_history")]
+    assert not list(image.root.rglob(".*_history"))
 
 
 def test_labels_say_where_it_comes_from(image: Image) -> None:
