@@ -11,10 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.formats.old import environment, old_code
 from tests.formats.written import all_written
 from tests.support import clean_environment
 
+pytestmark = pytest.mark.slow
 READING = "not written_as and not is_written and not nothing_else"
 """The others compare what the old code writes."""
 

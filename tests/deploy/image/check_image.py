@@ -113,7 +113,12 @@ def test_the_dead_letters_job_drains(image: Image, site: Site, temporary: Path) 
 
 @pytest.mark.parametrize("name", list(SERVING))
 def test_a_service_answers_and_ends_at_a_signal(image: Image, site: Site, temporary: Path, local_run: Service, name: str) -> None:
-    settings = {"PORT": 0, "TOPIC_NAME": "lane", "CLOUD_RUN_EMULATOR_HOST": local_run.http, "CLOUD_MONITORING_EMULATOR_HOST": site.pubsub}
+    settings: dict[str, Any] = {
+        "PORT": 0,
+        "TOPIC_NAME": "lane",
+        "CLOUD_RUN_EMULATOR_HOST": local_run.http,
+        "CLOUD_MONITORING_EMULATOR_HOST": site.pubsub,
+    }
     process = entry(image, site, temporary, SERVING[name], **settings)
     url = listening(process.stdout)
     with urllib.request.urlopen(url + HEALTH_ROUTES[name], timeout=60) as answer:
