@@ -49,8 +49,8 @@ class CannotBuild(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built image, unpacked at `root`; `labels`, `env`, `command` and `folder` are what its configuration says, `user` and `group` numbers.
-    `base` says what it stands on."""
+    """A built image, unpacked at `root`. `labels`, `env`, `command` and `folder` are what its configuration says, `user` and `group` the
+    numbers of who runs it; `base` says what it stands on."""
 
     root: Path
     user: int
