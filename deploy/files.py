@@ -33,7 +33,7 @@ def filled(value: Any, values: Mapping[str, str]) -> Any:
 
 
 def _emptied(before: Any, after: Any) -> bool:
-    return after is None and before is not None or (after in ("", []) and before != after)
+    return (after is None and before is not None) or (after in ("", []) and before != after)
 
 
 def differences(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
@@ -42,7 +42,7 @@ def differences(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
         for key, value in wanted.items():
             yield from differences(value, (found or {}).get(key), f"{path}.{key}" if path else key)
     elif isinstance(wanted, list) and isinstance(found, list):
-        if path.endswith(".env") or path.endswith("Permissions"):
+        if path.endswith((".env", "Permissions")):
             wanted, found = sorted(wanted, key=str), sorted(found, key=str)
         if len(wanted) != len(found):
             yield f"{path} has {len(found)} entries, not {len(wanted)}"
@@ -86,10 +86,10 @@ def main(arguments: list[str]) -> int:
     verb, first, *rest = arguments
     wanted = loaded(Path(first))
     if verb == "fill":
-        print(json.dumps(filled(wanted, dict(one.split("=", 1) for one in rest)), indent=2))
+        sys.stdout.write(json.dumps(filled(wanted, dict(one.split("=", 1) for one in rest)), indent=2) + "\n")
     else:
         found = json.loads(Path(rest[0]).read_text(encoding="utf-8") or "[]")
-        print(compared(wanted, found if isinstance(found, list) else [found], rest[1]))
+        sys.stdout.write(compared(wanted, found if isinstance(found, list) else [found], rest[1]) + "\n")
     return 0
 
 

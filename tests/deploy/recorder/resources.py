@@ -1,4 +1,4 @@
-"""Resources by URL: created, read, listed, changed by an update mask, deleted. Every change that Google answers with an operation is done at once."""
+"""Resources by URL: created, read, listed, changed by an update mask, deleted. Operations are done at once."""
 
 from __future__ import annotations
 
@@ -157,7 +157,11 @@ class Resources:
         parts = name.split("/")
         if api == "compute":
             place = "/".join(parts[: 3 if parts[2] == "global" else 4])
-            operation: Resource = {"name": f"operation-{self.number()}", "status": "DONE", "targetLink": f"http://compute.local/compute/v1/{name}"}
+            operation: Resource = {
+                "name": f"operation-{self.number()}",
+                "status": "DONE",
+                "targetLink": f"http://compute.local/compute/v1/{name}",
+            }
             operation["selfLink"] = f"http://compute.local/compute/v1/{place}/operations/{operation['name']}"
             self.operations[(api, f"{place}/operations/{operation['name']}")] = operation
             return operation
