@@ -35,7 +35,7 @@ FAULTS = (
 )
 """A request of each kind, which is refused once."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

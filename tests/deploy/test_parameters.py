@@ -124,22 +124,11 @@ def test_scripts_are_of_the_bash_that_every_machine_has(script: Path) -> None:
 
 
 def test_names_are_filled_in_and_what_is_empty_then_is_left_out() -> None:
-    wanted = {
-        "a": "${A}-x",
-        "b": "${B}",
-        "kept": "${metric.label.lane}",
-        "e": "",
-        "env": [{"name": "K", "value": "${B}"}, {"name": "L", "value": "1"}],
-    }
-    assert files.filled(wanted, {"A": "1", "B": ""}) == {
-        "a": "1-x",
-        "kept": "${metric.label.lane}",
-        "e": "",
-        "env": [{"name": "L", "value": "1"}],
-    }
-    secret = [{"name": "S", "valueFrom": {"secretKeyRef": {"name": "${B}", "key": "latest"}}}]
-    assert files.filled(secret, {"B": ""}) == []
-    assert files.filled(secret, {"B": "s"})[0]["valueFrom"] == {"secretKeyRef": {"name": "s", "key": "latest"}}
+    text = '{"a": "${A}-x", "n": ${A}, "b": "${B}", "kept": "${metric.label.lane}", "e": "", "env": [{"name": "K", "value": "${B}"}]}'
+    assert files.filled(text, ".json", {"A": "1", "B": ""}) == {"a": "1-x", "n": 1, "kept": "${metric.label.lane}", "e": "", "env": []}
+    secret = '[{name: S, valueFrom: {secretKeyRef: {name: "${B}", key: latest}}}]'
+    assert files.filled(secret, ".yaml", {"B": ""}) == []
+    assert files.filled(secret, ".yaml", {"B": "s"})[0]["valueFrom"] == {"secretKeyRef": {"name": "s", "key": "latest"}}
 
 
 @pytest.mark.parametrize(
