@@ -63,12 +63,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Filling:
-    """What a project does not commit: the settings that were asked for, project and bucket where the file names none, the image."""
+    """What a project does not commit: the settings that were asked for, project and bucket where the file names none, the image, and the
+    service account by job ("": of every other job), in place of the one that the file names."""
 
     project: str = ""
     bucket: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     image: str = ""
+    accounts: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_manifests(text: str) -> tuple[Manifest, ...]:
@@ -222,6 +224,8 @@ def completed(manifest: Manifest, filling: Filling) -> Manifest:
         # The project of an organization's domain, such as example.com:shop, has accounts at shop.example.com.iam.gserviceaccount.com.
         domain = ".".join(reversed(filling.project.split(":")))
         worker[ACCOUNT] = re.sub(r"\bPROJECT\b", domain, account)
+    if given := filling.accounts.get(manifest.name) or filling.accounts.get(""):
+        worker[ACCOUNT] = given
     return replace(manifest, document=document)
 
 
