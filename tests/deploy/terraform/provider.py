@@ -75,42 +75,45 @@ class Provider:
     def __init__(self) -> None:
         self._schema = schema()
 
-    def GetSchema(self, _: dict[int, bytes]) -> bytes:  # noqa: N802 - the protocol's name, as those below
+    def GetSchema(self, _: dict[int, bytes]) -> bytes:
         out = field(1, field(2, block({"attributes": {"project": "string", "region": "string"}})))
         for number, key in ((2, "resources"), (3, "data")):
             for name, of in self._schema[key].items():
                 out += field(number, field(1, name) + field(2, field(2, block(of))))
         return out
 
-    def PrepareProviderConfig(self, request: dict[int, bytes]) -> bytes:  # noqa: N802
+    def PrepareProviderConfig(self, request: dict[int, bytes]) -> bytes:
         return field(1, request[1])
 
-    def UpgradeResourceState(self, request: dict[int, bytes]) -> bytes:  # noqa: N802
+    def UpgradeResourceState(self, request: dict[int, bytes]) -> bytes:
         return field(1, field(2, fields(request[3])[1]))
 
-    def ReadResource(self, request: dict[int, bytes]) -> bytes:  # noqa: N802
+    def ReadResource(self, request: dict[int, bytes]) -> bytes:
         return field(1, request[2])
 
-    def PlanResourceChange(self, request: dict[int, bytes]) -> bytes:  # noqa: N802
+    def PlanResourceChange(self, request: dict[int, bytes]) -> bytes:
         name, proposed = request[1].decode(), unpacked(fields(request[3])[1])
         if proposed is None:
             return field(1, request[3])
         return field(1, field(2, json.dumps(filled(name, self._schema["resources"][name], proposed))))
 
-    def ApplyResourceChange(self, request: dict[int, bytes]) -> bytes:  # noqa: N802
+    def ApplyResourceChange(self, request: dict[int, bytes]) -> bytes:
         return field(1, request[3])
 
-    def ReadDataSource(self, request: dict[int, bytes]) -> bytes:  # noqa: N802
+    def ReadDataSource(self, request: dict[int, bytes]) -> bytes:
         name, asked = request[1].decode(), unpacked(fields(request[2])[1])
         return field(1, field(2, json.dumps(filled(name, self._schema["data"][name], asked))))
 
 
-class _Calls(grpc.GenericRpcHandler):
+class _Calls(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, provider: Provider) -> None:
         self._provider = provider
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        answer: Callable[[dict[int, bytes]], bytes] = getattr(self._provider, details.method.rpartition("/")[2], lambda _: b"")
+        service, _, method = details.method.lstrip("/").partition("/")
+        if service != "tfplugin5.Provider":
+            return None  # streams beside it, which would each hold a thread
+        answer: Callable[[dict[int, bytes]], bytes] = getattr(self._provider, method, lambda _: b"")
         return grpc.unary_unary_rpc_method_handler(lambda request, _: answer(fields(request)))
 
 

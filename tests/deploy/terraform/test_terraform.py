@@ -42,8 +42,8 @@ class Terraform:
     folder: Path
     environment: Mapping[str, str]
 
-    def __call__(self, *words: str, code: int = 0, **settings: str) -> str:
-        command = ["terraform", *words, *(f"-var={name}={value}" for name, value in settings.items())]
+    def __call__(self, *words: str, settings: Mapping[str, str] | None = None, code: int = 0) -> str:
+        command = ["terraform", *words, *(f"-var={name}={value}" for name, value in (settings or {}).items())]
         done = subprocess.run(
             command,
             cwd=self.folder,
@@ -59,7 +59,7 @@ class Terraform:
 
     def planned(self, **settings: str) -> list[dict[str, Any]]:
         """The resources of a plan: address, type, name, index, values."""
-        self("plan", "-input=false", "-no-color", "-out=plan", **settings)
+        self("plan", "-input=false", "-no-color", "-out=plan", settings=settings)
         return list(json.loads(self("show", "-json", "plan"))["planned_values"]["root_module"]["resources"])
 
 
@@ -122,9 +122,10 @@ def test_terraform_finds_it_valid(terraform: Terraform) -> None:
 
 def test_a_second_apply_changes_nothing(terraform: Terraform, plan: list[dict[str, Any]]) -> None:
     state = f"-state={terraform.folder / 'second.tfstate'}"
-    terraform("apply", "-auto-approve", state, **SETTINGS, image=IMAGE)
-    assert "No changes" in terraform("plan", "-detailed-exitcode", "-no-color", state, **SETTINGS, image=IMAGE)
-    refused = terraform("destroy", "-auto-approve", "-no-color", state, code=1, **SETTINGS, image=IMAGE)
+    settings = {**SETTINGS, "image": IMAGE}
+    terraform("apply", "-auto-approve", state, settings=settings)
+    assert "No changes" in terraform("plan", "-detailed-exitcode", "-no-color", state, settings=settings)
+    refused = terraform("destroy", "-auto-approve", "-no-color", state, settings=settings, code=1)
     assert "Instance cannot be destroyed" in refused, "bucket and subscriptions are kept"
 
 
@@ -145,7 +146,8 @@ def test_subscriptions_are_as_lanes_need_them(plan: list[dict[str, Any]]) -> Non
     assert set(found) == {*lanes, "dead-letters"}
     for name, one in found.items():
         assert (one["ack_deadline_seconds"], one["message_retention_duration"]) == (60, "604800s")
-        assert one["expiration_policy"] == [{"ttl": ""}] and "retry_policy" not in one
+        assert one["expiration_policy"] == [{"ttl": ""}]
+        assert "retry_policy" not in one
         if name in lanes:
             assert one["topic"] == lanes[name]
             assert one["dead_letter_policy"] == [{"dead_letter_topic": "dead-letters", "max_delivery_attempts": 100}]
@@ -202,7 +204,7 @@ def test_roles_and_lifecycle_are_their_files(plan: list[dict[str, Any]]) -> None
     document = json.loads((DEPLOY / "lifecycle.json").read_text())
     wanted = in_snake(document.get("lifecycle", document)["rule"])
     assert unwrapped(without_nulls(bucket["lifecycle_rule"]), wanted) == wanted
-    assert bucket["uniform_bucket_level_access"] and bucket["public_access_prevention"] == "enforced" and not bucket["force_destroy"]
+    assert (bucket["uniform_bucket_level_access"], bucket["public_access_prevention"], bucket["force_destroy"]) == (True, "enforced", False)
 
 
 def test_the_dashboard_is_its_file(plan: list[dict[str, Any]]) -> None:
@@ -226,6 +228,6 @@ WRONG = {
 
 
 def test_wrong_variables_are_refused_all_at_once_with_what_to_write(terraform: Terraform) -> None:
-    said = terraform("plan", "-input=false", "-no-color", code=1, **{name: value for name, (value, _) in WRONG.items()})
+    said = terraform("plan", "-input=false", "-no-color", code=1, settings={name: value for name, (value, _) in WRONG.items()})
     said = re.sub(r"[\s│]+", " ", said)
     assert [name for name, (_, words) in WRONG.items() if words not in said] == []
