@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.services.calls import client_info
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.observe.containers import Container, worker_at
 from controller.observe.deployed import DeployedJobs
@@ -131,10 +132,11 @@ class GoogleJobRunner:
 def rest_options(emulator_url: str) -> dict[str, Any]:
     """For one of Cloud Run's clients; an emulator is called without credentials."""
     if not emulator_url:
-        return {"transport": "rest"}
+        return {"transport": "rest", "client_info": client_info()}
     from google.auth.credentials import AnonymousCredentials
 
-    return {"transport": "rest", "credentials": AnonymousCredentials(), "client_options": {"api_endpoint": emulator_url.rstrip("/")}}
+    endpoint = {"api_endpoint": emulator_url.rstrip("/")}
+    return {"transport": "rest", "credentials": AnonymousCredentials(), "client_options": endpoint, "client_info": client_info()}
 
 
 def execution_info(execution: Any) -> ExecutionInfo:

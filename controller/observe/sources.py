@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.services.calls import client_info
 
 TIMEOUT_S = 5.0
 """For one call, which is not retried: a tick goes on without its answer, and the next one asks again."""
@@ -87,7 +88,7 @@ class GoogleSources:
 
         with self._lock:
             if self._made is None:
-                self._made = pubsub_v1.SubscriberClient(), pubsub_v1.PublisherClient()
+                self._made = pubsub_v1.SubscriberClient(client_info=client_info()), pubsub_v1.PublisherClient(client_info=client_info())
             return self._made
 
 
