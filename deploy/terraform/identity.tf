@@ -94,7 +94,7 @@ resource "google_pubsub_subscription_iam_member" "grants" {
 resource "google_service_account_iam_member" "grants" {
   for_each = { for key, grant in local.grants : key => grant if grant.kind == "account" }
 
-  service_account_id = google_service_account.fanout[each.value.name].name
+  service_account_id = google_service_account.fanout[trimprefix(each.value.name, "fanout-")].name
   role               = each.value.role
   member             = each.value.member
 }

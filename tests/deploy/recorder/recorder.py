@@ -122,7 +122,11 @@ class Recorder:
 
     def left(self) -> list[str]:
         """What exists here, but for enabled APIs; the local cloud knows about topics, subscriptions, buckets and jobs."""
-        bindings = [f"{api} {name} {one['role']} {one['members']}" for (api, name), kept in self.policies.kept.items() for one in kept.get("bindings", ())]
+        bindings = [
+            f"{api} {name} {one['role']} {one['members']}"
+            for (api, name), kept in self.policies.kept.items()
+            for one in kept.get("bindings", ())
+        ]
         with self._lock:
             return self.resources.left() + [f"run {name}" for _, name in self.google.services] + sorted(bindings)
 
@@ -257,7 +261,17 @@ def _json(answer: Answer) -> tuple[int, Mapping[str, str], bytes]:
     return answer.status, {"Content-Type": "application/json"}, json.dumps(answer.body).encode()
 
 
-_DROPPED = {"proxy-connection", "connection", "content-length", "transfer-encoding", "accept-encoding", "keep-alive", "host", "date", "server"}
+_DROPPED = {
+    "proxy-connection",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "accept-encoding",
+    "keep-alive",
+    "host",
+    "date",
+    "server",
+}
 
 
 def _exchange(address: str, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:

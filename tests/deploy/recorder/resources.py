@@ -157,7 +157,11 @@ class Resources:
         parts = name.split("/")
         if api == "compute":
             place = "/".join(parts[: 3 if parts[2] == "global" else 4])
-            operation: Resource = {"name": f"operation-{self.number()}", "status": "DONE", "targetLink": f"http://compute.local/compute/v1/{name}"}
+            operation: Resource = {
+                "name": f"operation-{self.number()}",
+                "status": "DONE",
+                "targetLink": f"http://compute.local/compute/v1/{name}",
+            }
             operation["selfLink"] = f"http://compute.local/compute/v1/{place}/operations/{operation['name']}"
             self.operations[(api, f"{place}/operations/{operation['name']}")] = operation
             return operation

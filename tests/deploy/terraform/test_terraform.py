@@ -7,74 +7,24 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.deploy.terraform.provider import NUMBER, provider
+from tests.deploy.terraform.provider import NUMBER
+from tests.deploy.terraform.running import CHANNEL, DEPLOY, IMAGE, ROOT, SETTINGS, Terraform, needs_terraform
 
-ROOT = Path(__file__).resolve().parents[3]
-DEPLOY = ROOT / "deploy"
-IMAGE = f"us-central1-docker.pkg.dev/my-project/fanout/fanout@sha256:{'0' * 64}"
-SETTINGS = {"project": "my-project", "bucket": "my-bucket", "runbooks": "https://example.org/runbooks.md"}
-CHANNEL = "projects/my-project/notificationChannels/1"
 LANES = [job for job in yaml.safe_load_all((ROOT / "jobs.yaml").read_text()) if "fanout-lane" in job["metadata"].get("labels", {})]
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("terraform"),
-    pytest.mark.skipif(not shutil.which("terraform"), reason="needs terraform, which the Python Package Index does not have"),
+    needs_terraform,
 ]
-
-
-@dataclass(frozen=True)
-class Terraform:
-    """Runs in a copy of the repository's files, with its own state."""
-
-    folder: Path
-    environment: Mapping[str, str]
-
-    def __call__(self, *words: str, settings: Mapping[str, str] | None = None, code: int = 0) -> str:
-        command = ["terraform", *words, *(f"-var={name}={value}" for name, value in (settings or {}).items())]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def planned(self, **settings: str) -> list[dict[str, Any]]:
-        """The resources of a plan: address, type, name, index, values."""
-        self("plan", "-input=false", "-no-color", "-out=plan", settings=settings)
-        return list(json.loads(self("show", "-json", "plan"))["planned_values"]["root_module"]["resources"])
-
-
-@pytest.fixture(scope="module")
-def terraform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terraform]:
-    folder = tmp_path_factory.mktemp("terraform")
-    shutil.copytree(DEPLOY, folder / "deploy")
-    shutil.copy(ROOT / "jobs.yaml", folder)
-    with provider() as environment:
-        yield Terraform(folder / "deploy" / "terraform", {**os.environ, **environment})
-
-
-@pytest.fixture(scope="module")
-def plan(terraform: Terraform) -> list[dict[str, Any]]:
-    return terraform.planned(**SETTINGS, image=IMAGE, channel=CHANNEL, cost_a_day_usd="7.5")
 
 
 def of(plan: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
@@ -165,7 +115,7 @@ def test_grants_are_the_rows_of_the_table(plan: list[dict[str, Any]]) -> None:
         email = agent if row["account"] == "pubsub-agent" else f"fanout-{row['account']}@my-project.iam.gserviceaccount.com"
         role = row["role"].replace("custom:", "projects/my-project/roles/")
         for name in on.get(row["on"]) or [row["on"].split(":")[1]]:
-            wanted.add((f"serviceAccount:{email}", role, f"fanout-{name}" if row["on"].startswith("account:") else name))
+            wanted.add((f"serviceAccount:{email}", role, name))
     places = ("topic", "subscription", "bucket", "repository", "service_account_id", "name", "project")
     found = set()
     for one in plan:
