@@ -17,23 +17,24 @@ from typing import Any
 
 import yaml
 
+_EMPTY = "(empty)"
 _NAME = re.compile(r"\$\{([A-Z_]+)\}")
 
 
-def filled(value: Any, values: Mapping[str, str]) -> Any:
-    """A copy with every ${NAME} of `values` replaced. A field, or an entry of a list, whose text became empty is left out, and so is one
+def filled(text: str, suffix: str, values: Mapping[str, str]) -> Any:
+    """The parsed text with every ${NAME} of `values` replaced. A field, or an entry of a list, that became empty is left out, and so is one
     that holds only such fields beside its name."""
+    whole = _NAME.sub(lambda found: (values[found[1]] or _EMPTY) if found[1] in values else found[0], text)
+    return _without_empty(yaml.safe_load(whole) if suffix == ".yaml" else json.loads(whole))
+
+
+def _without_empty(value: Any) -> Any:
     if isinstance(value, dict):
-        made = {key: filled(one, values) for key, one in value.items()}
-        kept = {key: one for key, one in made.items() if not _emptied(value[key], one)}
-        return None if kept != made and set(kept) <= {"name", "key"} else kept
+        kept = {key: made for key, one in value.items() if (made := _without_empty(one)) != _EMPTY}
+        return _EMPTY if len(kept) < len(value) and set(kept) <= {"name", "key"} else kept
     if isinstance(value, list):
-        return [made for one in value if (made := filled(one, values)) is not None and not _emptied(one, made)]
-    return _NAME.sub(lambda found: values.get(found[1], found[0]), value) if isinstance(value, str) else value
-
-
-def _emptied(before: Any, after: Any) -> bool:
-    return after is None and before is not None or (after in ("", []) and before != after)
+        return [made for one in value if (made := _without_empty(one)) != _EMPTY]
+    return value
 
 
 def differences(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
@@ -42,7 +43,7 @@ def differences(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
         for key, value in wanted.items():
             yield from differences(value, (found or {}).get(key), f"{path}.{key}" if path else key)
     elif isinstance(wanted, list) and isinstance(found, list):
-        if path.endswith(".env") or path.endswith("Permissions"):
+        if path.endswith((".env", "Permissions")):
             wanted, found = sorted(wanted, key=str), sorted(found, key=str)
         if len(wanted) != len(found):
             yield f"{path} has {len(found)} entries, not {len(wanted)}"
@@ -76,20 +77,16 @@ def _at(value: Any, key: str) -> Any:
     return value
 
 
-def loaded(path: Path) -> Any:
-    """JSON, or YAML by its ending."""
-    text = path.read_text(encoding="utf-8")
-    return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-
-
 def main(arguments: list[str]) -> int:
     verb, first, *rest = arguments
-    wanted = loaded(Path(first))
+    path = Path(first)
+    values = dict(one.split("=", 1) for one in rest) if verb == "fill" else {}
+    wanted = filled(path.read_text(encoding="utf-8"), path.suffix, values)
     if verb == "fill":
-        print(json.dumps(filled(wanted, dict(one.split("=", 1) for one in rest)), indent=2))
+        sys.stdout.write(json.dumps(wanted, indent=2) + "\n")
     else:
         found = json.loads(Path(rest[0]).read_text(encoding="utf-8") or "[]")
-        print(compared(wanted, found if isinstance(found, list) else [found], rest[1]))
+        sys.stdout.write(compared(wanted, found if isinstance(found, list) else [found], rest[1]) + "\n")
     return 0
 
 

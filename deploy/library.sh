@@ -215,7 +215,8 @@ bound() {
   "$PYTHON" -c 'import json, sys
 policy = json.load(open(sys.argv[1])) or {}
 policy = policy if isinstance(policy, dict) else {}
-sys.exit(not any(one["role"] == sys.argv[2] and sys.argv[3] in one["members"] and not one.get("condition") for one in policy.get("bindings", [])))' \
+sys.exit(not any(one["role"] == sys.argv[2] and sys.argv[3] in one["members"] and not one.get("condition")
+  for one in policy.get("bindings", [])))' \
     "$WORK/policy.json" "$1" "$2"
 }
 
@@ -236,8 +237,11 @@ read_parameters() {
   local name value
   "$PYTHON" "$DEPLOY/parameters.py" "$1" >"$WORK/parameters" || exit 2
   while IFS='=' read -r name value; do printf -v "$name" %s "$value"; done <"$WORK/parameters"
-  case $JOBS_FILE in /*) ;; *) JOBS_FILE=$(cd "$(dirname "$1")" && pwd)/$JOBS_FILE ;; esac
-  [ -f "$JOBS_FILE" ] || JOBS_FILE=$ROOT/$(basename "$JOBS_FILE")
+  # Beside the parameters file, or in the checkout.
+  case $JOBS_FILE in
+    /*) ;;
+    *) if [ -f "$(dirname "$1")/$JOBS_FILE" ]; then JOBS_FILE=$(cd "$(dirname "$1")" && pwd)/$JOBS_FILE; else JOBS_FILE=$ROOT/$JOBS_FILE; fi ;;
+  esac
   "$FANOUT" render --lanes "$JOBS_FILE" >"$WORK/lanes" || exit 2
   export CLOUDSDK_CORE_DISABLE_PROMPTS=1
   REACHED=yes

@@ -1,4 +1,4 @@
-"""Reads a parameters file: `python parameters.py FILE` prints NAME=value lines, all that are known, or says every problem with file and line.
+"""Reads a parameters file: `python parameters.py FILE` prints NAME=value lines, or says every problem with its line.
 
 The file is read as text and never executed. Values hold no quotes, no shell signs and nothing unseen, so that they are the same everywhere.
 """
@@ -40,8 +40,10 @@ PARAMETERS: Mapping[str, Parameter] = {
     "RUNBOOKS": Parameter(r"https://[A-Za-z0-9._/-]+", "an https address", "https://github.com/my-team/fanout/blob/main/docs/runbooks.md"),
     "WORKER_ACCOUNTS": Parameter(r"one|lane", "one, or lane", "one"),
     "INGRESS": Parameter(r"internal|internal-and-cloud-load-balancing|all", "internal, internal-and-cloud-load-balancing or all", "all"),
+    "CALLERS": Parameter(
+        rf"({_MEMBER}(,{_MEMBER})*)?", "members such as user:EMAIL, group:EMAIL, serviceAccount:EMAIL, separated by commas", ""
+    ),
     "PUBLIC_INTAKE": Parameter(r"yes|no", "yes or no", "no"),
-    "CALLERS": Parameter(rf"({_MEMBER}(,{_MEMBER})*)?", "members such as user:EMAIL, group:EMAIL, serviceAccount:EMAIL, separated by commas", ""),
     "API_KEYS_SECRET": Parameter(r"[A-Za-z0-9_-]*", "the name of a secret in Secret Manager", ""),
     "TICK_SCHEDULE": Parameter(_SCHEDULE, "five fields of cron", "* * * * *"),
     "DEAD_LETTERS_SCHEDULE": Parameter(_SCHEDULE, "five fields of cron", "7 * * * *"),
@@ -104,15 +106,13 @@ def main(arguments: list[str]) -> int:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        print(f"{path}: cannot be read: {error}", file=sys.stderr)
+        sys.stderr.write(f"{path}: cannot be read: {error}\n")
         return 2
     values, problems = read(text, str(path))
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    sys.stderr.writelines(f"{problem}\n" for problem in problems)
     if problems:
         return 2
-    for key, value in values.items():
-        print(f"{key}={value}")
+    sys.stdout.writelines(f"{key}={value}\n" for key, value in values.items())
     return 0
 
 

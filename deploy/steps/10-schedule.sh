@@ -14,7 +14,9 @@ END
   case "$STATE $WHY" in
     same*) return 0 ;;
     missing*) STATE=create ;;
-    *'state is "PAUSED"') warn "Scheduler job $1 is paused: $(quoted gcloud scheduler jobs resume "$1" "--location=$REGION" "--project=$PROJECT")"; return 0 ;;
+    *'state is "PAUSED"')
+      warn "Scheduler job $1 is paused: $(quoted gcloud scheduler jobs resume "$1" "--location=$REGION" "--project=$PROJECT")"
+      return 0 ;;
     *) STATE=update ;;
   esac
   change gcloud scheduler jobs "$STATE" http "$1" "--location=$REGION" "--project=$PROJECT" "--schedule=$2" "--uri=$3" --http-method=POST \
