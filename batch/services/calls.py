@@ -133,8 +133,10 @@ def translated(action: str, resource: Resource, code: str, detail: str) -> Fanou
         if code == "FAILED_PRECONDITION":
             look = f"gcloud pubsub {resource.kind}s describe {resource.name} --project={resource.project}"
             return DependencyForbidden(f"{what}: refused ({code}): it cannot be used as it is set up; look at `{look}`: {detail}")
-        role = "roles/pubsub.subscriber" if resource.kind == "subscription" else "roles/pubsub.publisher"
-        return DependencyForbidden(f"{what}: refused ({code}): grant this identity {role} on it, or run as another identity: {detail}")
+        grant = "roles/pubsub.publisher"
+        if resource.kind == "subscription":
+            grant = "the custom role fanoutConsumer, or roles/pubsub.subscriber and roles/pubsub.viewer,"
+        return DependencyForbidden(f"{what}: refused ({code}): grant this identity {grant} on it, or run as another identity: {detail}")
     if code in _TRANSIENT:
         kind = Unreached if code == "UNAVAILABLE" and any(one in detail.lower() for one in _UNREACHED) else DependencyUnavailable
         return kind(f"{what}: Pub/Sub answered {code} until the time for retries was over; try again later: {detail}")

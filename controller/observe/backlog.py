@@ -108,7 +108,7 @@ class GoogleBacklogReader:
             series = list(self._client.list_time_series(request=request, timeout=self._timeout_s, retry=self._retry))
         except (GoogleAPIError, GoogleAuthError) as error:
             name = metric.rsplit("/", 1)[-1]
-            fix = "; roles/monitoring.viewer is needed" if isinstance(error, Forbidden) else ""
+            fix = "; the custom role fanoutController, or roles/monitoring.viewer is needed" if isinstance(error, Forbidden) else ""
             return f"Cloud Monitoring did not give {name} of project {self._project}: {type(error).__name__}: {str(error)[:300]}{fix}"
         return newest_of(self._project, series)
 

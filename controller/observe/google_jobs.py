@@ -114,7 +114,10 @@ class GoogleJobRunner:
         if isinstance(error, NotFound):
             kind, text = DependencyMissing, f"{text}; compare GOOGLE_CLOUD_PROJECT and REGION with where the jobs were applied"
         elif isinstance(error, Forbidden | Unauthorized | GoogleAuthError):
-            kind, text = DependencyForbidden, f"{text}; the controller's service account needs roles/run.developer"
+            kind, text = (
+                DependencyForbidden,
+                f"{text}; the controller needs the custom role fanoutController, a person fanoutOperator, or roles/run.developer",
+            )
         raise kind(text) from error
 
     def _in_words(self, error: Exception) -> str:

@@ -134,7 +134,9 @@ def translated(what: str) -> Iterator[None]:
     except NotFound as error:
         raise DependencyMissing(f"cannot {what}: {_words(error)}") from error
     except (Forbidden, Unauthorized, GoogleAuthError) as error:
-        raise DependencyForbidden(f"cannot {what}: {_words(error)}; it needs roles/pubsub.viewer") from error
+        raise DependencyForbidden(
+            f"cannot {what}: {_words(error)}; it needs the custom role fanoutController, or roles/pubsub.viewer"
+        ) from error
     except GoogleAPIError as error:
         raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {_words(error)}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
