@@ -52,7 +52,7 @@ def _manifest_options(function: F) -> F:
             "accounts",
             multiple=True,
             metavar="[JOB=]EMAIL",
-            help="Whom a job runs as, where the file does not say; without JOB, every job. May be repeated.",
+            help="As whom a job runs, in place of what the file says; without JOB, every job. May be repeated.",
         ),
     ):
         function = option(function)

@@ -34,6 +34,7 @@ resource "google_service_account" "fanout" {
 
   account_id   = "fanout-${each.key}"
   display_name = "Fanout: ${each.key}"
+  depends_on   = [google_project_service.apis]
 }
 
 resource "google_project_iam_custom_role" "fanout" {
@@ -44,6 +45,7 @@ resource "google_project_iam_custom_role" "fanout" {
   description = each.value.description
   permissions = each.value.includedPermissions
   stage       = each.value.stage
+  depends_on  = [google_project_service.apis]
 }
 
 resource "google_project_iam_member" "grants" {
@@ -55,9 +57,9 @@ resource "google_project_iam_member" "grants" {
 }
 
 resource "google_storage_bucket_iam_member" "grants" {
-  for_each = { for key, grant in local.grants : key => grant if grant.kind == "bucket" }
+  for_each = { for key, grant in local.grants : key => grant if endswith(grant.kind, "bucket") }
 
-  bucket = google_storage_bucket.fanout.name
+  bucket = each.value.kind == "bucket" ? google_storage_bucket.fanout.name : google_storage_bucket.build.name
   role   = each.value.role
   member = each.value.member
 }
@@ -92,7 +94,7 @@ resource "google_pubsub_subscription_iam_member" "grants" {
 resource "google_service_account_iam_member" "grants" {
   for_each = { for key, grant in local.grants : key => grant if grant.kind == "account" }
 
-  service_account_id = google_service_account.fanout[each.value.name].name
+  service_account_id = google_service_account.fanout[trimprefix(each.value.name, "fanout-")].name
   role               = each.value.role
   member             = each.value.member
 }
@@ -102,7 +104,7 @@ resource "google_cloud_run_v2_service_iam_member" "grants" {
 
   name       = each.value.name
   location   = var.region
-  depends_on = [google_cloud_run_v2_service.controller, google_cloud_run_v2_service.intake]
+  depends_on = [google_cloud_run_v2_service.fanout]
   role       = each.value.role
   member     = each.value.member
 }

@@ -3,15 +3,15 @@
 locals {
   monitoring = "${path.module}/../monitoring"
   metrics    = { for file in fileset("${local.monitoring}/metrics", "*.yaml") : trimsuffix(file, ".yaml") => yamldecode(file("${local.monitoring}/metrics/${file}")) }
-  alerts     = { for file in fileset("${local.monitoring}/alerts", "*.json") : trimsuffix(file, ".json") => jsondecode(local.filled[file]) }
   filled = {
-    for file in fileset("${local.monitoring}/alerts", "*.json") : file => replace(replace(replace(
-      file("${local.monitoring}/alerts/${file}"),
+    for file in setunion(fileset(local.monitoring, "alerts/*.json"), ["dashboard.json"]) : file => replace(replace(replace(
+      file("${local.monitoring}/${file}"),
       "$${CHANNEL}", var.channel),
       "$${COST_A_DAY_USD}", tostring(var.cost_a_day_usd)),
       "$${RUNBOOKS}", var.runbooks
     )
   }
+  alerts = { for file, text in local.filled : trimsuffix(basename(file), ".json") => jsondecode(text) if file != "dashboard.json" }
 }
 
 resource "google_logging_metric" "fanout" {
@@ -22,6 +22,7 @@ resource "google_logging_metric" "fanout" {
   filter           = each.value.filter
   value_extractor  = try(each.value.valueExtractor, null)
   label_extractors = try(each.value.labelExtractors, null)
+  depends_on       = [google_project_service.apis]
 
   metric_descriptor {
     metric_kind  = each.value.metricDescriptor.metricKind
@@ -54,7 +55,7 @@ resource "google_logging_metric" "fanout" {
 }
 
 resource "google_monitoring_dashboard" "fanout" {
-  dashboard_json = file("${local.monitoring}/dashboard.json")
+  dashboard_json = local.filled["dashboard.json"]
   depends_on     = [google_logging_metric.fanout]
 }
 

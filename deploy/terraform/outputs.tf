@@ -5,10 +5,10 @@ output "repository" {
 
 output "front_door" {
   description = "Where tasks are submitted; private. Null until there is an image."
-  value       = one(google_cloud_run_v2_service.intake[*].uri)
+  value       = try(google_cloud_run_v2_service.fanout["fanout-intake"].uri, null)
 }
 
 output "controller" {
   description = "The controller: dashboard and ticks; private. Null until there is an image."
-  value       = one(google_cloud_run_v2_service.controller[*].uri)
+  value       = try(google_cloud_run_v2_service.fanout["fanout-controller"].uri, null)
 }

@@ -3,6 +3,7 @@ locals {
   jobs = [for text in split("\n---\n", file(var.jobs_file)) : yamldecode(text)]
   lanes = {
     for job in local.jobs : job.metadata.name => {
+      name         = job.metadata.labels["fanout-lane"]
       topic        = job.metadata.annotations["fanout/topic"]
       subscription = job.metadata.annotations["fanout/subscription"]
     } if can(job.metadata.labels["fanout-lane"])
@@ -15,11 +16,13 @@ resource "google_pubsub_topic" "lanes" {
   for_each = local.topics
 
   name       = each.key
+  labels     = { fanout = "lane" }
   depends_on = [google_project_service.apis]
 }
 
 resource "google_pubsub_topic" "dead_letters" {
   name       = "dead-letters"
+  labels     = { fanout = "lane" }
   depends_on = [google_project_service.apis]
 }
 
@@ -30,6 +33,7 @@ resource "google_pubsub_subscription" "lanes" {
 
   name                       = each.key
   topic                      = google_pubsub_topic.lanes[each.value].id
+  labels                     = { fanout = "lane" }
   ack_deadline_seconds       = 60
   message_retention_duration = "604800s"
 
@@ -50,6 +54,7 @@ resource "google_pubsub_subscription" "lanes" {
 resource "google_pubsub_subscription" "dead_letters" {
   name                       = "dead-letters"
   topic                      = google_pubsub_topic.dead_letters.id
+  labels                     = { fanout = "lane" }
   ack_deadline_seconds       = 60
   message_retention_duration = "604800s"
 

@@ -4,5 +4,6 @@ resource "google_artifact_registry_repository" "fanout" {
   location      = var.region
   format        = "DOCKER"
   description   = "Fanout's image"
+  labels        = { fanout = "images" }
   depends_on    = [google_project_service.apis]
 }

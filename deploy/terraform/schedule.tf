@@ -1,3 +1,4 @@
+# A tick each minute; dead letters each hour, by the job that `fanout apply` made. They come with the image.
 resource "google_cloud_scheduler_job" "tick" {
   count = var.image == null ? 0 : 1
 
@@ -5,25 +6,27 @@ resource "google_cloud_scheduler_job" "tick" {
   region           = var.region
   schedule         = "* * * * *"
   attempt_deadline = "60s"
+  depends_on       = [google_project_service.apis, google_cloud_run_v2_service.fanout]
 
   http_target {
     http_method = "POST"
-    uri         = "${google_cloud_run_v2_service.controller[0].uri}/tick"
+    uri         = "${local.controller_url}/tick"
 
     oidc_token {
       service_account_email = google_service_account.fanout["scheduler"].email
-      audience              = google_cloud_run_v2_service.controller[0].uri
+      audience              = local.controller_url
     }
   }
 }
 
-# Starts the job `dead-letters`, which `fanout apply` made.
 resource "google_cloud_scheduler_job" "dead_letters" {
   count = var.image == null ? 0 : 1
 
-  name     = "fanout-dead-letters"
-  region   = var.region
-  schedule = "0 * * * *"
+  name             = "fanout-dead-letters"
+  region           = var.region
+  schedule         = "7 * * * *"
+  attempt_deadline = "60s"
+  depends_on       = [google_project_service.apis]
 
   http_target {
     http_method = "POST"

@@ -84,12 +84,23 @@ variable "runbooks" {
 }
 
 variable "ingress" {
-  description = "Which networks reach the services; callers need run.invoker either way. Scheduler and the front door reach an internal controller only within one project or perimeter."
+  description = "From where the services can be reached; callers need run.invoker either way. internal needs a VPC for the front door's pokes."
   type        = string
-  default     = "INGRESS_TRAFFIC_ALL"
+  default     = "all"
 
   validation {
-    condition     = contains(["INGRESS_TRAFFIC_ALL", "INGRESS_TRAFFIC_INTERNAL_ONLY", "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER"], var.ingress)
-    error_message = "INGRESS_TRAFFIC_ALL, INGRESS_TRAFFIC_INTERNAL_ONLY or INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER."
+    condition     = contains(["all", "internal", "internal-and-cloud-load-balancing"], var.ingress)
+    error_message = "Write all, internal, or internal-and-cloud-load-balancing."
+  }
+}
+
+variable "handlers" {
+  description = "Modules with the task types that the front door takes; `fanout apply --set-env HANDLERS=…` says it to the workers."
+  type        = string
+  default     = "batch.handlers"
+
+  validation {
+    condition     = can(regex("^[A-Za-z_][\\w.]*(,[A-Za-z_][\\w.]*)*$", var.handlers))
+    error_message = "Names of Python modules, separated by commas, such as batch.handlers,app.handlers."
   }
 }

@@ -38,7 +38,6 @@ USED = (
     "pubsub_subscription_iam_member",
     "pubsub_topic",
     "pubsub_topic_iam_member",
-    "secret_manager_secret_iam_member",
     "service_account",
     "service_account_iam_member",
     "storage_bucket",
@@ -119,7 +118,9 @@ def main(wheel: str, date: str) -> None:
         "data": {name.removeprefix("data_"): resource(types, name) for name in DATA},
     }
     text = json.dumps(extract, indent=1, sort_keys=True)
-    EXTRACT.write_text(re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]", text) + "\n", encoding="utf-8")
+    EXTRACT.write_text(
+        re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m.group(1)) + "]", text) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
