@@ -47,6 +47,13 @@ def _manifest_options(function: F) -> F:
         click.option("--image", default="", help="The image of the worker's container."),
         click.option("--set-env", "set_env", multiple=True, metavar="NAME=VALUE", help="A setting of the worker; may be repeated."),
         click.option("--bucket", envvar="BUCKET_NAME", default="", show_envvar=True, help="Fills BUCKET_NAME where the file has none."),
+        click.option(
+            "--service-account",
+            "accounts",
+            multiple=True,
+            metavar="[JOB=]EMAIL",
+            help="Whom a job runs as, where the file does not say; without JOB, every job. May be repeated.",
+        ),
     ):
         function = option(function)
     return function
@@ -68,6 +75,7 @@ def apply(
     set_env: tuple[str, ...],
     image: str,
     bucket: str,
+    accounts: tuple[str, ...],
     create_missing: bool,
     dry_run: bool,
     yes: bool,
@@ -89,7 +97,7 @@ def apply(
         output.say(line, err=as_json)
 
     with explained_errors():
-        filling = _filling(project, bucket, set_env, image)
+        filling = _filling(project, bucket, set_env, image, accounts)
         manifests = checked_manifests(_text(jobs_file), filling, Home(project, bucket), image_matters=not emulator)
         with cloud.logged_in():
             client = DeployedJobs(project, region, emulator_url=emulator)
@@ -111,21 +119,39 @@ def apply(
 
 
 @click.command("render")
-@click.argument("lane")
+@click.argument("lane", required=False)
 @_FILE
+@click.option("--lanes", "as_lanes", is_flag=True, help="Print job, lane, topic and subscription of each lane instead, a line each.")
 @click.option("--project", envvar="GOOGLE_CLOUD_PROJECT", default="", show_envvar=True, help="Fills GOOGLE_CLOUD_PROJECT.")
 @_manifest_options
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def render(lane: str, jobs_file: Path | None, project: str, set_env: tuple[str, ...], image: str, bucket: str, as_json: bool) -> None:
+def render(
+    lane: str | None,
+    jobs_file: Path | None,
+    as_lanes: bool,
+    project: str,
+    set_env: tuple[str, ...],
+    image: str,
+    bucket: str,
+    accounts: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Print the manifest of LANE (or of the job of that name), since `gcloud run jobs replace` takes one at a time.
 
     JOBS_FILE is as for `fanout apply`.
 
     \b
     fanout render default | gcloud run jobs replace -
+    fanout render --lanes jobs.yaml
     """
+    if as_lanes:
+        # The only argument is the file then.
+        _print_lanes(jobs_file or (Path(lane) if lane else None))
+        return
+    if lane is None:
+        raise click.UsageError("Missing argument 'LANE'; --lanes lists them.")
     with explained_errors():
-        filling = _filling(project, bucket, set_env, image)
+        filling = _filling(project, bucket, set_env, image, accounts)
         manifests = read_manifests(_text(jobs_file))
         found = [one for one in manifests if lane in (one.lane, one.name)]
         if not found:
@@ -142,10 +168,20 @@ def render(lane: str, jobs_file: Path | None, project: str, set_env: tuple[str, 
             click.echo(rendered(manifest), nl=False)
 
 
+def _print_lanes(jobs_file: Path | None) -> None:
+    """For scripts: columns with a space between."""
+    with explained_errors():
+        for one in read_manifests(_text(jobs_file)):
+            if one.lane:
+                click.echo(" ".join((one.name, one.lane, one.topic, one.subscription)))
+
+
 def read_jobs_file(jobs_file: Path) -> str:
     """Raises SettingsError."""
     try:
         return jobs_file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SettingsError([f"{jobs_file}: there is no such file"]) from error
     except UnicodeDecodeError as error:
         raise SettingsError([f"{jobs_file}: not UTF-8 at byte {error.start}: save it as UTF-8"]) from error
 
@@ -160,12 +196,13 @@ def _text(jobs_file: Path | None) -> str:
     return read_jobs_file(jobs_file)
 
 
-def _filling(project: str, bucket: str, set_env: Sequence[str], image: str) -> Filling:
+def _filling(project: str, bucket: str, set_env: Sequence[str], image: str, accounts: Sequence[str]) -> Filling:
     """What the options say. Raises SettingsError with every --set-env that is not NAME=VALUE."""
     problems = [f"--set-env {one!r}: must be NAME=VALUE" for one in set_env if not one.partition("=")[0].strip() or "=" not in one]
     if problems:
         raise SettingsError(problems)
-    return Filling(project, bucket, dict(one.split("=", 1) for one in set_env), image)
+    by_job = {one.rpartition("=")[0]: one.rpartition("=")[2] for one in accounts}
+    return Filling(project, bucket, dict(one.split("=", 1) for one in set_env), image, by_job)
 
 
 @dataclass(slots=True)

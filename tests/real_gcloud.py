@@ -20,6 +20,7 @@ import pytest
 from local_cloud.addresses import Addresses
 from local_cloud.gcloud import gcloud_environment
 from tests.support import clean_environment
+from tests.warm_gcloud import warm_path
 
 LIMIT_S = 60
 
@@ -49,6 +50,7 @@ class Gcloud:
     def __call__(self, *arguments: str, stdin: str = "") -> Answer:
         environment = {**clean_environment(), **gcloud_environment(self.addresses, self.folder, arguments)}
         environment["CLOUDSDK_CORE_PROJECT"] = self.project
+        environment["PATH"] = warm_path(environment)
         return run_group(["gcloud", *arguments], environment, stdin)
 
     def json(self, *arguments: str, stdin: str = "") -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from batch.model.clock import from_iso, iso
 from batch.model.exit import ExitReason
 from batch.prices import LIST_PERCENT
+from controller.decide.broken import Sign, sign_of
 from controller.decide.ledger import Entry, Ledger
 from controller.decide.probe import Blind
 from controller.decide.sizing import Rates, worker_cost
@@ -297,9 +298,9 @@ def cost_usd(worked: Worked, lane: Lane, now: float | None = None) -> float:
 
 
 def has_failed(decision_id: str, executions: Sequence[Worked]) -> bool | None:
-    """Whether workers failed of a launch that has ended: True if some did though others worked, False if none did. None where it says
-    nothing: it was cancelled, or acknowledged nothing, which is what a broken lane is about."""
+    """Whether workers failed of a launch that has ended. None where it says nothing: it was cancelled, or its workers could not work, which
+    is what a broken lane is about."""
     own = [one for one in executions if one.info.decision_id.rpartition(".")[0] == decision_id]
-    if any(one.info.failed_count for one in own):
-        return True if any(progress.acked for one in own for progress in one.progress) else None
+    if failed := [one for one in own if one.info.failed_count]:
+        return True if any(sign_of(one) is Sign.FINE for one in failed) else None
     return None if any(one.info.cancelled_count for one in own) else False

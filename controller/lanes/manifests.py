@@ -61,12 +61,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Filling:
-    """What a project does not commit: the settings that were asked for, project and bucket where the file names none, the image."""
+    """What a project does not commit: the settings that were asked for, project and bucket where the file names none, the image, and the
+    service account by job ("": of every other job) where the file names none."""
 
     project: str = ""
     bucket: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     image: str = ""
+    accounts: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_manifests(text: str) -> tuple[Manifest, ...]:
@@ -215,6 +217,9 @@ def completed(manifest: Manifest, filling: Filling) -> Manifest:
         _set(entries, name, value)
     if filling.image:
         container["image"] = filling.image
+    account = filling.accounts.get(manifest.name) or filling.accounts.get("")
+    if account:
+        document["spec"]["template"]["spec"]["template"]["spec"].setdefault("serviceAccountName", account)
     return replace(manifest, document=document)
 
 

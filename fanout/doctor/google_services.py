@@ -17,6 +17,7 @@ from controller.observe.sources import GoogleSources, SubscriptionFacts
 from fanout.doctor.services import BucketFacts, NotServed, ScheduledCall
 
 TIMEOUT_S = 10.0
+OUTCOMES_KEPT_DAYS = 365
 LOCAL = "the local cloud"
 _SCHEDULER = "https://cloudscheduler.googleapis.com/v1"
 _KMS = "https://cloudkms.googleapis.com/v1"
@@ -117,12 +118,18 @@ class GoogleFacts:
         return name if kind == "job" else f"projects/{self._settings.project}/{kind}s/{name}"
 
 
+def _keeps_long_enough(condition: Mapping[str, Any]) -> bool:
+    """A rule of outcomes alone: after so long nobody proves their submissions anew, and the proofs are stored."""
+    prefixes = condition.get("matchesPrefix", ())
+    return bool(prefixes) and all(one.startswith("outcomes/") for one in prefixes) and condition.get("age", 0) >= OUTCOMES_KEPT_DAYS
+
+
 def bucket_facts(found: Any) -> BucketFacts:
     """From a Bucket of the storage client."""
     seconds = found.soft_delete_policy.retention_duration_seconds
     deleting = [rule.get("condition", {}) for rule in found.lifecycle_rules if rule.get("action", {}).get("type") == "Delete"]
     live = [one for one in deleting if one.get("isLive") is not False and not any(name in one for name in _OLD_VERSIONS_ONLY)]
-    prefixes = tuple(tuple(one.get("matchesPrefix", ())) for one in live)
+    prefixes = tuple(tuple(one.get("matchesPrefix", ())) for one in live if not _keeps_long_enough(one))
     return BucketFacts(
         None if seconds is None else float(seconds),
         bool(found.versioning_enabled),

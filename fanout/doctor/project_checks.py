@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from batch.model.names import DELAYED, HISTORY, OWN_FOLDERS
+from batch.model.names import DELAYED, HISTORY, OWN_FOLDERS, claim_object
 from fanout.doctor.finding import Finding, Verdict, fine, judged
 from fanout.doctor.place import Place
 from fanout.doctor.services import BucketFacts
@@ -118,8 +118,8 @@ def missing_bucket(place: Place) -> Finding:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Decisions in a lane's history are for people: a rule may delete the old ones."""
-    return not one.startswith(HISTORY) and (one.startswith(other) or other.startswith(one))
+    """Decisions in a lane's history are for people, and claims for executions that run: a rule may delete the old ones."""
+    return not one.startswith((HISTORY, claim_object(""))) and (one.startswith(other) or other.startswith(one))
 
 
 _AGENT = re.compile(r"serviceAccount:service-\d+@gcp-sa-pubsub\.iam\.gserviceaccount\.com")

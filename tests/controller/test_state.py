@@ -53,6 +53,8 @@ FULL = LaneState(
     waiting=Waiting((Group(50.0, 3),)),
     learned=Learned((Sample(0.5, 10, 4.0, None),), ("default-z",)),
     blind=Blind(10.0, 1, 20.0),
+    spent=((7200.0, 1.25),),
+    failed_launch_count=2,
 )
 
 

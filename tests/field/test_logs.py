@@ -236,7 +236,7 @@ def test_a_failure_says_its_error_its_traceback_and_where_its_record_lies(site: 
     publish(site, "quick")
     end = run(site, tmp_path, "\nfrom batch import Backoff\ntask('quick', retries=1, backoff=Backoff(first_s=0))(fails)\n")
     (dead,) = end.events("dead_lettered")
-    assert dead["lane"] == "default"  # the metric of dead letters is by lane
+    assert dead["lane"] == "lane"  # the metric of dead letters is by lane
     assert dead["message"] == r"dead lettered: KeyError: 'half \ud83d'"
     assert dead["record"] == "attempts/id-quick.json"
     assert dead["stack_trace"] == failed["stack_trace"]

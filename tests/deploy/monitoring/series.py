@@ -194,7 +194,9 @@ def _reduced(kind: Kind, one: Aggregation, several: list[list[float]]) -> float 
         return _mean(value for values in several for value in values)
     aligner = sum if one.per_series_aligner == Aligner.ALIGN_DELTA else max
     values = [aligner(values) for values in several]
-    return {Reducer.REDUCE_SUM: sum, Reducer.REDUCE_MAX: max, Reducer.REDUCE_MEAN: _mean}[one.cross_series_reducer](values)
+    if one.cross_series_reducer == Reducer.REDUCE_MEAN:
+        return _mean(values)
+    return sum(values) if one.cross_series_reducer == Reducer.REDUCE_SUM else max(values)
 
 
 def _mean(values: Iterable[float]) -> float:

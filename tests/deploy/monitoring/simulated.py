@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -133,7 +133,8 @@ class _Lines(logging.Handler):
 
     def __init__(self, lines: JsonLines) -> None:
         super().__init__()
-        self._lines, self.payloads = lines, []
+        self._lines = lines
+        self.payloads: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         payload = json.loads(self._lines.format(record))
@@ -210,9 +211,9 @@ class _Blind:
     backlog: Any
     is_blind: Callable[[], bool]
 
-    def read(self, subscriptions: Sequence[str]) -> Mapping[str, Reading]:
-        found = self.backlog.read(subscriptions)
-        return dict.fromkeys(found, Unknown("no answer")) if self.is_blind() else found
+    def read(self, subscriptions: Sequence[str]) -> dict[str, Reading]:
+        found: dict[str, Reading] = self.backlog.read(subscriptions)
+        return {name: Unknown("no answer") if self.is_blind() else one for name, one in found.items()}
 
 
 def unreadable(from_s: float, until_s: float) -> Fault:

@@ -1,4 +1,4 @@
-"""A recording endpoint: the real gcloud takes it for its proxy, so that every request of a command can be seen, and none leaves this machine.
+"""A recording endpoint: the real gcloud takes it for its proxy, so that every request is seen, and none leaves this machine.
 
 What the local cloud serves goes on to it. Everything else is kept as resources by URL: what was not created is not found. A request that it
 does not know is refused by name, and `Recorder.refused` has it: no command seems to have done what was not done.

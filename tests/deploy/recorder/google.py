@@ -1,4 +1,4 @@
-"""What Google does by itself behind some requests: APIs that are enabled, agents that are made, builds that push, services that get ready."""
+"""What Google does by itself behind some requests: APIs that are enabled, agents that are made, builds that push, ready services."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Kind:
     """A collection below `pattern`, with `*` for one part of the path.
 
-    The id of a new resource is the value of the query parameter `id_query`, or of `id_field` in the body (its last part, where it is a path),
-    or else made up. `wrapper`: where the resource lies in the body. `listed`: the key of lists. `is_slow`: changes answer with an operation.
+    The id of a new resource is the value of the query parameter `id_query`, or of `id_field` in the body (its last part, if it is a path),
+    or else made up. `wrapper`: where the resource lies in the body. `listed`: the key of lists. `is_slow`: changes are operations.
     `keeps_deleted`: deleted ones stay, marked, and can be undeleted. `keeps_name`: the body's name is not the path.
     """
 

@@ -14,7 +14,7 @@ READING_VERBS = (":getIamPolicy", ":testIamPermissions", ":queryTestablePermissi
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`api`: the host's first name, as `run` of `us-central1-run.local`, whose region is `region`. `body`: JSON, or None where it is none."""
+    """`api`: the first name of the host, as `run` of `us-central1-run.local`, whose region is `region`; `body`: None if not JSON."""
 
     method: str
     api: str

@@ -61,7 +61,7 @@ class Recorder:
         self.google = Google(self.resources)
         self.policies = Policies(self._has_account)
         self.log = Log()
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
@@ -97,12 +97,12 @@ class Recorder:
     @property
     def environment(self) -> dict[str, str]:
         """For gcloud, and for clients of Fanout, which go to the local cloud directly."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         overrides = {f"CLOUDSDK_API_ENDPOINT_OVERRIDES_{api.upper()}": f"http://{api}.local/{path}" for api, path in APIS.items()}
         return {
             **self.addresses.environment,
             "GOOGLE_CLOUD_PROJECT": self.project,
-            "CLOUDSDK_CONFIG": str(self._folder),
+            "CLOUDSDK_CONFIG": str(self.folder),
             "CLOUDSDK_ACTIVE_CONFIG_NAME": "NONE",
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
             "CLOUDSDK_CORE_PROJECT": self.project,
@@ -148,9 +148,8 @@ class Recorder:
 
     def _kept(self, request: Request) -> Any:
         """What is kept here. Raises Refused or Unknown."""
-        if found := _SERVICES.fullmatch(request.path):
-            if request.api == "run":
-                return self._service(request, f"{found[1]}")
+        if request.api == "run" and (found := _SERVICES.fullmatch(request.path)):
+            return self._service(request, found[1])
         version = _VERSION.fullmatch(request.path)
         if version is None:
             raise Unknown
@@ -311,7 +310,7 @@ def _handler_of(recorder: Recorder) -> type[BaseHTTPRequestHandler]:
             request = Request(self.command, host[2], host[1] or "", unquote(parts.path), query, raw)
             self._send(*recorder.answer(request, dict(self.headers.items()), self.path))
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_CONNECT = _serve  # noqa: N815
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_CONNECT = _serve
 
         def _body(self) -> bytes:
             if self.headers.get("Transfer-Encoding", "").lower() != "chunked":

@@ -1,4 +1,4 @@
-"""Resources by URL: created, read, listed, changed by an update mask, deleted. Every change that Google answers with an operation is done at once."""
+"""Resources by URL: created, read, listed, changed by an update mask, deleted. Operations are done at once."""
 
 from __future__ import annotations
 

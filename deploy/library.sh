@@ -1,0 +1,323 @@
+# What deploy.sh and teardown.sh share. Runs with bash 3.2, the one of macOS.
+# shellcheck shell=bash disable=SC2034  # variables are those of the scripts that read this file
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+DEPLOY=$ROOT/deploy
+DRY=no STEP='' CHANGES=0 WARNINGS=0 NUMBER='' CONTROLLER_URL='' CHANNEL=''
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/fanout.XXXXXX")
+trap 'rm -rf "$WORK"' EXIT
+
+# A dry run prints a script: what is not a command is a comment there.
+say() { if [ "$DRY" = yes ]; then printf '# %s\n' "$*"; else printf '%s\n' "$*"; fi; }
+warn() { WARNINGS=$((WARNINGS + 1)); printf 'warning: %s\n' "$*" >&2; }
+stop() { printf '%s\n' "$@" >&2; exit 1; }
+
+# The words of a command as a shell reads them. In a dry run $NUMBER and its like stand for what is not known yet.
+quoted() {
+  local word line=''
+  for word in "$@"; do
+    case $word in
+      *'$NUMBER'* | *'$IMAGE'* | *'$CONTROLLER_URL'* | *'$CHANNEL'*) word="\"$word\"" ;;
+      *[!A-Za-z0-9_./:=@,%+-]* | '') word="'$(printf %s "$word" | sed "s/'/'\\\\''/g")'" ;;
+    esac
+    line="$line${line:+ }$word"
+  done
+  printf '%s\n' "$line"
+}
+
+failed() {
+  stop '' "step $STEP failed at: $(quoted "$@")" "$(sed 's/^/  /' "$WORK/err")" '' "Mend it, then go on with: $RESUME"
+}
+
+# A command that changes something. A service account that was made a moment ago is not known everywhere at once: it is waited for.
+change() {
+  local try=1
+  CHANGES=$((CHANGES + 1))
+  quoted "$@"
+  [ "$DRY" = no ] || return 0
+  while ! "$@" >"$WORK/out" 2>"$WORK/err" </dev/null; do
+    if [ $try -gt 5 ] || ! grep -qiE 'service account .* does not exist|concurrent policy changes' "$WORK/err"; then
+      failed "$@"
+    fi
+    sleep $((try * ${FANOUT_RETRY_S:-4}))
+    try=$((try + 1))
+  done
+}
+
+# look FILE COMMAND…: what is there, as JSON. Where a dry run cannot look, nothing is.
+look() {
+  local file=$WORK/$1
+  shift
+  if [ "$DRY" = yes ] && [ "$REACHED" = no ]; then echo '[]' >"$file"; return 0; fi
+  "$@" --format=json >"$file" 2>"$WORK/err" </dev/null && return 0
+  # What a step before has not made, in a dry run or a teardown, has nothing.
+  if { [ "$DRY" = yes ] || [ "$STEP" = teardown ]; } && grep -qiE 'not.found|404|does not exist|has not been used|disabled' "$WORK/err"; then
+    echo '[]' >"$file"
+    return 0
+  fi
+  failed "$@"
+}
+
+files() { "$PYTHON" "$DEPLOY/files.py" "$@"; }
+
+# compare WHAT WANTED LIST KEY: sets STATE to missing, same or differs, FOUND to its name, WHY to what differs.
+compare() {
+  local line
+  line=$(files compare "$2" "$WORK/$3" "$4")
+  STATE=${line%% *} WHY=''
+  line=${line#"$STATE"}
+  line=${line# }
+  FOUND=${line%%: *}
+  [ "$STATE" != same ] || say "$1: as it is"
+  if [ "$STATE" = differs ]; then WHY=${line#*: }; say "$1: $WHY"; fi
+}
+
+# has FILE KEY VALUE: whether an item of a list has this value. A list of names may have them as paths.
+has() {
+  "$PYTHON" -c 'import json, sys
+sys.exit(not any(str(one.get(sys.argv[2])).split("/")[-1] == sys.argv[3] for one in json.load(open(sys.argv[1]))))' "$WORK/$1" "$2" "$3"
+}
+
+know_number() {
+  [ -z "$NUMBER" ] || return 0
+  if [ "$DRY" = yes ] && [ "$REACHED" = no ]; then
+    printf 'NUMBER=$(%s)\n' "$(quoted gcloud projects describe "$PROJECT" "--format=value(projectNumber)")"
+    NUMBER='$NUMBER'
+    return 0
+  fi
+  look project.json gcloud projects describe "$PROJECT"
+  NUMBER=$(sed -n 's/.*"projectNumber": *"\([0-9]*\)".*/\1/p' "$WORK/project.json")
+}
+
+# A Cloud Run service's address follows from its name, the project's number and the region.
+know_controller() {
+  know_number
+  CONTROLLER_URL=https://fanout-controller-$NUMBER.$REGION.run.app
+}
+
+account() { printf '%s@%s.iam.gserviceaccount.com\n' "$1" "$PROJECT"; }
+
+# The columns account, role, on of the table, with the header left out; reasons may hold commas and stand last.
+bindings() { sed 1d "$DEPLOY/identity/bindings.csv" | cut -d, -f1-3; }
+
+# Service accounts, one a line: those of the table, a worker's for each lane if wanted, and Scheduler's.
+accounts() {
+  local name
+  for name in $(bindings | cut -d, -f1 | sort -u); do
+    case $name in
+      pubsub-agent) ;;
+      worker) if [ "$WORKER_ACCOUNTS" = lane ]; then lanes | sed 's/^\([^ ]*\) .*/fanout-worker-\1/'; else echo fanout-worker; fi ;;
+      *) echo "fanout-$name" ;;
+    esac
+  done
+}
+
+lanes() { cat "$WORK/lanes"; }
+
+# member ACCOUNT: the members that the name of the table stands for, each with the lane that it is limited to, or -.
+members() {
+  local job rest
+  case $1 in
+    pubsub-agent) echo "serviceAccount:service-$NUMBER@gcp-sa-pubsub.iam.gserviceaccount.com -" ;;
+    worker)
+      if [ "$WORKER_ACCOUNTS" = one ]; then echo "serviceAccount:$(account fanout-worker) -"; return 0; fi
+      lanes | while read -r job rest; do echo "serviceAccount:$(account "fanout-worker-$job") $job"; done ;;
+    *) echo "serviceAccount:$(account "fanout-$1") -" ;;
+  esac
+}
+
+# things ON: `KIND NAME JOB` of each resource that the table's word stands for; JOB is the lane's, or -.
+things() {
+  local job lane topic subscription
+  case $1 in
+    project) echo "project $PROJECT -" ;;
+    bucket) echo "bucket $BUCKET -" ;;
+    build-bucket) echo "bucket $BUCKET-build -" ;;
+    repository) echo "repository fanout -" ;;
+    topics) lanes | while read -r job lane topic subscription; do echo "topic $topic $job"; done ;;
+    subscriptions) lanes | while read -r job lane topic subscription; do echo "subscription $subscription $job"; done ;;
+    dead-letter-topic) echo "topic dead-letters -" ;;
+    dead-letter-subscription) echo "subscription dead-letters -" ;;
+    *:*) echo "${1%%:*} ${1#*:} -" ;;
+    *) stop "deploy/identity/bindings.csv: column on: $1 is not known" ;;
+  esac
+}
+
+# policy VERB KIND NAME: sets COMMAND to gcloud's words for the policy of one resource.
+policy() {
+  local verb=$1-iam-policy-binding
+  [ "$1" != get ] || verb=get-iam-policy
+  case $2 in
+    project) COMMAND=(gcloud projects "$verb" "$3") ;;
+    bucket) COMMAND=(gcloud storage buckets "$verb" "gs://$3") ;;
+    repository) COMMAND=(gcloud artifacts repositories "$verb" "$3" "--location=$REGION" "--project=$PROJECT") ;;
+    topic) COMMAND=(gcloud pubsub topics "$verb" "$3" "--project=$PROJECT") ;;
+    subscription) COMMAND=(gcloud pubsub subscriptions "$verb" "$3" "--project=$PROJECT") ;;
+    service) COMMAND=(gcloud run services "$verb" "$3" "--region=$REGION" "--project=$PROJECT") ;;
+    job) COMMAND=(gcloud run jobs "$verb" "$3" "--region=$REGION" "--project=$PROJECT") ;;
+    account) COMMAND=(gcloud iam service-accounts "$verb" "$(account "$3")" "--project=$PROJECT") ;;
+    secret) COMMAND=(gcloud secrets "$verb" "$3" "--project=$PROJECT") ;;
+    *) stop "deploy/identity/bindings.csv: column on: $2:$3 is not known" ;;
+  esac
+}
+
+role_name() { case $1 in custom:*) echo "projects/$PROJECT/roles/${1#custom:}" ;; *) echo "$1" ;; esac; }
+
+# wanted_bindings KIND…: `KIND NAME ROLE MEMBER` of all that the table wants on resources of these kinds, sorted by resource.
+wanted_bindings() {
+  local name role on kind thing job member lane kinds=" $* "
+  bindings | while IFS=, read -r name role on; do
+    things "$on" | while read -r kind thing job; do
+      case $kinds in *" $kind "*) ;; *) continue ;; esac
+      members "$name" | while read -r member lane; do
+        if [ "$lane" != - ] && [ "$job" != - ] && [ "$lane" != "$job" ]; then continue; fi
+        echo "$kind $thing $(role_name "$role") $member"
+      done
+    done
+  done | sort -u
+}
+
+# grant KIND…: adds the bindings that are missing. What others have granted stays.
+grant() {
+  know_number
+  wanted_bindings "$@" >"$WORK/wanted"
+  grant_listed
+}
+
+# The same for the lines of $WORK/wanted.
+grant_listed() {
+  local kind thing role member last='' count=0
+  while read -r kind thing role member <&3; do
+    if [ "$kind $thing" != "$last" ]; then
+      last="$kind $thing"
+      policy get "$kind" "$thing"
+      look policy.json "${COMMAND[@]}"
+    fi
+    if bound "$role" "$member"; then continue; fi
+    count=$((count + 1))
+    case $member in *@gcp-sa-pubsub.*) make_agent ;; esac
+    policy add "$kind" "$thing"
+    if [ "$kind" = project ]; then COMMAND=("${COMMAND[@]}" --condition=None); fi
+    change "${COMMAND[@]}" "--member=$member" "--role=$role"
+  done 3<"$WORK/wanted"
+  [ $count -gt 0 ] || say 'who may do what: as it is'
+}
+
+# Pub/Sub's own account, which moves dead letters, may not exist before it is asked for.
+make_agent() {
+  [ -z "${AGENT_MADE:-}" ] || return 0
+  AGENT_MADE=yes
+  change gcloud beta services identity create --service=pubsub.googleapis.com "--project=$PROJECT"
+}
+
+# Whether $WORK/policy.json gives the role to the member, without a condition.
+bound() {
+  "$PYTHON" -c 'import json, sys
+policy = json.load(open(sys.argv[1])) or {}
+policy = policy if isinstance(policy, dict) else {}
+sys.exit(not any(one["role"] == sys.argv[2] and sys.argv[3] in one["members"] and not one.get("condition")
+  for one in policy.get("bindings", [])))' \
+    "$WORK/policy.json" "$1" "$2"
+}
+
+# One of the commands below a checkout, or on PATH, and a Python that has what files.py needs.
+find_fanout() {
+  FANOUT=fanout
+  [ ! -x "$ROOT/.venv/bin/fanout" ] || FANOUT=$ROOT/.venv/bin/fanout
+  command -v "$FANOUT" >/dev/null || stop "\`fanout\` is not installed: make demo, or pip install '.[cli]' in a checkout"
+  command -v gcloud >/dev/null || stop '`gcloud` is not installed: https://cloud.google.com/sdk/docs/install'
+  for PYTHON in "$(dirname "$(command -v "$FANOUT")")/python3" python3 ''; do
+    if [ -n "$PYTHON" ] && "$PYTHON" -c 'import yaml' 2>/dev/null; then break; fi
+  done
+  [ -n "$PYTHON" ] || stop 'no python3 with PyYAML was found: run this in the environment that has fanout'
+}
+
+# Sets one variable for each parameter. The file is never executed.
+read_parameters() {
+  local name value
+  "$PYTHON" "$DEPLOY/parameters.py" "$1" >"$WORK/parameters" || exit 2
+  while IFS='=' read -r name value; do printf -v "$name" %s "$value"; done <"$WORK/parameters"
+  # Beside the parameters file, or in the checkout.
+  case $JOBS_FILE in
+    /*) ;;
+    *) if [ -f "$(dirname "$1")/$JOBS_FILE" ]; then JOBS_FILE=$(cd "$(dirname "$1")" && pwd)/$JOBS_FILE; else JOBS_FILE=$ROOT/$JOBS_FILE; fi ;;
+  esac
+  "$FANOUT" render --lanes "$JOBS_FILE" >"$WORK/lanes" || exit 2
+  export CLOUDSDK_CORE_DISABLE_PROMPTS=1
+  REACHED=yes
+  if [ "$DRY" = yes ] && ! gcloud projects describe "$PROJECT" >/dev/null 2>&1 </dev/null; then
+    REACHED=no
+    say "project $PROJECT cannot be read: this is what a new one needs"
+  fi
+}
+
+# made_here LIST NAME: whether an item has our label.
+made_here() {
+  "$PYTHON" -c 'import json, sys
+sys.exit(not any(one.get("name") == sys.argv[2] and "fanout" in (one.get("labels") or {}) for one in json.load(open(sys.argv[1]))))' "$WORK/$1" "$2"
+}
+
+# fill FILE NAME=VALUE…: sets FILLED to a file with ${NAME} replaced; a dry run prints how to make it.
+fill() {
+  local file=$1
+  shift
+  FILLED=${TMPDIR:-/tmp}/fanout-$PROJECT/$file
+  FILLED=${FILLED%.*}.json
+  mkdir -p "$(dirname "$FILLED")"
+  [ "$DRY" = no ] || printf '%s >%s\n' "$(quoted "$PYTHON" "$DEPLOY/files.py" fill "$DEPLOY/$file" "$@")" "$FILLED"
+  files fill "$DEPLOY/$file" "$@" >"$FILLED"
+}
+
+# know_image [build]: sets IMAGE to what runs, by its digest. The tag is made from the sources and their base: the same is not built twice.
+know_image() {
+  local repository=$REGION-docker.pkg.dev/$PROJECT/fanout/fanout tag digest
+  if [ -n "$IMAGE" ]; then say "image: $IMAGE"; return 0; fi
+  tag=$(cd "$ROOT" && { echo "$BASE_DIGEST"; find Dockerfile batch controller intake requirements -type f ! -name '*.pyc' | LC_ALL=C sort |
+    while read -r file; do printf '%s ' "$file"; git hash-object --no-filters "$file"; done; } | git hash-object --stdin | cut -c1-16)
+  look tags.json gcloud artifacts docker tags list "$repository"
+  digest=$(digest_of "$tag")
+  if [ -z "$digest" ] && [ "${1:-}" = build ]; then
+    change gcloud builds submit "$ROOT" "--config=$DEPLOY/cloudbuild.yaml" "--project=$PROJECT" "--region=$REGION" --suppress-logs \
+      "--substitutions=_IMAGE=$repository:$tag,_BASE_DIGEST=$BASE_DIGEST" "--gcs-source-staging-dir=gs://$BUCKET-build/source" \
+      "--service-account=projects/$PROJECT/serviceAccounts/$(account fanout-builder)"
+    look tags.json gcloud artifacts docker tags list "$repository"
+    digest=$(digest_of "$tag")
+  fi
+  if [ "$DRY" = yes ] && [ -z "$digest" ]; then
+    printf 'IMAGE=%s@$(gcloud artifacts docker tags list %s --filter=tag:%s "--format=value(version)")\n' "$repository" "$repository" "$tag"
+    IMAGE='$IMAGE'
+    return 0
+  fi
+  [ -n "$digest" ] || stop "no image of these sources was built yet: deploy/deploy.sh --from image …"
+  IMAGE=$repository@$digest
+  say "image: $IMAGE (tag $tag)"
+}
+
+digest_of() {
+  "$PYTHON" -c 'import json, sys
+print(next((one["version"].split("/")[-1] for one in json.load(open(sys.argv[1])) if one["tag"].split("/")[-1] == sys.argv[2]), ""))' \
+    "$WORK/tags.json" "$1"
+}
+
+# Sets CHANNEL to where alerts go.
+know_channel() {
+  CHANNEL=$NOTIFY_CHANNEL
+  [ -z "$CHANNEL" ] || return 0
+  find_channel
+  if [ -n "$CHANNEL" ]; then say 'notification channel: as it is'; return 0; fi
+  change gcloud beta monitoring channels create --type=email --display-name=Fanout "--channel-labels=email_address=$NOTIFY_EMAIL" \
+    --user-labels=fanout=alerts "--project=$PROJECT"
+  if [ "$DRY" = yes ]; then
+    echo "CHANNEL=\$(gcloud beta monitoring channels list $(quoted "--project=$PROJECT") '--filter=userLabels.fanout=alerts' '--format=value(name)')"
+    CHANNEL='$CHANNEL'
+  else
+    find_channel
+  fi
+}
+
+find_channel() {
+  look channels.json gcloud beta monitoring channels list "--project=$PROJECT"
+  CHANNEL=$("$PYTHON" -c 'import json, sys
+print(next((one["name"] for one in json.load(open(sys.argv[1])) if one.get("labels", {}).get("email_address") == sys.argv[2] and
+  one.get("userLabels", {}).get("fanout")), ""))' "$WORK/channels.json" "$NOTIFY_EMAIL")
+}

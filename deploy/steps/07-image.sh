@@ -1,0 +1,2 @@
+# shellcheck shell=bash
+know_image build

@@ -1,0 +1,18 @@
+# shellcheck shell=bash
+know_image
+know_controller
+look services.json gcloud run services list "--region=$REGION" "--project=$PROJECT"
+lane_map=$(lanes | while read -r _ lane topic _; do printf '%s=%s,' "$lane" "$topic"; done)
+for name in fanout-controller fanout-intake; do
+  fill "services/$name.yaml" "INGRESS=$INGRESS" "PROJECT=$PROJECT" "REGION=$REGION" "BUCKET=$BUCKET" "IMAGE=$IMAGE" "LANES=${lane_map%,}" \
+    "HANDLERS=$HANDLERS" "CONTROLLER_URL=$CONTROLLER_URL" "API_KEYS_SECRET=$API_KEYS_SECRET"
+  compare "service $name" "$FILLED" services.json metadata.name
+  if [ "$STATE" != same ]; then change gcloud run services replace "$FILLED" "--region=$REGION" "--project=$PROJECT"; fi
+done
+wanted_bindings service >"$WORK/wanted"
+callers=$CALLERS
+[ "$PUBLIC_INTAKE" = no ] || callers="$callers${callers:+,}allUsers"
+for caller in $(printf %s "$callers" | tr , ' '); do echo "service fanout-intake roles/run.invoker $caller" >>"$WORK/wanted"; done
+[ -z "$API_KEYS_SECRET" ] ||
+  echo "secret $API_KEYS_SECRET roles/secretmanager.secretAccessor serviceAccount:$(account fanout-intake)" >>"$WORK/wanted"
+grant_listed

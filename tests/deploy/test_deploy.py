@@ -1,0 +1,148 @@
+"""deploy.sh and teardown.sh from start to end, with the real gcloud: on the local cloud where it serves, else on the recording endpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.deploy.recorder import Recorder
+from tests.deploy.recorder.fixtures import run_script
+from tests.real_gcloud import Answer
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULTS = (
+    ("POST", "serviceusage.*batchEnable"),
+    ("POST", "artifactregistry.*repositories$"),
+    ("POST", "iam.*serviceAccounts$"),
+    ("PUT", "pubsub.*topics/urgent$"),
+    ("PUT", "pubsub.*subscriptions/default$"),
+    ("POST", "storage/storage/v1/b$"),
+    ("PATCH", "storage/storage/v1/b/"),
+    ("POST", "cloudresourcemanager.*setIamPolicy"),
+    ("POST", "pubsub.*topics/.*setIamPolicy"),
+    ("POST", "cloudbuild.*builds$"),
+    ("POST", "run.*jobs/.*setIamPolicy"),
+    ("POST", "run/apis/serving.*services$"),
+    ("POST", "run.*services/.*setIamPolicy"),
+    ("POST", "cloudscheduler.*jobs$"),
+    ("POST", "monitoring.*notificationChannels$"),
+)
+"""A request of each kind, which is refused once."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def parameters(recorder: Recorder, tmp_path: Path) -> Path:
+    values = {
+        "PROJECT": recorder.project,
+        "REGION": "us-central1",
+        "BUCKET": f"{recorder.project}-fanout",
+        "BASE_DIGEST": "sha256:" + "0" * 64,
+        "NOTIFY_EMAIL": "oncall@example.com",
+        "CALLERS": "user:ada@example.com",
+        "WORKER_ACCOUNTS": "lane",
+    }
+    path = tmp_path / "parameters.env"
+    path.write_text("".join(f"{key}={value}\n" for key, value in values.items()))
+    return path
+
+
+def deploy(recorder: Recorder, *arguments: str | Path, script: str = "deploy") -> Answer:
+    recorder.log.clear()
+    return run_script(
+        recorder, ["env", "FANOUT_RETRY_S=0", f"TMPDIR={recorder.folder.parent}", str(ROOT / f"deploy/{script}.sh"), *map(str, arguments)]
+    )
+
+
+def commands(output: str) -> Iterator[str]:
+    """The commands that a run has printed, with what only a real run knows as a dry run names it."""
+    for line in output.splitlines():
+        if line.startswith("gcloud ") or " apply " in line:
+            line = re.sub(r"us-central1-docker\.pkg\.dev/\S+?@sha256:[0-9a-f]{64}", "$IMAGE", line)
+            line = re.sub(r"service-[0-9]+@", "service-$NUMBER@", line)
+            yield re.sub(r"-[0-9]{12}\.us-central1\.run\.app", "-$NUMBER.us-central1.run.app", line).replace('"', "").replace("'", "")
+
+
+def test_from_nothing_to_nothing(recorder: Recorder, parameters: Path) -> None:
+    planned = deploy(recorder, "--dry-run", parameters)
+    assert planned.code == 0, planned.messages
+    assert not recorder.writes
+    for method, pattern in FAULTS:
+        recorder.fail(method, pattern)
+    options: list[str] = []
+    ran, failure_count = [], 0
+    while (answer := deploy(recorder, *options, parameters)).code != 0:
+        failure_count += 1
+        assert failure_count <= len(FAULTS), answer.messages
+        assert "injected by the test" in answer.messages, answer.messages
+        ran += [*commands(answer.output)][:-1]
+        (step,) = re.findall(r"go on with: deploy/deploy.sh --from (\S+) ", answer.messages)
+        options = ["--from", step]
+    ran += commands(answer.output)
+    assert failure_count == len(FAULTS)
+    assert sorted(ran) == sorted(commands(planned.output)), "the dry run prints what the real one does"
+
+    check_subscriptions(recorder)
+    again = deploy(recorder, parameters)
+    assert again.code == 0, again.messages
+    assert "no change" in again.output
+    assert not recorder.writes
+    check_doctor(recorder)
+
+    refused = run_script(recorder, [str(ROOT / "deploy/teardown.sh"), str(parameters)], stdin="another-project\n")
+    assert "nothing was removed" in refused.messages
+    gone = deploy(recorder, "--yes", "--delete-data", parameters, script="teardown")
+    assert gone.code == 0, gone.messages
+    assert recorder.left() == []
+    assert left_in_local_cloud(recorder) == []
+    once_more = deploy(recorder, "--yes", parameters, script="teardown")
+    assert "nothing of deploy.sh is left" in once_more.output
+    assert not recorder.writes
+
+
+def fetched(address: str, path: str) -> dict[str, list[dict[str, object]]]:
+    with urllib.request.urlopen(f"{address}{path}", timeout=60) as answer:
+        return dict(json.load(answer))
+
+
+def check_subscriptions(recorder: Recorder) -> None:
+    found = fetched(recorder.addresses.pubsub_http, f"/v1/projects/{recorder.project}/subscriptions")["subscriptions"]
+    by_name = {str(one["name"]).rpartition("/")[2]: one for one in found}
+    assert sorted(by_name) == ["bulk", "dead-letters", "default", "urgent"]
+    for name, one in by_name.items():
+        assert (one["ackDeadlineSeconds"], one["messageRetentionDuration"], one["expirationPolicy"]) == (60, "604800s", {}), name
+        assert "retryPolicy" not in one
+        net = {"deadLetterTopic": f"projects/{recorder.project}/topics/dead-letters", "maxDeliveryAttempts": 100}
+        assert one.get("deadLetterPolicy") == (None if name == "dead-letters" else net)
+    (bucket,) = (
+        one
+        for one in fetched(recorder.addresses.storage, f"/storage/v1/b?project={recorder.project}")["items"]
+        if one["name"] == f"{recorder.project}-fanout"
+    )
+    assert bucket["iamConfiguration"] == {"publicAccessPrevention": "enforced", "uniformBucketLevelAccess": {"enabled": True}}
+    assert bucket["lifecycle"] == json.loads((ROOT / "deploy/lifecycle.json").read_text())
+
+
+def check_doctor(recorder: Recorder) -> None:
+    command = [sys.executable, "-m", "fanout", "doctor", "--project", recorder.project, "--bucket", f"{recorder.project}-fanout", "--json"]
+    answer = run_script(recorder, command)
+    wrong = [one for one in json.loads(answer.output)["findings"] if one["verdict"] == "wrong"]
+    assert not wrong, wrong
+
+
+def left_in_local_cloud(recorder: Recorder) -> list[str]:
+    project, run = recorder.project, f"/v2/projects/{recorder.project}/locations/us-central1/jobs"
+    lists = (
+        fetched(recorder.addresses.pubsub_http, f"/v1/projects/{project}/topics").get("topics", []),
+        fetched(recorder.addresses.pubsub_http, f"/v1/projects/{project}/subscriptions").get("subscriptions", []),
+        fetched(recorder.addresses.storage, f"/storage/v1/b?project={project}").get("items", []),
+        fetched(recorder.addresses.run, run).get("jobs", []),
+    )
+    return [str(one["name"]) for found in lists for one in found]
