@@ -30,6 +30,7 @@ from batch.model.clock import Clock, SystemClock
 from batch.model.errors import FanoutError, MessageRefused, SettingsError, Unreached
 from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTINGS, EXIT_STUCK, ExitReason, exit_code
 from batch.printed import take_what_is_printed
+from batch.services.calls import role
 from batch.services.network import LOOK_S, PROJECT, Network, name_project
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, read, worker_settings
 
@@ -97,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == [DEAD_LETTERS]:
         return dead_letters(given[1:], signals, rng)
+    role.name = "worker"
     environment = environment_with(given, os.environ, rng)
     set_up_logging()
     take_what_is_printed()
@@ -130,6 +132,7 @@ def dead_letters(arguments: Sequence[str], signals: Signals, rng: random.Random)
     from batch.dead.draining.job import built
     from batch.dead.draining.settings import DeadLetterSettings
 
+    role.name = DEAD_LETTERS
     environment = environment_with(arguments, os.environ, rng, DeadLetterSettings)
     set_up_logging()
     network = _network(environment, signals)

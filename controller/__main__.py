@@ -14,6 +14,7 @@ from batch.extras import needs_extra
 from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
+from batch.services.calls import role
 from batch.services.network import name_project
 from batch.serving.listening import listening, usage
 from batch.serving.oidc import Certificates, Verifier, fetched_from
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     """Serve until a signal. Exit code 2 if settings are wrong or the port is taken, 1 if no client could be made; problems are logged."""
     what = "Serve the controller: tick the lanes when it is called, answer what was decided and why."
     usage("python -m controller", what, ControllerSettings).parse_args(arguments)
+    role.name = "controller"
     set_up_logging()
     name_project(os.environ)
     try:

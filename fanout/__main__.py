@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from batch.extras import needs_extra
+from batch.services.calls import role
 
 
 def main() -> None:
+    role.name = "cli"
     with needs_extra("fanout", "local"):
         from fanout.commands import main as fanout
 

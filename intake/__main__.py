@@ -16,6 +16,7 @@ from batch.logs import set_up_logging
 from batch.model.clock import SystemClock
 from batch.model.errors import DependencyError, SettingsError
 from batch.services.async_topic import GooglePublisher, check_credentials
+from batch.services.calls import role
 from batch.services.network import name_project
 from batch.services.ports import ObjectStore
 from batch.serving.listening import listening, usage
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     """The exit code: 0 after a signal, 2 when settings are wrong, a port that is taken among them, 1 without credentials."""
     what = "Serve the front door: validate tasks that come over HTTP, publish them, answer when the broker has them."
     usage("python -m intake", what, IntakeSettings).parse_args(arguments)
+    role.name = "intake"
     set_up_logging()
     name_project(os.environ)
     try:

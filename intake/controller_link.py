@@ -6,6 +6,7 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+from batch.services.calls import user_agent
 from intake.pokes import PokeFailed
 
 CONNECT_S = 2.0
@@ -28,7 +29,7 @@ class ControllerLink:
         """Raises PokeFailed."""
         from requests import ReadTimeout, RequestException
 
-        headers = {"Content-Type": "application/json", "User-Agent": "fanout-intake", **self._authorization()}
+        headers = {"Content-Type": "application/json", "User-Agent": user_agent(), **self._authorization()}
         try:
             answer = self._session().post(self._url, data=body, headers=headers, timeout=(CONNECT_S, ANSWER_S), allow_redirects=False)
         except ReadTimeout:

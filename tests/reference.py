@@ -20,6 +20,7 @@ from controller.model.wording import duration, spoken
 from fanout.commands import COMMANDS, main
 from intake.config import IntakeSettings
 from local_cloud.faults import kinds as fault_kinds
+from tests.deploy.permissions import page as permissions
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 LOCAL_CLOUD = PAGE.with_name("local-cloud.md")
@@ -122,4 +123,5 @@ def with_faults(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    permissions.PAGE.write_text(permissions.page(), encoding="utf-8")
     LOCAL_CLOUD.write_text(with_faults(LOCAL_CLOUD.read_text(encoding="utf-8")), encoding="utf-8")

@@ -48,6 +48,8 @@ SCRUBBED_NAMES = (
 )
 """What would make a test on a machine of a user of the cloud behave differently, or reach the real one."""
 STOP_LIMIT_S = 10.0
+RUNNING: list[Service] = []
+"""The services that this process has started and not stopped."""
 
 
 def is_scrubbed(name: str) -> bool:
@@ -84,6 +86,8 @@ class Service:
 
     def stop(self) -> None:
         """Close its standard input, which ends it; kill it when it does not end."""
+        if self in RUNNING:
+            RUNNING.remove(self)
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
@@ -104,7 +108,9 @@ def start_service(name: str, state_dir: Path, *options: str, environment: Mappin
     if not line:
         code = process.wait()
         raise RuntimeError(f"`{' '.join(command)}` ended with code {code} before it was ready")
-    return Service(process, json.loads(line), state_dir)
+    service = Service(process, json.loads(line), state_dir)
+    RUNNING.append(service)
+    return service
 
 
 def pulled_at_once(subscriber: Any, subscription: str, max_count: int = 1000) -> list[Any]:

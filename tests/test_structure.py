@@ -77,6 +77,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "gcloud",
         "web",
         "database",
+        "calls",
         "faults",
         "monitoring",
         "pubsub",

@@ -13,7 +13,7 @@ from typing import Any
 
 from batch.copies import copies
 from batch.model.delivery import Outgoing
-from batch.services.calls import Pauses, Resource, code_of, confirmed, credentials_for, translated
+from batch.services.calls import Pauses, Resource, client_info, code_of, confirmed, credentials_for, translated
 
 LONGEST_PAUSE_S = 1.0
 """Clients wait for their answer: a broker that is back is tried within this time."""
@@ -36,6 +36,7 @@ class GooglePublisher:
         self.project, self.timeout_s, self._rng = project, timeout_s, rng
         self._copy_count = copies.count
         self._channel = _channel(environment)
+        self._named = client_info().to_grpc_metadata()
         self._request, self._message = pubsub.PublishRequest.pb(), pubsub.PubsubMessage.pb()
         response = pubsub.PublishResponse.pb()
         self._call = self._channel.unary_unary(
@@ -55,12 +56,13 @@ class GooglePublisher:
         copies.refuse(self._copy_count, f"is connected to {topic.path}: publish there")
         request = self._request(topic=topic.path, messages=[self._message(data=one.data, attributes=one.attributes) for one in messages])
         loop = asyncio.get_running_loop()
+        metadata = (("x-goog-request-params", f"topic={topic.path}"), self._named)
         until_s = loop.time() + self.timeout_s
         pauses = Pauses(until_s, self._rng, longest_s=LONGEST_PAUSE_S)
         while True:
             try:
                 left_s = max(0.001, until_s - loop.time())
-                response = await self._call(request, timeout=left_s, metadata=(("x-goog-request-params", f"topic={topic.path}"),))
+                response = await self._call(request, timeout=left_s, metadata=metadata)
                 return confirmed(topic, [str(message_id) for message_id in response.message_ids], len(messages))
             except grpc.aio.AioRpcError as failure:
                 error = from_grpc_error(failure)

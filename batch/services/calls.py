@@ -1,4 +1,5 @@
-"""Calls to Pub/Sub: the client, one unary method on raw protobuf, one rule of when a call is repeated, one translation of errors.
+"""Calls to Google: the name under which this process makes them. Of Pub/Sub: the client, one unary method on raw protobuf, one rule of when
+a call is repeated, one translation of errors.
 
 Google's packages are imported when a client is made: importing this module stays cheap.
 """
@@ -48,6 +49,43 @@ _CAUSES = {
     "detached": "the subscription was detached from its topic: create another, or name it in SUBSCRIPTION_NAME",
 }
 """What is the case and what mends it, by a word of the answer."""
+VERSION = "0.1.0"
+"""The distribution's own, which an image that holds copied packages cannot ask for."""
+
+
+class _Role:
+    """What this process is, set by its entry before it makes a client: `worker`, `dead-letters`, `intake`, `controller`, `cli`; by default
+    the client of a user's own program."""
+
+    def __init__(self) -> None:
+        self.name = "client"
+
+
+role = _Role()
+
+
+def user_agent() -> str:
+    """The name under which clients that are made from now on call Google, `fanout-<role>/<version>`.
+
+    HTTP requests have it in `User-Agent`, which Cloud Audit Logs show as `callerSuppliedUserAgent`; calls of generated clients, and over
+    gRPC, have it in `x-goog-api-client`. So who reads a log tells a worker from the controller, also where both run as one account, and the
+    local cloud records calls by it. Nothing checks it: the account of a process decides what it may do, never this name.
+    """
+    return f"fanout-{role.name}/{VERSION}"
+
+
+def client_info() -> Any:
+    """For Google's generated clients: a google.api_core.gapic_v1.client_info.ClientInfo."""
+    from google.api_core.gapic_v1.client_info import ClientInfo
+
+    return ClientInfo(user_agent=user_agent())
+
+
+def http_client_info() -> Any:
+    """For Google's storage client: a google.api_core.client_info.ClientInfo."""
+    from google.api_core.client_info import ClientInfo
+
+    return ClientInfo(user_agent=user_agent())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +131,10 @@ def translated(action: str, resource: Resource, code: str, detail: str) -> Fanou
         if code == "FAILED_PRECONDITION":
             look = f"gcloud pubsub {resource.kind}s describe {resource.name} --project={resource.project}"
             return DependencyForbidden(f"{what}: refused ({code}): it cannot be used as it is set up; look at `{look}`: {detail}")
-        role = "roles/pubsub.subscriber" if resource.kind == "subscription" else "roles/pubsub.publisher"
-        return DependencyForbidden(f"{what}: refused ({code}): grant this identity {role} on it, or run as another identity: {detail}")
+        grant = "roles/pubsub.publisher"
+        if resource.kind == "subscription":
+            grant = "the custom role fanoutConsumer, or roles/pubsub.subscriber and roles/pubsub.viewer,"
+        return DependencyForbidden(f"{what}: refused ({code}): grant this identity {grant} on it, or run as another identity: {detail}")
     if code in _TRANSIENT:
         kind = Unreached if code == "UNAVAILABLE" and any(one in detail.lower() for one in _UNREACHED) else DependencyUnavailable
         return kind(f"{what}: Pub/Sub answered {code} until the time for retries was over; try again later: {detail}")
@@ -178,9 +218,9 @@ def client_for(resource: Resource, kind: Any, transport: Any) -> Any:
         import grpc
 
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        return kind(transport=transport(channel=grpc.insecure_channel(emulator, options=options)))
+        return kind(transport=transport(channel=grpc.insecure_channel(emulator, options=options), client_info=client_info()))
     with credentials_for(f"{resource.kind} {resource.path}"):
-        return kind()
+        return kind(client_info=client_info())
 
 
 def awaits_credentials() -> bool:
@@ -210,11 +250,10 @@ def raw_call(client: Any, method: str, request: Any, response: Any, routing: tup
     hundred messages that is 2 µs for each. Channel, credentials, headers and errors are the client's own.
     """
     from google.api_core.exceptions import from_grpc_error
-    from google.api_core.gapic_v1.client_info import ClientInfo
     from google.api_core.gapic_v1.routing_header import to_grpc_metadata
     from grpc import RpcError
 
-    metadata = (to_grpc_metadata((routing,)), ClientInfo().to_grpc_metadata())
+    metadata = (to_grpc_metadata((routing,)), client_info().to_grpc_metadata())
     stub = client.transport.grpc_channel.unary_unary(
         method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
     )

@@ -32,6 +32,7 @@ from batch.model.errors import (
     ServiceRefused,
 )
 from batch.services.arriving import Arriving
+from batch.services.calls import http_client_info
 from batch.services.json_api import MISSHAPEN, Answer, Bucket, Request, damage_of, info_of, is_bounded, page_of, refusal_in, unzipped
 from batch.services.ports import ObjectInfo
 from batch.services.refusals import Refusal, Where, corrupted, explained, is_passing, refusal_of, tells_secrets, translated, unreadable
@@ -104,7 +105,9 @@ class GoogleObjectStore:
             from google.cloud import storage
 
             transport = self._transport
-            client: Any = storage.Client(project=self._project, credentials=transport.credentials, _http=transport.session)
+            client: Any = storage.Client(
+                project=self._project, credentials=transport.credentials, _http=transport.session, client_info=http_client_info()
+            )
             # Unasked, and even without tracing, it would read the bucket's location from a thread of its own, which a worker may not.
             client._bucket_metadata_cache = None
             transport.session.hooks["response"].append(_read_answer)

@@ -196,8 +196,8 @@ def _by_status(where: Where, status: int, detail: str) -> FanoutError:
         )
     if status in _FORBIDDEN:
         return DependencyForbidden(
-            f"{where}: refused with {status}: grant this identity roles/storage.objectUser on gs://{where.bucket}, "
-            f"or run as another identity: {detail}"
+            f"{where}: refused with {status}: grant this identity the custom role fanoutObjects (a worker: "
+            f"fanoutWorkerObjects), or roles/storage.objectUser, on gs://{where.bucket}, or run as another identity: {detail}"
         )
     if status == 0 or status in _RETRIED or status >= 500:
         answer = f"answered {status}" if status else "did not answer"

@@ -19,7 +19,7 @@ from typing import Any
 
 from batch.model.clock import Clock, SystemClock
 from batch.model.errors import DependencyForbidden, DependencyUnavailable, FanoutError, Unreached
-from batch.services.calls import awaits_credentials
+from batch.services.calls import awaits_credentials, user_agent
 from batch.services.json_api import Answer, Request, refusal_in
 from batch.services.refusals import Refusal, Where, is_passing, translated
 
@@ -35,7 +35,6 @@ ENDPOINT, MTLS_ENDPOINT = "https://storage.googleapis.com", "https://storage.mtl
 SCOPES = tuple(f"https://www.googleapis.com/auth/devstorage.{kind}" for kind in ("full_control", "read_only", "read_write"))
 _RETRIED = frozenset({408, 429})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HEADERS = {"User-Agent": "fanout", "x-goog-api-client": f"gl-python/{platform.python_version()} fanout"}
 
 
 def endpoint(environment: Mapping[str, str], *, is_mtls: bool) -> str:
@@ -119,6 +118,7 @@ class Transport:
         self._lost = (urllib3.exceptions.HTTPError, OSError, auth_errors.GoogleAuthError)
         self._timeout = urllib3.Timeout(connect=request_timeout_s, read=request_timeout_s)
         self._no_retry = urllib3.Retry(False, redirect=False)
+        self._named = {"User-Agent": user_agent(), "x-goog-api-client": f"gl-python/{platform.python_version()} {user_agent()}"}
         self._is_emulator = bool(os.environ.get("STORAGE_EMULATOR_HOST"))
         try:
             self.credentials: Any = self._found_credentials()
@@ -226,7 +226,7 @@ class Transport:
         return answer
 
     def _headers(self, request: Request) -> dict[str, str]:
-        headers = {**_HEADERS, **request.headers}
+        headers = {**self._named, **request.headers}
         url = self._endpoint + request.path
         if self.credentials.valid:
             self.credentials.before_request(self._token_request, request.method, url, headers)
@@ -304,7 +304,7 @@ class Transport:
             request.method,
             self._endpoint + request.path,
             data=request.body,
-            headers={**_HEADERS, **request.headers},
+            headers={**self._named, **request.headers},
             timeout=self._request_timeout_s,
             stream=True,
         )

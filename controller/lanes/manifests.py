@@ -29,6 +29,8 @@ MAX_DEPTH = 50
 MAX_VALUES = 100_000
 PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
 """What a committed file has in place of a project's own values; nothing is applied with one left."""
+ACCOUNT = "serviceAccountName"
+"""As whom a job's workers run."""
 
 _PLACEHOLDER = re.compile(rf"\b({'|'.join(PLACEHOLDERS)})\b")
 
@@ -217,6 +219,11 @@ def completed(manifest: Manifest, filling: Filling) -> Manifest:
         _set(entries, name, value)
     if filling.image:
         container["image"] = filling.image
+    worker: Any = mapping_at(document, *WORKER)
+    if filling.project and isinstance(account := worker.get(ACCOUNT), str):
+        # The project of an organization's domain, such as example.com:shop, has accounts at shop.example.com.iam.gserviceaccount.com.
+        domain = ".".join(reversed(filling.project.split(":")))
+        worker[ACCOUNT] = re.sub(r"\bPROJECT\b", domain, account)
     account = filling.accounts.get(manifest.name) or filling.accounts.get("")
     if account:
         document["spec"]["template"]["spec"]["template"]["spec"].setdefault("serviceAccountName", account)
@@ -236,6 +243,8 @@ def left_open(manifest: Manifest, *, image_matters: bool = True) -> list[str]:
     """Placeholders that are left, with what fills them."""
     job, edit = manifest.job, "edit the file, options fill in the worker's container only"
     problems = []
+    if _PLACEHOLDER.search(job.service_account):
+        problems.append(f"job {job.name}: {ACCOUNT} {job.service_account!r} has placeholders: give --project ..., or edit the file")
     for one in job.containers:
         ours = one is job.worker
         problems += [

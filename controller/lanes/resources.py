@@ -12,6 +12,7 @@ from typing import Any
 
 from batch.model.delivery import ORDERED
 from batch.model.errors import DependencyForbidden, DependencyUnavailable, SettingsError
+from batch.services.calls import client_info, http_client_info
 from controller.lanes.manifests import Manifest
 
 ACK_DEADLINE_S = 60
@@ -50,8 +51,8 @@ class Creator:
         from google.cloud import pubsub_v1
 
         self._project, self._region, self._options = project, region, options
-        self._publisher = pubsub_v1.PublisherClient()
-        self._subscriber = pubsub_v1.SubscriberClient()
+        self._publisher = pubsub_v1.PublisherClient(client_info=client_info())
+        self._subscriber = pubsub_v1.SubscriberClient(client_info=client_info())
 
     def create_missing(self, wanted: Needed) -> Iterator[str]:
         """Create what does not exist; yields a line for each thing created. Raises DependencyError, and SettingsError for a subscription
@@ -95,7 +96,7 @@ class Creator:
         from google.cloud import storage
         from google.cloud.storage.retry import DEFAULT_RETRY
 
-        client = storage.Client(project=self._project)
+        client = storage.Client(project=self._project, client_info=http_client_info())
         options: dict[str, Any] = {"timeout": PATIENCE_S, "retry": DEFAULT_RETRY.with_timeout(PATIENCE_S)}
         try:
             if client.lookup_bucket(name, **options) is None and _made(

@@ -88,7 +88,7 @@ class GoogleArrivalsReader:
             told = f"Cloud Monitoring did not give {metric.rsplit('/', 1)[-1]} of {subscription} of project {self._project}: "
             told += f"{type(error).__name__}: {str(error)[:300]}"
             if isinstance(error, Forbidden):
-                raise DependencyForbidden(f"{told}; roles/monitoring.viewer is needed") from error
+                raise DependencyForbidden(f"{told}; the custom role fanoutOperator, or roles/monitoring.viewer is needed") from error
             raise DependencyUnavailable(told) from error
         # A project that monitors others gets their series too; where `project` is a number, its id is not known.
         own = (one for one in series if self._project.isdecimal() or one.resource.labels["project_id"] == self._project)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.model.clock import Clock
+from batch.services.calls import client_info
 from controller.model.reading import FUTURE_S, Idle, Reading, Unknown, Value
 
 WINDOW_S = 300.0
@@ -107,7 +108,7 @@ class GoogleBacklogReader:
             series = list(self._client.list_time_series(request=request, timeout=self._timeout_s, retry=self._retry))
         except (GoogleAPIError, GoogleAuthError) as error:
             name = metric.rsplit("/", 1)[-1]
-            fix = "; roles/monitoring.viewer is needed" if isinstance(error, Forbidden) else ""
+            fix = "; the custom role fanoutController, or roles/monitoring.viewer is needed" if isinstance(error, Forbidden) else ""
             return f"Cloud Monitoring did not give {name} of project {self._project}: {type(error).__name__}: {str(error)[:300]}{fix}"
         return newest_of(self._project, series)
 
@@ -136,8 +137,9 @@ def monitoring_client(emulator_host: str) -> Any:
     from google.cloud import monitoring_v3
 
     if not emulator_host:
-        return monitoring_v3.MetricServiceClient()
+        return monitoring_v3.MetricServiceClient(client_info=client_info())
     import grpc
     from google.cloud.monitoring_v3.services.metric_service.transports import MetricServiceGrpcTransport
 
-    return monitoring_v3.MetricServiceClient(transport=MetricServiceGrpcTransport(channel=grpc.insecure_channel(emulator_host)))
+    channel = grpc.insecure_channel(emulator_host)
+    return monitoring_v3.MetricServiceClient(transport=MetricServiceGrpcTransport(channel=channel, client_info=client_info()))

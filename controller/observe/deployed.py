@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.services.calls import user_agent
 from controller.observe.job_documents import Document
 from controller.observe.refusals import no_answer
 
@@ -41,7 +42,7 @@ class DeployedJobs:
         self._project, self._region, self._timeout_s = project, region, timeout_s
         host = f"http://{region}-run.local" if emulator_url else self._base
         self._jobs_url = f"{host}/apis/run.googleapis.com/v1/namespaces/{project}/jobs"
-        self._session = requests.Session() if emulator_url else authorized_session()
+        self._session = named(requests.Session()) if emulator_url else authorized_session()
         if emulator_url:
             # The name of the host tells the region, as that of the real one does; the emulator answers to it as a proxy.
             self._session.proxies, self._session.trust_env = {"http": self._base}, False
@@ -113,7 +114,7 @@ class DeployedJobs:
             raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {error}") from error
         status, body = int(response.status_code), _body(response)
         if status in (401, 403):
-            raise DependencyForbidden(f"cannot {what}: {_message(body)}; roles/run.developer is needed")
+            raise DependencyForbidden(f"cannot {what}: {_refused(_message(body))}")
         if status == 429 or status >= 500:
             raise DependencyUnavailable(f"cannot {what}: HTTP {status}: {_message(body)}; try again")
         if status == 409:
@@ -139,7 +140,23 @@ def authorized_session() -> Any:
     from google.auth.transport.requests import AuthorizedSession
 
     credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-    return AuthorizedSession(credentials)
+    return named(AuthorizedSession(credentials))
+
+
+def named(session: Any) -> Any:
+    """The session, whose requests say who calls."""
+    session.headers["User-Agent"] = user_agent()
+    return session
+
+
+def _refused(message: str) -> str:
+    """Why, and what to grant. An account that does not exist is refused as one that the caller may not use."""
+    if "actas" not in message.lower():
+        return f"{message}; roles/run.developer is needed"
+    return (
+        f"{message}; look whether the account of serviceAccountName exists (`gcloud iam service-accounts list`), create it (`gcloud iam "
+        "service-accounts create NAME`) or name another one; on it, roles/iam.serviceAccountUser is needed"
+    )
 
 
 def _body(response: Any) -> Document:

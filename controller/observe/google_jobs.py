@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable, FanoutError
+from batch.services.calls import client_info
 from controller.model.execution import ExecutionInfo, WorkerInfo
 from controller.observe.containers import Container, worker_at
 from controller.observe.deployed import DeployedJobs
@@ -113,7 +114,10 @@ class GoogleJobRunner:
         if isinstance(error, NotFound):
             kind, text = DependencyMissing, f"{text}; compare GOOGLE_CLOUD_PROJECT and REGION with where the jobs were applied"
         elif isinstance(error, Forbidden | Unauthorized | GoogleAuthError):
-            kind, text = DependencyForbidden, f"{text}; the controller's service account needs roles/run.developer"
+            kind, text = (
+                DependencyForbidden,
+                f"{text}; the controller needs the custom role fanoutController, a person fanoutOperator, or roles/run.developer",
+            )
         raise kind(text) from error
 
     def _in_words(self, error: Exception) -> str:
@@ -131,10 +135,11 @@ class GoogleJobRunner:
 def rest_options(emulator_url: str) -> dict[str, Any]:
     """For one of Cloud Run's clients; an emulator is called without credentials."""
     if not emulator_url:
-        return {"transport": "rest"}
+        return {"transport": "rest", "client_info": client_info()}
     from google.auth.credentials import AnonymousCredentials
 
-    return {"transport": "rest", "credentials": AnonymousCredentials(), "client_options": {"api_endpoint": emulator_url.rstrip("/")}}
+    endpoint = {"api_endpoint": emulator_url.rstrip("/")}
+    return {"transport": "rest", "credentials": AnonymousCredentials(), "client_options": endpoint, "client_info": client_info()}
 
 
 def execution_info(execution: Any) -> ExecutionInfo:

@@ -38,8 +38,8 @@ def launch_error(error: Exception, job: str, words: str) -> LaunchRefused | Laun
     text = f"Cloud Run refused to run {job}: {words}"
     if isinstance(error, Forbidden):
         return LaunchRefused(
-            f"{text}; grant the controller's service account roles/run.jobsExecutorWithOverrides on the job, roles/run.invoker lacks "
-            f"run.jobs.runWithOverrides"
+            f"{text}; grant the controller's service account the custom role fanoutController on the project, or "
+            "roles/run.jobsExecutorWithOverrides on the job; roles/run.invoker lacks run.jobs.runWithOverrides"
         )
     if isinstance(error, TooManyRequests):
         return LaunchThrottled(f"{text}; see the quota of job run requests per minute in this region, and RUN_CALLS_PER_MINUTE")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.services.calls import client_info
 
 TIMEOUT_S = 5.0
 """For one call, which is not retried: a tick goes on without its answer, and the next one asks again."""
@@ -87,7 +88,7 @@ class GoogleSources:
 
         with self._lock:
             if self._made is None:
-                self._made = pubsub_v1.SubscriberClient(), pubsub_v1.PublisherClient()
+                self._made = pubsub_v1.SubscriberClient(client_info=client_info()), pubsub_v1.PublisherClient(client_info=client_info())
             return self._made
 
 
@@ -133,7 +134,9 @@ def translated(what: str) -> Iterator[None]:
     except NotFound as error:
         raise DependencyMissing(f"cannot {what}: {_words(error)}") from error
     except (Forbidden, Unauthorized, GoogleAuthError) as error:
-        raise DependencyForbidden(f"cannot {what}: {_words(error)}; it needs roles/pubsub.viewer") from error
+        raise DependencyForbidden(
+            f"cannot {what}: {_words(error)}; it needs the custom role fanoutController, or roles/pubsub.viewer"
+        ) from error
     except GoogleAPIError as error:
         raise DependencyUnavailable(f"cannot {what}: {type(error).__name__}: {_words(error)}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:

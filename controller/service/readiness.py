@@ -16,10 +16,11 @@ from controller.tick.outside import Outside
 DEADLINE_S = 4.0
 KEPT_S = 5.0
 
+_NEEDS = "the controller's service account needs the custom role"
 FIXES: Mapping[str, str] = {
-    "bucket": "check BUCKET_NAME, and that the controller's service account has roles/storage.objectUser on the bucket",
-    "jobs": "check GOOGLE_CLOUD_PROJECT and REGION, and that the controller's service account has roles/run.viewer",
-    "monitoring": "enable monitoring.googleapis.com, and give the controller's service account roles/monitoring.viewer",
+    "bucket": f"check BUCKET_NAME; {_NEEDS} fanoutObjects, or roles/storage.objectUser, on the bucket",
+    "jobs": f"check GOOGLE_CLOUD_PROJECT and REGION; {_NEEDS} fanoutController, or roles/run.viewer",
+    "monitoring": f"enable monitoring.googleapis.com; {_NEEDS} fanoutController, or roles/monitoring.viewer",
 }
 
 

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
+from batch.services.calls import client_info, http_client_info
 from controller.config import ControllerSettings
 from controller.lanes.resources import Creator
 from controller.observe.deployed import DeployedJobs, authorized_session
@@ -35,9 +36,9 @@ class GoogleFacts:
 
         with translated("log in"):
             self._jobs = run_v2.JobsClient(**rest_options(settings.run_emulator))
-            self._publisher = pubsub_v1.PublisherClient()
-            self._subscriber = pubsub_v1.SubscriberClient()
-            self._storage = storage.Client(project=settings.project)
+            self._publisher = pubsub_v1.PublisherClient(client_info=client_info())
+            self._subscriber = pubsub_v1.SubscriberClient(client_info=client_info())
+            self._storage = storage.Client(project=settings.project, client_info=http_client_info())
         self._settings = settings
         self._sources = GoogleSources(settings.project, TIMEOUT_S)
         emulated = {"subscription": pubsub_emulated, "topic": pubsub_emulated, "bucket": storage_emulated, "job": settings.run_emulator}

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from local_cloud.calls import Calls
 from local_cloud.clock import Clock
 from local_cloud.faults.routes import fault_routes
 from local_cloud.faults.script import Script
@@ -29,6 +30,7 @@ from local_cloud.pubsub.model.refusal import Refusal
 from local_cloud.pubsub.rest import rest_route
 from local_cloud.pubsub.rpc.faults import RpcFaults
 from local_cloud.pubsub.rpc.handlers import unary
+from local_cloud.pubsub.rpc.recorded import recorded
 from local_cloud.pubsub.rpc.server import GrpcServer
 from local_cloud.pubsub.store import keep_state
 from local_cloud.web.refused_start import port_number, told
@@ -81,9 +83,12 @@ def main(arguments: list[str]) -> None:
     deadlines = DeadlineThread(model, clock)
     sampler = Sampler(model.readings, clock, period_s=chosen.sample_period_s, lag_s=chosen.visibility_lag_s)
     others = {SERVICE: _monitoring_handlers(Monitoring(sampler, clock))}
-    script, later = Script(), Later(clock)
-    grpc_server = GrpcServer(model, clock, chosen.host, chosen.port, others, RpcFaults(script, later).wrap)
-    routes = [_health_route(model), gauges_route(sampler.gauges, clock), *clock_routes(clock), *fault_routes(script)]
+    script, later, calls = Script(), Later(clock), Calls()
+    faults = RpcFaults(script, later)
+    grpc_server = GrpcServer(
+        model, clock, chosen.host, chosen.port, others, lambda service, handlers: recorded(calls, service, faults.wrap(service, handlers))
+    )
+    routes = [_health_route(model), gauges_route(sampler.gauges, clock), *clock_routes(clock), *fault_routes(script), *calls.routes()]
     routes.append(rest_route(grpc_server.handlers))
     http_server = HttpServer(Starlette(routes=routes), chosen.host, chosen.http_port)
     deadlines.start()

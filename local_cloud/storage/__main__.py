@@ -5,11 +5,13 @@ Standard output carries the ready line and nothing else.
 
 from __future__ import annotations
 
+from local_cloud.calls import Calls
 from local_cloud.clock import Clock
 from local_cloud.faults.routes import fault_routes
 from local_cloud.faults.script import Script
 from local_cloud.faults.timers import Later
 from local_cloud.storage.api.faults import faults_around
+from local_cloud.storage.api.recorded import recorded_around
 from local_cloud.storage.api.server import build_app
 from local_cloud.storage.model.storage import Storage
 from local_cloud.storage.model.uploads import Uploads
@@ -24,9 +26,10 @@ def main() -> None:
     clock = Clock()
     storage = Storage(options.state_dir, clock)
     uploads = Uploads(storage, clock)
-    script, later = Script(), Later(clock)
+    script, later, calls = Script(), Later(clock), Calls()
     outbox = Outbox(storage.store, storage.notifications)
-    app = build_app(storage, uploads, clock, faults_around(script, later, storage), [*fault_routes(script), *outbox.routes()])
+    around = recorded_around(calls, storage, faults_around(script, later, storage))
+    app = build_app(storage, uploads, clock, around, [*fault_routes(script), *calls.routes(), *outbox.routes()])
     server = HttpServer(app, options.host, options.port)
     later.start()
     address = server.start()

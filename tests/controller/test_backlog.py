@@ -86,4 +86,4 @@ def test_a_refusal_names_the_role_that_is_missing(local_pubsub: Service, project
     with closing(GoogleBacklogReader(project, SystemClock(), emulator_host=local_pubsub.grpc)) as reader:
         refused = reader.read(["s"])["s"]
     assert isinstance(refused, Unknown)
-    assert refused.reason.endswith("; roles/monitoring.viewer is needed")
+    assert refused.reason.endswith("; the custom role fanoutController, or roles/monitoring.viewer is needed")

@@ -109,7 +109,7 @@ def test_only_a_clear_no_is_a_refusal(stub: Stub, runner: GoogleJobRunner) -> No
 
 def test_a_refusal_names_the_role_or_the_quota_that_is_wanting(stub: Stub, runner: GoogleJobRunner) -> None:
     stub.answers = [(403, b'{"error": {"code": 403, "message": "run.jobs.runWithOverrides denied"}}')]
-    with pytest.raises(LaunchRefused, match=r"grant .* roles/run\.jobsExecutorWithOverrides on the job"):
+    with pytest.raises(LaunchRefused, match=r"grant .* fanoutController .*, or roles/run\.jobsExecutorWithOverrides on the job"):
         runner.run(JOB, RunRequest(1))
     stub.answers = [(429, b'{"error": {"code": 429, "message": "Quota exceeded"}}')]
     with pytest.raises(LaunchThrottled, match="quota of job run requests per minute"):

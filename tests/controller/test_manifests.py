@@ -241,6 +241,7 @@ def test_settings_reach_the_workers_container_alone_and_the_original_stays() -> 
 def test_placeholders_are_found_and_filled() -> None:
     found = read_manifests(JOBS_FILE.read_text(encoding="utf-8"))[1]
     assert [line.split(":")[1].split("=")[0].strip() for line in left_open(found)] == [
+        "serviceAccountName 'fanout-worker@PROJECT.iam.gserviceaccount.com' has placeholders",
         "env GOOGLE_CLOUD_PROJECT",
         "env BUCKET_NAME",
         "image 'REGION-docker.pkg.dev/PROJECT/fanout/fanout' has placeholders",
@@ -248,6 +249,9 @@ def test_placeholders_are_found_and_filled() -> None:
     made = completed(found, Filling("my-project", "my-bucket", image="us-central1-docker.pkg.dev/my-project/fanout/fanout:1"))
     assert left_open(made) == []
     assert completed(made, Filling("other", "other")) == made
+    assert made.job.service_account == "fanout-worker@my-project.iam.gserviceaccount.com"
+    of_a_domain = completed(found, Filling("example.com:my-project", "my-bucket", image="i"))
+    assert of_a_domain.job.service_account == "fanout-worker@my-project.example.com.iam.gserviceaccount.com"
 
 
 def test_rendered_yaml_is_the_same_manifest() -> None:
@@ -282,6 +286,7 @@ def test_changes_are_named_by_path() -> None:
 
 def test_what_the_service_adds_is_no_difference() -> None:
     wanted = documents()[1]
+    del spec(wanted)["serviceAccountName"]
     deployed = copy.deepcopy(wanted)
     deployed["status"] = {"conditions": []}
     deployed["metadata"] |= {"uid": "1", "generation": 3, "namespace": "123"}

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.deploy.permissions.recording import calls_are_granted
 from tests.e2e.site import Site
 from tests.support import Service
+
+__all__ = ["calls_are_granted"]
 
 
 @pytest.fixture(params=["local", pytest.param("google", marks=[pytest.mark.real, pytest.mark.slow])])

@@ -121,7 +121,8 @@ class Republishing:
         return [Unpublished(replace(one, after_s=max(one.after_s, quiet_s)), reason, lasting) for one, _ in ready]
 
     def _why(self) -> str:
-        guess = ", a guess: grant workers roles/pubsub.viewer on it" if self.subscription.info.is_guessed else ""
+        grant = ", a guess: grant workers the custom role fanoutConsumer, or roles/pubsub.viewer on it"
+        guess = grant if self.subscription.info.is_guessed else ""
         limit = f"of subscription {self.subscription.name} is near (limit {self.limit}{guess})"
         return f"delivered so often that the dead-letter policy {limit}, it"
 

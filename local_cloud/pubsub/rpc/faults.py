@@ -36,16 +36,19 @@ _CODES = {
 }
 
 
-def project_of(request: Any) -> str:
-    """The project id in a raw request's name; empty when there is none."""
+def name_in(request: Any) -> str:
+    """The full name of the resource, or project, that a raw request is about; empty when there is none."""
     descriptor = getattr(request, "DESCRIPTOR", None)
     if descriptor is None:
         return ""
     field = next((name for name in _NAMING_FIELDS if name in descriptor.fields_by_name), None)
     value = getattr(request, field) if field else ""
-    if not isinstance(value, str):
-        return project_of(value)
-    parts = value.split("/", 2)
+    return value if isinstance(value, str) else name_in(value)
+
+
+def project_of(request: Any) -> str:
+    """The project id in a raw request's name; empty when there is none."""
+    parts = name_in(request).split("/", 2)
     return parts[1] if parts[0] == "projects" and len(parts) > 1 else ""
 
 

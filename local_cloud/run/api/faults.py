@@ -1,4 +1,5 @@
-"""Faults on calls of the Cloud Run API, of both versions: which call a request is, and the wrapper around the application.
+"""Calls of the Cloud Run API, of both versions: which call a request is, and the wrapper around the application, which records who makes it
+and carries out faults.
 
 A request that meets no fault reaches the application unchanged.
 """
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from local_cloud.calls import PROJECT, Calls, role_of
 from local_cloud.faults.http_faults import HttpFaults
 from local_cloud.faults.kinds import RUN, kinds_for
 from local_cloud.faults.script import Script
@@ -44,11 +46,18 @@ def method_of(http_method: str, path: str) -> tuple[str, str]:
     return (project, method) if method in METHODS else ("", "")
 
 
+def resource_of(path: str) -> str:
+    """The job that a path names; of v1, where an execution's has none, also PROJECT."""
+    _, found, rest = path.partition("/jobs/")
+    return f"job:{re.split('[/:]', rest)[0]}" if found else PROJECT
+
+
 class Faulty:
     """Wraps the application; tells the script what each method can meet."""
 
-    def __init__(self, app: ASGIApp, script: Script, later: Later) -> None:
+    def __init__(self, app: ASGIApp, script: Script, later: Later, calls: Calls) -> None:
         self._app = app
+        self._calls = calls
         self._script = script
         self._faults = HttpFaults(later)
         for method in METHODS:
@@ -56,8 +65,10 @@ class Faulty:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         fault = None
-        if scope["type"] == "http" and not self._script.is_empty:
-            fault = self._script.next(*method_of(scope["method"], scope["path"]))
+        if scope["type"] == "http":
+            project, method = method_of(scope["method"], scope["path"])
+            self._calls.add(project, role_of(scope["headers"]), f"run.{method}", resource_of(scope["path"]))
+            fault = self._script.next(project, method)
         if fault is not None and fault.reason:
             scope, fault = {**scope, CANNOT_START: fault.reason}, None
         if fault is None:

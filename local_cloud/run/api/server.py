@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from local_cloud.addresses import is_gcloud_host
+from local_cloud.calls import Calls
 from local_cloud.clock import Clock
 from local_cloud.faults.routes import fault_routes
 from local_cloud.faults.script import Script
@@ -47,9 +48,9 @@ class Server:
     ) -> None:
         self.cloud = Cloud(Store(state_dir, secrets), clock, rng, delayed_start_s=delayed_start_s)
         self._runner = Runner(self.cloud, settings, on_crash)
-        script, self._later = Script(), Later(clock)
-        application = _application(self.cloud, self._runner, clock, region, script)
-        self._http = HttpServer(AbsoluteTargets(Faulty(application, script, self._later)), host, port, is_gcloud_host)
+        script, calls, self._later = Script(), Calls(), Later(clock)
+        application = _application(self.cloud, self._runner, clock, region, [*fault_routes(script), *calls.routes()])
+        self._http = HttpServer(AbsoluteTargets(Faulty(application, script, self._later, calls)), host, port, is_gcloud_host)
         self.cloud.address = f"http://{self._http.address}"
 
     def start(self) -> str:
@@ -65,11 +66,11 @@ class Server:
         self.cloud.store.close()
 
 
-def _application(cloud: Cloud, runner: Runner, clock: Clock, region: str, script: Script) -> Starlette:
+def _application(cloud: Cloud, runner: Runner, clock: Clock, region: str, more_routes: Sequence[Route]) -> Starlette:
     routes: list[Route] = [
         route("GET", "/", _health),
         *clock_routes(clock),
-        *fault_routes(script),
+        *more_routes,
         *routes_v2.routes(cloud),
         *routes_v1.routes(cloud, region),
         *routes_local.routes(cloud, runner),

@@ -27,7 +27,7 @@ def faults_around(script: Script, later: Later, storage: Storage) -> Around:
     faults = HttpFaults(later)
 
     async def around(call: Call, handler: Handler) -> Response:
-        fault = None if script.is_empty else script.next(_project(call, storage), call.operation)
+        fault = None if script.is_empty else script.next(project_of(call, storage), call.operation)
         if fault is None:
             return await handler(call)
 
@@ -42,7 +42,8 @@ def faults_around(script: Script, later: Later, storage: Storage) -> Around:
     return around
 
 
-def _project(call: Call, storage: Storage) -> str:
+def project_of(call: Call, storage: Storage) -> str:
+    """The project of the bucket that a call is about, or that it names itself; empty where the bucket does not exist."""
     if "bucket" not in call.names:
         return call.query.get("project", "")
     try:

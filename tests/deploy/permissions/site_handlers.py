@@ -1,0 +1,37 @@
+"""What the workers of the scenario run: each way in which a task ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from batch.handling.context import Context
+from batch.handling.registry import task
+from batch.model.errors import Permanent, Snooze
+from batch.model.message import Task
+
+
+@task("work")
+def work(task: Task, ctx: Context) -> None:
+    ctx.write(f"out/{task.task_id}", b"done")
+
+
+@task("broken")
+def broken(task: Task, ctx: Context) -> None:
+    raise Permanent("it can never succeed")
+
+
+@task("failing", retries=1)
+def failing(task: Task, ctx: Context) -> None:
+    raise KeyError("lines")
+
+
+@task("later")
+def later(task: Task, ctx: Context) -> None:
+    raise Snooze(3600)
+
+
+@task("deadly")
+def deadly(task: Task, ctx: Context) -> None:
+    """Takes its worker with it, until the quarantine runs it in a process of its own."""
+    os.kill(os.getpid(), signal.SIGKILL)

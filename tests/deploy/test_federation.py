@@ -1,0 +1,84 @@
+"""federation.sh with the real gcloud on the recording endpoint, and the example workflow read as text."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.recorder import Recorder
+from tests.deploy.recorder.fixtures import run_script
+from tests.real_gcloud import Answer
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOW = ROOT / "deploy" / "github" / "deploy.yml"
+DEPLOY = ("deploy", "my-team/fanout", "production")
+SUBMIT = ("submit", "https://oidc.example.org", "system:serviceaccount:jobs:nightly")
+
+
+def federation(recorder: Recorder, *arguments: str) -> Answer:
+    recorder.log.clear()
+    file = recorder.folder.parent / "parameters.env"
+    values = {"PROJECT": recorder.project, "REGION": "us-central1", "BUCKET": "my-bucket", "BASE_DIGEST": f"sha256:{'0' * 64}"}
+    file.write_text("".join(f"{key}={value}\n" for key, value in {**values, "NOTIFY_EMAIL": "a@example.com"}.items()))
+    words = [str(file) if word == "FILE" else word for word in arguments]
+    return run_script(recorder, ["env", "-C", str(file.parent), "FANOUT_RETRY_S=0", str(ROOT / "deploy" / "federation.sh"), *words])
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_a_workflow_gets_in_and_a_second_run_changes_nothing(recorder: Recorder) -> None:
+    planned = federation(recorder, "--dry-run", "FILE", *DEPLOY)
+    assert planned.code == 0, planned.messages
+    assert not recorder.writes
+    first = federation(recorder, "FILE", *DEPLOY)
+    assert first.code == 0, first.messages
+    bodies = [one.body for one in recorder.writes]
+    said = json.dumps(bodies)
+    assert "assertion.repository == 'my-team/fanout' && assertion.environment == 'production'" in said
+    assert "/attribute.repository/my-team/fanout" in said
+    assert "https://token.actions.githubusercontent.com" in said
+    assert "WORKLOAD_IDENTITY_PROVIDER=projects/" in first.output
+    again = federation(recorder, "FILE", *DEPLOY)
+    assert again.code == 0, again.messages
+    assert "no change" in again.output
+    assert not recorder.writes
+    other = federation(recorder, "FILE", "deploy", "my-team/other", "production")
+    assert other.code == 0, other.messages
+    assert "my-team/other" in json.dumps([one.body for one in recorder.writes]), "what differs is changed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("deploy", "fanout", "production"), "the repository as OWNER/NAME"),
+        (("deploy", "https://github.com/my-team/fanout", "production"), "the repository as OWNER/NAME"),
+        (("deploy", "my-team/fan'out", "production"), "letters, digits"),
+        (("submit", "oidc.example.org", "nightly"), "the issuer begins with https://"),
+        (("enter", "my-team/fanout", "production"), "deploy or submit"),
+        (("deploy", "my-team/fanout"), "federation.sh"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_asked(arguments: tuple[str, ...], says: str) -> None:
+    done = subprocess.run([ROOT / "deploy" / "federation.sh", "none.env", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert says in done.stderr
+
+
+def test_the_workflow_holds_no_secret_and_only_pinned_actions() -> None:
+    text = WORKFLOW.read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    job = workflow["jobs"]["deploy"]
+    assert "secrets." not in text
+    assert workflow["permissions"] == {}
+    assert job["permissions"] == {"contents": "read", "id-token": "write"}
+    assert workflow["concurrency"]["cancel-in-progress"] is False
+    uses = re.findall(r"uses: (\S+)@(\S+)( # v[\d.]+)?", text)
+    assert {name for name, _, _ in uses} == {"actions/checkout", "google-github-actions/auth", "google-github-actions/setup-gcloud"}
+    assert all(re.fullmatch("[0-9a-f]{40}", commit) and version for _, commit, version in uses)
+    assert job["steps"][0]["with"] == {"persist-credentials": False}
+    assert [step["run"] for step in job["steps"][-2:]] == ["deploy/deploy.sh --dry-run parameters.env", "deploy/deploy.sh parameters.env"]
