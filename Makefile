@@ -1,6 +1,6 @@
 # `make help` lists the targets. Nothing is needed but Python 3.11 or newer, make and a package index.
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow bench bench-million lint format lock docs image clean
+.PHONY: help demo test slow bench bench-million lint format lock docs image image-check sbom audit clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,6 +9,8 @@ DEMO_READY := $(VENV)/demo
 READY := $(VENV)/ready
 TOOLS := $(VENV)/tools
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# `data` holds what `image` holds, as the image does by default; `image` is that without tables.
+SBOM ?= data
 BENCH ?= worker local_cloud predictions data dead intake
 # The tests start some hundred processes: none of them should compile the sources anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -75,6 +77,16 @@ docs: $(READY) ## Write docs/reference.md anew from the code
 
 image: ## Build the container image (needs docker, podman or buildah)
 	@for tool in docker podman buildah; do command -v $$tool >/dev/null 2>&1 && exec $$tool build -t fanout .; done; echo "make image needs docker, podman or buildah" >&2; exit 1
+
+image-check: $(READY) ## Build the image and drain a backlog in it (root and buildah; 2 minutes)
+	@$(BIN)/python -m pytest -q -p no:randomly --timeout 400 tests/deploy/image/check_image.py
+
+sbom: $(TOOLS)/ready ## Write what the image carries to dist/sbom.json (CycloneDX; SBOM=telemetry for that variant)
+	@mkdir -p dist
+	@$(TOOLS)/bin/cyclonedx-py requirements --output-reproducible --of JSON -o dist/sbom.json requirements/$(SBOM).txt
+
+audit: $(TOOLS)/ready ## Look up known vulnerabilities of what the image carries
+	@$(PYTHON) -m tests.audit
 
 clean: ## Remove what the targets made
 	@rm -rf $(VENV) .local-cloud .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -48,7 +48,8 @@ def _nothing(_request: bytes, _context: Any) -> bytes:
 
 
 @contextmanager
-def _serving(stopwatch: Stopwatch) -> Iterator[str]:
+def serving(stopwatch: Stopwatch) -> Iterator[str]:
+    """The address of a server with this service."""
     server = grpc.server(ThreadPoolExecutor(8), handlers=[stopwatch])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -61,7 +62,7 @@ def _serving(stopwatch: Stopwatch) -> Iterator[str]:
 def to_first_pull_s(pubsub: str, storage: str, handlers: str) -> float:
     """Seconds of a worker with real Storage and a Pub/Sub that only watches; `pubsub` is a server where its lane can be made."""
     made, stopwatch = fresh_lane(pubsub, storage), Stopwatch()
-    with _serving(stopwatch) as address:
+    with serving(stopwatch) as address:
         program = worker(Lane(made.name, address, storage), 10, handlers)
         try:
             if not stopwatch.pulled.wait(START_LIMIT_S):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +11,11 @@ from controller.observe.containers import Container, worker_at
 from controller.observe.jobs import DEFAULT_RETRIES, DEFAULT_TIMEOUT_S, JobInfo
 
 DELAYED = ("spec", "delayExecution")
+INTERFACES = "run.googleapis.com/network-interfaces"
 EXECUTION = ("spec", "template", "spec")
 WORKER = (*EXECUTION, "template", "spec")
+
+_SUBNET = re.compile(r"(?:https://[\w.-]+/compute/\w+/)?(projects/[\w.:-]+/regions/[\w-]+/subnetworks/[\w-]+)")
 
 Document = dict[str, Any]
 
@@ -30,6 +35,7 @@ def job_info(document: Mapping[str, Any], parent: str) -> JobInfo:
         max_retries=int(number(worker.get("maxRetries"), DEFAULT_RETRIES)),
         is_delayed=str(mapping_at(document, DELAYED[0]).get(DELAYED[1], "")).lower() == "true",
         service_account=str(worker.get("serviceAccountName") or ""),
+        subnet=_subnet(mapping_at(document, "spec", "template", "metadata", "annotations").get(INTERFACES), parent),
         execution_count=int(number(status.get("executionCount"), 0)),
         latest_execution=str(mapping_at(status, "latestCreatedExecution").get("name", "")).rsplit("/", 1)[-1],
     )
@@ -84,6 +90,20 @@ def number(value: object, default: float) -> float:
     except ValueError:
         return default
     return found if abs(found) < 1e15 else default
+
+
+def _subnet(interfaces: object, parent: str) -> str:
+    """From a list of interfaces as JSON, of which Cloud Run takes one. A network alone means its subnet of the same name; short names are
+    of the job's own project and region."""
+    try:
+        found = json.loads(interfaces) if isinstance(interfaces, str) else None
+    except (ValueError, RecursionError):
+        return ""
+    first = next(mappings(found), {})
+    name = str(first.get("subnetwork") or str(first.get("network") or "").rsplit("/", 1)[-1])
+    own = parent.replace("/locations/", "/regions/")
+    match = _SUBNET.fullmatch(name if "/" in name else f"{own}/subnetworks/{name}")
+    return match[1] if match else ""
 
 
 def _list(value: object) -> Sequence[Any]:

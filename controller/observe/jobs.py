@@ -38,7 +38,8 @@ class LaunchUnclear(DependencyUnavailable):
 class JobInfo:
     """One job as it is deployed, or as a manifest says it. `full_name` is `projects/P/locations/R/jobs/J`; `execution_count` counts all
     executions ever created, `latest_execution` is the short name of the newest. A job that was deleted and made anew has another `uid`.
-    `is_delayed`: Cloud Run may start its executions hours late."""
+    `is_delayed`: Cloud Run may start its executions hours late. `subnet` is that of its workers,
+    `projects/P/regions/R/subnetworks/S`; empty without direct VPC."""
 
     full_name: str
     uid: str = ""
@@ -50,6 +51,7 @@ class JobInfo:
     max_retries: int = DEFAULT_RETRIES
     is_delayed: bool = False
     service_account: str = ""
+    subnet: str = ""
     execution_count: int = 0
     latest_execution: str = ""
 

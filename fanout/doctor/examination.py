@@ -18,7 +18,7 @@ from controller.observe.jobs import JobInfo
 from controller.observe.waiting import waiting_of
 from controller.tick.found import find_lanes
 from controller.tick.outside import Outside
-from fanout.doctor import lane_checks, project_checks
+from fanout.doctor import address_checks, lane_checks, project_checks
 from fanout.doctor.finding import Finding, Verdict, fine
 from fanout.doctor.place import Place
 from fanout.doctor.project_checks import Need
@@ -53,6 +53,8 @@ class Examiner:
             findings.append(project_checks.unlisted_subscriptions(found.unread, self.place))
         for lane in chosen:
             findings += self._lane(lane, jobs[lane.job], {one.subscription for one in lanes})
+        for subnet in dict.fromkeys(jobs[lane.job].subnet for lane in chosen if jobs[lane.job].subnet):
+            findings += self._addresses(subnet, [lane for lane in lanes if jobs[lane.job].subnet == subnet])
         findings += lane_checks.of_callbacks(chosen, {one.name for one in lanes})
         findings += self._monitoring(chosen)
         findings += self._read(
@@ -148,6 +150,15 @@ class Examiner:
         except DependencyForbidden:
             generation = ""  # it is missing all the same
         return project_checks.deleted_bucket(generation, self.place) if generation else project_checks.missing_bucket(self.place)
+
+    def _addresses(self, subnet: str, lanes: Sequence[Lane]) -> list[Finding]:
+        def found() -> list[Finding]:
+            try:
+                return [address_checks.of_addresses(subnet, lanes, self.facts.addresses(subnet))]
+            except DependencyForbidden as error:
+                return [address_checks.unread(subnet, str(error))]
+
+        return self._read(f"subnet {subnet.rsplit('/', 1)[-1]}", "addresses", found, lambda: address_checks.missing(subnet))
 
     def _monitoring(self, lanes: Sequence[Lane]) -> Iterator[Finding]:
         readings = self.outside.backlog.read([lane.subscription for lane in lanes]) if lanes else {}

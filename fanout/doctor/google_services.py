@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from ipaddress import ip_network
 from typing import Any
 
 from batch.model.errors import DependencyError, DependencyForbidden, DependencyMissing, DependencyUnavailable
@@ -21,6 +22,7 @@ TIMEOUT_S = 10.0
 OUTCOMES_KEPT_DAYS = 365
 LOCAL = "the local cloud"
 _SCHEDULER = "https://cloudscheduler.googleapis.com/v1"
+_COMPUTE = "https://compute.googleapis.com/compute/v1"
 _KMS = "https://cloudkms.googleapis.com/v1"
 _KMS_ROLE = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 _READ: dict[str, Any] = {"timeout": TIMEOUT_S, "retry": None}
@@ -107,6 +109,12 @@ class GoogleFacts:
         with translated("list the jobs of Cloud Scheduler"), authorized_session() as session:
             return scheduled_calls(session, f"{_SCHEDULER}/projects/{self._settings.project}/locations/{self._settings.region}/jobs")
 
+    def addresses(self, subnet: str) -> int:
+        if self._settings.run_emulator:
+            raise NotServed(f"{LOCAL} has no networks")
+        with translated(f"read {subnet}"), authorized_session() as session:
+            return subnet_addresses(session, f"{_COMPUTE}/{subnet}")
+
     def close(self) -> None:
         self._sources.close()
         self._jobs.transport.close()
@@ -148,7 +156,7 @@ def bucket_facts(found: Any) -> BucketFacts:
 def key_problem(session: Any, url: str, agent: str) -> str:
     """Why `agent` could not use this key; what is granted on its key ring or project stands in no policy of the key. Raises
     DependencyError."""
-    key, policy = (_answer(session, address) for address in (url, f"{url}:getIamPolicy"))
+    key, policy = (_answer(session, address, "read the key of the bucket") for address in (url, f"{url}:getIamPolicy"))
     state = str(key.get("primary", {}).get("state", "missing"))
     if state != "ENABLED":
         return f"its version in use is {state}: enable it, or give the key another"
@@ -156,11 +164,16 @@ def key_problem(session: Any, url: str, agent: str) -> str:
     return "" if agent in members else f"{agent} is not granted {_KMS_ROLE} on it (a grant on its key ring or project would not show here)"
 
 
-def _answer(session: Any, url: str) -> Any:
+def _answer(session: Any, url: str, what: str) -> Any:
     response = session.get(url, timeout=TIMEOUT_S)
     if response.status_code != 200:
-        raise _refused(response.status_code, str(response.text), "read the key of the bucket")
+        raise _refused(response.status_code, str(response.text), what)
     return response.json()
+
+
+def subnet_addresses(session: Any, url: str) -> int:
+    """Raises DependencyError, ValueError."""
+    return ip_network(str(_answer(session, url, "read the subnet")["ipCidrRange"])).num_addresses
 
 
 def scheduled_calls(session: Any, url: str) -> list[ScheduledCall]:

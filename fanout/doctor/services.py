@@ -77,6 +77,9 @@ class Facts(Protocol):
     def holders(self, kind: str, name: str, role: str) -> Sequence[str]:
         """Members of this role in the policy of a `topic` or `subscription`; what a project's policy grants is not among them."""
 
+    def addresses(self, subnet: str) -> int:
+        """How many the primary range of `projects/P/regions/R/subnetworks/S` has, used ones and reserved ones among them."""
+
     def scheduled_calls(self) -> Sequence[ScheduledCall]:
         """Of the region."""
 

@@ -40,6 +40,7 @@ class FakeFacts:
     errors: dict[str, Exception] = field(default_factory=dict)
     deleted: dict[str, str] = field(default_factory=dict)
     key_problems: dict[str, str] = field(default_factory=dict)
+    subnets: dict[str, int] = field(default_factory=dict)
     notifications: list[tuple[str, str]] = field(default_factory=list)
 
     def subscription(self, name: str) -> SubscriptionFacts:
@@ -77,6 +78,10 @@ class FakeFacts:
     def holders(self, kind: str, name: str, role: str) -> Sequence[str]:
         self._maybe("holders")
         return [] if (kind, name) in self.ungranted else ["user:a@example.com", AGENT]
+
+    def addresses(self, subnet: str) -> int:
+        self._maybe("addresses")
+        return self._found(self.subnets, subnet)
 
     def scheduled_calls(self) -> Sequence[ScheduledCall]:
         self._maybe("scheduled_calls")
