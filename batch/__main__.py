@@ -32,7 +32,9 @@ from batch.model.exit import EXIT_BROKEN, EXIT_CODES, EXIT_CRASHED, EXIT_SETTING
 from batch.printed import take_what_is_printed
 from batch.services.calls import role
 from batch.services.network import LOOK_S, PROJECT, Network, name_project
+from batch.services.ports import Topic
 from batch.settings import SIGTERM_GRACE_S, WorkerSettings, default_text, names, read, worker_settings
+from batch.telemetry.starting import Telemetry, Watched, begins_traces, of_worker, started
 
 if TYPE_CHECKING:
     from batch.worker.life import Worker
@@ -108,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped()
     try:
         settings, registry = configured(environment)
+        telemetry = started(settings.telemetry, of_worker(settings, os.environ), os.environ, SystemClock(), of_handlers=True)
         # Also where they come from options or the metadata server: handlers and children look there.
         os.environ |= {"DATA_MAX_BYTES": str(settings.data_max_bytes), PROJECT: settings.project}
     except SettingsError as error:
@@ -117,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     set_up_logging(settings.log_level, settings.project, **who, lane=settings.lane_name)  # also a module may have configured logging
     tasks_begin_as_now()
     try:
-        worker = network.first(lambda: build(settings, registry, rng, network))
+        worker = network.first(lambda: build(settings, registry, rng, network, telemetry))
     except FanoutError as error:
         if isinstance(error, Unreached) and network.stopped:
             return _stopped()
@@ -204,7 +207,9 @@ def _named(handlers: str) -> tuple[str, ...]:
         return ()
 
 
-def build(settings: WorkerSettings, registry: Registry, rng: random.Random, network: Network | None = None) -> Worker:
+def build(
+    settings: WorkerSettings, registry: Registry, rng: random.Random, network: Network | None = None, telemetry: Telemetry | None = None
+) -> Worker:
     """The worker with the real clients. Raises DependencyForbidden when there are no credentials, Unreached when they may yet come."""
     from batch.built_in import with_built_in
     from batch.services.calls import resource_of
@@ -214,11 +219,12 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random, netw
     from batch.worker.committing.republishing import PUBLISH_WITHIN_S
     from batch.worker.life import Worker
 
-    def topic(name: str) -> GoogleTopic:
+    def topic(name: str) -> Topic:
         found = resource_of("topic", name, settings.project)
-        return GoogleTopic(found.project, found.name, retry_within_s=PUBLISH_WITHIN_S, request_timeout_s=PUBLISH_WITHIN_S)
+        return watched.topic(GoogleTopic(found.project, found.name, retry_within_s=PUBLISH_WITHIN_S, request_timeout_s=PUBLISH_WITHIN_S))
 
     clock = SystemClock()
+    watched = Watched(telemetry, clock)
     store = GoogleObjectStore(
         settings.bucket_name,
         project=settings.project,
@@ -226,16 +232,21 @@ def build(settings: WorkerSettings, registry: Registry, rng: random.Random, netw
         reached_within_s=LOOK_S,
         billing_project=settings.billing_project,
     )
+    subscription = watched.subscription(
+        GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name, look_within_s=LOOK_S)
+    )
     return Worker(
         settings,
         with_built_in(registry, settings, store, topic, clock, rng),
-        GoogleSubscription(settings.project, settings.subscription_name, fallback_topic=settings.topic_name, look_within_s=LOOK_S),
-        GoogleTopic(settings.project, settings.dead_letter_topic),
+        subscription,
+        watched.topic(GoogleTopic(settings.project, settings.dead_letter_topic)),
         store,
         clock,
         rng,
         topic,
         network,
+        watched.attempts(subscription, settings.lane_name, begins_traces(os.environ)),
+        telemetry.end if telemetry is not None else None,
     )
 
 

@@ -110,6 +110,10 @@ EVENTS: dict[str, tuple[str, str]] = {
     ),
     "worker_cut_short": ("ERROR", "a service did not answer while the worker was stopping; it ended without its last flush"),
     "worker_crashed": ("CRITICAL", "a fault in Fanout itself, with its traceback"),
+    "telemetry_failed": (
+        "WARNING",
+        "traces or metrics could not be exported, or more came than could; the work goes on without them; once a minute",
+    ),
     "settings_wrong": ("ERROR", "a setting is missing or wrong, or the port is taken; one line for each problem, and the process ends"),
     "network_awaited": (
         "NOTICE",

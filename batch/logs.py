@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from batch.model.clock import iso
+from batch.model.delivery import GOOGLE_TRACEPARENT
 from batch.model.texts import class_name, is_shown, json_bytes, plain, traceback_text
 
 LEVELS = {"DEBUG": 10, "INFO": 20, "NOTICE": 25, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -32,13 +33,12 @@ MAX_FIELD_CHARS = 2000
 """Of each field of a record whose line would be longer."""
 MAX_FIELDS = 40
 MAX_TRACEBACK_CHARS = 16_000
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*", re.ASCII)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 PRINTED = "handler_output"
 """The event of a line that user code has printed: like a record of its loggers it may have fields of any name."""
 TRACE = "logging.googleapis.com/trace"
+SPAN = "logging.googleapis.com/spanId"
 TRACEPARENT = "traceparent"
-GOOGLE_TRACEPARENT = "googclient_traceparent"
-"""Of Google's own clients, which write it before the other."""
 REQUEST_ID = "request_id"
 """The attribute, and the field, of the request that a message came with."""
 
@@ -92,19 +92,29 @@ def record_of(name: str, level: int, message: str, fields: Mapping[str, Any]) ->
     return record
 
 
-def trace_field(attributes: Mapping[str, str]) -> dict[str, str]:
+def trace_field(attributes: Mapping[str, str], span: str = "") -> dict[str, str]:
     """The trace that a message belongs to, as Cloud Logging knows it, and the request; neither when it names none, and no trace when the
-    project is not known."""
-    trace_id = trace_id_in(attributes) if own.project else ""
+    project is not known. `span`: the context of a span of this process, in the W3C's form, which is named too."""
+    trace_id = (span[3:35] or trace_id_in(attributes)) if own.project else ""
     traced = {TRACE: f"projects/{own.project}/traces/{trace_id}"} if trace_id else {}
+    if span and trace_id:
+        traced[SPAN] = span[36:52]
     return traced | {REQUEST_ID: attributes[REQUEST_ID]} if REQUEST_ID in attributes else traced
 
 
 def trace_id_in(attributes: Mapping[str, str]) -> str:
     """The trace that a message belongs to; empty when it names none."""
-    given = attributes.get(GOOGLE_TRACEPARENT) or attributes.get(TRACEPARENT)
-    found = _TRACEPARENT.fullmatch(given) if given else None
-    return found[1] if found else ""
+    return traceparent_in(attributes)[3:35]
+
+
+def traceparent_in(attributes: Mapping[str, str]) -> str:
+    """The context that a message names, in the W3C's form; empty when it names none. One that is not well formed is none. Of a later
+    version than 00 more may follow, which is left out."""
+    for name in (GOOGLE_TRACEPARENT, TRACEPARENT):
+        given = attributes.get(name)
+        if given and _TRACEPARENT.fullmatch(given[:55]) and (len(given) == 55 or (given[:2] != "00" and given[55] == "-")):
+            return given[:55]
+    return ""
 
 
 # --- fields and messages that nothing can spoil

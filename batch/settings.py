@@ -148,6 +148,45 @@ def log_level_setting() -> Any:
     )
 
 
+EXPORTERS = {
+    "otlp": ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http"),
+    "google": ("opentelemetry.sdk.trace", "opentelemetry.exporter.cloud_trace", "opentelemetry.exporter.cloud_monitoring"),
+}
+"""Where traces and metrics can go, and the modules that this takes."""
+
+
+def telemetry(value: str) -> tuple[str, ...]:
+    """Names of EXPORTERS, separated by commas."""
+    given = names(value.lower())
+    for one in given:
+        if one not in EXPORTERS:
+            near = difflib.get_close_matches(one, EXPORTERS, n=1)
+            raise ValueError(f"one or more of {', '.join(EXPORTERS)}" + (f"; did you mean {near[0]}?" if near else ""))
+        if lacking := next((name for name in EXPORTERS[one] if not _is_installed(name)), None):
+            raise ValueError(f"{one} needs {lacking}, which is not installed: install 'fanout-batch[telemetry]', or unset TELEMETRY")
+    return tuple(dict.fromkeys(given))
+
+
+def _is_installed(module: str) -> bool:
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def telemetry_setting() -> Any:
+    """The field of every process that has traces and metrics."""
+    return setting(
+        "TELEMETRY",
+        telemetry,
+        "where traces and metrics go, by OpenTelemetry: otlp (its own OTEL_* variables say where), google (Cloud Trace and Cloud "
+        "Monitoring), or both; empty: nowhere. Needs the extra telemetry",
+        default=(),
+    )
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """What one worker needs to know. Seconds are floats; counts are whole numbers."""
@@ -248,6 +287,7 @@ class WorkerSettings:
         default=False,
     )
     log_level: str = log_level_setting()
+    telemetry: tuple[str, ...] = telemetry_setting()
     watchdog_s: float = setting(
         "WATCHDOG_S", seconds(1), "how long a thread of the worker may send no heartbeat before the worker ends stuck", default=180.0
     )

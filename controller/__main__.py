@@ -18,6 +18,9 @@ from batch.services.calls import role
 from batch.services.network import name_project
 from batch.serving.listening import listening, usage
 from batch.serving.oidc import Certificates, Verifier, fetched_from
+from batch.telemetry.ports import ServiceWatch
+from batch.telemetry.requests_seen import WatchedRequests
+from batch.telemetry.starting import Watched, of_service, started
 from controller.config import ControllerSettings, controller_settings
 from controller.service.poked_lanes import PokedLanes
 from controller.service.ticker import Ticker
@@ -63,14 +66,22 @@ def _serve(settings: ControllerSettings) -> None:
         # The server puts its own handlers in front while it runs, then repeats the signal: an orderly end is no failure.
         signal.signal(signal.SIGTERM, _exit)
         signal.signal(signal.SIGINT, _exit)
-        with connected(settings) as outside:
-            _serve_on(door, settings, outside)
+        telemetry = started(settings.telemetry, of_service("fanout-controller", settings.project, os.environ), os.environ, SystemClock())
+        watched = Watched(telemetry, SystemClock())
+        try:
+            with connected(settings, watched) as outside:
+                _serve_on(door, settings, outside, watched.service())
+        finally:
+            if telemetry is not None:
+                telemetry.end()
 
 
-def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outside) -> None:
+def _serve_on(door: socket.socket, settings: ControllerSettings, outside: Outside, watch: ServiceWatch | None) -> None:
     ticker = Ticker(outside, deadline_s=settings.tick_deadline_s)
     poked = PokedLanes(outside, ticker)
     app = create_app(outside, ticker=ticker, poked=poked, callers=_callers(settings))
+    if watch is not None:
+        app.add_middleware(WatchedRequests, watch=watch)
     server = Server(app, door, stop_timeout_s=settings.stop_timeout_s + ANSWER_S, local=bool(settings.run_emulator))
     end = threading.Thread(target=_end, args=(server, ticker, poked, settings.stop_timeout_s), name="end", daemon=True)
     end.start()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from batch.model.errors import SettingsError
 from batch.prices import LIST_PERCENT
 from batch.serving.oidc import Rules, audience_setting, certs_url_setting, emails, issuer_problem, issuer_setting
-from batch.settings import BILLING_HELP, BY_METADATA, log_level_setting, read, seconds, setting, text, whole
+from batch.settings import BILLING_HELP, BY_METADATA, log_level_setting, read, seconds, setting, telemetry_setting, text, whole
 from controller.decide.budget import Quotas
 from controller.lanes.annotations import positive
 from controller.observe.backlog import LONGEST_WINDOW_S, WINDOW_S
@@ -62,6 +62,7 @@ class ControllerSettings:
     tick_every_s: float = setting("TICK_EVERY_S", seconds(1), "between ticks of Scheduler: what waits counts on it", default=60.0)
     tick_deadline_s: float = setting("TICK_DEADLINE_S", seconds(0.1), "within which a tick is answered; a longer one goes on", default=50.0)
     log_level: str = log_level_setting()
+    telemetry: tuple[str, ...] = telemetry_setting()
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "what a running tick has left after SIGTERM", default=6.0)
     oidc_audience: str = audience_setting()
     oidc_emails: tuple[str, ...] = setting("OIDC_EMAILS", emails, "service accounts that may call everything", default=())

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batch.model.clock import SystemClock
+from batch.services.ports import Topic
+from batch.telemetry.starting import Watched
 from controller.config import ControllerSettings
 from controller.lanes.rules import Home
 from controller.tick.outside import Outside
@@ -23,8 +25,8 @@ PUBLISH_S = 10.0
 
 
 @contextmanager
-def connected(settings: ControllerSettings) -> Iterator[Outside]:
-    """Clients for these settings, closed at the end."""
+def connected(settings: ControllerSettings, watched: Watched | None = None) -> Iterator[Outside]:
+    """Clients for these settings, closed at the end; `watched` measures what they publish."""
     from batch.services.objects import GoogleObjectStore
     from controller.observe.backlog import GoogleBacklogReader
     from controller.observe.google_jobs import GoogleJobRunner
@@ -38,7 +40,7 @@ def connected(settings: ControllerSettings) -> Iterator[Outside]:
         request_timeout_s=STORE_S / 2,
         billing_project=settings.billing_project,
     )
-    topics = Topics(settings.project)
+    topics = Topics(settings.project, watched or Watched(None, clock))
     runner = GoogleJobRunner(settings.project, settings.region, emulator_url=settings.run_emulator)
     backlog = GoogleBacklogReader(settings.project, clock, emulator_host=settings.monitoring_emulator, window_s=settings.reading_window_s)
     sources = GoogleSources(settings.project)
@@ -69,17 +71,18 @@ class Topics:
     """A client for each topic, made when it is first needed: most ticks publish nothing. Safe from any thread."""
 
     project: str
+    watched: Watched
     _made: dict[str, GoogleTopic] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, name: str) -> GoogleTopic:
+    def __call__(self, name: str) -> Topic:
         """Raises DependencyForbidden when there are no credentials."""
         from batch.services.topic import GoogleTopic
 
         with self._lock:
             if name not in self._made:
                 self._made[name] = GoogleTopic(self.project, name, retry_within_s=PUBLISH_S, request_timeout_s=PUBLISH_S)
-            return self._made[name]
+            return self.watched.topic(self._made[name])
 
     def close(self) -> None:
         for topic in self._made.values():

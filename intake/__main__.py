@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from batch.events import log
 from batch.extras import needs_extra
@@ -20,6 +21,7 @@ from batch.services.calls import role
 from batch.services.network import name_project
 from batch.services.ports import ObjectStore
 from batch.serving.listening import listening, usage
+from batch.telemetry.starting import Watched, of_service, started
 from intake.collector import AsyncTopic
 from intake.config import IntakeSettings, intake_settings
 from intake.controller_link import ControllerLink
@@ -32,14 +34,15 @@ BUCKET_WITHIN_S = 20.0
 """How long a request to the bucket is tried again: its client waits for an answer."""
 EXIT_TROUBLE = 1
 EXIT_SETTINGS = 2
+OFF = Watched(None, SystemClock())
 
 
 @asynccontextmanager
-async def google_topics(settings: IntakeSettings) -> AsyncIterator[Mapping[str, AsyncTopic]]:
+async def google_topics(settings: IntakeSettings, watched: Watched = OFF) -> AsyncIterator[Mapping[str, AsyncTopic]]:
     """The topic of each lane, over one channel."""
     publisher = GooglePublisher(settings.project, os.environ, random.Random(), timeout_s=settings.publish_timeout_s)
     try:
-        yield {lane: publisher.topic(name) for lane, name in settings.topics.items()}
+        yield {lane: watched.async_topic(publisher.topic(name)) for lane, name in settings.topics.items()}
     finally:
         await publisher.close()
 
@@ -68,6 +71,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         set_up_logging(settings.log_level, settings.project)  # a module may have configured logging when it was imported
         check_credentials(os.environ)
         store = bucket_of(settings)
+        telemetry = started(settings.telemetry, of_service("fanout-intake", settings.project, os.environ), os.environ, SystemClock())
         door = listening(settings.host, settings.port, backlog=2048)
     except SettingsError as error:
         for problem in error.problems:
@@ -80,15 +84,17 @@ def main(arguments: Sequence[str] = ()) -> int:
     if settings.controller_url:
         controller = ControllerLink(settings.controller_url, settings.controller_audience or settings.controller_url)
     servers: list[Server] = []
+    watched = Watched(telemetry, SystemClock())
     app = create_app(
         settings,
         registry=registry,
-        topics=google_topics,
+        topics=partial(google_topics, watched=watched),
         clock=SystemClock(),
         rng=random.Random(),
         controller=controller,
         store=store,
         ending=lambda: any(server.should_exit for server in servers),
+        watch=watched.service(),
     )
     local = bool(os.environ.get("PUBSUB_EMULATOR_HOST"))
     servers.append(Server(app, door, stop_timeout_s=settings.stop_timeout_s, host=settings.host, local=local))
@@ -99,7 +105,11 @@ def main(arguments: Sequence[str] = ()) -> int:
         host, port = door.getsockname()[:2]
         url = f"http://{host}:{port}"
         log("service_listening", f"front door for {', '.join(settings.topics)} listens on {url}", url=url)
-        servers[0].serve_door()
+        try:
+            servers[0].serve_door()
+        finally:
+            if telemetry is not None:
+                telemetry.end()
     return 0
 
 

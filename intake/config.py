@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from batch.model.errors import SettingsError
 from batch.model.message import MAX_MESSAGE_BYTES
 from batch.serving.oidc import audience_setting, certs_url_setting, issuer_problem, issuer_setting
-from batch.settings import BILLING_HELP, BY_METADATA, log_level_setting, names, read, seconds, setting, text, whole
+from batch.settings import BILLING_HELP, BY_METADATA, log_level_setting, names, read, seconds, setting, telemetry_setting, text, whole
 from intake.rules import keys_of, problems_of, rules_of
 
 NO_TOPIC = "neither TOPIC_NAME nor LANES is set: name the topic to publish to, or several as lane=topic pairs"
@@ -71,6 +71,7 @@ class IntakeSettings:
     max_submissions: int = setting("MAX_SUBMISSIONS", whole(1, 100), "requests with many tasks that may be under way at a time", default=4)
     publish_timeout_s: float = setting("PUBLISH_TIMEOUT_S", seconds(0.1), "how long the broker may take to confirm", default=10.0)
     log_level: str = log_level_setting()
+    telemetry: tuple[str, ...] = telemetry_setting()
     stop_timeout_s: float = setting("STOP_TIMEOUT_S", seconds(0), "how long accepted requests may take after SIGTERM", default=8.0)
 
     controller_url: str = setting(

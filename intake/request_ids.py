@@ -7,29 +7,29 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from batch.logs import REQUEST_ID, TRACEPARENT, running, trace_field
-from batch.model.delivery import Outgoing
+from batch.model.delivery import GOOGLE_TRACEPARENT, Outgoing
+from batch.telemetry.ports import RequestSpan, ServiceWatch
+from batch.telemetry.requests_seen import HEADER, App, Message, Send, ending
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Any, Any, Send], Awaitable[None]]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOf:
-    """The attributes that say of a message which request it came with."""
+    """The attributes that say of a message which request it came with. `span` is the context of its span, empty without telemetry."""
 
     attributes: Mapping[str, str]
+    watch: ServiceWatch | None = None
+    span: str = ""
 
     def facts(self) -> dict[str, Any]:
         """For each line that is logged while it runs."""
-        return trace_field(self.attributes)
+        return trace_field(self.attributes, self.span)
 
 
 def tagged_by() -> Callable[[Outgoing], Outgoing]:
@@ -39,11 +39,17 @@ def tagged_by() -> Callable[[Outgoing], Outgoing]:
     return lambda message: Outgoing(message.data, {**message.attributes, **attributes})
 
 
-class RequestIds:
-    """ASGI middleware."""
+def watch_here() -> ServiceWatch | None:
+    """Of the request that runs here, where telemetry is on."""
+    request = running.get()
+    return request.watch if isinstance(request, RequestOf) else None
 
-    def __init__(self, app: App, rng: random.Random) -> None:
-        self._app, self._rng = app, rng
+
+class RequestIds:
+    """ASGI middleware. With telemetry each request has a span, and its messages that span's context."""
+
+    def __init__(self, app: App, rng: random.Random, watch: ServiceWatch | None = None) -> None:
+        self._app, self._rng, self._watch = app, rng, watch
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Answer one request."""
@@ -55,15 +61,26 @@ class RequestIds:
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 request_id = value
-            elif name == b"traceparent" and _TRACEPARENT.fullmatch(value):
+            elif name == b"traceparent" and HEADER.fullmatch(value):
                 attributes[TRACEPARENT] = value.decode()
         request_id = request_id or b"%032x" % self._rng.getrandbits(128)
         attributes[REQUEST_ID] = request_id.decode()
-        running.set(RequestOf(attributes))
+        span: RequestSpan | None = None
+        if self._watch is not None:
+            span = self._watch.request(scope["method"], scope["path"], scope["scheme"], attributes.get(TRACEPARENT, ""))
+            attributes |= {TRACEPARENT: span.traceparent, GOOGLE_TRACEPARENT: span.traceparent}
+        running.set(RequestOf(attributes, self._watch, "" if span is None else span.traceparent))
+        status = 0
 
         async def answered(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
-        await self._app(scope, receive, answered)
+        if span is None:
+            await self._app(scope, receive, answered)
+        else:
+            with ending(span, scope, lambda: status):
+                await self._app(scope, receive, answered)

@@ -21,8 +21,10 @@ from batch.client.submit import check_by
 from batch.events import log
 from batch.handling.registry import Registry
 from batch.model.clock import Clock
+from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable, FanoutError, MessageRefused
 from batch.services.ports import ObjectStore
+from batch.telemetry.ports import ServiceWatch
 from intake.access import Access, KnownCallers, Verb, access_of
 from intake.asking import Asking
 from intake.bodies import RETRY_AFTER_S, body_of, key_of
@@ -43,7 +45,7 @@ from intake.problems import (
     document_problems,
 )
 from intake.reading import Context, add_reading
-from intake.request_ids import RequestIds, tagged_by
+from intake.request_ids import RequestIds, tagged_by, watch_here
 from intake.submissions.bulk import Tools
 from intake.submissions.endpoints import Submissions, add_endpoints
 from intake.takers import Takers
@@ -92,7 +94,7 @@ class FrontDoor:
         try:
             if key is not None and self._store is not None:
                 message = await self.asking.asked(partial(settled, self._store, Keyed(key, message), self._clock.now()))
-            message_id = await self.collectors[lane].publish(tagged_by()(message))
+            message_id = await self._published(lane, tagged_by()(message))
         except MessageRefused as error:
             raise RequestRefused(422, f"Idempotency-Key: {error}", wrong=[Wrong(pointer="Idempotency-Key", detail=str(error))]) from error
         except (CollectorFull, DependencyUnavailable) as error:
@@ -103,6 +105,15 @@ class FrontDoor:
             log("task_not_submitted", f"a task could not be submitted: {error}", error=str(error))
             raise RequestRefused(500, str(error)) from error
         return as_json(200, {"task_id": message.attributes["task_id"], "message_id": message_id, "status": "submitted"})
+
+    async def _published(self, lane: str, message: Outgoing) -> str:
+        collector, watch = self.collectors[lane], watch_here()
+        if watch is None:
+            return await collector.publish(message)
+        with watch.sending(collector.topic.name, message.attributes) as span:
+            message_id = await collector.publish(Outgoing(message.data, {**message.attributes, **span.attributes}))
+            span.sent(message_id)
+            return message_id
 
     def lane_of(self, request: Request) -> str:
         """The lane that a request names, or the default one. Raises RequestRefused."""
@@ -126,6 +137,7 @@ def create_app(
     controller: Controller | None = None,
     store: ObjectStore | None = None,
     ending: Callable[[], bool] = lambda: False,
+    watch: ServiceWatch | None = None,
 ) -> FastAPI:
     """The ASGI application; its lifespan opens the topics, and at the end finishes what was accepted. `controller` is poked. `ending` says
     whether the server is about to end: requests with many tasks then stop, and tell what they have published."""
@@ -160,7 +172,7 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, answer_gone)
     app.add_exception_handler(Exception, answer_fault)
     app.add_middleware(CutOff)
-    app.add_middleware(RequestIds, rng)
+    app.add_middleware(RequestIds, rng, watch)
     _add_simple(app, front, registry)
     add_endpoints(app, submissions)
     add_reading(app, reading)

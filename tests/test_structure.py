@@ -38,6 +38,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "prices",
         "serving",
         "services",
+        "telemetry",
         "shards",
         "handling",
         "ends",

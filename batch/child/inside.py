@@ -113,7 +113,7 @@ class Inside:
         handler = self._registry[task.task_type]
         deadline_s = None if told["remaining_s"] is None else self._clock.monotonic() + told["remaining_s"]
         kind_of_context = AsyncContext if handler.is_async else Context
-        more = {"_attributes": told["attributes"], "_cancels": self._cancels}
+        more = {"_attributes": told["attributes"], "_cancels": self._cancels, "_traceparent": told["traceparent"]}
         ctx = kind_of_context(task, self._store, self._clock, told["number"], deadline_s, None, self._stopping, **more)
         self._ctx = ctx
         tight: list[BaseException] = []

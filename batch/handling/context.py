@@ -19,7 +19,7 @@ from batch import arguments
 from batch.events import log
 from batch.handling.cancels import Cancels
 from batch.handling.results import Written, write_output
-from batch.logs import OwnLogger, fields_of, trace_field
+from batch.logs import OwnLogger, fields_of, trace_field, traceparent_in
 from batch.model.clock import Clock, SystemClock
 from batch.model.message import Task
 from batch.model.names import outside
@@ -77,12 +77,19 @@ class Surroundings:
     how_far: MutableMapping[str, HowFar] = field(default_factory=dict)
     _attributes: Mapping[str, str] = field(default_factory=dict)
     _cancels: Cancels = field(default_factory=Cancels)
+    _traceparent: str = ""
     _spoke_s: float | None = field(default=None, init=False)
 
     @property
     def attributes(self) -> dict[str, str]:
         """Those of the task's message; a copy, for the message itself may have to be published again."""
         return dict(self._attributes)
+
+    @property
+    def traceparent(self) -> str:
+        """The trace context that this attempt runs in, in the W3C's form, for the header `traceparent` of what the handler calls: that of
+        the attempt's own span where it has one (TELEMETRY), else that of its message; empty without any."""
+        return self._traceparent or traceparent_in(self._attributes)
 
     @property
     def cancelled(self) -> bool:
@@ -98,7 +105,12 @@ class Surroundings:
     def facts(self) -> dict[str, Any]:
         """What each log record carries that arises while this attempt runs."""
         task = self.task
-        return {"task_id": task.task_id, "task_type": task.task_type, "attempt": self.attempt, **trace_field(self._attributes)}
+        return {
+            "task_id": task.task_id,
+            "task_type": task.task_type,
+            "attempt": self.attempt,
+            **trace_field(self._attributes, self._traceparent),
+        }
 
     def now(self) -> float:
         """Unix seconds."""

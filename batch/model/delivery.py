@@ -47,6 +47,11 @@ class Outgoing:
     attributes: Mapping[str, str]
 
 
+GOOGLE_TRACEPARENT = "googclient_traceparent"
+"""Of Google's own clients, which write it themselves: the one name of theirs that Pub/Sub takes from publishers."""
+
+
 def own_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    """A delivered message's attributes without those that begin with `goog`: Pub/Sub adds them, and refuses them from anybody else."""
-    return {key: value for key, value in attributes.items() if not key.startswith("goog")}
+    """A delivered message's attributes without those that begin with `goog`: Pub/Sub adds them, and refuses them from anybody else, but for
+    the trace."""
+    return {key: value for key, value in attributes.items() if not key.startswith("goog") or key == GOOGLE_TRACEPARENT}

@@ -6,6 +6,7 @@ A message carries its own state: the value says all there is to know, and no tab
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from batch.model.delayed import asks_bucket
 from batch.model.delivery import MAX_EXTENSION_S, Delivery, Outgoing
 from batch.model.errors import MAX_WAIT_S
 from batch.model.message import Task
+from batch.telemetry.ports import AttemptSpan
 
 
 @dataclass(eq=False, slots=True)
@@ -43,11 +45,23 @@ class Attempt:
     """Whether it has gone back unrun; guarded by `Unstarted`."""
     claim: threading.Lock | None = None
     """Of one with a time limit: the first to acquire it gives the answer, the thread that ran the handler or the one that finds it late."""
+    span: AttemptSpan | None = None
+    """Where its message is sampled and telemetry is on."""
 
     @property
     def number(self) -> int:
         """Counts runs of the handler, from 1."""
         return self.before.attempt_count + 1
+
+    @property
+    def traceparent(self) -> str:
+        """The context of its span; empty without one."""
+        return "" if self.span is None else self.span.traceparent
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """Its handler's, which finds its span as the current one."""
+        return self.handler.function if self.span is None else self.span.around(self.handler.function)
 
     @property
     def ack_id(self) -> str:

@@ -23,6 +23,7 @@ from batch.services.leases import LeaseKeeper
 from batch.services.network import Network
 from batch.services.ports import ObjectStore, Subscription, Topic
 from batch.settings import WorkerSettings
+from batch.telemetry.ports import AttemptWatch
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.verdicts import Verdicts
@@ -58,9 +59,11 @@ class Worker:
         rng: random.Random,
         topics: Callable[[str], Topic] | None = None,
         network: Network | None = None,
+        watch: AttemptWatch | None = None,
+        last_export: Callable[[float], None] | None = None,
     ) -> None:
         """`topics` makes a topic by the name that the subscription gives; without it nothing can be published again. `network` says when
-        the process began."""
+        the process began; `watch` hears of each attempt; `last_export` may take so many seconds."""
         self._network = network or Network(clock, settings.task_timeout_s)
         started_s = self._network.began_s
         registry = registry.limited(settings.handler_timeout_s)
@@ -75,10 +78,10 @@ class Worker:
         self._breaker = CircuitBreaker(limit_of(settings.concurrency, settings.share))
         self._inbox: SimpleQueue[list[Finished] | None] = SimpleQueue()
         self._markers = Markers(settings, store, clock)
-        verdicts = Verdicts(settings, store, clock, rng, self._markers)
+        verdicts = Verdicts(settings, store, clock, rng, self._markers, watch)
         self._cancels = verdicts.cancels
         admission = Admission(settings, registry, store, clock, verdicts, self._markers, self._bounds.end_s, self._bound_lease)
-        self._runner = Runner(admission, verdicts, store, clock, unable=self._breaker.trip)
+        self._runner = Runner(admission, verdicts, store, clock, unable=self._breaker.trip, watch=watch)
         unstarted = Unstarted(self._markers, self._inbox)
         parts = Parts(self._runner, self._inbox, self.tally, clock, self._fail, unstarted)
         self._executors = assembled(settings, registry, self._markers, parts, self._breaker.trip)
@@ -96,6 +99,7 @@ class Worker:
             self._bounds,
             self._breaker,
             self._progress,
+            last_export,
         )
         self._watchdog = self.shutdown.watchdog
 

@@ -20,7 +20,7 @@ from batch.model.exit import ExitReason
 from batch.printed import end_printed_lines
 from batch.services.leases import LeaseKeeper
 from batch.services.ports import Subscription
-from batch.settings import WorkerSettings
+from batch.settings import SIGTERM_GRACE_S, WorkerSettings
 from batch.worker.admission.markers import UNMARK_S, Markers
 from batch.worker.attempt import Attempt, Finished, Nack, Work
 from batch.worker.circuit_breaker import CircuitBreaker
@@ -40,6 +40,9 @@ LAST_REMOVALS_S = 10.0
 """How long the end waits for the removal of markers, where there is so much time."""
 STUCK_NACK_S = 10.0
 """How long a stuck worker tries to nack what it holds."""
+EXPORT_S = 6.0
+"""For the last export of telemetry: Cloud Monitoring wants 5 s between two points."""
+SIGNALLED_EXPORT_S = 2.0
 PROGRESS_WRITER = "progress writer"
 LEASE_KEEPER = "lease keeper"
 
@@ -72,6 +75,7 @@ class Shutdown:
     bounds: TimeBounds
     breaker: CircuitBreaker
     progress: ProgressWriter
+    last_export: Callable[[float], None] | None = None
     watchdog: Watchdog = field(init=False)
     stages: Stages | None = None
     asked_s: float | None = None
@@ -100,8 +104,15 @@ class Shutdown:
             return ExitReason.STUCK
         self.watchdog.stop()
         end_printed_lines()
+        self._export()
         log("worker_ended", exit_reason=reason.value, **self._facts())
         return reason
+
+    def _export(self) -> None:
+        """Traces and metrics: after all that matters, within the time that there is."""
+        if self.last_export is not None:
+            left_s = EXPORT_S if self.asked_s is None else self.asked_s + SIGTERM_GRACE_S - 2.0 - self.clock.monotonic()
+            self.last_export(min(EXPORT_S if self.asked_s is None else SIGNALLED_EXPORT_S, max(0.0, left_s)))
 
     def _in_order(self, reason: ExitReason) -> ExitReason:
         if reason is ExitReason.BROKEN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from google.pubsub_v1 import types
@@ -66,21 +66,26 @@ def fresh_lane(pubsub: str, storage: str) -> Lane:
     return lane
 
 
-def publish(lane: Lane, pubsub: str, task_type: str, count: int, **fields: str) -> None:
-    """`count` tasks of one submission, as the front door sends them. In `fields`, `TASK_ID` stands for the task's own id."""
+def publish(
+    lane: Lane, pubsub: str, task_type: str, count: int, more: Callable[[int], Mapping[str, str]] = lambda _number: {}, **fields: str
+) -> None:
+    """`count` tasks of one submission, as the front door sends them; `more` gives further attributes by number. In `fields`, `TASK_ID`
+    stands for the task's own id."""
     send, request_of = raw_method(pubsub, "Publisher/Publish"), types.PublishRequest.pb()
-    for messages in _chunks(_messages(task_type, count, fields)):
+    for messages in _chunks(_messages(task_type, count, fields, more)):
         send(request_of(topic=lane.topic, messages=messages).SerializeToString())
 
 
-def _messages(task_type: str, count: int, fields: Mapping[str, str]) -> Iterator[types.PubsubMessage]:
+def _messages(
+    task_type: str, count: int, fields: Mapping[str, str], more: Callable[[int], Mapping[str, str]] = lambda _number: {}
+) -> Iterator[types.PubsubMessage]:
     """Made from one: what they are made of is not measured, and there are millions in a run."""
     message_of = types.PubsubMessage.pb()
     first = task_id(0)
     data, attributes = task_message(task_type, first, **{name: value.replace(TASK_ID, first) for name, value in fields.items()})
     for number in range(count):
         own = task_id(number)
-        yield message_of(data=data.replace(first.encode(), own.encode()), attributes={**attributes, "task_id": own})
+        yield message_of(data=data.replace(first.encode(), own.encode()), attributes={**attributes, "task_id": own, **more(number)})
 
 
 def task_id(number: int) -> str:

@@ -55,7 +55,7 @@ class NoSlashAtTheEnd:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (path := scope["path"].rstrip("/")):
-            scope = {**scope, "path": path}
+            scope["path"] = path
         await self._app(scope, receive, send)
 
 

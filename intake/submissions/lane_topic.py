@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError
 from batch.model.delivery import Outgoing
 from batch.model.errors import DependencyUnavailable
 from intake.collector import Collector, CollectorFull
-from intake.request_ids import tagged_by
+from intake.request_ids import tagged_by, watch_here
 
 
 class LaneTopic:
@@ -18,10 +18,16 @@ class LaneTopic:
 
     def __init__(self, collector: Collector, loop: asyncio.AbstractEventLoop) -> None:
         self.name = collector.topic.name
-        self._collector, self._loop, self._tagged = collector, loop, tagged_by()
+        self._collector, self._loop, self._tagged, self._watch = collector, loop, tagged_by(), watch_here()
 
     def publish(self, messages: Sequence[Outgoing]) -> list[str]:
-        """Never called by the event loop's own thread."""
+        """Never called by the event loop's own thread. With telemetry one span for all of them, under their request's."""
+        if self._watch is None:
+            return self._published(messages)
+        with self._watch.sending(self.name, self._tagged(Outgoing(b"", {})).attributes, len(messages)):
+            return self._published(messages)
+
+    def _published(self, messages: Sequence[Outgoing]) -> list[str]:
         publishing = self._collector.publish_together([self._tagged(one) for one in messages])
         try:
             waiting = asyncio.run_coroutine_threadsafe(publishing, self._loop)

@@ -19,6 +19,7 @@ from batch.handlers.file_processing import FileProcessing
 from batch.handling.registry import Registry
 from batch.model.errors import DependencyForbidden, DependencyMissing, DependencyUnavailable
 from batch.model.message import MAX_MESSAGE_BYTES, keyed_task_id, rolling_shard, shard_in_id
+from batch.telemetry.ports import ServiceWatch
 from batch.testing import ManualClock, MemoryObjectStore
 from intake.bodies import MAX_REQUEST_BYTES
 from intake.collector import AsyncTopic
@@ -56,7 +57,13 @@ Scenario = Callable[[Service], Awaitable[None]]
 
 
 def serve(
-    scenario: Scenario, *, held: bool = False, error: Exception | None = None, store: MemoryObjectStore | None = None, **environment: str
+    scenario: Scenario,
+    *,
+    held: bool = False,
+    error: Exception | None = None,
+    store: MemoryObjectStore | None = None,
+    watch: ServiceWatch | None = None,
+    **environment: str,
 ) -> None:
     """Run a scenario against a service of its own, from start to graceful end."""
 
@@ -71,7 +78,7 @@ def serve(
             yield topics
 
         clock = ManualClock()
-        app = create_app(settings, registry=registry(), topics=opened, clock=clock, rng=random.Random(5), store=store)
+        app = create_app(settings, registry=registry(), topics=opened, clock=clock, rng=random.Random(5), store=store, watch=watch)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://intake") as client:
             await asyncio.wait_for(scenario(Service(client, topics, clock)), 20)

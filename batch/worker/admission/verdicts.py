@@ -10,17 +10,18 @@ from typing import Any
 from batch.events import log
 from batch.handling.answer import CAME_THROUGH, Answer, Said, raised
 from batch.handling.cancels import Cancel, Cancels
-from batch.logs import GOOGLE_TRACEPARENT, TRACEPARENT, trace_id_in
+from batch.logs import TRACEPARENT, trace_id_in
 from batch.model.attempts import AttemptError, Attempts
 from batch.model.clock import Clock, iso
 from batch.model.deadletters import MAX_REASON_BYTES, cut, dead_letter, fingerprint_of
-from batch.model.delivery import Delivery
+from batch.model.delivery import GOOGLE_TRACEPARENT, Delivery
 from batch.model.message import Task
 from batch.model.names import attempts_object
 from batch.model.outcomes import MAX_LINE_BYTES, Lines, left_out, with_trace
 from batch.model.result import ResultRefused
 from batch.services.ports import ObjectStore
 from batch.settings import WorkerSettings
+from batch.telemetry.ports import AttemptWatch
 from batch.worker.admission.failures import log_dead, log_failed
 from batch.worker.admission.markers import Markers
 from batch.worker.admission.records import add_failure
@@ -32,6 +33,7 @@ DEPENDENCY_WAIT_S = 10.0
 FAULT_WAIT_S = 60.0
 """How long a message waits that we could not deal with ourselves; the subscription's dead-letter policy bounds how often."""
 JITTER = 0.1
+RETURNED = Said.RETURNED.value
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Verdicts:
     clock: Clock
     rng: random.Random
     markers: Markers
+    watch: AttemptWatch | None = None
     cancels: Cancels = field(default_factory=Cancels)
     slowed_types: SlowedTypes = field(init=False)
     _lines: Lines = field(init=False)
@@ -59,7 +62,7 @@ class Verdicts:
                 try:
                     return self.returned(attempt, answer)
                 except ResultRefused as refused:
-                    return self._failed(attempt, raised(refused.error))
+                    return self._failed(attempt, self._told(attempt, raised(refused.error)))
             return self._finished(attempt, answer)
         done = False
         try:
@@ -74,7 +77,8 @@ class Verdicts:
             try:
                 return self.returned(attempt, answer)
             except ResultRefused as refused:
-                return self._failed(attempt, raised(refused.error))
+                return self._failed(attempt, self._told(attempt, raised(refused.error)))
+        self._told(attempt, answer)
         if answer.said in CAME_THROUGH:
             self.slowed_types.came_through(attempt)
         if answer.said is Said.SUPERSEDED:
@@ -91,10 +95,21 @@ class Verdicts:
             answer.reason = f"nobody has cancelled this task: look at ctx.cancelled before you raise it. {answer.reason}".strip()
         return self._failed(attempt, answer)
 
+    def _told(self, attempt: Attempt, answer: Answer) -> Answer:
+        """The same answer; telemetry has heard of it."""
+        if self.watch is not None:
+            seconds = self.clock.monotonic() - attempt.began_s
+            said = (answer.said.value, seconds, attempt.span, answer.error_type, cut(answer.reason, MAX_REASON_BYTES), answer.traceback)
+            self.watch.ended(attempt.task.task_type, *said)
+        return answer
+
     def returned(self, attempt: Attempt, answer: Answer) -> Ended:
         """The handler has returned. Raises ResultRefused: then the attempt has failed."""
         clock = self.clock
-        ended = self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), clock.monotonic()))
+        ended_s = clock.monotonic()
+        ended = self._returned(attempt, answer.result, answer.output, self._shared(attempt, iso(clock.now()), ended_s))
+        if self.watch is not None:
+            self.watch.ended(attempt.task.task_type, RETURNED, ended_s - attempt.began_s, attempt.span)
         if self.slowed_types.slowing.failing:
             self.slowed_types.came_through(attempt)
         return ended
@@ -111,6 +126,9 @@ class Verdicts:
             if known is None:
                 known = shared[key] = self._shared(attempt, finished_at, ended_s)
             finished.append(self._returned(attempt, result, output, known))
+        if self.watch is not None and attempts:
+            spans = [one.span for one in attempts if one.span is not None]
+            self.watch.ended_together(attempts[0].task.task_type, RETURNED, ended_s - attempts[0].began_s, len(attempts), spans)
         if self.slowed_types.slowing.failing and attempts:
             self.slowed_types.came_through(attempts[0])
         return finished

@@ -181,7 +181,7 @@ class AsyncExecutor:
         slot.ctx = self._runner.async_context(attempt, self._loop.io)
         handler = attempt.handler
         slot.task = self._loop.run(
-            awaited(handler.function, attempt.task, slot.ctx), handler.task_type, partial(self._ran, slot, attempt, slot.ctx)
+            awaited(attempt.function, attempt.task, slot.ctx), handler.task_type, partial(self._ran, slot, attempt, slot.ctx)
         )
         if handler.timeout_s is not None:
             left_s = attempt.deadline_s - self._clock.monotonic()

@@ -197,7 +197,7 @@ class GroupExecutor:
         call = self._begun(attempts)
         tasks = [attempt.task for attempt in attempts]
         self._running.append(call)
-        answer = self._awaited(call, tasks) if self._is_async else called(self._handler.function, tasks, call.ctxs)
+        answer = self._awaited(call, tasks) if self._is_async else called(self._function(call), tasks, call.ctxs)
         if not call.claimed():
             return False
         if not (self._ending and answer.error_type == "CancelledError"):
@@ -227,11 +227,20 @@ class GroupExecutor:
             ended.set()
 
         def begin() -> None:
-            call.task = self._loop.run(awaited(self._handler.function, tasks, call.ctxs), self._handler.task_type, end)
+            call.task = self._loop.run(awaited(self._function(call), tasks, call.ctxs), self._handler.task_type, end)
 
         self._loop.call(begin)
         ended.wait()
         return answers[0]
+
+    def _function(self, call: _Running) -> Callable[..., Any]:
+        """The handler, which finds the span of the first task that is sampled; it links the others."""
+        watch = self._runner.watch
+        sampled = [] if watch is None else [one for one in call.attempts if one.span is not None]
+        if watch is None or not sampled:
+            return self._handler.function
+        watch.link([one.span for one in sampled if one.span is not None])
+        return sampled[0].function
 
     # --- answers
 

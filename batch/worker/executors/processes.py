@@ -176,8 +176,10 @@ class Isolation:
             "number": attempt.number,
             "remaining_s": min(self.end_s, self.end_s if until_s is None else until_s) - now_s,
             "memory_mb": memory_mb,
+            "traceparent": attempt.traceparent,
         }
-        facts = {"task_id": task.task_id, "task_type": task.task_type, "attempt": attempt.number, **trace_field(delivery.attributes)}
+        traced = trace_field(delivery.attributes, attempt.traceparent)
+        facts = {"task_id": task.task_id, "task_type": task.task_type, "attempt": attempt.number, **traced}
         return Order(header, delivery.data, until_s, timeout_s, facts, partial(self.cancelled_by, attempt))
 
 

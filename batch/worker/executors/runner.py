@@ -20,6 +20,7 @@ from batch.model.delivery import Delivery
 from batch.model.errors import FanoutError, ServiceRefused, text_of
 from batch.model.texts import traceback_text
 from batch.services.ports import ObjectStore
+from batch.telemetry.ports import AttemptWatch
 from batch.worker.admission.admission import Admission
 from batch.worker.admission.verdicts import FAULT_WAIT_S, Verdicts
 from batch.worker.attempt import Attempt, Finished, Nack, Work, delivery_of, nack_after
@@ -56,6 +57,7 @@ class Runner:
     stopping: threading.Event = field(default_factory=threading.Event)
     how_far: dict[str, HowFar] = field(default_factory=dict)
     unable: Callable[[str], None] = lambda _reason: None
+    watch: AttemptWatch | None = None
     cancels: Cancels = field(init=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +122,7 @@ class Runner:
             work.began_s = self.clock.monotonic()
             if self.cancels.by_id and (cancelled := self.verdicts.unstarted(work)):
                 return cancelled
-            return self.admission.begin(work) or work
+            return self.admission.begin(work) or self._watched(work)
         attempt = self.admission.decoded(work)
         if not isinstance(attempt, Attempt):
             return attempt
@@ -129,7 +131,14 @@ class Runner:
         slowed_types = self.verdicts.slowed_types
         if slowed_types.slowing.slowed and (unrun := slowed_types.put_off(attempt)):
             return unrun
-        return self.admission.begin(attempt) or attempt
+        return self.admission.begin(attempt) or (attempt if self.watch is None else self._watched(attempt))
+
+    def _watched(self, attempt: Attempt) -> Attempt:
+        """With its span, where its message is sampled."""
+        if self.watch is not None:
+            task = attempt.task
+            attempt.span = self.watch.begin(attempt.delivery, task.task_id, task.task_type, attempt.number)
+        return attempt
 
     def _guarded(self, step: Callable[..., T], work: Work, *arguments: Any) -> T | Nack:
         """A fault of ours, or a service that fails, sends this message back; the others go on."""
@@ -154,7 +163,8 @@ class Runner:
         number, deadline_s = attempt.before.attempt_count + 1, attempt.deadline_s
         attributes, payload, how_far = attempt.delivery.attributes, attempt.payload, self.how_far
         stopping, cancels = self.stopping, self.cancels
-        return kind(attempt.task, self.store, self.clock, number, deadline_s, payload, stopping, [], how_far, attributes, cancels)
+        trace = "" if attempt.span is None else attempt.span.traceparent
+        return kind(attempt.task, self.store, self.clock, number, deadline_s, payload, stopping, [], how_far, attributes, cancels, trace)
 
     def async_context(self, attempt: Attempt, pool: Executor) -> AsyncContext:
         """For an async function; its requests run in the threads of `pool`."""
@@ -165,7 +175,7 @@ class Runner:
     def here(self, attempt: Attempt) -> Answer:
         """Call a sync handler in this thread."""
         ctx = self.context(attempt)
-        answer = called(attempt.handler.function, attempt.task, ctx)
+        answer = called(attempt.handler.function if attempt.span is None else attempt.function, attempt.task, ctx)
         output = ctx.ended()
         return with_output(answer, output) if output else answer
 

@@ -70,12 +70,17 @@ def _check_message(message: Any, size: int) -> None:
         raise invalid(f"The ordering key is too long: at most {_ORDERING_KEY_MAX_BYTES} bytes are allowed.")
 
 
+_OF_CLIENTS = frozenset({"googclient_traceparent", "googclient_tracestate"})
+"""What Google's own clients write, by their source."""
+
+
 def _check_keys(attributes: Any) -> None:
     if len(attributes) > _ATTRIBUTE_MAX_COUNT:
         raise too_large("attribute_count", len(attributes), _ATTRIBUTE_MAX_COUNT)
     for key in attributes:
         # A character takes at most 4 bytes: only long texts have to be encoded to be measured.
-        if not key or key.startswith("goog") or (len(key) > _KEY_MAX_BYTES // 4 and len(key.encode()) > _KEY_MAX_BYTES):
+        taken = key.startswith("goog") and key not in _OF_CLIENTS
+        if not key or taken or (len(key) > _KEY_MAX_BYTES // 4 and len(key.encode()) > _KEY_MAX_BYTES):
             raise invalid(f"Invalid attribute key ({key[:80]}): a key has 1 to {_KEY_MAX_BYTES} bytes and does not begin with 'goog'.")
 
 

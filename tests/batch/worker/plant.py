@@ -19,6 +19,7 @@ from batch.model.message import Task, encode
 from batch.model.outcomes import Outcome, from_lines, merged
 from batch.model.progress import Progress, from_metadata
 from batch.settings import worker_settings
+from batch.telemetry.ports import AttemptWatch
 from batch.testing import MemoryBroker, MemoryObjectStore
 from batch.worker.life import Worker
 from tests.clocks import JumpingClock
@@ -36,6 +37,7 @@ class Plant:
     ack_deadline_s: float = 60.0
     max_delivery_attempts: int | None = 100
     deferred_count: int = 0
+    watch: AttemptWatch | None = None
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker(self.clock)
@@ -75,6 +77,7 @@ class Plant:
             self.clock,
             random.Random(1),
             self.broker.topic,
+            watch=self.watch,
         )
 
     def outcomes(self) -> list[Outcome]:
