@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -15,12 +16,27 @@ from hypothesis import settings
 from batch import logs
 from batch.services import calls
 from tests.google_emulator import google_pubsub
+from tests.scheduling import longest_first
+from tests.scheduling import scheduler as pytest_xdist_make_scheduler
 from tests.support import Service, is_scrubbed, start_service
 
-__all__ = ["google_pubsub"]
+__all__ = ["google_pubsub", "pytest_xdist_make_scheduler"]
+
+# Thousands of tests are collected, and stay: looking through them for garbage costs more than it finds.
+gc.disable()
 
 settings.register_profile("fanout", derandomize=True, deadline=None, database=None, print_blob=False)
 settings.load_profile("fanout")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("structure")  # the sources are parsed once
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("batch", "controller", "intake", "fanout", "local_cloud", "bench")
 MAY_IMPORT = {
@@ -106,6 +108,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
@@ -177,13 +180,10 @@ def test_arrows_between_rooms_go_one_way(package: str) -> None:
     assert not wrong, "; ".join(wrong)
 
 
-FOLDERS = sorted({path.parent for path in MODULES if path.relative_to(ROOT).parts[0] != "bench"})
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=name_of)
-def test_a_folder_can_be_looked_over(folder: Path) -> None:
-    names = sorted(path.name for path in folder.glob("*.py"))
-    assert len(names) <= MAX_FILES_IN_A_FOLDER, f"{name_of(folder)} has {len(names)} modules, at most {MAX_FILES_IN_A_FOLDER}: {names}"
+def test_a_folder_can_be_looked_over() -> None:
+    for folder in sorted({path.parent for path in MODULES if path.relative_to(ROOT).parts[0] != "bench"}):
+        names = sorted(path.name for path in folder.glob("*.py"))
+        assert len(names) <= MAX_FILES_IN_A_FOLDER, f"{name_of(folder)} has {len(names)} modules, at most {MAX_FILES_IN_A_FOLDER}: {names}"
 
 
 Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -198,36 +198,43 @@ def undocumented(nodes: Iterable[ast.stmt], prefix: str = "") -> Iterator[str]:
                 yield from undocumented(node.body, f"{node.name}.")
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith(DOCUMENTED)], ids=name_of)
-def test_what_is_public_says_what_it_does(path: Path) -> None:
-    missing = list(undocumented(tree(path).body))
-    assert not missing, f"{name_of(path)}: no docstring: {missing}"
+def test_what_is_public_says_what_it_does() -> None:
+    documented = [path for path in MODULES if name_of(path).startswith(DOCUMENTED)]
+    missing = [f"{name_of(path)}: {name}" for path in documented for name in undocumented(tree(path).body)]
+    assert not missing, f"no docstring: {missing}"
 
 
 def test_the_modules_are_found() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_go_one_way(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    wrong = {name for name in imports(tree(path)) if name.split(".")[0] in {*PACKAGES, "tests"} - MAY_IMPORT[package]}
-    assert not wrong, f"{name_of(path)} imports {sorted(wrong)}; {package} may import {sorted(MAY_IMPORT[package])}"
+def test_imports_go_one_way() -> None:
+    def refused(path: Path) -> set[str]:
+        package = path.relative_to(ROOT).parts[0]
+        return {name for name in imports(tree(path)) if name.split(".")[0] in {*PACKAGES, "tests"} - MAY_IMPORT[package]}
+
+    wrong = [f"{name_of(path)} imports {sorted(names)}" for path in MODULES if (names := refused(path))]
+    assert not wrong, f"{wrong}; what may import what: {MAY_IMPORT}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_sizes(path: Path) -> None:
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_MODULE_LINES, f"{name_of(path)} has {lines} lines, at most {MAX_MODULE_LINES}"
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= MAX_FUNCTION_LINES, f"{name_of(path)}:{node.lineno} {node.name} has {length} lines"
+def test_sizes() -> None:
+    long = []
+    for path in MODULES:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MAX_MODULE_LINES:
+            long.append(f"{name_of(path)} has {lines} lines, at most {MAX_MODULE_LINES}")
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > MAX_FUNCTION_LINES:
+                    long.append(f"{name_of(path)}:{node.lineno} {node.name} has {length} lines, at most {MAX_FUNCTION_LINES}")
+    assert not long, "; ".join(long)
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.stem not in ("__init__", "__main__")], ids=name_of)
-def test_no_module_is_named_like_one_of_the_standard_library(path: Path) -> None:
-    assert path.stem not in sys.stdlib_module_names, f"rename {name_of(path)}"
+def test_no_module_is_named_like_one_of_the_standard_library() -> None:
+    paths = [path for path in MODULES if path.stem not in ("__init__", "__main__")]
+    alike = [name_of(path) for path in paths if path.stem in sys.stdlib_module_names]
+    assert not alike, f"rename {alike}"
 
 
 BANNED = {("time", name) for name in ("time", "monotonic", "perf_counter", "sleep", "time_ns", "monotonic_ns")} | {
@@ -238,19 +245,22 @@ BANNED = {("time", name) for name in ("time", "monotonic", "perf_counter", "slee
 GLOBAL_CHANCE = {"random", "randint", "choice", "choices", "shuffle", "uniform", "randrange", "sample", "seed", "getrandbits"}
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if not name_of(path).startswith("bench/")], ids=name_of)
-def test_time_and_chance_are_passed_in(path: Path) -> None:
-    if name_of(path) in CLOCKS:
-        return
-    for node in ast.walk(tree(path)):
-        if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+def test_time_and_chance_are_passed_in() -> None:
+    wrong = []
+    for path in MODULES:
+        if name_of(path) in CLOCKS or name_of(path).startswith("bench/"):
             continue
-        used = (node.value.id, node.attr)
-        assert used not in BANNED, f"{name_of(path)}:{node.lineno} reads the clock itself: {'.'.join(used)}"
-        assert not (used[0] == "random" and used[1] in GLOBAL_CHANCE), f"{name_of(path)}:{node.lineno} uses the global random"
+        for node in ast.walk(tree(path)):
+            if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+                continue
+            used = (node.value.id, node.attr)
+            if used in BANNED:
+                wrong.append(f"{name_of(path)}:{node.lineno} reads the clock itself: {'.'.join(used)}")
+            if used[0] == "random" and used[1] in GLOBAL_CHANCE:
+                wrong.append(f"{name_of(path)}:{node.lineno} uses the global random")
+    assert not wrong, "; ".join(wrong)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_says_what_it_holds(path: Path) -> None:
-    module = tree(path)
-    assert not module.body or ast.get_docstring(module), f"{name_of(path)} has no docstring"
+def test_every_module_says_what_it_holds() -> None:
+    silent = [name_of(path) for path in MODULES if tree(path).body and not ast.get_docstring(tree(path))]
+    assert not silent, f"no docstring: {silent}"

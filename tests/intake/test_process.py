@@ -183,7 +183,7 @@ def _refuses_connections(url: str) -> bool:
     host, port = url.removeprefix("http://").split(":")
     for _ in range(10_000):
         try:
-            socket.create_connection((host, int(port)), timeout=5).close()
+            socket.create_connection((host, int(port)), timeout=60).close()
         except ConnectionError:
             return True
     return False

@@ -24,7 +24,7 @@ from tests.intake.fake import FakeTopic
 from tests.intake.test_service import registry
 
 pytestmark = pytest.mark.slow
-CASES = 2000
+CASES = 700
 
 
 class Served:

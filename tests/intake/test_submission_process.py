@@ -98,7 +98,7 @@ def done(url: str, body: bytes) -> httpx.Response | None:
 def refuses(url: str) -> bool:
     host, port = url.removeprefix("http://").split(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host, int(port)), timeout=60).close()
     except ConnectionError:
         return True
     return False

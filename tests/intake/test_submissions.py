@@ -147,7 +147,7 @@ def test_of_many_problems_the_first_thousand_are_told(store: MemoryObjectStore) 
         (b"\xff\xfe{\x00", 422, "not JSON"),
         (b" " * 33_554_433, 413, "larger than"),
     ],
-    ids=lambda value: str(value)[:20],
+    ids=lambda value: str(value[:20] if isinstance(value, bytes) else value)[:20],
 )
 @pytest.mark.parametrize("accept", slow_but(["all"], ["all", "good"]))
 def test_a_broken_body_publishes_nothing(store: MemoryObjectStore, accept: str, body: bytes, status: int, text: str) -> None:

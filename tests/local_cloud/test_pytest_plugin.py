@@ -27,7 +27,7 @@ def test_clients_find_it(local_cloud_environment, number):
     assert project not in PROJECTS
     PROJECTS.append(project)
     with pubsub_v1.PublisherClient() as publisher:
-        publisher.create_topic(name=f"projects/{project}/topics/tasks", timeout=5)
+        publisher.create_topic(name=f"projects/{project}/topics/tasks", timeout=60)
         assert len(list(publisher.list_topics(project=f"projects/{project}"))) == 1
     assert storage.Client(project).create_bucket(f"bucket-{number}").exists()
 

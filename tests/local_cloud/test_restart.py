@@ -109,7 +109,7 @@ class Queue:
     def publish(self) -> None:
         bodies = [b"%d" % number for number in range(self._number, self._number + 10)]
         self._number += 10
-        self.publisher.publish(topic=TOPIC, messages=[{"data": body} for body in bodies], retry=None, timeout=5)
+        self.publisher.publish(topic=TOPIC, messages=[{"data": body} for body in bodies], retry=None, timeout=60)
         self.confirmed.update(bodies)
 
     def work(self) -> None:
@@ -119,7 +119,7 @@ class Queue:
         self.seen |= bodies
         self.delivered_after_ack |= bodies & self.acknowledged
         if received:
-            self.subscriber.acknowledge(subscription=NAME, ack_ids=[one.ack_id for one in received], retry=None, timeout=5)
+            self.subscriber.acknowledge(subscription=NAME, ack_ids=[one.ack_id for one in received], retry=None, timeout=60)
             self.acknowledged |= bodies
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ def test_storage_loses_no_object(cloud: LocalCloud) -> None:
 
         def step() -> None:
             blob = bucket.blob(f"object/{next(counter)}")
-            blob.upload_from_string(blob.name * 10, retry=None, timeout=5, if_generation_match=0)
+            blob.upload_from_string(blob.name * 10, retry=None, timeout=60, if_generation_match=0)
             confirmed[blob.name] = blob.generation
 
         return step

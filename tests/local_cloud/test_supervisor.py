@@ -72,7 +72,7 @@ def test_the_environment_sends_google_s_clients_here(cloud: LocalCloud, monkeypa
     for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)
     with pubsub_v1.PublisherClient() as publisher:
-        assert publisher.create_topic(name="projects/local/topics/one", timeout=5).name == "projects/local/topics/one"
+        assert publisher.create_topic(name="projects/local/topics/one", timeout=60).name == "projects/local/topics/one"
     assert cloud.environment["CLOUD_MONITORING_EMULATOR_HOST"] == cloud.environment["PUBSUB_EMULATOR_HOST"] == cloud.addresses.pubsub
     assert cloud.environment["GOOGLE_CLOUD_PROJECT"] == "local"
     assert all(call(name, url) for name, url in cloud.addresses.http.items())

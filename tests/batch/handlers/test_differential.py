@@ -622,7 +622,7 @@ def test_a_generated_table_is_computed_with_exactly_or_refused(data: st.DataObje
 
 
 @pytest.mark.slow
-@settings(max_examples=350)
+@settings(max_examples=150)
 @given(st.data())
 def test_many_generated_tables_are_computed_with_exactly_or_refused(data: st.DataObject) -> None:
     drawn = data.draw(TABLES)

@@ -166,7 +166,7 @@ def alike(rows: list[list[str]]) -> list[list[str]]:
     return list(kinds.values())
 
 
-@pytest.mark.parametrize("examples", slow_but(["15"], ["15", "150"]))
+@pytest.mark.parametrize("examples", slow_but(["15"], ["15", "70"]))
 def test_what_csv_writes_is_read_and_what_is_written_csv_reads(examples: str) -> None:
     @settings(max_examples=int(examples), deadline=None, database=None)
     @given(ROWS, st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from([",", ";", "\t"]))
@@ -185,7 +185,7 @@ HOSTILE = st.sampled_from(['a1",\n', 'a",\n\r ', 'ab\t"\n', "a,\n", 'a\n"', "a,\
 )
 
 
-@pytest.mark.parametrize("examples", slow_but(["25"], ["25", "150"]))
+@pytest.mark.parametrize("examples", slow_but(["25"], ["25", "90"]))
 def test_any_text_is_read_as_python_reads_it_or_refused(examples: str) -> None:
     @settings(max_examples=int(examples), deadline=None, database=None)
     @given(st.sampled_from(["x\n", "x,y\n", "x,y,z\r\n", "x,y\r", ""]), HOSTILE, st.booleans(), st.sampled_from([None, '"', ""]))

@@ -240,7 +240,7 @@ def test_what_an_open_pull_brings_after_a_stop_goes_back_at_once(plant: Plant) -
     plant.submit(30, "note")
     worker = plant.worker(MAX_MESSAGES=1000)
     thread, reasons = in_thread(worker)
-    assert inside.wait(5)
+    assert inside.wait(60)
     worker.stop()
     may_go.set()
     ended(thread)

@@ -154,7 +154,7 @@ def test_a_waiting_pull_gets_what_is_published(either: Any, aside: Aside) -> Non
 def test_a_pull_of_nothing_is_refused(either: Any) -> None:
     subscription = either.subscription(either.topic())
     with pytest.raises(exceptions.InvalidArgument):
-        either.subscriber.pull(subscription=subscription, max_messages=0, timeout=5)
+        either.subscriber.pull(subscription=subscription, max_messages=0, timeout=60)
 
 
 @pytest.mark.parametrize("call", ["acknowledge", "modify_ack_deadline"])

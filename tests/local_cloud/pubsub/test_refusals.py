@@ -14,12 +14,12 @@ CALLS: dict[str, Callable[[Any, str], Any]] = {
     "delete topic": lambda cloud, name: cloud.publisher.delete_topic(topic=name, retry=None),
     "publish": lambda cloud, name: cloud.publisher.publish(topic=name, messages=[{"data": b"x"}], retry=None),
     "get subscription": lambda cloud, name: cloud.subscriber.get_subscription(subscription=name, retry=None),
-    "pull": lambda cloud, name: cloud.subscriber.pull(subscription=name, max_messages=1, timeout=5, retry=None),
+    "pull": lambda cloud, name: cloud.subscriber.pull(subscription=name, max_messages=1, timeout=60, retry=None),
     "acknowledge": lambda cloud, name: cloud.subscriber.acknowledge(subscription=name, ack_ids=["x"], retry=None),
     "delete snapshot": lambda cloud, name: cloud.subscriber.delete_snapshot(snapshot=name, retry=None),
     "stream": lambda cloud, name: list(
         cloud.subscriber.streaming_pull(
-            requests=iter([pubsub.StreamingPullRequest(subscription=name, stream_ack_deadline_seconds=10)]), retry=None, timeout=5
+            requests=iter([pubsub.StreamingPullRequest(subscription=name, stream_ack_deadline_seconds=10)]), retry=None, timeout=60
         )
     ),
 }

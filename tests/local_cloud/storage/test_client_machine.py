@@ -214,5 +214,5 @@ def test_the_real_client_finds_what_the_documentation_says(client: Any) -> None:
     Machine.client = client
     # No shrinking: each step is a real request, and to search for a shorter failure would take minutes.
     phases = (Phase.explicit, Phase.generate)
-    limits = settings(derandomize=True, deadline=None, max_examples=50, stateful_step_count=25, database=None, phases=phases)
+    limits = settings(derandomize=True, deadline=None, max_examples=30, stateful_step_count=25, database=None, phases=phases)
     run_state_machine_as_test(Machine, settings=limits)

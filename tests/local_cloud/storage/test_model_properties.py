@@ -183,4 +183,4 @@ class StorageMachine(RuleBasedStateMachine):
 
 
 TestStorageMachine = StorageMachine.TestCase
-TestStorageMachine.settings = settings(derandomize=True, deadline=None, max_examples=60, stateful_step_count=30, database=None)
+TestStorageMachine.settings = settings(derandomize=True, deadline=None, max_examples=40, stateful_step_count=30, database=None)

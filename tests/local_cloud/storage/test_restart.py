@@ -34,10 +34,10 @@ def test_all_that_was_confirmed_is_there_after_a_kill(tmp_path: Path, start_serv
         blob = bucket.blob(f"o/{number % 8}")
         content = f"{number}".encode() * (number * 50 + 1)
         with suppress(requests.RequestException, GoogleAPICallError):
-            blob.upload_from_string(content, retry=None, timeout=5)
+            blob.upload_from_string(content, retry=None, timeout=60)
             blob.metadata = {"number": str(number)}
             confirmed[blob.name] = (content, blob.generation, 1)
-            blob.patch(retry=None, timeout=5)
+            blob.patch(retry=None, timeout=60)
             confirmed[blob.name] = (content, blob.generation, 2)
         if number == 200:
             first.process.kill()
