@@ -143,9 +143,47 @@ def as_run(shown: Shown) -> Shown:
 
 def check(terminal: Terminal, shown: list[Shown]) -> None:
     answer, ran = terminal.run([as_run(one) for one in shown])
-    assert answer.code == 0, answer.messages[-3000:]
+    assert answer.code == 0, answer.messages[-9000:]
     silent = [one.words for one in ran if not one.requests and not one.is_offline]
     assert not silent, "these formed no request"
     assert [one.words for one in ran if one.code] == []
     assert len(ran) >= sum(len(COMMAND.findall(re.sub(r"(?m)^\s*#.*$", "", one.script))) for one in shown)
     assert terminal.recorder.refused == []
+
+
+PREPARE = """
+gcloud services enable run.googleapis.com pubsub.googleapis.com cloudscheduler.googleapis.com artifactregistry.googleapis.com
+for NAME in intake controller scheduler worker dead-letters; do gcloud iam service-accounts create fanout-$NAME; done
+fanout apply --create-missing --yes --image us-central1-docker.pkg.dev/my-project/fanout/fanout
+gcloud run deploy fanout-controller --image=x --region=us-central1 --no-allow-unauthenticated
+gcloud run deploy fanout-intake --image=x --region=us-central1 --no-allow-unauthenticated
+gcloud scheduler jobs create http fanout-tick --schedule='* * * * *' --uri=https://x.run.app/tick --location=us-central1
+gcloud scheduler jobs create http fanout-dead-letters --schedule='7 * * * *' --uri=https://x.run.app/tick --location=us-central1
+printf 'a b' | gcloud secrets create fanout-api-keys --data-file=-
+gcloud iam service-accounts create fanout-worker
+gcloud run jobs execute dead-letters --region=us-central1 --async
+gcloud storage buckets create gs://uploads gs://default
+gcloud pubsub topics create uploads
+gcloud artifacts repositories create fanout --repository-format=docker --location=us-central1
+gcloud kms keyrings create fanout --location=us-central1
+gcloud kms keys create bucket --keyring=fanout --location=us-central1 --purpose=encryption
+"""
+
+
+@pytest.fixture(scope="module")
+def deployed(terminal: Terminal) -> Terminal:
+    answer, _ = terminal.run([Shown("prepare:1", PREPARE, block=True)])
+    assert answer.code == 0, answer.messages
+    return terminal
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_what_pages_show(deployed: Terminal) -> None:
+    check(deployed, [one for one in in_files() if COMMAND.search(one.script) and one.page not in WALKED])
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_what_the_product_says(deployed: Terminal) -> None:
+    check(deployed, list(in_product()))

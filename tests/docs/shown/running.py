@@ -50,10 +50,11 @@ class Terminal:
             self._script(name, "exit 0")
 
     def run(self, shown: Iterable[Shown]) -> tuple[Answer, list[Ran]]:
-        """All of them in one shell, one after the other; the first that fails ends it, and is named in the messages."""
-        lines = ["set -eE -o pipefail", "trap 'echo \"failed: $AT: $BASH_COMMAND\" >&2' ERR"]
+        """All of them in one shell, one after the other; those that fail are named in the messages."""
+        lines = ["set -E -o pipefail", "trap 'FAILED=1; echo \"failed: $AT: $BASH_COMMAND\" >&2' ERR"]
         for one in shown:
             lines += [f"AT={one.where}", one.script.strip()]
+        lines.append("exit ${FAILED:-0}")
         before = len(self._lines())
         path = f"{self.folder / 'bin'}:{ROOT / '.venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin"
         environment = {**clean_environment(), **self.recorder.environment, **self.names, "PATH": path, "HOME": str(self.folder)}
