@@ -20,9 +20,9 @@ DEPLOY = ("deploy", "my-team/fanout", "production")
 SUBMIT = ("submit", "https://oidc.example.org", "system:serviceaccount:jobs:nightly")
 
 
-def federation(recorder: Recorder, *arguments: str) -> Answer:
+def federation(recorder: Recorder, folder: Path, *arguments: str) -> Answer:
     recorder.log.clear()
-    file = recorder.folder.parent / "parameters.env"
+    file = folder / "parameters.env"
     values = {"PROJECT": recorder.project, "REGION": "us-central1", "BUCKET": "my-bucket", "BASE_DIGEST": f"sha256:{'0' * 64}"}
     file.write_text("".join(f"{key}={value}\n" for key, value in {**values, "NOTIFY_EMAIL": "a@example.com"}.items()))
     words = [str(file) if word == "FILE" else word for word in arguments]
@@ -31,25 +31,32 @@ def federation(recorder: Recorder, *arguments: str) -> Answer:
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_a_workflow_gets_in_and_a_second_run_changes_nothing(recorder: Recorder) -> None:
-    planned = federation(recorder, "--dry-run", "FILE", *DEPLOY)
+def test_a_workflow_gets_in_and_a_second_run_changes_nothing(recorder: Recorder, tmp_path: Path) -> None:
+    planned = federation(recorder, tmp_path, "--dry-run", "FILE", *DEPLOY)
     assert planned.code == 0, planned.messages
     assert not recorder.writes
-    first = federation(recorder, "FILE", *DEPLOY)
+    first = federation(recorder, tmp_path, "FILE", *DEPLOY)
     assert first.code == 0, first.messages
-    bodies = [one.body for one in recorder.writes]
-    said = json.dumps(bodies)
+    said = json.dumps([one.body for one in recorder.requests if one.is_writing])
     assert "assertion.repository == 'my-team/fanout' && assertion.environment == 'production'" in said
     assert "/attribute.repository/my-team/fanout" in said
     assert "https://token.actions.githubusercontent.com" in said
     assert "WORKLOAD_IDENTITY_PROVIDER=projects/" in first.output
-    again = federation(recorder, "FILE", *DEPLOY)
+    again = federation(recorder, tmp_path, "FILE", *DEPLOY)
     assert again.code == 0, again.messages
     assert "no change" in again.output
     assert not recorder.writes
-    other = federation(recorder, "FILE", "deploy", "my-team/other", "production")
+    other = federation(recorder, tmp_path, "FILE", "deploy", "my-team/other", "production")
     assert other.code == 0, other.messages
-    assert "my-team/other" in json.dumps([one.body for one in recorder.writes]), "what differs is changed"
+    assert "my-team/other" in json.dumps([one.body for one in recorder.requests if one.is_writing]), "what differs is changed"
+
+
+def test_who_deploys_can_neither_grant_rights_nor_delete_nor_read_tasks() -> None:
+    role = yaml.safe_load((ROOT / "deploy" / "identity" / "roles" / "fanoutDeployer.yaml").read_text(encoding="utf-8"))
+    verbs = {name.rpartition(".")[2] for name in role["includedPermissions"]}
+    assert verbs == {"create", "get", "getIamPolicy", "list", "update"}
+    changed = {name.rpartition(".")[0] for name in role["includedPermissions"] if name.endswith(("create", "update"))}
+    assert not {one for one in changed if one.startswith(("iam.", "pubsub.", "storage.", "resourcemanager.", "secretmanager."))}
 
 
 @pytest.mark.parametrize(
