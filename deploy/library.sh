@@ -47,6 +47,7 @@ change() {
 # look FILE COMMAND…: what is there, as JSON. Where a dry run cannot look, nothing is.
 look() {
   local file=$WORK/$1
+  rm -f "$file".*
   shift
   if [ "$DRY" = yes ] && [ "$REACHED" = no ]; then echo '[]' >"$file"; return 0; fi
   "$@" --format=json >"$file" 2>"$WORK/err" </dev/null && return 0
@@ -74,8 +75,10 @@ compare() {
 
 # has FILE KEY VALUE: whether an item of a list has this value. A list of names may have them as paths.
 has() {
-  "$PYTHON" -c 'import json, sys
-sys.exit(not any(str(one.get(sys.argv[2])).split("/")[-1] == sys.argv[3] for one in json.load(open(sys.argv[1]))))' "$WORK/$1" "$2" "$3"
+  local values=$WORK/$1.$2
+  [ -f "$values" ] || "$PYTHON" -c 'import json, sys
+for one in json.load(open(sys.argv[1])): print(str(one.get(sys.argv[2])).split("/")[-1])' "$WORK/$1" "$2" >"$values"
+  grep -qxF -- "$3" "$values"
 }
 
 know_number() {
@@ -213,12 +216,12 @@ make_agent() {
 
 # Whether $WORK/policy.json gives the role to the member, without a condition.
 bound() {
-  "$PYTHON" -c 'import json, sys
+  local lines=$WORK/policy.json.lines
+  [ -f "$lines" ] || "$PYTHON" -c 'import json, sys
 policy = json.load(open(sys.argv[1])) or {}
-policy = policy if isinstance(policy, dict) else {}
-sys.exit(not any(one["role"] == sys.argv[2] and sys.argv[3] in one["members"] and not one.get("condition")
-  for one in policy.get("bindings", [])))' \
-    "$WORK/policy.json" "$1" "$2"
+for one in policy.get("bindings", []) if isinstance(policy, dict) else []:
+    if not one.get("condition"): print("\n".join(one["role"] + " " + member for member in one["members"]))' "$WORK/policy.json" >"$lines"
+  grep -qxF -- "$1 $2" "$lines"
 }
 
 # One of the commands below a checkout, or on PATH, and a Python that has what files.py needs.

@@ -81,13 +81,16 @@ survey() {
   done
 }
 
-# Whether a bucket holds objects, or a subscription a message, which then is leased for a minute.
+# Whether a bucket holds objects, or a subscription a message, which then is leased for a minute. What cannot be told is no emptiness.
 full() {
+  local line
   if [ "$1" = bucket ]; then
-    gcloud storage ls "gs://$2" </dev/null 2>/dev/null | grep -q .
+    COMMAND=(gcloud storage ls "gs://$2")
   else
-    gcloud pubsub subscriptions pull "$2" --limit=1 "--project=$PROJECT" '--format=value(message.messageId)' </dev/null 2>/dev/null | grep -q .
+    COMMAND=(gcloud pubsub subscriptions pull "$2" --limit=1 "--project=$PROJECT" '--format=value(message.messageId)')
   fi
+  line=$("${COMMAND[@]}" </dev/null 2>"$WORK/err") || failed "${COMMAND[@]}"
+  [ -n "$line" ]
 }
 
 keep() { grep -vxF "$1" "$WORK/all" >"$WORK/rest" || true; mv "$WORK/rest" "$WORK/all"; KEPT="$KEPT$1

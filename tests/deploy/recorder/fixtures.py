@@ -11,6 +11,7 @@ from local_cloud.addresses import Addresses
 from tests.deploy.recorder.recorder import Recorder
 from tests.real_gcloud import Answer, find_gcloud, run_group
 from tests.support import Service, clean_environment
+from tests.warm_gcloud import warm_path
 
 Run = Callable[..., Answer]
 SCRIPT_LIMIT_S = 600.0
@@ -38,4 +39,5 @@ def gcloud(recorder: Recorder) -> Run:
 
 def run_script(recorder: Recorder, command: Sequence[str], stdin: str = "", limit_s: float = SCRIPT_LIMIT_S) -> Answer:
     """A program whose gcloud, and whose Fanout, use this endpoint."""
-    return run_group(command, {**clean_environment(), **recorder.environment}, stdin, limit_s)
+    environment = {**clean_environment(), **recorder.environment}
+    return run_group(command, {**environment, "PATH": warm_path(environment)}, stdin, limit_s)
