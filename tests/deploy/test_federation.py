@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.deploy.recorder import Recorder
-from tests.deploy.recorder.fixtures import run_script
+from tests.deploy.recorder.fixtures import Run, run_script
 from tests.real_gcloud import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +49,24 @@ def test_a_workflow_gets_in_and_a_second_run_changes_nothing(recorder: Recorder,
     other = federation(recorder, tmp_path, "FILE", "deploy", "my-team/other", "production")
     assert other.code == 0, other.messages
     assert "my-team/other" in json.dumps([one.body for one in recorder.requests if one.is_writing]), "what differs is changed"
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_clients_elsewhere_may_submit(recorder: Recorder, gcloud: Run, tmp_path: Path) -> None:
+    made = gcloud("run", "deploy", "fanout-intake", "--image=example.org/fanout", "--region=us-central1", "--no-allow-unauthenticated")
+    assert made.code == 0, made.messages
+    done = federation(recorder, tmp_path, "FILE", *SUBMIT)
+    assert done.code == 0, done.messages
+    said = json.dumps([one.body for one in recorder.requests if one.is_writing])
+    assert "assertion.sub == 'system:serviceaccount:jobs:nightly'" in said
+    assert "workloadIdentityPools/fanout/subject/system:serviceaccount:jobs:nightly" in said
+    assert f"serviceAccount:fanout-submitter@{recorder.project}.iam.gserviceaccount.com" in said
+    written = json.loads((tmp_path / "fanout-submitter.json").read_text())
+    assert written["type"] == "external_account"
+    assert written["credential_source"]["file"] == "/var/run/secrets/fanout/token"
+    assert "fanout-submitter@" in written["service_account_impersonation_url"]
+    assert not {"private_key", "client_secret"} & set(written)
 
 
 def test_who_deploys_can_neither_grant_rights_nor_delete_nor_read_tasks() -> None:

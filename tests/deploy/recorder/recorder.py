@@ -180,6 +180,8 @@ class Recorder:
     def _policy(self, request: Request, name: str, verb: str) -> Any:
         if not any(api == request.api and matches(pattern, name) for api, pattern in POLICIES):
             raise Unknown
+        # gcloud reads a service account's policy below `projects/-`, and writes it below its project.
+        name = re.sub("^projects/-/serviceAccounts/", f"projects/{self.project}/serviceAccounts/", name)
         self._check_there(request.api, name)
         if verb == "testIamPermissions":
             return {"permissions": request.body.get("permissions", [])}
