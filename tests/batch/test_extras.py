@@ -38,11 +38,12 @@ def test_a_worker_does_not_load_the_engine_for_tables_before_a_table_comes() -> 
 
 def test_the_image_has_the_engine_unless_it_is_built_without() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    assert re.search(r"^ARG DATA=data$", dockerfile, re.MULTILINE)
-    assert "-r requirements/${DATA:-image}.txt" in dockerfile
-    pinned = {
-        name: set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)) for name in ("image", "data")
-    }
+    assert re.search(r"^ARG DATA=1$", dockerfile, re.MULTILINE)
+    assert re.search(r"^ARG TELEMETRY=$", dockerfile, re.MULTILINE)
+    assert "-r requirements/image.txt ${DATA:+-r requirements/data.txt} ${TELEMETRY:+-r requirements/telemetry.txt}" in dockerfile
+    names = ("image", "data", "telemetry")
+    pinned = {name: set(re.findall(r"^(\S+==\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE)) for name in names}
+    assert pinned["image"] < pinned["telemetry"], "the files agree on every version, or pip refuses them together"
     assert {one.split("==")[0] for one in pinned["data"] ^ pinned["image"]} == {"duckdb"}
     for name in pinned:
         assert f"!requirements/{name}.txt" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
