@@ -65,6 +65,7 @@ class Terminal:
         before = len(self._lines())
         path = f"{self.folder / 'bin'}:{ROOT / '.venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin"
         environment = {**clean_environment(), **self.recorder.environment, **self.names, "PATH": path, "HOME": str(self.folder)}
+        del environment["CLOUDSDK_ACTIVE_CONFIG_NAME"]  # `gcloud config set` writes into the default one, of this folder
         lines.insert(0, f"cd {self.checkout}")
         answer = run_group(["bash", "-c", "\n".join(lines)], environment, limit_s=LIMIT_S)
         return answer, list(_ran(self._lines()[before:]))
