@@ -57,6 +57,19 @@ def test_links_lead_somewhere(path: Path) -> None:
             assert (path.parent / target.split("#")[0]).exists(), f"{path.name} links to {target}, which is not there"
 
 
+def anchors(path: Path) -> set[str]:
+    """The names of a page's headings, as links to them have them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_to_headings_lead_to_one(path: Path) -> None:
+    for page, anchor in re.findall(r"\]\((?!http)([^)#]*)#([^)]*)\)", path.read_text(encoding="utf-8")):
+        target = path.parent / page if page else path
+        assert target.suffix != ".md" or anchor in anchors(target), f"{path.name} links to {page}#{anchor}, which is no heading"
+
+
 def test_make_targets_in_the_docs_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert not {name for name in re.findall(r"`make ([a-z]+)", TEXT) if name not in targets}

@@ -6,9 +6,7 @@ What the local cloud serves is done there; the recording endpoint keeps the rest
 from __future__ import annotations
 
 import ast
-import json
 import re
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,17 +14,18 @@ import pytest
 
 from local_cloud.addresses import Addresses
 from tests.deploy.recorder import Recorder
-from tests.docs.shown.pages import COMMAND, Shown, files, in_comments, in_data, in_files, in_markdown, in_text, unquoted
+from tests.docs.shown.pages import COMMAND, ROOT, Shown, files, in_comments, in_data, in_files, in_markdown, in_text, unquoted
 from tests.docs.shown.product import in_product, in_tree
-from tests.docs.shown.running import Ran, Terminal, filled
+from tests.docs.shown.running import Terminal, filled
 from tests.real_gcloud import find_gcloud
 from tests.support import Service
 
-WALKED = ("README.md", "docs/operations.md")
-"""Pages whose blocks are all run, in their order; of others the blocks with a gcloud command are."""
+GUIDE = "docs/operations.md"
+"""Its blocks are all run, in their order; of other pages those with a gcloud command are."""
 LAPTOP = "## On Google Cloud"
 """README's blocks before this heading run in test_readme.py."""
 SKIPPED: Mapping[str, str] = {
+    "gcloud auth login": "opens a browser and waits for a person",
     "gcloud auth application-default login": "opens a browser and waits for a person",
     "gcloud auth print-identity-token": "asks Google who is logged in, and nobody is",
 }
@@ -43,11 +42,16 @@ MENTIONS: Mapping[str, str] = {
 }
 """Commands that a text speaks about, and shows nothing to run: their help is asked for."""
 STUBS: Mapping[str, str] = {
-    "docker": "no image is built here: see tests/deploy/image",
-    "make": "the same",
+    "docker": "exit 0  # no image is built here: see tests/deploy/image",
+    "git": '[ "$1" = pull ] || exec /usr/bin/git "$@"  # there is nothing to pull',
+    "make": "exit 0  # no environment is made here: see tests/docs/test_readme.py",
 }
+"""Programs that do less here, as scripts, and why."""
 PLACEHOLDERS: Mapping[str, str] = {
     "ACCOUNT": "000000-000000-000000",
+    "EXECUTION": "$EXECUTION",
+    "NOTIFICATION": "$NOTIFICATION",
+    "IMAGE": "us-central1-docker.pkg.dev/my-project/fanout/fanout",
     "EMAIL": "fanout-controller@my-project.iam.gserviceaccount.com",
     "ID": "0123456789abcdef",
     "KEY": "projects/my-project/locations/us-central1/keyRings/fanout/cryptoKeys/bucket",
@@ -56,9 +60,23 @@ PLACEHOLDERS: Mapping[str, str] = {
     "TASK": "0123456789abcdef-s-20260101-000000-00000000",
     "TOPIC": "default",
 }
-"""What a reader puts in himself; EXECUTION and NOTIFICATION are found when the tests run."""
+"""What a reader puts in."""
+FOUND: Mapping[str, str] = {"DIGEST": "sha256:" + "0" * 64, "REVISION": "fanout-intake-00001-rec"}
+"""The same, where it stands in a block."""
+READY: Mapping[str, str] = {
+    r"\$EXECUTION": "EXECUTION=$(gcloud run jobs execute dead-letters --region=us-central1 --format='value(metadata.name)')",
+    r"\$NOTIFICATION": "NOTIFICATION=$(curl -s $STORAGE_EMULATOR_HOST/storage/v1/b/$BUCKET_NAME/notificationConfigs)",
+}
+"""What must be there for a command to have an effect, by what it contains."""
+BEFORE = ""
 NAMES = {"MEMBER": f"serviceAccount:{PLACEHOLDERS['EMAIL']}", "SCHEDULER_ACCOUNT": "fanout-scheduler@my-project.iam.gserviceaccount.com"}
-NAMES |= {"REGION": "us-central1", "GOOGLE_CLOUD_PROJECT": "my-project", "BUCKET_NAME": "my-project-fanout"}
+NAMES |= {
+    "EDITOR": "true",
+    "FANOUT_RETRY_S": "0",
+    "REGION": "us-central1",
+    "GOOGLE_CLOUD_PROJECT": "my-project",
+    "BUCKET_NAME": "my-project-fanout",
+}
 
 
 # --- what is found
@@ -118,72 +136,67 @@ def test_no_command_is_left_out_without_a_reason() -> None:
 # --- what is run
 
 
-@pytest.fixture(scope="module")
-def terminal(
-    local_pubsub: Service, local_storage: Service, local_run: Service, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Terminal]:
+@pytest.fixture
+def terminal(local_pubsub: Service, local_storage: Service, local_run: Service, tmp_path: Path) -> Iterator[Terminal]:
     find_gcloud()
-    folder = tmp_path_factory.mktemp("shown")
     addresses = Addresses(local_pubsub.grpc, local_pubsub.http, local_storage.http, local_run.http)
-    with Recorder(addresses, "my-project", folder / "gcloud") as recorder:
-        yield Terminal(recorder, folder, NAMES, STUBS)
+    with Recorder(addresses, "my-project", tmp_path / "gcloud") as recorder:
+        yield Terminal(recorder, tmp_path, NAMES, STUBS)
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_each_command_as_written_from_the_first_deploy_to_the_teardown(terminal: Terminal) -> None:
+    """The guide is followed in its order; what else pages and the product say is said of what it has deployed; then the guide ends."""
+    shown = list(in_files())
+    guide = [one for one in shown if one.page == GUIDE]
+    last = next(at for at, one in enumerate(guide) if "teardown.sh" in one.script)
+    front = [one for one in shown if one.page == "README.md" and int(one.where.split(":")[1]) > line_of(LAPTOP) and is_run(one)]
+    problems = problems_of(terminal, guide[:last])
+    terminal.run([Shown("before:1", BEFORE, block=True)])
+    for some in (front, [one for one in shown if one.page not in (GUIDE, "README.md") and is_run(one)], list(in_product())):
+        problems += problems_of(terminal, some)
+    problems += problems_of(terminal, guide[last:])
+    assert not problems, "\n".join(problems)
+    assert terminal.recorder.refused == []
+
+
+def is_run(shown: Shown) -> bool:
+    """Of the pages but the guide."""
+    return bool(COMMAND.search(shown.script)) or (shown.block and "deploy/deploy.sh" in shown.script)
+
+
+def line_of(heading: str) -> int:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text[: text.index(heading)].count("\n") + 1
 
 
 def as_run(shown: Shown) -> Shown:
     """What the shell is given for it."""
     script = shown.script
-    for start in (*SKIPPED, *MENTIONS):
-        whole = script == start if start in MENTIONS else start in script
-        if whole and not shown.block:
-            return Shown(shown.where, f"{start.removesuffix(' -').partition(' --')[0]} --help")
-        if start in SKIPPED:
-            script = re.sub(rf"{re.escape(start)}[^\n)]*", f"{start} --help > /dev/null", script)
-    return Shown(shown.where, script if shown.block else filled(script, PLACEHOLDERS), shown.block)
+    if not shown.block:
+        for start in (*MENTIONS, *SKIPPED):
+            if script == start or (start in SKIPPED and start in script):
+                return Shown(shown.where, f"{start.removesuffix(' -').partition(' --')[0]} --help")
+        return Shown(shown.where, filled(script, PLACEHOLDERS))
+    for start in SKIPPED:
+        script = re.sub(rf"{re.escape(start)}[^\n)]*", f"{start} --help > /dev/null", script)
+    if shown.page != GUIDE and shown.page != "README.md":
+        script = "\n".join(line for line in re.split(r"(?<!\\)\n", script) if not re.match(r"\s*fanout [^|]*$", line))
+    return Shown(shown.where, filled(script, FOUND), block=True)
 
 
-def check(terminal: Terminal, shown: list[Shown]) -> None:
-    answer, ran = terminal.run([as_run(one) for one in shown])
-    assert answer.code == 0, answer.messages[-9000:]
-    silent = [one.words for one in ran if not one.requests and not one.is_offline]
-    assert not silent, "these formed no request"
-    assert [one.words for one in ran if one.code] == []
-    assert len(ran) >= sum(len(COMMAND.findall(re.sub(r"(?m)^\s*#.*$", "", one.script))) for one in shown)
-    assert terminal.recorder.refused == []
+def problems_of(terminal: Terminal, shown: list[Shown]) -> list[str]:
+    """What fails, and what asked nobody for anything."""
+    answer, ran = terminal.run([prepared(as_run(one)) for one in shown])
+    problems = [] if answer.code == 0 else [answer.messages]
+    problems += [f"this formed no request: {one.words}" for one in ran if not one.requests and not one.is_offline]
+    count = sum(len(COMMAND.findall(re.sub(r"#.*", "", one.script))) for one in shown)
+    return problems if len(ran) >= count else [*problems, f"{len(ran)} of {count} commands were run: {shown[0].page}"]
 
 
-PREPARE = """
-gcloud services enable run.googleapis.com pubsub.googleapis.com cloudscheduler.googleapis.com artifactregistry.googleapis.com
-for NAME in intake controller scheduler worker dead-letters; do gcloud iam service-accounts create fanout-$NAME; done
-fanout apply --create-missing --yes --image us-central1-docker.pkg.dev/my-project/fanout/fanout
-gcloud run deploy fanout-controller --image=x --region=us-central1 --no-allow-unauthenticated
-gcloud run deploy fanout-intake --image=x --region=us-central1 --no-allow-unauthenticated
-gcloud scheduler jobs create http fanout-tick --schedule='* * * * *' --uri=https://x.run.app/tick --location=us-central1
-gcloud scheduler jobs create http fanout-dead-letters --schedule='7 * * * *' --uri=https://x.run.app/tick --location=us-central1
-printf 'a b' | gcloud secrets create fanout-api-keys --data-file=-
-gcloud iam service-accounts create fanout-worker
-gcloud run jobs execute dead-letters --region=us-central1 --async
-gcloud storage buckets create gs://uploads gs://default
-gcloud pubsub topics create uploads
-gcloud artifacts repositories create fanout --repository-format=docker --location=us-central1
-gcloud kms keyrings create fanout --location=us-central1
-gcloud kms keys create bucket --keyring=fanout --location=us-central1 --purpose=encryption
-"""
-
-
-@pytest.fixture(scope="module")
-def deployed(terminal: Terminal) -> Terminal:
-    answer, _ = terminal.run([Shown("prepare:1", PREPARE, block=True)])
-    assert answer.code == 0, answer.messages
-    return terminal
-
-
-@pytest.mark.slow
-@pytest.mark.real
-def test_what_pages_show(deployed: Terminal) -> None:
-    check(deployed, [one for one in in_files() if COMMAND.search(one.script) and one.page not in WALKED])
-
-
-@pytest.mark.slow
-@pytest.mark.real
-def test_what_the_product_says(deployed: Terminal) -> None:
-    check(deployed, list(in_product()))
+def prepared(shown: Shown) -> Shown:
+    """With what its command finds there: what it creates is not there, what it deletes is."""
+    lines = [line for pattern, line in READY.items() for _ in re.findall(pattern, shown.script)]
+    return Shown(shown.where, "\n".join([*lines, shown.script]), shown.block) if lines else shown

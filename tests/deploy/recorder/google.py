@@ -29,6 +29,7 @@ class Google:
         self.agents: set[str] = set()
         self.builds: dict[str, Resource] = {}
         self.services: dict[tuple[str, str], Resource] = {}
+        self.revisions: dict[tuple[str, str], Resource] = {}
 
     def agent(self, name: str) -> str:
         """The email of a service agent, which exists from then on."""
@@ -135,7 +136,12 @@ class Google:
             raise Unknown
         if len(parts) == 3 and request.method == "GET":
             kept = [one for (place, _), one in self.services.items() if place in (f"{request.region}/{parts[1]}",) or not request.region]
-            return {"apiVersion": "serving.knative.dev/v1", "kind": "ServiceList", "items": kept if parts[2] == "services" else []}
+            if parts[2] == "revisions":
+                kept = [one for (place, _), one in self.revisions.items() if place == f"{request.region}/{parts[1]}"]
+            listed = kept if parts[2] in ("services", "revisions") else []
+            return {"apiVersion": "serving.knative.dev/v1", "kind": "ServiceList", "metadata": {}, "items": listed}
+        if parts[2] == "revisions" and (f"{request.region}/{parts[1]}", parts[3]) in self.revisions:
+            return self.revisions[(f"{request.region}/{parts[1]}", parts[3])]
         if parts[2] != "services":
             raise not_found(name)
         place = f"{request.region}/{parts[1]}"
@@ -168,12 +174,23 @@ class Google:
         metadata.setdefault("labels", {})["cloud.googleapis.com/location"] = region
         url = f"https://{name}-{PROJECT_NUMBER}.{region}.run.app"
         conditions = [{"type": one, "status": "True", "lastTransitionTime": now} for one in ("Ready", "ConfigurationsReady", "RoutesReady")]
+        made["spec"].setdefault("traffic", [{"percent": 100, "latestRevision": True}])
+        template = made["spec"]["template"]
+        labels = {"serving.knative.dev/service": name, "serving.knative.dev/configuration": name}
+        self.revisions[(place, revision)] = {
+            "apiVersion": "serving.knative.dev/v1",
+            "kind": "Revision",
+            "metadata": {"name": revision, "namespace": project, "creationTimestamp": now, "labels": labels, "annotations": {}},
+            "spec": template["spec"],
+            "status": {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]},
+        }
+        traffic = [{**one, "revisionName": one.get("revisionName") or revision} for one in made["spec"]["traffic"]]
         made["status"] = {
             "observedGeneration": generation,
             "conditions": conditions,
             "latestReadyRevisionName": revision,
             "latestCreatedRevisionName": revision,
-            "traffic": [{"revisionName": revision, "percent": 100, "latestRevision": True}],
+            "traffic": traffic,
             "url": url,
             "address": {"url": url},
         }

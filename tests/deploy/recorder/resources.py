@@ -43,6 +43,10 @@ class Resources:
         if request.method == "GET" and (found := self.operations.get((api, name))):
             return found
         base, _, verb = name.partition(":")
+        if api == "compute" and request.method == "POST" and (called := re.fullmatch(r"(.+/subnetworks/[^/]+)/(\w+)", name)):
+            found = self.find(api, called[1])  # Compute Engine writes a call on a resource as a part of its path
+            found |= request.body or {}
+            return self._done(kind_of_resource(api, called[1]), api, called[1], found)
         if api == "compute" and request.method == "GET" and (found_in := re.fullmatch(r"(projects/[^/]+)/aggregated/(\w+)", name)):
             return self._aggregated(found_in[1], found_in[2])
         kind = kind_of_collection(api, base)

@@ -13,6 +13,7 @@ from tests.deploy.recorder.record import Log
 from tests.docs.shown.pages import ROOT, Shown
 from tests.real_gcloud import Answer, run_group
 from tests.support import clean_environment
+from tests.warm_gcloud import warm_path
 
 OFFLINE = ("gcloud config", "gcloud version", "gcloud auth configure-docker")
 """They ask no service anything; nor does a question for help."""
@@ -35,19 +36,25 @@ class Ran:
 class Terminal:
     """`folder` gets a `gcloud` that notes what it is asked; the endpoint notes what comes of it in the same file.
 
-    `stubs` are programs that do nothing here, by name.
+    `stubs` are programs that do less here: their scripts by name.
     """
 
-    def __init__(self, recorder: Recorder, folder: Path, names: Mapping[str, str], stubs: Iterable[str]) -> None:
+    def __init__(self, recorder: Recorder, folder: Path, names: Mapping[str, str], stubs: Mapping[str, str]) -> None:
         self.recorder, self.folder, self.names = recorder, folder, dict(names)
+        self.checkout = folder / "checkout"
+        shutil.copytree(ROOT, self.checkout, ignore=shutil.ignore_patterns(".*", "tests", "bench", "__pycache__"))
+        (self.checkout / ".venv").symlink_to(ROOT / ".venv")
         self._notes = folder / "notes"
         self._notes.touch()
         recorder.log = _NotedLog(self._notes)
         (folder / "bin").mkdir()
         note = f'note() {{ printf "%s\\n" "$1" | tr "\\n" " " >> {self._notes}; echo >> {self._notes}; }}'
-        self._script("gcloud", f'{note}\nnote "run gcloud $*"\n{shutil.which("gcloud")} "$@"\ncode=$?\nnote "end $code"\nexit $code')
-        for name in stubs:
-            self._script(name, "exit 0")
+        self._script(
+            "gcloud",
+            f'{note}\nnote "run gcloud $*"\n{shutil.which("gcloud", path=warm_path(clean_environment()))} "$@"\ncode=$?\nnote "end $code"\nexit $code',
+        )
+        for name, script in stubs.items():
+            self._script(name, script)
 
     def run(self, shown: Iterable[Shown]) -> tuple[Answer, list[Ran]]:
         """All of them in one shell, one after the other; those that fail are named in the messages."""
@@ -58,6 +65,8 @@ class Terminal:
         before = len(self._lines())
         path = f"{self.folder / 'bin'}:{ROOT / '.venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin"
         environment = {**clean_environment(), **self.recorder.environment, **self.names, "PATH": path, "HOME": str(self.folder)}
+        del environment["CLOUDSDK_ACTIVE_CONFIG_NAME"]  # `gcloud config set` writes into the default one, of this folder
+        lines.insert(0, f"cd {self.checkout}")
         answer = run_group(["bash", "-c", "\n".join(lines)], environment, limit_s=LIMIT_S)
         return answer, list(_ran(self._lines()[before:]))
 
