@@ -1,6 +1,7 @@
-"""None of the gcloud commands that Fanout shows was not run: each is, as written, by the real gcloud, which says whether it takes the flags.
+"""None of the gcloud commands that Fanout shows was not run: each is, as written, by the real gcloud.
 
-What the local cloud serves is done there; the recording endpoint keeps the rest. Neither checks permissions, quotas, or what Google says.
+gcloud says whether it takes the flags. What the local cloud serves is done there; the recording endpoint keeps the rest.
+Neither checks permissions, quotas, or what Google says.
 """
 
 from __future__ import annotations
@@ -83,14 +84,16 @@ NAMES |= {
 
 
 def test_the_finder_finds_a_command_of_each_form() -> None:
-    page = "```sh\nA=1\ngcloud run jobs list\n```\n\nSee `gcloud storage ls gs://a\nb`, ``gcloud config set core/x `y` ``.\n\n```python\ngcloud = 1\n```\n"
+    page = "```sh\nA=1\ngcloud run jobs list\n```\n\n"
+    page += "See `gcloud storage ls gs://a\nb`, ``gcloud config set core/x `y` ``.\n\n```python\ngcloud = 1\n```\n"
     assert [one.script for one in in_markdown("p.md", page)] == [
         "A=1\ngcloud run jobs list\n",
         "gcloud storage ls gs://a b",
         "gcloud config set core/x `y`",
     ]
     assert [one.where for one in in_markdown("p.md", page)] == ["p.md:1", "p.md:6", "p.md:7"]
-    comments = "# gcloud run jobs list  # all\nx: 1  # or `gcloud pubsub topics list`\nimage: gcloud\n#   fanout render a | gcloud run jobs replace -\n"
+    comments = "# gcloud run jobs list  # all\nx: 1  # or `gcloud pubsub topics list`\n"
+    comments += "image: gcloud\n#   fanout render a | gcloud run jobs replace -\n"
     assert [one.script for one in in_comments("c", comments)] == [
         "gcloud run jobs list",
         "gcloud pubsub topics list",

@@ -170,5 +170,8 @@ def test_what_every_reader_of_sources_says(reader: SourceReader) -> None:
 
 
 def test_who_may_not_look_is_told_which_role_it_takes() -> None:
-    with pytest.raises(DependencyForbidden, match=r"it needs the custom role fanoutController, or roles/pubsub\.viewer"), translated("list the subscriptions"):
+    with (
+        pytest.raises(DependencyForbidden, match=r"it needs the custom role fanoutController, or roles/pubsub\.viewer"),
+        translated("list the subscriptions"),
+    ):
         raise Forbidden("no")

@@ -16,10 +16,10 @@ GENERATED = ("docs/reference.md", "docs/permissions.md")
 """Written by a program from texts that are looked at themselves."""
 SHELL = ("", "sh", "bash", "shell", "console")
 _GROUPS = (
-    "run pubsub storage iam projects services artifacts builds scheduler secrets logging monitoring auth config org-policies billing kms compute"
-    " network-security access-context-manager beta alpha"
-).split()
-COMMAND = re.compile(rf"\bgcloud (?:{'|'.join(_GROUPS)})\b")
+    r"run|pubsub|storage|iam|projects|services|artifacts|builds|scheduler|secrets|logging|monitoring|auth|config|org-policies|billing|kms|"
+    r"compute|network-security|access-context-manager|beta|alpha"
+)
+COMMAND = re.compile(rf"\bgcloud (?:{_GROUPS})\b")
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 _START = re.compile(r"^\s*(?:(?:fanout|for|printf)\b|\w+=).*\bgcloud |\bgcloud ")
@@ -42,7 +42,7 @@ class Shown:
 
 
 def in_markdown(name: str, text: str) -> Iterator[Shown]:
-    """Blocks of shell and code spans, in the order of the page. Of blocks without a gcloud command too: they may set what later ones use."""
+    """Blocks of shell and code spans, in the order of the page. Blocks without a gcloud command too: they may set what later ones use."""
     found = [
         (match.start(), Shown(_at(name, text, match.start()), _dedented(match[3], match[1]), block=True))
         for match in _FENCE.finditer(text)
@@ -101,7 +101,7 @@ def files() -> Iterator[tuple[str, str]]:
     kept = [*ROOT.glob("*.md"), ROOT / "jobs.yaml", ROOT / "Dockerfile", *(ROOT / "docs").rglob("*"), *(ROOT / "deploy").rglob("*")]
     for path in sorted(set(kept)):
         name = str(path.relative_to(ROOT))
-        if path.is_file() and name not in GENERATED and path.suffix not in (".png", ".svg", ".csv"):
+        if path.is_file() and name not in GENERATED and path.suffix not in (".png", ".svg", ".csv", ".pyc"):
             yield name, path.read_text(encoding="utf-8")
 
 

@@ -1,4 +1,7 @@
-"""Commands in the product's own texts: fixes, errors, notes, help. They are worked out from the source, with stand-ins for what only a run knows."""
+"""Commands in the product's own texts: fixes, errors, notes, help.
+
+They are worked out from the source, with stand-ins for what only a run knows.
+"""
 
 from __future__ import annotations
 
@@ -195,7 +198,7 @@ class _Names(dict[str, Any]):
         code: CodeType = compile(ast.Expression(node), "<a text>", "eval")
         try:
             return eval(code, self.module, self)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever an expression raises that needs a run
             return f"{UNKNOWN}{ast.unparse(node)}{UNKNOWN}"
 
     def __missing__(self, name: str) -> Any:

@@ -1,4 +1,7 @@
-"""Runs what is shown, as written, in a shell whose gcloud is the real one at the recording endpoint; and says which request each command formed."""
+"""Runs what is shown, as written, in a shell whose gcloud is the real one at the recording endpoint.
+
+It also says which request each command formed.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +52,8 @@ class Terminal:
         recorder.log = _NotedLog(self._notes)
         (folder / "bin").mkdir()
         note = f'note() {{ printf "%s\\n" "$1" | tr "\\n" " " >> {self._notes}; echo >> {self._notes}; }}'
-        self._script(
-            "gcloud",
-            f'{note}\nnote "run gcloud $*"\n{shutil.which("gcloud", path=warm_path(clean_environment()))} "$@"\ncode=$?\nnote "end $code"\nexit $code',
-        )
+        gcloud = shutil.which("gcloud", path=warm_path(clean_environment()))
+        self._script("gcloud", f'{note}\nnote "run gcloud $*"\n{gcloud} "$@"\ncode=$?\nnote "end $code"\nexit $code')
         for name, script in stubs.items():
             self._script(name, script)
 
