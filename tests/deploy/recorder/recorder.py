@@ -153,7 +153,8 @@ class Recorder:
         version = _VERSION.fullmatch(request.path)
         if version is None:
             raise Unknown
-        name = version[1]
+        # gcloud names a service account below `projects/-` in some requests, and below its project in others.
+        name = re.sub("^projects/-/serviceAccounts/", f"projects/{self.project}/serviceAccounts/", version[1])
         base, _, verb = name.partition(":")
         if verb in ("getIamPolicy", "setIamPolicy", "testIamPermissions"):
             return self._policy(request, base, verb)
@@ -180,8 +181,6 @@ class Recorder:
     def _policy(self, request: Request, name: str, verb: str) -> Any:
         if not any(api == request.api and matches(pattern, name) for api, pattern in POLICIES):
             raise Unknown
-        # gcloud reads a service account's policy below `projects/-`, and writes it below its project.
-        name = re.sub("^projects/-/serviceAccounts/", f"projects/{self.project}/serviceAccounts/", name)
         self._check_there(request.api, name)
         if verb == "testIamPermissions":
             return {"permissions": request.body.get("permissions", [])}
