@@ -51,6 +51,7 @@ KINDS = (
     Kind("logging", "projects/*/sinks", keeps_name=True),
     Kind("cloudkms", f"{_IN}/keyRings", id_query="keyRingId"),
     Kind("cloudkms", f"{_IN}/keyRings/*/cryptoKeys", id_query="cryptoKeyId"),
+    Kind("orgpolicy", "projects/*/policies"),
     Kind("compute", "projects/*/global/networks", keeps_name=True, listed="items", is_slow=True),
     Kind("compute", "projects/*/regions/*/subnetworks", keeps_name=True, listed="items", is_slow=True),
     Kind("compute", "projects/*/regions/*/addresses", keeps_name=True, listed="items", is_slow=True),

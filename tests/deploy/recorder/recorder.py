@@ -24,6 +24,7 @@ from tests.deploy.recorder.resources import Resources
 
 APIS = {
     "artifactregistry": "",
+    "cloudbilling": "",
     "cloudbuild": "",
     "cloudkms": "",
     "cloudresourcemanager": "",
@@ -33,6 +34,7 @@ APIS = {
     "iamcredentials": "",
     "logging": "",
     "monitoring": "",
+    "orgpolicy": "",
     "pubsub": "",
     "run": "",
     "secretmanager": "",

@@ -164,6 +164,7 @@ class Resources:
             operation: Resource = {
                 "name": f"operation-{self.number()}",
                 "status": "DONE",
+                "operationType": "update",
                 "targetLink": f"http://compute.local/compute/v1/{name}",
             }
             operation["selfLink"] = f"http://compute.local/compute/v1/{place}/operations/{operation['name']}"

@@ -15,11 +15,10 @@ ROOT = Path(__file__).resolve().parents[3]
 GENERATED = ("docs/reference.md", "docs/permissions.md")
 """Written by a program from texts that are looked at themselves."""
 SHELL = ("", "sh", "bash", "shell", "console")
-_GROUPS = (
-    r"run|pubsub|storage|iam|projects|services|artifacts|builds|scheduler|secrets|logging|monitoring|auth|config|org-policies|billing|kms|"
-    r"compute|network-security|access-context-manager|beta|alpha"
+COMMAND = re.compile(
+    r"\bgcloud (?:alpha |beta )?(?:artifacts|auth|billing|builds|components|compute|config|iam|kms|logging|monitoring|org-policies"
+    r"|projects|pubsub|run|scheduler|secrets|services|storage)\b"
 )
-COMMAND = re.compile(rf"\bgcloud (?:{_GROUPS})\b")
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
 _START = re.compile(r"^\s*(?:(?:fanout|for|printf)\b|\w+=).*\bgcloud |\bgcloud ")
@@ -65,10 +64,20 @@ def unquoted(text: str) -> list[str]:
 
 def in_comments(name: str, text: str) -> Iterator[Shown]:
     """Of a script, a manifest or a file of variables: what stands in backticks, else from the command to the end of the line."""
-    for number, line in enumerate(text.splitlines(), 1):
+    said: list[str] = []
+    for number, line in enumerate([*text.splitlines(), ""], 1):
         match = _COMMENT.match(line)
         if match:
-            yield from (Shown(f"{name}:{number}", command) for command in in_text(match[1] or match[2] or ""))
+            said.append(match[1] or match[2] or "")
+        elif said:
+            yield from (Shown(f"{name}:{number - len(said)}", command) for command in in_text("\n".join(said)))
+            said = []
+
+
+def in_strings(name: str, text: str) -> Iterator[Shown]:
+    """Of Terraform: the messages for values that are refused."""
+    for match in re.finditer(r'"((?:[^"\\\n]|\\.)*)"', text):
+        yield from (Shown(_at(name, text, match.start()), command) for command in in_text(match[1]))
 
 
 def in_text(text: str) -> Iterator[str]:
@@ -113,6 +122,8 @@ def in_files() -> Iterator[Shown]:
             yield from in_markdown(name, text)
         else:
             yield from in_comments(name, text)
+        if suffix == ".tf":
+            yield from in_strings(name, text)
         if suffix == ".json":
             yield from in_data(name, json.loads(re.sub(r"\$\{\w+\}", "0", text)))
         elif suffix in (".yaml", ".yml"):

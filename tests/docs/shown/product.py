@@ -1,7 +1,4 @@
-"""Commands in the product's own texts: fixes, errors, notes, help.
-
-They are worked out from the source, with stand-ins for what only a run knows.
-"""
+"""Commands in the product's own texts: fixes, errors, notes, help; worked out from the source, with stand-ins for what a run knows."""
 
 from __future__ import annotations
 
@@ -96,20 +93,19 @@ def in_module(path: Path, source: str) -> Iterator[Shown]:
     return in_tree(name, ast.parse(source), module)
 
 
-def in_tree(name: str, tree: ast.Module, module: dict[str, Any]) -> Iterator[Shown]:
+def in_tree(path: str, tree: ast.Module, module: dict[str, Any]) -> Iterator[Shown]:
     """As `in_module`; `module` has what the names of the module mean."""
     both = [_Chosen(branch).visit(copy.deepcopy(tree)) for branch in ("body", "orelse")]
     scopes = [scope for one in both for scope in _scopes(one)]
-    texts = sorted({found for scope in scopes for turn in range(_TURNS) for found in _texts(scope, module, turn)})
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    turns = max(len(one) if isinstance(one, Each) and name in named else 1 for name, one in STAND_INS.items())
+    texts = sorted({found for scope in scopes for turn in range(turns) for found in _texts(scope, module, turn)})
     for line, text in texts:
         if any(text != other and text in other for _, other in texts):
             continue
         for command in in_text(text):
-            assert UNKNOWN not in command, f"{name}:{line}: give a stand-in to what this command names: {command}"
-            yield Shown(f"{name}:{line}", command)
-
-
-_TURNS = max(len(one) for one in STAND_INS.values() if isinstance(one, Each))
+            assert UNKNOWN not in command, f"{path}:{line}: give a stand-in to what this command names: {command}"
+            yield Shown(f"{path}:{line}", command)
 
 
 class _Chosen(ast.NodeTransformer):

@@ -1,7 +1,4 @@
-"""Runs what is shown, as written, in a shell whose gcloud is the real one at the recording endpoint.
-
-It also says which request each command formed.
-"""
+"""Runs what is shown, as written, in a shell whose gcloud is the real one at the recording endpoint; says what each command asked for."""
 
 from __future__ import annotations
 
@@ -51,9 +48,9 @@ class Terminal:
         self._notes.touch()
         recorder.log = _NotedLog(self._notes)
         (folder / "bin").mkdir()
+        real = shutil.which("gcloud", path=warm_path(clean_environment()))
         note = f'note() {{ printf "%s\\n" "$1" | tr "\\n" " " >> {self._notes}; echo >> {self._notes}; }}'
-        gcloud = shutil.which("gcloud", path=warm_path(clean_environment()))
-        self._script("gcloud", f'{note}\nnote "run gcloud $*"\n{gcloud} "$@"\ncode=$?\nnote "end $code"\nexit $code')
+        self._script("gcloud", f'{note}\nnote "run gcloud $*"\n{real} "$@"\ncode=$?\nnote "end $code"\nexit $code')
         for name, script in stubs.items():
             self._script(name, script)
 
