@@ -39,7 +39,7 @@ found() {
   "$PYTHON" -c 'import json, sys
 def labels(one, key="labels"): return (one.get(key) or (one.get("metadata") or {}).get(key) or {})
 for one in json.load(open(sys.argv[1])):
-    if eval(sys.argv[2]): print(one.get("name") or one["metadata"]["name"])' "$WORK/$1" "$2"
+    if eval("(" + sys.argv[2] + ")"): print(one.get("name") or one["metadata"]["name"])' "$WORK/$1" "$2"
 }
 
 listed() {
@@ -50,11 +50,14 @@ listed() {
 survey() {
   : >"$WORK/all"
   look schedule.json gcloud scheduler jobs list "--location=$REGION" "--project=$PROJECT"
-  found schedule.json 'one["name"].split("/")[-1] in ("fanout-tick", "fanout-dead-letters")' | listed schedule
+  found schedule.json 'one["name"].split("/")[-1] in ("fanout-tick", "fanout-dead-letters") and
+    "/fanout-scheduler@" in "/" + json.dumps(one.get("httpTarget", {})).replace("\"", "/")' | listed schedule
   look services.json gcloud run services list "--region=$REGION" "--project=$PROJECT"
   found services.json '"fanout" in labels(one)' | listed service
   look jobs.json gcloud run jobs list "--region=$REGION" "--project=$PROJECT"
-  found jobs.json '"fanout-lane" in labels(one) or one["metadata"]["name"] == "dead-letters"' | listed job
+  # The job that drains dead letters has no label: its command tells it from another of this name.
+  found jobs.json '"fanout-lane" in labels(one) or one["metadata"]["name"] == "dead-letters" and
+    "\"-m\", \"batch\", \"dead-letters\"" in json.dumps(one)' | listed job
   look policies.json gcloud alpha monitoring policies list "--project=$PROJECT"
   found policies.json '"fanout" in labels(one, "userLabels")' | listed alert
   look dashboards.json gcloud monitoring dashboards list "--project=$PROJECT"
@@ -62,7 +65,9 @@ survey() {
   look channels.json gcloud beta monitoring channels list "--project=$PROJECT"
   found channels.json '"fanout" in labels(one, "userLabels")' | listed channel
   look metrics.json gcloud logging metrics list "--project=$PROJECT"
-  found metrics.json 'one["name"].startswith("fanout_")' | listed metric
+  for file in "$DEPLOY"/monitoring/metrics/*.yaml; do
+    ! has metrics.json name "$(basename "$file" .yaml)" || echo "metric $(basename "$file" .yaml)" >>"$WORK/all"
+  done
   look subscriptions.json gcloud pubsub subscriptions list "--project=$PROJECT"
   found subscriptions.json '"fanout" in labels(one)' | listed subscription
   look topics.json gcloud pubsub topics list "--project=$PROJECT"
@@ -81,16 +86,18 @@ survey() {
   done
 }
 
-# Whether a bucket holds objects, or a subscription a message, which then is leased for a minute. What cannot be told is no emptiness.
+# Whether a bucket holds objects, or a subscription a message, which goes back at once. What cannot be told is no emptiness.
 full() {
   local line
   if [ "$1" = bucket ]; then
     COMMAND=(gcloud storage ls "gs://$2")
   else
-    COMMAND=(gcloud pubsub subscriptions pull "$2" --limit=1 "--project=$PROJECT" '--format=value(message.messageId)')
+    COMMAND=(gcloud pubsub subscriptions pull "$2" --limit=1 "--project=$PROJECT" '--format=value(ackId)')
   fi
   line=$("${COMMAND[@]}" </dev/null 2>"$WORK/err") || failed "${COMMAND[@]}"
-  [ -n "$line" ]
+  [ -n "$line" ] || return 1
+  [ "$1" = bucket ] || gcloud pubsub subscriptions modify-message-ack-deadline "$2" "--ack-ids=$line" --ack-deadline=0 "--project=$PROJECT" \
+    >/dev/null 2>&1 </dev/null || true
 }
 
 keep() { grep -vxF "$1" "$WORK/all" >"$WORK/rest" || true; mv "$WORK/rest" "$WORK/all"; KEPT="$KEPT$1
@@ -101,7 +108,7 @@ ask_for_data() {
   local kind name answer
   grep -E '^(bucket|subscription) ' "$WORK/all" >"$WORK/data" || true
   while read -r kind name <&5; do
-    if [ "$name" = "$BUCKET-build" ] || ! full "$kind" "$name"; then continue; fi
+    if [ "$DATA" = delete ] || [ "$name" = "$BUCKET-build" ] || ! full "$kind" "$name"; then continue; fi
     answer=$DATA
     if [ "$DATA" = ask ] && [ "$YES" = yes ]; then stop "$kind $name is not empty: say --keep-data or --delete-data"; fi
     if [ "$DATA" = ask ]; then
@@ -112,7 +119,8 @@ ask_for_data() {
     if [ "$answer" != delete ]; then
       keep "$kind $name"
       [ "$kind" = bucket ] || while read -r _ _ topic source; do [ "$source" != "$name" ] || keep "topic $topic"; done <"$WORK/lanes"
-      [ "$name" != dead-letters ] || keep 'topic dead-letters'
+      # What a kept subscription cannot deliver still goes to the topic of dead letters.
+      [ "$kind" = bucket ] || keep 'topic dead-letters'
     fi
   done 5<"$WORK/data"
 }
