@@ -73,7 +73,11 @@ def _of_target(call: ScheduledCall, lanes: Collection[str], place: Place) -> Ite
         )
     elif meant and (call.audience or call.url) != meant:
         what = f"sends a token for {call.audience or call.url}, OIDC_AUDIENCE is {meant}"
-        yield wrong(what, "the controller answers 401, and ticks nothing", f"{update} --oidc-service-account-email={call.account} --oidc-token-audience={meant}")
+        yield wrong(
+            what,
+            "the controller answers 401, and ticks nothing",
+            f"{update} --oidc-service-account-email={call.account} --oidc-token-audience={meant}",
+        )
 
 
 def _of_schedules(right: Sequence[ScheduledCall], lanes: Collection[str], where: str) -> Finding:
