@@ -247,6 +247,12 @@ read_parameters() {
     *) if [ -f "$(dirname "$1")/$JOBS_FILE" ]; then JOBS_FILE=$(cd "$(dirname "$1")" && pwd)/$JOBS_FILE; else JOBS_FILE=$ROOT/$JOBS_FILE; fi ;;
   esac
   "$FANOUT" render --lanes "$JOBS_FILE" >"$WORK/lanes" || exit 2
+  if [ "$WORKER_ACCOUNTS" = lane ]; then
+    while read -r name _; do
+      [ ${#name} -le 16 ] || stop "WORKER_ACCOUNTS=lane: fanout-worker-$name is longer than the 30 letters of a service account's id;" \
+        "a lane's job may have 16 then: give it a shorter name, or set WORKER_ACCOUNTS=one"
+    done <"$WORK/lanes"
+  fi
   export CLOUDSDK_CORE_DISABLE_PROMPTS=1
   REACHED=yes
   if [ "$DRY" = yes ] && ! gcloud projects describe "$PROJECT" >/dev/null 2>&1 </dev/null; then
@@ -267,8 +273,14 @@ fill() {
   shift
   FILLED=${TMPDIR:-/tmp}/fanout-$PROJECT/$file
   FILLED=${FILLED%.*}.json
+  # Its name is known to all users of this machine: what another made there is not deployed.
+  mkdir -p -m 700 "${TMPDIR:-/tmp}/fanout-$PROJECT"
+  if [ -L "${TMPDIR:-/tmp}/fanout-$PROJECT" ] || [ ! -O "${TMPDIR:-/tmp}/fanout-$PROJECT" ]; then
+    stop "${TMPDIR:-/tmp}/fanout-$PROJECT belongs to another user: set TMPDIR to a folder of yours"
+  fi
   mkdir -p "$(dirname "$FILLED")"
-  [ "$DRY" = no ] || printf '%s >%s\n' "$(quoted "$PYTHON" "$DEPLOY/files.py" fill "$DEPLOY/$file" "$@")" "$FILLED"
+  [ "$DRY" = no ] || printf 'mkdir -p %s\n%s >%s\n' "$(quoted "$(dirname "$FILLED")")" \
+    "$(quoted "$PYTHON" "$DEPLOY/files.py" fill "$DEPLOY/$file" "$@")" "$(quoted "$FILLED")"
   files fill "$DEPLOY/$file" "$@" >"$FILLED"
 }
 

@@ -5,6 +5,8 @@ look topics.json gcloud pubsub topics list "--project=$PROJECT"
 look subscriptions.json gcloud pubsub subscriptions list "--project=$PROJECT"
 
 topic() {
+  case " ${TOPICS:-} " in *" $1 "*) return 0 ;; esac
+  TOPICS="${TOPICS:-} $1"
   if has topics.json name "$1"; then say "topic $1: as it is"; return 0; fi
   change gcloud pubsub topics create "$1" "--project=$PROJECT" --labels=fanout=lane
 }
@@ -43,7 +45,9 @@ END
 
 topic dead-letters
 subscription dead-letters dead-letters
+# Lanes may share a topic, and then a subscription.
+lanes | awk '!made[$3, $4]++' >"$WORK/queues"
 while read -r _ _ name source <&4; do
   topic "$name"
   subscription "$source" "$name"
-done 4<"$WORK/lanes"
+done 4<"$WORK/queues"

@@ -14,7 +14,7 @@ END
   case "$STATE $WHY" in
     same*) return 0 ;;
     missing*) STATE=create ;;
-    *'state is "PAUSED"')
+    'differs state is "PAUSED"')
       warn "Scheduler job $1 is paused: $(quoted gcloud scheduler jobs resume "$1" "--location=$REGION" "--project=$PROJECT")"
       return 0 ;;
     *) STATE=update ;;
