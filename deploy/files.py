@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 _EMPTY = "(empty)"
 _NAME = re.compile(r"\$\{([A-Z_]+)\}")
 
@@ -25,7 +23,11 @@ def filled(text: str, suffix: str, values: Mapping[str, str]) -> Any:
     """The parsed text with every ${NAME} of `values` replaced. A field, or an entry of a list, that became empty is left out, and so is one
     that holds only such fields beside its name."""
     whole = _NAME.sub(lambda found: (values[found[1]] or _EMPTY) if found[1] in values else found[0], text)
-    return _without_empty(yaml.safe_load(whole) if suffix == ".yaml" else json.loads(whole))
+    if suffix != ".yaml":
+        return _without_empty(json.loads(whole))
+    import yaml  # most files are JSON, and a deployment looks at many
+
+    return _without_empty(yaml.safe_load(whole))
 
 
 def _without_empty(value: Any) -> Any:

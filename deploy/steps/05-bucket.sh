@@ -9,13 +9,15 @@ bucket() {
   compare "bucket $1" "$WORK/wanted.json" buckets.json name
   if [ "$STATE" = missing ]; then
     change gcloud storage buckets create "gs://$1" "--location=$REGION" "--project=$PROJECT" "${options[@]}"
-    change gcloud storage buckets update "gs://$1" --update-labels=fanout=bucket "--lifecycle-file=$2"
-  elif [ "$WHY" = 'lifecycle.rule is null' ] || { [ "$STATE" = differs ] && made_here buckets.json "$1"; }; then
-    change gcloud storage buckets update "gs://$1" "${options[@]}" --update-labels=fanout=bucket "--lifecycle-file=$2"
-  elif [ "$STATE" = differs ]; then
+  elif [ "$STATE" = same ]; then
+    return 0
+  # One that has no lifecycle at all is as a run left it that failed here.
+  elif [ "$WHY" != 'lifecycle.rule is null' ] && ! made_here buckets.json "$1"; then
     warn "bucket $1 was not made here ($WHY); if nothing else counts on that:" \
       "$(quoted gcloud storage buckets update "gs://$1" "${options[@]}" "--lifecycle-file=$2")"
+    return 0
   fi
+  change gcloud storage buckets update "gs://$1" "${options[@]}" --update-labels=fanout=bucket "--lifecycle-file=$2"
 }
 
 bucket "$BUCKET" "$DEPLOY/lifecycle.json"

@@ -146,3 +146,28 @@ def test_names_are_filled_in_and_what_is_empty_then_is_left_out() -> None:
 )
 def test_only_what_is_wanted_is_compared(wanted: object, found: object, said: list[str]) -> None:
     assert list(files.differences(wanted, found)) == said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--list"], 0, "apis\nrepository\naccounts\ntopics\nbucket\npermissions\nimage\njobs\nservices\nschedule\nmonitoring\n"),
+        (["--help"], 0, "--dry-run"),
+        (["--from", "moon", "p.env"], 1, "moon is no step"),
+        (["--from"], 1, "--from needs a step"),
+        (["--from", "apis", "--only", "jobs", "p.env"], 1, "do not go together"),
+        (["--force", "p.env"], 1, "--force is no option"),
+        ([], 2, "deploy/deploy.sh [--dry-run]"),
+    ],
+)
+def test_the_command_line_is_checked_before_anything_is_called(arguments: list[str], code: int, said: str) -> None:
+    done = subprocess.run([DEPLOY / "deploy.sh", *arguments], capture_output=True, text=True, env=clean_environment())
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+
+
+def test_the_table_of_bindings_can_be_read_by_the_shell() -> None:
+    """Its first three columns hold neither quotes nor commas."""
+    lines = (DEPLOY / "identity" / "bindings.csv").read_text().splitlines()
+    assert lines[0] == "account,role,on,reason"
+    assert all(re.match(r"[a-z-]+,(roles/[\w.]+|custom:\w+),[\w:-]+,", line) for line in lines[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from controller.lanes.resources import permission_hint
 from controller.observe.google_jobs import GoogleJobRunner
 from fanout import apply, launch
+from fanout.commands import main
 from tests.support import Service
 
 JOBS_FILE = Path(__file__).parents[2] / "jobs.yaml"
@@ -296,3 +298,21 @@ def test_without_a_file_the_one_that_comes_with_fanout_is_taken(tmp_path: Path, 
     (tmp_path / "jobs.yaml").write_text(JOBS_FILE.read_text(encoding="utf-8").replace("name: bulk", "name: mine"), encoding="utf-8")
     result = CliRunner().invoke(apply.render, ["mine"])
     assert (result.exit_code, "comes with Fanout" in result.stderr) == (0, False)
+
+
+def test_lanes_are_listed_for_scripts_a_line_each(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["render", "--lanes", str(Path(__file__).parents[2] / "jobs.yaml")])
+    assert (done.exit_code, done.output) == (0, "urgent urgent urgent urgent\ndefault default default default\nbulk bulk bulk bulk\n")
+    missing = CliRunner().invoke(main, ["render", "--lanes", str(tmp_path / "none.yaml")])
+    assert missing.exit_code != 0
+    assert "there is no such file" in missing.output
+    assert "Missing argument 'LANE'" in CliRunner().invoke(main, ["render"]).output
+
+
+def test_a_job_runs_as_the_account_that_the_file_names_or_as_the_given_one() -> None:
+    given = ["--service-account", "default@p.iam", "--service-account", "bulk=bulk@p.iam"]
+    names = {}
+    for lane in ("default", "bulk"):
+        done = CliRunner().invoke(main, ["render", lane, str(Path(__file__).parents[2] / "jobs.yaml"), "--json", *given])
+        names[lane] = json.loads(done.stdout)["spec"]["template"]["spec"]["template"]["spec"]["serviceAccountName"]
+    assert names == {"default": "default@p.iam", "bulk": "bulk@p.iam"}
