@@ -156,3 +156,12 @@ def test_no_answer_is_told_in_one_line_with_what_to_do() -> None:
     with closing(DeployedJobs("p", "r", emulator_url="http://127.0.0.1:1")) as jobs, pytest.raises(DependencyUnavailable) as caught:
         jobs.read("j")
     assert "does not answer (Connection refused)" in str(caught.value)
+
+
+def test_an_account_that_the_caller_may_not_use_is_told_with_what_to_do(stub: Stub) -> None:
+    """Cloud Run says the same of one that does not exist."""
+    told = "Permission 'iam.serviceaccounts.actAs' denied on service account w@p.iam.gserviceaccount.com (or it may not exist)."
+    stub.answers = [(403, json.dumps({"error": {"message": told}}).encode())]
+    with closing(DeployedJobs("p", "r", emulator_url=stub.url)) as jobs, pytest.raises(DependencyForbidden) as caught:
+        jobs.apply("j", {"metadata": {"name": "j"}}, exists=False)
+    assert all(one in str(caught.value) for one in ("cannot apply job j", "service-accounts create", "roles/iam.serviceAccountUser"))

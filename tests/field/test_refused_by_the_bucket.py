@@ -60,7 +60,7 @@ SETTINGS: dict[str, tuple[int, str, str, str]] = {
     ),
     "a perimeter": (403, "vpcServiceControls", "Request is prohibited by organization's policy.", r"perimeter"),
     "the API is off": (403, "accessNotConfigured", "It is disabled.", r"gcloud services enable storage\.googleapis\.com --project=p"),
-    "no permission": (403, "forbidden", "w does not have storage.objects.get access.", r"roles/storage\.objectUser on gs://b"),
+    "no permission": (403, "forbidden", "w does not have storage.objects.get access.", r"roles/storage\.objectUser, on gs://b"),
 }
 """What holds for everybody: status, reason and text of the real service, and what our error must say."""
 

@@ -113,7 +113,7 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @each_call
 def test_a_refusal_names_role_and_bucket(server: Server, store: GoogleObjectStore, call: Callable[[GoogleObjectStore], object]) -> None:
     server.fails(403)
-    with pytest.raises(DependencyForbidden, match=r"bucket b \(project p\).*roles/storage\.objectUser on gs://b"):
+    with pytest.raises(DependencyForbidden, match=r"bucket b \(project p\).*fanoutObjects .*roles/storage\.objectUser, on gs://b"):
         call(store)
 
 

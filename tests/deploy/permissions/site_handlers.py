@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from batch.handling.context import Context
 from batch.handling.registry import task
 from batch.model.errors import Permanent, Snooze
@@ -21,7 +18,7 @@ def broken(task: Task, ctx: Context) -> None:
     raise Permanent("it can never succeed")
 
 
-@task("failing", retries=1)
+@task("failing", retries=0)
 def failing(task: Task, ctx: Context) -> None:
     raise KeyError("lines")
 
@@ -29,9 +26,3 @@ def failing(task: Task, ctx: Context) -> None:
 @task("later")
 def later(task: Task, ctx: Context) -> None:
     raise Snooze(3600)
-
-
-@task("deadly")
-def deadly(task: Task, ctx: Context) -> None:
-    """Takes its worker with it, until the quarantine runs it in a process of its own."""
-    os.kill(os.getpid(), signal.SIGKILL)
