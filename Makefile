@@ -1,6 +1,6 @@
 # `make help` lists the targets. Nothing is needed but Python 3.11 or newer, make and a package index.
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow bench bench-million lint format lock docs image image-check sbom audit clean
+.PHONY: help demo test slow bench bench-million lint format lock check-deploy docs image image-check sbom audit clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -72,6 +72,10 @@ lock: $(READY) ## Write requirements/*.txt anew from pyproject.toml
 	@$(BIN)/uv pip compile pyproject.toml --extra image --extra data --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/data.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra image --extra telemetry --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -c requirements/dev.txt -o requirements/telemetry.txt
 	@$(BIN)/uv pip compile --group tools --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements/tools.txt
+
+check-deploy: $(TOOLS)/ready ## Check Terraform's files and the example workflow for known mistakes
+	@$(TOOLS)/bin/checkov --config-file deploy/terraform/.checkov.yaml
+	@$(TOOLS)/bin/zizmor --offline --quiet deploy/github/deploy.yml
 
 docs: $(READY) ## Write docs/reference.md anew from the code
 	@$(BIN)/python -m tests.reference

@@ -56,12 +56,12 @@ fi
 
 look providers.json gcloud iam workload-identity-pools providers list --workload-identity-pool=fanout "${HERE[@]}"
 cat >"$WORK/wanted.json" <<END
-{"name": "$POOL/providers/$PROVIDER", "attributeCondition": "$CONDITION", "attributeMapping": {$MAPPED}, "oidc": {"issuerUri": "$ISSUER"}}
+{"displayName": "$PROVIDER", "attributeCondition": "$CONDITION", "attributeMapping": {$MAPPED}, "oidc": {"issuerUri": "$ISSUER"}}
 END
-compare "provider $PROVIDER" "$WORK/wanted.json" providers.json name
+compare "provider $PROVIDER" "$WORK/wanted.json" providers.json displayName
 case $STATE in missing) VERB=create-oidc ;; differs) VERB=update-oidc ;; *) VERB='' ;; esac
 [ -z "$VERB" ] || change gcloud iam workload-identity-pools providers "$VERB" "$PROVIDER" --workload-identity-pool=fanout "${HERE[@]}" \
-  "--issuer-uri=$ISSUER" "--attribute-mapping=$MAPPING" "--attribute-condition=$CONDITION"
+  "--display-name=$PROVIDER" "--issuer-uri=$ISSUER" "--attribute-mapping=$MAPPING" "--attribute-condition=$CONDITION"
 
 look accounts.json gcloud iam service-accounts list "--project=$PROJECT"
 has accounts.json email "$(account $ACCOUNT)" || change gcloud iam service-accounts create $ACCOUNT "--project=$PROJECT" --display-name=Fanout

@@ -141,6 +141,7 @@ things() {
     subscriptions) lanes | while read -r job lane topic subscription; do echo "subscription $subscription $job"; done ;;
     dead-letter-topic) echo "topic dead-letters -" ;;
     dead-letter-subscription) echo "subscription dead-letters -" ;;
+    account:fanout-worker) accounts | sed -n 's/^fanout-worker.*/account & -/p' ;;
     *:*) echo "${1%%:*} ${1#*:} -" ;;
     *) stop "deploy/identity/bindings.csv: column on: $1 is not known" ;;
   esac

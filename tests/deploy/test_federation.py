@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.deploy.recorder import Recorder
-from tests.deploy.recorder.fixtures import run_script
+from tests.deploy.recorder.fixtures import Run, run_script
 from tests.real_gcloud import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,9 +20,9 @@ DEPLOY = ("deploy", "my-team/fanout", "production")
 SUBMIT = ("submit", "https://oidc.example.org", "system:serviceaccount:jobs:nightly")
 
 
-def federation(recorder: Recorder, *arguments: str) -> Answer:
+def federation(recorder: Recorder, folder: Path, *arguments: str) -> Answer:
     recorder.log.clear()
-    file = recorder.folder.parent / "parameters.env"
+    file = folder / "parameters.env"
     values = {"PROJECT": recorder.project, "REGION": "us-central1", "BUCKET": "my-bucket", "BASE_DIGEST": f"sha256:{'0' * 64}"}
     file.write_text("".join(f"{key}={value}\n" for key, value in {**values, "NOTIFY_EMAIL": "a@example.com"}.items()))
     words = [str(file) if word == "FILE" else word for word in arguments]
@@ -31,25 +31,50 @@ def federation(recorder: Recorder, *arguments: str) -> Answer:
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_a_workflow_gets_in_and_a_second_run_changes_nothing(recorder: Recorder) -> None:
-    planned = federation(recorder, "--dry-run", "FILE", *DEPLOY)
+def test_a_workflow_gets_in_and_a_second_run_changes_nothing(recorder: Recorder, tmp_path: Path) -> None:
+    planned = federation(recorder, tmp_path, "--dry-run", "FILE", *DEPLOY)
     assert planned.code == 0, planned.messages
     assert not recorder.writes
-    first = federation(recorder, "FILE", *DEPLOY)
+    first = federation(recorder, tmp_path, "FILE", *DEPLOY)
     assert first.code == 0, first.messages
-    bodies = [one.body for one in recorder.writes]
-    said = json.dumps(bodies)
+    said = json.dumps([one.body for one in recorder.requests if one.is_writing])
     assert "assertion.repository == 'my-team/fanout' && assertion.environment == 'production'" in said
     assert "/attribute.repository/my-team/fanout" in said
     assert "https://token.actions.githubusercontent.com" in said
     assert "WORKLOAD_IDENTITY_PROVIDER=projects/" in first.output
-    again = federation(recorder, "FILE", *DEPLOY)
+    again = federation(recorder, tmp_path, "FILE", *DEPLOY)
     assert again.code == 0, again.messages
     assert "no change" in again.output
     assert not recorder.writes
-    other = federation(recorder, "FILE", "deploy", "my-team/other", "production")
+    other = federation(recorder, tmp_path, "FILE", "deploy", "my-team/other", "production")
     assert other.code == 0, other.messages
-    assert "my-team/other" in json.dumps([one.body for one in recorder.writes]), "what differs is changed"
+    assert "my-team/other" in json.dumps([one.body for one in recorder.requests if one.is_writing]), "what differs is changed"
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_clients_elsewhere_may_submit(recorder: Recorder, gcloud: Run, tmp_path: Path) -> None:
+    made = gcloud("run", "deploy", "fanout-intake", "--image=example.org/fanout", "--region=us-central1", "--no-allow-unauthenticated")
+    assert made.code == 0, made.messages
+    done = federation(recorder, tmp_path, "FILE", *SUBMIT)
+    assert done.code == 0, done.messages
+    said = json.dumps([one.body for one in recorder.requests if one.is_writing])
+    assert "assertion.sub == 'system:serviceaccount:jobs:nightly'" in said
+    assert "workloadIdentityPools/fanout/subject/system:serviceaccount:jobs:nightly" in said
+    assert f"serviceAccount:fanout-submitter@{recorder.project}.iam.gserviceaccount.com" in said
+    written = json.loads((tmp_path / "fanout-submitter.json").read_text())
+    assert written["type"] == "external_account"
+    assert written["credential_source"]["file"] == "/var/run/secrets/fanout/token"
+    assert "fanout-submitter@" in written["service_account_impersonation_url"]
+    assert not {"private_key", "client_secret"} & set(written)
+
+
+def test_who_deploys_can_neither_grant_rights_nor_delete_nor_read_tasks() -> None:
+    role = yaml.safe_load((ROOT / "deploy" / "identity" / "roles" / "fanoutDeployer.yaml").read_text(encoding="utf-8"))
+    verbs = {name.rpartition(".")[2] for name in role["includedPermissions"]}
+    assert verbs == {"create", "get", "getIamPolicy", "list", "update"}
+    changed = {name.rpartition(".")[0] for name in role["includedPermissions"] if name.endswith(("create", "update"))}
+    assert not {one for one in changed if one.startswith(("iam.", "pubsub.", "storage.", "resourcemanager.", "secretmanager."))}
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,8 @@ class Recorder:
         version = _VERSION.fullmatch(request.path)
         if version is None:
             raise Unknown
-        name = version[1]
+        # gcloud names a service account below `projects/-` in some requests, and below its project in others.
+        name = re.sub("^projects/-/serviceAccounts/", f"projects/{self.project}/serviceAccounts/", version[1])
         base, _, verb = name.partition(":")
         if verb in ("getIamPolicy", "setIamPolicy", "testIamPermissions"):
             return self._policy(request, base, verb)

@@ -19,7 +19,7 @@ from tests.support import clean_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("terraform"), needs_terraform]
 
-MADE_BY = {
+MADE_BY: dict[tuple[str, ...], str] = {
     ("artifacts", "repositories", "create"): "artifact_registry_repository",
     ("iam", "service-accounts", "create"): "service_account",
     ("iam", "roles", "create"): "project_iam_custom_role",
@@ -30,8 +30,11 @@ MADE_BY = {
     ("scheduler", "jobs", "create", "http"): "cloud_scheduler_job",
 }
 """Commands of gcloud that make the resource which they name, and its type in Terraform."""
-BY_FILE = {("monitoring", "policies", "create"): "monitoring_alert_policy", ("monitoring", "dashboards", "create"): "monitoring_dashboard"}
-GRANTS = {
+BY_FILE: dict[tuple[str, ...], str] = {
+    ("monitoring", "policies", "create"): "monitoring_alert_policy",
+    ("monitoring", "dashboards", "create"): "monitoring_dashboard",
+}
+GRANTS: dict[tuple[str, ...], str] = {
     ("projects",): "project",
     ("storage", "buckets"): "storage_bucket",
     ("artifacts", "repositories"): "artifact_registry_repository",
@@ -83,7 +86,7 @@ def made_by_script(folder: Path) -> Counter[Made]:
     (folder / "gcloud").write_text("#!/bin/sh\nexit 1\n")
     (folder / "gcloud").chmod(0o755)
     environment = {**clean_environment(), "TMPDIR": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
-    command = [ROOT / "deploy" / "deploy.sh", "--dry-run", file]
+    command = [str(ROOT / "deploy" / "deploy.sh"), "--dry-run", str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     lines = [line.replace("$NUMBER", "123456789012") for line in done.stdout.splitlines() if re.match(r"gcloud |\S+fanout apply ", line)]
@@ -91,7 +94,7 @@ def made_by_script(folder: Path) -> Counter[Made]:
 
 
 def made_by_terraform(plan: list[dict[str, Any]]) -> Iterator[Made]:
-    names = ("service", "display_name", "name", "account_id", "role_id", "repository_id")
+    names = ("account_id", "role_id", "service", "display_name", "name", "repository_id")
     places = ("topic", "subscription", "bucket", "repository", "service_account_id", "name", "project")
     for one in plan:
         kind, values = one["type"].removeprefix("google_"), one["values"]
@@ -101,9 +104,7 @@ def made_by_terraform(plan: list[dict[str, Any]]) -> Iterator[Made]:
         elif kind == "monitoring_dashboard":
             yield kind, json.loads(values["dashboard_json"])["displayName"]
         else:
-            order = ("account_id", *names) if kind == "service_account" else names
-            order = ("role_id",) if kind == "project_iam_custom_role" else order
-            yield kind, next(values[key] for key in order if values.get(key))
+            yield kind, next(values[key] for key in names if values.get(key))
 
 
 def test_the_script_and_terraform_make_the_same(terraform: Terraform, plan: list[dict[str, Any]], tmp_path: Path) -> None:
