@@ -63,6 +63,7 @@ def normal(answer: Answer, project: str, folder: Path) -> tuple[int, str, str]:
     return (answer.code, *texts)  # type: ignore[return-value]  # two texts
 
 
+@pytest.mark.timeout(480)  # nineteen times the start of gcloud, which takes a busy machine five seconds
 def test_a_command_in_a_fork_answers_as_one_that_is_started(
     local_pubsub: Service, local_storage: Service, local_run: Service, tmp_path: Path, project: str
 ) -> None:
