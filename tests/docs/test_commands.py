@@ -23,9 +23,10 @@ from tests.support import Service
 
 GUIDE = "docs/operations.md"
 """Its blocks are all run, in their order; of other pages those with a gcloud command are."""
-LAPTOP = "## On Google Cloud"
-"""README's blocks before this heading run in test_readme.py."""
+FRONT = "README.md"
+"""What it shows for a laptop runs in test_readme.py; for Google Cloud it shows commands of the guide."""
 SKIPPED: Mapping[str, str] = {
+    "gcloud components install": "changes the Cloud SDK of this machine",
     "gcloud auth login": "opens a browser and waits for a person",
     "gcloud auth application-default login": "opens a browser and waits for a person",
     "gcloud auth print-identity-token": "asks Google who is logged in, and nobody is",
@@ -57,7 +58,7 @@ PLACEHOLDERS: Mapping[str, str] = {
     "IMAGE": "us-central1-docker.pkg.dev/my-project/fanout/fanout",
     "EMAIL": "fanout-controller@my-project.iam.gserviceaccount.com",
     "ID": "0123456789abcdef",
-    "…/fanout:latest": "us-central1-docker.pkg.dev/my-project/fanout/fanout:latest",
+    "…/fanout:latest": "us-central1-docker.pkg.dev/my-project/fanout/fanout:$TAG",
     "KEY": "projects/my-project/locations/us-central1/keyRings/fanout/cryptoKeys/bucket",
     "LANE": "default",
     "PROJECT": "my-project",
@@ -69,8 +70,9 @@ FOUND: Mapping[str, str] = {"DIGEST": "sha256:" + "0" * 64, "REVISION": "fanout-
 """The same, where it stands in a block."""
 READY: Mapping[str, str] = {
     r"\$EXECUTION": "EXECUTION=$(gcloud run jobs execute dead-letters --region=us-central1 --format='value(metadata.name)')",
-    r"\$NOTIFICATION": "NOTIFICATION=projects/_/buckets/$BUCKET_NAME/notificationConfigs/1"
-    "; gcloud storage buckets notifications create gs://$BUCKET_NAME --topic=uploads --skip-topic-setup",
+    r"\$NOTIFICATION": "NOTIFICATION=projects/_/buckets/$BUCKET_NAME/notificationConfigs/"
+    "$(gcloud storage buckets notifications create gs://$BUCKET_NAME --topic=uploads --skip-topic-setup --format='value(id)')",
+    r"\$TAG": "TAG=$(gcloud artifacts docker tags list us-central1-docker.pkg.dev/my-project/fanout/fanout --format='value(tag)')",
     r"secrets create fanout-api-keys": "gcloud secrets delete fanout-api-keys --quiet 2> /dev/null || true",
     r"subscriptions delete spare": "gcloud pubsub subscriptions create spare --topic=uploads",
     r"storage ls .*delayed/": "echo x | gcloud storage cp - gs://$BUCKET_NAME/delayed/default/x",
@@ -159,6 +161,14 @@ def test_no_command_is_left_out_without_a_reason() -> None:
     assert len(shown) > 60
 
 
+def test_the_front_page_shows_what_the_guide_shows() -> None:
+    pages = {page: "\n".join(one.script for one in in_files() if one.page == page and one.block) for page in (FRONT, GUIDE)}
+    lines = {page: {re.sub(r"\s+#.*", "", line) for line in text.splitlines()} for page, text in pages.items()}
+    front = {line for line in lines[FRONT] if "deploy/" in line or "gcloud " in line}
+    assert len(front) == 3
+    assert front <= lines[GUIDE]
+
+
 # --- what is run
 
 
@@ -178,9 +188,8 @@ def test_each_command_as_written_from_the_first_deploy_to_the_teardown(terminal:
     shown = list(in_files())
     guide = [one for one in shown if one.page == GUIDE]
     last = next(at for at, one in enumerate(guide) if "teardown.sh" in one.script)
-    front = [one for one in shown if one.page == "README.md" and int(one.where.split(":")[1]) > line_of(LAPTOP) and is_run(one)]
     problems = problems_of(terminal, [Shown("before:1", BEFORE, block=True), *guide[:last]])
-    for some in (front, [one for one in shown if one.page not in (GUIDE, "README.md") and is_run(one)], list(in_product())):
+    for some in ([one for one in shown if one.page not in (GUIDE, FRONT) and is_run(one)], list(in_product())):
         problems += problems_of(terminal, some)
     problems += problems_of(terminal, guide[last:])
     assert not problems, "\n".join(problems)
@@ -190,11 +199,6 @@ def test_each_command_as_written_from_the_first_deploy_to_the_teardown(terminal:
 def is_run(shown: Shown) -> bool:
     """Of the pages but the guide."""
     return bool(COMMAND.search(shown.script)) or (shown.block and "deploy/deploy.sh" in shown.script)
-
-
-def line_of(heading: str) -> int:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return text[: text.index(heading)].count("\n") + 1
 
 
 def as_run(shown: Shown) -> Shown:
@@ -207,7 +211,7 @@ def as_run(shown: Shown) -> Shown:
         return Shown(shown.where, filled(script, PLACEHOLDERS))
     for start in SKIPPED:
         script = re.sub(rf"{re.escape(start)}[^\n)]*", f"{start} --help > /dev/null", script)
-    if shown.page != GUIDE and shown.page != "README.md":
+    if shown.page != GUIDE and shown.page != FRONT:
         script = "\n".join(line for line in re.split(r"(?<!\\)\n", script) if not re.match(r"\s*fanout [^|]*$", line))
     return Shown(shown.where, filled(script, FOUND), block=True)
 

@@ -38,6 +38,8 @@ class Google:
         return email
 
     def project(self, request: Request, name: str) -> Resource:
+        if name == "projects" and request.method == "GET":
+            return {"projects": []}
         project_id = name.split("/")[1]
         if request.method != "GET" or len(name.split("/")) != 2:
             raise Unknown

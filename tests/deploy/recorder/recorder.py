@@ -165,6 +165,10 @@ class Recorder:
             return {}
         if asked == ("iam", "POST", "permissions:queryTestablePermissions"):
             return {"permissions": []}
+        if request.api == "cloudbilling" and matches("projects/*/billingInfo", name):
+            return {**(request.body or {}), "name": name, "projectId": name.split("/")[1]}
+        if request.api == "run" and matches("projects/*/locations", name):
+            return {"locations": [{"name": f"{name}/{REGION}", "locationId": REGION}]}
         own = {"cloudresourcemanager": self.google.project, "serviceusage": self.google.apis, "cloudbuild": self.google.build}
         if request.api in own:
             return own[request.api](request, name)

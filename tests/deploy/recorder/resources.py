@@ -168,6 +168,8 @@ class Resources:
                 "targetLink": f"http://compute.local/compute/v1/{name}",
             }
             operation["selfLink"] = f"http://compute.local/compute/v1/{place}/operations/{operation['name']}"
+            if parts[2] == "regions":
+                operation["region"] = f"http://compute.local/compute/v1/{place}"
             self.operations[(api, f"{place}/operations/{operation['name']}")] = operation
             return operation
         prefix = f"{name}/operations" if api == "iam" else f"{'/'.join(parts[:4])}/operations"
