@@ -15,7 +15,7 @@ import pytest
 
 from local_cloud.addresses import Addresses
 from tests.deploy.recorder import Recorder
-from tests.docs.shown.pages import COMMAND, ROOT, Shown, files, in_comments, in_data, in_files, in_markdown, in_text, unquoted
+from tests.docs.shown.pages import COMMAND, Shown, files, in_comments, in_data, in_files, in_markdown, in_text, unquoted
 from tests.docs.shown.product import in_product, in_tree
 from tests.docs.shown.running import Terminal, filled
 from tests.real_gcloud import find_gcloud
