@@ -15,7 +15,7 @@ from tests.real_gcloud import Answer, run_group
 from tests.support import clean_environment
 from tests.warm_gcloud import warm_path
 
-OFFLINE = ("gcloud config", "gcloud version", "gcloud auth configure-docker")
+OFFLINE = ("gcloud config", "gcloud version", "gcloud auth configure-docker", "gcloud iam workload-identity-pools create-cred-config")
 """They ask no service anything; nor does a question for help."""
 LIMIT_S = 400.0
 
