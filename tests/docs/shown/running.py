@@ -54,8 +54,8 @@ class Terminal:
         for name, script in stubs.items():
             self._script(name, script)
 
-    def run(self, shown: Iterable[Shown]) -> tuple[Answer, list[Ran]]:
-        """All of them in one shell, one after the other; those that fail are named in the messages."""
+    def run(self, shown: Iterable[Shown], typed: str = "") -> tuple[Answer, list[Ran]]:
+        """All of them in one shell, one after the other; those that fail are named in the messages. `typed`: a person's answers."""
         lines = ["set -E -o pipefail", "trap 'FAILED=1; echo \"failed: $AT: $BASH_COMMAND\" >&2' ERR"]
         for one in shown:
             lines += [f"AT={one.where}", one.script.strip()]
@@ -65,7 +65,7 @@ class Terminal:
         environment = {**clean_environment(), **self.recorder.environment, **self.names, "PATH": path, "HOME": str(self.folder)}
         del environment["CLOUDSDK_ACTIVE_CONFIG_NAME"]  # `gcloud config set` writes into the default one, of this folder
         lines.insert(0, f"cd {self.checkout}")
-        answer = run_group(["bash", "-c", "\n".join(lines)], environment, limit_s=LIMIT_S)
+        answer = run_group(["bash", "-c", "\n".join(lines)], environment, typed, limit_s=LIMIT_S)
         return answer, list(_ran(self._lines()[before:]))
 
     def _lines(self) -> list[str]:
