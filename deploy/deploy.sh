@@ -44,7 +44,7 @@ for file in "$DEPLOY"/steps/*.sh; do
   STEP=$(basename "$file" .sh | sed 's/^[0-9]*-//')
   if [ "$STEP" = "$FROM" ]; then FROM=''; fi
   if [ -n "$FROM" ] || { [ -n "$ONLY" ] && [ "$ONLY" != "$STEP" ]; }; then continue; fi
-  RESUME="deploy/deploy.sh --from $STEP $(quoted "$FILE")"
+  RESUME="$(quoted "$0") --$([ -n "$ONLY" ] && echo only || echo from) $STEP $(quoted "$FILE")"
   say "== $STEP"
   . "$file"
 done

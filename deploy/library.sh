@@ -6,6 +6,7 @@ DEPLOY=$ROOT/deploy
 DRY=no STEP='' CHANGES=0 WARNINGS=0 NUMBER='' CONTROLLER_URL='' CHANNEL=''
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/fanout.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
+trap 'stop "" "stopped in step $STEP. Go on with: ${RESUME:-}"' INT TERM
 
 # A dry run prints a script: what is not a command is a comment there.
 say() { if [ "$DRY" = yes ]; then printf '# %s\n' "$*"; else printf '%s\n' "$*"; fi; }
@@ -163,6 +164,8 @@ policy() {
     secret) COMMAND=(gcloud secrets "$verb" "$3" "--project=$PROJECT") ;;
     *) stop "deploy/identity/bindings.csv: column on: $2:$3 is not known" ;;
   esac
+  # A policy in which somebody set conditions makes gcloud ask; the commands of these kinds take no answer to that.
+  case $1-$2 in get-* | *-topic | *-subscription | *-job) ;; *) COMMAND=("${COMMAND[@]}" --condition=None) ;; esac
 }
 
 role_name() { case $1 in custom:*) echo "projects/$PROJECT/roles/${1#custom:}" ;; *) echo "$1" ;; esac; }
@@ -201,7 +204,6 @@ grant_listed() {
     count=$((count + 1))
     case $member in *@gcp-sa-pubsub.*) make_agent ;; esac
     policy add "$kind" "$thing"
-    if [ "$kind" = project ]; then COMMAND=("${COMMAND[@]}" --condition=None); fi
     change "${COMMAND[@]}" "--member=$member" "--role=$role"
   done 3<"$WORK/wanted"
   [ $count -gt 0 ] || say 'who may do what: as it is'
@@ -212,6 +214,13 @@ make_agent() {
   [ -z "${AGENT_MADE:-}" ] || return 0
   AGENT_MADE=yes
   change gcloud beta services identity create --service=pubsub.googleapis.com "--project=$PROJECT"
+}
+
+# holds BUCKET: whether there are objects in it.
+holds() {
+  COMMAND=(gcloud storage ls "gs://$1")
+  "${COMMAND[@]}" >"$WORK/objects" 2>"$WORK/err" </dev/null || failed "${COMMAND[@]}"
+  [ -s "$WORK/objects" ]
 }
 
 # Whether $WORK/policy.json gives the role to the member, without a condition.
@@ -255,9 +264,9 @@ read_parameters() {
   fi
   export CLOUDSDK_CORE_DISABLE_PROMPTS=1
   REACHED=yes
-  if [ "$DRY" = yes ] && ! gcloud projects describe "$PROJECT" >/dev/null 2>&1 </dev/null; then
+  if [ "$DRY" = yes ] && ! gcloud projects describe "$PROJECT" >/dev/null 2>"$WORK/err" </dev/null; then
     REACHED=no
-    say "project $PROJECT cannot be read: this is what a new one needs"
+    say "project $PROJECT cannot be read, so this is what a new one needs. gcloud says: $(head -n 1 "$WORK/err")"
   fi
 }
 

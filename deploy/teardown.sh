@@ -32,7 +32,7 @@ done
 if [ -z "$FILE" ]; then usage >&2; exit 2; fi
 find_fanout
 read_parameters "$FILE"
-STEP=teardown RESUME="deploy/teardown.sh $(quoted "$FILE")"
+STEP=teardown RESUME="$(quoted "$0") $(quoted "$FILE")"
 
 # found LIST TEST: the names of the items of a list for which TEST, in Python about `one`, is true.
 found() {
@@ -89,19 +89,21 @@ survey() {
 # Whether a bucket holds objects, or a subscription a message, which goes back at once. What cannot be told is no emptiness.
 full() {
   local line
-  if [ "$1" = bucket ]; then
-    COMMAND=(gcloud storage ls "gs://$2")
-  else
-    COMMAND=(gcloud pubsub subscriptions pull "$2" --limit=1 "--project=$PROJECT" '--format=value(ackId)')
-  fi
+  if [ "$1" = bucket ]; then holds "$2"; return; fi
+  COMMAND=(gcloud pubsub subscriptions pull "$2" --limit=1 "--project=$PROJECT" '--format=value(ackId)')
   line=$("${COMMAND[@]}" </dev/null 2>"$WORK/err") || failed "${COMMAND[@]}"
   [ -n "$line" ] || return 1
-  [ "$1" = bucket ] || gcloud pubsub subscriptions modify-message-ack-deadline "$2" "--ack-ids=$line" --ack-deadline=0 "--project=$PROJECT" \
+  gcloud pubsub subscriptions modify-message-ack-deadline "$2" "--ack-ids=$line" --ack-deadline=0 "--project=$PROJECT" \
     >/dev/null 2>&1 </dev/null || true
 }
 
-keep() { grep -vxF "$1" "$WORK/all" >"$WORK/rest" || true; mv "$WORK/rest" "$WORK/all"; KEPT="$KEPT$1
-"; say "kept: $1"; }
+keep() {
+  if ! grep -qxF "$1" "$WORK/all"; then return 0; fi
+  grep -vxF "$1" "$WORK/all" >"$WORK/rest" || true
+  mv "$WORK/rest" "$WORK/all"
+  echo "$1" >>"$WORK/kept"
+  say "kept: $1"
+}
 
 # Data is a question of its own.
 ask_for_data() {
@@ -119,8 +121,8 @@ ask_for_data() {
     if [ "$answer" != delete ]; then
       keep "$kind $name"
       [ "$kind" = bucket ] || while read -r _ _ topic source; do [ "$source" != "$name" ] || keep "topic $topic"; done <"$WORK/lanes"
-      # What a kept subscription cannot deliver still goes to the topic of dead letters.
-      [ "$kind" = bucket ] || keep 'topic dead-letters'
+      # What a kept subscription cannot deliver still goes to the dead letters.
+      [ "$kind" = bucket ] || { keep 'topic dead-letters'; keep 'subscription dead-letters'; }
     fi
   done 5<"$WORK/data"
 }
@@ -157,13 +159,13 @@ revoke() {
       look policy.json "${COMMAND[@]}"
     fi
     if ! bound "$role" "$member"; then continue; fi
+    case $member in *@gcp-sa-pubsub.*) if grep -qxF "$kind $thing" "$WORK/kept"; then continue; fi ;; esac
     policy remove "$kind" "$thing"
-    if [ "$kind" = project ]; then COMMAND=("${COMMAND[@]}" --condition=None); fi
     change "${COMMAND[@]}" "--member=$member" "--role=$role" --quiet
   done 3<"$WORK/wanted"
 }
 
-KEPT=''
+: >"$WORK/kept"
 survey
 if [ ! -s "$WORK/all" ]; then say "nothing of deploy.sh is left in project $PROJECT"; exit 0; fi
 say "in project $PROJECT there is:"
@@ -173,8 +175,12 @@ if [ "$DRY" = no ] && [ "$YES" = no ]; then
   read -r answer || answer=''
   [ "$answer" = "$PROJECT" ] || stop 'nothing was removed'
 fi
-if [ "$DRY" = no ]; then ask_for_data; fi
+if [ "$DRY" = no ]; then
+  ask_for_data
+else
+  say 'a real run asks before buckets with objects and subscriptions with messages, or keeps them (--keep-data)'
+fi
 revoke
 while read -r kind name <&5; do remove "$kind" "$name"; done 5<"$WORK/all"
 rm -rf "${TMPDIR:-/tmp}/fanout-$PROJECT"
-say "done. APIs stay enabled.${KEPT:+ What was kept is listed above.}"
+say "done. APIs stay enabled.$([ ! -s "$WORK/kept" ] || echo ' What was kept is listed above.')"

@@ -11,8 +11,8 @@ bucket() {
     change gcloud storage buckets create "gs://$1" "--location=$REGION" "--project=$PROJECT" "${options[@]}"
   elif [ "$STATE" = same ]; then
     return 0
-  # One that has no lifecycle at all is as a run left it that failed here.
-  elif [ "$WHY" != 'lifecycle.rule is null' ] && ! made_here buckets.json "$1"; then
+  # An empty one that lacks nothing but the lifecycle is as a run left it that failed here.
+  elif ! made_here buckets.json "$1" && { [ "$WHY" != 'lifecycle.rule is null' ] || holds "$1"; }; then
     warn "bucket $1 was not made here ($WHY); if nothing else counts on that:" \
       "$(quoted gcloud storage buckets update "gs://$1" "${options[@]}" "--lifecycle-file=$2")"
     return 0

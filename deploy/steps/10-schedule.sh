@@ -7,7 +7,7 @@ schedule() {
   local token=oidcToken options=("--$4-service-account-email=$(account fanout-scheduler)") extra=",\"audience\": \"$5\""
   if [ "$4" = oauth ]; then token=oauthToken extra=''; else options=("${options[@]}" "--oidc-token-audience=$5"); fi
   cat >"$WORK/wanted.json" <<END
-{"name": "projects/$PROJECT/locations/$REGION/jobs/$1", "schedule": "$2", "state": "ENABLED", "httpTarget": {"uri": "$3",
+{"name": "projects/$PROJECT/locations/$REGION/jobs/$1", "schedule": "$2", "state": "ENABLED", "attemptDeadline": "60s", "httpTarget": {"uri": "$3",
  "httpMethod": "POST", "$token": {"serviceAccountEmail": "$(account fanout-scheduler)"$extra}}}
 END
   compare "Scheduler job $1" "$WORK/wanted.json" schedule.json name

@@ -23,7 +23,7 @@ SUBMIT = ("submit", "https://oidc.example.org", "system:serviceaccount:jobs:nigh
 def federation(recorder: Recorder, folder: Path, *arguments: str) -> Answer:
     recorder.log.clear()
     file = folder / "parameters.env"
-    values = {"PROJECT": recorder.project, "REGION": "us-central1", "BUCKET": "my-bucket", "BASE_DIGEST": f"sha256:{'0' * 64}"}
+    values = {"PROJECT": recorder.project, "REGION": "us-central1", "BUCKET": "my-bucket", "BASE_DIGEST": f"sha256:{'a' * 64}"}
     file.write_text("".join(f"{key}={value}\n" for key, value in {**values, "NOTIFY_EMAIL": "a@example.com"}.items()))
     words = [str(file) if word == "FILE" else word for word in arguments]
     return run_script(recorder, ["env", "-C", str(file.parent), "FANOUT_RETRY_S=0", str(ROOT / "deploy" / "federation.sh"), *words])

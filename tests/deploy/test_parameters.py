@@ -19,7 +19,7 @@ GOOD = {
     "PROJECT": "my-project",
     "REGION": "us-central1",
     "BUCKET": "my-project-fanout",
-    "BASE_DIGEST": "sha256:" + "0" * 64,
+    "BASE_DIGEST": "sha256:" + "a" * 64,
     "NOTIFY_EMAIL": "oncall@example.com",
 }
 
@@ -53,9 +53,11 @@ def test_what_is_given_is_taken_and_the_rest_has_defaults() -> None:
     assert (values["PROJECT"], values["TICK_SCHEDULE"], values["JOBS_FILE"]) == ("my-project", "*/5 * * * *", "jobs.yaml")
 
 
-def test_the_example_has_every_parameter_and_is_right() -> None:
+def test_the_example_has_every_parameter_and_lacks_only_the_base() -> None:
     example = (DEPLOY / "parameters.example.env").read_text()
-    assert not problems(example)
+    (problem,) = problems(example)
+    assert problem.startswith("p.env: BASE_DIGEST is the example's")
+    assert not problems(example.replace("\nIMAGE=\n", f"\nIMAGE=a/b@sha256:{'c' * 64}\n")), "with an image there is nothing to build"
     assert re.findall(r"(?m)^([A-Z_]+)=", example) == list(parameters.PARAMETERS)
 
 

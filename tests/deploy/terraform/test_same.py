@@ -79,7 +79,7 @@ def made_by_command(words: list[str]) -> Iterator[Made]:
 
 
 def made_by_script(folder: Path) -> Counter[Made]:
-    parameters = {"PROJECT": "my-project", "BUCKET": "my-bucket", "BASE_DIGEST": f"sha256:{'0' * 64}", "NOTIFY_EMAIL": "a@example.com"}
+    parameters = {"PROJECT": "my-project", "BUCKET": "my-bucket", "BASE_DIGEST": f"sha256:{'a' * 64}", "NOTIFY_EMAIL": "a@example.com"}
     file = folder / "parameters.env"
     file.write_text("".join(f"{key}={value}\n" for key, value in {**parameters, "REGION": "us-central1"}.items()))
     # A dry run looks at the project once; where it cannot, it prints what a new one needs.
