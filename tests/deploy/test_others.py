@@ -13,6 +13,8 @@ import pytest
 from tests.real_gcloud import Answer, run_group
 from tests.support import clean_environment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = f"a/fanout@sha256:{'c' * 64}"
 GOOD = {"PROJECT": "my-project", "REGION": "us-central1", "BUCKET": "my-bucket", "IMAGE": IMAGE, "NOTIFY_EMAIL": "a@example.com"}
