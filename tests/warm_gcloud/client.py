@@ -66,7 +66,7 @@ def main() -> None:
     try:
         send(connection)
         for number in PASSED_ON:
-            if _signal.getsignal(number) == _signal.SIG_DFL or number == _signal.SIGINT:
+            if _signal.getsignal(number) != _signal.SIG_IGN:  # as of what a shell starts in the background
                 _signal.signal(number, lambda caught, _: connection.sendall(bytes([caught])))
         answer = connection.recv(16)
     except OSError as error:

@@ -192,6 +192,7 @@ class Server:
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the client passes on those that it does not ignore
         for one in (self.listening, connection, *(other for other, _ in self.running.values())):
             one.detach()
         *streams, folder = files

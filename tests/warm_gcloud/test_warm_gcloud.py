@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,13 @@ def test_a_command_in_a_fork_answers_as_one_that_is_started(
 
 
 def waiting(tmp_path: Path) -> subprocess.Popen[bytes]:
-    """A command that waits for its standard input."""
+    """A command that waits for its standard input, and ignores no signal, whatever started the tests."""
     environment = {**clean_environment(), **gcloud_environment(Addresses("x:9", "http://x:9", "http://x:9", "http://x:9"), tmp_path, ())}
     environment["PATH"] = warm_path(environment)
     command = ["gcloud", "run", "jobs", "replace", "-"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0, preexec_fn=heard)
 
 
 def reads_nothing_any_more(process: subprocess.Popen[bytes]) -> bool:
