@@ -92,7 +92,8 @@ def _read_line(line: str, given: dict[str, str]) -> Iterator[str]:
 def _together(values: Mapping[str, str]) -> Iterator[str]:
     """What single values do not show."""
     if not values["IMAGE"] and re.fullmatch("sha256:0+", values["BASE_DIGEST"]):
-        yield "BASE_DIGEST is the example's, and no image has it: `docker buildx imagetools inspect python:3.11-slim` prints the one of today"
+        inspect = "docker buildx imagetools inspect python:3.11-slim"
+        yield f"BASE_DIGEST is the example's, and no image has it: `{inspect}` prints the one of today"
     if not values["IMAGE"] and not values["BASE_DIGEST"]:
         yield "neither IMAGE nor BASE_DIGEST is set: the image to run, or the base image to build on"
     if values["NOTIFY_EMAIL"] and values["NOTIFY_CHANNEL"]:
