@@ -297,7 +297,7 @@ fill() {
 know_image() {
   local repository=$REGION-docker.pkg.dev/$PROJECT/fanout/fanout tag digest
   if [ -n "$IMAGE" ]; then say "image: $IMAGE"; return 0; fi
-  tag=$(cd "$ROOT" && { echo "$BASE_DIGEST"; find Dockerfile batch controller intake requirements -type f ! -name '*.pyc' | LC_ALL=C sort |
+  tag=$(cd "$ROOT" && { echo "$BASE_DIGEST"; find Dockerfile .dockerignore batch controller intake requirements -type f ! -name '*.pyc' | LC_ALL=C sort |
     while read -r file; do printf '%s ' "$file"; git hash-object --no-filters "$file"; done; } | git hash-object --stdin | cut -c1-16)
   look tags.json gcloud artifacts docker tags list "$repository"
   digest=$(digest_of "$tag")
