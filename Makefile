@@ -48,7 +48,7 @@ test: $(READY) ## Run the tests (under 5 minutes)
 	@$(PYTEST) -m "not slow"
 
 slow: $(READY) ## Run the tests that take longer (about 8 minutes)
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow --durations 25
 
 bench: $(READY) ## Measure side by side, on a quiet machine (half an hour; BENCH=worker for one)
 	@for one in $(BENCH); do $(BIN)/python -m bench.$$one || exit 1; done

@@ -30,34 +30,41 @@ failed() {
   stop '' "step $STEP failed at: $(quoted "$@")" "$(sed 's/^/  /' "$WORK/err")" '' "Mend it, then go on with: $RESUME"
 }
 
-# A command that changes something. A service account that was made a moment ago is not known everywhere at once: it is waited for.
+# What was made or allowed a moment ago is not known everywhere at once: accounts, rights, enabled APIs. again TRY waits where gcloud says so.
+SOON='service account .* does not exist|concurrent policy changes|permission denied on secret|could not resolve source'
+SOON="$SOON|has not been used in project|SERVICE_DISABLED"
+again() {
+  [ "$1" -le 5 ] && grep -qiE "$SOON" "$WORK/err" || return 1
+  sleep $(($1 * ${FANOUT_RETRY_S:-4}))
+}
+
+# A command that changes something.
 change() {
   local try=1
   CHANGES=$((CHANGES + 1))
   quoted "$@"
   [ "$DRY" = no ] || return 0
   while ! "$@" >"$WORK/out" 2>"$WORK/err" </dev/null; do
-    if [ $try -gt 5 ] || ! grep -qiE 'service account .* does not exist|concurrent policy changes' "$WORK/err"; then
-      failed "$@"
-    fi
-    sleep $((try * ${FANOUT_RETRY_S:-4}))
+    again $try || failed "$@"
     try=$((try + 1))
   done
 }
 
 # look FILE COMMAND…: what is there, as JSON. Where a dry run cannot look, nothing is.
 look() {
-  local file=$WORK/$1
+  local file=$WORK/$1 try=1
   rm -f "$file".*
   shift
   if [ "$DRY" = yes ] && [ "$REACHED" = no ]; then echo '[]' >"$file"; return 0; fi
-  "$@" --format=json >"$file" 2>"$WORK/err" </dev/null && return 0
-  # What a step before has not made, in a dry run or a teardown, has nothing.
-  if { [ "$DRY" = yes ] || [ "$STEP" = teardown ]; } && grep -qiE 'not.found|404|does not exist|has not been used|disabled' "$WORK/err"; then
-    echo '[]' >"$file"
-    return 0
-  fi
-  failed "$@"
+  while ! "$@" --format=json >"$file" 2>"$WORK/err" </dev/null; do
+    # What a step before has not made, in a dry run or a teardown, has nothing.
+    if { [ "$DRY" = yes ] || [ "$STEP" = teardown ]; } && grep -qiE 'not.found|404|does not exist|has not been used|disabled' "$WORK/err"; then
+      echo '[]' >"$file"
+      return 0
+    fi
+    again $try || failed "$@"
+    try=$((try + 1))
+  done
 }
 
 files() { "$PYTHON" "$DEPLOY/files.py" "$@"; }
@@ -182,6 +189,12 @@ wanted_bindings() {
       done
     done
   done | sort -u
+}
+
+# The same of the front door's keys, which the table does not know by name.
+wanted_secret() {
+  [ -z "$API_KEYS_SECRET" ] ||
+    echo "secret $API_KEYS_SECRET roles/secretmanager.secretAccessor serviceAccount:$(account fanout-intake)"
 }
 
 # grant KIND…: adds the bindings that are missing. What others have granted stays.

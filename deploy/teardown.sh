@@ -150,7 +150,8 @@ remove() {
 revoke() {
   local kind thing role member last=''
   know_number
-  wanted_bindings project bucket topic subscription secret account job service >"$WORK/wanted"
+  wanted_bindings project bucket topic subscription account job service >"$WORK/wanted"
+  wanted_secret >>"$WORK/wanted"
   while read -r kind thing role member <&3; do
     if grep -qxF "$kind $thing" "$WORK/all"; then continue; fi
     if [ "$kind $thing" != "$last" ]; then

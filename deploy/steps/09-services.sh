@@ -2,6 +2,8 @@
 know_image
 know_controller
 look services.json gcloud run services list "--region=$REGION" "--project=$PROJECT"
+# A revision that names a secret starts only if its account may read it.
+if [ -n "$API_KEYS_SECRET" ]; then wanted_secret >"$WORK/wanted"; grant_listed; fi
 lane_map=$(lanes | while read -r _ lane topic _; do printf '%s=%s,' "$lane" "$topic"; done)
 for name in fanout-controller fanout-intake; do
   fill "services/$name.yaml" "INGRESS=$INGRESS" "PROJECT=$PROJECT" "REGION=$REGION" "BUCKET=$BUCKET" "IMAGE=$IMAGE" "LANES=${lane_map%,}" \
@@ -13,8 +15,6 @@ wanted_bindings service >"$WORK/wanted"
 callers=$CALLERS
 [ "$PUBLIC_INTAKE" = no ] || callers="$callers${callers:+,}allUsers"
 for caller in $(printf %s "$callers" | tr , ' '); do echo "service fanout-intake roles/run.invoker $caller" >>"$WORK/wanted"; done
-[ -z "$API_KEYS_SECRET" ] ||
-  echo "secret $API_KEYS_SECRET roles/secretmanager.secretAccessor serviceAccount:$(account fanout-intake)" >>"$WORK/wanted"
 grant_listed
 # Who was let in before and is not named any more stays in, until somebody who knows why says so.
 policy get service fanout-intake

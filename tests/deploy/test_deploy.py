@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.permissions.deploying import lacking, needs, unused
+from tests.deploy.permissions.recording import recorded
 from tests.deploy.recorder import Recorder
 from tests.deploy.recorder.fixtures import run_script
 from tests.real_gcloud import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
+SECRET = "projects/{}/secrets/fanout-api-keys"
 FAULTS = (
     ("POST", "serviceusage.*batchEnable"),
     ("POST", "artifactregistry.*repositories$"),
@@ -28,12 +31,19 @@ FAULTS = (
     ("POST", "pubsub.*topics/.*setIamPolicy"),
     ("POST", "cloudbuild.*builds$"),
     ("POST", "run.*jobs/.*setIamPolicy"),
+    ("POST", "secretmanager.*setIamPolicy"),
     ("POST", "run/apis/serving.*services$"),
     ("POST", "run.*services/.*setIamPolicy"),
     ("POST", "cloudscheduler.*jobs$"),
     ("POST", "monitoring.*notificationChannels$"),
 )
 """A request of each kind, which is refused once."""
+SOON = (
+    ("GET", "pubsub.*/topics$", 403, "Cloud Pub/Sub API has not been used in project 1 before or it is disabled. Enable it, then retry."),
+    ("POST", "cloudbuild.*builds$", 400, "could not resolve source: fanout-builder does not have storage.objects.get access"),
+    ("POST", "run/apis/serving.*services$", 400, "Permission denied on secret: fanout-api-keys"),
+)
+"""What Google says, once, of what was made a moment ago: it is tried again."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -47,6 +57,7 @@ def parameters(recorder: Recorder, tmp_path: Path) -> Path:
         "BASE_DIGEST": "sha256:" + "a" * 64,
         "NOTIFY_EMAIL": "oncall@example.com",
         "CALLERS": "user:ada@example.com",
+        "API_KEYS_SECRET": "fanout-api-keys",
         "WORKER_ACCOUNTS": "lane",
         "JOBS_FILE": "two-lanes.yaml",
     }
@@ -74,11 +85,14 @@ def commands(output: str) -> Iterator[str]:
 
 
 def test_from_nothing_to_nothing(recorder: Recorder, parameters: Path) -> None:
+    recorder.resources.kept["secretmanager", SECRET.format(recorder.project)] = {"name": SECRET.format(recorder.project)}
     planned = deploy(recorder, "--dry-run", parameters)
     assert planned.code == 0, planned.messages
     assert not recorder.writes
     for method, pattern in FAULTS:
         recorder.fail(method, pattern)
+    for method, pattern, status, message in SOON:
+        recorder.fail(method, pattern, status=status, message=message)
     options: list[str] = []
     ran, failure_count = [], 0
     while (answer := deploy(recorder, *options, parameters)).code != 0:
@@ -90,6 +104,7 @@ def test_from_nothing_to_nothing(recorder: Recorder, parameters: Path) -> None:
         options = ["--from", step]
     ran += commands(answer.output)
     assert failure_count == len(FAULTS)
+    assert all(fault.is_spent for fault in recorder.log.faults)
     assert set(ran) == set(commands(planned.output)), "the dry run prints what the real one does"
     assert not {one for one in ran if ran.count(one) > 1 and " identity create " not in one}, "what is done is not done again"
 
@@ -98,13 +113,16 @@ def test_from_nothing_to_nothing(recorder: Recorder, parameters: Path) -> None:
     assert again.code == 0, again.messages
     assert "no change" in again.output
     assert not recorder.writes
+    check_release(recorder, parameters)
     check_doctor(recorder)
 
     refused = run_script(recorder, [str(ROOT / "deploy/teardown.sh"), str(parameters)], stdin="another-project\n")
     assert "nothing was removed" in refused.messages
     gone = deploy(recorder, "--yes", "--delete-data", parameters, script="teardown")
     assert gone.code == 0, gone.messages
-    assert recorder.left() == []
+    assert recorder.left() == [f"secretmanager {SECRET.format(recorder.project)}"], (
+        "what deploy.sh did not make, and no right of one that is gone"
+    )
     assert left_in_local_cloud(recorder) == []
     once_more = deploy(recorder, "--yes", parameters, script="teardown")
     assert "nothing of deploy.sh is left" in once_more.output
@@ -114,6 +132,27 @@ def test_from_nothing_to_nothing(recorder: Recorder, parameters: Path) -> None:
 def fetched(address: str, path: str) -> dict[str, list[dict[str, object]]]:
     with urllib.request.urlopen(f"{address}{path}", timeout=60) as answer:
         return dict(json.load(answer))
+
+
+def check_release(recorder: Recorder, parameters: Path) -> None:
+    """A new release, by the deployer: new code, another schedule, and monitoring of which one thing is missing and one is old."""
+    kept = recorder.resources.kept
+    metrics = [name for _, name in kept if "/metrics/fanout_" in name]
+    alert = next(key for key in kept if "/alertPolicies/" in key[1])
+    del kept["logging", metrics[0]], kept[alert]
+    kept["logging", metrics[1]]["description"] = "of an older release"
+    changed = {"BASE_DIGEST": "sha256:" + "b" * 64, "NOTIFY_EMAIL": "night@example.com", "COST_A_DAY_USD": "5"}
+    changed["DEAD_LETTERS_SCHEDULE"] = "9 * * * *"
+    kept_lines = [line for line in parameters.read_text().splitlines() if line.partition("=")[0] not in changed]
+    parameters.write_text("\n".join([*kept_lines, *(f"{key}={value}" for key, value in changed.items())]) + "\n")
+    answer = deploy(recorder, parameters)
+    assert answer.code == 0, answer.messages
+    # The jobs, too, were created by the owner's first run.
+    applied = {one for one in recorded(recorder.project) if one.role == "cli" and one.method != "run.jobs.create"}
+    found, unknown = needs(recorder.log.requests, applied)
+    assert not unknown, "add them to tests/deploy/permissions/deploying.csv"
+    assert not lacking(found)
+    assert not unused(found)
 
 
 def check_subscriptions(recorder: Recorder) -> None:

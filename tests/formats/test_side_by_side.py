@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -53,6 +54,13 @@ def proven(bucket: str, project: str, submission: str) -> Counter[str]:
         proof = prove(store, submission)
     assert not proof.problems
     return Counter({"missing": len(proof.missing), **{name: count for name, count in proof.counts.items() if count}})
+
+
+def running(run: Service, project: str) -> list[str]:
+    """The executions of lane default that have not ended."""
+    with urllib.request.urlopen(f"{run.http}/v2/projects/{project}/locations/us-central1/jobs/default/executions", timeout=60) as answer:
+        found = json.load(answer)["executions"]
+    return [one["name"] for one in found if "completionTime" not in one]
 
 
 @pytest.fixture
@@ -128,3 +136,5 @@ def test_controllers_and_workers_take_over_from_each_other(
         wait_until(drained, 100, f"round {number}: a {controller} controller with {worker} workers")
         assert proven(given["BUCKET_NAME"], project, submission) == {"succeeded": 20 * number, "dead": 1, "missing": 0}
         assert launched, "this controller went on from the other's state"
+        # A worker that is still there would take the next round's tasks, and nothing would be launched for them.
+        wait_until(lambda: not running(local_run, project), 100, f"the workers of round {number} have ended")

@@ -83,8 +83,8 @@ RARE = {
     ("operator", "pubsub.subscriptions.getIamPolicy"): "as for topics",
 }
 """By account and permission: what the scenario does not need, and which test does."""
-UNJUDGED = {"roles/run.invoker", "roles/iam.serviceAccountUser"}
-"""The local cloud serves neither services nor accounts."""
+UNJUDGED = {"roles/run.invoker", "roles/iam.serviceAccountUser", "roles/artifactregistry.reader"}
+"""The local cloud serves neither services nor accounts nor images."""
 
 
 class Scene:

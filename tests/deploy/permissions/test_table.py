@@ -6,8 +6,10 @@ import re
 
 import pytest
 
+from tests.deploy.permissions.deploying import lacking, needs, unused
 from tests.deploy.permissions.page import PAGE, page
 from tests.deploy.permissions.table import IDENTITY, ROOT, Recorded, custom_role, grants, not_granted, predefined
+from tests.deploy.recorder import Request
 
 ON = re.compile(
     r"project|bucket|build-bucket|repository|topics|subscriptions|dead-letter-(topic|subscription)|(service|job|account|secret):[a-z][a-z0-9-]*"
@@ -42,6 +44,18 @@ def test_a_call_that_is_not_granted_is_told() -> None:
     assert "name it in ACCOUNTS" in not_granted([Recorded("stranger", "pubsub.Pull", "subscription:bulk")])[0]
     patch = Recorded("intake", "storage.objects.patch", "bucket:b")
     assert not_granted([patch]) == ["intake calls storage.objects.patch on bucket:b: intake lacks storage.objects.update"]
+
+
+def test_what_a_release_needs_is_held_against_what_the_deployer_has() -> None:
+    put = Request("PUT", "run", "us-central1", "/apis/serving.knative.dev/v1/namespaces/p/services/fanout-intake", {})
+    found, unknown = needs([put], ())
+    assert not unknown
+    assert ("iam.serviceAccounts.actAs", "account:fanout-intake") in found
+    assert not lacking(found)
+    assert {("run.jobs.update", "project"), ("roles/storage.objectCreator", "build-bucket")} <= unused(found)
+    drop = Request("DELETE", "pubsub", "", "/v1/projects/p/topics/bulk", {})
+    assert needs([drop], ()) == (set(), ["DELETE pubsub projects/p/topics/bulk"])
+    assert lacking({("pubsub.topics.delete", "project")})
 
 
 def test_the_page_is_up_to_date() -> None:

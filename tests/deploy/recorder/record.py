@@ -94,6 +94,11 @@ class Log:
             return list(self._requests)
 
     @property
+    def faults(self) -> list[Fault]:
+        with self._lock:
+            return list(self._faults)
+
+    @property
     def refused(self) -> list[str]:
         with self._lock:
             return list(self._refused)

@@ -178,11 +178,22 @@ class Recorder:
         return answer
 
     def _service(self, request: Request, name: str) -> Any:
+        if request.method in ("POST", "PUT"):
+            self._check_secrets(request.body["spec"]["template"]["spec"], name.split("/")[1])
         answer = self.google.service(request, name)
         if request.method == "DELETE":
             parts = name.split("/")
             self.policies.forget("run", f"projects/{parts[1]}/locations/{request.region}/services/{parts[3]}")
         return answer
+
+    def _check_secrets(self, spec: Any, project: str) -> None:
+        """As Cloud Run does: a revision becomes ready only if its account may read the secrets that it names."""
+        member = f"serviceAccount:{spec['serviceAccountName']}"
+        for one in (variable for container in spec["containers"] for variable in container.get("env", ())):
+            if secret := one.get("valueFrom", {}).get("secretKeyRef", {}).get("name"):
+                bindings = self.policies.get("secretmanager", f"projects/{project}/secrets/{secret}").get("bindings", ())
+                if not any(one["role"] == "roles/secretmanager.secretAccessor" and member in one["members"] for one in bindings):
+                    raise Refused(400, f"Permission denied on secret: {secret} for Revision service account {member}.")
 
     def _policy(self, request: Request, name: str, verb: str) -> Any:
         if not any(api == request.api and matches(pattern, name) for api, pattern in POLICIES):
