@@ -30,12 +30,17 @@ failed() {
   stop '' "step $STEP failed at: $(quoted "$@")" "$(sed 's/^/  /' "$WORK/err")" '' "Mend it, then go on with: $RESUME"
 }
 
-# What was made or allowed a moment ago is not known everywhere at once: accounts, rights, enabled APIs. again TRY waits where gcloud says so.
+# What was made or allowed a moment ago is not known everywhere at once: accounts, rights, enabled APIs, metrics. Where gcloud's message is of
+# this kind, `again TRY` waits: a minute in all, or ten for metrics, of which the message says so itself.
 SOON='service account .* does not exist|concurrent policy changes|permission denied on secret|could not resolve source'
-SOON="$SOON|has not been used in project|SERVICE_DISABLED"
+SOON="$SOON|has not been used in project|SERVICE_DISABLED|up to 10 minutes"
 again() {
-  [ "$1" -le 5 ] && grep -qiE "$SOON" "$WORK/err" || return 1
-  sleep $(($1 * ${FANOUT_RETRY_S:-4}))
+  local most=5 pause=$(($1 * ${FANOUT_RETRY_S:-4}))
+  grep -qiE "$SOON" "$WORK/err" || return 1
+  if grep -qF 'up to 10 minutes' "$WORK/err"; then most=25; fi
+  [ "$1" -le $most ] || return 1
+  [ "$1" -gt 1 ] || say "waiting, since gcloud says: $(head -n 1 "$WORK/err")"
+  sleep $((pause < 30 ? pause : 30))
 }
 
 # A command that changes something.
@@ -306,17 +311,26 @@ fill() {
   files fill "$DEPLOY/$file" "$@" >"$FILLED"
 }
 
+# What the image is made of, each with its hash: what .gcloudignore lets through.
+sources() {
+  local file
+  echo "$BASE_DIGEST"
+  find Dockerfile .dockerignore batch controller intake requirements -type f ! -name '*.pyc' | LC_ALL=C sort | while read -r file; do
+    printf '%s ' "$file"
+    git hash-object --no-filters "$file"
+  done
+}
+
 # know_image [build]: sets IMAGE to what runs, by its digest. The tag is made from the sources and their base: the same is not built twice.
 know_image() {
   local repository=$REGION-docker.pkg.dev/$PROJECT/fanout/fanout tag digest
   if [ -n "$IMAGE" ]; then say "image: $IMAGE"; return 0; fi
-  tag=$(cd "$ROOT" && { echo "$BASE_DIGEST"; find Dockerfile .dockerignore batch controller intake requirements -type f ! -name '*.pyc' | LC_ALL=C sort |
-    while read -r file; do printf '%s ' "$file"; git hash-object --no-filters "$file"; done; } | git hash-object --stdin | cut -c1-16)
+  tag=$(cd "$ROOT" && sources | git hash-object --stdin | cut -c1-16)
   look tags.json gcloud artifacts docker tags list "$repository"
   digest=$(digest_of "$tag")
   if [ -z "$digest" ] && [ "${1:-}" = build ]; then
-    change gcloud builds submit "$ROOT" "--config=$DEPLOY/cloudbuild.yaml" "--project=$PROJECT" "--region=$REGION" --suppress-logs \
-      "--substitutions=_IMAGE=$repository:$tag,_BASE_DIGEST=$BASE_DIGEST" "--gcs-source-staging-dir=gs://$BUCKET-build/source" \
+    change gcloud builds submit "$ROOT" "--config=$DEPLOY/cloudbuild.yaml" "--project=$PROJECT" "--region=${BUILD_REGION:-$REGION}" \
+      --suppress-logs "--substitutions=_IMAGE=$repository:$tag,_BASE_DIGEST=$BASE_DIGEST" "--gcs-source-staging-dir=gs://$BUCKET-build/source" \
       "--service-account=projects/$PROJECT/serviceAccounts/$(account fanout-builder)"
     look tags.json gcloud artifacts docker tags list "$repository"
     digest=$(digest_of "$tag")

@@ -33,6 +33,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "JOBS_FILE": Parameter(r"[A-Za-z0-9._/-]+", "a path of letters, digits and ._/-", "jobs.yaml"),
     "IMAGE": Parameter(r"([a-z0-9._/-]+@sha256:[0-9a-f]{64})?", "an image by digest, NAME@sha256:…, so that what runs cannot change", ""),
     "BASE_DIGEST": Parameter(r"(sha256:[0-9a-f]{64})?", "sha256: and 64 digits of a hash", ""),
+    "BUILD_REGION": Parameter(r"([a-z]+-[a-z]+[0-9]+|global)?", "a region, as us-central1, or global", ""),
     "HANDLERS": Parameter(r"[A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*", "modules, separated by commas", "batch.handlers"),
     "NOTIFY_EMAIL": Parameter(f"({_EMAIL})?", "an email address", ""),
     "NOTIFY_CHANNEL": Parameter(r"(projects/[a-z0-9-]+/notificationChannels/[0-9]+)?", "projects/PROJECT/notificationChannels/NUMBER", ""),

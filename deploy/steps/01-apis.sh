@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 look apis.json gcloud services list --enabled "--project=$PROJECT"
 missing=()
-for api in artifactregistry cloudbuild cloudresourcemanager cloudscheduler iam iamcredentials logging monitoring pubsub run secretmanager storage; do
+for api in artifactregistry cloudbuild cloudresourcemanager cloudscheduler iam iamcredentials logging monitoring pubsub run secretmanager \
+  storage sts; do
   has apis.json name "$api.googleapis.com" || missing=(${missing[@]+"${missing[@]}"} "$api.googleapis.com")
 done
 if [ ${#missing[@]} = 0 ]; then

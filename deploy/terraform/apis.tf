@@ -1,7 +1,7 @@
 locals {
   apis = [
     "artifactregistry", "cloudbuild", "cloudresourcemanager", "cloudscheduler", "iam", "iamcredentials", "logging", "monitoring", "pubsub",
-    "run", "secretmanager", "storage",
+    "run", "secretmanager", "storage", "sts",
   ]
 }
 

@@ -42,6 +42,12 @@ SOON = (
     ("GET", "pubsub.*/topics$", 403, "Cloud Pub/Sub API has not been used in project 1 before or it is disabled. Enable it, then retry."),
     ("POST", "cloudbuild.*builds$", 400, "could not resolve source: fanout-builder does not have storage.objects.get access"),
     ("POST", "run/apis/serving.*services$", 400, "Permission denied on secret: fanout-api-keys"),
+    (
+        "POST",
+        "monitoring.*alertPolicies$",
+        404,
+        "Cannot find metric(s) of this type. It could take up to 10 minutes to be available.",
+    ),
 )
 """What Google says, once, of what was made a moment ago: it is tried again."""
 
@@ -58,6 +64,7 @@ def parameters(recorder: Recorder, tmp_path: Path) -> Path:
         "NOTIFY_EMAIL": "oncall@example.com",
         "CALLERS": "user:ada@example.com",
         "API_KEYS_SECRET": "fanout-api-keys",
+        "BUILD_REGION": "europe-west1",
         "WORKER_ACCOUNTS": "lane",
         "JOBS_FILE": "two-lanes.yaml",
     }
@@ -104,6 +111,7 @@ def test_from_nothing_to_nothing(recorder: Recorder, parameters: Path) -> None:
         options = ["--from", step]
     ran += commands(answer.output)
     assert failure_count == len(FAULTS)
+    assert all("--region=europe-west1" in one for one in ran if "builds submit" in one)
     assert all(fault.is_spent for fault in recorder.log.faults)
     assert set(ran) == set(commands(planned.output)), "the dry run prints what the real one does"
     assert not {one for one in ran if ran.count(one) > 1 and " identity create " not in one}, "what is done is not done again"

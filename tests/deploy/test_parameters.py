@@ -72,6 +72,7 @@ def test_the_example_has_every_parameter_and_lacks_only_the_base() -> None:
         ("REGION = us-east1", "spaces around"),
         ("REGION=us-east1 ", "spaces around"),
         ("REGION=us-east1\r", "CR LF"),
+        ("BUILD_REGION=everywhere", "must be a region, as us-central1, or global"),
         ("REGION=us-east1", "REGION is there twice"),
         ("HANDLERS=$(touch /tmp/fanout-was-here)", "HANDLERS="),
         ("HANDLERS=a;reboot", "HANDLERS="),
