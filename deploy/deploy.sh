@@ -25,6 +25,7 @@ while [ $# -gt 0 ]; do
     --dry-run) DRY=yes ;;
     --from | --only)
       [ $# -gt 1 ] || stop "$1 needs a step: $(steps | tr '\n' ' ')"
+      case $2 in *[!a-z-]* | '') stop "$2 is no step; these are: $(steps | tr '\n' ' ')" ;; esac
       case " $(steps | tr '\n' ' ')" in *" $2 "*) ;; *) stop "$2 is no step; these are: $(steps | tr '\n' ' ')" ;; esac
       if [ "$1" = --from ]; then FROM=$2; else ONLY=$2; fi
       shift ;;
@@ -39,12 +40,20 @@ done
 if [ -z "$FILE" ]; then usage >&2; exit 2; fi
 find_fanout
 read_parameters "$FILE"
+py -c 'import sys, yaml
+names = [(one.get("metadata") or {}).get("name") for one in yaml.safe_load_all(open(sys.argv[1], encoding="utf-8")) if isinstance(one, dict)]
+sys.exit("dead-letters" not in names)' "$JOBS_FILE" ||
+  stop "$JOBS_FILE has no job dead-letters, which drains the dead-letter topic: take it over from jobs.yaml"
+if [ -n "$API_KEYS_SECRET" ] && ! has_rules; then
+  stop "$FILE: API_KEYS_SECRET is set, and nothing says what its keys allow: the front door would not start." \
+    "Add ACCESS to deploy/services/fanout-intake.yaml; docs/services.md shows the line"
+fi
 
 for file in "$DEPLOY"/steps/*.sh; do
   STEP=$(basename "$file" .sh | sed 's/^[0-9]*-//')
   if [ "$STEP" = "$FROM" ]; then FROM=''; fi
   if [ -n "$FROM" ] || { [ -n "$ONLY" ] && [ "$ONLY" != "$STEP" ]; }; then continue; fi
-  RESUME="$(quoted "$0") --$([ -n "$ONLY" ] && echo only || echo from) $STEP $(quoted "$FILE")"
+  RESUME="$(quoted "$0")$([ "$DRY" = no ] || echo ' --dry-run') --$([ -n "$ONLY" ] && echo only || echo from) $STEP $(quoted "$FILE")"
   say "== $STEP"
   . "$file"
 done

@@ -18,12 +18,12 @@ END
 if [ "${1:-}" = --dry-run ]; then DRY=yes; shift; fi
 if [ $# != 4 ]; then usage >&2; exit 2; fi
 FILE=$1 WHAT=$2 WHO=$3 WHERE=$4
-STEP=federation RESUME="deploy/federation.sh $(quoted "$FILE" "$WHAT" "$WHO" "$WHERE")"
+STEP=federation RESUME="$(quoted "$0")$([ "$DRY" = no ] || echo ' --dry-run') $(quoted "$FILE" "$WHAT" "$WHO" "$WHERE")"
 # All go into a condition between quotes: a quote would end it.
 case $WHO$WHERE in *[!A-Za-z0-9_./:@-]*) stop "$WHO, $WHERE: letters, digits and _./:@- only" ;; esac
 case $WHAT in
   deploy)
-    case $WHO in */*/* | /* | */ | http*) stop "$WHO: the repository as OWNER/NAME" ;; */*) ;; *) stop "$WHO: the repository as OWNER/NAME" ;; esac
+    case $WHO in */*/* | /* | */) stop "$WHO: the repository as OWNER/NAME" ;; */*) ;; *) stop "$WHO: the repository as OWNER/NAME" ;; esac
     ACCOUNT=fanout-deployer PROVIDER=github ISSUER=https://token.actions.githubusercontent.com
     # The name in the token is the one of the moment: whoever is in the environment was let in by its rules (branches, reviewers).
     CONDITION="assertion.repository == '$WHO' && assertion.environment == '$WHERE'"
@@ -44,17 +44,26 @@ know_number
 POOL=projects/$NUMBER/locations/global/workloadIdentityPools/fanout
 HERE=(--location=global "--project=$PROJECT")
 
+# deleted LIST NAME: whether the item is, but keeps its name for 30 days.
+deleted() {
+  py -c 'import json, sys
+named = [one for one in json.load(open(sys.argv[1])) if one["name"].split("/")[-1] == sys.argv[2]]
+sys.exit(not any(one.get("state") == "DELETED" for one in named))' "$WORK/$1" "$2"
+}
+
 look pools.json gcloud iam workload-identity-pools list "${HERE[@]}" --show-deleted
 if ! has pools.json name fanout; then
   change gcloud iam workload-identity-pools create fanout "${HERE[@]}" --display-name=Fanout
-elif grep -q '"state": "DELETED"' "$WORK/pools.json"; then
-  # For 30 days a deleted pool keeps its name.
+elif deleted pools.json fanout; then
   change gcloud iam workload-identity-pools undelete fanout "${HERE[@]}"
 else
   say 'pool fanout: as it is'
 fi
 
-look providers.json gcloud iam workload-identity-pools providers list --workload-identity-pool=fanout "${HERE[@]}"
+look providers.json gcloud iam workload-identity-pools providers list --workload-identity-pool=fanout "${HERE[@]}" --show-deleted
+if deleted providers.json "$PROVIDER"; then
+  change gcloud iam workload-identity-pools providers undelete "$PROVIDER" --workload-identity-pool=fanout "${HERE[@]}"
+fi
 cat >"$WORK/wanted.json" <<END
 {"displayName": "$PROVIDER", "attributeCondition": "$CONDITION", "attributeMapping": {$MAPPED}, "oidc": {"issuerUri": "$ISSUER"}}
 END

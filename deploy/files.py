@@ -1,6 +1,7 @@
 """Files that are deployed: filled with values, and compared with what is there.
 
 python files.py fill FILE NAME=VALUE…            the file (JSON or YAML) as JSON, with ${NAME} replaced; what is empty then is left out
+python files.py put FILE VALUE KEY…              one field of a JSON file, by the names that lead to it
 python files.py compare WANTED LIST KEY          WANTED against the item of a list (JSON) with the same KEY, a dotted path:
                                                  "missing", "same NAME", or "differs NAME: PATH is VALUE; …"
 A field that is not wanted may be anything: Google adds its own. One that is wanted as null must not be there.
@@ -45,14 +46,19 @@ def differences(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
         for key, value in wanted.items():
             yield from differences(value, (found or {}).get(key), f"{path}.{key}" if path else key)
     elif isinstance(wanted, list) and isinstance(found, list):
-        if path.endswith((".env", "Permissions")):
-            wanted, found = sorted(wanted, key=str), sorted(found, key=str)
+        if path.endswith((".env", "Permissions", ".labels")):
+            wanted, found = sorted(wanted, key=_name), sorted(found, key=_name)
         if len(wanted) != len(found):
             yield f"{path} has {len(found)} entries, not {len(wanted)}"
         for at, (one, other) in enumerate(zip(wanted, found, strict=False)):
             yield from differences(one, other, f"{path}[{at}]")
     elif not _same(wanted, found):
         yield f"{path} is {json.dumps(found)[:80]}"
+
+
+def _name(one: Any) -> str:
+    """What tells an entry of a list without order from the others."""
+    return str(one.get("name") or one.get("key")) if isinstance(one, dict) else str(one)
 
 
 def _same(wanted: Any, found: Any) -> bool:
@@ -79,9 +85,21 @@ def _at(value: Any, key: str) -> Any:
     return value
 
 
+def put(whole: Any, value: str, keys: list[str]) -> None:
+    """Changes `whole`."""
+    for key in keys[:-1]:
+        whole = whole.setdefault(key, {})
+    whole[keys[-1]] = value
+
+
 def main(arguments: list[str]) -> int:
     verb, first, *rest = arguments
     path = Path(first)
+    if verb == "put":
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        put(whole, rest[0], rest[1:])
+        path.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        return 0
     values = dict(one.split("=", 1) for one in rest) if verb == "fill" else {}
     wanted = filled(path.read_text(encoding="utf-8"), path.suffix, values)
     if verb == "fill":

@@ -1,12 +1,18 @@
 # What deploy.sh and teardown.sh share. Runs with bash 3.2, the one of macOS.
 # shellcheck shell=bash disable=SC2034  # variables are those of the scripts that read this file
 
+# Nothing of the caller's own decides what is done here.
+unset CDPATH
+TOPICS='' AGENT_MADE='' RESUME='' ABSENT=''
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DEPLOY=$ROOT/deploy
 DRY=no STEP='' CHANGES=0 WARNINGS=0 NUMBER='' CONTROLLER_URL='' CHANNEL=''
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/fanout.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
-trap 'stop "" "stopped in step $STEP. Go on with: ${RESUME:-}"' INT TERM
+trap 'stop "" "stopped${STEP:+ in step $STEP}.${RESUME:+ Go on with: $RESUME}"' INT TERM
+
+# Python code, without the folder that one stands in on its path.
+py() { "$PYTHON" -I "$@"; }
 
 # A dry run prints a script: what is not a command is a comment there.
 say() { if [ "$DRY" = yes ]; then printf '# %s\n' "$*"; else printf '%s\n' "$*"; fi; }
@@ -33,11 +39,11 @@ failed() {
 # What was made or allowed a moment ago is not known everywhere at once: accounts, rights, enabled APIs, metrics. Where gcloud's message is of
 # this kind, `again TRY` waits: a minute in all, or ten for metrics, of which the message says so itself.
 SOON='service account .* does not exist|concurrent policy changes|permission denied on secret|could not resolve source'
-SOON="$SOON|has not been used in project|SERVICE_DISABLED|up to 10 minutes"
+SOON="$SOON|has not been used in project|SERVICE_DISABLED|does not exist in the resource|up to 10 minutes|few minutes to propagate"
 again() {
   local most=5 pause=$(($1 * ${FANOUT_RETRY_S:-4}))
   grep -qiE "$SOON" "$WORK/err" || return 1
-  if grep -qF 'up to 10 minutes' "$WORK/err"; then most=25; fi
+  if grep -qE 'up to 10 minutes|few minutes to propagate' "$WORK/err"; then most=25; fi
   [ "$1" -le $most ] || return 1
   [ "$1" -gt 1 ] || say "waiting, since gcloud says: $(head -n 1 "$WORK/err")"
   sleep $((pause < 30 ? pause : 30))
@@ -55,6 +61,12 @@ change() {
   done
 }
 
+# How gcloud says that something, or its API, is not there. All else is a failure: a right that lacks, an account that is not paid.
+GONE='NOT_FOUND|not found: 404|HTTPError 404|Cannot find (service|job)|has not been used in project|SERVICE_DISABLED'
+
+# What a step before has not made, in a dry run or a teardown, has nothing; nor has an image of which none was built.
+may_lack() { [ "$DRY" = yes ] || [ "$STEP" = teardown ] || [ "$ABSENT" = empty ]; }
+
 # look FILE COMMAND…: what is there, as JSON. Where a dry run cannot look, nothing is.
 look() {
   local file=$WORK/$1 try=1
@@ -62,8 +74,7 @@ look() {
   shift
   if [ "$DRY" = yes ] && [ "$REACHED" = no ]; then echo '[]' >"$file"; return 0; fi
   while ! "$@" --format=json >"$file" 2>"$WORK/err" </dev/null; do
-    # What a step before has not made, in a dry run or a teardown, has nothing.
-    if { [ "$DRY" = yes ] || [ "$STEP" = teardown ]; } && grep -qiE 'not.found|404|does not exist|has not been used|disabled' "$WORK/err"; then
+    if may_lack && grep -qE "$GONE" "$WORK/err"; then
       echo '[]' >"$file"
       return 0
     fi
@@ -72,7 +83,7 @@ look() {
   done
 }
 
-files() { "$PYTHON" "$DEPLOY/files.py" "$@"; }
+files() { py "$DEPLOY/files.py" "$@"; }
 
 # compare WHAT WANTED LIST KEY: sets STATE to missing, same or differs, FOUND to its name, WHY to what differs.
 compare() {
@@ -89,8 +100,9 @@ compare() {
 # has FILE KEY VALUE: whether an item of a list has this value. A list of names may have them as paths.
 has() {
   local values=$WORK/$1.$2
-  [ -f "$values" ] || "$PYTHON" -c 'import json, sys
-for one in json.load(open(sys.argv[1])): print(str(one.get(sys.argv[2])).split("/")[-1])' "$WORK/$1" "$2" >"$values"
+  [ -f "$values" ] || py -c 'import json, sys
+for one in json.load(open(sys.argv[1])): print(str(one.get(sys.argv[2])).split("/")[-1])' "$WORK/$1" "$2" >"$values" ||
+    stop "step $STEP: what gcloud says of $1 is not understood"
   grep -qxF -- "$3" "$values"
 }
 
@@ -148,7 +160,7 @@ things() {
   case $1 in
     project) echo "project $PROJECT -" ;;
     bucket) echo "bucket $BUCKET -" ;;
-    build-bucket) echo "bucket $BUCKET-build -" ;;
+    build-bucket) [ "$BUILDS" = no ] || echo "bucket $BUCKET-build -" ;;
     repository) echo "repository fanout -" ;;
     topics) lanes | while read -r job lane topic subscription; do echo "topic $topic $job"; done ;;
     subscriptions) lanes | while read -r job lane topic subscription; do echo "subscription $subscription $job"; done ;;
@@ -244,10 +256,11 @@ holds() {
 # Whether $WORK/policy.json gives the role to the member, without a condition.
 bound() {
   local lines=$WORK/policy.json.lines
-  [ -f "$lines" ] || "$PYTHON" -c 'import json, sys
+  [ -f "$lines" ] || py -c 'import json, sys
 policy = json.load(open(sys.argv[1])) or {}
 for one in policy.get("bindings", []) if isinstance(policy, dict) else []:
-    if not one.get("condition"): print("\n".join(one["role"] + " " + member for member in one["members"]))' "$WORK/policy.json" >"$lines"
+    if not one.get("condition"): print("\n".join(one["role"] + " " + member for member in one["members"]))' "$WORK/policy.json" >"$lines" ||
+    stop "step $STEP: what gcloud says of a policy is not understood"
   grep -qxF -- "$1 $2" "$lines"
 }
 
@@ -258,15 +271,18 @@ find_fanout() {
   command -v "$FANOUT" >/dev/null || stop "\`fanout\` is not installed: make demo, or pip install '.[cli]' in a checkout"
   command -v gcloud >/dev/null || stop '`gcloud` is not installed: https://cloud.google.com/sdk/docs/install'
   for PYTHON in "$(dirname "$(command -v "$FANOUT")")/python3" python3 ''; do
-    if [ -n "$PYTHON" ] && "$PYTHON" -c 'import yaml' 2>/dev/null; then break; fi
+    if [ -n "$PYTHON" ] && py -c 'import yaml' 2>/dev/null; then break; fi
   done
   [ -n "$PYTHON" ] || stop 'no python3 with PyYAML was found: run this in the environment that has fanout'
 }
 
+# Whether the front door is told who may do what.
+has_rules() { grep -qE '^[^#]*name: ACCESS[^A-Z_]' "$DEPLOY/services/fanout-intake.yaml"; }
+
 # Sets one variable for each parameter. The file is never executed.
 read_parameters() {
   local name value
-  "$PYTHON" "$DEPLOY/parameters.py" "$1" >"$WORK/parameters" || exit 2
+  py "$DEPLOY/parameters.py" "$1" >"$WORK/parameters" || exit 2
   while IFS='=' read -r name value; do printf -v "$name" %s "$value"; done <"$WORK/parameters"
   # Beside the parameters file, or in the checkout.
   case $JOBS_FILE in
@@ -280,6 +296,7 @@ read_parameters() {
         "a lane's job may have 16 then: give it a shorter name, or set WORKER_ACCOUNTS=one"
     done <"$WORK/lanes"
   fi
+  BUILDS=$([ -z "$IMAGE" ] && echo yes || echo no)
   export CLOUDSDK_CORE_DISABLE_PROMPTS=1
   REACHED=yes
   if [ "$DRY" = yes ] && ! gcloud projects describe "$PROJECT" >/dev/null 2>"$WORK/err" </dev/null; then
@@ -290,32 +307,42 @@ read_parameters() {
 
 # made_here LIST NAME: whether an item has our label.
 made_here() {
-  "$PYTHON" -c 'import json, sys
+  py -c 'import json, sys
 sys.exit(not any(one.get("name") == sys.argv[2] and "fanout" in (one.get("labels") or {}) for one in json.load(open(sys.argv[1]))))' "$WORK/$1" "$2"
 }
 
-# fill FILE NAME=VALUE…: sets FILLED to a file with ${NAME} replaced; a dry run prints how to make it.
+# fill FILE NAME=VALUE…: sets FILLED to a file with ${NAME} replaced, and READ to a copy that this run alone reads. A dry run does not write
+# FILLED, but prints how to: it may stand beside a run that deploys.
 fill() {
-  local file=$1
+  local file=$1 folder=${TMPDIR:-/tmp}/fanout-$PROJECT
   shift
-  FILLED=${TMPDIR:-/tmp}/fanout-$PROJECT/$file
-  FILLED=${FILLED%.*}.json
-  # Its name is known to all users of this machine: what another made there is not deployed.
-  mkdir -p -m 700 "${TMPDIR:-/tmp}/fanout-$PROJECT"
-  if [ -L "${TMPDIR:-/tmp}/fanout-$PROJECT" ] || [ ! -O "${TMPDIR:-/tmp}/fanout-$PROJECT" ]; then
-    stop "${TMPDIR:-/tmp}/fanout-$PROJECT belongs to another user: set TMPDIR to a folder of yours"
+  FILLED=$folder/$file
+  FILLED=${FILLED%.*}.json READ=$WORK/filled.json
+  files fill "$DEPLOY/$file" "$@" >"$READ"
+  if [ "$DRY" = yes ]; then
+    printf 'mkdir -p %s\n%s >%s\n' "$(quoted "$(dirname "$FILLED")")" "$(quoted "$PYTHON" "$DEPLOY/files.py" fill "$DEPLOY/$file" "$@")" \
+      "$(quoted "$FILLED")"
+    return 0
   fi
+  # Its name is known to all users of this machine: what another made there is not deployed.
+  mkdir -p -m 700 "$folder"
+  if [ -L "$folder" ] || [ ! -O "$folder" ]; then stop "$folder belongs to another user: set TMPDIR to a folder of yours"; fi
   mkdir -p "$(dirname "$FILLED")"
-  [ "$DRY" = no ] || printf 'mkdir -p %s\n%s >%s\n' "$(quoted "$(dirname "$FILLED")")" \
-    "$(quoted "$PYTHON" "$DEPLOY/files.py" fill "$DEPLOY/$file" "$@")" "$(quoted "$FILLED")"
-  files fill "$DEPLOY/$file" "$@" >"$FILLED"
+  cp "$READ" "$FILLED"
 }
 
-# What the image is made of, each with its hash: what .gcloudignore lets through.
+# put VALUE KEY…: sets one field of FILLED, by the names that lead to it.
+put() {
+  if [ "$DRY" = yes ]; then quoted "$PYTHON" "$DEPLOY/files.py" put "$FILLED" "$@"; else files put "$FILLED" "$@"; fi
+}
+
+# What the image is made of, each with its hash.
 sources() {
   local file
   echo "$BASE_DIGEST"
-  find Dockerfile .dockerignore batch controller intake requirements -type f ! -name '*.pyc' | LC_ALL=C sort | while read -r file; do
+  # shellcheck disable=SC2046  # one word for each folder that .dockerignore lets in
+  find Dockerfile .dockerignore $(sed -n 's#^!/##p' .dockerignore) -type f ! -name '*.pyc' | LC_ALL=C sort |
+    while read -r file; do
     printf '%s ' "$file"
     git hash-object --no-filters "$file"
   done
@@ -326,7 +353,7 @@ know_image() {
   local repository=$REGION-docker.pkg.dev/$PROJECT/fanout/fanout tag digest
   if [ -n "$IMAGE" ]; then say "image: $IMAGE"; return 0; fi
   tag=$(cd "$ROOT" && sources | git hash-object --stdin | cut -c1-16)
-  look tags.json gcloud artifacts docker tags list "$repository"
+  ABSENT=empty look tags.json gcloud artifacts docker tags list "$repository"
   digest=$(digest_of "$tag")
   if [ -z "$digest" ] && [ "${1:-}" = build ]; then
     change gcloud builds submit "$ROOT" "--config=$DEPLOY/cloudbuild.yaml" "--project=$PROJECT" "--region=${BUILD_REGION:-$REGION}" \
@@ -336,7 +363,8 @@ know_image() {
     digest=$(digest_of "$tag")
   fi
   if [ "$DRY" = yes ] && [ -z "$digest" ]; then
-    printf 'IMAGE=%s@$(gcloud artifacts docker tags list %s --filter=tag:%s "--format=value(version)")\n' "$repository" "$repository" "$tag"
+    printf 'IMAGE=%s@$(gcloud artifacts docker tags list %s --filter=tag:%s "--format=value(version.basename())")\n' \
+      "$repository" "$repository" "$tag"
     IMAGE='$IMAGE'
     return 0
   fi
@@ -346,7 +374,7 @@ know_image() {
 }
 
 digest_of() {
-  "$PYTHON" -c 'import json, sys
+  py -c 'import json, sys
 print(next((one["version"].split("/")[-1] for one in json.load(open(sys.argv[1])) if one["tag"].split("/")[-1] == sys.argv[2]), ""))' \
     "$WORK/tags.json" "$1"
 }
@@ -360,7 +388,8 @@ know_channel() {
   change gcloud beta monitoring channels create --type=email --display-name=Fanout "--channel-labels=email_address=$NOTIFY_EMAIL" \
     --user-labels=fanout=alerts "--project=$PROJECT"
   if [ "$DRY" = yes ]; then
-    echo "CHANNEL=\$(gcloud beta monitoring channels list $(quoted "--project=$PROJECT") '--filter=userLabels.fanout=alerts' '--format=value(name)')"
+    echo "CHANNEL=\$(gcloud beta monitoring channels list $(quoted "--project=$PROJECT") --limit=1" \
+      "'--filter=userLabels.fanout=alerts AND labels.email_address=$NOTIFY_EMAIL' '--format=value(name)')"
     CHANNEL='$CHANNEL'
   else
     find_channel
@@ -369,7 +398,7 @@ know_channel() {
 
 find_channel() {
   look channels.json gcloud beta monitoring channels list "--project=$PROJECT"
-  CHANNEL=$("$PYTHON" -c 'import json, sys
+  CHANNEL=$(py -c 'import json, sys
 print(next((one["name"] for one in json.load(open(sys.argv[1])) if one.get("labels", {}).get("email_address") == sys.argv[2] and
   one.get("userLabels", {}).get("fanout")), ""))' "$WORK/channels.json" "$NOTIFY_EMAIL")
 }

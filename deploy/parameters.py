@@ -37,7 +37,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "HANDLERS": Parameter(r"[A-Za-z_][\w.]*(,[A-Za-z_][\w.]*)*", "modules, separated by commas", "batch.handlers"),
     "NOTIFY_EMAIL": Parameter(f"({_EMAIL})?", "an email address", ""),
     "NOTIFY_CHANNEL": Parameter(r"(projects/[a-z0-9-]+/notificationChannels/[0-9]+)?", "projects/PROJECT/notificationChannels/NUMBER", ""),
-    "COST_A_DAY_USD": Parameter(r"[0-9]+(\.[0-9]+)?", "dollars, a number", "20"),
+    "COST_A_DAY_USD": Parameter(r"(0|[1-9][0-9]*)(\.[0-9]+)?", "dollars, a number", "20"),
     "RUNBOOKS": Parameter(r"https://[A-Za-z0-9._/-]+", "an https address", "https://github.com/my-team/fanout/blob/main/docs/runbooks.md"),
     "WORKER_ACCOUNTS": Parameter(r"one|lane", "one, or lane", "one"),
     "INGRESS": Parameter(r"internal|internal-and-cloud-load-balancing|all", "internal, internal-and-cloud-load-balancing or all", "all"),
@@ -93,8 +93,7 @@ def _read_line(line: str, given: dict[str, str]) -> Iterator[str]:
 def _together(values: Mapping[str, str]) -> Iterator[str]:
     """What single values do not show."""
     if not values["IMAGE"] and re.fullmatch("sha256:0+", values["BASE_DIGEST"]):
-        inspect = "docker buildx imagetools inspect python:3.11-slim"
-        yield f"BASE_DIGEST is the example's, and no image has it: `{inspect}` prints the one of today"
+        yield "BASE_DIGEST is the example's, and no image has it: deploy/parameters.example.env says how to find the one of today"
     if not values["IMAGE"] and not values["BASE_DIGEST"]:
         yield "neither IMAGE nor BASE_DIGEST is set: the image to run, or the base image to build on"
     if values["NOTIFY_EMAIL"] and values["NOTIFY_CHANNEL"]:

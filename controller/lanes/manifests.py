@@ -28,6 +28,7 @@ API_VERSION = "run.googleapis.com/v1"
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
 PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
+JOB_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 """What a committed file has in place of a project's own values; nothing is applied with one left."""
 ACCOUNT = "serviceAccountName"
 """As whom a job's workers run."""
@@ -140,6 +141,8 @@ def _shape_problems(where: str, document: Any) -> list[str]:
     metadata = document.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return [*problems, f"{where}: metadata.name is not set: the job's name"]
+    if not JOB_NAME.fullmatch(metadata["name"]):
+        return [*problems, f"{where}: metadata.name is {metadata['name']!r}: small letters, digits and hyphens, a letter first, 63 at most"]
     where = _job(where, document)
     for part in ("labels", "annotations"):
         values = metadata.get(part) or {}

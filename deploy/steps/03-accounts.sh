@@ -17,7 +17,7 @@ for file in "$DEPLOY"/identity/roles/*.yaml; do
     continue
   fi
   look role.json gcloud iam roles describe "$role" "--project=$PROJECT"
-  # For 7 days a deleted role keeps its name.
+  # For 7 days a deleted role can be had back; for 30 more its name cannot be used.
   if grep -q '"deleted": true' "$WORK/role.json"; then change gcloud iam roles undelete "$role" "--project=$PROJECT"; fi
   compare "role $role" "$file" role.json title
   if [ "$STATE" != same ]; then change gcloud iam roles update "$role" "--project=$PROJECT" "--file=$file"; fi

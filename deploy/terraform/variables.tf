@@ -36,7 +36,7 @@ variable "image" {
 
   validation {
     condition     = var.image == null || can(regex("^[^@\\s]+@sha256:[0-9a-f]{64}$", var.image))
-    error_message = "By digest, …/fanout@sha256:…, so that what runs is what was looked at. See: gcloud artifacts docker images describe …/fanout:latest --format='value(image_summary.fully_qualified_digest)'"
+    error_message = "By digest, …/fanout@sha256:…, so that what runs is what was looked at. deploy/deploy.sh --only image prints it."
   }
 }
 

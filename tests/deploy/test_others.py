@@ -62,12 +62,19 @@ def test_a_bucket_of_others_is_left_alone_and_one_that_is_half_made_is_finished(
     assert ("bucket my-bucket was not made here" in answer.messages) is not is_taken
 
 
+NUMBER = {"projects describe": '{"projectNumber": "123456789012"}'}
+SERVICES = ("deploy.sh", "--only", "services")
+
+
+def invokers(*members: str) -> dict[str, str]:
+    policy = {"bindings": [{"role": "roles/run.invoker", "members": members}]}
+    return {"run services get-iam-policy fanout-intake": json.dumps(policy), **NUMBER}
+
+
 def test_who_was_let_in_and_is_not_named_any_more_is_told(tmp_path: Path) -> None:
-    policy = {"bindings": [{"role": "roles/run.invoker", "members": ["allUsers", "user:ada@example.com"]}]}
-    answers = {"run services get-iam-policy": json.dumps(policy), "projects describe": '{"projectNumber": "123456789012"}'}
-    answer, asked = run(tmp_path, answers, "deploy.sh", "--only", "services", CALLERS="user:ada@example.com")
+    answer, asked = run(tmp_path, invokers("user:bob@example.com", "user:ada@example.com"), *SERVICES, CALLERS="user:ada@example.com")
     assert answer.code == 0, answer.messages
-    assert "allUsers may call the front door" in answer.messages
+    assert "user:bob@example.com may call the front door" in answer.messages
     assert "remove-iam-policy-binding fanout-intake" in answer.messages
     assert "ada" not in answer.messages
     assert not [one for one in asked if "remove-iam" in one]
@@ -88,57 +95,68 @@ def test_a_dry_run_that_cannot_look_says_why(tmp_path: Path) -> None:
     assert "gcloud says: refused: You do not currently have an active account" in answer.output
 
 
-LABELED = {"labels": {"fanout": "lane"}}
-LEFT = {
-    "projects describe": '{"projectNumber": "123456789012"}',
-    "pubsub subscriptions list": json.dumps(
-        [{"name": f"projects/my-project/subscriptions/{one}", **LABELED} for one in ("bulk", "dead-letters", "urgent")]
-    ),
-    "pubsub topics list": json.dumps(
-        [{"name": f"projects/my-project/topics/{one}", **LABELED} for one in ("bulk", "dead-letters", "urgent")]
-    ),
-    "pubsub subscriptions pull bulk": "an-ack-id",
-    "pubsub subscriptions pull": "",
-    "pubsub topics get-iam-policy dead-letters": json.dumps(
-        {
-            "bindings": [
-                {"role": "roles/pubsub.publisher", "members": ["serviceAccount:service-123456789012@gcp-sa-pubsub.iam.gserviceaccount.com"]}
-            ]
-        }
-    ),
-    "run jobs list": json.dumps([{"metadata": {"name": "dead-letters"}, "spec": "somebody else's"}]),
-    "scheduler jobs list": json.dumps([{"name": "projects/my-project/locations/us-central1/jobs/fanout-tick"}]),
-    "logging metrics list": json.dumps([{"name": "fanout_of_somebody"}]),
-}
-
-
-def deleted(asked: list[str]) -> list[str]:
-    return sorted(" ".join(one.split()[:4]) for one in asked if " delete " in one)
-
-
-def test_kept_messages_keep_what_they_need_and_what_others_made_stays(tmp_path: Path) -> None:
-    answer, asked = run(tmp_path, LEFT, "teardown.sh", "--yes", "--keep-data")
-    assert answer.code == 0, answer.messages
-    assert deleted(asked) == ["pubsub subscriptions delete urgent", "pubsub topics delete urgent"]
-    assert not [one for one in asked if "remove-iam-policy-binding dead-letters" in one], "Pub/Sub still moves what bulk cannot deliver"
-    assert [one for one in asked if "modify-message-ack-deadline bulk --ack-ids=an-ack-id --ack-deadline=0" in one]
-
-
-@pytest.mark.parametrize(("typed", "bulk_goes"), [("my-project\nbulk\n", True), ("my-project\nno\n", False), ("my-project\n", False)])
-def test_messages_are_deleted_only_where_a_person_types_the_name(tmp_path: Path, typed: str, bulk_goes: bool) -> None:
-    answer, asked = run(tmp_path, LEFT, "teardown.sh", stdin=typed)
-    assert answer.code == 0, answer.messages
-    assert ("pubsub subscriptions delete bulk" in deleted(asked)) is bulk_goes
-
-
-@pytest.mark.parametrize("typed", ["", "my-projec\n", "y\n"])
-def test_nothing_is_removed_unless_the_project_is_typed(tmp_path: Path, typed: str) -> None:
-    answer, asked = run(tmp_path, LEFT, "teardown.sh", stdin=typed)
+def test_a_door_that_is_open_to_everybody_is_not_left_without_keys(tmp_path: Path) -> None:
+    answer, asked = run(tmp_path, invokers("allUsers"), *SERVICES)
     assert answer.code != 0
-    assert deleted(asked) == []
+    assert "allUsers may call the front door, which would ask nobody for a key any more" in answer.messages
+    assert "remove-iam-policy-binding fanout-intake" in answer.messages
+    assert not [one for one in asked if "services replace" in one]
 
 
-def test_without_a_word_about_data_nothing_is_removed(tmp_path: Path) -> None:
-    answer, asked = run(tmp_path, LEFT, "teardown.sh", "--yes")
-    assert "subscription bulk is not empty: say --keep-data or --delete-data" in answer.messages
-    assert deleted(asked) == []
+def test_keys_without_rights_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    answer, asked = run(tmp_path, {}, "deploy.sh", API_KEYS_SECRET="keys", PUBLIC_INTAKE="yes")
+    assert "Add ACCESS to deploy/services/fanout-intake.yaml" in answer.messages
+    assert asked == []
+
+
+def test_a_dry_run_that_stops_goes_on_as_one(tmp_path: Path) -> None:
+    answer, _ = run(tmp_path, {"storage buckets list": "refused: an outage", **NUMBER}, "deploy.sh", "--dry-run")
+    assert f"go on with: {ROOT}/deploy/deploy.sh --dry-run --from bucket {tmp_path}/parameters.env" in answer.messages
+
+
+def deployed_service(folder: Path, ready: str) -> str:
+    """What `gcloud run services list` says after a run whose newest revision is `ready`."""
+    (folder / "made").mkdir()
+    answer, _ = run(folder / "made", invokers(), *SERVICES)
+    assert answer.code == 0, answer.messages
+    services = [json.loads(path.read_text()) for path in sorted((folder / "made" / "fanout-my-project" / "services").glob("*.json"))]
+    for one in services:
+        one["status"] = {"conditions": [{"type": "Ready", "status": ready}]}
+    return json.dumps(services)
+
+
+@pytest.mark.parametrize("ready", ["True", "False", "Unknown"])
+def test_a_service_that_did_not_become_ready_gets_another_revision(tmp_path: Path, ready: str) -> None:
+    answers = {"run services list": deployed_service(tmp_path, ready), **invokers()}
+    answer, asked = run(tmp_path, answers, *SERVICES)
+    assert answer.code == 0, answer.messages
+    replaced = [one for one in asked if "services replace" in one]
+    assert len(replaced) == (2 if ready == "False" else 0)
+    for one in replaced:
+        template = json.loads(Path(one.split()[3]).read_text())["spec"]["template"]
+        assert template["metadata"]["labels"]["client.knative.dev/nonce"].startswith("again-")
+
+
+def test_a_lane_that_was_taken_out_is_told(tmp_path: Path) -> None:
+    jobs = [{"metadata": {"name": one, "labels": {"fanout-lane": one}}} for one in ("default", "nightly")]
+    answer, asked = run(tmp_path, {"run jobs list": json.dumps(jobs), **NUMBER}, "deploy.sh", "--dry-run", "--only", "jobs")
+    assert answer.code == 0, answer.messages
+    (warning,) = [line for line in answer.messages.splitlines() if line.startswith("warning")]
+    assert "job nightly is no lane of" in warning
+    assert not [one for one in asked if "delete" in one]
+
+
+def test_lanes_without_the_job_that_drains_dead_letters_are_refused(tmp_path: Path) -> None:
+    lane = (ROOT / "jobs.yaml").read_text().split("\n---\n")[1]
+    (tmp_path / "one.yaml").write_text(lane)
+    answer, asked = run(tmp_path, {}, "deploy.sh", JOBS_FILE="one.yaml")
+    assert "one.yaml has no job dead-letters" in answer.messages
+    assert asked == []
+
+
+def test_with_an_image_given_nothing_is_wanted_of_a_bucket_for_builds(tmp_path: Path) -> None:
+    answer, asked = run(tmp_path, NUMBER, "deploy.sh", "--only", "permissions")
+    assert answer.code == 0, answer.messages
+    assert not [one for one in asked if "my-bucket-build" in one]
+    answer, asked = run(tmp_path, NUMBER, "deploy.sh", "--only", "permissions", IMAGE="", BASE_DIGEST=f"sha256:{'b' * 64}")
+    assert [one for one in asked if "my-bucket-build" in one]

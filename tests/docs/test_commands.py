@@ -48,7 +48,7 @@ MENTIONS: Mapping[str, str] = {
 STUBS: Mapping[str, str] = {
     "a-person": f"sed -i 's/^BASE_DIGEST=.*/BASE_DIGEST=sha256:{'a' * 64}/' \"$1\"",
     "docker": "exit 0  # no image is built here: see tests/deploy/image",
-    "git": '[ "$1" = pull ] || exec /usr/bin/git "$@"  # there is nothing to pull',
+    "git": '[ "$1" = pull ] || [ "$1" = commit ] || exec /usr/bin/git "$@"  # there is nothing to pull, and the copy is no repository',
     "make": "exit 0  # no environment is made here: see tests/docs/test_readme.py",
 }
 """Programs that do less here, as scripts, and why."""
@@ -77,6 +77,8 @@ READY: Mapping[str, str] = {
     r"secrets create fanout-api-keys": "gcloud secrets delete fanout-api-keys --quiet 2> /dev/null || true",
     r"subscriptions delete spare": "gcloud pubsub subscriptions create spare --topic=uploads",
     r"storage ls .*delayed/": "echo x | gcloud storage cp - gs://$BUCKET_NAME/delayed/default/x",
+    r"storage mv .*controller/default.json": "echo x | gcloud storage cp - gs://$BUCKET_NAME/controller/default.json",
+    r"secrets versions access": "gcloud secrets create fanout-api-keys --data-file=/dev/null 2> /dev/null || true",
     r"objects update": "echo x | gcloud storage cp - gs://$BUCKET_NAME/input/a.csv",
 }
 """What must be there for a command to have an effect, by what it contains."""

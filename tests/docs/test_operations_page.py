@@ -46,7 +46,8 @@ def test_the_prices_are_those_that_decisions_are_made_with() -> None:
     ):
         assert told in " ".join(COSTS.split()), told
     used = set(re.findall(r"\$[0-9.]+", "".join(row[1] for row in rows(COSTS))))
-    assert used == {f"${worker:.5f}", f"${prices.WRITE_USD * 1000:g}", f"${prices.MESSAGE_BYTE_USD * 2**40:g}"}
+    small = f"${prices.worker_usd_per_s(1, 0.5):.6f}"
+    assert used == {f"${worker:.5f}", small, f"${prices.WRITE_USD * 1000:g}", f"${prices.MESSAGE_BYTE_USD * 2**40:g}"}
 
 
 def test_the_rules_of_the_bucket_are_those_of_the_file() -> None:

@@ -50,7 +50,7 @@ def test_every_command_of_the_page_answers_what_it_says(local_site: Site, api: s
     if shutil.which("curl") is None:
         pytest.skip("`curl` is not installed")
     local_site.upload("input/tasks.jsonl", b'{"task_type": "file_processing", "filename": "g.csv"}\n')
-    names = {"API": api, "BUCKET_NAME": local_site.bucket}
+    names = {"DOOR": api, "BUCKET_NAME": local_site.bucket}
     answer: Any = None
     has_worked = False
     for kind, text in BLOCKS:
@@ -76,7 +76,7 @@ def test_every_endpoint_is_on_the_page(local_site: Site, api: str) -> None:
 
     with urllib.request.urlopen(f"{api}/openapi.json", timeout=30) as response:
         paths = json.load(response)["paths"]
-    asked = {re.sub(r"\$\w+", "{}", path) for path in re.findall(r"\$API(/[^\"?]*)", PAGE)}
+    asked = {re.sub(r"\$\w+", "{}", path) for path in re.findall(r"\$DOOR(/[^\"?]*)", PAGE)}
     assert {re.sub(r"{\w+}", "{}", path) for path in paths} <= asked
 
 

@@ -81,6 +81,7 @@ RARE = {
     ("operator", "cloudscheduler.jobs.list"): "doctor; the local cloud has no Scheduler: tests/fanout/test_doctor_local.py",
     ("operator", "pubsub.topics.getIamPolicy"): "doctor; the local cloud has no IAM: tests/fanout/test_doctor_local.py",
     ("operator", "pubsub.subscriptions.getIamPolicy"): "as for topics",
+    ("operator", "serviceusage.services.use"): "gcloud, and Google's clients, name the project that a person's calls are counted for",
 }
 """By account and permission: what the scenario does not need, and which test does."""
 UNJUDGED = {"roles/run.invoker", "roles/iam.serviceAccountUser", "roles/artifactregistry.reader"}

@@ -131,6 +131,11 @@ class Google:
         kept[("artifactregistry", label)] = {"name": label, "version": version}
         return digest
 
+    def all_services(self, project: str) -> Resource:
+        """Of all regions."""
+        kept = [one for (place, _), one in self.services.items() if place.endswith(f"/{project}")]
+        return {"apiVersion": "serving.knative.dev/v1", "kind": "ServiceList", "metadata": {}, "items": kept}
+
     def service(self, request: Request, name: str) -> Any:
         """A Cloud Run service in its v1 form: ready as soon as it is written."""
         parts = name.split("/")
@@ -174,6 +179,9 @@ class Google:
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         metadata |= {"namespace": project, "generation": generation, "resourceVersion": f"v{generation}", "creationTimestamp": now}
         metadata.setdefault("labels", {})["cloud.googleapis.com/location"] = region
+        # gcloud waits for the operation that the answer names.
+        operation = f"{self.resources.number():08d}-operation"
+        metadata.setdefault("annotations", {})["run.googleapis.com/operation-id"] = operation
         url = f"https://{name}-{PROJECT_NUMBER}.{region}.run.app"
         conditions = [{"type": one, "status": "True", "lastTransitionTime": now} for one in ("Ready", "ConfigurationsReady", "RoutesReady")]
         made["spec"].setdefault("traffic", [{"percent": 100, "latestRevision": True}])
@@ -197,4 +205,9 @@ class Google:
             "address": {"url": url},
         }
         self.services[(place, name)] = made
-        return made
+        answer = {"@type": "type.googleapis.com/google.cloud.run.v1.Service", **made}
+        waited = f"projects/{project}/locations/{region}/operations/{operation}"
+        self.resources.operations["run", waited] = {"name": waited, "done": True, "response": answer}
+        # Not ready yet: who asks again, or waits for the operation, finds that it is.
+        starting = [{**one, "status": "Unknown"} for one in conditions]
+        return {**made, "status": {**made["status"], "conditions": starting}}

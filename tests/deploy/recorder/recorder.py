@@ -167,6 +167,10 @@ class Recorder:
             return {"permissions": []}
         if request.api == "cloudbilling" and matches("projects/*/billingInfo", name):
             return {**(request.body or {}), "name": name, "projectId": name.split("/")[1]}
+        if request.api == "run" and verb == "wait" and ("run", base) in self.resources.operations:
+            return self.resources.operations["run", base]
+        if request.api == "run" and request.method == "GET" and matches("projects/*/locations/-/services", name):
+            return self.google.all_services(name.split("/")[1])
         if request.api == "run" and matches("projects/*/locations", name):
             return {"locations": [{"name": f"{name}/{REGION}", "locationId": REGION}]}
         own = {"cloudresourcemanager": self.google.project, "serviceusage": self.google.apis, "cloudbuild": self.google.build}
@@ -188,8 +192,8 @@ class Recorder:
 
     def _check_secrets(self, spec: Any, project: str) -> None:
         """As Cloud Run does: a revision becomes ready only if its account may read the secrets that it names."""
-        member = f"serviceAccount:{spec['serviceAccountName']}"
-        for one in (variable for container in spec["containers"] for variable in container.get("env", ())):
+        member = f"serviceAccount:{spec.get('serviceAccountName', '')}"
+        for one in (variable for container in spec.get("containers", ()) for variable in container.get("env", ())):
             if secret := one.get("valueFrom", {}).get("secretKeyRef", {}).get("name"):
                 bindings = self.policies.get("secretmanager", f"projects/{project}/secrets/{secret}").get("bindings", ())
                 if not any(one["role"] == "roles/secretmanager.secretAccessor" and member in one["members"] for one in bindings):

@@ -81,6 +81,11 @@ class Resources:
         raise Unknown
 
     def _verb(self, request: Request, name: str, verb: str) -> Resource:
+        if verb == "access" and name.endswith("/versions/latest"):
+            versions = [key for key in self.kept if key[0] == request.api and key[1].startswith(name.removesuffix("latest"))]
+            if not versions:
+                raise not_found(name)
+            return {key: value for key, value in self.kept[versions[-1]].items() if key in ("name", "payload")}
         found = self.find(request.api, name)
         if request.method != "POST":
             raise Unknown
@@ -114,11 +119,26 @@ class Resources:
             raise Refused(409, f"Resource {name} already exists.")
         if request.api == "cloudscheduler":
             resource.setdefault("state", "ENABLED")
+        if kind.pattern.endswith("/dashboards"):
+            resource["etag"] = str(self.number())
+        if kind.pattern.endswith("/metrics"):
+            self._without_defaults(resource)
         resource["name"] = given if kind.keeps_name else name
         self.kept[(request.api, name)] = resource
         return self._done(kind, request.api, name, resource)
 
+    @staticmethod
+    def _without_defaults(metric: Resource) -> None:
+        """As Google does, a label's type is left out where it is the first of its list, and labels have no order."""
+        labels = metric.get("metricDescriptor", {}).get("labels", [])
+        for label in labels:
+            if label.get("valueType") == "STRING":
+                del label["valueType"]
+        labels.sort(key=lambda one: str(one["key"]), reverse=True)
+
     def _list(self, request: Request, kind: Kind, collection: str) -> Resource:
+        if request.api == "artifactregistry" and "/packages/" in collection:
+            self.find(request.api, collection.rpartition("/")[0])
         found = [
             one
             for (api, name), one in self.kept.items()
@@ -149,7 +169,14 @@ class Resources:
             kept = {key: found[key] for key in ("name", "email", "uniqueId", "projectId") if key in found}
             found.clear()
             found |= kept | changed
+            self._without_defaults(found)
             return
+        if kind.pattern.endswith("/dashboards"):
+            if not changed.get("etag"):
+                raise Refused(400, "Update Dashboard should specify a non empty etag")
+            if changed["etag"] != found["etag"]:
+                raise Refused(409, "the etag is not that of the dashboard", "ABORTED")
+            changed["etag"] = str(self.number())
         paths = [_camel(path) for path in mask.split(",") if path and path != "*"]
         for path in paths or list(changed):
             _set(found, changed, path.split("."))

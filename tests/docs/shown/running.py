@@ -43,6 +43,8 @@ class Terminal:
         self.recorder, self.folder, self.names = recorder, folder, dict(names)
         self.checkout = folder / "checkout"
         shutil.copytree(ROOT, self.checkout, ignore=shutil.ignore_patterns(".*", "tests", "bench", "__pycache__"))
+        for name in (".dockerignore", ".gcloudignore"):
+            shutil.copy(ROOT / name, self.checkout / name)
         (self.checkout / ".venv").symlink_to(ROOT / ".venv")
         self._notes = folder / "notes"
         self._notes.touch()
