@@ -35,7 +35,7 @@ resource "google_logging_metric" "fanout" {
 
       content {
         key         = labels.value.key
-        value_type  = try(labels.value.valueType, "STRING")
+        value_type  = try(labels.value.valueType, null)
         description = try(labels.value.description, null)
       }
     }
