@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,15 @@ from tests.e2e.site import Site, ended
 from tests.support import Service, wait_until
 
 COUNT = 10_000
+FIRST_COUNT = 500
+"""What a worker does before the cancel is asked for, however long that takes."""
+_numbers = count(1)
 
 
 @task("pause-briefly")
 def pause_briefly(_task: Task, _ctx: Any) -> None:
+    if next(_numbers) > FIRST_COUNT:
+        wait_until(Path(os.environ["CANCELLED"]).exists, 60, "the cancel")
     threading.Event().wait(0.004)
 
 
@@ -47,6 +54,7 @@ def test_half_of_a_submission_is_cancelled_while_it_drains(
 
     more = {
         "HANDLERS": __name__,
+        "CANCELLED": str(tmp_path / "cancelled"),
         "BACKLOG": COUNT,
         "CONCURRENCY": 8,
         "PROGRESS_INTERVAL_S": 0.2,
@@ -56,6 +64,7 @@ def test_half_of_a_submission_is_cancelled_while_it_drains(
     workers = [local_site.start(**more, CLOUD_RUN_TASK_INDEX=index, CLOUD_RUN_TASK_COUNT=2, LANE="lane") for index in range(2)]
     wait_until(lambda: len(local_site.names("outcomes/")) >= 4, 60, "the first outcomes")
     told = fanout("cancel", "--from-file", str(tmp_path / "ids.txt"))
+    (tmp_path / "cancelled").touch()
     assert [(one["lane"], len(one["ids"])) for one in told["lanes"]] == [("lane", len(half))]
     assert [ended(worker).code for worker in workers] == [0, 0]
 
