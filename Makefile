@@ -47,7 +47,7 @@ demo: $(DEMO_READY) ## Do the main job end to end on a local cloud, on real file
 test: $(READY) ## Run the tests (under 5 minutes)
 	@$(PYTEST) -m "not slow"
 
-slow: $(READY) ## Run the tests that take longer (about 8 minutes)
+slow: $(READY) ## Run the tests that take longer (a quarter of an hour)
 	@$(PYTEST) -m slow --durations 25
 
 bench: $(READY) ## Measure side by side, on a quiet machine (half an hour; BENCH=worker for one)

@@ -25,8 +25,7 @@ while [ $# -gt 0 ]; do
     --dry-run) DRY=yes ;;
     --from | --only)
       [ $# -gt 1 ] || stop "$1 needs a step: $(steps | tr '\n' ' ')"
-      case $2 in *[!a-z-]* | '') stop "$2 is no step; these are: $(steps | tr '\n' ' ')" ;; esac
-      case " $(steps | tr '\n' ' ')" in *" $2 "*) ;; *) stop "$2 is no step; these are: $(steps | tr '\n' ' ')" ;; esac
+      [ -n "$(steps | grep -xF -- "$2")" ] || stop "$2 is no step; these are: $(steps | tr '\n' ' ')"
       if [ "$1" = --from ]; then FROM=$2; else ONLY=$2; fi
       shift ;;
     --list) steps; exit 0 ;;

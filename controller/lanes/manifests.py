@@ -28,8 +28,9 @@ API_VERSION = "run.googleapis.com/v1"
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
 PLACEHOLDERS = ("PROJECT", "REGION", "BUCKET")
-JOB_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 """What a committed file has in place of a project's own values; nothing is applied with one left."""
+JOB_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+"""What Cloud Run takes as a job's name."""
 ACCOUNT = "serviceAccountName"
 """As whom a job's workers run."""
 

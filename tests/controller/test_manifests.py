@@ -383,3 +383,10 @@ def test_all_fields_of_a_new_job_are_added() -> None:
     changes = differences(None, documents()[1])
     assert changes
     assert {change.before for change in changes} == {None}
+
+
+@pytest.mark.parametrize("name", ["my job", "-x", "a;b", "Upper", "x" * 64, "line\nbreak", "ends-"])
+def test_a_name_that_cloud_run_refuses_is_refused_before_anything_is_made_of_it(name: str) -> None:
+    document = {"apiVersion": "run.googleapis.com/v1", "kind": "Job", "metadata": {"name": name, "labels": {"fanout-lane": "a"}}}
+    with pytest.raises(SettingsError, match="small letters, digits and hyphens, a letter first"):
+        read_manifests(yaml.safe_dump(document))
