@@ -343,9 +343,9 @@ sources() {
   # shellcheck disable=SC2046  # one word for each folder that .dockerignore lets in
   find Dockerfile .dockerignore $(sed -n 's#^!/##p' .dockerignore) -type f ! -name '*.pyc' | LC_ALL=C sort |
     while read -r file; do
-    printf '%s ' "$file"
-    git hash-object --no-filters "$file"
-  done
+      printf '%s ' "$file"
+      git hash-object --no-filters "$file"
+    done
 }
 
 # know_image [build]: sets IMAGE to what runs, by its digest. The tag is made from the sources and their base: the same is not built twice.
